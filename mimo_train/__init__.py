@@ -1,0 +1,1 @@
+"""Training of MIMO: the model, the data, the losses and the loop."""

@@ -1,0 +1,51 @@
+"""PyTorch behind the runtime's engine interface: the checkpoint answers through the very code that a bundle answers through."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from mimo_runtime.contracts import GraphContract, graph_contracts
+from mimo_runtime.pipeline import Mimo as MimoPipeline
+
+from .checkpoint import load_checkpoint
+from .model import Mimo
+from .model.graphs import graph_modules
+
+
+class TorchEngine:
+    """One graph as a PyTorch module; see ``mimo_runtime.engines.base.Engine``."""
+
+    name = "torch-eager"
+
+    def __init__(self, module: nn.Module, contract: GraphContract, device: str = "cpu") -> None:
+        self.module = module.to(device).eval()
+        self.device = device
+        self.inputs = {t.name: t for t in contract.inputs}
+        self.outputs = {t.name: t for t in contract.outputs}
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        with torch.inference_mode():
+            tensors = [torch.from_numpy(np.ascontiguousarray(inputs[name])).to(self.device) for name in self.inputs]
+            results = self.module(*tensors)
+        return {name: value.cpu().numpy() for name, value in zip(self.outputs, results)}
+
+    def close(self) -> None:
+        """Nothing to free: the module belongs to the caller."""
+
+
+def torch_mimo(model: Mimo, tokenizer: object, device: str = "cpu", info: dict | None = None) -> MimoPipeline:
+    """A pipeline over a model in memory, e.g. one that is being trained."""
+    contracts = graph_contracts(model.config)
+    engines = {name: TorchEngine(module, contracts[name], device) for name, module in graph_modules(model.eval()).items()}
+    return MimoPipeline(model.config, engines, tokenizer, info or {})
+
+
+def load_mimo(checkpoint: str | Path, device: str = "cpu") -> MimoPipeline:
+    """A pipeline over a checkpoint folder; the same interface as ``mimo_runtime.Mimo.load(bundle)``."""
+    model, tokenizer = load_checkpoint(checkpoint)
+    return torch_mimo(model, tokenizer, device, {"id": Path(checkpoint).resolve().name})

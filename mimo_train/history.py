@@ -1,0 +1,96 @@
+"""The run's log: a CSV that survives a crash, TensorBoard if it is installed, and a picture of the curves."""
+
+from __future__ import annotations
+
+import csv
+from collections import deque
+from pathlib import Path
+
+COLUMNS = ("step", "seconds", "rate", "size", "loss", "bce", "dice", "presence", "box", "iou", "text", "contrast")
+
+
+class History:
+    """Writes ``log.csv``; rows after ``from_step`` of an earlier run are dropped, since they are about to be repeated."""
+
+    def __init__(self, folder: Path, from_step: int = 0) -> None:
+        self.folder, self.path = folder, folder / "log.csv"
+        kept = []
+        if from_step and self.path.is_file():
+            with self.path.open(newline="") as file:
+                kept = [row for row in csv.DictReader(file) if None not in row.values() and int(row["step"]) <= from_step]
+        self._file = self.path.open("w", newline="")
+        self._csv = csv.DictWriter(self._file, COLUMNS)
+        self._csv.writeheader()
+        self._csv.writerows(kept)
+        self._recent: deque[dict[str, float]] = deque(maxlen=50)
+        self._board = _tensorboard(folder)
+
+    def add(self, step: int, seconds: float, rate: float, size: int, loss: float, parts: dict[str, float]) -> None:
+        row = {"step": step, "seconds": seconds, "rate": rate, "size": size, "loss": loss, **parts}
+        self._recent.append(row)
+        self._csv.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+        if step % 20 == 0:
+            self._file.flush()
+            if self._board:
+                for name, value in row.items():
+                    self._board.add_scalar(name, value, step)
+
+    def line(self) -> str:
+        """The mean of the last steps in one line."""
+        if not self._recent:
+            return ""
+        mean = {k: sum(r[k] for r in self._recent) / len(self._recent) for k in ("loss", "dice", "text", "presence")}
+        last = self._recent[-1]
+        return f"step {last['step']} at {last['size']} px  " + "  ".join(f"{k} {v:.3f}" for k, v in mean.items())
+
+    def plot(self) -> None:
+        """Write ``curve.png``, if matplotlib is installed."""
+        try:
+            import matplotlib
+        except ModuleNotFoundError:
+            return
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+
+        self._file.flush()
+        with self.path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        if len(rows) < 2:
+            return
+        figure, axes = pyplot.subplots(2, 4, figsize=(14, 6), layout="constrained")
+        steps = [int(r["step"]) for r in rows]
+        for axis, name in zip(axes.flat, COLUMNS[4:]):
+            values = [float(r[name]) for r in rows]
+            axis.plot(steps, values, color="#56B4E9", alpha=0.25, linewidth=0.7)
+            axis.plot(steps, _smooth(values, max(1, len(values) // 50)), color="#0072B2", linewidth=1.6)
+            axis.set_title(name)
+            axis.set_ylim(0, sorted(values)[int(0.98 * (len(values) - 1))] * 1.15 + 1e-6)
+            axis.grid(alpha=0.3)
+            for i in range(1, len(rows)):
+                if rows[i]["size"] != rows[i - 1]["size"]:
+                    axis.axvline(steps[i], color="#D55E00", linestyle=":", linewidth=1)
+        figure.suptitle("Training losses (dotted: change of image size)")
+        figure.savefig(self.folder / "curve.png", dpi=80)
+        pyplot.close(figure)
+
+    def close(self) -> None:
+        self._file.close()
+        if self._board:
+            self._board.close()
+
+
+def _smooth(values: list[float], window: int) -> list[float]:
+    """Trailing mean."""
+    out, total = [], 0.0
+    for i, value in enumerate(values):
+        total += value - (values[i - window] if i >= window else 0.0)
+        out.append(total / min(i + 1, window))
+    return out
+
+
+def _tensorboard(folder: Path):
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder / "tensorboard"))

@@ -1,0 +1,142 @@
+"""Fusion: image, text and references become one memory.
+
+The heart of the model is the **referring-aware cross-attention** between prompt (text and reference tokens) and image.
+The references act twice: a bias on the attention logits draws attention towards the referred region, and a learned gate
+scales what comes out of it. Without any reference the bias is exactly 0 and the gate exactly 1: the model is then an
+ordinary text-conditioned one.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mimo_runtime.config import FusionConfig
+
+from .attention import Attention, FeedForward, attend, merge_heads, padding_bias, split_heads
+from .position import CoordinateEmbedding, grid_centres
+
+
+class SelfAttentionBlock(nn.Module):
+    """Pre-norm self-attention and feed-forward inside one modality."""
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(dim)
+        self.attention = Attention(dim, heads)
+        self.norm_mlp = nn.LayerNorm(dim)
+        self.mlp = FeedForward(dim, mlp_ratio)
+
+    def forward(self, x: Tensor, bias: Tensor | None = None, position: Tensor | None = None) -> Tensor:
+        y = self.norm_attention(x)
+        x = x + self.attention(y, y, bias, position, position)
+        return x + self.mlp(self.norm_mlp(x))
+
+
+class ReferringCrossAttention(nn.Module):
+    """Cross-attention whose logits are pulled towards referred regions and whose result is gated by the references."""
+
+    def __init__(self, dim: int, config: FusionConfig) -> None:
+        super().__init__()
+        self.heads, self.region_bias, self.use_gate = config.heads, config.region_bias, config.gate
+        self.norm_x, self.norm_source = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.query, self.key, self.value = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.output = nn.Linear(dim, dim)
+        #: How strongly each reference pulls each head. Starts at +1: towards the region.
+        self.pull = nn.Linear(dim, config.heads)
+        nn.init.zeros_(self.pull.weight)
+        nn.init.ones_(self.pull.bias)
+        #: No bias term: a zero summary must give tanh(0) = 0.
+        self.gate = nn.Linear(dim, dim, bias=False)
+        nn.init.zeros_(self.gate.weight)
+
+    def pulls(self, references: Tensor, valid: Tensor) -> Tensor:
+        """Pull of each reference on each head [B, heads, R]; zero on padding, and everywhere if the bias is switched off."""
+        return (self.pull(references) * (valid * float(self.region_bias))[..., None]).transpose(1, 2)
+
+    def forward(self, x: Tensor, source: Tensor, bias: Tensor, summary: Tensor, where: Tensor,
+                query_position: Tensor | None = None, key_position: Tensor | None = None) -> Tensor:
+        """x [B, N, dim] attends to source [B, M, dim].
+
+        Args:
+            bias: added to the logits, broadcastable to [B, heads, N, M].
+            summary: [B, dim], mean of the valid reference tokens, zero without references.
+            where: [B, N, 1] or 1, how far the gate reaches each query.
+        """
+        query, source = self.norm_x(x), self.norm_source(source)
+        value = self.value(source)
+        query = self.query(query if query_position is None else query + query_position)
+        key = self.key(source if key_position is None else source + key_position)
+        out = self.output(merge_heads(attend(*(split_heads(t, self.heads) for t in (query, key, value)), bias)))
+        if self.use_gate:
+            out = out * (1.0 + where * torch.tanh(self.gate(summary))[:, None, :])
+        return x + out
+
+
+class FusionBlock(nn.Module):
+    def __init__(self, dim: int, config: FusionConfig) -> None:
+        super().__init__()
+        self.image = SelfAttentionBlock(dim, config.heads, config.mlp_ratio)
+        self.text = SelfAttentionBlock(dim, config.heads, config.mlp_ratio)
+        self.references = SelfAttentionBlock(dim, config.heads, config.mlp_ratio)
+        self.prompt_to_image = ReferringCrossAttention(dim, config)
+        self.image_to_prompt = ReferringCrossAttention(dim, config)
+
+    def forward(self, image: Tensor, text: Tensor, references: Tensor, text_valid: Tensor, valid: Tensor, regions: Tensor,
+                position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        length = text.shape[1]
+        image = self.image(image, position=position)
+        text = self.text(text, padding_bias(text_valid))
+        references = self.references(references, padding_bias(valid)) * valid[..., None]
+        summary = references.sum(1) / valid.sum(1, keepdim=True).clamp(min=1.0)
+
+        # Prompt to image: every prompt token is pulled towards the image tokens inside the regions.
+        pulls = self.prompt_to_image.pulls(references, valid)
+        prompt, prompt_valid = torch.cat((text, references), dim=1), torch.cat((text_valid, valid), dim=1)
+        prompt = self.prompt_to_image(
+            prompt, image, (pulls @ regions)[:, :, None, :], summary, torch.ones_like(summary[:, :1, None]), key_position=position
+        ) * prompt_valid[..., None]
+        text, references = prompt[:, :length], prompt[:, length:]
+
+        # Image to prompt: an image token inside region r is pulled to reference token r, and the gate opens inside the regions.
+        pulls = self.image_to_prompt.pulls(references, valid)
+        towards = pulls[:, :, None, :] * regions.transpose(1, 2)[:, None]
+        neutral = torch.zeros_like(towards[..., :1]) * text_valid[:, None, None, :]
+        image = self.image_to_prompt(
+            image, prompt, torch.cat((neutral, towards), dim=-1) + padding_bias(prompt_valid), summary, regions.amax(1)[..., None],
+            query_position=position,
+        )
+        return image, text, references
+
+
+class FusionEncoder(nn.Module):
+    def __init__(self, config: FusionConfig, dim: int) -> None:
+        super().__init__()
+        self.coordinates = CoordinateEmbedding(dim, seed=1)
+        self.position = nn.Linear(dim, dim)
+        self.level = nn.Parameter(torch.randn(2, dim) * 0.02)
+        self.blocks = nn.ModuleList(FusionBlock(dim, config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(dim)
+        self.modality = nn.Parameter(torch.randn(3, dim) * 0.02)
+
+    def forward(
+        self, features_16: Tensor, features_32: Tensor, text: Tensor, text_valid: Tensor, references: Tensor, valid: Tensor,
+        regions: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Shapes as in ``mimo_runtime.contracts``.
+
+        Returns:
+            fused_16 [B, dim, S / 16, S / 16], memory [B, image + text + references, dim], memory_valid [B, same].
+        """
+        side = features_16.shape[-1]
+        image = torch.cat([f.flatten(2).transpose(1, 2) + self.level[i] for i, f in enumerate((features_16, features_32))], dim=1)
+        centres = torch.cat((grid_centres(side, image.device), grid_centres(side // 2, image.device)))
+        position = self.position(self.coordinates(centres.to(image)))
+        for block in self.blocks:
+            image, text, references = block(image, text, references, text_valid, valid, regions, position)
+        memory_valid = torch.cat((torch.ones_like(image[..., 0]), text_valid, valid), dim=1)
+        # The decoders must say where something is, so the memory of the image carries its position.
+        parts = [self.norm(x) + self.modality[i] for i, x in enumerate((image + position, text, references))]
+        memory = torch.cat(parts, dim=1) * memory_valid[..., None]
+        fused = self.norm(image[:, : side * side]).transpose(1, 2).reshape(-1, image.shape[2], side, side)
+        return fused, memory, memory_valid

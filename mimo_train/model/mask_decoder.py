@@ -1,0 +1,137 @@
+"""Mask decoder: a cascade from coarse to fine with masked attention (after Mask2Former, Cheng et al. 2022, arXiv:2112.01527).
+
+Learnable queries read the unified memory, then the features of strides 16, 8 and 4. At each level they attend where the
+previous level drew their mask, and draw a better one. The mask is applied softly (log-probability as a bias), not as a
+threshold: no query can lose all its keys, gradients pass, and a small numeric change upstream stays small downstream.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mimo_runtime.config import MaskDecoderConfig
+from mimo_runtime.contracts import REFERENCE_MAP_CHANNELS
+
+from .attention import Attention, FeedForward, mlp, padding_bias
+from .position import CoordinateEmbedding, grid_centres
+
+#: Floor of the attention bias: a query may still glance outside its mask, with weight e^-6.
+MASK_BIAS_FLOOR = -6.0
+
+
+class QueryBlock(nn.Module):
+    """Cross-attention to a source, self-attention between queries, feed-forward; pre-norm."""
+
+    def __init__(self, dim: int, source_dim: int, inner: int, heads: int, config: MaskDecoderConfig) -> None:
+        super().__init__()
+        self.norm_cross, self.norm_self, self.norm_mlp = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.norm_source = nn.LayerNorm(source_dim)
+        self.cross = Attention(dim, heads, source_dim, inner)
+        self.own = Attention(dim, config.heads)
+        self.mlp = FeedForward(dim, config.mlp_ratio)
+
+    def forward(self, queries: Tensor, source: Tensor, bias: Tensor, query_position: Tensor, key_position: Tensor | None) -> Tensor:
+        x = queries + self.cross(self.norm_cross(queries), self.norm_source(source), bias, key_position, query_position)
+        y = self.norm_self(x)
+        x = x + self.own(y, y, None, query_position, query_position)
+        return x + self.mlp(self.norm_mlp(x))
+
+
+class PixelLevel(nn.Module):
+    """Features of one level: the image's own, what came from the coarser level, and the reference map."""
+
+    def __init__(self, channels: int, coarser: int, blocks: int) -> None:
+        super().__init__()
+        self.top_down = nn.Conv2d(coarser, channels, 1)
+        self.references = nn.Conv2d(REFERENCE_MAP_CHANNELS, channels, 3, padding=1)
+        self.depthwise = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1, groups=channels) for _ in range(blocks))
+        self.pointwise = nn.ModuleList(nn.Sequential(nn.LayerNorm(channels), FeedForward(channels, 2.0)) for _ in range(blocks))
+
+    def forward(self, own: Tensor, coarser: Tensor, reference_map: Tensor) -> Tensor:
+        """[B, C, H, W], [B, coarser, H / k, W / k], [B, 4, 4 H.., ..] -> [B, C, H, W]."""
+        x = self.top_down(coarser)
+        ratio = own.shape[-1] // x.shape[-1]
+        if ratio > 1:
+            x = F.interpolate(x, scale_factor=float(ratio), mode="bilinear", align_corners=False)
+        cell = reference_map.shape[-1] // own.shape[-1]
+        x = own + x + self.references(F.avg_pool2d(reference_map, cell) if cell > 1 else reference_map)
+        for depthwise, pointwise in zip(self.depthwise, self.pointwise):
+            x = x + pointwise(depthwise(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return x
+
+
+class MaskDecoder(nn.Module):
+    def __init__(self, config: MaskDecoderConfig, neck: tuple[int, ...], dim: int) -> None:
+        super().__init__()
+        self.config = config
+        #: Channels per level, coarse to fine.
+        self.channels = (dim, neck[1], neck[0])[: config.levels]
+        self.queries = nn.Parameter(torch.randn(config.queries, dim) * 0.02)
+        self.query_position = nn.Parameter(torch.randn(config.queries, dim) * 0.02)
+        self.coordinates = CoordinateEmbedding(dim, seed=2)
+        self.read_memory = QueryBlock(dim, dim, dim, config.heads, config)
+        self.pixels, self.blocks, self.positions, self.embeddings = (nn.ModuleList() for _ in range(4))
+        coarser, fine = dim, max(16, self.channels[-1] // 2)
+        for level, channels in enumerate(self.channels):
+            # About the same head width at every level keeps the matrix products square.
+            heads = max(1, round(config.heads * channels / dim))
+            heads = next(h for h in range(heads, 0, -1) if channels % h == 0)
+            # The finest level costs as much as the other two together: one block there.
+            self.pixels.append(PixelLevel(channels, coarser, 1 if level == 2 else 2))
+            self.blocks.append(QueryBlock(dim, channels, channels, heads, config))
+            self.positions.append(nn.Linear(dim, channels))
+            self.embeddings.append(mlp(dim, dim, fine if level == config.levels - 1 else channels))
+            coarser = channels
+        self.fine = nn.Conv2d(self.channels[-1], fine * config.upsample**2, 1)
+        self.norm = nn.LayerNorm(dim)
+        self.box, self.presence, self.iou = mlp(dim, dim, 4), mlp(dim, dim, 1), mlp(dim, dim, 1)
+
+    def forward(
+        self, features_4: Tensor, features_8: Tensor, fused_16: Tensor, memory: Tensor, memory_valid: Tensor, reference_map: Tensor,
+        select: Tensor | None = None,
+    ) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
+        """Shapes as in ``mimo_runtime.contracts``.
+
+        Args:
+            select: [B, K] query indices whose finest mask is wanted; all if None. Training draws only what it compares.
+
+        Returns:
+            mask logits per level, coarse to fine: [B, Q, side, side], the last [B, Q or K, mask_size, mask_size];
+            boxes [B, Q, 4] as (x0, y0, x1, y1) in [0, 1]; presence logits [B, Q]; iou [B, Q] in [0, 1].
+        """
+        batch = memory.shape[0]
+        position = self.query_position[None]
+        queries = self.read_memory(self.queries[None].expand(batch, -1, -1), memory, padding_bias(memory_valid), position, None)
+        sources, pixels, masks = (fused_16, features_8, features_4), fused_16, []
+        last = self.config.levels - 1
+        for level, block in enumerate(self.blocks):
+            pixels = self.pixels[level](sources[level], pixels, reference_map)
+            side = pixels.shape[-1]
+            if masks:
+                ratio = float(side // masks[-1].shape[-1])
+                inside = F.interpolate(masks[-1], scale_factor=ratio, mode="bilinear", align_corners=False)
+                bias = F.logsigmoid(inside).clamp(min=MASK_BIAS_FLOOR).flatten(2)[:, None]
+            else:
+                bias = torch.zeros_like(pixels[:, :1, 0, None, :1])
+            key_position = self.positions[level](self.coordinates(grid_centres(side, pixels.device).to(pixels)))
+            queries = block(queries, pixels.flatten(2).transpose(1, 2), bias, position, key_position)
+            if level < last:
+                masks.append(self._draw(level, queries, pixels))
+        fine = F.pixel_shuffle(self.fine(pixels), self.config.upsample) if self.config.upsample > 1 else self.fine(pixels)
+        wanted = queries if select is None else queries.gather(1, select[..., None].expand(-1, -1, queries.shape[2]))
+        masks.append(self._draw(last, wanted, fine))
+        out = self.norm(queries)
+        return masks, _corners(self.box(out).sigmoid()), self.presence(out)[..., 0], self.iou(out)[..., 0].sigmoid()
+
+    def _draw(self, level: int, queries: Tensor, pixels: Tensor) -> Tensor:
+        """Dot product of each query's embedding with each pixel, scaled so that it starts small: [B, Q, H, W]."""
+        embedding = self.embeddings[level](queries) * pixels.shape[1] ** -0.5
+        return (embedding @ pixels.flatten(2)).reshape(-1, queries.shape[1], pixels.shape[-2], pixels.shape[-1])
+
+
+def _corners(box: Tensor) -> Tensor:
+    """(centre x, centre y, width, height) -> (x0, y0, x1, y1)."""
+    centre, half = box[..., :2], box[..., 2:] * 0.5
+    return torch.cat((centre - half, centre + half), dim=-1)

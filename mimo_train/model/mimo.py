@@ -1,0 +1,80 @@
+"""The whole model: composition of the parts, nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mimo_runtime.config import MimoConfig
+
+from .fusion import FusionEncoder
+from .mask_decoder import MaskDecoder
+from .prompt_encoder import PromptEncoder
+from .text_decoder import TextDecoder
+from .text_encoder import TextEncoder
+from .vision_encoder import VisionEncoder
+
+
+@dataclass
+class Question:
+    """A batch of prompts, ``N`` of them; fields as the inputs of the graphs in ``mimo_runtime.contracts``."""
+
+    token_ids: Tensor
+    boxes: Tensor
+    box_labels: Tensor
+    points: Tensor
+    point_labels: Tensor
+    mask: Tensor
+    mask_label: Tensor
+
+    def references(self) -> tuple[Tensor, ...]:
+        return self.boxes, self.box_labels, self.points, self.point_labels, self.mask, self.mask_label
+
+
+@dataclass
+class Grounding:
+    """What fusion gives the two decoders, and what the contrastive loss compares."""
+
+    pyramid: tuple[Tensor, ...]
+    text: Tensor
+    text_valid: Tensor
+    references: Tensor
+    reference_valid: Tensor
+    reference_map: Tensor
+    fused_16: Tensor
+    memory: Tensor
+    memory_valid: Tensor
+
+
+class Mimo(nn.Module):
+    """Image, text query and visual references in; masks and a grounded answer out."""
+
+    def __init__(self, config: MimoConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.dim
+        self.vision_encoder = VisionEncoder(config.vision)
+        self.text_encoder = TextEncoder(config.text, config.vocab_size, dim)
+        self.prompt_encoder = PromptEncoder(config.prompts, dim)
+        self.fusion = FusionEncoder(config.fusion, dim)
+        self.mask_decoder = MaskDecoder(config.mask_decoder, config.vision.neck, dim)
+        self.text_decoder = TextDecoder(config.text_decoder, config.vocab_size, dim)
+        #: Projections of image region, text and reference into one space, for InfoNCE alone; not exported.
+        self.contrast = nn.ModuleDict({name: nn.Linear(dim, 64) for name in ("image", "text", "reference")})
+        self.contrast_scale = nn.Parameter(torch.tensor(2.66))  # ln(1 / 0.07), as in CLIP
+
+    def ground(self, pixels: Tensor, question: Question) -> Grounding:
+        """pixels [B, 3, S, S] in [0, 1]; question of N = B * k prompts, k per image, in image order."""
+        pyramid = self.vision_encoder(pixels)
+        repeat = question.token_ids.shape[0] // pixels.shape[0]
+        if repeat > 1:
+            pyramid = tuple(f.repeat_interleave(repeat, dim=0) for f in pyramid)
+        text, text_valid = self.text_encoder(question.token_ids)
+        references, valid, regions, reference_map = self.prompt_encoder(*question.references(), pyramid[2])
+        fused, memory, memory_valid = self.fusion(pyramid[2], pyramid[3], text, text_valid, references, valid, regions)
+        return Grounding(pyramid, text, text_valid, references, valid, reference_map, fused, memory, memory_valid)
+
+    def decode_masks(self, g: Grounding, select: Tensor | None = None) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
+        return self.mask_decoder(g.pyramid[0], g.pyramid[1], g.fused_16, g.memory, g.memory_valid, g.reference_map, select)

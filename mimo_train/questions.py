@@ -1,0 +1,199 @@
+"""Questions about a view: prompts as a user would give them, and the answer that the masks dictate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mimo_runtime.evaluation.dataset import Dataset, Record
+from mimo_runtime.evaluation.grammar import Description, Phrase, describe, observe_phrase, question
+from mimo_runtime.evaluation.sampling import instances, interior_point, is_many, jitter_box, negative_point, rough_mask
+
+from .augment import View
+
+#: A structure of fewer canvas pixels is too small to be asked for, and its absence is not claimed either.
+MIN_PIXELS = 12
+#: Supervised mask queries per prompt: query 0 and a few entity queries.
+SUPERVISED = 4
+
+
+@dataclass
+class Vocabulary:
+    """What the data sets name: entities in query order, and per set the names that its annotators looked for."""
+
+    entities: tuple[str, ...]
+    of_set: dict[str, frozenset[str]]
+    #: (modality, region) pairs in which a name was looked for by some set; elsewhere it is absent for sure.
+    seen: dict[str, frozenset[tuple[str, str]]]
+
+    @staticmethod
+    def of(datasets: list[Dataset], known: tuple[str, ...] = ()) -> "Vocabulary":
+        """``known`` entities keep their query; new ones follow in order of appearance."""
+        entities = list(known)
+        of_set: dict[str, frozenset[str]] = {}
+        seen: dict[str, set[tuple[str, str]]] = {}
+        for dataset in datasets:
+            names = dataset.class_names
+            of_set[dataset.name] = frozenset(names)
+            entities += [n for n in names if n not in entities]
+            for record in dataset.records:
+                for name in names:
+                    seen.setdefault(name, set()).add((record.modality, record.region))
+        return Vocabulary(tuple(entities), of_set, {n: frozenset(s) for n, s in seen.items()})
+
+    def absent(self, record: Record, name: str) -> bool:
+        """Whether an annotated image without ``name`` proves that ``name`` is not in it."""
+        if name in record.classes.values():
+            return False
+        return name in self.of_set[record.set_name] or (record.modality, record.region) not in self.seen.get(name, frozenset())
+
+
+@dataclass
+class Sample:
+    """One prompt with its truth, in canvas pixels."""
+
+    text: str
+    answer: str
+    mask: np.ndarray | None  # bool [S, S]; None = absent
+    boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
+    points: list[tuple[float, float, int]] = field(default_factory=list)
+    rough: np.ndarray | None = None
+    present_entities: tuple[int, ...] = ()
+    entity_masks: dict[int, np.ndarray] = field(default_factory=dict)
+    group: int = -1
+    text_names: bool = False
+    asks_all: bool = False
+    first_known: bool = True
+
+
+class Questioner:
+    """Draws prompts for views of a record."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+        self.index = {name: i for i, name in enumerate(vocabulary.entities)}
+
+    def draw(self, view: View, record: Record, count: int, rng: np.random.Generator) -> list[Sample]:
+        """``count`` prompts about one view. Their kinds rotate, so that every image serves every kind."""
+        found = {i: name for i, name in record.classes.items() if np.count_nonzero(view.labels == i) >= MIN_PIXELS}
+        kinds = list(self._kinds(bool(found), rng))[:count]
+        while len(kinds) < count:
+            kinds.append(next(iter(self._kinds(bool(found), rng))))
+        return [getattr(self, f"_{kind}")(view, record, found, rng) for kind in kinds]
+
+    @staticmethod
+    def _kinds(any_found: bool, rng: np.random.Generator):
+        if not any_found:
+            yield from ("absent", "all", "absent", "absent")
+            return
+        yield rng.choice(["box", "named_box"], p=[0.6, 0.4])
+        yield rng.choice(["point", "rough", "mixed"], p=[0.5, 0.35, 0.15])
+        yield "text"
+        yield rng.choice(["absent", "all", "text"], p=[0.6, 0.25, 0.15])
+
+    # -- kinds of prompts --------------------------------------------------------------------------------------------
+
+    def _box(self, view: View, record: Record, found: dict[int, str], rng: np.random.Generator, named: bool = False) -> Sample:
+        class_id, name = _pick(found, rng)
+        mask, count = self._target(view, class_id, rng, instance=0.7)
+        sample = self._present(view, record, name, mask, count, self._ask(name, rng) if named else self._open(rng), named)
+        sample.boxes = [jitter_box(mask, rng, float(rng.choice([0.05, 0.1, 0.2])))]
+        return sample
+
+    def _named_box(self, view: View, record: Record, found: dict[int, str], rng: np.random.Generator) -> Sample:
+        return self._box(view, record, found, rng, named=True)
+
+    def _point(self, view: View, record: Record, found: dict[int, str], rng: np.random.Generator) -> Sample:
+        class_id, name = _pick(found, rng)
+        mask, count = self._target(view, class_id, rng, instance=0.5)
+        named = rng.random() < 0.3
+        sample = self._present(view, record, name, mask, count, self._ask(name, rng) if named else self._open(rng), named)
+        for _ in range(int(rng.choice([1, 2, 3], p=[0.7, 0.2, 0.1]))):
+            x, y = interior_point(mask, rng)
+            sample.points.append((x + 0.5, y + 0.5, 1))
+        if rng.random() < 0.25:
+            outside = negative_point(mask[: view.height, : view.width], rng)
+            if outside is not None:
+                sample.points.append((outside[0] + 0.5, outside[1] + 0.5, 0))
+        return sample
+
+    def _rough(self, view: View, record: Record, found: dict[int, str], rng: np.random.Generator) -> Sample:
+        class_id, name = _pick(found, rng)
+        mask, count = self._target(view, class_id, rng, instance=0.5)
+        named = rng.random() < 0.3
+        sample = self._present(view, record, name, mask, count, self._ask(name, rng) if named else self._open(rng), named)
+        sample.rough = rough_mask(mask[: view.height, : view.width], rng)
+        return sample
+
+    def _mixed(self, view: View, record: Record, found: dict[int, str], rng: np.random.Generator) -> Sample:
+        sample = self._point(view, record, found, rng)
+        if sample.mask is not None:
+            sample.boxes = [jitter_box(sample.mask, rng, 0.1)]
+            if rng.random() < 0.3:
+                sample.rough = rough_mask(sample.mask[: view.height, : view.width], rng)
+        return sample
+
+    def _text(self, view: View, record: Record, found: dict[int, str], rng: np.random.Generator) -> Sample:
+        class_id, name = _pick(found, rng)
+        mask, count = self._target(view, class_id, rng, instance=0.0)
+        return self._present(view, record, name, mask, count, self._ask(name, rng), True)
+
+    def _absent(self, view: View, record: Record, found: dict[int, str], rng: np.random.Generator) -> Sample:
+        own = sorted(n for n in self.vocabulary.of_set[record.set_name] if self.vocabulary.absent(record, n))
+        # A name of the same set is the harder question, so it is asked more often where there is one.
+        others = [n for n in self.vocabulary.entities if n not in own and self.vocabulary.absent(record, n)]
+        pool = own if own and (not others or rng.random() < 0.7) else others
+        if not pool:
+            return self._all(view, record, found, rng)
+        name = pool[int(rng.integers(len(pool)))]
+        answer = describe(Description(record.modality, record.region, absent=name))
+        return Sample(self._ask(name, rng), answer, None, text_names=True)
+
+    def _all(self, view: View, record: Record, found: dict[int, str], rng: np.random.Generator) -> Sample:
+        masks = {self.index[name]: view.labels == i for i, name in found.items()}
+        area = view.labels[: view.height, : view.width]
+        phrases = []
+        for class_id, name in sorted(found.items(), key=lambda item: self.index[item[1]]):
+            if len(found) > 3:
+                phrases.append(Phrase(name, 1 + self.index[name]))
+            else:
+                phrases.append(observe_phrase(area == class_id, name, 1 + self.index[name]))
+        answer = describe(Description(record.modality, record.region, tuple(p for p in phrases if p)))
+        # Query 0 draws what was asked for; "everything" asks for nothing in particular.
+        return Sample(question("describe", rng=rng), answer, None, present_entities=tuple(masks), entity_masks=masks, asks_all=True)
+
+    # -- pieces ------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _open(rng: np.random.Generator) -> str:
+        return "" if rng.random() < 0.5 else question("what", rng=rng)
+
+    @staticmethod
+    def _ask(name: str, rng: np.random.Generator) -> str:
+        kind = "name" if rng.random() < 0.4 else str(rng.choice(["where", "segment", "presence", "show"]))
+        return question(kind, name, rng)
+
+    @staticmethod
+    def _target(view: View, class_id: int, rng: np.random.Generator, instance: float) -> tuple[np.ndarray, int | None]:
+        """The class's whole mask, or one instance of it: always where there are many, else with this probability."""
+        whole = view.labels == class_id
+        if instance == 0.0:
+            return whole, None
+        parts = [p for p in instances(view.labels, class_id) if np.count_nonzero(p) >= MIN_PIXELS]
+        if len(parts) < 2:
+            return whole, None
+        if is_many(np.ones(len(parts))) or rng.random() < instance:
+            return parts[int(rng.integers(len(parts)))], 1
+        return whole, None
+
+    def _present(self, view: View, record: Record, name: str, mask: np.ndarray, count: int | None, text: str, named: bool) -> Sample:
+        phrase = observe_phrase(mask[: view.height, : view.width], name, 0, count)
+        answer = describe(Description(record.modality, record.region, (phrase,) if phrase else ()))
+        return Sample(text, answer, mask, group=self.index[name], text_names=named)
+
+
+def _pick(found: dict[int, str], rng: np.random.Generator) -> tuple[int, str]:
+    keys = sorted(found)
+    key = keys[int(rng.integers(len(keys)))]
+    return key, found[key]

@@ -1,0 +1,98 @@
+"""What a caller gets back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .grounding import plain
+
+Box = tuple[float, float, float, float]
+
+
+class TextPiece(str):
+    """A piece of a streamed answer; a plain string, so that it can be printed."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """One thing that was found, or that was asked for and is not there.
+
+    Args:
+        phrase: its name, as the answer words it or as it was asked for.
+        mask: bool ``[H, W]`` in the geometry of the image as given; empty where ``present`` is False.
+        box: ``(x0, y0, x1, y1)`` in pixels: of the mask; from the box head if the mask is empty; None where not present.
+        score: ``presence * iou``: how likely it is there, times how well the mask is expected to fit.
+        presence: probability in [0, 1] that it is in the image: ``sigmoid(logit / presence_temperature)``.
+        present: ``presence >= presence_threshold``; both numbers are of the model and were chosen on validation data.
+        area_px: pixels in the mask.
+        query: the mask query that drew it: 0 for what was asked, ``1 + i`` for ``entities[i]``.
+        iou: the model's own estimate of the mask's intersection over union.
+    """
+
+    phrase: str
+    mask: np.ndarray
+    box: Box | None
+    score: float
+    presence: float
+    present: bool
+    area_px: int
+    query: int
+    iou: float
+
+    def to_dict(self, mask: str | None = None) -> dict[str, Any]:
+        """For JSON; ``mask`` is the name of the file that holds the mask."""
+        return {
+            "phrase": self.phrase,
+            "box": None if self.box is None else [round(float(v), 2) for v in self.box],
+            "score": round(self.score, 6),
+            "presence": round(self.presence, 6),
+            "present": self.present,
+            "area_px": self.area_px,
+            "query": self.query,
+            "iou": round(self.iou, 6),
+            "mask": mask,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The answer to one request.
+
+    Args:
+        text: the sentence with its markup, ``<p>polyp</p><seg>``; "" if no text was asked for.
+        findings: in the order of the text; see :class:`Finding`.
+        timings: milliseconds by stage: ``preprocess, encode, ground, masks, text, postprocess, total``. ``masks`` and
+            ``text`` run side by side, so the stages may sum to more than ``total``. The first answer about an image includes
+            opening it (``preprocess, encode``; 0 where the cache knew the image), later ones do not. Time that the caller of
+            ``stream`` takes between two pieces is counted in ``text``.
+        finish_reason: why the text ended: ``"stop"``, ``"length"``, ``"cancelled"``; None if no text was asked for.
+        engines: the engine of every graph.
+    """
+
+    text: str
+    findings: tuple[Finding, ...]
+    timings: Mapping[str, float]
+    finish_reason: str | None
+    engines: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def plain_text(self) -> str:
+        """The sentence without markup."""
+        return plain(self.text)
+
+    def to_dict(self, masks: Mapping[int, str] | None = None) -> dict[str, Any]:
+        """For JSON (DESIGN section 8, ``predict``); ``masks`` maps the index of a finding to its mask file."""
+        masks = masks or {}
+        return {
+            "text": self.text,
+            "findings": [finding.to_dict(masks.get(index)) for index, finding in enumerate(self.findings)],
+            "finish_reason": self.finish_reason,
+            "timings_ms": {stage: round(ms, 3) for stage, ms in self.timings.items()},
+            "engines": dict(self.engines),
+        }

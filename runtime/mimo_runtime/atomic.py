@@ -1,0 +1,146 @@
+"""Writing files and folders so that a reader, or a program killed at any moment, sees the old one or the new one whole.
+
+The new content is written beside its destination and moved into place by one rename. A killed program may leave a hidden
+sibling named ``.NAME.tmp-XXXXXXXX``, which nothing reads and which may be deleted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import RequestError
+
+
+def atomic_write_bytes(path: Path | str, data: bytes) -> None:
+    """Write a file in one step; its folder must exist. An existing file is replaced.
+
+    Raises:
+        RequestError: the folder is missing or not writable.
+    """
+    path = Path(path)
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.tmp-", dir=path.parent)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def check_output_folder(path: Path | str, overwrite: bool, marker: str | None = None) -> Path:
+    """Refuse an output folder before the work starts, rather than after it.
+
+    Args:
+        path: the folder that will be written.
+        overwrite: whether it may exist and hold something.
+        marker: a file that this program puts into every folder it writes. A non-empty folder without it is refused even with
+            ``overwrite``: replacing a folder deletes what is in it, and a mistyped option must not delete a home.
+
+    Returns:
+        The path, with links resolved.
+
+    Raises:
+        RequestError: it is a file, holds something, or cannot be written.
+    """
+    given, path = path, Path(os.path.realpath(path))
+    if path.exists() and not path.is_dir():
+        raise RequestError(f"output {given} is a file", "Name a folder")
+    try:
+        filled = path.is_dir() and any(path.iterdir())
+        if filled and not overwrite:
+            raise RequestError(f"output folder {given} is not empty", "Choose another, or replace it with --force")
+        if filled and marker and not (path / marker).is_file():
+            raise RequestError(f"output folder {given} has no {marker}, so this program did not write it", "Choose another")
+        ancestor = path.parent
+        while not ancestor.exists():
+            ancestor = ancestor.parent
+        # Trying is the only test that is right for root, read-only mounts and network drives alike.
+        os.rmdir(tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=ancestor))
+    except OSError as error:
+        raise _unwritable(given, error) from None
+    return path
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path | str, overwrite: bool = False, marker: str | None = None) -> Iterator[Path]:
+    """A new folder that appears at ``path`` complete when the block ends, and not at all if the block raises.
+
+    ``with atomic_folder("out", overwrite=True) as folder: (folder / "a.txt").write_text("a")``
+
+    Args:
+        path: where the folder shall appear; missing parents are made.
+        overwrite: replace a folder that holds something. On Linux the old and the new folder swap names in one system call,
+            so that at no moment there is none.
+        marker: see :func:`check_output_folder`.
+
+    Raises:
+        RequestError: as :func:`check_output_folder`.
+    """
+    path = check_output_folder(path, overwrite, marker)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=path.parent))
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    try:
+        yield temporary
+        os.chmod(temporary, 0o777 & ~_umask())
+        _sync(temporary)
+        _move_into_place(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _move_into_place(temporary: Path, path: Path) -> None:
+    if not path.exists():
+        os.rename(temporary, path)
+        return
+    if not _swap(temporary, path):
+        old = Path(tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=path.parent))
+        os.rename(path, old / "old")
+        os.rename(temporary, path)
+        shutil.rmtree(old, ignore_errors=True)
+    # After a swap, ``temporary`` names the old folder, and the caller removes it.
+
+
+def _swap(a: Path, b: Path) -> bool:
+    """Exchange two names atomically: renameat2(2) with RENAME_EXCHANGE. False where the system has no such call."""
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError, TypeError):
+        return False
+    at_cwd, exchange = -100, 2
+    return renameat2(at_cwd, os.fsencode(a), at_cwd, os.fsencode(b), exchange) == 0
+
+
+def _sync(folder: Path) -> None:
+    # A board that loses power after the rename must not find empty files.
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with open(os.path.join(root, name), "rb") as file, contextlib.suppress(OSError):
+                os.fsync(file.fileno())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _unwritable(path: Path | str, error: OSError) -> RequestError:
+    return RequestError(f"output {path} cannot be written: {error.strerror or type(error).__name__}", "Choose another place")

@@ -1,0 +1,54 @@
+"""A bounded cache that computes each value once, also when several threads ask for it at the same time."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from typing import Generic, TypeVar
+
+Value = TypeVar("Value")
+
+
+class LruCache(Generic[Value]):
+    """The ``capacity`` most recently used values. Capacity 0 keeps nothing. Safe to use from many threads."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._values: OrderedDict[Hashable, Future[Value]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def get(self, key: Hashable, make: Callable[[], Value]) -> tuple[Value, bool]:
+        """The value of ``key`` and whether it was there already; otherwise ``make`` computes it.
+
+        A thread that asks while another computes the same value waits for it. What ``make`` raises is raised to all who
+        wait, and nothing is kept.
+        """
+        with self._lock:
+            future = self._values.get(key)
+            known = future is not None
+            if known:
+                self._values.move_to_end(key)
+            else:
+                future = Future()
+                if self.capacity > 0:
+                    self._values[key] = future
+                    while len(self._values) > self.capacity:
+                        self._values.popitem(last=False)
+        if not known:
+            try:
+                future.set_result(make())
+            except BaseException as error:
+                with self._lock:
+                    if self._values.get(key) is future:
+                        del self._values[key]
+                future.set_exception(error)
+        return future.result(), known
+
+    def clear(self) -> None:
+        with self._lock:
+            self._values.clear()

@@ -1,0 +1,119 @@
+"""Names, dtypes, shapes and dynamic axes of the six graphs: the one place that export, verification and bundles read.
+
+An axis is an ``int`` (static) or one of the names below (dynamic). ``batch`` is dynamic everywhere; ``past`` is the number
+of tokens already in the self-attention cache of the text decoder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .config import MimoConfig
+
+BATCH, PAST, PAST_PLUS_ONE = "batch", "past", "past_plus_one"
+
+#: Graph names in the order in which an answer runs them.
+GRAPHS = ("vision_encoder", "text_encoder", "prompt_encoder", "fusion", "mask_decoder", "text_decoder")
+
+#: Channels of ``reference_map``: inside of boxes, positive points, negative points, the mask.
+REFERENCE_MAP_CHANNELS = 4
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input or output of a graph."""
+
+    name: str
+    dtype: str  # numpy name: "float32" or "int32"
+    shape: tuple[int | str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "dtype": self.dtype, "shape": list(self.shape)}
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> "Tensor":
+        return Tensor(str(data["name"]), str(data["dtype"]), tuple(data["shape"]))
+
+    def concrete(self, **axes: int) -> tuple[int, ...]:
+        """The shape with its dynamic axes filled in, e.g. ``concrete(batch=2, past=3)``."""
+        if PAST in axes:
+            axes.setdefault(PAST_PLUS_ONE, axes[PAST] + 1)
+        return tuple(axes[a] if isinstance(a, str) else a for a in self.shape)
+
+
+@dataclass(frozen=True)
+class GraphContract:
+    name: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"inputs": [t.to_dict() for t in self.inputs], "outputs": [t.to_dict() for t in self.outputs]}
+
+    @staticmethod
+    def from_dict(name: str, data: dict[str, Any]) -> "GraphContract":
+        return GraphContract(name, tuple(map(Tensor.from_dict, data["inputs"])), tuple(map(Tensor.from_dict, data["outputs"])))
+
+
+def graph_contracts(config: MimoConfig) -> dict[str, GraphContract]:
+    """The contracts of all graphs of a model, by name, in :data:`GRAPHS` order."""
+    c, size, dim = config, config.image_size, config.dim
+    references, text_length, memory = c.prompts.references, c.text.max_length, c.memory_tokens
+    head = dim // c.text_decoder.heads
+    layers, heads, queries = c.text_decoder.layers, c.text_decoder.heads, c.mask_decoder.queries
+
+    def real(name: str, *shape: int | str) -> Tensor:
+        return Tensor(name, "float32", (BATCH, *shape))
+
+    def whole(name: str, *shape: int | str) -> Tensor:
+        return Tensor(name, "int32", (BATCH, *shape))
+
+    def cache(name: str, length: int | str) -> Tensor:
+        return Tensor(name, "float32", (layers, BATCH, heads, length, head))
+
+    features = {s: real(f"features_{s}", c.vision.neck[i], size // s, size // s) for i, s in enumerate((4, 8, 16, 32))}
+    text = real("text_embeddings", text_length, dim), real("text_valid", text_length)
+    reference_tokens = real("reference_tokens", references, dim)
+    reference_valid = real("reference_valid", references)
+    reference_regions = real("reference_regions", references, c.image_tokens)
+    reference_map = real("reference_map", REFERENCE_MAP_CHANNELS, size // 4, size // 4)
+    fused = real("fused_16", dim, size // 16, size // 16)
+    unified = real("memory", memory, dim), real("memory_valid", memory)
+    cross = cache("cross_keys", memory), cache("cross_values", memory)
+
+    contracts = (
+        # pixels: RGB in [0, 1], letterboxed; normalisation is inside the graph.
+        GraphContract("vision_encoder", (real("pixels", 3, size, size),), tuple(features.values())),
+        # token_ids: padded with 0 (<pad>), which the graph masks out.
+        GraphContract("text_encoder", (whole("token_ids", text_length),), text),
+        GraphContract(
+            "prompt_encoder",
+            (
+                # Coordinates are fractions of the square model input. Labels: boxes 1 = box, -1 = padding;
+                # points 1 = positive, 0 = negative, -1 = padding; mask 1 = given, -1 = not given.
+                real("boxes", c.prompts.max_boxes, 4), whole("box_labels", c.prompts.max_boxes),
+                real("points", c.prompts.max_points, 2), whole("point_labels", c.prompts.max_points),
+                real("mask", 1, size // 4, size // 4), whole("mask_label", 1),
+                features[16],
+            ),
+            (reference_tokens, reference_valid, reference_regions, reference_map),
+        ),
+        GraphContract(
+            "fusion",
+            (features[16], features[32], *text, reference_tokens, reference_valid, reference_regions),
+            (fused, *unified, *cross),
+        ),
+        GraphContract(
+            "mask_decoder",
+            (features[4], features[8], fused, *unified, reference_map),
+            # Logits for masks and presence; boxes are (x0, y0, x1, y1) fractions of the model input; iou in [0, 1].
+            (real("masks", queries, c.mask_size, c.mask_size), real("boxes", queries, 4), real("presence", queries), real("iou", queries)),
+        ),
+        GraphContract(
+            "text_decoder",
+            (whole("token", 1), whole("position", 1), cache("past_keys", PAST), cache("past_values", PAST), *cross, unified[1]),
+            (real("logits", 1, c.vocab_size), cache("keys", PAST_PLUS_ONE), cache("values", PAST_PLUS_ONE)),
+        ),
+    )
+    return {contract.name: contract for contract in contracts}

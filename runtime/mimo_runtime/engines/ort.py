@@ -1,0 +1,73 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+
+import numpy as np
+
+from ..contracts import GraphContract, Tensor
+from ..errors import EngineError
+from .base import Engine, check_contract
+
+PROVIDER = "CPUExecutionProvider"
+
+_DTYPES = {"tensor(float)": "float32", "tensor(int32)": "int32", "tensor(int64)": "int64", "tensor(float16)": "float16"}
+
+
+def load_library() -> ModuleType:
+    """Import ONNX Runtime."""
+    import onnxruntime
+
+    return onnxruntime
+
+
+class OrtEngine(Engine):
+    """A graph in an ``InferenceSession``, which may run in several threads at once. Arguments: see ``create_engine``."""
+
+    name = "onnxruntime"
+
+    def __init__(self, data: bytes, contract: GraphContract, *, threads: int | None = None, spinning: bool = True) -> None:
+        try:
+            ort = load_library()
+        except Exception as error:  # a broken native library raises anything
+            raise EngineError(f"onnxruntime does not load: {_line(error)}", "Install it again: pip install 'mimo-edge[cpu]'") from None
+        options = ort.SessionOptions()
+        options.log_severity_level = 3  # errors are raised as exceptions; warnings are for the exporter's tests
+        options.inter_op_num_threads = 1
+        if threads:
+            options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+        try:
+            # disable_fallback: a provider that fails must fail, instead of running on another one.
+            self._session = ort.InferenceSession(data, options, providers=[PROVIDER])
+            self._session.disable_fallback()
+        except Exception as error:
+            raise EngineError(f"onnxruntime cannot load graph {contract.name}: {_line(error)}", _REBUILD) from None
+        if self._session.get_providers() != [PROVIDER]:
+            raise EngineError(f"onnxruntime runs graph {contract.name} on {self._session.get_providers()}", f"It must be {PROVIDER}")
+        check_contract(contract, _tensors(self._session.get_inputs()), _tensors(self._session.get_outputs()))
+        self.inputs = {t.name: t for t in contract.inputs}
+        self.outputs = {t.name: t for t in contract.outputs}
+        self._graph, self._names = contract.name, [t.name for t in contract.outputs]
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        try:
+            return dict(zip(self._names, self._session.run(self._names, inputs)))
+        except Exception as error:
+            raise EngineError(f"onnxruntime failed in graph {self._graph}: {_line(error)}", "Run mimo-run doctor") from None
+
+    def close(self) -> None:
+        self._session = None
+
+
+_REBUILD = "Build the bundle again with mimo-export build"
+
+
+def _tensors(arguments: list) -> list[Tensor]:
+    return [Tensor(a.name, _DTYPES.get(a.type, a.type), tuple(a.shape)) for a in arguments]
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

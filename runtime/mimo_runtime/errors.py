@@ -1,0 +1,49 @@
+"""Errors that name what is wrong and what to do about it.
+
+Every command turns a :class:`MimoError` into one line on standard error and its exit code; anything else is a bug and
+keeps its traceback. No message may carry patient data: pass the option or the file's role, never DICOM values.
+"""
+
+from __future__ import annotations
+
+
+class MimoError(Exception):
+    """Something failed for a reason that can be told.
+
+    Args:
+        what: what is wrong, naming the file or the option.
+        remedy: what to do about it, as an imperative sentence. May be empty only where ``what`` already says it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        self.what = what.rstrip(".")
+        self.remedy = remedy.rstrip(".")
+        super().__init__(f"{self.what}. {self.remedy}." if self.remedy else f"{self.what}.")
+
+
+class RequestError(MimoError):
+    """The request itself was wrong: a bad file, option, prompt or text. Exit code 2, nothing was written."""
+
+    exit_code = 2
+
+
+class ImageError(RequestError):
+    """An image cannot be read or is outside the supported limits."""
+
+
+class PromptError(RequestError):
+    """A box, point, mask or text does not fit the image or the model."""
+
+
+class BundleError(RequestError):
+    """A bundle or checkpoint is missing, damaged, of another version, or built for another machine."""
+
+
+class EngineError(MimoError):
+    """An engine failed to load or to run. Exit code 1."""
+
+
+class VerificationError(MimoError):
+    """Parity, accuracy or a golden sample is outside its tolerance. Exit code 1."""

@@ -1,0 +1,320 @@
+"""The one grammar of text answers and questions, in both directions.
+
+``parse(describe(x)) == x`` holds for every :class:`Description`; ``parse`` also accepts any other text and returns what it
+recognises. Forms::
+
+    Endoscopy of the colon: one large oval <p>polyp</p><seg0> in the upper left.
+    Microscopy of cells: many small round <p>cell nuclei</p><seg0> in the center.
+    CT of the abdomen: <p>liver</p><seg5>, <p>spleen</p><seg1> and <p>aorta</p><seg8>.
+    Ultrasound of the breast: no breast lesion is visible.
+    MRI of the brain: no finding.
+
+A name is bounded by its tags (or by the fixed words around it), so names may hold digits, commas and "and".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..components import label_components
+from .sampling import INSTANCE_MIN_PIXELS, INSTANCE_MIN_SHARE, mask_box
+from .shape import shape_numbers
+
+COUNTS = ("one", "two", "three", "four", "five", "several", "many")  # several: 6 to 9, many: 10 and more
+SIZES = ("small", "medium", "large")
+#: Area of one instance as a fraction of the image: below the first is small, from the second on large.
+SIZE_LIMITS = (0.03, 0.15)
+SHAPES = ("round", "oval", "elongated", "irregular")
+#: Below this share of its convex hull a shape is irregular; otherwise minor / major axis decides round, oval, elongated.
+SOLIDITY_LIMIT, ROUND_LIMIT, OVAL_LIMIT = 0.85, 0.75, 0.5
+#: Thirds of the image in which the centroid lies, row by row.
+LOCATIONS = (
+    "upper left", "upper middle", "upper right",
+    "middle left", "center", "middle right",
+    "lower left", "lower middle", "lower right",
+)  # fmt: skip
+MODALITIES = {
+    "ct": "CT", "mri": "MRI", "ultrasound": "Ultrasound", "endoscopy": "Endoscopy", "microscopy": "Microscopy", "xray": "X-ray",
+}  # fmt: skip
+_MODALITY_KEYS = {shown.lower(): key for key, shown in MODALITIES.items()} | {key: key for key in MODALITIES}
+#: Plurals that adding "s" or "es" does not make, by their endings.
+_IRREGULAR = (
+    ("nucleus", "nuclei"), ("hippocampus", "hippocampi"), ("bronchus", "bronchi"), ("alveolus", "alveoli"),
+    ("thrombus", "thrombi"), ("calculus", "calculi"), ("villus", "villi"), ("vertebra", "vertebrae"),
+    ("metastasis", "metastases"), ("stenosis", "stenoses"), ("diverticulum", "diverticula"), ("foramen", "foramina"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """One grounded phrase. Empty slots are not mentioned; ``query`` None means that no mask query is named."""
+
+    name: str
+    query: int | None = None
+    count: str = ""
+    size: str = ""
+    shape: str = ""
+    location: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", clean_name(self.name))
+        if not self.name:
+            raise ValueError("a phrase needs a name")
+        for slot, words in (("count", COUNTS), ("size", SIZES), ("shape", SHAPES), ("location", LOCATIONS)):
+            if getattr(self, slot) and getattr(self, slot) not in words:
+                raise ValueError(f"{slot} '{getattr(self, slot)}' is not one of {', '.join(words)}")
+
+
+@dataclass(frozen=True)
+class Description:
+    """What an answer says. ``absent`` is the name asked for and not there; no phrases and no ``absent`` is "no finding"."""
+
+    modality: str = ""  # "ct", "mri", ... or any other name as it is
+    region: str = ""
+    phrases: tuple[Phrase, ...] = ()
+    absent: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "modality", _clean_modality(self.modality))
+        object.__setattr__(self, "region", _clean_region(self.region))
+        object.__setattr__(self, "phrases", tuple(self.phrases))
+        if self.absent is not None:
+            object.__setattr__(self, "absent", clean_name(self.absent))
+            if not self.absent or self.phrases:
+                raise ValueError("absent needs a name, and excludes phrases")
+
+
+def clean_name(name: str) -> str:
+    """A name as the grammar prints it: single spaces, no angle brackets, no full stop or question mark at the end."""
+    name = " ".join(name.replace("<", "(").replace(">", ")").split())
+    return name.rstrip(".?! ")
+
+
+def _clean_modality(modality: str) -> str:
+    modality = clean_name(modality.replace(":", " "))
+    modality = re.sub(r" of(?= |$)", "-of", modality)  # " of " separates the region
+    return "" if modality.lower() == "image" else _MODALITY_KEYS.get(modality.lower(), modality)
+
+
+def _clean_region(region: str) -> str:
+    return re.sub(r"^(the )+", "", clean_name(region.replace(":", " ")))
+
+
+# -- writing ---------------------------------------------------------------------------------------------------------
+
+
+def describe(description: Description) -> str:
+    """The sentence of a description."""
+    head = MODALITIES.get(description.modality, description.modality) or "Image"
+    if description.region:
+        head += f" of {description.region}" if _is_plural(description.region) else f" of the {description.region}"
+    if description.absent is not None:
+        return f"{head}: no {description.absent} is visible."
+    if not description.phrases:
+        return f"{head}: no finding."
+    parts = [_write(phrase) for phrase in description.phrases]
+    return f"{head}: {', '.join(parts[:-1])}{' and ' if parts[:-1] else ''}{parts[-1]}."
+
+
+def _write(phrase: Phrase) -> str:
+    name, before = phrase.name, [w for w in (phrase.count, phrase.size, phrase.shape) if w]
+    if phrase.count not in ("", "one"):
+        plural = pluralise(name)
+        if plural is None:
+            before.append("areas of")
+        else:
+            name = plural
+    tag = "" if phrase.query is None else f"<seg{phrase.query}>"
+    place = f" in the {phrase.location}" if phrase.location else ""
+    return " ".join([*before, f"<p>{name}</p>{tag}{place}"])
+
+
+def pluralise(name: str) -> str | None:
+    """The plural, or None where :func:`singular` would not lead back (the sentence then says "areas of <name>")."""
+    plural = None
+    for ending, replacement in _IRREGULAR:
+        if name.endswith(ending):
+            plural = name[: -len(ending)] + replacement
+    if plural is None:
+        last = re.split(r"[ -]", name)[-1]
+        if not (last.isascii() and last.isalpha() and last.islower()) or _is_plural(name):
+            return None
+        if re.search(r"[^aeiou]y$", name):
+            plural = name[:-1] + "ies"
+        else:
+            plural = name + ("es" if re.search(r"(?:s|x|z|ch|sh)$", name) else "s")
+    return plural if singular(plural) == name else None
+
+
+def singular(name: str) -> str:
+    """The singular of a plural that :func:`pluralise` wrote; other names come back unchanged."""
+    for ending, replacement in _IRREGULAR:
+        if name.endswith(replacement):
+            return name[: -len(replacement)] + ending
+    if re.search(r"[^aeiou]ies$", name):
+        return name[:-3] + "y"
+    if re.search(r"(?:s|x|z|ch|sh)es$", name):
+        return name[:-2]
+    return name[:-1] if re.search(r"[^s]s$", name) else name
+
+
+def _is_plural(name: str) -> bool:
+    return bool(re.search(r"[^siu]s$", name)) or any(name.endswith(plural) for _, plural in _IRREGULAR)
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------
+
+_HEAD = re.compile(r"\s*([^:<>]*?)(?: of (?:the )?([^:<>]*))?:(?:\s|$)")
+_ABSENT = re.compile(r"no (.+) (?:is|are) visible", re.IGNORECASE | re.DOTALL)
+_PHRASE = re.compile(
+    r"(?:\b({}) )?(?:\b({}) )?(?:\b({}) )?(\bareas of )?<p>([^<>]*)</p>(?:<seg(\d{{0,6}})>)?(?: in the ({}))?".format(
+        *("|".join(words) for words in (COUNTS, SIZES, SHAPES, LOCATIONS))
+    ),
+    re.IGNORECASE,
+)
+
+
+def parse(text: str) -> Description:
+    """What a sentence says. Never raises: what is not understood is left out. ``<seg>`` without a number is query None."""
+    head = _HEAD.match(text)
+    modality, region = (head.group(1), head.group(2) or "") if head else ("", "")
+    body = text[head.end() :] if head else text
+    phrases = []
+    for count, size, shape, areas, name, query, location in _PHRASE.findall(body):
+        if not clean_name(name):
+            continue
+        if count.lower() not in ("", "one") and not areas:
+            name = singular(name)
+        index = int(query) if query else None
+        phrases.append(Phrase(name, index, count.lower(), size.lower(), shape.lower(), location.lower()))
+    absent = None if phrases else _ABSENT.search(body)
+    name = absent.group(1) if absent and clean_name(absent.group(1)) else None
+    return Description(modality, region, tuple(phrases), name)
+
+
+# -- looking ---------------------------------------------------------------------------------------------------------
+
+
+def observe(
+    mask: np.ndarray, name: str, modality: str = "", region: str = "", query: int | None = 0, count: int | None = None
+) -> Description:
+    """The description of one structure from its bool mask ``[H, W]``; an empty mask is an absent structure.
+
+    ``count`` is the number of instances where it is known; otherwise components are counted, without crumbs.
+    """
+    phrase = observe_phrase(mask, name, query, count)
+    return Description(modality, region, absent=name) if phrase is None else Description(modality, region, (phrase,))
+
+
+def observe_phrase(mask: np.ndarray, name: str, query: int | None = 0, count: int | None = None) -> Phrase | None:
+    """The slots of one mask, or None for an empty one. Size is the mean over instances, shape that of the median one."""
+    mask = np.asarray(mask, bool)
+    if not mask.any():
+        return None
+    x0, y0, x1, y1 = mask_box(mask)
+    crop = mask[y0:y1, x0:x1]
+    parts, _ = label_components(crop)
+    areas = np.bincount(parts.reshape(-1))
+    areas[0] = 0
+    kept = np.flatnonzero(areas >= min(areas.max(), max(INSTANCE_MIN_PIXELS, INSTANCE_MIN_SHARE * areas.max())))
+    middle = kept[np.argsort(areas[kept], kind="stable")[len(kept) // 2]]
+    number = len(kept) if count is None else max(1, count)
+    height, width = mask.shape
+    size = size_word(areas.sum() / number / (height * width))
+    row_mean = float(np.dot(crop.sum(1), np.arange(y0, y1) + 0.5) / areas.sum())
+    column_mean = float(np.dot(crop.sum(0), np.arange(x0, x1) + 0.5) / areas.sum())
+    location = location_word(column_mean / width, row_mean / height)
+    return Phrase(name, query, count_word(number), size, shape_word(parts == middle), location)
+
+
+def count_word(count: int) -> str:
+    return COUNTS[count - 1] if count <= 5 else COUNTS[5] if count < 10 else COUNTS[6]
+
+
+def size_word(fraction: float) -> str:
+    """The word for an area, given as a fraction of the image."""
+    return SIZES[int(np.searchsorted(SIZE_LIMITS, fraction, side="right"))]
+
+
+def location_word(x: float, y: float) -> str:
+    """The word for a centroid, given as fractions of the image's sides."""
+    return LOCATIONS[min(2, int(y * 3)) * 3 + min(2, int(x * 3))]
+
+
+def shape_word(mask: np.ndarray) -> str:
+    """The word for a connected, non-empty mask; see :data:`SOLIDITY_LIMIT`."""
+    area, ratio, solidity = shape_numbers(mask)
+    if solidity < SOLIDITY_LIMIT and area >= 16:  # fewer pixels have no outline to speak of
+        return "irregular"
+    return "round" if ratio >= ROUND_LIMIT else "oval" if ratio >= OVAL_LIMIT else "elongated"
+
+
+# -- asking ----------------------------------------------------------------------------------------------------------
+
+#: Templates by kind. ``{a}`` is the name with its article. Kinds without ``{`` name nothing.
+QUESTIONS: dict[str, tuple[str, ...]] = {
+    "name": ("{name}",),
+    "where": ("Where is the {name}?", "Locate the {name}.", "Find the {name}."),
+    "segment": ("Segment the {name}.", "Outline the {name}.", "Mark the {name}."),
+    "presence": ("Is there {a}?", "Is the {name} visible?", "Do you see {a}?", "Can you see the {name}?"),
+    "show": ("Show me the {name}", "Show the {name}.", "Highlight the {name}."),
+    "what": ("What is this?", "What is shown here?", "Describe this region."),
+    "describe": ("What do you see?", "Describe the image.", "Describe the finding.", "Which structures are visible?"),
+}
+QUESTION_KINDS = tuple(QUESTIONS)
+
+
+def question(kind: str, name: str | None = None, rng: np.random.Generator | None = None) -> str:
+    """A question of a kind (:data:`QUESTION_KINDS`) about ``name``; the first template without ``rng``."""
+    templates = QUESTIONS[kind]
+    template = templates[0 if rng is None else int(rng.integers(len(templates)))]
+    if "{" not in template:
+        return template
+    if not name:
+        raise ValueError(f"a question of kind {kind} needs a name")
+    name = clean_name(name)
+    return template.format(name=name, a=("an " if name[:1].lower() in "aeiou" else "a ") + name)
+
+
+def _matcher(template: str) -> re.Pattern[str]:
+    pattern = re.escape(template.rstrip(".?")).replace(r"\{name\}", "(.+?)").replace(r"\{a\}", "an? (.+?)")
+    return re.compile(pattern.replace("the\\ (", "(?:the )?(") + r"\s*[.?!]*", re.IGNORECASE)
+
+
+_NAMING = [_matcher(t) for kind, ts in QUESTIONS.items() for t in ts if kind != "name" and "{" in t]
+_OPEN = [_matcher(t) for ts in QUESTIONS.values() for t in ts if "{" not in t]
+
+
+def subject_of(text: str) -> str | None:
+    """What a question asks for: templates stripped, a bare name as it is, None for open questions and empty texts."""
+    text = " ".join(text.split())
+    if not clean_name(text) or any(pattern.fullmatch(text) for pattern in _OPEN):
+        return None
+    for pattern in _NAMING:
+        match = pattern.fullmatch(text)
+        if match and clean_name(match.group(1)):
+            return clean_name(match.group(1))
+    return clean_name(text)
+
+
+def corpus(entities: Iterable[str], modalities: Iterable[str], regions: Iterable[str]) -> list[str]:
+    """Sentences and questions that use every name and every word of the grammar, to train a tokenizer on."""
+    entities, modalities, regions = list(entities), list(modalities) or [""], list(regions) or [""]
+    texts = [describe(Description(m, r)) for m in modalities for r in regions]
+    turn = 0
+    for query, name in enumerate(entities):
+        for count in COUNTS:
+            for location in LOCATIONS:
+                turn += 1
+                phrase = Phrase(name, (0, query + 1)[turn % 2], count, SIZES[turn % 3], SHAPES[turn % 4], location)
+                texts.append(describe(Description(modalities[turn % len(modalities)], regions[turn % len(regions)], (phrase,))))
+        texts.append(describe(Description(modalities[query % len(modalities)], regions[query % len(regions)], absent=name)))
+        for kind, templates in QUESTIONS.items():
+            texts.extend(t.format(name=name, a="a " + name) for t in templates)
+        group = [Phrase(entities[(query + i) % len(entities)], 1 + (query + i) % len(entities)) for i in range(4)]
+        texts.append(describe(Description(modalities[query % len(modalities)], regions[query % len(regions)], tuple(group))))
+    return texts

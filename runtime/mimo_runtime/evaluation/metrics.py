@@ -1,0 +1,102 @@
+"""The metrics of acceptance, numpy only: overlap of masks, presence as a classifier, calibration, bootstrap intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+BOOTSTRAP_SAMPLES = 1000
+ECE_BINS = 15
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    """Dice coefficient of two bool masks of one shape; 1 if both are empty."""
+    total = np.count_nonzero(a) + np.count_nonzero(b)
+    return float(2 * np.count_nonzero(a & b) / total) if total else 1.0
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two bool masks of one shape; 1 if both are empty."""
+    union = np.count_nonzero(a | b)
+    return float(np.count_nonzero(a & b) / union) if union else 1.0
+
+
+def ellipse_in_box(box: Sequence[float], height: int, width: int) -> np.ndarray:
+    """The ellipse inscribed in a box as a bool mask ``[H, W]``: the pixels whose centres lie inside. A trivial baseline."""
+    x0, y0, x1, y1 = box
+    x = (np.arange(width) + 0.5 - (x0 + x1) / 2) / ((x1 - x0) / 2)
+    y = (np.arange(height) + 0.5 - (y0 + y1) / 2) / ((y1 - y0) / 2)
+    return x[None, :] ** 2 + y[:, None] ** 2 <= 1
+
+
+def precision_recall_f1(truth: Sequence[bool], predicted: Sequence[bool]) -> tuple[float | None, float | None, float | None]:
+    """Of the positive class. None where a denominator is zero."""
+    t, p = np.asarray(truth, bool), np.asarray(predicted, bool)
+    hits = np.count_nonzero(t & p)
+
+    def ratio(a: float, b: float) -> float | None:
+        return float(a / b) if b else None
+
+    return (
+        ratio(hits, np.count_nonzero(p)),
+        ratio(hits, np.count_nonzero(t)),
+        ratio(2 * hits, np.count_nonzero(t) + np.count_nonzero(p)),
+    )
+
+
+def auc(truth: Sequence[bool], scores: Sequence[float]) -> float | None:
+    """Area under the ROC curve: the chance that a positive scores above a negative, ties half. None with one class only."""
+    t, s = np.asarray(truth, bool), np.asarray(scores, float)
+    positives, negatives = s[t], np.sort(s[~t])
+    if not len(positives) or not len(negatives):
+        return None
+    below = np.searchsorted(negatives, positives, side="left")
+    not_above = np.searchsorted(negatives, positives, side="right")
+    return float((below + not_above).sum() / 2 / (len(positives) * len(negatives)))
+
+
+def ece(truth: Sequence[bool], probabilities: Sequence[float], bins: int = ECE_BINS) -> float | None:
+    """Expected calibration error of a binary probability, in bins of equal width (Guo et al. 2017, arXiv:1706.04599).
+
+    The mean over samples of |mean probability - rate of positives| of the sample's bin. None without samples.
+    """
+    t, p = np.asarray(truth, float), np.asarray(probabilities, float)
+    if not len(t):
+        return None
+    bin_of = np.clip((p * bins).astype(int), 0, bins - 1)
+    gaps = np.bincount(bin_of, p, bins) - np.bincount(bin_of, t, bins)
+    return float(np.abs(gaps).sum() / len(t))
+
+
+def bootstrap_means(
+    values: Sequence[float], groups: Sequence[object] | None = None, seed: int = 0, samples: int = BOOTSTRAP_SAMPLES
+) -> np.ndarray:
+    """Means of ``samples`` bootstrap resamples, float64 ``[samples]``.
+
+    Whole groups (the objects of one image) are drawn, because values of one image are not independent.
+    """
+    v = np.asarray(values, float)
+    if groups is None:
+        group_of, count = np.arange(len(v)), len(v)
+    else:
+        numbers: dict[object, int] = {}
+        group_of = np.array([numbers.setdefault(g, len(numbers)) for g in groups])
+        count = len(numbers)
+    if not count:
+        raise ValueError("nothing to resample")
+    sums, sizes = np.bincount(group_of, v, count), np.bincount(group_of, minlength=count)
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(count, size=(samples, count))
+    return sums[drawn].sum(1) / sizes[drawn].sum(1)
+
+
+def interval(means: np.ndarray, level: float = 0.95) -> list[float]:
+    """The percentile interval of bootstrap means."""
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return [float(low), float(high)]
+
+
+def bootstrap_ci(values: Sequence[float], groups: Sequence[object] | None = None, seed: int = 0) -> list[float]:
+    """The 95 % interval ``[low, high]`` of a mean; see :func:`bootstrap_means`."""
+    return interval(bootstrap_means(values, groups, seed))

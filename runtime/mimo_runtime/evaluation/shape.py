@@ -1,0 +1,48 @@
+"""Axes and solidity of a mask."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def shape_numbers(mask: np.ndarray) -> tuple[int, float, float]:
+    """``(area, minor / major axis, solidity)`` of a mask.
+
+    The axes come from second moments, with 1/12 added for the extent of a pixel. Solidity compares the pixels with those
+    of the convex hull of their centres, counted by Pick's theorem, so that digitally convex shapes reach exactly 1.
+    """
+    ys, xs = np.nonzero(mask)
+    area = len(ys)
+    dx, dy = xs - xs.mean(), ys - ys.mean()
+    xx, yy, xy = dx @ dx / area + 1 / 12, dy @ dy / area + 1 / 12, dx @ dy / area
+    root = ((xx - yy) ** 2 / 4 + xy * xy) ** 0.5
+    ratio = float((max((xx + yy) / 2 - root, 0.0) / ((xx + yy) / 2 + root)) ** 0.5)
+    return area, ratio, area / _hull_pixels(mask)
+
+
+def _hull_pixels(mask: np.ndarray) -> int:
+    """Lattice points in the convex hull of the mask's pixel centres."""
+    rows = np.flatnonzero(mask.any(1))
+    used = mask[rows]
+    first, last = used.argmax(1), mask.shape[1] - 1 - used[:, ::-1].argmax(1)
+    chain_left, chain_right = _chain(rows.tolist(), first.tolist(), 1), _chain(rows.tolist(), last.tolist(), -1)
+    hull = np.array(chain_left + chain_right[::-1])
+    step = np.roll(hull, -1, 0) - hull
+    twice_area = abs(int((hull[:, 0] * np.roll(hull[:, 1], -1) - hull[:, 1] * np.roll(hull[:, 0], -1)).sum()))
+    border = int(np.gcd(abs(step[:, 0]), abs(step[:, 1])).sum())
+    if twice_area == 0:  # all on one line, which is walked there and back
+        return border // 2 + 1
+    return (twice_area + border) // 2 + 1
+
+
+def _chain(rows: list[int], columns: list[int], sign: int) -> list[tuple[int, int]]:
+    """One side of the hull (Andrew's monotone chain) over points sorted by row; ``sign`` 1 is the left side."""
+    chain: list[tuple[int, int]] = []
+    for point in zip(rows, columns):
+        while len(chain) > 1:
+            (ay, ax), (by, bx) = chain[-2], chain[-1]
+            if sign * ((by - ay) * (point[1] - ax) - (bx - ax) * (point[0] - ay)) > 0:
+                break
+            chain.pop()
+        chain.append(point)
+    return chain

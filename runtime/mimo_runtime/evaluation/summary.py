@@ -1,0 +1,106 @@
+"""From single measurements to the ``accuracy`` JSON of DESIGN section 8."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import metrics
+
+PROMPTS = ("box", "point", "mask", "text", "text+box", "absent")
+MASK_PROMPTS = PROMPTS[:-1]
+BASELINES = ("ellipse", "input_mask")
+TEXT_SLOTS = ("finding", "modality", "location", "size")
+
+
+class Overlap(NamedTuple):
+    """One mask against the truth. ``prompt`` may be a baseline."""
+
+    set_name: str
+    class_name: str
+    prompt: str
+    image: str
+    dice: float
+    iou: float
+
+
+class Presence(NamedTuple):
+    """One question by class name. ``kind`` is "present", "within" (absent class of the set) or "across" (of another set)."""
+
+    set_name: str
+    kind: str
+    said_present: bool
+    probability: float
+
+
+def summarise_overlaps(overlaps: Sequence[Overlap], seed: int = 0) -> dict[str, Any]:
+    """``sets``, ``macro`` (mean over sets), ``baselines`` (likewise) and ``per_class`` of the JSON."""
+    rows: dict[str, dict[str, list[Overlap]]] = {}  # prompt -> set -> rows
+    classes: dict[tuple[str, str, str], list[Overlap]] = {}
+    for row in overlaps:
+        rows.setdefault(row.prompt, {}).setdefault(row.set_name, []).append(row)
+        classes.setdefault((row.set_name, row.class_name, row.prompt), []).append(row)
+    sets: dict[str, Any] = {}
+    macro: dict[str, Any] = {}
+    baselines: dict[str, Any] = {}
+    for prompt in (p for p in (*MASK_PROMPTS, *BASELINES) if p in rows):
+        dices, ious, summaries = [], [], {}
+        for set_name, found in rows[prompt].items():
+            images = [r.image for r in found]
+            # Other random numbers for every set, the same for Dice and IoU.
+            set_seed = zlib.crc32(f"{seed}/{set_name}".encode())
+            dices.append(metrics.bootstrap_means([r.dice for r in found], images, set_seed))
+            ious.append(metrics.bootstrap_means([r.iou for r in found], images, set_seed))
+            summaries[set_name] = _means(found) | {"ci95": metrics.interval(dices[-1]), "iou_ci95": metrics.interval(ious[-1])}
+        overall = {
+            "dice": float(np.mean([s["dice"] for s in summaries.values()])),
+            "iou": float(np.mean([s["iou"] for s in summaries.values()])),
+            "n": sum(s["n"] for s in summaries.values()),
+            "ci95": metrics.interval(np.mean(dices, 0)),
+            "iou_ci95": metrics.interval(np.mean(ious, 0)),
+        }
+        if prompt in BASELINES:
+            baselines[prompt] = overall | {"sets": summaries}
+        else:
+            macro[prompt] = overall
+            for set_name, summary in summaries.items():
+                sets.setdefault(set_name, {})[prompt] = summary
+    per_class: dict[str, Any] = {}
+    for (set_name, class_name, prompt), found in classes.items():
+        per_class.setdefault(set_name, {}).setdefault(class_name, {})[prompt] = _means(found)
+    return {"sets": sets, "macro": macro, "baselines": baselines, "per_class": per_class}
+
+
+def summarise_presence(presences: Sequence[Presence]) -> dict[str, Any]:
+    """``absent`` and ``ece`` of the JSON. The positive class is "absent".
+
+    ``within`` and ``across`` compare their absent questions with the present ones of the same sets.
+    """
+
+    def part(kinds: tuple[str, ...]) -> dict[str, Any]:
+        sets = {p.set_name for p in presences if p.kind in kinds}
+        rows = [p for p in presences if p.kind in kinds or (p.kind == "present" and p.set_name in sets)]
+        absent = [p.kind != "present" for p in rows]
+        precision, recall, f1 = metrics.precision_recall_f1(absent, [not p.said_present for p in rows])
+        return {
+            "precision": precision,
+            "recall": recall,
+            "f1": f1,
+            "auc": metrics.auc(absent, [-p.probability for p in rows]),
+            "n": sum(absent),
+            "n_present": len(absent) - sum(absent),
+        }
+
+    present = [p.kind == "present" for p in presences]
+    return {
+        "absent": part(("within", "across")) | {"within": part(("within",)), "across": part(("across",))},
+        # Calibration of one kind of question alone would say little.
+        "ece": metrics.ece(present, [p.probability for p in presences]) if len(set(present)) == 2 else None,
+    }
+
+
+def _means(rows: Sequence[Overlap]) -> dict[str, Any]:
+    return {"dice": float(np.mean([r.dice for r in rows])), "iou": float(np.mean([r.iou for r in rows])), "n": len(rows)}

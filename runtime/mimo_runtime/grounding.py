@@ -1,0 +1,39 @@
+"""The markup of grounded answers: ``<p>liver</p><seg5>`` says that mask query 5 draws the liver.
+
+Everything here takes whatever a model may write, well-formed or not, and never raises.
+"""
+
+from __future__ import annotations
+
+import re
+
+_GROUNDED = re.compile(r"(?:<p>(?P<phrase>(?:(?!</?p>).)*)</p>\s*)?(?P<segs>(?:<seg\d+>\s*)+)", re.DOTALL)
+_SEG = re.compile(r"<seg(\d+)>")
+_TAG = re.compile(r"</?p>|<seg\d*>")
+
+
+def ground(phrase: str, query: int) -> str:
+    """The markup of one grounded phrase."""
+    return f"<p>{phrase}</p><seg{query}>"
+
+
+def parse_grounded(text: str) -> list[tuple[str, int]]:
+    """The grounded phrases of an answer and their mask queries, in order.
+
+    One phrase may own several queries (``<p>nodules</p><seg3><seg4>``). A ``<segK>`` without a phrase gives an empty one.
+    """
+    found = []
+    for match in _GROUNDED.finditer(text):
+        phrase = " ".join((match["phrase"] or "").split())
+        found += [(phrase, int(query)) for query in _SEG.findall(match["segs"])]
+    return found
+
+
+def plain(text: str) -> str:
+    """The answer as a sentence, without any markup."""
+    return _TAG.sub("", text)
+
+
+def public(text: str) -> str:
+    """The answer as ``Answer.text`` shows it: ``<segK>`` becomes ``<seg>``, because query numbers mean nothing outside."""
+    return _SEG.sub("<seg>", text)
