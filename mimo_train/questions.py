@@ -24,29 +24,29 @@ class Vocabulary:
 
     entities: tuple[str, ...]
     of_set: dict[str, frozenset[str]]
-    #: (modality, region) pairs in which a name was looked for by some set; elsewhere it is absent for sure.
-    seen: dict[str, frozenset[tuple[str, str]]]
+    #: Body regions in which a name was looked for by some set; elsewhere it is absent for sure.
+    seen: dict[str, frozenset[str]]
 
     @staticmethod
     def of(datasets: list[Dataset], known: tuple[str, ...] = ()) -> "Vocabulary":
         """``known`` entities keep their query; new ones follow in order of appearance."""
         entities = list(known)
         of_set: dict[str, frozenset[str]] = {}
-        seen: dict[str, set[tuple[str, str]]] = {}
+        seen: dict[str, set[str]] = {}
         for dataset in datasets:
             names = dataset.class_names
             of_set[dataset.name] = frozenset(names)
             entities += [n for n in names if n not in entities]
             for record in dataset.records:
                 for name in names:
-                    seen.setdefault(name, set()).add((record.modality, record.region))
+                    seen.setdefault(name, set()).add(record.region)
         return Vocabulary(tuple(entities), of_set, {n: frozenset(s) for n, s in seen.items()})
 
     def absent(self, record: Record, name: str) -> bool:
         """Whether an annotated image without ``name`` proves that ``name`` is not in it."""
         if name in record.classes.values():
             return False
-        return name in self.of_set[record.set_name] or (record.modality, record.region) not in self.seen.get(name, frozenset())
+        return name in self.of_set[record.set_name] or record.region not in self.seen.get(name, frozenset())
 
 
 @dataclass

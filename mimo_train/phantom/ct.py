@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .base import CLASS_IDS, PhantomImage, grey, lesion_count
+from .base import CLASS_IDS, PhantomImage, grey, lesion_count, tidy
 from .canvas import Canvas, blob, blur, ellipse, grown, place, resize, smooth_noise, spline, window
 
 AIR, FAT, WATER = -1000.0, -100.0, 0.0
@@ -57,7 +57,7 @@ def ct_phantom(rng: np.random.Generator, height: int, width: int) -> PhantomImag
         level, span, name = rng.uniform(0, 150), rng.uniform(900, 1800), "wide"
     return PhantomImage(
         pixels=grey(window(hu, level - span / 2, level + span / 2)),
-        labels=image.labels,
+        labels=tidy(image.labels),
         modality="ct",
         region="abdomen",
         spacing_mm=(round(canvas.spacing, 4), round(canvas.spacing, 4)),
@@ -83,7 +83,7 @@ def _body(rng: np.random.Generator, image: Slice, half: np.ndarray) -> tuple[np.
     outline *= 1 + 0.012 * np.cos(3 * t + rng.uniform(0, 6))[:, None] + 0.012 * np.cos(2 * t + rng.uniform(0, 6))[:, None]
     image.paint(outline * half, -20)
     image.paint(outline * (half - 2), FAT)
-    fat = rng.uniform(6, 30)
+    fat = rng.uniform(0.05, 0.19) * b
     wall = half - np.array([fat, fat * rng.uniform(0.7, 1.1)])
     image.paint(outline * wall, 55)
     thickness = rng.uniform(9, 14)
@@ -184,7 +184,7 @@ def _organs(rng: np.random.Generator, image: Slice, inner: np.ndarray, spine_y: 
     if kidneys:
         for name, side in (("right kidney", -1), ("left kidney", 1)):
             if rng.random() < 0.94:
-                at = np.array([side * rng.uniform(0.44, 0.54), rng.uniform(0.36, 0.48)]) * inner
+                at = np.array([side * max(60.0, rng.uniform(0.44, 0.52) * inner[0]), spine_y + rng.uniform(-8, 8)])
                 _kidney(rng, image, at, side, name, contrast)
 
 

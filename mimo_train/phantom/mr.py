@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .base import CLASS_IDS, PhantomImage, grey, lesion_count
+from .base import CLASS_IDS, PhantomImage, grey, lesion_count, tidy
 from .canvas import Canvas, band_noise, blob, blur, ellipse, grown, place, rotate, smooth_noise, spline, window
 
 #: Signal of each tissue per sequence, relative to the brightest.
@@ -51,7 +51,7 @@ def mr_phantom(rng: np.random.Generator, height: int, width: int) -> PhantomImag
     high = max(float(np.quantile(pixels[inside], 0.995)), 0.9 * float(np.quantile(pixels, 0.995))) * rng.uniform(0.9, 1.15)
     return PhantomImage(
         pixels=grey(window(pixels, 0.0, high)),
-        labels=labels,
+        labels=tidy(labels),
         modality="mri",
         region="brain",
         spacing_mm=(round(canvas.spacing, 4), round(canvas.spacing, 4)),
@@ -106,7 +106,8 @@ def _brain(rng, canvas: Canvas, u: np.ndarray, v: np.ndarray, half: np.ndarray, 
     u, v = u + wander[0], v + wander[1]  # no brain is symmetric
     rho = np.sqrt((u / (a * (1 + 0.08 * v / b))) ** 2 + (v / b) ** 2)
     depth = (1 - rho) * np.float32(half.mean())  # mm below the surface, about
-    folds = band_noise(rng, canvas.shape, rng.uniform(17, 22) / spacing, 0.25)
+    folding = rng.uniform(17, 22)  # mm from gyrus to gyrus
+    folds = band_noise(rng, canvas.shape, folding / spacing, 0.25)
     atrophy = rng.uniform(0.0, 1.0)
     reach = np.clip(1.15 - depth / rng.uniform(24, 32), 0, 1)  # folds are deep near the surface and end in white matter
     ridge = np.abs(folds)
@@ -114,8 +115,11 @@ def _brain(rng, canvas: Canvas, u: np.ndarray, v: np.ndarray, half: np.ndarray, 
     grey |= depth < 4.0 + 0.8 * folds
     fissure = np.clip((np.abs(v) - np.float32(rng.uniform(0.36, 0.45)) * b) / 14, 0, 1)  # where the hemispheres part
     grey |= np.abs(u) < (5.0 + 0.8 * folds) * np.sqrt(fissure)  # it is lined by cortex too
-    sulcus = (ridge < (0.09 + 0.10 * atrophy) * reach**1.5) & (depth < 26) & (reach > 0.3)
-    sulcus |= (np.abs(u + 0.8 * np.sin(v / 9)) < (0.7 + 0.7 * atrophy) * fissure)
+    # sulci are thinner than a pixel: their coverage, by distance to the centre line in pixels, is what is painted
+    slope = np.float32(2 * np.pi * spacing / folding)
+    sulcus = np.clip(((0.06 + 0.12 * atrophy) * reach**1.5 - ridge) / slope + 0.5, 0, 1) * ((depth < 26) & (reach > 0.3))
+    midline = ((0.6 + 0.7 * atrophy) * fissure - np.abs(u + 0.8 * np.sin(v / 9))) / np.float32(spacing) + 0.5
+    sulcus = np.maximum(sulcus, np.clip(midline, 0, 1) * (fissure > 0))
     tissue = np.where(grey, np.float32(signal["grey"]), np.float32(signal["white"]))
     deep = np.abs(u)
     oval = lambda cx, cy, rx, ry, turn=0.0: (  # noqa: E731  symmetric ellipses
@@ -132,7 +136,7 @@ def _brain(rng, canvas: Canvas, u: np.ndarray, v: np.ndarray, half: np.ndarray, 
         insula |= (np.abs(v + 5 - 0.25 * (deep - 0.57 * a)) < 0.5 + 0.6 * atrophy) & (course > 0)  # Sylvian fissure
         rim = np.abs(course) < 4.2
         tissue = np.where(rim & (v > -28) & (v < 18), np.float32(signal["grey"]), tissue)
-        sulcus |= insula
+        sulcus = np.maximum(sulcus, 0.85 * insula)
         ventricles = oval(4.5 + 3.2 * wide, -27, 2.6 * wide + 0.6, 13, -0.42)  # frontal horns
         ventricles |= oval(17 + 2 * wide, 35, 3.2 * wide, 14, -0.35)  # trigones and occipital horns
         third = (np.abs(u) < 0.9 + 1.2 * wide * 0.8) & (np.abs(v - 4) < 12)
@@ -142,7 +146,7 @@ def _brain(rng, canvas: Canvas, u: np.ndarray, v: np.ndarray, half: np.ndarray, 
     ventricles &= inside & (depth > 8)
     septum = (np.abs(u) < 0.9) & (v < -8)
     ventricles &= ~septum
-    tissue = np.where(sulcus, np.float32(signal["csf"] * 0.8 + 0.2 * signal["grey"]), tissue)
+    tissue = tissue + sulcus * np.float32(0.9) * (np.float32(signal["csf"]) - tissue)
     tissue = np.where(ventricles, np.float32(signal["csf"]), tissue)
     tissue = tissue * (1 + 0.03 * smooth_noise(rng, canvas.shape, 9 / spacing))
     return tissue.astype(np.float32), ventricles

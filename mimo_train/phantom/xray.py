@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .base import CLASS_IDS, PhantomImage, grey, lesion_count
+from .base import CLASS_IDS, PhantomImage, grey, lesion_count, tidy
 from .canvas import Canvas, blob, blur, ellipse, grown, place, rotate, smooth_noise, spline, window
 
 
@@ -49,7 +49,7 @@ def xray_phantom(rng: np.random.Generator, height: int, width: int) -> PhantomIm
     path = blur(soft, 0.7) * 0.021 + blur(bone, 0.6) * 0.052 + lung * 0.021  # attenuation per mm
     pixels = _detector(rng, path, canvas)
     return PhantomImage(
-        pixels=grey(pixels), labels=labels, modality="xray", region="chest", spacing_mm=None, attributes={"lesions": nodules}
+        pixels=grey(pixels), labels=tidy(labels), modality="xray", region="chest", spacing_mm=None, attributes={"lesions": nodules}
     )
 
 

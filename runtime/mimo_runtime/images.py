@@ -19,7 +19,7 @@ import contextlib
 import hashlib
 import io
 import os
-import tempfile
+import secrets
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ from .errors import ImageError, RequestError
 MIN_SIDE, MAX_SIDE, MAX_PIXELS = 8, 16384, 64_000_000
 
 #: Pillow plugins used. Everything else (EPS would start a program) is refused.
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 _ACCEPTED = "PNG, JPEG, BMP, TIFF, WebP, DICOM or NIfTI"
 
 #: Percentiles that become black and white where the file names no window.
@@ -145,20 +145,14 @@ def write_png(path: str | os.PathLike[str], image: np.ndarray | Image.Image) -> 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file in one step: to a neighbour first, then renamed. Raises RequestError where that is not possible."""
     path = Path(path)
+    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}")
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise RequestError(f"{path} cannot be written: {error.strerror}", "Choose another place") from None
-    try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files; a result is an ordinary one
         os.replace(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            temporary.unlink()
         raise RequestError(f"{path} cannot be written: {error.strerror}", "Choose another place") from None
 
 
@@ -199,10 +193,9 @@ def to_8_bit(values: np.ndarray, name: str = "the image", valid: np.ndarray | No
     rule = f"{LOW_PERCENTILE}..{HIGH_PERCENTILE} percentile"
     if not high > low:
         low, high, rule = float(finite.min()), float(finite.max()), "full range"
-    told = f"{values.dtype.itemsize * 8} bit, {rule} {low * unit:g}..{high * unit:g} to 0..255"
     if not high > low:
-        return np.zeros(values.shape, np.uint8), f"{values.dtype.itemsize * 8} bit, constant {low * unit:g} to 0"
-    return stretch(numbers, low, high), told
+        return np.zeros(values.shape, np.uint8), f"constant {low * unit:g} to 0"
+    return stretch(numbers, low, high), f"{rule} {low * unit:g}..{high * unit:g} to 0..255"
 
 
 def stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -280,7 +273,9 @@ def _from_array(array: np.ndarray) -> ScanImage:
     elif array.ndim == 3 and array.shape[2] == 4:
         raise ImageError(f"the image array has 4 channels of type {array.dtype}", "Pass alpha only with uint8, or drop it")
     else:
-        array, told = to_8_bit(array, "the image array")
+        told = _depth(array)
+        array, rule = to_8_bit(array, "the image array")
+        told += rule
     if array.ndim == 2:
         return ScanImage(as_rgb(array), bits=told)
     if array.shape[2] == 4:
@@ -292,14 +287,14 @@ def _from_pil(image: Image.Image, name: str, frame: int = 0) -> ScanImage:
     image = _decoded(image, name, frame)
     mode = image.mode
     if mode.startswith("I") or mode == "F":
-        grey, told = to_8_bit(np.asarray(image), name)
-        return ScanImage(as_rgb(grey), bits=told)
-    if mode in ("RGB", "L", "1"):
-        return ScanImage(np.array(image.convert("RGB")), bits="1 bit" if mode == "1" else "8 bit as stored")
+        values = np.asarray(image)
+        grey, rule = to_8_bit(values, name)
+        return ScanImage(as_rgb(grey), bits=_depth(values) + rule)
     try:
         if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
             return ScanImage(_over_black(np.asarray(image.convert("RGBA"))), bits=f"8 bit {mode}, alpha over black")
-        return ScanImage(np.array(image.convert("RGB")), bits=f"8 bit {mode} to RGB")
+        told = {"RGB": "8 bit as stored", "L": "8 bit as stored", "1": "1 bit"}.get(mode, f"8 bit {mode} to RGB")
+        return ScanImage(np.array(image.convert("RGB")), bits=told)
     except (ValueError, KeyError):
         raise ImageError(f"{name} has the colour mode {mode}", "Convert it to RGB or grey") from None
 
@@ -356,6 +351,10 @@ def _decoded(image: Image.Image, name: str, frame: int) -> Image.Image:
 def _over_black(rgba: np.ndarray) -> np.ndarray:
     """Straight-alpha ``uint8 [H, W, 4]`` over black: rounded ``colour * alpha / 255``."""
     return ((rgba[..., :3].astype(np.uint16) * rgba[..., 3:] + 127) // 255).astype(np.uint8)
+
+
+def _depth(values: np.ndarray) -> str:
+    return f"{values.dtype.itemsize * 8} bit, "
 
 
 def _damaged(name: str, error: Exception) -> ImageError:

@@ -230,6 +230,28 @@ def test_parts_that_were_not_asked_for(sets: list[Dataset]) -> None:
     assert silent["text"]["finding"] is None and silent["macro"]["text"]["dice"] == 1 and silent["ece"] == 0
 
 
+def test_presence_is_known_where_the_text_grounds_something_else(sets: list[Dataset]) -> None:
+    class Distracted(Oracle):
+        """Is unsure of what it is asked for, and writes about another structure."""
+
+        def open(self, pixels: np.ndarray) -> "OracleScan":
+            scan = super().open(pixels)
+
+            def ask(*args, text_answer=True, **options):
+                answer = OracleScan.ask(scan, *args, text_answer=text_answer, **options)
+                first, other = answer.findings
+                first.presence, first.present, first.mask = 0.4 * first.presence, False, np.zeros_like(first.mask)
+                return SimpleNamespace(text=answer.text, findings=[other] if text_answer else [first, other])
+
+            scan.ask = ask
+            return scan
+
+    wordy, silent = (evaluate(Distracted(sets), sets, "test", prompts=["text", "absent"], text=t) for t in (True, False))
+    assert wordy["text"]["finding"] == 1 and wordy["absent"]["auc"] == 1
+    for part in ("sets", "absent", "ece"):
+        assert wordy[part] == silent[part]
+
+
 def test_requests_that_cannot_be_met(sets: list[Dataset]) -> None:
     with pytest.raises(RequestError, match="unknown prompt type 'circle'"):
         evaluate(Oracle(sets), sets, "test", prompts=["circle"])

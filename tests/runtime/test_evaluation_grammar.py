@@ -192,6 +192,16 @@ def test_size_is_that_of_one_instance() -> None:
     assert grammar.observe_phrase(mask, "x", count=1).size == "large"
 
 
+def test_shape_is_that_of_the_median_instance() -> None:
+    mask = np.zeros((100, 100), bool)
+    for i in range(4):
+        mask |= ellipse(100, 100, 10 + 20 * i, 20, 6, 6)
+    mask[80:84] = True  # one long bar, larger than any of the disks
+    assert grammar.observe_phrase(mask, "x").shape == "round"
+    mask[:50, :65] = False  # the bar and one disk: of two, the larger
+    assert grammar.observe_phrase(mask, "x").shape == "elongated"
+
+
 def test_empty_masks_are_absent() -> None:
     empty = np.zeros((10, 10), bool)
     assert grammar.observe(empty, "polyp", "endoscopy", "colon") == Description("endoscopy", "colon", absent="polyp")

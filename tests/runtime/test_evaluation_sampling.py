@@ -129,10 +129,12 @@ def test_rough_masks_are_rough_in_proportion(many: bool) -> None:
 
 
 def test_thin_masks_survive_erosion() -> None:
-    line = np.zeros((50, 50), bool)
+    line, blocks = np.zeros((2, 50, 50), bool)
     line[20:22, 5:45] = True
+    blocks[5:45].reshape(8, 5, 50)[:, :3] = (np.arange(50) % 6 < 4) & (np.arange(50) > 5)  # erosion leaves a sixth
     rng = np.random.default_rng(0)
-    assert all(sampling.rough_mask(line, rng).sum() >= 0.3 * line.sum() for _ in range(50))
+    for mask in (line, blocks):
+        assert all(sampling.rough_mask(mask, rng).sum() >= 0.3 * mask.sum() for _ in range(50))
 
 
 def test_instances_without_crumbs_in_raster_order() -> None:

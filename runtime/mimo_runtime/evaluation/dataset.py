@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import RequestError
+from ..images import read_image
 
 FILE_NAME = "dataset.jsonl"
 SPLITS = ("train", "val", "test")
@@ -55,12 +56,7 @@ class Record:
         Raises:
             RequestError: a file is missing or unreadable, sizes differ, or the mask holds ids that ``classes`` lacks.
         """
-        try:
-            from ..images import read_image
-
-            pixels = read_image(self.image, frame=self.frame).pixels
-        except ModuleNotFoundError:  # INTERIM until images.py exists
-            pixels = np.array(Image.open(self.image).convert("RGB"))
+        pixels = read_image(self.image, frame=self.frame).pixels
         shape = pixels.shape[:2]
         if self.mask is None:
             return pixels, np.zeros(shape, np.int32)

@@ -120,6 +120,29 @@ def evaluate(
     }
 
 
+def presence_samples(
+    mimo: Any, datasets: Sequence[Dataset], split: str, *, limit: int | None = None, seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Presence]:
+    """The presence answers of :func:`evaluate` one by one: what a threshold and a temperature are chosen on.
+
+    Raises:
+        RequestError: empty split, or an image that cannot be read.
+    """
+    records = [(data, record) for data in datasets for record in _chosen(data, split, limit, seed)]
+    if not records:
+        raise RequestError(f"no image in split '{split}'", "Choose another split or data set")
+    names = AbsentNames(datasets)
+    samples: list[Presence] = []
+    for done, (data, record) in enumerate(records):
+        if progress:
+            progress(done, len(records))
+        run = _Image(mimo, data, record, seed)
+        samples += run.ask_absent(names)
+        samples += [run.ask_text(name, whole, text=False)[2] for name, whole, _ in run.targets()]
+    return samples
+
+
 class _Image:
     """The questions about one image. Each has its own generator, so none depends on the others."""
 
@@ -169,8 +192,11 @@ class _Image:
 
     def ask_text(self, name: str, truth: np.ndarray, text: bool) -> tuple[Any, Overlap, Presence]:
         """The class name alone; the truth is the whole class."""
-        answer = self.scan.ask(name, text_answer=text)
-        outcome = Outcome.of(answer, self.height, self.width)
+        answer = grounded = self.scan.ask(name, text_answer=text)
+        if text and all(finding.query != 0 for finding in answer.findings):
+            # The text grounds something else, and query 0 was not present: its presence is still wanted.
+            grounded = self.scan.ask(name, text_answer=False)
+        outcome = Outcome.of(grounded, self.height, self.width)
         presence = Presence(self.record.set_name, "present", outcome.present, outcome.presence)
         return answer, self._overlap("text", name, outcome.mask, truth), presence
 

@@ -1,0 +1,27 @@
+"""The precision that a graph really has, counted in the file: what is written beside what was asked for."""
+
+from __future__ import annotations
+
+import onnx
+
+#: Operators that do the arithmetic. Where these run decides speed and size; the rest follows.
+MATRIX_OPERATORS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Attention"})
+
+_FLOATS = {onnx.TensorProto.FLOAT: "fp32", onnx.TensorProto.FLOAT16: "fp16"}
+
+
+def delivered(model: onnx.ModelProto) -> dict[str, int]:
+    """How many matrix operators of a model run in ``int8``, ``fp16`` and ``fp32``.
+
+    One counts as int8 if both operands come from DequantizeLinear (an engine then fuses the three), else by its element type.
+    """
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    types = {v.name: v.type.tensor_type.elem_type for v in (*inferred.value_info, *inferred.input, *inferred.output)}
+    types |= {w.name: w.data_type for w in inferred.initializer}
+    producers = {name: node.op_type for node in model.graph.node for name in node.output}
+    counts = {"int8": 0, "fp16": 0, "fp32": 0}
+    for node in model.graph.node:
+        if node.op_type in MATRIX_OPERATORS:
+            quantised = all(producers.get(name) == "DequantizeLinear" for name in node.input[:2])
+            counts["int8" if quantised else _FLOATS[types[node.input[0]]]] += 1
+    return counts

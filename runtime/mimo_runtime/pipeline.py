@@ -1,0 +1,299 @@
+"""From an image and a request to an answer: preprocess -> encode -> ground -> masks beside text -> postprocess.
+
+The names of the graphs' inputs and outputs are the wiring: every stage adds its outputs to one dict of arrays, and every
+graph takes its inputs from there.
+
+A :class:`Mimo` and its :class:`Scan` objects may be used from many threads at once. They give every thread the same answer
+that it would get alone: engines allow concurrent runs, caches are locked, and all state of an answer belongs to the answer.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .answer import Answer, Finding, TextPiece
+from .cache import LruCache
+from .config import MimoConfig
+from .contracts import GRAPHS, graph_contracts
+from .errors import BundleError, PromptError, RequestError
+from .findings import collect_findings
+from .generate import Sampling, TextDecoder, generate
+from .geometry import Letterbox
+from .grounding import public
+from .images import ScanImage, Source, read_image
+from .prompts import Prompt, encode_prompt
+from .tokenizer import BOS, EOS, PAD, UNK, Tokenizer
+
+if TYPE_CHECKING:
+    from .bundle import Bundle
+    from .engines import Engine
+
+__all__ = ["Answer", "Finding", "Mimo", "Prompt", "Scan", "TextPiece"]
+
+#: Stages of an answer, in order; the keys of ``Answer.timings`` besides ``total``.
+STAGES = ("preprocess", "encode", "ground", "masks", "text", "postprocess")
+
+#: Text embeddings kept; 20 kB each for ``tiny``.
+CACHED_QUERIES = 64
+
+Arrays = dict[str, np.ndarray]
+
+
+class Mimo:
+    """A loaded model.
+
+    Args:
+        config: of the model.
+        engines: one per graph of ``contracts.GRAPHS``.
+        tokenizer: of the model.
+        info: what is known about the model, e.g. ``{"id": "mimo-tiny"}``.
+        cache_images: how many images stay encoded (1.6 MB each for ``tiny``, 25 MB for ``large``); 0 keeps none.
+
+    Raises:
+        BundleError: a graph is missing, or the tokenizer is of another model.
+    """
+
+    def __init__(
+        self,
+        config: MimoConfig,
+        engines: Mapping[str, Engine],
+        tokenizer: Tokenizer,
+        info: Mapping[str, Any] | None = None,
+        *,
+        cache_images: int = 8,
+    ) -> None:
+        missing = [name for name in GRAPHS if name not in engines]
+        if missing:
+            raise BundleError(f"no engine for graph {', '.join(missing)}", "Build the bundle again with mimo-export build")
+        if tokenizer.queries < config.mask_decoder.queries or tokenizer.size > config.vocab_size:
+            raise BundleError(
+                f"the tokenizer has {tokenizer.size} tokens and {tokenizer.queries} mask tokens, the model {config.vocab_size} "
+                f"and {config.mask_decoder.queries}",
+                "Use the tokenizer.json that was trained with this model",
+            )
+        self.config, self.engines, self.tokenizer, self.info = config, dict(engines), tokenizer, dict(info or {})
+        self._inputs = {name: [t.name for t in contract.inputs] for name, contract in graph_contracts(config).items()}
+        self._images: LruCache[tuple[Letterbox, Arrays]] = LruCache(cache_images)
+        self._queries: LruCache[Arrays] = LruCache(CACHED_QUERIES)
+        # On one core the masks would only delay the first word.
+        self._pool = ThreadPoolExecutor(os.cpu_count(), "mimo-masks") if (os.cpu_count() or 1) > 1 else None
+
+    @staticmethod
+    def load(
+        bundle: str | os.PathLike[str] | Bundle, device: str = "auto", threads: int | None = None, cache_images: int = 8
+    ) -> Mimo:
+        """Load a bundle, a folder or a ``.mimo`` file, after checking all of it.
+
+        Args:
+            device: "auto" (what the bundle was built for) or "cpu".
+            threads: threads within one operator, per engine; None leaves it to the engine.
+            cache_images: see :class:`Mimo`.
+
+        Raises:
+            BundleError: missing, damaged, of another version, or built for another machine; nothing was loaded.
+            EngineError: an engine is missing or refuses its graph.
+        """
+        from .bundle import load_mimo
+
+        return load_mimo(bundle, device=device, threads=threads, cache_images=cache_images)
+
+    def open(self, image: Source, *, frame: int = 0) -> Scan:
+        """Read and encode an image. An image with the same pixels as a recent one is not encoded again.
+
+        Args:
+            image: a path, the bytes of a file, a PIL image, an array or a ``ScanImage``; see ``read_image``.
+            frame: of a multi-frame DICOM or TIFF, or slice of a NIfTI volume.
+
+        Raises:
+            ImageError: the image cannot be read.
+        """
+        spent = dict.fromkeys(STAGES, 0.0)
+        with _spent(spent, "preprocess"):
+            scan = read_image(image, frame=frame)
+            key = scan.sha256
+
+        def encode() -> tuple[Letterbox, Arrays]:
+            with _spent(spent, "preprocess"):
+                letterbox = Letterbox(scan.height, scan.width, self.config.image_size)
+                values = {"pixels": letterbox.image(scan.pixels)[None]}
+            with _spent(spent, "encode"):
+                return letterbox, self._run("vision_encoder", values)
+
+        (letterbox, features), _ = self._images.get(key, encode)
+        return Scan(self, scan, letterbox, features, spent)
+
+    def close(self) -> None:
+        """Free the engines and caches. Neither this object nor its scans answer afterwards."""
+        if self._pool:
+            self._pool.shutdown()
+        self._images.clear()
+        self._queries.clear()
+        for engine in self.engines.values():
+            engine.close()
+
+    def __enter__(self) -> Mimo:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- stages --------------------------------------------------------------------------------------------------
+
+    def _run(self, graph: str, values: Arrays) -> Arrays:
+        return self.engines[graph].run({name: values[name] for name in self._inputs[graph]})
+
+    def _ground(self, features: Arrays, request: Arrays) -> Arrays:
+        """Image features and the encoded request -> everything that masks and text need."""
+        text, _ = self._queries.get(request["token_ids"].tobytes(), lambda: self._run("text_encoder", request))
+        values = {**features, **request, **text}
+        values |= self._run("prompt_encoder", values)
+        return values | self._run("fusion", values)
+
+    def _write(
+        self, values: Arrays, sampling: Sampling, max_tokens: int, should_stop: Callable[[], bool] | None, spent: dict[str, float]
+    ) -> Generator[TextPiece, None, tuple[str, str]]:
+        """Yield the answer piece by piece; return its markup and the finish reason."""
+        with _spent(spent, "text"):
+            decoder = TextDecoder(self.engines["text_decoder"], self.config, values, self.tokenizer.size, (PAD, BOS, UNK))
+            tokens = generate(
+                decoder.step, begin=BOS, end=EOS, max_tokens=max_tokens, sampling=sampling, should_stop=should_stop
+            )
+        markup, held = "", []
+        while True:
+            with _spent(spent, "text"):
+                try:
+                    held.append(next(tokens))
+                    reason = None
+                except StopIteration as end:
+                    reason = end.value
+                piece = self.tokenizer.decode(held)
+            # A character of several bytes may span tokens: hold it back until it is complete or can no longer become so.
+            if reason is None and piece.endswith("\ufffd") and len(held) < 4:
+                continue
+            if piece:
+                markup += piece
+                held = []
+                yield TextPiece(public(piece))
+            if reason is not None:
+                return markup, reason
+
+
+class Scan:
+    """An encoded image, to ask as often as wanted. Made by :meth:`Mimo.open`."""
+
+    def __init__(self, mimo: Mimo, image: ScanImage, letterbox: Letterbox, features: Arrays, spent: dict[str, float]) -> None:
+        #: The image as read: ``pixels`` uint8 [H, W, 3], ``spacing_mm``, ``modality``, ``bits``.
+        self.image = image
+        self._mimo, self._letterbox, self._features = mimo, letterbox, features
+        self._opening = [spent]  # popped by the first answer; list.pop is atomic
+
+    @property
+    def height(self) -> int:
+        return self.image.height
+
+    @property
+    def width(self) -> int:
+        return self.image.width
+
+    def ask(self, text: str = "", boxes: Any = (), points: Any = (), mask: np.ndarray | None = None, **options: Any) -> Answer:
+        """The whole answer; arguments and errors as :meth:`stream`."""
+        for piece in self.stream(text, boxes, points, mask, **options):
+            last = piece
+        return last
+
+    def stream(
+        self,
+        text: str = "",
+        boxes: Any = (),
+        points: Any = (),
+        mask: np.ndarray | None = None,
+        *,
+        masks: bool = True,
+        text_answer: bool = True,
+        max_tokens: int | None = None,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Iterator[TextPiece | Answer]:
+        """Yield the answer's text in pieces as it is written, and last the :class:`Answer`.
+
+        Args:
+            text: a name ("polyp") or a question; "" if there is at least one reference.
+            boxes: any number of ``(x0, y0, x1, y1)`` in pixels of the image.
+            points: any number of ``(x, y)`` or ``(x, y, label)``, label 1 = on the target, 0 = not on it.
+            mask: ``[H, W]``, a rough mask of the target.
+            masks: whether findings with masks are wanted; without, ``Answer.findings`` is empty.
+            text_answer: whether a text is wanted; without, ``Answer.text`` is "".
+            max_tokens: longest text in tokens; None is the model's limit.
+            temperature, top_k, top_p, seed: see ``Sampling``; the default takes the most probable text.
+            should_stop: asked before every token; True ends the text with ``finish_reason`` "cancelled".
+
+        Raises:
+            PromptError: the request does not fit the image or the model. Raised here, before anything is computed.
+            EngineError: an engine failed.
+        """
+        config = self._mimo.config
+        prompt = Prompt(text, boxes, points, mask)
+        prompt.validate(self.height, self.width, config, self._mimo.tokenizer)
+        if not (masks or text_answer):
+            raise RequestError("neither masks nor text are asked for", "Leave at least one of them on")
+        limit = config.text_decoder.max_length - 1  # <bos> counts
+        if max_tokens is not None and not 1 <= max_tokens <= limit:
+            raise PromptError(f"max_tokens is {max_tokens}", f"Use 1 to {limit}")
+        sampling = Sampling(temperature, top_k, top_p, seed)
+        return self._answer(prompt, masks, text_answer, max_tokens or limit, sampling, should_stop)
+
+    def _answer(
+        self,
+        prompt: Prompt,
+        masks: bool,
+        text_answer: bool,
+        max_tokens: int,
+        sampling: Sampling,
+        should_stop: Callable[[], bool] | None,
+    ) -> Iterator[TextPiece | Answer]:
+        mimo, config = self._mimo, self._mimo.config
+        spent = self._opening.pop() if self._opening else dict.fromkeys(STAGES, 0.0)
+        start = time.perf_counter() - sum(spent.values()) / 1000
+        with _spent(spent, "preprocess"):
+            request = encode_prompt(prompt, self._letterbox, config)
+            request["token_ids"] = mimo.tokenizer.encode_query(prompt.text, config.text.max_length)[None]
+        with _spent(spent, "ground"):
+            values = mimo._ground(self._features, request)
+
+        def draw() -> Arrays:
+            with _spent(spent, "masks"):
+                return mimo._run("mask_decoder", values)
+
+        # Masks and text need nothing of each other, and engines release Python's lock while they run.
+        drawing = mimo._pool.submit(draw) if masks and text_answer and mimo._pool else None
+        markup, reason = None, None
+        if text_answer:
+            markup, reason = yield from mimo._write(values, sampling, max_tokens, should_stop, spent)
+        findings: tuple[Finding, ...] = ()
+        if masks:
+            drawn = drawing.result() if drawing else draw()
+            with _spent(spent, "postprocess"):
+                findings = collect_findings(drawn, markup, prompt, self._letterbox, config)
+        timings = {**spent, "total": (time.perf_counter() - start) * 1000}
+        engines = {name: engine.name for name, engine in mimo.engines.items()}
+        yield Answer(public(markup or ""), findings, timings, reason, engines)
+
+
+@contextmanager
+def _spent(spent: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        spent[stage] += (time.perf_counter() - start) * 1000
