@@ -13,23 +13,24 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from mimo_runtime.config import MimoConfig
-from mimo_runtime.errors import BundleError, RequestError
+from mimo_runtime.errors import BundleError, PromptError, RequestError
 from mimo_runtime.evaluation.dataset import Dataset, read_datasets
-from mimo_runtime.evaluation.grammar import corpus
+from mimo_runtime.evaluation.grammar import QUESTIONS, corpus
 from mimo_runtime.tokenizer import Tokenizer
 
 from .batches import Batch, Batches
 from .card import training_card
 from .checkpoint import load_checkpoint, save_checkpoint, save_tensors, write_atomic
+from .hf import adopt_bert, adopt_swin, load_into
 from .history import History
 from .losses import LossWeights, mimo_loss
 from .model import Mimo
+from .questions import Vocabulary
 from .schedule import Schedule
-
-from safetensors import safe_open
 
 TRAINING = "training"  # subfolder of the checkpoint: state, log, curve
 STATE = "state.safetensors"
@@ -55,6 +56,8 @@ class FitOptions:
     small_share: float = 0.5
     precision: str = "no"  # accelerate's names: no, bf16, fp16
     vocab_size: int = 1024
+    swin: str | None = None  # folder or hub id of Hugging Face weights to begin with
+    bert: str | None = None
     weights: LossWeights = field(default_factory=LossWeights)
 
     def check(self) -> None:
@@ -198,8 +201,6 @@ def fit(options: FitOptions, output: Path, *, resume: bool = False, start_from: 
 
 def _prepare(options: FitOptions, datasets: list[Dataset], source: Path | None):
     """Model, tokenizer and vocabulary: new, or those of a checkpoint with the data's new entities appended."""
-    from .questions import Vocabulary
-
     if source is not None:
         model, tokenizer = load_checkpoint(source)
         vocabulary = Vocabulary.of(datasets, model.config.entities)
@@ -208,11 +209,34 @@ def _prepare(options: FitOptions, datasets: list[Dataset], source: Path | None):
         return model.train(), tokenizer, vocabulary
     config = MimoConfig.from_preset(options.preset)
     vocabulary = Vocabulary.of(datasets)
-    records = [r for d in datasets for r in d.records]
-    texts = corpus(vocabulary.entities, sorted({r.modality for r in records}), sorted({r.region for r in records}))
-    tokenizer = Tokenizer.train(texts, min(options.vocab_size, config.vocab_size), config.mask_decoder.queries)
-    config = replace(config, vocab_size=tokenizer.size, entities=vocabulary.entities)
-    return Mimo(config).train(), tokenizer, vocabulary
+    swin = bert = None
+    if options.swin:
+        config, swin = adopt_swin(config, options.swin)
+    if options.bert:
+        config, bert, tokenizer = adopt_bert(config, options.bert)
+    else:
+        records = [r for d in datasets for r in d.records]
+        texts = corpus(vocabulary.entities, sorted({r.modality for r in records}), sorted({r.region for r in records}))
+        tokenizer = Tokenizer.train(texts, min(options.vocab_size, config.vocab_size), config.mask_decoder.queries)
+        config = replace(config, vocab_size=tokenizer.size)
+    _check_names(vocabulary, tokenizer, config)
+    model = Mimo(replace(config, entities=vocabulary.entities))
+    if swin is not None:
+        load_into(model.vision_encoder.backbone, swin, str(options.swin))
+    if bert is not None:
+        load_into(model.text_encoder, bert, str(options.bert), own=("project.",))
+    return model.train(), tokenizer, vocabulary
+
+
+def _check_names(vocabulary: Vocabulary, tokenizer: Tokenizer, config: MimoConfig) -> None:
+    """Every question about every entity must fit the text encoder: told now, not in the middle of the run."""
+    for name in vocabulary.entities:
+        for kind, templates in QUESTIONS.items():
+            for template in templates if kind != "describe" else ():
+                try:
+                    tokenizer.encode_query(template.format(name=name, a=f"an {name}"), config.text.max_length)
+                except PromptError:
+                    raise RequestError(f"the class name '{name}' is too long to ask for", "Shorten it in dataset.jsonl") from None
 
 
 def _comparable(options: FitOptions) -> dict:

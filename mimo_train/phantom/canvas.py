@@ -23,7 +23,9 @@ class Canvas:
     origin: tuple[float, float]
 
     @classmethod
-    def fit(cls, height: int, width: int, extent_mm: tuple[float, float], centre_mm: tuple[float, float] = (0.0, 0.0)) -> Canvas:
+    def fit(
+        cls, height: int, width: int, extent_mm: tuple[float, float], centre_mm: tuple[float, float] = (0.0, 0.0)
+    ) -> Canvas:
         """The smallest pixels for which an object of ``extent_mm`` (width, height) around ``centre_mm`` is inside."""
         spacing = max(extent_mm[0] / width, extent_mm[1] / height)
         return cls(height, width, spacing, (width / 2 - centre_mm[0] / spacing, height / 2 - centre_mm[1] / spacing))
@@ -57,11 +59,13 @@ class Canvas:
             draw.polygon(self.pixels(shape, 2), fill=255)
         return np.asarray(image.reduce(2), dtype=np.float32) / 255
 
-    def lines(self, curves: Sequence[np.ndarray], widths_mm: Sequence[float], values: Sequence[float] | None = None) -> np.ndarray:
+    def lines(
+        self, curves: Sequence[np.ndarray], widths_mm: Sequence[float], values: Sequence[float] | None = None
+    ) -> np.ndarray:
         """Antialiased open curves, ``float32 [H, W]`` in 0..1; later curves cover earlier ones."""
         image = Image.new("L", (2 * self.width, 2 * self.height))
         draw = ImageDraw.Draw(image)
-        for index, (curve, width) in enumerate(zip(curves, widths_mm)):
+        for index, (curve, width) in enumerate(zip(curves, widths_mm, strict=True)):
             value = 1.0 if values is None else values[index]
             pixels = max(1, round(2 * width / self.spacing))
             draw.line(self.pixels(curve, 2), fill=int(round(255 * value)), width=pixels, joint="curve")
@@ -156,10 +160,10 @@ def _convolve(field: np.ndarray, sigma: float, axis: int) -> np.ndarray:
     pad[axis] = (radius, radius)
     padded = np.pad(field, pad, mode="edge")
     length = field.shape[axis]
-    take = (lambda i: padded[i : i + length]) if axis == 0 else (lambda i: padded[:, i : i + length])
-    result = kernel[radius] * take(radius)
+    shifted = [padded[i : i + length] if axis == 0 else padded[:, i : i + length] for i in range(2 * radius + 1)]
+    result = kernel[radius] * shifted[radius]
     for offset in range(1, radius + 1):
-        result += kernel[radius + offset] * (take(radius + offset) + take(radius - offset))
+        result += kernel[radius + offset] * (shifted[radius + offset] + shifted[radius - offset])
     return result
 
 
@@ -174,7 +178,7 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], wavelength: f
 
 
 def band_noise(rng: np.random.Generator, shape: tuple[int, int], wavelength: float, bandwidth: float = 0.3) -> np.ndarray:
-    """Isotropic noise in a ring of spatial frequencies (1 / wavelength, pixels): labyrinths. Unit variance, ``float32 [H, W]``."""
+    """Labyrinths: isotropic noise in a ring of spatial frequencies (1 / wavelength, pixels), ``float32 [H, W]``, variance 1."""
     spectrum = np.fft.rfft2(rng.standard_normal(shape, dtype=np.float32))
     frequency = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None, :])
     spectrum *= np.exp(-0.5 * ((frequency * wavelength - 1) / bandwidth) ** 2).astype(np.float32)
@@ -182,18 +186,30 @@ def band_noise(rng: np.random.Generator, shape: tuple[int, int], wavelength: flo
     return field / max(float(field.std()), 1e-6)
 
 
-def place(rng: np.random.Generator, canvas: Canvas, allowed: np.ndarray, make, tries: int = 40) -> tuple[np.ndarray, np.ndarray] | None:
-    """Draws shapes ``make(x, y) -> [N, 2]`` around random allowed pixels until one lies wholly inside ``allowed``.
+def place(
+    rng: np.random.Generator,
+    canvas: Canvas,
+    allowed: np.ndarray,
+    radius: float,
+    ratio: float,
+    turn: float = 1.6,
+    rough: float = 0.08,
+    orders: tuple[int, int] = (2, 6),
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Draws blobs around random allowed pixels until one lies wholly inside ``allowed`` (``bool [H, W]``) and the image.
 
-    Returns (polygon, mask), or None when ``tries`` shapes did not fit.
+    Half axes are ``radius`` and ``radius * ratio`` mm, turned by up to ``turn`` radians; the blob shrinks when nothing fits.
+
+    Returns (polygon, mask), or None.
     """
     rows, columns = np.nonzero(allowed)
     if rows.size == 0:
         return None
-    for pick in rng.integers(0, rows.size, tries):
-        x = (columns[pick] + 0.5 - canvas.origin[0]) * canvas.spacing
-        y = (rows[pick] + 0.5 - canvas.origin[1]) * canvas.spacing
-        points = make(float(x), float(y))
+    for attempt, pick in enumerate(rng.integers(0, rows.size, 40)):
+        size = radius * 0.75 ** (attempt // 12)
+        x = (float(columns[pick]) + 0.5 - canvas.origin[0]) * canvas.spacing
+        y = (float(rows[pick]) + 0.5 - canvas.origin[1]) * canvas.spacing
+        points = blob(rng, x, y, size, size * ratio, rng.uniform(-turn, turn), rough, orders)
         mask = canvas.polygon(points)
         if mask.sum() >= 12 and not np.any(mask & ~allowed) and _whole(canvas, points):
             return points, mask

@@ -1,7 +1,6 @@
 """CT-like axial slices of the upper abdomen, in Hounsfield units until the window.
 
-The artefacts are those of a real reconstruction: the slice is projected, quantum noise, beam hardening and detector gain
-errors are put on the projections, and what they change is filtered and projected back (streaks, cupping, rings).
+Anatomy only; :mod:`.tomography` adds what a scanner adds.
 """
 
 from __future__ import annotations
@@ -9,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from .base import CLASS_IDS, PhantomImage, grey, lesion_count, tidy
-from .canvas import Canvas, blob, blur, ellipse, grown, place, resize, smooth_noise, spline, window
+from .canvas import Canvas, blob, blur, ellipse, grown, place, rotate, smooth_noise, spline, window
+from .tomography import artefacts
 
 AIR, FAT, WATER = -1000.0, -100.0, 0.0
 
@@ -37,7 +37,9 @@ def ct_phantom(rng: np.random.Generator, height: int, width: int) -> PhantomImag
     """An axial slice of the abdomen seen from the feet: the patient's right is on the left of the image."""
     half = np.array([rng.uniform(145, 190), rng.uniform(100, 135)])  # half axes of the body, mm
     margin = rng.uniform(1.04, 1.2)
-    canvas = Canvas.fit(height, width, (2 * half[0] * margin, 2 * half[1] * margin + 12), (rng.uniform(-6, 6), rng.uniform(2, 10)))
+    canvas = Canvas.fit(
+        height, width, (2 * half[0] * margin, 2 * half[1] * margin + 12), (rng.uniform(-6, 6), rng.uniform(2, 10))
+    )
     image = Slice(canvas)
     contrast = rng.uniform(0, 1)  # 0: before contrast agent, 1: portal venous phase
     inner, back, enclosed = _body(rng, image, half)
@@ -219,7 +221,9 @@ def _stomach(rng: np.random.Generator, image: Slice, inner: np.ndarray, contrast
     rx, ry = rng.uniform(0.24, 0.34) * inner[0], rng.uniform(0.24, 0.34) * inner[1]
     wall = blob(rng, *at, rx, ry, rng.uniform(-0.5, 0.3), 0.05, (2, 4))
     image.paint(wall, 50 + 35 * contrast, "stomach", halo=2)
-    lumen = image.paint(grown(wall, -rng.uniform(3, 5)), rng.uniform(5, 45) if rng.random() < 0.7 else rng.uniform(150, 260), "stomach")
+    lumen = image.paint(
+        grown(wall, -rng.uniform(3, 5)), rng.uniform(5, 45) if rng.random() < 0.7 else rng.uniform(150, 260), "stomach"
+    )
     food = smooth_noise(rng, image.canvas.shape, 8)
     image.hu[lumen] += 14 * food[lumen]
     if rng.random() < 0.8:  # the air-fluid level of a patient on the back
@@ -236,8 +240,10 @@ def _kidney(rng: np.random.Generator, image: Slice, at: np.ndarray, side: int, n
     notch = 0.33 * np.exp(-0.5 * (((t - np.pi + np.pi) % (2 * np.pi) - np.pi) / 0.42) ** 2)  # at angle 0
     radius = 1 - notch + 0.02 * np.cos(3 * t + rng.uniform(0, 6))
     bean = np.stack([-side * rx * radius * np.cos(t), ry * radius * np.sin(t)], 1)
-    cosine, sine = np.cos(tilt), np.sin(tilt)
-    turn = lambda p: np.stack([p[:, 0] * cosine - p[:, 1] * sine, p[:, 0] * sine + p[:, 1] * cosine], 1) + at  # noqa: E731
+
+    def turn(points: np.ndarray) -> np.ndarray:
+        return rotate(points, tilt) + at
+
     image.paint(turn(bean), 35 + 150 * contrast, name, halo=4)
     image.paint(turn(bean * 0.72), 33 + 95 * contrast, name)
     for angle in np.arange(0.9, 5.5, 0.75) + rng.uniform(-0.1, 0.1):  # columns of cortex between the pyramids
@@ -264,20 +270,21 @@ def _lesions(rng: np.random.Generator, image: Slice, contrast: float) -> int:
         if kidneys.any() and (rng.random() < 0.4 or not liver.any()):
             done += _kidney_cyst(rng, image, kidneys)
             continue
-        for attempt in range(3):
-            r = rng.uniform(5, 22) * 0.75**attempt
-            ratio, rough = rng.uniform(0.75, 1), 0.03 if kind == "cystic" else 0.09
-            found = place(rng, canvas, free, lambda x, y: blob(rng, x, y, r, r * ratio, rng.uniform(0, 3), rough), 12)  # noqa: B023
-            if found:
-                shape, mask = found
-                hu = {"cystic": rng.uniform(-2, 15), "metastasis": base - rng.uniform(30, 50), "bright": base + rng.uniform(35, 60)}[kind]
-                image.paint(shape, hu, "liver lesion")
-                if kind == "metastasis" and rng.random() < 0.6:
-                    core = canvas.polygon(grown(shape, -0.3 * r))
-                    image.hu[core & mask] = hu - 18
-                free &= ~canvas.polygon(grown(shape, 4 + 2 * canvas.spacing))
-                done += 1
-                break
+        rough = 0.03 if kind == "cystic" else 0.09
+        found = place(rng, canvas, free, rng.uniform(5, 22), rng.uniform(0.75, 1), rough=rough)
+        if found:
+            shape, mask = found
+            choices = {
+                "cystic": rng.uniform(-2, 15),
+                "metastasis": base - rng.uniform(30, 50),
+                "bright": base + rng.uniform(35, 60),
+            }
+            image.paint(shape, choices[kind], "liver lesion")
+            if kind == "metastasis" and rng.random() < 0.6:  # a dead core
+                core = canvas.polygon(grown(shape, -0.3 * float(np.ptp(shape[:, 0])) / 2))
+                image.hu[core & mask] = choices[kind] - 18
+            free &= ~canvas.polygon(grown(shape, 4 + 2 * canvas.spacing))
+            done += 1
     return done
 
 
@@ -297,48 +304,3 @@ def _kidney_cyst(rng: np.random.Generator, image: Slice, kidneys: np.ndarray) ->
             image.paint(shape, rng.uniform(0, 14), "kidney cyst")
             return 1
     return 0
-
-
-def artefacts(rng: np.random.Generator, hu: np.ndarray, spacing: float, photons: float) -> np.ndarray:
-    """What noise, beam hardening and gain errors of the projections add to a slice: ``float32 [H, W]`` in HU.
-
-    Parallel beam, 120 views on a grid of half resolution; only the *error* of the sinogram is reconstructed, by filtered
-    back-projection (Kak & Slaney 1988, chapter 3; noise after log: variance exp(p) / photons). Fine grain with the same
-    ramp-shaped noise power spectrum (Riederer 1978) is added at full resolution.
-    """
-    height, width = hu.shape
-    small = resize(np.maximum(hu, -1000) / 1000 + 1, (height + 1) // 2, (width + 1) // 2) * 0.019  # attenuation, 1 / mm
-    step = spacing * 2
-    views, bins = 120, int(np.ceil(np.hypot(*small.shape))) + 4
-    angles = np.arange(views) * (np.pi / views)
-    x = np.arange(small.shape[1], dtype=np.float32) - (small.shape[1] - 1) / 2
-    y = np.arange(small.shape[0], dtype=np.float32) - (small.shape[0] - 1) / 2
-    weights = small.ravel()
-    sinogram = np.empty((views, bins), dtype=np.float32)
-    nearest = []
-    for view, angle in enumerate(angles):
-        at = (x * np.float32(np.cos(angle)) + np.float32(bins / 2 - 0.5))[None, :] + (y * np.float32(np.sin(angle)))[:, None]
-        index = (at + 0.5).astype(np.int32).ravel()
-        nearest.append(index)
-        sinogram[view] = np.bincount(index, weights, minlength=bins)[:bins]
-    sinogram = blur(sinogram, (0, 0.8)) * step  # line integrals; the blur removes the moire of nearest binning
-    error = rng.standard_normal(sinogram.shape, dtype=np.float32) * np.sqrt(np.exp(np.minimum(sinogram, 9)) / photons)
-    error -= rng.uniform(0.0, 0.006) * sinogram**2 * 0.5  # beam hardening: long paths are under-estimated
-    if rng.random() < 0.3:  # detector elements of wrong gain draw rings
-        gain = rng.normal(0, 1, bins) * (rng.random(bins) < 0.06)
-        error += (gain * rng.uniform(0.003, 0.012)).astype(np.float32) * (sinogram > 0.05)
-    length = 1 << int(np.ceil(np.log2(2 * bins)))
-    frequency = np.fft.rfftfreq(length).astype(np.float32)
-    ramp = frequency * np.cos(np.pi * frequency) / step  # ramp with a cosine window
-    filtered = np.fft.irfft(np.fft.rfft(error, length) * ramp, length)[:, :bins].astype(np.float32)
-    total = np.zeros(weights.size, dtype=np.float32)
-    for view in range(views):
-        total += filtered[view].take(nearest[view])
-    coarse = resize(total.reshape(small.shape) * (np.pi / views), height, width, bicubic=True) * (1000 / 0.019)
-    body = blur((hu > -500).astype(np.float32), 1.5)
-    coarse -= (coarse * body).sum() / max(float(body.sum()), 1.0)  # a scanner's calibration keeps the mean
-    spectrum = np.fft.rfft2(rng.standard_normal(hu.shape, dtype=np.float32))
-    radial = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :])
-    fine = np.fft.irfft2(spectrum * np.sqrt(radial) * np.exp(-((radial / 0.34) ** 2)), hu.shape).astype(np.float32)
-    fine *= 3.5e3 / np.sqrt(photons) / max(float(fine.std()), 1e-6)
-    return coarse * (0.25 + 0.75 * body) + fine * (0.3 + 0.7 * body)

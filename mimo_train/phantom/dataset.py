@@ -43,16 +43,21 @@ def phantom(modality: str, seed: int | Sequence[int], size: int = 256) -> Phanto
     Raises:
         RequestError: unknown modality, negative seed, or size outside :data:`SIZES`.
     """
-    if modality not in _MAKERS:
-        raise RequestError(f"unknown phantom modality {modality!r}", f"choose one of {', '.join(MODALITIES)}")
-    if not SIZES[0] <= size <= SIZES[1]:
-        raise RequestError(f"--size {size} is outside {SIZES[0]}..{SIZES[1]}", "choose a size in that range, for example 256")
-    seeds = [seed] if isinstance(seed, (int, np.integer)) else list(seed)
-    if any(s < 0 for s in seeds):
-        raise RequestError(f"--seed {min(seeds)} is negative", "give a seed of 0 or more")
+    seeds = (seed,) if isinstance(seed, (int, np.integer)) else tuple(seed)
+    _check((modality,), seeds, size)
     rng = np.random.default_rng([*seeds, MODALITIES.index(modality)])
     height, width = (int(side) for side in rng.integers(round(0.75 * size), round(1.25 * size) + 1, 2))
     return _MAKERS[modality](rng, height, width)
+
+
+def _check(modalities: Sequence[str], seeds: Sequence[int], size: int) -> None:
+    for modality in modalities:
+        if modality not in _MAKERS:
+            raise RequestError(f"unknown phantom modality {modality!r}", f"choose one of {', '.join(MODALITIES)}")
+    if not SIZES[0] <= size <= SIZES[1]:
+        raise RequestError(f"--size {size} is outside {SIZES[0]}..{SIZES[1]}", "choose a size in that range, for example 256")
+    if min(seeds) < 0:
+        raise RequestError(f"--seed {min(seeds)} is negative", "give a seed of 0 or more")
 
 
 def generate(
@@ -84,6 +89,7 @@ def generate(
         raise RequestError(f"--count {count} asks for no images", "give a count of 1 or more")
     if not modalities:
         raise RequestError("no phantom modality was given", f"choose from {', '.join(MODALITIES)}")
+    _check(modalities, (seed,), size)
     _check_free(folder)
     partial = folder.absolute().with_name(f".{folder.absolute().name}.partial-{os.getpid()}")
     try:
@@ -103,7 +109,8 @@ def generate(
         partial.rename(folder)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise RequestError(f"-o {folder} cannot be written ({error.strerror or error})", "choose a folder on a writable disk with -o") from error
+        what = f"-o {folder} cannot be written ({error.strerror or error})"
+        raise RequestError(what, "choose a folder on a writable disk with -o") from error
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

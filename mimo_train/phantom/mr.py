@@ -9,15 +9,19 @@ from __future__ import annotations
 import numpy as np
 
 from .base import CLASS_IDS, PhantomImage, grey, lesion_count, tidy
-from .canvas import Canvas, band_noise, blob, blur, ellipse, grown, place, rotate, smooth_noise, spline, window
+from .canvas import Canvas, band_noise, blob, blur, grown, place, rotate, smooth_noise, window
 
 #: Signal of each tissue per sequence, relative to the brightest.
+TISSUES = ("white", "grey", "csf", "fat", "bone", "marrow", "muscle", "edema")
 SIGNAL: dict[str, dict[str, float]] = {
-    "T1": {"white": 0.66, "grey": 0.44, "csf": 0.12, "fat": 0.98, "bone": 0.05, "marrow": 0.32, "muscle": 0.42, "edema": 0.42},
-    "T1 contrast": {"white": 0.58, "grey": 0.41, "csf": 0.11, "fat": 0.98, "bone": 0.05, "marrow": 0.30, "muscle": 0.42, "edema": 0.36},
-    "T2": {"white": 0.34, "grey": 0.50, "csf": 0.96, "fat": 0.62, "bone": 0.04, "marrow": 0.25, "muscle": 0.22, "edema": 0.70},
-    "FLAIR": {"white": 0.42, "grey": 0.55, "csf": 0.08, "fat": 0.66, "bone": 0.04, "marrow": 0.25, "muscle": 0.28, "edema": 0.78},
-}  # fmt: skip
+    sequence: dict(zip(TISSUES, values, strict=True))
+    for sequence, values in {
+        "T1": (0.66, 0.44, 0.12, 0.98, 0.05, 0.32, 0.42, 0.42),
+        "T1 contrast": (0.58, 0.41, 0.11, 0.98, 0.05, 0.30, 0.42, 0.36),
+        "T2": (0.34, 0.50, 0.96, 0.62, 0.04, 0.25, 0.22, 0.70),
+        "FLAIR": (0.42, 0.55, 0.08, 0.66, 0.04, 0.25, 0.28, 0.78),
+    }.items()
+}
 
 
 def mr_phantom(rng: np.random.Generator, height: int, width: int) -> PhantomImage:
@@ -29,7 +33,10 @@ def mr_phantom(rng: np.random.Generator, height: int, width: int) -> PhantomImag
     margin = rng.uniform(1.32, 1.55)
     canvas = Canvas.fit(height, width, (2 * half[0] * margin, 2 * half[1] * margin), tuple(rng.uniform(-5, 5, 2)))
     brain = _brain_outline(rng, half)
-    turned = lambda points: rotate(points, tilt)  # noqa: E731
+
+    def turned(points: np.ndarray) -> np.ndarray:
+        return rotate(points, tilt)
+
     inside = canvas.polygon(turned(brain))
     field, labels = np.full(canvas.shape, 0.0, np.float32), np.zeros(canvas.shape, np.uint8)
     _head(rng, canvas, field, brain, turned, signal)
@@ -41,7 +48,7 @@ def mr_phantom(rng: np.random.Generator, height: int, width: int) -> PhantomImag
     x, y = _mass_effect(x, y, tumours)
     cosine, sine = np.float32(np.cos(tilt)), np.float32(np.sin(tilt))
     u, v = x * cosine + y * sine, y * cosine - x * sine  # the patient's own axes, mm
-    tissue, ventricles = _brain(rng, canvas, u, v, half, inside, brain, signal)
+    tissue, ventricles = _brain(rng, canvas, u, v, half, inside, signal)
     field[inside] = tissue[inside]
     labels[inside & ventricles] = CLASS_IDS["ventricles"]
     for shape, mask in tumours:
@@ -98,7 +105,7 @@ def _mass_effect(x: np.ndarray, y: np.ndarray, tumours: list) -> tuple[np.ndarra
     return x, y
 
 
-def _brain(rng, canvas: Canvas, u: np.ndarray, v: np.ndarray, half: np.ndarray, inside: np.ndarray, brain: np.ndarray, signal):
+def _brain(rng, canvas: Canvas, u: np.ndarray, v: np.ndarray, half: np.ndarray, inside: np.ndarray, signal: dict[str, float]):
     """Cortical folds, white matter, deep nuclei and ventricles at patient coordinates u, v (mm): (signal, ventricle mask)."""
     spacing = canvas.spacing
     a, b = np.float32(half[0]), np.float32(half[1])
@@ -122,9 +129,13 @@ def _brain(rng, canvas: Canvas, u: np.ndarray, v: np.ndarray, half: np.ndarray, 
     sulcus = np.maximum(sulcus, np.clip(midline, 0, 1) * (fissure > 0))
     tissue = np.where(grey, np.float32(signal["grey"]), np.float32(signal["white"]))
     deep = np.abs(u)
-    oval = lambda cx, cy, rx, ry, turn=0.0: (  # noqa: E731  symmetric ellipses
-        (((deep - cx) * np.cos(turn) + (v - cy) * np.sin(turn)) / rx) ** 2 + (((v - cy) * np.cos(turn) - (deep - cx) * np.sin(turn)) / ry) ** 2 < 1
-    )
+
+    def oval(cx: float, cy: float, rx: float, ry: float, turn: float = 0.0) -> np.ndarray:
+        """The same ellipse in both hemispheres."""
+        across, along = deep - np.float32(cx), v - np.float32(cy)
+        cosine, sine = np.float32(np.cos(turn)), np.float32(np.sin(turn))
+        return ((across * cosine + along * sine) / rx) ** 2 + ((along * cosine - across * sine) / ry) ** 2 < 1
+
     low = rng.random() < 0.75  # at the height of the nuclei, otherwise above them
     wide = rng.uniform(0.8, 1.2) + 0.5 * atrophy
     if low:
@@ -153,17 +164,14 @@ def _brain(rng, canvas: Canvas, u: np.ndarray, v: np.ndarray, half: np.ndarray, 
 
 
 def _place_tumours(rng, canvas: Canvas, outline: np.ndarray, wanted: int) -> list:
-    free = canvas.polygon(outline)
-    found = []
+    """Up to ``wanted`` separate (polygon, mask) inside ``outline``; the first may be large."""
+    free, found = canvas.polygon(outline), []
     for index in range(wanted):
-        for attempt in range(3):
-            r = (rng.uniform(6, 20) if index == 0 else rng.uniform(4, 9)) * 0.75**attempt
-            ratio = rng.uniform(0.7, 1.0)
-            result = place(rng, canvas, free, lambda x, y: blob(rng, x, y, r, r * ratio, rng.uniform(0, 3), 0.09), 12)  # noqa: B023
-            if result:
-                found.append(result)
-                free = free & ~canvas.polygon(grown(result[0], 8))
-                break
+        radius = rng.uniform(6, 20) if index == 0 else rng.uniform(4, 9)
+        result = place(rng, canvas, free, radius, rng.uniform(0.7, 1.0), rough=0.09)
+        if result:
+            found.append(result)
+            free = free & ~canvas.polygon(grown(result[0], 8))
     return found
 
 
@@ -171,7 +179,9 @@ def _tumour(rng, canvas: Canvas, field, labels, shape, mask, inside, sequence: s
     """Edema in fingers (white matter only, not part of the mask), then the tumour: solid, ring-like or with dead core."""
     size = float(np.sqrt(mask.sum()) * canvas.spacing)
     if rng.random() < 0.75:
-        spread = blob(rng, *shape.mean(0), size * rng.uniform(0.9, 1.3), size * rng.uniform(0.8, 1.1), rng.uniform(0, 3), 0.16, (2, 7))
+        spread = blob(
+            rng, *shape.mean(0), size * rng.uniform(0.9, 1.3), size * rng.uniform(0.8, 1.1), rng.uniform(0, 3), 0.16, (2, 7)
+        )
         amount = blur(canvas.polygon(spread).astype(np.float32), 2.0 / canvas.spacing)
         amount *= inside & (labels == 0)
         middle = 0.5 * (signal["white"] + signal["grey"])
@@ -201,7 +211,9 @@ def _scan(rng: np.random.Generator, field: np.ndarray, canvas: Canvas) -> np.nda
         axis = int(rng.integers(0, 2))
         lines = np.fft.fftfreq(field.shape[axis]) * field.shape[axis]
         period, strength = rng.uniform(2.5, 7), rng.uniform(0.03, 0.12)
-        wobble = np.exp(1j * strength * np.sin(2 * np.pi * lines / period) * np.minimum(np.abs(lines) / 6, 1)).astype(np.complex64)
+        wobble = np.exp(1j * strength * np.sin(2 * np.pi * lines / period) * np.minimum(np.abs(lines) / 6, 1)).astype(
+            np.complex64
+        )
         kspace *= wobble[:, None] if axis == 0 else wobble[None, :]
     keep = rng.uniform(0.78, 1.0)  # a smaller acquisition matrix rings at edges
     kspace *= (np.abs(np.fft.fftfreq(height)) <= keep / 2)[:, None] & (np.abs(np.fft.fftfreq(width)) <= keep / 2)[None, :]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .base import CLASS_IDS, PhantomImage, grey, lesion_count
-from .canvas import Canvas, blob, blur, grown, place, smooth_noise, window
+from .canvas import Canvas, blur, grown, place, smooth_noise, window
 
 
 @dataclass(frozen=True)
@@ -91,31 +91,24 @@ def ultrasound_phantom(rng: np.random.Generator, height: int, width: int) -> Pha
 
 
 def _place_lesions(rng, canvas: Canvas, field: np.ndarray, deep: np.ndarray, depth: float) -> list:
-    free = field & (deep > 0.14 * depth) & (deep < 0.72 * depth)
-    found = []
+    """Separate (class name, polygon, mask): smooth cysts, rough solid masses."""
+    free, found = field & (deep > 0.14 * depth) & (deep < 0.72 * depth), []
     for _ in range(lesion_count(rng)):
-        kind = "cyst" if rng.random() < 0.5 else "solid mass"
-        for attempt in range(3):
-            r = rng.uniform(0.06, 0.2) * depth * 0.75**attempt
-            if kind == "cyst":
-                make = lambda x, y: blob(rng, x, y, r, r * rng.uniform(0.6, 0.95), rng.uniform(-0.3, 0.3), 0.025)  # noqa: E731, B023
-            else:
-                make = lambda x, y: blob(rng, x, y, r, r * rng.uniform(0.55, 0.95), rng.uniform(-0.4, 0.4), 0.1, (2, 10))  # noqa: E731, B023
-            result = place(rng, canvas, free, make, 15)
-            if result:
-                found.append((kind, *result))
-                free = free & ~canvas.polygon(grown(result[0], 0.06 * depth))
-                break
+        kind, radius = rng.choice(["cyst", "solid mass"]), rng.uniform(0.06, 0.2) * depth
+        rough, orders = (0.025, (2, 6)) if kind == "cyst" else (0.1, (2, 10))
+        result = place(rng, canvas, free, radius, rng.uniform(0.55, 0.95), 0.4, rough, orders)
+        if result:
+            found.append((str(kind), *result))
+            free = free & ~canvas.polygon(grown(result[0], 0.06 * depth))
     return found
 
 
 def _tissue(rng, shape: tuple[int, int], deep: np.ndarray, depth: float) -> tuple[np.ndarray, np.ndarray]:
     """Echogenicity (amplitude) and attenuation (dB per mm of path, after the machine's own compensation)."""
     samples, beams = shape
-    wave = lambda amount, length: amount * smooth_noise(rng, shape, (samples * 1.0, beams * length))  # noqa: E731
     skin = rng.uniform(1.2, 2.2)
-    fat = rng.uniform(0.14, 0.3) * depth + wave(0.03 * depth, 0.4)
-    gland = rng.uniform(0.55, 0.72) * depth + wave(0.03 * depth, 0.5)
+    fat = rng.uniform(0.14, 0.3) * depth + 0.03 * depth * smooth_noise(rng, shape, (samples, beams * 0.4))
+    gland = rng.uniform(0.55, 0.72) * depth + 0.03 * depth * smooth_noise(rng, shape, (samples, beams * 0.5))
     muscle = gland + rng.uniform(0.1, 0.18) * depth
     absorb = 0.02 + 0.10 * np.abs(smooth_noise(rng, shape, (samples * 2.0, beams * 0.12))) * (deep > fat)
     lobules = np.abs(smooth_noise(rng, shape, (samples * 0.11, beams * 0.3)))

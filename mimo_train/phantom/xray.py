@@ -17,8 +17,13 @@ def xray_phantom(rng: np.random.Generator, height: int, width: int) -> PhantomIm
     height, width = min(height, int(1.2 * width)), min(width, int(1.3 * height))  # cassettes are not that long
     scale = np.array([rng.uniform(0.92, 1.08), rng.uniform(0.92, 1.08)])
     zoom = rng.uniform(1.0, 1.13)
-    canvas = Canvas.fit(height, width, (298 * zoom * scale[0], 288 * zoom * scale[1]), (rng.uniform(-7, 7), rng.uniform(-16, -4)))
-    jitter = lambda points, amount=3.0: spline((np.asarray(points) + rng.normal(0, amount, (len(points), 2))) * scale)  # noqa: E731
+    canvas = Canvas.fit(
+        height, width, (298 * zoom * scale[0], 288 * zoom * scale[1]), (rng.uniform(-7, 7), rng.uniform(-16, -4))
+    )
+
+    def jitter(points: np.ndarray | list, amount: float = 3.0) -> np.ndarray:
+        return spline((np.asarray(points) + rng.normal(0, amount, (len(points), 2))) * scale)
+
     right_dome, left_dome = rng.uniform(68, 92), rng.uniform(80, 104)
     right = jitter(
         [(-40, -132), (-66, -128), (-96, -92), (-116, -30), (-126, 40), (-132, right_dome + 30), (-104, right_dome + 9),
@@ -30,10 +35,20 @@ def xray_phantom(rng: np.random.Generator, height: int, width: int) -> PhantomIm
     )  # fmt: skip
     size = rng.uniform(0.88, 1.2)
     base = 0.5 * (right_dome + left_dome) + 8
-    heart = jitter(
-        np.array([(-12, -88), (-32, -62), (-43, -28), (-41, 6), (-36, 50), (20, 60), (78, 54), (88, 2), (77, -40), (50, -72), (24, -94)])
-        * (size, size) + (0, base), 2.0
-    )  # fmt: skip
+    silhouette = [
+        (-12, -88),
+        (-32, -62),
+        (-43, -28),
+        (-41, 6),
+        (-36, 50),
+        (20, 60),
+        (78, 54),
+        (88, 2),
+        (77, -40),
+        (50, -72),
+        (24, -94),
+    ]
+    heart = jitter(np.array(silhouette) * size + (0, base), 2.0)
     lung_r, lung_l = canvas.polygon(right), canvas.polygon(left)
     x, _ = canvas.grid()
     heart_mask = canvas.polygon(heart) & ~_below(lung_r | lung_l, x, 42 * scale[0])
@@ -49,7 +64,12 @@ def xray_phantom(rng: np.random.Generator, height: int, width: int) -> PhantomIm
     path = blur(soft, 0.7) * 0.021 + blur(bone, 0.6) * 0.052 + lung * 0.021  # attenuation per mm
     pixels = _detector(rng, path, canvas)
     return PhantomImage(
-        pixels=grey(pixels), labels=tidy(labels), modality="xray", region="chest", spacing_mm=None, attributes={"lesions": nodules}
+        pixels=grey(pixels),
+        labels=tidy(labels),
+        modality="xray",
+        region="chest",
+        spacing_mm=None,
+        attributes={"lesions": nodules},
     )
 
 
@@ -71,7 +91,11 @@ def _soft_tissue(rng, canvas: Canvas, scale, lungs: np.ndarray, heart: np.ndarra
     side = np.interp(y, [-260, -168, -150, -128, -105, -60, -10, 60, 260], [58, 60, 92, 175, 215, 200, 156, 150, 150])
     side = blur(np.repeat((side + 14 * stout).astype(np.float32), 2, 1), (12 / canvas.spacing, 0.0))[:, :1]
     roundness = np.clip(1 - (np.abs(x) / side) ** 2, 0, None) ** 0.42
-    body = (105 + 25 * stout) * roundness * np.interp(y, [-260, -150, -60, 60, 260], [0.72, 0.74, 0.96, 1.0, 1.1]).astype(np.float32)
+    body = (
+        (105 + 25 * stout)
+        * roundness
+        * np.interp(y, [-260, -150, -60, 60, 260], [0.72, 0.74, 0.96, 1.0, 1.1]).astype(np.float32)
+    )
     arms = 62 * np.sqrt(np.clip(1 - ((np.abs(x) - 200 - 0.06 * y) / 34) ** 2, 0, None)) * np.clip((y + 105) / 40, 0, 1)
     body = np.maximum(body, arms)
     inner = blur((lungs & ~heart).astype(np.float32), 9 / canvas.spacing)
@@ -81,10 +105,9 @@ def _soft_tissue(rng, canvas: Canvas, scale, lungs: np.ndarray, heart: np.ndarra
     middle = 15 * np.exp(-((x / rng.uniform(17, 22)) ** 2)) * np.clip((120 - y) / 40, 0, 1)  # mediastinum
     knob = canvas.polygons([ellipse(26 * scale[0], -70 * scale[1], 13, 15)])
     total = total + middle + 14 * blur(knob, 1.5)
-    trachea = canvas.lines(
-        [np.array([[0, -185], [1, -120], [2, -72]]) * scale, np.array([[2, -72], [-24, -46]]) * scale, np.array([[2, -72], [30, -42]]) * scale],
-        [17, 11, 10], [1, 0.7, 0.6],
-    )  # fmt: skip
+    fork = (2, -72)
+    airways = [np.array(line) * scale for line in ([(0, -185), (1, -120), fork], [fork, (-24, -46)], [fork, (30, -42)])]
+    trachea = canvas.lines(airways, [17, 11, 10], [1, 0.7, 0.6])
     total = total - 15 * blur(trachea, 1.6)
     belly = 14 * np.clip((y - 70) / 60, 0, 1) * (~lungs)
     total = total + blur(belly.astype(np.float32), 1.2)
@@ -117,7 +140,12 @@ def _bones(rng, canvas: Canvas, scale) -> np.ndarray:
             widths["back"].append(rng.uniform(8.5, 10.5))
             if k < 7:
                 start = top + 1.7 * fall
-                rib = [(0.985 * reach, start), (0.88 * reach, start + 15), (0.66 * reach, start + 30), (0.46 * reach, start + 31)]
+                rib = [
+                    (0.985 * reach, start),
+                    (0.88 * reach, start + 15),
+                    (0.66 * reach, start + 30),
+                    (0.46 * reach, start + 31),
+                ]
                 ribs["front"].append(spline(np.array(rib) * (sign, 1) * scale, closed=False))
                 widths["front"].append(rng.uniform(9, 12))
     for group, outer, core in (("back", 5.6, 2.6), ("front", 3.2, 1.3)):  # tubes: the walls are denser than the middle
@@ -130,7 +158,9 @@ def _bones(rng, canvas: Canvas, scale) -> np.ndarray:
     for sign in (-1, 1):
         clavicle = np.array([(11, -104), (35, -112 + 0.3 * rise), (75, -122 + rise), (112, -130 + rise), (150, -136 + rise)])
         clavicles.append(spline(clavicle * (sign, 1) * scale, closed=False))
-        blades.append(spline(np.array([(134, -124), (120, -70), (128, -5), (142, -20), (156, -90), (168, -118)]) * (sign, 1) * scale))
+        blades.append(
+            spline(np.array([(134, -124), (120, -70), (128, -5), (142, -20), (156, -90), (168, -118)]) * (sign, 1) * scale)
+        )
     total += canvas.lines(clavicles, [11, 11]) * 6.0 - canvas.lines(clavicles, [5.5, 5.5]) * 2.0
     total += blur(canvas.polygons(blades), 1.2) * 1.8
     total += canvas.lines([np.concatenate([b, b[:1]]) for b in blades], [3, 3]) * 1.2
@@ -155,8 +185,13 @@ def _lung_markings(rng, canvas: Canvas, scale, labels: np.ndarray) -> np.ndarray
         root = np.array([sign * 32.0, -32.0])
         for angle in np.linspace(-1.35, 1.4, 8) + rng.normal(0, 0.1, 8):
             heading = np.array([sign * np.cos(angle), 1.2 * np.sin(angle)])
-            stem = root + 8 * heading + np.cumsum(rng.normal(0, 2.5, (4, 2)), 0) + np.linspace(0, rng.uniform(50, 80), 4)[:, None] * heading
-            for part, width in zip(range(3), (3.2, 2.2, 1.4)):  # every part thinner than the one before
+            stem = (
+                root
+                + 8 * heading
+                + np.cumsum(rng.normal(0, 2.5, (4, 2)), 0)
+                + np.linspace(0, rng.uniform(50, 80), 4)[:, None] * heading
+            )
+            for part, width in enumerate((3.2, 2.2, 1.4)):  # every part thinner than the one before
                 curves.append(spline(stem[part : part + 2] + rng.normal(0, 0.5, (2, 2)), closed=False))
                 widths.append(width * rng.uniform(0.8, 1.2))
             for _ in range(3):
@@ -184,9 +219,8 @@ def _nodules(rng, canvas: Canvas, labels: np.ndarray, soft: np.ndarray) -> int:
     lungs = np.isin(labels, [CLASS_IDS["right lung"], CLASS_IDS["left lung"]])
     free, done = lungs & (blur(lungs.astype(np.float32), 2.0) > 0.95), 0
     for _ in range(lesion_count(rng)):
-        r, spiky = rng.uniform(5, 17), rng.random() < 0.4
-        rough = 0.1 if spiky else 0.04
-        found = place(rng, canvas, free, lambda x, y: blob(rng, x, y, r, r * rng.uniform(0.8, 1), rng.uniform(0, 3), rough, (2, 9)))  # noqa: B023
+        r, rough = rng.uniform(5, 17), rng.choice([0.04, 0.1], p=[0.6, 0.4])  # smooth or spiculated
+        found = place(rng, canvas, free, r, rng.uniform(0.8, 1), rough=rough, orders=(2, 9))
         if found:
             shape, mask = found
             edge = blur(mask.astype(np.float32), 0.25 * r / canvas.spacing)
@@ -199,7 +233,6 @@ def _nodules(rng, canvas: Canvas, labels: np.ndarray, soft: np.ndarray) -> int:
 
 def _detector(rng, path: np.ndarray, canvas: Canvas) -> np.ndarray:
     """Line integrals -> displayed grey values ``uint8``, dense = white."""
-    height, width = path.shape
     x, y = canvas.grid()
     angle, heel = rng.uniform(0, 2 * np.pi), rng.uniform(0.0, 0.12)
     beam = 1 + heel * (np.cos(angle) * x + np.sin(angle) * y) / 170  # heel effect and centring

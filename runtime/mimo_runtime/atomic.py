@@ -13,15 +13,19 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from .errors import RequestError
 
 
-def atomic_write_bytes(path: Path | str, data: bytes) -> None:
-    """Write a file in one step; its folder must exist. An existing file is replaced.
+@contextlib.contextmanager
+def atomic_file(path: Path | str) -> Iterator[BinaryIO]:
+    """A binary file that appears at ``path`` complete when the block ends, and not at all if the block raises.
+
+    Its folder must exist; an existing file is replaced.
 
     Raises:
-        RequestError: the folder is missing or not writable.
+        RequestError: the folder is missing or not writable, or the disk is full.
     """
     path = Path(path)
     try:
@@ -30,16 +34,22 @@ def atomic_write_bytes(path: Path | str, data: bytes) -> None:
         raise _unwritable(path, error) from None
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes private files; a result is an ordinary one
         os.replace(temporary, path)
     except OSError as error:
         raise _unwritable(path, error) from None
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             os.unlink(temporary)
+
+
+def atomic_write_bytes(path: Path | str, data: bytes) -> None:
+    """Write a file in one step; see :func:`atomic_file`."""
+    with atomic_file(path) as file:
+        file.write(data)
 
 
 def check_output_folder(path: Path | str, overwrite: bool, marker: str | None = None) -> Path:

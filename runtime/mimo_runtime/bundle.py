@@ -11,11 +11,11 @@ import os
 import stat
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from .atomic import atomic_write_bytes
+from .atomic import atomic_file
 from .config import MimoConfig
 from .engines import create_engine
 from .errors import BundleError, RequestError
@@ -135,16 +135,12 @@ def pack(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
         BundleError: the folder is not an intact bundle.
         RequestError: the file cannot be written.
     """
-    import io
-
     bundle = Bundle.open(folder, this_machine=False)
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+    with atomic_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name in (MANIFEST, *bundle.names()):
             info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
             info.external_attr = (stat.S_IFREG | 0o644) << 16
             archive.writestr(info, (Path(folder) / name).read_bytes())
-    atomic_write_bytes(path, buffer.getvalue())
 
 
 # -- where the files are ---------------------------------------------------------------------------------------------
@@ -155,7 +151,7 @@ class _Store(Protocol):
         """Sizes by path, of all files."""
         ...
 
-    def read(self, name: str) -> contextmanager: ...
+    def read(self, name: str) -> AbstractContextManager[BinaryIO]: ...
 
 
 class _Folder:

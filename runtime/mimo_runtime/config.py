@@ -231,7 +231,7 @@ PRESETS: dict[str, MimoConfig] = {
     "micro": MimoConfig(
         preset="micro", image_size=64, vocab_size=512, dim=32,
         vision=VisionConfig(embed_dim=8, depths=(2, 1, 2, 1), heads=(1, 2, 2, 4), window=4, mlp_ratio=2.0, neck=(16, 24, 32, 32)),
-        text=TextConfig(hidden=32, layers=1, heads=2, intermediate=64, max_length=24, positions=24),
+        text=TextConfig(hidden=32, layers=1, heads=2, intermediate=64, max_length=32, positions=32),
         prompts=PromptConfig(max_boxes=2, max_points=4),
         fusion=FusionConfig(layers=1, heads=2),
         mask_decoder=MaskDecoderConfig(heads=2, queries=32),
@@ -246,7 +246,7 @@ PRESETS: dict[str, MimoConfig] = {
         text=TextConfig(hidden=768, layers=12, heads=12, intermediate=3072, max_length=64, positions=512),
         prompts=PromptConfig(max_boxes=8, max_points=16),
         fusion=FusionConfig(layers=3, heads=8, mlp_ratio=4.0),
-        mask_decoder=MaskDecoderConfig(heads=8, mlp_ratio=4.0, queries=128),
+        mask_decoder=MaskDecoderConfig(heads=8, mlp_ratio=4.0, queries=92),
         text_decoder=TextDecoderConfig(layers=6, heads=8, max_length=256),
     ),
     # Swin-B (384 px variant's window) and BERT-large.
@@ -257,7 +257,7 @@ PRESETS: dict[str, MimoConfig] = {
         text=TextConfig(hidden=1024, layers=24, heads=16, intermediate=4096, max_length=64, positions=512),
         prompts=PromptConfig(max_boxes=8, max_points=16),
         fusion=FusionConfig(layers=4, heads=12, mlp_ratio=4.0),
-        mask_decoder=MaskDecoderConfig(heads=12, mlp_ratio=4.0, queries=128),
+        mask_decoder=MaskDecoderConfig(heads=12, mlp_ratio=4.0, queries=92),
         text_decoder=TextDecoderConfig(layers=8, heads=12, max_length=256),
     ),
 }

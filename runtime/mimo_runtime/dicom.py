@@ -26,11 +26,14 @@ from typing import Any
 import numpy as np
 
 from .errors import ImageError
-from .images import ScanImage, as_rgb, check_size, stretch, to_8_bit
+from .images import ScanImage, check_size
+from .intensity import as_rgb, stretch, to_8_bit, window
 
 #: DICOM modality -> modality of data sets. Others are written in lower case; OT (other) is None.
 MODALITIES = {
-    "CT": "ct", "MR": "mri", "US": "ultrasound", "IVUS": "ultrasound", "ES": "endoscopy", "SM": "microscopy", "GM": "microscopy",
+    "CT": "ct", "MR": "mri", "ES": "endoscopy",
+    **dict.fromkeys(("US", "IVUS"), "ultrasound"),
+    **dict.fromkeys(("SM", "GM"), "microscopy"),
     **dict.fromkeys(("CR", "DX", "RG", "XA", "RF", "MG", "PX", "IO"), "xray"),
 }  # fmt: skip
 
@@ -59,15 +62,11 @@ def read_dicom(source: Any, name: str, frame: int = 0) -> ScanImage:
     with _silent():
         try:
             data = pydicom.dcmread(source, force=True, defer_size=_DEFER)
-        except Exception as error:  # noqa: BLE001 - damaged files make pydicom raise nearly anything
-            raise _damaged(name, error) from None
-        _check(data, name, frame)
-        stored = _stored(pydicom, source, name, frame)
-        try:
-            return _as_image(data, stored, name, frame)
+            _check(data, name, frame)
+            return _as_image(data, _stored(pydicom, source, name, frame), name, frame)
         except ImageError:
             raise
-        except Exception as error:  # noqa: BLE001 - as above: broken lookup tables, sequences, numbers
+        except Exception as error:  # damaged elements make pydicom raise nearly anything, anywhere
             raise _damaged(name, error) from None
 
 
@@ -107,7 +106,7 @@ def _stored(pydicom: Any, source: Any, name: str, frame: int) -> np.ndarray:
     """The stored values of a frame, ``[H, W]`` or ``[H, W, 3]``; YBR already converted to RGB."""
     try:
         return pydicom.pixels.pixel_array(source, index=frame)  # reads this frame only
-    except Exception:  # noqa: BLE001 - decoders raise nearly anything; reading the whole file copes with more
+    except Exception:  # decoders raise nearly anything; reading the whole file copes with more
         pass
     syntax = None
     try:
@@ -120,12 +119,12 @@ def _stored(pydicom: Any, source: Any, name: str, frame: int) -> np.ndarray:
             uid = pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
             data.file_meta.TransferSyntaxUID = uid if little else pydicom.uid.ExplicitVRBigEndian
         return pydicom.pixels.pixel_array(data, index=frame)
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:  # as above
         if syntax is None or not syntax.is_compressed or not isinstance(error, (RuntimeError, NotImplementedError)):
             raise _damaged(name, error) from None
         raise ImageError(
             f"{name} is compressed as '{syntax.name}', which the installed decoders cannot read",
-            "Convert it to uncompressed DICOM, or install a pydicom decoder such as python-gdcm",
+            "Convert it to uncompressed DICOM, or add decoders: pip install mimo-edge[dicom]",
         ) from None
 
 
@@ -168,11 +167,7 @@ def _grey(data: Any, stored: np.ndarray, name: str, frame: int) -> tuple[np.ndar
     values, rescaled = _modality_values(data, stored, frame)
     voi = _group(data, frame, "FrameVOILUTSequence") or data
     if voi.get("VOILUTSequence"):
-        from pydicom.pixels import apply_voi
-
-        table = np.asarray(apply_voi(np.rint(values).astype(np.int64), voi), np.float64)
-        low, high = _lut_range(voi.VOILUTSequence[0])
-        return stretch(table, low, max(high, low + 1)), "DICOM, VOI LUT"
+        return _voi_lut(data, voi, values), "DICOM, VOI LUT"
     centre, width = _number(voi, "WindowCenter"), _number(voi, "WindowWidth")
     function = str(voi.get("VOILUTFunction") or "LINEAR")
     if centre is not None and width is not None and width > 0:
@@ -183,22 +178,6 @@ def _grey(data: Any, stored: np.ndarray, name: str, frame: int) -> tuple[np.ndar
     valid = None if padding is None or padding.all() else ~padding
     grey, told = to_8_bit(values, name, valid)
     return grey, "DICOM without window, " + told
-
-
-def window(values: np.ndarray, centre: float, width: float, function: str = "LINEAR") -> np.ndarray:
-    """Window to 0..255 by PS3.3 C.11.2.1.2 and C.11.2.1.3.
-
-    ``LINEAR`` needs a width of at least 1; below, and for functions of another name, ``LINEAR_EXACT`` and ``LINEAR`` are
-    used, respectively.
-    """
-    if function == "SIGMOID":
-        with np.errstate(over="ignore"):
-            return stretch(1 / (1 + np.exp(-4 * (values - centre) / width)), 0, 1)
-    if function == "LINEAR_EXACT" or width < 1:
-        return stretch(values, centre - width / 2, centre + width / 2)
-    if width == 1:
-        return np.where(values > centre - 0.5, 255, 0).astype(np.uint8)
-    return stretch(values, centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2)
 
 
 def _modality_values(data: Any, stored: np.ndarray, frame: int) -> tuple[np.ndarray, bool]:
@@ -215,10 +194,18 @@ def _modality_values(data: Any, stored: np.ndarray, frame: int) -> tuple[np.ndar
     return stored.astype(kind) * kind(slope) + kind(intercept), (slope, intercept) != (1, 0)
 
 
-def _lut_range(item: Any) -> tuple[float, float]:
-    raw = item.LUTData
-    entries = np.frombuffer(raw, "<u2") if isinstance(raw, bytes) else np.asarray(raw)
-    return float(entries.min()), float(entries.max())
+def _voi_lut(data: Any, voi: Any, values: np.ndarray) -> np.ndarray:
+    from pydicom.pixels import apply_voi
+
+    data.VOILUTSequence = voi.VOILUTSequence  # pydicom finds the byte order in the data set only, not in its items
+    count, first = (int(v) for v in voi.VOILUTSequence[0].LUTDescriptor[:2])
+    count = count or 65536
+    table = apply_voi(np.arange(first, first + count), data)
+    if first > 32767 and values.min() < 0:  # read as unsigned because the stored values are
+        first -= 65536
+    low, high = float(table.min()), float(table.max())
+    index = np.clip(np.rint(values) - first, 0, count - 1).astype(np.int64)
+    return stretch(table.astype(np.float64), low, max(high, low + 1))[index]
 
 
 def _padding(data: Any, stored: np.ndarray) -> np.ndarray | None:

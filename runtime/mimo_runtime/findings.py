@@ -6,6 +6,7 @@ image, one after the other, because a mask of a large image takes hundreds of me
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -15,11 +16,13 @@ from .config import MimoConfig
 from .evaluation.grammar import subject_of
 from .geometry import Letterbox
 from .grounding import parse_grounded
-from .postprocess import clean_mask, mask_box
+from .postprocess import box_of_mask, mask_from_logits, sigmoid
 from .prompts import Prompt
 
 #: What query 0 is called when a request points at something without naming it and no text names it either.
 REFERRED = "referred region"
+
+_ARTICLE = re.compile(r"^(?:the|an?)\s+", re.IGNORECASE)
 
 
 def collect_findings(
@@ -43,7 +46,7 @@ def collect_findings(
 def presence_of(logits: np.ndarray, config: MimoConfig) -> np.ndarray:
     """Calibrated presence probabilities: the sigmoid of ``logits / presence_temperature`` (temperature scaling, Guo et al. 2017,
     arXiv:1706.04599)."""
-    return 1 / (1 + np.exp(-np.clip(logits.astype(np.float64) / config.presence_temperature, -60, 60)))
+    return sigmoid(logits.astype(np.float64) / config.presence_temperature)
 
 
 def choose_queries(
@@ -64,7 +67,7 @@ def choose_queries(
     """
     subject = subject_of(prompt.text)
     asked = subject is not None or prompt.has_references
-    name = subject or REFERRED
+    name = _ARTICLE.sub("", subject or "") or REFERRED
     present = presence >= config.presence_threshold
     if markup is None:
         if asked:
@@ -88,8 +91,8 @@ def _finding(
     box: Box | None = None
     if present:
         logits = letterbox.masks_back(drawn["masks"][0, query : query + 1])[0]
-        mask = clean_mask(logits, config.mask_threshold)
-        box = mask_box(mask) or tuple(map(float, letterbox.boxes_back(drawn["boxes"][0, query])[0]))
+        mask = mask_from_logits(logits, config.mask_threshold, cell_area=letterbox.cell_area(config.mask_size))
+        box = tuple(map(float, box_of_mask(mask) or letterbox.boxes_back(drawn["boxes"][0, query])[0]))
     else:
         mask = np.zeros((letterbox.height, letterbox.width), bool)
     iou = float(np.clip(drawn["iou"][0, query], 0, 1))

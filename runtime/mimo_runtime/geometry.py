@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+_STRIP = 64
+
 
 @dataclass(frozen=True)
 class Letterbox:
@@ -68,16 +70,15 @@ class Letterbox:
     def coverage(self, mask: np.ndarray, side: int) -> np.ndarray:
         """``bool [H, W]`` -> ``float32 [side, side]``: the fraction of each cell of the square that the mask covers.
 
-        ``side`` must divide S. The grid covers the whole square, padding included, like the model's own masks.
+        Exact, also where an edge of a cell cuts a pixel. The grid covers the whole square, padding included, like the
+        model's own masks.
         """
         self._check(mask, 2)
-        if self.size % side:
-            raise ValueError(f"a grid of {side} cells does not divide a square of {self.size} pixels")
-        square = np.zeros((self.size, self.size), np.float32)
-        small = Image.fromarray(mask.astype(np.float32)).resize((self.new_width, self.new_height), Image.Resampling.BOX)
-        square[: self.new_height, : self.new_width] = small
-        step = self.size // side
-        return square.reshape(side, step, side, step).mean((1, 3), dtype=np.float32)
+        x, y = self.factors
+        cells = np.arange(side + 1) / side
+        rows = _sums_between(mask.astype(np.uint8, copy=False), np.minimum(cells / y, self.height))
+        both = _sums_between(rows.T, np.minimum(cells / x, self.width)).T
+        return (both / self.cell_area(side)).astype(np.float32)
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
         """A mask prompt ``bool [H, W]`` -> ``float32 [1, S/4, S/4]`` in [0, 1].
@@ -94,20 +95,26 @@ class Letterbox:
     def masks_back(self, logits: np.ndarray) -> np.ndarray:
         """``float32 [Q, M, M]`` logits over the whole square -> ``float32 [Q, H, W]`` logits of the image's pixels.
 
-        Bilinear at each pixel's centre (averaged where the image has fewer pixels than the grid). Cells that lie
-        wholly in the padding are cut off first: at the border the nearest cell of the image counts instead. The result
-        takes 4 bytes per query and pixel, so pass only the queries that are needed.
+        Bilinear at each pixel's centre, so a field that is linear in the image's coordinates comes back as it was. Cells
+        that lie wholly in the padding are cut off first: at the border the nearest cell of the image counts instead. The
+        result takes 4 bytes per query and pixel, so pass only the queries that are needed.
         """
         if logits.ndim != 3 or logits.shape[1] != logits.shape[2]:
             raise ValueError(f"logits must be [Q, M, M], not {list(logits.shape)}")
         side = logits.shape[1]
-        across, down = side * self.new_width / self.size, side * self.new_height / self.size
-        inside = np.ascontiguousarray(logits[:, : math.ceil(down), : math.ceil(across)], np.float32)
+        x, y = self.factors
+        above, below, down = _neighbours(self.height, y * side)
+        left, right, across = _neighbours(self.width, x * side)
         back = np.empty((len(logits), self.height, self.width), np.float32)
-        for target, source in zip(back, inside):
-            target[:] = Image.fromarray(source).resize(
-                (self.width, self.height), Image.Resampling.BILINEAR, box=(0, 0, across, down)
-            )
+        for target, source in zip(back, logits.astype(np.float32, copy=False), strict=True):
+            rows = source[above] + (source[below] - source[above]) * down[:, None]
+            for start in range(0, self.height, _STRIP):  # strips stay in the processor's cache
+                strip = rows[start : start + _STRIP]
+                near = np.take(strip, left, axis=1, out=target[start : start + _STRIP], mode="clip")
+                step = np.take(strip, right, axis=1, mode="clip")
+                step -= near
+                step *= across
+                near += step
         return back
 
     def boxes_back(self, boxes: np.ndarray) -> np.ndarray:
@@ -136,3 +143,23 @@ class Letterbox:
 def _scaled(side: int, longer: int, size: int) -> int:
     """``side * size / longer`` rounded half up, in whole numbers so that no machine rounds differently."""
     return max(1, (2 * side * size + longer) // (2 * longer))
+
+
+def _neighbours(pixels: int, cells_per_pixel: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For the centre of each pixel of an axis: the cells before and after it, and the weight of the latter."""
+    last = max(0, math.ceil(pixels * cells_per_pixel - 1e-9) - 1)  # the last cell with a part of the image in it
+    position = np.clip((np.arange(pixels) + 0.5) * cells_per_pixel - 0.5, 0, last)
+    before = position.astype(np.int64)
+    return before, np.minimum(before + 1, last), (position - before).astype(np.float32)
+
+
+def _sums_between(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Integrals over the first axis between edges: ``[N, K]``, ``[E + 1]`` ascending real numbers in 0..N -> float64 ``[E, K]``."""
+    whole = np.minimum(edges.astype(np.int64), len(values) - 1)
+    kind = np.float64 if values.dtype.kind == "f" else np.int32
+    sums = np.add.reduceat(values, whole[:-1], axis=0, dtype=kind).astype(np.float64)
+    # reduceat gives the element itself where two edges fall into one pixel, and runs to the end after the last edge.
+    sums[whole[:-1] == whole[1:]] = 0
+    sums[-1] = values[whole[-2] : whole[-1]].sum(axis=0)
+    parts = (edges - whole)[:, None] * values[whole]
+    return sums + parts[1:] - parts[:-1]

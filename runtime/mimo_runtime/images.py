@@ -4,8 +4,7 @@ How values become 8 bit:
 
 - 8-bit colour and grey: as stored. Palettes are looked up, CMYK, YCbCr and the like converted, alpha laid over black.
 - 1 bit and bool: 0 and 255.
-- 16-bit, 32-bit and real-number grey: linear from the 0.5th to the 99.5th percentile of the finite values, what lies
-  outside is clipped; NaN is black. If these two are equal, from the smallest to the largest value.
+- 16-bit, 32-bit and real-number grey: linear from the 0.5th to the 99.5th percentile (``intensity.to_8_bit``).
 - 16-bit colour in a PNG or TIFF: the high byte.
 - DICOM and NIfTI: see ``dicom.py`` and ``nifti.py``.
 
@@ -19,8 +18,8 @@ import contextlib
 import hashlib
 import io
 import os
-import secrets
 import threading
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,9 @@ from typing import Any, Union
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .errors import ImageError, RequestError
+from .atomic import atomic_write_bytes
+from .errors import ImageError
+from .intensity import as_rgb, to_8_bit
 
 #: Limits of an image, checked from the header, before decoding. The largest needs 192 MB as RGB.
 MIN_SIDE, MAX_SIDE, MAX_PIXELS = 8, 16384, 64_000_000
@@ -37,9 +38,6 @@ MIN_SIDE, MAX_SIDE, MAX_PIXELS = 8, 16384, 64_000_000
 #: Pillow plugins used. Everything else (EPS would start a program) is refused.
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 _ACCEPTED = "PNG, JPEG, BMP, TIFF, WebP, DICOM or NIfTI"
-
-#: Percentiles that become black and white where the file names no window.
-LOW_PERCENTILE, HIGH_PERCENTILE = 0.5, 99.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,10 +121,13 @@ def read_mask(source: str | os.PathLike[str] | bytes | Image.Image) -> np.ndarra
     """
     if isinstance(source, Image.Image):
         return _mask_of(source, "the mask")
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return _mask_of(_pil_open(io.BytesIO(source), "the mask"), "the mask")
-    with _opened(Path(source)) as file:
-        return _mask_of(_pil_open(file, str(source)), str(source))
+    in_memory = isinstance(source, (bytes, bytearray, memoryview))
+    name = "the mask" if in_memory else str(source)
+    with io.BytesIO(source) if in_memory else _opened(Path(source)) as file:
+        try:
+            return _mask_of(_pil_open(file, name), name)
+        except UnidentifiedImageError:
+            raise ImageError(f"{name} is not a picture that can be read", "Use a PNG file as mask") from None
 
 
 def write_png(path: str | os.PathLike[str], image: np.ndarray | Image.Image) -> None:
@@ -139,21 +140,7 @@ def write_png(path: str | os.PathLike[str], image: np.ndarray | Image.Image) -> 
         image = Image.fromarray(image.astype(np.uint8) * 255 if image.dtype == bool else image)
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
-    write_bytes(path, buffer.getvalue())
-
-
-def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file in one step: to a neighbour first, then renamed. Raises RequestError where that is not possible."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise RequestError(f"{path} cannot be written: {error.strerror}", "Choose another place") from None
+    atomic_write_bytes(path, buffer.getvalue())
 
 
 def check_size(name: str, height: int, width: int) -> None:
@@ -164,50 +151,6 @@ def check_size(name: str, height: int, width: int) -> None:
     if max(height, width) > MAX_SIDE or height * width > MAX_PIXELS:
         limits = f"Crop or shrink it to at most {MAX_SIDE} pixels a side and {MAX_PIXELS // 10**6} million in all"
         raise ImageError(told, limits)
-
-
-def to_8_bit(values: np.ndarray, name: str = "the image", valid: np.ndarray | None = None) -> tuple[np.ndarray, str]:
-    """Scale numbers of any size to 0..255 by the percentiles in the module's head.
-
-    Args:
-        values: whole or real numbers, any shape.
-        valid: bool, same shape; where false the value does not count for the percentiles.
-
-    Returns:
-        ``(uint8 of the same shape, description)``.
-
-    Raises:
-        ImageError: not one finite value.
-    """
-    small = values.dtype.kind in "iu" and values.dtype.itemsize <= 2 or values.dtype in (np.float16, np.float32)
-    numbers = values.astype(np.float32 if small else np.float64)
-    finite = numbers[np.isfinite(numbers) if valid is None else np.isfinite(numbers) & valid]
-    if not finite.size:
-        raise ImageError(f"{name} holds no finite values", "Check how it was written")
-    peak = max(abs(float(finite.min())), abs(float(finite.max())))
-    if peak > 1e30:  # keep differences of huge numbers from overflowing
-        numbers, finite, unit = numbers / peak, finite / peak, peak
-    else:
-        unit = 1.0
-    low, high = (float(p) for p in np.percentile(finite, (LOW_PERCENTILE, HIGH_PERCENTILE)))
-    rule = f"{LOW_PERCENTILE}..{HIGH_PERCENTILE} percentile"
-    if not high > low:
-        low, high, rule = float(finite.min()), float(finite.max()), "full range"
-    if not high > low:
-        return np.zeros(values.shape, np.uint8), f"constant {low * unit:g} to 0"
-    return stretch(numbers, low, high), f"{rule} {low * unit:g}..{high * unit:g} to 0..255"
-
-
-def stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Map ``low..high`` linearly to 0..255, clip, round; NaN becomes 0."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        scaled = np.clip((values - low) / (high - low), 0, 1)
-    return (np.nan_to_num(scaled, copy=False, nan=0.0) * 255 + 0.5).astype(np.uint8)
-
-
-def as_rgb(grey: np.ndarray) -> np.ndarray:
-    """``uint8 [H, W]`` -> ``uint8 [H, W, 3]``."""
-    return np.repeat(grey[..., None], 3, axis=2)
 
 
 # -- sources ---------------------------------------------------------------------------------------------------------
@@ -315,6 +258,8 @@ _OPENING = threading.Lock()
 
 def _pil_open(file: Any, name: str) -> Image.Image:
     """Read the header. Raises ImageError for a damaged one, UnidentifiedImageError (an OSError) for an unknown format."""
+    # Pillow warns about damaged TIFF tags on standard error; what cannot be read becomes an ImageError, the rest is fine.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\b")
     with _OPENING:
         # Pillow has a limit of its own that warns on standard error; ours is lower, names the size, and comes next.
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -322,7 +267,7 @@ def _pil_open(file: Any, name: str) -> Image.Image:
             return Image.open(file, formats=FORMATS)
         except UnidentifiedImageError:
             raise
-        except Exception as error:  # noqa: BLE001 - a damaged header makes plugins raise nearly anything
+        except Exception as error:  # a damaged header makes plugins raise nearly anything
             raise _damaged(name, error) from None
         finally:
             Image.MAX_IMAGE_PIXELS = limit
@@ -333,18 +278,19 @@ def _decoded(image: Image.Image, name: str, frame: int) -> Image.Image:
     check_size(name, image.height, image.width)
     try:
         if frame:
+            count = getattr(image, "n_frames", 1)
+            if frame >= count:
+                raise ImageError(f"{name} has no frame {frame}", f"Choose one of 0..{count - 1}")
             image.seek(frame)
             check_size(name, image.height, image.width)
         image.load()
-    except EOFError:
-        raise ImageError(f"{name} has no frame {frame}", f"Choose one of 0..{getattr(image, 'n_frames', 1) - 1}") from None
     except ImageError:
         raise
-    except Exception as error:  # noqa: BLE001 - damaged data makes decoders raise nearly anything
+    except Exception as error:  # damaged data makes decoders raise nearly anything
         raise _damaged(name, error) from None
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # noqa: BLE001 - damaged EXIF data around good pixels: show them as they are
+    except Exception:  # damaged EXIF data around good pixels: show them as they are
         return image
 
 

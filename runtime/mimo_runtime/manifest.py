@@ -209,7 +209,10 @@ def _graph(name: str, data: Any, contract: GraphContract, where: str) -> GraphEn
     _check_fields(data, _GRAPH, where)
     _check_hash(data["sha256"], f"{where}.sha256")
     for role in ("inputs", "outputs"):
-        given = {t.get("name"): t for t in data["contract"].get(role, [])}
+        tensors = data["contract"].get(role)
+        if not isinstance(tensors, list) or not all(isinstance(t, dict) for t in tensors):
+            raise BundleError(f"{where}.contract: field {role} has the wrong type", REBUILD.format(target="cpu"))
+        given = {str(t.get("name")): t for t in tensors}
         wanted = {t["name"]: t for t in contract.to_dict()[role]}
         for tensor in [*wanted, *given]:
             _same(given.get(tensor), wanted.get(tensor), f"{where}.contract.{role}: {tensor}")

@@ -3,7 +3,7 @@
 The volume is read in canonical orientation (RAS+: first axis to the patient's right, second to the front, third to the
 head). ``slice`` counts along the third axis from the feet; with a fourth axis (time), slice ``t * slices + k`` is slice
 ``k`` of volume ``t``. The picture follows the radiological convention: front at the top, the patient's right on the left
-of the picture. Values are scaled by the percentiles of ``images.py``, for each slice alone.
+of the picture. Values are scaled by the percentiles of ``intensity.py``, for each slice alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from .errors import ImageError
-from .images import ScanImage, as_rgb, check_size, to_8_bit
+from .images import ScanImage, check_size
+from .intensity import as_rgb, to_8_bit
 
 _MAGIC = ((348, 344, (b"n+1\0", b"ni1\0")), (540, 4, (b"n+2\0", b"ni2\0")))
 
@@ -25,7 +26,7 @@ def is_nifti(head: bytes, file: Any) -> bool:
     if head[:2] == b"\x1f\x8b":
         try:
             head = gzip.GzipFile(fileobj=file).read(540)
-        except Exception:  # noqa: BLE001 - gzip and zlib raise several kinds; a damaged gzip file can only be meant as NIfTI
+        except Exception:  # gzip and zlib raise several kinds; a damaged gzip file can only be meant as NIfTI
             return True
         finally:
             file.seek(0)
@@ -56,7 +57,7 @@ def read_nifti(file: Any, name: str, slice_index: int) -> ScanImage:
         zooms = [float(z) for z in volume.header.get_zooms()[:3]]
         unit = {"meter": 1000.0, "micron": 0.001}.get(volume.header.get_xyzt_units()[0], 1.0)
         orientation = _orientation(nibabel, volume.affine)
-    except Exception as error:  # noqa: BLE001 - nibabel raises many kinds for damaged headers
+    except Exception as error:  # nibabel raises many kinds for damaged headers
         raise _damaged(name, error) from None
     plane, slices, frames = _layout(shape, name, orientation)
     check_size(name, *(shape[axis] for axis in plane[::-1]))
@@ -64,7 +65,7 @@ def read_nifti(file: Any, name: str, slice_index: int) -> ScanImage:
         raise ImageError(f"{name} has no slice {slice_index}", f"Choose one of 0..{slices * frames - 1}")
     try:
         values = _slice(volume.dataobj, shape, orientation, slice_index)
-    except Exception as error:  # noqa: BLE001 - truncated data; gzip, zlib and numpy raise different kinds
+    except Exception as error:  # truncated data; gzip, zlib and numpy raise different kinds
         raise _damaged(name, error) from None
     spacing = tuple(zooms[axis] * unit for axis in plane[::-1])
     known = all(np.isfinite(s) and s > 0 for s in spacing)
@@ -115,7 +116,7 @@ def _slice(data: Any, shape: tuple[int, ...], orientation: list[tuple[int, int]]
     if right > front:  # the two remaining axes keep their stored order
         plane = plane.T
     # Now [right, front]; the picture runs from right to left and from front to back.
-    plane = plane[:: -right_sign, :: -front_sign]
+    plane = plane[::-right_sign, ::-front_sign]
     return np.ascontiguousarray(plane.T)
 
 

@@ -105,7 +105,7 @@ class Prompt:
 
 
 def encode_prompt(prompt: Prompt, letterbox: Letterbox, config: MimoConfig) -> dict[str, np.ndarray]:
-    """The inputs of the ``prompt_encoder`` graph but ``features_16``, batch 1, for a prompt that :meth:`Prompt.validate` passed.
+    """The inputs of the ``prompt_encoder`` graph but ``features_16``, batch 1, for a prompt that passed :meth:`Prompt.validate`.
 
     Returns:
         ``boxes`` float32 [1, max_boxes, 4], ``points`` float32 [1, max_points, 2] (fractions of the square),
@@ -132,8 +132,12 @@ def encode_prompt(prompt: Prompt, letterbox: Letterbox, config: MimoConfig) -> d
         mask[0] = letterbox.mask(prompt.mask)
         mask_label[:] = GIVEN
     return {
-        "boxes": boxes, "box_labels": box_labels, "points": points, "point_labels": point_labels,
-        "mask": mask, "mask_label": mask_label,
+        "boxes": boxes,
+        "box_labels": box_labels,
+        "points": points,
+        "point_labels": point_labels,
+        "mask": mask,
+        "mask_label": mask_label,
     }
 
 

@@ -140,18 +140,13 @@ class Tokenizer:
         Raises:
             PromptError: more than ``max_length`` tokens (nothing is cut off silently), or text that is not Unicode.
         """
-        text = clean_query(text)
-        room = max_length - 2
-        ids: Sequence[int] = ()
-        if text:
-            # No token is longer than the longest one: refuse a megabyte of text without encoding it.
-            count = None if len(text) > room * self._longest else 0
-            if count is not None:
-                ids = self._encode(self._queries, " " + text)
-                count = len(ids)
-            if count is None or count > room:
-                told = f"{len(text)} characters" if count is None else f"{count} tokens"
-                raise PromptError(f"the text is too long: {told}, the model takes {room} tokens", "Ask a shorter question")
+        text, room = clean_query(text), max_length - 2
+        # No token is longer than the longest one: a megabyte of text is refused without encoding it.
+        if len(text) > room * self._longest:
+            raise _too_long(f"{len(text)} characters", room)
+        ids = self._encode(self._queries, " " + text) if text else ()
+        if len(ids) > room:
+            raise _too_long(f"{len(ids)} tokens", room)
         padded = np.zeros(max_length, np.int32)
         padded[: len(ids) + 2] = (BOS, *ids, EOS)
         return padded
@@ -187,6 +182,10 @@ class Tokenizer:
 def clean_query(text: str) -> str:
     """A question as the model sees it: composed Unicode, lower case, single spaces."""
     return " ".join(unicodedata.normalize("NFC", text).lower().split())
+
+
+def _too_long(told: str, room: int) -> PromptError:
+    return PromptError(f"the text is too long: {told}, the model takes {room} tokens", "Ask a shorter question")
 
 
 def _pieces(text: str) -> list[str]:

@@ -10,9 +10,10 @@ import sys
 import numpy as np
 import pytest
 from mimo_runtime.errors import RequestError
+from PIL import Image
+
 from mimo_train.phantom import CLASS_IDS, LESIONS, MODALITIES, PhantomImage, generate, phantom
 from mimo_train.phantom.canvas import Canvas, blur, ellipse, grown
-from PIL import Image
 
 SIZE = 96
 REGIONS = {"ct": "abdomen", "mri": "brain", "xray": "chest", "ultrasound": "breast"}
@@ -55,7 +56,7 @@ def test_some_images_have_no_lesion_and_some_have_several(series, modality) -> N
     counts = [image.attributes["lesions"] for image in series[modality]]
     assert 0.05 <= counts.count(0) / len(counts) <= 0.45
     assert max(counts) >= 2
-    for image, count in zip(series[modality], counts):
+    for image, count in zip(series[modality], counts, strict=True):
         assert bool(set(image.classes.values()) & OWN_LESIONS[modality]) == (count > 0)
 
 
@@ -66,7 +67,11 @@ def test_anatomy_and_shape_vary(series, modality) -> None:
 
 
 def test_left_and_right_are_the_patients(series) -> None:
-    for modality, right, left in (("ct", "right kidney", "left kidney"), ("xray", "right lung", "left lung"), ("ct", "liver", "spleen")):
+    for modality, right, left in (
+        ("ct", "right kidney", "left kidney"),
+        ("xray", "right lung", "left lung"),
+        ("ct", "liver", "spleen"),
+    ):
         for image in series[modality]:
             if {right, left} <= set(image.classes.values()):
                 assert np.nonzero(image.mask(right))[1].mean() < np.nonzero(image.mask(left))[1].mean()
@@ -177,7 +182,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path) -> None:
 
 def test_unwritable_folder_is_one_clear_error(tmp_path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(RequestError, match="-o .* cannot be written"):
+    with pytest.raises(RequestError, match=r"-o .* cannot be written"):
         generate(tmp_path / "file" / "data", 1, 0, SIZE)
 
 
@@ -201,7 +206,8 @@ def test_bad_arguments_name_the_option_and_write_nothing(tmp_path, arguments, wo
 def test_class_ids_are_stable() -> None:
     """Trained weights and written datasets know these numbers: append, never renumber."""
     assert list(CLASS_IDS) == [
-        "liver", "spleen", "right kidney", "left kidney", "aorta", "spine", "stomach", "gallbladder", "liver lesion", "kidney cyst",
+        "liver", "spleen", "right kidney", "left kidney", "aorta", "spine", "stomach", "gallbladder",
+        "liver lesion", "kidney cyst",
         "ventricles", "brain lesion", "right lung", "left lung", "heart", "lung nodule", "cyst", "solid mass",
     ]  # fmt: skip
     assert list(CLASS_IDS.values()) == list(range(1, 19))

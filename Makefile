@@ -1,0 +1,52 @@
+# Two commands: `make demo` shows the whole chain, `make test` proves it.
+# Needed: Python 3.10 to 3.13 with pip and venv. Another interpreter: `make demo PYTHON=python3.12`.
+# Linux without a GPU: PyPI's torch wheel carries CUDA. `export PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu`
+# before the first `make` fetches the smaller CPU wheel instead.
+
+PYTHON ?= python3
+VENV ?= .venv
+WHEELHOUSE := build/wheelhouse
+PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo   build a bundle from the committed checkpoint and answer on two images (build/demo/)"
+	@echo "make test   run the tests"
+
+demo: $(VENV)/.demo
+	$(VENV)/bin/python -m mimo_export.demo
+
+test: $(VENV)/.test $(WHEELHOUSE)/.filled
+	$(VENV)/bin/python -m pytest
+
+# -- what the two stand on ---------------------------------------------------------------------------------------------
+
+$(VENV)/.made:
+	@command -v "$(PYTHON)" >/dev/null || { echo "error: no '$(PYTHON)' here. Install Python 3.10 to 3.13 or name one: make PYTHON=python3.12" >&2; exit 2; }
+	@"$(PYTHON)" -c 'import sys; v = sys.version_info; sys.exit((3, 10) > v[:2] or v[:2] > (3, 13))' || { \
+	  echo "error: '$(PYTHON)' is $$("$(PYTHON)" -V 2>&1), mimo-edge needs Python 3.10 to 3.13. Name one: make PYTHON=python3.12" >&2; exit 2; }
+	"$(PYTHON)" -m venv "$(VENV)"
+	@touch $@
+
+# Stamps, so that a second `make` starts at once and a changed dependency is installed.
+$(VENV)/.demo: $(VENV)/.made pyproject.toml constraints.txt
+	$(PIP) -e '.[export,cpu,dicom]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.made pyproject.toml constraints.txt
+	$(PIP) -e '.[train,export,cpu,dicom,bench,tensorrt-rtx,dev]'
+	@touch $@
+
+# The wheels of a device without torch, so that tests/test_install.py installs one without a network.
+DEVICE_REQUIREMENTS := from importlib.metadata import requires; from packaging.requirements import Requirement; \
+  print(*(f"{r.name}{r.specifier}" for r in map(Requirement, requires("mimo-edge")) \
+          if not r.marker or r.marker.evaluate({"extra": "cpu"})))
+
+$(WHEELHOUSE)/.filled: $(VENV)/.test
+	@rm -rf $(WHEELHOUSE)
+	$(VENV)/bin/python -m pip download --disable-pip-version-check --only-binary :all: -c constraints.txt -d $(WHEELHOUSE) \
+	  $$($(VENV)/bin/python -c '$(DEVICE_REQUIREMENTS)')
+	@touch $@

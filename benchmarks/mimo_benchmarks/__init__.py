@@ -1,0 +1,1 @@
+"""Latency, memory and accuracy of bundles, beside what a bundle replaces."""

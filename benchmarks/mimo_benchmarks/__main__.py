@@ -1,0 +1,5 @@
+"""``python -m mimo_benchmarks``."""
+
+from .cli import main
+
+main()

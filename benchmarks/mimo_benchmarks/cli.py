@@ -1,0 +1,128 @@
+"""``mimo-bench``: latency, accuracy and footprint of a bundle. Heavy imports happen inside the command that needs them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mimo_runtime.cli import Coordinates
+from mimo_runtime.command import Commands
+from mimo_runtime.errors import VerificationError
+
+from .output import Progress, check_writable, deliver, json_option
+
+
+def request_options(command: Any) -> Any:
+    """The options that say what is asked."""
+    for option in reversed(
+        (
+            click.option("--image", type=click.Path(path_type=Path), help="Image to ask about; without, a CT phantom."),
+            click.option("--text", help="The question; without, where the phantom's first organ is."),
+            click.option("--box", "boxes", type=Coordinates("X0,Y0,X1,Y1", 4), multiple=True, help="In pixels. Repeatable."),
+            click.option("--point", "points", type=Coordinates("X,Y or X,Y,LABEL", 2, 3), multiple=True, help="Repeatable."),
+            click.option("--max-tokens", type=click.IntRange(1), help="Longest text; without, the model's limit."),
+            click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the phantom."),
+            click.option("--threads", type=click.IntRange(1), help="Threads per operator, for everyone; without, each engine's own choice."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="mimo-edge", prog_name="mimo-bench")
+def main() -> None:
+    """Measure a mimo bundle on this machine.
+
+    Exit codes: 0 done, 1 the work failed, 2 the request was wrong.
+    """
+
+
+@main.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--against", help="Contenders, with commas: torch,compile,ort,openvino. Without: torch (if its checkpoint is found) and ort.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="That the bundle was built from; without, looked for in ./checkpoints.")
+@click.option("--repeats", default=30, show_default=True, type=click.IntRange(1), help="Samples per contender and kind of request.")
+@click.option("--warmup", default=3, show_default=True, type=click.IntRange(0), help="Rounds before the first sample.")
+@request_options
+@json_option
+def latency(
+    bundle: Path, against: str | None, checkpoint: Path | None, repeats: int, warmup: int, threads: int | None,
+    json_path: str | None, **asked: Any,
+) -> None:
+    """How fast BUNDLE answers here, beside PyTorch and plain engines, in turns."""
+    from .latency import measure
+    from .request import make_request
+    from .tables import latency_table
+
+    check_writable(json_path)
+    names = None if against is None else [name.strip() for name in against.split(",") if name.strip()]
+    with Progress() as progress:
+        result = measure(
+            bundle, make_request(**asked), against=names, checkpoint=checkpoint, threads=threads, repeats=repeats, warmup=warmup,
+            progress=progress,
+        )  # fmt: skip
+    deliver(latency_table(result), result, json_path)
+    agreement = result["agreement"]
+    if result["bundle"]["fp32"] and not agreement["same_text"]:
+        raise VerificationError(
+            "the contenders do not write the same text, though the bundle is FP32", "Run mimo-run verify, and build the bundle again"
+        )
+
+
+@main.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--data", "data_", multiple=True, required=True, type=click.Path(path_type=Path), help="Data set, or folder of data sets; repeatable.")
+@click.option("--split", default="test", show_default=True, type=click.Choice(["train", "val", "test"]))
+@click.option("--limit", type=click.IntRange(1), help="Most images per set, drawn with the seed.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the prompts.")
+@click.option("--no-text", is_flag=True, help="Leave the text slots out: faster.")
+@click.option("--threads", type=click.IntRange(1), help="Threads per operator.")
+@click.option("--report", type=click.Path(path_type=Path), help="File for the same numbers as markdown.")
+@json_option
+def accuracy(
+    bundle: Path, data_: tuple[Path, ...], split: str, limit: int | None, seed: int, no_text: bool, threads: int | None,
+    report: Path | None, json_path: str | None,
+) -> None:
+    """How right BUNDLE is, per set and prompt type, beside the trivial baselines; the code of mimo-train evaluate."""
+    from mimo_runtime.evaluation.dataset import read_datasets
+    from mimo_runtime.evaluation.evaluate import evaluate
+    from mimo_runtime.evaluation.report import markdown
+    from mimo_runtime.pipeline import Mimo
+
+    check_writable(json_path, report)
+    datasets = read_datasets(data_)
+    # Every image is opened once, so keeping encoded images would only take memory.
+    with Mimo.load(bundle, threads=threads, cache_images=0) as mimo, Progress() as progress:
+        result = evaluate(
+            mimo, datasets, split, limit=limit, seed=seed, text=not no_text,
+            progress=lambda done, total: progress("evaluating", done, total),
+        )  # fmt: skip
+    deliver(markdown(result), result, json_path, report)
+
+
+@main.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--repeats", default=5, show_default=True, type=click.IntRange(1), help="Interpreters started per import time.")
+@request_options
+@json_option
+def footprint(bundle: Path, repeats: int, threads: int | None, json_path: str | None, **asked: Any) -> None:
+    """What BUNDLE costs before its first answer: import time, load time, memory of the process."""
+    from .footprint import measure
+    from .request import make_request
+    from .tables import footprint_table
+
+    check_writable(json_path)
+    with Progress() as progress:
+        result = measure(bundle, make_request(**asked), threads=threads, repeats=repeats, progress=progress)
+    deliver(footprint_table(result), result, json_path)
+    if result["process"]["heavy_modules"]:
+        raise VerificationError(
+            f"the runtime loaded {', '.join(result['process']['heavy_modules'])}", "Report it: a device has none of these"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""Who competes: the bundle in its runtime (``mimo``), and what people would run instead.
+
+======== ===========================================================================================================
+mimo     the bundle through ``mimo_runtime``, as a device runs it
+torch    the checkpoint in PyTorch eager, through the same pipeline: the same caches, the same masks beside text
+compile  the same with ``torch.compile``
+ort      the FP32 ONNX files chained with ONNX Runtime's ``session.run`` (``plain.py``): default options, no cache
+openvino the same files chained with OpenVINO's own API: latency hint, FP32, static shapes where a shape is static
+======== ===========================================================================================================
+
+``ort`` and ``openvino`` encode the image for every request, because nothing in such a script remembers it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mimo_runtime.answer import Finding
+from mimo_runtime.errors import RequestError
+
+from .plain import PlainChain
+from .probe import Run, Watch, WatchedEngine
+from .request import Request
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of request. ``known``: the image was encoded before, in another request; the question never was."""
+
+    known: bool
+    masks: bool
+    text: bool
+
+
+#: The kinds of DESIGN section 8, in its order.
+KINDS: dict[str, Kind] = {
+    "first_ask": Kind(known=False, masks=True, text=True),
+    "second_ask": Kind(known=True, masks=True, text=True),
+    "mask_only": Kind(known=False, masks=True, text=False),
+    "second_ask_mask_only": Kind(known=True, masks=True, text=False),
+    "text_only": Kind(known=False, masks=False, text=True),
+}
+
+
+@dataclass
+class Sample:
+    """One timed request: milliseconds, and what was written, to see that all contenders do the same work."""
+
+    total_ms: float
+    engine_ms: float
+    decode_ms: float
+    stages_ms: dict[str, float]
+    graphs_ms: dict[str, list[float]]
+    tokens: tuple[int, ...]
+    text: str
+    findings: tuple[Finding, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a contender is made from; travels to its process."""
+
+    bundle: Path
+    checkpoint: Path | None
+    #: Folder with one FP32 ``GRAPH.onnx`` per graph, for the contenders that take files.
+    onnx: Path | None
+    threads: int | None
+
+
+class Contender:
+    """Something that answers. ``answer`` is timed, ``prepare`` is not."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+
+    def prepare(self, request: Request, kind: Kind) -> None:
+        """Bring it into the state in which the kind finds it."""
+
+    def answer(self, request: Request, kind: Kind) -> tuple[str, tuple[Finding, ...], dict[str, float]]:
+        """The text, the findings, and milliseconds by stage."""
+        raise NotImplementedError
+
+    def ask(self, request: Request, kind: Kind) -> Sample:
+        self.prepare(request, kind)
+        self.watch.reset()
+        start = time.perf_counter()
+        text, findings, stages = self.answer(request, kind)
+        total = 1000 * (time.perf_counter() - start)
+        w = self.watch
+        return Sample(total, w.engine_ms, w.decode_ms, stages, w.graphs_ms, tuple(w.tokens), text, findings)
+
+
+class PipelineContender(Contender):
+    """A ``mimo_runtime.pipeline.Mimo``, whatever its engines are."""
+
+    def __init__(self, mimo: Any) -> None:
+        super().__init__(Watch())
+        self.mimo = mimo
+        self.scan: Any = None
+        for graph, engine in mimo.engines.items():
+            mimo.engines[graph] = WatchedEngine(engine, graph, self.watch)
+
+    def prepare(self, request: Request, kind: Kind) -> None:
+        # What a first request would not find there. The question's embedding neither, even where the image is known:
+        # the second question about an image is usually another one.
+        self.mimo._images.clear()
+        self.mimo._queries.clear()
+        self.scan = self._open(request) if kind.known else None
+        if self.scan is not None:
+            self.scan._opening.clear()  # else the time of opening, which is not measured here, shows up in the stages
+
+    def _open(self, request: Request) -> Any:
+        return self.mimo.open(request.pixels)
+
+    def answer(self, request: Request, kind: Kind) -> tuple[str, tuple[Finding, ...], dict[str, float]]:
+        scan = self.scan or self._open(request)
+        answer = scan.ask(
+            request.text, request.boxes, request.points,
+            masks=kind.masks, text_answer=kind.text, max_tokens=request.max_tokens if kind.text else None,
+        )  # fmt: skip
+        return answer.text, answer.findings, {k: v for k, v in answer.timings.items() if k != "total"}
+
+
+class PlainContender(Contender):
+    """A :class:`PlainChain`: nothing to prepare, since it remembers nothing."""
+
+    def __init__(self, setup: Setup, load: Callable[[Path, dict[str, tuple[int, ...]]], Run]) -> None:
+        from mimo_runtime.bundle import Bundle
+        from mimo_runtime.contracts import graph_contracts
+        from mimo_runtime.manifest import TOKENIZER
+        from mimo_runtime.tokenizer import Tokenizer
+
+        super().__init__(Watch())
+        bundle = Bundle.open(setup.bundle)
+        shapes = {
+            graph: {t.name: t.concrete(batch=1, past=-1) for t in contract.inputs}
+            for graph, contract in graph_contracts(bundle.config).items()
+        }
+        runs = {graph: self.watch.wrap(graph, load(setup.onnx / f"{graph}.onnx", s)) for graph, s in shapes.items()}
+        self.chain = PlainChain(bundle.config, Tokenizer.from_bytes(bundle.bytes(TOKENIZER)), runs)
+
+    def answer(self, request: Request, kind: Kind) -> tuple[str, tuple[Finding, ...], dict[str, float]]:
+        return self.chain.ask(request, kind.masks, kind.text)
+
+
+# -- how each is made; every import of an engine is in here ------------------------------------------------------------
+
+
+def _mimo(setup: Setup) -> Contender:
+    from mimo_runtime.pipeline import Mimo
+
+    return PipelineContender(Mimo.load(setup.bundle, threads=setup.threads))
+
+
+def _torch(setup: Setup) -> Contender:
+    import torch
+
+    from mimo_train.engines import load_mimo
+
+    if setup.threads:
+        torch.set_num_threads(setup.threads)
+    return PipelineContender(load_mimo(setup.checkpoint))
+
+
+def _compile(setup: Setup) -> Contender:
+    import torch
+
+    from mimo_train.engines import load_mimo
+
+    if setup.threads:
+        torch.set_num_threads(setup.threads)
+    mimo = load_mimo(setup.checkpoint)
+    for graph, engine in mimo.engines.items():
+        # Only the text decoder meets more than one shape: its cache grows.
+        engine.module = torch.compile(engine.module, dynamic=graph == "text_decoder")
+        engine.name = "torch-compile"
+    return PipelineContender(mimo)
+
+
+def _ort(setup: Setup) -> Contender:
+    import onnxruntime
+
+    def load(path: Path, _shapes: dict[str, tuple[int, ...]]) -> Run:
+        options = onnxruntime.SessionOptions()
+        if setup.threads:
+            options.intra_op_num_threads = setup.threads
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        return lambda inputs: dict(zip(names, session.run(None, dict(inputs))))
+
+    return PlainContender(setup, load)
+
+
+def _openvino(setup: Setup) -> Contender:
+    import openvino
+
+    core = openvino.Core()
+    # Without the precision hint, CPUs with AMX or AVX512-BF16 would run in bfloat16.
+    options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    if setup.threads:
+        options["INFERENCE_NUM_THREADS"] = setup.threads
+
+    def load(path: Path, shapes: dict[str, tuple[int, ...]]) -> Run:
+        model = core.read_model(path)
+        model.reshape({name: openvino.PartialShape(list(shape)) for name, shape in shapes.items()})
+        request = core.compile_model(model, "CPU", options).create_infer_request()
+        names = [output.get_any_name() for output in model.outputs]
+        # Copies: an inference request uses its output memory again.
+        return lambda inputs: dict(zip(names, [np.array(v) for v in request.infer(dict(inputs)).values()]))
+
+    return PlainContender(setup, load)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a contender needs before it is worth starting."""
+
+    make: Callable[[Setup], Contender]
+    #: Importable modules, and the extra of mimo-edge that installs them.
+    modules: tuple[str, ...] = ()
+    extra: str = ""
+    needs_checkpoint: bool = False
+    needs_onnx: bool = False
+    #: Distributions whose versions the report names.
+    distributions: tuple[str, ...] = ()
+
+    def check(self, name: str) -> None:
+        """Refuse a contender that cannot run here.
+
+        Raises:
+            RequestError: a library or a compiler is missing.
+        """
+        missing = [m for m in self.modules if importlib.util.find_spec(m) is None]
+        if missing:
+            told = f"--against {name} needs {', '.join(missing)}, which is not installed"
+            raise RequestError(told, f"pip install 'mimo-edge[{self.extra}]', or leave {name} out")
+        if name == "compile" and not any(map(shutil.which, (os.environ.get("CXX") or "g++", "c++", "clang++"))):
+            raise RequestError("--against compile needs a C++ compiler, and none is on the PATH", "Install g++, or leave compile out")
+
+
+CONTENDERS: dict[str, Entry] = {
+    "mimo": Entry(_mimo),
+    "torch": Entry(_torch, ("torch", "transformers", "safetensors"), "train", needs_checkpoint=True, distributions=("torch",)),
+    "compile": Entry(_compile, ("torch", "transformers", "safetensors"), "train", needs_checkpoint=True, distributions=("torch",)),
+    "ort": Entry(_ort, ("onnxruntime",), "cpu", needs_onnx=True, distributions=("onnxruntime", "onnxruntime-gpu")),
+    "openvino": Entry(_openvino, ("openvino",), "openvino", needs_onnx=True, distributions=("openvino",)),
+}

@@ -1,0 +1,136 @@
+"""What a device pays before the first answer: import time, load time, and the memory of a process that asked once.
+
+Measured from outside, on a bare interpreter that runs what an integrator would type.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from PIL import Image
+
+from mimo_runtime.bundle import Bundle
+from mimo_runtime.engines import KINDS as ENGINES
+from mimo_runtime.errors import EngineError
+
+from . import machine
+from .request import Request
+
+#: Packages that no device process may have loaded.
+HEAVY = ("torch", "transformers", "onnx")
+
+_IMPORT = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
+
+_ASK = """
+import json, sys, time
+start = time.perf_counter()
+from mimo_runtime import Mimo
+imported = time.perf_counter()
+request = json.load(sys.stdin)
+mimo = Mimo.load(request["bundle"], threads=request["threads"])
+loaded = time.perf_counter()
+scan = mimo.open(request["image"])
+answer = scan.ask(request["text"], request["boxes"], request["points"], max_tokens=request["max_tokens"])
+asked = time.perf_counter()
+heavy = [name for name in request["heavy"] if name in sys.modules]
+print(json.dumps({"import_s": imported - start, "load_s": loaded - imported, "first_answer_s": asked - loaded, "heavy": heavy}), flush=True)
+time.sleep(600)  # the parent looks at this process and ends it
+"""
+
+
+def measure(
+    bundle_path: Path,
+    request: Request,
+    *,
+    threads: int | None = None,
+    repeats: int = 5,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Measure import time and memory.
+
+    Returns:
+        ``{"machine", "import": {"mimo_runtime_s", "mimo_s", "process_s", "interpreter_s"}, "process": {"import_s", "load_s",
+        "first_answer_s", "resident_mb", "peak_mb", "heavy_modules"}, "bundle_mb", "repeats"}``. ``mimo_runtime_s`` is ``import
+        mimo_runtime`` alone, ``mimo_s`` is ``from mimo_runtime import Mimo``, ``process_s`` the whole of ``python -c "import
+        mimo_runtime"`` and ``interpreter_s`` the part of it that ``python -c pass`` takes; medians over ``repeats``.
+
+    Raises:
+        BundleError: the bundle is not what it should be.
+        EngineError: the process failed.
+    """
+    bundle = Bundle.open(bundle_path)
+    tell = progress or (lambda *_: None)
+    kinds = {ENGINES[entry.engine] for entry in bundle.manifest.graphs.values()}
+    told = machine.describe(tuple(d for kind in kinds for d in kind.distributions), threads)
+    times: dict[str, list[float]] = {"mimo_runtime_s": [], "mimo_s": [], "process_s": [], "interpreter_s": []}
+    for repeat in range(repeats):
+        tell("importing", repeat, repeats + 1)
+        times["interpreter_s"].append(_python("pass")[1])
+        inside, whole = _python(_IMPORT.format("import mimo_runtime"))
+        times["mimo_runtime_s"].append(float(inside))
+        times["process_s"].append(whole)
+        times["mimo_s"].append(float(_python(_IMPORT.format("from mimo_runtime import Mimo"))[0]))
+    tell("asking", repeats, repeats + 1)
+    process = _ask_once(bundle_path, request, threads)
+    tell("asking", repeats + 1, repeats + 1)
+    told["load_after"] = machine.load()
+    return {
+        "machine": told,
+        "import": {name: round(median(values), 4) for name, values in times.items()},
+        "process": process,
+        "bundle_mb": round(sum(entry.bytes for entry in bundle.manifest.graphs.values()) / 2**20, 2),
+        "request": request.to_dict(),
+        "repeats": repeats,
+        "warnings": machine.warnings(told),
+    }
+
+
+def _python(code: str) -> tuple[str, float]:
+    """What a fresh interpreter prints, and the seconds from its start to its end."""
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        raise _failed(done.stderr)
+    return done.stdout.strip(), seconds
+
+
+def _ask_once(bundle_path: Path, request: Request, threads: int | None) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="mimo-bench-") as folder:
+        image = Path(folder) / "image.png"
+        Image.fromarray(request.pixels).save(image)
+        said = {
+            "bundle": str(bundle_path), "image": str(image), "threads": threads, "text": request.text, "boxes": request.boxes,
+            "points": request.points, "max_tokens": request.max_tokens, "heavy": HEAVY,
+        }  # fmt: skip
+        process = subprocess.Popen(
+            [sys.executable, "-c", _ASK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        try:
+            process.stdin.write(json.dumps(said))
+            process.stdin.close()
+            line = process.stdout.readline()
+            if not line:
+                raise _failed(process.stderr.read())
+            memory = machine.process_memory(process.pid)
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+            process.stderr.close()
+    found = json.loads(line)
+    seconds = {name: round(found[name], 4) for name in ("import_s", "load_s", "first_answer_s")}
+    return {**seconds, **memory, "heavy_modules": found["heavy"]}
+
+
+def _failed(stderr: str) -> EngineError:
+    lines = stderr.strip().splitlines() or ["no message"]
+    return EngineError(f"the measured process failed: {lines[-1][:300]}", "Run mimo-run doctor")

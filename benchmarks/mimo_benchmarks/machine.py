@@ -1,0 +1,87 @@
+"""The machine of a measurement, in words, and the memory of a process."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mimo_runtime.errors import RequestError
+from mimo_runtime.machine import architecture, cpu_name, memory_mb, usable_cores
+
+#: A load per core above this before a measurement means that others were working too.
+BUSY = 0.5
+
+
+def describe(distributions: tuple[str, ...] = (), threads: int | None = None) -> dict[str, Any]:
+    """What a reader needs to judge a time.
+
+    Args:
+        distributions: whose versions to name; those that are not installed are left out.
+        threads: per operator, as asked for; None leaves it to each engine.
+    """
+    memory = memory_mb()
+    return {
+        "cpu": cpu_name(),
+        "arch": architecture(),
+        "cores": usable_cores(),
+        "threads": threads or "default",
+        "memory_mb": memory[0] if memory else None,
+        "os": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "engines": {name: version for name in distributions if (version := _version(name))},
+        "load_before": load(),
+    }
+
+
+def load() -> float | None:
+    """Average number of running processes over the last minute, or None where the system does not tell."""
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (AttributeError, OSError):
+        return None
+
+
+def warnings(machine: dict[str, Any]) -> list[str]:
+    """What makes the times of this machine doubtful."""
+    before = machine["load_before"]
+    if before is not None and before > BUSY * machine["cores"]:
+        return [f"the machine was busy: load {before} on {machine['cores']} cores before the measurement"]
+    return []
+
+
+def process_memory(pid: int) -> dict[str, float | None]:
+    """``resident_mb`` now, and ``peak_mb`` since the process started (None where the system does not tell), of a process.
+
+    Raises:
+        RequestError: psutil is not installed and there is no /proc.
+    """
+    status = _status(pid)
+    if status:
+        return {"resident_mb": round(status["VmRSS"] / 1024, 1), "peak_mb": round(status["VmHWM"] / 1024, 1)}
+    try:
+        import psutil
+    except ImportError:
+        raise RequestError("measuring memory on this system needs psutil", "pip install 'mimo-edge[bench]'") from None
+    info = psutil.Process(pid).memory_info()
+    peak = getattr(info, "peak_wset", None)
+    return {"resident_mb": round(info.rss / 2**20, 1), "peak_mb": round(peak / 2**20, 1) if peak else None}
+
+
+def _status(pid: int) -> dict[str, int]:
+    """``VmRSS`` and ``VmHWM`` in kB. The high-water mark starts anew when a process starts a program, unlike ``ru_maxrss``."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text("ascii", "replace").splitlines()
+    except OSError:
+        return {}
+    pairs = (line.split(":", 1) for line in lines if line.startswith(("VmRSS:", "VmHWM:")))
+    return {name: int(value.split()[0]) for name, value in pairs}
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,74 @@
+"""Where numbers go: ``--json FILE`` writes a file, ``--json -`` (or ``--json`` at the end) one line on standard output."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mimo_runtime.atomic import atomic_write_bytes
+from mimo_runtime.errors import RequestError
+
+STDOUT = "-"
+
+
+def json_option(command: Any) -> Any:
+    """The option ``--json``."""
+    told = "File for the numbers; - prints them as one line, and everything else on standard error."
+    return click.option("--json", "json_path", is_flag=False, flag_value=STDOUT, metavar="OUT.json", help=told)(command)
+
+
+def check_writable(*paths: str | Path | None) -> None:
+    """Refuse output files before the work rather than after it.
+
+    Raises:
+        RequestError: the folder does not exist or is not writable, or the file is a folder.
+    """
+    for path in (Path(p) for p in paths if p is not None and str(p) != STDOUT):
+        folder = path.absolute().parent
+        if not folder.is_dir():
+            raise RequestError(f"output {path} cannot be written: folder {folder.name} does not exist", "Create the folder first")
+        if path.is_dir() or not os.access(folder, os.W_OK):
+            raise RequestError(f"output {path} cannot be written", "Choose another place")
+
+
+def deliver(text: str, result: dict[str, Any], json_path: str | None, report: Path | None = None) -> None:
+    """Show ``text`` to a person and write ``result`` for machines, and ``text`` once more as the report."""
+    click.echo(text, err=json_path == STDOUT)
+    if report is not None:
+        atomic_write_bytes(report, (text.rstrip("\n") + "\n").encode("utf-8"))
+    if json_path == STDOUT:
+        click.echo(json.dumps(result, ensure_ascii=False, allow_nan=False))
+    elif json_path is not None:
+        atomic_write_bytes(json_path, (json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8"))
+
+
+class Progress:
+    """A progress bar on standard error; silent where nobody watches. Call it with (what, steps done, steps in all)."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if not sys.stderr.isatty():
+            return
+        if self._bar is None or self._bar.label != what or self._bar.length != total:
+            self.close()
+            self._bar = click.progressbar(length=total, label=what, file=sys.stderr)
+            self._bar.__enter__()
+        self._bar.update(done - self._bar.pos)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+            self._bar = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,88 @@
+"""The script that someone would write who has the six ONNX files and an engine, and no runtime.
+
+It runs the graphs one after the other for every request. Reading prompts, greedy decoding and turning outputs into findings
+are the runtime's own functions, so that what differs is what the runtime adds: it encodes an image and a question once, runs
+masks beside text, and chooses the engine's options.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+
+from mimo_runtime.answer import Finding
+from mimo_runtime.config import MimoConfig
+from mimo_runtime.contracts import graph_contracts
+from mimo_runtime.findings import collect_findings
+from mimo_runtime.generate import TextDecoder
+from mimo_runtime.geometry import Letterbox
+from mimo_runtime.grounding import public
+from mimo_runtime.prompts import Prompt, encode_prompt
+from mimo_runtime.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
+
+from .probe import Run
+from .request import Request
+
+Arrays = dict[str, np.ndarray]
+
+
+class PlainChain:
+    """Six functions chained.
+
+    Args:
+        runs: by graph name; take and give arrays by name.
+    """
+
+    def __init__(self, config: MimoConfig, tokenizer: Tokenizer, runs: Mapping[str, Run]) -> None:
+        self.config, self.tokenizer, self.runs = config, tokenizer, runs
+        self._inputs = {name: [t.name for t in contract.inputs] for name, contract in graph_contracts(config).items()}
+
+    def ask(self, request: Request, masks: bool, text: bool) -> tuple[str, tuple[Finding, ...], dict[str, float]]:
+        """Everything from the pixels on.
+
+        Returns:
+            The text as ``Answer.text`` has it, the findings, and milliseconds by stage.
+        """
+        ticks = [time.perf_counter()]
+        height, width = request.pixels.shape[:2]
+        letterbox = Letterbox(height, width, self.config.image_size)
+        prompt = Prompt(request.text, request.boxes, request.points)
+        values: Arrays = {
+            "pixels": letterbox.image(request.pixels)[None],
+            "token_ids": self.tokenizer.encode_query(prompt.text, self.config.text.max_length)[None],
+            **encode_prompt(prompt, letterbox, self.config),
+        }
+        ticks.append(time.perf_counter())
+        values |= self._run("vision_encoder", values)
+        ticks.append(time.perf_counter())
+        for graph in ("text_encoder", "prompt_encoder", "fusion"):
+            values |= self._run(graph, values)
+        ticks.append(time.perf_counter())
+        drawn = self._run("mask_decoder", values) if masks else None
+        ticks.append(time.perf_counter())
+        markup = self._write(values, request.max_tokens) if text else None
+        ticks.append(time.perf_counter())
+        findings = collect_findings(drawn, markup, prompt, letterbox, self.config) if drawn else ()
+        ticks.append(time.perf_counter())
+        stages = ("preprocess", "encode", "ground", "masks", "text", "postprocess")
+        return public(markup or ""), findings, {s: 1000 * (b - a) for s, a, b in zip(stages, ticks, ticks[1:])}
+
+    def _run(self, graph: str, values: Arrays) -> Arrays:
+        return self.runs[graph]({name: values[name] for name in self._inputs[graph]})
+
+    def _write(self, values: Arrays, max_tokens: int | None) -> str:
+        decoder = TextDecoder(_Runs(self.runs["text_decoder"]), self.config, values, self.tokenizer.size, (PAD, BOS, UNK))
+        tokens, token = [], BOS
+        for _ in range(max_tokens or self.config.text_decoder.max_length - 1):
+            token = int(decoder.step(token).argmax())
+            if token == EOS:
+                break
+            tokens.append(token)
+        return self.tokenizer.decode(tokens)
+
+
+class _Runs:
+    def __init__(self, run: Run) -> None:
+        self.run = run

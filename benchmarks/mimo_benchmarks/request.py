@@ -1,0 +1,72 @@
+"""What the contenders are asked: an image in memory and one request about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+#: The default phantom: a CT slice has 512 x 512 pixels.
+PHANTOM_MODALITY, PHANTOM_SIZE = "ct", 512
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One request, the same for every contender.
+
+    Args:
+        pixels: uint8 [H, W, 3]; reading a file is not measured.
+        text, boxes, points: as ``Scan.ask`` takes them.
+        source: where the image is from, for the report.
+        max_tokens: longest text answer; None is the model's limit.
+    """
+
+    pixels: np.ndarray
+    text: str
+    boxes: tuple[tuple[float, ...], ...] = ()
+    points: tuple[tuple[float, ...], ...] = ()
+    source: str = ""
+    max_tokens: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        height, width = self.pixels.shape[:2]
+        return {
+            "image": self.source, "height": height, "width": width, "text": self.text,
+            "boxes": [list(b) for b in self.boxes], "points": [list(p) for p in self.points], "max_tokens": self.max_tokens,
+        }  # fmt: skip
+
+
+def make_request(
+    image: Path | None = None,
+    text: str | None = None,
+    boxes: Sequence[Sequence[float]] = (),
+    points: Sequence[Sequence[float]] = (),
+    *,
+    seed: int = 0,
+    max_tokens: int | None = None,
+) -> Request:
+    """A request about an image file, or about a seeded phantom if there is none.
+
+    Args:
+        text: the question; None asks where a phantom's first organ is, and nothing about a file that comes with a box or point.
+
+    Raises:
+        ImageError: the image cannot be read.
+    """
+    if image is None:
+        # Needs numpy and pillow only.
+        from mimo_train.phantom import phantom
+
+        drawn = phantom(PHANTOM_MODALITY, seed, PHANTOM_SIZE)
+        pixels, source = drawn.pixels, f"{PHANTOM_MODALITY} phantom, seed {seed}"
+        text = f"Where is the {next(iter(drawn.classes.values()))}?" if text is None else text
+    else:
+        from mimo_runtime.images import read_image
+
+        # Only the name: a path says whose computer it was, and often which patient.
+        pixels, source = read_image(image).pixels, Path(image).name
+        text = ("" if boxes or points else "What do you see?") if text is None else text
+    return Request(pixels, text, tuple(map(tuple, boxes)), tuple(map(tuple, points)), source, max_tokens)

@@ -1,0 +1,188 @@
+"""From a checkpoint to a bundle: export, check, compare, describe, and only then let it appear."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mimo_runtime.contracts import GRAPHS, GraphContract, graph_contracts
+from mimo_runtime.engines import create_engine
+from mimo_runtime.engines.base import Engine
+from mimo_runtime.errors import EngineError, RequestError, VerificationError
+from mimo_runtime.evaluation.dataset import Dataset, read_datasets
+from mimo_runtime.manifest import TOKENIZER, write_manifest
+from mimo_runtime.pipeline import Mimo
+from mimo_train.checkpoint import WEIGHTS, load_checkpoint
+from mimo_train.engines import torch_mimo
+from mimo_train.model.graphs import graph_modules
+
+from .assemble import manifest_data, other_files, self_check, sha256, tool_versions
+from .export_graphs import export_graph
+from .golden import write_golden
+from .output import REPORT, output_place
+from .parity import Parity, measure
+from .precision import delivered
+from .report import inspect_dict, markdown
+from .samples import draw_samples
+from .targets import Target, choose
+
+#: Samples of the parity check of a build. The numbers of a release come from ``mimo-export parity`` over hundreds.
+PARITY_SAMPLES = 8
+
+Progress = Callable[[str, int, int], None]
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """No progress."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """The result of a build."""
+
+    path: Path
+    #: As ``mimo-export inspect --json``.
+    told: dict[str, Any]
+
+
+def build(
+    checkpoint: str | Path,
+    output: str | Path,
+    *,
+    target: str = "cpu",
+    precision: str = "fp32",
+    graphs: Sequence[str] = GRAPHS,
+    parity_data: Sequence[str | Path] = (),
+    parity_samples: int = PARITY_SAMPLES,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Built:
+    """Build a bundle, or nothing.
+
+    Args:
+        checkpoint: a folder that ``mimo-train fit`` wrote.
+        output: a folder, or a file if the name ends in ``.mimo``.
+        graphs: if not all six, the output is a folder of checked ONNX files with a report: not a bundle, nothing loads it.
+        parity_data: folders with ``dataset.jsonl``, whose images take part in the parity check beside phantoms.
+        parity_samples: how many samples the parity check runs over.
+        force: replace the output of an earlier build.
+        progress: called as ``progress(stage, done, total)``.
+
+    Raises:
+        RequestError: the request, the checkpoint or the output is wrong.
+        EngineError: a graph cannot be exported or loaded.
+        VerificationError: what was built does not compute what the checkpoint computes.
+            After any of these there is nothing at ``output``, or what was there before.
+    """
+    chosen, names = choose(target, precision), check_graphs(graphs)
+    check_samples(parity_samples)
+    datasets = read_datasets(parity_data) if parity_data else []
+    checkpoint, output, whole = Path(checkpoint), Path(output), len(names) == len(GRAPHS)
+    with output_place(output, force, whole) as folder:
+        model, tokenizer = load_checkpoint(checkpoint)
+        check_finite(model, checkpoint)
+        reference, contracts = torch_mimo(model, tokenizer), graph_contracts(model.config)
+
+        entries = {}
+        for number, name in enumerate(names):
+            progress(f"export {name}", number, len(names))
+            entries[name] = write_graph(graph_modules(model)[name], contracts[name], chosen, precision, folder)
+
+        engines = {name: load_engine(folder / entry["file"], entry, contracts[name]) for name, entry in entries.items()}
+        parity = compare(reference, engines, datasets, parity_samples, progress)
+        if problems := parity.failures():
+            raise VerificationError("parity failed: " + "; ".join(problems), "Nothing was written")
+
+        progress("describe", 0, 1)
+        golden = list(write_golden(folder / "golden", reference)) if whole else []
+        facts = {
+            "id": checkpoint.resolve().name, "parameters": sum(p.numel() for p in model.parameters()),
+            "checkpoint_sha256": sha256(checkpoint / WEIGHTS),
+        }  # fmt: skip
+        report = {"model": facts, "target": target, "graphs": entries, "parity": parity.to_dict(), "golden": golden,
+                  "tools": tool_versions()}  # fmt: skip
+        (folder / "report.md").write_text(markdown(report), "utf-8")
+        (folder / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        told = inspect_dict({"format": "graphs", **report})
+        if whole:
+            shutil.copyfile(checkpoint / TOKENIZER, folder / TOKENIZER)
+            files = other_files(folder, entries)
+            # The manifest is written last: without it nothing loads the folder, however this process ends.
+            manifest = write_manifest(folder, manifest_data(model.config, facts, chosen, entries, files, report["parity"]))
+            self_check(folder)
+            told = inspect_dict(manifest.data)
+        progress("describe", 1, 1)
+    return Built(output, told)
+
+
+def write_graph(module: nn.Module, contract: GraphContract, target: Target, precision: str, folder: Path) -> dict[str, Any]:
+    """Export one graph to ``folder/graphs``; returns what the manifest and the report say about it."""
+    model = export_graph(module, contract)
+    counts = delivered(model)
+    if precision == "fp32" and counts["fp32"] != sum(counts.values()):
+        raise EngineError(f"graph {contract.name} was asked for in fp32 and became {counts}")
+    try:
+        data = model.SerializeToString(deterministic=True)
+    except ValueError:
+        raise EngineError(f"graph {contract.name} is larger than 2 GB, the limit of an ONNX file", "Use a smaller preset") from None
+    path = folder / "graphs" / f"{contract.name}.onnx"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+    return {
+        "engine": target.engine, "asked": precision, "delivered": counts, "file": path.relative_to(folder).as_posix(),
+        "sha256": sha256(path), "bytes": len(data), "nodes": len(model.graph.node),
+    }  # fmt: skip
+
+
+def load_engine(path: Path, entry: Mapping[str, Any], contract: GraphContract) -> Engine:
+    """The engine of a written file: parity is measured on what is on disk, not on what is in memory."""
+    return create_engine(entry["engine"], path.read_bytes(), contract)
+
+
+def compare(
+    reference: Mimo, engines: Mapping[str, Engine], datasets: Sequence[Dataset], count: int, progress: Progress = silent
+) -> Parity:
+    """Measure parity over ``count`` samples; whether it is good enough is for :meth:`Parity.failures`."""
+    done = iter(range(1, count + 1))
+    progress("compare", 0, count)
+    samples = draw_samples(count, datasets, reference.config, reference.tokenizer)
+    return measure(reference, engines, samples, lambda: progress("compare", next(done), count))
+
+
+def check_graphs(graphs: Sequence[str]) -> tuple[str, ...]:
+    """The chosen graphs in the order in which an answer runs them.
+
+    Raises:
+        RequestError: an unknown name, or none.
+    """
+    unknown = [name for name in graphs if name not in GRAPHS]
+    if unknown or not graphs:
+        raise RequestError(f"--graphs: {unknown[0]!r} is not a graph" if unknown else "--graphs is empty", f"Choose from {', '.join(GRAPHS)}")
+    return tuple(name for name in GRAPHS if name in graphs)
+
+
+def check_samples(count: int) -> None:
+    """Refuse a parity check that could prove nothing."""
+    if count < 2:
+        raise RequestError(f"{count} parity samples are too few", "Use at least 2: graphs are compared as a batch of 2 too")
+
+
+def check_finite(model: nn.Module, checkpoint: Path) -> None:
+    """Refuse weights that hold NaN or infinity.
+
+    Raises:
+        RequestError: names them.
+    """
+    flawed = [name for name, value in model.state_dict().items() if value.is_floating_point() and not torch.isfinite(value).all()]
+    if flawed:
+        more = f" and {len(flawed) - 3} more" if len(flawed) > 3 else ""
+        raise RequestError(
+            f"{checkpoint / WEIGHTS} holds NaN or infinity in {', '.join(flawed[:3])}{more}", "Use a checkpoint from before training diverged"
+        )

@@ -1,0 +1,154 @@
+"""``mimo-export``: build, inspect, parity."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mimo_runtime.command import Commands, table
+
+if TYPE_CHECKING:
+    from .build import Progress
+
+
+@click.group(cls=Commands)
+@click.version_option(package_name="mimo-edge")
+def main() -> None:
+    """Turn a checkpoint into a bundle that a device runs, and prove that it computes the same."""
+
+
+@main.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="BUNDLE", help="Folder, or file ending in .mimo.")
+@click.option("--target", default="cpu", show_default=True, help="Where the bundle will run.")
+@click.option("--precision", default="fp32", show_default=True, help="Precision of the graphs.")
+@click.option("--graphs", metavar="NAME,…", help="Export only these graphs: gives checked ONNX files, not a bundle.")
+@click.option("--parity-data", multiple=True, type=click.Path(path_type=Path), metavar="DATA",
+              help="Data set whose images take part in the parity check beside phantoms; repeatable.")
+@click.option("--parity-samples", default=8, show_default=True, metavar="N", help="Samples of the parity check.")
+@click.option("--force", is_flag=True, help="Replace the output of an earlier build.")
+@click.option("--json", "as_json", is_flag=True, help="Print what inspect --json prints.")
+def build(checkpoint: Path, output: Path, target: str, precision: str, graphs: str | None, parity_data: tuple[Path, ...],
+          parity_samples: int, force: bool, as_json: bool) -> None:
+    """Build a bundle from CHECKPOINT; nothing is written unless parity holds."""
+    from .targets import choose
+
+    choose(target, precision)  # before PyTorch is imported: a refusal takes a tenth of a second
+    start = time.monotonic()
+    with _progress(as_json) as progress:
+        from mimo_runtime.contracts import GRAPHS
+
+        from .build import build as build_bundle
+
+        built = build_bundle(
+            checkpoint, output, target=target, precision=precision, graphs=graphs.split(",") if graphs is not None else GRAPHS,
+            parity_data=parity_data, parity_samples=parity_samples, force=force, progress=progress,
+        )
+    if as_json:
+        _print_json(built.told)
+        return
+    click.echo(_summary(built.told))
+    click.echo(f"\nWrote {built.path} in {time.monotonic() - start:.0f} s. Next: mimo-run verify {built.path}"
+               if graphs is None else f"\nWrote graphs to {built.path}. This is not a bundle: leave --graphs out for one.")
+
+
+@main.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def inspect(bundle: Path, as_json: bool) -> None:
+    """Say what BUNDLE holds, after checking every hash."""
+    from mimo_runtime.bundle import Bundle
+
+    from .report import inspect_dict
+
+    manifest = Bundle.open(bundle, this_machine=False).manifest
+    told = inspect_dict(manifest.data)
+    if as_json:
+        _print_json(told)
+        return
+    model, tools = manifest.data["model"], manifest.data["tools"]
+    click.echo(f"{model['id']} ({manifest.config.preset}, {model['parameters'] / 1e6:.2f} million parameters) for {manifest.target}")
+    click.echo(_summary(told))
+    click.echo("\nbuilt with " + ", ".join(f"{name} {version}" for name, version in tools.items()))
+
+
+@main.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--data", multiple=True, type=click.Path(path_type=Path), metavar="DATA", help="Data set beside phantoms; repeatable.")
+@click.option("--samples", default=200, show_default=True, metavar="N", help="Number of samples.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), metavar="OUT", help="Write the numbers; - prints them.")
+def parity(checkpoint: Path, bundle: Path, data: tuple[Path, ...], samples: int, json_file: Path | None) -> None:
+    """Prove that BUNDLE computes what CHECKPOINT computes. Exit code 1 if it does not."""
+    to_stdout = json_file is not None and str(json_file) == "-"
+    with _progress(to_stdout) as progress:
+        from .prove import prove
+
+        told, problems = prove(checkpoint, bundle, data, samples, progress)
+    if to_stdout:
+        _print_json(told)
+    elif json_file is not None:
+        from mimo_runtime.atomic import atomic_write_bytes
+
+        atomic_write_bytes(json_file, (json.dumps(told, indent=1) + "\n").encode())
+    if not to_stdout:
+        click.echo(_parity_lines(told["parity"]))
+    if problems:
+        from mimo_runtime.errors import VerificationError
+
+        raise VerificationError("parity failed: " + "; ".join(problems), "Build the bundle again from this checkpoint")
+
+
+def _summary(told: dict[str, Any]) -> str:
+    from .report import counts
+
+    rows = [("graph", "engine", "asked", "delivered", "MB", "relative L2")]
+    for name, graph in told["graphs"].items():
+        error = told["parity"][name]["relative_l2"]
+        rows.append((name, graph["engine"], graph["asked"], counts(graph["delivered"]), f"{graph['bytes'] / 1e6:.2f}", f"{error:.1e}"))
+    return f"\n{table(rows)}\n\n{_parity_lines(told['parity'], graphs=False)}"
+
+
+def _parity_lines(parity: dict[str, Any], graphs: bool = True) -> str:
+    from .report import describe_samples
+
+    lines = [f"over {describe_samples(parity['samples'])}:"]
+    if graphs:
+        errors = [(name, f"relative L2 {told['relative_l2']}") for name, told in parity.items() if isinstance(told, dict) and "calls" in told]
+        lines.append(table(errors))
+    if "masks_dice" in parity:
+        lines.append(
+            f"  masks Dice {parity['masks_dice']:.6f} (mean of {parity['masks']}, lowest {parity['masks_dice_min']:.6f}), "
+            f"text identical in {100 * parity['text_agreement']:.2f} %"
+        )
+    return "\n".join(lines)
+
+
+def _print_json(told: dict[str, Any]) -> None:
+    click.echo(json.dumps(told, indent=1, ensure_ascii=False))
+
+
+@contextlib.contextmanager
+def _progress(quiet: bool) -> Iterator[Progress]:
+    """A bar on standard error, if a person looks at it."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda stage, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = SpinnerColumn(), TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("load", total=None)
+        yield lambda stage, done, total: bars.update(task, description=stage, completed=done, total=total)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""``make demo``: the whole chain in one go, from the committed checkpoint to two answers that can be looked at.
+
+Builds a bundle, loads it as a device would, and asks about a phantom and about a real MR slice that pydicom ships with its
+package. What it calls is what the command lines call. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from mimo_runtime.answer import Answer
+from mimo_runtime.errors import MimoError, RequestError
+from mimo_runtime.images import ScanImage, read_image, write_bytes, write_png
+from mimo_runtime.overlay import draw_overlay, draw_panel
+from mimo_runtime.pipeline import Mimo
+from mimo_runtime.prompts import Prompt
+
+#: Held out from training: ``mimo-train data phantom`` draws other seeds.
+PHANTOM = ("ct", (2026, 7))
+PHANTOM_PROMPT = Prompt("What do you see?")
+
+#: An abdominal MR slice in the wheel of pydicom, 484 x 300 pixels, and a box around the kidney on the left of the picture.
+SCANNER_FILE = "examples_overlay.dcm"
+SCANNER_PROMPT = Prompt("What is this?", boxes=[(119, 186, 191, 256)])
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One image that was asked about; ``prefix`` starts the names of its files."""
+
+    prefix: str
+    image: ScanImage
+    prompt: Prompt
+    answer: Answer
+
+    def write(self, folder: Path) -> list[str]:
+        """Overlay, side-by-side panel and answer; returns the names."""
+        pictures = {
+            "overlay.png": draw_overlay(self.image.pixels, self.answer),
+            "panel.png": draw_panel(self.image.pixels, self.prompt, self.answer),
+        }
+        for name, picture in pictures.items():
+            write_png(folder / f"{self.prefix}{name}", picture)
+        masks = {k: f"{self.prefix}mask_{k}.png" for k in range(len(self.answer.findings))}
+        for k, name in masks.items():
+            write_png(folder / name, self.answer.findings[k].mask)
+        question = {"text": self.prompt.text, "boxes": [list(box) for box in self.prompt.boxes]}
+        told = {"question": question, **self.answer.to_dict(masks)}
+        write_bytes(folder / f"{self.prefix}answer.json", (json.dumps(told, indent=1, ensure_ascii=False) + "\n").encode())
+        return [f"{self.prefix}{name}" for name in (*pictures, "answer.json")]
+
+    def lines(self) -> list[str]:
+        """What a person reads on the terminal."""
+        around = f" (box {','.join(f'{v:g}' for v in self.prompt.boxes[0])})" if self.prompt.boxes else ""
+        found = [f"{f.phrase} {f.score:.2f}" if f.present else f"no {f.phrase}" for f in self.answer.findings]
+        return [
+            f"asked   {self.prompt.text}{around}",
+            f"answer  {self.answer.plain_text}",
+            f"masks   {', '.join(found) or 'none'}",
+            f"took    {self.answer.timings['total']:.0f} ms",
+        ]
+
+
+def scanner_file() -> Path:
+    """The DICOM file inside the installed pydicom.
+
+    Raises:
+        RequestError: pydicom is missing, or a release without that file.
+    """
+    remedy = "pip install -c constraints.txt 'mimo-edge[dicom]'"
+    try:
+        import pydicom
+    except ImportError:
+        raise RequestError("pydicom is not installed", remedy) from None
+    path = Path(pydicom.__file__).parent / "data" / "test_files" / SCANNER_FILE
+    if not path.is_file():
+        raise RequestError(f"this release of pydicom ships no {SCANNER_FILE}", remedy)
+    return path
+
+
+def phantom_image(file: Path) -> ScanImage:
+    """Draw the phantom and keep it as ``file``, so that people can ask about it themselves."""
+    from mimo_train.phantom import phantom
+
+    write_png(file, phantom(*PHANTOM).pixels)
+    return read_image(file)
+
+
+def shown_path(path: Path) -> Path:
+    """Relative to where the person is, if it lies below."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def demo(checkpoint: Path, folder: Path) -> None:
+    """Build ``folder/bundle`` and leave pictures and answers beside it.
+
+    Raises:
+        MimoError: what is wrong and what to do.
+    """
+    source = scanner_file()
+    folder.mkdir(parents=True, exist_ok=True)
+    bundle, start = folder / "bundle", time.monotonic()
+    click.echo(f"1/3  bundle: {checkpoint} to six ONNX graphs, each compared with PyTorch ...")
+    from .build import build
+
+    parity = build(checkpoint, bundle, force=bundle.exists()).told["parity"]
+    worst = max(graph["relative_l2"] for graph in parity.values() if isinstance(graph, dict) and "relative_l2" in graph)
+    click.echo(
+        f"     largest relative error {worst:.0e}, masks Dice {parity['masks_dice']:.4f}, "
+        f"texts identical {parity['text_agreement']:.0%}; {time.monotonic() - start:.0f} s"
+    )
+    with Mimo.load(bundle) as mimo:
+        shown = [
+            ("2/3  phantom: a synthetic CT slice", "", lambda: phantom_image(folder / "phantom.png"), PHANTOM_PROMPT),
+            ("3/3  scanner: a real MR slice, a DICOM file of pydicom's", "scanner_", lambda: read_image(source), SCANNER_PROMPT),
+        ]
+        written = []
+        for title, prefix, make_image, prompt in shown:
+            image = make_image()
+            answer = mimo.open(image).ask(prompt.text, prompt.boxes)
+            one = Shown(prefix, image, prompt, answer)
+            written += one.write(folder)
+            click.echo("\n     ".join([title, *one.lines()]))
+    click.echo(f"\nLook at {folder}/:  bundle/, {', '.join(written)}")
+    command = Path(sys.executable).with_name("mimo-run")
+    click.echo(f"Ask for yourself:  {shown_path(command)} predict {bundle} {folder / 'phantom.png'} --text 'Where is the liver?'")
+    click.echo("Research software. Not a medical device, not for diagnosis.")
+
+
+@click.command()
+@click.option("--checkpoint", default="checkpoints/mimo-tiny", show_default=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output", default="build/demo", show_default=True, type=click.Path(path_type=Path))
+def main(checkpoint: Path, output: Path) -> None:
+    """Build a bundle and answer on two images."""
+    try:
+        demo(checkpoint, output)
+    except MimoError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

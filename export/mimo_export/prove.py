@@ -1,0 +1,47 @@
+"""``mimo-export parity``: a finished bundle against the checkpoint that it was built from, over many samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mimo_runtime.bundle import Bundle
+from mimo_runtime.errors import RequestError
+from mimo_runtime.evaluation.dataset import read_datasets
+from mimo_runtime.pipeline import Mimo
+from mimo_train.checkpoint import WEIGHTS, load_checkpoint
+from mimo_train.engines import torch_mimo
+
+from .assemble import sha256, tool_versions
+from .build import Progress, check_samples, compare, silent
+
+
+def prove(
+    checkpoint: str | Path, bundle: str | Path, data: Sequence[str | Path], samples: int, progress: Progress = silent
+) -> tuple[dict[str, Any], list[str]]:
+    """Measure parity.
+
+    Args:
+        data: folders with data sets; they and phantoms share the samples evenly.
+
+    Returns:
+        the numbers, and what is outside the limits (empty if parity holds).
+
+    Raises:
+        RequestError: something cannot be read, or the bundle was built from another checkpoint.
+    """
+    check_samples(samples)
+    datasets = read_datasets(data) if data else []
+    opened = Bundle.open(bundle)
+    model, tokenizer = load_checkpoint(checkpoint)
+    facts = opened.manifest.data["model"]
+    if facts["checkpoint_sha256"] != sha256(Path(checkpoint) / WEIGHTS):
+        raise RequestError(f"bundle {bundle} was not built from checkpoint {checkpoint}", "Give the checkpoint it was built from")
+    with Mimo.load(opened) as candidate:
+        parity = compare(torch_mimo(model, tokenizer), candidate.engines, datasets, samples, progress)
+    told = {
+        "model": {key: facts[key] for key in ("id", "checkpoint_sha256")}, "target": opened.manifest.target,
+        "passed": not parity.failures(), "parity": parity.to_dict(), "differing_texts": parity.differing, "tools": tool_versions(),
+    }  # fmt: skip
+    return told, parity.failures()

@@ -1,0 +1,61 @@
+"""The build report: what was asked, what was delivered, and how well it agrees, for people and for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def markdown(told: Mapping[str, Any]) -> str:
+    """``report.md`` from the content of ``report.json``."""
+    parity, model, golden = told["parity"], told["model"], told["golden"]
+    rows = [("graph", "engine", "asked", "delivered", "MB", "nodes", "relative L2"), ("---",) * 3 + ("---",) + ("---:",) * 3]
+    for name, graph in told["graphs"].items():
+        rows.append((
+            name, graph["engine"], graph["asked"], counts(graph["delivered"]), f"{graph['bytes'] / 1e6:.2f}", str(graph["nodes"]),
+            f"{parity[name]['relative_l2']:.1e}",
+        ))
+    total = sum(graph["bytes"] for graph in told["graphs"].values())
+    lines = [
+        f"# {model['id']} for {told['target']}", "",
+        f"{model['parameters'] / 1e6:.2f} million parameters, {total / 1e6:.1f} MB of graphs.", "",
+        *(f"| {' | '.join(row)} |" for row in rows), "",
+        "*delivered*: matrix operators by the precision they have in the file. *relative L2*: the worst output of the worst call,",
+        "written file against PyTorch on the same inputs, which come from the running chain; batch 1 and batch 2.", "",
+        f"Measured over {describe_samples(parity['samples'])}.",
+    ]
+    if "masks_dice" in parity:
+        limits = parity["limits"]
+        lines += [
+            "", "| end to end | measured | needed |", "| --- | ---: | ---: |",
+            f"| masks, mean Dice over {parity['masks']} | {parity['masks_dice']:.5f} | {limits['masks_dice']} |",
+            f"| masks, lowest Dice | {parity['masks_dice_min']:.5f} | |",
+            f"| greedy text identical | {100 * parity['text_agreement']:.1f} % | {100 * limits['text_agreement']:.1f} % |",
+            f"| present or absent decided alike | {100 * parity['presence_agreement']:.1f} % | "
+            f"{100 * limits['presence_agreement']:.1f} % |",
+        ]
+    if golden:
+        lines += ["", "Golden samples (phantoms), which `mimo-run verify` repeats on a device:", ""]
+        lines += [f"- `golden/{k:02d}` {line}" for k, line in enumerate(golden)]
+    return "\n".join(lines) + "\n"
+
+
+def counts(delivered: Mapping[str, int]) -> str:
+    """``{"int8": 0, "fp16": 0, "fp32": 9}`` -> ``9 fp32``."""
+    return ", ".join(f"{n} {precision}" for precision, n in delivered.items() if n) or "nothing"
+
+
+def describe_samples(samples: Mapping[str, int]) -> str:
+    """``{"busi_us": 4, "phantom": 8}`` -> ``12 samples (4 busi_us, 8 phantom)``."""
+    return f"{sum(samples.values())} samples ({', '.join(f'{n} {source}' for source, n in samples.items())})"
+
+
+def inspect_dict(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``mimo-export inspect --json`` prints (DESIGN section 8)."""
+    keys = ("engine", "asked", "delivered", "file", "sha256", "bytes")
+    return {
+        "format": manifest["format"],
+        "target": manifest["target"],
+        "graphs": {name: {key: graph[key] for key in keys} for name, graph in manifest["graphs"].items()},
+        "parity": manifest["parity"],
+    }

@@ -1,0 +1,49 @@
+"""Fixtures of the runtime's tests. ``fakes`` and ``onnx_bundle`` beside this file are made importable for them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import fakes  # noqa: E402
+
+
+@pytest.fixture
+def mimo():
+    """A pipeline over numpy fakes; see ``fakes.fake_mimo``."""
+    with fakes.fake_mimo() as pipeline:
+        yield pipeline
+
+
+@pytest.fixture
+def pixels():
+    """uint8 [60, 100, 3]: black, with a bright rectangle x 30..70, y 20..40."""
+    return fakes.picture()
+
+
+@pytest.fixture(scope="session")
+def bundle_folder(tmp_path_factory):
+    """A whole bundle of six tiny ONNX graphs, for reading only; copy it to change it."""
+    pytest.importorskip("onnx")
+    import onnx_bundle
+
+    return onnx_bundle.write_bundle(tmp_path_factory.mktemp("bundle") / "fake")
+
+
+@pytest.fixture
+def image_file(tmp_path, pixels):
+    from PIL import Image
+
+    path = tmp_path / "scan.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import fakes
+import numpy as np
+import pytest
+
+from mimo_runtime.errors import PromptError
+from mimo_runtime.generate import Sampling, TextDecoder, choose, generate
+
+END = 9
+
+
+def counting_step(token):
+    """The next token is one more than the last."""
+    logits = np.zeros(10, np.float32)
+    logits[token + 1] = 1
+    return logits
+
+
+def run(step=counting_step, **options):
+    tokens, generator = [], generate(step, **{"begin": 1, "end": END, "max_tokens": 100, **options})
+    while True:
+        try:
+            tokens.append(next(generator))
+        except StopIteration as end:
+            return tokens, end.value
+
+
+def test_greedy_runs_to_the_end_token():
+    assert run() == ([2, 3, 4, 5, 6, 7, 8], "stop")
+
+
+def test_maximum_counts_tokens_without_begin_and_end():
+    assert run(max_tokens=3) == ([2, 3, 4], "length")
+    assert run(max_tokens=7) == ([2, 3, 4, 5, 6, 7, 8], "length")
+    assert run(max_tokens=8) == ([2, 3, 4, 5, 6, 7, 8], "stop")
+
+
+def test_cancel_is_asked_before_every_step_and_costs_no_step():
+    steps, answers = [], iter([False, False, True])
+    tokens = run(lambda token: steps.append(token) or counting_step(token), should_stop=lambda: next(answers))
+    assert tokens == ([2, 3], "cancelled")
+    assert steps == [1, 2]
+
+
+def test_same_seed_same_tokens_other_seed_other_tokens():
+    def flat(_):
+        return np.linspace(0, 1, 50, dtype=np.float32)
+
+    runs = [run(flat, end=99, max_tokens=30, sampling=Sampling(temperature=1.0, seed=seed))[0] for seed in (0, 0, 1)]
+    assert runs[0] == runs[1] != runs[2]
+
+
+def draws(logits, sampling, count=4000):
+    rng = np.random.default_rng(0)
+    return np.bincount([choose(np.asarray(logits, np.float32), sampling, rng) for _ in range(count)], minlength=len(logits)) / count
+
+
+def test_temperature_one_draws_from_the_softmax():
+    logits = np.log([0.5, 0.3, 0.2])
+    np.testing.assert_allclose(draws(logits, Sampling(temperature=1.0)), [0.5, 0.3, 0.2], atol=0.03)
+
+
+def test_temperature_sharpens_and_flattens():
+    logits = np.log([0.6, 0.4])
+    expected = np.array([0.6, 0.4]) ** 2
+    np.testing.assert_allclose(draws(logits, Sampling(temperature=0.5)), expected / expected.sum(), atol=0.03)
+
+
+def test_top_k_keeps_the_k_most_probable():
+    frequencies = draws([0, 3, 2, 1], Sampling(temperature=1.0, top_k=2))
+    assert frequencies[0] == frequencies[3] == 0
+    np.testing.assert_allclose(frequencies[1:3], np.exp([3, 2]) / np.exp([3, 2]).sum(), atol=0.03)
+
+
+def test_top_p_keeps_the_smallest_set_that_reaches_p():
+    logits = np.log([0.5, 0.3, 0.15, 0.05])
+    assert (draws(logits, Sampling(temperature=1.0, top_p=0.7)) > 0).tolist() == [True, True, False, False]
+    assert (draws(logits, Sampling(temperature=1.0, top_p=0.81)) > 0).tolist() == [True, True, True, False]
+    assert (draws(logits, Sampling(temperature=1.0, top_p=1e-9)) > 0).tolist() == [True, False, False, False]
+
+
+def test_forbidden_tokens_are_never_drawn():
+    assert draws([0, -np.inf, 0], Sampling(temperature=5.0))[1] == 0
+    assert choose(np.array([-np.inf, 1, 0], np.float32), Sampling(), np.random.default_rng(0)) == 1
+
+
+def test_huge_logits_do_not_overflow():
+    with np.errstate(over="raise", invalid="raise"):
+        assert choose(np.array([1e30, -1e30, 0], np.float32), Sampling(temperature=1e-3), np.random.default_rng(0)) == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"temperature": -1}, {"temperature": float("nan")}, {"temperature": float("inf")}, {"top_k": -1}, {"top_p": 0}, {"top_p": 1.1},
+     {"top_p": float("nan")}, {"seed": -1}],
+)
+def test_sampling_outside_its_range_is_refused(options):
+    with pytest.raises(PromptError, match=next(iter(options))):
+        Sampling(**options)
+
+
+def test_text_decoder_feeds_the_cache_that_it_got():
+    config = fakes.CONFIG
+    seen = []
+
+    class Recorder:
+        def run(self, inputs):
+            past = inputs["past_keys"]
+            seen.append((int(inputs["token"][0, 0]), int(inputs["position"][0, 0]), past.shape, past[0, 0, 0, :, 0].tolist()))
+            new = np.full((*past.shape[:3], 1, past.shape[4]), inputs["token"][0, 0], np.float32)
+            keys = np.concatenate((past, new), axis=3)
+            return {"logits": np.arange(config.vocab_size, dtype=np.float32)[None, None], "keys": keys, "values": keys}
+
+    memory = {name: np.zeros(1, np.float32) for name in ("cross_keys", "cross_values", "memory_valid")}
+    decoder = TextDecoder(Recorder(), config, memory, size=100, never=(0, 99))
+    logits = [decoder.step(token) for token in (1, 7, 8)]
+    heads = config.text_decoder.heads
+    shape = (config.text_decoder.layers, 1, heads)
+    assert seen == [
+        (1, 0, (*shape, 0, config.dim // heads), []),
+        (7, 1, (*shape, 1, config.dim // heads), [1.0]),
+        (8, 2, (*shape, 2, config.dim // heads), [1.0, 7.0]),
+    ]
+    assert logits[0].shape == (100,)
+    assert logits[0][0] == logits[0][99] == -np.inf
+    assert logits[0].argmax() == 98

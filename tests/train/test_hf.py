@@ -1,0 +1,91 @@
+"""Hugging Face weights: the same numbers come out of our modules as out of transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel, SwinConfig, SwinModel
+
+from mimo_runtime.config import MimoConfig
+from mimo_runtime.errors import RequestError
+from mimo_train.hf import adopt_bert, adopt_swin, load_into
+from mimo_train.model import TextEncoder
+from mimo_train.model.vision_encoder import SwinTransformer
+
+WORDS = ["the", "liver", "polyp", "where", "is", "?", "un", "##known"]
+
+
+@pytest.fixture(scope="module")
+def swin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("swin")
+    torch.manual_seed(0)
+    config = SwinConfig(image_size=224, embed_dim=12, depths=[2, 2, 2, 2], num_heads=[1, 2, 3, 4], window_size=7, hidden_dropout_prob=0.0)
+    SwinModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bert")
+    torch.manual_seed(0)
+    words = ["[PAD]", *(f"[unused{i}]" for i in range(99)), "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    BertModel(BertConfig(vocab_size=len(words), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+                         max_position_embeddings=40)).save_pretrained(folder)
+    return folder
+
+
+@torch.no_grad()
+def test_swin_computes_what_transformers_computes(swin):
+    config, weights = adopt_swin(MimoConfig.from_preset("base"), str(swin))
+    ours = SwinTransformer(config.vision).eval()
+    load_into(ours, weights, str(swin))
+    theirs = SwinModel.from_pretrained(swin).eval()
+    pixels = torch.rand(2, 3, 224, 224)
+    wanted = theirs(pixels, output_hidden_states=True).hidden_states
+    # transformers gives each stage after its merging, and the last one as it is.
+    maps = ours(pixels)
+    for i, merge in enumerate(ours.merges):
+        torch.testing.assert_close(merge(maps[i]).flatten(1, 2), wanted[i + 1], atol=2e-4, rtol=1e-3)
+    torch.testing.assert_close(maps[3].flatten(1, 2), wanted[4], atol=2e-4, rtol=1e-3)
+
+
+@torch.no_grad()
+def test_bert_computes_what_transformers_computes(bert):
+    config, weights, tokenizer = adopt_bert(MimoConfig.from_preset("micro"), str(bert))
+    ours = TextEncoder(config.text, config.vocab_size, config.dim).eval()
+    load_into(ours, weights, str(bert), own=("project.",))
+    theirs = BertModel.from_pretrained(bert).eval()
+    ids = torch.from_numpy(tokenizer.encode_query("Where is the liver?", config.text.max_length))[None].long()
+    valid = (ids != 0).float()
+    as_bert = ids.clone()
+    as_bert[ids == 1], as_bert[ids == 2] = 101, 102  # [CLS], [SEP]
+    assert as_bert[0, :7].tolist() == [101, 107, 108, 104, 105, 109, 102]
+    wanted = theirs(as_bert, attention_mask=valid).last_hidden_state
+    got = ours.hidden_states(ids, valid)
+    torch.testing.assert_close(got[0, :7], wanted[0, :7], atol=1e-5, rtol=1e-4)
+
+
+def test_bert_vocabulary_takes_grounded_answers(bert):
+    _, _, tokenizer = adopt_bert(MimoConfig.from_preset("micro"), str(bert))
+    ids = tokenizer.encode_answer("the <p>liver</p><seg5>")
+    assert [tokenizer.query_of(i) for i in ids if tokenizer.query_of(i) is not None] == [5]
+    assert "<seg5>" in tokenizer.decode(ids) and "liver" in tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("adopt", [adopt_swin, adopt_bert])
+def test_a_wrong_source_is_refused_by_name(adopt, swin, bert, tmp_path):
+    wrong = bert if adopt is adopt_swin else swin
+    with pytest.raises(RequestError, match="model, not"):
+        adopt(MimoConfig.from_preset("base"), str(wrong))
+    with pytest.raises(RequestError, match="no Hugging Face model"):
+        adopt(MimoConfig.from_preset("base"), str(tmp_path))
+
+
+def test_a_missing_weight_is_named(swin):
+    config, weights = adopt_swin(MimoConfig.from_preset("base"), str(swin))
+    del weights["stages.1.0.mlp.2.bias"]
+    with pytest.raises(RequestError, match=r"stages\.1\.0\.mlp\.2\.bias"):
+        load_into(SwinTransformer(config.vision), weights, "swin")

@@ -1,0 +1,165 @@
+"""The network's promises: contract shapes, neutral gate, padding that does not matter, a cache that changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mimo_runtime.config import FusionConfig, MaskDecoderConfig, MimoConfig
+from mimo_runtime.contracts import graph_contracts
+from mimo_train.model import Mimo, Question
+from mimo_train.model.graphs import graph_modules
+from mimo_train.model.prompt_encoder import box_map
+
+
+def make(seed: int = 0, **changes) -> Mimo:
+    torch.manual_seed(seed)
+    model = Mimo(MimoConfig.from_preset("micro", **changes)).eval()
+    # Fresh layers are zero in places (gates, pulls): give them values, or the tests below would pass without them.
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn_like(p) * 0.02)
+    return model
+
+
+def ask(model: Mimo, rows: int = 2, boxes: bool = False, points: bool = False, mask: bool = False) -> Question:
+    c, side = model.config.prompts, model.config.image_size // 4
+    g = torch.Generator().manual_seed(1)
+    low = torch.rand(rows, c.max_boxes, 2, generator=g) * 0.5
+    tokens = torch.randint(3, 300, (rows, model.config.text.max_length), generator=g)
+    tokens[:, 9:] = 0
+    labels = lambda n, on: torch.full((rows, n), 1 if on else -1, dtype=torch.int32)  # noqa: E731
+    return Question(
+        tokens, torch.cat((low, low + 0.3), -1), labels(c.max_boxes, boxes), torch.rand(rows, c.max_points, 2, generator=g),
+        labels(c.max_points, points), (torch.rand(rows, 1, side, side, generator=g) > 0.7).float(), labels(1, mask),
+    )
+
+
+def images(model: Mimo, rows: int = 2) -> torch.Tensor:
+    return torch.rand(rows, 3, model.config.image_size, model.config.image_size, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3])
+@pytest.mark.parametrize("upsample", [1, 2])
+@torch.no_grad()
+def test_every_graph_keeps_its_contract(levels, upsample):
+    config = MimoConfig.from_preset("micro")
+    model = make(mask_decoder=replace(config.mask_decoder, levels=levels, upsample=upsample))
+    values: dict[str, torch.Tensor] = {}
+    modules = graph_modules(model)
+    for name, contract in graph_contracts(model.config).items():
+        inputs = []
+        for tensor in contract.inputs:
+            shape = tensor.concrete(batch=2, past=3)
+            new = torch.ones(shape, dtype=torch.int32) if tensor.dtype == "int32" else torch.rand(shape)
+            inputs.append(values.get(tensor.name, new))
+            assert tuple(inputs[-1].shape) == shape
+        for tensor, value in zip(contract.outputs, modules[name](*inputs), strict=True):
+            assert tuple(value.shape) == tensor.concrete(batch=2, past=3), (name, tensor.name)
+            assert torch.isfinite(value).all()
+            values[tensor.name] = value
+
+
+@torch.no_grad()
+def test_without_references_the_gate_is_exactly_neutral():
+    model = make()
+    plain = replace(model.config, fusion=FusionConfig(layers=1, heads=2, gate=False, region_bias=False))
+    without = Mimo(plain).eval()
+    without.load_state_dict(model.state_dict())
+    pixels = images(model)
+    for given, same in (({}, True), ({"boxes": True}, False)):
+        a, b = (m.ground(pixels, ask(m, **given)).memory for m in (model, without))
+        assert torch.equal(a, b) is same
+
+
+@torch.no_grad()
+def test_what_stands_in_padded_slots_does_not_matter():
+    model = make()
+    pixels, question = images(model), ask(model, points=True)
+    other = ask(model, points=True)
+    other.boxes, other.mask = torch.rand_like(other.boxes), torch.rand_like(other.mask)
+    first, second = model.ground(pixels, question), model.ground(pixels, other)
+    assert torch.equal(first.memory, second.memory)
+    for a, b in zip(model.decode_masks(first)[0], model.decode_masks(second)[0]):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("kind", ["boxes", "points", "mask"])
+@torch.no_grad()
+def test_each_kind_of_reference_changes_the_answer(kind):
+    model = make()
+    pixels = images(model)
+    nothing, something = (model.decode_masks(model.ground(pixels, ask(model, **g)))[0][-1] for g in ({}, {kind: True}))
+    assert not torch.allclose(nothing, something, atol=1e-3)
+
+
+@torch.no_grad()
+def test_the_step_with_cache_gives_the_logits_of_teacher_forcing():
+    model = make()
+    grounding = model.ground(images(model), ask(model, boxes=True))
+    tokens = torch.randint(1, 300, (2, 7), generator=torch.Generator().manual_seed(3))
+    whole = model.text_decoder(tokens, grounding.memory, grounding.memory_valid)
+    config = model.config.text_decoder
+    cross = model.text_decoder.cross_cache(grounding.memory)
+    keys = values = torch.zeros(config.layers, 2, config.heads, 0, model.config.dim // config.heads)
+    for i in range(tokens.shape[1]):
+        logits, keys, values = model.text_decoder.step(
+            tokens[:, i : i + 1], torch.full((2, 1), i), keys, values, *cross, grounding.memory_valid
+        )
+        torch.testing.assert_close(logits[:, 0], whole[:, i], atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_selected_masks_are_those_of_the_whole():
+    model = make()
+    grounding = model.ground(images(model), ask(model, boxes=True))
+    select = torch.tensor([[0, 5, 9], [3, 0, 31]])
+    some, everything = model.decode_masks(grounding, select)[0][-1], model.decode_masks(grounding)[0][-1]
+    for row in range(2):
+        torch.testing.assert_close(some[row], everything[row, select[row]])
+
+
+@torch.no_grad()
+def test_prompts_of_one_image_equal_prompts_of_repeated_images():
+    model = make()
+    pixels = images(model, 1)
+    question = ask(model, boxes=True)
+    together = model.ground(pixels, question).memory
+    apart = model.ground(pixels.expand(2, -1, -1, -1), question).memory
+    torch.testing.assert_close(together, apart)
+
+
+@torch.no_grad()
+def test_box_map_is_exact_area_coverage():
+    drawn = box_map(torch.tensor([[[0.125, 0.25, 0.625, 1.0]]]), 8)[0, 0]
+    assert drawn.sum().item() == pytest.approx((0.625 - 0.125) * 0.75 * 64)
+    assert drawn[2:, 1:5].min() == 1 and drawn[:2].max() == 0 and drawn[:, 5:].max() == 0
+
+
+def test_masked_attention_follows_the_previous_level():
+    """Features outside the coarser mask must weigh less than those inside."""
+    model = make()
+    grounding = model.ground(images(model), ask(model, boxes=True))
+    decoder = model.mask_decoder
+    seen = []
+    hook = decoder.blocks[1].register_forward_hook(lambda _m, args, _o: seen.append(args[2]))
+    with torch.no_grad():
+        coarse = model.decode_masks(grounding)[0][0]
+    hook.remove()
+    up = torch.nn.functional.interpolate(coarse, scale_factor=2.0, mode="bilinear", align_corners=False).flatten(2)
+    bias = seen[0][:, 0]
+    assert up.std() > 0 and (bias < 0).all()
+    assert torch.equal(bias, torch.nn.functional.logsigmoid(up).clamp(min=-6.0))
+
+
+def test_presets_build_and_tiny_is_small():
+    sizes = {}
+    for name in ("micro", "tiny"):
+        sizes[name] = sum(p.numel() for p in Mimo(MimoConfig.from_preset(name)).parameters())
+    assert sizes["micro"] < 1e6 < sizes["tiny"] <= 10e6
+    with torch.device("meta"):  # shapes alone: base and large would take minutes to initialise
+        assert 120e6 < sum(p.numel() for p in Mimo(MimoConfig.from_preset("base")).parameters()) < 250e6
+        assert sum(p.numel() for p in Mimo(MimoConfig.from_preset("large")).parameters()) > 400e6
+    assert MaskDecoderConfig().levels == 3
