@@ -59,7 +59,9 @@ def random_view(pixels: np.ndarray, labels: np.ndarray, record: Record, size: in
     return view
 
 
-def _warp(pixels: np.ndarray, labels: np.ndarray, size: int, out_h: int, out_w: int, turn: np.ndarray, shift: tuple[float, float]) -> View:
+def _warp(
+    pixels: np.ndarray, labels: np.ndarray, size: int, out_h: int, out_w: int, turn: np.ndarray, shift: tuple[float, float]
+) -> View:
     """Canvas pixel -> source pixel: scale by the letterbox, turn about the centre, shift."""
     height, width = labels.shape
     scale = np.diag([width / out_w, height / out_h])
@@ -69,12 +71,16 @@ def _warp(pixels: np.ndarray, labels: np.ndarray, size: int, out_h: int, out_w: 
     source = Image.fromarray(pixels)
     factor = float(np.sqrt(abs(np.linalg.det(matrix))))
     if factor > 1.5:  # an affine transform does not antialias; shrink first
-        source = source.resize((max(1, round(width / factor)), max(1, round(height / factor))), Image.Resampling.BILINEAR, reducing_gap=2.0)
+        source = source.resize(
+            (max(1, round(width / factor)), max(1, round(height / factor))), Image.Resampling.BILINEAR, reducing_gap=2.0
+        )
         sx, sy = source.width / width, source.height / height
         data = (data[0] * sx, data[1] * sx, data[2] * sx, data[3] * sy, data[4] * sy, data[5] * sy)
     drawn = source.transform((out_w, out_h), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR)
     flat = (matrix[0, 0], matrix[0, 1], centre[0], matrix[1, 0], matrix[1, 1], centre[1])
-    marked = Image.fromarray(labels.astype(np.uint8)).transform((out_w, out_h), Image.Transform.AFFINE, flat, Image.Resampling.NEAREST)
+    marked = Image.fromarray(labels.astype(np.uint8)).transform(
+        (out_w, out_h), Image.Transform.AFFINE, flat, Image.Resampling.NEAREST
+    )
     canvas, marks = np.zeros((size, size, 3), np.uint8), np.zeros((size, size), np.int32)
     canvas[:out_h, :out_w], marks[:out_h, :out_w] = np.asarray(drawn), np.asarray(marked)
     return View(canvas, marks, out_h, out_w)
@@ -85,7 +91,9 @@ def _appearance(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         pixels = np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.3))))
     # Brightness, contrast and gamma in one table per channel: cheap, and exact on 8 bits.
     level = np.linspace(0.0, 1.0, 256)
-    table = np.clip((level - 0.5) * rng.uniform(0.75, 1.3) + 0.5 + rng.uniform(-0.12, 0.12), 0, 1) ** np.exp(rng.uniform(-0.35, 0.35))
+    table = np.clip((level - 0.5) * rng.uniform(0.75, 1.3) + 0.5 + rng.uniform(-0.12, 0.12), 0, 1) ** np.exp(
+        rng.uniform(-0.35, 0.35)
+    )
     if rng.random() < 0.3:
         tint = rng.uniform(0.9, 1.1, 3)
         tables = np.clip(table[:, None] * tint * 255.0, 0, 255).astype(np.uint8)

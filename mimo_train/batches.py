@@ -26,7 +26,7 @@ class Batch:
     question: Question
     targets: Targets
 
-    def to(self, device: torch.device) -> "Batch":
+    def to(self, device: torch.device) -> Batch:
         move = lambda part: type(part)(**{f.name: getattr(part, f.name).to(device) for f in fields(part)})  # noqa: E731
         return Batch(self.pixels.to(device), move(self.question), move(self.targets))
 
@@ -39,8 +39,20 @@ class Batches:
         rank, world: this process and their number; each draws its share of the one batch.
     """
 
-    def __init__(self, datasets: list[Dataset], vocabulary: Vocabulary, tokenizer: Tokenizer, config: MimoConfig, *, batch: int,
-                 prompts: int, seed: int, rank: int = 0, world: int = 1, cache_bytes: int = 1 << 31) -> None:
+    def __init__(
+        self,
+        datasets: list[Dataset],
+        vocabulary: Vocabulary,
+        tokenizer: Tokenizer,
+        config: MimoConfig,
+        *,
+        batch: int,
+        prompts: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        cache_bytes: int = 1 << 31,
+    ) -> None:
         self.sets = [s for s in (d.split("train") for d in datasets) if s]
         weight = np.sqrt([len(s) for s in self.sets])
         self.cumulative = np.cumsum(weight / weight.sum())
@@ -117,8 +129,19 @@ class Batches:
                     present = entity in s.entity_masks
                     presence[i, 1 + entity] = present
                     known[i, 1 + entity] = present or self.vocabulary.absent(record, name)
-        return Targets(*(torch.from_numpy(a) for a in (
-            select, masks, valid, presence, known, answer, group,
-            np.array([s.text_names for s in samples], np.float32),
-            np.array([bool(s.boxes or s.points or s.rough is not None) for s in samples], np.float32),
-        )))
+        return Targets(
+            *(
+                torch.from_numpy(a)
+                for a in (
+                    select,
+                    masks,
+                    valid,
+                    presence,
+                    known,
+                    answer,
+                    group,
+                    np.array([s.text_names for s in samples], np.float32),
+                    np.array([bool(s.boxes or s.points or s.rough is not None) for s in samples], np.float32),
+                )
+            )
+        )

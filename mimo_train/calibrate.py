@@ -5,19 +5,19 @@ Temperature scaling after Guo et al. 2017, arXiv:1706.04599.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import json
-
 import numpy as np
 
+from mimo_runtime.atomic import atomic_write_bytes
 from mimo_runtime.evaluation.dataset import Dataset
 from mimo_runtime.evaluation.evaluate import presence_samples
 from mimo_runtime.pipeline import Mimo
 
-from .checkpoint import CONFIG, write_atomic
+from .checkpoint import CONFIG
 
 TEMPERATURES = np.geomspace(0.25, 8.0, 121)
 
@@ -36,16 +36,26 @@ def best_threshold(probabilities: np.ndarray, present: np.ndarray) -> float:
     scores = []
     for threshold in candidates:
         said = probabilities >= threshold
-        f1 = [2 * np.sum(said & present) / max(1, said.sum() + present.sum()),
-              2 * np.sum(~said & ~present) / max(1, (~said).sum() + (~present).sum())]
+        f1 = [
+            2 * np.sum(said & present) / max(1, said.sum() + present.sum()),
+            2 * np.sum(~said & ~present) / max(1, (~said).sum() + (~present).sum()),
+        ]
         scores.append(sum(f1))
     best = np.flatnonzero(np.asarray(scores) >= max(scores) - 1e-9)
     # Of equals, the one nearest to an undecided 0.5.
     return float(candidates[best[np.argmin(np.abs(candidates[best] - 0.5))]])
 
 
-def calibrate_presence(checkpoint: Path, mimo: Mimo, datasets: Sequence[Dataset], split: str, *, limit: int | None = None, seed: int = 0,
-                       progress: Callable[[int, int], None] | None = None) -> tuple[float, float]:
+def calibrate_presence(
+    checkpoint: Path,
+    mimo: Mimo,
+    datasets: Sequence[Dataset],
+    split: str,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[float, float]:
     """Choose threshold and temperature on ``split`` and store them in the checkpoint's ``config.json``.
 
     Returns:
@@ -58,5 +68,5 @@ def calibrate_presence(checkpoint: Path, mimo: Mimo, datasets: Sequence[Dataset]
     temperature = best_temperature(logits, present)
     threshold = best_threshold(1.0 / (1.0 + np.exp(-logits / temperature)), present)
     config = replace(mimo.config, presence_threshold=round(threshold, 4), presence_temperature=round(temperature, 4))
-    write_atomic(Path(checkpoint) / CONFIG, (json.dumps(config.to_dict(), indent=2) + "\n").encode())
+    atomic_write_bytes(Path(checkpoint) / CONFIG, (json.dumps(config.to_dict(), indent=2) + "\n").encode())
     return config.presence_threshold, config.presence_temperature

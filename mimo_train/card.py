@@ -12,20 +12,37 @@ if TYPE_CHECKING:
     from .fit import FitOptions
 
 
-def training_card(config: MimoConfig, datasets: list[Dataset], options: "FitOptions", steps: int, seconds: float) -> str:
+def training_card(config: MimoConfig, datasets: list[Dataset], options: FitOptions, steps: int, seconds: float) -> str:
     """Markdown: what the weights are, what they were trained on, how, and what they are not for."""
     rows = []
     for dataset in datasets:
         split = Counter(r.split for r in dataset.records)
         modalities = ", ".join(sorted({r.modality for r in dataset.records}))
-        rows.append(f"| {dataset.name} | {modalities} | {len(dataset.class_names)} | {split['train']} / {split['val']} / {split['test']} |")
-    return "\n".join([
-        f"# MIMO {config.preset}", "",
-        "Masks and grounded text for medical images. **Not a medical device**: research weights without clinical validation.", "",
-        "## Data", "", "| set | modality | classes | train / val / test |", "|---|---|---|---|", *rows, "",
-        "Trained on the `train` splits only.", "",
-        "## Training", "",
-        f"{steps} steps of {options.batch} images with {options.prompts} prompts each, {seconds / 60:.0f} minutes, seed {options.seed}, "
-        f"AdamW with peak learning rate {options.learning_rate:g}, weights averaged (EMA {options.ema:g}).", "",
-        "## Structures with a mask query of their own", "", ", ".join(config.entities) + ".", "",
-    ])
+        rows.append(
+            f"| {dataset.name} | {modalities} | {len(dataset.class_names)} | {split['train']} / {split['val']} / {split['test']} |"
+        )
+    return "\n".join(
+        [
+            f"# MIMO {config.preset}",
+            "",
+            "Masks and grounded text for medical images. **Not a medical device**: research weights without clinical validation.",
+            "",
+            "## Data",
+            "",
+            "| set | modality | classes | train / val / test |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+            "Trained on the `train` splits only.",
+            "",
+            "## Training",
+            "",
+            f"{steps} steps of {options.batch} images with {options.prompts} prompts each, {seconds / 60:.0f} minutes, seed {options.seed}, "
+            f"AdamW with peak learning rate {options.learning_rate:g}, weights averaged (EMA {options.ema:g}).",
+            "",
+            "## Structures with a mask query of their own",
+            "",
+            ", ".join(config.entities) + ".",
+            "",
+        ]
+    )

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from mimo_runtime.atomic import atomic_write_bytes
 from mimo_runtime.config import MimoConfig
 from mimo_runtime.errors import BundleError
 from mimo_runtime.tokenizer import Tokenizer
@@ -21,19 +22,6 @@ from mimo_runtime.tokenizer import Tokenizer
 from .model import Mimo
 
 CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.json", "README.md"
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that a reader, or a crash, sees the old content or the new, nothing between."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -48,8 +36,14 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[st
         temporary.unlink(missing_ok=True)
 
 
-def save_checkpoint(folder: Path, config: MimoConfig, weights: dict[str, torch.Tensor], tokenizer: Tokenizer, card: str | None = None,
-                    dtype: torch.dtype = torch.float16) -> None:
+def save_checkpoint(
+    folder: Path,
+    config: MimoConfig,
+    weights: dict[str, torch.Tensor],
+    tokenizer: Tokenizer,
+    card: str | None = None,
+    dtype: torch.dtype = torch.float16,
+) -> None:
     """Write a checkpoint.
 
     Args:
@@ -60,11 +54,11 @@ def save_checkpoint(folder: Path, config: MimoConfig, weights: dict[str, torch.T
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     stored = {k: v.to(dtype) if v.is_floating_point() else v for k, v in weights.items()}
-    write_atomic(folder / TOKENIZER, tokenizer.to_json().encode("utf-8"))
+    atomic_write_bytes(folder / TOKENIZER, tokenizer.to_json().encode("utf-8"))
     save_tensors(folder / WEIGHTS, stored, {"format": "pt"})
     if card is not None:
-        write_atomic(folder / CARD, card.encode("utf-8"))
-    write_atomic(folder / CONFIG, (json.dumps(config.to_dict(), indent=2) + "\n").encode("utf-8"))
+        atomic_write_bytes(folder / CARD, card.encode("utf-8"))
+    atomic_write_bytes(folder / CONFIG, (json.dumps(config.to_dict(), indent=2) + "\n").encode("utf-8"))
 
 
 def load_checkpoint(folder: str | Path) -> tuple[Mimo, Tokenizer]:
@@ -96,7 +90,11 @@ def load_checkpoint(folder: str | Path) -> tuple[Mimo, Tokenizer]:
     model = Mimo(config)
     expected = model.state_dict()
     flaws = [f"missing {k}" for k in expected if k not in weights] + [f"unknown {k}" for k in weights if k not in expected]
-    flaws += [f"{k} is {tuple(v.shape)}, not {tuple(expected[k].shape)}" for k, v in weights.items() if k in expected and v.shape != expected[k].shape]
+    flaws += [
+        f"{k} is {tuple(v.shape)}, not {tuple(expected[k].shape)}"
+        for k, v in weights.items()
+        if k in expected and v.shape != expected[k].shape
+    ]
     if flaws:
         told = ", ".join(flaws[:6]) + (f" and {len(flaws) - 6} more" if len(flaws) > 6 else "")
         raise BundleError(f"{folder / WEIGHTS} does not fit {CONFIG}: {told}", "Use the mimo-edge version that wrote it")

@@ -8,22 +8,12 @@ from pathlib import Path
 
 import click
 
+from mimo_runtime.command import Commands
 from mimo_runtime.config import PRESETS
-from mimo_runtime.errors import MimoError, RequestError
+from mimo_runtime.errors import RequestError
 
 
-class Group(click.Group):
-    """Turns a :class:`MimoError` into one line and its exit code."""
-
-    def invoke(self, ctx: click.Context) -> object:
-        try:
-            return super().invoke(ctx)
-        except MimoError as error:
-            click.echo(f"error: {error}", err=True)
-            ctx.exit(error.exit_code)
-
-
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands)
 @click.version_option(package_name="mimo-edge")
 def main() -> None:
     """Train MIMO and measure what it learned."""
@@ -35,7 +25,9 @@ def data() -> None:
 
 
 @data.command("phantom")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write; must not exist or be empty.")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write; must not exist or be empty."
+)
 @click.option("--count", default=400, show_default=True, type=click.IntRange(1), help="Images.")
 @click.option("--size", default=256, show_default=True, help="Typical side in pixels; sides vary around it.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
@@ -47,12 +39,21 @@ def data_phantom(output: Path, count: int, size: int, seed: int, as_json: bool) 
     with _bar("phantoms", count, not as_json) as advance:
         generate(output, count, seed, size, progress=lambda done, _total: advance(done))
     told = {"folder": str(output), "images": count, "seed": seed}
-    click.echo(json.dumps(told) if as_json else f"{count} phantoms in {output}. Train on them: mimo-train fit --data {output} -o CKPT")
+    click.echo(
+        json.dumps(told) if as_json else f"{count} phantoms in {output}. Train on them: mimo-train fit --data {output} -o CKPT"
+    )
 
 
 @main.command()
 @click.option("--preset", default="tiny", show_default=True, help=f"One of {', '.join(PRESETS)}.")
-@click.option("--data", "data_", multiple=True, required=True, type=click.Path(path_type=Path), help="Data set, or folder of data sets; repeatable.")
+@click.option(
+    "--data",
+    "data_",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Data set, or folder of data sets; repeatable.",
+)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Checkpoint folder to write.")
 @click.option("--steps", type=int, help="Length of the run in steps.")
 @click.option("--minutes", type=float, help="Length of the run in minutes; learning rate and image size follow the clock.")
@@ -69,13 +70,23 @@ def data_phantom(output: Path, count: int, size: int, seed: int, as_json: bool) 
 @click.option("--ema", default=0.999, show_default=True, help="Decay of the averaged weights.")
 @click.option("--small-size", type=int, help="Image size of the first part of the run; a multiple of 32.")
 @click.option("--small-share", default=0.5, show_default=True, help="How much of the run the first part is.")
-@click.option("--precision", default="no", show_default=True, type=click.Choice(["no", "bf16", "fp16"]), help="Mixed precision.")
+@click.option(
+    "--precision", default="no", show_default=True, type=click.Choice(["no", "bf16", "fp16"]), help="Mixed precision."
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--save-every", default=120.0, show_default=True, help="Seconds between saves.")
 @click.option("--threads", type=int, help="CPU threads.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object at the end, and no progress bar.")
-def fit(data_: tuple[Path, ...], output: Path, resume: bool, start_from: Path | None, save_every: float, threads: int | None,
-        as_json: bool, **options: object) -> None:
+def fit(
+    data_: tuple[Path, ...],
+    output: Path,
+    resume: bool,
+    start_from: Path | None,
+    save_every: float,
+    threads: int | None,
+    as_json: bool,
+    **options: object,
+) -> None:
     """Train a model, or continue to. Runs under torchrun and accelerate launch as it is."""
     if options["preset"] not in PRESETS:
         raise RequestError(f"unknown preset '{options['preset']}'", f"Choose one of {', '.join(PRESETS)}")
@@ -87,25 +98,53 @@ def fit(data_: tuple[Path, ...], output: Path, resume: bool, start_from: Path | 
 
         torch.set_num_threads(threads)
     chosen = FitOptions(data=tuple(map(str, data_)), **options)  # type: ignore[arg-type]
-    folder = run(chosen, output, resume=resume, start_from=start_from, save_every=save_every,
-                 report=lambda line: click.echo(line, err=as_json), progress=not as_json and sys.stderr.isatty())
+    folder = run(
+        chosen,
+        output,
+        resume=resume,
+        start_from=start_from,
+        save_every=save_every,
+        report=lambda line: click.echo(line, err=as_json),
+        progress=not as_json and sys.stderr.isatty(),
+    )
     told = f"Checkpoint in {folder}. Measure it: mimo-train evaluate {folder} --data {data_[0]}"
     click.echo(json.dumps({"checkpoint": str(folder)}) if as_json else told)
 
 
 @main.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--data", "data_", multiple=True, required=True, type=click.Path(path_type=Path), help="Data set, or folder of data sets; repeatable.")
+@click.option(
+    "--data",
+    "data_",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Data set, or folder of data sets; repeatable.",
+)
 @click.option("--split", default="test", show_default=True, type=click.Choice(["train", "val", "test"]))
 @click.option("--limit", type=click.IntRange(1), help="Most images per set, drawn with the seed.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--no-text", is_flag=True, help="Leave the text slots out: faster.")
-@click.option("--calibrate", is_flag=True, help="Choose presence threshold and temperature on this split (use val) and store them in the checkpoint.")
+@click.option(
+    "--calibrate",
+    is_flag=True,
+    help="Choose presence threshold and temperature on this split (use val) and store them in the checkpoint.",
+)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="File for the numbers.")
 @click.option("--report", type=click.Path(path_type=Path), help="File for the same numbers as markdown.")
 @click.option("--threads", type=int, help="CPU threads.")
-def evaluate(checkpoint: Path, data_: tuple[Path, ...], split: str, limit: int | None, seed: int, no_text: bool, calibrate: bool,
-             json_path: Path | None, report: Path | None, threads: int | None) -> None:
+def evaluate(
+    checkpoint: Path,
+    data_: tuple[Path, ...],
+    split: str,
+    limit: int | None,
+    seed: int,
+    no_text: bool,
+    calibrate: bool,
+    json_path: Path | None,
+    report: Path | None,
+    threads: int | None,
+) -> None:
     """Accuracy per set and prompt type beside the trivial baselines; the same code measures bundles (mimo-bench accuracy)."""
     if calibrate and split == "test":
         raise RequestError("--calibrate on the test split", "Use --split val: what is chosen on test cannot be measured on it")
@@ -114,11 +153,11 @@ def evaluate(checkpoint: Path, data_: tuple[Path, ...], split: str, limit: int |
             raise RequestError(f"{path} cannot be written: its folder does not exist", "Create the folder first")
     import torch
 
+    from mimo_runtime.atomic import atomic_write_bytes
     from mimo_runtime.evaluation.dataset import read_datasets
     from mimo_runtime.evaluation.evaluate import evaluate as measure
     from mimo_runtime.evaluation.report import markdown
 
-    from .checkpoint import write_atomic
     from .engines import load_mimo
 
     if threads:
@@ -129,15 +168,25 @@ def evaluate(checkpoint: Path, data_: tuple[Path, ...], split: str, limit: int |
         from .calibrate import calibrate_presence
 
         threshold, temperature = calibrate_presence(checkpoint, mimo, datasets, split, limit=limit, seed=seed)
-        click.echo(f"presence: threshold {threshold:.3f}, temperature {temperature:.3f}, chosen on {split} and stored in {checkpoint}")
+        click.echo(
+            f"presence: threshold {threshold:.3f}, temperature {temperature:.3f}, chosen on {split} and stored in {checkpoint}"
+        )
         mimo = load_mimo(checkpoint)
     with _bar("evaluation", 1, True) as advance:
-        result = measure(mimo, datasets, split, limit=limit, seed=seed, text=not no_text, progress=lambda done, total: advance(done / max(1, total)))
+        result = measure(
+            mimo,
+            datasets,
+            split,
+            limit=limit,
+            seed=seed,
+            text=not no_text,
+            progress=lambda done, total: advance(done / max(1, total)),
+        )
     text = markdown(result)
     if json_path:
-        write_atomic(json_path, (json.dumps(result, indent=1) + "\n").encode())
+        atomic_write_bytes(json_path, (json.dumps(result, indent=1) + "\n").encode())
     if report:
-        write_atomic(report, text.encode())
+        atomic_write_bytes(report, text.encode())
     click.echo(text)
 
 

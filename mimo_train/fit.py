@@ -24,7 +24,7 @@ from mimo_runtime.tokenizer import Tokenizer
 
 from .batches import Batch, Batches
 from .card import training_card
-from .checkpoint import load_checkpoint, save_checkpoint, save_tensors, write_atomic
+from .checkpoint import load_checkpoint, save_checkpoint, save_tensors
 from .hf import adopt_bert, adopt_swin, load_into
 from .history import History
 from .losses import LossWeights, mimo_loss
@@ -99,11 +99,22 @@ class Ema:
 def parameter_groups(model: nn.Module, decay: float) -> list[dict]:
     """AdamW groups: weight decay for matrices, none for biases, norms and embeddings of position."""
     plain = [p for p in model.parameters() if p.ndim < 2]
-    return [{"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}]
+    return [
+        {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
 
 
-def fit(options: FitOptions, output: Path, *, resume: bool = False, start_from: Path | None = None, save_every: float = 120.0,
-        report: Callable[[str], None] = print, progress: bool = True) -> Path:
+def fit(
+    options: FitOptions,
+    output: Path,
+    *,
+    resume: bool = False,
+    start_from: Path | None = None,
+    save_every: float = 120.0,
+    report: Callable[[str], None] = print,
+    progress: bool = True,
+) -> Path:
     """Train and write a checkpoint folder.
 
     Args:
@@ -126,16 +137,30 @@ def fit(options: FitOptions, output: Path, *, resume: bool = False, start_from: 
         raise RequestError(f"output folder {output} is not empty", "Choose another -o, or add --resume to continue")
     datasets = read_datasets([Path(p) for p in options.data])
     if not any(d.split("train") for d in datasets):
-        raise RequestError("the data has no train split", "Mark images with \"split\": \"train\" in dataset.jsonl")
+        raise RequestError("the data has no train split", 'Mark images with "split": "train" in dataset.jsonl')
 
     set_seed(options.seed)
     accelerator = Accelerator(mixed_precision=options.precision)
     model, tokenizer, vocabulary = _prepare(options, datasets, output if resume else start_from)
     config = model.config
-    batches = Batches(datasets, vocabulary, tokenizer, config, batch=options.batch, prompts=options.prompts, seed=options.seed,
-                      rank=accelerator.process_index, world=accelerator.num_processes)
-    schedule = Schedule(options.learning_rate, config.image_size, options.small_size or config.image_size, options.small_share,
-                        options.warmup_steps)
+    batches = Batches(
+        datasets,
+        vocabulary,
+        tokenizer,
+        config,
+        batch=options.batch,
+        prompts=options.prompts,
+        seed=options.seed,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+    )
+    schedule = Schedule(
+        options.learning_rate,
+        config.image_size,
+        options.small_size or config.image_size,
+        options.small_share,
+        options.warmup_steps,
+    )
     optimizer = torch.optim.AdamW(parameter_groups(model, options.weight_decay), lr=options.learning_rate, betas=(0.9, 0.98))
     ema = Ema(model, options.ema)
     step, elapsed = 0, 0.0
@@ -147,8 +172,10 @@ def fit(options: FitOptions, output: Path, *, resume: bool = False, start_from: 
     main = accelerator.is_main_process
     if main:
         training.mkdir(parents=True, exist_ok=True)
-        report(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(vocabulary.entities)} entities, "
-               f"{sum(len(d.split('train')) for d in datasets)} training images in {len(datasets)} sets, on {accelerator.device}")
+        report(
+            f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(vocabulary.entities)} entities, "
+            f"{sum(len(d.split('train')) for d in datasets)} training images in {len(datasets)} sets, on {accelerator.device}"
+        )
     history = History(training, from_step=step) if main else None
 
     def save() -> None:
@@ -236,7 +263,9 @@ def _check_names(vocabulary: Vocabulary, tokenizer: Tokenizer, config: MimoConfi
                 try:
                     tokenizer.encode_query(template.format(name=name, a=f"an {name}"), config.text.max_length)
                 except PromptError:
-                    raise RequestError(f"the class name '{name}' is too long to ask for", "Shorten it in dataset.jsonl") from None
+                    raise RequestError(
+                        f"the class name '{name}' is too long to ask for", "Shorten it in dataset.jsonl"
+                    ) from None
 
 
 def _comparable(options: FitOptions) -> dict:
@@ -244,15 +273,18 @@ def _comparable(options: FitOptions) -> dict:
     return {k: v for k, v in json.loads(json.dumps(asdict(options))).items() if k not in ("steps", "minutes")}
 
 
-def _save_state(path: Path, model: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer, step: int, elapsed: float,
-                options: FitOptions) -> None:
+def _save_state(
+    path: Path, model: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer, step: int, elapsed: float, options: FitOptions
+) -> None:
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()} | {f"ema.{k}": v for k, v in ema.weights.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in state.items()}
     save_tensors(path, tensors, {"step": str(step), "elapsed": repr(elapsed), "options": json.dumps(_comparable(options))})
 
 
-def _restore(path: Path, model: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer, options: FitOptions) -> tuple[int, float]:
+def _restore(
+    path: Path, model: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer, options: FitOptions
+) -> tuple[int, float]:
     try:
         with safe_open(path, "pt") as file:
             told = file.metadata()
@@ -278,5 +310,12 @@ def _restore(path: Path, model: nn.Module, ema: Ema, optimizer: torch.optim.Opti
 def _progress_bar(visible: bool):
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    return Progress(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-                    TextColumn("{task.fields[told]}"), disable=not visible)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[told]}"),
+        disable=not visible,
+    )

@@ -41,13 +41,17 @@ def _open(source: str, kind: str) -> Any:
     try:
         config = AutoConfig.from_pretrained(source)
     except Exception as error:  # transformers raises OSError, ValueError and hub errors alike
-        raise RequestError(f"{source} is no Hugging Face model: {type(error).__name__}", "Give a local folder with config.json, or a hub id") from None
+        raise RequestError(
+            f"{source} is no Hugging Face model: {type(error).__name__}", "Give a local folder with config.json, or a hub id"
+        ) from None
     if config.model_type != kind:
         raise RequestError(f"{source} is a {config.model_type} model, not {kind}", f"Give a {kind} model")
     try:
         return AutoModel.from_pretrained(source)
     except Exception as error:
-        raise RequestError(f"the weights in {source} cannot be read: {type(error).__name__}", "Download the model again") from None
+        raise RequestError(
+            f"the weights in {source} cannot be read: {type(error).__name__}", "Download the model again"
+        ) from None
 
 
 def adopt_swin(config: MimoConfig, source: str) -> tuple[MimoConfig, dict[str, Tensor]]:
@@ -55,9 +59,19 @@ def adopt_swin(config: MimoConfig, source: str) -> tuple[MimoConfig, dict[str, T
     model = _open(source, "swin")
     c = model.config
     if c.patch_size != 4 or c.num_channels != 3 or len(c.depths) != 4 or not c.qkv_bias or c.use_absolute_embeddings:
-        raise RequestError(f"{source} is a Swin of another shape", "Use one with patch size 4, RGB, four stages and no absolute positions")
-    vision = replace(config.vision, embed_dim=c.embed_dim, depths=tuple(c.depths), heads=tuple(c.num_heads), window=c.window_size,
-                     mlp_ratio=float(c.mlp_ratio), stem="patch", conv_position=False)
+        raise RequestError(
+            f"{source} is a Swin of another shape", "Use one with patch size 4, RGB, four stages and no absolute positions"
+        )
+    vision = replace(
+        config.vision,
+        embed_dim=c.embed_dim,
+        depths=tuple(c.depths),
+        heads=tuple(c.num_heads),
+        window=c.window_size,
+        mlp_ratio=float(c.mlp_ratio),
+        stem="patch",
+        conv_position=False,
+    )
     return replace(config, vision=vision), swin_weights(model.state_dict(), vision)
 
 
@@ -93,8 +107,14 @@ def adopt_bert(config: MimoConfig, source: str) -> tuple[MimoConfig, dict[str, T
     """Configuration with the source's BERT, weights for :class:`TextEncoder` (without its projection), and its tokenizer."""
     model = _open(source, "bert")
     c = model.config
-    text = TextConfig(hidden=c.hidden_size, layers=c.num_hidden_layers, heads=c.num_attention_heads, intermediate=c.intermediate_size,
-                      max_length=min(config.text.max_length, c.max_position_embeddings), positions=c.max_position_embeddings)
+    text = TextConfig(
+        hidden=c.hidden_size,
+        layers=c.num_hidden_layers,
+        heads=c.num_attention_heads,
+        intermediate=c.intermediate_size,
+        max_length=min(config.text.max_length, c.max_position_embeddings),
+        positions=c.max_position_embeddings,
+    )
     tokenizer, begin, end = bert_tokenizer(source, config.mask_decoder.queries)
     weights = bert_weights(model.state_dict())
     # Our <bos> and <eos> play the part of [CLS] and [SEP].
@@ -131,12 +151,17 @@ def bert_tokenizer(source: str, queries: int) -> tuple[Tokenizer, int, int]:
     try:
         vocabulary = AutoTokenizer.from_pretrained(source).get_vocab()
     except Exception as error:
-        raise RequestError(f"{source} has no readable vocabulary: {type(error).__name__}", "Add its tokenizer.json or vocab.txt") from None
+        raise RequestError(
+            f"{source} has no readable vocabulary: {type(error).__name__}", "Add its tokenizer.json or vocab.txt"
+        ) from None
     by_id = {index: word for word, index in vocabulary.items()}
     wanted = special_tokens(queries)
     for index, token in enumerate(wanted):
         if index and not by_id.get(index, "").startswith("[unused"):
-            raise RequestError(f"{source} has no free vocabulary entry {index} for {token}", "Use a BERT with [unused] entries, or fewer mask queries")
+            raise RequestError(
+                f"{source} has no free vocabulary entry {index} for {token}",
+                "Use a BERT with [unused] entries, or fewer mask queries",
+            )
         by_id[index] = token
     model = tokenizers.models.WordPiece({word: index for index, word in by_id.items()}, unk_token="[UNK]")
     plain = tokenizers.Tokenizer(model)
@@ -147,14 +172,21 @@ def bert_tokenizer(source: str, queries: int) -> tuple[Tokenizer, int, int]:
     return Tokenizer(plain, source), vocabulary["[CLS]"], vocabulary["[SEP]"]
 
 
-def load_into(module: SwinTransformer | TextEncoder, weights: dict[str, Tensor], source: str, own: tuple[str, ...] = ()) -> None:
+def load_into(
+    module: SwinTransformer | TextEncoder, weights: dict[str, Tensor], source: str, own: tuple[str, ...] = ()
+) -> None:
     """Load weights that must fill ``module`` completely, except for parameters whose name begins with one of ``own``.
 
     Raises:
         RequestError: names every weight that is missing, left over or of another shape.
     """
     expected = {k: v for k, v in module.state_dict().items() if not k.startswith(own or ("\0",))}
-    flaws = sorted(set(expected) ^ set(weights)) + [k for k in expected if k in weights and expected[k].shape != weights[k].shape]
+    flaws = sorted(set(expected) ^ set(weights)) + [
+        k for k in expected if k in weights and expected[k].shape != weights[k].shape
+    ]
     if flaws:
-        raise RequestError(f"{source} does not fit the model: {', '.join(flaws[:8])}", "Report the transformers version, and use the tested one")
+        raise RequestError(
+            f"{source} does not fit the model: {', '.join(flaws[:8])}",
+            "Report the transformers version, and use the tested one",
+        )
     nn.Module.load_state_dict(module, weights, strict=False)

@@ -104,7 +104,11 @@ def box_loss(predicted: Tensor, truth: Tensor) -> Tensor:
     overlap = (high - low).clamp(min=0).prod(-1)
     areas = [(b[..., 2:] - b[..., :2]).clamp(min=0).prod(-1) for b in (predicted, truth)]
     union = areas[0] + areas[1] - overlap
-    hull = (torch.maximum(predicted[..., 2:], truth[..., 2:]) - torch.minimum(predicted[..., :2], truth[..., :2])).clamp(min=0).prod(-1)
+    hull = (
+        (torch.maximum(predicted[..., 2:], truth[..., 2:]) - torch.minimum(predicted[..., :2], truth[..., :2]))
+        .clamp(min=0)
+        .prod(-1)
+    )
     giou = overlap / union.clamp(min=1e-6) - (hull - union) / hull.clamp(min=1e-6)
     return 5.0 * (predicted - truth).abs().mean(-1) + 1.0 - giou
 
@@ -171,6 +175,14 @@ def mimo_loss(model: Mimo, g: Grounding, targets: Targets, weights: LossWeights)
     text = F.cross_entropy(logits.flatten(0, 1), targets.answer[:, 1:].flatten(), ignore_index=0)
     contrast = contrast_loss(model, g, targets)
 
-    parts = {"bce": bce, "dice": dice, "presence": first + others, "box": box, "iou": iou_error, "text": text, "contrast": contrast}
+    parts = {
+        "bce": bce,
+        "dice": dice,
+        "presence": first + others,
+        "box": box,
+        "iou": iou_error,
+        "text": text,
+        "contrast": contrast,
+    }
     total = sum(getattr(weights, name) * value for name, value in parts.items())
     return total, {name: value.detach() for name, value in parts.items()}

@@ -28,7 +28,7 @@ class Vocabulary:
     seen: dict[str, frozenset[str]]
 
     @staticmethod
-    def of(datasets: list[Dataset], known: tuple[str, ...] = ()) -> "Vocabulary":
+    def of(datasets: list[Dataset], known: tuple[str, ...] = ()) -> Vocabulary:
         """``known`` entities keep their query; new ones follow in order of appearance."""
         entities = list(known)
         of_set: dict[str, frozenset[str]] = {}
@@ -161,7 +161,9 @@ class Questioner:
                 phrases.append(observe_phrase(area == class_id, name, 1 + self.index[name]))
         answer = describe(Description(record.modality, record.region, tuple(p for p in phrases if p)))
         # Query 0 draws what was asked for; "everything" asks for nothing in particular.
-        return Sample(question("describe", rng=rng), answer, None, present_entities=tuple(masks), entity_masks=masks, asks_all=True)
+        return Sample(
+            question("describe", rng=rng), answer, None, present_entities=tuple(masks), entity_masks=masks, asks_all=True
+        )
 
     # -- pieces ------------------------------------------------------------------------------------------------------
 
@@ -187,7 +189,9 @@ class Questioner:
             return parts[int(rng.integers(len(parts)))], 1
         return whole, None
 
-    def _present(self, view: View, record: Record, name: str, mask: np.ndarray, count: int | None, text: str, named: bool) -> Sample:
+    def _present(
+        self, view: View, record: Record, name: str, mask: np.ndarray, count: int | None, text: str, named: bool
+    ) -> Sample:
         phrase = observe_phrase(mask[: view.height, : view.width], name, 0, count)
         answer = describe(Description(record.modality, record.region, (phrase,) if phrase else ()))
         return Sample(text, answer, mask, group=self.index[name], text_names=named)

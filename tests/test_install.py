@@ -121,6 +121,25 @@ def test_doctor_finds_the_device_healthy(device: Device):
     assert "onnxruntime" in device.command("mimo-run", "doctor").stdout
 
 
+def test_it_runs_a_bundle_of_the_exporter(device: Device, micro_bundle: Path, tmp_path: Path):
+    from PIL import Image
+
+    from mimo_train.phantom import phantom
+
+    pixels = phantom("ct", 3, 96).pixels
+    Image.fromarray(pixels).save(tmp_path / "scan.png")
+    height, width = pixels.shape[:2]
+    verified = json.loads(device.command("mimo-run", "verify", micro_bundle, "--json").stdout)
+    assert verified["passed"] is True
+    request = ["--text", "liver", "--box", f"10,10,{width - 10},{height - 10}", "-o", tmp_path / "out", "--json"]
+    told = json.loads(device.command("mimo-run", "predict", micro_bundle, tmp_path / "scan.png", *request).stdout)
+    assert set(told["engines"].values()) == {"onnxruntime"}
+    assert told["timings_ms"]["total"] > 0
+    assert Image.open(tmp_path / "out" / "overlay.png").size >= (width, height)
+    for finding in told["findings"]:
+        assert Image.open(tmp_path / "out" / finding["mask"]).size == (width, height)
+
+
 def test_workbench_commands_name_the_missing_extra(device: Device):
     """A device has the commands of all packages; those it cannot run say what to install."""
     for command, extra in (("mimo-train", "train"), ("mimo-export", "export")):

@@ -68,7 +68,8 @@ def latency(
     agreement = result["agreement"]
     if result["bundle"]["fp32"] and not agreement["same_text"]:
         raise VerificationError(
-            "the contenders do not write the same text, though the bundle is FP32", "Run mimo-run verify, and build the bundle again"
+            f"{', '.join(agreement['differs'])} and mimo write different texts, though the bundle is FP32",
+            f"Run mimo-run verify {bundle}; if it passes, the other one is wrong",
         )
 
 

@@ -22,7 +22,7 @@ from mimo_runtime.engines import KINDS as ENGINES
 from mimo_runtime.errors import EngineError
 
 from . import machine
-from .request import Request
+from .request import Request, check_request
 
 #: Packages that no device process may have loaded.
 HEAVY = ("torch", "transformers", "onnx")
@@ -67,6 +67,7 @@ def measure(
         EngineError: the process failed.
     """
     bundle = Bundle.open(bundle_path)
+    check_request(request, bundle)
     tell = progress or (lambda *_: None)
     kinds = {ENGINES[entry.engine] for entry in bundle.manifest.graphs.values()}
     told = machine.describe(tuple(d for kind in kinds for d in kind.distributions), threads)

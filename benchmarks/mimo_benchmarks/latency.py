@@ -20,7 +20,7 @@ from mimo_runtime.evaluation.metrics import dice
 from . import machine
 from .contenders import CONTENDERS, KINDS, Sample, Setup
 from .percentiles import percentiles
-from .request import Request
+from .request import Request, check_request
 from .sources import find_checkpoint, is_fp32_onnx, write_fp32_graphs
 from .worker import Worker
 
@@ -63,6 +63,7 @@ def measure(
         EngineError: a contender failed.
     """
     bundle = Bundle.open(bundle_path)
+    check_request(request, bundle)
     names, folder = _entrants(bundle, against, checkpoint)
     tell = progress or (lambda *_: None)
     entries = [CONTENDERS[name] for name in names]
@@ -79,8 +80,8 @@ def measure(
         for number, name in enumerate(names):
             tell(f"starting {name}", number, len(names))
             workers.append(stack.enter_context(Worker(name, setup)))
-        firsts = {w.name: w.ask(request, "first_ask", findings=True) for w in workers}
-        agreement = compare(firsts)
+        texts = {w.name: w.ask(request, "text_only") for w in workers}
+        agreement = compare(texts, {w.name: w.ask(request, "mask_only", findings=True) for w in workers})
         # Where answers differ in length, all are cut to the shortest: a time per answer compares only equal work.
         timed = dataclasses.replace(request, max_tokens=agreement["timed_tokens"])
         samples: dict[str, Samples] = {name: {kind: [] for kind in KINDS} for name in names}
@@ -122,22 +123,29 @@ def turns(workers: Sequence[Any], repeat: int) -> Iterator[tuple[Any, str]]:
             yield worker, kind
 
 
-def compare(firsts: dict[str, Sample]) -> dict[str, Any]:
-    """Whether all contenders answer alike; the reference is ``mimo``.
+def compare(texts: dict[str, Sample], masks: dict[str, Sample]) -> dict[str, Any]:
+    """Whether all contenders answer as ``mimo`` does.
+
+    Args:
+        texts: answers to ``text_only`` by contender.
+        masks: answers to ``mask_only``, with findings; these do not depend on the text.
 
     Returns:
-        ``decoded_tokens`` by contender, ``timed_tokens`` (the fewest of them), ``same_tokens``, ``same_text``, and ``masks_dice``
-        by contender: the mean over findings, 0 for one that only one of the two has.
+        ``decoded_tokens`` by contender, ``timed_tokens`` (the fewest of them), ``same_tokens`` and ``same_text`` over all,
+        ``differs`` (who writes another text), ``masks_dice`` by contender (mean over findings, 0 for one that only one of the two
+        has, None where neither has any) and the ``text``.
     """
-    mimo = firsts["mimo"]
-    decoded = {name: len(sample.tokens) for name, sample in firsts.items()}
+    mimo = texts["mimo"]
+    decoded = {name: len(sample.tokens) for name, sample in texts.items()}
+    differs = [name for name, sample in texts.items() if sample.text != mimo.text]
     return {
         "reference": "mimo",
         "decoded_tokens": decoded,
         "timed_tokens": min(decoded.values()),
-        "same_tokens": all(sample.tokens == mimo.tokens for sample in firsts.values()),
-        "same_text": all(sample.text == mimo.text for sample in firsts.values()),
-        "masks_dice": {name: _masks_dice(mimo, sample) for name, sample in firsts.items() if name != "mimo"},
+        "same_tokens": all(sample.tokens == mimo.tokens for sample in texts.values()),
+        "same_text": not differs,
+        "differs": differs,
+        "masks_dice": {name: _masks_dice(masks["mimo"], sample) for name, sample in masks.items() if name != "mimo"},
         "text": mimo.text,
     }
 

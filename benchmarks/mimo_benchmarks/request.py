@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from mimo_runtime.bundle import Bundle
 
 #: The default phantom: a CT slice has 512 x 512 pixels.
 PHANTOM_MODALITY, PHANTOM_SIZE = "ct", 512
@@ -37,6 +40,25 @@ class Request:
             "image": self.source, "height": height, "width": width, "text": self.text,
             "boxes": [list(b) for b in self.boxes], "points": [list(p) for p in self.points], "max_tokens": self.max_tokens,
         }  # fmt: skip
+
+
+def check_request(request: Request, bundle: Bundle) -> None:
+    """Refuse a request that does not fit the image or the model, before any process starts.
+
+    Raises:
+        PromptError: as ``Scan.ask`` would.
+    """
+    from mimo_runtime.errors import PromptError
+    from mimo_runtime.manifest import TOKENIZER
+    from mimo_runtime.prompts import Prompt
+    from mimo_runtime.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.from_bytes(bundle.bytes(TOKENIZER), TOKENIZER)
+    height, width = request.pixels.shape[:2]
+    Prompt(request.text, request.boxes, request.points).validate(height, width, bundle.config, tokenizer)
+    limit = bundle.config.text_decoder.max_length - 1
+    if request.max_tokens is not None and request.max_tokens > limit:
+        raise PromptError(f"max_tokens is {request.max_tokens}", f"Use 1 to {limit}")
 
 
 def make_request(

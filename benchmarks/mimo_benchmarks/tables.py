@@ -30,7 +30,7 @@ def latency_table(result: dict[str, Any]) -> str:
     stages = "  ".join(f"{stage} {times['p50_ms']:.1f}" for stage, times in found["mimo"]["stages"].items())
     agreement = result["agreement"]
     dice = ", ".join(f"{n} {d:.4f}" for n, d in agreement["masks_dice"].items() if d is not None)
-    same = "the same text" if agreement["same_text"] else f"NOT the same text ({agreement['decoded_tokens']} tokens)"
+    same = "all the same text" if agreement["same_text"] else f"{', '.join(agreement['differs'])} DIFFERENT TEXT"
     lines = [
         f"{result['bundle']['id']} ({result['bundle']['target']}), {result['repeats']} repeats in turns, {_machine(result)}",
         table(rows),

@@ -15,8 +15,10 @@ from pathlib import Path
 import click
 
 from mimo_runtime.answer import Answer
+from mimo_runtime.atomic import atomic_write_bytes
+from mimo_runtime.contracts import GRAPHS
 from mimo_runtime.errors import MimoError, RequestError
-from mimo_runtime.images import ScanImage, read_image, write_bytes, write_png
+from mimo_runtime.images import ScanImage, read_image, write_png
 from mimo_runtime.overlay import draw_overlay, draw_panel
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.prompts import Prompt
@@ -39,8 +41,8 @@ class Shown:
     prompt: Prompt
     answer: Answer
 
-    def write(self, folder: Path) -> list[str]:
-        """Overlay, side-by-side panel and answer; returns the names."""
+    def write(self, folder: Path) -> None:
+        """Overlay, side-by-side panel, masks and answer."""
         pictures = {
             "overlay.png": draw_overlay(self.image.pixels, self.answer),
             "panel.png": draw_panel(self.image.pixels, self.prompt, self.answer),
@@ -52,8 +54,7 @@ class Shown:
             write_png(folder / name, self.answer.findings[k].mask)
         question = {"text": self.prompt.text, "boxes": [list(box) for box in self.prompt.boxes]}
         told = {"question": question, **self.answer.to_dict(masks)}
-        write_bytes(folder / f"{self.prefix}answer.json", (json.dumps(told, indent=1, ensure_ascii=False) + "\n").encode())
-        return [f"{self.prefix}{name}" for name in (*pictures, "answer.json")]
+        atomic_write_bytes(folder / f"{self.prefix}answer.json", (json.dumps(told, indent=1, ensure_ascii=False) + "\n").encode())
 
     def lines(self) -> list[str]:
         """What a person reads on the terminal."""
@@ -92,6 +93,13 @@ def phantom_image(file: Path) -> ScanImage:
     return read_image(file)
 
 
+def show_progress(stage: str, done: int, total: int) -> None:
+    """One line on the terminal that is written over; nothing where nobody looks."""
+    if sys.stderr.isatty():
+        line = "" if stage == "describe" and done == total else f"     {stage} {done}/{total}"
+        click.echo(f"\r{line:<60}\r", err=True, nl=False)
+
+
 def shown_path(path: Path) -> Path:
     """Relative to where the person is, if it lies below."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
@@ -109,27 +117,27 @@ def demo(checkpoint: Path, folder: Path) -> None:
     click.echo(f"1/3  bundle: {checkpoint} to six ONNX graphs, each compared with PyTorch ...")
     from .build import build
 
-    parity = build(checkpoint, bundle, force=bundle.exists()).told["parity"]
-    worst = max(graph["relative_l2"] for graph in parity.values() if isinstance(graph, dict) and "relative_l2" in graph)
+    parity = build(checkpoint, bundle, force=bundle.exists(), progress=show_progress).told["parity"]
+    worst = max(parity[graph]["relative_l2"] for graph in GRAPHS)
     click.echo(
         f"     largest relative error {worst:.0e}, masks Dice {parity['masks_dice']:.4f}, "
         f"texts identical {parity['text_agreement']:.0%}; {time.monotonic() - start:.0f} s"
     )
+    phantom, scanner = phantom_image(folder / "phantom.png"), read_image(source)
+    shown = [
+        ("2/3  phantom: a synthetic CT slice", "", phantom, PHANTOM_PROMPT),
+        ("3/3  scanner: a real MR slice, a DICOM file of pydicom's", "scanner_", scanner, SCANNER_PROMPT),
+    ]
     with Mimo.load(bundle) as mimo:
-        shown = [
-            ("2/3  phantom: a synthetic CT slice", "", lambda: phantom_image(folder / "phantom.png"), PHANTOM_PROMPT),
-            ("3/3  scanner: a real MR slice, a DICOM file of pydicom's", "scanner_", lambda: read_image(source), SCANNER_PROMPT),
-        ]
-        written = []
-        for title, prefix, make_image, prompt in shown:
-            image = make_image()
-            answer = mimo.open(image).ask(prompt.text, prompt.boxes)
-            one = Shown(prefix, image, prompt, answer)
-            written += one.write(folder)
+        for title, prefix, image, prompt in shown:
+            one = Shown(prefix, image, prompt, mimo.open(image).ask(prompt.text, prompt.boxes))
+            one.write(folder)
             click.echo("\n     ".join([title, *one.lines()]))
-    click.echo(f"\nLook at {folder}/:  bundle/, {', '.join(written)}")
-    command = Path(sys.executable).with_name("mimo-run")
-    click.echo(f"Ask for yourself:  {shown_path(command)} predict {bundle} {folder / 'phantom.png'} --text 'Where is the liver?'")
+    command = shown_path(Path(sys.executable).with_name("mimo-run"))
+    click.echo(f"\nLook at  {folder}/panel.png, scanner_panel.png    image, question and answer side by side")
+    click.echo(f"         {folder}/overlay.png, answer.json          the same for people and for programs; scanner_* likewise")
+    click.echo(f"         {folder}/bundle/report.md                  what was built, and how it was proven")
+    click.echo(f"\nAsk for yourself:  {command} predict {bundle} {folder / 'phantom.png'} --text 'Where is the liver?'")
     click.echo("Research software. Not a medical device, not for diagnosis.")
 
 

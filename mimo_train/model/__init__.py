@@ -1,10 +1,10 @@
 """The MIMO network. One file per part, named as the part (see docs/architecture.md)."""
 
-from .mimo import Mimo, Question
-from .text_decoder import TextDecoder
 from .fusion import FusionEncoder
 from .mask_decoder import MaskDecoder
+from .mimo import Mimo, Question
 from .prompt_encoder import PromptEncoder
+from .text_decoder import TextDecoder
 from .text_encoder import TextEncoder
 from .vision_encoder import VisionEncoder
 

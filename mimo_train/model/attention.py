@@ -54,8 +54,14 @@ class Attention(nn.Module):
         self.value = nn.Linear(source_dim, inner)
         self.output = nn.Linear(inner, dim)
 
-    def forward(self, x: Tensor, source: Tensor, bias: Tensor | None = None, key_position: Tensor | None = None,
-                query_position: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        source: Tensor,
+        bias: Tensor | None = None,
+        key_position: Tensor | None = None,
+        query_position: Tensor | None = None,
+    ) -> Tensor:
         """x [B, N, dim] attends to source [B, M, source_dim]. Positions are added to query and key only."""
         query = self.query(x if query_position is None else x + query_position)
         key = self.key(source if key_position is None else source + key_position)

@@ -54,8 +54,16 @@ class ReferringCrossAttention(nn.Module):
         """Pull of each reference on each head [B, heads, R]; zero on padding, and everywhere if the bias is switched off."""
         return (self.pull(references) * (valid * float(self.region_bias))[..., None]).transpose(1, 2)
 
-    def forward(self, x: Tensor, source: Tensor, bias: Tensor, summary: Tensor, where: Tensor,
-                query_position: Tensor | None = None, key_position: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        source: Tensor,
+        bias: Tensor,
+        summary: Tensor,
+        where: Tensor,
+        query_position: Tensor | None = None,
+        key_position: Tensor | None = None,
+    ) -> Tensor:
         """x [B, N, dim] attends to source [B, M, dim].
 
         Args:
@@ -82,8 +90,16 @@ class FusionBlock(nn.Module):
         self.prompt_to_image = ReferringCrossAttention(dim, config)
         self.image_to_prompt = ReferringCrossAttention(dim, config)
 
-    def forward(self, image: Tensor, text: Tensor, references: Tensor, text_valid: Tensor, valid: Tensor, regions: Tensor,
-                position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self,
+        image: Tensor,
+        text: Tensor,
+        references: Tensor,
+        text_valid: Tensor,
+        valid: Tensor,
+        regions: Tensor,
+        position: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         length = text.shape[1]
         image = self.image(image, position=position)
         text = self.text(text, padding_bias(text_valid))
@@ -93,9 +109,17 @@ class FusionBlock(nn.Module):
         # Prompt to image: every prompt token is pulled towards the image tokens inside the regions.
         pulls = self.prompt_to_image.pulls(references, valid)
         prompt, prompt_valid = torch.cat((text, references), dim=1), torch.cat((text_valid, valid), dim=1)
-        prompt = self.prompt_to_image(
-            prompt, image, (pulls @ regions)[:, :, None, :], summary, torch.ones_like(summary[:, :1, None]), key_position=position
-        ) * prompt_valid[..., None]
+        prompt = (
+            self.prompt_to_image(
+                prompt,
+                image,
+                (pulls @ regions)[:, :, None, :],
+                summary,
+                torch.ones_like(summary[:, :1, None]),
+                key_position=position,
+            )
+            * prompt_valid[..., None]
+        )
         text, references = prompt[:, :length], prompt[:, length:]
 
         # Image to prompt: an image token inside region r is pulled to reference token r, and the gate opens inside the regions.
@@ -103,7 +127,11 @@ class FusionBlock(nn.Module):
         towards = pulls[:, :, None, :] * regions.transpose(1, 2)[:, None]
         neutral = torch.zeros_like(towards[..., :1]) * text_valid[:, None, None, :]
         image = self.image_to_prompt(
-            image, prompt, torch.cat((neutral, towards), dim=-1) + padding_bias(prompt_valid), summary, regions.amax(1)[..., None],
+            image,
+            prompt,
+            torch.cat((neutral, towards), dim=-1) + padding_bias(prompt_valid),
+            summary,
+            regions.amax(1)[..., None],
             query_position=position,
         )
         return image, text, references
@@ -120,7 +148,13 @@ class FusionEncoder(nn.Module):
         self.modality = nn.Parameter(torch.randn(3, dim) * 0.02)
 
     def forward(
-        self, features_16: Tensor, features_32: Tensor, text: Tensor, text_valid: Tensor, references: Tensor, valid: Tensor,
+        self,
+        features_16: Tensor,
+        features_32: Tensor,
+        text: Tensor,
+        text_valid: Tensor,
+        references: Tensor,
+        valid: Tensor,
         regions: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Shapes as in ``mimo_runtime.contracts``.
@@ -129,7 +163,9 @@ class FusionEncoder(nn.Module):
             fused_16 [B, dim, S / 16, S / 16], memory [B, image + text + references, dim], memory_valid [B, same].
         """
         side = features_16.shape[-1]
-        image = torch.cat([f.flatten(2).transpose(1, 2) + self.level[i] for i, f in enumerate((features_16, features_32))], dim=1)
+        image = torch.cat(
+            [f.flatten(2).transpose(1, 2) + self.level[i] for i, f in enumerate((features_16, features_32))], dim=1
+        )
         centres = torch.cat((grid_centres(side, image.device), grid_centres(side // 2, image.device)))
         position = self.position(self.coordinates(centres.to(image)))
         for block in self.blocks:

@@ -18,8 +18,16 @@ class FusionGraph(nn.Module):
         super().__init__()
         self.fusion, self.text_decoder = model.fusion, model.text_decoder
 
-    def forward(self, features_16: Tensor, features_32: Tensor, text_embeddings: Tensor, text_valid: Tensor,
-                reference_tokens: Tensor, reference_valid: Tensor, reference_regions: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self,
+        features_16: Tensor,
+        features_32: Tensor,
+        text_embeddings: Tensor,
+        text_valid: Tensor,
+        reference_tokens: Tensor,
+        reference_valid: Tensor,
+        reference_regions: Tensor,
+    ) -> tuple[Tensor, ...]:
         fused, memory, valid = self.fusion(
             features_16, features_32, text_embeddings, text_valid, reference_tokens, reference_valid, reference_regions
         )
@@ -33,8 +41,15 @@ class MaskDecoderGraph(nn.Module):
         super().__init__()
         self.mask_decoder = model.mask_decoder
 
-    def forward(self, features_4: Tensor, features_8: Tensor, fused_16: Tensor, memory: Tensor, memory_valid: Tensor,
-                reference_map: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self,
+        features_4: Tensor,
+        features_8: Tensor,
+        fused_16: Tensor,
+        memory: Tensor,
+        memory_valid: Tensor,
+        reference_map: Tensor,
+    ) -> tuple[Tensor, ...]:
         masks, boxes, presence, iou = self.mask_decoder(features_4, features_8, fused_16, memory, memory_valid, reference_map)
         return masks[-1], boxes, presence, iou
 
@@ -46,8 +61,16 @@ class TextDecoderGraph(nn.Module):
         super().__init__()
         self.text_decoder = model.text_decoder
 
-    def forward(self, token: Tensor, position: Tensor, past_keys: Tensor, past_values: Tensor, cross_keys: Tensor,
-                cross_values: Tensor, memory_valid: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self,
+        token: Tensor,
+        position: Tensor,
+        past_keys: Tensor,
+        past_values: Tensor,
+        cross_keys: Tensor,
+        cross_values: Tensor,
+        memory_valid: Tensor,
+    ) -> tuple[Tensor, ...]:
         return self.text_decoder.step(token, position, past_keys, past_values, cross_keys, cross_values, memory_valid)
 
 

@@ -32,7 +32,9 @@ class QueryBlock(nn.Module):
         self.own = Attention(dim, config.heads)
         self.mlp = FeedForward(dim, config.mlp_ratio)
 
-    def forward(self, queries: Tensor, source: Tensor, bias: Tensor, query_position: Tensor, key_position: Tensor | None) -> Tensor:
+    def forward(
+        self, queries: Tensor, source: Tensor, bias: Tensor, query_position: Tensor, key_position: Tensor | None
+    ) -> Tensor:
         x = queries + self.cross(self.norm_cross(queries), self.norm_source(source), bias, key_position, query_position)
         y = self.norm_self(x)
         x = x + self.own(y, y, None, query_position, query_position)
@@ -89,7 +91,13 @@ class MaskDecoder(nn.Module):
         self.box, self.presence, self.iou = mlp(dim, dim, 4), mlp(dim, dim, 1), mlp(dim, dim, 1)
 
     def forward(
-        self, features_4: Tensor, features_8: Tensor, fused_16: Tensor, memory: Tensor, memory_valid: Tensor, reference_map: Tensor,
+        self,
+        features_4: Tensor,
+        features_8: Tensor,
+        fused_16: Tensor,
+        memory: Tensor,
+        memory_valid: Tensor,
+        reference_map: Tensor,
         select: Tensor | None = None,
     ) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
         """Shapes as in ``mimo_runtime.contracts``.

@@ -50,7 +50,13 @@ class PromptEncoder(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(
-        self, boxes: Tensor, box_labels: Tensor, points: Tensor, point_labels: Tensor, mask: Tensor, mask_label: Tensor,
+        self,
+        boxes: Tensor,
+        box_labels: Tensor,
+        points: Tensor,
+        point_labels: Tensor,
+        mask: Tensor,
+        mask_label: Tensor,
         features_16: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Shapes as in ``mimo_runtime.contracts``.
@@ -65,27 +71,36 @@ class PromptEncoder(nn.Module):
         side16, side4 = features_16.shape[-1], mask.shape[-1]
 
         mask = mask * (mask_label >= 0).to(real)[..., None, None]
-        regions = torch.cat([self._regions(boxes, points, mask, side) for side in (side16, side16 // 2)], dim=-1) * valid[..., None]
+        regions = (
+            torch.cat([self._regions(boxes, points, mask, side) for side in (side16, side16 // 2)], dim=-1) * valid[..., None]
+        )
 
         # Reference tokens: where (coordinates), what kind, and what is there (pooled features).
         positive = (point_labels > 0).to(real)[..., None]
-        tokens = torch.cat((
-            self.box(torch.cat((self.coordinates(boxes[..., :2]), self.coordinates(boxes[..., 2:])), dim=-1)) + self.kind[0],
-            self.point(self.coordinates(points)) + self.kind[1] * (1.0 - positive) + self.kind[2] * positive,
-            (self.geometry(self._geometry(mask)) + self.kind[3])[:, None],
-        ), dim=1)
+        tokens = torch.cat(
+            (
+                self.box(torch.cat((self.coordinates(boxes[..., :2]), self.coordinates(boxes[..., 2:])), dim=-1))
+                + self.kind[0],
+                self.point(self.coordinates(points)) + self.kind[1] * (1.0 - positive) + self.kind[2] * positive,
+                (self.geometry(self._geometry(mask)) + self.kind[3])[:, None],
+            ),
+            dim=1,
+        )
         weights = regions[..., : side16 * side16]
         weights = weights / (weights.sum(-1, keepdim=True) + 1e-4)
         tokens = self.norm(tokens + self.pooled(weights @ features_16.flatten(2).transpose(1, 2))) * valid[..., None]
 
         box_valid, point_valid = valid[:, :n_boxes, None, None], valid[:, n_boxes : n_boxes + n_points, None, None]
         blobs = point_map(points, side4, POINT_SIGMA_FINE) * point_valid
-        reference_map = torch.cat((
-            (box_map(boxes, side4) * box_valid).amax(1, keepdim=True),
-            (blobs * positive[..., None]).amax(1, keepdim=True),
-            (blobs * (1.0 - positive)[..., None]).amax(1, keepdim=True),
-            mask,
-        ), dim=1)
+        reference_map = torch.cat(
+            (
+                (box_map(boxes, side4) * box_valid).amax(1, keepdim=True),
+                (blobs * positive[..., None]).amax(1, keepdim=True),
+                (blobs * (1.0 - positive)[..., None]).amax(1, keepdim=True),
+                mask,
+            ),
+            dim=1,
+        )
         return tokens, valid, regions, reference_map
 
     @staticmethod

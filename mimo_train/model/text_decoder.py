@@ -29,8 +29,16 @@ class DecoderLayer(nn.Module):
         self.cross_output = nn.Linear(dim, dim)
         self.mlp = FeedForward(dim, config.mlp_ratio)
 
-    def forward(self, x: Tensor, past_key: Tensor | None, past_value: Tensor | None, cross_key: Tensor, cross_value: Tensor,
-                cross_bias: Tensor, causal: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self,
+        x: Tensor,
+        past_key: Tensor | None,
+        past_value: Tensor | None,
+        cross_key: Tensor,
+        cross_value: Tensor,
+        cross_bias: Tensor,
+        causal: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """x [B, T, dim]; caches [B, heads, P, d] -> x, key and value of length P + T."""
         query, key, value = (split_heads(t, self.heads) for t in self.self_qkv(self.norm_self(x)).chunk(3, dim=-1))
         if past_key is not None and past_value is not None:
@@ -73,7 +81,13 @@ class TextDecoder(nn.Module):
         return self._logits(x)
 
     def step(
-        self, token: Tensor, position: Tensor, past_keys: Tensor, past_values: Tensor, cross_keys: Tensor, cross_values: Tensor,
+        self,
+        token: Tensor,
+        position: Tensor,
+        past_keys: Tensor,
+        past_values: Tensor,
+        cross_keys: Tensor,
+        cross_values: Tensor,
         memory_valid: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One token: shapes as in ``mimo_runtime.contracts``.

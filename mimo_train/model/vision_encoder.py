@@ -136,10 +136,14 @@ class SwinTransformer(nn.Module):
         for i, (depth, heads) in enumerate(zip(config.depths, config.heads)):
             if i:
                 self.merges.append(PatchMerging(dim * 2 ** (i - 1)))
-            self.stages.append(nn.Sequential(*(
-                SwinBlock(dim * 2**i, heads, config.window, j % 2 == 1, config.mlp_ratio, config.conv_position)
-                for j in range(depth)
-            )))
+            self.stages.append(
+                nn.Sequential(
+                    *(
+                        SwinBlock(dim * 2**i, heads, config.window, j % 2 == 1, config.mlp_ratio, config.conv_position)
+                        for j in range(depth)
+                    )
+                )
+            )
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """[B, 3, S, S] normalised -> four maps [B, S / stride, S / stride, C * 2^stage], channels last."""

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mimo_runtime.errors import RequestError
 from PIL import Image
+
+from mimo_runtime.errors import RequestError
 
 from .base import PhantomImage
 from .ct import ct_phantom

@@ -204,13 +204,17 @@ def _build(kind: type, data: dict[str, Any], source: str) -> Any:
     fields = {f.name: f for f in dataclasses.fields(kind)}
     unknown, missing = sorted(set(data) - set(fields)), sorted(set(fields) - set(data))
     if unknown or missing:
-        told = "; ".join(t for t in (unknown and "unknown " + ", ".join(unknown), missing and "missing " + ", ".join(missing)) if t)
+        told = "; ".join(
+            t for t in (unknown and "unknown " + ", ".join(unknown), missing and "missing " + ", ".join(missing)) if t
+        )
         raise BundleError(f"{source} does not fit {kind.__name__}: {told}", "Use the mimo-edge version that wrote it")
     values: dict[str, Any] = {}
     for name, value in data.items():
         default = getattr(PRESETS["tiny"] if kind is MimoConfig else kind(), name)
         if dataclasses.is_dataclass(default):
-            values[name] = _build(type(default), value, f"{source}: {name}") if isinstance(value, dict) else _refuse(source, name)
+            values[name] = (
+                _build(type(default), value, f"{source}: {name}") if isinstance(value, dict) else _refuse(source, name)
+            )
         elif isinstance(default, tuple):
             values[name] = tuple(value) if isinstance(value, (list, tuple)) else _refuse(source, name)
         elif isinstance(default, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -229,8 +233,13 @@ def _refuse(source: str, name: str) -> Any:
 PRESETS: dict[str, MimoConfig] = {
     # The smallest thing with every part: tests only.
     "micro": MimoConfig(
-        preset="micro", image_size=64, vocab_size=512, dim=32,
-        vision=VisionConfig(embed_dim=8, depths=(2, 1, 2, 1), heads=(1, 2, 2, 4), window=4, mlp_ratio=2.0, neck=(16, 24, 32, 32)),
+        preset="micro",
+        image_size=64,
+        vocab_size=512,
+        dim=32,
+        vision=VisionConfig(
+            embed_dim=8, depths=(2, 1, 2, 1), heads=(1, 2, 2, 4), window=4, mlp_ratio=2.0, neck=(16, 24, 32, 32)
+        ),
         text=TextConfig(hidden=32, layers=1, heads=2, intermediate=64, max_length=32, positions=32),
         prompts=PromptConfig(max_boxes=2, max_points=4),
         fusion=FusionConfig(layers=1, heads=2),
@@ -240,9 +249,19 @@ PRESETS: dict[str, MimoConfig] = {
     "tiny": MimoConfig(),
     # Swin-T and BERT-base: the shapes of the published Hugging Face weights.
     "base": MimoConfig(
-        preset="base", image_size=512, vocab_size=30592, dim=256,
-        vision=VisionConfig(embed_dim=96, depths=(2, 2, 6, 2), heads=(3, 6, 12, 24), window=7, stem="patch",
-                            conv_position=False, neck=(96, 192, 256, 256)),
+        preset="base",
+        image_size=512,
+        vocab_size=30592,
+        dim=256,
+        vision=VisionConfig(
+            embed_dim=96,
+            depths=(2, 2, 6, 2),
+            heads=(3, 6, 12, 24),
+            window=7,
+            stem="patch",
+            conv_position=False,
+            neck=(96, 192, 256, 256),
+        ),
         text=TextConfig(hidden=768, layers=12, heads=12, intermediate=3072, max_length=64, positions=512),
         prompts=PromptConfig(max_boxes=8, max_points=16),
         fusion=FusionConfig(layers=3, heads=8, mlp_ratio=4.0),
@@ -251,9 +270,19 @@ PRESETS: dict[str, MimoConfig] = {
     ),
     # Swin-B (384 px variant's window) and BERT-large.
     "large": MimoConfig(
-        preset="large", image_size=768, vocab_size=30592, dim=384,
-        vision=VisionConfig(embed_dim=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32), window=12, stem="patch",
-                            conv_position=False, neck=(128, 256, 384, 384)),
+        preset="large",
+        image_size=768,
+        vocab_size=30592,
+        dim=384,
+        vision=VisionConfig(
+            embed_dim=128,
+            depths=(2, 2, 18, 2),
+            heads=(4, 8, 16, 32),
+            window=12,
+            stem="patch",
+            conv_position=False,
+            neck=(128, 256, 384, 384),
+        ),
         text=TextConfig(hidden=1024, layers=24, heads=16, intermediate=4096, max_length=64, positions=512),
         prompts=PromptConfig(max_boxes=8, max_points=16),
         fusion=FusionConfig(layers=4, heads=12, mlp_ratio=4.0),

@@ -92,9 +92,12 @@ def graph_contracts(config: MimoConfig) -> dict[str, GraphContract]:
             (
                 # Coordinates are fractions of the square model input. Labels: boxes 1 = box, -1 = padding;
                 # points 1 = positive, 0 = negative, -1 = padding; mask 1 = given, -1 = not given.
-                real("boxes", c.prompts.max_boxes, 4), whole("box_labels", c.prompts.max_boxes),
-                real("points", c.prompts.max_points, 2), whole("point_labels", c.prompts.max_points),
-                real("mask", 1, size // 4, size // 4), whole("mask_label", 1),
+                real("boxes", c.prompts.max_boxes, 4),
+                whole("box_labels", c.prompts.max_boxes),
+                real("points", c.prompts.max_points, 2),
+                whole("point_labels", c.prompts.max_points),
+                real("mask", 1, size // 4, size // 4),
+                whole("mask_label", 1),
                 features[16],
             ),
             (reference_tokens, reference_valid, reference_regions, reference_map),
@@ -108,7 +111,12 @@ def graph_contracts(config: MimoConfig) -> dict[str, GraphContract]:
             "mask_decoder",
             (features[4], features[8], fused, *unified, reference_map),
             # Logits for masks and presence; boxes are (x0, y0, x1, y1) fractions of the model input; iou in [0, 1].
-            (real("masks", queries, c.mask_size, c.mask_size), real("boxes", queries, 4), real("presence", queries), real("iou", queries)),
+            (
+                real("masks", queries, c.mask_size, c.mask_size),
+                real("boxes", queries, 4),
+                real("presence", queries),
+                real("iou", queries),
+            ),
         ),
         GraphContract(
             "text_decoder",

@@ -154,7 +154,7 @@ def _neighbours(pixels: int, cells_per_pixel: float) -> tuple[np.ndarray, np.nda
 
 
 def _sums_between(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Integrals over the first axis between edges: ``[N, K]``, ``[E + 1]`` ascending real numbers in 0..N -> float64 ``[E, K]``."""
+    """Integrals over the first axis between ascending real edges: ``[N, K]`` and ``[E + 1]`` in 0..N -> float64 ``[E, K]``."""
     whole = np.minimum(edges.astype(np.int64), len(values) - 1)
     kind = np.float64 if values.dtype.kind == "f" else np.int32
     sums = np.add.reduceat(values, whole[:-1], axis=0, dtype=kind).astype(np.float64)

@@ -105,7 +105,7 @@ class Prompt:
 
 
 def encode_prompt(prompt: Prompt, letterbox: Letterbox, config: MimoConfig) -> dict[str, np.ndarray]:
-    """The inputs of the ``prompt_encoder`` graph but ``features_16``, batch 1, for a prompt that passed :meth:`Prompt.validate`.
+    """The inputs of the ``prompt_encoder`` graph but ``features_16``, batch 1, for a prompt that :meth:`Prompt.validate` took.
 
     Returns:
         ``boxes`` float32 [1, max_boxes, 4], ``points`` float32 [1, max_points, 2] (fractions of the square),

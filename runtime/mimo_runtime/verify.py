@@ -88,6 +88,9 @@ def read_sample(bundle: Bundle, name: str) -> Sample:
         prompt = Prompt(request["text"], request["boxes"], request["points"], mask)
         pixels = read_image(bundle.bytes(f"{name}/image.png")).pixels
         masks = tuple(read_mask(bundle.bytes(f"{name}/{finding['mask']}")) for finding in expected["findings"])
+        for holder, keys in ((expected, ("text",)), *((finding, (*_EXACT, "score")) for finding in expected["findings"])):
+            for key in keys:
+                holder[key]  # noqa: B018 - a missing field is found here rather than in the middle of a comparison
         return Sample(name, pixels, prompt, expected, masks)
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{name} is not a golden sample: {type(error).__name__} {error}", bundle.manifest.rebuild) from None

@@ -120,10 +120,8 @@ def _value(graph: str, output: str, config: MimoConfig):
     """Nodes, constants and the result's name where an output is more than zeros; it must broadcast over the batch."""
     queries = config.mask_decoder.queries
     if (graph, output) == ("prompt_encoder", "reference_map"):
-        # All that has a channel of its own already: the mask. Boxes become the same map for every box: its first coordinate.
-        return [
-            helper.make_node("Pad", ["mask", "pads"], ["padded"]),
-        ], {"pads": np.array([0, 3, 0, 0, 0, 0, 0, 0], np.int64)}, "padded"
+        # The mask is drawn into its channel; boxes and points are not.
+        return [helper.make_node("Pad", ["mask", "pads"], ["padded"])], {"pads": np.array([0, 3, 0, 0, 0, 0, 0, 0], np.int64)}, "padded"
     if (graph, output) == ("mask_decoder", "masks"):
         factor = np.array([1, 1, *(config.mask_size / (config.image_size // 4),) * 2], np.float32)
         return [

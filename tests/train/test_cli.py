@@ -22,9 +22,25 @@ def run(*args: object) -> tuple[int, str, str]:
 def test_phantoms_fit_evaluate(tmp_path):
     data, checkpoint, numbers = tmp_path / "data", tmp_path / "ckpt", tmp_path / "out.json"
     assert run("data", "phantom", "-o", data, "--count", 20, "--size", 80, "--json")[0] == 0
-    code, out, _ = run("fit", "--preset", "micro", "--data", data, "-o", checkpoint, "--steps", 3, "--batch", 2, "--threads", 1, "--json")
+    code, out, _ = run(
+        "fit", "--preset", "micro", "--data", data, "-o", checkpoint, "--steps", 3, "--batch", 2, "--threads", 1, "--json"
+    )
     assert code == 0 and json.loads(out)["checkpoint"] == str(checkpoint)
-    code, out, _ = run("evaluate", checkpoint, "--data", data, "--split", "val", "--calibrate", "--threads", 1, "--json", numbers, "--report", tmp_path / "r.md")
+    code, out, _ = run(
+        "evaluate",
+        checkpoint,
+        "--data",
+        data,
+        "--split",
+        "val",
+        "--calibrate",
+        "--threads",
+        1,
+        "--json",
+        numbers,
+        "--report",
+        tmp_path / "r.md",
+    )
     assert code == 0 and "stored in" in out
     told = json.loads(numbers.read_text())
     assert set(told["macro"]) == {"box", "point", "mask", "text", "text+box"} and 0 <= told["macro"]["box"]["dice"] <= 1
@@ -33,13 +49,16 @@ def test_phantoms_fit_evaluate(tmp_path):
     assert told["meta"]["presence_threshold"] == stored["presence_threshold"]
 
 
-@pytest.mark.parametrize(("args", "words"), [
-    (("fit", "--preset", "huge", "--data", ".", "-o", "x", "--steps", "1"), "unknown preset 'huge'"),
-    (("fit", "--data", "nowhere", "-o", "x", "--steps", "1"), "nowhere"),
-    (("fit", "--data", "nowhere", "-o", "x"), "--steps or --minutes"),
-    (("evaluate", "nowhere", "--data", "."), "no data set"),
-    (("evaluate", "nowhere", "--data", ".", "--calibrate"), "--calibrate"),
-])
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("fit", "--preset", "huge", "--data", ".", "-o", "x", "--steps", "1"), "unknown preset 'huge'"),
+        (("fit", "--data", "nowhere", "-o", "x", "--steps", "1"), "nowhere"),
+        (("fit", "--data", "nowhere", "-o", "x"), "--steps or --minutes"),
+        (("evaluate", "nowhere", "--data", "."), "no data set"),
+        (("evaluate", "nowhere", "--data", ".", "--calibrate"), "--calibrate"),
+    ],
+)
 def test_bad_requests_give_one_line_and_exit_code_2(tmp_path, monkeypatch, args, words):
     monkeypatch.chdir(tmp_path)
     code, out, err = run(*args)
@@ -48,5 +67,9 @@ def test_bad_requests_give_one_line_and_exit_code_2(tmp_path, monkeypatch, args,
 
 
 def test_as_a_process_without_a_traceback(tmp_path):
-    result = subprocess.run([sys.executable, "-m", "mimo_train", "evaluate", str(tmp_path / "none"), "--data", str(tmp_path)], capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-m", "mimo_train", "evaluate", str(tmp_path / "none"), "--data", str(tmp_path)],
+        capture_output=True,
+        text=True,
+    )
     assert result.returncode == 2 and "Traceback" not in result.stderr and result.stderr.startswith("error: ")

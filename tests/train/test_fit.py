@@ -89,12 +89,35 @@ def test_training_learns(phantoms, tmp_path):
 
 @pytest.mark.slow
 def test_kill_9_at_any_moment_leaves_a_run_that_resumes(phantoms, tmp_path):
-    command = [sys.executable, "-m", "mimo_train", "fit", "--preset", "micro", "--data", str(phantoms), "-o", str(tmp_path / "run"), "--steps", "400",
-               "--batch", "2", "--save-every", "0", "--threads", "1", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "mimo_train",
+        "fit",
+        "--preset",
+        "micro",
+        "--data",
+        str(phantoms),
+        "-o",
+        str(tmp_path / "run"),
+        "--steps",
+        "400",
+        "--batch",
+        "2",
+        "--save-every",
+        "0",
+        "--threads",
+        "1",
+        "--json",
+    ]
     state = tmp_path / "run" / "training" / "state.safetensors"
     for attempt in range(2):
-        process = subprocess.Popen(command + ["--resume"] * (attempt > 0), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                   env={**os.environ, "OMP_NUM_THREADS": "1"})
+        process = subprocess.Popen(
+            command + ["--resume"] * (attempt > 0),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
         began, before = time.monotonic(), state.stat().st_mtime_ns if state.exists() else 0
         while not (state.exists() and state.stat().st_mtime_ns > before) and time.monotonic() - began < 120:
             time.sleep(0.02)
@@ -106,9 +129,15 @@ def test_kill_9_at_any_moment_leaves_a_run_that_resumes(phantoms, tmp_path):
     assert not [p for p in (tmp_path / "run").rglob("*") if p.suffix == ".bin"]
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"steps": None}, "length of the run"), ({"minutes": 1.0}, "length of the run"), ({"batch": 0}, "--batch"), ({"preset": "huge"}, "unknown preset"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": None}, "length of the run"),
+        ({"minutes": 1.0}, "length of the run"),
+        ({"batch": 0}, "--batch"),
+        ({"preset": "huge"}, "unknown preset"),
+    ],
+)
 def test_bad_options_are_told_before_anything_is_written(phantoms, tmp_path, change, message):
     with pytest.raises(RequestError, match=message):
         fit(options(phantoms, **change), tmp_path / "x", **QUIET)

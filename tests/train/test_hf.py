@@ -21,7 +21,9 @@ WORDS = ["the", "liver", "polyp", "where", "is", "?", "un", "##known"]
 def swin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("swin")
     torch.manual_seed(0)
-    config = SwinConfig(image_size=224, embed_dim=12, depths=[2, 2, 2, 2], num_heads=[1, 2, 3, 4], window_size=7, hidden_dropout_prob=0.0)
+    config = SwinConfig(
+        image_size=224, embed_dim=12, depths=[2, 2, 2, 2], num_heads=[1, 2, 3, 4], window_size=7, hidden_dropout_prob=0.0
+    )
     SwinModel(config).save_pretrained(folder)
     return folder
 
@@ -32,8 +34,16 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     words = ["[PAD]", *(f"[unused{i}]" for i in range(99)), "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
     (folder / "vocab.txt").write_text("\n".join(words) + "\n")
-    BertModel(BertConfig(vocab_size=len(words), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
-                         max_position_embeddings=40)).save_pretrained(folder)
+    BertModel(
+        BertConfig(
+            vocab_size=len(words),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=64,
+            max_position_embeddings=40,
+        )
+    ).save_pretrained(folder)
     return folder
 
 

@@ -16,8 +16,17 @@ def square(x0: int, y0: int, x1: int, y1: int, side: int = 32) -> torch.Tensor:
 
 def targets(masks: torch.Tensor, valid: torch.Tensor, queries: int = 4) -> Targets:
     n, k = masks.shape[:2]
-    return Targets(torch.arange(k).expand(n, k), masks, valid, torch.zeros(n, queries), torch.ones(n, queries), torch.ones(n, 3, dtype=torch.long),
-                   torch.zeros(n, dtype=torch.long), torch.ones(n), torch.ones(n))
+    return Targets(
+        torch.arange(k).expand(n, k),
+        masks,
+        valid,
+        torch.zeros(n, queries),
+        torch.ones(n, queries),
+        torch.ones(n, 3, dtype=torch.long),
+        torch.zeros(n, dtype=torch.long),
+        torch.ones(n),
+        torch.ones(n),
+    )
 
 
 def test_dice_loss_by_hand():

@@ -32,8 +32,13 @@ def ask(model: Mimo, rows: int = 2, boxes: bool = False, points: bool = False, m
     tokens[:, 9:] = 0
     labels = lambda n, on: torch.full((rows, n), 1 if on else -1, dtype=torch.int32)  # noqa: E731
     return Question(
-        tokens, torch.cat((low, low + 0.3), -1), labels(c.max_boxes, boxes), torch.rand(rows, c.max_points, 2, generator=g),
-        labels(c.max_points, points), (torch.rand(rows, 1, side, side, generator=g) > 0.7).float(), labels(1, mask),
+        tokens,
+        torch.cat((low, low + 0.3), -1),
+        labels(c.max_boxes, boxes),
+        torch.rand(rows, c.max_points, 2, generator=g),
+        labels(c.max_points, points),
+        (torch.rand(rows, 1, side, side, generator=g) > 0.7).float(),
+        labels(1, mask),
     )
 
 

@@ -9,9 +9,9 @@ import sys
 
 import numpy as np
 import pytest
-from mimo_runtime.errors import RequestError
 from PIL import Image
 
+from mimo_runtime.errors import RequestError
 from mimo_train.phantom import CLASS_IDS, LESIONS, MODALITIES, PhantomImage, generate, phantom
 from mimo_train.phantom.canvas import Canvas, blur, ellipse, grown
 

@@ -19,15 +19,28 @@ from mimo_train.questions import Questioner, Vocabulary
 
 
 def record(**changes) -> Record:
-    values = dict(set_name="phantoms", image=Path("x"), mask=None, case="1", split="train", modality="ct", region="abdomen",
-                  classes={1: "liver", 2: "spleen"})
+    values = dict(
+        set_name="phantoms",
+        image=Path("x"),
+        mask=None,
+        case="1",
+        split="train",
+        modality="ct",
+        region="abdomen",
+        classes={1: "liver", 2: "spleen"},
+    )
     return Record(**{**values, **changes})
 
 
 VOCABULARY = Vocabulary(
     ("liver", "spleen", "polyp", "kidney cyst"),
     {"phantoms": frozenset({"liver", "spleen", "kidney cyst"}), "colon": frozenset({"polyp"})},
-    {"liver": frozenset({"abdomen"}), "spleen": frozenset({"abdomen"}), "kidney cyst": frozenset({"abdomen"}), "polyp": frozenset({"colon"})},
+    {
+        "liver": frozenset({"abdomen"}),
+        "spleen": frozenset({"abdomen"}),
+        "kidney cyst": frozenset({"abdomen"}),
+        "polyp": frozenset({"colon"}),
+    },
 )
 
 
@@ -98,7 +111,11 @@ def test_views_keep_labels_on_their_pixels(height, width):
     assert (plain.pixels[plain.labels == 1] > 110).mean() > 0.9
     for seed in range(10):
         view = random_view(pixels, labels, record(), 128, np.random.default_rng(seed))
-        assert view.pixels.shape == (128, 128, 3) and not view.labels[view.height :].any() and not view.labels[:, view.width :].any()
+        assert (
+            view.pixels.shape == (128, 128, 3)
+            and not view.labels[view.height :].any()
+            and not view.labels[:, view.width :].any()
+        )
         inside = view.labels == 1
         if inside.sum() > 50:
             shown = view.pixels[: view.height, : view.width, 0].astype(float)
