@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,4 +27,4 @@ def write_golden(folder: Path, reference: Mimo) -> Iterator[str]:
         place.mkdir(parents=True)
         answer = ask(reference, sample)
         write_sample(place, sample.pixels, sample.prompt, answer)
-        yield f"{sample.kind}: {answer.plain_text}"
+        yield f"{sample.kind}: " + textwrap.shorten(answer.plain_text, 120)

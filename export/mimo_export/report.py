@@ -51,7 +51,7 @@ def describe_samples(samples: Mapping[str, int]) -> str:
 
 
 def inspect_dict(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``mimo-export inspect --json`` prints (DESIGN section 8)."""
+    """What ``mimo-export inspect --json`` prints (docs/formats.md)."""
     keys = ("engine", "asked", "delivered", "file", "sha256", "bytes")
     return {
         "format": manifest["format"],

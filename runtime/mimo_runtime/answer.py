@@ -87,7 +87,7 @@ class Answer:
         return plain(self.text)
 
     def to_dict(self, masks: Mapping[int, str] | None = None) -> dict[str, Any]:
-        """For JSON (DESIGN section 8, ``predict``); ``masks`` maps the index of a finding to its mask file."""
+        """For JSON (docs/formats.md, ``predict``); ``masks`` maps the index of a finding to its mask file."""
         masks = masks or {}
         return {
             "text": self.text,

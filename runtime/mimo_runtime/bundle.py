@@ -19,12 +19,16 @@ from .atomic import atomic_file
 from .config import MimoConfig
 from .engines import create_engine
 from .errors import BundleError, RequestError
+from .machine import worker_threads
 from .manifest import MANIFEST, TOKENIZER, Manifest, check_name, parse_manifest
 
 if TYPE_CHECKING:
     from .pipeline import Mimo
 
 SUFFIX = ".mimo"
+#: Graphs that run at the same time: threads of one that spin while they wait would take the cores of the other.
+SIDE_BY_SIDE = ("mask_decoder", "text_decoder")
+
 _POINT = "Point to a bundle that mimo-export build wrote"
 _TRUST = "Use bundles from mimo-export build only"
 #: A manifest of the largest preset has about 30 kB.
@@ -120,8 +124,11 @@ def load_mimo(
         bundle = Bundle.open(bundle)
     manifest = bundle.manifest
     tokenizer = Tokenizer.from_bytes(bundle.bytes(TOKENIZER), f"{bundle.path}/{TOKENIZER}")
+    threads = threads or worker_threads()
     engines = {
-        name: create_engine(entry.engine, bundle.bytes(entry.file), entry.contract, threads=threads)
+        name: create_engine(
+            entry.engine, bundle.bytes(entry.file), entry.contract, threads=threads, spinning=name not in SIDE_BY_SIDE
+        )
         for name, entry in manifest.graphs.items()
     }
     info = {"id": manifest.model_id, "target": manifest.target, "bundle": str(bundle.path)}

@@ -149,7 +149,7 @@ def _place(
         away = left + (height - bottom).astype(float)
     else:
         # To the nearest of some pixels of the target, which may have many parts.
-        rows, columns = np.nonzero(target)
+        rows, columns = _pixels(target)
         some = np.linspace(0, rows.size - 1, min(rows.size, _SAMPLES)).astype(int)
         x, y = columns[some, None], rows[some, None]
         gap_x = np.maximum(0, np.maximum(x - right, left - x))
@@ -159,6 +159,13 @@ def _place(
         away = (1.3 * gap_x + gap_y).min(axis=0) + 0.05 * off_centre
     best = int(np.argmin(away + 6 * h * covered))
     return int(left[best]), int(top[best]), int(right[best]), int(bottom[best])
+
+
+def _pixels(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the mask's pixels; in large pictures only of some."""
+    step = max(1, min(mask.shape) // 512)
+    rows, columns = np.nonzero(mask[::step, ::step])
+    return (rows * step, columns * step) if rows.size else np.nonzero(mask)
 
 
 def _bounds(mask: np.ndarray) -> Rectangle | None:
@@ -183,7 +190,7 @@ def _draw_label(canvas: Image.Image, text: str, colour: Colour, rectangle: Recta
 
 def _draw_leader(canvas: Image.Image, label: Label, rectangle: Rectangle, size: int) -> None:
     """A line from a label to the nearest pixel of its target, if the two lie apart."""
-    rows, columns = np.nonzero(label.target)
+    rows, columns = _pixels(label.target)
     if not rows.size:
         return
     near_x = np.clip(columns, rectangle[0], rectangle[2] - 1)

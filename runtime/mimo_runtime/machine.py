@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from functools import lru_cache
@@ -39,10 +40,26 @@ def cpu_name() -> str:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use, which in a container is fewer than the machine has."""
+    """Logical cores that this process may use: in a container fewer than the machine has."""
+    cores = len(_allowed_cpus())
+    quota = " ".join(_lines("/sys/fs/cgroup/cpu.max")).split()
+    if len(quota) == 2 and quota[0].isdigit():
+        cores = min(cores, math.ceil(int(quota[0]) / int(quota[1])))
+    return max(1, cores)
+
+
+def worker_threads() -> int:
+    """Threads that matrix multiplications can use: one per physical core, since hyper-threads share its arithmetic units."""
+    siblings = {
+        line for cpu in _allowed_cpus() for line in _lines(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+    }
+    return min(len(siblings) or usable_cores(), usable_cores())
+
+
+def _allowed_cpus() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def memory_mb() -> tuple[int, int] | None:

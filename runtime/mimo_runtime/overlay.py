@@ -30,7 +30,7 @@ OKABE_ITO: tuple[Colour, ...] = (
 _GREY = (170, 170, 176)
 _PROMPT, _POSITIVE, _NEGATIVE = OKABE_ITO[1], OKABE_ITO[2], OKABE_ITO[4]
 #: The longer side of an overlay in pixels is brought into this range.
-SMALLEST, LARGEST = 512, 2048
+SMALLEST, LARGEST = 512, 1600
 _PAPER, _SOFT = (24, 25, 29), (200, 201, 206)
 _GROUNDED = re.compile(r"<p>(.*?)</p>\s*(?:<seg\d*>)*|</?p>|<seg\d*>", re.DOTALL)
 
@@ -210,10 +210,18 @@ def _answered(answer: Any, findings: Sequence[Any], size: int, width: int) -> li
         words += [(word, WHITE) for word in text[end : match.start()].split()]
         phrase = " ".join((match[1] or "").split())
         known = next((k for k, f in enumerate(findings) if f.phrase == phrase and f.present), None)
-        words += [(word, WHITE if known is None else OKABE_ITO[known % len(OKABE_ITO)]) for word in phrase.split()]
+        words += [(word, WHITE if known is None else _text_colour(known)) for word in phrase.split()]
         end = match.end()
     words += [(word, WHITE) for word in text[end:].split()]
     return _lines(words, size, width)
+
+
+def _text_colour(finding: int) -> Colour:
+    """A finding's colour, lighter where it would be too dark for text on the panel's paper."""
+    colour = OKABE_ITO[finding % len(OKABE_ITO)]
+    lighter = max(0.0, 0.55 - (0.2126 * colour[0] + 0.7152 * colour[1] + 0.0722 * colour[2]) / 255)
+    red, green, blue = (round(c + lighter * (255 - c)) for c in colour)
+    return red, green, blue
 
 
 def _lines(words: Sequence[tuple[str, Colour]], size: int, width: int) -> list[_Line]:

@@ -29,6 +29,7 @@ from .generate import Sampling, TextDecoder, generate
 from .geometry import Letterbox
 from .grounding import public
 from .images import ScanImage, Source, read_image
+from .machine import usable_cores
 from .prompts import Prompt, encode_prompt
 from .tokenizer import BOS, EOS, PAD, UNK, Tokenizer
 
@@ -84,7 +85,7 @@ class Mimo:
         self._images: LruCache[tuple[Letterbox, Arrays]] = LruCache(cache_images)
         self._queries: LruCache[Arrays] = LruCache(CACHED_QUERIES)
         # On one core the masks would only delay the first word.
-        self._pool = ThreadPoolExecutor(os.cpu_count(), "mimo-masks") if (os.cpu_count() or 1) > 1 else None
+        self._pool = ThreadPoolExecutor(usable_cores(), "mimo-masks") if usable_cores() > 1 else None
 
     @staticmethod
     def load(
@@ -94,7 +95,7 @@ class Mimo:
 
         Args:
             device: "auto" (what the bundle was built for) or "cpu".
-            threads: threads within one operator, per engine; None leaves it to the engine.
+            threads: threads within one operator, per graph; None is one per physical core that this process may use.
             cache_images: see :class:`Mimo`.
 
         Raises:

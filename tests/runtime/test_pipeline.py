@@ -7,6 +7,7 @@ import fakes
 import numpy as np
 import pytest
 
+from mimo_runtime import pipeline
 from mimo_runtime.answer import Answer, TextPiece
 from mimo_runtime.config import MimoConfig
 from mimo_runtime.contracts import GRAPHS
@@ -188,7 +189,7 @@ def test_neither_is_refused(mimo, pixels):
 
 def test_masks_and_text_run_side_by_side(pixels, monkeypatch):
     """Each waits for the other to have started: this hangs (and fails) unless both run at the same time."""
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr(pipeline, "usable_cores", lambda: 2)
     with fakes.fake_mimo() as mimo:
         barrier = threading.Barrier(2, timeout=5)
         for name in ("mask_decoder", "text_decoder"):
@@ -207,7 +208,7 @@ def test_masks_and_text_run_side_by_side(pixels, monkeypatch):
 
 
 def test_one_core_runs_them_one_after_the_other(pixels, monkeypatch):
-    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    monkeypatch.setattr(pipeline, "usable_cores", lambda: 1)
     with fakes.fake_mimo() as mimo:
         threads = threading.active_count()
         answer = mimo.open(pixels).ask("polyp", boxes=[BOX])

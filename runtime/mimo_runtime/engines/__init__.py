@@ -85,7 +85,7 @@ def create_engine(
         name: one of :data:`KINDS`.
         data: the model file's contents, already verified.
         contract: what the graph must take and give; checked against what the engine finds in ``data``.
-        threads: threads within one operator; None leaves it to the engine.
+        threads: threads within one operator; None leaves it to the engine, which may pin them to cores.
         spinning: threads that wait for work keep a core busy: lower latency, but they take cores from other graphs that
             run at the same time.
 

@@ -39,6 +39,8 @@ class OrtEngine(Engine):
         if threads:
             options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+        # The next graph has threads of its own: those of this one must not go on spinning after it has ended.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             # disable_fallback: a provider that fails must fail, instead of running on another one.
             self._session = ort.InferenceSession(data, options, providers=[PROVIDER])

@@ -1,4 +1,4 @@
-"""The accuracy of a model on data sets, defined once for checkpoints and bundles (DESIGN section 8 is the JSON).
+"""The accuracy of a model on data sets, defined once for checkpoints and bundles (docs/formats.md is the JSON).
 
 Per image and class, with seeded prompts; in images where a class has many instances, per instance (a seeded few).
 What a model was asked depends only on the seed, the image and the prompt type, never on the order or the number of images.
@@ -67,7 +67,7 @@ def evaluate(
         text: also generate the answers to the ``text`` prompt and measure them.
 
     Returns:
-        ``accuracy`` of DESIGN section 8, plus ``per_class`` and ``meta``. Parts without a sample are missing (in tables)
+        ``accuracy`` of docs/formats.md, plus ``per_class`` and ``meta``. Parts without a sample are missing (in tables)
         or None (single numbers).
 
     Raises:

@@ -1,4 +1,4 @@
-"""From single measurements to the ``accuracy`` JSON of DESIGN section 8."""
+"""From single measurements to the ``accuracy`` JSON of docs/formats.md."""
 
 from __future__ import annotations
 
