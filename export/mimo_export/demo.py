@@ -53,8 +53,8 @@ class Shown:
         for k, name in masks.items():
             write_png(folder / name, self.answer.findings[k].mask)
         question = {"text": self.prompt.text, "boxes": [list(box) for box in self.prompt.boxes]}
-        told = {"question": question, **self.answer.to_dict(masks)}
-        atomic_write_bytes(folder / f"{self.prefix}answer.json", (json.dumps(told, indent=1, ensure_ascii=False) + "\n").encode())
+        told = json.dumps({"question": question, **self.answer.to_dict(masks)}, indent=1, ensure_ascii=False)
+        atomic_write_bytes(folder / f"{self.prefix}answer.json", f"{told}\n".encode())
 
     def lines(self) -> list[str]:
         """What a person reads on the terminal."""

@@ -83,8 +83,9 @@ def name_nodes(model: onnx.ModelProto) -> None:
     renamed: dict[str, str] = {}
     for node in model.graph.node:
         scopes = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "[]")
-        # A Python list of strings: the enclosing modules from the outside in, last the operator itself.
-        path = ast.literal_eval(scopes)[:-1]
+        # A Python list of strings: the enclosing modules from the outside in, last the operator itself. The exporter invents
+        # a module for what it inserts on its own.
+        path = [scope for scope in ast.literal_eval(scopes)[:-1] if not scope.startswith("_")]
         base = f"{path[-1]}/{node.op_type}" if path and path[-1] else node.op_type
         seen[base] += 1
         node.name = base if seen[base] == 1 else f"{base}_{seen[base] - 1}"

@@ -41,7 +41,9 @@ def main() -> None:
 @click.argument("bundle")
 @click.argument("image")
 @click.option("--text", help="A name or a question: polyp, 'Where is the polyp?', 'What do you see?'")
-@click.option("--box", "boxes", type=Coordinates("X0,Y0,X1,Y1", 4), multiple=True, help="Around the target, in pixels. Repeatable.")
+@click.option(
+    "--box", "boxes", type=Coordinates("X0,Y0,X1,Y1", 4), multiple=True, help="Around the target, in pixels. Repeatable.",
+)
 @click.option(
     "--point", "points", type=Coordinates("X,Y or X,Y,LABEL", 2, 3), multiple=True,
     help="A pixel on the target; with ',0' a pixel beside it. Repeatable.",

@@ -13,12 +13,12 @@ from .engines import KINDS, installed_version, why_not
 from .errors import MimoError
 from .machine import TELLING_FEATURES, architecture, cpu_features, cpu_name, memory_mb, usable_cores
 
-#: Optional packages: what they are for, by distribution; all come with one extra.
+#: Optional packages by distribution, and what they read; all come with one extra.
 _OPTIONAL = {
     "pydicom": "DICOM files",
     "pyjpegls": "JPEG-LS inside DICOM",
-    "pylibjpeg-openjpeg": "JPEG 2000 inside DICOM",
-    "nibabel": "NIfTI files of unusual kinds",
+    "pylibjpeg-openjpeg": "some JPEG 2000 inside DICOM",
+    "nibabel": "NIfTI files",
 }
 _OPTIONAL_EXTRA = "pip install 'mimo-edge[dicom]'"
 _REQUIRED = ("numpy", "pillow", "tokenizers", "click")
@@ -69,7 +69,8 @@ def _packages() -> list[Check]:
     checks = []
     for name in _REQUIRED:
         version = _version(name)
-        checks.append(Check(name, "ok" if version else "broken", version or "not installed", "" if version else f"pip install {name}"))
+        state = "ok" if version else "broken"
+        checks.append(Check(name, state, version or "not installed", "" if version else f"pip install {name}"))
     for name, purpose in _OPTIONAL.items():
         version = _version(name)
         told = version or f"not installed: {purpose} cannot be read"
@@ -90,7 +91,8 @@ def _engines() -> list[Check]:
             told = f"{' and '.join(both)} are both installed and overwrite each other"
             checks.append(Check(f"engine {name}", "broken", told, f"pip uninstall {' '.join(both)}, then {kind.install}"))
     if not any(check.state == "ok" for check in checks):
-        checks.append(Check("engines", "broken", "no engine is usable, so no bundle can run", next(iter(KINDS.values())).install))
+        remedy = next(iter(KINDS.values())).install
+        checks.append(Check("engines", "broken", "no engine is usable, so no bundle can run", remedy))
     return checks
 
 
@@ -101,8 +103,9 @@ def _bundle(path: str | os.PathLike[str]) -> list[Check]:
         manifest = bundle.manifest
         told = f"{manifest.model_id} for {manifest.target}, {len(manifest.hashes)} files, all hashes agree"
         checks.append(Check("bundle", "ok", told))
-        engines = sorted({f"{entry.engine} {'/'.join(sorted(entry.delivered))}" for entry in manifest.graphs.values()})
-        checks.append(Check("graphs", "ok", f"{len(manifest.graphs)} graphs: {', '.join(engines)}"))
+        graphs = manifest.graphs.values()
+        delivered = sorted({f"{e.engine} {precision}" for e in graphs for precision, nodes in e.delivered.items() if nodes})
+        checks.append(Check("graphs", "ok", f"{len(graphs)} graphs: {', '.join(delivered)}"))
         load_mimo(bundle).close()
         checks.append(Check("loads", "ok", "every graph loads and fits its contract; next: mimo-run verify"))
     except MimoError as error:

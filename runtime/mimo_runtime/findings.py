@@ -44,8 +44,10 @@ def collect_findings(
 
 
 def presence_of(logits: np.ndarray, config: MimoConfig) -> np.ndarray:
-    """Calibrated presence probabilities: the sigmoid of ``logits / presence_temperature`` (temperature scaling, Guo et al. 2017,
-    arXiv:1706.04599)."""
+    """Calibrated presence probabilities: the sigmoid of ``logits / presence_temperature``.
+
+    Temperature scaling: Guo et al. 2017, arXiv:1706.04599.
+    """
     return sigmoid(logits.astype(np.float64) / config.presence_temperature)
 
 
@@ -57,7 +59,8 @@ def choose_queries(
     A request *asks* for something if it names it ("the polyp?") or points at it; "What do you see?" does not.
 
     - With a text: one finding per query that the text grounds, in its order. If something was asked for and the text does not
-      ground it, query 0 is added where it is present, or where the text grounds nothing at all (asked for and not there).
+      ground it, query 0 is added: always for what was pointed at; for a name where it is present, or where the text grounds
+      nothing that is (asked for and not there).
     - Without a text: query 0 if something was asked for; otherwise every entity that is present, most probable first.
 
     Whether a finding is present is always up to the presence head: a text may mention what the calibrated head rejects.
@@ -79,7 +82,8 @@ def choose_queries(
         if query < len(presence):
             known = config.entities[query - 1] if 0 < query <= len(config.entities) else name
             chosen.setdefault(query, phrase or known)
-    if asked and 0 not in chosen and (present[0] or not chosen):
+    answered = any(present[query] for query in chosen)
+    if asked and 0 not in chosen and (present[0] or prompt.has_references or not answered):
         chosen[0] = name
     return [(phrase, query) for query, phrase in chosen.items()]
 

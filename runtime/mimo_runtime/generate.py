@@ -113,7 +113,9 @@ class TextDecoder:
         never: tokens that no answer contains.
     """
 
-    def __init__(self, engine: Runs, config: MimoConfig, memory: dict[str, np.ndarray], size: int, never: tuple[int, ...]) -> None:
+    def __init__(
+        self, engine: Runs, config: MimoConfig, memory: dict[str, np.ndarray], size: int, never: tuple[int, ...]
+    ) -> None:
         decoder = config.text_decoder
         empty = np.zeros((decoder.layers, 1, decoder.heads, 0, config.dim // decoder.heads), np.float32)
         self._run = engine.run

@@ -32,7 +32,8 @@ _FIELDS: dict[str, tuple[type, ...]] = {
 }
 _MODEL = {"id": (str,), "config": (dict,), "parameters": (int,), "checkpoint_sha256": (str,)}
 _GRAPH = {
-    "engine": (str,), "asked": (str,), "delivered": (dict,), "file": (str,), "sha256": (str,), "bytes": (int,), "contract": (dict,),
+    "engine": (str,), "asked": (str,), "delivered": (dict,), "file": (str,), "sha256": (str,), "bytes": (int,),
+    "contract": (dict,),
 }
 _COMPATIBILITY = {
     "engines": (dict,), "arch": (str, type(None)), "cpu_features": (list,), "compute_capability": (str, type(None)),
@@ -100,12 +101,14 @@ class Manifest:
             raise BundleError(f"{told}, which this version of mimo-edge does not run", self.rebuild)
         for name in sorted({entry.engine for entry in self.graphs.values()}):
             if name not in KINDS:
-                raise BundleError(f"the bundle needs the engine '{name}', which this version of mimo-edge has not", "Update mimo-edge")
+                told = f"the bundle needs the engine '{name}', which this version of mimo-edge has not"
+                raise BundleError(told, "Update mimo-edge")
             version, least = installed_version(name), str(keys["engines"][name]["min"])
             if version is None:
                 raise BundleError(f"the bundle needs the engine {name}, which is not installed", KINDS[name].install)
             if version_key(version) < version_key(least):
-                raise BundleError(f"the bundle needs {name} {least} or later, {version} is installed", KINDS[name].install + " -U")
+                told = f"the bundle needs {name} {least} or later, {version} is installed"
+                raise BundleError(told, KINDS[name].install + " -U")
 
 
 def canonical_json(data: Any) -> bytes:
@@ -177,7 +180,8 @@ def parse_manifest(raw: bytes, source: str = MANIFEST) -> Manifest:
 def preprocessing(config: MimoConfig) -> dict[str, Any]:
     """The manifest's ``preprocessing``: what this runtime does before ``vision_encoder``."""
     return {
-        "layout": "letterbox-top-left", "size": config.image_size, "range": [0, 1], "channels": "RGB", "resample": "bilinear-antialias",
+        "layout": "letterbox-top-left", "size": config.image_size, "range": [0, 1], "channels": "RGB",
+        "resample": "bilinear-antialias",
     }
 
 
@@ -223,7 +227,7 @@ def _graph(name: str, data: Any, contract: GraphContract, where: str) -> GraphEn
 def _check_fields(data: dict[str, Any], fields: Mapping[str, tuple[type, ...]], where: str) -> None:
     unknown, missing = sorted(set(data) - set(fields)), sorted(set(fields) - set(data))
     if unknown or missing:
-        told = "; ".join(t for t in (unknown and "unknown " + ", ".join(unknown), missing and "missing " + ", ".join(missing)) if t)
+        told = "; ".join(f"{kind} {', '.join(names)}" for kind, names in (("unknown", unknown), ("missing", missing)) if names)
         raise BundleError(f"{where} does not fit format version {FORMAT_VERSION}: {told}", REBUILD.format(target="cpu"))
     for name, types in fields.items():
         if not isinstance(data[name], types) or isinstance(data[name], bool):

@@ -10,7 +10,6 @@ that it would get alone: engines allow concurrent runs, caches are locked, and a
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -159,7 +158,12 @@ class Mimo:
         return values | self._run("fusion", values)
 
     def _write(
-        self, values: Arrays, sampling: Sampling, max_tokens: int, should_stop: Callable[[], bool] | None, spent: dict[str, float]
+        self,
+        values: Arrays,
+        sampling: Sampling,
+        max_tokens: int,
+        should_stop: Callable[[], bool] | None,
+        spent: dict[str, float],
     ) -> Generator[TextPiece, None, tuple[str, str]]:
         """Yield the answer piece by piece; return its markup and the finish reason."""
         with _spent(spent, "text"):
@@ -204,11 +208,28 @@ class Scan:
     def width(self) -> int:
         return self.image.width
 
-    def ask(self, text: str = "", boxes: Any = (), points: Any = (), mask: np.ndarray | None = None, **options: Any) -> Answer:
+    def ask(
+        self,
+        text: str = "",
+        boxes: Any = (),
+        points: Any = (),
+        mask: np.ndarray | None = None,
+        *,
+        masks: bool = True,
+        text_answer: bool = True,
+        max_tokens: int | None = None,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Answer:
         """The whole answer; arguments and errors as :meth:`stream`."""
-        for piece in self.stream(text, boxes, points, mask, **options):
-            last = piece
-        return last
+        *_, answer = self.stream(
+            text, boxes, points, mask, masks=masks, text_answer=text_answer, max_tokens=max_tokens, temperature=temperature,
+            top_k=top_k, top_p=top_p, seed=seed, should_stop=should_stop,
+        )
+        return answer
 
     def stream(
         self,

@@ -8,6 +8,7 @@ or null), ``expected.json`` (``text``, ``findings``, ``tolerances``) and the mas
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,7 @@ def write_sample(
 
 def sample_names(bundle: Bundle) -> list[str]:
     """The golden samples of a bundle, e.g. ``["golden/00", "golden/01"]``."""
-    return sorted({name.rpartition("/")[0] for name in bundle.names() if name.startswith("golden/") and name.endswith("/request.json")})
+    return sorted(name.rpartition("/")[0] for name in bundle.names() if re.fullmatch("golden/[^/]+/request.json", name))
 
 
 def read_sample(bundle: Bundle, name: str) -> Sample:
@@ -83,7 +84,8 @@ def read_sample(bundle: Bundle, name: str) -> Sample:
         request, expected = (json.loads(bundle.bytes(f"{name}/{file}.json")) for file in ("request", "expected"))
         unknown = set(expected["tolerances"]) ^ set(TOLERANCES)
         if unknown or expected["tolerances"]["text"] != "exact":
-            raise BundleError(f"{name}/expected.json has other tolerances than {', '.join(TOLERANCES)}", bundle.manifest.rebuild)
+            told = f"{name}/expected.json has other tolerances than {', '.join(TOLERANCES)}"
+            raise BundleError(told, bundle.manifest.rebuild)
         mask = request["mask"] and read_mask(bundle.bytes(f"{name}/{request['mask']}"))
         prompt = Prompt(request["text"], request["boxes"], request["points"], mask)
         pixels = read_image(bundle.bytes(f"{name}/image.png")).pixels

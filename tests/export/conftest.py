@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
+import sys
 from pathlib import Path
 
 import onnx
@@ -12,25 +12,11 @@ import torch
 
 from mimo_export import build as build_module
 from mimo_export.build import build
-from mimo_runtime.config import MimoConfig
 from mimo_runtime.contracts import GraphContract
-from mimo_runtime.evaluation import grammar
-from mimo_runtime.tokenizer import Tokenizer
-from mimo_train.checkpoint import save_checkpoint
-from mimo_train.model import Mimo
 
-ENTITIES = ("liver", "spleen", "aorta", "heart", "cyst")
+sys.path.insert(0, str(Path(__file__).parent))
 
-
-def write_checkpoint(folder: Path, preset: str = "micro", seed: int = 0, **changes: object) -> Path:
-    """A checkpoint of random weights, whose tokenizer knows the words of phantoms."""
-    config = MimoConfig.from_preset(preset, entities=ENTITIES, **changes)
-    texts = grammar.corpus(ENTITIES, ["ct", "mri", "xray", "ultrasound"], ["abdomen", "brain", "chest", "breast"])
-    tokenizer = Tokenizer.train(texts, config.vocab_size, config.mask_decoder.queries)
-    config = dataclasses.replace(config, vocab_size=tokenizer.size)
-    torch.manual_seed(seed)
-    save_checkpoint(folder, config, Mimo(config).state_dict(), tokenizer, "# random weights")
-    return folder
+from random_weights import write_checkpoint  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -66,9 +52,3 @@ def exported(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return onnx.load(bundle / "graphs" / f"{contract.name}.onnx")
 
     monkeypatch.setattr(build_module, "export_graph", read)
-
-
-def perturb(model: onnx.ModelProto, factor: float) -> None:
-    """Scale the largest weight."""
-    weight = max((w for w in model.graph.initializer if w.data_type == onnx.TensorProto.FLOAT), key=lambda w: len(w.raw_data))
-    weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * factor, weight.name))

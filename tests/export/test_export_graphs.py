@@ -42,7 +42,10 @@ class TestFile:
             assert tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim) == tensor.shape, tensor.name
 
     def test_says_nothing_about_the_machine(self, bundle: Path, repository: Path, name: str):
-        data = (bundle / "graphs" / f"{name}.onnx").read_bytes()
+        model = onnx.load(bundle / "graphs" / f"{name}.onnx")
+        for weight in model.graph.initializer:
+            weight.ClearField("raw_data")  # random bytes may spell anything
+        data = model.SerializeToString()
         for trace in (str(repository), str(Path.home()), os.getcwd(), ".py", "stack_trace", "metadata"):
             assert trace.encode() not in data
 

@@ -23,6 +23,8 @@ from mimo_runtime.tokenizer import EOS, Tokenizer
 
 ENTITIES = ("liver", "spleen", "aorta")
 PRESENT = ("liver", "aorta")
+#: A box in the bright part of ``picture()``.
+BOX = (20.0, 10.0, 70.0, 40.0)
 CONFIG = MimoConfig.from_preset("micro", entities=ENTITIES)
 DEFAULT = "Endoscopy of the colon: one large oval <p>polyp</p><seg0> in the center."
 ANSWERS = {
@@ -66,8 +68,9 @@ class FakeEngine:
         past = {"past": inputs["past_keys"].shape[3]} if self.graph == "text_decoder" else {}
         for name, tensor in self.inputs.items():
             array = inputs[name]
-            assert array.dtype == tensor.dtype and array.shape == tensor.concrete(batch=1, **past), (self.graph, name, array.shape)
-            assert array.flags.c_contiguous
+            assert array.dtype == tensor.dtype, (self.graph, name, array.dtype)
+            assert array.shape == tensor.concrete(batch=1, **past), (self.graph, name, array.shape)
+            assert array.flags.c_contiguous, (self.graph, name)
         with self._lock:
             self.calls += 1
         if self.failure is not None:
@@ -159,3 +162,13 @@ def script_of(ids: np.ndarray) -> list[int]:
 def fake_mimo(delay: float = 0.0, config: MimoConfig = CONFIG, **options) -> Mimo:
     engines = {graph: FakeEngine(graph, config, delay) for graph in GRAPHS}
     return Mimo(config, engines, tokenizer(), {"id": "fake"}, **options)
+
+
+def calls(mimo: Mimo) -> dict[str, int]:
+    """How often each engine ran."""
+    return {name: engine.calls for name, engine in mimo.engines.items()}
+
+
+def summary(answer):
+    """Everything of an answer but its timings, to compare."""
+    return answer.text, answer.finish_reason, [(f.to_dict(), f.score, f.presence, f.mask.tobytes()) for f in answer.findings]

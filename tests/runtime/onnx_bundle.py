@@ -31,8 +31,9 @@ def write_bundle(folder: Path, golden: int = 2) -> Path:
         data = model_bytes(contract, config)
         (folder / f"graphs/{name}.onnx").write_bytes(data)
         graphs[name] = {
-            "engine": "onnxruntime", "asked": "fp32", "delivered": {"int8": 0, "fp16": 0, "fp32": 3}, "file": f"graphs/{name}.onnx",
-            "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "contract": contract.to_dict(),
+            "engine": "onnxruntime", "asked": "fp32", "delivered": {"int8": 0, "fp16": 0, "fp32": 3},
+            "file": f"graphs/{name}.onnx", "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data),
+            "contract": contract.to_dict(),
         }
     tokenizer.save(folder / "tokenizer.json")
     (folder / "report.md").write_text("# A fake\n", "utf-8")
@@ -121,7 +122,8 @@ def _value(graph: str, output: str, config: MimoConfig):
     queries = config.mask_decoder.queries
     if (graph, output) == ("prompt_encoder", "reference_map"):
         # The mask is drawn into its channel; boxes and points are not.
-        return [helper.make_node("Pad", ["mask", "pads"], ["padded"])], {"pads": np.array([0, 3, 0, 0, 0, 0, 0, 0], np.int64)}, "padded"
+        pads = np.array([0, 3, 0, 0, 0, 0, 0, 0], np.int64)
+        return [helper.make_node("Pad", ["mask", "pads"], ["padded"])], {"pads": pads}, "padded"
     if (graph, output) == ("mask_decoder", "masks"):
         factor = np.array([1, 1, *(config.mask_size / (config.image_size // 4),) * 2], np.float32)
         return [

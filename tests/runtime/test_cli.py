@@ -30,7 +30,6 @@ def refused(result, match, code=2):
     """One line on standard error that says what is wrong and what to do, nothing else."""
     assert result.exit_code == code, result.output
     assert result.stdout == ""
-    assert re.fullmatch(r"error: .+\..+\.\n|error: .+ See '.+' \.?\n", result.stderr) or result.stderr.count("\n") == 1
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
     assert re.search(match, result.stderr), result.stderr
     assert "Traceback" not in result.output
@@ -101,9 +100,10 @@ def test_maximum_and_sampling_apply(run):
     result = run("predict", "BUNDLE", "IMAGE", "--text", "polyp", "--max-tokens", "2")
     assert "(the text ended early: length)" in result.stdout
     options = ["--temperature", "50", "--json", "--max-tokens", "20"]
-    texts = [json.loads(run("predict", "BUNDLE", "IMAGE", "--text", "x", *options, "--seed", s).stdout)["text"] for s in (1, 1, 2)]
+    ask = ("predict", "BUNDLE", "IMAGE", "--text", "x", *options)
+    texts = [json.loads(run(*ask, "--seed", seed).stdout)["text"] for seed in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
-    narrow = run("predict", "BUNDLE", "IMAGE", "--text", "x", *options, "--top-k", "1")
+    narrow = run(*ask, "--top-k", "1")
     assert json.loads(narrow.stdout)["text"].startswith("Endoscopy")
 
 
@@ -189,7 +189,8 @@ def test_wrong_bundles(run, bundle_folder, tmp_path):
     data = bytearray((copy / "graphs/fusion.onnx").read_bytes())
     data[len(data) // 2] ^= 1
     (copy / "graphs/fusion.onnx").write_bytes(data)
-    refused(run("predict", copy, "IMAGE", "--text", "x", "-o", "out"), "graphs/fusion.onnx does not have the sha256.*mimo-export build")
+    damaged = "graphs/fusion.onnx does not have the sha256.*mimo-export build"
+    refused(run("predict", copy, "IMAGE", "--text", "x", "-o", "out"), damaged)
     refused(run("verify", copy), "graphs/fusion.onnx")
     assert not (tmp_path / "out").exists()
 
@@ -285,7 +286,8 @@ def test_as_a_real_program(bundle_folder, image_file, tmp_path):
 
 
 def test_importing_the_package_imports_nothing_else():
-    code = "import sys, mimo_runtime; print(sorted(m for m in sys.modules if m.split('.')[0] in ('numpy', 'PIL', 'tokenizers', 'onnxruntime', 'click', 'torch')))"
+    heavy = ("numpy", "PIL", "tokenizers", "onnxruntime", "click", "torch")
+    code = f"import sys, mimo_runtime; print(sorted({{m.split('.')[0] for m in sys.modules}} & set({heavy})))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,8 +17,9 @@ onnx_bundle = pytest.importorskip("onnx_bundle", reason="needs onnx", exc_type=I
 CONTRACTS = graph_contracts(fakes.CONFIG)
 
 
-def load(name="text_decoder", contract=None, **options):
-    return create_engine("onnxruntime", onnx_bundle.model_bytes(CONTRACTS[name], fakes.CONFIG), contract or CONTRACTS[name], **options)
+def load(name="text_decoder", contract=None, threads=1, **options):
+    data = onnx_bundle.model_bytes(CONTRACTS[name], fakes.CONFIG)
+    return create_engine("onnxruntime", data, contract or CONTRACTS[name], threads=threads, **options)
 
 
 def feed(name, batch=1, past=2):
@@ -60,8 +62,8 @@ def test_concurrent_runs_give_what_single_runs_give():
 
 def changed(contract, role, index, **changes):
     tensors = list(getattr(contract, role))
-    tensors[index] = Tensor(**{**tensors[index].__dict__, **changes})
-    return GraphContract(contract.name, *((tuple(tensors), contract.outputs) if role == "inputs" else (contract.inputs, tuple(tensors))))
+    tensors[index] = dataclasses.replace(tensors[index], **changes)
+    return dataclasses.replace(contract, **{role: tuple(tensors)})
 
 
 @pytest.mark.parametrize(
@@ -87,10 +89,10 @@ def test_names_of_dynamic_axes_do_not_matter():
     )
 
 
-@pytest.mark.parametrize("data", [b"", b"not a model", b"\0" * 100])
+@pytest.mark.parametrize("data", [b"", b"not a model", b"\0" * 100], ids=["empty", "text", "zeros"])
 def test_bytes_that_are_no_graph_are_refused_in_one_line(data):
     with pytest.raises(EngineError, match="cannot load graph fusion") as caught:
-        create_engine("onnxruntime", data, CONTRACTS["fusion"])
+        create_engine("onnxruntime", data, CONTRACTS["fusion"], threads=1)
     assert "\n" not in str(caught.value)
 
 

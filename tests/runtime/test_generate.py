@@ -53,7 +53,8 @@ def test_same_seed_same_tokens_other_seed_other_tokens():
 
 def draws(logits, sampling, count=4000):
     rng = np.random.default_rng(0)
-    return np.bincount([choose(np.asarray(logits, np.float32), sampling, rng) for _ in range(count)], minlength=len(logits)) / count
+    logits = np.asarray(logits, np.float32)
+    return np.bincount([choose(logits, sampling, rng) for _ in range(count)], minlength=len(logits)) / count
 
 
 def test_temperature_one_draws_from_the_softmax():
@@ -92,8 +93,10 @@ def test_huge_logits_do_not_overflow():
 
 @pytest.mark.parametrize(
     "options",
-    [{"temperature": -1}, {"temperature": float("nan")}, {"temperature": float("inf")}, {"top_k": -1}, {"top_p": 0}, {"top_p": 1.1},
-     {"top_p": float("nan")}, {"seed": -1}],
+    [
+        {"temperature": -1}, {"temperature": float("nan")}, {"temperature": float("inf")}, {"top_k": -1}, {"top_p": 0},
+        {"top_p": 1.1}, {"top_p": float("nan")}, {"seed": -1},
+    ],
 )
 def test_sampling_outside_its_range_is_refused(options):
     with pytest.raises(PromptError, match=next(iter(options))):
@@ -107,7 +110,8 @@ def test_text_decoder_feeds_the_cache_that_it_got():
     class Recorder:
         def run(self, inputs):
             past = inputs["past_keys"]
-            seen.append((int(inputs["token"][0, 0]), int(inputs["position"][0, 0]), past.shape, past[0, 0, 0, :, 0].tolist()))
+            token, position = (int(inputs[name][0, 0]) for name in ("token", "position"))
+            seen.append((token, position, past.shape, past[0, 0, 0, :, 0].tolist()))
             new = np.full((*past.shape[:3], 1, past.shape[4]), inputs["token"][0, 0], np.float32)
             keys = np.concatenate((past, new), axis=3)
             return {"logits": np.arange(config.vocab_size, dtype=np.float32)[None, None], "keys": keys, "values": keys}

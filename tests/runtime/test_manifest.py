@@ -92,7 +92,7 @@ def change(data, path, value):
         ("graphs/extra", {}, "graphs is"),
         ("graphs/fusion/engine", None, "graphs.fusion .*missing engine"),
         ("graphs/fusion/sha256", "abc", "graphs.fusion.sha256 is not a sha256"),
-        ("graphs/fusion/contract/inputs/0/dtype", "float16", "graphs.fusion.contract.inputs: features_16 is .*float16.*float32"),
+        ("graphs/fusion/contract/inputs/0/dtype", "float16", "contract.inputs: features_16 is .*float16.*float32"),
         ("graphs/fusion/contract/inputs/0/name", "x", "graphs.fusion.contract.inputs: features_16 is null"),
         ("graphs/fusion/contract/inputs", 5, "wrong type"),
         ("graphs/fusion/contract/outputs", [1], "wrong type"),

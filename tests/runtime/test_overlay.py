@@ -45,7 +45,13 @@ def placed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[int, int, i
 
 @pytest.mark.parametrize(
     ("shape", "size"),
-    [((100, 60), (360, 600)), ((512, 512), (512, 512)), ((511, 8), (16, 1022)), ((700, 600), (600, 700)), ((3200, 1600), (800, 1600))],
+    [
+        ((100, 60), (360, 600)),
+        ((512, 512), (512, 512)),
+        ((511, 8), (16, 1022)),
+        ((700, 9), (9, 700)),
+        ((3200, 800), (400, 1600)),
+    ],
 )
 def test_small_images_grow_by_whole_factors_and_huge_ones_shrink(shape: tuple[int, int], size: tuple[int, int]) -> None:
     assert draw_overlay(np.zeros((*shape, 3), np.uint8), []).size == size

@@ -36,7 +36,7 @@ class Engine(ABC):
             EngineError: the engine refused or failed.
         """
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - an engine may have nothing to free
         """Free what the engine holds. It must not run again."""
 
 
@@ -64,4 +64,5 @@ def _axis(axis: int | str) -> int | None:
 
 
 def _differs(contract: GraphContract, how: str) -> EngineError:
-    return EngineError(f"graph {contract.name} does not fit its contract: {how}", "Build the bundle again with mimo-export build")
+    told = f"graph {contract.name} does not fit its contract: {how}"
+    return EngineError(told, "Build the bundle again with mimo-export build")

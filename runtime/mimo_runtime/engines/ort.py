@@ -32,7 +32,8 @@ class OrtEngine(Engine):
         try:
             ort = load_library()
         except Exception as error:  # a broken native library raises anything
-            raise EngineError(f"onnxruntime does not load: {_line(error)}", "Install it again: pip install 'mimo-edge[cpu]'") from None
+            remedy = "Install it again: pip install 'mimo-edge[cpu]'"
+            raise EngineError(f"onnxruntime does not load: {_line(error)}", remedy) from None
         options = ort.SessionOptions()
         options.log_severity_level = 3  # errors are raised as exceptions; warnings are for the exporter's tests
         options.inter_op_num_threads = 1
@@ -47,8 +48,9 @@ class OrtEngine(Engine):
             self._session.disable_fallback()
         except Exception as error:
             raise EngineError(f"onnxruntime cannot load graph {contract.name}: {_line(error)}", _REBUILD) from None
-        if self._session.get_providers() != [PROVIDER]:
-            raise EngineError(f"onnxruntime runs graph {contract.name} on {self._session.get_providers()}", f"It must be {PROVIDER}")
+        providers = self._session.get_providers()
+        if providers != [PROVIDER]:
+            raise EngineError(f"onnxruntime runs graph {contract.name} on {', '.join(providers)}", f"It must be {PROVIDER}")
         check_contract(contract, _tensors(self._session.get_inputs()), _tensors(self._session.get_outputs()))
         self.inputs = {t.name: t for t in contract.inputs}
         self.outputs = {t.name: t for t in contract.outputs}

@@ -1,0 +1,106 @@
+"""The command line: what goes where, and refusals in one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mimo_benchmarks import cli, latency
+from mimo_train.phantom import generate
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli.main, [str(a) for a in arguments])
+
+
+def refused(result: Result, code: int, *words: str) -> None:
+    assert result.exit_code == code, result.output
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), lines
+    assert all(word in lines[0] for word in words), lines[0]
+    assert result.stdout == ""
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory) -> Path:
+    return generate(tmp_path_factory.mktemp("data") / "phantoms", 8, seed=2, size=64)
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    code = "import sys; from mimo_benchmarks.cli import main; print([m for m in ('torch', 'numpy', 'onnxruntime') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    result = run("--help")
+    assert result.exit_code == 0
+    assert all(command in result.output for command in ("latency", "accuracy", "footprint"))
+
+
+@pytest.mark.parametrize("command", ["latency", "footprint"])
+def test_a_missing_bundle_is_refused_and_nothing_is_written(tmp_path, command):
+    out = tmp_path / "out.json"
+    refused(run(command, tmp_path / "nothing", "--json", out), 2, "nothing does not exist", "mimo-export build")
+    assert not out.exists()
+
+
+def test_an_image_that_does_not_exist_is_refused(bundle, tmp_path):
+    refused(run("latency", bundle, "--image", tmp_path / "missing.png"), 2, "missing.png")
+
+
+@pytest.mark.parametrize("command", ["latency", "footprint", "accuracy"])
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(bundle, tmp_path, command):
+    data = ["--data", tmp_path] if command == "accuracy" else []
+    refused(run(command, bundle, *data, "--json", tmp_path / "no" / "out.json"), 2, "cannot be written", "Create the folder")
+    refused(run(command, bundle, *data, "--json", tmp_path), 2, "cannot be written")
+
+
+def test_contenders_are_refused_by_name(bundle):
+    refused(run("latency", bundle, "--against", "ort,tvm"), 2, "unknown contender 'tvm'")
+    refused(run("latency", bundle, "--box", "1,2,3"), 2, "'1,2,3' is not X0,Y0,X1,Y1")
+
+
+def test_latency_writes_a_file_and_a_table(bundle, tmp_path):
+    out = tmp_path / "out.json"
+    result = run("latency", bundle, "--against", "ort", "--repeats", 1, "--warmup", 0, "--threads", 1, "--max-tokens", 4, "--json", out)
+    assert result.exit_code == 0, result.output
+    found = json.loads(out.read_text())
+    assert list(found["contenders"]) == ["mimo", "ort"] and list(found["ratios"]) == ["ort"]
+    assert f"{found['contenders']['mimo']['first_ask']['p50_ms']:.1f}" in result.stdout
+
+
+def test_different_texts_of_an_fp32_bundle_fail_after_the_numbers_are_written(bundle, tmp_path, monkeypatch):
+    compare = latency.compare
+    monkeypatch.setattr(latency, "compare", lambda *a: {**compare(*a), "same_text": False, "differs": ["ort"]})
+    out = tmp_path / "out.json"
+    options = ("--against", "ort", "--repeats", 1, "--warmup", 0, "--threads", 1, "--max-tokens", 2)
+    result = run("latency", bundle, *options, "--json", out)
+    assert result.exit_code == 1
+    assert "error: ort and mimo write different texts" in result.stderr
+    assert json.loads(out.read_text())["agreement"]["differs"] == ["ort"]
+
+
+def test_json_on_standard_output_is_one_line_and_alone(bundle):
+    result = run("footprint", bundle, "--repeats", 1, "--threads", 1, "--max-tokens", 2, "--json")
+    assert result.exit_code == 0, result.output
+    assert len(result.stdout.splitlines()) == 1
+    assert json.loads(result.stdout)["process"]["resident_mb"] > 20
+    assert "resident memory" in result.stderr
+
+
+def test_accuracy_writes_the_numbers_and_the_report(bundle, phantoms, tmp_path):
+    out, report = tmp_path / "out.json", tmp_path / "out.md"
+    result = run("accuracy", bundle, "--data", phantoms, "--split", "train", "--limit", 1, "--threads", 1, "--json", out, "--report", report)
+    assert result.exit_code == 0, result.output
+    found = json.loads(out.read_text())
+    assert {"sets", "macro", "baselines", "absent", "ece", "text", "meta"} <= set(found)
+    assert found["meta"]["images"] == 1 and found["meta"]["engine"] == "onnxruntime"
+    assert 0 <= found["macro"]["box"]["dice"] < found["baselines"]["input_mask"]["dice"]  # random weights lose to no model
+    assert "Mean Dice" in result.stdout and report.read_text().strip() == result.stdout.strip()
+
+
+def test_accuracy_refuses_what_it_cannot_measure(bundle, phantoms, tmp_path):
+    refused(run("accuracy", bundle, "--data", tmp_path), 2)
+    refused(run("accuracy", bundle, "--data", phantoms, "--split", "holdout"), 2, "holdout")

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from mimo_benchmarks import footprint, machine
+from mimo_benchmarks.tables import footprint_table
+from mimo_runtime.errors import EngineError, PromptError, RequestError
+
+
+def test_the_footprint_of_a_bundle(bundle, request_):
+    result = footprint.measure(bundle, request_, threads=1, repeats=1)
+    json.dumps(result, allow_nan=False)
+    took, process = result["import"], result["process"]
+    assert 0 < took["mimo_runtime_s"] < took["mimo_s"]
+    assert took["mimo_runtime_s"] < took["process_s"]
+    assert process["heavy_modules"] == []
+    assert process["load_s"] > 0 and process["first_answer_s"] > 0
+    assert 20 < process["resident_mb"] <= process["peak_mb"] < 500
+    assert result["bundle_mb"] == pytest.approx(sum(p.stat().st_size for p in (bundle / "graphs").iterdir()) / 2**20, abs=0.01)
+    assert f"{process['resident_mb']:.0f}" in footprint_table(result)
+
+
+def test_a_process_that_fails_is_reported_in_one_line(bundle, request_, monkeypatch):
+    monkeypatch.setattr(footprint, "_ASK", "import sys; sys.exit('no engine here')")
+    with pytest.raises(EngineError, match="^the measured process failed: no engine here. Run mimo-run doctor.$"):
+        footprint.measure(bundle, request_, repeats=1)
+
+
+def test_a_wrong_request_is_refused_first(bundle, request_):
+    import dataclasses
+
+    with pytest.raises(PromptError, match="the request is empty"):
+        footprint.measure(bundle, dataclasses.replace(request_, text=""), repeats=1)
+
+
+def test_heavy_packages_are_noticed(bundle, request_, monkeypatch):
+    monkeypatch.setattr(footprint, "HEAVY", ("numpy", "no_such_package"))
+    assert footprint.measure(bundle, request_, repeats=1)["process"]["heavy_modules"] == ["numpy"]
+
+
+def test_a_busy_machine_is_told():
+    quiet = {"load_before": 0.1, "cores": 2}
+    assert machine.warnings(quiet) == []
+    assert "busy: load 1.5 on 2 cores" in machine.warnings({**quiet, "load_before": 1.5})[0]
+    assert machine.warnings({**quiet, "load_before": None}) == []
+
+
+def test_memory_without_proc_needs_psutil(monkeypatch):
+    monkeypatch.setattr(machine, "_status", lambda pid: {})
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    with pytest.raises(RequestError, match=r"pip install 'mimo-edge\[bench\]'"):
+        machine.process_memory(1)

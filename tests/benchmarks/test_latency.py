@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mimo_benchmarks import latency
+from mimo_benchmarks.contenders import CONTENDERS, KINDS, Sample, Setup
+from mimo_benchmarks.sources import find_checkpoint, write_fp32_graphs
+from mimo_benchmarks.tables import latency_table
+from mimo_benchmarks.worker import Worker
+from mimo_runtime.answer import Finding
+from mimo_runtime.bundle import Bundle
+from mimo_runtime.contracts import GRAPHS
+from mimo_runtime.errors import BundleError, EngineError, PromptError, RequestError
+
+
+def sample(total: float = 10.0, engine: float = 9.0, tokens: tuple[int, ...] = (1, 5), text: str = "liver", findings: tuple = ()) -> Sample:
+    return Sample(total, engine, 4.0 if tokens else 0.0, {"encode": 5.0}, {"fusion": [1.0, 2.0]}, tokens, text, findings)
+
+
+def finding(query: int, *pixels: int) -> Finding:
+    mask = np.zeros((1, 8), bool)
+    mask[0, list(pixels)] = True
+    return Finding("liver", mask, None, 1.0, 1.0, True, len(pixels), query, 1.0)
+
+
+# -- arithmetic ------------------------------------------------------------------------------------------------------
+
+
+def test_everybody_answers_everything_once_per_repeat_and_nobody_always_begins():
+    seen = [list(latency.turns(["mimo", "torch", "ort"], repeat)) for repeat in range(15)]
+    assert all(len(set(turn)) == len(turn) == 15 for turn in seen)
+    assert {turn[0] for turn in seen} == {(name, kind) for name in ("mimo", "torch", "ort") for kind in KINDS}
+
+
+def test_ratios_say_how_many_times_faster_mimo_is():
+    mimo = {**{kind: {"p50_ms": 10.0} for kind in KINDS}, "tokens_per_s": 300.0}
+    torch = {**{kind: {"p50_ms": 42.0} for kind in KINDS}, "tokens_per_s": 100.0}
+    assert latency.ratios(mimo, torch) == {**dict.fromkeys(KINDS, 4.2), "tokens_per_s": 3.0}
+
+
+def test_glue_is_the_share_of_time_outside_engines():
+    assert latency.glue([sample(10, 9), sample(30, 15)]) == 0.4
+
+
+def test_tokens_per_second_are_of_the_decoding_alone():
+    found = latency.summarise({kind: [sample(), sample()] for kind in KINDS})
+    assert found["tokens_per_s"] == 500  # 2 tokens in 4 ms
+    assert found["first_ask"] == {"p50_ms": 10.0, "p90_ms": 10.0, "p99_ms": 10.0}
+    assert found["graphs"]["fusion"]["p50_ms"] == 1.5
+
+
+def test_contenders_that_answer_alike():
+    told = latency.compare({"mimo": sample(), "ort": sample()}, {n: sample(findings=(finding(0, 1, 2),)) for n in ("mimo", "ort")})
+    assert (told["same_text"], told["same_tokens"], told["differs"], told["masks_dice"]) == (True, True, [], {"ort": 1.0})
+
+
+def test_contenders_that_do_not_answer_alike_are_named_and_cut_to_the_same_length():
+    texts = {"mimo": sample(tokens=(1, 5, 6)), "ort": sample(tokens=(1, 7), text="spleen"), "torch": sample(tokens=(1, 5, 6))}
+    masks = {
+        "mimo": sample(findings=(finding(0, 1, 2), finding(3, 4))),
+        "ort": sample(findings=(finding(0, 2, 3),)),  # half of one, and the other is missing
+        "torch": sample(findings=(finding(3, 4), finding(0, 1, 2))),
+    }
+    told = latency.compare(texts, masks)
+    assert told["differs"] == ["ort"]
+    assert not told["same_text"] and not told["same_tokens"]
+    assert told["decoded_tokens"] == {"mimo": 3, "ort": 2, "torch": 3}
+    assert told["timed_tokens"] == 2
+    assert told["masks_dice"] == {"ort": 0.25, "torch": 1.0}
+
+
+# -- refusals --------------------------------------------------------------------------------------------------------
+
+
+def measure(bundle: Path, request, **options):
+    return latency.measure(bundle, request, repeats=2, warmup=1, threads=1, **options)
+
+
+def test_an_unknown_contender_is_refused_with_the_known_ones(bundle, request_):
+    with pytest.raises(RequestError, match="unknown contender 'tvm'.*torch, compile, ort, openvino"):
+        measure(bundle, request_, against=["ort", "tvm"])
+
+
+def test_torch_without_its_checkpoint_is_refused_with_the_option_to_add(bundle, request_, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RequestError, match="--against torch needs the checkpoint.*Add --checkpoint CKPT") as refused:
+        measure(bundle, request_, against=["torch"])
+    assert refused.value.exit_code == 2
+
+
+def test_a_missing_library_is_refused_with_the_extra_to_install():
+    entry = dataclasses.replace(CONTENDERS["openvino"], modules=("no_such_library",))
+    with pytest.raises(RequestError, match=r"needs no_such_library, which is not installed. pip install 'mimo-edge\[openvino\]'"):
+        entry.check("openvino")
+
+
+def test_compile_without_a_compiler_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(RequestError, match=r"C\+\+ compiler.*Install g\+\+"):
+        CONTENDERS["compile"].check("compile")
+
+
+def test_a_request_that_does_not_fit_is_refused_before_anything_starts(bundle, request_, monkeypatch):
+    monkeypatch.setattr(latency, "Worker", None)
+    with pytest.raises(PromptError, match="outside the image"):
+        measure(bundle, dataclasses.replace(request_, boxes=((0, 0, 9999, 10),)), against=["ort"])
+    with pytest.raises(PromptError, match="max_tokens is 96. Use 1 to 95"):
+        measure(bundle, dataclasses.replace(request_, max_tokens=96), against=["ort"])
+
+
+# -- checkpoints and files -------------------------------------------------------------------------------------------
+
+
+def test_the_checkpoint_of_a_bundle_is_found_by_its_hash(bundle, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    opened = Bundle.open(bundle)
+    assert find_checkpoint(opened, None) is None
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "a").symlink_to(tmp_path)  # no checkpoint
+    (tmp_path / "checkpoints" / "b").symlink_to(checkpoint)
+    assert find_checkpoint(opened, None).samefile(checkpoint)
+    assert find_checkpoint(opened, checkpoint) == checkpoint
+
+
+def test_another_checkpoint_is_refused(bundle, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"another")
+    with pytest.raises(BundleError, match="is not the one that bundle .* was built from"):
+        find_checkpoint(Bundle.open(bundle), tmp_path)
+    with pytest.raises(BundleError, match=r"has no model\.safetensors"):
+        find_checkpoint(Bundle.open(bundle), tmp_path / "nothing")
+
+
+def reduced(bundle: Path) -> Bundle:
+    """The bundle, saying that one graph is in INT8."""
+    opened = Bundle.open(bundle)
+    graphs = dict(opened.manifest.graphs)
+    graphs["fusion"] = dataclasses.replace(graphs["fusion"], delivered={"int8": 3, "fp16": 0, "fp32": 1})
+    opened.manifest = dataclasses.replace(opened.manifest, graphs=graphs)
+    return opened
+
+
+def test_plain_contenders_get_the_files_of_an_fp32_bundle(bundle, tmp_path):
+    write_fp32_graphs(Bundle.open(bundle), None, tmp_path)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {
+        f"{g}.onnx": (bundle / "graphs" / f"{g}.onnx").read_bytes() for g in GRAPHS
+    }
+
+
+def test_plain_contenders_of_a_reduced_bundle_need_the_checkpoint(bundle, tmp_path):
+    with pytest.raises(RequestError, match="no FP32 ONNX files.*Add --checkpoint CKPT"):
+        write_fp32_graphs(reduced(bundle), None, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_plain_contenders_of_a_reduced_bundle_get_an_export_of_the_checkpoint(bundle, checkpoint, tmp_path):
+    write_fp32_graphs(reduced(bundle), checkpoint, tmp_path)
+    for graph in GRAPHS:
+        # Export gives the same bytes for the same weights, so these are the files that the bundle started from.
+        assert (tmp_path / f"{graph}.onnx").read_bytes() == (bundle / "graphs" / f"{graph}.onnx").read_bytes()
+
+
+# -- processes -------------------------------------------------------------------------------------------------------
+
+
+def test_a_contender_that_cannot_be_made_raises_its_own_error(tmp_path):
+    with pytest.raises(BundleError, match="does not exist") as raised:
+        Worker("mimo", Setup(tmp_path / "nothing", None, None, 1))
+    assert raised.value.exit_code == 2 and raised.value.remedy
+
+
+def test_a_contender_that_fails_is_named(bundle, tmp_path):
+    (tmp_path / "vision_encoder.onnx").write_bytes(b"not ONNX")
+    with pytest.raises(EngineError, match="contender ort failed: "):
+        Worker("ort", Setup(bundle, None, tmp_path, 1))
+
+
+def test_a_contender_that_dies_is_named_with_its_exit_code(bundle, request_):
+    with Worker("mimo", Setup(bundle, None, None, 1)) as worker:
+        assert worker.ask(request_, "mask_only").total_ms > 0
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(EngineError, match="contender mimo died with exit code -9"):
+            worker.ask(request_, "mask_only")
+
+
+# -- the whole -------------------------------------------------------------------------------------------------------
+
+
+def test_the_whole_measurement(bundle, checkpoint, request_):
+    against = ["torch", "ort"] + (["openvino"] if importlib.util.find_spec("openvino") else [])
+    steps = []
+    # Long enough for the 16th token, from which on OpenVINO would go wrong (contenders.py).
+    asked = dataclasses.replace(request_, max_tokens=20)
+    result = measure(bundle, asked, against=against, checkpoint=checkpoint, progress=lambda *step: steps.append(step))
+    json.dumps(result, allow_nan=False)
+
+    assert list(result["contenders"]) == ["mimo", *against]
+    for found in result["contenders"].values():
+        for kind in KINDS:
+            times = found[kind]
+            assert set(times) == {"p50_ms", "p90_ms", "p99_ms"}
+            assert 0 < times["p50_ms"] <= times["p90_ms"] <= times["p99_ms"]
+        assert found["tokens_per_s"] > 0
+        assert set(found["stages"]) == {"preprocess", "encode", "ground", "masks", "text", "postprocess"}
+        assert set(found["graphs"]) == set(GRAPHS)
+        assert set(found["glue_fraction"]) == set(KINDS) and all(0 <= g < 1 for g in found["glue_fraction"].values())
+        assert 20 < found["resident_mb"] <= found["peak_mb"]
+    assert result["contenders"]["torch"]["resident_mb"] > result["contenders"]["mimo"]["resident_mb"] + 50  # it holds PyTorch
+
+    assert list(result["ratios"]) == against
+    assert all(set(ratio) == {*KINDS, "tokens_per_s"} for ratio in result["ratios"].values())
+    mimo, ort = result["contenders"]["mimo"], result["contenders"]["ort"]
+    assert result["ratios"]["ort"]["first_ask"] == pytest.approx(ort["first_ask"]["p50_ms"] / mimo["first_ask"]["p50_ms"], abs=1e-3)
+    assert 0 < result["glue_fraction"] < 1
+
+    agreement = result["agreement"]
+    assert agreement["same_text"] and agreement["same_tokens"] and not agreement["differs"]
+    assert set(agreement["decoded_tokens"].values()) == {agreement["timed_tokens"]} == {20}
+    assert all(dice > 0.99 for dice in agreement["masks_dice"].values())
+
+    machine = result["machine"]
+    assert {"cpu", "cores", "threads", "memory_mb", "os", "python", "engines", "load_before", "load_after"} <= set(machine)
+    assert machine["threads"] == 1 and {"onnxruntime", "torch"} <= set(machine["engines"])
+    assert steps[-1] == ("measuring", 3, 3) and steps[0] == ("starting mimo", 0, len(against) + 1)
+
+    table = latency_table(result)
+    assert "all the same text" in table and f"{result['ratios']['torch']['first_ask']:.2f}x" in table
+
+
+@pytest.mark.slow
+def test_torch_compile_competes(bundle, checkpoint, request_):
+    try:
+        CONTENDERS["compile"].check("compile")
+    except RequestError as refused:
+        pytest.skip(str(refused))
+    result = measure(bundle, request_, against=["compile"], checkpoint=checkpoint)
+    assert result["agreement"]["same_text"]
+    assert result["contenders"]["compile"]["second_ask"]["p50_ms"] > 0

@@ -1,0 +1,227 @@
+"""A build gives a whole, honest bundle, or nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+from random_weights import perturb, write_checkpoint
+
+from mimo_export import build as build_module
+from mimo_export.build import build
+from mimo_export.parity import ask
+from mimo_export.samples import draw_samples
+from mimo_runtime import Bundle, Mimo
+from mimo_runtime.contracts import GRAPHS
+from mimo_runtime.errors import BundleError, EngineError, RequestError, VerificationError
+from mimo_runtime.verify import verify
+from mimo_train.checkpoint import load_checkpoint
+from mimo_train.engines import load_mimo
+
+
+def everything_below(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*")}
+
+
+class TestBundle:
+    def test_opens_and_verifies(self, bundle: Path):
+        opened = Bundle.open(bundle)
+        with Mimo.load(opened) as mimo:
+            result = verify(mimo, opened)
+        assert result["passed"] and len(result["samples"]) == 3
+
+    def test_answers_as_the_checkpoint_does(self, bundle: Path, checkpoint: Path):
+        torch_side, bundle_side = load_mimo(checkpoint), Mimo.load(bundle)
+        for sample in draw_samples(3, [], torch_side.config, torch_side.tokenizer):
+            ours, theirs = ask(torch_side, sample), ask(bundle_side, sample)
+            assert ours.text == theirs.text
+            assert [f.query for f in ours.findings] == [f.query for f in theirs.findings]
+            for a, b in zip(ours.findings, theirs.findings):
+                assert np.mean(a.mask != b.mask) < 1e-3
+                assert a.score == pytest.approx(b.score, abs=1e-4)
+
+    def test_manifest_tells_what_is_in_the_files(self, bundle: Path, checkpoint: Path):
+        manifest = Bundle.open(bundle).manifest
+        model, _ = load_checkpoint(checkpoint)
+        assert manifest.config == model.config
+        assert manifest.data["model"]["id"] == "mimo-micro"
+        assert manifest.data["model"]["parameters"] == sum(p.numel() for p in model.parameters())
+        for entry in manifest.graphs.values():
+            nodes = onnx.load(bundle / entry.file).graph.node
+            assert entry.asked == "fp32"
+            assert entry.delivered == {"int8": 0, "fp16": 0, "fp32": sum(n.op_type in ("Conv", "MatMul", "Gemm") for n in nodes)}
+        assert manifest.data["tools"]["torch"] == torch.__version__.split("+")[0] or torch.__version__ == manifest.data["tools"]["torch"]
+
+    def test_parity_is_measured_in_the_chain_for_one_and_two(self, bundle: Path):
+        parity = Bundle.open(bundle).manifest.data["parity"]
+        for name in GRAPHS:
+            assert 0 < parity[name]["relative_l2"] < 1e-4  # exactly 0 would be a comparison with itself
+            assert parity[name]["calls"] >= 2 and parity[name]["batches_of_two"] >= 1
+        assert parity["masks"] >= 3 and parity["masks_dice"] > 0.999 and parity["text_agreement"] == 1
+        assert parity["samples"] == {"phantom": 7}
+
+    def test_report_has_a_row_for_every_graph(self, bundle: Path):
+        text = (bundle / "report.md").read_text("utf-8")
+        told = json.loads((bundle / "report.json").read_text("utf-8"))
+        for name in GRAPHS:
+            assert f"| {name} | onnxruntime | fp32 | {told['graphs'][name]['delivered']['fp32']} fp32 |" in text
+        assert max(map(len, text.splitlines())) < 200
+
+    def test_carries_no_path_and_no_date(self, bundle: Path, repository: Path, checkpoint: Path):
+        for name in ("manifest.json", "report.json", "report.md"):
+            text = (bundle / name).read_text("utf-8")
+            assert str(repository) not in text and str(checkpoint.parent) not in text and str(Path.home()) not in text
+            assert time.strftime("%Y-") not in text
+
+
+class TestRepeated:
+    def test_the_same_checkpoint_gives_the_same_bytes_in_either_form(self, exported, bundle: Path, checkpoint: Path, tmp_path: Path):
+        folder = build(checkpoint, tmp_path / "again", parity_samples=7).path
+        for path in sorted(p.relative_to(bundle) for p in bundle.rglob("*") if p.is_file()):
+            assert (bundle / path).read_bytes() == (folder / path).read_bytes(), path
+        one, two = (build(checkpoint, tmp_path / name, parity_samples=7).path for name in ("one.mimo", "two.mimo"))
+        assert one.read_bytes() == two.read_bytes()
+        assert Bundle.open(one).manifest.data == Bundle.open(bundle).manifest.data
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["again", "one.mimo", "two.mimo"]
+
+    def test_user_images_take_part_but_never_enter(self, exported, checkpoint: Path, tmp_path: Path):
+        data = tmp_path / "clinic"
+        data.mkdir()
+        for k in range(3):
+            Image.fromarray(np.full((30, 30, 3), 100 + k, np.uint8)).save(data / f"{k}.png")
+        lines = [{"image": f"{k}.png", "case": str(k), "split": "test", "modality": "ct", "region": "head", "classes": {}} for k in range(3)]
+        (data / "dataset.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        path = build(checkpoint, tmp_path / "out", parity_data=[data], parity_samples=10).path
+        assert Bundle.open(path).manifest.data["parity"]["samples"] == {"clinic": 5, "phantom": 5}
+        for image in path.rglob("image.png"):
+            assert np.ptp(np.asarray(Image.open(image))) > 50
+
+
+class TestRefused:
+    @pytest.mark.parametrize("previous", [False, True])
+    def test_a_file_that_computes_something_else_is_no_bundle(self, exported, bundle, checkpoint, tmp_path, monkeypatch, previous):
+        original = build_module.export_graph
+
+        def tampered(module, contract):
+            model = original(module, contract)
+            if contract.name == "fusion":
+                perturb(model, 1.05)
+            return model
+
+        output = tmp_path / "out"
+        if previous:
+            build(checkpoint, output, parity_samples=7)
+        before = {p: p.read_bytes() for p in output.rglob("*") if p.is_file()}
+        monkeypatch.setattr(build_module, "export_graph", tampered)
+        with pytest.raises(VerificationError, match="fusion differs by .* relative L2 in output") as caught:
+            build(checkpoint, output, parity_samples=7, force=previous)
+        assert caught.value.exit_code == 1
+        assert "vision_encoder" not in str(caught.value)  # the others are innocent: they got the reference's inputs
+        assert {p: p.read_bytes() for p in output.rglob("*") if p.is_file()} == before
+        assert sorted(p.name for p in tmp_path.iterdir()) == (["out"] if previous else [])
+
+    def test_parity_is_measured_on_the_written_file(self, exported, checkpoint: Path, tmp_path: Path, monkeypatch):
+        original = build_module.write_graph
+
+        def damaged(module, contract, target, precision, folder):
+            entry = original(module, contract, target, precision, folder)
+            model = onnx.load(folder / entry["file"])
+            perturb(model, float("nan"))
+            onnx.save(model, folder / entry["file"])
+            return entry
+
+        monkeypatch.setattr(build_module, "write_graph", damaged)
+        with pytest.raises(VerificationError, match="gives NaN"):
+            build(checkpoint, tmp_path / "out", parity_samples=2)
+        assert not any(tmp_path.iterdir())
+
+    def test_weights_that_are_not_finite(self, checkpoint: Path, tmp_path: Path, monkeypatch):
+        model, tokenizer = load_checkpoint(checkpoint)
+        with torch.no_grad():
+            model.fusion.level[0, 0] = float("nan")
+        monkeypatch.setattr(build_module, "load_checkpoint", lambda folder: (model, tokenizer))
+        with pytest.raises(RequestError, match="holds NaN or infinity in fusion.level"):
+            build(checkpoint, tmp_path / "out")
+        assert not any(tmp_path.iterdir())
+
+    def test_another_precision_than_asked(self, exported, checkpoint: Path, tmp_path: Path, monkeypatch):
+        monkeypatch.setattr(build_module, "delivered", lambda model: {"int8": 0, "fp16": 1, "fp32": 8})
+        with pytest.raises(EngineError, match="vision_encoder was asked for in fp32"):
+            build(checkpoint, tmp_path / "out")
+        assert not any(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("name", ["out", "out.mimo"])
+    def test_an_output_that_exists_is_kept(self, checkpoint: Path, tmp_path: Path, name: str):
+        output = tmp_path / name
+        output.mkdir() if name == "out" else output.write_text("mine")
+        (output / "notes.txt").write_text("mine") if name == "out" else None
+        before = everything_below(tmp_path)
+        with pytest.raises(RequestError, match="--force"):
+            build(checkpoint, output)
+        if name == "out":
+            with pytest.raises(RequestError, match=r"no manifest\.json"):
+                build(checkpoint, output, force=True)
+        assert everything_below(tmp_path) == before
+
+
+class TestGraphsAlone:
+    def test_are_checked_but_are_no_bundle(self, exported, checkpoint: Path, tmp_path: Path):
+        built = build(checkpoint, tmp_path / "out", graphs=["text_encoder"], parity_samples=2)
+        files = sorted(p.relative_to(built.path).as_posix() for p in built.path.rglob("*") if p.is_file())
+        assert files == ["graphs/text_encoder.onnx", "report.json", "report.md"]
+        assert built.told["parity"]["text_encoder"]["relative_l2"] < 1e-3
+        with pytest.raises(BundleError, match=r"no manifest\.json"):
+            Bundle.open(built.path)
+
+    def test_do_not_go_into_one_file(self, checkpoint: Path, tmp_path: Path):
+        with pytest.raises(RequestError, match="needs all graphs"):
+            build(checkpoint, tmp_path / "out.mimo", graphs=["text_encoder"])
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+import onnx
+from mimo_export import build as module
+
+checkpoint, bundle, output, stage = sys.argv[1:]
+module.export_graph = lambda _, contract: onnx.load(Path(bundle) / "graphs" / f"{contract.name}.onnx")
+
+def hang(*arguments):
+    print("there", flush=True)
+    time.sleep(600)
+
+setattr(module, stage, hang)
+module.build(checkpoint, output, parity_samples=7)
+"""
+
+
+@pytest.mark.parametrize(("stage", "name"), [("compare", "out"), ("manifest_data", "out"), ("manifest_data", "out.mimo")])
+def test_a_killed_build_leaves_nothing_that_loads(bundle: Path, checkpoint: Path, tmp_path: Path, stage: str, name: str):
+    command = [sys.executable, "-c", KILLED, str(checkpoint), str(bundle), str(tmp_path / name), stage]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
+        assert process.stdout.readline() == "there\n"
+        process.send_signal(signal.SIGKILL)
+    assert not (tmp_path / name).exists()
+    left = [path for path in (tmp_path, *everything_below(tmp_path)) if path.is_dir()]
+    assert any((folder / "graphs").is_dir() for folder in left)  # it was killed in the middle, not before
+    for folder in left:
+        with pytest.raises(BundleError):
+            Bundle.open(folder)
+
+
+def test_a_checkpoint_of_other_weights_gives_other_hashes(tmp_path: Path, bundle: Path):
+    other = write_checkpoint(tmp_path / "other", seed=1)
+    built = build(other, tmp_path / "out", graphs=["text_encoder"], parity_samples=2)
+    assert built.told["graphs"]["text_encoder"]["sha256"] != Bundle.open(bundle).manifest.graphs["text_encoder"].sha256

@@ -1,0 +1,181 @@
+"""The command line: what it prints, what it refuses, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+from random_weights import perturb, write_checkpoint
+
+from mimo_export.assemble import sha256
+from mimo_export.cli import main
+from mimo_runtime.contracts import GRAPHS
+from mimo_runtime.manifest import write_manifest
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def refused(result: Result, *words: str) -> None:
+    """Exit code 2, nothing on stdout, one line on stderr that holds the words."""
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1, result.stderr
+    for word in words:
+        assert word in result.stderr
+
+
+class TestBuild:
+    def test_prints_a_table_and_the_next_step(self, exported, checkpoint: Path, tmp_path: Path):
+        result = run("build", checkpoint, "-o", tmp_path / "out", "--target", "cpu", "--precision", "fp32", "--parity-samples", 4)
+        assert result.exit_code == 0, result.output
+        for name in GRAPHS:
+            assert name in result.stdout
+        assert f"mimo-run verify {tmp_path / 'out'}" in result.stdout
+        assert result.stderr == ""
+
+    def test_json_is_what_inspect_prints(self, exported, checkpoint: Path, tmp_path: Path):
+        result = run("build", checkpoint, "-o", tmp_path / "out", "--parity-samples", 4, "--json")
+        assert result.exit_code == 0 and result.stderr == ""
+        assert json.loads(result.stdout) == json.loads(run("inspect", tmp_path / "out", "--json").stdout)
+
+    def test_graphs_alone(self, exported, checkpoint: Path, tmp_path: Path):
+        result = run("build", checkpoint, "-o", tmp_path / "out", "--graphs", "fusion,text_encoder", "--parity-samples", 4)
+        assert result.exit_code == 0 and "not a bundle" in result.stdout
+        assert sorted(p.stem for p in (tmp_path / "out" / "graphs").iterdir()) == ["fusion", "text_encoder"]
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (["--target", "tensorrt"], ["--target tensorrt", "Use --target cpu"]),
+            (["--target", "gpu"], ["--target gpu", "Use --target cpu"]),
+            (["--precision", "int8"], ["--precision int8", "Use --precision fp32"]),
+            (["--precision", "fp16"], ["--precision fp16", "Use --precision fp32"]),
+            (["--calibration", "data"], ["--calibration"]),
+            (["--graphs", "fusion,tongue"], ["'tongue'", "vision_encoder, text_encoder"]),
+            (["--graphs", ""], ["''", "vision_encoder"]),
+            (["--parity-samples", "1"], ["1 parity samples", "at least 2"]),
+            (["--parity-samples", "-3"], ["at least 2"]),
+            (["--parity-samples", "many"], ["--parity-samples"]),
+            (["--parity-data", "nowhere"], ["nowhere", "dataset.jsonl"]),
+        ],
+    )
+    def test_refuses_what_it_cannot_do(self, checkpoint: Path, tmp_path: Path, monkeypatch, options: list[str], words: list[str]):
+        monkeypatch.chdir(tmp_path)
+        refused(run("build", checkpoint, "-o", tmp_path / "out", *options), *words)
+        assert not any(tmp_path.iterdir())
+
+    def test_refuses_an_unwritable_output(self, checkpoint: Path):
+        refused(run("build", checkpoint, "-o", "/proc/nowhere/out"), "/proc/nowhere/out")
+
+    @pytest.mark.parametrize(
+        ("damage", "words"),
+        [
+            (lambda c: shutil.rmtree(c), ["is not a folder"]),
+            (lambda c: (c / "config.json").unlink(), ["config.json does not exist"]),
+            (lambda c: (c / "model.safetensors").unlink(), ["model.safetensors does not exist"]),
+            (lambda c: (c / "tokenizer.json").unlink(), ["tokenizer.json does not exist"]),
+            (lambda c: (c / "model.safetensors").write_bytes(b"abc"), ["model.safetensors is damaged"]),
+            (lambda c: _edit(c / "config.json", format_version=7), ["format version 7"]),
+            (lambda c: _edit(c / "config.json", dim=64), ["must equal dim"]),
+            (lambda c: _edit(c / "config.json", colour="red"), ["unknown colour"]),
+        ],
+    )
+    def test_refuses_a_checkpoint_it_does_not_understand(self, checkpoint: Path, tmp_path: Path, damage, words: list[str]):
+        copy = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+        damage(copy)
+        refused(run("build", copy, "-o", tmp_path / "out"), *words)
+        assert not (tmp_path / "out").exists()
+
+
+def _edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+class TestInspect:
+    def test_json_has_the_fields_of_the_design(self, bundle: Path):
+        told = json.loads(run("inspect", bundle, "--json").stdout)
+        assert set(told) == {"format", "target", "graphs", "parity"}
+        assert (told["format"], told["target"], list(told["graphs"])) == ("mimo-bundle", "cpu", list(GRAPHS))
+        for name, graph in told["graphs"].items():
+            assert set(graph) == {"engine", "asked", "delivered", "file", "sha256", "bytes"}
+            assert set(graph["delivered"]) == {"int8", "fp16", "fp32"}
+            assert graph["sha256"] == sha256(bundle / graph["file"])
+            assert graph["bytes"] == (bundle / graph["file"]).stat().st_size
+            assert told["parity"][name]["relative_l2"] < 1e-3
+        assert told["parity"]["masks_dice"] >= 0.999 and told["parity"]["text_agreement"] >= 0.995
+
+    def test_for_people(self, bundle: Path):
+        result = run("inspect", bundle)
+        assert result.exit_code == 0
+        assert result.stdout.startswith("mimo-micro (micro, 0.")
+        assert "onnxruntime" in result.stdout and "masks Dice 1.0" in result.stdout
+
+    def test_works_without_pytorch_and_onnx(self, bundle: Path):
+        program = (
+            "import sys; sys.modules.update(dict.fromkeys(('torch', 'onnx', 'onnxslim', 'transformers')));"
+            "from mimo_export.cli import main; main(['inspect', sys.argv[1]])"
+        )
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run([sys.executable, "-c", program, str(bundle)], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0 and "fusion" in done.stdout, done.stderr
+
+    def test_refuses_a_flipped_byte(self, own_bundle: Path):
+        file = own_bundle / "graphs" / "fusion.onnx"
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+        refused(run("inspect", own_bundle), "fusion.onnx")
+
+    def test_refuses_what_is_no_bundle(self, checkpoint: Path, tmp_path: Path):
+        refused(run("inspect", checkpoint), "manifest.json")
+        refused(run("inspect", tmp_path / "nowhere"), "does not exist")
+
+
+class TestParity:
+    def test_proves_a_good_bundle(self, checkpoint: Path, bundle: Path, tmp_path: Path):
+        result = run("parity", checkpoint, bundle, "--samples", 7, "--json", tmp_path / "parity.json")
+        assert result.exit_code == 0, result.output
+        told = json.loads((tmp_path / "parity.json").read_text())
+        assert told["passed"] and told["differing_texts"] == [] and set(GRAPHS) < set(told["parity"])
+        assert "text identical in 100.00 %" in result.stdout and "over 7 samples (7 phantom)" in result.stdout
+
+    def test_fails_a_bundle_that_computes_something_else(self, checkpoint: Path, own_bundle: Path, tmp_path: Path):
+        # A well-formed bundle with right hashes and a wrong weight: only running it can tell.
+        manifest = json.loads((own_bundle / "manifest.json").read_text())
+        graph = manifest["graphs"]["prompt_encoder"]
+        model = onnx.load(own_bundle / graph["file"])
+        perturb(model, 1.02)
+        onnx.save(model, own_bundle / graph["file"])
+        graph |= {"sha256": sha256(own_bundle / graph["file"]), "bytes": (own_bundle / graph["file"]).stat().st_size}
+        write_manifest(own_bundle, manifest)
+        result = run("parity", checkpoint, own_bundle, "--samples", 4, "--json", tmp_path / "parity.json")
+        assert result.exit_code == 1
+        assert "prompt_encoder differs by" in result.stderr and result.stderr.count("\n") == 1
+        assert json.loads((tmp_path / "parity.json").read_text())["passed"] is False
+
+    def test_json_to_stdout(self, checkpoint: Path, bundle: Path):
+        result = run("parity", checkpoint, bundle, "--samples", 4, "--json", "-")
+        assert result.exit_code == 0 and json.loads(result.stdout)["passed"]
+
+    def test_refuses_another_checkpoint(self, bundle: Path, tmp_path: Path):
+        other = write_checkpoint(tmp_path / "other", seed=1)
+        refused(run("parity", other, bundle, "--samples", 4), "was not built from checkpoint")
+
+    def test_refuses_too_few_samples(self, checkpoint: Path, bundle: Path):
+        refused(run("parity", checkpoint, bundle, "--samples", 0), "at least 2")
+
+
+def test_help_needs_no_pytorch(repository: Path):
+    program = "import sys; sys.modules['torch'] = None; from mimo_export.cli import main; main(['build', '--help'])"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "--parity-data" in done.stdout
