@@ -24,7 +24,7 @@ def request_options(command: Any) -> Any:
             click.option("--point", "points", type=Coordinates("X,Y or X,Y,LABEL", 2, 3), multiple=True, help="Repeatable."),
             click.option("--max-tokens", type=click.IntRange(1), help="Longest text; without, the model's limit."),
             click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the phantom."),
-            click.option("--threads", type=click.IntRange(1), help="Threads per operator, for everyone; without, each engine's own choice."),
+            click.option("--threads", type=click.IntRange(1), help="Threads per operator, for everyone."),
         )
     ):
         command = option(command)
@@ -42,9 +42,9 @@ def main() -> None:
 
 @main.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--against", help="Contenders, with commas: torch,compile,ort,openvino. Without: torch (if its checkpoint is found) and ort.")
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="That the bundle was built from; without, looked for in ./checkpoints.")
-@click.option("--repeats", default=30, show_default=True, type=click.IntRange(1), help="Samples per contender and kind of request.")
+@click.option("--against", help="Of torch,compile,ort,openvino. Without: torch and ort.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="The bundle's; without, looked for in ./checkpoints.")
+@click.option("--repeats", default=30, show_default=True, type=click.IntRange(1), help="Samples per kind of request.")
 @click.option("--warmup", default=3, show_default=True, type=click.IntRange(0), help="Rounds before the first sample.")
 @request_options
 @json_option
@@ -61,8 +61,8 @@ def latency(
     names = None if against is None else [name.strip() for name in against.split(",") if name.strip()]
     with Progress() as progress:
         result = measure(
-            bundle, make_request(**asked), against=names, checkpoint=checkpoint, threads=threads, repeats=repeats, warmup=warmup,
-            progress=progress,
+            bundle, make_request(**asked), against=names, checkpoint=checkpoint, threads=threads, repeats=repeats,
+            warmup=warmup, progress=progress,
         )  # fmt: skip
     deliver(latency_table(result), result, json_path)
     agreement = result["agreement"]
@@ -75,7 +75,9 @@ def latency(
 
 @main.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--data", "data_", multiple=True, required=True, type=click.Path(path_type=Path), help="Data set, or folder of data sets; repeatable.")
+@click.option(
+    "--data", "data_", multiple=True, required=True, type=click.Path(path_type=Path), help="Data set, or folder of some."
+)
 @click.option("--split", default="test", show_default=True, type=click.Choice(["train", "val", "test"]))
 @click.option("--limit", type=click.IntRange(1), help="Most images per set, drawn with the seed.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the prompts.")

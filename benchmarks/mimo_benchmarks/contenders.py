@@ -251,13 +251,16 @@ class Entry:
             told = f"--against {name} needs {', '.join(missing)}, which is not installed"
             raise RequestError(told, f"pip install 'mimo-edge[{self.extra}]', or leave {name} out")
         if name == "compile" and not any(map(shutil.which, (os.environ.get("CXX") or "g++", "c++", "clang++"))):
-            raise RequestError("--against compile needs a C++ compiler, and none is on the PATH", "Install g++, or leave compile out")
+            told = "--against compile needs a C++ compiler, and none is on the PATH"
+            raise RequestError(told, "Install g++, or leave compile out")
 
+
+_TRAINING = ("torch", "transformers", "safetensors")
 
 CONTENDERS: dict[str, Entry] = {
     "mimo": Entry(_mimo),
-    "torch": Entry(_torch, ("torch", "transformers", "safetensors"), "train", needs_checkpoint=True, distributions=("torch",)),
-    "compile": Entry(_compile, ("torch", "transformers", "safetensors"), "train", needs_checkpoint=True, distributions=("torch",)),
+    "torch": Entry(_torch, _TRAINING, "train", needs_checkpoint=True, distributions=("torch",)),
+    "compile": Entry(_compile, _TRAINING, "train", needs_checkpoint=True, distributions=("torch",)),
     "ort": Entry(_ort, ("onnxruntime",), "cpu", needs_onnx=True, distributions=("onnxruntime", "onnxruntime-gpu")),
     "openvino": Entry(_openvino, ("openvino",), "openvino", needs_onnx=True, distributions=("openvino",)),
 }

@@ -1,4 +1,4 @@
-"""Latency of a bundle beside what people would run instead, in one run and in turns: the ``latency`` JSON of DESIGN section 8."""
+"""Latency of a bundle beside what people would run instead, in turns in one run: the ``latency`` JSON of DESIGN section 8."""
 
 from __future__ import annotations
 
@@ -132,8 +132,8 @@ def compare(texts: dict[str, Sample], masks: dict[str, Sample]) -> dict[str, Any
 
     Returns:
         ``decoded_tokens`` by contender, ``timed_tokens`` (the fewest of them), ``same_tokens`` and ``same_text`` over all,
-        ``differs`` (who writes another text), ``masks_dice`` by contender (mean over findings, 0 for one that only one of the two
-        has, None where neither has any) and the ``text``.
+        ``differs`` (who writes another text), ``masks_dice`` by contender (mean over findings, 0 for one that only one of the
+        two has, None where neither has any) and the ``text``.
     """
     mimo = texts["mimo"]
     decoded = {name: len(sample.tokens) for name, sample in texts.items()}
@@ -199,8 +199,8 @@ def _entrants(bundle: Bundle, against: Sequence[str] | None, checkpoint: Path | 
 def _check_length(name: str, kind: str, sample: Sample, tokens: int) -> None:
     wanted = tokens if KINDS[kind].text else 0
     if len(sample.tokens) != wanted:
-        told = f"contender {name} decoded {len(sample.tokens)} tokens instead of {wanted} in {kind}: it does not repeat its own answer"
-        raise EngineError(told, "Its times cannot be compared; leave it out of --against")
+        told = f"contender {name} decoded {len(sample.tokens)} tokens instead of {wanted} in {kind}"
+        raise EngineError(told, "It does not repeat its own answer, so its times mean nothing: leave it out of --against")
 
 
 def _masks_dice(reference: Sample, other: Sample) -> float | None:

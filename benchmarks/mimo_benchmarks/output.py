@@ -31,7 +31,8 @@ def check_writable(*paths: str | Path | None) -> None:
     for path in (Path(p) for p in paths if p is not None and str(p) != STDOUT):
         folder = path.absolute().parent
         if not folder.is_dir():
-            raise RequestError(f"output {path} cannot be written: folder {folder.name} does not exist", "Create the folder first")
+            told = f"output {path} cannot be written: folder {folder.name} does not exist"
+            raise RequestError(told, "Create the folder first")
         if path.is_dir() or not os.access(folder, os.W_OK):
             raise RequestError(f"output {path} cannot be written", "Choose another place")
 
@@ -44,7 +45,8 @@ def deliver(text: str, result: dict[str, Any], json_path: str | None, report: Pa
     if json_path == STDOUT:
         click.echo(json.dumps(result, ensure_ascii=False, allow_nan=False))
     elif json_path is not None:
-        atomic_write_bytes(json_path, (json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8"))
+        data = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        atomic_write_bytes(json_path, data.encode("utf-8"))
 
 
 class Progress:

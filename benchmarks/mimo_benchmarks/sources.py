@@ -52,9 +52,8 @@ def write_fp32_graphs(bundle: Bundle, checkpoint: Path | None, folder: Path) -> 
             (folder / f"{name}.onnx").write_bytes(bundle.bytes(entry.file))
         return
     if checkpoint is None:
-        raise RequestError(
-            f"bundle {bundle.path} holds no FP32 ONNX files for the plain contenders", "Add --checkpoint CKPT to export them from"
-        )
+        told = f"bundle {bundle.path} holds no FP32 ONNX files for the plain contenders"
+        raise RequestError(told, "Add --checkpoint CKPT to export them from")
     try:
         from mimo_export.export_graphs import export_graph
     except ImportError as error:

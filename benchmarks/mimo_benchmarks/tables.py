@@ -29,14 +29,14 @@ def latency_table(result: dict[str, Any]) -> str:
     rows.append(("resident memory, MB (peak)", *(_memory(found[n]) for n in names)))
     stages = "  ".join(f"{stage} {times['p50_ms']:.1f}" for stage, times in found["mimo"]["stages"].items())
     agreement = result["agreement"]
-    dice = ", ".join(f"{n} {d:.4f}" for n, d in agreement["masks_dice"].items() if d is not None)
+    dice = ", ".join(f"{n} {d:.4f}" for n, d in agreement["masks_dice"].items() if d is not None) or "no masks"
     same = "all the same text" if agreement["same_text"] else f"{', '.join(agreement['differs'])} DIFFERENT TEXT"
     lines = [
         f"{result['bundle']['id']} ({result['bundle']['target']}), {result['repeats']} repeats in turns, {_machine(result)}",
         table(rows),
         f"  mimo, first ask by stage (ms): {stages}",
         f"  mimo, share of time outside engines: {100 * result['glue_fraction']:.1f} %",
-        f"  answers: {same}, {agreement['timed_tokens']} tokens timed" + (f"; masks against mimo (Dice): {dice}" if dice else ""),
+        f"  answers: {same}, {agreement['timed_tokens']} tokens timed; mask Dice against mimo: {dice}",
         *(f"  warning: {told}" for told in result["warnings"]),
     ]
     return "\n".join(lines)
@@ -47,7 +47,7 @@ def footprint_table(result: dict[str, Any]) -> str:
     rows = [
         ("import mimo_runtime", f"{took['mimo_runtime_s']:.3f} s"),
         ("from mimo_runtime import Mimo", f"{took['mimo_s']:.3f} s"),
-        ('python -c "import mimo_runtime"', f"{took['process_s']:.3f} s, of which the interpreter {took['interpreter_s']:.3f} s"),
+        ('python -c "import mimo_runtime"', f"{took['process_s']:.3f} s; python -c pass: {took['interpreter_s']:.3f} s"),
         ("load the bundle", f"{process['load_s']:.3f} s"),
         ("first answer", f"{process['first_answer_s']:.3f} s"),
         ("resident memory after it", _memory(process) + " MB (peak)"),

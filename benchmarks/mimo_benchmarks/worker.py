@@ -42,7 +42,10 @@ class Worker:
 
     def ask(self, request: Request, kind: str, *, findings: bool = False) -> Sample:
         """One timed request; ``findings`` also brings what was found."""
-        self._pipe.send((request, kind, findings))
+        try:
+            self._pipe.send((request, kind, findings))
+        except OSError:
+            raise self._died() from None
         return self._receive()
 
     def close(self) -> None:
@@ -61,13 +64,16 @@ class Worker:
     def _receive(self) -> Any:
         try:
             result = self._pipe.recv()
-        except (EOFError, ConnectionError):
-            self._process.join(10)
-            told = f"contender {self.name} died with exit code {self._process.exitcode}"
-            raise EngineError(told, "Look at its messages above; -9 usually means that memory ran out") from None
+        except (EOFError, OSError):
+            raise self._died() from None
         if isinstance(result, _Failure):
             raise result.error()
         return result
+
+    def _died(self) -> EngineError:
+        self._process.join(10)
+        told = f"contender {self.name} died with exit code {self._process.exitcode}"
+        return EngineError(told, "Look at its messages above; -9 usually means that memory ran out")
 
 
 class _Failure:
@@ -76,7 +82,8 @@ class _Failure:
     def __init__(self, name: str, error: Exception) -> None:
         known = isinstance(error, MimoError)
         self.kind = type(error) if known else EngineError
-        self.what = error.what if known else f"contender {name} failed: {type(error).__name__}: {' '.join(str(error).split())[:400]}"
+        line = " ".join(str(error).split())[:400]
+        self.what = error.what if known else f"contender {name} failed: {type(error).__name__}: {line}"
         self.remedy = error.remedy if known else f"Leave it out of --against, or report it with the version of {name}"
 
     def error(self) -> MimoError:

@@ -29,7 +29,7 @@ PHANTOM_PROMPT = Prompt("What do you see?")
 
 #: An abdominal MR slice in the wheel of pydicom, 484 x 300 pixels, and a box around the kidney on the left of the picture.
 SCANNER_FILE = "examples_overlay.dcm"
-SCANNER_PROMPT = Prompt("What is this?", boxes=[(119, 186, 191, 256)])
+SCANNER_PROMPT = Prompt("right kidney", boxes=[(119, 186, 191, 256)])
 
 
 @dataclass(frozen=True)

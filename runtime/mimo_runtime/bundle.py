@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from .pipeline import Mimo
 
 SUFFIX = ".mimo"
-#: Graphs that run at the same time: threads of one that spin while they wait would take the cores of the other.
-SIDE_BY_SIDE = ("mask_decoder", "text_decoder")
-
 _POINT = "Point to a bundle that mimo-export build wrote"
 _TRUST = "Use bundles from mimo-export build only"
 #: A manifest of the largest preset has about 30 kB.
@@ -126,9 +123,7 @@ def load_mimo(
     tokenizer = Tokenizer.from_bytes(bundle.bytes(TOKENIZER), f"{bundle.path}/{TOKENIZER}")
     threads = threads or worker_threads()
     engines = {
-        name: create_engine(
-            entry.engine, bundle.bytes(entry.file), entry.contract, threads=threads, spinning=name not in SIDE_BY_SIDE
-        )
+        name: create_engine(entry.engine, bundle.bytes(entry.file), entry.contract, threads=threads)
         for name, entry in manifest.graphs.items()
     }
     info = {"id": manifest.model_id, "target": manifest.target, "bundle": str(bundle.path)}

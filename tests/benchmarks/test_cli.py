@@ -13,6 +13,8 @@ from click.testing import CliRunner, Result
 from mimo_benchmarks import cli, latency
 from mimo_train.phantom import generate
 
+QUICK = ("--against", "ort", "--repeats", 1, "--warmup", 0, "--threads", 1, "--max-tokens", 2)
+
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(cli.main, [str(a) for a in arguments])
@@ -32,7 +34,7 @@ def phantoms(tmp_path_factory) -> Path:
 
 
 def test_help_is_quick_and_imports_nothing_heavy():
-    code = "import sys; from mimo_benchmarks.cli import main; print([m for m in ('torch', 'numpy', 'onnxruntime') if m in sys.modules])"
+    code = "import sys, mimo_benchmarks.cli; print([m for m in ('torch', 'numpy', 'onnxruntime') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
     result = run("--help")
     assert result.exit_code == 0
@@ -64,7 +66,7 @@ def test_contenders_are_refused_by_name(bundle):
 
 def test_latency_writes_a_file_and_a_table(bundle, tmp_path):
     out = tmp_path / "out.json"
-    result = run("latency", bundle, "--against", "ort", "--repeats", 1, "--warmup", 0, "--threads", 1, "--max-tokens", 4, "--json", out)
+    result = run("latency", bundle, *QUICK, "--json", out)
     assert result.exit_code == 0, result.output
     found = json.loads(out.read_text())
     assert list(found["contenders"]) == ["mimo", "ort"] and list(found["ratios"]) == ["ort"]
@@ -75,8 +77,7 @@ def test_different_texts_of_an_fp32_bundle_fail_after_the_numbers_are_written(bu
     compare = latency.compare
     monkeypatch.setattr(latency, "compare", lambda *a: {**compare(*a), "same_text": False, "differs": ["ort"]})
     out = tmp_path / "out.json"
-    options = ("--against", "ort", "--repeats", 1, "--warmup", 0, "--threads", 1, "--max-tokens", 2)
-    result = run("latency", bundle, *options, "--json", out)
+    result = run("latency", bundle, *QUICK, "--json", out)
     assert result.exit_code == 1
     assert "error: ort and mimo write different texts" in result.stderr
     assert json.loads(out.read_text())["agreement"]["differs"] == ["ort"]
@@ -92,7 +93,8 @@ def test_json_on_standard_output_is_one_line_and_alone(bundle):
 
 def test_accuracy_writes_the_numbers_and_the_report(bundle, phantoms, tmp_path):
     out, report = tmp_path / "out.json", tmp_path / "out.md"
-    result = run("accuracy", bundle, "--data", phantoms, "--split", "train", "--limit", 1, "--threads", 1, "--json", out, "--report", report)
+    chosen = ("--data", phantoms, "--split", "train", "--limit", 1, "--threads", 1)
+    result = run("accuracy", bundle, *chosen, "--json", out, "--report", report)
     assert result.exit_code == 0, result.output
     found = json.loads(out.read_text())
     assert {"sets", "macro", "baselines", "absent", "ece", "text", "meta"} <= set(found)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 
@@ -30,8 +31,6 @@ def test_a_process_that_fails_is_reported_in_one_line(bundle, request_, monkeypa
 
 
 def test_a_wrong_request_is_refused_first(bundle, request_):
-    import dataclasses
-
     with pytest.raises(PromptError, match="the request is empty"):
         footprint.measure(bundle, dataclasses.replace(request_, text=""), repeats=1)
 

@@ -21,7 +21,9 @@ from mimo_runtime.contracts import GRAPHS
 from mimo_runtime.errors import BundleError, EngineError, PromptError, RequestError
 
 
-def sample(total: float = 10.0, engine: float = 9.0, tokens: tuple[int, ...] = (1, 5), text: str = "liver", findings: tuple = ()) -> Sample:
+def sample(
+    total: float = 10.0, engine: float = 9.0, tokens: tuple[int, ...] = (1, 5), text: str = "liver", findings: tuple = ()
+) -> Sample:
     return Sample(total, engine, 4.0 if tokens else 0.0, {"encode": 5.0}, {"fusion": [1.0, 2.0]}, tokens, text, findings)
 
 
@@ -58,7 +60,8 @@ def test_tokens_per_second_are_of_the_decoding_alone():
 
 
 def test_contenders_that_answer_alike():
-    told = latency.compare({"mimo": sample(), "ort": sample()}, {n: sample(findings=(finding(0, 1, 2),)) for n in ("mimo", "ort")})
+    same = sample(findings=(finding(0, 1, 2),))
+    told = latency.compare({"mimo": sample(), "ort": sample()}, {"mimo": same, "ort": same})
     assert (told["same_text"], told["same_tokens"], told["differs"], told["masks_dice"]) == (True, True, [], {"ort": 1.0})
 
 
@@ -98,7 +101,7 @@ def test_torch_without_its_checkpoint_is_refused_with_the_option_to_add(bundle, 
 
 def test_a_missing_library_is_refused_with_the_extra_to_install():
     entry = dataclasses.replace(CONTENDERS["openvino"], modules=("no_such_library",))
-    with pytest.raises(RequestError, match=r"needs no_such_library, which is not installed. pip install 'mimo-edge\[openvino\]'"):
+    with pytest.raises(RequestError, match=r"needs no_such_library, .* pip install 'mimo-edge\[openvino\]'"):
         entry.check("openvino")
 
 
@@ -219,7 +222,8 @@ def test_the_whole_measurement(bundle, checkpoint, request_):
     assert list(result["ratios"]) == against
     assert all(set(ratio) == {*KINDS, "tokens_per_s"} for ratio in result["ratios"].values())
     mimo, ort = result["contenders"]["mimo"], result["contenders"]["ort"]
-    assert result["ratios"]["ort"]["first_ask"] == pytest.approx(ort["first_ask"]["p50_ms"] / mimo["first_ask"]["p50_ms"], abs=1e-3)
+    times_faster = ort["first_ask"]["p50_ms"] / mimo["first_ask"]["p50_ms"]
+    assert result["ratios"]["ort"]["first_ask"] == pytest.approx(times_faster, abs=1e-3)
     assert 0 < result["glue_fraction"] < 1
 
     agreement = result["agreement"]

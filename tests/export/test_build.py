@@ -41,6 +41,7 @@ class TestBundle:
         assert result["passed"] and len(result["samples"]) == 3
 
     def test_answers_as_the_checkpoint_does(self, bundle: Path, checkpoint: Path):
+        # In the process that exported: whatever a module caches while it is traced is symbolic, and would break this.
         torch_side, bundle_side = load_mimo(checkpoint), Mimo.load(bundle)
         for sample in draw_samples(3, [], torch_side.config, torch_side.tokenizer):
             ours, theirs = ask(torch_side, sample), ask(bundle_side, sample)
@@ -60,7 +61,7 @@ class TestBundle:
             nodes = onnx.load(bundle / entry.file).graph.node
             assert entry.asked == "fp32"
             assert entry.delivered == {"int8": 0, "fp16": 0, "fp32": sum(n.op_type in ("Conv", "MatMul", "Gemm") for n in nodes)}
-        assert manifest.data["tools"]["torch"] == torch.__version__.split("+")[0] or torch.__version__ == manifest.data["tools"]["torch"]
+        assert manifest.data["tools"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
 
     def test_parity_is_measured_in_the_chain_for_one_and_two(self, bundle: Path):
         parity = Bundle.open(bundle).manifest.data["parity"]

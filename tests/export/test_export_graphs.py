@@ -50,10 +50,12 @@ class TestFile:
             assert trace.encode() not in data
 
     def test_nodes_are_named_after_modules(self, bundle: Path, name: str):
-        names = [node.name for node in onnx.load(bundle / "graphs" / f"{name}.onnx").graph.node]
-        assert len(set(names)) == len(names)
-        assert not any(n.startswith("node_") for n in names)
-        assert sum("." in n.split("/")[0] for n in names) > len(names) / 4
+        nodes = onnx.load(bundle / "graphs" / f"{name}.onnx").graph.node
+        assert len({node.name for node in nodes}) == len(nodes)
+        assert not any(node.name.startswith(("node_", "_")) for node in nodes)
+        # What has weights belongs to a module.
+        owned = [node.name for node in nodes if node.op_type in ("Conv", "Gemm", "LayerNormalization")]
+        assert owned and all("/" in n for n in owned)
 
     @pytest.mark.parametrize(("batch", "past"), [(1, 0), (3, 1), (2, 7)])
     def test_computes_what_the_module_computes_for_any_size(self, bundle: Path, checkpoint: Path, name: str, batch: int, past: int):
@@ -108,7 +110,7 @@ class Frozen(nn.Module):
 
 class Untraceable(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return x * float(x.sum())
+        return x if x.sum() > 0 else -x
 
 
 class WrongWidth(nn.Module):
@@ -124,14 +126,3 @@ def test_a_module_that_breaks_its_contract_is_refused_in_one_line(module: nn.Mod
     with pytest.raises(EngineError, match=message) as caught:
         export_graph(module.eval(), TOY)
     assert "\n" not in str(caught.value)
-
-
-def test_exporting_leaves_the_model_usable(checkpoint: Path):
-    # Anything cached while tracing would be a symbolic tensor, and the next real run would meet it.
-    model, _ = load_checkpoint(checkpoint)
-    name, pixels = "vision_encoder", torch.rand(1, 3, model.config.image_size, model.config.image_size)
-    with torch.no_grad():
-        before = model.vision_encoder(pixels)
-        export_graph(graph_modules(model)[name], graph_contracts(model.config)[name])
-        after = model.vision_encoder(pixels)
-    assert all(torch.equal(a, b) for a, b in zip(before, after))

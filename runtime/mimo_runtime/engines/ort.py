@@ -28,7 +28,7 @@ class OrtEngine(Engine):
 
     name = "onnxruntime"
 
-    def __init__(self, data: bytes, contract: GraphContract, *, threads: int | None = None, spinning: bool = True) -> None:
+    def __init__(self, data: bytes, contract: GraphContract, *, threads: int | None = None, spinning: bool = False) -> None:
         try:
             ort = load_library()
         except Exception as error:  # a broken native library raises anything
