@@ -1,7 +1,6 @@
 # Two commands: `make demo` shows the whole chain, `make test` proves it.
 # Needed: Python 3.10 to 3.13 with pip and venv. Another interpreter: `make demo PYTHON=python3.12`.
-# Linux without a GPU: PyPI's torch wheel carries CUDA. `export PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu`
-# before the first `make` fetches the smaller CPU wheel instead.
+# Linux without a GPU: the default index serves torch with CUDA; docs/dependencies.md says how to get the smaller CPU wheel.
 
 PYTHON ?= python3
 VENV ?= .venv

@@ -1,1 +1,1 @@
-"""Checkpoint to bundle: graphs are exported, checked against their contracts, compared with PyTorch, and written as one unit."""
+"""Checkpoint to bundle: graphs are exported, held against their contracts, compared with PyTorch, and written as one."""

@@ -28,7 +28,11 @@ GRAPH_FIELDS = ("engine", "asked", "delivered", "file", "sha256", "bytes")
 
 
 def manifest_data(
-    config: MimoConfig, model: Mapping[str, Any], target: Target, graphs: Mapping[str, Mapping[str, Any]], files: Mapping[str, str],
+    config: MimoConfig,
+    model: Mapping[str, Any],
+    target: Target,
+    graphs: Mapping[str, Mapping[str, Any]],
+    files: Mapping[str, str],
     parity: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The manifest of a bundle, before it is sealed. Holds no date and no path: the same inputs give the same bytes.
@@ -38,16 +42,19 @@ def manifest_data(
         files: sha256 of every file that is not a graph.
     """
     contracts = graph_contracts(config)
+    engine = {"built_with": installed_version(target.engine), "min": target.engine_min, "opset": OPSET}
     return {
         "format": FORMAT, "format_version": FORMAT_VERSION,
         "model": {**model, "config": config.to_dict()},
         "target": target.name,
-        "graphs": {name: {**{k: g[k] for k in GRAPH_FIELDS}, "contract": contracts[name].to_dict()} for name, g in graphs.items()},
+        "graphs": {
+            name: {**{key: graph[key] for key in GRAPH_FIELDS}, "contract": contracts[name].to_dict()}
+            for name, graph in graphs.items()
+        },
         "files": dict(files),
         "preprocessing": preprocessing(config),
         "compatibility": {
-            "engines": {target.engine: {"built_with": installed_version(target.engine), "min": target.engine_min, "opset": OPSET}},
-            "arch": None, "cpu_features": [], "compute_capability": None,
+            "engines": {target.engine: engine}, "arch": None, "cpu_features": [], "compute_capability": None,
         },
         "tools": tool_versions(),
         "calibration": None,
@@ -96,4 +103,5 @@ def self_check(folder: Path) -> None:
         results = verify(mimo, bundle)["samples"]
     problems = [f"{result['sample']}: {problem}" for result in results for problem in result["problems"]]
     if problems:
-        raise VerificationError(f"the bundle does not reproduce its golden samples: {'; '.join(problems)}", "Nothing was written")
+        told = f"the bundle does not reproduce its golden samples: {'; '.join(problems)}"
+        raise VerificationError(told, "Nothing was written")

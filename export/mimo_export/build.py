@@ -131,7 +131,8 @@ def write_graph(module: nn.Module, contract: GraphContract, target: Target, prec
     try:
         data = model.SerializeToString(deterministic=True)
     except ValueError:
-        raise EngineError(f"graph {contract.name} is larger than 2 GB, the limit of an ONNX file", "Use a smaller preset") from None
+        told = f"graph {contract.name} is larger than 2 GB, the limit of an ONNX file"
+        raise EngineError(told, "Use a smaller preset") from None
     path = folder / "graphs" / f"{contract.name}.onnx"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(data)
@@ -164,7 +165,8 @@ def check_graphs(graphs: Sequence[str]) -> tuple[str, ...]:
     """
     unknown = [name for name in graphs if name not in GRAPHS]
     if unknown or not graphs:
-        raise RequestError(f"--graphs: {unknown[0]!r} is not a graph" if unknown else "--graphs is empty", f"Choose from {', '.join(GRAPHS)}")
+        told = f"--graphs: {unknown[0]!r} is not a graph" if unknown else "--graphs is empty"
+        raise RequestError(told, f"Choose from {', '.join(GRAPHS)}")
     return tuple(name for name in GRAPHS if name in graphs)
 
 
@@ -180,9 +182,9 @@ def check_finite(model: nn.Module, checkpoint: Path) -> None:
     Raises:
         RequestError: names them.
     """
-    flawed = [name for name, value in model.state_dict().items() if value.is_floating_point() and not torch.isfinite(value).all()]
+    weights = ((name, value) for name, value in model.state_dict().items() if value.is_floating_point())
+    flawed = [name for name, value in weights if not torch.isfinite(value).all()]
     if flawed:
         more = f" and {len(flawed) - 3} more" if len(flawed) > 3 else ""
-        raise RequestError(
-            f"{checkpoint / WEIGHTS} holds NaN or infinity in {', '.join(flawed[:3])}{more}", "Use a checkpoint from before training diverged"
-        )
+        told = f"{checkpoint / WEIGHTS} holds NaN or infinity in {', '.join(flawed[:3])}{more}"
+        raise RequestError(told, "Use a checkpoint from before training diverged")

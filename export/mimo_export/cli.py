@@ -17,6 +17,8 @@ from mimo_runtime.command import Commands, table
 if TYPE_CHECKING:
     from .build import Progress
 
+PATH = click.Path(path_type=Path)
+
 
 @click.group(cls=Commands)
 @click.version_option(package_name="mimo-edge")
@@ -25,12 +27,12 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="BUNDLE", help="Folder, or file ending in .mimo.")
+@click.argument("checkpoint", type=PATH)
+@click.option("-o", "--output", required=True, type=PATH, metavar="BUNDLE", help="Folder, or file ending in .mimo.")
 @click.option("--target", default="cpu", show_default=True, help="Where the bundle will run.")
 @click.option("--precision", default="fp32", show_default=True, help="Precision of the graphs.")
 @click.option("--graphs", metavar="NAME,…", help="Export only these graphs: gives checked ONNX files, not a bundle.")
-@click.option("--parity-data", multiple=True, type=click.Path(path_type=Path), metavar="DATA",
+@click.option("--parity-data", multiple=True, type=PATH, metavar="DATA",
               help="Data set whose images take part in the parity check beside phantoms; repeatable.")
 @click.option("--parity-samples", default=8, show_default=True, metavar="N", help="Samples of the parity check.")
 @click.option("--force", is_flag=True, help="Replace the output of an earlier build.")
@@ -60,7 +62,7 @@ def build(checkpoint: Path, output: Path, target: str, precision: str, graphs: s
 
 
 @main.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def inspect(bundle: Path, as_json: bool) -> None:
     """Say what BUNDLE holds, after checking every hash."""
@@ -74,17 +76,18 @@ def inspect(bundle: Path, as_json: bool) -> None:
         _print_json(told)
         return
     model, tools = manifest.data["model"], manifest.data["tools"]
-    click.echo(f"{model['id']} ({manifest.config.preset}, {model['parameters'] / 1e6:.2f} million parameters) for {manifest.target}")
+    size = f"{manifest.config.preset}, {model['parameters'] / 1e6:.2f} million parameters"
+    click.echo(f"{model['id']} ({size}) for {manifest.target}")
     click.echo(_summary(told))
     click.echo("\nbuilt with " + ", ".join(f"{name} {version}" for name, version in tools.items()))
 
 
 @main.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--data", multiple=True, type=click.Path(path_type=Path), metavar="DATA", help="Data set beside phantoms; repeatable.")
+@click.argument("checkpoint", type=PATH)
+@click.argument("bundle", type=PATH)
+@click.option("--data", multiple=True, type=PATH, metavar="DATA", help="Data set beside phantoms; repeatable.")
 @click.option("--samples", default=200, show_default=True, metavar="N", help="Number of samples.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), metavar="OUT", help="Write the numbers; - prints them.")
+@click.option("--json", "json_file", type=PATH, metavar="OUT", help="Write the numbers to a file; - prints them.")
 def parity(checkpoint: Path, bundle: Path, data: tuple[Path, ...], samples: int, json_file: Path | None) -> None:
     """Prove that BUNDLE computes what CHECKPOINT computes. Exit code 1 if it does not."""
     to_stdout = json_file is not None and str(json_file) == "-"
@@ -112,7 +115,8 @@ def _summary(told: dict[str, Any]) -> str:
     rows = [("graph", "engine", "asked", "delivered", "MB", "relative L2")]
     for name, graph in told["graphs"].items():
         error = told["parity"][name]["relative_l2"]
-        rows.append((name, graph["engine"], graph["asked"], counts(graph["delivered"]), f"{graph['bytes'] / 1e6:.2f}", f"{error:.1e}"))
+        size = f"{graph['bytes'] / 1e6:.2f}"
+        rows.append((name, graph["engine"], graph["asked"], counts(graph["delivered"]), size, f"{error:.1e}"))
     return f"\n{table(rows)}\n\n{_parity_lines(told['parity'], graphs=False)}"
 
 
@@ -121,12 +125,13 @@ def _parity_lines(parity: dict[str, Any], graphs: bool = True) -> str:
 
     lines = [f"over {describe_samples(parity['samples'])}:"]
     if graphs:
-        errors = [(name, f"relative L2 {told['relative_l2']}") for name, told in parity.items() if isinstance(told, dict) and "calls" in told]
-        lines.append(table(errors))
+        measured = [(name, told["relative_l2"]) for name, told in parity.items() if isinstance(told, dict) and "calls" in told]
+        lines.append(table([(name, "not finite" if e is None else f"relative L2 {e:.1e}") for name, e in measured]))
     if "masks_dice" in parity:
         lines.append(
             f"  masks Dice {parity['masks_dice']:.6f} (mean of {parity['masks']}, lowest {parity['masks_dice_min']:.6f}), "
-            f"text identical in {100 * parity['text_agreement']:.2f} %"
+            f"text identical in {100 * parity['text_agreement']:.2f} %, "
+            f"presence decided alike in {100 * parity['presence_agreement']:.2f} %"
         )
     return "\n".join(lines)
 

@@ -25,7 +25,8 @@ def check_contract(model: onnx.ModelProto, contract: GraphContract) -> None:
     Raises:
         EngineError: the first difference; it names graph, tensor and axis.
     """
-    for role, wanted, found in (("input", contract.inputs, model.graph.input), ("output", contract.outputs, model.graph.output)):
+    graph = model.graph
+    for role, wanted, found in (("input", contract.inputs, graph.input), ("output", contract.outputs, graph.output)):
         names = [value.name for value in found]
         if names != [t.name for t in wanted]:
             raise _misfit(contract, f"its {role}s are {', '.join(names)} instead of {', '.join(t.name for t in wanted)}")
@@ -71,4 +72,5 @@ def _check_tensor(contract: GraphContract, role: str, tensor: Tensor, found: onn
 
 
 def _misfit(contract: GraphContract, how: str) -> EngineError:
-    return EngineError(f"exported graph {contract.name} does not fit its contract: {how}", "Correct mimo_train.model or the contract")
+    told = f"exported graph {contract.name} does not fit its contract: {how}"
+    return EngineError(told, "Correct mimo_train.model or the contract")

@@ -34,7 +34,8 @@ def output_place(output: Path, force: bool, whole: bool) -> Iterator[Path]:
             yield folder
         return
     if not whole:
-        raise RequestError(f"-o {output} is a single-file bundle, which needs all graphs", "Name a folder, or leave --graphs out")
+        told = f"-o {output} is a single-file bundle, which needs all graphs"
+        raise RequestError(told, "Name a folder, or leave --graphs out")
     if output.is_dir():
         raise RequestError(f"-o {output} is a folder", f"Name a {SUFFIX} file that does not exist")
     if output.exists() and not force:

@@ -159,7 +159,9 @@ def measure(
     """
     config = dataclasses.replace(reference.config, presence_threshold=0.0)
     contracts = graph_contracts(config)
-    shadows = {name: ShadowedEngine(contracts[name], reference.engines[name], engines[name]) for name in GRAPHS if name in engines}
+    shadows = {
+        name: ShadowedEngine(contracts[name], reference.engines[name], engines[name]) for name in GRAPHS if name in engines
+    }
     parity, whole = Parity(shadows), len(shadows) == len(GRAPHS)
     chain = Mimo(config, {**reference.engines, **shadows}, reference.tokenizer)
     candidate = Mimo(config, engines, reference.tokenizer) if whole else None

@@ -37,11 +37,13 @@ def prove(
     model, tokenizer = load_checkpoint(checkpoint)
     facts = opened.manifest.data["model"]
     if facts["checkpoint_sha256"] != sha256(Path(checkpoint) / WEIGHTS):
-        raise RequestError(f"bundle {bundle} was not built from checkpoint {checkpoint}", "Give the checkpoint it was built from")
+        told = f"bundle {bundle} was not built from checkpoint {checkpoint}"
+        raise RequestError(told, "Give the checkpoint it was built from")
     with Mimo.load(opened) as candidate:
         parity = compare(torch_mimo(model, tokenizer), candidate.engines, datasets, samples, progress)
     told = {
         "model": {key: facts[key] for key in ("id", "checkpoint_sha256")}, "target": opened.manifest.target,
-        "passed": not parity.failures(), "parity": parity.to_dict(), "differing_texts": parity.differing, "tools": tool_versions(),
+        "passed": not parity.failures(), "parity": parity.to_dict(), "differing_texts": parity.differing,
+        "tools": tool_versions(),
     }  # fmt: skip
     return told, parity.failures()

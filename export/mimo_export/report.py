@@ -12,16 +12,16 @@ def markdown(told: Mapping[str, Any]) -> str:
     rows = [("graph", "engine", "asked", "delivered", "MB", "nodes", "relative L2"), ("---",) * 3 + ("---",) + ("---:",) * 3]
     for name, graph in told["graphs"].items():
         rows.append((
-            name, graph["engine"], graph["asked"], counts(graph["delivered"]), f"{graph['bytes'] / 1e6:.2f}", str(graph["nodes"]),
-            f"{parity[name]['relative_l2']:.1e}",
+            name, graph["engine"], graph["asked"], counts(graph["delivered"]), f"{graph['bytes'] / 1e6:.2f}",
+            str(graph["nodes"]), f"{parity[name]['relative_l2']:.1e}",
         ))
     total = sum(graph["bytes"] for graph in told["graphs"].values())
     lines = [
         f"# {model['id']} for {told['target']}", "",
         f"{model['parameters'] / 1e6:.2f} million parameters, {total / 1e6:.1f} MB of graphs.", "",
         *(f"| {' | '.join(row)} |" for row in rows), "",
-        "*delivered*: matrix operators by the precision they have in the file. *relative L2*: the worst output of the worst call,",
-        "written file against PyTorch on the same inputs, which come from the running chain; batch 1 and batch 2.", "",
+        "*delivered*: matrix operators by the precision they have in the file. *relative L2*: the worst output of the worst",
+        "call, written file against PyTorch on the same inputs, which come from the running chain; batch 1 and batch 2.", "",
         f"Measured over {describe_samples(parity['samples'])}.",
     ]
     if "masks_dice" in parity:

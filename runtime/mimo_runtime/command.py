@@ -13,6 +13,13 @@ import click
 
 from .errors import MimoError
 
+#: Which extra brings a package that a command may need: ``import`` name -> extra.
+_EXTRA_OF = {
+    "torch": "train", "safetensors": "train", "transformers": "train", "accelerate": "train", "matplotlib": "train", "rich": "train",
+    "onnx": "export", "onnxscript": "export", "onnxslim": "export",
+    "onnxruntime": "cpu", "openvino": "openvino", "pydicom": "dicom", "nibabel": "dicom", "psutil": "bench",
+}  # fmt: skip
+
 
 class Commands(click.Group):
     """A click group whose commands end in one line ``error: ...`` on standard error and an exit code, without a traceback.
@@ -27,6 +34,11 @@ class Commands(click.Group):
             code = super().main(*args, standalone_mode=False, **kwargs)
         except MimoError as error:
             _leave(f"error: {error}", error.exit_code)
+        except ModuleNotFoundError as error:
+            package = (error.name or "").partition(".")[0]
+            if package not in _EXTRA_OF:
+                raise
+            _leave(f"error: {package} is not installed. pip install 'mimo-edge[{_EXTRA_OF[package]}]'.", 2)
         except click.UsageError as error:
             if type(error).__name__ == "NoArgsIsHelpError":  # click >= 8.2 raises the help text
                 _leave(error.format_message(), 2)

@@ -16,8 +16,7 @@ from .machine import TELLING_FEATURES, architecture, cpu_features, cpu_name, mem
 #: Optional packages by distribution, and what they read; all come with one extra.
 _OPTIONAL = {
     "pydicom": "DICOM files",
-    "pyjpegls": "JPEG-LS inside DICOM",
-    "pylibjpeg-openjpeg": "some JPEG 2000 inside DICOM",
+    "python-gdcm": "some compressed DICOM (JPEG Lossless, JPEG-LS)",
     "nibabel": "NIfTI files",
 }
 _OPTIONAL_EXTRA = "pip install 'mimo-edge[dicom]'"

@@ -60,7 +60,8 @@ class TestBundle:
         for entry in manifest.graphs.values():
             nodes = onnx.load(bundle / entry.file).graph.node
             assert entry.asked == "fp32"
-            assert entry.delivered == {"int8": 0, "fp16": 0, "fp32": sum(n.op_type in ("Conv", "MatMul", "Gemm") for n in nodes)}
+            count = sum(node.op_type in ("Conv", "MatMul", "Gemm") for node in nodes)
+            assert entry.delivered == {"int8": 0, "fp16": 0, "fp32": count}
         assert manifest.data["tools"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
 
     def test_parity_is_measured_in_the_chain_for_one_and_two(self, bundle: Path):
@@ -86,7 +87,7 @@ class TestBundle:
 
 
 class TestRepeated:
-    def test_the_same_checkpoint_gives_the_same_bytes_in_either_form(self, exported, bundle: Path, checkpoint: Path, tmp_path: Path):
+    def test_the_same_checkpoint_gives_the_same_bytes_in_either_form(self, exported, bundle, checkpoint, tmp_path):
         folder = build(checkpoint, tmp_path / "again", parity_samples=7).path
         for path in sorted(p.relative_to(bundle) for p in bundle.rglob("*") if p.is_file()):
             assert (bundle / path).read_bytes() == (folder / path).read_bytes(), path
@@ -100,7 +101,8 @@ class TestRepeated:
         data.mkdir()
         for k in range(3):
             Image.fromarray(np.full((30, 30, 3), 100 + k, np.uint8)).save(data / f"{k}.png")
-        lines = [{"image": f"{k}.png", "case": str(k), "split": "test", "modality": "ct", "region": "head", "classes": {}} for k in range(3)]
+        common = {"split": "test", "modality": "ct", "region": "head", "classes": {}}
+        lines = [{"image": f"{k}.png", "case": str(k), **common} for k in range(3)]
         (data / "dataset.jsonl").write_text("\n".join(map(json.dumps, lines)))
         path = build(checkpoint, tmp_path / "out", parity_data=[data], parity_samples=10).path
         assert Bundle.open(path).manifest.data["parity"]["samples"] == {"clinic": 5, "phantom": 5}
@@ -110,7 +112,7 @@ class TestRepeated:
 
 class TestRefused:
     @pytest.mark.parametrize("previous", [False, True])
-    def test_a_file_that_computes_something_else_is_no_bundle(self, exported, bundle, checkpoint, tmp_path, monkeypatch, previous):
+    def test_a_file_that_computes_something_else_is_no_bundle(self, exported, checkpoint, tmp_path, monkeypatch, previous):
         original = build_module.export_graph
 
         def tampered(module, contract):

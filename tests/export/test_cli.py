@@ -35,7 +35,8 @@ def refused(result: Result, *words: str) -> None:
 
 class TestBuild:
     def test_prints_a_table_and_the_next_step(self, exported, checkpoint: Path, tmp_path: Path):
-        result = run("build", checkpoint, "-o", tmp_path / "out", "--target", "cpu", "--precision", "fp32", "--parity-samples", 4)
+        options = ("--target", "cpu", "--precision", "fp32", "--parity-samples", 4)
+        result = run("build", checkpoint, "-o", tmp_path / "out", *options)
         assert result.exit_code == 0, result.output
         for name in GRAPHS:
             assert name in result.stdout
@@ -68,7 +69,7 @@ class TestBuild:
             (["--parity-data", "nowhere"], ["nowhere", "dataset.jsonl"]),
         ],
     )
-    def test_refuses_what_it_cannot_do(self, checkpoint: Path, tmp_path: Path, monkeypatch, options: list[str], words: list[str]):
+    def test_refuses_what_it_cannot_do(self, checkpoint, tmp_path, monkeypatch, options: list[str], words: list[str]):
         monkeypatch.chdir(tmp_path)
         refused(run("build", checkpoint, "-o", tmp_path / "out", *options), *words)
         assert not any(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""The exported files: what they promise, what they must not carry, and that exporting is repeatable and without side effects."""
+"""The exported files: what they promise, what they must not carry, and that exporting is repeatable."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class TestFile:
         assert owned and all("/" in n for n in owned)
 
     @pytest.mark.parametrize(("batch", "past"), [(1, 0), (3, 1), (2, 7)])
-    def test_computes_what_the_module_computes_for_any_size(self, bundle: Path, checkpoint: Path, name: str, batch: int, past: int):
+    def test_computes_what_the_module_computes_for_any_size(self, bundle, checkpoint, name: str, batch: int, past: int):
         model, _ = load_checkpoint(checkpoint)
         contract = graph_contracts(model.config)[name]
         session = onnxruntime.InferenceSession(bundle / "graphs" / f"{name}.onnx", providers=["CPUExecutionProvider"])
@@ -90,9 +90,8 @@ print(hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest())
 @pytest.mark.parametrize("name", ["text_decoder", pytest.param("vision_encoder", marks=pytest.mark.slow)])
 def test_another_process_writes_the_same_bytes(bundle: Path, checkpoint: Path, name: str, tmp_path: Path):
     environment = {**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": os.pathsep.join(sys.path)}
-    run = subprocess.run(
-        [sys.executable, "-c", AGAIN, str(checkpoint), name], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-c", AGAIN, str(checkpoint), name]
+    run = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == hashlib.sha256((bundle / "graphs" / f"{name}.onnx").read_bytes()).hexdigest()
 
 
@@ -120,7 +119,11 @@ class WrongWidth(nn.Module):
 
 @pytest.mark.parametrize(
     ("module", "message"),
-    [(Frozen(), "toy"), (Untraceable(), "graph toy cannot be exported"), (WrongWidth(), "axis 1 of output y is 3 instead of 4")],
+    [
+        (Frozen(), "toy"),
+        (Untraceable(), "graph toy cannot be exported"),
+        (WrongWidth(), "axis 1 of output y is 3 instead of 4"),
+    ],
 )
 def test_a_module_that_breaks_its_contract_is_refused_in_one_line(module: nn.Module, message: str):
     with pytest.raises(EngineError, match=message) as caught:

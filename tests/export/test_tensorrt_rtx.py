@@ -54,7 +54,8 @@ def toy(op: str, outputs: list[str]) -> tuple[bytes, GraphContract]:
     """One node between two tensors."""
     contract = GraphContract("toy", (Tensor("x", "float32", (BATCH, 4)),), (Tensor("y", "float32", (BATCH, 4)),))
     node = helper.make_node(op, ["x"], outputs, name="layers.3/Op")
-    y = helper.make_tensor_value_info(outputs[0], TensorProto.UINT8 if op.startswith("Dynamic") else TensorProto.FLOAT, [BATCH, 4])
+    dtype = TensorProto.UINT8 if op == "DynamicQuantizeLinear" else TensorProto.FLOAT
+    y = helper.make_tensor_value_info(outputs[0], dtype, [BATCH, 4])
     graph = helper.make_graph([node], "toy", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [BATCH, 4])], [y])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10).SerializeToString(), contract
 

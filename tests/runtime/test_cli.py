@@ -6,12 +6,14 @@ import shutil
 import subprocess
 import sys
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
 from mimo_runtime.cli import main
+from mimo_runtime.command import Commands
 from mimo_runtime.images import read_mask
 from mimo_runtime.result import slug
 
@@ -299,3 +301,19 @@ def test_every_public_name_can_be_imported():
     assert mimo_runtime.__version__
     with pytest.raises(AttributeError, match="nonsense"):
         mimo_runtime.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize(("package", "code"), [("torch", 2), ("a_bug", None)])
+def test_a_missing_package_is_told_with_its_extra_and_a_bug_keeps_its_traceback(package, code):
+    @click.group(cls=Commands)
+    def group() -> None: ...
+
+    @group.command()
+    def work() -> None:
+        raise ModuleNotFoundError(f"No module named '{package}'", name=package)
+
+    result = CliRunner().invoke(group, ["work"])
+    if code is None:
+        assert isinstance(result.exception, ModuleNotFoundError)
+    else:
+        assert result.exit_code == code and result.stderr == "error: torch is not installed. pip install 'mimo-edge[train]'.\n"
