@@ -18,14 +18,13 @@ def training_card(config: MimoConfig, datasets: list[Dataset], options: FitOptio
     for dataset in datasets:
         split = Counter(r.split for r in dataset.records)
         modalities = ", ".join(sorted({r.modality for r in dataset.records}))
-        rows.append(
-            f"| {dataset.name} | {modalities} | {len(dataset.class_names)} | {split['train']} / {split['val']} / {split['test']} |"
-        )
+        sizes = " / ".join(str(split[name]) for name in ("train", "val", "test"))
+        rows.append(f"| {dataset.name} | {modalities} | {len(dataset.class_names)} | {sizes} |")
     return "\n".join(
         [
             f"# MIMO {config.preset}",
             "",
-            "Masks and grounded text for medical images. **Not a medical device**: research weights without clinical validation.",
+            "Masks and grounded text for medical images. Not a medical device: research weights without clinical validation.",
             "",
             "## Data",
             "",
@@ -37,8 +36,8 @@ def training_card(config: MimoConfig, datasets: list[Dataset], options: FitOptio
             "",
             "## Training",
             "",
-            f"{steps} steps of {options.batch} images with {options.prompts} prompts each, {seconds / 60:.0f} minutes, seed {options.seed}, "
-            f"AdamW with peak learning rate {options.learning_rate:g}, weights averaged (EMA {options.ema:g}).",
+            f"{steps} steps of {options.batch} images with {options.prompts} prompts each, {seconds / 60:.0f} minutes, "
+            f"seed {options.seed}, AdamW with peak learning rate {options.learning_rate:g}, weights averaged (EMA {options.ema:g}).",
             "",
             "## Structures with a mask query of their own",
             "",

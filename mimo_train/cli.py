@@ -125,11 +125,6 @@ def fit(
 @click.option("--limit", type=click.IntRange(1), help="Most images per set, drawn with the seed.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--no-text", is_flag=True, help="Leave the text slots out: faster.")
-@click.option(
-    "--calibrate",
-    is_flag=True,
-    help="Choose presence threshold and temperature on this split (use val) and store them in the checkpoint.",
-)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="File for the numbers.")
 @click.option("--report", type=click.Path(path_type=Path), help="File for the same numbers as markdown.")
 @click.option("--threads", type=int, help="CPU threads.")
@@ -140,14 +135,11 @@ def evaluate(
     limit: int | None,
     seed: int,
     no_text: bool,
-    calibrate: bool,
     json_path: Path | None,
     report: Path | None,
     threads: int | None,
 ) -> None:
     """Accuracy per set and prompt type beside the trivial baselines; the same code measures bundles (mimo-bench accuracy)."""
-    if calibrate and split == "test":
-        raise RequestError("--calibrate on the test split", "Use --split val: what is chosen on test cannot be measured on it")
     for path in (json_path, report):
         if path and not path.absolute().parent.is_dir():
             raise RequestError(f"{path} cannot be written: its folder does not exist", "Create the folder first")
@@ -164,14 +156,6 @@ def evaluate(
         torch.set_num_threads(threads)
     datasets = read_datasets(data_)
     mimo = load_mimo(checkpoint)
-    if calibrate:
-        from .calibrate import calibrate_presence
-
-        threshold, temperature = calibrate_presence(checkpoint, mimo, datasets, split, limit=limit, seed=seed)
-        click.echo(
-            f"presence: threshold {threshold:.3f}, temperature {temperature:.3f}, chosen on {split} and stored in {checkpoint}"
-        )
-        mimo = load_mimo(checkpoint)
     with _bar("evaluation", 1, True) as advance:
         result = measure(
             mimo,
@@ -188,6 +172,56 @@ def evaluate(
     if report:
         atomic_write_bytes(report, text.encode())
     click.echo(text)
+
+
+@main.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option(
+    "--data",
+    "data_",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Data set or folder of them; repeatable.",
+)
+@click.option(
+    "--split", default="val", show_default=True, type=click.Choice(["train", "val"]), help="Never the one that is reported."
+)
+@click.option("--limit", type=click.IntRange(1), help="Most images per set, drawn with the seed.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--threads", type=int, help="CPU threads.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of a sentence.")
+def calibrate(
+    checkpoint: Path, data_: tuple[Path, ...], split: str, limit: int | None, seed: int, threads: int | None, as_json: bool
+) -> None:
+    """Choose the presence threshold and temperature on a split, and store them in the checkpoint."""
+    import torch
+
+    from mimo_runtime.evaluation.dataset import read_datasets
+
+    from .calibrate import calibrate_presence
+    from .engines import load_mimo
+
+    if threads:
+        torch.set_num_threads(threads)
+    datasets = read_datasets(data_)
+    mimo = load_mimo(checkpoint)
+    with _bar("presence", 1, not as_json) as advance:
+        threshold, temperature = calibrate_presence(
+            checkpoint,
+            mimo,
+            datasets,
+            split,
+            limit=limit,
+            seed=seed,
+            progress=lambda done, total: advance(done / max(1, total)),
+        )
+    told = {"presence_threshold": threshold, "presence_temperature": temperature, "split": split}
+    click.echo(
+        json.dumps(told)
+        if as_json
+        else f"threshold {threshold:.3f}, temperature {temperature:.3f}; stored in {checkpoint / 'config.json'}"
+    )
 
 
 class _bar:

@@ -127,7 +127,7 @@ def fit(
         RequestError, BundleError: bad options, data or checkpoint, told before training starts.
     """
     from accelerate import Accelerator
-    from accelerate.utils import set_seed
+    from accelerate.utils import broadcast, set_seed
 
     options.check()
     training, state_file = output / TRAINING, output / TRAINING / STATE
@@ -211,6 +211,9 @@ def fit(
             ema.update(model, step)
             step += 1
             elapsed += time.monotonic() - started
+            if accelerator.num_processes > 1:
+                # One clock for all: processes that disagree about the end would wait for each other for ever.
+                elapsed = float(broadcast(torch.tensor(elapsed, device=accelerator.device)))
             if history:
                 history.add(step, elapsed, rate, size, float(loss.detach()), {k: float(v) for k, v in parts.items()})
                 if step % 50 == 0 and not progress:
@@ -288,7 +291,7 @@ def _restore(
     try:
         with safe_open(path, "pt") as file:
             told = file.metadata()
-            tensors = {k: file.get_tensor(k) for k in file.keys()}
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a dict)
     except Exception as error:  # safetensors raises its own type for damage, OSError for the rest
         raise BundleError(f"{path} cannot be read: {type(error).__name__}", "Start the run again without --resume") from None
     before, now = json.loads(told["options"]), _comparable(options)

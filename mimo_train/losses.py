@@ -120,7 +120,8 @@ def info_nce(a: Tensor, b: Tensor, scale: Tensor, group: Tensor, use: Tensor) ->
         a, b: [N, D] embeddings of two modalities; group: [N]; use: [N] 1 where the pair exists.
     """
     if use.sum() < 2:
-        return a.sum() * 0.0
+        # Nothing to compare; the zero keeps every parameter in the graph, which data-parallel training insists on.
+        return (a.sum() + b.sum() + scale) * 0.0
     keep = use > 0
     a, b, group = F.normalize(a[keep], dim=-1), F.normalize(b[keep], dim=-1), group[keep]
     logits = a @ b.t() * scale.exp().clamp(max=100.0)

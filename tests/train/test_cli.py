@@ -26,27 +26,17 @@ def test_phantoms_fit_evaluate(tmp_path):
         "fit", "--preset", "micro", "--data", data, "-o", checkpoint, "--steps", 3, "--batch", 2, "--threads", 1, "--json"
     )
     assert code == 0 and json.loads(out)["checkpoint"] == str(checkpoint)
-    code, out, _ = run(
-        "evaluate",
-        checkpoint,
-        "--data",
-        data,
-        "--split",
-        "val",
-        "--calibrate",
-        "--threads",
-        1,
-        "--json",
-        numbers,
-        "--report",
-        tmp_path / "r.md",
-    )
-    assert code == 0 and "stored in" in out
+    code, out, _ = run("calibrate", checkpoint, "--data", data, "--limit", 2, "--threads", 1, "--json")
+    chosen = json.loads(out)
+    code, _, _ = run(
+        "evaluate", checkpoint, "--data", data, "--split", "val", "--threads", 1, "--json", numbers, "--report", tmp_path / "r.md"
+    )  # fmt: skip
+    assert code == 0 and "| set |" in (tmp_path / "r.md").read_text()
     told = json.loads(numbers.read_text())
     assert set(told["macro"]) == {"box", "point", "mask", "text", "text+box"} and 0 <= told["macro"]["box"]["dice"] <= 1
     assert set(told["baselines"]) >= {"ellipse", "input_mask"} and "phantoms" not in told["sets"] and "data" in told["sets"]
     stored = json.loads((checkpoint / "config.json").read_text())
-    assert told["meta"]["presence_threshold"] == stored["presence_threshold"]
+    assert told["meta"]["presence_threshold"] == stored["presence_threshold"] == chosen["presence_threshold"]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +46,7 @@ def test_phantoms_fit_evaluate(tmp_path):
         (("fit", "--data", "nowhere", "-o", "x", "--steps", "1"), "nowhere"),
         (("fit", "--data", "nowhere", "-o", "x"), "--steps or --minutes"),
         (("evaluate", "nowhere", "--data", "."), "no data set"),
-        (("evaluate", "nowhere", "--data", ".", "--calibrate"), "--calibrate"),
+        (("calibrate", "nowhere", "--data", ".", "--split", "test"), "'--split'"),
     ],
 )
 def test_bad_requests_give_one_line_and_exit_code_2(tmp_path, monkeypatch, args, words):

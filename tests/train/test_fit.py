@@ -190,3 +190,17 @@ def test_schedule_warms_up_decays_and_grows():
     assert schedule.rate(0, 0.0) == pytest.approx(1e-4) and schedule.rate(10, 0.0) == pytest.approx(1e-3)
     assert schedule.rate(999, 1.0) == pytest.approx(1e-5)
     assert [schedule.image_size(p) for p in (0.0, 0.49, 0.5, 1.0)] == [128, 128, 256, 256]
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(phantoms, tmp_path):
+    """Under torchrun, two processes share each batch and end with one checkpoint."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "mimo_train", "fit"]
+    options_ = ["--preset", "micro", "--data", str(phantoms), "-o", str(tmp_path / "run"), "--steps", "3", "--batch", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    result = subprocess.run([*command, *options_, "--json"], capture_output=True, text=True, env=environment, timeout=300)
+    assert result.returncode == 0, result.stderr[-2000:]
+    model, _ = load_checkpoint(tmp_path / "run")
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    with (tmp_path / "run" / "training" / "log.csv").open() as file:
+        assert [int(r["step"]) for r in csv.DictReader(file)] == [1, 2, 3]
