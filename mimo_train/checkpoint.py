@@ -29,6 +29,7 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[st
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, metadata)
+        temporary.chmod(0o644)  # safetensors writes private files; a checkpoint is an ordinary one
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)

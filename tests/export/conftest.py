@@ -1,9 +1,8 @@
-"""A micro checkpoint with random weights and the bundle built from it, made once per session: exporting takes a while."""
+"""The micro checkpoint and bundle of the session, under the names that these tests use."""
 
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import onnx
@@ -11,12 +10,7 @@ import pytest
 import torch
 
 from mimo_export import build as build_module
-from mimo_export.build import build
 from mimo_runtime.contracts import GraphContract
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from random_weights import write_checkpoint  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -28,14 +22,14 @@ def _one_thread():
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "mimo-micro")
+def checkpoint(micro_checkpoint: Path) -> Path:
+    return micro_checkpoint
 
 
 @pytest.fixture(scope="session")
-def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle(micro_bundle: Path) -> Path:
     """Read only: tests that change a bundle copy it."""
-    return build(checkpoint, tmp_path_factory.mktemp("bundle") / "micro", parity_samples=7).path
+    return micro_bundle
 
 
 @pytest.fixture
