@@ -73,9 +73,9 @@ def data_phantom(output: Path, count: int, size: int, seed: int, as_json: bool) 
 @click.option(
     "--precision", default="no", show_default=True, type=click.Choice(["no", "bf16", "fp16"]), help="Mixed precision."
 )
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--save-every", default=120.0, show_default=True, help="Seconds between saves.")
-@click.option("--threads", type=int, help="CPU threads.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object at the end, and no progress bar.")
 def fit(
     data_: tuple[Path, ...],
@@ -123,11 +123,11 @@ def fit(
 )
 @click.option("--split", default="test", show_default=True, type=click.Choice(["train", "val", "test"]))
 @click.option("--limit", type=click.IntRange(1), help="Most images per set, drawn with the seed.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--no-text", is_flag=True, help="Leave the text slots out: faster.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="File for the numbers.")
 @click.option("--report", type=click.Path(path_type=Path), help="File for the same numbers as markdown.")
-@click.option("--threads", type=int, help="CPU threads.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.")
 def evaluate(
     checkpoint: Path,
     data_: tuple[Path, ...],
@@ -188,8 +188,8 @@ def evaluate(
     "--split", default="val", show_default=True, type=click.Choice(["train", "val"]), help="Never the one that is reported."
 )
 @click.option("--limit", type=click.IntRange(1), help="Most images per set, drawn with the seed.")
-@click.option("--seed", default=0, show_default=True)
-@click.option("--threads", type=int, help="CPU threads.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of a sentence.")
 def calibrate(
     checkpoint: Path, data_: tuple[Path, ...], split: str, limit: int | None, seed: int, threads: int | None, as_json: bool

@@ -1,12 +1,14 @@
 """The training loop: accelerate moves it to any device, precision and number of processes; this file only says what a step is.
 
-Batches have no state (``batches.py``) and nothing else draws random numbers, so the run is a function of its options: the
-same seed gives the same weights, and ``--resume`` continues exactly where the last saved step ended.
+Batches have no state (``batches.py``) and nothing else draws random numbers, so a run of ``--steps`` is a function of its
+options: the same seed gives the same weights, and ``--resume`` continues exactly where the last saved step ended. A run of
+``--minutes`` follows the clock in learning rate, image size and length, so it resumes but does not repeat.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -16,6 +18,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from mimo_runtime.atomic import check_output_folder
 from mimo_runtime.config import MimoConfig
 from mimo_runtime.errors import BundleError, PromptError, RequestError
 from mimo_runtime.evaluation.dataset import Dataset, read_datasets
@@ -24,7 +27,7 @@ from mimo_runtime.tokenizer import Tokenizer
 
 from .batches import Batch, Batches
 from .card import training_card
-from .checkpoint import load_checkpoint, save_checkpoint, save_tensors
+from .checkpoint import CARD, CONFIG, TOKENIZER, WEIGHTS, load_checkpoint, save_checkpoint, save_tensors
 from .hf import adopt_bert, adopt_swin, load_into
 from .history import History
 from .losses import LossWeights, mimo_loss
@@ -34,6 +37,8 @@ from .schedule import Schedule
 
 TRAINING = "training"  # subfolder of the checkpoint: state, log, curve
 STATE = "state.safetensors"
+#: All that a run writes into its folder before its first training state is complete.
+OWN_FILES = {TRAINING, CONFIG, WEIGHTS, TOKENIZER, CARD}
 
 
 @dataclass(frozen=True)
@@ -63,10 +68,19 @@ class FitOptions:
     def check(self) -> None:
         if (self.steps is None) == (self.minutes is None):
             raise RequestError("give the length of the run once", "Use either --steps or --minutes")
-        for name in ("steps", "minutes", "batch", "prompts", "learning_rate"):
+        for name in ("steps", "minutes", "batch", "prompts", "learning_rate", "clip"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise RequestError(f"--{name.replace('_', '-')} is {value}", "Give a number above zero")
+            if value is not None and not 0 < value < math.inf:
+                raise RequestError(f"{_option(name)} is {value}", "Give a number above zero")
+        for name, low, high in (("ema", 0, 1), ("small_share", 0, 1), ("weight_decay", 0, 10), ("warmup_steps", 0, 10**9), ("seed", 0, 2**32 - 1)):
+            if not low <= getattr(self, name) <= high:
+                raise RequestError(f"{_option(name)} is {getattr(self, name)}", f"Give a number from {low} to {high}")
+        if self.small_size is not None and (self.small_size % 32 or self.small_size < 64):
+            raise RequestError(f"--small-size is {self.small_size}", "Use a multiple of 32 of at least 64")
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 class TrainingStep(nn.Module):
@@ -133,14 +147,18 @@ def fit(
     training, state_file = output / TRAINING, output / TRAINING / STATE
     if resume and not state_file.is_file():
         raise BundleError(f"{output} has no training state to resume", "Leave --resume out to start a run")
-    if not resume and output.exists() and any(output.iterdir()):
-        raise RequestError(f"output folder {output} is not empty", "Choose another -o, or add --resume to continue")
+    # A run that was killed before it could save anything is no run: starting again is all that can be done with it.
+    started = resume or ((output / TRAINING).is_dir() and not state_file.exists() and {p.name for p in output.iterdir()} <= OWN_FILES)
+    check_output_folder(output, overwrite=started)
     datasets = read_datasets([Path(p) for p in options.data])
     if not any(d.split("train") for d in datasets):
         raise RequestError("the data has no train split", 'Mark images with "split": "train" in dataset.jsonl')
 
     set_seed(options.seed)
     accelerator = Accelerator(mixed_precision=options.precision)
+    if options.batch % accelerator.num_processes:
+        told = f"--batch {options.batch} does not divide among {accelerator.num_processes} processes"
+        raise RequestError(told, "Use a multiple of the number of processes")
     model, tokenizer, vocabulary = _prepare(options, datasets, output if resume else start_from)
     config = model.config
     batches = Batches(
@@ -163,10 +181,12 @@ def fit(
     )
     optimizer = torch.optim.AdamW(parameter_groups(model, options.weight_decay), lr=options.learning_rate, betas=(0.9, 0.98))
     ema = Ema(model, options.ema)
-    step, elapsed = 0, 0.0
+    step, elapsed, scale = 0, 0.0, {}
     if resume:
-        step, elapsed = _restore(state_file, model, ema, optimizer, options)
+        step, elapsed, scale = _restore(state_file, model, ema, optimizer, options)
     stepper, optimizer = accelerator.prepare(TrainingStep(model, options.weights), optimizer)
+    if accelerator.scaler and scale:
+        accelerator.scaler.load_state_dict(scale)
     ema.weights = {k: v.to(accelerator.device) for k, v in ema.weights.items()}
 
     main = accelerator.is_main_process
@@ -181,15 +201,18 @@ def fit(
     def save() -> None:
         if not main:
             return
-        _save_state(state_file, model, ema, optimizer, step, elapsed, options)
         card = training_card(config, datasets, options, step, elapsed)
+        # The state last: whoever finds a state finds the checkpoint that it continues, too.
         save_checkpoint(output, config, ema.weights, tokenizer, card)
+        _save_state(state_file, model, ema, optimizer, accelerator.scaler, step, elapsed, options)
         if history:
             history.plot()
 
     def done() -> float:
         return step / options.steps if options.steps else elapsed / (60.0 * options.minutes)
 
+    if not resume:
+        save()  # from here on, whatever kills the run leaves something to resume
     bar = _progress_bar(progress and main)
     last_save = time.monotonic()
     with bar:
@@ -202,7 +225,10 @@ def fit(
             batch = batches(step, size).to(accelerator.device)
             with accelerator.autocast():
                 loss, parts = stepper(batch)
-            if not torch.isfinite(loss):
+            finite = torch.isfinite(loss.detach()).float()
+            if accelerator.num_processes > 1:
+                finite = accelerator.reduce(finite, "mean")  # all stop together, or the others would wait for ever
+            if float(finite) < 1.0:
                 raise BundleError(f"the loss is not finite at step {step}", "Lower --learning-rate, or check the data")
             optimizer.zero_grad()
             accelerator.backward(loss)
@@ -277,17 +303,26 @@ def _comparable(options: FitOptions) -> dict:
 
 
 def _save_state(
-    path: Path, model: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer, step: int, elapsed: float, options: FitOptions
+    path: Path,
+    model: nn.Module,
+    ema: Ema,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None,
+    step: int,
+    elapsed: float,
+    options: FitOptions,
 ) -> None:
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()} | {f"ema.{k}": v for k, v in ema.weights.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in state.items()}
-    save_tensors(path, tensors, {"step": str(step), "elapsed": repr(elapsed), "options": json.dumps(_comparable(options))})
+    told = {"step": str(step), "elapsed": repr(elapsed), "options": json.dumps(_comparable(options))}
+    # float16 alone needs loss scaling; without its state a resumed run would begin to search the scale again.
+    save_tensors(path, tensors, told | {"scaler": json.dumps(scaler.state_dict() if scaler else {})})
 
 
 def _restore(
     path: Path, model: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer, options: FitOptions
-) -> tuple[int, float]:
+) -> tuple[int, float, dict]:
     try:
         with safe_open(path, "pt") as file:
             told = file.metadata()
@@ -307,7 +342,7 @@ def _restore(
             _, index, name = key.split(".", 2)
             state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return int(told["step"]), float(told["elapsed"])
+    return int(told["step"]), float(told["elapsed"]), json.loads(told.get("scaler", "{}"))
 
 
 def _progress_bar(visible: bool):

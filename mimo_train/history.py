@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import deque
 from pathlib import Path
+
+from mimo_runtime.atomic import atomic_write_bytes
 
 COLUMNS = ("step", "seconds", "rate", "size", "loss", "bce", "dice", "presence", "box", "iou", "text", "contrast")
 
@@ -18,10 +21,13 @@ class History:
         if from_step and self.path.is_file():
             with self.path.open(newline="") as file:
                 kept = [row for row in csv.DictReader(file) if None not in row.values() and int(row["step"]) <= from_step]
-        self._file = self.path.open("w", newline="")
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS)
+        writer.writeheader()
+        writer.writerows(kept)
+        atomic_write_bytes(self.path, text.getvalue().encode())
+        self._file = self.path.open("a", newline="")
         self._csv = csv.DictWriter(self._file, COLUMNS)
-        self._csv.writeheader()
-        self._csv.writerows(kept)
         self._recent: deque[dict[str, float]] = deque(maxlen=50)
         self._board = _tensorboard(folder)
 

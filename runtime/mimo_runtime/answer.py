@@ -26,10 +26,10 @@ class Finding:
     Args:
         phrase: its name, as the answer words it or as it was asked for.
         mask: bool ``[H, W]`` in the geometry of the image as given; empty where ``present`` is False.
-        box: ``(x0, y0, x1, y1)`` in pixels: of the mask; from the box head if the mask is empty; None where not present.
+        box: ``(x0, y0, x1, y1)`` of the mask in pixels; None where not present.
         score: ``presence * iou``: how likely it is there, times how well the mask is expected to fit.
         presence: probability in [0, 1] that it is in the image: ``sigmoid(logit / presence_temperature)``.
-        present: ``presence >= presence_threshold``; both numbers are of the model and were chosen on validation data.
+        present: ``presence >= presence_threshold`` (both chosen on validation data, stored in the model) and a mask was drawn.
         area_px: pixels in the mask.
         query: the mask query that drew it: 0 for what was asked, ``1 + i`` for ``entities[i]``.
         iou: the model's own estimate of the mask's intersection over union.

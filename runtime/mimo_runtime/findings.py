@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .answer import Box, Finding
+from .answer import Finding
 from .config import MimoConfig
 from .evaluation.grammar import subject_of
 from .geometry import Letterbox
@@ -63,7 +63,7 @@ def choose_queries(
       nothing that is (asked for and not there).
     - Without a text: query 0 if something was asked for; otherwise every entity that is present, most probable first.
 
-    Whether a finding is present is always up to the presence head: a text may mention what the calibrated head rejects.
+    Whether a finding is present is always up to the presence head and the mask: a text may mention what they reject.
 
     Args:
         presence: probabilities ``[Q]``.
@@ -91,13 +91,13 @@ def choose_queries(
 def _finding(
     phrase: str, query: int, drawn: Mapping[str, np.ndarray], presence: float, letterbox: Letterbox, config: MimoConfig
 ) -> Finding:
-    present = presence >= config.presence_threshold
-    box: Box | None = None
+    present, box = presence >= config.presence_threshold, None
+    mask = np.zeros((letterbox.height, letterbox.width), bool)
     if present:
         logits = letterbox.masks_back(drawn["masks"][0, query : query + 1])[0]
         mask = mask_from_logits(logits, config.mask_threshold, cell_area=letterbox.cell_area(config.mask_size))
-        box = tuple(map(float, box_of_mask(mask) or letterbox.boxes_back(drawn["boxes"][0, query])[0]))
-    else:
-        mask = np.zeros((letterbox.height, letterbox.width), bool)
+        box = box_of_mask(mask)
+        # "It is there" beside an empty mask would tell a caller to look where there is nothing to see.
+        present = box is not None
     iou = float(np.clip(drawn["iou"][0, query], 0, 1))
-    return Finding(phrase, mask, box, presence * iou, presence, bool(present), int(np.count_nonzero(mask)), query, iou)
+    return Finding(phrase, mask, None if box is None else tuple(map(float, box)), presence * iou, presence, bool(present), int(np.count_nonzero(mask)), query, iou)

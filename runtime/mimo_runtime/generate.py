@@ -54,7 +54,10 @@ def choose(logits: np.ndarray, sampling: Sampling, rng: np.random.Generator) -> 
     """The next token, from float logits ``[V]``; ``-inf`` is never chosen."""
     if sampling.temperature == 0:
         return int(logits.argmax())
-    scaled = logits.astype(np.float64) / sampling.temperature
+    # The largest logit becomes 0 first: divided by a tiny temperature, it would overflow.
+    scaled = logits.astype(np.float64) - logits.max()
+    with np.errstate(over="ignore", divide="ignore"):
+        scaled = np.where(scaled == 0, 0.0, scaled / sampling.temperature)
     order = np.argsort(-scaled, kind="stable")
     if sampling.top_k:
         order = order[: sampling.top_k]

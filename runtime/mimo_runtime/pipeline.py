@@ -22,7 +22,7 @@ from .answer import Answer, Finding, TextPiece
 from .cache import LruCache
 from .config import MimoConfig
 from .contracts import GRAPHS, graph_contracts
-from .errors import BundleError, PromptError, RequestError
+from .errors import BundleError, EngineError, PromptError, RequestError
 from .findings import collect_findings
 from .generate import Sampling, TextDecoder, generate
 from .geometry import Letterbox
@@ -81,6 +81,7 @@ class Mimo:
             )
         self.config, self.engines, self.tokenizer, self.info = config, dict(engines), tokenizer, dict(info or {})
         self._inputs = {name: [t.name for t in contract.inputs] for name, contract in graph_contracts(config).items()}
+        self._closed = False
         self._images: LruCache[tuple[Letterbox, Arrays]] = LruCache(cache_images)
         self._queries: LruCache[Arrays] = LruCache(CACHED_QUERIES)
         # On one core the masks would only delay the first word.
@@ -136,6 +137,7 @@ class Mimo:
             self._pool.shutdown()
         self._images.clear()
         self._queries.clear()
+        self._closed = True
         for engine in self.engines.values():
             engine.close()
 
@@ -148,6 +150,8 @@ class Mimo:
     # -- stages --------------------------------------------------------------------------------------------------
 
     def _run(self, graph: str, values: Arrays) -> Arrays:
+        if self._closed:
+            raise EngineError("this Mimo is closed", "Load the bundle again")
         return self.engines[graph].run({name: values[name] for name in self._inputs[graph]})
 
     def _ground(self, features: Arrays, request: Arrays) -> Arrays:

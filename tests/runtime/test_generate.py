@@ -129,3 +129,8 @@ def test_text_decoder_feeds_the_cache_that_it_got():
     assert logits[0].shape == (100,)
     assert logits[0][0] == logits[0][99] == -np.inf
     assert logits[0].argmax() == 98
+
+
+def test_a_tiny_temperature_is_the_greedy_choice():
+    sampling = Sampling(temperature=1e-320)
+    assert choose(np.array([3.0, 7.0, 5.0]), sampling, np.random.default_rng(0)) == 1

@@ -104,3 +104,10 @@ def test_threads_that_open_the_same_image_encode_it_once(pixels):
     with fakes.fake_mimo(delay=0.02) as mimo, ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: mimo.open(pixels), range(4)))
         assert calls(mimo)["vision_encoder"] == 1
+
+
+def test_a_closed_mimo_says_that_it_is_closed(mimo, pixels):
+    scan = mimo.open(pixels)
+    mimo.close()
+    with pytest.raises(EngineError, match="closed. Load the bundle again"):
+        scan.ask("polyp")

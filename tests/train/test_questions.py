@@ -135,3 +135,10 @@ def test_batches_depend_on_seed_and_step_alone(phantoms):
     assert not np.array_equal(one.pixels, other.pixels)
     halves = [make(rank=r, world=2)(5, 64).pixels for r in range(2)]
     assert np.array_equal(one.pixels[0::2], halves[0]) and np.array_equal(one.pixels[1::2], halves[1])
+
+
+def test_class_ids_beyond_8_bits_survive_the_warp():
+    labels = np.zeros((60, 60), np.int32)
+    labels[10:40, 10:40] = 300
+    view = random_view(np.zeros((60, 60, 3), np.uint8), labels, record(classes={300: "liver"}), 64, np.random.default_rng(0))
+    assert set(np.unique(view.labels)) == {0, 300}
