@@ -72,7 +72,13 @@ class FitOptions:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise RequestError(f"{_option(name)} is {value}", "Give a number above zero")
-        for name, low, high in (("ema", 0, 1), ("small_share", 0, 1), ("weight_decay", 0, 10), ("warmup_steps", 0, 10**9), ("seed", 0, 2**32 - 1)):
+        for name, low, high in (
+            ("ema", 0, 1),
+            ("small_share", 0, 1),
+            ("weight_decay", 0, 10),
+            ("warmup_steps", 0, 10**9),
+            ("seed", 0, 2**32 - 1),
+        ):
             if not low <= getattr(self, name) <= high:
                 raise RequestError(f"{_option(name)} is {getattr(self, name)}", f"Give a number from {low} to {high}")
         if self.small_size is not None and (self.small_size % 32 or self.small_size < 64):
@@ -148,7 +154,9 @@ def fit(
     if resume and not state_file.is_file():
         raise BundleError(f"{output} has no training state to resume", "Leave --resume out to start a run")
     # A run that was killed before it could save anything is no run: starting again is all that can be done with it.
-    started = resume or ((output / TRAINING).is_dir() and not state_file.exists() and {p.name for p in output.iterdir()} <= OWN_FILES)
+    started = resume or (
+        (output / TRAINING).is_dir() and not state_file.exists() and {p.name for p in output.iterdir()} <= OWN_FILES
+    )
     check_output_folder(output, overwrite=started)
     datasets = read_datasets([Path(p) for p in options.data])
     if not any(d.split("train") for d in datasets):

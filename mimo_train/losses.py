@@ -150,6 +150,12 @@ def contrast_loss(model: Mimo, g: Grounding, targets: Targets) -> Tensor:
     ) / 3.0
 
 
+def balanced_mean(losses: Tensor, positive: Tensor, known: Tensor) -> Tensor:
+    """Mean over the known entries of which positives and negatives each make up one half; all [N, Q]."""
+    halves = [(losses * part).sum() / part.sum().clamp(min=1.0) for part in (known * positive, known * (1.0 - positive))]
+    return 0.5 * (halves[0] + halves[1])
+
+
 def mimo_loss(model: Mimo, g: Grounding, targets: Targets, weights: LossWeights) -> tuple[Tensor, dict[str, Tensor]]:
     """Total loss and its parts (detached) for a grounded batch."""
     levels, boxes, presence, iou = model.decode_masks(g, targets.select)
@@ -158,9 +164,10 @@ def mimo_loss(model: Mimo, g: Grounding, targets: Targets, weights: LossWeights)
 
     known = targets.presence_known
     presence_bce = F.binary_cross_entropy_with_logits(presence, targets.presence, reduction="none")
-    # Query 0 answers the question; the entity queries share the other half of the weight.
+    # Query 0 answers the question; the entity queries share the other half of the weight. They are nearly always silent, so
+    # what is there weighs as much in all as what is not: in a plain mean they would learn to say no to everything.
     first = (presence_bce[:, 0] * known[:, 0]).sum() / known[:, 0].sum().clamp(min=1.0)
-    others = (presence_bce[:, 1:] * known[:, 1:]).sum() / known[:, 1:].sum().clamp(min=1.0)
+    others = balanced_mean(presence_bce[:, 1:], targets.presence[:, 1:], known[:, 1:])
 
     truth_boxes = boxes_of(targets.masks)
     picked = boxes.gather(1, targets.select[..., None].expand(-1, -1, 4))

@@ -181,14 +181,29 @@ def test_schedule_warms_up_decays_and_grows():
 @pytest.mark.slow
 def test_two_processes_train_one_model(phantoms, tmp_path):
     """Under torchrun, two processes share each batch and end with one checkpoint."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "mimo_train", "fit"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "mimo_train",
+        "fit",
+    ]
     options_ = ["--preset", "micro", "--data", str(phantoms), "-o", str(tmp_path / "run"), "--steps", "3", "--batch", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     result = subprocess.run([*command, *options_, "--json"], capture_output=True, text=True, env=environment, timeout=300)
     assert result.returncode == 0, result.stderr[-2000:]
     # Two unconnected runs would each see half of every batch; together they are close to one process that sees it all.
-    alone = weights(fit(options(phantoms, steps=3, batch=2, vocab_size=1024, warmup_steps=250, small_size=None), tmp_path / "one", **QUIET))
-    together, start = weights(tmp_path / "run"), weights(fit(options(phantoms, steps=1, vocab_size=1024, warmup_steps=250, small_size=None), tmp_path / "s", **QUIET))
+    alone = weights(
+        fit(options(phantoms, steps=3, batch=2, vocab_size=1024, warmup_steps=250, small_size=None), tmp_path / "one", **QUIET)
+    )
+    together, start = (
+        weights(tmp_path / "run"),
+        weights(fit(options(phantoms, steps=1, vocab_size=1024, warmup_steps=250, small_size=None), tmp_path / "s", **QUIET)),
+    )
     moved = sum((alone[k].float() - start[k].float()).square().sum() for k in alone) ** 0.5
     apart = sum((alone[k].float() - together[k].float()).square().sum() for k in alone) ** 0.5
     assert apart < 0.5 * moved

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mimo_train.losses import Targets, box_loss, boxes_of, dice_loss, info_nce, mask_losses
+from mimo_train.losses import Targets, balanced_mean, box_loss, boxes_of, dice_loss, info_nce, mask_losses
 
 
 def square(x0: int, y0: int, x1: int, y1: int, side: int = 32) -> torch.Tensor:
@@ -76,3 +76,9 @@ def test_info_nce_wants_groups_together():
     apart = info_nce(directions, directions.flip(0), torch.tensor(2.66), group, use)
     assert together < 0.8 < apart
     assert info_nce(directions, directions.flip(0), torch.tensor(2.66), group, torch.tensor([1.0, 0, 0, 0])) == 0
+
+
+def test_rare_positives_weigh_as_much_as_common_negatives():
+    losses = torch.tensor([[1.0, 0.0, 0.0, 0.0, 9.0]])
+    positive, known = torch.tensor([[1.0, 0, 0, 0, 1]]), torch.tensor([[1.0, 1, 1, 1, 0]])
+    assert balanced_mean(losses, positive, known) == 0.5
