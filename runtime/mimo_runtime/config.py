@@ -158,7 +158,7 @@ class MimoConfig:
     # -- presets and files ---------------------------------------------------------------------------------------
 
     @staticmethod
-    def from_preset(name: str, **changes: Any) -> "MimoConfig":
+    def from_preset(name: str, **changes: Any) -> MimoConfig:
         """The configuration of a preset (``tiny``, ``base``, ``large``; ``micro`` is for tests).
 
         Raises:
@@ -172,7 +172,7 @@ class MimoConfig:
         return dataclasses.asdict(self)
 
     @staticmethod
-    def from_dict(data: Any, source: str = "config.json") -> "MimoConfig":
+    def from_dict(data: Any, source: str = "config.json") -> MimoConfig:
         """Strict inverse of :meth:`to_dict`.
 
         Raises:
@@ -189,7 +189,7 @@ class MimoConfig:
         return _build(MimoConfig, data, source)
 
     @staticmethod
-    def read(path: Path) -> "MimoConfig":
+    def read(path: Path) -> MimoConfig:
         """Read ``config.json``."""
         try:
             data = json.loads(Path(path).read_text("utf-8"))

@@ -32,7 +32,7 @@ class Tensor:
         return {"name": self.name, "dtype": self.dtype, "shape": list(self.shape)}
 
     @staticmethod
-    def from_dict(data: dict[str, Any]) -> "Tensor":
+    def from_dict(data: dict[str, Any]) -> Tensor:
         return Tensor(str(data["name"]), str(data["dtype"]), tuple(data["shape"]))
 
     def concrete(self, **axes: int) -> tuple[int, ...]:
@@ -52,7 +52,7 @@ class GraphContract:
         return {"inputs": [t.to_dict() for t in self.inputs], "outputs": [t.to_dict() for t in self.outputs]}
 
     @staticmethod
-    def from_dict(name: str, data: dict[str, Any]) -> "GraphContract":
+    def from_dict(name: str, data: dict[str, Any]) -> GraphContract:
         return GraphContract(name, tuple(map(Tensor.from_dict, data["inputs"])), tuple(map(Tensor.from_dict, data["outputs"])))
 
 

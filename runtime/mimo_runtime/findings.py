@@ -100,4 +100,5 @@ def _finding(
         # "It is there" beside an empty mask would tell a caller to look where there is nothing to see.
         present = box is not None
     iou = float(np.clip(drawn["iou"][0, query], 0, 1))
-    return Finding(phrase, mask, None if box is None else tuple(map(float, box)), presence * iou, presence, bool(present), int(np.count_nonzero(mask)), query, iou)
+    edges = None if box is None else tuple(map(float, box))
+    return Finding(phrase, mask, edges, presence * iou, presence, bool(present), int(np.count_nonzero(mask)), query, iou)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation.dataset import Dataset, read_datasets
-from PIL import Image
 
 LINE = {
     "image": "images/a.png", "mask": "masks/a.png", "case": "1", "split": "train", "modality": "ct", "region": "abdomen",

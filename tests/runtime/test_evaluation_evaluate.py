@@ -10,12 +10,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation import grammar, metrics, sampling, summary
 from mimo_runtime.evaluation.dataset import Dataset, read_datasets
 from mimo_runtime.evaluation.evaluate import MAX_INSTANCES, AbsentNames, evaluate, read_slots
 from mimo_runtime.evaluation.report import markdown
-from PIL import Image
 
 Asked = namedtuple("Asked", "image text kind boxes points mask text_answer")
 SETS = {  # name: modality, region, classes
@@ -76,7 +77,7 @@ class Oracle:
         self.info = {"id": "oracle"}
         self.engines = {"a": SimpleNamespace(name="fake"), "b": SimpleNamespace(name="fake")}
 
-    def open(self, pixels: np.ndarray) -> "OracleScan":
+    def open(self, pixels: np.ndarray) -> OracleScan:
         return OracleScan(self, self.records[pixels.tobytes()])
 
 
@@ -234,7 +235,7 @@ def test_presence_is_known_where_the_text_grounds_something_else(sets: list[Data
     class Distracted(Oracle):
         """Is unsure of what it is asked for, and writes about another structure."""
 
-        def open(self, pixels: np.ndarray) -> "OracleScan":
+        def open(self, pixels: np.ndarray) -> OracleScan:
             scan = super().open(pixels)
 
             def ask(*args, text_answer=True, **options):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mimo_runtime.evaluation import grammar
 from mimo_runtime.evaluation.grammar import COUNTS, LOCATIONS, SHAPES, SIZES, Description, Phrase, describe, parse
 from mimo_runtime.evaluation.shape import shape_numbers

@@ -29,7 +29,7 @@ def test_phantoms_fit_evaluate(tmp_path):
     code, out, _ = run("calibrate", checkpoint, "--data", data, "--limit", 2, "--threads", 1, "--json")
     chosen = json.loads(out)
     code, _, _ = run(
-        "evaluate", checkpoint, "--data", data, "--split", "val", "--threads", 1, "--json", numbers, "--report", tmp_path / "r.md"
+        "evaluate", checkpoint, "--data", data, "--split", "val", "--json", numbers, "--report", tmp_path / "r.md"
     )  # fmt: skip
     assert code == 0 and "| set |" in (tmp_path / "r.md").read_text()
     told = json.loads(numbers.read_text())

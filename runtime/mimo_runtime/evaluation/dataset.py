@@ -79,7 +79,7 @@ class Dataset:
     records: tuple[Record, ...]
 
     @staticmethod
-    def read(path: str | Path) -> "Dataset":
+    def read(path: str | Path) -> Dataset:
         """Read the set in folder ``path`` (its name is the folder's name).
 
         Raises:

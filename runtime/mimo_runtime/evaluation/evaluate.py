@@ -31,7 +31,7 @@ class Outcome:
     presence: float
 
     @staticmethod
-    def of(answer: Any, height: int, width: int) -> "Outcome":
+    def of(answer: Any, height: int, width: int) -> Outcome:
         """The union of query 0's findings; none at all is an empty mask with presence 0."""
         mask, present, presence = np.zeros((height, width), bool), False, 0.0
         for finding in answer.findings:

@@ -313,7 +313,7 @@ def corpus(entities: Iterable[str], modalities: Iterable[str], regions: Iterable
                 phrase = Phrase(name, (0, query + 1)[turn % 2], count, SIZES[turn % 3], SHAPES[turn % 4], location)
                 texts.append(describe(Description(modalities[turn % len(modalities)], regions[turn % len(regions)], (phrase,))))
         texts.append(describe(Description(modalities[query % len(modalities)], regions[query % len(regions)], absent=name)))
-        for kind, templates in QUESTIONS.items():
+        for templates in QUESTIONS.values():
             texts.extend(t.format(name=name, a="a " + name) for t in templates)
         group = [Phrase(entities[(query + i) % len(entities)], 1 + (query + i) % len(entities)) for i in range(4)]
         texts.append(describe(Description(modalities[query % len(modalities)], regions[query % len(regions)], tuple(group))))
