@@ -37,7 +37,7 @@ def training_card(config: MimoConfig, datasets: list[Dataset], options: FitOptio
             "## Training",
             "",
             f"{steps} steps of {options.batch} images with {options.prompts} prompts each, {seconds / 60:.0f} minutes, "
-            f"seed {options.seed}, AdamW with peak learning rate {options.learning_rate:g}, averaged weights (EMA {options.ema:g}).",
+            f"seed {options.seed}, AdamW with peak learning rate {options.learning_rate:g}, EMA {options.ema:g}.",
             "",
             "## Structures with a mask query of their own",
             "",

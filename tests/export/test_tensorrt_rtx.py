@@ -24,7 +24,8 @@ from mimo_train.model.graphs import graph_modules
 #: On a CI machine that could have the compiler, its absence is a failure: skipped for ever would look like passed.
 REQUIRED = bool(os.environ.get("CI")) and sys.platform == "linux" and platform.machine() == "x86_64"
 needs_compiler = pytest.mark.skipif(
-    tensorrt_rtx.missing() is not None and not REQUIRED, reason=f"{tensorrt_rtx.missing()} is not installed: {tensorrt_rtx.INSTALL}"
+    tensorrt_rtx.missing() is not None and not REQUIRED,
+    reason=f"{tensorrt_rtx.missing()} is not installed: {tensorrt_rtx.INSTALL}",
 )
 pytestmark = pytest.mark.rtx
 
