@@ -24,8 +24,8 @@ from mimo_runtime.pipeline import Mimo
 from mimo_runtime.prompts import Prompt
 
 #: Held out from training: ``mimo-train data phantom`` draws other seeds.
-PHANTOM = ("ultrasound", (2026, 8))
-PHANTOM_PROMPT = Prompt("Where is the cyst?")
+PHANTOM = ("ultrasound", (2026, 7))
+PHANTOM_PROMPT = Prompt("Where is the solid mass?")
 
 #: An abdominal MR slice in the wheel of pydicom, 484 x 300 pixels, and a box around the right kidney.
 SCANNER_FILE = "examples_overlay.dcm"
@@ -137,7 +137,7 @@ def demo(checkpoint: Path, folder: Path) -> None:
     click.echo(f"\nLook at  {folder}/panel.png, scanner_panel.png    image, question and answer side by side")
     click.echo(f"         {folder}/overlay.png, answer.json          the same for people and for programs; scanner_* likewise")
     click.echo(f"         {folder}/bundle/report.md                  what was built, and how it was proven")
-    click.echo(f"\nAsk for yourself:  {command} predict {bundle} {folder / 'phantom.png'} --text cyst")
+    click.echo(f"\nAsk for yourself:  {command} predict {bundle} {folder / 'phantom.png'} --text 'solid mass'")
     click.echo("Research software. Not a medical device, not for diagnosis.")
 
 
