@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -9,13 +10,18 @@ import torch
 from torch import Tensor
 
 from mimo_runtime.config import MimoConfig
+from mimo_runtime.errors import PromptError
 from mimo_runtime.evaluation.dataset import Dataset, Record
+from mimo_runtime.evaluation.sampling import mask_box
 from mimo_runtime.tokenizer import Tokenizer
 
-from .augment import random_view
+from .augment import View, random_view
 from .losses import Targets
 from .model.mimo import Question
-from .questions import SUPERVISED, Questioner, Sample, Vocabulary
+from .questions import MIN_PIXELS, Questioner, Sample, Vocabulary
+
+#: Supervised mask queries per prompt: query 0 (the target) and a few entities.
+SUPERVISED = 3
 
 
 @dataclass
@@ -27,15 +33,24 @@ class Batch:
     targets: Targets
 
     def to(self, device: torch.device) -> Batch:
-        move = lambda part: type(part)(**{f.name: getattr(part, f.name).to(device) for f in fields(part)})  # noqa: E731
-        return Batch(self.pixels.to(device), move(self.question), move(self.targets))
+        return self._map(lambda x: x.to(device))
+
+    def pieces(self, count: int) -> list[Batch]:
+        """The batch in ``count`` equal pieces, whole images each."""
+        # Lazy arguments: each piece binds its own index.
+        return [self._map(lambda x, i=i: x.chunk(count)[i]) for i in range(count)] if count > 1 else [self]
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        parts = (type(p)(**{f.name: change(getattr(p, f.name)) for f in fields(p)}) for p in (self.question, self.targets))
+        return Batch(change(self.pixels), *parts)
 
 
 class Batches:
-    """Draws training batches, the sets balanced by the square root of their size.
+    """Draws training batches. A set's share grows with the square root of its images and of its classes.
 
     Args:
         batch: images per batch over all processes; prompts: prompts per image.
+        emphasis: factors of single sets' shares, by name.
         rank, world: this process and their number; each draws its share of the one batch.
     """
 
@@ -51,12 +66,15 @@ class Batches:
         seed: int,
         rank: int = 0,
         world: int = 1,
+        emphasis: Mapping[str, float] | None = None,
         cache_bytes: int = 1 << 31,
     ) -> None:
-        self.sets = [s for s in (d.split("train") for d in datasets) if s]
-        weight = np.sqrt([len(s) for s in self.sets])
+        used = [d for d in datasets if d.split("train")]
+        self.sets = [d.split("train") for d in used]
+        factor = [(emphasis or {}).get(d.name, 1.0) for d in used]
+        weight = np.sqrt([len(d.split("train")) * max(1, len(d.class_names)) for d in used]) * factor
         self.cumulative = np.cumsum(weight / weight.sum())
-        self.vocabulary, self.questioner = vocabulary, Questioner(vocabulary)
+        self.vocabulary, self.questioner = vocabulary, Questioner(vocabulary, self._fits)
         self.tokenizer, self.config = tokenizer, config
         self.batch, self.prompts, self.seed = batch, prompts, seed
         self.rank, self.world = rank, world
@@ -65,7 +83,7 @@ class Batches:
 
     def __call__(self, step: int, size: int) -> Batch:
         """Batch number ``step`` at ``size`` pixels."""
-        pixels, samples, records = [], [], []
+        pixels, samples, sources = [], [], []
         for i in range(self.rank, self.batch, self.world):
             rng = np.random.default_rng((self.seed, step, i))
             group = self.sets[int(np.searchsorted(self.cumulative, rng.random()))]
@@ -73,9 +91,17 @@ class Batches:
             view = random_view(*self._load(record), record, size, rng)
             pixels.append(view.pixels)
             samples += self.questioner.draw(view, record, self.prompts, rng)
-            records += [record] * self.prompts
+            sources += [(view, record, rng)] * self.prompts
         stack = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).to(torch.float32) / 255.0
-        return Batch(stack.contiguous(), self._question(samples, size), self._targets(samples, records, size))
+        views = [view for view, _, _ in sources]
+        return Batch(stack.contiguous(), self._question(samples, views, size), self._targets(samples, sources, size))
+
+    def _fits(self, text: str) -> bool:
+        try:
+            self.tokenizer.encode_query(text, self.config.text.max_length)
+        except PromptError:
+            return False
+        return True
 
     def _load(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
         key = id(record)
@@ -88,7 +114,7 @@ class Batches:
             self._cache[key] = pixels, labels
         return self._cache[key]
 
-    def _question(self, samples: list[Sample], size: int) -> Question:
+    def _question(self, samples: list[Sample], views: list[View], size: int) -> Question:
         n, p = len(samples), self.config.prompts
         tokens = np.zeros((n, self.config.text.max_length), np.int64)
         boxes, box_labels = np.zeros((n, p.max_boxes, 4), np.float32), np.full((n, p.max_boxes), -1, np.int32)
@@ -104,44 +130,60 @@ class Batches:
                 full = np.zeros((size, size), np.float32)
                 full[: s.rough.shape[0], : s.rough.shape[1]] = s.rough
                 mask[i, 0], mask_label[i] = full.reshape(size // 4, 4, size // 4, 4).mean((1, 3)), 1
-        return Question(*(torch.from_numpy(a) for a in (tokens, boxes, box_labels, points, point_labels, mask, mask_label)))
+        extent = np.array([(v.width / size, v.height / size) for v in views], np.float32)
+        arrays = tokens, boxes, box_labels, points, point_labels, mask, mask_label, extent
+        return Question(*map(torch.from_numpy, arrays))
 
-    def _targets(self, samples: list[Sample], records: list[Record], size: int) -> Targets:
-        n, queries = len(samples), self.config.mask_decoder.queries
+    def _targets(self, samples: list[Sample], sources: list[tuple[View, Record, np.random.Generator]], size: int) -> Targets:
+        n, side = len(samples), self.config.mask_size * size // self.config.image_size
         select, valid = np.zeros((n, SUPERVISED), np.int64), np.zeros((n, SUPERVISED), np.float32)
-        masks = np.zeros((n, SUPERVISED, size, size), np.float32)
-        presence, known = np.zeros((n, queries), np.float32), np.ones((n, queries), np.float32)
+        masks, boxes = np.zeros((n, SUPERVISED, side, side), np.float32), np.zeros((n, SUPERVISED, 4), np.float32)
+        presence, known = np.zeros((n, SUPERVISED), np.float32), np.zeros((n, SUPERVISED), np.float32)
         answers = [self.tokenizer.encode_answer(s.answer)[: self.config.text_decoder.max_length] for s in samples]
         answer = np.zeros((n, max(map(len, answers))), np.int64)
         group = np.full(n, -1, np.int64)
-        for i, (s, record) in enumerate(zip(samples, records)):
+
+        def put(i: int, slot: int, query: int, mask: np.ndarray | None) -> None:
+            select[i, slot], presence[i, slot], known[i, slot] = query, mask is not None, 1.0
+            if mask is not None:
+                valid[i, slot], masks[i, slot] = 1.0, _shrink(mask, side)
+                boxes[i, slot] = np.array(mask_box(mask)) / size
+
+        for i, (s, (view, record, rng)) in enumerate(zip(samples, sources)):
             answer[i, : len(answers[i])] = answers[i]
-            if s.mask is not None:
-                masks[i, 0], valid[i, 0], presence[i, 0] = s.mask, 1.0, 1.0
+            slots = iter(range(SUPERVISED))
+            if not s.several:
+                put(i, next(slots), 0, s.mask)
                 group[i] = s.group
-            # Entities rotate through the few supervised slots; every one has its turn over the batches.
-            chosen = list(s.entity_masks)
-            start = int(np.random.default_rng((self.seed, i, len(chosen), int(answer[i].sum()))).integers(max(1, len(chosen))))
-            for slot, entity in enumerate((chosen + chosen)[start : start + min(len(chosen), SUPERVISED - 1)], start=1):
-                select[i, slot], masks[i, slot], valid[i, slot] = 1 + entity, s.entity_masks[entity], 1.0
-            if s.asks_all:
-                for entity, name in enumerate(self.vocabulary.entities):
-                    present = entity in s.entity_masks
-                    presence[i, 1 + entity] = present
-                    known[i, 1 + entity] = present or self.vocabulary.absent(record, name)
-        return Targets(
-            *(
-                torch.from_numpy(a)
-                for a in (
-                    select,
-                    masks,
-                    valid,
-                    presence,
-                    known,
-                    answer,
-                    group,
-                    np.array([s.text_names for s in samples], np.float32),
-                    np.array([bool(s.boxes or s.points or s.rough is not None) for s in samples], np.float32),
-                )
-            )
-        )
+            # Whatever is asked, the query of an entity draws this entity: two of three times one that is there.
+            there, absent = self._entities(view, record)
+            for slot in slots:
+                names = there if there and (not absent or rng.random() < 0.67) else absent
+                if names:
+                    class_id, entity = names[int(rng.integers(len(names)))]
+                    put(i, slot, 1 + entity, view.labels == class_id if class_id else None)
+        names = [s.text_names for s in samples]
+        pointed = [bool(s.boxes or s.points or s.rough is not None) for s in samples]
+        flags = np.array(names, np.float32), np.array(pointed, np.float32)
+        chance = np.array([rng.random() for _, _, rng in sources], np.float32)
+        arrays = select, masks, boxes, valid, presence, known, answer, group, *flags, chance
+        return Targets(*map(torch.from_numpy, arrays))
+
+    def _entities(self, view: View, record: Record) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """(class id, entity) of what is in the view, and (0, entity) of what surely is not."""
+        index = self.questioner.index
+        areas = {i: np.count_nonzero(view.labels == i) for i in record.classes}
+        there = [(i, index[name]) for i, name in record.classes.items() if areas[i] >= MIN_PIXELS]
+        gone = {name for i, name in record.classes.items() if not areas[i]}
+        absent = [
+            (0, k) for k, name in enumerate(self.vocabulary.entities) if name in gone or self.vocabulary.absent(record, name)
+        ]
+        # Names of the own set are the ones worth telling apart.
+        own = [pair for pair in absent if self.vocabulary.entities[pair[1]] in self.vocabulary.of_set[record.set_name]]
+        return there, absent + own * (len(absent) // max(1, len(own)))
+
+
+def _shrink(mask: np.ndarray, side: int) -> np.ndarray:
+    """Bool [S, S] -> float32 [side, side], the covered share of each cell."""
+    cell = mask.shape[0] // side
+    return mask.reshape(side, cell, side, cell).mean((1, 3), dtype=np.float32)

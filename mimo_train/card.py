@@ -9,7 +9,7 @@ from mimo_runtime.config import MimoConfig
 from mimo_runtime.evaluation.dataset import Dataset
 
 if TYPE_CHECKING:
-    from .fit import FitOptions
+    from .options import FitOptions
 
 
 def training_card(config: MimoConfig, datasets: list[Dataset], options: FitOptions, steps: int, seconds: float) -> str:

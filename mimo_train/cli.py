@@ -59,17 +59,24 @@ def data_phantom(output: Path, count: int, size: int, seed: int, as_json: bool) 
 @click.option("--minutes", type=float, help="Length of the run in minutes; learning rate and image size follow the clock.")
 @click.option("--resume", is_flag=True, help="Continue the run in the output folder, with the same options.")
 @click.option("--start-from", type=click.Path(path_type=Path), help="Checkpoint to fine-tune.")
+@click.option("--corrections", default=0.25, show_default=True, help="Share of the steps with corrective points.")
+@click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change the preset, e.g. fusion.gate=false.")
+@click.option("--warm-start", type=click.Path(path_type=Path), help="Checkpoint of which all weights are taken that fit.")
+@click.option("--warm-part", "warm_parts", multiple=True, metavar="PART", help="Only this part of it, e.g. vision_encoder.")
 @click.option("--swin", help="Hugging Face Swin weights for the vision encoder: folder or hub id.")
 @click.option("--bert", help="Hugging Face BERT weights and vocabulary for the text encoder: folder or hub id.")
 @click.option("--batch", default=8, show_default=True, help="Images per step, over all processes.")
+@click.option("--accumulate", default=1, show_default=True, help="Pieces in which a process computes its share of a step.")
+@click.option("--checkpointing", is_flag=True, help="Less memory, about a third more time: compute activations again.")
+@click.option("--shard", is_flag=True, help="FSDP under torchrun: split weights and optimizer state among the processes.")
 @click.option("--prompts", default=4, show_default=True, help="Prompts per image.")
 @click.option("--learning-rate", default=1e-3, show_default=True)
 @click.option("--weight-decay", default=0.05, show_default=True)
 @click.option("--warmup-steps", default=250, show_default=True)
 @click.option("--clip", default=1.0, show_default=True, help="Largest norm of the gradient.")
 @click.option("--ema", default=0.999, show_default=True, help="Decay of the averaged weights.")
-@click.option("--small-size", type=int, help="Image size of the first part of the run; a multiple of 32.")
-@click.option("--small-share", default=0.5, show_default=True, help="How much of the run the first part is.")
+@click.option("--sizes", default="", help="Smaller images first: SIZE:SHARE of the run, e.g. 128:0.4,192:0.35.")
+@click.option("--emphasis", multiple=True, metavar="NAME=FACTOR", help="Draw a data set more or less often; repeatable.")
 @click.option(
     "--precision", default="no", show_default=True, type=click.Choice(["no", "bf16", "fp16"]), help="Mixed precision."
 )
@@ -82,6 +89,8 @@ def fit(
     output: Path,
     resume: bool,
     start_from: Path | None,
+    warm_start: Path | None,
+    warm_parts: tuple[str, ...],
     save_every: float,
     threads: int | None,
     as_json: bool,
@@ -90,8 +99,8 @@ def fit(
     """Train a model, or continue to. Runs under torchrun and accelerate launch as it is."""
     if options["preset"] not in PRESETS:
         raise RequestError(f"unknown preset '{options['preset']}'", f"Choose one of {', '.join(PRESETS)}")
-    from .fit import FitOptions
     from .fit import fit as run
+    from .options import FitOptions
 
     if threads:
         import torch
@@ -103,6 +112,8 @@ def fit(
         output,
         resume=resume,
         start_from=start_from,
+        warm_start=warm_start,
+        warm_parts=warm_parts,
         save_every=save_every,
         report=lambda line: click.echo(line, err=as_json),
         progress=not as_json and sys.stderr.isatty(),

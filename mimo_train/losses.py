@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+from torch.distributed.nn.functional import all_gather
 
 from mimo_train.model.mimo import Grounding, Mimo
+
+#: Weight of the masks that nobody asked for, beside the target's.
+ENTITY_WEIGHT = 0.5
 
 
 @dataclass
@@ -31,17 +36,19 @@ class Targets:
     """What the model should have said about N prompts; K supervised mask queries each (K >= 1, the first is query 0).
 
     Attributes:
-        select: [N, K] int64 query indices.
-        masks: [N, K, S, S] float in [0, 1].
+        select: [N, K] int64 query indices; 0 is the query of the target, the others are entities'.
+        masks: [N, K, M, M] float in [0, 1]; boxes: [N, K, 4] as (x0, y0, x1, y1), fractions of the square.
         select_valid: [N, K] 1 where the mask exists, 0 on padding or absent targets.
-        presence: [N, Q] 1 / 0; presence_known: [N, Q] 1 where the annotation tells, 0 where it is silent.
+        presence: [N, K] 1 / 0; presence_known: [N, K] 1 where the annotation tells, 0 where it is silent or there is no query.
         answer: [N, T] int64 token ids, 0 = padding.
         group: [N] int64: prompts with the same group are positives of each other (the same entity); -1 = no contrast.
         text_names: [N] 1 where the query names the target; has_reference: [N] 1 where there is a visual reference.
+        chance: [N] uniform in [0, 1), drawn with the prompt: whatever else is decided by lot in a step.
     """
 
     select: Tensor
     masks: Tensor
+    boxes: Tensor
     select_valid: Tensor
     presence: Tensor
     presence_known: Tensor
@@ -49,6 +56,7 @@ class Targets:
     group: Tensor
     text_names: Tensor
     has_reference: Tensor
+    chance: Tensor
 
 
 def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
@@ -58,44 +66,72 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     return 1.0 - (2.0 * overlap + 1.0) / (p.sum((-2, -1)) + target.sum((-2, -1)) + 1.0)
 
 
-def mask_losses(levels: list[Tensor], targets: Targets, deep: float) -> tuple[Tensor, Tensor]:
-    """Mean BCE and Dice loss over the supervised queries of all levels, coarse ones weighted by ``deep``."""
-    valid = targets.select_valid
-    # A target that is absent should draw nothing; weighed lightly, since presence already says so.
-    absent = (1.0 - valid) * 0.0
-    absent[:, 0] = (1.0 - valid[:, 0]) * 0.1
+@dataclass(frozen=True)
+class Totals:
+    """What the sums of the losses are divided by: facts of the targets alone, so they can be known before any forward pass.
+
+    With several processes or a batch in pieces, each divides its own sums by the totals of the whole batch: the sum of the
+    pieces is then what one process would have computed at once.
+    """
+
+    #: [8] float; see the places below.
+    values: Tensor
+
+    @staticmethod
+    def of(targets: Targets) -> Totals:
+        first, valid = targets.select == 0, _weights(targets)
+        nowhere = _absent(targets)
+        known = targets.presence_known
+        sums = (
+            (valid + nowhere).sum(), valid.sum(),
+            ((valid + nowhere) * first)[:, 0].sum(), (valid * first)[:, 0].sum(),
+            (known * first).sum(), (known * ~first * targets.presence).sum(), (known * ~first * (1 - targets.presence)).sum(),
+            (targets.answer[:, 1:] != 0).sum(),
+        )  # fmt: skip
+        return Totals(torch.stack([x.float() for x in sums]))
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.values[index].clamp(min=1.0)
+
+
+#: Places in :class:`Totals`.
+MASKS, DRAWN, TARGET_MASKS, TARGETS_DRAWN, ASKED, ENTITIES_THERE, ENTITIES_ABSENT, TOKENS = range(8)
+
+
+def _weights(targets: Targets) -> Tensor:
+    """[N, K] weight of each mask that exists."""
+    return targets.select_valid * torch.where(targets.select == 0, 1.0, ENTITY_WEIGHT)
+
+
+def _absent(targets: Targets) -> Tensor:
+    """[N, K] weight of the masks that should be empty: an absent target draws nothing; lightly, since presence says so."""
+    return (targets.select == 0) * targets.presence_known * (1.0 - targets.select_valid) * 0.1
+
+
+def mask_losses(levels: list[Tensor], targets: Targets, deep: float, totals: Totals) -> tuple[Tensor, Tensor]:
+    """Mean BCE and Dice loss over the supervised queries of all levels, coarse ones weighted by ``deep``.
+
+    ``levels`` are [N, K, side, side], coarse to fine; a level with K = 1 draws the target alone.
+    """
+    valid, absent = _weights(targets), _absent(targets)
     total_bce, total_dice, total_weight = 0.0, 0.0, 0.0
     for i, logits in enumerate(levels):
-        finest = i == len(levels) - 1
-        weight = 1.0 if finest else deep
+        weight = 1.0 if i == len(levels) - 1 else deep
         if weight == 0.0:
             continue
-        if not finest:
-            index = targets.select[..., None, None].expand(-1, -1, *logits.shape[-2:])
-            logits = logits.gather(1, index)
-        truth = F.adaptive_avg_pool2d(targets.masks, logits.shape[-1])
+        truth = F.adaptive_avg_pool2d(targets.masks[:, : logits.shape[1]], logits.shape[-1])
+        here, nowhere, places = valid, absent, (MASKS, DRAWN)
+        if logits.shape[1] == 1:
+            asked = targets.select[:, :1] == 0
+            here, nowhere, places = valid[:, :1] * asked, absent[:, :1] * asked, (TARGET_MASKS, TARGETS_DRAWN)
         # Small structures would vanish in a mean over all pixels: each mask's BCE is scaled by its share of the image.
         share = truth.mean((-2, -1)).clamp(min=0.02)
         bce = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((-2, -1))
         bce = bce / share.sqrt()
-        total_bce = total_bce + weight * (bce * (valid + absent)).sum() / (valid + absent).sum().clamp(min=1.0)
-        total_dice = total_dice + weight * (dice_loss(logits, truth) * valid).sum() / valid.sum().clamp(min=1.0)
+        total_bce = total_bce + weight * (bce * (here + nowhere)).sum() / totals[places[0]]
+        total_dice = total_dice + weight * (dice_loss(logits, truth) * here).sum() / totals[places[1]]
         total_weight += weight
     return total_bce / total_weight, total_dice / total_weight
-
-
-def boxes_of(masks: Tensor) -> Tensor:
-    """Boxes [..., 4] (x0, y0, x1, y1 as fractions) of masks [..., S, S]; zeros if empty."""
-    side = masks.shape[-1]
-    line = torch.arange(side, device=masks.device)
-    sides = []
-    for axis in (-2, -1):  # columns first: x
-        hit = (masks > 0.5).any(axis)
-        low = torch.where(hit, line, side).amin(-1)
-        high = torch.where(hit, line + 1, 0).amax(-1)
-        sides.append((low, high))
-    boxes = torch.stack((sides[0][0], sides[1][0], sides[0][1], sides[1][1]), dim=-1).to(masks.dtype) / side
-    return torch.where((boxes[..., 2:3] > 0), boxes, torch.zeros_like(boxes))
 
 
 def box_loss(predicted: Tensor, truth: Tensor) -> Tensor:
@@ -121,7 +157,7 @@ def info_nce(a: Tensor, b: Tensor, scale: Tensor, group: Tensor, use: Tensor) ->
     """
     if use.sum() < 2:
         # Nothing to compare; the zero keeps every parameter in the graph, which data-parallel training insists on.
-        return (a.sum() + b.sum() + scale) * 0.0
+        return (a.sum() + b.sum() + scale.sum()) * 0.0
     keep = use > 0
     a, b, group = F.normalize(a[keep], dim=-1), F.normalize(b[keep], dim=-1), group[keep]
     logits = a @ b.t() * scale.exp().clamp(max=100.0)
@@ -133,64 +169,78 @@ def info_nce(a: Tensor, b: Tensor, scale: Tensor, group: Tensor, use: Tensor) ->
     return torch.stack(losses).mean()
 
 
+def _of_all(x: Tensor) -> Tensor:
+    """The rows of all processes: contrast needs the whole batch. Gradients flow back to the process that made the row."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return x
+    if x.requires_grad:
+        return torch.cat(all_gather(x.contiguous()))
+    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, x.contiguous())
+    return torch.cat(parts)
+
+
 def contrast_loss(model: Mimo, g: Grounding, targets: Targets) -> Tensor:
     """InfoNCE over the triplet (image region, text, reference); pairs that do not exist for a prompt are left out."""
-    present = targets.select_valid[:, 0] * (targets.group >= 0)
+    present = targets.select_valid[:, 0] * (targets.group >= 0)  # then the first query is the target's
     features = g.pyramid[2]
     weight = F.adaptive_avg_pool2d(targets.masks[:, :1], features.shape[-1]).flatten(2)
     weight = weight / (weight.sum(-1, keepdim=True) + 1e-4)
     image = model.contrast["image"]((weight @ features.flatten(2).transpose(1, 2))[:, 0])
     text = model.contrast["text"](g.text.sum(1) / g.text_valid.sum(1, keepdim=True).clamp(min=1.0))
     reference = model.contrast["reference"](g.references.sum(1) / g.reference_valid.sum(1, keepdim=True).clamp(min=1.0))
-    scale, names, has = model.contrast_scale, targets.text_names * present, targets.has_reference * present
+    image, text, reference = (_of_all(x.float()) for x in (image, text, reference))
+    names, has = _of_all(targets.text_names * present), _of_all(targets.has_reference * present)
+    scale, group = model.contrast_scale, _of_all(targets.group)
     return (
-        info_nce(image, text, scale, targets.group, names)
-        + info_nce(image, reference, scale, targets.group, has)
-        + info_nce(text, reference, scale, targets.group, names * has)
+        info_nce(image, text, scale, group, names)
+        + info_nce(image, reference, scale, group, has)
+        + info_nce(text, reference, scale, group, names * has)
     ) / 3.0
 
 
-def balanced_mean(losses: Tensor, positive: Tensor, known: Tensor) -> Tensor:
-    """Mean over the known entries of which positives and negatives each make up one half; all [N, Q]."""
-    halves = [(losses * part).sum() / part.sum().clamp(min=1.0) for part in (known * positive, known * (1.0 - positive))]
-    return 0.5 * (halves[0] + halves[1])
+def mimo_loss(
+    model: Mimo, g: Grounding, targets: Targets, weights: LossWeights, totals: Totals | None = None, share: float = 1.0
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Total loss and its parts (detached) for a grounded batch.
 
-
-def mimo_loss(model: Mimo, g: Grounding, targets: Targets, weights: LossWeights) -> tuple[Tensor, dict[str, Tensor]]:
-    """Total loss and its parts (detached) for a grounded batch."""
+    Args:
+        totals: of the whole batch, if these targets are a piece of it; the losses of the pieces then add up.
+        share: of the whole batch that these targets are; contrast compares within the piece and is weighted by it.
+    """
+    totals = totals or Totals.of(targets)
     levels, boxes, presence, iou = model.decode_masks(g, targets.select)
-    valid = targets.select_valid
-    bce, dice = mask_losses(levels, targets, weights.deep)
+    levels = [x.float() for x in (g.target, *levels)]
+    bce, dice = mask_losses(levels, targets, weights.deep, totals)
 
-    known = targets.presence_known
-    presence_bce = F.binary_cross_entropy_with_logits(presence, targets.presence, reduction="none")
-    # Query 0 answers the question; the entity queries share the other half of the weight. They are nearly always silent, so
-    # what is there weighs as much in all as what is not: in a plain mean they would learn to say no to everything.
-    first = (presence_bce[:, 0] * known[:, 0]).sum() / known[:, 0].sum().clamp(min=1.0)
-    others = balanced_mean(presence_bce[:, 1:], targets.presence[:, 1:], known[:, 1:])
+    first, known = (targets.select == 0).float(), targets.presence_known
+    presence_bce = F.binary_cross_entropy_with_logits(presence.float(), targets.presence, reduction="none") * known
+    # Query 0 answers the question; the entity queries share the other half of the weight. Most of them are silent, so what
+    # is there weighs as much in all as what is not: in a plain mean they would learn to say no to everything.
+    asked = (presence_bce * first).sum() / totals[ASKED]
+    others = presence_bce * (1.0 - first)
+    there = (others * targets.presence).sum() / totals[ENTITIES_THERE]
+    absent = (others * (1.0 - targets.presence)).sum() / totals[ENTITIES_ABSENT]
 
-    truth_boxes = boxes_of(targets.masks)
-    picked = boxes.gather(1, targets.select[..., None].expand(-1, -1, 4))
-    box = (box_loss(picked, truth_boxes) * valid).sum() / valid.sum().clamp(min=1.0)
+    valid = _weights(targets)
+    box = (box_loss(boxes.float(), targets.boxes) * valid).sum() / totals[DRAWN]
 
     with torch.no_grad():
-        drawn = levels[-1] > 0
-        truth = F.adaptive_avg_pool2d(targets.masks, drawn.shape[-1]) >= 0.5
+        drawn, truth = levels[-1] > 0, F.adaptive_avg_pool2d(targets.masks, levels[-1].shape[-1]) >= 0.5
         true_iou = (drawn & truth).sum((-2, -1)) / (drawn | truth).sum((-2, -1)).clamp(min=1)
-    iou_error = ((iou.gather(1, targets.select) - true_iou).square() * valid).sum() / valid.sum().clamp(min=1.0)
+    iou_error = ((iou.float() - true_iou).square() * valid).sum() / totals[DRAWN]
 
-    logits = model.text_decoder(targets.answer[:, :-1], g.memory, g.memory_valid)
-    text = F.cross_entropy(logits.flatten(0, 1), targets.answer[:, 1:].flatten(), ignore_index=0)
-    contrast = contrast_loss(model, g, targets)
+    logits = model.text_decoder(targets.answer[:, :-1], g.memory, g.memory_valid).float()
+    text = F.cross_entropy(logits.flatten(0, 1), targets.answer[:, 1:].flatten(), ignore_index=0, reduction="sum")
 
     parts = {
         "bce": bce,
         "dice": dice,
-        "presence": first + others,
+        "presence": asked + 0.5 * (there + absent),
         "box": box,
         "iou": iou_error,
-        "text": text,
-        "contrast": contrast,
+        "text": text / totals[TOKENS],
+        "contrast": contrast_loss(model, g, targets) * share,
     }
     total = sum(getattr(weights, name) * value for name, value in parts.items())
     return total, {name: value.detach() for name, value in parts.items()}

@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from mimo_runtime.evaluation.dataset import Dataset, Record
-from mimo_runtime.evaluation.grammar import Description, Phrase, describe, observe_phrase, question
-from mimo_runtime.evaluation.sampling import instances, interior_point, is_many, jitter_box, negative_point, rough_mask
+from mimo_runtime.evaluation.grammar import (
+    RELATIONS,
+    Description,
+    Phrase,
+    count_word,
+    describe,
+    observe_phrase,
+    question,
+    relation_word,
+)
+from mimo_runtime.evaluation.sampling import (
+    instance_labels,
+    instances,
+    interior_point,
+    is_many,
+    jitter_box,
+    negative_point,
+    rough_mask,
+)
+from mimo_runtime.evaluation.synonyms import misspell, synonyms
 
 from .augment import View
 
 #: A structure of fewer canvas pixels is too small to be asked for, and its absence is not claimed either.
 MIN_PIXELS = 12
-#: Supervised mask queries per prompt: query 0 and a few entity queries.
-SUPERVISED = 4
+#: Share of the questions by name that use another word for it, and of those with a slip of the typist.
+SYNONYM_SHARE, TYPO_SHARE = 0.2, 0.08
+#: A part of a class (one lesion of several) is what a box or point refers to, nearly always.
+INSTANCE_SHARE = 0.9
 
 
 @dataclass
@@ -59,19 +80,21 @@ class Sample:
     boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
     points: list[tuple[float, float, int]] = field(default_factory=list)
     rough: np.ndarray | None = None
-    present_entities: tuple[int, ...] = ()
-    entity_masks: dict[int, np.ndarray] = field(default_factory=dict)
     group: int = -1
     text_names: bool = False
-    asks_all: bool = False
-    first_known: bool = True
+    #: The question is about no single target, so query 0 has nothing to draw.
+    several: bool = False
 
 
 class Questioner:
-    """Draws prompts for views of a record."""
+    """Draws prompts for views of a record.
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self.vocabulary = vocabulary
+    Args:
+        fits: whether the model can take a question; those that are too long are not asked.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, fits: Callable[[str], bool]) -> None:
+        self.vocabulary, self.fits = vocabulary, fits
         self.index = {name: i for i, name in enumerate(vocabulary.entities)}
 
     def draw(self, view: View, record: Record, count: int, rng: np.random.Generator) -> list[Sample]:
@@ -87,16 +110,17 @@ class Questioner:
         if not any_found:
             yield from ("absent", "all", "absent", "absent")
             return
-        yield rng.choice(["box", "named_box"], p=[0.6, 0.4])
+        # Of the questions by name about a fifth to a third ask for what is not there.
         yield rng.choice(["point", "rough", "mixed"], p=[0.5, 0.35, 0.15])
         yield "text"
-        yield rng.choice(["absent", "all", "text"], p=[0.6, 0.25, 0.15])
+        yield rng.choice(["box", "named_box"], p=[0.6, 0.4])
+        yield rng.choice(["absent", "all", "text", "relation"], p=[0.5, 0.2, 0.15, 0.15])
 
     # -- kinds of prompts --------------------------------------------------------------------------------------------
 
     def _box(self, view: View, record: Record, found: dict[int, str], rng: np.random.Generator, named: bool = False) -> Sample:
         class_id, name = _pick(found, rng)
-        mask, count = self._target(view, class_id, rng, instance=0.7)
+        mask, count = self._target(view, class_id, rng, INSTANCE_SHARE)
         sample = self._present(view, record, name, mask, count, self._ask(name, rng) if named else self._open(rng), named)
         sample.boxes = [jitter_box(mask, rng, float(rng.choice([0.05, 0.1, 0.2])))]
         return sample
@@ -106,7 +130,7 @@ class Questioner:
 
     def _point(self, view: View, record: Record, found: dict[int, str], rng: np.random.Generator) -> Sample:
         class_id, name = _pick(found, rng)
-        mask, count = self._target(view, class_id, rng, instance=0.5)
+        mask, count = self._target(view, class_id, rng, INSTANCE_SHARE)
         named = rng.random() < 0.3
         sample = self._present(view, record, name, mask, count, self._ask(name, rng) if named else self._open(rng), named)
         for _ in range(int(rng.choice([1, 2, 3], p=[0.7, 0.2, 0.1]))):
@@ -120,7 +144,7 @@ class Questioner:
 
     def _rough(self, view: View, record: Record, found: dict[int, str], rng: np.random.Generator) -> Sample:
         class_id, name = _pick(found, rng)
-        mask, count = self._target(view, class_id, rng, instance=0.5)
+        mask, count = self._target(view, class_id, rng, INSTANCE_SHARE)
         named = rng.random() < 0.3
         sample = self._present(view, record, name, mask, count, self._ask(name, rng) if named else self._open(rng), named)
         sample.rough = rough_mask(mask[: view.height, : view.width], rng)
@@ -151,19 +175,37 @@ class Questioner:
         return Sample(self._ask(name, rng), answer, None, text_names=True)
 
     def _all(self, view: View, record: Record, found: dict[int, str], rng: np.random.Generator) -> Sample:
-        masks = {self.index[name]: view.labels == i for i, name in found.items()}
         area = view.labels[: view.height, : view.width]
         phrases = []
         for class_id, name in sorted(found.items(), key=lambda item: self.index[item[1]]):
             if len(found) > 3:
-                phrases.append(Phrase(name, 1 + self.index[name]))
+                many = len(instance_labels(area, class_id)[1])
+                phrases.append(Phrase(name, 1 + self.index[name], count_word(many) if many > 1 else ""))
             else:
                 phrases.append(observe_phrase(area == class_id, name, 1 + self.index[name]))
         answer = describe(Description(record.modality, record.region, tuple(p for p in phrases if p)))
-        # Query 0 draws what was asked for; "everything" asks for nothing in particular.
-        return Sample(
-            question("describe", rng=rng), answer, None, present_entities=tuple(masks), entity_masks=masks, asks_all=True
-        )
+        return Sample(question("describe", rng=rng), answer, None, several=True)
+
+    def _relation(self, view: View, record: Record, found: dict[int, str], rng: np.random.Generator) -> Sample:
+        """Where one structure lies relative to another, or what lies on one side of it."""
+        if len(found) < 2:
+            return self._text(view, record, found, rng)
+        area = view.labels[: view.height, : view.width]
+        names = {name: area == i for i, name in found.items()}
+        name, other = (str(n) for n in rng.choice(sorted(names), 2, replace=False))
+        reference = Phrase(other, 1 + self.index[other])
+        if rng.random() < 0.6:
+            word, related = relation_word(names[name], names[other]), [name]
+            text = question("relation", name, rng, other)
+        else:
+            word = str(rng.choice(RELATIONS))
+            related = [n for n in names if n != other and relation_word(names[n], names[other]) == word]
+            text = question("neighbours", None, rng, other, word)
+        if not self.fits(text):
+            return self._text(view, record, found, rng)
+        phrases = tuple(Phrase(n, 1 + self.index[n]) for n in sorted(related, key=self.index.__getitem__))
+        answer = describe(Description(record.modality, record.region, phrases, relation=word, other=reference))
+        return Sample(text, answer, None, several=True)
 
     # -- pieces ------------------------------------------------------------------------------------------------------
 
@@ -171,10 +213,13 @@ class Questioner:
     def _open(rng: np.random.Generator) -> str:
         return "" if rng.random() < 0.5 else question("what", rng=rng)
 
-    @staticmethod
-    def _ask(name: str, rng: np.random.Generator) -> str:
-        kind = "name" if rng.random() < 0.4 else str(rng.choice(["where", "segment", "presence", "show"]))
-        return question(kind, name, rng)
+    def _ask(self, name: str, rng: np.random.Generator) -> str:
+        kind = "name" if rng.random() < 0.4 else str(rng.choice(["where", "segment", "presence", "show", "count"]))
+        others = synonyms(name)
+        word = others[int(rng.integers(len(others)))] if others and rng.random() < SYNONYM_SHARE else name
+        text = question(kind, word, rng)
+        text = misspell(text, rng) if rng.random() < TYPO_SHARE else text
+        return text if self.fits(text) else name
 
     @staticmethod
     def _target(view: View, class_id: int, rng: np.random.Generator, instance: float) -> tuple[np.ndarray, int | None]:

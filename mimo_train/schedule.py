@@ -5,6 +5,29 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from mimo_runtime.errors import RequestError
+
+
+def parse_sizes(text: str) -> tuple[tuple[int, float], ...]:
+    """ "128:0.4,192:0.35" -> ((128, 0.4), (192, 0.35)): image sizes and the share of the run that each gets, in order.
+
+    Raises:
+        RequestError: not of that form, a side that is no multiple of 32, or shares of more than the whole run.
+    """
+    remedy = 'Write pairs of size and share in order, e.g. "128:0.4,192:0.35"; the rest of the run has the full size'
+    parts = []
+    for part in text.split(",") if text else ():
+        try:
+            side, share = part.split(":")
+            parts.append((int(side), float(share)))
+        except ValueError:
+            raise RequestError(f"--sizes '{text}' is not understood", remedy) from None
+    if any(side % 32 or side < 64 for side, _ in parts):
+        raise RequestError(f"--sizes '{text}' has a side that the model cannot take", "Use multiples of 32 of at least 64")
+    if any(not 0 < share <= 1 for _, share in parts) or sum(share for _, share in parts) > 1 + 1e-9:
+        raise RequestError(f"--sizes '{text}' has shares that do not fit into one run", remedy)
+    return tuple(parts)
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -12,15 +35,14 @@ class Schedule:
 
     Attributes:
         learning_rate: the peak.
+        size: image size of the last part; sizes: (size, share of the run) of the parts before it, in order.
         warmup_steps: steps of linear warm-up.
         final_share: learning rate at the end as a share of the peak.
-        size: image size of the second part; small_size: of the first; small_share: how much of the run is the first part.
     """
 
     learning_rate: float
     size: int
-    small_size: int
-    small_share: float = 0.5
+    sizes: tuple[tuple[int, float], ...] = ()
     warmup_steps: int = 250
     final_share: float = 0.01
 
@@ -31,4 +53,9 @@ class Schedule:
         return self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps)) * decayed
 
     def image_size(self, progress: float) -> int:
-        return self.small_size if progress < self.small_share else self.size
+        end = 0.0
+        for size, share in self.sizes:
+            end += share
+            if progress < end:
+                return size
+        return self.size

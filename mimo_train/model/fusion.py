@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from mimo_runtime.config import FusionConfig
 
-from .attention import Attention, FeedForward, attend, merge_heads, padding_bias, split_heads
-from .position import CoordinateEmbedding, grid_centres
+from .attention import Attention, FeedForward, attend, merge_heads, mlp, padding_bias, split_heads
+from .position import CoordinateEmbedding, grid_centres, mask_geometry
 
 
 class SelfAttentionBlock(nn.Module):
@@ -102,6 +102,8 @@ class FusionBlock(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         length = text.shape[1]
         image = self.image(image, position=position)
+        if image.shape[0] != text.shape[0]:  # training: several prompts per image
+            image = image.repeat_interleave(text.shape[0] // image.shape[0], dim=0)
         text = self.text(text, padding_bias(text_valid))
         references = self.references(references, padding_bias(valid)) * valid[..., None]
         summary = references.sum(1) / valid.sum(1, keepdim=True).clamp(min=1.0)
@@ -137,6 +139,36 @@ class FusionBlock(nn.Module):
         return image, text, references
 
 
+class TargetLocator(nn.Module):
+    """Where the target is, said once and for all: a map over the stride-16 tokens, and a token that sums it up.
+
+    The map is supervised with the target's mask. The token holds what the map's region looks like and its place, area and
+    extent, in the square and relative to the image, so that the text decoder can read "upper left" and "small" off it
+    instead of estimating them from a few hundred image tokens.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.score = mlp(dim, dim // 2, 1)
+        self.geometry = mlp(13, dim, dim)
+        self.pooled = nn.Linear(dim, dim)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, tokens: Tensor, extent: Tensor) -> tuple[Tensor, Tensor]:
+        """tokens [B, side^2, dim], extent [B, 2] -> token [B, 1, dim], logits [B, 1, side, side]."""
+        side = round(tokens.shape[1] ** 0.5)
+        logits = self.score(tokens).transpose(1, 2).reshape(-1, 1, side, side)
+        inside = torch.sigmoid(logits)
+        numbers = mask_geometry(inside)
+        width, height = extent[:, 0:1], extent[:, 1:2]
+        relative = numbers / torch.cat((width, height, (width * height).sqrt(), width, height), dim=1)
+        weights = inside.flatten(2)
+        peak = weights.amax(-1)
+        pooled = (weights / (weights.sum(-1, keepdim=True) + 1e-4)) @ tokens
+        geometry = self.geometry(torch.cat((numbers, relative, extent, peak), dim=1))
+        return self.norm(self.pooled(pooled) + geometry[:, None]), logits
+
+
 class FusionEncoder(nn.Module):
     def __init__(self, config: FusionConfig, dim: int) -> None:
         super().__init__()
@@ -145,7 +177,9 @@ class FusionEncoder(nn.Module):
         self.level = nn.Parameter(torch.randn(2, dim) * 0.02)
         self.blocks = nn.ModuleList(FusionBlock(dim, config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(dim)
-        self.modality = nn.Parameter(torch.randn(3, dim) * 0.02)
+        self.locator = TargetLocator(dim)
+        #: image, text, references, target
+        self.modality = nn.Parameter(torch.randn(4, dim) * 0.02)
 
     def forward(
         self,
@@ -156,11 +190,13 @@ class FusionEncoder(nn.Module):
         references: Tensor,
         valid: Tensor,
         regions: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Shapes as in ``mimo_runtime.contracts``.
+        extent: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Shapes as in ``mimo_runtime.contracts``; the features may be of fewer images, each with as many prompts.
 
         Returns:
-            fused_16 [B, dim, S / 16, S / 16], memory [B, image + text + references, dim], memory_valid [B, same].
+            fused_16 [B, dim, S / 16, S / 16], memory [B, image + text + references + 1, dim], memory_valid [B, same],
+            target logits [B, 1, S / 16, S / 16].
         """
         side = features_16.shape[-1]
         image = torch.cat(
@@ -170,9 +206,10 @@ class FusionEncoder(nn.Module):
         position = self.position(self.coordinates(centres.to(image)))
         for block in self.blocks:
             image, text, references = block(image, text, references, text_valid, valid, regions, position)
-        memory_valid = torch.cat((torch.ones_like(image[..., 0]), text_valid, valid), dim=1)
+        fused = self.norm(image[:, : side * side])
+        target, located = self.locator(fused, extent)
+        memory_valid = torch.cat((torch.ones_like(image[..., 0]), text_valid, valid, torch.ones_like(extent[:, :1])), dim=1)
         # The decoders must say where something is, so the memory of the image carries its position.
-        parts = [self.norm(x) + self.modality[i] for i, x in enumerate((image + position, text, references))]
-        memory = torch.cat(parts, dim=1) * memory_valid[..., None]
-        fused = self.norm(image[:, : side * side]).transpose(1, 2).reshape(-1, image.shape[2], side, side)
-        return fused, memory, memory_valid
+        parts = [self.norm(image + position), self.norm(text), self.norm(references), target]
+        memory = torch.cat([x + self.modality[i] for i, x in enumerate(parts)], dim=1) * memory_valid[..., None]
+        return fused.transpose(1, 2).reshape(-1, image.shape[2], side, side), memory, memory_valid, located

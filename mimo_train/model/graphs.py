@@ -27,9 +27,10 @@ class FusionGraph(nn.Module):
         reference_tokens: Tensor,
         reference_valid: Tensor,
         reference_regions: Tensor,
+        extent: Tensor,
     ) -> tuple[Tensor, ...]:
-        fused, memory, valid = self.fusion(
-            features_16, features_32, text_embeddings, text_valid, reference_tokens, reference_valid, reference_regions
+        fused, memory, valid, _ = self.fusion(
+            features_16, features_32, text_embeddings, text_valid, reference_tokens, reference_valid, reference_regions, extent
         )
         return (fused, memory, valid, *self.text_decoder.cross_cache(memory))
 

@@ -22,34 +22,48 @@ MASK_BIAS_FLOOR = -6.0
 
 
 class QueryBlock(nn.Module):
-    """Cross-attention to a source, self-attention between queries, feed-forward; pre-norm."""
+    """Cross-attention to a source and feed-forward; pre-norm.
+
+    There is no attention between queries: each has a fixed meaning (the target, or one entity), so they need not share out
+    what there is among themselves, and training computes only those that it compares with the truth.
+    """
 
     def __init__(self, dim: int, source_dim: int, inner: int, heads: int, config: MaskDecoderConfig) -> None:
         super().__init__()
-        self.norm_cross, self.norm_self, self.norm_mlp = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.norm_cross, self.norm_mlp = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.norm_source = nn.LayerNorm(source_dim)
         self.cross = Attention(dim, heads, source_dim, inner)
-        self.own = Attention(dim, config.heads)
         self.mlp = FeedForward(dim, config.mlp_ratio)
 
     def forward(
         self, queries: Tensor, source: Tensor, bias: Tensor, query_position: Tensor, key_position: Tensor | None
     ) -> Tensor:
         x = queries + self.cross(self.norm_cross(queries), self.norm_source(source), bias, key_position, query_position)
-        y = self.norm_self(x)
-        x = x + self.own(y, y, None, query_position, query_position)
         return x + self.mlp(self.norm_mlp(x))
 
 
 class PixelLevel(nn.Module):
-    """Features of one level: the image's own, what came from the coarser level, and the reference map."""
+    """Features of one level: the image's own and what came from the coarser level, gated by the reference map.
 
-    def __init__(self, channels: int, coarser: int, blocks: int) -> None:
+    Args:
+        finest: most of the pixels are here, so it is narrow: one block, and references only add to the pixels, since those
+            of the coarser levels have passed the gate.
+        gate: False leaves the references out altogether.
+    """
+
+    def __init__(self, channels: int, coarser: int, finest: bool, gate: bool) -> None:
         super().__init__()
         self.top_down = nn.Conv2d(coarser, channels, 1)
-        self.references = nn.Conv2d(REFERENCE_MAP_CHANNELS, channels, 3, padding=1)
+        #: No bias: without references both are exactly zero, and the pixels pass as they are.
+        self.references = nn.Conv2d(REFERENCE_MAP_CHANNELS, channels, 3, padding=1, bias=False) if gate else None
+        self.gate = None if finest or not gate else nn.Conv2d(REFERENCE_MAP_CHANNELS, channels, 3, padding=1, bias=False)
+        if self.gate is not None:
+            nn.init.zeros_(self.gate.weight)
+        blocks, ratio = (1, 1.0) if finest else (2, 2.0)
         self.depthwise = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1, groups=channels) for _ in range(blocks))
-        self.pointwise = nn.ModuleList(nn.Sequential(nn.LayerNorm(channels), FeedForward(channels, 2.0)) for _ in range(blocks))
+        self.pointwise = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(channels), FeedForward(channels, ratio)) for _ in range(blocks)
+        )
 
     def forward(self, own: Tensor, coarser: Tensor, reference_map: Tensor) -> Tensor:
         """[B, C, H, W], [B, coarser, H / k, W / k], [B, 4, 4 H.., ..] -> [B, C, H, W]."""
@@ -57,15 +71,20 @@ class PixelLevel(nn.Module):
         ratio = own.shape[-1] // x.shape[-1]
         if ratio > 1:
             x = F.interpolate(x, scale_factor=float(ratio), mode="bilinear", align_corners=False)
-        cell = reference_map.shape[-1] // own.shape[-1]
-        x = own + x + self.references(F.avg_pool2d(reference_map, cell) if cell > 1 else reference_map)
+        x = own + x
+        if self.references is not None:
+            cell = reference_map.shape[-1] // own.shape[-1]
+            referred = F.avg_pool2d(reference_map, cell) if cell > 1 else reference_map
+            if self.gate is not None:
+                x = x * (1.0 + torch.tanh(self.gate(referred)))
+            x = x + self.references(referred)
         for depthwise, pointwise in zip(self.depthwise, self.pointwise):
             x = x + pointwise(depthwise(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return x
 
 
 class MaskDecoder(nn.Module):
-    def __init__(self, config: MaskDecoderConfig, neck: tuple[int, ...], dim: int) -> None:
+    def __init__(self, config: MaskDecoderConfig, neck: tuple[int, ...], dim: int, gate: bool = True) -> None:
         super().__init__()
         self.config = config
         #: Channels per level, coarse to fine.
@@ -80,12 +99,12 @@ class MaskDecoder(nn.Module):
             # About the same head width at every level keeps the matrix products square.
             heads = max(1, round(config.heads * channels / dim))
             heads = next(h for h in range(heads, 0, -1) if channels % h == 0)
-            # The finest level costs as much as the other two together: one block there.
-            self.pixels.append(PixelLevel(channels, coarser, 1 if level == 2 else 2))
+            self.pixels.append(PixelLevel(channels, coarser, level == 2, gate))
             self.blocks.append(QueryBlock(dim, channels, channels, heads, config))
             self.positions.append(nn.Linear(dim, channels))
             self.embeddings.append(mlp(dim, dim, fine if level == config.levels - 1 else channels))
             coarser = channels
+        #: From the finest pixels to ``fine`` features of each of their sub-pixels; see :meth:`_draw_fine`.
         self.fine = nn.Conv2d(self.channels[-1], fine * config.upsample**2, 1)
         self.norm = nn.LayerNorm(dim)
         self.box, self.presence, self.iou = mlp(dim, dim, 4), mlp(dim, dim, 1), mlp(dim, dim, 1)
@@ -103,33 +122,36 @@ class MaskDecoder(nn.Module):
         """Shapes as in ``mimo_runtime.contracts``.
 
         Args:
-            select: [B, K] query indices whose finest mask is wanted; all if None. Training draws only what it compares.
+            select: [B, K] indices of the queries that are wanted; all (K = Q) if None.
 
         Returns:
-            mask logits per level, coarse to fine: [B, Q, side, side], the last [B, Q or K, mask_size, mask_size];
-            boxes [B, Q, 4] as (x0, y0, x1, y1) in [0, 1]; presence logits [B, Q]; iou [B, Q] in [0, 1].
+            mask logits per level, coarse to fine: [B, K, side, side], the last [B, K, mask_size, mask_size];
+            boxes [B, K, 4] as (x0, y0, x1, y1) in [0, 1]; presence logits [B, K]; iou [B, K] in [0, 1].
         """
-        batch = memory.shape[0]
-        position = self.query_position[None]
-        queries = self.read_memory(self.queries[None].expand(batch, -1, -1), memory, padding_bias(memory_valid), position, None)
+        if select is None:
+            queries, position = self.queries[None].expand(memory.shape[0], -1, -1), self.query_position[None]
+        else:
+            queries, position = self.queries[select], self.query_position[select]
+        queries = self.read_memory(queries, memory, padding_bias(memory_valid), position, None)
         sources, pixels, masks = (fused_16, features_8, features_4), fused_16, []
         last = self.config.levels - 1
         for level, block in enumerate(self.blocks):
             pixels = self.pixels[level](sources[level], pixels, reference_map)
-            side = pixels.shape[-1]
+            # Queries read the finest level at half its resolution: a quarter of the keys, and its mask fits as it is.
+            keys = F.avg_pool2d(pixels, 2) if level == 2 else pixels
+            side = keys.shape[-1]
             if masks:
-                ratio = float(side // masks[-1].shape[-1])
-                inside = F.interpolate(masks[-1], scale_factor=ratio, mode="bilinear", align_corners=False)
+                inside, ratio = masks[-1], side // masks[-1].shape[-1]
+                if ratio > 1:
+                    inside = F.interpolate(inside, scale_factor=float(ratio), mode="bilinear", align_corners=False)
                 bias = F.logsigmoid(inside).clamp(min=MASK_BIAS_FLOOR).flatten(2)[:, None]
             else:
                 bias = torch.zeros_like(pixels[:, :1, 0, None, :1])
             key_position = self.positions[level](self.coordinates(grid_centres(side, pixels.device).to(pixels)))
-            queries = block(queries, pixels.flatten(2).transpose(1, 2), bias, position, key_position)
+            queries = block(queries, keys.flatten(2).transpose(1, 2), bias, position, key_position)
             if level < last:
                 masks.append(self._draw(level, queries, pixels))
-        fine = F.pixel_shuffle(self.fine(pixels), self.config.upsample) if self.config.upsample > 1 else self.fine(pixels)
-        wanted = queries if select is None else queries.gather(1, select[..., None].expand(-1, -1, queries.shape[2]))
-        masks.append(self._draw(last, wanted, fine))
+        masks.append(self._draw_fine(queries, pixels))
         out = self.norm(queries)
         return masks, _corners(self.box(out).sigmoid()), self.presence(out)[..., 0], self.iou(out)[..., 0].sigmoid()
 
@@ -137,6 +159,22 @@ class MaskDecoder(nn.Module):
         """Dot product of each query's embedding with each pixel, scaled so that it starts small: [B, Q, H, W]."""
         embedding = self.embeddings[level](queries) * pixels.shape[1] ** -0.5
         return (embedding @ pixels.flatten(2)).reshape(-1, queries.shape[1], pixels.shape[-2], pixels.shape[-1])
+
+    def _draw_fine(self, queries: Tensor, pixels: Tensor) -> Tensor:
+        """The finest masks: dot products with the features of sub-pixels, ``upsample`` squared to a pixel.
+
+        ``fine`` is linear, so it is applied to the few query embeddings instead of to all pixels: the same numbers for a
+        fraction of the work and memory.
+        """
+        ratio, (batch, count, _) = self.config.upsample, queries.shape
+        channels = pixels.shape[1]
+        parts = self.fine.weight.shape[0] // ratio**2
+        embedding = self.embeddings[-1](queries) * parts**-0.5
+        weight = self.fine.weight.reshape(parts, ratio**2 * channels)
+        kernel = (embedding @ weight).reshape(batch, count * ratio**2, channels)
+        offset = (embedding @ self.fine.bias.reshape(parts, ratio**2)).reshape(batch, count * ratio**2, 1)
+        logits = (kernel @ pixels.flatten(2) + offset).reshape(batch, count * ratio**2, *pixels.shape[-2:])
+        return F.pixel_shuffle(logits, ratio) if ratio > 1 else logits
 
 
 def _corners(box: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ class Question:
     point_labels: Tensor
     mask: Tensor
     mask_label: Tensor
+    extent: Tensor
 
     def references(self) -> tuple[Tensor, ...]:
         return self.boxes, self.box_labels, self.points, self.point_labels, self.mask, self.mask_label
@@ -46,6 +47,13 @@ class Grounding:
     fused_16: Tensor
     memory: Tensor
     memory_valid: Tensor
+    #: [N, 1, S / 16, S / 16] logits: where fusion locates the target.
+    target: Tensor
+
+
+def _repeat(features: Tensor, times: int) -> Tensor:
+    """Each image ``times`` times, channels last in memory as the encoder made them."""
+    return features.permute(0, 2, 3, 1).repeat_interleave(times, dim=0).permute(0, 3, 1, 2)
 
 
 class Mimo(nn.Module):
@@ -59,22 +67,29 @@ class Mimo(nn.Module):
         self.text_encoder = TextEncoder(config.text, config.vocab_size, dim)
         self.prompt_encoder = PromptEncoder(config.prompts, dim)
         self.fusion = FusionEncoder(config.fusion, dim)
-        self.mask_decoder = MaskDecoder(config.mask_decoder, config.vision.neck, dim)
+        self.mask_decoder = MaskDecoder(config.mask_decoder, config.vision.neck, dim, config.fusion.gate)
         self.text_decoder = TextDecoder(config.text_decoder, config.vocab_size, dim)
         #: Projections of image region, text and reference into one space, for InfoNCE alone; not exported.
         self.contrast = nn.ModuleDict({name: nn.Linear(dim, 64) for name in ("image", "text", "reference")})
-        self.contrast_scale = nn.Parameter(torch.tensor(2.66))  # ln(1 / 0.07), as in CLIP
+        self.contrast_scale = nn.Parameter(torch.tensor([2.66]))  # ln(1 / 0.07), as in CLIP; FSDP takes no scalars
 
     def ground(self, pixels: Tensor, question: Question) -> Grounding:
         """pixels [B, 3, S, S] in [0, 1]; question of N = B * k prompts, k per image, in image order."""
-        pyramid = self.vision_encoder(pixels)
-        repeat = question.token_ids.shape[0] // pixels.shape[0]
+        return self.ground_features(self.vision_encoder(pixels), question)
+
+    def ground_features(self, pyramid: tuple[Tensor, ...], question: Question) -> Grounding:
+        """As :meth:`ground`, from the features of B images."""
+        repeat = question.token_ids.shape[0] // pyramid[0].shape[0]
+        coarse = pyramid[2], pyramid[3]
         if repeat > 1:
-            pyramid = tuple(f.repeat_interleave(repeat, dim=0) for f in pyramid)
+            pyramid = tuple(_repeat(f, repeat) for f in pyramid)
         text, text_valid = self.text_encoder(question.token_ids)
         references, valid, regions, reference_map = self.prompt_encoder(*question.references(), pyramid[2])
-        fused, memory, memory_valid = self.fusion(pyramid[2], pyramid[3], text, text_valid, references, valid, regions)
-        return Grounding(pyramid, text, text_valid, references, valid, reference_map, fused, memory, memory_valid)
+        # Fusion gets the features once per image: what it does before it looks at the prompt need not be repeated.
+        fused, memory, memory_valid, target = self.fusion(
+            *coarse, text, text_valid, references, valid, regions, question.extent
+        )
+        return Grounding(pyramid, text, text_valid, references, valid, reference_map, fused, memory, memory_valid, target)
 
     def decode_masks(self, g: Grounding, select: Tensor | None = None) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
         return self.mask_decoder(g.pyramid[0], g.pyramid[1], g.fused_16, g.memory, g.memory_valid, g.reference_map, select)

@@ -30,3 +30,23 @@ class CoordinateEmbedding(nn.Module):
         """[..., 2] fractions of the image -> [..., dim]."""
         angle = (2.0 * math.pi) * ((2.0 * xy - 1.0) @ self.frequencies)
         return torch.cat((angle.sin(), angle.cos()), dim=-1)
+
+
+def mask_geometry(mask: Tensor) -> Tensor:
+    """Centroid x, y, square root of the area, extent x, y (two standard deviations) of soft masks, as fractions.
+
+    Args:
+        mask: [B, 1, G, G] in [0, 1].
+
+    Returns:
+        [B, 5].
+    """
+    weight = mask.flatten(1)
+    total = weight.sum(-1, keepdim=True)
+    share = weight / (total + 1e-4)
+    xy = grid_centres(mask.shape[-1], mask.device).to(mask)
+    centroid = share @ xy
+    # E[x^2] - E[x]^2 may dip below zero by rounding.
+    spread = (share @ xy.square() - centroid.square()).clamp(min=0.0)
+    area = (total / weight.shape[1] + 1e-6).sqrt()
+    return torch.cat((centroid, area, 2.0 * (spread + 1e-6).sqrt()), dim=-1)

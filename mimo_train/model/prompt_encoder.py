@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mimo_runtime.config import PromptConfig
 
 from .attention import mlp
-from .position import CoordinateEmbedding, grid_centres
+from .position import CoordinateEmbedding, mask_geometry
 
 #: Standard deviation of a point's blob as a fraction of the image: on the stride-4 map and on the token grids.
 POINT_SIGMA_FINE, POINT_SIGMA_TOKENS = 0.016, 0.06
@@ -82,7 +82,7 @@ class PromptEncoder(nn.Module):
                 self.box(torch.cat((self.coordinates(boxes[..., :2]), self.coordinates(boxes[..., 2:])), dim=-1))
                 + self.kind[0],
                 self.point(self.coordinates(points)) + self.kind[1] * (1.0 - positive) + self.kind[2] * positive,
-                (self.geometry(self._geometry(mask)) + self.kind[3])[:, None],
+                (self.geometry(mask_geometry(mask)) + self.kind[3])[:, None],
             ),
             dim=1,
         )
@@ -108,16 +108,3 @@ class PromptEncoder(nn.Module):
         cell = mask.shape[-1] // side
         maps = (box_map(boxes, side), point_map(points, side, POINT_SIGMA_TOKENS), F.avg_pool2d(mask, cell))
         return torch.cat([m.flatten(2) for m in maps], dim=1)
-
-    @staticmethod
-    def _geometry(mask: Tensor) -> Tensor:
-        """Centroid x, y, square root of the area, extent x, y (two standard deviations) of mask [B, 1, G, G]: [B, 5]."""
-        weight = mask.flatten(1)
-        total = weight.sum(-1, keepdim=True)
-        share = weight / (total + 1e-4)
-        xy = grid_centres(mask.shape[-1], mask.device).to(mask)
-        centroid = share @ xy
-        # E[x^2] - E[x]^2 may dip below zero by rounding.
-        spread = (share @ xy.square() - centroid.square()).clamp(min=0.0)
-        area = (total / weight.shape[1] + 1e-6).sqrt()
-        return torch.cat((centroid, area, 2.0 * (spread + 1e-6).sqrt()), dim=-1)

@@ -15,7 +15,7 @@ from typing import Any
 from .errors import BundleError, RequestError
 
 #: Raised whenever the meaning of a field or the layout of the weights changes.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 #: The strides of the feature pyramid. The cascade of the mask decoder runs over the first three, coarse to fine.
 STRIDES = (4, 8, 16, 32)
@@ -143,8 +143,8 @@ class MimoConfig:
 
     @property
     def memory_tokens(self) -> int:
-        """Length of the unified memory: image, text, references, in that order."""
-        return self.image_tokens + self.text.max_length + self.prompts.references
+        """Length of the unified memory: image, text, references, and the target token, in that order."""
+        return self.image_tokens + self.text.max_length + self.prompts.references + 1
 
     @property
     def mask_size(self) -> int:

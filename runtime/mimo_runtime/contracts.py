@@ -104,7 +104,8 @@ def graph_contracts(config: MimoConfig) -> dict[str, GraphContract]:
         ),
         GraphContract(
             "fusion",
-            (features[16], features[32], *text, reference_tokens, reference_valid, reference_regions),
+            # extent: how much of the square the image fills, (width, height) as fractions; the rest is padding.
+            (features[16], features[32], *text, reference_tokens, reference_valid, reference_regions, real("extent", 2)),
             (fused, *unified, *cross),
         ),
         GraphContract(

@@ -49,6 +49,11 @@ class Letterbox:
         """``(x, y)``: multiply pixel coordinates of the image by these to get fractions of the square."""
         return self.new_width / self.width / self.size, self.new_height / self.height / self.size
 
+    @property
+    def extent(self) -> np.ndarray:
+        """float32 ``[2]``: width and height of the image as fractions of the square."""
+        return np.array((self.new_width / self.size, self.new_height / self.size), np.float32)
+
     # -- to the square -------------------------------------------------------------------------------------------
 
     def image(self, pixels: np.ndarray) -> np.ndarray:

@@ -105,11 +105,13 @@ class Prompt:
 
 
 def encode_prompt(prompt: Prompt, letterbox: Letterbox, config: MimoConfig) -> dict[str, np.ndarray]:
-    """The inputs of the ``prompt_encoder`` graph but ``features_16``, batch 1, for a prompt that :meth:`Prompt.validate` took.
+    """What the graphs ``prompt_encoder`` and ``fusion`` take beside features, batch 1, for a prompt that
+    :meth:`Prompt.validate` took.
 
     Returns:
         ``boxes`` float32 [1, max_boxes, 4], ``points`` float32 [1, max_points, 2] (fractions of the square),
-        ``box_labels`` and ``point_labels`` int32, ``mask`` float32 [1, 1, S/4, S/4], ``mask_label`` int32 [1, 1].
+        ``box_labels`` and ``point_labels`` int32, ``mask`` float32 [1, 1, S/4, S/4], ``mask_label`` int32 [1, 1],
+        ``extent`` float32 [1, 2] (width and height of the image as fractions of the square).
         Unused places hold zeros and the label -1.
     """
     limits = config.prompts
@@ -138,6 +140,7 @@ def encode_prompt(prompt: Prompt, letterbox: Letterbox, config: MimoConfig) -> d
         "point_labels": point_labels,
         "mask": mask,
         "mask_label": mask_label,
+        "extent": letterbox.extent[None],
     }
 
 

@@ -174,6 +174,14 @@ class Tokenizer:
             raise RequestError(f"mask query {query} does not exist", f"Use 0 to {self.queries - 1}")
         return FIRST_SEG + query
 
+    def token_of(self, token: int) -> str:
+        """The token with an id, as the vocabulary writes it."""
+        return self._answers.id_to_token(token)
+
+    def id_of(self, token: str) -> int | None:
+        """The id of a token as the vocabulary writes it, or None if there is no such token."""
+        return self._answers.token_to_id(token)
+
     def query_of(self, token: int) -> int | None:
         """The mask query that a token names, or None for any other token."""
         return token - FIRST_SEG if FIRST_SEG <= token < FIRST_SEG + self.queries else None

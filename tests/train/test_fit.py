@@ -16,14 +16,16 @@ from safetensors.torch import load_file
 
 from mimo_runtime.errors import BundleError, RequestError
 from mimo_train.checkpoint import load_checkpoint
-from mimo_train.fit import FitOptions, fit
+from mimo_train.fit import fit
+from mimo_train.losses import LossWeights
+from mimo_train.options import FitOptions
 from mimo_train.schedule import Schedule
 
 QUIET = {"progress": False, "report": lambda _line: None}
 
 
 def options(data: Path, **changes) -> FitOptions:
-    values = dict(preset="micro", data=(str(data),), steps=6, batch=2, prompts=4, vocab_size=400, warmup_steps=2, small_size=64)
+    values = dict(preset="micro", data=(str(data),), steps=6, batch=2, prompts=4, vocab_size=400, warmup_steps=2)
     return FitOptions(**{**values, **changes})
 
 
@@ -119,7 +121,16 @@ def test_kill_9_at_any_moment_leaves_a_run_that_resumes(phantoms, tmp_path):
         ({"minutes": 1.0}, "length of the run"),
         ({"batch": 0}, "--batch"),
         ({"preset": "huge"}, "unknown preset"),
-        ({"small_size": 33}, "--small-size"),
+        ({"sizes": "33:0.5"}, "--sizes"),
+        ({"sizes": "64:0.7,96:0.7"}, "--sizes"),
+        ({"sizes": "64"}, "--sizes"),
+        ({"emphasis": ("nothing=2",)}, "--emphasis"),
+        ({"emphasis": ("phantoms",)}, "--emphasis"),
+        ({"changes": ("fusion.gates=false",)}, "--set"),
+        ({"changes": ("fusion.gate=maybe",)}, "--set"),
+        ({"changes": ("fusion.gate=3",)}, "--set"),
+        ({"accumulate": 3}, "--batch"),
+        ({"shard": True}, "--shard"),
         ({"seed": -1}, "--seed"),
         ({"ema": 2.0}, "--ema"),
     ],
@@ -172,40 +183,75 @@ def test_another_version_is_refused(whole, tmp_path):
 
 
 def test_schedule_warms_up_decays_and_grows():
-    schedule = Schedule(1e-3, size=256, small_size=128, small_share=0.5, warmup_steps=10)
+    schedule = Schedule(1e-3, size=256, sizes=((128, 0.25), (192, 0.25)), warmup_steps=10)
     assert schedule.rate(0, 0.0) == pytest.approx(1e-4) and schedule.rate(10, 0.0) == pytest.approx(1e-3)
     assert schedule.rate(999, 1.0) == pytest.approx(1e-5)
-    assert [schedule.image_size(p) for p in (0.0, 0.49, 0.5, 1.0)] == [128, 128, 256, 256]
+    assert [schedule.image_size(p) for p in (0.0, 0.24, 0.25, 0.49, 0.5, 1.0)] == [128, 128, 192, 192, 256, 256]
+
+
+def curve(folder: Path) -> list[dict[str, float]]:
+    with (folder / "training" / "log.csv").open() as file:
+        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def test_a_step_in_pieces_is_the_same_step(phantoms, tmp_path):
+    """Gradient accumulation and activation checkpointing change nothing but rounding (contrast apart, see losses.py)."""
+    weights_ = LossWeights(contrast=0.0)
+    one = fit(options(phantoms, batch=4, weights=weights_), tmp_path / "one", **QUIET)
+    pieces = fit(options(phantoms, batch=4, weights=weights_, accumulate=2, checkpointing=True), tmp_path / "two", **QUIET)
+    for a, b in zip(curve(one), curve(pieces), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=2e-3)
+
+
+def test_warm_start_takes_what_fits(whole, phantoms, tmp_path):
+    told = []
+    quiet = {"progress": False, "report": told.append}
+    changes = ("mask_decoder.queries=40",)
+    folder = fit(options(phantoms, steps=1, learning_rate=1e-9, changes=changes), tmp_path / "w", warm_start=whole, **quiet)
+    assert told[0].endswith(f"of the weights begin as in {whole}")
+    before, after = weights(whole), weights(folder)
+    assert after["mask_decoder.queries"].shape[0] == 40 != before["mask_decoder.queries"].shape[0]
+    name = "vision_encoder.backbone.stages.0.0.mlp.0.weight"
+    torch.testing.assert_close(after[name], before[name], atol=1e-3, rtol=0)
+    words = [load_checkpoint(f)[1] for f in (whole, folder)]
+    rows = [t.id_of("liver") or t.id_of("l") for t in words]
+    table = "text_encoder.word.weight"
+    torch.testing.assert_close(after[table][rows[1]], before[table][rows[0]], atol=1e-3, rtol=0)
+    with pytest.raises(BundleError, match="cannot be read"):
+        fit(options(phantoms, steps=1), tmp_path / "none", warm_start=tmp_path, **quiet)
+
+
+def torchrun(data: Path, output: Path, *more: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "mimo_train", "fit"]
+    run = ["--preset", "micro", "--data", str(data), "-o", str(output), "--steps", "4", "--batch", "4", "--warmup-steps", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    return subprocess.run([*command, *run, *more, "--json"], capture_output=True, text=True, env=environment, timeout=300)
 
 
 @pytest.mark.slow
-def test_two_processes_train_one_model(phantoms, tmp_path):
-    """Under torchrun, two processes share each batch and end with one checkpoint."""
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "mimo_train",
-        "fit",
-    ]
-    options_ = ["--preset", "micro", "--data", str(phantoms), "-o", str(tmp_path / "run"), "--steps", "3", "--batch", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    result = subprocess.run([*command, *options_, "--json"], capture_output=True, text=True, env=environment, timeout=300)
-    assert result.returncode == 0, result.stderr[-2000:]
-    # Two unconnected runs would each see half of every batch; together they are close to one process that sees it all.
-    alone = weights(
-        fit(options(phantoms, steps=3, batch=2, vocab_size=1024, warmup_steps=250, small_size=None), tmp_path / "one", **QUIET)
-    )
-    together, start = (
-        weights(tmp_path / "run"),
-        weights(fit(options(phantoms, steps=1, vocab_size=1024, warmup_steps=250, small_size=None), tmp_path / "s", **QUIET)),
-    )
-    moved = sum((alone[k].float() - start[k].float()).square().sum() for k in alone) ** 0.5
-    apart = sum((alone[k].float() - together[k].float()).square().sum() for k in alone) ** 0.5
-    assert apart < 0.5 * moved
-    with (tmp_path / "run" / "training" / "log.csv").open() as file:
-        assert [int(r["step"]) for r in csv.DictReader(file)] == [1, 2, 3]
+@pytest.mark.parametrize("how", [(), ("--accumulate", "2"), ("--shard",), ("--shard", "--checkpointing")])
+def test_two_processes_give_the_curve_of_one(phantoms, tmp_path, how):
+    """Under torchrun with gloo: data parallel, in pieces, and sharded. Contrast in pieces compares less, so it is left out there."""
+    result = torchrun(phantoms, tmp_path / "run", *how)
+    assert result.returncode == 0, result.stderr[-3000:]
+    alone = fit(options(phantoms, steps=4, batch=4, vocab_size=1024), tmp_path / "one", **QUIET)
+    skipped = {"seconds"} | ({"contrast", "loss"} if "--accumulate" in how else set())
+    tolerance = 2e-2 if "--accumulate" in how else 2e-3
+    for a, b in zip(curve(alone), curve(tmp_path / "run"), strict=True):
+        for name in a.keys() - skipped:
+            assert a[name] == pytest.approx(b[name], rel=tolerance, abs=1e-4), (a["step"], name)
+    model, _ = load_checkpoint(tmp_path / "run")
+    reference = load_checkpoint(alone)[0].state_dict()
+    moved = torch.cat([(v.float() - reference[k].float()).abs().flatten() for k, v in model.state_dict().items()])
+    assert moved.mean() < 1e-4
+
+
+@pytest.mark.slow
+def test_a_sharded_run_resumes(phantoms, tmp_path):
+    """A sharded run stores whole tensors: it resumes sharded, and in one process as well."""
+    assert torchrun(phantoms, tmp_path / "run", "--shard").returncode == 0
+    longer = torchrun(phantoms, tmp_path / "run", "--shard", "--resume", "--steps", "6")
+    assert longer.returncode == 0, longer.stderr[-3000:]
+    assert [r["step"] for r in curve(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
+    fit(options(phantoms, steps=7, batch=4, vocab_size=1024), tmp_path / "run", resume=True, **QUIET)
+    assert curve(tmp_path / "run")[-1]["step"] == 7

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from mimo_train.losses import Targets, balanced_mean, box_loss, boxes_of, dice_loss, info_nce, mask_losses
+from mimo_runtime.config import MimoConfig
+from mimo_runtime.evaluation.dataset import read_datasets
+from mimo_runtime.evaluation.grammar import corpus
+from mimo_runtime.tokenizer import Tokenizer
+from mimo_train.batches import Batches
+from mimo_train.corrections import corrected
+from mimo_train.losses import LossWeights, Targets, Totals, box_loss, dice_loss, info_nce, mask_losses, mimo_loss
+from mimo_train.model import Mimo
+from mimo_train.questions import Vocabulary
 
 
 def square(x0: int, y0: int, x1: int, y1: int, side: int = 32) -> torch.Tensor:
@@ -14,30 +24,31 @@ def square(x0: int, y0: int, x1: int, y1: int, side: int = 32) -> torch.Tensor:
     return mask
 
 
-def targets(masks: torch.Tensor, valid: torch.Tensor, queries: int = 4) -> Targets:
+def targets(masks: torch.Tensor, valid: torch.Tensor) -> Targets:
     n, k = masks.shape[:2]
     return Targets(
         torch.arange(k).expand(n, k),
         masks,
+        torch.zeros(n, k, 4),
         valid,
-        torch.zeros(n, queries),
-        torch.ones(n, queries),
+        valid,
+        torch.ones(n, k),
         torch.ones(n, 3, dtype=torch.long),
         torch.zeros(n, dtype=torch.long),
         torch.ones(n),
         torch.ones(n),
+        torch.zeros(n),
     )
+
+
+def losses(levels: list[torch.Tensor], t: Targets, deep: float) -> tuple[torch.Tensor, torch.Tensor]:
+    return mask_losses(levels, t, deep, Totals.of(t))
 
 
 def test_dice_loss_by_hand():
     a, b = square(0, 0, 8, 8), square(4, 0, 12, 8)
     assert dice_loss((a * 2 - 1) * 50, a).item() == pytest.approx(0.0, abs=1e-5)
     assert dice_loss((a * 2 - 1) * 50, b).item() == pytest.approx(1 - (2 * 32 + 1) / (64 + 64 + 1), abs=1e-5)
-
-
-def test_boxes_of_masks():
-    masks = torch.stack((square(4, 8, 12, 32), square(0, 0, 0, 0)))
-    assert torch.equal(boxes_of(masks), torch.tensor([[4 / 32, 8 / 32, 12 / 32, 1.0], [0.0, 0.0, 0.0, 0.0]]))
 
 
 def test_box_loss_orders_by_nearness():
@@ -53,11 +64,11 @@ def test_every_level_counts_and_deep_supervision_can_be_switched_off():
     right, wrong = (mask * 2 - 1)[None, None] * 20, (1 - mask * 2)[None, None] * 20
     t = targets(mask[None, None], torch.ones(1, 1))
     coarse = lambda x: torch.nn.functional.avg_pool2d(x, 4)  # noqa: E731
-    good = sum(mask_losses([coarse(right), right], t, 0.4))
-    bad_coarse = sum(mask_losses([coarse(wrong), right], t, 0.4))
-    bad_fine = sum(mask_losses([coarse(right), wrong], t, 0.4))
+    good = sum(losses([coarse(right), right], t, 0.4))
+    bad_coarse = sum(losses([coarse(wrong), right], t, 0.4))
+    bad_fine = sum(losses([coarse(right), wrong], t, 0.4))
     assert good < bad_coarse < bad_fine
-    assert sum(mask_losses([coarse(wrong), right], t, 0.0)) == pytest.approx(sum(mask_losses([right], t, 0.0)))
+    assert sum(losses([coarse(wrong), right], t, 0.0)) == pytest.approx(sum(losses([right], t, 0.0)))
 
 
 def test_padded_queries_do_not_count():
@@ -65,7 +76,7 @@ def test_padded_queries_do_not_count():
     logits = torch.stack(((mask * 2 - 1) * 20, torch.full_like(mask, 20.0)))[None]
     padded = targets(torch.stack((mask, torch.zeros_like(mask)))[None], torch.tensor([[1.0, 0.0]]))
     alone = targets(mask[None, None], torch.ones(1, 1))
-    for a, b in zip(mask_losses([logits], padded, 0.4), mask_losses([logits[:, :1]], alone, 0.4)):
+    for a, b in zip(losses([logits], padded, 0.4), losses([logits[:, :1]], alone, 0.4)):
         torch.testing.assert_close(a, b)
 
 
@@ -78,7 +89,73 @@ def test_info_nce_wants_groups_together():
     assert info_nce(directions, directions.flip(0), torch.tensor(2.66), group, torch.tensor([1.0, 0, 0, 0])) == 0
 
 
-def test_rare_positives_weigh_as_much_as_common_negatives():
-    losses = torch.tensor([[1.0, 0.0, 0.0, 0.0, 9.0]])
-    positive, known = torch.tensor([[1.0, 0, 0, 0, 1]]), torch.tensor([[1.0, 1, 1, 1, 0]])
-    assert balanced_mean(losses, positive, known) == 0.5
+def test_a_level_of_the_target_alone_ignores_other_queries():
+    mask = square(4, 4, 20, 20)
+    t = targets(mask.expand(2, 2, 32, 32), torch.ones(2, 2))
+    t.select = torch.tensor([[0, 3], [5, 3]])  # the second row asks for nothing in particular
+    logits = torch.stack(((mask * 2 - 1) * 20, torch.full_like(mask, 20.0)))[:, None]
+    assert sum(losses([logits], t, 0.4)) < 0.01
+
+
+@pytest.fixture(scope="module")
+def batch(phantoms):
+    """A micro model in double precision and a batch of four images with three prompts each."""
+    datasets = read_datasets(phantoms)
+    vocabulary = Vocabulary.of(datasets)
+    tokenizer = Tokenizer.train(corpus(vocabulary.entities, ["ct"], ["abdomen"]), 512, 32)
+    config = MimoConfig.from_preset("micro", vocab_size=tokenizer.size, entities=vocabulary.entities)
+    torch.manual_seed(0)
+    model = Mimo(config).double()
+    drawn = Batches(datasets, vocabulary, tokenizer, config, batch=4, prompts=3, seed=0)(0, 64)
+    as_double = lambda x: x.double() if x.is_floating_point() else x  # noqa: E731
+    return model, drawn._map(as_double)
+
+
+def test_pieces_of_a_batch_add_up_to_the_whole(batch):
+    model, drawn = batch
+    weights = LossWeights(contrast=0.0)  # contrast compares within a piece
+    whole, parts = mimo_loss(model, model.ground(drawn.pixels, drawn.question), drawn.targets, weights)
+    totals, sums, total = Totals.of(drawn.targets), {}, 0.0
+    for piece in drawn.pieces(4):
+        loss, some = mimo_loss(model, model.ground(piece.pixels, piece.question), piece.targets, weights, totals, 0.25)
+        total += loss
+        sums = {k: sums.get(k, 0.0) + v for k, v in some.items()}
+    torch.testing.assert_close(total, whole)
+    for name in parts.keys() - {"contrast"}:
+        torch.testing.assert_close(sums[name], parts[name])
+
+
+def test_every_loss_reaches_the_part_that_it_teaches(batch):
+    model, drawn = batch
+    for name, part in {
+        "dice": "mask_decoder.fine", "presence": "mask_decoder.presence.0", "box": "mask_decoder.box.0", "iou": "mask_decoder.iou.0",
+        "text": "text_decoder.word", "contrast": "contrast.image",
+    }.items():  # fmt: skip
+        weights = LossWeights(**{**dict.fromkeys(("bce", "dice", "presence", "box", "iou", "text", "contrast"), 0.0), name: 1.0})
+        model.zero_grad()
+        mimo_loss(model, model.ground(drawn.pixels, drawn.question), drawn.targets, weights)[0].backward()
+        gradient = model.get_parameter(f"{part}.weight").grad
+        assert gradient is not None and gradient.abs().sum() > 0, name
+
+
+def test_corrective_points_lie_on_mistakes(batch):
+    model, drawn = batch
+    targets_ = replace(drawn.targets, chance=torch.zeros_like(drawn.targets.chance))
+    pyramid = model.vision_encoder(drawn.pixels)
+    before = drawn.question
+    after = corrected(model, pyramid, before, targets_)
+    again = corrected(model, pyramid, before, targets_)
+    assert torch.equal(after.points, again.points) and torch.equal(before.point_labels, drawn.question.point_labels)
+    first = targets_.select[:, :1]
+    drawn_masks = model.decode_masks(model.ground_features(pyramid, before), first)[0][-1][:, 0] > 0
+    truth = targets_.masks[:, 0] > 0.5
+    new = (before.point_labels < 0) & (after.point_labels >= 0)
+    assert new.sum(1).max() == 1 and new.any()
+    side = truth.shape[-1]
+    for row, slot in torch.nonzero(new).tolist():
+        assert first[row] == 0 and targets_.select_valid[row, 0] > 0
+        x, y = (after.points[row, slot] * side).long().tolist()
+        assert drawn_masks[row, y, x] != truth[row, y, x]
+        assert after.point_labels[row, slot] == int(truth[row, y, x])
+    nobody = corrected(model, pyramid, before, replace(targets_, chance=torch.ones_like(targets_.chance)))
+    assert torch.equal(nobody.point_labels, before.point_labels)

@@ -11,6 +11,7 @@ from mimo_runtime.config import FusionConfig, MaskDecoderConfig, MimoConfig
 from mimo_runtime.contracts import graph_contracts
 from mimo_train.model import Mimo, Question
 from mimo_train.model.graphs import graph_modules
+from mimo_train.model.position import mask_geometry
 from mimo_train.model.prompt_encoder import box_map
 
 
@@ -39,6 +40,7 @@ def ask(model: Mimo, rows: int = 2, boxes: bool = False, points: bool = False, m
         labels(c.max_points, points),
         (torch.rand(rows, 1, side, side, generator=g) > 0.7).float(),
         labels(1, mask),
+        torch.tensor([[1.0, 0.75]]).repeat(rows, 1),
     )
 
 
@@ -72,11 +74,13 @@ def test_without_references_the_gate_is_exactly_neutral():
     model = make()
     plain = replace(model.config, fusion=FusionConfig(layers=1, heads=2, gate=False, region_bias=False))
     without = Mimo(plain).eval()
-    without.load_state_dict(model.state_dict())
+    surplus = without.load_state_dict(model.state_dict(), strict=False)
+    assert not surplus.missing_keys and all("gate" in k or "references" in k for k in surplus.unexpected_keys)
     pixels = images(model)
     for given, same in (({}, True), ({"boxes": True}, False)):
-        a, b = (m.ground(pixels, ask(m, **given)).memory for m in (model, without))
-        assert torch.equal(a, b) is same
+        a, b = (m.ground(pixels, ask(m, **given)) for m in (model, without))
+        assert torch.equal(a.memory, b.memory) is same
+        assert torch.equal(model.decode_masks(a)[0][-1], without.decode_masks(b)[0][-1]) is same
 
 
 @torch.no_grad()
@@ -121,9 +125,38 @@ def test_selected_masks_are_those_of_the_whole():
     model = make()
     grounding = model.ground(images(model), ask(model, boxes=True))
     select = torch.tensor([[0, 5, 9], [3, 0, 31]])
-    some, everything = model.decode_masks(grounding, select)[0][-1], model.decode_masks(grounding)[0][-1]
+    some, everything = model.decode_masks(grounding, select), model.decode_masks(grounding)
     for row in range(2):
-        torch.testing.assert_close(some[row], everything[row, select[row]])
+        for a, b in zip((*some[0], *some[1:]), (*everything[0], *everything[1:])):
+            torch.testing.assert_close(a[row], b[row, select[row]])
+
+
+@torch.no_grad()
+def test_the_finest_masks_equal_dot_products_with_every_sub_pixel():
+    """The decoder multiplies the weights of its last layer into the queries; the long way must give the same."""
+    decoder = make().mask_decoder
+    queries, pixels = torch.randn(2, 3, 32), torch.randn(2, 16, 8, 8)
+    fine = torch.nn.functional.pixel_shuffle(decoder.fine(pixels), decoder.config.upsample)
+    torch.testing.assert_close(decoder._draw_fine(queries, pixels), decoder._draw(2, queries, fine))
+
+
+@torch.no_grad()
+def test_the_target_token_says_where_the_target_is():
+    """Geometry of the located map, by hand: a sure square in the upper left quarter of an image half as wide as the square."""
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., 0:4, 0:4] = 1.0
+    x, y, root, wide, high = mask_geometry(mask)[0].tolist()
+    assert x == pytest.approx(0.125, abs=1e-4) and y == pytest.approx(0.125, abs=1e-4) and root == pytest.approx(0.25, abs=1e-4)
+    assert wide == pytest.approx(high) and wide == pytest.approx(2 * (0.25**2 * (1 - 1 / 16) / 12) ** 0.5, abs=2e-3)
+
+
+@torch.no_grad()
+def test_the_extent_of_the_image_reaches_the_memory():
+    model = make()
+    pixels, question = images(model), ask(model)
+    narrow = replace(question, extent=torch.tensor([[0.5, 1.0]]).repeat(2, 1))
+    a, b = model.ground(pixels, question), model.ground(pixels, narrow)
+    assert torch.equal(a.memory[:, :-1], b.memory[:, :-1]) and not torch.allclose(a.memory[:, -1], b.memory[:, -1])
 
 
 @torch.no_grad()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mimo_runtime.config import MimoConfig
 from mimo_runtime.evaluation.dataset import Record, read_datasets
-from mimo_runtime.evaluation.grammar import corpus, parse
+from mimo_runtime.evaluation.grammar import corpus, parse, relation_word, subject_of
 from mimo_runtime.tokenizer import Tokenizer
 from mimo_train.augment import View, may_mirror, plain_view, random_view
 from mimo_train.batches import Batches
@@ -44,6 +46,10 @@ VOCABULARY = Vocabulary(
 )
 
 
+def fits(_text: str) -> bool:
+    return True
+
+
 def scene(seed: int = 0) -> View:
     labels = np.zeros((128, 128), np.int32)
     labels[10:60, 10:50], labels[70:90, 60:100] = 1, 2
@@ -55,17 +61,27 @@ def scene(seed: int = 0) -> View:
 @given(seed=st.integers(0, 10**6))
 def test_every_prompt_agrees_with_its_answer(seed):
     view, rec = scene(), record()
-    for sample in Questioner(VOCABULARY).draw(view, rec, 4, np.random.default_rng(seed)):
+    for sample in Questioner(VOCABULARY, fits).draw(view, rec, 4, np.random.default_rng(seed)):
         said = parse(sample.answer)
         assert said.modality == "ct" and said.region == "abdomen"
-        if sample.asks_all:
-            assert {p.query for p in said.phrases} == {1, 2} and set(sample.entity_masks) == {0, 1}
+        if sample.several and said.relation:
+            # The liver lies up and to the left of the spleen, farther up than to the left or the other way round.
+            lower = relation_word(view.labels == 2, view.labels == 1)
+            upper = relation_word(view.labels == 1, view.labels == 2)
+            true = {("liver", upper, "spleen"), ("spleen", lower, "liver")}
+            assert {(p.name, said.relation, said.other.name) for p in said.phrases} <= true
+            if not said.phrases:
+                assert ({"liver": "spleen", "spleen": "liver"}[said.other.name], said.relation, said.other.name) not in true
+            assert {p.query for p in (*said.phrases, said.other)} <= {1, 2} and subject_of(sample.text) is None
+        elif sample.several:
+            assert {p.query for p in said.phrases} == {1, 2} and sample.mask is None
         elif sample.mask is None:
-            assert said.absent in ("kidney cyst", "polyp") and said.absent in sample.text.lower()
+            assert said.absent in ("kidney cyst", "polyp") and sample.text_names
         else:
             phrase = said.phrases[0]
             assert phrase.query == 0 and (view.labels[sample.mask] == {"liver": 1, "spleen": 2}[phrase.name]).all()
-            assert sample.text_names == (phrase.name in sample.text)
+            if phrase.name in sample.text:
+                assert sample.text_names
             ys, xs = np.nonzero(sample.mask)
             for x0, y0, x1, y1 in sample.boxes:
                 inside = np.mean((xs >= x0 - 1) & (xs < x1 + 1) & (ys >= y0 - 1) & (ys < y1 + 1))
@@ -79,7 +95,7 @@ def test_every_prompt_agrees_with_its_answer(seed):
 def test_an_image_without_findings_is_only_asked_for_what_is_not_there():
     empty = View(np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64), np.int32), 64, 64)
     for seed in range(20):
-        for sample in Questioner(VOCABULARY).draw(empty, record(classes={}), 4, np.random.default_rng(seed)):
+        for sample in Questioner(VOCABULARY, fits).draw(empty, record(classes={}), 4, np.random.default_rng(seed)):
             assert sample.mask is None and not parse(sample.answer).phrases
 
 
@@ -142,3 +158,40 @@ def test_class_ids_beyond_8_bits_survive_the_warp():
     labels[10:40, 10:40] = 300
     view = random_view(np.zeros((60, 60, 3), np.uint8), labels, record(classes={300: "liver"}), 64, np.random.default_rng(0))
     assert set(np.unique(view.labels)) == {0, 300}
+
+
+def test_questions_that_are_too_long_are_not_asked():
+    short = lambda text: len(text) <= len("kidney cyst")  # noqa: E731
+    for seed in range(60):
+        for sample in Questioner(VOCABULARY, short).draw(scene(), record(), 4, np.random.default_rng(seed)):
+            assert not parse(sample.answer).relation
+            assert not sample.text_names or short(sample.text)
+
+
+def test_entities_are_supervised_by_their_own_masks(phantoms):
+    """Slots beside the target hold entities that are there with their mask, or that are surely absent without one."""
+    datasets = read_datasets(phantoms)
+    vocabulary = Vocabulary.of(datasets)
+    tokenizer = Tokenizer.train(corpus(vocabulary.entities, ["ct"], ["abdomen"]), 512, 32)
+    batches = Batches(datasets, vocabulary, tokenizer, MimoConfig.from_preset("micro"), batch=6, prompts=4, seed=3)
+    there = absent = 0
+    for step in range(3):
+        t = batches(step, 64).targets
+        entity = (t.select > 0) & (t.presence_known > 0)
+        assert (t.masks.amax((-2, -1)) > 0)[entity & (t.presence > 0)].all()
+        assert not t.masks[entity & (t.presence == 0)].any()
+        assert torch.equal(t.select_valid, t.presence * t.presence_known)
+        wide = t.boxes[..., 2:] - t.boxes[..., :2]
+        assert (wide[t.select_valid > 0] > 0).all() and not t.boxes[t.select_valid == 0].any()
+        there, absent = there + int((entity & (t.presence > 0)).sum()), absent + int((entity & (t.presence == 0)).sum())
+    assert there > absent > 0
+
+
+def test_the_emphasis_of_a_set_changes_how_often_it_is_drawn(phantoms):
+    datasets = read_datasets(phantoms)
+    vocabulary = Vocabulary.of(datasets)
+    tokenizer = Tokenizer.train(corpus(vocabulary.entities, ["ct"], ["abdomen"]), 512, 32)
+    twice = [*datasets, replace(datasets[0], name="copy")]
+    make = lambda e: Batches(twice, vocabulary, tokenizer, MimoConfig.from_preset("micro"), batch=2, prompts=1, seed=0, emphasis=e)  # noqa: E731, E501
+    assert make({}).cumulative.tolist() == pytest.approx([0.5, 1.0])
+    assert make({"copy": 3.0}).cumulative.tolist() == pytest.approx([0.25, 1.0])

@@ -8,6 +8,10 @@ recognises. Forms::
     CT of the abdomen: <p>liver</p><seg5>, <p>spleen</p><seg1> and <p>aorta</p><seg8>.
     Ultrasound of the breast: no breast lesion is visible.
     MRI of the brain: no finding.
+    CT of the abdomen: <p>spleen</p><seg12> right of the <p>liver</p><seg7>.
+    CT of the abdomen: nothing below the <p>liver</p><seg7>.
+
+Locations and relations are those of the image as shown: "right of" is towards larger x.
 
 A name is bounded by its tags (or by the fixed words around it), so names may hold digits, commas and "and".
 """
@@ -23,6 +27,7 @@ import numpy as np
 from ..components import label_components
 from .sampling import INSTANCE_MIN_PIXELS, INSTANCE_MIN_SHARE, mask_box
 from .shape import shape_numbers
+from .synonyms import synonyms
 
 COUNTS = ("one", "two", "three", "four", "five", "several", "many")  # several: 6 to 9, many: 10 and more
 SIZES = ("small", "medium", "large")
@@ -37,6 +42,8 @@ LOCATIONS = (
     "middle left", "center", "middle right",
     "lower left", "lower middle", "lower right",
 )  # fmt: skip
+#: How one structure lies relative to another in the image, by the longer of the two distances between the centroids.
+RELATIONS = ("above", "below", "left of", "right of")
 MODALITIES = {
     "ct": "CT", "mri": "MRI", "ultrasound": "Ultrasound", "endoscopy": "Endoscopy", "microscopy": "Microscopy", "xray": "X-ray",
 }  # fmt: skip
@@ -71,12 +78,17 @@ class Phrase:
 
 @dataclass(frozen=True)
 class Description:
-    """What an answer says. ``absent`` is the name asked for and not there; no phrases and no ``absent`` is "no finding"."""
+    """What an answer says. ``absent`` is the name asked for and not there; no phrases and no ``absent`` is "no finding".
+
+    With a ``relation`` the phrases (or nothing) lie so relative to ``other``.
+    """
 
     modality: str = ""  # "ct", "mri", ... or any other name as it is
     region: str = ""
     phrases: tuple[Phrase, ...] = ()
     absent: str | None = None
+    relation: str = ""
+    other: Phrase | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "modality", _clean_modality(self.modality))
@@ -86,6 +98,10 @@ class Description:
             object.__setattr__(self, "absent", clean_name(self.absent))
             if not self.absent or self.phrases:
                 raise ValueError("absent needs a name, and excludes phrases")
+        if (self.relation != "") != (self.other is not None) or (self.relation and self.absent is not None):
+            raise ValueError("a relation needs another structure, and excludes absent")
+        if self.relation and self.relation not in RELATIONS:
+            raise ValueError(f"relation '{self.relation}' is not one of {', '.join(RELATIONS)}")
 
 
 def clean_name(name: str) -> str:
@@ -114,10 +130,11 @@ def describe(description: Description) -> str:
         head += f" of {description.region}" if _is_plural(description.region) else f" of the {description.region}"
     if description.absent is not None:
         return f"{head}: no {description.absent} is visible."
-    if not description.phrases:
+    if not description.phrases and not description.other:
         return f"{head}: no finding."
-    parts = [_write(phrase) for phrase in description.phrases]
-    return f"{head}: {', '.join(parts[:-1])}{' and ' if parts[:-1] else ''}{parts[-1]}."
+    parts = [_write(phrase) for phrase in description.phrases] or ["nothing"]
+    related = f" {description.relation} the {_write(description.other)}" if description.other else ""
+    return f"{head}: {', '.join(parts[:-1])}{' and ' if parts[:-1] else ''}{parts[-1]}{related}."
 
 
 def _write(phrase: Phrase) -> str:
@@ -178,22 +195,38 @@ _PHRASE = re.compile(
 )
 
 
+#: A relation is followed by a tagged phrase. A name cannot be taken for one: behind a name its tag closes, none opens.
+_RELATED = re.compile(
+    r" ({}) the ((?:(?:{}|areas of) )*<p>.*)".format("|".join(RELATIONS), "|".join((*COUNTS, *SIZES, *SHAPES))),
+    re.IGNORECASE | re.DOTALL,
+)
+
+
 def parse(text: str) -> Description:
     """What a sentence says. Never raises: what is not understood is left out. ``<seg>`` without a number is query None."""
     head = _HEAD.match(text)
     modality, region = (head.group(1), head.group(2) or "") if head else ("", "")
     body = text[head.end() :] if head else text
+    related = _RELATED.search(body)
+    others = _phrases(related.group(2)) if related else ()
+    if related and others:
+        return Description(modality, region, _phrases(body[: related.start()]), None, related.group(1).lower(), others[0])
+    phrases = _phrases(body)
+    absent = None if phrases else _ABSENT.search(body)
+    name = absent.group(1) if absent and clean_name(absent.group(1)) else None
+    return Description(modality, region, phrases, name)
+
+
+def _phrases(text: str) -> tuple[Phrase, ...]:
     phrases = []
-    for count, size, shape, areas, name, query, location in _PHRASE.findall(body):
+    for count, size, shape, areas, name, query, location in _PHRASE.findall(text):
         if not clean_name(name):
             continue
         if count.lower() not in ("", "one") and not areas:
             name = singular(name)
         index = int(query) if query else None
         phrases.append(Phrase(name, index, count.lower(), size.lower(), shape.lower(), location.lower()))
-    absent = None if phrases else _ABSENT.search(body)
-    name = absent.group(1) if absent and clean_name(absent.group(1)) else None
-    return Description(modality, region, tuple(phrases), name)
+    return tuple(phrases)
 
 
 # -- looking ---------------------------------------------------------------------------------------------------------
@@ -245,6 +278,14 @@ def location_word(x: float, y: float) -> str:
     return LOCATIONS[min(2, int(y * 3)) * 3 + min(2, int(x * 3))]
 
 
+def relation_word(a: np.ndarray, b: np.ndarray) -> str:
+    """How mask ``a`` lies relative to mask ``b``, both bool ``[H, W]`` and not empty: along the axis that parts them more."""
+    (ya, xa), (yb, xb) = ((float(v.mean()) for v in np.nonzero(m)) for m in (a, b))
+    if abs(ya - yb) >= abs(xa - xb):
+        return RELATIONS[0] if ya < yb else RELATIONS[1]
+    return RELATIONS[2] if xa < xb else RELATIONS[3]
+
+
 def shape_word(mask: np.ndarray) -> str:
     """The word for a connected, non-empty mask; see :data:`SOLIDITY_LIMIT`."""
     area, ratio, solidity = shape_numbers(mask)
@@ -255,42 +296,61 @@ def shape_word(mask: np.ndarray) -> str:
 
 # -- asking ----------------------------------------------------------------------------------------------------------
 
-#: Templates by kind. ``{a}`` is the name with its article. Kinds without ``{`` name nothing.
+#: Templates by kind. ``{a}`` is the name with its article, ``{many}`` its plural. Kinds without ``{`` name nothing.
 QUESTIONS: dict[str, tuple[str, ...]] = {
     "name": ("{name}",),
     "where": ("Where is the {name}?", "Locate the {name}.", "Find the {name}."),
     "segment": ("Segment the {name}.", "Outline the {name}.", "Mark the {name}."),
     "presence": ("Is there {a}?", "Is the {name} visible?", "Do you see {a}?", "Can you see the {name}?"),
     "show": ("Show me the {name}", "Show the {name}.", "Highlight the {name}."),
+    "count": ("How many {many} are there?", "Count the {many}."),
+    "relation": ("Where is the {name} relative to the {other}?", "How does the {name} lie relative to the {other}?"),
+    "neighbours": ("What is {relation} the {other}?", "Which structures are {relation} the {other}?"),
     "what": ("What is this?", "What is shown here?", "Describe this region."),
     "describe": ("What do you see?", "Describe the image.", "Describe the finding.", "Which structures are visible?"),
 }
 QUESTION_KINDS = tuple(QUESTIONS)
 
 
-def question(kind: str, name: str | None = None, rng: np.random.Generator | None = None) -> str:
-    """A question of a kind (:data:`QUESTION_KINDS`) about ``name``; the first template without ``rng``."""
+#: Kinds that ask about several structures at once, so for no single target.
+SEVERAL = ("relation", "neighbours")
+
+
+def question(
+    kind: str, name: str | None = None, rng: np.random.Generator | None = None, other: str | None = None, relation: str = ""
+) -> str:
+    """A question of a kind (:data:`QUESTION_KINDS`) about ``name``; the first template without ``rng``.
+
+    Kind "relation" also needs ``other``; kind "neighbours" needs ``other`` and one of :data:`RELATIONS`, and no name.
+    """
     templates = QUESTIONS[kind]
     template = templates[0 if rng is None else int(rng.integers(len(templates)))]
-    if "{" not in template:
-        return template
-    if not name:
-        raise ValueError(f"a question of kind {kind} needs a name")
-    name = clean_name(name)
-    return template.format(name=name, a=("an " if name[:1].lower() in "aeiou" else "a ") + name)
+    for slot, value in (("{name}", name), ("{a}", name), ("{many}", name), ("{other}", other), ("{relation}", relation)):
+        if slot in template and not value:
+            raise ValueError(f"a question of kind {kind} needs {'a name' if value is name else slot[1:-1]}")
+    name, other = clean_name(name or ""), clean_name(other or "")
+    article = ("an " if name[:1].lower() in "aeiou" else "a ") + name
+    return template.format(name=name, a=article, many=pluralise(name) or name, other=other, relation=relation)
 
 
 def _matcher(template: str) -> re.Pattern[str]:
-    pattern = re.escape(template.rstrip(".?")).replace(r"\{name\}", "(.+?)").replace(r"\{a\}", "an? (.+?)")
+    pattern = re.escape(template.rstrip(".?")).replace(r"\{a\}", "an? (.+?)")
+    for slot in ("name", "many", "other"):
+        pattern = pattern.replace(rf"\{{{slot}\}}", "(.+?)")
+    pattern = pattern.replace(r"\{relation\}", f"(?:{'|'.join(RELATIONS)})")
     return re.compile(pattern.replace("the\\ (", "(?:the )?(") + r"\s*[.?!]*", re.IGNORECASE)
 
 
-_NAMING = [_matcher(t) for kind, ts in QUESTIONS.items() for t in ts if kind != "name" and "{" in t]
-_OPEN = [_matcher(t) for ts in QUESTIONS.values() for t in ts if "{" not in t]
+_COUNTING = [_matcher(t) for t in QUESTIONS["count"]]
+_NAMING = [_matcher(t) for kind, ts in QUESTIONS.items() for t in ts if kind not in ("name", "count", *SEVERAL) and "{" in t]
+_OPEN = [_matcher(t) for kind, ts in QUESTIONS.items() for t in ts if kind in SEVERAL or "{" not in t]
 
 
 def subject_of(text: str) -> str | None:
-    """What a question asks for: templates stripped, a bare name as it is, None for open questions and empty texts."""
+    """What a question asks for: templates stripped, a bare name as it is.
+
+    None for empty texts, open questions ("What do you see?") and those about several structures ("What is below the liver?").
+    """
     text = " ".join(text.split())
     if not clean_name(text) or any(pattern.fullmatch(text) for pattern in _OPEN):
         return None
@@ -298,6 +358,10 @@ def subject_of(text: str) -> str | None:
         match = pattern.fullmatch(text)
         if match and clean_name(match.group(1)):
             return clean_name(match.group(1))
+    for pattern in _COUNTING:
+        match = pattern.fullmatch(text)
+        if match and clean_name(match.group(1)):
+            return singular(clean_name(match.group(1)))
     return clean_name(text)
 
 
@@ -313,8 +377,16 @@ def corpus(entities: Iterable[str], modalities: Iterable[str], regions: Iterable
                 phrase = Phrase(name, (0, query + 1)[turn % 2], count, SIZES[turn % 3], SHAPES[turn % 4], location)
                 texts.append(describe(Description(modalities[turn % len(modalities)], regions[turn % len(regions)], (phrase,))))
         texts.append(describe(Description(modalities[query % len(modalities)], regions[query % len(regions)], absent=name)))
+        following = entities[(query + 1) % len(entities)]
+        for number, relation in enumerate(RELATIONS):
+            below = () if number == 1 else (Phrase(name, 1 + query),)
+            other = Phrase(following, 1 + (query + 1) % len(entities))
+            where = modalities[query % len(modalities)], regions[query % len(regions)]
+            texts.append(describe(Description(*where, below, relation=relation, other=other)))
         for templates in QUESTIONS.values():
-            texts.extend(t.format(name=name, a="a " + name) for t in templates)
+            filled = {"name": name, "a": "a " + name, "many": pluralise(name) or name, "other": following}
+            texts.extend(t.format(**filled, relation=RELATIONS[query % 4]) for t in templates)
+        texts.extend(synonyms(name))
         group = [Phrase(entities[(query + i) % len(entities)], 1 + (query + i) % len(entities)) for i in range(4)]
         texts.append(describe(Description(modalities[query % len(modalities)], regions[query % len(regions)], tuple(group))))
     return texts

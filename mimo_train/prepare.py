@@ -1,0 +1,56 @@
+"""What a run begins with: model, tokenizer and vocabulary."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from mimo_runtime.config import MimoConfig
+from mimo_runtime.errors import PromptError, RequestError
+from mimo_runtime.evaluation.dataset import Dataset
+from mimo_runtime.evaluation.grammar import corpus, question
+from mimo_runtime.tokenizer import Tokenizer
+
+from .checkpoint import load_checkpoint
+from .hf import adopt_bert, adopt_swin, load_into
+from .model import Mimo
+from .options import FitOptions
+from .questions import Vocabulary
+
+
+def prepare(options: FitOptions, datasets: list[Dataset], source: Path | None) -> tuple[Mimo, Tokenizer, Vocabulary]:
+    """Model, tokenizer and vocabulary: new, or those of a checkpoint with the data's new entities appended."""
+    if source is not None:
+        model, tokenizer = load_checkpoint(source)
+        vocabulary = Vocabulary.of(datasets, model.config.entities)
+        if vocabulary.entities != model.config.entities:
+            model.config = replace(model.config, entities=vocabulary.entities)
+        return model.train(), tokenizer, vocabulary
+    config = options.config()
+    vocabulary = Vocabulary.of(datasets)
+    swin = bert = None
+    if options.swin:
+        config, swin = adopt_swin(config, options.swin)
+    if options.bert:
+        config, bert, tokenizer = adopt_bert(config, options.bert)
+    else:
+        records = [r for d in datasets for r in d.records]
+        texts = corpus(vocabulary.entities, sorted({r.modality for r in records}), sorted({r.region for r in records}))
+        tokenizer = Tokenizer.train(texts, min(options.vocab_size, config.vocab_size), config.mask_decoder.queries)
+        config = replace(config, vocab_size=tokenizer.size)
+    _check_names(vocabulary, tokenizer, config)
+    model = Mimo(replace(config, entities=vocabulary.entities))
+    if swin is not None:
+        load_into(model.vision_encoder.backbone, swin, str(options.swin))
+    if bert is not None:
+        load_into(model.text_encoder, bert, str(options.bert), own=("project.",))
+    return model.train(), tokenizer, vocabulary
+
+
+def _check_names(vocabulary: Vocabulary, tokenizer: Tokenizer, config: MimoConfig) -> None:
+    """Every name must fit the text encoder: told now, not in the middle of the run."""
+    for name in vocabulary.entities:
+        try:
+            tokenizer.encode_query(question("presence", name), config.text.max_length)
+        except PromptError:
+            raise RequestError(f"the class name '{name}' is too long to ask for", "Shorten it in dataset.jsonl") from None

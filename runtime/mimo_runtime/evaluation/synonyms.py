@@ -1,0 +1,65 @@
+"""Other words for what the data sets name, and the slips of a typist: how people ask, as against how annotators name.
+
+Training asks with them and the robustness report measures them. Answers always use the name of the data set.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "anterior hippocampus": ("hippocampal head", "head of the hippocampus", "front of the hippocampus"),
+    "aorta": ("abdominal aorta", "aortic lumen"),
+    "brain lesion": ("intracranial lesion", "cerebral lesion"),
+    "brain tumor": ("brain tumour", "intracranial tumor", "brain mass", "cerebral neoplasm"),
+    "breast lesion": ("breast mass", "breast tumor", "breast nodule", "mammary lesion"),
+    "cell nucleus": ("nucleus", "nuclei", "cell nuclei", "nuclei of the cells"),
+    "cyst": ("cystic lesion", "simple cyst"),
+    "esophagus": ("oesophagus", "gullet"),
+    "fetal head": ("foetal head", "head of the fetus", "fetal skull"),
+    "gallbladder": ("gall bladder", "cholecyst"),
+    "heart": ("cardiac silhouette", "cardiac shadow"),
+    "inferior vena cava": ("ivc", "vena cava", "caval vein"),
+    "kidney cyst": ("renal cyst", "cyst of the kidney"),
+    "left adrenal gland": ("left adrenal", "left suprarenal gland"),
+    "left kidney": ("left renal organ", "kidney on the left"),
+    "left lung": ("left pulmonary field", "lung on the left"),
+    "left ventricle": ("lv", "left ventricular cavity", "ventricular cavity"),
+    "liver": ("hepatic parenchyma", "hepatic organ"),
+    "liver lesion": ("hepatic lesion", "lesion of the liver"),
+    "lung nodule": ("pulmonary nodule", "nodule of the lung"),
+    "pancreas": ("pancreatic gland", "pancreatic parenchyma"),
+    "polyp": ("colorectal polyp", "colon polyp", "polypoid lesion"),
+    "portal and splenic vein": ("portal vein", "portal venous system", "splenoportal vein"),
+    "posterior hippocampus": ("hippocampal body and tail", "tail of the hippocampus", "back of the hippocampus"),
+    "right adrenal gland": ("right adrenal", "right suprarenal gland"),
+    "right kidney": ("right renal organ", "kidney on the right"),
+    "right lung": ("right pulmonary field", "lung on the right"),
+    "solid mass": ("solid lesion", "solid tumor"),
+    "spine": ("vertebral column", "vertebra"),
+    "spleen": ("splenic parenchyma", "splenic organ"),
+    "stomach": ("gastric lumen", "gaster"),
+    "ventricles": ("cerebral ventricles", "ventricular system"),
+}
+
+
+def synonyms(name: str) -> tuple[str, ...]:
+    """Other words for ``name``; empty if none are known."""
+    return SYNONYMS.get(name.lower(), ())
+
+
+def misspell(text: str, rng: np.random.Generator, slips: int = 1) -> str:
+    """``text`` with ``slips`` slips: two letters swapped, one dropped, doubled, or replaced by another."""
+    for _ in range(slips):
+        if len(text) < 4:
+            break
+        i, kind = int(rng.integers(1, len(text) - 1)), int(rng.integers(4))
+        if kind == 0:
+            text = text[:i] + text[i + 1] + text[i] + text[i + 2 :]
+        elif kind == 1:
+            text = text[:i] + text[i + 1 :]
+        elif kind == 2:
+            text = text[:i] + text[i] + text[i:]
+        else:
+            text = text[:i] + chr(ord("a") + int(rng.integers(26))) + text[i + 1 :]
+    return text
