@@ -29,6 +29,9 @@ PHRASES = st.builds(
 DESCRIPTIONS = st.one_of(
     st.builds(Description, TEXTS | st.sampled_from(sorted(grammar.MODALITIES)), TEXTS, st.lists(PHRASES, max_size=5)),
     st.builds(Description, TEXTS, TEXTS, st.just(()), NAMES),
+    st.builds(
+        Description, TEXTS, TEXTS, st.lists(PHRASES, max_size=3), st.none(), st.sampled_from(grammar.RELATIONS), PHRASES
+    ),
 )
 
 
@@ -223,8 +226,8 @@ def test_observe_is_said_and_read() -> None:
 @pytest.mark.parametrize("kind", grammar.QUESTION_KINDS)
 def test_subject_of_every_question(kind: str, name: str) -> None:
     for seed in range(12):
-        asked = grammar.question(kind, name, np.random.default_rng(seed))
-        assert grammar.subject_of(asked) == (None if kind in ("what", "describe") else name), asked
+        asked = grammar.question(kind, name, np.random.default_rng(seed), other="liver", relation="left of")
+        assert grammar.subject_of(asked) == (None if kind in ("what", "describe", *grammar.SEVERAL) else name), asked
         assert grammar.subject_of(asked.upper()) in (None, name.upper())
 
 
@@ -235,8 +238,23 @@ def test_questions_as_people_type_them() -> None:
     assert grammar.subject_of("segment polyp") == "polyp"
     assert grammar.subject_of("the polyp") == "the polyp"
     assert grammar.subject_of("") is grammar.subject_of(" ?") is grammar.subject_of("what do you see") is None
-    with pytest.raises(ValueError, match="needs a name"):
-        grammar.question("where")
+    assert grammar.question("count", "cell nucleus") == "How many cell nuclei are there?"
+    assert grammar.question("relation", "spleen", other="liver") == "Where is the spleen relative to the liver?"
+    assert grammar.question("neighbours", other="liver", relation="below") == "What is below the liver?"
+    assert grammar.subject_of("count the polyps") == "polyp"
+    for kind, missing in (("where", "a name"), ("relation", "a name"), ("neighbours", "other")):
+        with pytest.raises(ValueError, match=f"needs {missing}"):
+            grammar.question(kind)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "word"),
+    [((2, 5), (12, 6), "above"), ((12, 6), (2, 5), "below"), ((5, 1), (6, 14), "left of"), ((6, 14), (5, 1), "right of")],
+)
+def test_relations_follow_the_longer_axis(a: tuple[int, int], b: tuple[int, int], word: str) -> None:
+    masks = np.zeros((2, 20, 20), bool)
+    masks[0][a], masks[1][b] = True, True
+    assert grammar.relation_word(masks[0], masks[1]) == word
 
 
 def test_corpus_holds_the_vocabulary() -> None:

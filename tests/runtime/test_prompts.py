@@ -137,7 +137,9 @@ def test_encoding_matches_the_contract() -> None:
     prompt = Prompt("x", [(8, 4, 40, 36)], [(0, 0), (79, 39, 0)], np.ones((HEIGHT, WIDTH), bool))
     check(prompt)
     encoded = encode_prompt(prompt, Letterbox(HEIGHT, WIDTH, CONFIG.image_size), CONFIG)
-    wanted = {t.name: t for t in graph_contracts(CONFIG)["prompt_encoder"].inputs if t.name != "features_16"}
+    contracts = graph_contracts(CONFIG)
+    wanted = {t.name: t for t in contracts["prompt_encoder"].inputs if t.name != "features_16"}
+    wanted |= {t.name: t for t in contracts["fusion"].inputs if t.name == "extent"}
     assert set(encoded) == set(wanted)
     for name, array in encoded.items():
         assert array.dtype == wanted[name].dtype and array.shape == wanted[name].concrete(batch=1)

@@ -325,9 +325,10 @@ def question(
     """
     templates = QUESTIONS[kind]
     template = templates[0 if rng is None else int(rng.integers(len(templates)))]
-    for slot, value in (("{name}", name), ("{a}", name), ("{many}", name), ("{other}", other), ("{relation}", relation)):
-        if slot in template and not value:
-            raise ValueError(f"a question of kind {kind} needs {'a name' if value is name else slot[1:-1]}")
+    needed = {"a name": (name, "{name}", "{a}", "{many}"), "other": (other, "{other}"), "relation": (relation, "{relation}")}
+    for told, (value, *slots) in needed.items():
+        if not value and any(slot in template for slot in slots):
+            raise ValueError(f"a question of kind {kind} needs {told}")
     name, other = clean_name(name or ""), clean_name(other or "")
     article = ("an " if name[:1].lower() in "aeiou" else "a ") + name
     return template.format(name=name, a=article, many=pluralise(name) or name, other=other, relation=relation)
@@ -361,7 +362,8 @@ def subject_of(text: str) -> str | None:
     for pattern in _COUNTING:
         match = pattern.fullmatch(text)
         if match and clean_name(match.group(1)):
-            return singular(clean_name(match.group(1)))
+            name = clean_name(match.group(1))
+            return singular(name.lower()).upper() if name.isupper() else singular(name)
     return clean_name(text)
 
 
