@@ -11,6 +11,7 @@ from mimo_runtime.cli import Coordinates
 from mimo_runtime.command import Commands
 from mimo_runtime.errors import VerificationError
 
+from .cli_evaluation import referring, robustness
 from .output import Progress, check_writable, deliver, json_option
 
 
@@ -126,6 +127,9 @@ def footprint(bundle: Path, repeats: int, threads: int | None, json_path: str | 
             f"the runtime loaded {', '.join(result['process']['heavy_modules'])}", "Report it: a device has none of these"
         )
 
+
+main.add_command(referring)
+main.add_command(robustness)
 
 if __name__ == "__main__":
     main()

@@ -1,0 +1,91 @@
+"""The commands ``mimo-bench referring`` and ``mimo-bench robustness``; ``cli.py`` attaches them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .output import Progress, check_writable, deliver, json_option
+
+
+def data_options(command: Any) -> Any:
+    """The options that say what is measured on, without the limit."""
+    for option in reversed(
+        (
+            click.option(
+                "--data", "data_", multiple=True, required=True, type=click.Path(path_type=Path),
+                help="Data set, or folder of some. Repeatable.",
+            ),
+            click.option("--split", default="test", show_default=True, type=click.Choice(["train", "val", "test"])),
+            click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the prompts."),
+            click.option("--threads", type=click.IntRange(1), help="Threads per operator."),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@data_options
+@click.option("--limit", type=click.IntRange(1), help="Most images with several instances per set, drawn with the seed.")
+@json_option
+def referring(
+    model: Path, data_: tuple[Path, ...], split: str, limit: int | None, seed: int, threads: int | None, json_path: str | None
+) -> None:
+    """Whether a box or a point brings out exactly the thing it is on, where an image has several alike.
+
+    MODEL is a bundle, or a checkpoint folder (needs torch).
+    """
+    from mimo_runtime.evaluation.dataset import read_datasets
+    from mimo_runtime.evaluation.referring import referring_test
+
+    from .models import open_model
+    from .robustness_report import referring_table
+
+    check_writable(json_path)
+    datasets = read_datasets(data_)
+    with open_model(model, threads) as mimo, Progress() as progress:
+        result = referring_test(
+            mimo, datasets, split, limit=limit, seed=seed,
+            progress=lambda done, total: progress("referring", done, total),
+        )  # fmt: skip
+    deliver(referring_table(result), result, json_path)
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@data_options
+@click.option(
+    "--limit", default=12, show_default=True, type=click.IntRange(1), help="Most images per set, drawn with the seed."
+)
+@click.option("--report", type=click.Path(path_type=Path), help="Folder for robustness.md and robustness.png.")
+@json_option
+def robustness(
+    model: Path, data_: tuple[Path, ...], split: str, limit: int, seed: int, threads: int | None, report: Path | None,
+    json_path: str | None,
+) -> None:  # fmt: skip
+    """What imprecise prompts, changed images and other words cost, in Dice.
+
+    MODEL is a bundle, or a checkpoint folder (needs torch).
+    """
+    from mimo_runtime.evaluation.dataset import read_datasets
+    from mimo_runtime.evaluation.robustness import robustness as measure
+
+    from .models import open_model
+    from .robustness_report import check_report, markdown, write_report
+
+    check_writable(json_path)
+    if report is not None:
+        check_report(report)
+    datasets = read_datasets(data_)
+    with open_model(model, threads) as mimo, Progress() as progress:
+        result = measure(
+            mimo, datasets, split, limit=limit, seed=seed,
+            progress=lambda done, total: progress("perturbing", done, total),
+        )  # fmt: skip
+    if report is not None:
+        write_report(result, report)
+    deliver(markdown(result), result, json_path)

@@ -1,0 +1,193 @@
+"""The referring test: of several alike things in one image, does a box or a point bring out exactly the one it is on?
+
+A model that segments a whole class wherever it is pointed at can have a fine Dice on images with one target, and fails here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import RequestError
+from . import metrics, sampling
+from .dataset import Dataset, Record
+from .evaluate import Outcome, _chosen, _engine_name, _model_id, _rng
+
+#: Instances asked for per image and class.
+MAX_INSTANCES = 5
+#: What is said about every instance: the two prompts, and the ellipse inscribed in the box, which needs no model.
+ANSWERS = ("box", "point", "ellipse")
+#: The prediction and the asked instance have at least this Dice.
+MIN_DICE = 0.5
+#: The prediction covers less than this share of every other instance.
+MAX_OTHER = 0.5
+
+
+class Reference(NamedTuple):
+    """One answer to one box or point. ``answer`` is one of :data:`ANSWERS`."""
+
+    set_name: str
+    class_name: str
+    image: str
+    answer: str
+    right: bool
+    dice: float
+
+
+def referring_test(
+    mimo: Any,
+    datasets: Sequence[Dataset],
+    split: str,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """How often is exactly the instance segmented that a box or a point is on?
+
+    A class takes part in an image where it has two or more instances: those of the set's instance map, or else connected
+    components, without crumbs (``sampling.instance_labels``). That is the whole rule, so it also admits an organ that a slice
+    cuts in two; ``classes`` tells how much each class contributes. Up to :data:`MAX_INSTANCES` seeded instances per
+    image and class are asked for twice, without a text: with the box of the instance, each side jittered by up to 10 % of
+    its length, and with one interior point.
+
+    An answer is right if it is *exactly that one* (:func:`exactly_that_one`): Dice with the asked instance of at least 0.5,
+    more pixels in common with it than with any other instance of the class, and less than half of every other one covered.
+
+    Args:
+        mimo: a ``mimo_runtime.pipeline.Mimo``; only ``open(pixels).ask(...)`` is used, and ``info``, ``engines`` for ``meta``
+            where they exist.
+        datasets: sets to measure on; those without such an image are left out.
+        split: "train", "val" or "test".
+        limit: at most this many images with two or more instances per set, drawn with ``seed``.
+        progress: called with (images done, images in all).
+
+    Returns:
+        ``box`` and ``point``: ``right`` (share of all answers), ``ci95`` (bootstrap over images), ``dice`` (mean with the asked
+        instance), ``n`` answers about ``images`` images, and ``macro`` (mean of ``right`` over the sets); ``baselines``:
+        the same for ``ellipse``; ``sets`` and ``classes``: the same per set, and per set and class; ``meta``.
+
+    Raises:
+        RequestError: empty split, no image with two instances of a class, or an image that cannot be read. All truths are
+            looked through before the first question.
+    """
+    if not any(data.split(split) for data in datasets):
+        raise RequestError(f"no image in split '{split}'", "Choose another split or data set")
+    candidates = [replace(data, records=tuple(r for r in data.split(split) if _takes_part(r))) for data in datasets]
+    records = [(data, record) for data in candidates for record in _chosen(data, split, limit, seed)]
+    if not records:
+        told = f"no image in split '{split}' shows two or more instances of a class"
+        raise RequestError(told, "Choose another split, or a data set with several objects per image")
+    rows: list[Reference] = []
+    for done, (data, record) in enumerate(records):
+        if progress:
+            progress(done, len(records))
+        rows += _ask(mimo, data, record, seed)
+    if progress:
+        progress(len(records), len(records))
+    sets: dict[str, list[Reference]] = {}
+    for row in rows:
+        sets.setdefault(row.set_name, []).append(row)
+    overall = _by_answer(rows, seed)
+    for answer, found in overall.items():
+        found["macro"] = float(np.mean([np.mean([r.right for r in own if r.answer == answer]) for own in sets.values()]))
+    return {
+        "box": overall["box"],
+        "point": overall["point"],
+        "baselines": {"ellipse": overall["ellipse"]},
+        "sets": {name: _by_answer(own, seed) for name, own in sets.items()},
+        "classes": {
+            name: {of: _by_answer([r for r in own if r.class_name == of], seed) for of in sorted({r.class_name for r in own})}
+            for name, own in sets.items()
+        },
+        "meta": {
+            "split": split,
+            "images": len(records),
+            "images_per_set": {d.name: sum(1 for o, _ in records if o is d) for d in candidates},
+            "limit": limit,
+            "seed": seed,
+            "instances_per_class_and_image": MAX_INSTANCES,
+            "rule": {"min_dice": MIN_DICE, "max_share_of_another": MAX_OTHER},
+            "model": _model_id(mimo),
+            "engine": _engine_name(mimo),
+        },
+    }
+
+
+def exactly_that_one(prediction: np.ndarray, parts: np.ndarray, asked: int) -> bool:
+    """Whether a prediction is the asked instance and no other.
+
+    Args:
+        prediction: bool ``[H, W]``.
+        parts: instances int ``[H, W]``, 1 to N, 0 for everything else.
+        asked: the number of the asked instance.
+
+    Returns:
+        True if the Dice coefficient of prediction and instance is at least :data:`MIN_DICE`, the prediction shares more
+        pixels with it than with any other instance, and covers less than :data:`MAX_OTHER` of every other instance.
+    """
+    areas = np.bincount(parts.reshape(-1), minlength=asked + 1)
+    covered = np.bincount(parts[prediction], minlength=len(areas))
+    others = np.setdiff1d(np.flatnonzero(areas), (0, asked))
+    return bool(
+        metrics.dice(prediction, parts == asked) >= MIN_DICE
+        and (covered[others] < covered[asked]).all()
+        and (covered[others] < MAX_OTHER * areas[others]).all()
+    )
+
+
+def _takes_part(record: Record) -> bool:
+    return bool(record.classes and _several(record, record.load()[1]))
+
+
+def _several(record: Record, labels: np.ndarray) -> list[tuple[str, np.ndarray, int]]:
+    """``(name, instances [H, W], how many)`` of the classes with two or more instances."""
+    instance_map = record.load_instances()
+    found = ((name, *sampling.instance_labels(labels, number, instance_map)) for number, name in record.classes.items())
+    return [(name, parts, len(areas)) for name, parts, areas in found if len(areas) >= 2]
+
+
+def _ask(mimo: Any, data: Dataset, record: Record, seed: int) -> list[Reference]:
+    """All questions about one image. Each has its own generator, so that none depends on the others."""
+    pixels, labels = record.load()
+    height, width = labels.shape
+    key = record.image.relative_to(data.root).as_posix()
+    scan = mimo.open(pixels)
+    rows = []
+    for name, parts, count in _several(record, labels):
+
+        def rng(*what: object, name: str = name) -> np.random.Generator:
+            return _rng(seed, record.set_name, key, name, "referring", *what)
+
+        for number in np.sort(rng("instances").choice(count, min(MAX_INSTANCES, count), replace=False)):
+            asked = int(number) + 1
+            truth = parts == asked
+            box = sampling.jitter_box(truth, rng(asked, "box"))
+            point = sampling.interior_point(truth, rng(asked, "point"))
+            drawn = {
+                "box": Outcome.of(scan.ask("", boxes=[box], text_answer=False), height, width).mask,
+                "point": Outcome.of(scan.ask("", points=[point], text_answer=False), height, width).mask,
+                "ellipse": metrics.ellipse_in_box(box, height, width),
+            }
+            for answer, mask in drawn.items():
+                right = exactly_that_one(mask, parts, asked)
+                rows.append(Reference(record.set_name, name, key, answer, right, metrics.dice(mask, truth)))
+    return rows
+
+
+def _by_answer(rows: Sequence[Reference], seed: int) -> dict[str, dict[str, Any]]:
+    return {answer: _summary([r for r in rows if r.answer == answer], seed) for answer in ANSWERS}
+
+
+def _summary(rows: Sequence[Reference], seed: int) -> dict[str, Any]:
+    images = [(r.set_name, r.image) for r in rows]
+    return {
+        "right": float(np.mean([r.right for r in rows])),
+        "ci95": metrics.bootstrap_ci([r.right for r in rows], images, seed),
+        "dice": float(np.mean([r.dice for r in rows])),
+        "n": len(rows),
+        "images": len(set(images)),
+    }

@@ -1,0 +1,278 @@
+"""``mimo-bench referring`` and ``mimo-bench robustness``: what goes where, refusals before the work, and the report."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from mimo_benchmarks import cli, models, robustness_report
+from mimo_runtime.components import label_components
+from mimo_runtime.errors import BundleError
+from mimo_runtime.evaluation.robustness import CONDITIONS, SHIFT
+
+SQUARES = {"one": [(6, 6)], "two": [(6, 6), (36, 18)]}
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli.main, [str(a) for a in arguments])
+
+
+def refused(result: Result, *words: str) -> None:
+    assert result.exit_code == 2, result.output
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), lines
+    assert all(word in lines[0] for word in words), lines[0]
+    assert result.stdout == ""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Set ``one`` with one bright left lung per image and set ``two`` with two polyps; two images each, of split test."""
+    root = tmp_path_factory.mktemp("data")
+    for name, corners in SQUARES.items():
+        for folder in ("images", "masks"):
+            (root / name / folder).mkdir(parents=True)
+        lines = []
+        for k in range(2):
+            mask = np.zeros((44, 60), np.uint8)
+            for x, y in corners:
+                mask[y + k : y + k + 14, x : x + 14] = 1
+            Image.fromarray(np.where(mask, 180, 20 + k).astype(np.uint8)).save(root / name / f"images/{k}.png")
+            Image.fromarray(mask).save(root / name / f"masks/{k}.png")
+            lines.append({
+                "image": f"images/{k}.png", "mask": f"masks/{k}.png", "case": str(k), "split": "test", "modality": "ct",
+                "region": "chest", "classes": {"1": "left lung" if name == "one" else "polyp"},
+            })  # fmt: skip
+        (root / name / "dataset.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return root
+
+
+class Bright:
+    """Segments what is bright: in a box, around a point, or everywhere for a text."""
+
+    info, engines = {"id": "bright"}, {"eyes": SimpleNamespace(name="fake")}
+
+    def __enter__(self) -> Bright:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def open(self, pixels: np.ndarray) -> SimpleNamespace:
+        bright = pixels.mean(2) > 100
+
+        def ask(text="", boxes=(), points=(), *, text_answer=True):
+            mask = np.zeros_like(bright)
+            if boxes:
+                x0, y0, x1, y1 = (round(v) for v in boxes[0])
+                mask[y0:y1, x0:x1] = bright[y0:y1, x0:x1]
+            elif points:
+                parts, _ = label_components(bright)
+                mask = bright & (parts == parts[points[0][1], points[0][0]])
+            else:
+                mask = bright
+            return SimpleNamespace(findings=[SimpleNamespace(query=0, mask=mask, present=True, presence=1.0)])
+
+        return SimpleNamespace(ask=ask)
+
+
+@pytest.fixture
+def bright(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """Every model is :class:`Bright`; the list of what was opened."""
+    opened: list[tuple] = []
+
+    def open_model(path: Path, threads: int | None = None) -> Bright:
+        opened.append((path, threads))
+        return Bright()
+
+    monkeypatch.setattr(models, "open_model", open_model)
+    return opened
+
+
+# -- results ---------------------------------------------------------------------------------------------------------
+
+
+def test_referring_writes_the_numbers_and_a_table(bright: list[tuple], data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    result = run("referring", "model", "--data", data, "--threads", 1, "--limit", 1, "--json", out)
+    assert result.exit_code == 0, result.output
+    found = json.loads(out.read_text())
+    assert {"box", "point", "baselines", "sets", "classes", "meta"} == set(found)
+    assert list(found["sets"]) == ["two"] and found["box"]["n"] == found["point"]["n"] == 2
+    assert found["point"]["right"] == 1 and found["meta"]["model"] == "bright"
+    assert bright == [(Path("model"), 1)]
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert ["two", "polyp", "1", "2", "100.0", "%", "(100-100)"] in [row[:7] for row in rows]
+    assert "mean of sets" in result.stdout
+
+
+def test_robustness_writes_the_numbers_and_the_report(bright: list[tuple], data: Path, tmp_path: Path) -> None:
+    out, folder = tmp_path / "out.json", tmp_path / "report"
+    folder.mkdir()
+    (folder / "note.txt").write_text("mine")
+    given = ("--data", data / "one", "--data", data / "two", "--limit", 1, "--json", out, "--report", folder)
+    result = run("robustness", "model", *given)
+    assert result.exit_code == 0, result.output
+    found = json.loads(out.read_text())
+    assert list(found["conditions"]) == list(CONDITIONS) and found["meta"]["images_per_set"] == {"one": 1, "two": 1}
+    text = (folder / "robustness.md").read_text()
+    head, picture, rest = text.split("\n\n", 2)
+    assert picture.endswith("(robustness.png)") and f"{head}\n\n{rest}".strip() == result.stdout.strip()
+    for group, rows in found["conditions"].items():
+        assert {row["name"] for row in rows} == set(CONDITIONS[group])
+        for row in rows:
+            assert f"| {row['name']} | {row['prompt']} | {row['dice']:.3f} (" in text
+    assert "Left out under *horizontal flip*, prompt text: left lung." in text
+    assert "| left lung | left pulmonary field | " in text and "| polyp | colon polyp | " in text
+    for block in text.split("\n\n"):  # every row has as many cells as its head
+        if block.startswith("|"):
+            assert len({line.count("|") for line in block.splitlines()}) == 1
+    with Image.open(folder / "robustness.png") as image:
+        assert image.size == (1800, 1440) and len(image.convert("RGB").getcolors(1 << 22)) > 50
+    assert (folder / "note.txt").read_text() == "mine"
+
+
+def test_the_report_folder_is_made_and_replaced(bright: list[tuple], data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "report"
+    for split_seed in (0, 1):
+        result = run("robustness", "model", "--data", data / "two", "--seed", split_seed, "--report", folder)
+        assert result.exit_code == 0, result.output
+        assert f"seed {split_seed}" in (folder / "robustness.md").read_text()
+    assert sorted(p.name for p in folder.iterdir()) == ["robustness.md", "robustness.png"]
+
+
+def test_json_on_standard_output_is_one_line_and_alone(bright: list[tuple], data: Path) -> None:
+    for command in ("referring", "robustness"):
+        result = run(command, "model", "--data", data, "--json")
+        assert result.exit_code == 0, result.output
+        assert len(result.stdout.splitlines()) == 1 and "meta" in json.loads(result.stdout)
+
+
+def test_changes_are_drawn_to_the_left_of_nothing(bright: list[tuple], data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the picture shows is what the tables say."""
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    result = json.loads(run("robustness", "model", "--data", data, "--json").stdout)
+    for row in result["conditions"][SHIFT]:
+        if row["name"] == "noise 30" and row["prompt"] == "text":
+            row |= {"delta": -0.5, "delta_ci95": [-0.6, -0.4]}
+    drawn: dict[str, list[float]] = {}
+    close = pyplot.close
+
+    def look(figure) -> None:
+        for axis in figure.axes:
+            drawn[axis.get_title(loc="left")] = [bar.get_width() for bar in axis.patches]
+            assert axis.get_xlim()[0] < -0.6 or axis.get_ylabel() == "Dice"
+        close(figure)
+
+    monkeypatch.setattr(pyplot, "close", look)
+    robustness_report.picture(result)
+    wanted = [row["delta"] for row in result["conditions"][SHIFT] if row["name"] != "clean"]
+    assert drawn["Image changed"][: len(wanted)] == pytest.approx(wanted) and -0.5 in wanted
+
+
+def test_questions_that_the_model_refused_are_told(bright: list[tuple], data: Path) -> None:
+    result = json.loads(run("robustness", "model", "--data", data / "two", "--json").stdout)
+    assert "too long" not in robustness_report.markdown(result)
+    result["meta"]["refused_questions"] = 7
+    assert "7 questions were too long" in robustness_report.markdown(result)
+
+
+# -- refusals --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["referring", "robustness"])
+def test_requests_that_cannot_be_met(bright: list[tuple], data: Path, tmp_path: Path, command: str) -> None:
+    refused(run(command, "model", "--data", tmp_path / "nothing"), "holds no data set")
+    refused(
+        run(command, "model", "--data", data, "--json", tmp_path / "no" / "out.json"), "cannot be written", "Create the folder"
+    )
+    refused(run(command, "model", "--data", data, "--json", tmp_path), "cannot be written")
+    assert bright == []  # all that before the model was loaded
+    refused(run(command, "model", "--data", data, "--split", "val"), "no image in split 'val'")
+    refused(run(command, "model"), "--data")
+
+
+def test_single_things_are_no_referring_test(bright: list[tuple], data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    refused(
+        run("referring", "model", "--data", data / "one", "--json", out), "two or more instances", "several objects per image"
+    )
+    assert not out.exists()
+
+
+def test_reports_that_cannot_be_written(bright: list[tuple], data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "full" / "robustness.png").mkdir(parents=True)
+    refused(run("robustness", "model", "--data", data, "--report", tmp_path / "file"), "is a file", "Name a folder")
+    refused(run("robustness", "model", "--data", data, "--report", tmp_path / "no" / "report"), "folder no does not exist")
+    refused(run("robustness", "model", "--data", data, "--report", tmp_path / "full"), "robustness.png cannot be written")
+    assert bright == []
+
+
+def test_a_report_without_matplotlib_is_refused_before_the_work(
+    bright: list[tuple], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    refused(run("robustness", "model", "--data", data, "--report", tmp_path / "report"), "matplotlib", "pip install")
+    assert bright == [] and not (tmp_path / "report").exists()
+    assert run("robustness", "model", "--data", data).exit_code == 0  # the tables need none
+
+
+# -- models ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["referring", "robustness"])
+def test_a_model_that_does_not_exist_is_refused(data: Path, tmp_path: Path, command: str) -> None:
+    refused(run(command, tmp_path / "nothing", "--data", data), "nothing does not exist", "mimo-export build", "mimo-train fit")
+    refused(run(command, tmp_path, "--data", data), "not a bundle")
+
+
+def test_a_bundle_needs_no_torch_and_a_checkpoint_does(tmp_path: Path) -> None:
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / models.WEIGHTS).write_bytes(b"")
+    program = """
+import sys
+sys.modules["torch"] = None  # makes "import torch" raise
+from mimo_benchmarks.models import open_model
+from mimo_runtime.pipeline import Mimo
+Mimo.load = staticmethod(lambda *given, **options: (given, options))
+print(open_model(sys.argv[1], 3)[1])
+try:
+    open_model(sys.argv[2])
+except ModuleNotFoundError as error:
+    print(error.name)
+"""
+    folders = [str(tmp_path / "bundle"), str(tmp_path / "checkpoint")]
+    done = subprocess.run([sys.executable, "-c", program, *folders], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["{'threads': 3, 'cache_images': 0}", "torch"]
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    (tmp_path / models.WEIGHTS).write_bytes(b"nothing")
+    with pytest.raises(BundleError):
+        models.open_model(tmp_path)
+
+
+def test_a_checkpoint_is_measured_by_both(checkpoint: Path, data: Path) -> None:
+    for command in ("referring", "robustness"):
+        result = run(command, checkpoint, "--data", data / "two", "--limit", 1, "--threads", 1, "--json")
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout)["meta"] | {"engine": "torch-eager", "images": 1} == json.loads(result.stdout)["meta"]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys, mimo_benchmarks.cli as c; assert {'referring', 'robustness'} <= set(c.main.commands);"
+        "print([m for m in ('torch', 'numpy', 'matplotlib', 'onnxruntime') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
