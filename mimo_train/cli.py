@@ -12,6 +12,8 @@ from mimo_runtime.command import Commands
 from mimo_runtime.config import PRESETS
 from mimo_runtime.errors import RequestError
 
+from .cli_ablate import ablate_command
+
 
 @click.group(cls=Commands)
 @click.version_option(package_name="mimo-edge")
@@ -120,6 +122,9 @@ def fit(
     )
     told = f"Checkpoint in {folder}. Measure it: mimo-train evaluate {folder} --data {data_[0]}"
     click.echo(json.dumps({"checkpoint": str(folder)}) if as_json else told)
+
+
+main.add_command(ablate_command)
 
 
 @main.command()

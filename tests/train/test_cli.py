@@ -23,8 +23,9 @@ def test_phantoms_fit_evaluate(tmp_path):
     data, checkpoint, numbers = tmp_path / "data", tmp_path / "ckpt", tmp_path / "out.json"
     assert run("data", "phantom", "-o", data, "--count", 20, "--size", 80, "--json")[0] == 0
     code, out, _ = run(
-        "fit", "--preset", "micro", "--data", data, "-o", checkpoint, "--steps", 3, "--batch", 2, "--threads", 1, "--json"
-    )
+        "fit", "--preset", "micro", "--data", data, "-o", checkpoint, "--steps", 3, "--batch", 2, "--threads", 1, "--json",
+        "--sizes", "64:0.5", "--set", "image_size=96", "--emphasis", "data=2", "--accumulate", 2,
+    )  # fmt: skip
     assert code == 0 and json.loads(out)["checkpoint"] == str(checkpoint)
     code, out, _ = run("calibrate", checkpoint, "--data", data, "--limit", 2, "--threads", 1, "--json")
     chosen = json.loads(out)
@@ -45,6 +46,9 @@ def test_phantoms_fit_evaluate(tmp_path):
         (("fit", "--preset", "huge", "--data", ".", "-o", "x", "--steps", "1"), "unknown preset 'huge'"),
         (("fit", "--data", "nowhere", "-o", "x", "--steps", "1"), "nowhere"),
         (("fit", "--data", "nowhere", "-o", "x"), "--steps or --minutes"),
+        (("fit", "--data", "nowhere", "-o", "x", "--steps", "1", "--sizes", "96"), "--sizes '96'"),
+        (("fit", "--data", "nowhere", "-o", "x", "--steps", "1", "--set", "fusion.gate"), "--set 'fusion.gate'"),
+        (("fit", "--data", "nowhere", "-o", "x", "--steps", "1", "--emphasis", "a"), "--emphasis 'a'"),
         (("evaluate", "nowhere", "--data", "."), "no data set"),
         (("calibrate", "nowhere", "--data", ".", "--split", "test"), "'--split'"),
     ],

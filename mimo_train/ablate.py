@@ -1,0 +1,148 @@
+"""Does the idea matter? The same model, data and budget, each time with one mechanism switched off.
+
+Every variant draws the same batches and starts from the same seed (and the same encoders, if ``warm_start`` is given), so the
+rows of the table differ in the mechanism alone; one seed each, so small differences mean little, which the intervals show.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mimo_runtime.evaluation.referring import referring_test
+
+from mimo_runtime.atomic import atomic_write_bytes
+from mimo_runtime.errors import RequestError
+from mimo_runtime.evaluation.dataset import read_datasets
+from mimo_runtime.evaluation.evaluate import evaluate
+
+from .engines import load_mimo
+from .fit import STATE, TRAINING, fit
+from .options import FitOptions
+
+#: Measured on every variant; "mask" and "text+box" would say the same twice.
+PROMPTS = ("box", "point", "text", "absent")
+RESULT = "ablation.json"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the table: the configuration's changes, and loss weights that differ."""
+
+    name: str
+    told: str
+    changes: tuple[str, ...] = ()
+    losses: tuple[tuple[str, float], ...] = ()
+
+
+VARIANTS = (
+    Variant("full", "everything on"),
+    Variant(
+        "no-gate", "no learned gate: not in the cross-attention, and references do not reach the pixels", ("fusion.gate=false",)
+    ),
+    Variant("no-bias", "reference tokens without the bias on the attention logits", ("fusion.region_bias=false",)),
+    Variant("no-gate-no-bias", "reference tokens alone", ("fusion.gate=false", "fusion.region_bias=false")),
+    Variant("no-cascade", "one level (stride 16) instead of three", ("mask_decoder.levels=1",)),
+    Variant("no-infonce", "no contrast of image, text and reference", losses=(("contrast", 0.0),)),
+    Variant("no-deep-supervision", "only the finest mask is compared with the truth", losses=(("deep", 0.0),)),
+)
+
+
+def ablate(
+    options: FitOptions,
+    output: Path,
+    *,
+    variants: Sequence[str] = (),
+    warm_start: Path | None = None,
+    split: str = "val",
+    limit: int | None = None,
+    report: Callable[[str], None] = print,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train and measure the variants, one after the other; what is there already is not done again.
+
+    Args:
+        options: of every run; ``changes`` and ``weights`` are those of the full model.
+        output: a folder; ``VARIANT/`` is its checkpoint, ``ablation.json`` and ``ablation.md`` hold the table.
+        variants: names of :data:`VARIANTS`; all if empty.
+        warm_start: a checkpoint whose vision and text encoder all variants begin with.
+        split, limit: of the data, to measure on.
+
+    Raises:
+        RequestError: unknown variant, bad options or data; a folder that holds a table of other options.
+    """
+    known = {v.name: v for v in VARIANTS}
+    unknown = [name for name in variants if name not in known]
+    if unknown:
+        raise RequestError(f"unknown variant '{unknown[0]}'", f"Choose from {', '.join(known)}")
+    options.check()
+    datasets = read_datasets([Path(p) for p in options.data])
+    budget = options.comparable() | {"steps": options.steps, "minutes": options.minutes, "split": split, "limit": limit}
+    path = output / RESULT
+    table: dict[str, Any] = {"budget": json.loads(json.dumps(budget)), "variants": {}}
+    if path.is_file():
+        before = json.loads(path.read_text("utf-8"))
+        if before["budget"] != table["budget"]:
+            raise RequestError(f"{path} was made with other options", "Repeat them, or choose another folder")
+        table = before
+    elif output.exists() and any(output.iterdir()):
+        raise RequestError(f"{output} is not empty", "Choose a new folder")
+    for name in variants or known:
+        if name in table["variants"]:
+            continue
+        variant = known[name]
+        chosen = replace(
+            options, changes=(*options.changes, *variant.changes), weights=replace(options.weights, **dict(variant.losses))
+        )
+        report(f"{name}: {variant.told}")
+        folder = output / name
+        fit(
+            chosen,
+            folder,
+            resume=(folder / TRAINING / STATE).is_file(),
+            warm_start=warm_start,
+            warm_parts=("vision_encoder", "text_encoder"),
+            report=report,
+            progress=progress,
+        )
+        mimo = load_mimo(folder)
+        accuracy = evaluate(mimo, datasets, split, prompts=PROMPTS, limit=limit, seed=options.seed, text=False)
+        table["variants"][name] = {
+            "told": variant.told,
+            "macro": accuracy["macro"],
+            "absent_auc": accuracy["absent"]["auc"],
+            "referring": referring_test(mimo, datasets, split, limit=limit, seed=options.seed),
+        }
+        atomic_write_bytes(path, (json.dumps(table, indent=1) + "\n").encode())
+        atomic_write_bytes(output / "ablation.md", markdown(table).encode())
+    return table
+
+
+def markdown(table: dict[str, Any]) -> str:
+    """The table of :func:`ablate`."""
+    head = "| variant | right instance: box | right instance: point | Dice box | Dice point | Dice text | AUC absent |"
+    rows = [head, "|---|---|---|---|---|---|---|"]
+    for name, row in table["variants"].items():
+        cells = [f"{name}: {row['told']}"]
+        cells += [_rate(row["referring"].get(prompt)) for prompt in ("box", "point")]
+        cells += [_dice(row["macro"].get(prompt)) for prompt in ("box", "point", "text")]
+        cells.append("–" if row["absent_auc"] is None else f"{row['absent_auc']:.3f}")
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _rate(part: dict[str, Any] | None) -> str:
+    if not part or not part.get("n"):
+        return "–"
+    low, high = part["ci95"]
+    return f"{part['right']:.1%} ({low:.1%}–{high:.1%})"
+
+
+def _dice(part: dict[str, Any] | None) -> str:
+    if not part:
+        return "–"
+    low, high = part["ci95"]
+    return f"{part['dice']:.3f} ({low:.3f}–{high:.3f})"
