@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather
 
 from mimo_train.model.mimo import Grounding, Mimo
+
+from .parallel import gather_rows
 
 #: Weight of the masks that nobody asked for, beside the target's.
 ENTITY_WEIGHT = 0.5
@@ -25,7 +25,7 @@ class LossWeights:
     presence: float = 0.5
     box: float = 1.0
     iou: float = 0.5
-    text: float = 0.5
+    text: float = 2.0
     contrast: float = 0.1
     #: Weight of the coarse levels relative to the finest (deep supervision); 0 switches it off.
     deep: float = 0.4
@@ -169,17 +169,6 @@ def info_nce(a: Tensor, b: Tensor, scale: Tensor, group: Tensor, use: Tensor) ->
     return torch.stack(losses).mean()
 
 
-def _of_all(x: Tensor) -> Tensor:
-    """The rows of all processes: contrast needs the whole batch. Gradients flow back to the process that made the row."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return x
-    if x.requires_grad:
-        return torch.cat(all_gather(x.contiguous()))
-    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, x.contiguous())
-    return torch.cat(parts)
-
-
 def contrast_loss(model: Mimo, g: Grounding, targets: Targets) -> Tensor:
     """InfoNCE over the triplet (image region, text, reference); pairs that do not exist for a prompt are left out."""
     present = targets.select_valid[:, 0] * (targets.group >= 0)  # then the first query is the target's
@@ -189,9 +178,9 @@ def contrast_loss(model: Mimo, g: Grounding, targets: Targets) -> Tensor:
     image = model.contrast["image"]((weight @ features.flatten(2).transpose(1, 2))[:, 0])
     text = model.contrast["text"](g.text.sum(1) / g.text_valid.sum(1, keepdim=True).clamp(min=1.0))
     reference = model.contrast["reference"](g.references.sum(1) / g.reference_valid.sum(1, keepdim=True).clamp(min=1.0))
-    image, text, reference = (_of_all(x.float()) for x in (image, text, reference))
-    names, has = _of_all(targets.text_names * present), _of_all(targets.has_reference * present)
-    scale, group = model.contrast_scale, _of_all(targets.group)
+    image, text, reference = (gather_rows(x.float()) for x in (image, text, reference))
+    names, has = gather_rows(targets.text_names * present), gather_rows(targets.has_reference * present)
+    scale, group = model.contrast_scale, gather_rows(targets.group)
     return (
         info_nce(image, text, scale, group, names)
         + info_nce(image, reference, scale, group, has)

@@ -27,6 +27,26 @@ def sum_over_all(x: Tensor) -> Tensor:
     return x
 
 
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(context, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x) for _ in range(world())]
+        dist.all_gather(parts, x)
+        context.rows = len(x)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(context, gradient: Tensor) -> Tensor:
+        gradient = gradient.contiguous()
+        dist.all_reduce(gradient)
+        return gradient[dist.get_rank() * context.rows :][: context.rows]
+
+
+def gather_rows(x: Tensor) -> Tensor:
+    """The rows of all processes, in their order; each must have as many. Gradients flow back to the process that made a row."""
+    return _GatherRows.apply(x.contiguous()) if world() > 1 else x
+
+
 def checkpoint_activations(model: nn.Module) -> None:
     """Compute the activations of the large blocks again in the backward pass: less memory for about a third more time."""
     from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
