@@ -64,6 +64,8 @@ def ablate(
 ) -> dict[str, Any]:
     """Train and measure the variants, one after the other; what is there already is not done again.
 
+    Several processes may share a folder, each with variants of its own.
+
     Args:
         options: of every run; ``changes`` and ``weights`` are those of the full model.
         output: a folder; ``VARIANT/`` is its checkpoint, ``ablation.json`` and ``ablation.md`` hold the table.
@@ -82,16 +84,16 @@ def ablate(
     datasets = read_datasets([Path(p) for p in options.data])
     budget = options.comparable() | {"steps": options.steps, "minutes": options.minutes, "split": split, "limit": limit}
     path = output / RESULT
-    table: dict[str, Any] = {"budget": json.loads(json.dumps(budget)), "variants": {}}
     if path.is_file():
-        before = json.loads(path.read_text("utf-8"))
-        if before["budget"] != table["budget"]:
+        if _read(path)["budget"] != json.loads(json.dumps(budget)):
             raise RequestError(f"{path} was made with other options", "Repeat them, or choose another folder")
-        table = before
     elif output.exists() and any(output.iterdir()):
         raise RequestError(f"{output} is not empty", "Choose a new folder")
+    else:
+        output.mkdir(parents=True, exist_ok=True)
+        _write(path, {"budget": budget, "variants": {}})
     for name in variants or known:
-        if name in table["variants"]:
+        if name in _read(path)["variants"]:
             continue
         variant = known[name]
         chosen = replace(
@@ -110,15 +112,26 @@ def ablate(
         )
         mimo = load_mimo(folder)
         accuracy = evaluate(mimo, datasets, split, prompts=PROMPTS, limit=limit, seed=options.seed, text=False)
-        table["variants"][name] = {
+        row = {
             "told": variant.told,
             "macro": accuracy["macro"],
             "absent_auc": accuracy["absent"]["auc"],
             "referring": referring_test(mimo, datasets, split, limit=limit, seed=options.seed),
         }
-        atomic_write_bytes(path, (json.dumps(table, indent=1) + "\n").encode())
+        # Read again: another process may have written its variants meanwhile.
+        table = _read(path)
+        table["variants"] = {n: r for n in known if (r := {**table["variants"], name: row}.get(n))}
+        _write(path, table)
         atomic_write_bytes(output / "ablation.md", markdown(table).encode())
-    return table
+    return _read(path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text("utf-8"))
+
+
+def _write(path: Path, table: dict[str, Any]) -> None:
+    atomic_write_bytes(path, (json.dumps(table, indent=1) + "\n").encode())
 
 
 def markdown(table: dict[str, Any]) -> str:
