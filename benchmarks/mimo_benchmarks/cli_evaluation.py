@@ -1,4 +1,4 @@
-"""The commands ``mimo-bench referring`` and ``mimo-bench robustness``; ``cli.py`` attaches them."""
+"""The commands ``mimo-bench referring``, ``scene`` and ``robustness``; ``cli.py`` attaches them."""
 
 from __future__ import annotations
 
@@ -53,6 +53,33 @@ def referring(
             progress=lambda done, total: progress("referring", done, total),
         )  # fmt: skip
     deliver(referring_table(result), result, json_path)
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@data_options
+@click.option("--limit", type=click.IntRange(1), help="Most images per set, drawn with the seed.")
+@json_option
+def scene(
+    model: Path, data_: tuple[Path, ...], split: str, limit: int | None, seed: int, threads: int | None, json_path: str | None
+) -> None:
+    """Answers about several structures: what is there, how many there are, and how one lies relative to another.
+
+    MODEL is a bundle, or a checkpoint folder (needs torch).
+    """
+    from mimo_runtime.evaluation.dataset import read_datasets
+    from mimo_runtime.evaluation.scene import scene_table, scene_test
+
+    from .models import open_model
+
+    check_writable(json_path)
+    datasets = read_datasets(data_)
+    with open_model(model, threads) as mimo, Progress() as progress:
+        result = scene_test(
+            mimo, datasets, split, limit=limit, seed=seed,
+            progress=lambda done, total: progress("looking", done, total),
+        )  # fmt: skip
+    deliver(scene_table(result), result, json_path)
 
 
 @click.command()

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation import grammar
 from mimo_runtime.evaluation.dataset import Dataset, read_datasets
 from mimo_runtime.evaluation.grammar import Description, Phrase, describe
-from mimo_runtime.evaluation.scene import EVERYTHING, scene_test
+from mimo_runtime.evaluation.scene import EVERYTHING, scene_table, scene_test
 
 NAMES = {1: "liver", 2: "spleen", 3: "cyst"}
 
@@ -107,3 +108,10 @@ def test_wrong_relations_and_counts_are_wrong(sets):
 def test_the_same_seed_asks_the_same(sets):
     one, two = (scene_test(Oracle(sets), sets, "test", limit=2, seed=5) for _ in range(2))
     assert one == two
+
+
+def test_the_table_and_an_empty_split(sets):
+    lines = scene_table(scene_test(Oracle(sets), sets, "test")).splitlines()
+    assert len(lines) == 4 and lines[-1] == "| **all images** | 1.000 | 1.000 | 1.000 | 1.000 | 1.000 of 4 | 1.000 of 10 |"
+    with pytest.raises(RequestError, match="no image in split 'val'"):
+        scene_test(Oracle(sets), sets, "val")

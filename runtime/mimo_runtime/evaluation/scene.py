@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import RequestError
 from . import grammar, metrics
 from .dataset import Dataset, Record
-from .evaluate import AbsentNames, _chosen, _rng
+from .evaluate import AbsentNames, _chosen, _engine_name, _model_id, _rng
 from .sampling import instance_labels
 
 #: Relations asked for per image.
@@ -39,10 +40,15 @@ def scene_test(
 
     Returns:
         ``{"everything": {"precision", "recall", "f1", "dice", "n"}, "counts": {"right", "n"}, "relations": {"right", "n"},
-        "sets": {SET: the same}}``; a part without a sample is None.
+        "sets": {SET: the same}, "meta"}``; a part without a sample is None.
+
+    Raises:
+        RequestError: empty split, or an image that cannot be read.
     """
     names = AbsentNames(datasets)
     records = [(data, record) for data in datasets for record in _chosen(data, split, limit, seed)]
+    if not records:
+        raise RequestError(f"no image in split '{split}'", "Choose another split or data set")
     rows: dict[str, list[dict[str, Any]]] = {}
     for done, (data, record) in enumerate(records):
         if progress:
@@ -51,7 +57,15 @@ def scene_test(
     if progress:
         progress(len(records), len(records))
     return _summary([row for found in rows.values() for row in found]) | {
-        "sets": {name: _summary(found) for name, found in rows.items()}
+        "sets": {name: _summary(found) for name, found in rows.items()},
+        "meta": {
+            "split": split,
+            "images": len(records),
+            "limit": limit,
+            "seed": seed,
+            "model": _model_id(mimo),
+            "engine": _engine_name(mimo),
+        },
     }
 
 
@@ -111,3 +125,17 @@ def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "counts": share("counts"),
         "relations": share("relations"),
     }
+
+
+def scene_table(result: dict[str, Any]) -> str:
+    """The result of :func:`scene_test` as a Markdown table, all images last."""
+    rows = ["| set | seen: precision | recall | F1 | Dice | counts right | relations right |", "|---|---|---|---|---|---|---|"]
+    for name, part in [*((f"`{n}`", p) for n, p in result["sets"].items()), ("**all images**", result)]:
+        cells = [_number(part["everything"][key]) for key in ("precision", "recall", "f1", "dice")]
+        cells += [f"{_number(p['right'])} of {p['n']}" if p else "–" for p in (part["counts"], part["relations"])]
+        rows.append(f"| {' | '.join([name, *cells])} |")
+    return "\n".join(rows)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
