@@ -12,12 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mimo_runtime.evaluation.referring import referring_test
-
 from mimo_runtime.atomic import atomic_write_bytes
 from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation.dataset import read_datasets
 from mimo_runtime.evaluation.evaluate import evaluate
+from mimo_runtime.evaluation.referring import referring_test
 
 from .engines import load_mimo
 from .fit import STATE, TRAINING, fit

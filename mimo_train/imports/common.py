@@ -1,0 +1,165 @@
+"""What the sources have in common: finding files, reading images, names of classes and modalities."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mimo_runtime.errors import RequestError
+from mimo_runtime.evaluation.grammar import Description, clean_name
+from mimo_runtime.images import ScanImage, read_image
+
+#: Suffixes of image files. DICOM files often have none, or the end of a UID; their content tells.
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".ppm", ".pgm", ".dcm", ".dicom")
+
+
+def few(names: Iterable[object], most: int = 3) -> str:
+    """``a, b, c and 4 more``."""
+    listed = [str(name) for name in names]
+    rest = len(listed) - most
+    return ", ".join(listed[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def class_name(name: str) -> str:
+    """A class name as people say it: ``gall_bladder`` -> ``gall bladder``; without what the grammar cannot print.
+
+    May be empty.
+    """
+    return clean_name(name.replace("_", " "))
+
+
+def class_names(given: Iterable[str], option: str = "--classes") -> dict[int, str]:
+    """``("1=polyp,2=instrument", "3=clip")`` -> ``{1: "polyp", 2: "instrument", 3: "clip"}``.
+
+    Raises:
+        RequestError: not of this form, an id outside 1 to 65535, or an id twice.
+    """
+    names: dict[int, str] = {}
+    for part in (p for text in given for p in re.split(r",(?=\s*\d+\s*=)", text)):
+        number, sign, name = part.partition("=")
+        if not sign or not number.strip().isdecimal() or not class_name(name):
+            raise RequestError(f"{option} '{part.strip()}' is not ID=NAME", f"Write it as {option} '1=polyp,2=instrument'")
+        identity = int(number)
+        if not 0 < identity < 65536:
+            raise RequestError(f"{option}: the class id {identity} is out of range", "Use 1 to 65535; 0 is background")
+        if identity in names:
+            raise RequestError(f"{option} names class {identity} twice", "Name every class once")
+        names[identity] = class_name(name)
+    return names
+
+
+def known_modality(text: str) -> str:
+    """A modality as data sets write it: ``CT`` -> ``ct``, ``X-ray`` -> ``xray``; others as they are."""
+    return Description(text).modality
+
+
+def required_region(region: str | None) -> str:
+    """The cleaned ``--region``. Raises RequestError if nothing is left."""
+    cleaned = Description("", region or "").region
+    if not cleaned:
+        raise RequestError("the source does not tell the body region", "Name it with --region, e.g. abdomen")
+    return cleaned
+
+
+def modality_of(given: str | None, scan: ScanImage, path: Path) -> str:
+    """The modality of an image: what the person says, else what the file says.
+
+    Raises:
+        RequestError: neither says it.
+    """
+    modality = known_modality(given or "") or scan.modality
+    if not modality:
+        raise RequestError(f"{path} does not tell its modality", "Name it with --modality, e.g. ultrasound")
+    return modality
+
+
+def check_first(path: Path, modality: str | None) -> None:
+    """Read one image before the long work, so that a missing option or reader is told now."""
+    modality_of(modality, read_image(path), path)
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file is an image by its suffix, or DICOM by its content."""
+    if path.suffix.lower() in SUFFIXES:
+        return True
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def stem_of(name: str) -> str:
+    """``name`` without the suffix of an image; UIDs keep their dots."""
+    suffix = Path(name).suffix
+    return name[: -len(suffix)] if suffix.lower() in SUFFIXES else name
+
+
+def required_folder(path: Path, what: str, remedy: str) -> Path:
+    """``path`` if it is a folder. Raises RequestError."""
+    if not path.is_dir():
+        raise RequestError(f"{what} {path} is not a folder", remedy)
+    return path
+
+
+def find_images(root: Path) -> tuple[dict[str, Path], int]:
+    """All images below a folder: ``({relative path without suffix: file}, number of other files)``, hidden ones left out.
+
+    Raises:
+        RequestError: two images differ in the suffix alone, or the folder has none.
+    """
+    found: dict[str, Path] = {}
+    others = 0
+    for path in sorted(root.rglob("*")):
+        relative = path.relative_to(root)
+        if any(part.startswith(".") for part in relative.parts) or not path.is_file():
+            continue
+        if not is_image(path):
+            others += 1
+            continue
+        key = stem_of(relative.as_posix())
+        if key in found:
+            raise RequestError(f"{root} holds both {found[key].name} and {path.name}", "Keep one of them, or rename it")
+        found[key] = path
+    if not found:
+        volumes = any(root.rglob("*.nii*"))
+        remedy = "Import volumes with: mimo-train data import nnunet" if volumes else f"Use one of {' '.join(SUFFIXES)}"
+        raise RequestError(f"{root} holds no image", remedy)
+    return found, others
+
+
+def inside(root: Path, value: object) -> Path | None:
+    """The file that ``value`` names inside ``root``, or None if it is no such path: sources must not reach elsewhere."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        return None
+    path = Path(value.replace("\\", "/"))
+    return None if path.is_absolute() or ".." in path.parts else root / path
+
+
+def missing_files(paths: Sequence[Path], option: str) -> None:
+    """Raises RequestError that lists the first of the ``paths`` that are not there."""
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise RequestError(f"{len(missing)} of {len(paths)} files do not exist: {few(missing)}", f"Check the folder: {option}")
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file. Raises RequestError if it is missing or not JSON."""
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise RequestError(f"{path} is not JSON", "Export it again") from None
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 text file, with or without a byte order mark. Raises RequestError if it cannot be read."""
+    try:
+        return path.read_text("utf-8-sig")
+    except FileNotFoundError:
+        raise RequestError(f"{path} does not exist", "Check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path} cannot be read: {type(error).__name__}", "Name a file of UTF-8 text") from None

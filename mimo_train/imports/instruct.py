@@ -1,0 +1,252 @@
+"""Visual instructions (JSON or JSONL, LLaVA's form too): questions and answers about images, with masks.
+
+A record is ``{"image", "question", "answer", "mask"}`` or ``{"image", "conversations": [{"from", "value"}, ...], "mask"}``, and
+may have ``label``, ``modality`` and ``region``. A mask is the path of a picture, COCO RLE or polygons; several structures of
+one answer have a list of masks in the order of the answer. Our format holds classes, not free text: the names become classes,
+and the texts are kept in ``attributes`` as ``{"questions": [[question, answer], ...]}``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mimo_runtime.errors import RequestError
+from mimo_runtime.evaluation.grammar import Description
+from mimo_runtime.images import read_image, read_mask
+
+from .common import inside, known_modality, missing_files, read_text, required_folder, stem_of
+from .meaning import Meaning, Pair, understand
+from .shapes import check, crop, draw, paint
+from .writer import Item, Plan, Target
+
+_SPEAKERS = {"human": 0, "user": 0, "gpt": 1, "assistant": 1}
+_REMEDY = "Repair it (the field label names the structure), or leave such records out: --skip-unclear"
+_TOO_MANY = 65535
+
+
+@dataclass(frozen=True)
+class _Record:
+    """One record, understood."""
+
+    number: int
+    image: str
+    pairs: tuple[Pair, ...]
+    meaning: Meaning
+    masks: tuple[Any, ...]  # a path, RLE or polygons for each name; none if nothing is there
+
+
+def plan_instruct(
+    source: Path,
+    target: Target,
+    *,
+    images: Path | None = None,
+    masks: Path | None = None,
+    modality: str | None = None,
+    region: str | None = None,
+    known: Sequence[str] = (),
+    skip_unclear: bool = False,
+) -> Plan:
+    """Understand all records and say what they will give.
+
+    Args:
+        source: a JSON list, or one JSON object per line.
+        images: the folder that ``image`` is relative to; that of the source if left out.
+        masks: the folder that ``mask`` is relative to; that of the images if left out.
+        modality, region: for records that do not tell them.
+        known: class names to look for in free text.
+        skip_unclear: leave out records that cannot be understood, instead of refusing the file.
+
+    Raises:
+        RequestError: names the record by its number from 1.
+    """
+    root = required_folder(images or source.parent, "--images", "Name the folder of the images with --images")
+    masks_root = required_folder(masks or root, "--masks", "Name the folder of the masks with --masks")
+    notes: Counter[str] = Counter()
+    by_image: dict[str, list[_Record]] = {}
+    for number, data in enumerate(_records(source), 1):
+        try:
+            record = _understood(number, data, root, masks_root, known)
+        except ValueError as error:
+            if not skip_unclear:
+                raise RequestError(f"{source}: record {number}: {error}", _REMEDY) from None
+            notes["records_skipped_as_unclear"] += 1
+            continue
+        by_image.setdefault(record.image, []).append(record)
+    if not by_image:
+        raise RequestError(f"{source} holds no record that can be used", _REMEDY)
+    records = [record for group in by_image.values() for record in group]
+    missing_files([root / name for name in by_image], "--images")
+    missing_files([masks_root / m for r in records for m in r.masks if isinstance(m, str)], "--masks")
+    spelled: dict[str, str] = {}
+    for name in (name for record in records for name in record.meaning.names):
+        spelled.setdefault(name.lower(), name)
+    ids = {name: i for i, name in enumerate(sorted(spelled), 1)}
+    if len(ids) > _TOO_MANY:
+        raise RequestError(f"{source} names {len(ids)} classes", f"A data set has at most {_TOO_MANY}")
+    facts = {name: _facts(source, group, root / name, modality, region) for name, group in by_image.items()}
+    cases = {name: target.case_of(name, stem_of(name)) for name in by_image}
+    target.check_sources(source, root, masks_root)
+
+    def groups() -> Iterator[list[Item]]:
+        for name in sorted(by_image):
+            scan = read_image(root / name)
+            size = scan.height, scan.width
+            kept, pixels = _drawn(source, by_image[name], masks_root, size, skip_unclear, notes)
+            if not kept:
+                yield []
+                continue
+            shapes = [(crop(mask), ids[key], False) for key, mask in pixels.items()]
+            labels, _, hidden = paint(shapes, *size)
+            notes["masks_hidden_by_others"] += hidden
+            pairs = [list(pair) for record in kept for pair in record.pairs]
+            yield [
+                Item(
+                    pixels=scan.pixels,
+                    labels=labels,
+                    classes={i: spelled[key] for key, i in ids.items()},
+                    source=stem_of(name),
+                    case=cases[name],
+                    modality=facts[name][0],
+                    region=facts[name][1],
+                    spacing_mm=scan.spacing_mm,
+                    attributes={"questions": pairs} if pairs else {},
+                )
+            ]
+
+    return Plan(len(by_image), groups(), notes)
+
+
+def _records(source: Path) -> list[Any]:
+    text = read_text(source)
+    try:
+        data = json.loads(text)
+    except ValueError:
+        data = []
+        for number, line in enumerate(text.splitlines(), 1):
+            if line.strip():
+                try:
+                    data.append(json.loads(line))
+                except ValueError:
+                    told = f"{source}:{number} is not JSON"
+                    raise RequestError(told, "Write a JSON list of records, or one record per line") from None
+    return data if isinstance(data, list) else [data]
+
+
+def _understood(number: int, data: Any, root: Path, masks_root: Path, known: Sequence[str]) -> _Record:
+    """Raises ValueError: what is wrong with the record."""
+    if not isinstance(data, dict):
+        raise ValueError("it is not a JSON object")
+    if inside(root, data.get("image")) is None:
+        raise ValueError("image is not a path inside the folder of images")
+    pairs = _pairs(data)
+    label = data.get("label")
+    if label is not None and not (
+        isinstance(label, str) or isinstance(label, list) and label and all(isinstance(v, str) for v in label)
+    ):
+        raise ValueError("label is not a name, or a list of names")
+    if not pairs and label is None:
+        raise ValueError("it has neither question and answer, nor conversations, nor label")
+    told = understand(pairs, label, known)
+    own = Description(*(str(data.get(key) or "") for key in ("modality", "region")))
+    meaning = Meaning(told.names, told.absent, own.modality or told.modality, own.region or told.region)
+    masks = _masks(data.get("mask", data.get("masks")), masks_root)
+    if not masks and not meaning.absent:
+        raise ValueError(f"it has no mask of {' and '.join(meaning.names)}")
+    if masks and len(masks) != len(meaning.names):
+        named = ", ".join(meaning.names) or "nothing"
+        raise ValueError(f"it has {len(masks)} mask(s) for {len(meaning.names)} name(s) ({named})")
+    return _Record(number, data["image"].replace("\\", "/"), tuple(pairs), meaning, masks)
+
+
+def _pairs(data: dict[str, Any]) -> list[Pair]:
+    """Questions with their answers; the placeholder of the image is taken out."""
+    turns: list[tuple[int, str]] = []
+    if "conversations" in data:
+        for turn in data["conversations"] if isinstance(data["conversations"], list) else [None]:
+            speaker = _SPEAKERS.get(str(turn.get("from")).lower()) if isinstance(turn, dict) else None
+            if speaker is None or not isinstance(turn.get("value"), str):
+                raise ValueError('conversations is not a list of {"from": "human" or "gpt", "value": text}')
+            turns.append((speaker, turn["value"]))
+    elif "question" in data or "answer" in data:
+        turns = list(enumerate((data.get("question") or "", data.get("answer") or "")))
+        if not all(isinstance(text, str) for _, text in turns):
+            raise ValueError("question or answer is not a text")
+    if [speaker for speaker, _ in turns] != [0, 1] * (len(turns) // 2):
+        raise ValueError("questions and answers do not take turns")
+    texts = [text.replace("<image>", "").strip() for _, text in turns]
+    return list(zip(texts[::2], texts[1::2]))
+
+
+def _masks(value: Any, root: Path) -> tuple[Any, ...]:
+    """One mask, or a list of them; a list of numbers or of such lists is the polygons of one."""
+    if value is None or value == "":
+        return ()
+    several = isinstance(value, list) and value and all(isinstance(v, (str, dict)) for v in value)
+    masks = tuple(value) if several else (value,)
+    for mask in masks:
+        if isinstance(mask, str) and inside(root, mask) is None:
+            raise ValueError("mask is not a path inside the folder of masks")
+    return tuple(mask.replace("\\", "/") if isinstance(mask, str) else mask for mask in masks)
+
+
+def _facts(source: Path, group: Sequence[_Record], image: Path, modality: str | None, region: str | None) -> tuple[str, str]:
+    """Modality and region of an image: what its records say, else the options, else (modality) the file."""
+    place = next((r.meaning.region for r in group if r.meaning.region), "") or Description("", region or "").region
+    kind = next((r.meaning.modality for r in group if r.meaning.modality), "") or known_modality(modality or "")
+    kind = kind or read_image(image).modality or ""
+    for what, value, example in (("modality", kind, "ultrasound"), ("region", place, "abdomen")):
+        if not value:
+            raise RequestError(f"{source}: record {group[0].number} tells no {what}", f"Name it with --{what}, e.g. {example}")
+    return kind, place
+
+
+def _drawn(
+    source: Path,
+    group: Sequence[_Record],
+    root: Path,
+    size: tuple[int, int],
+    skip_unclear: bool,
+    notes: Counter[str],
+) -> tuple[list[_Record], dict[str, np.ndarray]]:
+    """The records of an image whose masks can be drawn, and the pixels of each class; two questions may ask for one mask."""
+    kept: list[_Record] = []
+    pixels: dict[str, np.ndarray] = {}
+    for record in group:
+        names = [name.lower() for name in record.meaning.names]
+        try:
+            masks = [_mask(mask, root, size) for mask in record.masks]
+            for name, mask in zip(names, masks):
+                if mask.any() == record.meaning.absent:
+                    raise ValueError(f"the answer and the mask do not agree whether there is a {name}")
+        except (ValueError, RequestError) as error:
+            if not skip_unclear:
+                told = getattr(error, "what", error)
+                raise RequestError(f"{source}: record {record.number}: {told}", _REMEDY) from None
+            notes["records_skipped_as_unclear"] += 1
+            continue
+        kept.append(record)
+        for name, mask in zip(names, masks):
+            if mask.any():
+                pixels[name] = pixels[name] | mask if name in pixels else mask
+    return kept, pixels
+
+
+def _mask(mask: Any, root: Path, size: tuple[int, int]) -> np.ndarray:
+    """bool ``[H, W]``. Raises ValueError or RequestError for a mask that cannot be drawn."""
+    if isinstance(mask, str):
+        picture = read_mask(root / mask)
+        if picture.shape != size:
+            raise ValueError(f"the mask is {picture.shape[1]}x{picture.shape[0]}, its image {size[1]}x{size[0]}")
+        return picture
+    check(mask, *size)
+    shape = draw(mask, *size)
+    whole = np.zeros(size, dtype=bool)
+    whole[shape.top : shape.top + shape.mask.shape[0], shape.left : shape.left + shape.mask.shape[1]] = shape.mask
+    return whole

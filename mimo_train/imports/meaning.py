@@ -1,0 +1,112 @@
+"""Which structures a question and its answer are about."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from mimo_runtime.evaluation.grammar import MODALITIES, QUESTIONS, clean_name, parse, pluralise, subject_of
+
+from .common import class_name
+
+Pair = tuple[str, str]
+
+#: Words that begin a request, so that what they begin is no bare name: those of the grammar, and other common ones.
+_ASKING = {t.split()[0].lower() for templates in QUESTIONS.values() for t in templates if not t.startswith("{")} | {
+    "are", "can", "could", "detect", "does", "draw", "explain", "give", "has", "have", "i", "identify", "if", "in", "list",
+    "please", "provide", "tell", "the", "there", "was", "were", "when", "who", "why", "will", "would", "you",
+}  # fmt: skip
+#: Words that are in no name of a structure: what holds them is a sentence that a form of the grammar fits by chance.
+_NO_NAME = {
+    "abnormal", "abnormality", "all", "any", "anything", "are", "can", "every", "everything", "for", "here", "image", "is",
+    "it", "its", "me", "picture", "please", "region", "scan", "something", "that", "them", "these", "this", "those", "visible",
+    "what", "where", "which", "you", "your",
+}  # fmt: skip
+_MOST_WORDS = 5
+#: Says nothing about the structure: "Segment the polyp in this image."
+_IN_THE_IMAGE = re.compile(
+    r",? (?:please|(?:in|on|within|from) (?:the|this|that) (?:given )?(?:image|picture|photo|scan|slice|frame|video|x-?ray))"
+    r"(?=[.?!]*$)",
+    re.IGNORECASE,
+)
+_NOTHING = re.compile(
+    r"(?:^|[:.]\s*|\bthere (?:is|are) )no\b|\b(?:not|nothing) (?:is )?(?:visible|seen|present|detected|found)\b", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a record says.
+
+    Args:
+        names: one for each mask, in the order of the answer; may be empty if ``absent``.
+        absent: the answer says that there is nothing.
+        modality, region: as data sets write them, empty if not told.
+    """
+
+    names: tuple[str, ...]
+    absent: bool
+    modality: str = ""
+    region: str = ""
+
+
+def understand(pairs: Sequence[Pair], label: str | Sequence[str] | None = None, known: Iterable[str] = ()) -> Meaning:
+    """Read the names from a label, else from tagged phrases of the answers, else from known names in answers, then questions,
+    else from questions of the grammar's forms, or that are a bare name.
+
+    Args:
+        pairs: questions and answers.
+        label: explicit name, or names.
+        known: class names to look for in free text.
+
+    Raises:
+        ValueError: no name is found; says what was looked at.
+    """
+    read = [parse(answer) for _, answer in pairs]
+    heads = [d for d in read if d.modality in MODALITIES]  # other words before a colon are no modality
+    modality, region = (heads[0].modality, heads[0].region) if heads else ("", "")
+    # A relation's other structure has a mask of its own, so it is a name as well.
+    tagged = [p.name for d in read for p in (*d.phrases, *((d.other,) if d.other else ()))]
+    absent = not tagged and any(d.absent or _NOTHING.search(answer) for d, (_, answer) in zip(read, pairs))
+    known = list(known)
+    if label is not None:
+        names = [label] if isinstance(label, str) else list(label)
+    else:
+        names = (
+            tagged
+            or [d.absent for d in read if d.absent]
+            or _mentioned((answer for _, answer in pairs), known)
+            or _mentioned((question for question, _ in pairs), known)
+            or [name for question, _ in pairs for name in _asked(question)]
+        )
+    unique: dict[str, str] = {}
+    for name in filter(None, map(class_name, names)):
+        unique.setdefault(name.lower(), name)
+    if not unique and not absent:
+        raise ValueError("neither question nor answer names a structure")
+    return Meaning(tuple(unique.values()), absent, modality, region)
+
+
+def _mentioned(texts: Iterable[str], known: Sequence[str]) -> list[str]:
+    """Known names in texts as whole words, singular or plural; of names within names the longest."""
+    forms = {form.lower(): name for name in known for form in (name, pluralise(name)) if form}
+    if not forms:
+        return []
+    listed = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
+    return [forms[found.lower()] for text in texts for found in re.findall(rf"(?<!\w)(?:{listed})(?!\w)", text, re.IGNORECASE)]
+
+
+def _asked(question: str) -> list[str]:
+    """What a question of the grammar asks for, or the bare name that it is; nothing where that is a guess."""
+    text = " ".join(question.split())
+    while (shorter := _IN_THE_IMAGE.sub("", text)) != text:
+        text = shorter
+    subject = subject_of(text)
+    if subject is None:
+        return []
+    words = [word.strip(",;:'\"").lower() for word in subject.split()]
+    if len(words) > _MOST_WORDS or not _NO_NAME.isdisjoint(words):
+        return []
+    bare = subject == clean_name(text)  # no form was recognised
+    return [] if bare and (text[-1] in ".?!:" or words[0] in _ASKING) else [subject]

@@ -1,0 +1,118 @@
+"""Slices of volumes: which ones are taken, and how their values become 8 bit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from mimo_runtime.errors import RequestError
+from mimo_runtime.intensity import to_8_bit, window
+
+from .volume import PLANES, Volume, cut, filled
+from .writer import Item
+
+#: Centre and width in Hounsfield units that show the soft tissue of the abdomen.
+CT_WINDOW = (40.0, 400.0)
+
+
+@dataclass(frozen=True)
+class Slicing:
+    """Which slices of a volume are taken, and how their values become 8 bit.
+
+    Args:
+        plane: axial, coronal or sagittal.
+        every: take each n-th slice.
+        most: at most this many slices of a volume, spread evenly.
+        empty_share: share of the slices without any structure that is kept, drawn with the seed, rounded up.
+        window: centre and width; for CT :data:`CT_WINDOW` if None, and otherwise percentiles of each slice, as on the device.
+    """
+
+    plane: str = "axial"
+    every: int = 1
+    most: int | None = None
+    empty_share: float = 0.1
+    window: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.plane not in PLANES:
+            raise RequestError(f"--axis {self.plane} is unknown", f"Choose one of {', '.join(PLANES)}")
+        if self.window is not None and not (np.isfinite(self.window).all() and self.window[1] > 0):
+            raise RequestError("--window has no positive width", "Write centre and width, e.g. 40,400")
+
+    def choose(self, full: np.ndarray, rng: np.random.Generator) -> list[int]:
+        """The slices to take, in order, from bool ``[slices]`` of which hold a structure."""
+        candidates = np.arange(0, len(full), self.every)
+        empty = candidates[~full[candidates]]
+        kept = rng.choice(empty, int(np.ceil(self.empty_share * len(empty))), replace=False)
+        chosen = np.sort(np.concatenate((candidates[full[candidates]], kept)))
+        if self.most is not None and len(chosen) > self.most:
+            chosen = chosen[((np.arange(self.most) + 0.5) * len(chosen) / self.most).astype(int)]
+        return [int(k) for k in chosen]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A volume and its truth, on one grid."""
+
+    name: str
+    image: Volume
+    label: Volume
+    channel: int  # on the fourth axis of the image
+    case: str  # as ``Target.case_of`` made it of the name
+
+
+def slices(
+    case: Case,
+    names: Mapping[int, str],
+    ignored: int | None,
+    slicing: Slicing,
+    seed: int,
+    notes: Counter[str],
+    modality: str,
+    region: str,
+) -> Iterator[Item]:
+    """The chosen slices of a volume as images.
+
+    Args:
+        names: by class id.
+        ignored: id of pixels that nobody annotated; slices with it are left out, because the format cannot say so.
+        notes: is told what was left out.
+
+    Raises:
+        RequestError: the label holds no class ids, or a file is damaged.
+    """
+    labels = case.label.load()
+    if labels.dtype.kind == "f":
+        whole = np.rint(labels)
+        if not np.isfinite(labels).all() or np.abs(whole - labels).max() > 1e-3:
+            raise RequestError(f"{case.label.path} holds fractions, not class ids", "Resample labels with nearest neighbour")
+        labels = whole.astype(np.int32)
+    if labels.min() < 0:
+        raise RequestError(f"{case.label.path} holds negative class ids", "Use 0 for background and 1, 2, ... for classes")
+    values = case.image.load(case.channel)
+    shown = slicing.window or (CT_WINDOW if modality == "ct" else None)
+    # The draw depends on the case alone, so that more cases do not change it.
+    rng = np.random.default_rng(int(hashlib.sha256(f"{seed}:{case.name}".encode()).hexdigest()[:16], 16))
+    for k in slicing.choose(filled(labels, slicing.plane), rng):
+        truth, plane = cut(labels, slicing.plane, k), cut(values, slicing.plane, k)
+        if ignored is not None and (truth == ignored).any():
+            notes["slices_left_out_as_not_annotated"] += 1
+            continue
+        if not np.isfinite(plane).any():
+            notes["slices_left_out_without_values"] += 1
+            continue
+        yield Item(
+            pixels=window(plane.astype(np.float32), *shown) if shown else to_8_bit(plane, str(case.image.path))[0],
+            labels=truth,
+            classes=names,
+            source=f"{case.name}_{k:04d}",
+            case=case.case,
+            modality=modality,
+            region=region,
+            spacing_mm=case.image.pixel_spacing(slicing.plane),
+            attributes={"plane": slicing.plane, "slice": k},
+        )
