@@ -15,19 +15,24 @@ ORIENTATION_FREE = ("endoscopy", "microscopy")
 
 @dataclass
 class View:
-    """pixels uint8 [S, S, 3] and labels int32 [S, S] on the canvas; the image fills the first ``height`` x ``width``."""
+    """pixels uint8 [S, S, 3] and labels int32 [S, S] on the canvas; the image fills the first ``height`` x ``width``.
+
+    ``instances`` int32 [S, S] holds instance ids where the data set has them.
+    """
 
     pixels: np.ndarray
     labels: np.ndarray
     height: int
     width: int
+    instances: np.ndarray | None = None
 
 
-def plain_view(pixels: np.ndarray, labels: np.ndarray, size: int) -> View:
+def plain_view(pixels: np.ndarray, labels: np.ndarray, size: int, instances: np.ndarray | None = None) -> View:
     """The letterboxed image, unchanged."""
     height, width = labels.shape
     scale = size / max(height, width)
-    return _warp(pixels, labels, size, max(1, round(height * scale)), max(1, round(width * scale)), np.eye(2), (0.0, 0.0))
+    out_h, out_w = max(1, round(height * scale)), max(1, round(width * scale))
+    return _warp(pixels, labels, size, out_h, out_w, np.eye(2), (0.0, 0.0), instances)
 
 
 def may_mirror(record: Record) -> bool:
@@ -36,11 +41,18 @@ def may_mirror(record: Record) -> bool:
     return not sided and record.region not in ("abdomen", "chest")
 
 
-def random_view(pixels: np.ndarray, labels: np.ndarray, record: Record, size: int, rng: np.random.Generator) -> View:
+def random_view(
+    pixels: np.ndarray,
+    labels: np.ndarray,
+    record: Record,
+    size: int,
+    rng: np.random.Generator,
+    instances: np.ndarray | None = None,
+) -> View:
     """Rotation, scale, shift, aspect, mirror, contrast, gamma, noise and blur."""
     height, width = labels.shape
     if rng.random() < 0.1:
-        view = plain_view(pixels, labels, size)
+        view = plain_view(pixels, labels, size, instances)
     else:
         aspect = np.exp(rng.uniform(-0.12, 0.12)) * height / width
         out_h, out_w = (size, round(size / aspect)) if aspect >= 1 else (round(size * aspect), size)
@@ -54,13 +66,20 @@ def random_view(pixels: np.ndarray, labels: np.ndarray, record: Record, size: in
             turn = turn @ np.diag([1.0, -1.0])
         room = 0.12 if zoom < 1 else 0.12 + 0.5 * (1 - 1 / zoom)
         shift = (rng.uniform(-room, room) * width, rng.uniform(-room, room) * height)
-        view = _warp(pixels, labels, size, out_h, out_w, turn, shift)
+        view = _warp(pixels, labels, size, out_h, out_w, turn, shift, instances)
     view.pixels[: view.height, : view.width] = _appearance(view.pixels[: view.height, : view.width], rng)
     return view
 
 
 def _warp(
-    pixels: np.ndarray, labels: np.ndarray, size: int, out_h: int, out_w: int, turn: np.ndarray, shift: tuple[float, float]
+    pixels: np.ndarray,
+    labels: np.ndarray,
+    size: int,
+    out_h: int,
+    out_w: int,
+    turn: np.ndarray,
+    shift: tuple[float, float],
+    instances: np.ndarray | None,
 ) -> View:
     """Canvas pixel -> source pixel: scale by the letterbox, turn about the centre, shift."""
     height, width = labels.shape
@@ -78,14 +97,20 @@ def _warp(
         data = (data[0] * sx, data[1] * sx, data[2] * sx, data[3] * sy, data[4] * sy, data[5] * sy)
     drawn = source.transform((out_w, out_h), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR)
     flat = (matrix[0, 0], matrix[0, 1], centre[0], matrix[1, 0], matrix[1, 1], centre[1])
-    # Pillow warps 8 and 32 bit alike; 8 is faster and holds most class ids.
-    ids = labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.int32)
-    marked = Image.fromarray(ids).transform(
-        (out_w, out_h), Image.Transform.AFFINE, flat, Image.Resampling.NEAREST
+    canvas = np.zeros((size, size, 3), np.uint8)
+    canvas[:out_h, :out_w] = np.asarray(drawn)
+    marks, parts = (None if ids is None else _warp_ids(ids, size, out_h, out_w, flat) for ids in (labels, instances))
+    return View(canvas, marks, out_h, out_w, parts)
+
+
+def _warp_ids(ids: np.ndarray, size: int, out_h: int, out_w: int, data: tuple[float, ...]) -> np.ndarray:
+    # Pillow warps 8 and 32 bit alike; 8 is faster and holds most ids.
+    source = Image.fromarray(ids.astype(np.uint8 if ids.max(initial=0) < 256 else np.int32))
+    canvas = np.zeros((size, size), np.int32)
+    canvas[:out_h, :out_w] = np.asarray(
+        source.transform((out_w, out_h), Image.Transform.AFFINE, data, Image.Resampling.NEAREST)
     )
-    canvas, marks = np.zeros((size, size, 3), np.uint8), np.zeros((size, size), np.int32)
-    canvas[:out_h, :out_w], marks[:out_h, :out_w] = np.asarray(drawn), np.asarray(marked)
-    return View(canvas, marks, out_h, out_w)
+    return canvas
 
 
 def _appearance(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

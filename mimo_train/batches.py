@@ -78,7 +78,7 @@ class Batches:
         self.tokenizer, self.config = tokenizer, config
         self.batch, self.prompts, self.seed = batch, prompts, seed
         self.rank, self.world = rank, world
-        self._cache: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._cache: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray | None]] = {}
         self._room = cache_bytes
 
     def __call__(self, step: int, size: int) -> Batch:
@@ -88,7 +88,8 @@ class Batches:
             rng = np.random.default_rng((self.seed, step, i))
             group = self.sets[int(np.searchsorted(self.cumulative, rng.random()))]
             record = group[int(rng.integers(len(group)))]
-            view = random_view(*self._load(record), record, size, rng)
+            image, labels, instances = self._load(record)
+            view = random_view(image, labels, record, size, rng, instances)
             pixels.append(view.pixels)
             samples += self.questioner.draw(view, record, self.prompts, rng)
             sources += [(view, record, rng)] * self.prompts
@@ -103,15 +104,18 @@ class Batches:
             return False
         return True
 
-    def _load(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
+    def _load(self, record: Record) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Pixels, labels and, if there are any, instance ids of a record, from memory if there was room."""
         key = id(record)
         if key not in self._cache:
             pixels, labels = record.load()
             labels = labels.astype(np.uint8) if labels.max(initial=0) < 256 else labels
-            if self._room < pixels.nbytes + labels.nbytes:
-                return pixels, labels
-            self._room -= pixels.nbytes + labels.nbytes
-            self._cache[key] = pixels, labels
+            loaded = pixels, labels, record.load_instances()
+            needed = sum(a.nbytes for a in loaded if a is not None)
+            if self._room < needed:
+                return loaded
+            self._room -= needed
+            self._cache[key] = loaded
         return self._cache[key]
 
     def _question(self, samples: list[Sample], views: list[View], size: int) -> Question:

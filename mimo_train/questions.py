@@ -179,7 +179,8 @@ class Questioner:
         phrases = []
         for class_id, name in sorted(found.items(), key=lambda item: self.index[item[1]]):
             if len(found) > 3:
-                many = len(instance_labels(area, class_id)[1])
+                parts = None if view.instances is None else view.instances[: view.height, : view.width]
+                many = len(instance_labels(area, class_id, parts)[1])
                 phrases.append(Phrase(name, 1 + self.index[name], count_word(many) if many > 1 else ""))
             else:
                 phrases.append(observe_phrase(area == class_id, name, 1 + self.index[name]))
@@ -227,7 +228,7 @@ class Questioner:
         whole = view.labels == class_id
         if instance == 0.0:
             return whole, None
-        parts = [p for p in instances(view.labels, class_id) if np.count_nonzero(p) >= MIN_PIXELS]
+        parts = [p for p in instances(view.labels, class_id, view.instances) if np.count_nonzero(p) >= MIN_PIXELS]
         if len(parts) < 2:
             return whole, None
         if is_many(np.ones(len(parts))) or rng.random() < instance:

@@ -69,7 +69,19 @@ def test_bad_requests(table, phantoms, tmp_path):
 
 
 def test_the_command(table, phantoms, tmp_path):
-    arguments = ["ablate", "--preset", "micro", "--data", str(phantoms), "-o", str(tmp_path / "out"), "--steps", "1", "--batch", "2"]
+    arguments = [
+        "ablate",
+        "--preset",
+        "micro",
+        "--data",
+        str(phantoms),
+        "-o",
+        str(tmp_path / "out"),
+        "--steps",
+        "1",
+        "--batch",
+        "2",
+    ]
     chosen = ["--variant", "no-deep-supervision", "--split", "train", "--limit", "2", "--json", str(tmp_path / "t.json")]
     done = CliRunner().invoke(main, [*arguments, *chosen])
     assert done.exit_code == 0, done.output

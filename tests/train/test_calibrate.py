@@ -1,11 +1,24 @@
-"""Temperature and threshold on numbers whose answer is known."""
+"""Temperature and thresholds on numbers whose answer is known, and the pass over a split that they are chosen in."""
 
 from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mimo_train.calibrate import best_temperature, best_threshold
+from mimo_runtime.config import MimoConfig
+from mimo_runtime.contracts import GRAPHS, graph_contracts
+from mimo_runtime.errors import RequestError
+from mimo_runtime.evaluation.dataset import Dataset, read_datasets
+from mimo_runtime.evaluation.evaluate import Measurements, measure
+from mimo_runtime.evaluation.grammar import corpus
+from mimo_runtime.evaluation.summary import Overlap, Presence
+from mimo_runtime.pipeline import Mimo
+from mimo_runtime.tokenizer import Tokenizer
+from mimo_train.calibrate import best_temperature, best_threshold, calibrate, choose, undecided
 
 
 def test_temperature_undoes_a_known_overconfidence():
@@ -20,3 +33,106 @@ def test_threshold_separates_what_can_be_separated():
     p = np.array([0.05, 0.1, 0.2, 0.25, 0.3, 0.4])
     present = np.array([False, False, False, True, True, True])
     assert 0.2 < best_threshold(p, present) < 0.25
+
+
+def logit(p: float) -> float:
+    return float(np.log(p / (1 - p)))
+
+
+def sigmoid(x: float) -> float:
+    return float(1 / (1 + np.exp(-x)))
+
+
+def test_scores_are_those_of_the_new_temperature_and_masks_those_of_the_new_threshold():
+    """A model whose logits are twice too large: the temperature 2 halves them, and with them the scores."""
+    rng = np.random.default_rng(0)
+    true_logits = rng.normal(0, 2, 4000)
+    there = rng.random(4000) < 1 / (1 + np.exp(-true_logits))
+    presences = [Presence("a", "present" if t else "within", True, sigmoid(2 * x)) for t, x in zip(there, true_logits)]
+    # Findings from sure to unsure; the last is not present after calibration, so its fine mask will not be drawn.
+    logits = (4.0, 2.0, -6.0)
+    overlaps = [
+        Overlap("a", "x", "box", str(k), dice, dice, score=0.0, presence=sigmoid(x), predicted_iou=0.8, drawn=True)
+        for k, (x, dice) in enumerate(zip(logits, (1.0, 0.8, 1.0)))
+    ]
+    overlaps.append(Overlap("a", "x", "ellipse", "0", 0.0, 0.0))
+    found = choose(Measurements(overlaps, presences, [], {}), risk=0.15)
+    assert found.presence_temperature == pytest.approx(2, rel=0.1) and found.presence_threshold == pytest.approx(0.5, abs=0.1)
+    scores = [0.8 * sigmoid(x / found.presence_temperature) for x in logits]
+    assert scores[2] < found.abstention.threshold <= scores[1] and found.findings == 3
+    assert (found.abstention.coverage, found.abstention.risk) == pytest.approx((2 / 3, 0.1)) and found.abstention.reached
+    assert choose(Measurements(overlaps, presences, [], {}), risk=0.5).abstention.threshold == 0
+    # The third one is as good as not drawn: of all three the risk is 0.4.
+    assert choose(Measurements(overlaps, presences, [], {}), risk=0.5).abstention.risk == pytest.approx(0.4)
+
+
+def test_what_is_told_about_a_risk_out_of_reach():
+    presences = [Presence("a", "present", True, 0.9), Presence("a", "within", False, 0.1)]
+    overlaps = [Overlap("a", "x", "box", "0", 0.3, 0.2, score=0.5, presence=0.9, predicted_iou=0.6, drawn=True)]
+    found = choose(Measurements(overlaps, presences, [], {}), risk=0.1)
+    assert not found.abstention.reached and found.to_dict()["risk_reached"] is False
+    assert found.to_dict()["risk"] == pytest.approx(0.7) and found.to_dict()["coverage"] == 1
+    assert "No threshold that keeps half of the findings reaches 0.1" in found.sentences(0.1)
+    assert "No threshold" not in choose(Measurements(overlaps, presences, [], {}), risk=0.8).sentences(0.8)
+
+
+class Zeros:
+    """An engine whose outputs are all zero, but for query 0: its mask is the whole image, its logit of presence ``logit``."""
+
+    name = "zeros"
+
+    def __init__(self, graph: str, config: MimoConfig, logit: float) -> None:
+        contract = graph_contracts(config)[graph]
+        self.inputs, self.outputs = ({t.name: t for t in side} for side in (contract.inputs, contract.outputs))
+        self.graph, self.logit, self.runs = graph, logit, 0
+
+    def run(self, inputs):
+        self.runs += 1
+        values = {t.name: np.zeros(t.concrete(batch=1), t.dtype) for t in self.outputs.values()}
+        if self.graph == "mask_decoder":
+            values["masks"][0, 0], values["presence"][0, 0], values["iou"][0, 0] = 8, self.logit, 0.5
+        return values
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def sets(phantoms: Path) -> list[Dataset]:
+    return read_datasets(phantoms)
+
+
+def zeros(logit: float, **changes: float) -> Mimo:
+    config = MimoConfig.from_preset("micro", **changes)
+    tokenizer = Tokenizer.train(corpus(("liver",), ("ct",), ("abdomen",)), config.vocab_size - 4, config.mask_decoder.queries)
+    return Mimo(config, {graph: Zeros(graph, config, logit) for graph in GRAPHS}, tokenizer, {"id": "zeros"})
+
+
+def test_an_undecided_model_draws_what_the_other_does_not_believe_in(sets: list[Dataset]):
+    shy = zeros(-2.0, presence_temperature=4.0, presence_threshold=0.9)
+    options = {"prompts": ("box",), "limit": 2, "text": False}
+    assert not any(row.drawn for row in measure(shy, sets, "train", **options).overlaps if row.score is not None)
+    rows = [row for row in measure(undecided(shy), sets, "train", **options).overlaps if row.score is not None]
+    assert rows and all(row.drawn and row.presence == pytest.approx(sigmoid(-2.0)) for row in rows)
+    assert shy.config.presence_threshold == 0.9
+
+
+def test_calibration_is_one_pass_and_is_stored(sets: list[Dataset], tmp_path: Path):
+    mimo = zeros(2.0, presence_temperature=4.0, presence_threshold=0.9)  # as it is, it would draw nothing
+    opened = []
+    found = calibrate(tmp_path, mimo, sets, "train", limit=3, progress=lambda done, total: opened.append(done))
+    assert opened == [0, 1, 2, 3] and mimo.engines["vision_encoder"].runs == 3 and mimo.engines["text_decoder"].runs == 0
+    stored = MimoConfig.read(tmp_path / "config.json")
+    told = json.loads(json.dumps(found.to_dict()))
+    for name in ("presence_threshold", "presence_temperature", "abstain_threshold"):
+        assert getattr(stored, name) == told[name]
+    # Every answer is the whole image, with one score: nothing can be told apart, and nothing is promised.
+    assert not found.abstention.reached and found.abstention.coverage == 1 and found.abstention.threshold == 0
+    assert 0 < found.abstention.risk < 1
+
+
+def test_a_split_without_targets_is_refused(sets: list[Dataset], tmp_path: Path):
+    negative = [Dataset(d.name, d.root, tuple(replace(r, classes={}, mask=None) for r in d.records)) for d in sets]
+    with pytest.raises(RequestError, match="no image in split 'train' shows a target"):
+        calibrate(tmp_path, zeros(1.0), negative, "train", limit=2)
+    assert not list(tmp_path.iterdir())

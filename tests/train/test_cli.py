@@ -29,15 +29,21 @@ def test_phantoms_fit_evaluate(tmp_path):
     assert code == 0 and json.loads(out)["checkpoint"] == str(checkpoint)
     code, out, _ = run("calibrate", checkpoint, "--data", data, "--limit", 2, "--threads", 1, "--json")
     chosen = json.loads(out)
-    code, _, _ = run(
-        "evaluate", checkpoint, "--data", data, "--split", "val", "--json", numbers, "--report", tmp_path / "r.md"
+    assert code == 0 and chosen["wanted_risk"] == 0.1 and chosen["split"] == "val" and 0 <= chosen["risk"] <= 1
+    code, out, _ = run(
+        "evaluate", checkpoint, "--data", data, "--split", "val", "--json", numbers, "--report", tmp_path / "report"
     )  # fmt: skip
-    assert code == 0 and "| set |" in (tmp_path / "r.md").read_text()
+    assert code == 0 and "| set |" in out and "| set |" in (tmp_path / "report" / "report.md").read_text("utf-8")
+    assert (tmp_path / "report" / "sheet_data.png").is_file()
     told = json.loads(numbers.read_text())
+    assert told == json.loads((tmp_path / "report" / "accuracy.json").read_text())
+    code, _, err = run("evaluate", checkpoint, "--data", data, "--split", "val", "--report", data)
+    assert code == 2 and "did not write it" in err
     assert set(told["macro"]) == {"box", "point", "mask", "text", "text+box"} and 0 <= told["macro"]["box"]["dice"] <= 1
     assert set(told["baselines"]) >= {"ellipse", "input_mask"} and "phantoms" not in told["sets"] and "data" in told["sets"]
     stored = json.loads((checkpoint / "config.json").read_text())
-    assert told["meta"]["presence_threshold"] == stored["presence_threshold"] == chosen["presence_threshold"]
+    for name in ("presence_threshold", "presence_temperature", "abstain_threshold"):
+        assert told["meta"][name] == stored[name] == chosen[name]
 
 
 @pytest.mark.parametrize(
@@ -50,7 +56,10 @@ def test_phantoms_fit_evaluate(tmp_path):
         (("fit", "--data", "nowhere", "-o", "x", "--steps", "1", "--set", "fusion.gate"), "--set 'fusion.gate'"),
         (("fit", "--data", "nowhere", "-o", "x", "--steps", "1", "--emphasis", "a"), "--emphasis 'a'"),
         (("evaluate", "nowhere", "--data", "."), "no data set"),
+        (("evaluate", "nowhere", "--data", ".", "--prompts", "box,circle"), "unknown prompt type 'circle'"),
+        (("evaluate", "nowhere", "--data", ".", "--json", "no/out.json"), "cannot be written"),
         (("calibrate", "nowhere", "--data", ".", "--split", "test"), "'--split'"),
+        (("calibrate", "nowhere", "--data", ".", "--risk", "2"), "'--risk'"),
     ],
 )
 def test_bad_requests_give_one_line_and_exit_code_2(tmp_path, monkeypatch, args, words):

@@ -222,7 +222,17 @@ def test_warm_start_takes_what_fits(whole, phantoms, tmp_path):
 
 
 def torchrun(data: Path, output: Path, *more: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "mimo_train", "fit"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "mimo_train",
+        "fit",
+    ]
     run = ["--preset", "micro", "--data", str(data), "-o", str(output), "--steps", "4", "--batch", "4", "--warmup-steps", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     return subprocess.run([*command, *run, *more, "--json"], capture_output=True, text=True, env=environment, timeout=300)

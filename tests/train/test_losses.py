@@ -131,7 +131,9 @@ def test_every_loss_reaches_the_part_that_it_teaches(batch):
         "dice": "mask_decoder.fine", "presence": "mask_decoder.presence.0", "box": "mask_decoder.box.0", "iou": "mask_decoder.iou.0",
         "text": "text_decoder.word", "contrast": "contrast.image",
     }.items():  # fmt: skip
-        weights = LossWeights(**{**dict.fromkeys(("bce", "dice", "presence", "box", "iou", "text", "contrast"), 0.0), name: 1.0})
+        weights = LossWeights(
+            **{**dict.fromkeys(("bce", "dice", "presence", "box", "iou", "text", "contrast"), 0.0), name: 1.0}
+        )
         model.zero_grad()
         mimo_loss(model, model.ground(drawn.pixels, drawn.question), drawn.targets, weights)[0].backward()
         gradient = model.get_parameter(f"{part}.weight").grad

@@ -160,6 +160,22 @@ def test_class_ids_beyond_8_bits_survive_the_warp():
     assert set(np.unique(view.labels)) == {0, 300}
 
 
+def test_touching_instances_are_told_apart_by_their_map():
+    """Two polyps that touch are one component; the instance map says that they are two, through every warp."""
+    labels, parts = np.zeros((90, 120), np.int32), np.zeros((90, 120), np.int32)
+    labels[20:60, 20:100] = 1
+    parts[20:60, 20:60], parts[20:60, 60:100] = 7, 300
+    rec = record(region="colon", classes={1: "polyp"})
+    for seed in range(12):
+        view = random_view(np.zeros((90, 120, 3), np.uint8), labels, rec, 128, np.random.default_rng(seed), parts)
+        assert set(np.unique(view.instances)) <= {0, 7, 300} and not (view.instances[view.labels == 0]).any()
+        mask, count = Questioner._target(view, 1, np.random.default_rng(seed), 1.0)
+        if len(np.unique(view.instances)) == 3:
+            assert count == 1 and len(np.unique(view.instances[mask])) == 1
+        whole, none = Questioner._target(view, 1, np.random.default_rng(seed), 0.0)
+        assert none is None and np.array_equal(whole, view.labels == 1)
+
+
 def test_questions_that_are_too_long_are_not_asked():
     short = lambda text: len(text) <= len("kidney cyst")  # noqa: E731
     for seed in range(60):
@@ -192,6 +208,8 @@ def test_the_emphasis_of_a_set_changes_how_often_it_is_drawn(phantoms):
     vocabulary = Vocabulary.of(datasets)
     tokenizer = Tokenizer.train(corpus(vocabulary.entities, ["ct"], ["abdomen"]), 512, 32)
     twice = [*datasets, replace(datasets[0], name="copy")]
-    make = lambda e: Batches(twice, vocabulary, tokenizer, MimoConfig.from_preset("micro"), batch=2, prompts=1, seed=0, emphasis=e)  # noqa: E731, E501
+    make = lambda e: Batches(
+        twice, vocabulary, tokenizer, MimoConfig.from_preset("micro"), batch=2, prompts=1, seed=0, emphasis=e
+    )  # noqa: E731, E501
     assert make({}).cumulative.tolist() == pytest.approx([0.5, 1.0])
     assert make({"copy": 3.0}).cumulative.tolist() == pytest.approx([0.25, 1.0])
