@@ -1,25 +1,64 @@
-"""Presence that means something: a temperature for its probability and a threshold for its decision, chosen on ``val``.
+"""Confidence that means something: a temperature, what counts as present and what is doubted, all chosen on ``val``.
 
-Temperature scaling after Guo et al. 2017, arXiv:1706.04599.
+Temperature scaling after Guo et al. 2017, arXiv:1706.04599; abstention after Geifman and El-Yaniv 2017, arXiv:1705.08500.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mimo_runtime.atomic import atomic_write_bytes
+from mimo_runtime.errors import RequestError
+from mimo_runtime.evaluation.confidence import Choice, choose_threshold, set_weights
 from mimo_runtime.evaluation.dataset import Dataset
-from mimo_runtime.evaluation.evaluate import presence_samples
+from mimo_runtime.evaluation.evaluate import Measurements, measure
 from mimo_runtime.pipeline import Mimo
+from mimo_runtime.postprocess import sigmoid
 
 from .checkpoint import CONFIG
 
 TEMPERATURES = np.geomspace(0.25, 8.0, 121)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was chosen, and what the abstention threshold does on the split it was chosen on."""
+
+    presence_threshold: float
+    presence_temperature: float
+    abstention: Choice
+    #: Findings that the abstention threshold was chosen on.
+    findings: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "presence_threshold": self.presence_threshold,
+            "presence_temperature": self.presence_temperature,
+            "abstain_threshold": self.abstention.threshold,
+            "coverage": self.abstention.coverage,
+            "risk": self.abstention.risk,
+            "risk_reached": self.abstention.reached,
+            "findings": self.findings,
+        }
+
+    def sentences(self, wanted: float) -> str:
+        """For a person."""
+        chosen = self.abstention
+        told = (
+            f"presence threshold {self.presence_threshold:.3f}, temperature {self.presence_temperature:.3f}\n"
+            f"abstention threshold {chosen.threshold:.3f}: keeps {100 * chosen.coverage:.0f} % of {self.findings} findings "
+            f"at a risk of {chosen.risk:.3f}"
+        )
+        if chosen.reached:
+            return told
+        return f"{told}. No threshold that keeps half of the findings reaches {wanted:g}; this one comes nearest."
 
 
 def best_temperature(logits: np.ndarray, present: np.ndarray) -> float:
@@ -46,27 +85,69 @@ def best_threshold(probabilities: np.ndarray, present: np.ndarray) -> float:
     return float(candidates[best[np.argmin(np.abs(candidates[best] - 0.5))]])
 
 
-def calibrate_presence(
+def choose(measured: Measurements, risk: float) -> Calibration:
+    """Choose all three numbers from the answers of an :func:`undecided` model.
+
+    Temperature and threshold are chosen on the questions by name, the only ones whose answer may be "it is not there". The
+    abstention threshold is chosen on all prompts, every set with the same weight, for scores and masks as the other two make
+    them: a finding below the presence threshold will have no mask.
+
+    Args:
+        risk: mean ``1 - Dice`` of confident findings that is still acceptable.
+    """
+    logits = _logits([p.probability for p in measured.presences])
+    present = np.array([p.kind == "present" for p in measured.presences])
+    temperature = round(best_temperature(logits, present), 4)
+    threshold = round(best_threshold(sigmoid(logits / temperature), present), 4)
+    rows = [row for row in measured.overlaps if row.score is not None]
+    presence = sigmoid(_logits([row.presence for row in rows]) / temperature)
+    scores = presence * np.array([row.predicted_iou for row in rows])
+    dices = np.where(presence >= threshold, [row.dice for row in rows], 0.0)
+    chosen = choose_threshold(scores, dices, set_weights([row.set_name for row in rows]), risk)
+    return Calibration(threshold, temperature, chosen, len(rows))
+
+
+def undecided(mimo: Mimo) -> Mimo:
+    """The same model, which draws what it does not believe in, and whose presence is that of the bare logit."""
+    config = replace(mimo.config, presence_threshold=0.0, presence_temperature=1.0, abstain_threshold=0.0)
+    return Mimo(config, mimo.engines, mimo.tokenizer, mimo.info, cache_images=0)
+
+
+def calibrate(
     checkpoint: Path,
     mimo: Mimo,
     datasets: Sequence[Dataset],
     split: str,
     *,
+    risk: float = 0.1,
     limit: int | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[float, float]:
-    """Choose threshold and temperature on ``split`` and store them in the checkpoint's ``config.json``.
+) -> Calibration:
+    """Choose presence threshold and temperature and the abstention threshold on ``split``, in one pass over its images, and
+    store them in the checkpoint's ``config.json``.
 
-    Returns:
-        (threshold, temperature).
+    Args:
+        risk: see :func:`choose`.
+        limit: at most this many images per set, drawn with ``seed``.
+
+    Raises:
+        RequestError: empty split, a split without a target, or an image that cannot be read.
     """
-    samples = presence_samples(mimo, datasets, split, limit=limit, seed=seed, progress=progress)
-    p = np.clip([s.probability for s in samples], 1e-7, 1 - 1e-7)
-    logits = np.log(p / (1 - p)) * mimo.config.presence_temperature
-    present = np.array([s.kind == "present" for s in samples])
-    temperature = best_temperature(logits, present)
-    threshold = best_threshold(1.0 / (1.0 + np.exp(-logits / temperature)), present)
-    config = replace(mimo.config, presence_threshold=round(threshold, 4), presence_temperature=round(temperature, 4))
+    measured = measure(undecided(mimo), datasets, split, limit=limit, seed=seed, progress=progress, text=False)
+    if not measured.overlaps:
+        raise RequestError(f"no image in split '{split}' shows a target", "Choose another split or data set, or more images")
+    chosen = choose(measured, risk)
+    config = replace(
+        mimo.config,
+        presence_threshold=chosen.presence_threshold,
+        presence_temperature=chosen.presence_temperature,
+        abstain_threshold=chosen.abstention.threshold,
+    )
     atomic_write_bytes(Path(checkpoint) / CONFIG, (json.dumps(config.to_dict(), indent=2) + "\n").encode())
-    return config.presence_threshold, config.presence_temperature
+    return chosen
+
+
+def _logits(probabilities: Sequence[float]) -> np.ndarray:
+    p = np.clip(np.asarray(probabilities, float), 1e-7, 1 - 1e-7)
+    return np.log(p / (1 - p))

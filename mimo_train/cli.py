@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
 from mimo_runtime.command import Commands
 from mimo_runtime.config import PRESETS
 from mimo_runtime.errors import RequestError
+from mimo_runtime.evaluation.command import accuracy_options, run_accuracy
 
 from .cli_ablate import ablate_command
+from .cli_import import data_import
 
 
 @click.group(cls=Commands)
@@ -46,6 +51,9 @@ def data_phantom(output: Path, count: int, size: int, seed: int, as_json: bool) 
     )
 
 
+data.add_command(data_import)
+
+
 @main.command()
 @click.option("--preset", default="tiny", show_default=True, help=f"One of {', '.join(PRESETS)}.")
 @click.option(
@@ -63,6 +71,7 @@ def data_phantom(output: Path, count: int, size: int, seed: int, as_json: bool) 
 @click.option("--start-from", type=click.Path(path_type=Path), help="Checkpoint to fine-tune.")
 @click.option("--corrections", default=0.25, show_default=True, help="Share of the steps with corrective points.")
 @click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change the preset, e.g. fusion.gate=false.")
+@click.option("--train-part", "train_parts", multiple=True, metavar="PART", help="Only this part learns, e.g. text_decoder.")
 @click.option("--warm-start", type=click.Path(path_type=Path), help="Checkpoint of which all weights are taken that fit.")
 @click.option("--warm-part", "warm_parts", multiple=True, metavar="PART", help="Only this part of it, e.g. vision_encoder.")
 @click.option("--swin", help="Hugging Face Swin weights for the vision encoder: folder or hub id.")
@@ -129,65 +138,25 @@ main.add_command(ablate_command)
 
 @main.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option(
-    "--data",
-    "data_",
-    multiple=True,
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Data set, or folder of data sets; repeatable.",
-)
-@click.option("--split", default="test", show_default=True, type=click.Choice(["train", "val", "test"]))
-@click.option("--limit", type=click.IntRange(1), help="Most images per set, drawn with the seed.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
-@click.option("--no-text", is_flag=True, help="Leave the text slots out: faster.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="File for the numbers.")
-@click.option("--report", type=click.Path(path_type=Path), help="File for the same numbers as markdown.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads.")
-def evaluate(
-    checkpoint: Path,
-    data_: tuple[Path, ...],
-    split: str,
-    limit: int | None,
-    seed: int,
-    no_text: bool,
-    json_path: Path | None,
-    report: Path | None,
-    threads: int | None,
-) -> None:
+@accuracy_options
+def evaluate(checkpoint: Path, threads: int | None, **asked: Any) -> None:
     """Accuracy per set and prompt type beside the trivial baselines; the same code measures bundles (mimo-bench accuracy)."""
-    for path in (json_path, report):
-        if path and not path.absolute().parent.is_dir():
-            raise RequestError(f"{path} cannot be written: its folder does not exist", "Create the folder first")
-    import torch
 
-    from mimo_runtime.atomic import atomic_write_bytes
-    from mimo_runtime.evaluation.dataset import read_datasets
-    from mimo_runtime.evaluation.evaluate import evaluate as measure
-    from mimo_runtime.evaluation.report import markdown
+    def load() -> Any:
+        import torch
 
-    from .engines import load_mimo
+        from .engines import load_mimo
 
-    if threads:
-        torch.set_num_threads(threads)
-    datasets = read_datasets(data_)
-    mimo = load_mimo(checkpoint)
-    with _bar("evaluation", 1, True) as advance:
-        result = measure(
-            mimo,
-            datasets,
-            split,
-            limit=limit,
-            seed=seed,
-            text=not no_text,
-            progress=lambda done, total: advance(done / max(1, total)),
-        )
-    text = markdown(result)
-    if json_path:
-        atomic_write_bytes(json_path, (json.dumps(result, indent=1) + "\n").encode())
-    if report:
-        atomic_write_bytes(report, text.encode())
-    click.echo(text)
+        if threads:
+            torch.set_num_threads(threads)
+        return load_mimo(checkpoint)
+
+    @contextmanager
+    def watch() -> Iterator[Callable[[int, int], None]]:
+        with _bar("evaluation", 1, True) as advance:
+            yield lambda done, total: advance(done / max(1, total))
+
+    run_accuracy(load, watch=watch(), **asked)
 
 
 @main.command()
@@ -203,41 +172,54 @@ def evaluate(
 @click.option(
     "--split", default="val", show_default=True, type=click.Choice(["train", "val"]), help="Never the one that is reported."
 )
+@click.option(
+    "--risk",
+    default=0.1,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Largest mean of 1 - Dice of the findings that count as confident.",
+)
 @click.option("--limit", type=click.IntRange(1), help="Most images per set, drawn with the seed.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of a sentence.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of sentences.")
 def calibrate(
-    checkpoint: Path, data_: tuple[Path, ...], split: str, limit: int | None, seed: int, threads: int | None, as_json: bool
+    checkpoint: Path,
+    data_: tuple[Path, ...],
+    split: str,
+    risk: float,
+    limit: int | None,
+    seed: int,
+    threads: int | None,
+    as_json: bool,
 ) -> None:
-    """Choose the presence threshold and temperature on a split, and store them in the checkpoint."""
+    """Choose the presence threshold and temperature and the abstention threshold, and store them in the checkpoint."""
     import torch
 
     from mimo_runtime.evaluation.dataset import read_datasets
 
-    from .calibrate import calibrate_presence
+    from .calibrate import calibrate as run
     from .engines import load_mimo
 
     if threads:
         torch.set_num_threads(threads)
     datasets = read_datasets(data_)
     mimo = load_mimo(checkpoint)
-    with _bar("presence", 1, not as_json) as advance:
-        threshold, temperature = calibrate_presence(
+    with _bar("calibration", 1, not as_json) as advance:
+        chosen = run(
             checkpoint,
             mimo,
             datasets,
             split,
+            risk=risk,
             limit=limit,
             seed=seed,
             progress=lambda done, total: advance(done / max(1, total)),
         )
-    told = {"presence_threshold": threshold, "presence_temperature": temperature, "split": split}
-    click.echo(
-        json.dumps(told)
-        if as_json
-        else f"threshold {threshold:.3f}, temperature {temperature:.3f}; stored in {checkpoint / 'config.json'}"
-    )
+    if as_json:
+        click.echo(json.dumps({**chosen.to_dict(), "wanted_risk": risk, "split": split}))
+    else:
+        click.echo(f"{chosen.sentences(risk)}\nStored in {checkpoint / 'config.json'}.")
 
 
 class _bar:

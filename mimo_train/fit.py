@@ -59,10 +59,10 @@ class TrainingStep(nn.Module):
 
 def parameter_groups(model: nn.Module, decay: float) -> list[dict]:
     """AdamW groups: weight decay for matrices, none for biases, norms and embeddings of position."""
-    plain = [p for p in model.parameters() if p.ndim < 2]
+    learning = [p for p in model.parameters() if p.requires_grad]
     return [
-        {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": decay},
-        {"params": plain, "weight_decay": 0.0},
+        {"params": [p for p in learning if p.ndim >= 2], "weight_decay": decay},
+        {"params": [p for p in learning if p.ndim < 2], "weight_decay": 0.0},
     ]
 
 
@@ -134,6 +134,7 @@ def fit(
     before = TrainingState.read(state_file, options) if resume else None
     if before:
         model.load_state_dict(before.part("ema."))
+    _freeze(model, options.train_parts)
     if options.checkpointing:
         checkpoint_activations(model)
     stepper = TrainingStep(model.to(accelerator.device), options.weights)
@@ -256,6 +257,16 @@ def _check_split(options: FitOptions, processes: int) -> None:
         raise RequestError(told, "Use a multiple of both")
     if options.shard and processes == 1:
         raise RequestError("--shard with one process has nothing to share", "Start under torchrun, or leave --shard out")
+
+
+def _freeze(model: nn.Module, parts: Sequence[str]) -> None:
+    """Let only ``parts`` learn, e.g. ``text_decoder`` or ``fusion.locator``; all if there are none."""
+    for part in parts:
+        if not any(name.startswith(f"{part}.") for name, _ in model.named_parameters()):
+            known = ", ".join(name for name, _ in model.named_children())
+            raise RequestError(f"--train-part '{part}' is no part of the model", f"Choose from {known}, or a part of one")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not parts or any(name.startswith(f"{part}.") for part in parts))
 
 
 @torch.no_grad()

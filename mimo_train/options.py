@@ -38,6 +38,7 @@ class FitOptions:
     precision: str = "no"  # accelerate's names: no, bf16, fp16
     vocab_size: int = 1024
     corrections: float = 0.25  # share of the steps with corrective points, see corrections.py
+    train_parts: tuple[str, ...] = ()  # only these parts of the model learn; all if empty
     changes: tuple[str, ...] = ()  # NAME.FIELD=VALUE of the preset's configuration
     swin: str | None = None  # folder or hub id of Hugging Face weights to begin with
     bert: str | None = None

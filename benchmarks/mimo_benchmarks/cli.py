@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,9 @@ import click
 from mimo_runtime.cli import Coordinates
 from mimo_runtime.command import Commands
 from mimo_runtime.errors import VerificationError
+from mimo_runtime.evaluation.command import accuracy_options, run_accuracy
 
-from .cli_evaluation import referring, robustness
+from .cli_evaluation import referring, robustness, scene
 from .output import Progress, check_writable, deliver, json_option
 
 
@@ -75,36 +78,25 @@ def latency(
 
 
 @main.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option(
-    "--data", "data_", multiple=True, required=True, type=click.Path(path_type=Path), help="Data set, or folder of some."
-)
-@click.option("--split", default="test", show_default=True, type=click.Choice(["train", "val", "test"]))
-@click.option("--limit", type=click.IntRange(1), help="Most images per set, drawn with the seed.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the prompts.")
-@click.option("--no-text", is_flag=True, help="Leave the text slots out: faster.")
-@click.option("--threads", type=click.IntRange(1), help="Threads per operator.")
-@click.option("--report", type=click.Path(path_type=Path), help="File for the same numbers as markdown.")
-@json_option
-def accuracy(
-    bundle: Path, data_: tuple[Path, ...], split: str, limit: int | None, seed: int, no_text: bool, threads: int | None,
-    report: Path | None, json_path: str | None,
-) -> None:
-    """How right BUNDLE is, per set and prompt type, beside the trivial baselines; the code of mimo-train evaluate."""
-    from mimo_runtime.evaluation.dataset import read_datasets
-    from mimo_runtime.evaluation.evaluate import evaluate
-    from mimo_runtime.evaluation.report import markdown
-    from mimo_runtime.pipeline import Mimo
+@click.argument("model", type=click.Path(path_type=Path))
+@accuracy_options
+def accuracy(model: Path, threads: int | None, **asked: Any) -> None:
+    """How right MODEL is, per set and prompt type, beside the trivial baselines; the code of mimo-train evaluate.
 
-    check_writable(json_path, report)
-    datasets = read_datasets(data_)
-    # Every image is opened once, so keeping encoded images would only take memory.
-    with Mimo.load(bundle, threads=threads, cache_images=0) as mimo, Progress() as progress:
-        result = evaluate(
-            mimo, datasets, split, limit=limit, seed=seed, text=not no_text,
-            progress=lambda done, total: progress("evaluating", done, total),
-        )  # fmt: skip
-    deliver(markdown(result), result, json_path, report)
+    MODEL is a bundle, or a checkpoint folder (needs torch).
+    """
+
+    def load() -> Any:
+        from .models import open_model
+
+        return open_model(model, threads)
+
+    @contextmanager
+    def watch() -> Iterator[Callable[[int, int], None]]:
+        with Progress() as progress:
+            yield lambda done, total: progress("evaluating", done, total)
+
+    run_accuracy(load, watch=watch(), **asked)
 
 
 @main.command()
@@ -129,6 +121,7 @@ def footprint(bundle: Path, repeats: int, threads: int | None, json_path: str | 
 
 
 main.add_command(referring)
+main.add_command(scene)
 main.add_command(robustness)
 
 if __name__ == "__main__":

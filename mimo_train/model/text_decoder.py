@@ -56,13 +56,21 @@ class TextDecoder(nn.Module):
         self.position = nn.Embedding(config.max_length, dim)
         self.layers = nn.ModuleList(DecoderLayer(dim, config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(dim)
+        #: What the target token says, added to all that is read from the memory; see :meth:`cross_cache`.
+        self.target = nn.Linear(dim, dim, bias=False)
+        nn.init.zeros_(self.target.weight)
         for table in (self.word, self.position):
             nn.init.normal_(table.weight, std=0.02)
 
     def cross_cache(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """memory [B, M, dim] -> cross-attention keys and values, each [layers, B, heads, M, d]."""
+        """memory [B, M, dim] -> cross-attention keys and values, each [layers, B, heads, M, d].
+
+        The last token of the memory is the target token. It is added to all values, so that every word knows where the target
+        is and how large, wherever its attention goes: finding that one token among hundreds is slow to learn.
+        """
         keys = [split_heads(layer.cross_key(memory), layer.heads) for layer in self.layers]
-        values = [split_heads(layer.cross_value(memory), layer.heads) for layer in self.layers]
+        told = memory + self.target(memory[:, -1:])
+        values = [split_heads(layer.cross_value(told), layer.heads) for layer in self.layers]
         return torch.stack(keys), torch.stack(values)
 
     def _logits(self, x: Tensor) -> Tensor:

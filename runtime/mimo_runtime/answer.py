@@ -33,6 +33,8 @@ class Finding:
         area_px: pixels in the mask.
         query: the mask query that drew it: 0 for what was asked, ``1 + i`` for ``entities[i]``.
         iou: the model's own estimate of the mask's intersection over union.
+        confident: ``score >= abstain_threshold`` (chosen on validation data for a wanted mean error, stored in the model):
+            whether the mask may be used without a second look. It says nothing about what is not present, which has no mask.
     """
 
     phrase: str
@@ -44,6 +46,7 @@ class Finding:
     area_px: int
     query: int
     iou: float
+    confident: bool = True
 
     def to_dict(self, mask: str | None = None) -> dict[str, Any]:
         """For JSON; ``mask`` is the name of the file that holds the mask."""
@@ -56,6 +59,7 @@ class Finding:
             "area_px": self.area_px,
             "query": self.query,
             "iou": round(self.iou, 6),
+            "confident": self.confident,
             "mask": mask,
         }
 

@@ -42,10 +42,17 @@ def main() -> None:
 @click.argument("image")
 @click.option("--text", help="A name or a question: polyp, 'Where is the polyp?', 'What do you see?'")
 @click.option(
-    "--box", "boxes", type=Coordinates("X0,Y0,X1,Y1", 4), multiple=True, help="Around the target, in pixels. Repeatable.",
+    "--box",
+    "boxes",
+    type=Coordinates("X0,Y0,X1,Y1", 4),
+    multiple=True,
+    help="Around the target, in pixels. Repeatable.",
 )
 @click.option(
-    "--point", "points", type=Coordinates("X,Y or X,Y,LABEL", 2, 3), multiple=True,
+    "--point",
+    "points",
+    type=Coordinates("X,Y or X,Y,LABEL", 2, 3),
+    multiple=True,
     help="A pixel on the target; with ',0' a pixel beside it. Repeatable.",
 )
 @click.option("--mask", "mask_file", metavar="PNG", help="A rough mask of the target, of the size of the image.")
@@ -62,8 +69,20 @@ def main() -> None:
 @click.option("--force", is_flag=True, help="Replace OUT if an earlier answer is in it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def predict(
-    bundle: str, image: str, text: str | None, boxes: tuple, points: tuple, mask_file: str | None, frame: int, masks: bool,
-    text_answer: bool, threads: int | None, output: str | None, force: bool, as_json: bool, **writing: Any,
+    bundle: str,
+    image: str,
+    text: str | None,
+    boxes: tuple,
+    points: tuple,
+    mask_file: str | None,
+    frame: int,
+    masks: bool,
+    text_answer: bool,
+    threads: int | None,
+    output: str | None,
+    force: bool,
+    as_json: bool,
+    **writing: Any,
 ) -> None:
     """Ask about IMAGE (PNG, JPEG, TIFF, DICOM, NIfTI ...).
 
@@ -167,7 +186,7 @@ def _summary(answer: Any, files: dict[int, str], output: str | None) -> str:
         rows = [("finding", "there", "score", "presence", "pixels", "box x0,y0,x1,y1")]
         for finding in answer.findings:
             box = ",".join(f"{v:g}" for v in finding.box) if finding.box else "-"
-            there = "yes" if finding.present else "no"
+            there = ("yes" if finding.confident else "yes, uncertain") if finding.present else "no"
             rows.append((finding.phrase, there, f"{finding.score:.2f}", f"{finding.presence:.2f}", f"{finding.area_px:,}", box))
         lines.append(table(rows))
     elif not answer.finish_reason:

@@ -116,6 +116,8 @@ class MimoConfig:
     #: A target is present if ``sigmoid(logit / presence_temperature) >= presence_threshold``; both chosen on ``val``.
     presence_threshold: float = 0.5
     presence_temperature: float = 1.0
+    #: A finding is ``confident`` if its score is at least this; chosen on ``val`` for a wanted risk. 0 doubts nothing.
+    abstain_threshold: float = 0.0
     #: A pixel belongs to a mask if its probability is at least this.
     mask_threshold: float = 0.5
     format_version: int = FORMAT_VERSION

@@ -51,9 +51,7 @@ def presence_of(logits: np.ndarray, config: MimoConfig) -> np.ndarray:
     return sigmoid(logits.astype(np.float64) / config.presence_temperature)
 
 
-def choose_queries(
-    markup: str | None, prompt: Prompt, presence: np.ndarray, config: MimoConfig
-) -> list[tuple[str, int]]:
+def choose_queries(markup: str | None, prompt: Prompt, presence: np.ndarray, config: MimoConfig) -> list[tuple[str, int]]:
     """The findings' phrases and queries.
 
     A request *asks* for something if it names it ("the polyp?") or points at it; "What do you see?" does not.
@@ -100,5 +98,16 @@ def _finding(
         # "It is there" beside an empty mask would tell a caller to look where there is nothing to see.
         present = box is not None
     iou = float(np.clip(drawn["iou"][0, query], 0, 1))
-    edges = None if box is None else tuple(map(float, box))
-    return Finding(phrase, mask, edges, presence * iou, presence, bool(present), int(np.count_nonzero(mask)), query, iou)
+    score = presence * iou
+    return Finding(
+        phrase=phrase,
+        mask=mask,
+        box=None if box is None else tuple(map(float, box)),
+        score=score,
+        presence=presence,
+        present=bool(present),
+        area_px=int(np.count_nonzero(mask)),
+        query=query,
+        iou=iou,
+        confident=bool(score >= config.abstain_threshold),
+    )

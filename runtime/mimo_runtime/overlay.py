@@ -40,8 +40,9 @@ def draw_overlay(pixels: np.ndarray, findings: Any, *, smallest: int = SMALLEST,
 
     Args:
         pixels: uint8 ``[H, W, 3]``.
-        findings: an ``Answer``, or any number of ``Finding`` (objects with ``phrase``, ``mask``, ``score``, ``present``).
-            One that is not present becomes a note in the lower left corner.
+        findings: an ``Answer``, or any number of ``Finding`` (objects with ``phrase``, ``mask``, ``score``, ``present``,
+            ``confident``). One that is not present becomes a note in the lower left corner; one that is not confident has a
+            dashed outline, a weaker fill, and "uncertain" in its label.
         smallest, largest: range for the longer side of the picture; smaller images are enlarged by a whole factor.
 
     Returns:
@@ -106,9 +107,12 @@ def _overlay(pixels: np.ndarray, findings: Sequence[Any], factor: float) -> Imag
     colours = [OKABE_ITO[k % len(OKABE_ITO)] for k in range(len(findings))]
     shown = [k for k, mask in enumerate(masks) if mask is not None and mask.any()]
     for k in sorted(shown, key=lambda k: -int(masks[k].sum())):  # small ones on top
-        _paint(image, masks[k], colours[k], thickness)
+        if findings[k].confident:
+            paint_mask(image, masks[k], colours[k], thickness)
+        else:
+            paint_mask(image, masks[k], colours[k], thickness, fill=0.12, dashed=True)
     labels = [
-        Label(f"{finding.phrase} {finding.score:.2f}", colours[k], masks[k])
+        Label(f"{finding.phrase} {finding.score:.2f}" + ("" if finding.confident else " uncertain"), colours[k], masks[k])
         if finding.present
         else Label(f"{finding.phrase}: not found", _GREY, None)
         for k, finding in enumerate(findings)
@@ -117,8 +121,17 @@ def _overlay(pixels: np.ndarray, findings: Sequence[Any], factor: float) -> Imag
     return draw_labels(image, labels, size)
 
 
-def _paint(image: Image.Image, mask: np.ndarray, colour: Colour, thickness: int, fill: float = 0.28) -> None:
-    """Fill and outline a mask in place: colour inside the edge, and a thin dark line outside, which shows on bright images."""
+def paint_mask(
+    image: Image.Image, mask: np.ndarray, colour: Colour, thickness: int, fill: float = 0.28, dashed: bool = False
+) -> None:
+    """Fill and outline a mask in place: colour inside the edge, and a thin dark line outside, which shows on bright images.
+
+    Args:
+        mask: bool ``[H, W]`` of the size of ``image``, not empty.
+        thickness: of the outline, in pixels.
+        fill: opacity of the inside.
+        dashed: leave gaps in the outline.
+    """
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     pad = thickness + 3
     top, left = max(0, int(rows[0]) - pad), max(0, int(columns[0]) - pad)
@@ -126,6 +139,9 @@ def _paint(image: Image.Image, mask: np.ndarray, colour: Colour, thickness: int,
     inside = np.pad(mask[top : rows[-1] + pad + 1, left : columns[-1] + pad + 1], pad)
     edge = inside & ~_eroded(inside, thickness)
     shadow = ~inside & ~_eroded(~inside, max(1, thickness // 2))
+    if dashed:
+        dashes = _dashes(inside, thickness)
+        edge, shadow = edge & dashes, shadow & dashes
     for area, paint, weight in ((inside, colour, fill), (shadow, INK, 0.7), (edge, colour, 1.0)):
         opacity = Image.fromarray(area.astype(np.uint8) * np.uint8(255 * weight))
         if area is not inside:  # lines a little soft, so that steps of one pixel do not show
@@ -147,6 +163,45 @@ def _eroded(mask: np.ndarray, steps: int) -> np.ndarray:
     return mask
 
 
+def _dashes(mask: np.ndarray, thickness: int) -> np.ndarray:
+    """Where a dashed outline of ``mask`` is drawn: about three fifths of its length, as bool ``[H, W]``."""
+    canvas = Image.new("1", mask.shape[::-1])
+    draw = ImageDraw.Draw(canvas)
+    for outline in _outlines(mask):
+        # A whole number of periods, so that the last dash does not run into the first.
+        period = len(outline) / max(2, round(len(outline) / (7 * thickness)))
+        for k in range(round(len(outline) / period)):
+            dash = outline[round(k * period) : round((k + 0.6) * period)]
+            if len(dash) > 1:
+                draw.line(dash, 1, 2 * thickness + 2)
+    return np.asarray(canvas)
+
+
+def _outlines(mask: np.ndarray) -> list[list[tuple[int, int]]]:
+    """The closed lines between ``mask`` and its surroundings, as corners of pixels ``(x, y)``, one step apart each.
+
+    The mask must not touch the border.
+    """
+    following: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    # Clockwise around the mask: along the upper, right, lower, left side of its pixels, where the neighbour is outside.
+    sides = (((0, -1), (0, 0), (1, 0)), ((1, 0), (1, 0), (1, 1)), ((0, 1), (1, 1), (0, 1)), ((-1, 0), (0, 1), (0, 0)))
+    for (over_x, over_y), (from_x, from_y), (to_x, to_y) in sides:
+        open_side = mask & ~np.roll(mask, (-over_y, -over_x), (0, 1))
+        for y, x in np.argwhere(open_side).tolist():
+            following.setdefault((x + from_x, y + from_y), []).append((x + to_x, y + to_y))
+    found = []
+    while following:
+        corner, line = next(iter(following)), []
+        while corner in following:  # as many lines leave a corner as enter it, so this ends where it began
+            line.append(corner)
+            ends = following[corner]
+            if len(ends) == 1:
+                del following[corner]
+            corner = ends.pop()
+        found.append(line)
+    return found
+
+
 # -- prompts ---------------------------------------------------------------------------------------------------------
 
 
@@ -157,7 +212,7 @@ def _draw_prompt(pixels: np.ndarray, prompt: Prompt, factor: float) -> Image.Ima
     if prompt.mask is not None:
         mask = _resized_mask(prompt.mask, image.size)
         if mask.any():
-            _paint(image, mask, OKABE_ITO[5], thickness, fill=0.35)
+            paint_mask(image, mask, OKABE_ITO[5], thickness, fill=0.35)
     draw = ImageDraw.Draw(image)
     for x0, y0, x1, y1 in prompt.boxes:
         # Edges lie between pixels; the last one is the first beyond the box.

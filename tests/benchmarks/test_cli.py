@@ -92,7 +92,7 @@ def test_json_on_standard_output_is_one_line_and_alone(bundle):
 
 
 def test_accuracy_writes_the_numbers_and_the_report(bundle, phantoms, tmp_path):
-    out, report = tmp_path / "out.json", tmp_path / "out.md"
+    out, report = tmp_path / "out.json", tmp_path / "report"
     chosen = ("--data", phantoms, "--split", "train", "--limit", 1, "--threads", 1)
     result = run("accuracy", bundle, *chosen, "--json", out, "--report", report)
     assert result.exit_code == 0, result.output
@@ -100,9 +100,35 @@ def test_accuracy_writes_the_numbers_and_the_report(bundle, phantoms, tmp_path):
     assert {"sets", "macro", "baselines", "absent", "ece", "text", "meta"} <= set(found)
     assert found["meta"]["images"] == 1 and found["meta"]["engine"] == "onnxruntime"
     assert 0 <= found["macro"]["box"]["dice"] < found["baselines"]["input_mask"]["dice"]  # random weights lose to no model
-    assert "Mean Dice" in result.stdout and report.read_text().strip() == result.stdout.strip()
+    assert "Mean Dice" in result.stdout
+    assert all(line in (report / "report.md").read_text("utf-8") for line in result.stdout.splitlines())
+    assert {"report.md", "accuracy.json", "coverage_risk.png", "sheet_phantoms.png"} <= {p.name for p in report.iterdir()}
+    assert json.loads((report / "accuracy.json").read_text()) == found
+
+
+def test_accuracy_of_chosen_prompts_as_one_line(bundle, phantoms):
+    chosen = ("--data", phantoms, "--split", "train", "--limit", 1, "--threads", 1, "--prompts", "box,absent", "--no-text")
+    result = run("accuracy", bundle, *chosen, "--json")
+    assert result.exit_code == 0, result.output
+    assert len(result.stdout.splitlines()) == 1 and "Mean Dice" in result.stderr
+    found = json.loads(result.stdout)
+    assert set(found["macro"]) == {"box"} and found["meta"]["prompts"] == ["box", "absent"] and found["absent"]["n"] > 0
+
+
+def test_accuracy_of_a_checkpoint_is_that_of_its_bundle(bundle, checkpoint, phantoms):
+    chosen = ("--data", phantoms, "--split", "train", "--limit", 1, "--threads", 1, "--prompts", "box,text", "--no-text")
+    results = [run("accuracy", model, *chosen, "--json") for model in (bundle, checkpoint)]
+    assert [r.exit_code for r in results] == [0, 0], [r.output for r in results]
+    of_bundle, of_checkpoint = (json.loads(r.stdout) for r in results)
+    assert of_checkpoint["meta"]["engine"] == "torch-eager"
+    for prompt in ("box", "text"):
+        assert of_bundle["macro"][prompt]["dice"] == pytest.approx(of_checkpoint["macro"][prompt]["dice"], abs=0.02)
 
 
 def test_accuracy_refuses_what_it_cannot_measure(bundle, phantoms, tmp_path):
     refused(run("accuracy", bundle, "--data", tmp_path), 2)
     refused(run("accuracy", bundle, "--data", phantoms, "--split", "holdout"), 2, "holdout")
+    refused(run("accuracy", bundle, "--data", phantoms, "--prompts", "circle"), 2, "unknown prompt type 'circle'")
+    refused(run("accuracy", bundle, "--data", phantoms, "--prompts", ","), 2, "names no prompt type")
+    refused(run("accuracy", bundle, "--data", phantoms, "--report", phantoms), 2, "did not write it")
+    refused(run("accuracy", tmp_path / "nothing", "--data", phantoms, "--split", "train"), 2, "nothing does not exist")

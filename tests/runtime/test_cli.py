@@ -53,6 +53,22 @@ def test_predict_prints_a_summary(run):
     assert "total" in lines[-1] and "onnxruntime" in lines[-1]
 
 
+def test_predict_says_what_is_uncertain(run, bundle_folder, tmp_path):
+    doubting = shutil.copytree(bundle_folder, tmp_path / "doubting")
+    manifest = json.loads((doubting / "manifest.json").read_text())
+    manifest["model"]["config"]["abstain_threshold"] = 1.0
+    onnx_bundle.reseal(doubting, manifest)
+    result = run("predict", doubting, "IMAGE", "--text", "polyp", "-o", "out")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[2].split()[:3] == ["polyp", "yes,", "uncertain"]
+    (finding,) = json.loads((tmp_path / "out/answer.json").read_text("utf-8"))["findings"]
+    assert finding["present"] is True and finding["confident"] is False and finding["area_px"] > 0
+    # Only the picture of the doubted answer has gaps in its outline.
+    run("predict", "BUNDLE", "IMAGE", "--text", "polyp", "-o", "sure")
+    doubted, sure = (np.asarray(Image.open(tmp_path / name / "overlay.png")).astype(int) for name in ("out", "sure"))
+    assert doubted.shape == sure.shape and np.abs(doubted - sure).max() > 60
+
+
 def test_predict_json_has_the_documented_fields(run):
     result = run("predict", "BUNDLE", "IMAGE", "--text", "polyp", "--json")
     data = json.loads(result.stdout)
@@ -60,8 +76,9 @@ def test_predict_json_has_the_documented_fields(run):
     assert set(data["timings_ms"]) == {"preprocess", "encode", "ground", "masks", "text", "postprocess", "total"}
     assert data["engines"]["fusion"] == "onnxruntime"
     (finding,) = data["findings"]
-    assert {"phrase", "box", "score", "present", "area_px", "mask"} <= set(finding)
+    assert {"phrase", "box", "score", "present", "confident", "area_px", "mask"} <= set(finding)
     assert finding["phrase"] == "polyp" and finding["present"] is True and finding["mask"] is None
+    assert finding["confident"] is True
     assert len(finding["box"]) == 4 and finding["area_px"] > 0
 
 
@@ -222,8 +239,15 @@ def test_a_bug_keeps_its_traceback(run, monkeypatch):
 
 @pytest.mark.parametrize(
     ("phrase", "expected"),
-    [("Polyp", "polyp"), ("left kidney (1)", "left-kidney-1"), ("../../etc", "etc"), ("café", "cafe"), ("肝臓", "finding"),
-     ("a" * 80, "a" * 40), ("", "finding")],
+    [
+        ("Polyp", "polyp"),
+        ("left kidney (1)", "left-kidney-1"),
+        ("../../etc", "etc"),
+        ("café", "cafe"),
+        ("肝臓", "finding"),
+        ("a" * 80, "a" * 40),
+        ("", "finding"),
+    ],
 )
 def test_file_names_are_tame(phrase, expected):
     assert slug(phrase) == expected

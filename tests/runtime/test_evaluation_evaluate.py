@@ -3,128 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections import namedtuple
-from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
+from oracle import SETS, Oracle, OracleScan, half, write_sets
 
 from mimo_runtime.errors import RequestError
-from mimo_runtime.evaluation import grammar, metrics, sampling, summary
+from mimo_runtime.evaluation import grammar, metrics, summary
 from mimo_runtime.evaluation.dataset import Dataset, read_datasets
-from mimo_runtime.evaluation.evaluate import MAX_INSTANCES, AbsentNames, evaluate, read_slots
-from mimo_runtime.evaluation.report import markdown
-
-Asked = namedtuple("Asked", "image text kind boxes points mask text_answer")
-SETS = {  # name: modality, region, classes
-    "organs": ("ct", "abdomen", {1: "liver", 2: "left kidney", 3: "aorta"}),
-    "cells": ("microscopy", "cells", {1: "cell nucleus"}),
-    "polyps": ("endoscopy", "colon", {1: "polyp"}),
-    "guts": ("ct", "colon", {1: "diverticulum"}),  # shares a region with "polyps"
-}
-
-
-def disk(labels: np.ndarray, x: int, y: int, radius: int, value: int) -> None:
-    ys, xs = np.mgrid[: labels.shape[0], : labels.shape[1]]
-    labels[(xs - x) ** 2 + (ys - y) ** 2 <= radius**2] = value
+from mimo_runtime.evaluation.evaluate import MAX_INSTANCES, AbsentNames, evaluate
+from mimo_runtime.evaluation.slots import read_slots
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four sets of five images: three organs of which one is missing at times, nine nuclei, one polyp or none."""
-    root = tmp_path_factory.mktemp("sets")
-    for number, (set_name, (modality, region, classes)) in enumerate(SETS.items()):
-        (root / set_name / "images").mkdir(parents=True)
-        (root / set_name / "masks").mkdir()
-        lines = []
-        for k in range(5):
-            rng = np.random.default_rng([number, k])  # no two images are alike
-            labels = np.zeros((72, 96), np.uint8)
-            if set_name == "cells":
-                for i in range(9):
-                    disk(labels, 16 + 30 * (i % 3), 12 + 22 * (i // 3), 5 + k % 3, 1)
-            elif set_name == "organs":
-                for value in [v for v in classes if v != 1 + k % 3]:
-                    disk(labels, 20 + 25 * (value - 1), 30 + 2 * k, 10, value)
-            elif k:  # the first image shows nothing
-                disk(labels, 30 + 5 * k, 30, 12 + k, 1)
-            Image.fromarray(rng.integers(0, 255, (72, 96, 3), np.uint8)).save(root / set_name / f"images/{k}.png")
-            Image.fromarray(labels).save(root / set_name / f"masks/{k}.png")
-            named = {str(v): n for v, n in classes.items() if (labels == v).any()}
-            lines.append({
-                "image": f"images/{k}.png", "mask": f"masks/{k}.png", "case": str(k), "split": "test", "modality": modality,
-                "region": region, "classes": named,
-            })  # fmt: skip
-        (root / set_name / "dataset.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    return root
-
-
-@pytest.fixture(scope="module")
-def sets(folder: Path) -> list[Dataset]:
-    return read_datasets(folder)
-
-
-class Oracle:
-    """Knows the truth of every image by its pixels; ``draw`` changes the mask that it answers with."""
-
-    def __init__(self, sets: list[Dataset], draw: Callable[[np.ndarray], np.ndarray] = lambda mask: mask) -> None:
-        self.records = {r.load()[0].tobytes(): r for d in sets for r in d.records}
-        self.draw, self.asked = draw, []
-        self.config = SimpleNamespace(presence_threshold=0.5)
-        self.info = {"id": "oracle"}
-        self.engines = {"a": SimpleNamespace(name="fake"), "b": SimpleNamespace(name="fake")}
-
-    def open(self, pixels: np.ndarray) -> OracleScan:
-        return OracleScan(self, self.records[pixels.tobytes()])
-
-
-class OracleScan:
-    def __init__(self, oracle: Oracle, record) -> None:
-        self.oracle, self.record = oracle, record
-        _, labels = record.load()
-        self.wholes = {name: labels == i for i, name in record.classes.items()}
-        self.places = []  # what boxes, points and masks can refer to
-        for i, name in record.classes.items():
-            parts = sampling.instances(labels, i)
-            self.places += [(name, m) for m in (parts if len(parts) >= 5 else [labels == i])]
-
-    def ask(self, text="", boxes=(), points=(), mask=None, *, text_answer=True):
-        kind = "+".join(k for k, v in (("text", text), ("box", boxes), ("point", points), ("mask", mask is not None)) if v)
-        image = f"{self.record.set_name}/{self.record.image.name}"
-        self.oracle.asked.append(Asked(image, text, kind, tuple(boxes), tuple(points), mask, text_answer))
-        places = [m for n, m in self.places if text in ("", n)]
-        if boxes:
-            found = min(places, key=lambda m: np.abs(np.subtract(sampling.mask_box(m), boxes[0])).sum())
-        elif points:
-            found = next(m for m in places if m[points[0][1], points[0][0]])
-        elif mask is not None:
-            found = max(places, key=lambda m: metrics.dice(m, mask))
-        else:
-            found = self.wholes.get(text)
-        said = None
-        if text_answer:
-            record = self.record
-            truth = found if found is not None else np.zeros((8, 8), bool)
-            said = grammar.describe(grammar.observe(truth, text, record.modality, record.region))
-        here = found is not None
-        drawn = self.oracle.draw(found) if here else np.zeros((72, 96), bool)
-        finding = SimpleNamespace(query=0, mask=drawn, present=here and bool(drawn.any()), presence=float(here and drawn.any()))
-        other = SimpleNamespace(query=2, mask=np.ones((72, 96), bool), present=True, presence=1.0)  # must not count
-        return SimpleNamespace(text=said, findings=[finding, other])
-
-
-def half(mask: np.ndarray) -> np.ndarray:
-    """The upper half of the mask's box."""
-    x0, y0, x1, y1 = sampling.mask_box(mask)
-    return mask & (np.arange(len(mask)) < (y0 + y1) / 2)[:, None]
+def sets(tmp_path_factory: pytest.TempPathFactory) -> list[Dataset]:
+    return read_datasets(write_sets(tmp_path_factory.mktemp("sets")))
 
 
 def test_a_perfect_model_is_perfect(sets: list[Dataset]) -> None:
     result = evaluate(Oracle(sets), sets, "test")
-    assert set(result) == {"sets", "macro", "baselines", "absent", "ece", "text", "per_class", "meta"}
+    assert set(result) == {
+        "sets", "macro", "baselines", "absent", "ece", "text", "per_class", "meta", "confidence", "presence", "subgroups",
+        "text_sets",
+    }  # fmt: skip
     assert set(result["macro"]) == {"box", "point", "mask", "text", "text+box"}
     for name in SETS:
         for prompt, found in result["sets"][name].items():
@@ -134,6 +36,10 @@ def test_a_perfect_model_is_perfect(sets: list[Dataset]) -> None:
         assert part["precision"] == part["recall"] == part["f1"] == part["auc"] == 1
     assert result["ece"] == 0
     assert result["text"] == {"finding": 1, "modality": 1, "location": 1, "size": 1}
+    assert result["text_sets"] == {name: {**result["text"], "n": n} for name, n in zip(SETS, (10, 5, 4, 4))}
+    for part in result["confidence"].values():  # no risk at any coverage, and predicted IoU as good as the truth
+        assert part["aurc"] == part["iou_mae"] == part["risk_at_threshold"] == 0 and part["coverage_at_threshold"] == 1
+        assert part["iou_pearson"] is None  # nothing varies
     # Trivial baselines see the same boxes and rough masks, and are good but not perfect on disks.
     assert 0.8 < result["baselines"]["ellipse"]["dice"] < 1 and 0.6 < result["baselines"]["input_mask"]["dice"] < 1
     json.loads(json.dumps(result, allow_nan=False))
@@ -153,7 +59,8 @@ def test_counts_of_questions(sets: list[Dataset]) -> None:
     assert result["per_class"]["organs"]["aorta"]["box"]["n"] == sum(1 for k in range(5) if k % 3 != 2)
     assert result["meta"] == {
         "split": "test", "images": 20, "images_per_set": dict.fromkeys(sorted(SETS), 5), "limit": None, "seed": 0,
-        "prompts": list(summary.PROMPTS), "model": "oracle", "engine": "fake", "presence_threshold": 0.5,
+        "prompts": list(summary.PROMPTS), "model": "oracle", "sha256": "0123456789ab", "engine": "fake",
+        "presence_threshold": 0.5, "presence_temperature": 1.25, "abstain_threshold": 0.6, "interval": metrics.INTERVAL,
     }  # fmt: skip
 
 
@@ -174,6 +81,13 @@ def test_a_noisy_model_lies_between(sets: list[Dataset]) -> None:
         assert found["iou_ci95"][0] <= found["iou"] <= found["iou_ci95"][1]
     for prompt, found in result["macro"].items():
         assert found["dice"] == pytest.approx(np.mean([s[prompt]["dice"] for s in result["sets"].values()]))
+        # Its scores are the true IoUs, all below its threshold: it is confident of nothing.
+        part = result["confidence"][prompt]
+        assert part["n"] == part["n_drawn"] == found["n"] and part["iou_mae"] == 0 and part["iou_spearman"] == pytest.approx(1)
+        assert part["threshold"] == 0.6 and part["coverage_at_threshold"] == 0 and part["risk_at_threshold"] is None
+        assert part["risk_coverage"]["coverage"][-1] == 1
+        assert part["risk_coverage"]["risk"][-1] == pytest.approx(1 - found["dice"])
+    assert result["confidence"]["all"]["n"] == sum(found["n"] for found in result["macro"].values())
 
 
 def test_prompts_are_what_they_are_called(sets: list[Dataset]) -> None:
@@ -224,7 +138,9 @@ def test_parts_that_were_not_asked_for(sets: list[Dataset]) -> None:
     result = evaluate(Oracle(sets), sets, "test", prompts=["box"])
     assert set(result["macro"]) == {"box"} and set(result["baselines"]) == {"ellipse"}
     assert result["absent"]["f1"] is None and result["absent"]["n"] == 0 and result["ece"] is None
-    assert result["text"] == dict.fromkeys(summary.TEXT_SLOTS)
+    assert result["text"] == dict.fromkeys(summary.TEXT_SLOTS) and result["text_sets"] == {}
+    assert set(result["confidence"]) == {"box", "all"} and result["presence"]["bins"] == []
+    assert {p for part in result["subgroups"].values() for found in part.values() for p in found} == {"box"}
     oracle = Oracle(sets)
     silent = evaluate(oracle, sets, "test", prompts=["text", "absent"], text=False)
     assert not any(a.text_answer for a in oracle.asked)
@@ -242,6 +158,7 @@ def test_presence_is_known_where_the_text_grounds_something_else(sets: list[Data
                 answer = OracleScan.ask(scan, *args, text_answer=text_answer, **options)
                 first, other = answer.findings
                 first.presence, first.present, first.mask = 0.4 * first.presence, False, np.zeros_like(first.mask)
+                first.score = first.presence * first.iou
                 return SimpleNamespace(text=answer.text, findings=[other] if text_answer else [first, other])
 
             scan.ask = ask
@@ -249,7 +166,7 @@ def test_presence_is_known_where_the_text_grounds_something_else(sets: list[Data
 
     wordy, silent = (evaluate(Distracted(sets), sets, "test", prompts=["text", "absent"], text=t) for t in (True, False))
     assert wordy["text"]["finding"] == 1 and wordy["absent"]["auc"] == 1
-    for part in ("sets", "absent", "ece"):
+    for part in ("sets", "absent", "ece", "confidence"):
         assert wordy[part] == silent[part]
 
 
@@ -289,6 +206,30 @@ def test_slots_of_text_answers(answer: str, right: set[str]) -> None:
     assert {slot for slot, fine in found.items() if fine} == right
 
 
+def test_subgroups_are_the_same_targets_in_other_heaps(sets: list[Dataset]) -> None:
+    result = evaluate(Oracle(sets, half), sets, "test")
+    groups = result["subgroups"]
+    assert set(groups["modality"]) == {"ct", "microscopy", "endoscopy"}
+    # "series" has numbers; the truth values are written as in JSON.
+    assert set(groups["attribute"]) == {"contrast=false", "contrast=true", "plane=axial"}
+    for prompt, found in result["macro"].items():
+        assert sum(g[prompt]["n"] for g in groups["modality"].values()) == found["n"]
+        assert sum(g[prompt]["n"] for g in groups["size_quartile"].values()) == found["n"]
+        assert groups["attribute"]["plane=axial"][prompt] == {key: found[key] for key in ("dice", "n", "ci95")}
+        assert groups["modality"]["microscopy"][prompt]["dice"] == result["sets"]["cells"][prompt]["dice"]
+        two = [result["sets"][name][prompt]["dice"] for name in ("organs", "guts")]
+        assert groups["modality"]["ct"][prompt]["dice"] == pytest.approx(np.mean(two))
+
+
+def test_a_model_without_a_configuration_has_no_thresholds(sets: list[Dataset]) -> None:
+    oracle = Oracle(sets)
+    oracle.config, oracle.info = None, {"id": "bare"}
+    result = evaluate(oracle, sets, "test", limit=1)
+    assert result["meta"]["sha256"] is None and result["presence"]["temperature"] is None
+    found = result["confidence"]["all"]
+    assert found["threshold"] is found["coverage_at_threshold"] is found["risk_at_threshold"] is None
+
+
 def test_presence_summary_pairs_absent_questions_with_present_ones_of_the_same_sets() -> None:
     rows = [
         summary.Presence("a", "present", True, 0.9),
@@ -301,18 +242,4 @@ def test_presence_summary_pairs_absent_questions_with_present_ones_of_the_same_s
     assert found["absent"]["across"] == {"precision": 0.5, "recall": 1, "f1": 2 / 3, "auc": 0, "n": 1, "n_present": 1}
     assert found["absent"]["f1"] == 0.5 and found["absent"]["auc"] == 0.5 and found["absent"]["n"] == 2
     assert found["ece"] == pytest.approx((0.1 + 0.8 + 0.9 + 0.2) / 4)
-
-
-def test_report_shows_the_numbers(sets: list[Dataset]) -> None:
-    result = evaluate(Oracle(sets, half), sets, "test")
-    text = markdown(result)
-    rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
-    assert f"{result['sets']['cells']['point']['dice']:.3f}" in rows["`cells`"]
-    assert f"{result['baselines']['ellipse']['dice']:.3f}" in rows["**mean of sets**"]
-    assert f"{result['absent']['across']['f1']:.3f}" in rows["of other sets"]
-    assert "oracle" in text and "text+box" in rows["set"]
-    tables = [block for block in text.split("\n\n") if block.startswith("|")]
-    assert len(tables) == 3
-    for table in tables:  # every row has as many cells as its head
-        assert len({line.count("|") for line in table.splitlines()}) == 1
-    assert "absent class" not in markdown(evaluate(Oracle(sets), sets, "test", prompts=["box"]))
+    assert found["presence"]["ece"] == found["ece"] and [b["n"] for b in found["presence"]["bins"]] == [1, 1, 1, 1]

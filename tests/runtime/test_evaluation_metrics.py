@@ -54,6 +54,13 @@ def test_ece_by_hand() -> None:
     assert metrics.ece([1, 1, 1, 0, 0], [0.72] * 4 + [0.1], bins=2) == pytest.approx((4 * 0.03 + 0.1) / 5)
 
 
+def test_reliability_by_hand() -> None:
+    first, last = metrics.reliability([1, 0, 1, 1], [0.2, 0.1, 1.0, 0.8], bins=3)
+    assert first == {"low": 0, "high": 1 / 3, "mean_probability": pytest.approx(0.15), "rate": 0.5, "n": 2}
+    assert last == {"low": 2 / 3, "high": 1, "mean_probability": pytest.approx(0.9), "rate": 1, "n": 2}
+    assert metrics.reliability([], []) == []
+
+
 def test_bootstrap_interval() -> None:
     values = np.random.default_rng(0).normal(0.8, 0.1, 400)
     low, high = metrics.bootstrap_ci(values, seed=1)

@@ -94,3 +94,21 @@ def test_presence_temperature_and_threshold_are_those_of_the_model(pixels):
         (finding,) = mimo.open(pixels).ask("polyp", text_answer=False).findings
     assert finding.presence == pytest.approx(1 / (1 + np.exp(-1)))
     assert not finding.present
+
+
+def test_a_score_below_the_models_threshold_is_not_confident(pixels):
+    def ask(threshold):
+        config = MimoConfig.from_preset("micro", entities=fakes.ENTITIES, abstain_threshold=threshold)
+        with fakes.fake_mimo(config=config) as mimo:
+            return mimo.open(pixels).ask("What do you see?").findings
+
+    everything = ask(0.0)
+    assert all(f.confident and f.to_dict()["confident"] is True for f in everything)
+    assert all(f.score == pytest.approx(f.presence * f.iou) for f in everything)
+    liver, aorta = everything
+    assert liver.score < aorta.score
+    assert [f.confident for f in ask(aorta.score)] == [False, True]  # at the threshold is enough
+    doubted = ask(1.0)
+    # Doubt changes nothing else: the masks are there to be looked at.
+    assert not any(f.confident or f.to_dict()["confident"] for f in doubted)
+    assert [(f.present, f.area_px, f.score) for f in doubted] == [(f.present, f.area_px, f.score) for f in everything]

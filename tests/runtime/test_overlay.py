@@ -15,8 +15,8 @@ from mimo_runtime.overlay import OKABE_ITO, draw_overlay, draw_panel
 from mimo_runtime.prompts import Prompt
 
 
-def finding(phrase: str, mask: np.ndarray, score: float = 0.93, present: bool = True) -> Any:
-    return SimpleNamespace(phrase=phrase, mask=mask, score=score, present=present)
+def finding(phrase: str, mask: np.ndarray, score: float = 0.93, present: bool = True, confident: bool = True) -> Any:
+    return SimpleNamespace(phrase=phrase, mask=mask, score=score, present=present, confident=confident)
 
 
 def square(shape: tuple[int, int], x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
@@ -84,6 +84,37 @@ def test_outlines_close_at_the_border_of_the_image() -> None:
     mask = square((600, 600), 0, 0, 300, 600)
     picture = np.asarray(draw_overlay(np.zeros((600, 600, 3), np.uint8), [finding("x", mask)]))
     assert near(picture[500, 0], OKABE_ITO[0]) and near(picture[599, 150], OKABE_ITO[0])
+
+
+def test_what_is_uncertain_has_a_dashed_outline_and_says_so(placed: list) -> None:
+    mask = square((600, 600), 150, 200, 450, 400)
+    pictures = [
+        np.asarray(draw_overlay(np.zeros((600, 600, 3), np.uint8), [finding("polyp", mask, 0.31, confident=confident)]))
+        for confident in (True, False)
+    ]
+    assert [text for text, _ in placed] == ["polyp 0.31", "polyp 0.31 uncertain"]
+    # Along the lower side, away from its corners and from the label above.
+    sure, doubted = (np.abs(picture[398, 160:440].astype(int) - OKABE_ITO[0]).max(-1) <= 60 for picture in pictures)
+    assert sure.all() and 0.45 < doubted.mean() < 0.75
+    assert 8 <= np.count_nonzero(np.diff(doubted.astype(int)) == 1) <= 40  # dashes
+    assert pictures[1][300, 300].max() < pictures[0][300, 300].max()  # a weaker fill
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(3, 12), st.integers(3, 12))
+def test_outlines_go_once_around_everything(seed: int, height: int, width: int) -> None:
+    mask = np.zeros((height, width), bool)
+    mask[1:-1, 1:-1] = np.random.default_rng(seed).random((height - 2, width - 2)) < 0.5
+    outlines = overlay._outlines(mask)
+    sides = sum(np.count_nonzero(mask & ~np.roll(mask, step, axis)) for step in (1, -1) for axis in (0, 1))
+    assert sum(map(len, outlines)) == sides
+    area = 0.0
+    for line in outlines:
+        x, y = np.array(line).T
+        following_x, following_y = np.roll(x, -1), np.roll(y, -1)
+        assert (np.abs(following_x - x) + np.abs(following_y - y) == 1).all()  # closed, one step at a time
+        area += (x * following_y - following_x * y).sum() / 2  # holes go the other way round
+    assert area == mask.sum()
 
 
 def test_masks_that_shrink_do_not_vanish() -> None:

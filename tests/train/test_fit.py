@@ -189,6 +189,15 @@ def test_schedule_warms_up_decays_and_grows():
     assert [schedule.image_size(p) for p in (0.0, 0.24, 0.25, 0.49, 0.5, 1.0)] == [128, 128, 192, 192, 256, 256]
 
 
+def test_only_the_named_parts_learn(whole, phantoms, tmp_path):
+    folder = fit(options(phantoms, steps=2, ema=0.0, train_parts=("text_decoder",)), tmp_path / "x", start_from=whole, **QUIET)
+    before, after = weights(whole), weights(folder)
+    changed = {k.split(".")[0] for k in before if not torch.equal(before[k], after[k])}
+    assert changed == {"text_decoder"}
+    with pytest.raises(RequestError, match="--train-part 'text'"):
+        fit(options(phantoms, train_parts=("text",)), tmp_path / "y", **QUIET)
+
+
 def curve(folder: Path) -> list[dict[str, float]]:
     with (folder / "training" / "log.csv").open() as file:
         return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +16,11 @@ import numpy as np
 
 from ..errors import RequestError
 from . import grammar, metrics, sampling
+from .confidence import summarise_confidence
 from .dataset import Dataset, Record
-from .summary import MASK_PROMPTS, PROMPTS, TEXT_SLOTS, Overlap, Presence, summarise_overlaps, summarise_presence
+from .slots import Slots, read_slots, summarise_slots
+from .subgroups import named_attributes, subgroup_attributes, summarise_subgroups
+from .summary import MASK_PROMPTS, PROMPTS, Overlap, Presence, summarise_overlaps, summarise_presence
 
 #: Instances asked for per image and class.
 MAX_INSTANCES = 5
@@ -29,18 +33,94 @@ class Outcome:
     mask: np.ndarray  # bool [H, W]
     present: bool
     presence: float
+    findings: tuple[Any, ...] = ()
 
     @staticmethod
     def of(answer: Any, height: int, width: int) -> Outcome:
         """The union of query 0's findings; none at all is an empty mask with presence 0."""
         mask, present, presence = np.zeros((height, width), bool), False, 0.0
-        for finding in answer.findings:
-            if finding.query == 0:
-                if finding.mask.shape != mask.shape:
-                    raise ValueError(f"a mask of shape {finding.mask.shape} for an image of {mask.shape}")
-                mask |= finding.mask
-                present, presence = present or bool(finding.present), max(presence, float(finding.presence))
-        return Outcome(mask, present, presence)
+        findings = tuple(finding for finding in answer.findings if finding.query == 0)
+        for finding in findings:
+            if finding.mask.shape != mask.shape:
+                raise ValueError(f"a mask of shape {finding.mask.shape} for an image of {mask.shape}")
+            mask |= finding.mask
+            present, presence = present or bool(finding.present), max(presence, float(finding.presence))
+        return Outcome(mask, present, presence, findings)
+
+    @property
+    def score(self) -> float:
+        return max((float(finding.score) for finding in self.findings), default=0.0)
+
+    @property
+    def iou(self) -> float:
+        """As the model estimates it."""
+        return max((float(finding.iou) for finding in self.findings), default=0.0)
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """All that was measured, one by one."""
+
+    overlaps: list[Overlap]
+    presences: list[Presence]
+    slots: list[tuple[str, Slots]]  # with the name of the set
+    meta: dict[str, Any]
+
+
+def measure(
+    mimo: Any,
+    datasets: Sequence[Dataset],
+    split: str,
+    *,
+    prompts: Sequence[str] = PROMPTS,
+    limit: int | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    text: bool = True,
+) -> Measurements:
+    """Ask everything; arguments and errors as :func:`evaluate`."""
+    unknown = [p for p in prompts if p not in PROMPTS]
+    if unknown:
+        raise RequestError(f"unknown prompt type '{unknown[0]}'", f"Choose from {', '.join(PROMPTS)}")
+    records = [(data, record) for data in datasets for record in _chosen(data, split, limit, seed)]
+    if not records:
+        raise RequestError(f"no image in split '{split}'", "Choose another split or data set")
+    names = AbsentNames(datasets)
+    attributes = {data.name: subgroup_attributes(data.split(split)) for data in datasets}
+    found = Measurements([], [], [], _meta(mimo, datasets, records, split, prompts, limit, seed))
+    for done, (data, record) in enumerate(records):
+        if progress:
+            progress(done, len(records))
+        run = ImageQuestions(mimo, data, record, seed, attributes[data.name])
+        if "absent" in prompts:
+            found.presences.extend(run.ask_absent(names))
+        for name, whole, parts in run.targets():
+            for prompt in (p for p in MASK_PROMPTS if p in prompts):
+                if prompt == "text":
+                    answer, overlap, presence = run.ask_text(name, whole, text)
+                    found.overlaps.append(overlap)
+                    found.presences.append(presence)
+                    if text:
+                        found.slots.append((data.name, read_slots(answer.text or "", run.observed(whole, name))))
+                else:
+                    for number, part in enumerate(parts):
+                        found.overlaps.extend(run.ask_mask(prompt, name, part, number))
+    if progress:
+        progress(len(records), len(records))
+    return found
+
+
+def summarise(measured: Measurements) -> dict[str, Any]:
+    """The JSON of :func:`evaluate`."""
+    meta = measured.meta
+    return {
+        **summarise_overlaps(measured.overlaps, meta["seed"]),
+        **summarise_presence(measured.presences, meta["presence_temperature"], meta["presence_threshold"]),
+        "confidence": summarise_confidence(measured.overlaps, meta["abstain_threshold"]),
+        "subgroups": summarise_subgroups(measured.overlaps, meta["seed"]),
+        **summarise_slots(measured.slots),
+        "meta": meta,
+    }
 
 
 def evaluate(
@@ -67,90 +147,27 @@ def evaluate(
         text: also generate the answers to the ``text`` prompt and measure them.
 
     Returns:
-        ``accuracy`` of docs/formats.md, plus ``per_class`` and ``meta``. Parts without a sample are missing (in tables)
-        or None (single numbers).
+        ``accuracy`` of docs/formats.md. Parts without a sample are missing (in tables) or None (single numbers).
 
     Raises:
         RequestError: unknown prompt, empty split, or an image that cannot be read.
     """
-    unknown = [p for p in prompts if p not in PROMPTS]
-    if unknown:
-        raise RequestError(f"unknown prompt type '{unknown[0]}'", f"Choose from {', '.join(PROMPTS)}")
-    records = [(data, record) for data in datasets for record in _chosen(data, split, limit, seed)]
-    if not records:
-        raise RequestError(f"no image in split '{split}'", "Choose another split or data set")
-    names = AbsentNames(datasets)
-    overlaps: list[Overlap] = []
-    presences: list[Presence] = []
-    slots: list[dict[str, bool]] = []
-    for done, (data, record) in enumerate(records):
-        if progress:
-            progress(done, len(records))
-        run = _Image(mimo, data, record, seed)
-        if "absent" in prompts:
-            presences += run.ask_absent(names)
-        for name, whole, parts in run.targets():
-            for prompt in (p for p in MASK_PROMPTS if p in prompts):
-                if prompt == "text":
-                    answer, overlap, presence = run.ask_text(name, whole, text)
-                    overlaps.append(overlap)
-                    presences.append(presence)
-                    if text:
-                        slots.append(read_slots(answer.text or "", run.observed(whole, name)))
-                else:
-                    for number, part in enumerate(parts):
-                        overlaps += run.ask_mask(prompt, name, part, number)
-    if progress:
-        progress(len(records), len(records))
-    return {
-        **summarise_overlaps(overlaps, seed),
-        **summarise_presence(presences),
-        "text": {slot: float(np.mean([s[slot] for s in slots])) if slots else None for slot in TEXT_SLOTS},
-        "meta": {
-            "split": split,
-            "images": len(records),
-            "images_per_set": {d.name: sum(1 for o, _ in records if o is d) for d in datasets},
-            "limit": limit,
-            "seed": seed,
-            "prompts": list(prompts),
-            "model": _model_id(mimo),
-            "engine": _engine_name(mimo),
-            "presence_threshold": getattr(getattr(mimo, "config", None), "presence_threshold", None),
-        },
-    }
+    return summarise(measure(mimo, datasets, split, prompts=prompts, limit=limit, seed=seed, progress=progress, text=text))
 
 
-def presence_samples(
-    mimo: Any, datasets: Sequence[Dataset], split: str, *, limit: int | None = None, seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[Presence]:
-    """The presence answers of :func:`evaluate` one by one: what a threshold and a temperature are chosen on.
+class ImageQuestions:
+    """The questions about one image. Each has its own generator, so none depends on the others.
 
-    Raises:
-        RequestError: empty split, or an image that cannot be read.
+    Args:
+        attributes: those of the record that make subgroups.
     """
-    records = [(data, record) for data in datasets for record in _chosen(data, split, limit, seed)]
-    if not records:
-        raise RequestError(f"no image in split '{split}'", "Choose another split or data set")
-    names = AbsentNames(datasets)
-    samples: list[Presence] = []
-    for done, (data, record) in enumerate(records):
-        if progress:
-            progress(done, len(records))
-        run = _Image(mimo, data, record, seed)
-        samples += run.ask_absent(names)
-        samples += [run.ask_text(name, whole, text=False)[2] for name, whole, _ in run.targets()]
-    return samples
 
-
-class _Image:
-    """The questions about one image. Each has its own generator, so none depends on the others."""
-
-    def __init__(self, mimo: Any, data: Dataset, record: Record, seed: int) -> None:
+    def __init__(self, mimo: Any, data: Dataset, record: Record, seed: int, attributes: AbstractSet[str] = frozenset()) -> None:
         self.record, self.seed = record, seed
         self.pixels, self.labels = record.load()
         self.height, self.width = self.labels.shape
         self.key = record.image.relative_to(data.root).as_posix()
+        self.attributes = named_attributes(record, attributes)
         self.scan = mimo.open(self.pixels)
 
     def rng(self, *what: object) -> np.random.Generator:
@@ -170,35 +187,40 @@ class _Image:
                 chosen = [parts == 1 + number for number in sorted(numbers)]
             yield name, whole, chosen
 
-    def ask_mask(self, prompt: str, name: str, truth: np.ndarray, number: int) -> list[Overlap]:
-        """One prompt that points at ``truth``, and the baseline that knows the same."""
+    def request(self, prompt: str, name: str, truth: np.ndarray, number: int) -> dict[str, Any]:
+        """What :meth:`Scan.ask` is given for one prompt about ``truth``, the target ``number`` of class ``name``."""
         # The same box with and without text, so that the two differ in the text alone.
         rng = self.rng(name, number, "box" if prompt == "text+box" else prompt)
-        if prompt in ("box", "text+box"):
-            box = sampling.jitter_box(truth, rng)
-            question, given = name if prompt == "text+box" else "", {"boxes": [box]}
-        elif prompt == "point":
-            question, given = "", {"points": [sampling.interior_point(truth, rng)]}
-        else:
-            rough = sampling.rough_mask(truth, rng)
-            question, given = "", {"mask": rough}
-        answer = self.scan.ask(question, text_answer=False, **given)
-        results = [self._overlap(prompt, name, Outcome.of(answer, self.height, self.width).mask, truth)]
-        if prompt == "box":
-            results.append(self._overlap("ellipse", name, metrics.ellipse_in_box(box, self.height, self.width), truth))
+        if prompt == "text":
+            return {"text": name}
+        if prompt == "point":
+            return {"text": "", "points": [sampling.interior_point(truth, rng)]}
         if prompt == "mask":
-            results.append(self._overlap("input_mask", name, rough, truth))
+            return {"text": "", "mask": sampling.rough_mask(truth, rng)}
+        return {"text": name if prompt == "text+box" else "", "boxes": [sampling.jitter_box(truth, rng)]}
+
+    def ask_mask(self, prompt: str, name: str, truth: np.ndarray, number: int) -> list[Overlap]:
+        """One prompt that points at ``truth``, and the baseline that knows the same."""
+        given = self.request(prompt, name, truth, number)
+        outcome = Outcome.of(self.scan.ask(**given, text_answer=False), self.height, self.width)
+        results = [self._answered(prompt, name, outcome, truth, number)]
+        if prompt == "box":
+            ellipse = metrics.ellipse_in_box(given["boxes"][0], self.height, self.width)
+            results.append(self._overlap("ellipse", name, ellipse, truth, number))
+        if prompt == "mask":
+            results.append(self._overlap("input_mask", name, given["mask"], truth, number))
         return results
 
     def ask_text(self, name: str, truth: np.ndarray, text: bool) -> tuple[Any, Overlap, Presence]:
         """The class name alone; the truth is the whole class."""
-        answer = grounded = self.scan.ask(name, text_answer=text)
+        given = self.request("text", name, truth, 0)
+        answer = grounded = self.scan.ask(**given, text_answer=text)
         if text and all(finding.query != 0 for finding in answer.findings):
             # The text grounds something else, and query 0 was not present: its presence is still wanted.
-            grounded = self.scan.ask(name, text_answer=False)
+            grounded = self.scan.ask(**given, text_answer=False)
         outcome = Outcome.of(grounded, self.height, self.width)
         presence = Presence(self.record.set_name, "present", outcome.present, outcome.presence)
-        return answer, self._overlap("text", name, outcome.mask, truth), presence
+        return answer, self._answered("text", name, outcome, truth, 0), presence
 
     def ask_absent(self, names: AbsentNames) -> list[Presence]:
         """One class of the set that is not in the image, and one of other sets (where there are any)."""
@@ -213,8 +235,16 @@ class _Image:
     def observed(self, mask: np.ndarray, name: str) -> grammar.Description:
         return grammar.observe(mask, name, self.record.modality, self.record.region)
 
-    def _overlap(self, prompt: str, name: str, mask: np.ndarray, truth: np.ndarray) -> Overlap:
-        return Overlap(self.record.set_name, name, prompt, self.key, metrics.dice(mask, truth), metrics.iou(mask, truth))
+    def _answered(self, prompt: str, name: str, outcome: Outcome, truth: np.ndarray, number: int) -> Overlap:
+        return self._overlap(prompt, name, outcome.mask, truth, number)._replace(
+            score=outcome.score, presence=outcome.presence, predicted_iou=outcome.iou, drawn=bool(outcome.mask.any())
+        )
+
+    def _overlap(self, prompt: str, name: str, mask: np.ndarray, truth: np.ndarray, number: int) -> Overlap:
+        return Overlap(
+            self.record.set_name, name, prompt, self.key, metrics.dice(mask, truth), metrics.iou(mask, truth), number,
+            float(truth.mean()), self.record.modality, self.attributes,
+        )  # fmt: skip
 
 
 class AbsentNames:
@@ -238,19 +268,29 @@ class AbsentNames:
         return sorted(own - set(record.classes.values())), sorted(everything - own - self.of_region[record.region])
 
 
-def read_slots(answer: str, truth: grammar.Description) -> dict[str, bool]:
-    """Which slots of a text answer are right, for a truth with one phrase.
-
-    Location and size are those of the phrase that names the finding, or of the first phrase if none does.
-    """
-    said, wanted = grammar.parse(answer), truth.phrases[0]
-    matching = [p for p in said.phrases if p.name.lower() == wanted.name.lower()]
-    phrase = (matching or [*said.phrases, None])[0]
+def _meta(
+    mimo: Any,
+    datasets: Sequence[Dataset],
+    records: Sequence[tuple[Dataset, Record]],
+    split: str,
+    prompts: Sequence[str],
+    limit: int | None,
+    seed: int,
+) -> dict[str, Any]:
+    config, info = getattr(mimo, "config", None), getattr(mimo, "info", None)
+    sha256 = info.get("sha256") if isinstance(info, dict) else None
     return {
-        "finding": bool(matching),
-        "modality": said.modality == truth.modality,
-        "location": phrase is not None and phrase.location == wanted.location,
-        "size": phrase is not None and phrase.size == wanted.size,
+        "split": split,
+        "images": len(records),
+        "images_per_set": {d.name: sum(1 for o, _ in records if o is d) for d in datasets},
+        "limit": limit,
+        "seed": seed,
+        "prompts": list(prompts),
+        "model": _model_id(mimo),
+        "sha256": sha256[:12] if sha256 else None,
+        "engine": _engine_name(mimo),
+        **{name: getattr(config, name, None) for name in ("presence_threshold", "presence_temperature", "abstain_threshold")},
+        "interval": metrics.INTERVAL,
     }
 
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 BOOTSTRAP_SAMPLES = 1000
+#: How :func:`bootstrap_means` and :func:`interval` make a 95 % interval, for people.
+INTERVAL = (
+    f"95 % percentile interval of {BOOTSTRAP_SAMPLES} bootstrap resamples of whole images with their targets; over sets, "
+    "every set is resampled on its own and the means are averaged"
+)
 ECE_BINS = 15
 
 
@@ -61,12 +67,32 @@ def ece(truth: Sequence[bool], probabilities: Sequence[float], bins: int = ECE_B
 
     The mean over samples of |mean probability - rate of positives| of the sample's bin. None without samples.
     """
-    t, p = np.asarray(truth, float), np.asarray(probabilities, float)
-    if not len(t):
+    found = reliability(truth, probabilities, bins)
+    if not found:
         return None
+    gaps = [b["n"] * abs(b["mean_probability"] - b["rate"]) for b in found]
+    return float(sum(gaps) / sum(b["n"] for b in found))
+
+
+def reliability(truth: Sequence[bool], probabilities: Sequence[float], bins: int = ECE_BINS) -> list[dict[str, Any]]:
+    """The reliability diagram of a binary probability, in bins of equal width (Guo et al. 2017, arXiv:1706.04599).
+
+    Returns:
+        ``{"low", "high", "mean_probability", "rate", "n"}`` of every bin that has samples; ``rate`` is that of positives.
+    """
+    t, p = np.asarray(truth, float), np.asarray(probabilities, float)
     bin_of = np.clip((p * bins).astype(int), 0, bins - 1)
-    gaps = np.bincount(bin_of, p, bins) - np.bincount(bin_of, t, bins)
-    return float(np.abs(gaps).sum() / len(t))
+    counts, said, true = (np.bincount(bin_of, weights, bins) for weights in (None, p, t))
+    return [
+        {
+            "low": float(k / bins),
+            "high": float((k + 1) / bins),
+            "mean_probability": float(said[k] / counts[k]),
+            "rate": float(true[k] / counts[k]),
+            "n": int(counts[k]),
+        }
+        for k in np.flatnonzero(counts)
+    ]
 
 
 def bootstrap_means(

@@ -1,55 +1,171 @@
-"""The result of :func:`mimo_runtime.evaluation.evaluate.evaluate` as Markdown."""
+"""The result of :func:`mimo_runtime.evaluation.evaluate.evaluate` as Markdown: an overview, and the whole report."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from .summary import BASELINES, MASK_PROMPTS, TEXT_SLOTS
 
 _BASELINE_TITLES = {"ellipse": "ellipse in the box", "input_mask": "the rough mask itself"}
+_SUBGROUP_TITLES = {
+    "modality": "By modality",
+    "size_quartile": "By size of the target, in quartiles of its share of the image within each set",
+    "attribute": "By attribute of the image",
+}
 
 
-def markdown(result: dict[str, Any]) -> str:
-    """Tables of Dice per set and prompt type beside the trivial baselines, of absent targets and of text."""
-    meta, sets, macro, baselines = result["meta"], result["sets"], result["macro"], result["baselines"]
-    prompts = [p for p in MASK_PROMPTS if p in macro]
-    known = [b for b in BASELINES if b in baselines]
-    lines = [
-        f"Split `{meta['split']}`, {meta['images']} images, seed {meta['seed']}"
-        + (f", model `{meta['model']}`" if meta["model"] else "")
-        + (f", engine {meta['engine']}" if meta["engine"] else "")
-        + "."
-    ]
-    if prompts:
-        lines += ["", "Mean Dice with its 95 % bootstrap interval; in italics what needs no model.", ""]
-        lines += _table(
-            ["set", *prompts, *(f"*{_BASELINE_TITLES[b]}*" for b in known)],
-            [
-                [
-                    f"`{name}`",
-                    *(_dice(found.get(p)) for p in prompts),
-                    *(_dice(baselines[b]["sets"].get(name)) for b in known),
-                ]
-                for name, found in sets.items()
-            ]
-            + [["**mean of sets**", *(_dice(macro[p]) for p in prompts), *(_dice(baselines[b]) for b in known)]],
-        )
-    absent = result["absent"]
-    if absent["n"]:
-        kinds = [("within the set", absent["within"]), ("of other sets", absent["across"]), ("all", absent)]
-        rows = [[title, *(_number(a[k]) for k in ("precision", "recall", "f1", "auc")), str(a["n"])] for title, a in kinds]
-        lines += ["", f"Absent targets (presence threshold {meta['presence_threshold']}).", ""]
-        lines += _table(["absent class", "precision", "recall", "F1", "AUC", "n"], rows)
-    if result["ece"] is not None:
-        lines += ["", f"Expected calibration error of presence: {result['ece']:.3f}."]
-    if any(result["text"][slot] is not None for slot in TEXT_SLOTS):
-        lines += ["", "Text answers, share of right slots.", ""]
-        lines += _table(list(TEXT_SLOTS), [[_number(result["text"][slot]) for slot in TEXT_SLOTS]])
+def overview(result: dict[str, Any]) -> str:
+    """Tables of Dice per set and prompt type beside the trivial baselines, of absent targets, of text and of confidence."""
+    return "\n".join([_origin(result["meta"]), *_sets(result), *_absent(result), *_text(result), *_confidence(result)]) + "\n"
+
+
+def markdown(result: dict[str, Any], pictures: Mapping[str, Sequence[str]] | None = None) -> str:
+    """Everything that was measured.
+
+    Args:
+        pictures: file names by section: ``"sheets"``, ``"coverage_risk"``, ``"reliability"``.
+    """
+    # A data set, and with it a picture, may have a name with spaces.
+    shown = {key: [f"![{name.rpartition('.')[0]}]({quote(name)})" for name in names] for key, names in (pictures or {}).items()}
+
+    def show(key: str) -> list[str]:
+        return [line for picture in shown.get(key, ()) for line in ("", picture)]
+
+    lines = ["# Accuracy", "", _origin(result["meta"]), "", f"Intervals: {result['meta']['interval']}."]
+    sections = (
+        ("Masks", [*_sets(result), *_classes(result)]),
+        ("Best, median and worst answers", show("sheets")),
+        ("Subgroups", _subgroups(result)),
+        ("Presence", [*_absent(result), *_reliability(result), *show("reliability")]),
+        ("Text", _text(result)),
+        ("Confidence", [*_confidence(result), *show("coverage_risk"), *_curve(result)]),
+    )
+    for title, body in sections:
+        if body:
+            lines += ["", f"## {title}", *body]
     return "\n".join(lines) + "\n"
 
 
+# -- sections: lines that begin with an empty one; none without samples --------------------------------------------------
+
+
+def _origin(meta: dict[str, Any]) -> str:
+    told = f"Split `{meta['split']}`, {meta['images']} images, seed {meta['seed']}"
+    if meta["limit"] is not None:
+        told += f", at most {meta['limit']} images per set"
+    if meta["model"]:
+        told += f", model `{meta['model']}`" + (f" (SHA-256 {meta['sha256']}…)" if meta["sha256"] else "")
+    return told + (f", engine {meta['engine']}" if meta["engine"] else "") + "."
+
+
+def _sets(result: dict[str, Any]) -> list[str]:
+    sets, macro, baselines = result["sets"], result["macro"], result["baselines"]
+    prompts = [p for p in MASK_PROMPTS if p in macro]
+    known = [b for b in BASELINES if b in baselines]
+    if not prompts:
+        return []
+    rows = [
+        [
+            f"`{name}`",
+            *(_dice(found.get(p)) for p in prompts),
+            *(_dice(baselines[b]["sets"].get(name)) for b in known),
+        ]
+        for name, found in sets.items()
+    ]
+    rows.append(["**mean of sets**", *(_dice(macro[p]) for p in prompts), *(_dice(baselines[b]) for b in known)])
+    head = ["set", *prompts, *(f"*{_BASELINE_TITLES[b]}*" for b in known)]
+    return ["", "Mean Dice with its 95 % bootstrap interval; in italics what needs no model.", "", *_table(head, rows)]
+
+
+def _classes(result: dict[str, Any]) -> list[str]:
+    prompts = [p for p in MASK_PROMPTS if p in result["macro"]]
+    rows = [
+        [f"`{name}`", of, *(_number(found.get(p, {}).get("dice")) for p in prompts), _counts(found)]
+        for name, classes in result["per_class"].items()
+        for of, found in sorted(classes.items())
+    ]
+    return ["", "Mean Dice per class.", "", *_table(["set", "class", *prompts, "n"], rows)] if rows else []
+
+
+def _subgroups(result: dict[str, Any]) -> list[str]:
+    prompts, lines = [p for p in MASK_PROMPTS if p in result["macro"]], []
+    for kind, title in _SUBGROUP_TITLES.items():
+        rows = [
+            [value, *(_dice(found.get(p)) for p in prompts), _counts(found)]
+            for value, found in result["subgroups"][kind].items()
+        ]
+        if rows:
+            lines += ["", f"{title}: mean Dice with its 95 % interval.", "", *_table(["group", *prompts, "n"], rows)]
+    return lines
+
+
+def _absent(result: dict[str, Any]) -> list[str]:
+    absent = result["absent"]
+    if not absent["n"]:
+        return []
+    kinds = [("within the set", absent["within"]), ("of other sets", absent["across"]), ("all", absent)]
+    rows = [[title, *(_number(a[k]) for k in ("precision", "recall", "f1", "auc")), str(a["n"])] for title, a in kinds]
+    told = f"Absent targets (presence threshold {_number(result['presence']['threshold'])})."
+    lines = ["", told, "", *_table(["absent class", "precision", "recall", "F1", "AUC", "n"], rows)]
+    if result["ece"] is not None:
+        lines += ["", f"Expected calibration error of presence: {result['ece']:.3f}."]
+    return lines
+
+
+def _reliability(result: dict[str, Any]) -> list[str]:
+    rows = [
+        [f"{b['low']:.2f}–{b['high']:.2f}", _number(b["mean_probability"]), _number(b["rate"]), str(b["n"])]
+        for b in result["presence"]["bins"]
+    ]
+    if not rows:
+        return []
+    temperature = _number(result["presence"]["temperature"])
+    told = f"How often a target is there, by how probable the model calls it (temperature {temperature})."
+    return ["", told, "", *_table(["probability", "mean probability", "there", "n"], rows)]
+
+
+def _text(result: dict[str, Any]) -> list[str]:
+    if all(result["text"][slot] is None for slot in TEXT_SLOTS):
+        return []
+    rows = [
+        [f"`{name}`", *(_number(found[slot]) for slot in TEXT_SLOTS), str(found["n"])]
+        for name, found in result["text_sets"].items()
+    ]
+    count = sum(found["n"] for found in result["text_sets"].values())
+    rows.append(["**all answers**", *(_number(result["text"][slot]) for slot in TEXT_SLOTS), str(count)])
+    return ["", "Text answers, share of right slots.", "", *_table(["set", *TEXT_SLOTS, "n"], rows)]
+
+
+def _confidence(result: dict[str, Any]) -> list[str]:
+    found = result["confidence"]
+    if not found:
+        return []
+    threshold = found["all"]["threshold"]
+    told = "Confidence: how the model's own IoU fits the true one, and the risk (1 - Dice) of the findings it is confident of"
+    told += f" (score of at least {threshold:.3f}). " if threshold is not None else ". "
+    told += "*AURC* is the mean risk over all coverages; lower is better."
+    keys = ("iou_pearson", "iou_spearman", "iou_mae", "aurc", "coverage_at_threshold", "risk_at_threshold")
+    rows = [[name, *(_number(part[key]) for key in keys), str(part["n"])] for name, part in found.items()]
+    head = ["prompt", "Pearson", "Spearman", "mean error of IoU", "AURC", "coverage", "risk", "n"]
+    return ["", told, "", *_table(head, rows)]
+
+
+def _curve(result: dict[str, Any]) -> list[str]:
+    if not result["confidence"]:
+        return []
+    curve = result["confidence"]["all"]["risk_coverage"]
+    rows = [[f"{100 * coverage:.0f} %", _number(risk)] for coverage, risk in zip(curve["coverage"], curve["risk"])]
+    told = "All prompts: the risk of the findings with the highest scores, by how many are accepted."
+    return ["", told, "", *_table(["coverage", "risk"], rows)]
+
+
+# -- cells -----------------------------------------------------------------------------------------------------------
+
+
 def _table(head: list[str], rows: list[list[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+    return [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in (head, ["---"] * len(head), *rows)]
 
 
 def _dice(summary: dict[str, Any] | None) -> str:
@@ -61,3 +177,9 @@ def _dice(summary: dict[str, Any] | None) -> str:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
+
+
+def _counts(found: dict[str, Any]) -> str:
+    """Samples by prompt: one number where all prompts have the same."""
+    counts = [part["n"] for part in found.values()]
+    return str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)}–{max(counts)}"

@@ -17,7 +17,7 @@ TEXT_SLOTS = ("finding", "modality", "location", "size")
 
 
 class Overlap(NamedTuple):
-    """One mask against the truth. ``prompt`` may be a baseline."""
+    """One mask against the truth. ``prompt`` may be a baseline, which has no score."""
 
     set_name: str
     class_name: str
@@ -25,6 +25,19 @@ class Overlap(NamedTuple):
     image: str
     dice: float
     iou: float
+    #: Of the target among those of its class in the image that are asked for.
+    number: int = 0
+    #: The target's share of the image.
+    area_share: float = 0.0
+    modality: str = ""
+    #: ``name=value`` of the image's attributes that make subgroups.
+    attributes: tuple[str, ...] = ()
+    #: Of the finding, with its two factors; see ``mimo_runtime.answer.Finding``.
+    score: float | None = None
+    presence: float | None = None
+    predicted_iou: float | None = None
+    #: Whether the answer has a mask that is not empty.
+    drawn: bool = False
 
 
 class Presence(NamedTuple):
@@ -38,30 +51,16 @@ class Presence(NamedTuple):
 
 def summarise_overlaps(overlaps: Sequence[Overlap], seed: int = 0) -> dict[str, Any]:
     """``sets``, ``macro`` (mean over sets), ``baselines`` (likewise) and ``per_class`` of the JSON."""
-    rows: dict[str, dict[str, list[Overlap]]] = {}  # prompt -> set -> rows
+    rows: dict[str, list[Overlap]] = {}
     classes: dict[tuple[str, str, str], list[Overlap]] = {}
     for row in overlaps:
-        rows.setdefault(row.prompt, {}).setdefault(row.set_name, []).append(row)
+        rows.setdefault(row.prompt, []).append(row)
         classes.setdefault((row.set_name, row.class_name, row.prompt), []).append(row)
     sets: dict[str, Any] = {}
     macro: dict[str, Any] = {}
     baselines: dict[str, Any] = {}
     for prompt in (p for p in (*MASK_PROMPTS, *BASELINES) if p in rows):
-        dices, ious, summaries = [], [], {}
-        for set_name, found in rows[prompt].items():
-            images = [r.image for r in found]
-            # Other random numbers for every set, the same for Dice and IoU.
-            set_seed = zlib.crc32(f"{seed}/{set_name}".encode())
-            dices.append(metrics.bootstrap_means([r.dice for r in found], images, set_seed))
-            ious.append(metrics.bootstrap_means([r.iou for r in found], images, set_seed))
-            summaries[set_name] = _means(found) | {"ci95": metrics.interval(dices[-1]), "iou_ci95": metrics.interval(ious[-1])}
-        overall = {
-            "dice": float(np.mean([s["dice"] for s in summaries.values()])),
-            "iou": float(np.mean([s["iou"] for s in summaries.values()])),
-            "n": sum(s["n"] for s in summaries.values()),
-            "ci95": metrics.interval(np.mean(dices, 0)),
-            "iou_ci95": metrics.interval(np.mean(ious, 0)),
-        }
+        summaries, overall = over_sets(rows[prompt], seed)
         if prompt in BASELINES:
             baselines[prompt] = overall | {"sets": summaries}
         else:
@@ -74,10 +73,37 @@ def summarise_overlaps(overlaps: Sequence[Overlap], seed: int = 0) -> dict[str, 
     return {"sets": sets, "macro": macro, "baselines": baselines, "per_class": per_class}
 
 
-def summarise_presence(presences: Sequence[Presence]) -> dict[str, Any]:
-    """``absent`` and ``ece`` of the JSON. The positive class is "absent".
+def over_sets(rows: Sequence[Overlap], seed: int = 0) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """``{"dice", "iou", "n", "ci95", "iou_ci95"}`` of every set, and their mean over sets (``n``: the sum)."""
+    of_set: dict[str, list[Overlap]] = {}
+    for row in rows:
+        of_set.setdefault(row.set_name, []).append(row)
+    dices, ious, summaries = [], [], {}
+    for set_name, found in of_set.items():
+        images = [r.image for r in found]
+        # Other random numbers for every set, the same for Dice and IoU.
+        set_seed = zlib.crc32(f"{seed}/{set_name}".encode())
+        dices.append(metrics.bootstrap_means([r.dice for r in found], images, set_seed))
+        ious.append(metrics.bootstrap_means([r.iou for r in found], images, set_seed))
+        summaries[set_name] = _means(found) | {"ci95": metrics.interval(dices[-1]), "iou_ci95": metrics.interval(ious[-1])}
+    return summaries, {
+        "dice": float(np.mean([s["dice"] for s in summaries.values()])),
+        "iou": float(np.mean([s["iou"] for s in summaries.values()])),
+        "n": sum(s["n"] for s in summaries.values()),
+        "ci95": metrics.interval(np.mean(dices, 0)),
+        "iou_ci95": metrics.interval(np.mean(ious, 0)),
+    }
+
+
+def summarise_presence(
+    presences: Sequence[Presence], temperature: float | None = None, threshold: float | None = None
+) -> dict[str, Any]:
+    """``absent``, ``ece`` and ``presence`` of the JSON. The positive class of ``absent`` is "absent".
 
     ``within`` and ``across`` compare their absent questions with the present ones of the same sets.
+
+    Args:
+        temperature, threshold: those of the model, None where it has none.
     """
 
     def part(kinds: tuple[str, ...]) -> dict[str, Any]:
@@ -94,11 +120,19 @@ def summarise_presence(presences: Sequence[Presence]) -> dict[str, Any]:
             "n_present": len(absent) - sum(absent),
         }
 
-    present = [p.kind == "present" for p in presences]
+    present, probabilities = [p.kind == "present" for p in presences], [p.probability for p in presences]
+    # Calibration of one kind of question alone would say little.
+    both = len(set(present)) == 2
+    ece = metrics.ece(present, probabilities) if both else None
     return {
         "absent": part(("within", "across")) | {"within": part(("within",)), "across": part(("across",))},
-        # Calibration of one kind of question alone would say little.
-        "ece": metrics.ece(present, [p.probability for p in presences]) if len(set(present)) == 2 else None,
+        "ece": ece,
+        "presence": {
+            "temperature": temperature,
+            "threshold": threshold,
+            "ece": ece,
+            "bins": metrics.reliability(present, probabilities) if both else [],
+        },
     }
 
 

@@ -1,0 +1,103 @@
+"""The one command behind ``mimo-train evaluate`` and ``mimo-bench accuracy``. Heavy imports happen when it runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..pipeline import Mimo
+
+STDOUT = "-"
+
+
+def accuracy_options(command: Any) -> Any:
+    """The options of both commands, as a decorator; they are the arguments of :func:`run_accuracy`."""
+    import click
+
+    path = click.Path(path_type=Path)
+    for option in reversed(
+        (
+            click.option("--data", multiple=True, required=True, type=path, help="Data set, or folder of some. Repeatable."),
+            click.option("--split", default="test", show_default=True, type=click.Choice(["train", "val", "test"])),
+            click.option("--prompts", help="Of box,point,mask,text,text+box,absent. Without: all."),
+            click.option("--limit", type=click.IntRange(1), help="Most images per set, drawn with the seed."),
+            click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the prompts."),
+            click.option("--no-text", is_flag=True, help="Leave the text slots out: faster."),
+            click.option("--threads", type=click.IntRange(1), help="CPU threads."),
+            click.option("--report", type=path, help="Folder for all tables, charts, and the best and worst answers."),
+            click.option(
+                "--json",
+                "json_path",
+                is_flag=False,
+                flag_value=STDOUT,
+                metavar="OUT.json",
+                help="File for the numbers; - prints them as one line, and everything else on standard error.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def run_accuracy(
+    load: Callable[[], AbstractContextManager[Mimo]],
+    *,
+    data: tuple[Path, ...],
+    split: str,
+    prompts: str | None,
+    limit: int | None,
+    seed: int,
+    no_text: bool,
+    report: Path | None,
+    json_path: str | None,
+    watch: AbstractContextManager[Callable[[int, int], None]],
+) -> None:
+    """Measure a model, show the overview, and write the numbers and the report.
+
+    Args:
+        load: opens the model, after all that can be refused has been refused.
+        data: data sets, or folders of some.
+        prompts: names with commas between, None for all.
+        report: folder for the report; see ``report_folder``.
+        json_path: file for the numbers, or ``-``.
+        watch: entered, a function that is called with (images done, images in all): a progress bar.
+
+    Raises:
+        RequestError: an output that cannot be written, unknown prompts, or what ``evaluate`` refuses.
+    """
+    import click
+
+    from ..atomic import atomic_write_bytes
+    from ..errors import RequestError
+    from .dataset import read_datasets
+    from .evaluate import measure, summarise
+    from .report import overview
+    from .report_folder import check_report, write_report
+    from .summary import PROMPTS
+
+    asked = PROMPTS if prompts is None else tuple(name.strip() for name in prompts.split(",") if name.strip())
+    unknown = [name for name in asked if name not in PROMPTS]
+    if unknown or not asked:
+        told = f"unknown prompt type '{unknown[0]}'" if unknown else "--prompts names no prompt type"
+        raise RequestError(told, f"Choose from {', '.join(PROMPTS)}")
+    file = None if json_path in (None, STDOUT) else Path(str(json_path))
+    if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+        raise RequestError(f"output {file} cannot be written", "Create the folder first, and name a file in it")
+    if report is not None:
+        check_report(report)
+    datasets = read_datasets(data)
+    with load() as mimo, watch as progress:
+        measured = measure(mimo, datasets, split, prompts=asked, limit=limit, seed=seed, progress=progress, text=not no_text)
+        result = summarise(measured)
+        if file is not None:  # before the report, which asks again and could fail: the numbers are worth more
+            text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
+            atomic_write_bytes(file, (text + "\n").encode("utf-8"))
+        if report is not None:
+            write_report(report, result, measured, mimo, datasets)
+    click.echo(overview(result), err=json_path == STDOUT, nl=False)
+    if json_path == STDOUT:
+        click.echo(json.dumps(result, ensure_ascii=False, allow_nan=False))
