@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import nn
 from mimo_runtime.contracts import GraphContract, graph_contracts
 from mimo_runtime.pipeline import Mimo as MimoPipeline
 
-from .checkpoint import load_checkpoint
+from .checkpoint import WEIGHTS, load_checkpoint
 from .model import Mimo
 from .model.graphs import graph_modules
 
@@ -48,4 +49,5 @@ def torch_mimo(model: Mimo, tokenizer: object, device: str = "cpu", info: dict |
 def load_mimo(checkpoint: str | Path, device: str = "cpu") -> MimoPipeline:
     """A pipeline over a checkpoint folder; the same interface as ``mimo_runtime.Mimo.load(bundle)``."""
     model, tokenizer = load_checkpoint(checkpoint)
-    return torch_mimo(model, tokenizer, device, {"id": Path(checkpoint).resolve().name})
+    digest = hashlib.sha256((Path(checkpoint) / WEIGHTS).read_bytes()).hexdigest()
+    return torch_mimo(model, tokenizer, device, {"id": Path(checkpoint).resolve().name, "sha256": digest})

@@ -37,11 +37,9 @@ def check_writable(*paths: str | Path | None) -> None:
             raise RequestError(f"output {path} cannot be written", "Choose another place")
 
 
-def deliver(text: str, result: dict[str, Any], json_path: str | None, report: Path | None = None) -> None:
-    """Show ``text`` to a person and write ``result`` for machines, and ``text`` once more as the report."""
+def deliver(text: str, result: dict[str, Any], json_path: str | None) -> None:
+    """Show ``text`` to a person and write ``result`` for machines."""
     click.echo(text, err=json_path == STDOUT)
-    if report is not None:
-        atomic_write_bytes(report, (text.rstrip("\n") + "\n").encode("utf-8"))
     if json_path == STDOUT:
         click.echo(json.dumps(result, ensure_ascii=False, allow_nan=False))
     elif json_path is not None:

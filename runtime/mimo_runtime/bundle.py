@@ -126,7 +126,12 @@ def load_mimo(
         name: create_engine(entry.engine, bundle.bytes(entry.file), entry.contract, threads=threads)
         for name, entry in manifest.graphs.items()
     }
-    info = {"id": manifest.model_id, "target": manifest.target, "bundle": str(bundle.path)}
+    info = {
+        "id": manifest.model_id,
+        "target": manifest.target,
+        "bundle": str(bundle.path),
+        "sha256": manifest.data["manifest_sha256"],
+    }
     return Mimo(manifest.config, engines, tokenizer, info, cache_images=cache_images)
 
 

@@ -128,8 +128,8 @@ def test_pieces_of_a_batch_add_up_to_the_whole(batch):
 def test_every_loss_reaches_the_part_that_it_teaches(batch):
     model, drawn = batch
     for name, part in {
-        "dice": "mask_decoder.fine", "presence": "mask_decoder.presence.0", "box": "mask_decoder.box.0", "iou": "mask_decoder.iou.0",
-        "text": "text_decoder.word", "contrast": "contrast.image",
+        "dice": "mask_decoder.fine", "presence": "mask_decoder.presence.0", "box": "mask_decoder.box.0",
+        "iou": "mask_decoder.iou.0", "text": "text_decoder.word", "contrast": "contrast.image",
     }.items():  # fmt: skip
         weights = LossWeights(
             **{**dict.fromkeys(("bce", "dice", "presence", "box", "iou", "text", "contrast"), 0.0), name: 1.0}

@@ -208,8 +208,10 @@ def test_the_emphasis_of_a_set_changes_how_often_it_is_drawn(phantoms):
     vocabulary = Vocabulary.of(datasets)
     tokenizer = Tokenizer.train(corpus(vocabulary.entities, ["ct"], ["abdomen"]), 512, 32)
     twice = [*datasets, replace(datasets[0], name="copy")]
-    make = lambda e: Batches(
-        twice, vocabulary, tokenizer, MimoConfig.from_preset("micro"), batch=2, prompts=1, seed=0, emphasis=e
-    )  # noqa: E731, E501
+
+    def make(emphasis: dict[str, float]) -> Batches:
+        config = MimoConfig.from_preset("micro")
+        return Batches(twice, vocabulary, tokenizer, config, batch=2, prompts=1, seed=0, emphasis=emphasis)
+
     assert make({}).cumulative.tolist() == pytest.approx([0.5, 1.0])
     assert make({"copy": 3.0}).cumulative.tolist() == pytest.approx([0.25, 1.0])
