@@ -63,7 +63,7 @@ class Oracle:
         if text == EVERYTHING:
             told = Description("ct", "abdomen", tuple(phrases.values()))
             plurals = {n: n if p.count == "one" else grammar.pluralise(n) for n, p in phrases.items()}
-            findings = [SimpleNamespace(phrase=plurals[n], present=True, mask=m, query=query.get(n, 9)) for n, m in seen.items()]
+            findings = [SimpleNamespace(phrase=plurals[n], present=True, mask=m) for n, m in seen.items()]
             return SimpleNamespace(text=describe(told), findings=findings)
         assert not masks
         name = grammar.subject_of(text)

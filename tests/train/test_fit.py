@@ -250,7 +250,7 @@ def torchrun(data: Path, output: Path, *more: str) -> subprocess.CompletedProces
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [(), ("--accumulate", "2"), ("--shard",), ("--shard", "--checkpointing")])
 def test_two_processes_give_the_curve_of_one(phantoms, tmp_path, how):
-    """Under torchrun with gloo: data parallel, in pieces, and sharded. Contrast in pieces compares less, so it is left out there."""
+    """Under torchrun with gloo: data parallel, in pieces (where contrast compares less and is left out here), and sharded."""
     result = torchrun(phantoms, tmp_path / "run", *how)
     assert result.returncode == 0, result.stderr[-3000:]
     alone = fit(options(phantoms, steps=4, batch=4, vocab_size=1024), tmp_path / "one", **QUIET)
