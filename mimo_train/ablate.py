@@ -18,13 +18,14 @@ from mimo_runtime.evaluation.dataset import read_datasets
 from mimo_runtime.evaluation.evaluate import evaluate
 from mimo_runtime.evaluation.referring import referring_test
 
+from .calibrate import undecided
 from .engines import load_mimo
 from .fit import STATE, TRAINING, fit
 from .options import FitOptions
 
 #: Measured on every variant; "mask" and "text+box" would say the same twice.
 PROMPTS = ("box", "point", "text", "absent")
-RESULT = "ablation.json"
+RESULT, ROW = "ablation.json", "result.json"
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,12 @@ class Variant:
 
 VARIANTS = (
     Variant("full", "everything on"),
+    Variant("no-gate", "no learned gates, neither in the cross-attention nor on the pixels", ("fusion.gate=false",)),
     Variant(
-        "no-gate", "no learned gate: not in the cross-attention, and references do not reach the pixels", ("fusion.gate=false",)
+        "no-map", "references do not reach the pixels (no dense map, so no gate there)", ("mask_decoder.reference_map=false",)
     ),
+    Variant("no-gate-no-map", "neither", ("fusion.gate=false", "mask_decoder.reference_map=false")),
     Variant("no-bias", "reference tokens without the bias on the attention logits", ("fusion.region_bias=false",)),
-    Variant("no-gate-no-bias", "reference tokens alone", ("fusion.gate=false", "fusion.region_bias=false")),
     Variant("no-cascade", "one level (stride 16) instead of three", ("mask_decoder.levels=1",)),
     Variant("no-infonce", "no contrast of image, text and reference", losses=(("contrast", 0.0),)),
     Variant("no-deep-supervision", "only the finest mask is compared with the truth", losses=(("deep", 0.0),)),
@@ -67,7 +69,7 @@ def ablate(
 
     Args:
         options: of every run; ``changes`` and ``weights`` are those of the full model.
-        output: a folder; ``VARIANT/`` is its checkpoint, ``ablation.json`` and ``ablation.md`` hold the table.
+        output: a folder; ``VARIANT/`` holds its checkpoint and its row, ``ablation.json`` and ``ablation.md`` the table.
         variants: names of :data:`VARIANTS`; all if empty.
         warm_start: a checkpoint whose vision and text encoder all variants begin with.
         split, limit: of the data, to measure on.
@@ -81,18 +83,20 @@ def ablate(
         raise RequestError(f"unknown variant '{unknown[0]}'", f"Choose from {', '.join(known)}")
     options.check()
     datasets = read_datasets([Path(p) for p in options.data])
-    budget = options.comparable() | {"steps": options.steps, "minutes": options.minutes, "split": split, "limit": limit}
+    # Names, not paths: the table is made to be shown.
+    budget = options.comparable() | {"data": [d.name for d in datasets], "steps": options.steps, "minutes": options.minutes}
+    budget = json.loads(json.dumps(budget | {"split": split, "limit": limit}))
     path = output / RESULT
     if path.is_file():
-        if _read(path)["budget"] != json.loads(json.dumps(budget)):
+        if json.loads(path.read_text("utf-8"))["budget"] != budget:
             raise RequestError(f"{path} was made with other options", "Repeat them, or choose another folder")
     elif output.exists() and any(output.iterdir()):
         raise RequestError(f"{output} is not empty", "Choose a new folder")
     else:
         output.mkdir(parents=True, exist_ok=True)
-        _write(path, {"budget": budget, "variants": {}})
+        _collect(output, budget)
     for name in variants or known:
-        if name in _read(path)["variants"]:
+        if (output / name / ROW).is_file():
             continue
         variant = known[name]
         chosen = replace(
@@ -109,7 +113,8 @@ def ablate(
             report=report,
             progress=progress,
         )
-        mimo = load_mimo(folder)
+        # Every answer with its mask: a presence threshold that was not calibrated would only hide what was drawn.
+        mimo = undecided(load_mimo(folder))
         accuracy = evaluate(mimo, datasets, split, prompts=PROMPTS, limit=limit, seed=options.seed, text=False)
         row = {
             "told": variant.told,
@@ -117,20 +122,23 @@ def ablate(
             "absent_auc": accuracy["absent"]["auc"],
             "referring": referring_test(mimo, datasets, split, limit=limit, seed=options.seed),
         }
-        # Read again: another process may have written its variants meanwhile.
-        table = _read(path)
-        table["variants"] = {n: r for n in known if (r := {**table["variants"], name: row}.get(n))}
-        _write(path, table)
-        atomic_write_bytes(output / "ablation.md", markdown(table).encode())
-    return _read(path)
+        _write(folder / ROW, row)
+        _collect(output, budget)
+    return _collect(output, budget)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text("utf-8"))
+def _collect(output: Path, budget: dict[str, Any]) -> dict[str, Any]:
+    """Every variant has its row in a file of its own, so processes that share a folder lose nothing of each other."""
+    rows = {v.name: output / v.name / ROW for v in VARIANTS}
+    found = {name: json.loads(path.read_text("utf-8")) for name, path in rows.items() if path.is_file()}
+    table = {"budget": budget, "variants": found}
+    _write(output / RESULT, table)
+    atomic_write_bytes(output / "ablation.md", markdown(table).encode())
+    return table
 
 
-def _write(path: Path, table: dict[str, Any]) -> None:
-    atomic_write_bytes(path, (json.dumps(table, indent=1) + "\n").encode())
+def _write(path: Path, value: dict[str, Any]) -> None:
+    atomic_write_bytes(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
 def markdown(table: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,8 @@ from mimo_train.model.mimo import Grounding, Mimo
 
 from .parallel import gather_rows
 
+#: Weight of the map that fusion locates the target with, beside the finest mask.
+LOCATOR_WEIGHT = 0.4
 #: Weight of the masks that nobody asked for, beside the target's.
 ENTITY_WEIGHT = 0.5
 
@@ -108,15 +111,14 @@ def _absent(targets: Targets) -> Tensor:
     return (targets.select == 0) * targets.presence_known * (1.0 - targets.select_valid) * 0.1
 
 
-def mask_losses(levels: list[Tensor], targets: Targets, deep: float, totals: Totals) -> tuple[Tensor, Tensor]:
-    """Mean BCE and Dice loss over the supervised queries of all levels, coarse ones weighted by ``deep``.
+def mask_losses(levels: list[Tensor], weights: Sequence[float], targets: Targets, totals: Totals) -> tuple[Tensor, Tensor]:
+    """Mean BCE and Dice loss over the supervised queries of all levels.
 
-    ``levels`` are [N, K, side, side], coarse to fine; a level with K = 1 draws the target alone.
+    ``levels`` are [N, K, side, side], each with its weight; a level with K = 1 draws the target alone.
     """
     valid, absent = _weights(targets), _absent(targets)
     total_bce, total_dice, total_weight = 0.0, 0.0, 0.0
-    for i, logits in enumerate(levels):
-        weight = 1.0 if i == len(levels) - 1 else deep
+    for logits, weight in zip(levels, weights, strict=True):
         if weight == 0.0:
             continue
         truth = F.adaptive_avg_pool2d(targets.masks[:, : logits.shape[1]], logits.shape[-1])
@@ -200,7 +202,7 @@ def mimo_loss(
     totals = totals or Totals.of(targets)
     levels, boxes, presence, iou = model.decode_masks(g, targets.select)
     levels = [x.float() for x in (g.target, *levels)]
-    bce, dice = mask_losses(levels, targets, weights.deep, totals)
+    bce, dice = mask_losses(levels, (LOCATOR_WEIGHT, *[weights.deep] * (len(levels) - 2), 1.0), targets, totals)
 
     first, known = (targets.select == 0).float(), targets.presence_known
     presence_bce = F.binary_cross_entropy_with_logits(presence.float(), targets.presence, reduction="none") * known

@@ -38,7 +38,7 @@ class ReferringCrossAttention(nn.Module):
 
     def __init__(self, dim: int, config: FusionConfig) -> None:
         super().__init__()
-        self.heads, self.region_bias, self.use_gate = config.heads, config.region_bias, config.gate
+        self.heads, self.region_bias = config.heads, config.region_bias
         self.norm_x, self.norm_source = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.query, self.key, self.value = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.output = nn.Linear(dim, dim)
@@ -47,8 +47,9 @@ class ReferringCrossAttention(nn.Module):
         nn.init.zeros_(self.pull.weight)
         nn.init.ones_(self.pull.bias)
         #: No bias term: a zero summary must give tanh(0) = 0.
-        self.gate = nn.Linear(dim, dim, bias=False)
-        nn.init.zeros_(self.gate.weight)
+        self.gate = nn.Linear(dim, dim, bias=False) if config.gate else None
+        if self.gate is not None:
+            nn.init.zeros_(self.gate.weight)
 
     def pulls(self, references: Tensor, valid: Tensor) -> Tensor:
         """Pull of each reference on each head [B, heads, R]; zero on padding, and everywhere if the bias is switched off."""
@@ -76,7 +77,7 @@ class ReferringCrossAttention(nn.Module):
         query = self.query(query if query_position is None else query + query_position)
         key = self.key(source if key_position is None else source + key_position)
         out = self.output(merge_heads(attend(*(split_heads(t, self.heads) for t in (query, key, value)), bias)))
-        if self.use_gate:
+        if self.gate is not None:
             out = out * (1.0 + where * torch.tanh(self.gate(summary))[:, None, :])
         return x + out
 

@@ -48,15 +48,16 @@ class PixelLevel(nn.Module):
     Args:
         finest: most of the pixels are here, so it is narrow: one block, and references only add to the pixels, since those
             of the coarser levels have passed the gate.
-        gate: False leaves the references out altogether.
+        referred: False leaves the references out. gate: False lets them add to the pixels only.
     """
 
-    def __init__(self, channels: int, coarser: int, finest: bool, gate: bool) -> None:
+    def __init__(self, channels: int, coarser: int, finest: bool, referred: bool, gate: bool) -> None:
         super().__init__()
         self.top_down = nn.Conv2d(coarser, channels, 1)
         #: No bias: without references both are exactly zero, and the pixels pass as they are.
-        self.references = nn.Conv2d(REFERENCE_MAP_CHANNELS, channels, 3, padding=1, bias=False) if gate else None
-        self.gate = None if finest or not gate else nn.Conv2d(REFERENCE_MAP_CHANNELS, channels, 3, padding=1, bias=False)
+        gate = gate and referred and not finest
+        self.references = nn.Conv2d(REFERENCE_MAP_CHANNELS, channels, 3, padding=1, bias=False) if referred else None
+        self.gate = nn.Conv2d(REFERENCE_MAP_CHANNELS, channels, 3, padding=1, bias=False) if gate else None
         if self.gate is not None:
             nn.init.zeros_(self.gate.weight)
         blocks, ratio = (1, 1.0) if finest else (2, 2.0)
@@ -99,7 +100,7 @@ class MaskDecoder(nn.Module):
             # About the same head width at every level keeps the matrix products square.
             heads = max(1, round(config.heads * channels / dim))
             heads = next(h for h in range(heads, 0, -1) if channels % h == 0)
-            self.pixels.append(PixelLevel(channels, coarser, level == 2, gate))
+            self.pixels.append(PixelLevel(channels, coarser, level == 2, config.reference_map, gate))
             self.blocks.append(QueryBlock(dim, channels, channels, heads, config))
             self.positions.append(nn.Linear(dim, channels))
             self.embeddings.append(mlp(dim, dim, fine if level == config.levels - 1 else channels))

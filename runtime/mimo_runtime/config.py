@@ -70,7 +70,7 @@ class FusionConfig:
     mlp_ratio: float = 2.0
     #: Reference tokens bias the attention logits towards the referred region.
     region_bias: bool = True
-    #: Reference tokens gate the result of the cross-attention.
+    #: References gate the result of the cross-attention, and the pixels of the mask decoder's coarser levels.
     gate: bool = True
 
 
@@ -84,6 +84,8 @@ class MaskDecoderConfig:
     levels: int = 3
     #: The finest mask is drawn on a grid this many times finer than stride 4 (sub-pixel shuffle).
     upsample: int = 2
+    #: References reach the pixels as a dense map; without it there is nothing to gate the pixels with.
+    reference_map: bool = True
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ def test_each_variant_switches_off_what_it_says():
     assert not by_name["no-gate"].fusion.gate and by_name["no-gate"].fusion.region_bias
     assert by_name["no-bias"].fusion.gate and not by_name["no-bias"].fusion.region_bias
     assert by_name["no-cascade"].mask_decoder.levels == 1
+    assert not by_name["no-map"].mask_decoder.reference_map and by_name["no-map"].fusion.gate
+    assert by_name["no-gate"].mask_decoder.reference_map
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,7 @@ def test_the_table_holds_what_was_trained(table):
     assert load_checkpoint(table / "full")[0].config.fusion.gate
     assert not load_checkpoint(table / "no-gate")[0].config.fusion.gate
     lines = (table / "ablation.md").read_text().splitlines()
+    assert result["budget"]["data"] == ["phantoms"]
     assert len(lines) == 4 and lines[2].startswith("| full: ") and lines[3].startswith("| no-gate: ")
     assert all(line.count("|") == lines[0].count("|") for line in lines)
 

@@ -42,7 +42,7 @@ def targets(masks: torch.Tensor, valid: torch.Tensor) -> Targets:
 
 
 def losses(levels: list[torch.Tensor], t: Targets, deep: float) -> tuple[torch.Tensor, torch.Tensor]:
-    return mask_losses(levels, t, deep, Totals.of(t))
+    return mask_losses(levels, [deep] * (len(levels) - 1) + [1.0], t, Totals.of(t))
 
 
 def test_dice_loss_by_hand():

@@ -107,6 +107,11 @@ class Dataset:
         """The records of one split."""
         return [record for record in self.records if record.split == name]
 
+    def key(self, record: Record) -> str:
+        """What names a record within the set: its image's path, and the frame where a file may hold several."""
+        path = record.image.relative_to(self.root).as_posix()
+        return f"{path}#{record.frame}" if record.frame else path
+
     @property
     def class_names(self) -> list[str]:
         """All class names of the set, sorted."""
