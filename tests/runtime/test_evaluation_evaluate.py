@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from oracle import SETS, Oracle, OracleScan, half, write_sets
 
 from mimo_runtime.errors import RequestError
-from mimo_runtime.evaluation import grammar, metrics, summary
+from mimo_runtime.evaluation import grammar, metrics, subgroups, summary
 from mimo_runtime.evaluation.dataset import Dataset, read_datasets
 from mimo_runtime.evaluation.evaluate import MAX_INSTANCES, AbsentNames, evaluate
 from mimo_runtime.evaluation.slots import read_slots
@@ -206,7 +207,8 @@ def test_slots_of_text_answers(answer: str, right: set[str]) -> None:
     assert {slot for slot, fine in found.items() if fine} == right
 
 
-def test_subgroups_are_the_same_targets_in_other_heaps(sets: list[Dataset]) -> None:
+def test_subgroups_are_the_same_targets_in_other_heaps(sets: list[Dataset], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subgroups, "FEWEST_CASES", 1)  # the sets are small
     result = evaluate(Oracle(sets, half), sets, "test")
     groups = result["subgroups"]
     assert set(groups["modality"]) == {"ct", "microscopy", "endoscopy"}
@@ -243,3 +245,19 @@ def test_presence_summary_pairs_absent_questions_with_present_ones_of_the_same_s
     assert found["absent"]["f1"] == 0.5 and found["absent"]["auc"] == 0.5 and found["absent"]["n"] == 2
     assert found["ece"] == pytest.approx((0.1 + 0.8 + 0.9 + 0.2) / 4)
     assert found["presence"]["ece"] == found["ece"] and [b["n"] for b in found["presence"]["bins"]] == [1, 1, 1, 1]
+
+
+def test_intervals_resample_patients_not_slices() -> None:
+    """Slices of one patient agree: with four patients the interval is wide, however many slices each has."""
+    means = enumerate((0.2, 0.5, 0.7, 0.9))
+    rows = [summary.Overlap("a", "x", "box", f"{p}/{k}", d, d, case=str(p)) for p, d in means for k in range(20)]
+    of_cases = summary.over_sets(rows)[0]["a"]["ci95"]
+    of_images = summary.over_sets([row._replace(case="") for row in rows])[0]["a"]["ci95"]
+    assert of_cases[1] - of_cases[0] > 3 * (of_images[1] - of_images[0])
+
+
+def test_frames_of_one_file_are_different_records(sets: list[Dataset]) -> None:
+    data = sets[0]
+    record = data.records[0]
+    keys = [data.key(replace(record, frame=k)) for k in (0, 1, 2)]
+    assert keys[0] == record.image.relative_to(data.root).as_posix() and len(set(keys)) == 3

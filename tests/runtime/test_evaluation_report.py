@@ -50,7 +50,7 @@ def test_tables_show_the_numbers(measured: Measurements) -> None:
     rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
     assert f"{result['absent']['across']['f1']:.3f}" in rows["of other sets"]
     assert f"{result['text_sets']['guts']['size']:.3f}" in rows["`guts`"]  # the last table that has it
-    assert f"{result['subgroups']['attribute']['contrast=true']['box']['dice']:.3f}" in rows["contrast=true"]
+    assert f"{result['subgroups']['attribute']['plane=axial']['box']['dice']:.3f}" in rows["plane=axial"]
     assert f"{result['subgroups']['size_quartile']['q1 (smallest)']['mask']['dice']:.3f}" in rows["q1 (smallest)"]
     assert f"{result['confidence']['text+box']['aurc']:.3f}" in rows["text+box"]
     assert f"{result['confidence']['all']['risk_coverage']['risk'][-1]:.3f}" in rows["100 %"]
@@ -98,6 +98,9 @@ def test_the_folder_has_everything_and_names_no_image(sets: list[Dataset], measu
     (folder / "sheet_old.png").write_bytes(b"")
     write_report(folder, result, measured, Oracle(sets, half), sets[:1])
     assert not (folder / "sheet_old.png").exists() and (folder / TEXT).is_file()
+    (folder / "latency.json").write_text("{}")
+    with pytest.raises(RequestError, match=r"latency\.json.*would be lost"):
+        check_report(folder)
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "report.md").write_text("a bundle has one too")
     with pytest.raises(RequestError, match="did not write it"):

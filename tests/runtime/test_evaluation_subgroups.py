@@ -12,15 +12,25 @@ from mimo_runtime.evaluation.subgroups import SIZES, named_attributes, subgroup_
 from mimo_runtime.evaluation.summary import Overlap
 
 
-def record(**attributes: Any) -> Record:
-    return Record("a", Path("1.png"), None, "1", "test", "ct", "abdomen", {}, attributes=attributes)
+def record(case: int = 1, **attributes: Any) -> Record:
+    return Record("a", Path("1.png"), None, str(case), "test", "ct", "abdomen", {}, attributes=attributes)
 
 
 def test_texts_and_truth_values_with_few_values_make_subgroups() -> None:
-    records = [record(label="benign", old=True, name=f"n{k}", age=k, mixed="x" if k else 1, six=f"{k % 6}") for k in range(7)]
+    records = [
+        record(k, label="benign", old=True, name=f"n{k}", age=k, mixed="x" if k else 1, six=f"{k % 6}", seven=f"{k % 7}")
+        for k in range(42)
+    ]
     assert subgroup_attributes(records) == {"label", "old", "six"}
-    assert subgroup_attributes([record(), record(rare="yes")]) == {"rare"}
     assert named_attributes(records[1], {"label", "old", "missing"}) == ("label=benign", "old=true")
+
+
+def test_what_few_cases_have_makes_no_subgroup() -> None:
+    """A name or another free text would be printed; many images of one patient do not make it less his own."""
+    common = [record(k, label="benign", patient="A" if k < 5 else "B") for k in range(10)]
+    assert subgroup_attributes(common) == {"label", "patient"}
+    one = [record(11, label="benign", patient="Mueller") for _ in range(9)]
+    assert subgroup_attributes([*common, *one]) == {"label"}
 
 
 def test_quartiles_are_those_of_a_set_and_prompt() -> None:

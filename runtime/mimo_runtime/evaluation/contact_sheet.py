@@ -90,7 +90,7 @@ def contact_sheet(mimo: Any, data: Dataset, overlaps: Sequence[Overlap], seed: i
 
 
 def _tiles(mimo: Any, data: Dataset, cases: Sequence[Overlap], seed: int) -> Iterator[Tile]:
-    records = {record.image.relative_to(data.root).as_posix(): record for record in data.records}
+    records = {data.key(record): record for record in data.records}
     for case in cases:
         run = ImageQuestions(mimo, data, records[case.image], seed)
         whole, parts = next((whole, parts) for name, whole, parts in run.targets() if name == case.class_name)

@@ -166,7 +166,7 @@ class ImageQuestions:
         self.record, self.seed = record, seed
         self.pixels, self.labels = record.load()
         self.height, self.width = self.labels.shape
-        self.key = record.image.relative_to(data.root).as_posix()
+        self.key = data.key(record)
         self.attributes = named_attributes(record, attributes)
         self.scan = mimo.open(self.pixels)
 
@@ -233,7 +233,10 @@ class ImageQuestions:
         return results
 
     def observed(self, mask: np.ndarray, name: str) -> grammar.Description:
-        return grammar.observe(mask, name, self.record.modality, self.record.region)
+        """What a right answer says about a whole class; instances are counted by their map where the set has one."""
+        parts = self.record.load_instances()
+        count = None if parts is None else len(sampling.instance_labels(mask.astype(np.uint8), 1, parts)[1])
+        return grammar.observe(mask, name, self.record.modality, self.record.region, count=count)
 
     def _answered(self, prompt: str, name: str, outcome: Outcome, truth: np.ndarray, number: int) -> Overlap:
         return self._overlap(prompt, name, outcome.mask, truth, number)._replace(
@@ -243,7 +246,7 @@ class ImageQuestions:
     def _overlap(self, prompt: str, name: str, mask: np.ndarray, truth: np.ndarray, number: int) -> Overlap:
         return Overlap(
             self.record.set_name, name, prompt, self.key, metrics.dice(mask, truth), metrics.iou(mask, truth), number,
-            float(truth.mean()), self.record.modality, self.attributes,
+            float(truth.mean()), self.record.modality, self.attributes, case=self.record.case,
         )  # fmt: skip
 
 

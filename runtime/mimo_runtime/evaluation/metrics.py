@@ -10,8 +10,8 @@ import numpy as np
 BOOTSTRAP_SAMPLES = 1000
 #: How :func:`bootstrap_means` and :func:`interval` make a 95 % interval, for people.
 INTERVAL = (
-    f"95 % percentile interval of {BOOTSTRAP_SAMPLES} bootstrap resamples of whole images with their targets; over sets, "
-    "every set is resampled on its own and the means are averaged"
+    f"95 % percentile interval of {BOOTSTRAP_SAMPLES} bootstrap resamples of whole cases (patients) with all their images; "
+    "over sets, every set is resampled on its own and the means are averaged"
 )
 ECE_BINS = 15
 
@@ -100,7 +100,7 @@ def bootstrap_means(
 ) -> np.ndarray:
     """Means of ``samples`` bootstrap resamples, float64 ``[samples]``.
 
-    Whole groups (the objects of one image) are drawn, because values of one image are not independent.
+    Whole groups (all that was measured on one patient) are drawn, because slices of one patient are not independent.
     """
     v = np.asarray(values, float)
     if groups is None:

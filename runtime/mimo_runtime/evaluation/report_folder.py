@@ -6,12 +6,14 @@ import io
 import json
 import math
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from ..atomic import atomic_folder, check_output_folder
+from ..errors import RequestError
 from .charts import BLACK, COLOURS, GREY, Axis, Line, line_chart
 from .contact_sheet import contact_sheet
 from .dataset import Dataset
@@ -20,7 +22,7 @@ from .report import markdown
 from .summary import MASK_PROMPTS
 
 TEXT, NUMBERS = "report.md", "accuracy.json"
-COVERAGE_RISK, RELIABILITY = "coverage_risk.png", "reliability.png"
+COVERAGE_RISK, RELIABILITY, SHEETS = "coverage_risk.png", "reliability.png", "sheet_*.png"
 
 
 def check_report(folder: Path) -> None:
@@ -31,6 +33,11 @@ def check_report(folder: Path) -> None:
     """
     # A bundle has a report.md as well, so the numbers are what tells an earlier report.
     check_output_folder(folder, True, NUMBERS)
+    own = {TEXT, NUMBERS, COVERAGE_RISK, RELIABILITY}
+    foreign = [p.name for p in folder.iterdir() if p.name not in own and not fnmatch(p.name, SHEETS)] if folder.is_dir() else []
+    if foreign:
+        told = f"report folder {folder} also holds {foreign[0]}, which is not of a report and would be lost"
+        raise RequestError(told, "Choose a new folder")
 
 
 def write_report(folder: Path, result: dict[str, Any], measured: Measurements, mimo: Any, datasets: Sequence[Dataset]) -> None:
@@ -57,7 +64,7 @@ def write_report(folder: Path, result: dict[str, Any], measured: Measurements, m
         save("reliability", RELIABILITY, reliability_chart(result["presence"]))
         for data in datasets:
             sheet = contact_sheet(mimo, data, measured.overlaps, result["meta"]["seed"])
-            save("sheets", f"sheet_{data.name}.png", sheet)
+            save("sheets", SHEETS.replace("*", data.name), sheet)
         (target / TEXT).write_text(markdown(result, pictures), "utf-8")
         (target / NUMBERS).write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
 

@@ -13,19 +13,25 @@ from .summary import MASK_PROMPTS, Overlap, over_sets
 
 #: Attributes with more values than this make no subgroups.
 MOST_VALUES = 6
+#: An attribute with a value that fewer cases have makes none either: it could tell whose images they are.
+FEWEST_CASES = 5
 SIZES = ("q1 (smallest)", "q2", "q3", "q4 (largest)")
 
 
 def subgroup_attributes(records: Sequence[Record]) -> set[str]:
-    """The attributes of a set's records that make subgroups: texts or truth values, at most :data:`MOST_VALUES` of them."""
-    values: dict[str, list[Any]] = {}
+    """The attributes of a set's records that make subgroups: texts or truth values, few, each of several cases."""
+    cases: dict[str, dict[Any, set[str]]] = {}  # of each value of each attribute
+    unfit: set[str] = set()
     for record in records:
         for name, value in record.attributes.items():
-            values.setdefault(name, []).append(value)
+            if isinstance(value, (str, bool)):
+                cases.setdefault(name, {}).setdefault(value, set()).add(record.case)
+            else:
+                unfit.add(name)
     return {
         name
-        for name, found in values.items()
-        if all(isinstance(value, (str, bool)) for value in found) and len(set(found)) <= MOST_VALUES
+        for name, found in cases.items()
+        if name not in unfit and len(found) <= MOST_VALUES and min(map(len, found.values())) >= FEWEST_CASES
     }
 
 

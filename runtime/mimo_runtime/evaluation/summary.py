@@ -38,6 +38,8 @@ class Overlap(NamedTuple):
     predicted_iou: float | None = None
     #: Whether the answer has a mask that is not empty.
     drawn: bool = False
+    #: Whose image it is; what intervals resample. Images of no case are cases of their own.
+    case: str = ""
 
 
 class Presence(NamedTuple):
@@ -80,11 +82,11 @@ def over_sets(rows: Sequence[Overlap], seed: int = 0) -> tuple[dict[str, dict[st
         of_set.setdefault(row.set_name, []).append(row)
     dices, ious, summaries = [], [], {}
     for set_name, found in of_set.items():
-        images = [r.image for r in found]
+        cases = [r.case or r.image for r in found]
         # Other random numbers for every set, the same for Dice and IoU.
         set_seed = zlib.crc32(f"{seed}/{set_name}".encode())
-        dices.append(metrics.bootstrap_means([r.dice for r in found], images, set_seed))
-        ious.append(metrics.bootstrap_means([r.iou for r in found], images, set_seed))
+        dices.append(metrics.bootstrap_means([r.dice for r in found], cases, set_seed))
+        ious.append(metrics.bootstrap_means([r.iou for r in found], cases, set_seed))
         summaries[set_name] = _means(found) | {"ci95": metrics.interval(dices[-1]), "iou_ci95": metrics.interval(ious[-1])}
     return summaries, {
         "dice": float(np.mean([s["dice"] for s in summaries.values()])),
