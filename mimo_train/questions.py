@@ -103,6 +103,9 @@ class Questioner:
         kinds = list(self._kinds(bool(found), rng))[:count]
         while len(kinds) < count:
             kinds.append(next(iter(self._kinds(bool(found), rng))))
+        if any(0 < np.count_nonzero(view.labels == i) < MIN_PIXELS for i in record.classes):
+            # Something is there that is too small to be named: "no finding" or "nothing below" would be untrue.
+            kinds = [("text" if found else "absent") if kind in ("all", "relation") else kind for kind in kinds]
         return [getattr(self, f"_{kind}")(view, record, found, rng) for kind in kinds]
 
     @staticmethod
@@ -152,10 +155,9 @@ class Questioner:
 
     def _mixed(self, view: View, record: Record, found: dict[int, str], rng: np.random.Generator) -> Sample:
         sample = self._point(view, record, found, rng)
-        if sample.mask is not None:
-            sample.boxes = [jitter_box(sample.mask, rng, 0.1)]
-            if rng.random() < 0.3:
-                sample.rough = rough_mask(sample.mask[: view.height, : view.width], rng)
+        sample.boxes = [jitter_box(sample.mask, rng, 0.1)]
+        if rng.random() < 0.3:
+            sample.rough = rough_mask(sample.mask[: view.height, : view.width], rng)
         return sample
 
     def _text(self, view: View, record: Record, found: dict[int, str], rng: np.random.Generator) -> Sample:
@@ -179,11 +181,11 @@ class Questioner:
         phrases = []
         for class_id, name in sorted(found.items(), key=lambda item: self.index[item[1]]):
             if len(found) > 3:
-                parts = None if view.instances is None else view.instances[: view.height, : view.width]
-                many = len(instance_labels(area, class_id, parts)[1])
+                many = len(instance_labels(view.labels, class_id, view.instances)[1])
                 phrases.append(Phrase(name, 1 + self.index[name], count_word(many) if many > 1 else ""))
             else:
-                phrases.append(observe_phrase(area == class_id, name, 1 + self.index[name]))
+                count = self._count(view, class_id)
+                phrases.append(observe_phrase(area == class_id, name, 1 + self.index[name], count))
         answer = describe(Description(record.modality, record.region, tuple(p for p in phrases if p)))
         return Sample(question("describe", rng=rng), answer, None, several=True)
 
@@ -223,17 +225,24 @@ class Questioner:
         return text if self.fits(text) else name
 
     @staticmethod
-    def _target(view: View, class_id: int, rng: np.random.Generator, instance: float) -> tuple[np.ndarray, int | None]:
-        """The class's whole mask, or one instance of it: always where there are many, else with this probability."""
-        whole = view.labels == class_id
+    def _count(view: View, class_id: int) -> int | None:
+        """The instances of a class by their map; None without one: then components are counted where it matters."""
+        return None if view.instances is None else len(instance_labels(view.labels, class_id, view.instances)[1])
+
+    @classmethod
+    def _target(cls, view: View, class_id: int, rng: np.random.Generator, instance: float) -> tuple[np.ndarray, int | None]:
+        """The class's whole mask, or one instance of it: always where there are many, else with this probability.
+
+        Returns:
+            the mask, and how many instances it holds where that is known.
+        """
+        whole, count = view.labels == class_id, cls._count(view, class_id)
         if instance == 0.0:
-            return whole, None
+            return whole, count
         parts = [p for p in instances(view.labels, class_id, view.instances) if np.count_nonzero(p) >= MIN_PIXELS]
-        if len(parts) < 2:
-            return whole, None
-        if is_many(np.ones(len(parts))) or rng.random() < instance:
+        if len(parts) > 1 and (is_many(np.ones(len(parts))) or rng.random() < instance):
             return parts[int(rng.integers(len(parts)))], 1
-        return whole, None
+        return whole, count
 
     def _present(
         self, view: View, record: Record, name: str, mask: np.ndarray, count: int | None, text: str, named: bool

@@ -172,8 +172,31 @@ def test_touching_instances_are_told_apart_by_their_map():
         mask, count = Questioner._target(view, 1, np.random.default_rng(seed), 1.0)
         if len(np.unique(view.instances)) == 3:
             assert count == 1 and len(np.unique(view.instances[mask])) == 1
-        whole, none = Questioner._target(view, 1, np.random.default_rng(seed), 0.0)
-        assert none is None and np.array_equal(whole, view.labels == 1)
+        whole, number = Questioner._target(view, 1, np.random.default_rng(seed), 0.0)
+        assert number == len(np.unique(view.instances)) - 1 and np.array_equal(whole, view.labels == 1)
+
+
+def test_sentences_count_instances_by_their_map():
+    view, rec = scene(), record(classes={1: "liver"})
+    view.labels[view.labels == 2] = 0
+    view.instances = np.zeros_like(view.labels)
+    view.instances[10:60, 10:30], view.instances[10:60, 30:50] = 1, 2  # touching: one component
+    for kind in ("_text", "_all"):
+        sample = getattr(Questioner(VOCABULARY, fits), kind)(view, rec, {1: "liver"}, np.random.default_rng(0))
+        assert parse(sample.answer).phrases[0].count == "two"
+
+
+def test_what_is_too_small_to_name_is_not_denied():
+    """Eleven pixels of spleen: neither "no finding" nor a list without it may be taught."""
+    for with_liver in (True, False):
+        view = scene()
+        view.labels[view.labels == 2] = 0
+        view.labels[80, 60:71] = 2
+        if not with_liver:
+            view.labels[view.labels == 1] = 0
+        for seed in range(40):
+            for sample in Questioner(VOCABULARY, fits).draw(view, record(), 4, np.random.default_rng(seed)):
+                assert not sample.several
 
 
 def test_questions_that_are_too_long_are_not_asked():
