@@ -104,12 +104,13 @@ def ablate(
         )
         report(f"{name}: {variant.told}")
         folder = output / name
+        resume = (folder / TRAINING / STATE).is_file()
         fit(
             chosen,
             folder,
-            resume=(folder / TRAINING / STATE).is_file(),
-            warm_start=warm_start,
-            warm_parts=("vision_encoder", "text_encoder"),
+            resume=resume,
+            warm_start=None if resume else warm_start,
+            warm_parts=("vision_encoder", "text_encoder") if warm_start else (),
             report=report,
             progress=progress,
         )

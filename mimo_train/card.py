@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mimo_runtime.config import MimoConfig
@@ -10,6 +11,15 @@ from mimo_runtime.evaluation.dataset import Dataset
 
 if TYPE_CHECKING:
     from .options import FitOptions
+
+
+#: By this a card is known as one that nobody has edited.
+MARK = "<!-- Written by mimo-train fit at every save. Without this line it leaves the card alone. -->"
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether there is a card that :func:`training_card` did not write, or that somebody made his own."""
+    return path.is_file() and MARK not in path.read_text("utf-8", errors="replace")
 
 
 def training_card(config: MimoConfig, datasets: list[Dataset], options: FitOptions, steps: int, seconds: float) -> str:
@@ -42,6 +52,8 @@ def training_card(config: MimoConfig, datasets: list[Dataset], options: FitOptio
             "## Structures with a mask query of their own",
             "",
             ", ".join(config.entities) + ".",
+            "",
+            MARK,
             "",
         ]
     )

@@ -2,7 +2,8 @@
 
 Batches have no state (``batches.py``) and nothing else draws random numbers, so a run of ``--steps`` is a function of its
 options: the same seed gives the same weights, and ``--resume`` continues exactly where the last saved step ended. How the
-work of a step is split, among processes or in pieces one after the other, changes nothing but rounding. A run of
+work of a step is shared among processes changes nothing but rounding; in pieces one after the other (``accumulate``) contrast
+compares less. A run of
 ``--minutes`` follows the clock in learning rate, image size and length, so it resumes but does not repeat.
 """
 
@@ -23,7 +24,7 @@ from mimo_runtime.errors import BundleError, RequestError
 from mimo_runtime.evaluation.dataset import Dataset, read_datasets
 
 from .batches import Batch, Batches
-from .card import training_card
+from .card import is_foreign, training_card
 from .checkpoint import CARD, CONFIG, TOKENIZER, WEIGHTS, save_checkpoint
 from .corrections import corrected
 from .history import History
@@ -58,7 +59,7 @@ class TrainingStep(nn.Module):
 
 
 def parameter_groups(model: nn.Module, decay: float) -> list[dict]:
-    """AdamW groups: weight decay for matrices, none for biases, norms and embeddings of position."""
+    """AdamW groups: weight decay for matrices and tables, none for vectors (biases, norms)."""
     learning = [p for p in model.parameters() if p.requires_grad]
     return [
         {"params": [p for p in learning if p.ndim >= 2], "weight_decay": decay},
@@ -95,13 +96,12 @@ def fit(
     from accelerate.utils import broadcast, set_seed
 
     options.check()
+    _check_beginning(options, resume, start_from, warm_start, warm_parts)
     training, state_file = output / TRAINING, output / TRAINING / STATE
     if resume and not state_file.is_file():
         raise BundleError(f"{output} has no training state to resume", "Leave --resume out to start a run")
     # A run that was killed before it could save anything is no run: starting again is all that can be done with it.
-    started = resume or (
-        (output / TRAINING).is_dir() and not state_file.exists() and {p.name for p in output.iterdir()} <= OWN_FILES
-    )
+    started = resume or ((output / TRAINING).is_dir() and not state_file.exists() and _files(output) <= OWN_FILES)
     check_output_folder(output, overwrite=started)
     datasets = _datasets(options)
     set_seed(options.seed)
@@ -170,14 +170,15 @@ def fit(
     def save() -> None:
         average = ema.full()
         tensors = gather_state(model, average, optimizer.optimizer)
-        if not main:
+        if history is None:
             return
-        card = training_card(config, datasets, options, step, elapsed)
-        # The state last: whoever finds a state finds the checkpoint that it continues, too.
+        # A card that somebody wrote is worth more than ours. The state comes last: whoever finds a state finds the checkpoint
+        # that it continues, and a log that is no shorter.
+        card = None if is_foreign(output / CARD) else training_card(config, datasets, options, step, elapsed)
         save_checkpoint(output, config, average, tokenizer, card)
+        history.flush()
         save_state(state_file, tensors, accelerator.scaler, step, elapsed, options)
-        if history:
-            history.plot()
+        history.plot()
 
     def done() -> float:
         return step / options.steps if options.steps else elapsed / (60.0 * options.minutes)
@@ -249,6 +250,27 @@ def _datasets(options: FitOptions) -> list[Dataset]:
     if unknown:
         raise RequestError(f"--emphasis names the set '{unknown[0]}'", f"Name one of {', '.join(d.name for d in datasets)}")
     return datasets
+
+
+def _check_beginning(
+    options: FitOptions, resume: bool, start_from: Path | None, warm_start: Path | None, warm_parts: Sequence[str]
+) -> None:
+    """Refuse options that would not apply."""
+    given = {"--start-from": start_from, "--warm-start": warm_start, "--resume": resume}
+    both = [name for name, value in given.items() if value]
+    if len(both) > 1:
+        raise RequestError(f"{both[0]} and {both[1]} begin with different weights", "Give one of them")
+    if warm_parts and not (warm_start or resume):
+        raise RequestError("--warm-part without --warm-start takes nothing", "Name the checkpoint with --warm-start")
+    fixed = {"--set": options.changes, "--swin": options.swin, "--bert": options.bert}
+    lost = [name for name, value in fixed.items() if value and start_from]
+    if lost:
+        raise RequestError(f"{lost[0]} does not apply to --start-from, whose model is built already", "Use --warm-start")
+
+
+def _files(folder: Path) -> set[str]:
+    """The names in a folder, but for what a killed write leaves behind."""
+    return {p.name for p in folder.iterdir() if not (p.name.startswith(".") and ".tmp" in p.name)}
 
 
 def _check_split(options: FitOptions, processes: int) -> None:

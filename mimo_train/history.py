@@ -49,6 +49,10 @@ class History:
         last = self._recent[-1]
         return f"step {last['step']} at {last['size']} px  " + "  ".join(f"{k} {v:.3f}" for k, v in mean.items())
 
+    def flush(self) -> None:
+        """Everything that was added is in the file from here on."""
+        self._file.flush()
+
     def plot(self) -> None:
         """Write ``curve.png``, if matplotlib is installed."""
         try:
@@ -76,8 +80,10 @@ class History:
                 if rows[i]["size"] != rows[i - 1]["size"]:
                     axis.axvline(steps[i], color="#D55E00", linestyle=":", linewidth=1)
         figure.suptitle("Training losses (dotted: change of image size)")
-        figure.savefig(self.folder / "curve.png", dpi=80)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=80)
         pyplot.close(figure)
+        atomic_write_bytes(self.folder / "curve.png", picture.getvalue())
 
     def close(self) -> None:
         self._file.close()

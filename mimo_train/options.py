@@ -65,8 +65,8 @@ class FitOptions:
         self.config()
 
     def comparable(self) -> dict:
-        """All that must not change on resume: everything but the length of the run and how its work is split up."""
-        free = ("steps", "minutes", "accumulate", "checkpointing", "shard")
+        """All that must not change on resume: everything but the length of the run and where its work is done."""
+        free = ("steps", "minutes", "checkpointing", "shard")
         return {k: v for k, v in json.loads(json.dumps(asdict(self))).items() if k not in free}
 
     def config(self) -> MimoConfig:

@@ -19,12 +19,25 @@ from .questions import Vocabulary
 
 
 def prepare(options: FitOptions, datasets: list[Dataset], source: Path | None) -> tuple[Mimo, Tokenizer, Vocabulary]:
-    """Model, tokenizer and vocabulary: new, or those of a checkpoint with the data's new entities appended."""
+    """Model, tokenizer and vocabulary: new, or those of a checkpoint with the data's new entities appended.
+
+    Thresholds that were chosen for the weights of the checkpoint are forgotten: other weights need others.
+    """
     if source is not None:
         model, tokenizer = load_checkpoint(source)
+        if model.config.preset != options.preset:
+            told = f"{source} is a '{model.config.preset}' checkpoint, --preset says '{options.preset}'"
+            raise RequestError(told, f"Use --preset {model.config.preset}")
         vocabulary = Vocabulary.of(datasets, model.config.entities)
-        if vocabulary.entities != model.config.entities:
-            model.config = replace(model.config, entities=vocabulary.entities)
+        new = MimoConfig()
+        model.config = replace(
+            model.config,
+            entities=vocabulary.entities,
+            presence_threshold=new.presence_threshold,
+            presence_temperature=new.presence_temperature,
+            abstain_threshold=new.abstain_threshold,
+        )
+        _check_names(vocabulary, tokenizer, model.config)
         return model.train(), tokenizer, vocabulary
     config = options.config()
     vocabulary = Vocabulary.of(datasets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,15 +14,17 @@ from torch import nn
 from mimo_runtime.errors import BundleError
 from mimo_runtime.tokenizer import Tokenizer
 
-from .checkpoint import TOKENIZER, WEIGHTS
+from .checkpoint import CONFIG, TOKENIZER, WEIGHTS
 
 #: Tables with one row per token of the tokenizer.
 WORD_TABLES = ("text_encoder.word.weight", "text_decoder.word.weight")
+#: Tables with one row per mask query.
+QUERY_TABLES = ("mask_decoder.queries", "mask_decoder.query_position")
 
 
 @torch.no_grad()
 def warm(model: nn.Module, tokenizer: Tokenizer, checkpoint: Path, parts: Sequence[str] = ()) -> str:
-    """Copy every weight of the same name and shape; word embeddings by the word, not by the row.
+    """Copy every weight of the same name and shape; word embeddings by the word and entity queries by the entity.
 
     Args:
         parts: of the model (``vision_encoder`` ...) to take; all if empty.
@@ -37,16 +40,23 @@ def warm(model: nn.Module, tokenizer: Tokenizer, checkpoint: Path, parts: Sequen
     except (SafetensorError, OSError) as error:
         raise BundleError(f"{checkpoint / WEIGHTS} cannot be read: {type(error).__name__}", "Point to a checkpoint") from None
     source = Tokenizer.read(checkpoint / TOKENIZER)
+    try:
+        before = list(json.loads((checkpoint / CONFIG).read_text("utf-8"))["entities"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{checkpoint / CONFIG} cannot be read: {type(error).__name__}", "Point to a checkpoint") from None
+    # Query 0 draws the target; the query of an entity goes to the query of the same entity, and no other.
+    queries = [(0, 0)] + [(1 + i, 1 + before.index(name)) for i, name in enumerate(model.config.entities) if name in before]
     rows = [(new, old) for new in range(tokenizer.size) if (old := source.id_of(tokenizer.token_of(new))) is not None]
-    new_rows, old_rows = (torch.tensor(side) for side in zip(*rows))
     own, taken = model.state_dict(), 0
     for name, value in own.items():
         given = weights.get(name)
         if given is None or (parts and name.split(".")[0] not in parts):
             continue
-        if name in WORD_TABLES and given.shape[1:] == value.shape[1:]:
+        pairs = rows if name in WORD_TABLES else queries if name in QUERY_TABLES else None
+        if pairs and given.shape[1:] == value.shape[1:]:
+            new_rows, old_rows = (torch.tensor(side) for side in zip(*pairs))
             value[new_rows] = given[old_rows].to(value)
-            taken += len(rows) * value.shape[1]
+            taken += len(pairs) * value.shape[1]
         elif given.shape == value.shape:
             value.copy_(given)
             taken += value.numel()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,8 +21,10 @@ from mimo_runtime.errors import BundleError, RequestError
 from mimo_train.checkpoint import load_checkpoint
 from mimo_train.fit import fit
 from mimo_train.losses import LossWeights
+from mimo_train.model import Mimo
 from mimo_train.options import FitOptions
 from mimo_train.schedule import Schedule
+from mimo_train.warm_start import warm
 
 QUIET = {"progress": False, "report": lambda _line: None}
 
@@ -155,10 +160,57 @@ def test_fine_tuning_keeps_the_queries_of_known_entities(whole, phantoms, tmp_pa
     assert load_checkpoint(folder)[0].config.entities == load_checkpoint(whole)[0].config.entities
 
 
+def test_training_forgets_thresholds_of_other_weights(whole, phantoms, tmp_path):
+    folder = tmp_path / "calibrated"
+    shutil.copytree(whole, folder)
+    config = json.loads((folder / "config.json").read_text())
+    chosen = {"presence_threshold": 0.3, "presence_temperature": 2.0, "abstain_threshold": 0.6}
+    (folder / "config.json").write_text(json.dumps({**config, **chosen}))
+    told = load_checkpoint(fit(options(phantoms, steps=1), tmp_path / "tuned", start_from=folder, **QUIET))[0].config
+    assert (told.presence_threshold, told.presence_temperature, told.abstain_threshold) == (0.5, 1.0, 0.0)
+
+
+def test_a_card_that_somebody_wrote_is_left_alone(whole, phantoms, tmp_path):
+    folder = tmp_path / "mine"
+    shutil.copytree(whole, folder)
+    fit(options(phantoms, steps=7), folder, resume=True, **QUIET)
+    assert "7 steps" in (folder / "README.md").read_text()
+    (folder / "README.md").write_text("my own words")
+    fit(options(phantoms, steps=8), folder, resume=True, **QUIET)
+    assert (folder / "README.md").read_text() == "my own words"
+
+
+def test_what_a_kill_leaves_in_the_first_save_does_not_stop_a_new_start(phantoms, tmp_path):
+    folder = tmp_path / "killed"
+    (folder / "training").mkdir(parents=True)
+    (folder / ".model.safetensors.123.tmp").write_bytes(b"half")
+    (folder / "tokenizer.json").write_text("{}")
+    load_checkpoint(fit(options(phantoms, steps=1), folder, **QUIET))
+
+
+@pytest.mark.parametrize(
+    ("changes", "given", "words"),
+    [
+        ({}, {"start_from": Path("a"), "warm_start": Path("b")}, "different weights"),
+        ({}, {"start_from": Path("a"), "resume": True}, "different weights"),
+        ({}, {"warm_parts": ("vision_encoder",)}, "--warm-part"),
+        ({"changes": ("fusion.gate=false",)}, {"start_from": Path("a")}, "--set does not apply"),
+        ({"swin": "x"}, {"start_from": Path("a")}, "--swin does not apply"),
+    ],
+)
+def test_options_that_would_not_apply_are_refused(phantoms, tmp_path, changes, given, words):
+    with pytest.raises(RequestError, match=words):
+        fit(options(phantoms, **changes), tmp_path / "x", **given, **QUIET)
+    assert not (tmp_path / "x").exists()
+
+
+def test_fine_tuning_needs_the_preset_of_the_checkpoint(whole, phantoms, tmp_path):
+    with pytest.raises(RequestError, match="'micro' checkpoint"):
+        fit(options(phantoms, preset="tiny", vocab_size=1024), tmp_path / "x", start_from=whole, **QUIET)
+
+
 @pytest.mark.parametrize("damage", ["config.json", "model.safetensors", "tokenizer.json"])
 def test_a_damaged_checkpoint_is_told_in_one_line(whole, tmp_path, damage):
-    import shutil
-
     for change in ("missing", "garbage"):
         folder = tmp_path / change
         shutil.copytree(whole, folder)
@@ -172,9 +224,6 @@ def test_a_damaged_checkpoint_is_told_in_one_line(whole, tmp_path, damage):
 
 
 def test_another_version_is_refused(whole, tmp_path):
-    import json
-    import shutil
-
     shutil.copytree(whole, tmp_path / "old")
     config = json.loads((tmp_path / "old" / "config.json").read_text())
     (tmp_path / "old" / "config.json").write_text(json.dumps({**config, "format_version": 99}))
@@ -228,6 +277,17 @@ def test_warm_start_takes_what_fits(whole, phantoms, tmp_path):
     torch.testing.assert_close(after[table][rows[1]], before[table][rows[0]], atol=1e-3, rtol=0)
     with pytest.raises(BundleError, match="cannot be read"):
         fit(options(phantoms, steps=1), tmp_path / "none", warm_start=tmp_path, **quiet)
+
+
+def test_warm_start_takes_queries_by_the_name_of_their_entity(whole):
+    model, tokenizer = load_checkpoint(whole)
+    before = model.mask_decoder.queries.detach().clone()
+    turned = model.config.entities[::-1]
+    other = Mimo(replace(model.config, entities=turned))
+    warm(other, tokenizer, whole)
+    for i, name in enumerate(turned):
+        assert torch.equal(other.mask_decoder.queries[1 + i], before[1 + model.config.entities.index(name)])
+    assert torch.equal(other.mask_decoder.queries[0], before[0])
 
 
 def torchrun(data: Path, output: Path, *more: str) -> subprocess.CompletedProcess:
