@@ -130,7 +130,8 @@ def load_mimo(
         "id": manifest.model_id,
         "target": manifest.target,
         "bundle": str(bundle.path),
-        "sha256": manifest.data["manifest_sha256"],
+        # Of the weights, so that a bundle and its checkpoint tell the same.
+        "sha256": manifest.data["model"]["checkpoint_sha256"],
     }
     return Mimo(manifest.config, engines, tokenizer, info, cache_images=cache_images)
 
