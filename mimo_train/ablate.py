@@ -44,8 +44,12 @@ VARIANTS = (
     Variant(
         "no-map", "references do not reach the pixels (no dense map, so no gate there)", ("mask_decoder.reference_map=false",)
     ),
-    Variant("no-gate-no-map", "neither", ("fusion.gate=false", "mask_decoder.reference_map=false")),
     Variant("no-bias", "reference tokens without the bias on the attention logits", ("fusion.region_bias=false",)),
+    Variant(
+        "tokens-only",
+        "neither gates, dense map nor bias: references are tokens like words",
+        ("fusion.gate=false", "mask_decoder.reference_map=false", "fusion.region_bias=false"),
+    ),
     Variant("no-cascade", "one level (stride 16) instead of three", ("mask_decoder.levels=1",)),
     Variant("no-infonce", "no contrast of image, text and reference", losses=(("contrast", 0.0),)),
     Variant("no-deep-supervision", "only the finest mask is compared with the truth", losses=(("deep", 0.0),)),
