@@ -24,8 +24,8 @@ from mimo_runtime.pipeline import Mimo
 from mimo_runtime.prompts import Prompt
 
 #: Held out from training: ``mimo-train data phantom`` draws other seeds.
-PHANTOM = ("ultrasound", (2026, 7))
-PHANTOM_PROMPT = Prompt("Where is the solid mass?")
+PHANTOM = ("xray", (2026, 1))
+PHANTOM_PROMPT = Prompt("What do you see?")
 
 #: An abdominal MR slice in the wheel of pydicom, 484 x 300 pixels, and a box around the right kidney.
 SCANNER_FILE = "examples_overlay.dcm"
@@ -125,7 +125,7 @@ def demo(checkpoint: Path, folder: Path) -> None:
     )
     phantom, scanner = phantom_image(folder / "phantom.png"), read_image(source)
     shown = [
-        ("2/3  phantom: a synthetic ultrasound image", "", phantom, PHANTOM_PROMPT),
+        ("2/3  phantom: a synthetic X-ray image", "", phantom, PHANTOM_PROMPT),
         ("3/3  scanner: a real MR slice, a DICOM file of pydicom's", "scanner_", scanner, SCANNER_PROMPT),
     ]
     with Mimo.load(bundle) as mimo:
@@ -137,7 +137,7 @@ def demo(checkpoint: Path, folder: Path) -> None:
     click.echo(f"\nLook at  {folder}/panel.png, scanner_panel.png    image, question and answer side by side")
     click.echo(f"         {folder}/overlay.png, answer.json          the same for people and for programs; scanner_* likewise")
     click.echo(f"         {folder}/bundle/report.md                  what was built, and how it was proven")
-    click.echo(f"\nAsk for yourself:  {command} predict {bundle} {folder / 'phantom.png'} --text 'solid mass'")
+    click.echo(f"\nAsk for yourself:  {command} predict {bundle} {folder / 'phantom.png'} --text heart")
     click.echo("Research software. Not a medical device, not for diagnosis.")
 
 
