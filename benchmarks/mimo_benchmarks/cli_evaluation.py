@@ -113,6 +113,7 @@ def robustness(
             mimo, datasets, split, limit=limit, seed=seed,
             progress=lambda done, total: progress("perturbing", done, total),
         )  # fmt: skip
+    # The numbers first: a picture that cannot be drawn must not lose them.
+    deliver(markdown(result), result, json_path)
     if report is not None:
         write_report(result, report)
-    deliver(markdown(result), result, json_path)

@@ -59,7 +59,8 @@ _HOW = {
         "Query",
         "Prompt: a text alone; the target is the whole class. *name* is the name in the data set. *synonyms* is the mean over "
         "all known ones, for the classes that have some. A slip swaps, drops, doubles or replaces a letter. A question is "
-        "drawn from the templates of its kind.",
+        "drawn from the templates of its kind. Training of the shipped model draws the same synonyms, kinds of slips and "
+        "templates: these rows measure what was practised, not words that the model never met.",
     ),
 }  # fmt: skip
 
