@@ -77,9 +77,9 @@ def markdown(result: dict[str, Any]) -> str:
         "# Robustness",
         "",
         f"{model}, split `{meta['split']}`, {meta['images']} images ({', '.join(names)}), seed {meta['seed']}. Dice is the "
-        "mean over data sets of the mean over targets, with its 95 % bootstrap interval over images. *Change* is the mean "
-        "difference to the first row of the same prompt, target by target: where a row leaves targets out, it still compares "
-        "like with like.",
+        "mean over data sets of the mean over targets, with its 95 % bootstrap interval over cases (patients). *Change* is the "
+        "mean difference to the first row of the same prompt, target by target: where a row leaves targets out, it still "
+        "compares like with like.",
     ]
     for group, (title, how) in _HOW.items():
         rows = result["conditions"][group]

@@ -35,6 +35,8 @@ class Reference(NamedTuple):
     answer: str
     right: bool
     dice: float
+    #: Whose image it is; what intervals resample.
+    case: str
 
 
 def referring_test(
@@ -66,7 +68,7 @@ def referring_test(
         progress: called with (images done, images in all).
 
     Returns:
-        ``box`` and ``point``: ``right`` (share of all answers), ``ci95`` (bootstrap over images), ``dice`` (mean with the asked
+        ``box`` and ``point``: ``right`` (share of all answers), ``ci95`` (bootstrap over cases), ``dice`` (mean with the asked
         instance), ``n`` answers about ``images`` images, and ``macro`` (mean of ``right`` over the sets); ``baselines``:
         the same for ``ellipse``; ``sets`` and ``classes``: the same per set, and per set and class; ``meta``.
 
@@ -154,7 +156,7 @@ def _ask(mimo: Any, data: Dataset, record: Record, seed: int) -> list[Reference]
     """All questions about one image. Each has its own generator, so that none depends on the others."""
     pixels, labels = record.load()
     height, width = labels.shape
-    key = record.image.relative_to(data.root).as_posix()
+    key = data.key(record)
     scan = mimo.open(pixels)
     rows = []
     for name, parts, count in _several(record, labels):
@@ -174,7 +176,7 @@ def _ask(mimo: Any, data: Dataset, record: Record, seed: int) -> list[Reference]
             }
             for answer, mask in drawn.items():
                 right = exactly_that_one(mask, parts, asked)
-                rows.append(Reference(record.set_name, name, key, answer, right, metrics.dice(mask, truth)))
+                rows.append(Reference(record.set_name, name, key, answer, right, metrics.dice(mask, truth), record.case))
     return rows
 
 
@@ -183,11 +185,11 @@ def _by_answer(rows: Sequence[Reference], seed: int) -> dict[str, dict[str, Any]
 
 
 def _summary(rows: Sequence[Reference], seed: int) -> dict[str, Any]:
-    images = [(r.set_name, r.image) for r in rows]
+    images, cases = {(r.set_name, r.image) for r in rows}, [(r.set_name, r.case) for r in rows]
     return {
         "right": float(np.mean([r.right for r in rows])),
-        "ci95": metrics.bootstrap_ci([r.right for r in rows], images, seed),
+        "ci95": metrics.bootstrap_ci([r.right for r in rows], cases, seed),
         "dice": float(np.mean([r.dice for r in rows])),
         "n": len(rows),
-        "images": len(set(images)),
+        "images": len(images),
     }

@@ -64,6 +64,8 @@ class Sample(NamedTuple):
     ellipse: float = 0.0
     #: Whether the point lies beside the target.
     left: bool = False
+    #: Whose image it is; what intervals resample. Images of no case are cases of their own.
+    case: str = ""
 
     @property
     def pair(self) -> tuple[str, ...]:
@@ -105,7 +107,7 @@ def robustness(
     Returns:
         ``conditions``: per group a list of rows ``{"name", "prompt", "dice", "ci95", "delta", "delta_ci95", "n", "sets"}``.
         ``dice`` is the mean over sets of the mean over targets, ``delta`` likewise of the difference to the clean condition of
-        the same target; the intervals are 95 % bootstrap intervals over images. Rows of box jitter and point offset have
+        the same target; the intervals are 95 % bootstrap intervals over cases. Rows of box jitter and point offset have
         ``level`` (percent, pixels), the former ``baseline_dice`` (the ellipse inscribed in the same box), the latter
         ``left_target`` (share of points beside the target). Conditions without a sample are missing.
         ``synonyms``: ``{"class", "synonym", "dice", "delta", "n"}``, means over images.
@@ -161,7 +163,7 @@ class _Image:
         self.mimo, self.record, self.seed = mimo, record, seed
         self.pixels, labels = record.load()
         self.height, self.width = labels.shape
-        self.key = record.image.relative_to(data.root).as_posix()
+        self.key = data.key(record)
         self.classes = {name: labels == number for number, name in record.classes.items() if (labels == number).any()}
         self.places = list(self._places(labels))
         #: Filled by :meth:`samples`.
@@ -267,7 +269,7 @@ class _Image:
         self, group: str, condition: str, prompt: str, name: str, target: str, mask: np.ndarray, truth: np.ndarray
     ) -> Sample:
         dice = metrics.dice(mask, truth)
-        return Sample(group, condition, prompt, self.record.set_name, name, self.key, target, dice)
+        return Sample(group, condition, prompt, self.record.set_name, name, self.key, target, dice, case=self.record.case)
 
     def _rng(self, *what: object) -> np.random.Generator:
         return _rng(self.seed, self.record.set_name, self.key, "robustness", *what)
@@ -304,24 +306,24 @@ def _row(samples: Sequence[Sample], clean: dict[tuple[str, ...], float], seed: i
         sets.setdefault(sample.set_name, []).append(sample)
     dices = {of: [s.dice for s in own] for of, own in sets.items()}
     deltas = {of: [s.dice - clean[s.pair] for s in own] for of, own in sets.items()}
-    images = {of: [s.image for s in own] for of, own in sets.items()}
-    row["dice"], row["ci95"] = _over_sets(dices, images, seed)
-    row["delta"], row["delta_ci95"] = _over_sets(deltas, images, seed)
+    cases = {of: [s.case or s.image for s in own] for of, own in sets.items()}
+    row["dice"], row["ci95"] = _over_sets(dices, cases, seed)
+    row["delta"], row["delta_ci95"] = _over_sets(deltas, cases, seed)
     row["n"] = len(samples)
     if group == JITTER:
-        row["baseline_dice"], _ = _over_sets({of: [s.ellipse for s in own] for of, own in sets.items()}, images, seed)
+        row["baseline_dice"], _ = _over_sets({of: [s.ellipse for s in own] for of, own in sets.items()}, cases, seed)
     if group == OFFSET:
-        row["left_target"], _ = _over_sets({of: [float(s.left) for s in own] for of, own in sets.items()}, images, seed)
+        row["left_target"], _ = _over_sets({of: [float(s.left) for s in own] for of, own in sets.items()}, cases, seed)
     row["sets"] = {
         of: {"dice": float(np.mean(dices[of])), "delta": float(np.mean(deltas[of])), "n": len(own)} for of, own in sets.items()
     }
     return row
 
 
-def _over_sets(values: dict[str, list[float]], images: dict[str, list[str]], seed: int) -> tuple[float, list[float]]:
-    """The mean over sets of the means over targets, and its 95 % bootstrap interval over images."""
+def _over_sets(values: dict[str, list[float]], cases: dict[str, list[str]], seed: int) -> tuple[float, list[float]]:
+    """The mean over sets of the means over targets, and its 95 % bootstrap interval over cases."""
     # The numbers depend on the set alone, so every condition is resampled alike.
-    means = [metrics.bootstrap_means(v, images[of], zlib.crc32(f"{seed}/{of}".encode())) for of, v in values.items()]
+    means = [metrics.bootstrap_means(v, cases[of], zlib.crc32(f"{seed}/{of}".encode())) for of, v in values.items()]
     return float(np.mean([np.mean(v) for v in values.values()])), metrics.interval(np.mean(means, 0))
 
 
