@@ -156,6 +156,7 @@ def import_folders(as_json: bool, classes: tuple[str, ...], **options: Any) -> N
 @click.option("--masks", type=_FOLDER, help="Folder of the masks; that of the images if left out.")
 @click.option("--names", default="", help="Class names to look for in free text, e.g. 'polyp,instrument'.")
 @click.option("--skip-unclear", is_flag=True, help="Leave out records that cannot be understood, and count them.")
+@click.option("--complete", is_flag=True, help="An image's masks are all there is, also of classes that nobody asked about.")
 @_common
 def import_instruct(as_json: bool, names: str, **options: Any) -> None:
     """SOURCE is a JSON or JSONL file of visual instructions with masks (also LLaVA's conversations)."""

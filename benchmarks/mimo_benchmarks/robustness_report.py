@@ -104,17 +104,17 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def referring_table(result: dict[str, Any]) -> str:
-    """Per set and class, and over all: the shares of right answers as aligned text."""
+    """The shares of right answers as aligned text: the mean of the sets, then each set and class, then all answers."""
     meta = result["meta"]
+    all_of = {"box": result["box"], "point": result["point"], **result["baselines"]}
     rows = [("set", "class", "images", "instances", "box right", "point right", "ellipse in the box")]
+    rows.append(("mean of sets", "", "", "", *(_share(all_of[k], "macro", "macro_ci95") for k in ("box", "point", "ellipse"))))
     for name, classes in result["sets"].items():
         for of, found in (("all", classes), *result["classes"][name].items()):
             if of == "all" and len(result["classes"][name]) == 1:
                 continue
             rows.append((name, of, *_counts(found["box"]), *(_share(found[k]) for k in ("box", "point", "ellipse"))))
-    all_of = {"box": result["box"], "point": result["point"], **result["baselines"]}
-    rows.append(("all", "", *_counts(all_of["box"]), *(_share(all_of[k]) for k in ("box", "point", "ellipse"))))
-    rows.append(("mean of sets", "", "", "", *(f"{100 * all_of[k]['macro']:.1f} %" for k in ("box", "point", "ellipse"))))
+    rows.append(("all answers", "", *_counts(all_of["box"]), *(_share(all_of[k]) for k in ("box", "point", "ellipse"))))
     told = f"{meta['model'] or 'model'}, split {meta['split']}, seed {meta['seed']}: how often exactly the asked instance"
     return "\n".join([told, table(rows)])
 
@@ -287,6 +287,6 @@ def _counts(found: dict[str, Any]) -> tuple[str, str]:
     return str(found["images"]), str(found["n"])
 
 
-def _share(found: dict[str, Any]) -> str:
-    low, high = found["ci95"]
-    return f"{100 * found['right']:.1f} % ({100 * low:.0f}-{100 * high:.0f})"
+def _share(found: dict[str, Any], of: str = "right", interval: str = "ci95") -> str:
+    low, high = found[interval]
+    return f"{100 * found[of]:.1f} % ({100 * low:.0f}-{100 * high:.0f})"

@@ -4,6 +4,8 @@ A record is ``{"image", "question", "answer", "mask"}`` or ``{"image", "conversa
 may have ``label``, ``modality`` and ``region``. A mask is the path of a picture, COCO RLE or polygons; several structures of
 one answer have a list of masks in the order of the answer. Our format holds classes, not free text: the names become classes,
 and the texts are kept in ``attributes`` as ``{"questions": [[question, answer], ...]}``.
+
+An image of a set that lacks a class says that the class is not there. Here perhaps nobody asked: such images are counted.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ from .writer import Item, Plan, Target
 _SPEAKERS = {"human": 0, "user": 0, "gpt": 1, "assistant": 1}
 _REMEDY = "Repair it (the field label names the structure), or leave such records out: --skip-unclear"
 _TOO_MANY = 65535
+#: The note that counts images in which some class of the set was neither found nor denied.
+NOT_ASKED = "images_where_a_class_nobody_asked_about_counts_as_absent"
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ def plan_instruct(
     region: str | None = None,
     known: Sequence[str] = (),
     skip_unclear: bool = False,
+    complete: bool = False,
 ) -> Plan:
     """Understand all records and say what they will give.
 
@@ -62,6 +67,7 @@ def plan_instruct(
         modality, region: for records that do not tell them.
         known: class names to look for in free text.
         skip_unclear: leave out records that cannot be understood, instead of refusing the file.
+        complete: the masks of an image are all that is there, whatever was asked; :data:`NOT_ASKED` is not counted.
 
     Raises:
         RequestError: names the record by its number from 1.
@@ -95,6 +101,8 @@ def plan_instruct(
     target.check_sources(source, root, masks_root)
 
     def groups() -> Iterator[list[Item]]:
+        shown: set[str] = set()
+        asked: list[set[str]] = []
         for name in sorted(by_image):
             scan = read_image(root / name)
             size = scan.height, scan.width
@@ -102,6 +110,9 @@ def plan_instruct(
             if not kept:
                 yield []
                 continue
+            shown |= pixels.keys()
+            if all(record.meaning.names for record in kept):  # "no finding" is an answer about every class
+                asked.append({part.lower() for record in kept for part in record.meaning.names})
             shapes = [(crop(mask), ids[key], False) for key, mask in pixels.items()]
             labels, _, hidden = paint(shapes, *size)
             notes["masks_hidden_by_others"] += hidden
@@ -119,6 +130,8 @@ def plan_instruct(
                     attributes={"questions": pairs} if pairs else {},
                 )
             ]
+        if not complete:
+            notes[NOT_ASKED] = sum(not shown <= names for names in asked)
 
     return Plan(len(by_image), groups(), notes)
 

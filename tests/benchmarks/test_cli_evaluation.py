@@ -111,7 +111,7 @@ def test_referring_writes_the_numbers_and_a_table(bright: list[tuple], data: Pat
     assert bright == [(Path("model"), 1)]
     rows = [line.split() for line in result.stdout.splitlines()]
     assert ["two", "polyp", "1", "2", "100.0", "%", "(100-100)"] in [row[:7] for row in rows]
-    assert "mean of sets" in result.stdout
+    assert rows[2][:3] == ["mean", "of", "sets"] and rows[2][3:6] == ["100.0", "%", "(100-100)"]
 
 
 def test_robustness_writes_the_numbers_and_the_report(bright: list[tuple], data: Path, tmp_path: Path) -> None:
@@ -130,7 +130,8 @@ def test_robustness_writes_the_numbers_and_the_report(bright: list[tuple], data:
         assert {row["name"] for row in rows} == set(CONDITIONS[group])
         for row in rows:
             assert f"| {row['name']} | {row['prompt']} | {row['dice']:.3f} (" in text
-    assert "Left out under *horizontal flip*, prompt text: left lung." in text
+    for mirror in ("horizontal flip", "vertical flip"):
+        assert f"Left out under *{mirror}*, prompt text: left lung." in text
     assert "| left lung | left pulmonary field | " in text and "| polyp | colon polyp | " in text
     for block in text.split("\n\n"):  # every row has as many cells as its head
         if block.startswith("|"):

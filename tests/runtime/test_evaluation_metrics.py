@@ -72,6 +72,15 @@ def test_bootstrap_interval() -> None:
         metrics.bootstrap_ci([])
 
 
+def test_sets_have_the_same_weight_and_are_resampled_alone() -> None:
+    values, groups = {"a": [0.0, 1.0] * 20, "b": [0.5]}, {"a": list(range(40)), "b": ["x"]}
+    mean, (low, high) = metrics.mean_over_sets(values, groups, seed=3)
+    assert mean == 0.5 and 0.5 - 0.1 < low < 0.5 < high < 0.5 + 0.1  # half as wide as that of "a" alone
+    assert metrics.mean_over_sets(dict(reversed(values.items())), groups, seed=3) == (mean, [low, high])
+    one_case = metrics.mean_over_sets(values, {"a": ["x"] * 40, "b": ["x"]})
+    assert one_case == (0.5, [0.5, 0.5])
+
+
 def test_bootstrap_knows_that_objects_of_one_image_belong_together() -> None:
     values = np.random.default_rng(0).normal(0.8, 0.1, 50)
     single = np.diff(metrics.bootstrap_ci(values))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -142,7 +143,7 @@ def test_a_model_that_tells_instances_apart_is_always_right(sets: list[Dataset])
     result = referring_test(Model(sets, only), sets, "test")
     for prompt in ("box", "point"):
         found = result[prompt]
-        assert found["right"] == found["dice"] == found["macro"] == 1 and found["ci95"] == [1, 1]
+        assert found["right"] == found["dice"] == found["macro"] == 1 and found["ci95"] == found["macro_ci95"] == [1, 1]
         assert (found["n"], found["images"]) == (MAX_INSTANCES + 3 + 2, 3)
     # One polyp, none, and one with a crumb are no choice between several.
     assert result["meta"]["images_per_set"] == {"cells": 2, "polyps": 1}
@@ -168,6 +169,18 @@ def test_shares_are_of_answers_and_macro_is_of_sets(sets: list[Dataset]) -> None
         assert result[prompt]["right"] == result[prompt]["dice"] == pytest.approx(share)
         assert result[prompt]["macro"] == pytest.approx(np.mean([right for right, _ in counts.values()]))
         assert result[prompt]["ci95"][0] <= share <= result[prompt]["ci95"][1]
+        assert result[prompt]["macro_ci95"][0] <= result[prompt]["macro"] <= result[prompt]["macro_ci95"][1]
+
+
+def test_intervals_resample_cases(sets: list[Dataset]) -> None:
+    """One case per set: nothing is left to resample, however much its images differ."""
+    alone = [replace(d, records=tuple(replace(r, case="the same") for r in d.records)) for d in sets]
+    model = Model(sets, lambda a, _: a & (sampling.mask_box(a)[0] < SHAPE[1] // 2))
+    result = referring_test(model, alone, "test")
+    for prompt in ("box", "point"):
+        macro = pytest.approx(result[prompt]["macro"])
+        assert result[prompt]["macro_ci95"] == [macro, macro]
+        assert result["sets"]["cells"][prompt]["ci95"] == [pytest.approx(result["sets"]["cells"][prompt]["right"])] * 2
 
 
 def test_prompts_are_on_the_instances(sets: list[Dataset]) -> None:
@@ -194,6 +207,20 @@ def test_questions_depend_on_seed_and_image_alone(sets: list[Dataset]) -> None:
     few = asked(sets, limit=1)
     assert few < everything and {name for name, *_ in few} == {"cells", "polyps"}
     assert len({(name, image) for name, image, _ in few}) == 2
+
+
+def test_frames_of_one_file_are_several_images(sets: list[Dataset], tmp_path: Path) -> None:
+    """Both show the same nuclei; each is asked for on its own."""
+    first = sets[0].records[0]
+    frames = [Image.fromarray(first.load()[0] + np.uint8(k)) for k in range(2)]
+    frames[0].save(tmp_path / "0.tif", save_all=True, append_images=frames[1:])
+    records = tuple(replace(first, image=tmp_path / "0.tif", frame=k) for k in range(2))
+    film = Dataset("cells", tmp_path, records)
+    model = Model([film], only)
+    result = referring_test(model, [film], "test")
+    assert result["box"]["images"] == model.opened == 2 and result["box"]["n"] == 2 * MAX_INSTANCES
+    half = len(model.asked) // 2
+    assert not set(model.asked[:half]) & {asked for asked in model.asked[half:] if len(asked[2]) == 4}
 
 
 def test_requests_that_cannot_be_met(sets: list[Dataset]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -46,11 +48,23 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> list[Dataset]:
 
 
 class Oracle:
-    """Answers from the truth of the image; ``change`` turns the truth's masks by name into what it believes to see."""
+    """Answers from the truth of the image.
 
-    def __init__(self, sets: list[Dataset], change: Callable[[dict], dict] = lambda masks: masks) -> None:
+    ``change`` turns the truth's masks by name into what it believes to see, ``slip`` what it means to say about single
+    structures and their relations into what it says.
+    """
+
+    def __init__(
+        self,
+        sets: list[Dataset],
+        change: Callable[[dict], dict] = lambda masks: masks,
+        slip: Callable[[Description], Description] = lambda told: told,
+    ) -> None:
         self.records = {r.load()[0].tobytes(): r for d in sets for r in d.records}
-        self.change = change
+        self.change, self.slip = change, slip
+
+    def say(self, told: Description) -> str:
+        return describe(self.slip(told))
 
     def open(self, pixels: np.ndarray) -> SimpleNamespace:
         _, labels = self.records[pixels.tobytes()].load()
@@ -70,20 +84,30 @@ class Oracle:
         if name is not None:
             found = (phrases[name],) if name in phrases else ()
             absent = None if found else name
-            return SimpleNamespace(text=describe(Description("ct", "abdomen", found, absent)), findings=[])
+            return SimpleNamespace(text=self.say(Description("ct", "abdomen", found, absent)), findings=[])
+        asked = re.fullmatch(r"What is (.+) the (\w+)\?", text)
+        if asked:
+            word, other = asked.groups()
+            names = [n for n in seen if n != other and other in seen]
+            there = tuple(Phrase(n, 1) for n in names if grammar.relation_word(seen[n], seen[other]) == word)
+            told = Description("ct", "abdomen", there, relation=word, other=Phrase(other, 2))
+            return SimpleNamespace(text=self.say(told), findings=[])
         one, other = (text.removeprefix("Where is the ").rstrip("?")).split(" relative to the ")
         if one not in seen or other not in seen:
             return SimpleNamespace(text=describe(Description("ct", "abdomen")), findings=[])
         word = grammar.relation_word(seen[one], seen[other])
         told = Description("ct", "abdomen", (Phrase(one, 1),), relation=word, other=Phrase(other, 2))
-        return SimpleNamespace(text=describe(told), findings=[])
+        return SimpleNamespace(text=self.say(told), findings=[])
 
 
 def test_knowing_everything_is_perfect(sets):
     result = scene_test(Oracle(sets), sets, "test")
-    assert result["everything"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0, "dice": 1.0, "n": 10}
-    assert result["counts"] == {"right": 1.0, "n": 4}  # one class with several instances in each image
-    assert result["relations"] == {"right": 1.0, "n": 2 * 3 + 2 * 2}
+    perfect = {"right": 1.0, "ci95": [1.0, 1.0]}
+    assert result["everything"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0, "dice": 1.0, "dice_ci95": [1.0, 1.0], "n": 10}
+    assert result["counts"] == perfect | {"n": 4}  # one class with several instances in each image
+    assert result["relations"] == perfect | {"n": 2 * 3 + 2 * 2, "baseline": 1.0}  # all images have one arrangement
+    assert result["neighbours"] == perfect | {"n": 4, "baseline": result["neighbours"]["baseline"]}
+    assert result["meta"]["baseline_split"] == {sets[0].name: "test"}  # there is no train split
     assert result["sets"][sets[0].name]["everything"]["n"] == 10
 
 
@@ -104,6 +128,57 @@ def test_wrong_relations_and_counts_are_wrong(sets):
     assert result["counts"]["right"] == 0.0 and result["relations"]["right"] < 1.0
 
 
+def test_the_right_count_of_another_structure_is_wrong(sets):
+    def renamed(told: Description) -> Description:
+        return replace(told, phrases=tuple(replace(p, name="liver" if p.name == "cyst" else p.name) for p in told.phrases))
+
+    assert scene_test(Oracle(sets, slip=renamed), sets, "test")["counts"]["right"] == 0.0
+
+
+def test_neighbours_are_all_that_lie_there_and_nothing_else(sets):
+    def one_more(told: Description) -> Description:
+        return replace(told, phrases=(*told.phrases, Phrase("aorta", 3))) if told.relation else told
+
+    def none(told: Description) -> Description:
+        return replace(told, phrases=()) if told.relation else told
+
+    def of_nothing(told: Description) -> Description:
+        return Description("ct", "abdomen") if told.relation else told
+
+    assert scene_test(Oracle(sets, slip=one_more), sets, "test")["neighbours"]["right"] == 0.0
+    silent = [scene_test(Oracle(sets, slip=none), sets, "test", seed=seed)["neighbours"] for seed in range(5)]
+    assert all(found["right"] == found["baseline"] for found in silent)
+    assert len({found["right"] for found in silent} - {0.0, 1.0}) > 0  # something lies there in some of the images
+    assert scene_test(Oracle(sets, slip=of_nothing), sets, "test")["neighbours"]["right"] == 0.0
+
+
+def test_relations_are_guessed_from_the_train_split(sets, tmp_path):
+    """What train shows upside down is guessed wrong, and its names that never met in train as well."""
+    data = sets[0]
+    labels = np.array(Image.open(data.records[0].mask))
+    Image.fromarray(labels[::-1]).save(tmp_path / "0.png")
+    train = replace(data.records[0], split="train", case="train", mask=tmp_path / "0.png")
+    found = scene_test(Oracle(sets), [replace(data, records=(*data.records, train))], "test")
+    relations = [found["relations"], found["sets"][data.name]["relations"]]
+    assert all(r["right"] == 1.0 and r["n"] == 10 and r["baseline"] < 0.5 for r in relations)  # left and right stay
+    assert found["meta"]["baseline_split"] == {data.name: "train"}
+    alone = replace(train, classes={1: "liver"})
+    found = scene_test(Oracle(sets), [replace(data, records=(*data.records, alone))], "test")
+    assert found["relations"]["baseline"] == 0.0
+
+
+def test_intervals_resample_cases(sets):
+    def liver_alone(masks: dict) -> dict:
+        return {"liver": masks["liver"]}
+
+    one_case = [replace(d, records=tuple(replace(r, case="same") for r in d.records)) for d in sets]
+    found = scene_test(Oracle(sets, liver_alone), one_case, "test")
+    dice = pytest.approx(found["everything"]["dice"])
+    assert found["everything"]["dice_ci95"] == [dice, dice] and 0 < found["everything"]["dice"] < 1
+    low, high = scene_test(Oracle(sets, liver_alone), sets, "test")["everything"]["dice_ci95"]
+    assert low < found["everything"]["dice"] < high
+
+
 def test_the_same_seed_asks_the_same(sets):
     one, two = (scene_test(Oracle(sets), sets, "test", limit=2, seed=5) for _ in range(2))
     assert one == two
@@ -111,6 +186,9 @@ def test_the_same_seed_asks_the_same(sets):
 
 def test_the_table_and_an_empty_split(sets):
     lines = scene_table(scene_test(Oracle(sets), sets, "test")).splitlines()
-    assert len(lines) == 4 and lines[-1] == "| **all images** | 1.000 | 1.000 | 1.000 | 1.000 | 1.000 of 4 | 1.000 of 10 |"
+    sure = "1.000 (1.000–1.000)"
+    cells = ["**all images**", *3 * ["1.000"], sure, *(f"{sure} of 4", f"{sure} of 10", "1.000", f"{sure} of 4", "0.500")]
+    assert len(lines) == 4 and lines[-1] == f"| {' | '.join(cells)} |"
+    assert len({line.count("|") for line in lines}) == 1
     with pytest.raises(RequestError, match="no image in split 'val'"):
         scene_test(Oracle(sets), sets, "val")

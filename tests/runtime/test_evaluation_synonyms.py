@@ -26,4 +26,10 @@ def test_slips_are_small(text: str, seed: int, slips: int) -> None:
     if len(text) < 4:
         assert one == text
     else:
-        assert one[0] == text[0]
+        assert one[0] == text[0] and one != text
+
+
+@given(st.text("ab", min_size=4, max_size=8), st.integers(0, 10**6))
+def test_every_slip_changes_the_text(text: str, seed: int) -> None:
+    one, two = (misspell(text, np.random.default_rng(seed), slips) for slips in (1, 2))
+    assert one != text != two and (two != one or len(one) < 4)

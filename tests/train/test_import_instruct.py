@@ -16,6 +16,7 @@ from mimo_runtime.evaluation.dataset import Dataset, Record
 from mimo_runtime.evaluation.grammar import QUESTIONS, question
 from mimo_train.cli import main
 from mimo_train.imports import Target, plan_instruct, write_set
+from mimo_train.imports.instruct import NOT_ASKED
 from mimo_train.imports.meaning import Meaning, understand
 
 HEIGHT, WIDTH = 24, 32
@@ -193,6 +194,21 @@ def test_negatives_and_facts_of_records(root: Path) -> None:
     assert len(first.attributes["questions"]) == 1
 
 
+def test_images_are_counted_where_a_class_was_not_asked_about(root: Path) -> None:
+    polyp, snare = ask("Find the polyp.", "There."), ask("Find the snare.", "There.", RLE_B, image="p2.png")
+    (first, second), told = bring(root, [polyp, snare])
+    assert set(first.classes.values()) == {"polyp"} and set(second.classes.values()) == {"snare"}
+    assert told["notes"] == {NOT_ASKED: 2}
+    assert bring(root, [polyp, snare], complete=True)[1]["notes"] == {}
+    no_snare = ask("Is there a snare?", "No.", None)
+    assert bring(root, [polyp, snare, no_snare])[1]["notes"] == {NOT_ASKED: 1}
+    assert bring(root, [polyp, no_snare, ask("Is there a Polyp?", "No.", None, image="p2.png")])[1]["notes"] == {}
+    nothing = ask("Describe the image.", "Endoscopy of the colon: no finding.", None, image="p2.png")
+    assert bring(root, [polyp, nothing])[1]["notes"] == {}
+    # A class that is in no image of the set is not taken as absent anywhere.
+    assert bring(root, [polyp, ask("Is there a clip?", "No.", None)])[1]["notes"] == {}
+
+
 # -- what is unclear -----------------------------------------------------------------------------------------------------
 
 
@@ -264,3 +280,9 @@ def test_command_line(root: Path, tmp_path: Path) -> None:
     assert code == 2 and "record 1: neither question nor answer" in err and err.count("\n") == 1 and not out
     code, out, _ = run("-o", tmp_path / "out", "--names", "polyp, snare", "--json")
     assert code == 0 and json.loads(out)["classes"] == {"polyp": 1} and not (tmp_path / "no").exists()
+    records = [ask("Find the polyp.", "There."), ask("Find the snare.", "There.", image="p2.png")]
+    (root / "data.jsonl").write_text("\n".join(map(json.dumps, records)))
+    code, out, _ = run("-o", tmp_path / "two")
+    assert code == 0 and "Note: 2 images where a class nobody asked about counts as absent." in out
+    code, out, _ = run("-o", tmp_path / "all", "--complete")
+    assert code == 0 and "nobody" not in out

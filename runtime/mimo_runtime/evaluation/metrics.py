@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -126,3 +127,14 @@ def interval(means: np.ndarray, level: float = 0.95) -> list[float]:
 def bootstrap_ci(values: Sequence[float], groups: Sequence[object] | None = None, seed: int = 0) -> list[float]:
     """The 95 % interval ``[low, high]`` of a mean; see :func:`bootstrap_means`."""
     return interval(bootstrap_means(values, groups, seed))
+
+
+def mean_over_sets(
+    values: Mapping[str, Sequence[float]], groups: Mapping[str, Sequence[object]], seed: int = 0
+) -> tuple[float, list[float]]:
+    """The mean over sets of the means of their ``values``, and its 95 % interval; see :func:`bootstrap_means`.
+
+    Every set is resampled on its own, with random numbers that depend on ``seed`` and the set's name alone.
+    """
+    means = [bootstrap_means(v, groups[of], zlib.crc32(f"{seed}/{of}".encode())) for of, v in values.items()]
+    return float(np.mean([np.mean(v) for v in values.values()])), interval(np.mean(means, 0))

@@ -68,9 +68,10 @@ def referring_test(
         progress: called with (images done, images in all).
 
     Returns:
-        ``box`` and ``point``: ``right`` (share of all answers), ``ci95`` (bootstrap over cases), ``dice`` (mean with the asked
-        instance), ``n`` answers about ``images`` images, and ``macro`` (mean of ``right`` over the sets); ``baselines``:
-        the same for ``ellipse``; ``sets`` and ``classes``: the same per set, and per set and class; ``meta``.
+        ``box`` and ``point``: ``macro`` (mean of ``right`` over the sets) and ``macro_ci95``, ``right`` (share of all answers)
+        and ``ci95``, ``dice`` (mean with the asked instance), and ``n`` answers about ``images`` images; ``baselines``: the
+        same for ``ellipse``; ``sets`` and ``classes``: the same without ``macro`` per set, and per set and class; ``meta``.
+        The intervals are 95 % bootstrap intervals over cases.
 
     Raises:
         RequestError: empty split, no image with two instances of a class, or an image that cannot be read. All truths are
@@ -93,9 +94,7 @@ def referring_test(
     sets: dict[str, list[Reference]] = {}
     for row in rows:
         sets.setdefault(row.set_name, []).append(row)
-    overall = _by_answer(rows, seed)
-    for answer, found in overall.items():
-        found["macro"] = float(np.mean([np.mean([r.right for r in own if r.answer == answer]) for own in sets.values()]))
+    overall = {answer: _macro(sets, answer, seed) | found for answer, found in _by_answer(rows, seed).items()}
     return {
         "box": overall["box"],
         "point": overall["point"],
@@ -182,6 +181,13 @@ def _ask(mimo: Any, data: Dataset, record: Record, seed: int) -> list[Reference]
 
 def _by_answer(rows: Sequence[Reference], seed: int) -> dict[str, dict[str, Any]]:
     return {answer: _summary([r for r in rows if r.answer == answer], seed) for answer in ANSWERS}
+
+
+def _macro(sets: dict[str, list[Reference]], answer: str, seed: int) -> dict[str, Any]:
+    answers = {name: [r for r in own if r.answer == answer] for name, own in sets.items()}
+    right = {name: [r.right for r in own] for name, own in answers.items()}
+    macro, ci95 = metrics.mean_over_sets(right, {name: [r.case for r in own] for name, own in answers.items()}, seed)
+    return {"macro": macro, "macro_ci95": ci95}
 
 
 def _summary(rows: Sequence[Reference], seed: int) -> dict[str, Any]:

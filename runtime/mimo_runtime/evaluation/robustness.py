@@ -8,7 +8,6 @@ condition of its group, which comes first.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -32,7 +31,7 @@ QUESTION_FORMS = ("where", "segment", "presence", "show", "count")
 SLIPS = {"1 slip": 1, "2 slips": 2}
 
 JITTER, OFFSET, SHIFT, GEOMETRY, QUERY = "box jitter", "point offset", "image shift", "geometry", "query"
-CLEAN, NAME, SYNONYMS, UPPER_CASE, FLIP = "clean", "name", "synonyms", "upper case", "horizontal flip"
+CLEAN, NAME, SYNONYMS, UPPER_CASE = "clean", "name", "synonyms", "upper case"
 #: Groups and their conditions in the order of the report. The first condition of each is the clean one.
 CONDITIONS: dict[str, tuple[str, ...]] = {
     JITTER: tuple(f"{percent} %" for percent in JITTERS),
@@ -124,7 +123,7 @@ def robustness(
     records = [(data, record) for data, record in chosen if record.classes]
     samples: list[Sample] = []
     wordings: list[Wording] = []
-    skipped: set[str] = set()
+    skipped: set[tuple[str, str]] = set()
     refused = 0
     for done, (data, record) in enumerate(records):
         if progress:
@@ -148,7 +147,11 @@ def robustness(
             "limit": limit,
             "seed": seed,
             "usual_jitter_percent": USUAL_JITTER,
-            "skipped": {FLIP: {"prompt": "text", "classes": sorted(skipped)}} if skipped else {},
+            "skipped": {
+                mirror: {"prompt": "text", "classes": sorted(name for of, name in skipped if of == mirror)}
+                for mirror in TURNS
+                if any(of == mirror for of, _ in skipped)
+            },
             "refused_questions": refused,
             "model": _model_id(mimo),
             "engine": _engine_name(mimo),
@@ -168,7 +171,7 @@ class _Image:
         self.places = list(self._places(labels))
         #: Filled by :meth:`samples`.
         self.wordings: list[Wording] = []
-        self.skipped: set[str] = set()
+        self.skipped: set[tuple[str, str]] = set()
         self.refused = 0
 
     def samples(self) -> Iterator[Sample]:
@@ -244,8 +247,9 @@ class _Image:
             turned = turn.image(truth)
             yield self._sample(group, condition, "box", name, target, self._ask(scan, turned, boxes=[box]), turned)
         for name, truth in self.classes.items():
-            if condition == FLIP and {"left", "right"} & set(name.lower().split()):
-                self.skipped.add(name)  # a mirrored left kidney looks like a right one, and neither answer would be wrong
+            if turn.mirror and {"left", "right"} & set(name.lower().split()):
+                # A mirrored left kidney looks like a right one, and neither answer would be wrong.
+                self.skipped.add((condition, name))
                 continue
             turned = turn.image(truth)
             yield self._sample(group, condition, "text", name, "", self._ask(scan, turned, name), turned)
@@ -307,24 +311,22 @@ def _row(samples: Sequence[Sample], clean: dict[tuple[str, ...], float], seed: i
     dices = {of: [s.dice for s in own] for of, own in sets.items()}
     deltas = {of: [s.dice - clean[s.pair] for s in own] for of, own in sets.items()}
     cases = {of: [s.case or s.image for s in own] for of, own in sets.items()}
-    row["dice"], row["ci95"] = _over_sets(dices, cases, seed)
-    row["delta"], row["delta_ci95"] = _over_sets(deltas, cases, seed)
+    row["dice"], row["ci95"] = metrics.mean_over_sets(dices, cases, seed)
+    row["delta"], row["delta_ci95"] = metrics.mean_over_sets(deltas, cases, seed)
     row["n"] = len(samples)
     if group == JITTER:
-        row["baseline_dice"], _ = _over_sets({of: [s.ellipse for s in own] for of, own in sets.items()}, cases, seed)
+        row["baseline_dice"] = _mean({of: [s.ellipse for s in own] for of, own in sets.items()})
     if group == OFFSET:
-        row["left_target"], _ = _over_sets({of: [float(s.left) for s in own] for of, own in sets.items()}, cases, seed)
+        row["left_target"] = _mean({of: [s.left for s in own] for of, own in sets.items()})
     row["sets"] = {
         of: {"dice": float(np.mean(dices[of])), "delta": float(np.mean(deltas[of])), "n": len(own)} for of, own in sets.items()
     }
     return row
 
 
-def _over_sets(values: dict[str, list[float]], cases: dict[str, list[str]], seed: int) -> tuple[float, list[float]]:
-    """The mean over sets of the means over targets, and its 95 % bootstrap interval over cases."""
-    # The numbers depend on the set alone, so every condition is resampled alike.
-    means = [metrics.bootstrap_means(v, cases[of], zlib.crc32(f"{seed}/{of}".encode())) for of, v in values.items()]
-    return float(np.mean([np.mean(v) for v in values.values()])), metrics.interval(np.mean(means, 0))
+def _mean(values: dict[str, list[float]]) -> float:
+    """The mean over sets of the means over targets."""
+    return float(np.mean([np.mean(v) for v in values.values()]))
 
 
 def _per_synonym(wordings: Sequence[Wording]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import permutations
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from ..errors import RequestError
 from . import grammar, metrics
-from .dataset import Dataset, Record
+from .dataset import Dataset, Record, _read_ids
 from .evaluate import AbsentNames, _chosen, _engine_name, _model_id, _rng
 from .sampling import instance_labels
 
@@ -32,15 +33,24 @@ def scene_test(
 
     A structure counts as *seen* if the answer has a present finding of its name. Recall is over the annotated structures,
     precision over the seen ones of which the annotation tells (a set says nothing about structures that nobody looked for).
-    ``dice`` is over annotated structures: 0 where one is not seen. A relation is right if the answer names both structures
-    and the relation that their true masks have; a count is right if the counting word is that of the true instances.
+    ``dice`` is over annotated structures: 0 where one is not seen. A count is right if the answer names the class alone, with
+    the counting word of the true instances. A relation is right if the answer names both structures and the relation that
+    their true masks have. "What is below the liver?" (``neighbours``, one seeded question per image with two structures) is
+    right if the answer tells of that relation to that structure, and names the structures whose true masks have it, no more
+    and no less.
+
+    ``baseline`` answers without looking. Relations: the most frequent one of the two names in the set's ``train`` split
+    (``split``, if there is none: then it knows more than it should), wrong for names that never occur together there.
+    Neighbours: always nothing.
 
     Args:
         limit: at most this many images per set, drawn with ``seed``.
 
     Returns:
-        ``{"everything": {"precision", "recall", "f1", "dice", "n"}, "counts": {"right", "n"}, "relations": {"right", "n"},
-        "sets": {SET: the same}, "meta"}``; a part without a sample is None.
+        ``{"everything": {"precision", "recall", "f1", "dice", "dice_ci95", "n"}, "counts": {"right", "ci95", "n"},
+        "relations": {"right", "ci95", "n", "baseline"}, "neighbours": {"right", "ci95", "n", "baseline"},
+        "sets": {SET: the same}, "meta"}``; a part without a sample is None. The intervals are 95 % bootstrap intervals over
+        cases.
 
     Raises:
         RequestError: empty split, or an image that cannot be read.
@@ -49,30 +59,49 @@ def scene_test(
     records = [(data, record) for data in datasets for record in _chosen(data, split, limit, seed)]
     if not records:
         raise RequestError(f"no image in split '{split}'", "Choose another split or data set")
+    usual = {data.name: _usual_relations(data.split("train") or data.split(split)) for data in datasets}
     rows: dict[str, list[dict[str, Any]]] = {}
     for done, (data, record) in enumerate(records):
         if progress:
             progress(done, len(records))
-        rows.setdefault(data.name, []).append(_ask(mimo, data, record, names, seed))
+        rows.setdefault(data.name, []).append(_ask(mimo, data, record, names, usual[data.name], seed))
     if progress:
         progress(len(records), len(records))
-    return _summary([row for found in rows.values() for row in found]) | {
-        "sets": {name: _summary(found) for name, found in rows.items()},
+    return _summary([row for found in rows.values() for row in found], seed) | {
+        "sets": {name: _summary(found, seed) for name, found in rows.items()},
         "meta": {
             "split": split,
             "images": len(records),
             "limit": limit,
             "seed": seed,
+            "baseline_split": {data.name: "train" if data.split("train") else split for data in datasets},
             "model": _model_id(mimo),
             "engine": _engine_name(mimo),
         },
     }
 
 
-def _ask(mimo: Any, data: Dataset, record: Record, names: AbsentNames, seed: int) -> dict[str, Any]:
+def _usual_relations(records: Sequence[Record]) -> dict[tuple[str, str], str]:
+    """The most frequent relation of every ordered pair of names that occur together."""
+    found: dict[tuple[str, str], Counter[str]] = {}
+    for record in records:
+        if len(record.classes) >= 2:
+            masks = _masks(record, _read_ids(record.mask, None, record.image))
+            for one, other in permutations(masks, 2):
+                found.setdefault((one, other), Counter())[grammar.relation_word(masks[one], masks[other])] += 1
+    return {pair: count.most_common(1)[0][0] for pair, count in found.items()}
+
+
+def _masks(record: Record, labels: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: labels == i for i, name in record.classes.items() if (labels == i).any()}
+
+
+def _ask(
+    mimo: Any, data: Dataset, record: Record, names: AbsentNames, usual: dict[tuple[str, str], str], seed: int
+) -> dict[str, Any]:
     pixels, labels = record.load()
     scan = mimo.open(pixels)
-    masks = {name: labels == i for i, name in record.classes.items() if (labels == i).any()}
+    masks = _masks(record, labels)
     answer = scan.ask(EVERYTHING)
     seen = {f.phrase.lower(): f.mask for f in answer.findings if f.present}
     said = {p.name.lower(): p for p in grammar.parse(answer.text).phrases}
@@ -80,62 +109,101 @@ def _ask(mimo: Any, data: Dataset, record: Record, names: AbsentNames, seed: int
     seen = {next((n for n in said if grammar.pluralise(n) == phrase), phrase): mask for phrase, mask in seen.items()}
     absent = {name.lower() for part in names.of(record) for name in part}
     row: dict[str, Any] = {
+        "case": (data.name, record.case),
         "hits": sum(name.lower() in seen for name in masks),
         "misses": sum(name.lower() not in seen for name in masks),
         "wrong": sum(name in absent for name in seen),
         "dice": [metrics.dice(seen[n.lower()], m) if n.lower() in seen else 0.0 for n, m in masks.items()],
         "counts": [],
         "relations": [],
+        "neighbours": [],
+        "usual_relation": [],
+        "no_neighbour": [],
     }
+
+    def told(kind: str, name: str | None = None, **more: str) -> grammar.Description:
+        return grammar.parse(scan.ask(grammar.question(kind, name, **more), masks=False).text)
+
     instance_map = record.load_instances()
     for class_id, name in record.classes.items():
         number = len(instance_labels(labels, class_id, instance_map)[1])
         if number > 1:
-            told = grammar.parse(scan.ask(grammar.question("count", name), masks=False).text).phrases
-            row["counts"].append(bool(told) and told[0].count == grammar.count_word(number))
+            counted = [(p.name, p.count) for p in told("count", name).phrases]
+            row["counts"].append(counted == [(name, grammar.count_word(number))])
     pairs = list(permutations(sorted(masks), 2))
-    rng = _rng(seed, data.name, record.image.relative_to(data.root).as_posix(), "relations")
+    rng = _rng(seed, data.name, data.key(record), "relations")
     for number in rng.permutation(len(pairs))[:MAX_PAIRS]:
         one, other = pairs[number]
-        told = grammar.parse(scan.ask(grammar.question("relation", one, other=other), masks=False).text)
-        named = [p.name for p in told.phrases] == [one] and told.other is not None and told.other.name == other
-        row["relations"].append(named and told.relation == grammar.relation_word(masks[one], masks[other]))
+        true = grammar.relation_word(masks[one], masks[other])
+        row["relations"].append(_says(told("relation", one, other=other), true, other, {one}))
+        row["usual_relation"].append(usual.get((one, other)) == true)
+    if pairs:
+        rng = _rng(seed, data.name, data.key(record), "neighbours")
+        other, relation = str(rng.choice(sorted(masks))), str(rng.choice(grammar.RELATIONS))
+        there = {n for n in masks if n != other and grammar.relation_word(masks[n], masks[other]) == relation}
+        row["neighbours"].append(_says(told("neighbours", other=other, relation=relation), relation, other, there))
+        row["no_neighbour"].append(not there)
     return row
 
 
-def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _says(answer: grammar.Description, relation: str, other: str, names: set[str]) -> bool:
+    """Whether an answer says that exactly these structures lie so relative to ``other``."""
+    reference = answer.other.name if answer.other else None
+    return {p.name for p in answer.phrases} == names and (answer.relation, reference) == (relation, other)
+
+
+def _summary(rows: Sequence[dict[str, Any]], seed: int) -> dict[str, Any]:
     hits, misses, wrong = (sum(row[key] for row in rows) for key in ("hits", "misses", "wrong"))
 
     def ratio(a: float, b: float) -> float | None:
         return a / b if b else None
 
-    def share(key: str) -> dict[str, Any] | None:
+    def mean(key: str) -> tuple[float, list[float], int] | None:
+        """With its interval, and of how many."""
         values = [value for row in rows for value in row[key]]
-        return {"right": float(np.mean(values)), "n": len(values)} if values else None
+        cases = [row["case"] for row in rows for _ in row[key]]
+        return (float(np.mean(values)), metrics.bootstrap_ci(values, cases, seed), len(values)) if values else None
 
-    dices = [value for row in rows for value in row["dice"]]
+    def share(key: str, baseline: str = "") -> dict[str, Any] | None:
+        found, blind = mean(key), mean(baseline) if baseline else None
+        return dict(zip(("right", "ci95", "n"), found)) | ({"baseline": blind[0]} if blind else {}) if found else None
+
+    dice = mean("dice")
     return {
         "everything": {
             "precision": ratio(hits, hits + wrong),
             "recall": ratio(hits, hits + misses),
             "f1": ratio(2 * hits, 2 * hits + misses + wrong),
-            "dice": float(np.mean(dices)) if dices else None,
+            "dice": dice[0] if dice else None,
+            "dice_ci95": dice[1] if dice else None,
             "n": hits + misses,
         },
         "counts": share("counts"),
-        "relations": share("relations"),
+        "relations": share("relations", "usual_relation"),
+        "neighbours": share("neighbours", "no_neighbour"),
     }
 
 
 def scene_table(result: dict[str, Any]) -> str:
     """The result of :func:`scene_test` as a Markdown table, all images last."""
-    rows = ["| set | seen: precision | recall | F1 | Dice | counts right | relations right |", "|---|---|---|---|---|---|---|"]
+    head = ["set", "seen: precision", "recall", "F1", "Dice", "counts right"]
+    head += ["relations right", "without looking", "neighbours right", "without looking"]
+    rows = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for name, part in [*((f"`{n}`", p) for n, p in result["sets"].items()), ("**all images**", result)]:
-        cells = [_number(part["everything"][key]) for key in ("precision", "recall", "f1", "dice")]
-        cells += [f"{_number(p['right'])} of {p['n']}" if p else "–" for p in (part["counts"], part["relations"])]
+        seen = part["everything"]
+        cells = [_number(seen[key]) for key in ("precision", "recall", "f1")]
+        cells += [_number(seen["dice"], seen["dice_ci95"]), _right(part["counts"])]
+        for asked in (part["relations"], part["neighbours"]):
+            cells += [_right(asked), _number(asked["baseline"] if asked else None)]
         rows.append(f"| {' | '.join([name, *cells])} |")
     return "\n".join(rows)
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+def _right(part: dict[str, Any] | None) -> str:
+    return f"{_number(part['right'], part['ci95'])} of {part['n']}" if part else "–"
+
+
+def _number(value: float | None, ci95: list[float] | None = None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" + (f" ({ci95[0]:.3f}–{ci95[1]:.3f})" if ci95 else "")

@@ -49,17 +49,26 @@ def synonyms(name: str) -> tuple[str, ...]:
 
 
 def misspell(text: str, rng: np.random.Generator, slips: int = 1) -> str:
-    """``text`` with ``slips`` slips: two letters swapped, one dropped, doubled, or replaced by another."""
+    """``text`` with ``slips`` slips: two letters swapped, one dropped, doubled, or replaced by another.
+
+    Every slip changes the text and none undoes another; texts of fewer than four letters stay as they are.
+    """
+    slipped = text
     for _ in range(slips):
-        if len(text) < 4:
+        if len(slipped) < 4:
             break
-        i, kind = int(rng.integers(1, len(text) - 1)), int(rng.integers(4))
-        if kind == 0:
-            text = text[:i] + text[i + 1] + text[i] + text[i + 2 :]
-        elif kind == 1:
-            text = text[:i] + text[i + 1 :]
-        elif kind == 2:
-            text = text[:i] + text[i] + text[i:]
-        else:
-            text = text[:i] + chr(ord("a") + int(rng.integers(26))) + text[i + 1 :]
-    return text
+        before = slipped
+        while slipped in (before, text):  # dropping and doubling cannot both lead back
+            slipped = _slip(before, rng)
+    return slipped
+
+
+def _slip(text: str, rng: np.random.Generator) -> str:
+    i, kind = int(rng.integers(1, len(text) - 1)), int(rng.integers(4))
+    if kind == 0:
+        return text[:i] + text[i + 1] + text[i] + text[i + 2 :]
+    if kind == 1:
+        return text[:i] + text[i + 1 :]
+    if kind == 2:
+        return text[:i] + text[i] + text[i:]
+    return text[:i] + chr(ord("a") + int(rng.integers(26))) + text[i + 1 :]
