@@ -8,9 +8,14 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from mimo_runtime.evaluation.dataset import Record
+from mimo_runtime.evaluation.sampling import mask_box
 
 #: Modalities without an up or down: any flip or quarter turn is another plausible image.
 ORIENTATION_FREE = ("endoscopy", "microscopy")
+#: A structure that covers this share of the image can be pasted beside itself.
+PASTE_AREA = (0.001, 0.06)
+#: Places tried for a pasted copy.
+PASTE_TRIES = 12
 
 
 @dataclass
@@ -48,8 +53,9 @@ def random_view(
     size: int,
     rng: np.random.Generator,
     instances: np.ndarray | None = None,
+    paste: float = 0.0,
 ) -> View:
-    """Rotation, scale, shift, aspect, mirror, contrast, gamma, noise and blur."""
+    """Rotation, scale, shift, aspect, mirror, contrast, gamma, noise and blur; with probability ``paste`` a second copy."""
     height, width = labels.shape
     if rng.random() < 0.1:
         view = plain_view(pixels, labels, size, instances)
@@ -67,8 +73,45 @@ def random_view(
         room = 0.12 if zoom < 1 else 0.12 + 0.5 * (1 - 1 / zoom)
         shift = (rng.uniform(-room, room) * width, rng.uniform(-room, room) * height)
         view = _warp(pixels, labels, size, out_h, out_w, turn, shift, instances)
+    if rng.random() < paste:
+        paste_copy(view, rng)
     view.pixels[: view.height, : view.width] = _appearance(view.pixels[: view.height, : view.width], rng)
     return view
+
+
+def paste_copy(view: View, rng: np.random.Generator) -> bool:
+    """Paste a second copy of one structure elsewhere into the view, with a soft seam (after Ghiasi et al. 2021,
+    arXiv:2012.07177): where images rarely show two of a kind, a box or point learns from it which of two it means.
+
+    Returns:
+        whether something was of a fit size and had room.
+    """
+    height, width = view.height, view.width
+    labels, pixels = view.labels[:height, :width], view.pixels[:height, :width]
+    found = [i for i in np.unique(labels) if i and PASTE_AREA[0] < np.mean(labels == i) < PASTE_AREA[1]]
+    if not found:
+        return False
+    class_id = found[int(rng.integers(len(found)))]
+    x0, y0, x1, y1 = mask_box(labels == class_id)
+    margin = max(2, round(0.15 * max(x1 - x0, y1 - y0)))
+    x0, y0, x1, y1 = max(0, x0 - margin), max(0, y0 - margin), min(width, x1 + margin), min(height, y1 + margin)
+    piece, shape = pixels[y0:y1, x0:x1].copy(), labels[y0:y1, x0:x1] == class_id
+    if rng.random() < 0.5:
+        piece, shape = piece[:, ::-1], shape[:, ::-1]
+    h, w = shape.shape
+    for _ in range(PASTE_TRIES):
+        x, y = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+        if labels[y : y + h, x : x + w].any():
+            continue
+        wide = Image.fromarray(shape.astype(np.uint8) * 255).filter(ImageFilter.MaxFilter(2 * (margin // 2) + 1))
+        seam = np.asarray(wide.filter(ImageFilter.GaussianBlur(margin / 3)), np.float32)[..., None] / 255.0
+        under = pixels[y : y + h, x : x + w]
+        pixels[y : y + h, x : x + w] = np.round(seam * piece + (1.0 - seam) * under)
+        labels[y : y + h, x : x + w][shape] = class_id
+        if view.instances is not None:
+            view.instances[y : y + h, x : x + w][shape] = view.instances.max() + 1
+        return True
+    return False
 
 
 def _warp(

@@ -51,6 +51,7 @@ class Batches:
     Args:
         batch: images per batch over all processes; prompts: prompts per image.
         emphasis: factors of single sets' shares, by name.
+        paste: by name of the set, in which share of its views a structure is pasted a second time.
         rank, world: this process and their number; each draws its share of the one batch.
     """
 
@@ -67,6 +68,7 @@ class Batches:
         rank: int = 0,
         world: int = 1,
         emphasis: Mapping[str, float] | None = None,
+        paste: Mapping[str, float] | None = None,
         cache_bytes: int = 1 << 31,
     ) -> None:
         used = [d for d in datasets if d.split("train")]
@@ -74,6 +76,7 @@ class Batches:
         factor = [(emphasis or {}).get(d.name, 1.0) for d in used]
         weight = np.sqrt([len(d.split("train")) * max(1, len(d.class_names)) for d in used]) * factor
         self.cumulative = np.cumsum(weight / weight.sum())
+        self.paste = dict(paste or {})
         self.vocabulary, self.questioner = vocabulary, Questioner(vocabulary, self._fits)
         self.tokenizer, self.config = tokenizer, config
         self.batch, self.prompts, self.seed = batch, prompts, seed
@@ -89,7 +92,7 @@ class Batches:
             group = self.sets[int(np.searchsorted(self.cumulative, rng.random()))]
             record = group[int(rng.integers(len(group)))]
             image, labels, instances = self._load(record)
-            view = random_view(image, labels, record, size, rng, instances)
+            view = random_view(image, labels, record, size, rng, instances, self.paste.get(record.set_name, 0.0))
             pixels.append(view.pixels)
             samples += self.questioner.draw(view, record, self.prompts, rng)
             sources += [(view, record, rng)] * self.prompts

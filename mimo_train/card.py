@@ -48,6 +48,7 @@ def training_card(config: MimoConfig, datasets: list[Dataset], options: FitOptio
             "",
             f"{steps} steps of {options.batch} images with {options.prompts} prompts each, {seconds / 60:.0f} minutes, "
             f"seed {options.seed}, AdamW with peak learning rate {options.learning_rate:g}, EMA {options.ema:g}.",
+            *_quantised(options),
             "",
             "## Structures with a mask query of their own",
             "",
@@ -57,3 +58,11 @@ def training_card(config: MimoConfig, datasets: list[Dataset], options: FitOptio
             "",
         ]
     )
+
+
+def _quantised(options: FitOptions) -> list[str]:
+    if options.qat is None:
+        return []
+    skipped = f" except for {', '.join(options.qat_skip)}" if options.qat_skip else ""
+    told = f"Quantisation-aware fine-tuning, `{options.qat}`{skipped}: trained to be rounded. The weights here are not rounded."
+    return ["", told]

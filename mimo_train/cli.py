@@ -88,9 +88,15 @@ data.add_command(data_import)
 @click.option("--ema", default=0.999, show_default=True, help="Decay of the averaged weights.")
 @click.option("--sizes", default="", help="Smaller images first: SIZE:SHARE of the run, e.g. 128:0.4,192:0.35.")
 @click.option("--emphasis", multiple=True, metavar="NAME=FACTOR", help="Draw a data set more or less often; repeatable.")
+@click.option("--paste", multiple=True, metavar="NAME=SHARE", help="Share of a set's views that get a second copy; repeatable.")
+@click.option("--weight", multiple=True, metavar="LOSS=VALUE", help="Weight of a loss, e.g. text=4; repeatable.")
 @click.option(
     "--precision", default="no", show_default=True, type=click.Choice(["no", "bf16", "fp16"]), help="Mixed precision."
 )
+@click.option(
+    "--qat", type=click.Choice(["int8", "int8-weights", "int4-weights"]), help="Fine-tune for quantisation: round as it will."
+)
+@click.option("--qat-skip", multiple=True, metavar="PART", help="Leave this part as it is, e.g. mask_decoder.presence.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--save-every", default=120.0, show_default=True, help="Seconds between saves.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.")
@@ -102,6 +108,7 @@ def fit(
     start_from: Path | None,
     warm_start: Path | None,
     warm_parts: tuple[str, ...],
+    weight: tuple[str, ...],
     save_every: float,
     threads: int | None,
     as_json: bool,
@@ -111,13 +118,14 @@ def fit(
     if options["preset"] not in PRESETS:
         raise RequestError(f"unknown preset '{options['preset']}'", f"Choose one of {', '.join(PRESETS)}")
     from .fit import fit as run
+    from .losses import LossWeights
     from .options import FitOptions
 
     if threads:
         import torch
 
         torch.set_num_threads(threads)
-    chosen = FitOptions(data=tuple(map(str, data_)), **options)  # type: ignore[arg-type]
+    chosen = FitOptions(data=tuple(map(str, data_)), weights=LossWeights.parse(weight), **options)  # type: ignore[arg-type]
     folder = run(
         chosen,
         output,
@@ -139,8 +147,13 @@ main.add_command(ablate_command)
 @main.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @accuracy_options
-def evaluate(checkpoint: Path, threads: int | None, **asked: Any) -> None:
+@click.option("--weight-bits", type=click.IntRange(2, 8), help="Round the weights to so many bits first: what does that cost?")
+@click.option("--qat-skip", multiple=True, metavar="PART", help="With --weight-bits: leave this part as it is.")
+def evaluate(checkpoint: Path, threads: int | None, weight_bits: int | None, qat_skip: tuple[str, ...], **asked: Any) -> None:
     """Accuracy per set and prompt type beside the trivial baselines; the same code measures bundles (mimo-bench accuracy)."""
+
+    if qat_skip and weight_bits is None:
+        raise RequestError("--qat-skip without --weight-bits has nothing to skip", "Add --weight-bits, or leave it out")
 
     def load() -> Any:
         import torch
@@ -149,7 +162,7 @@ def evaluate(checkpoint: Path, threads: int | None, **asked: Any) -> None:
 
         if threads:
             torch.set_num_threads(threads)
-        return load_mimo(checkpoint)
+        return load_mimo(checkpoint, weight_bits=weight_bits, skip=qat_skip)
 
     @contextmanager
     def watch() -> Iterator[Callable[[int, int], None]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from mimo_runtime.pipeline import Mimo as MimoPipeline
 from .checkpoint import WEIGHTS, load_checkpoint
 from .model import Mimo
 from .model.graphs import graph_modules
+from .qat import round_weights
 
 
 class TorchEngine:
@@ -46,8 +47,17 @@ def torch_mimo(model: Mimo, tokenizer: object, device: str = "cpu", info: dict |
     return MimoPipeline(model.config, engines, tokenizer, info or {})
 
 
-def load_mimo(checkpoint: str | Path, device: str = "cpu") -> MimoPipeline:
-    """A pipeline over a checkpoint folder; the same interface as ``mimo_runtime.Mimo.load(bundle)``."""
+def load_mimo(
+    checkpoint: str | Path, device: str = "cpu", *, weight_bits: int | None = None, skip: Sequence[str] = ()
+) -> MimoPipeline:
+    """A pipeline over a checkpoint folder; the same interface as ``mimo_runtime.Mimo.load(bundle)``.
+
+    ``weight_bits`` rounds its weights first, but for the parts in ``skip``; see :func:`mimo_train.qat.round_weights`.
+    """
     model, tokenizer = load_checkpoint(checkpoint)
     digest = hashlib.sha256((Path(checkpoint) / WEIGHTS).read_bytes()).hexdigest()
-    return torch_mimo(model, tokenizer, device, {"id": Path(checkpoint).resolve().name, "sha256": digest})
+    info: dict = {"id": Path(checkpoint).resolve().name, "sha256": digest}
+    if weight_bits is not None:
+        round_weights(model, weight_bits, skip)
+        info |= {"weight_bits": weight_bits, "qat_skip": list(skip)}
+    return torch_mimo(model, tokenizer, device, info)

@@ -23,6 +23,7 @@ from mimo_runtime.atomic import check_output_folder
 from mimo_runtime.errors import BundleError, RequestError
 from mimo_runtime.evaluation.dataset import Dataset, read_datasets
 
+from . import qat
 from .batches import Batch, Batches
 from .card import is_foreign, training_card
 from .checkpoint import CARD, CONFIG, TOKENIZER, WEIGHTS, save_checkpoint
@@ -129,12 +130,17 @@ def fit(
         rank=accelerator.process_index,
         world=processes,
         emphasis=options.factors(),
+        paste=options.pastes(),
     )
     schedule = Schedule(options.learning_rate, config.image_size, parse_sizes(options.sizes), options.warmup_steps)
     before = TrainingState.read(state_file, options) if resume else None
     if before:
         model.load_state_dict(before.part("ema."))
     _freeze(model, options.train_parts)
+    if options.qat:
+        qat.prepare(model, options.qat, options.qat_skip)
+        if before:
+            qat.restore_ranges(model, before.part("range."))
     if options.checkpointing:
         checkpoint_activations(model)
     stepper = TrainingStep(model.to(accelerator.device), options.weights)
@@ -159,17 +165,19 @@ def fit(
     if accelerator.scaler and before and before.scaler:
         accelerator.scaler.load_state_dict(before.scaler)
 
+    note = f"quantisation-aware: {options.qat}" if options.qat else ""
     if main:
         training.mkdir(parents=True, exist_ok=True)
         images = sum(len(d.split("train")) for d in datasets)
         told = f"{count / 1e6:.2f} M parameters, {len(vocabulary.entities)} entities, {images} training images"
         among = f", {processes} processes" if processes > 1 else ""
-        report(f"{told} in {len(datasets)} sets, on {accelerator.device}{among}")
-    history = History(training, from_step=step) if main else None
+        report(f"{told} in {len(datasets)} sets, on {accelerator.device}{among}" + (f", {note}" if note else ""))
+    history = History(training, from_step=step, note=note) if main else None
 
     def save() -> None:
         average = ema.full()
         tensors = gather_state(model, average, optimizer.optimizer)
+        tensors |= {f"range.{name}": clip for name, clip in qat.ranges(model).items()}
         if history is None:
             return
         # A card that somebody wrote is worth more than ours. The state comes last: whoever finds a state finds the checkpoint
@@ -206,6 +214,7 @@ def fit(
         torch.nn.utils.clip_grad_norm_(stepper.parameters(), options.clip)
         optimizer.step()
         ema.update(model, step)
+        qat.update_ranges(model)
         return dict(zip(sums, values))
 
     if not resume:
@@ -246,9 +255,11 @@ def _datasets(options: FitOptions) -> list[Dataset]:
     datasets = read_datasets([Path(p) for p in options.data])
     if not any(d.split("train") for d in datasets):
         raise RequestError("the data has no train split", 'Mark images with "split": "train" in dataset.jsonl')
-    unknown = sorted(set(options.factors()) - {d.name for d in datasets})
-    if unknown:
-        raise RequestError(f"--emphasis names the set '{unknown[0]}'", f"Name one of {', '.join(d.name for d in datasets)}")
+    names = [d.name for d in datasets]
+    for option, named in (("--emphasis", options.factors()), ("--paste", options.pastes())):
+        unknown = sorted(set(named) - set(names))
+        if unknown:
+            raise RequestError(f"{option} names the set '{unknown[0]}'", f"Name one of {', '.join(names)}")
     return datasets
 
 
@@ -266,6 +277,9 @@ def _check_beginning(
     lost = [name for name, value in fixed.items() if value and start_from]
     if lost:
         raise RequestError(f"{lost[0]} does not apply to --start-from, whose model is built already", "Use --warm-start")
+    if options.qat and not both:
+        told = "--qat without trained weights has nothing to make ready for quantisation"
+        raise RequestError(told, "Train without --qat first, then give that checkpoint with --start-from")
 
 
 def _files(folder: Path) -> set[str]:

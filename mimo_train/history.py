@@ -13,10 +13,13 @@ COLUMNS = ("step", "seconds", "rate", "size", "loss", "bce", "dice", "presence",
 
 
 class History:
-    """Writes ``log.csv``; rows after ``from_step`` of an earlier run are dropped, since they are about to be repeated."""
+    """Writes ``log.csv``; rows after ``from_step`` of an earlier run are dropped, since they are about to be repeated.
 
-    def __init__(self, folder: Path, from_step: int = 0) -> None:
-        self.folder, self.path = folder, folder / "log.csv"
+    ``note`` stands over the curves: how this run differs from an ordinary one.
+    """
+
+    def __init__(self, folder: Path, from_step: int = 0, note: str = "") -> None:
+        self.folder, self.path, self.note = folder, folder / "log.csv", note
         kept = []
         if from_step and self.path.is_file():
             with self.path.open(newline="") as file:
@@ -30,6 +33,8 @@ class History:
         self._csv = csv.DictWriter(self._file, COLUMNS)
         self._recent: deque[dict[str, float]] = deque(maxlen=50)
         self._board = _tensorboard(folder)
+        if self._board and note:
+            self._board.add_text("run", note, from_step)
 
     def add(self, step: int, seconds: float, rate: float, size: int, loss: float, parts: dict[str, float]) -> None:
         row = {"step": step, "seconds": seconds, "rate": rate, "size": size, "loss": loss, **parts}
@@ -79,7 +84,7 @@ class History:
             for i in range(1, len(rows)):
                 if rows[i]["size"] != rows[i - 1]["size"]:
                     axis.axvline(steps[i], color="#D55E00", linestyle=":", linewidth=1)
-        figure.suptitle("Training losses (dotted: change of image size)")
+        figure.suptitle("Training losses (dotted: change of image size)" + (f", {self.note}" if self.note else ""))
         picture = io.BytesIO()
         figure.savefig(picture, format="png", dpi=80)
         pyplot.close(figure)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mimo_runtime.errors import RequestError
 from mimo_train.model.mimo import Grounding, Mimo
 
 from .parallel import gather_rows
+from .schedule import numbers_by_name
 
 #: Weight of the map that fusion locates the target with, beside the finest mask.
 LOCATOR_WEIGHT = 0.4
@@ -32,6 +35,20 @@ class LossWeights:
     contrast: float = 0.1
     #: Weight of the coarse levels relative to the finest (deep supervision); 0 switches it off.
     deep: float = 0.4
+
+    @staticmethod
+    def parse(texts: Sequence[str]) -> LossWeights:
+        """The defaults with the changes of "NAME=VALUE" texts.
+
+        Raises:
+            RequestError: an unknown name, or no number of 0 or more.
+        """
+        changed = numbers_by_name("--weight", texts, math.inf)
+        names = [f.name for f in fields(LossWeights)]
+        for name in changed:
+            if name not in names:
+                raise RequestError(f"--weight names the loss '{name}'", f"Name one of {', '.join(names)}")
+        return LossWeights(**changed)
 
 
 @dataclass

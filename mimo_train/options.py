@@ -11,7 +11,8 @@ from mimo_runtime.config import MimoConfig
 from mimo_runtime.errors import BundleError, RequestError
 
 from .losses import LossWeights
-from .schedule import parse_sizes
+from .qat import MODES
+from .schedule import numbers_by_name, parse_sizes
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class FitOptions:
     warmup_steps: int = 250
     sizes: str = ""  # see schedule.parse_sizes
     emphasis: tuple[str, ...] = ()  # NAME=FACTOR of the share of a set
+    paste: tuple[str, ...] = ()  # NAME=SHARE of a set's views in which a structure is pasted a second time
     precision: str = "no"  # accelerate's names: no, bf16, fp16
     vocab_size: int = 1024
     corrections: float = 0.25  # share of the steps with corrective points, see corrections.py
@@ -42,6 +44,8 @@ class FitOptions:
     changes: tuple[str, ...] = ()  # NAME.FIELD=VALUE of the preset's configuration
     swin: str | None = None  # folder or hub id of Hugging Face weights to begin with
     bert: str | None = None
+    qat: str | None = None  # one of qat.MODES: quantisation-aware
+    qat_skip: tuple[str, ...] = ()  # these parts of the model are not quantised
     weights: LossWeights = field(default_factory=LossWeights)
 
     def check(self) -> None:
@@ -60,8 +64,13 @@ class FitOptions:
         ):
             if not low <= getattr(self, name) <= high:
                 raise RequestError(f"{_option(name)} is {getattr(self, name)}", f"Give a number from {low} to {high}")
+        if self.qat is not None and self.qat not in MODES:
+            raise RequestError(f"--qat is '{self.qat}'", f"Choose one of {', '.join(MODES)}")
+        if self.qat_skip and self.qat is None:
+            raise RequestError("--qat-skip without --qat has nothing to skip", "Add --qat, or leave it out")
         parse_sizes(self.sizes)
         self.factors()
+        self.pastes()
         self.config()
 
     def comparable(self) -> dict:
@@ -91,16 +100,11 @@ class FitOptions:
 
     def factors(self) -> dict[str, float]:
         """``emphasis`` by name of the set."""
-        factors = {}
-        for text in self.emphasis:
-            name, _, factor = text.rpartition("=")
-            try:
-                factors[name] = float(factor)
-            except ValueError:
-                factors[name] = math.nan
-            if not name or not 0 <= factors[name] < math.inf:
-                raise RequestError(f"--emphasis '{text}' is not understood", "Write NAME=FACTOR, e.g. phantoms=0.5")
-        return factors
+        return numbers_by_name("--emphasis", self.emphasis, math.inf)
+
+    def pastes(self) -> dict[str, float]:
+        """``paste`` by name of the set."""
+        return numbers_by_name("--paste", self.paste, math.nextafter(1.0, 2.0))
 
 
 def _option(name: str) -> str:

@@ -27,6 +27,14 @@ def sum_over_all(x: Tensor) -> Tensor:
     return x
 
 
+def max_over_all(x: Tensor) -> Tensor:
+    """The elementwise maximum over all processes, the same for each; no gradient."""
+    if world() > 1:
+        x = x.detach().clone()
+        dist.all_reduce(x, dist.ReduceOp.MAX)
+    return x
+
+
 class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(context, x: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ def prepare(options: FitOptions, datasets: list[Dataset], source: Path | None) -
         model.config = replace(
             model.config,
             entities=vocabulary.entities,
+            modalities=_modalities(datasets, model.config.modalities),
             presence_threshold=new.presence_threshold,
             presence_temperature=new.presence_temperature,
             abstain_threshold=new.abstain_threshold,
@@ -52,12 +53,16 @@ def prepare(options: FitOptions, datasets: list[Dataset], source: Path | None) -
         tokenizer = Tokenizer.train(texts, min(options.vocab_size, config.vocab_size), config.mask_decoder.queries)
         config = replace(config, vocab_size=tokenizer.size)
     _check_names(vocabulary, tokenizer, config)
-    model = Mimo(replace(config, entities=vocabulary.entities))
+    model = Mimo(replace(config, entities=vocabulary.entities, modalities=_modalities(datasets)))
     if swin is not None:
         load_into(model.vision_encoder.backbone, swin, str(options.swin))
     if bert is not None:
         load_into(model.text_encoder, bert, str(options.bert), own=("project.",))
     return model.train(), tokenizer, vocabulary
+
+
+def _modalities(datasets: list[Dataset], known: tuple[str, ...] = ()) -> tuple[str, ...]:
+    return tuple(sorted({*known, *(r.modality for d in datasets for r in d.split("train"))}))
 
 
 def _check_names(vocabulary: Vocabulary, tokenizer: Tokenizer, config: MimoConfig) -> None:

@@ -37,6 +37,8 @@ MIN_PIXELS = 12
 SYNONYM_SHARE, TYPO_SHARE = 0.2, 0.08
 #: A part of a class (one lesion of several) is what a box or point refers to, nearly always.
 INSTANCE_SHARE = 0.9
+#: Share of the references that go to a class with several instances where there is one: few images have any.
+SEVERAL_SHARE = 0.5
 
 
 @dataclass
@@ -100,29 +102,32 @@ class Questioner:
     def draw(self, view: View, record: Record, count: int, rng: np.random.Generator) -> list[Sample]:
         """``count`` prompts about one view. Their kinds rotate, so that every image serves every kind."""
         found = {i: name for i, name in record.classes.items() if np.count_nonzero(view.labels == i) >= MIN_PIXELS}
-        kinds = list(self._kinds(bool(found), rng))[:count]
+        kinds = list(self._kinds(len(found), rng))[:count]
         while len(kinds) < count:
-            kinds.append(next(iter(self._kinds(bool(found), rng))))
+            kinds.append(next(iter(self._kinds(len(found), rng))))
         if any(0 < np.count_nonzero(view.labels == i) < MIN_PIXELS for i in record.classes):
             # Something is there that is too small to be named: "no finding" or "nothing below" would be untrue.
             kinds = [("text" if found else "absent") if kind in ("all", "relation") else kind for kind in kinds]
         return [getattr(self, f"_{kind}")(view, record, found, rng) for kind in kinds]
 
     @staticmethod
-    def _kinds(any_found: bool, rng: np.random.Generator):
-        if not any_found:
+    def _kinds(found: int, rng: np.random.Generator):
+        if not found:
             yield from ("absent", "all", "absent", "absent")
             return
         # Of the questions by name about a fifth to a third ask for what is not there.
         yield rng.choice(["point", "rough", "mixed"], p=[0.5, 0.35, 0.15])
         yield "text"
         yield rng.choice(["box", "named_box"], p=[0.6, 0.4])
-        yield rng.choice(["absent", "all", "text", "relation"], p=[0.5, 0.2, 0.15, 0.15])
+        if found > 1:
+            yield rng.choice(["absent", "all", "relation"], p=[0.4, 0.2, 0.4])
+        else:
+            yield rng.choice(["absent", "all", "text"], p=[0.5, 0.2, 0.3])
 
     # -- kinds of prompts --------------------------------------------------------------------------------------------
 
     def _box(self, view: View, record: Record, found: dict[int, str], rng: np.random.Generator, named: bool = False) -> Sample:
-        class_id, name = _pick(found, rng)
+        class_id, name = self._pick_one(view, found, rng)
         mask, count = self._target(view, class_id, rng, INSTANCE_SHARE)
         sample = self._present(view, record, name, mask, count, self._ask(name, rng) if named else self._open(rng), named)
         sample.boxes = [jitter_box(mask, rng, float(rng.choice([0.05, 0.1, 0.2])))]
@@ -132,7 +137,7 @@ class Questioner:
         return self._box(view, record, found, rng, named=True)
 
     def _point(self, view: View, record: Record, found: dict[int, str], rng: np.random.Generator) -> Sample:
-        class_id, name = _pick(found, rng)
+        class_id, name = self._pick_one(view, found, rng)
         mask, count = self._target(view, class_id, rng, INSTANCE_SHARE)
         named = rng.random() < 0.3
         sample = self._present(view, record, name, mask, count, self._ask(name, rng) if named else self._open(rng), named)
@@ -146,7 +151,7 @@ class Questioner:
         return sample
 
     def _rough(self, view: View, record: Record, found: dict[int, str], rng: np.random.Generator) -> Sample:
-        class_id, name = _pick(found, rng)
+        class_id, name = self._pick_one(view, found, rng)
         mask, count = self._target(view, class_id, rng, INSTANCE_SHARE)
         named = rng.random() < 0.3
         sample = self._present(view, record, name, mask, count, self._ask(name, rng) if named else self._open(rng), named)
@@ -228,6 +233,14 @@ class Questioner:
     def _count(view: View, class_id: int) -> int | None:
         """The instances of a class by their map; None without one: then components are counted where it matters."""
         return None if view.instances is None else len(instance_labels(view.labels, class_id, view.instances)[1])
+
+    @staticmethod
+    def _pick_one(view: View, found: dict[int, str], rng: np.random.Generator) -> tuple[int, str]:
+        """A class to point at: more often one of which there are several, where the reference says which."""
+        if len(found) > 1 and rng.random() < SEVERAL_SHARE:
+            several = {i: n for i, n in found.items() if len(instance_labels(view.labels, i, view.instances)[1]) > 1}
+            return _pick(several or found, rng)
+        return _pick(found, rng)
 
     @classmethod
     def _target(cls, view: View, class_id: int, rng: np.random.Generator, instance: float) -> tuple[np.ndarray, int | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mimo_runtime.errors import RequestError
@@ -59,3 +60,18 @@ class Schedule:
             if progress < end:
                 return size
         return self.size
+
+
+def numbers_by_name(option: str, texts: Sequence[str], below: float) -> dict[str, float]:
+    """NAME=NUMBER texts as a table; numbers from 0 to less than ``below``."""
+    table = {}
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        try:
+            table[name] = float(number)
+        except ValueError:
+            table[name] = math.nan
+        if not name or not 0 <= table[name] < below:
+            allowed = "of 0 or more" if below == math.inf else "from 0 to 1"
+            raise RequestError(f"{option} '{text}' is not understood", f"Write NAME=NUMBER {allowed}, e.g. phantoms=0.5")
+    return table

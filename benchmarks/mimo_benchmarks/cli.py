@@ -14,7 +14,7 @@ from mimo_runtime.command import Commands
 from mimo_runtime.errors import VerificationError
 from mimo_runtime.evaluation.command import accuracy_options, run_accuracy
 
-from .cli_evaluation import referring, robustness, scene
+from .cli_evaluation import precision, referring, robustness, scene
 from .output import Progress, check_writable, deliver, json_option
 
 
@@ -122,6 +122,7 @@ def footprint(bundle: Path, repeats: int, threads: int | None, json_path: str | 
 
 main.add_command(referring)
 main.add_command(scene)
+main.add_command(precision)
 main.add_command(robustness)
 
 if __name__ == "__main__":

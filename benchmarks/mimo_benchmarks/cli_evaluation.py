@@ -1,4 +1,4 @@
-"""The commands ``mimo-bench referring``, ``scene`` and ``robustness``; ``cli.py`` attaches them."""
+"""The commands ``mimo-bench referring``, ``scene``, ``precision`` and ``robustness``; ``cli.py`` attaches them."""
 
 from __future__ import annotations
 
@@ -80,6 +80,30 @@ def scene(
             progress=lambda done, total: progress("looking", done, total),
         )  # fmt: skip
     deliver(scene_table(result), result, json_path)
+
+
+@click.command()
+@click.argument("full", type=click.Path(path_type=Path))
+@click.argument("reduced", type=click.Path(path_type=Path))
+@data_options
+@click.option("--limit", type=click.IntRange(1), help="Most images per set, drawn with the seed.")
+@json_option
+def precision(
+    full: Path, reduced: Path, data_: tuple[Path, ...], split: str, limit: int | None, seed: int, threads: int | None,
+    json_path: str | None,
+) -> None:  # fmt: skip
+    """What the bundle REDUCED loses and gains against FULL, a bundle of the same weights in single precision."""
+    from mimo_runtime.bundle import Bundle
+    from mimo_runtime.evaluation.dataset import read_datasets
+
+    from .precision import compare_precision, precision_table
+
+    check_writable(json_path)
+    datasets = read_datasets(data_)
+    bundles = Bundle.open(full), Bundle.open(reduced)
+    with Progress() as progress:
+        result = compare_precision(*bundles, datasets, split, limit=limit, seed=seed, threads=threads, progress=progress)
+    deliver(precision_table(result), result, json_path)
 
 
 @click.command()

@@ -18,13 +18,13 @@ from mimo_runtime.pipeline import Mimo
 from mimo_runtime.verify import verify
 
 from .export_graphs import OPSET
-from .targets import Target
+from .targets import ENGINE_MIN, Target
 
 #: Distributions whose versions shape the result.
-TOOLS = ("mimo-edge", "torch", "onnx", "onnxscript", "onnxslim", "onnxruntime")
+TOOLS = ("mimo-edge", "torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "openvino")
 
 #: What a manifest holds about a graph; the build's report knows more.
-GRAPH_FIELDS = ("engine", "asked", "delivered", "file", "sha256", "bytes")
+GRAPH_FIELDS = ("engine", "threads", "asked", "delivered", "file", "sha256", "bytes")
 
 
 def manifest_data(
@@ -34,15 +34,19 @@ def manifest_data(
     graphs: Mapping[str, Mapping[str, Any]],
     files: Mapping[str, str],
     parity: Mapping[str, Any],
+    calibration: Mapping[str, Any] | None = None,
+    accuracy: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The manifest of a bundle, before it is sealed. Holds no date and no path: the same inputs give the same bytes.
 
     Args:
         model: ``id``, ``parameters`` and ``checkpoint_sha256``.
         files: sha256 of every file that is not a graph.
+        calibration: what reduced precision was calibrated and measured on; accuracy: what that measurement gave.
     """
     contracts = graph_contracts(config)
-    engine = {"built_with": installed_version(target.engine), "min": target.engine_min, "opset": OPSET}
+    used = sorted({graph["engine"] for graph in graphs.values()})
+    engines = {name: {"built_with": installed_version(name), "min": ENGINE_MIN[name], "opset": OPSET} for name in used}
     return {
         "format": FORMAT, "format_version": FORMAT_VERSION,
         "model": {**model, "config": config.to_dict()},
@@ -54,12 +58,12 @@ def manifest_data(
         "files": dict(files),
         "preprocessing": preprocessing(config),
         "compatibility": {
-            "engines": {target.engine: engine}, "arch": None, "cpu_features": [], "compute_capability": None,
+            "engines": engines, "arch": None, "cpu_features": [], "compute_capability": None,
         },
         "tools": tool_versions(),
-        "calibration": None,
+        "calibration": None if calibration is None else dict(calibration),
         "parity": dict(parity),
-        "accuracy": None,
+        "accuracy": None if accuracy is None else dict(accuracy),
         "licence": "Apache-2.0",
     }  # fmt: skip
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 from torch import nn
 
+from mimo_calibration.evidence import evidence_dict
+from mimo_calibration.session import Request, earn
 from mimo_runtime.contracts import GRAPHS, GraphContract, graph_contracts
 from mimo_runtime.engines import create_engine
 from mimo_runtime.engines.base import Engine
@@ -25,10 +28,11 @@ from mimo_train.model.graphs import graph_modules
 
 from .assemble import manifest_data, other_files, self_check, sha256, tool_versions
 from .export_graphs import export_graph
-from .golden import write_golden
+from .golden import REDUCED, write_golden
 from .output import REPORT, output_place
-from .parity import Parity, measure
+from .parity import LIMITS, Parity, limits_of, measure
 from .precision import delivered
+from .precision_report import draw
 from .report import inspect_dict, markdown
 from .samples import draw_samples
 from .targets import Target, choose
@@ -62,6 +66,7 @@ def build(
     parity_data: Sequence[str | Path] = (),
     parity_samples: int = PARITY_SAMPLES,
     force: bool = False,
+    earned: Request | None = None,
     progress: Progress = silent,
 ) -> Built:
     """Build a bundle, or nothing.
@@ -73,6 +78,7 @@ def build(
         parity_data: folders with ``dataset.jsonl``, whose images take part in the parity check beside phantoms.
         parity_samples: how many samples the parity check runs over.
         force: replace the output of an earlier build.
+        earned: what to calibrate and measure on; needed for every precision but "fp32".
         progress: called as ``progress(stage, done, total)``.
 
     Raises:
@@ -83,6 +89,8 @@ def build(
     """
     chosen, names = choose(target, precision), check_graphs(graphs)
     check_samples(parity_samples)
+    if precision != "fp32":
+        check_earned(earned, precision, names)
     datasets = read_datasets(parity_data) if parity_data else []
     checkpoint, output, whole = Path(checkpoint), Path(output), len(names) == len(GRAPHS)
     with output_place(output, force, whole) as folder:
@@ -90,24 +98,36 @@ def build(
         check_finite(model, checkpoint)
         reference, contracts = torch_mimo(model, tokenizer), graph_contracts(model.config)
 
-        entries = {}
+        models = {}
         for number, name in enumerate(names):
             progress(f"export {name}", number, len(names))
-            entries[name] = write_graph(graph_modules(model)[name], contracts[name], chosen, precision, folder)
+            models[name] = export_graph(graph_modules(model)[name], contracts[name])
+        decided, calibration = None, None
+        if earned is not None and precision != "fp32":
+            decided, calibration = earn(models, model.config, tokenizer, earned, chosen.engines, progress)
+        entries = {}
+        for name in names:
+            form = decided.chosen[name] if decided else None
+            entries[name] = write_graph(models[name], contracts[name], chosen, precision, folder, form)
 
         engines = {name: load_engine(folder / entry["file"], entry, contracts[name]) for name, entry in entries.items()}
-        parity = compare(reference, engines, datasets, parity_samples, progress)
+        parity = compare(reference, engines, datasets, parity_samples, progress, limits_of(entries))
         if problems := parity.failures():
             raise VerificationError("parity failed: " + "; ".join(problems), "Nothing was written")
 
         progress("describe", 0, 1)
-        golden = list(write_golden(folder / "golden", reference)) if whole else []
+        golden = list(_golden(folder, reference, engines if decided else None)) if whole else []
         facts = {
             "id": checkpoint.resolve().name, "parameters": sum(p.numel() for p in model.parameters()),
             "checkpoint_sha256": sha256(checkpoint / WEIGHTS),
         }  # fmt: skip
         report = {"model": facts, "target": target, "graphs": entries, "parity": parity.to_dict(), "golden": golden,
                   "tools": tool_versions()}  # fmt: skip
+        accuracy = None
+        if decided:
+            accuracy = {"macro_dice": decided.accuracy, "fp32": decided.reference_accuracy, "loss": decided.loss.to_dict()}
+            report["precision"] = {**calibration, **evidence_dict(decided)}
+            draw(decided, folder)
         (folder / "report.md").write_text(markdown(report), "utf-8")
         (folder / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
         told = inspect_dict({"format": "graphs", **report})
@@ -115,21 +135,39 @@ def build(
             shutil.copyfile(checkpoint / TOKENIZER, folder / TOKENIZER)
             files = other_files(folder, entries)
             # The manifest is written last: without it nothing loads the folder, however this process ends.
-            manifest = write_manifest(folder, manifest_data(model.config, facts, chosen, entries, files, report["parity"]))
+            manifest = write_manifest(folder, manifest_data(
+                model.config, facts, chosen, entries, files, report["parity"], calibration, accuracy
+            ))
             self_check(folder)
             told = inspect_dict(manifest.data)
         progress("describe", 1, 1)
     return Built(output, told)
 
 
-def write_graph(module: nn.Module, contract: GraphContract, target: Target, precision: str, folder: Path) -> dict[str, Any]:
-    """Export one graph to ``folder/graphs``; returns what the manifest and the report say about it."""
-    model = export_graph(module, contract)
-    counts = delivered(model)
+def check_earned(earned: Request | None, precision: str, names: Sequence[str]) -> None:
+    """Refuse a request for reduced precision that cannot work."""
+    if earned is None:
+        raise RequestError(f"--precision {precision} needs --calibration DATA", "Name a data set to calibrate on")
+    if len(names) < len(GRAPHS):
+        told = f"--precision {precision} is decided by running the whole chain, --graphs leaves some of the {len(GRAPHS)} out"
+        raise RequestError(told, "Leave --graphs out, or use --precision fp32")
+    earned.check()
+
+
+def write_graph(
+    model: onnx.ModelProto, contract: GraphContract, target: Target, precision: str, folder: Path, form: Any = None
+) -> dict[str, Any]:
+    """Write one graph to ``folder/graphs``; returns what the manifest and the report say about it.
+
+    Args:
+        form: a ``mimo_calibration`` candidate to write instead of the model in single precision.
+    """
+    shipped = model if form is None else onnx.load_from_string(form.data)
+    counts = delivered(shipped)
     if precision == "fp32" and counts["fp32"] != sum(counts.values()):
         raise EngineError(f"graph {contract.name} was asked for in fp32 and became {counts}")
     try:
-        data = model.SerializeToString(deterministic=True)
+        data = model.SerializeToString(deterministic=True) if form is None else form.data
     except ValueError:
         told = f"graph {contract.name} is larger than 2 GB, the limit of an ONNX file"
         raise EngineError(told, "Use a smaller preset") from None
@@ -137,24 +175,34 @@ def write_graph(module: nn.Module, contract: GraphContract, target: Target, prec
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(data)
     return {
-        "engine": target.engine, "asked": precision, "delivered": counts, "file": path.relative_to(folder).as_posix(),
-        "sha256": sha256(path), "bytes": len(data), "nodes": len(model.graph.node),
+        "engine": target.engine if form is None else form.engine, "threads": None if form is None else form.threads,
+        "asked": precision, "delivered": counts, "file": path.relative_to(folder).as_posix(),
+        "sha256": sha256(path), "bytes": len(data), "nodes": len(shipped.graph.node),
     }  # fmt: skip
+
+
+def _golden(folder: Path, reference: Mimo, engines: Mapping[str, Engine] | None) -> Iterator[str]:
+    """Golden samples; ``engines`` are the shipped ones of a bundle in reduced precision."""
+    if engines is None:
+        return write_golden(folder / "golden", reference)
+    shipped = Mimo(reference.config, engines, reference.tokenizer)
+    return write_golden(folder / "golden", shipped, REDUCED)
 
 
 def load_engine(path: Path, entry: Mapping[str, Any], contract: GraphContract) -> Engine:
     """The engine of a written file: parity is measured on what is on disk, not on what is in memory."""
-    return create_engine(entry["engine"], path.read_bytes(), contract)
+    return create_engine(entry["engine"], path.read_bytes(), contract, threads=entry["threads"])
 
 
 def compare(
-    reference: Mimo, engines: Mapping[str, Engine], datasets: Sequence[Dataset], count: int, progress: Progress = silent
+    reference: Mimo, engines: Mapping[str, Engine], datasets: Sequence[Dataset], count: int, progress: Progress = silent,
+    limits: Mapping[str, float] = LIMITS["fp32"],
 ) -> Parity:
     """Measure parity over ``count`` samples; whether it is good enough is for :meth:`Parity.failures`."""
     done = iter(range(1, count + 1))
     progress("compare", 0, count)
     samples = draw_samples(count, datasets, reference.config, reference.tokenizer)
-    return measure(reference, engines, samples, lambda: progress("compare", next(done), count))
+    return measure(reference, engines, samples, lambda: progress("compare", next(done), count), limits)
 
 
 def check_graphs(graphs: Sequence[str]) -> tuple[str, ...]:

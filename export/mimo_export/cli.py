@@ -30,19 +30,41 @@ def main() -> None:
 @click.argument("checkpoint", type=PATH)
 @click.option("-o", "--output", required=True, type=PATH, metavar="BUNDLE", help="Folder, or file ending in .mimo.")
 @click.option("--target", default="cpu", show_default=True, help="Where the bundle will run.")
-@click.option("--precision", default="fp32", show_default=True, help="Precision of the graphs.")
+@click.option("--precision", default="fp32", show_default=True,
+              help="fp32; int8 or fp16, within the tolerance or not at all; auto: per graph the fastest within it.")
+@click.option("--calibration", multiple=True, metavar="DATA",
+              help="Data set to calibrate on (train) and to measure on (val): a folder or a registered name; repeatable.")
+@click.option("--held-out", multiple=True, metavar="DATA", help="Measure on the val split of these instead.")
+@click.option("--tolerance", default=0.005, show_default=True, metavar="T", help="Most that Dice may lose per kind of prompt.")
+@click.option("--calibration-images", default=128, show_default=True, metavar="N", help="Images to calibrate on.")
+@click.option("--gate-images", default=96, show_default=True, metavar="N", help="Images that decide what ships.")
+@click.option("--calibration-cache", type=PATH, metavar="DIR", help="Remember activation statistics here.")
+@click.option("--calibration-seed", default=0, show_default=True, type=click.IntRange(0), help="Which images are drawn.")
 @click.option("--graphs", metavar="NAME,…", help="Export only these graphs: gives checked ONNX files, not a bundle.")
 @click.option("--parity-data", multiple=True, type=PATH, metavar="DATA",
               help="Data set whose images take part in the parity check beside phantoms; repeatable.")
 @click.option("--parity-samples", default=8, show_default=True, metavar="N", help="Samples of the parity check.")
-@click.option("--force", is_flag=True, help="Replace the output of an earlier build.")
+@click.option("--force", is_flag=True,
+              help="Replace the output of an earlier build; ship the precision asked for even if it misses the tolerance.")
 @click.option("--json", "as_json", is_flag=True, help="Print what inspect --json prints.")
-def build(checkpoint: Path, output: Path, target: str, precision: str, graphs: str | None, parity_data: tuple[Path, ...],
-          parity_samples: int, force: bool, as_json: bool) -> None:
+def build(checkpoint: Path, output: Path, target: str, precision: str, calibration: tuple[str, ...], held_out: tuple[str, ...],
+          tolerance: float, calibration_images: int, gate_images: int, calibration_cache: Path | None, calibration_seed: int,
+          graphs: str | None, parity_data: tuple[Path, ...], parity_samples: int, force: bool, as_json: bool) -> None:
     """Build a bundle from CHECKPOINT; nothing is written unless parity holds."""
     from .targets import choose
 
     choose(target, precision)  # before PyTorch is imported: a refusal takes a tenth of a second
+    earned = None
+    if precision != "fp32":
+        from mimo_calibration.session import Request
+
+        earned = Request(precision, calibration, held_out, tolerance, calibration_images, gate_images, calibration_seed,
+                         calibration_cache, force)
+        earned.check()
+    elif calibration or held_out:
+        from mimo_runtime.errors import RequestError
+
+        raise RequestError("--calibration changes nothing with --precision fp32", "Leave it out, or use --precision auto")
     start = time.monotonic()
     with _progress(as_json) as progress:
         from mimo_runtime.contracts import GRAPHS
@@ -51,7 +73,7 @@ def build(checkpoint: Path, output: Path, target: str, precision: str, graphs: s
 
         built = build_bundle(
             checkpoint, output, target=target, precision=precision, graphs=graphs.split(",") if graphs is not None else GRAPHS,
-            parity_data=parity_data, parity_samples=parity_samples, force=force, progress=progress,
+            parity_data=parity_data, parity_samples=parity_samples, force=force, earned=earned, progress=progress,
         )
     if as_json:
         _print_json(built.told)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 
 #: Operators that do the arithmetic. Where these run decides speed and size; the rest follows.
-MATRIX_OPERATORS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Attention"})
+MATRIX_OPERATORS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Attention", "MatMulNBits"})
 
 _FLOATS = {onnx.TensorProto.FLOAT: "fp32", onnx.TensorProto.FLOAT16: "fp16"}
 
@@ -13,7 +13,8 @@ _FLOATS = {onnx.TensorProto.FLOAT: "fp32", onnx.TensorProto.FLOAT16: "fp16"}
 def delivered(model: onnx.ModelProto) -> dict[str, int]:
     """How many matrix operators of a model run in ``int8``, ``fp16`` and ``fp32``.
 
-    One counts as int8 if both operands come from DequantizeLinear (an engine then fuses the three), else by its element type.
+    One counts as int8 if both operands come from DequantizeLinear (an engine then fuses the three), ``MatMulNBits`` by the
+    bits of its weights (``int4`` is listed only where there is some), the rest by their element type.
     """
     inferred = onnx.shape_inference.infer_shapes(model).graph
     types = {v.name: v.type.tensor_type.elem_type for v in (*inferred.value_info, *inferred.input, *inferred.output)}
@@ -21,7 +22,10 @@ def delivered(model: onnx.ModelProto) -> dict[str, int]:
     producers = {name: node.op_type for node in model.graph.node for name in node.output}
     counts = {"int8": 0, "fp16": 0, "fp32": 0}
     for node in model.graph.node:
-        if node.op_type in MATRIX_OPERATORS:
+        if node.op_type == "MatMulNBits":
+            bits = next(a.i for a in node.attribute if a.name == "bits")
+            counts[f"int{bits}"] = counts.get(f"int{bits}", 0) + 1
+        elif node.op_type in MATRIX_OPERATORS:
             quantised = all(producers.get(name) == "DequantizeLinear" for name in node.input[:2])
             counts["int8" if quantised else _FLOATS[types[node.input[0]]]] += 1
     return counts

@@ -15,6 +15,7 @@ from mimo_train.engines import torch_mimo
 
 from .assemble import sha256, tool_versions
 from .build import Progress, check_samples, compare, silent
+from .parity import limits_of
 
 
 def prove(
@@ -39,8 +40,9 @@ def prove(
     if facts["checkpoint_sha256"] != sha256(Path(checkpoint) / WEIGHTS):
         told = f"bundle {bundle} was not built from checkpoint {checkpoint}"
         raise RequestError(told, "Give the checkpoint it was built from")
+    graphs = {name: {"delivered": entry.delivered} for name, entry in opened.manifest.graphs.items()}
     with Mimo.load(opened) as candidate:
-        parity = compare(torch_mimo(model, tokenizer), candidate.engines, datasets, samples, progress)
+        parity = compare(torch_mimo(model, tokenizer), candidate.engines, datasets, samples, progress, limits_of(graphs))
     told = {
         "model": {key: facts[key] for key in ("id", "checkpoint_sha256")}, "target": opened.manifest.target,
         "passed": not parity.failures(), "parity": parity.to_dict(), "differing_texts": parity.differing,

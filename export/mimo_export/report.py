@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .precision_report import precision_lines
+
 
 def markdown(told: Mapping[str, Any]) -> str:
     """``report.md`` from the content of ``report.json``."""
@@ -34,6 +36,8 @@ def markdown(told: Mapping[str, Any]) -> str:
             f"| present or absent decided alike | {100 * parity['presence_agreement']:.1f} % | "
             f"{100 * limits['presence_agreement']:.1f} % |",
         ]
+    if "precision" in told:
+        lines += precision_lines(told["precision"])
     if golden:
         lines += ["", "Golden samples (phantoms), which `mimo-run verify` repeats on a device:", ""]
         lines += [f"- `golden/{k:02d}` {line}" for k, line in enumerate(golden)]
@@ -52,7 +56,7 @@ def describe_samples(samples: Mapping[str, int]) -> str:
 
 def inspect_dict(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """What ``mimo-export inspect --json`` prints (docs/formats.md)."""
-    keys = ("engine", "asked", "delivered", "file", "sha256", "bytes")
+    keys = ("engine", "threads", "asked", "delivered", "file", "sha256", "bytes")
     return {
         "format": manifest["format"],
         "target": manifest["target"],

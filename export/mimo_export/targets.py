@@ -12,14 +12,21 @@ class Target:
     """One value of ``--target``."""
 
     name: str
-    #: The engine that runs every graph; a name of ``mimo_runtime.engines.KINDS``.
-    engine: str
-    #: The oldest engine release that reads the graphs: opset 20 with its reference operators.
-    engine_min: str
+    #: The engines that may run its graphs, names of ``mimo_runtime.engines.KINDS``; the first is the reference in float32.
+    engines: tuple[str, ...]
     precisions: tuple[str, ...]
 
+    @property
+    def engine(self) -> str:
+        return self.engines[0]
 
-TARGETS: dict[str, Target] = {t.name: t for t in (Target("cpu", "onnxruntime", "1.20", ("fp32",)),)}
+
+#: The oldest release of each engine that reads the graphs: opset 20, 8-bit ``MatMulNBits``, Q/DQ fused to INT8.
+ENGINE_MIN = {"onnxruntime": "1.20", "openvino": "2025.0"}
+
+TARGETS: dict[str, Target] = {
+    t.name: t for t in (Target("cpu", ("onnxruntime", "openvino"), ("fp32", "fp16", "int8", "auto")),)
+}
 
 
 def choose(target: str, precision: str) -> Target:

@@ -1,4 +1,4 @@
-"""TensorRT for RTX: NVIDIA's compiler, which needs no GPU. The one module that touches its API.
+"""TensorRT for RTX: NVIDIA's compiler, which needs no GPU. The one module that loads it.
 
 The libraries travel in the wheel of ONNX Runtime's plug-in, the bindings in their own; neither finds the other by itself.
 """
@@ -16,12 +16,12 @@ from types import ModuleType
 from mimo_runtime.contracts import GraphContract
 from mimo_runtime.errors import EngineError, RequestError
 
+from .tensorrt_native.network import Log, Range, add_profiles, parse, serialize
+
+_LABEL = "TensorRT-RTX"
 _LIBRARIES = "onnxruntime_ep_nv_tensorrt_rtx"
 _BINDINGS = "tensorrt_rtx_bindings"
 INSTALL = "pip install 'mimo-edge[tensorrt-rtx]' (Linux on x86-64)"
-
-#: Smallest, typical and largest size of each dynamic axis.
-Range = tuple[int, int, int]
 
 
 def missing() -> str | None:
@@ -50,7 +50,7 @@ def load() -> ModuleType:
 
 
 def build_engine(data: bytes, contract: GraphContract, axes: Mapping[str, Range]) -> bytes:
-    """Parse and compile one graph.
+    """Parse and compile one graph, in this process. ``tensorrt_native.build_engine`` does it in one of its own.
 
     Args:
         data: an ONNX file; precision is taken from the graph (strongly typed).
@@ -63,38 +63,9 @@ def build_engine(data: bytes, contract: GraphContract, axes: Mapping[str, Range]
         EngineError: the parser or the compiler refused; the message is theirs and names the node.
     """
     trt = load()
-    log = _Log(trt)
+    log = Log(trt)
     builder = trt.Builder(log.logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, log.logger)
-    if not parser.parse(data):
-        told = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
-        raise EngineError(f"TensorRT-RTX does not parse graph {contract.name}: {' '.join(told.split())[:600]}")
-    profile = builder.create_optimization_profile()
-    for tensor in contract.inputs:
-        # Every input that shares an axis gets the same range: anything else is refused as inconsistent.
-        profile.set_shape(tensor.name, *(tensor.concrete(**{a: sizes[i] for a, sizes in axes.items()}) for i in range(3)))
+    network, _parser = parse(trt, builder, data, contract, log, _LABEL)
     config = builder.create_builder_config()
-    config.add_optimization_profile(profile)
-    plan = builder.build_serialized_network(network, config)
-    if plan is None:
-        raise EngineError(f"TensorRT-RTX does not compile graph {contract.name}: {log.last_error or 'no reason given'}")
-    return bytes(plan)
-
-
-class _Log:
-    """Keeps the compiler's last error instead of printing it."""
-
-    def __init__(self, trt: ModuleType) -> None:
-        outer = self
-        self.last_error = ""
-
-        class Logger(trt.ILogger):
-            def __init__(self) -> None:
-                trt.ILogger.__init__(self)
-
-            def log(self, severity: object, message: str) -> None:
-                if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                    outer.last_error = " ".join(message.split())[:600]
-
-        self.logger = Logger()
+    add_profiles(builder, config, contract, [axes], _LABEL)
+    return serialize(builder, network, config, contract, log, _LABEL)

@@ -145,13 +145,18 @@ class TargetLocator(nn.Module):
 
     The map is supervised with the target's mask. The token holds what the map's region looks like and its place, area and
     extent, in the square and relative to the image, so that the text decoder can read "upper left" and "small" off it
-    instead of estimating them from a few hundred image tokens.
+    instead of estimating them from a few hundred image tokens. Both are measured twice: on the map as it is, whose sum is the
+    area, and on the part around its peak. A map that is unsure of a small target is faintly on everywhere, and its centroid
+    is then the middle of the image, wherever the peak is.
     """
+
+    #: How much steeper the map around the peak falls off, and how far below the peak it is half.
+    SHARPNESS, BELOW_PEAK = 4.0, 1.0
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.score = mlp(dim, dim // 2, 1)
-        self.geometry = mlp(13, dim, dim)
+        self.geometry = mlp(23, dim, dim)
         self.pooled = nn.Linear(dim, dim)
         self.norm = nn.LayerNorm(dim)
 
@@ -160,9 +165,12 @@ class TargetLocator(nn.Module):
         side = round(tokens.shape[1] ** 0.5)
         logits = self.score(tokens).transpose(1, 2).reshape(-1, 1, side, side)
         inside = torch.sigmoid(logits)
-        numbers = mask_geometry(inside)
+        # A peak above the threshold needs no lowering of it: then the two maps nearly agree.
+        level = (logits.amax((-2, -1), keepdim=True) - self.BELOW_PEAK).clamp(max=0.0)
+        sharp = torch.sigmoid(self.SHARPNESS * (logits - level))
+        numbers = torch.cat((mask_geometry(inside), mask_geometry(sharp)), dim=1)
         width, height = extent[:, 0:1], extent[:, 1:2]
-        relative = numbers / torch.cat((width, height, (width * height).sqrt(), width, height), dim=1)
+        relative = numbers / torch.cat((width, height, (width * height).sqrt(), width, height), dim=1).repeat(1, 2)
         weights = inside.flatten(2)
         peak = weights.amax(-1)
         pooled = (weights / (weights.sum(-1, keepdim=True) + 1e-4)) @ tokens

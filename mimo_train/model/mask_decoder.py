@@ -84,6 +84,18 @@ class PixelLevel(nn.Module):
         return x
 
 
+class SubPixels(nn.Conv2d):
+    """From the features of a pixel to ``parts`` features of each of its ``ratio`` squared sub-pixels."""
+
+    def __init__(self, channels: int, parts: int, ratio: int) -> None:
+        super().__init__(channels, parts * ratio**2, 1)
+        self.parts = parts
+
+    def kernel(self, embedding: Tensor) -> Tensor:
+        """The same weights from the other side: [..., parts] -> [..., ratio^2 * channels]."""
+        return embedding @ self.weight.reshape(self.parts, -1)
+
+
 class MaskDecoder(nn.Module):
     def __init__(self, config: MaskDecoderConfig, neck: tuple[int, ...], dim: int, gate: bool = True) -> None:
         super().__init__()
@@ -106,7 +118,7 @@ class MaskDecoder(nn.Module):
             self.embeddings.append(mlp(dim, dim, fine if level == config.levels - 1 else channels))
             coarser = channels
         #: From the finest pixels to ``fine`` features of each of their sub-pixels; see :meth:`_draw_fine`.
-        self.fine = nn.Conv2d(self.channels[-1], fine * config.upsample**2, 1)
+        self.fine = SubPixels(self.channels[-1], fine, config.upsample)
         self.norm = nn.LayerNorm(dim)
         self.box, self.presence, self.iou = mlp(dim, dim, 4), mlp(dim, dim, 1), mlp(dim, dim, 1)
 
@@ -169,10 +181,9 @@ class MaskDecoder(nn.Module):
         """
         ratio, (batch, count, _) = self.config.upsample, queries.shape
         channels = pixels.shape[1]
-        parts = self.fine.weight.shape[0] // ratio**2
+        parts = self.fine.parts
         embedding = self.embeddings[-1](queries) * parts**-0.5
-        weight = self.fine.weight.reshape(parts, ratio**2 * channels)
-        kernel = (embedding @ weight).reshape(batch, count * ratio**2, channels)
+        kernel = self.fine.kernel(embedding).reshape(batch, count * ratio**2, channels)
         offset = (embedding @ self.fine.bias.reshape(parts, ratio**2)).reshape(batch, count * ratio**2, 1)
         logits = (kernel @ pixels.flatten(2) + offset).reshape(batch, count * ratio**2, *pixels.shape[-2:])
         return F.pixel_shuffle(logits, ratio) if ratio > 1 else logits

@@ -82,14 +82,22 @@ class SwinBlock(nn.Module):
         self.mlp = FeedForward(dim, mlp_ratio)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, H, W, C] -> [B, H, W, C]."""
-        if self.position is not None:
-            x = x + self.position(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        x = x + self._attend(self.norm_before(x))
-        return x + self.mlp(self.norm_after(x))
+        """[B, H, W, C] -> [B, H, W, C].
 
-    def _attend(self, x: Tensor) -> Tensor:
-        height, width, channels, w = x.shape[1], x.shape[2], x.shape[3], self.window
+        Norms, sums and linears see tokens [B, H * W, C]: engines take the second of four axes for channels, and would
+        rearrange a map with channels last before and after every one of them.
+        """
+        height, width, channels = x.shape[1], x.shape[2], x.shape[3]
+        tokens = x.reshape(-1, height * width, channels)
+        if self.position is not None:
+            mixed = self.position(x.permute(0, 3, 1, 2))
+            tokens = tokens + mixed.permute(0, 2, 3, 1).reshape(-1, height * width, channels)
+        tokens = tokens + self._attend(self.norm_before(tokens), height, width)
+        return (tokens + self.mlp(self.norm_after(tokens))).reshape(-1, height, width, channels)
+
+    def _attend(self, tokens: Tensor, height: int, width: int) -> Tensor:
+        channels, w = tokens.shape[2], self.window
+        x = tokens.reshape(-1, height, width, channels)
         # A feature map no larger than the window is one window: nothing to shift.
         shift = w // 2 if self.shifted and min(height, width) > w else 0
         pad_h, pad_w = -height % w, -width % w
@@ -103,7 +111,9 @@ class SwinBlock(nn.Module):
         x = x.reshape(-1, full_h // w, full_w // w, w, w, channels).transpose(2, 3).reshape(-1, full_h, full_w, channels)
         if shift:
             x = torch.roll(x, (shift, shift), (1, 2))
-        return x[:, :height, :width] if pad_h or pad_w else x
+        if pad_h or pad_w:
+            x = x[:, :height, :width]
+        return x.reshape(-1, height * width, channels)
 
 
 class PatchMerging(nn.Module):
@@ -116,7 +126,10 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         parts = (x[:, 0::2, 0::2], x[:, 1::2, 0::2], x[:, 0::2, 1::2], x[:, 1::2, 1::2])
-        return self.reduction(self.norm(torch.cat(parts, dim=-1)))
+        tokens = torch.cat(parts, dim=-1)
+        height, width, channels = tokens.shape[1], tokens.shape[2], tokens.shape[3]
+        merged = self.reduction(self.norm(tokens.reshape(-1, height * width, channels)))
+        return merged.reshape(-1, height, width, channels // 2)
 
 
 class SwinTransformer(nn.Module):
@@ -147,7 +160,9 @@ class SwinTransformer(nn.Module):
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """[B, 3, S, S] normalised -> four maps [B, S / stride, S / stride, C * 2^stage], channels last."""
-        x = self.norm(self.stem(pixels).permute(0, 2, 3, 1))
+        x = self.stem(pixels)
+        channels, height, width = x.shape[1], x.shape[2], x.shape[3]
+        x = self.norm(x.permute(0, 2, 3, 1).reshape(-1, height * width, channels)).reshape(-1, height, width, channels)
         maps = []
         for i, stage in enumerate(self.stages):
             if i:
@@ -174,8 +189,14 @@ class VisionEncoder(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """RGB [B, 3, S, S] in [0, 1] -> pyramid of strides 4, 8, 16, 32, each [B, neck[i], S / stride, S / stride]."""
         maps = self.backbone((pixels - self.mean) / self.std)
-        levels = [lateral(norm(m)).permute(0, 3, 1, 2) for m, norm, lateral in zip(maps, self.norms, self.laterals)]
+        levels = [self._lateral(i, m) for i, m in enumerate(maps)]
         for i in (2, 1, 0):
             levels[i] = levels[i] + F.interpolate(self.top_down[i](levels[i + 1]), scale_factor=2.0, mode="nearest")
         fine = [smooth(F.gelu(level)) for smooth, level in zip(self.smooth, levels)]
         return fine[0], fine[1], fine[2], levels[3]
+
+    def _lateral(self, level: int, x: Tensor) -> Tensor:
+        """[B, H, W, C] -> [B, neck, H, W]."""
+        height, width, channels = x.shape[1], x.shape[2], x.shape[3]
+        tokens = self.laterals[level](self.norms[level](x.reshape(-1, height * width, channels)))
+        return tokens.transpose(1, 2).reshape(-1, tokens.shape[2], height, width)

@@ -123,7 +123,9 @@ def load_mimo(
     tokenizer = Tokenizer.from_bytes(bundle.bytes(TOKENIZER), f"{bundle.path}/{TOKENIZER}")
     threads = threads or worker_threads()
     engines = {
-        name: create_engine(entry.engine, bundle.bytes(entry.file), entry.contract, threads=threads)
+        name: create_engine(
+            entry.engine, bundle.bytes(entry.file), entry.contract, threads=min(threads, entry.threads or threads)
+        )
         for name, entry in manifest.graphs.items()
     }
     info = {

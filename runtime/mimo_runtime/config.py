@@ -15,7 +15,7 @@ from typing import Any
 from .errors import BundleError, RequestError
 
 #: Raised whenever the meaning of a field or the layout of the weights changes.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 #: The strides of the feature pyramid. The cascade of the mask decoder runs over the first three, coarse to fine.
 STRIDES = (4, 8, 16, 32)
@@ -115,6 +115,8 @@ class MimoConfig:
     text_decoder: TextDecoderConfig = field(default_factory=TextDecoderConfig)
     #: Names of the structures that have a mask query of their own, in query order (query ``1 + index``).
     entities: tuple[str, ...] = ()
+    #: Modalities of the training images, as data sets name them; empty if unknown.
+    modalities: tuple[str, ...] = ()
     #: A target is present if ``sigmoid(logit / presence_temperature) >= presence_threshold``; both chosen on ``val``.
     presence_threshold: float = 0.5
     presence_temperature: float = 1.0

@@ -21,7 +21,7 @@ from .engines import KINDS, installed_version
 from .errors import BundleError
 from .machine import architecture, cpu_features
 
-FORMAT, FORMAT_VERSION = "mimo-bundle", 1
+FORMAT, FORMAT_VERSION = "mimo-bundle", 2
 MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
 
 #: Every field of a manifest and its JSON type. A field may be null where None is listed.
@@ -32,7 +32,8 @@ _FIELDS: dict[str, tuple[type, ...]] = {
 }
 _MODEL = {"id": (str,), "config": (dict,), "parameters": (int,), "checkpoint_sha256": (str,)}
 _GRAPH = {
-    "engine": (str,), "asked": (str,), "delivered": (dict,), "file": (str,), "sha256": (str,), "bytes": (int,),
+    "engine": (str,), "threads": (int, type(None)), "asked": (str,), "delivered": (dict,), "file": (str,), "sha256": (str,),
+    "bytes": (int,),
     "contract": (dict,),
 }
 _COMPATIBILITY = {
@@ -48,6 +49,8 @@ class GraphEntry:
 
     name: str
     engine: str
+    #: Threads within one operator that were measured to be best; None leaves it to the caller.
+    threads: int | None
     asked: str
     #: Number of compute nodes by the precision that they really have.
     delivered: dict[str, int]

@@ -136,8 +136,8 @@ class TestRefused:
     def test_parity_is_measured_on_the_written_file(self, exported, checkpoint: Path, tmp_path: Path, monkeypatch):
         original = build_module.write_graph
 
-        def damaged(module, contract, target, precision, folder):
-            entry = original(module, contract, target, precision, folder)
+        def damaged(model, contract, target, precision, folder, form=None):
+            entry = original(model, contract, target, precision, folder, form)
             model = onnx.load(folder / entry["file"])
             perturb(model, float("nan"))
             onnx.save(model, folder / entry["file"])

@@ -58,9 +58,12 @@ class TestBuild:
         [
             (["--target", "tensorrt"], ["--target tensorrt", "Use --target cpu"]),
             (["--target", "gpu"], ["--target gpu", "Use --target cpu"]),
-            (["--precision", "int8"], ["--precision int8", "Use --precision fp32"]),
-            (["--precision", "fp16"], ["--precision fp16", "Use --precision fp32"]),
-            (["--calibration", "data"], ["--calibration"]),
+            (["--precision", "int4"], ["--precision int4", "Use --precision fp32"]),
+            (["--precision", "int8"], ["--precision int8 needs --calibration"]),
+            (["--calibration", "data"], ["--calibration changes nothing", "--precision auto"]),
+            (["--precision", "auto", "--calibration", "nowhere"], ["nowhere", "Registered: phantoms"]),
+            (["--precision", "auto", "--calibration", "x", "--tolerance", "0"], ["--tolerance is 0"]),
+            (["--precision", "auto", "--calibration", "x", "--calibration-images", "3"], ["--calibration-images is 3", "16"]),
             (["--graphs", "fusion,tongue"], ["'tongue'", "vision_encoder, text_encoder"]),
             (["--graphs", ""], ["''", "vision_encoder"]),
             (["--parity-samples", "1"], ["1 parity samples", "at least 2"]),
@@ -107,7 +110,7 @@ class TestInspect:
         assert set(told) == {"format", "target", "graphs", "parity"}
         assert (told["format"], told["target"], list(told["graphs"])) == ("mimo-bundle", "cpu", list(GRAPHS))
         for name, graph in told["graphs"].items():
-            assert set(graph) == {"engine", "asked", "delivered", "file", "sha256", "bytes"}
+            assert set(graph) == {"engine", "threads", "asked", "delivered", "file", "sha256", "bytes"}
             assert set(graph["delivered"]) == {"int8", "fp16", "fp32"}
             assert graph["sha256"] == sha256(bundle / graph["file"])
             assert graph["bytes"] == (bundle / graph["file"]).stat().st_size

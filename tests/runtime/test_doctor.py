@@ -30,6 +30,21 @@ def test_a_missing_engine_is_told_with_the_extra_to_install(monkeypatch):
     assert not healthy(checks.values())
 
 
+def test_openvino_is_listed_and_may_be_missing(monkeypatch):
+    real = engines.installed_version
+    monkeypatch.setattr(engines, "installed_version", lambda name: None if name == "openvino" else real(name))
+    checks = by_name(examine())
+    check = checks["engine openvino"]
+    assert (check.state, check.remedy) == ("missing", "pip install 'mimo-edge[openvino]'")
+    assert healthy(checks.values())
+
+
+def test_an_installed_openvino_is_found():
+    openvino = pytest.importorskip("openvino")
+    check = by_name(examine())["engine openvino"]
+    assert check.state == "ok" and openvino.__version__.startswith(check.found)
+
+
 def test_two_wheels_that_own_one_folder_are_a_conflict(monkeypatch):
     real = doctor._version
     monkeypatch.setattr(doctor, "_version", lambda name: "1.20" if "onnxruntime" in name else real(name))

@@ -39,6 +39,7 @@ KINDS: dict[str, EngineKind] = {
     kind.name: kind
     for kind in (
         EngineKind("onnxruntime", "ort", "OrtEngine", ("onnxruntime", "onnxruntime-gpu"), "cpu"),
+        EngineKind("openvino", "openvino", "OpenVinoEngine", ("openvino",), "openvino"),
     )
 }
 

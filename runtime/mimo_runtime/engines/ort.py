@@ -51,12 +51,24 @@ class OrtEngine(Engine):
         providers = self._session.get_providers()
         if providers != [PROVIDER]:
             raise EngineError(f"onnxruntime runs graph {contract.name} on {', '.join(providers)}", f"It must be {PROVIDER}")
-        check_contract(contract, _tensors(self._session.get_inputs()), _tensors(self._session.get_outputs()))
+        found, self._unstacked = restack(_tensors(self._session.get_inputs()))
+        check_contract(contract, found, _tensors(self._session.get_outputs()))
         self.inputs = {t.name: t for t in contract.inputs}
         self.outputs = {t.name: t for t in contract.outputs}
         self._graph, self._names = contract.name, [t.name for t in contract.outputs]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if self._unstacked:
+            # Views along the first axis: nothing is copied.
+            inputs = {
+                part: value
+                for name, whole in inputs.items()
+                for part, value in (
+                    ((f"{name}.{k}", whole[k]) for k in range(self._unstacked[name]))
+                    if name in self._unstacked
+                    else ((name, whole),)
+                )
+            }
         try:
             return dict(zip(self._names, self._session.run(self._names, inputs)))
         except Exception as error:
@@ -67,6 +79,26 @@ class OrtEngine(Engine):
 
 
 _REBUILD = "Build the bundle again with mimo-export build"
+
+
+def restack(found: list[Tensor]) -> tuple[list[Tensor], dict[str, int]]:
+    """Inputs ``keys.0``, ``keys.1`` are slices of one input ``keys`` along a first axis: the file spares the engine from
+    cutting them out of it, a copy of the whole memory of an answer for every word.
+
+    Returns:
+        the inputs as the contract has them, and how many slices each unstacked one has.
+    """
+    whole: list[Tensor] = []
+    count: dict[str, int] = {}
+    for tensor in found:
+        name, _, index = tensor.name.rpartition(".")
+        if not (name and index.isdigit()):
+            whole.append(tensor)
+            continue
+        if name not in count:
+            whole.append(Tensor(name, tensor.dtype, tensor.shape))
+        count[name] = count.get(name, 0) + 1
+    return [Tensor(t.name, t.dtype, (count[t.name], *t.shape)) if t.name in count else t for t in whole], count
 
 
 def _tensors(arguments: list) -> list[Tensor]:

@@ -281,7 +281,8 @@ def _meta(
     seed: int,
 ) -> dict[str, Any]:
     config, info = getattr(mimo, "config", None), getattr(mimo, "info", None)
-    sha256 = info.get("sha256") if isinstance(info, dict) else None
+    known = info if isinstance(info, dict) else {}
+    sha256 = known.get("sha256")
     return {
         "split": split,
         "images": len(records),
@@ -294,6 +295,7 @@ def _meta(
         "engine": _engine_name(mimo),
         **{name: getattr(config, name, None) for name in ("presence_threshold", "presence_temperature", "abstain_threshold")},
         "interval": metrics.INTERVAL,
+        **{name: known[name] for name in ("weight_bits", "qat_skip") if name in known},
     }
 
 

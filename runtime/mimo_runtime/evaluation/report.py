@@ -57,6 +57,9 @@ def _origin(meta: dict[str, Any]) -> str:
         told += f", at most {meta['limit']} images per set"
     if meta["model"]:
         told += f", model `{meta['model']}`" + (f" (SHA-256 {meta['sha256']}…)" if meta["sha256"] else "")
+    if "weight_bits" in meta:
+        but = f" but for {', '.join(meta['qat_skip'])}" if meta["qat_skip"] else ""
+        told += f", weights rounded to {meta['weight_bits']} bits{but}"
     return told + (f", engine {meta['engine']}" if meta["engine"] else "") + "."
 
 

@@ -1,0 +1,49 @@
+"""A calibration without an export: from a bundle in single precision to quantised graphs and numbers in a folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from mimo_runtime.atomic import atomic_folder
+from mimo_runtime.bundle import Bundle
+from mimo_runtime.errors import RequestError
+from mimo_runtime.manifest import TOKENIZER
+from mimo_runtime.tokenizer import Tokenizer
+
+from .evidence import evidence_dict
+from .session import Request, earn
+
+NUMBERS = "calibration.json"
+
+
+def calibrate_bundle(bundle: Path, output: Path, request: Request) -> dict[str, Any]:
+    """Calibrate the graphs of a bundle.
+
+    Returns:
+        the content of ``calibration.json``.
+
+    Raises:
+        BundleError: the bundle is damaged; RequestError: it is not in single precision, or the data cannot serve;
+        VerificationError: the precision misses the tolerance. Nothing was written.
+    """
+    opened = Bundle.open(bundle)
+    reduced = [n for n, e in opened.manifest.graphs.items() if e.delivered["fp32"] != sum(e.delivered.values())]
+    if reduced:
+        told = f"bundle {bundle} has graphs in reduced precision: {', '.join(reduced)}"
+        raise RequestError(told, "Build it with mimo-export build --precision fp32")
+    models = {name: onnx.load_from_string(opened.bytes(entry.file)) for name, entry in opened.manifest.graphs.items()}
+    tokenizer = Tokenizer.from_bytes(opened.bytes(TOKENIZER), TOKENIZER)
+    with atomic_folder(output, overwrite=False, marker=NUMBERS) as folder:
+        result, facts = earn(models, opened.config, tokenizer, request, ("onnxruntime", "openvino"), lambda *_: None)
+        for kind in ("symmetric", "shipped"):
+            (folder / kind).mkdir()
+        for name, candidate in result.chosen.items():
+            (folder / "shipped" / f"{name}.onnx").write_bytes(candidate.data)
+            (folder / "symmetric" / f"{name}.onnx").write_bytes(result.symmetric[name])
+        told = {**facts, **evidence_dict(result)}
+        (folder / NUMBERS).write_text(json.dumps(told, indent=1) + "\n", "utf-8")
+    return told

@@ -1,0 +1,375 @@
+"""Precision, earned: per graph, the fastest form that stays within the tolerance on questions that it was not calibrated on.
+
+Graphs are taken in the order in which an answer runs them, so each is calibrated on what the chosen forms upstream emit. For
+each: watch it in the running chain, find the best recipe by signal-to-noise ratio, measure every block's effect, leave out
+blocks until the trial is within tolerance, time the candidates against each other, and let the fastest that passes the gate
+ship. The gate runs the whole chain as it would ship so far, on images that took no part in any of this.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from mimo_runtime.config import MimoConfig
+from mimo_runtime.contracts import GRAPHS, graph_contracts
+from mimo_runtime.engines import create_engine, why_not
+from mimo_runtime.engines.base import Engine
+from mimo_runtime.errors import EngineError
+from mimo_runtime.evaluation.dataset import Dataset
+from mimo_runtime.pipeline import Mimo
+from mimo_runtime.tokenizer import Tokenizer
+
+from .data import Images, requests
+from .fp16 import compact, to_half
+from .observe import Cache, ObservedEngine, key
+from .ort_form import ort_form
+from .points import blocks
+from .timing import interleaved
+from .trial import Loss, Reply, Trial, compare, macro_dice
+from .variants import CEILING, Material, Recipe, best_recipe, score, sqnr
+
+#: A candidate has to be this much faster than the incumbent to take its place; less is noise.
+FASTER = 0.97
+#: Or no slower than this, and at most this share of its size.
+NO_SLOWER, SMALLER = 1.03, 0.7
+#: Blocks that are left out one after the other before the graph is given up.
+MOST_SKIPPED = 6
+#: Share of the tolerance that the search aims for: the gate measures other images.
+MARGIN = 0.8
+
+ORT, OPENVINO = "onnxruntime", "openvino"
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user decided, and what the machine has."""
+
+    precision: str = "auto"  # auto, fp16, int8
+    tolerance: float = 0.005
+    text_agreement: float = 0.98
+    threads: int = 2
+    engines: tuple[str, ...] = (ORT, OPENVINO)
+    cache: Path | None = None
+    seed: int = 0
+    #: Ship what was asked for although it misses the tolerance.
+    force: bool = False
+
+    @staticmethod
+    def available(names: Sequence[str]) -> tuple[str, ...]:
+        """Those engines that load here."""
+        return tuple(name for name in names if why_not(name) is None)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One form of a graph for one engine."""
+
+    label: str
+    precision: str  # fp32, fp16, int8, int8-weights, int4-weights
+    engine: str
+    threads: int | None
+    data: bytes
+    recipe: Recipe | None = None
+
+
+@dataclass
+class GraphEvidence:
+    """What was measured about one graph; everything the report needs."""
+
+    chosen: str = ""
+    reason: str = ""
+    methods: dict[str, float] = field(default_factory=dict)
+    sqnr_db: dict[str, float] = field(default_factory=dict)
+    sensitivity: list[dict[str, Any]] = field(default_factory=list)
+    latency_ms: dict[str, float] = field(default_factory=dict)
+    bytes: dict[str, int] = field(default_factory=dict)
+    gate: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rejected: dict[str, str] = field(default_factory=dict)
+    islands: dict[str, str] = field(default_factory=dict)
+    #: Shipped although it misses the tolerance, because the user insisted.
+    forced: bool = False
+    seconds: float = 0.0
+    seen: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    clips: dict[str, float] = field(default_factory=dict, repr=False)
+
+
+@dataclass
+class Result:
+    """The chosen form of every graph, and the evidence."""
+
+    chosen: dict[str, Candidate]
+    #: The Q/DQ form by the same recipe, for compilers that take no other; in full precision where nothing was quantised.
+    symmetric: dict[str, bytes]
+    evidence: dict[str, GraphEvidence]
+    loss: Loss
+    accuracy: dict[str, float]
+    reference_accuracy: dict[str, float]
+    seconds: dict[str, float]
+
+    def missed(self, precision: str) -> dict[str, str]:
+        """Graphs that did not become what was asked for within the tolerance, with what was measured instead."""
+        told = {}
+        for name, candidate in self.chosen.items():
+            evidence = self.evidence[name]
+            if not candidate.precision.startswith(precision) or evidence.forced:
+                reasons = [f"{label}: {why}" for label, why in evidence.rejected.items() if label.startswith(precision)]
+                told[name] = "; ".join(reasons) or evidence.reason
+        return told
+
+
+class Optimiser:
+    """See the module.
+
+    Args:
+        models: all graphs in full precision.
+        calibration, search, gate: disjoint images; see ``data.refuse_overlap``.
+    """
+
+    def __init__(
+        self, models: Mapping[str, onnx.ModelProto], config: MimoConfig, tokenizer: Tokenizer, datasets: Sequence[Dataset],
+        calibration: Images, search: Images, gate: Images, settings: Settings, progress: Progress = lambda *_: None,
+    ) -> None:  # fmt: skip
+        self.models, self.config, self.tokenizer, self.settings = models, config, tokenizer, settings
+        self.calibration, self.progress = calibration, progress
+        self.contracts = graph_contracts(config)
+        self.trials = {"search": Trial(search, datasets), "gate": Trial(gate, datasets)}
+        # Blocks are told apart by their effect on masks; texts would cost more than all the rest.
+        small = Images(search.items[: max(4, len(search.items) // 4)], search.seed)
+        self.blocks_trial = Trial(small, datasets, prompts=("box", "text"), text=False)
+        self.references: dict[str, list[Reply]] = {}
+        self.cache = Cache(settings.cache)
+        self.engines: dict[str, Engine] = {}
+        self.files: dict[str, str] = {}
+
+    # -- the whole -------------------------------------------------------------------------------------------------------
+
+    def run(self) -> Result:
+        """Decide every graph.
+
+        Raises:
+            EngineError: an engine fails, or activations are not finite.
+        """
+        incumbents = {name: self._full(name) for name in GRAPHS}
+        self.engines = {name: self._load(name, incumbent) for name, incumbent in incumbents.items()}
+        spent = {"calibrate": 0.0, "decide": 0.0}
+        for label, trial in (*self.trials.items(), ("blocks", self.blocks_trial)):
+            self.references[label] = self._replies(label, trial, self.engines)
+        chosen, symmetric, evidence = dict(incumbents), {}, {}
+        for number, name in enumerate(GRAPHS):
+            self.progress(f"quantise {name}", number, len(GRAPHS))
+            start = time.perf_counter()
+            material = self._watch(name)
+            spent["calibrate"] += time.perf_counter() - start
+            told = GraphEvidence(seen=material.seen)
+            chosen[name] = self._decide(name, material, incumbents[name], told)
+            self.engines[name] = self._load(name, chosen[name])
+            recipe = chosen[name].recipe
+            symmetric[name] = (material.quantised(recipe) if recipe else material.model).SerializeToString()
+            told.seconds = round(time.perf_counter() - start, 1)
+            spent["decide"] += told.seconds
+            evidence[name] = told
+        loss, replies = self._loss("gate", self.engines)
+        return Result(chosen, symmetric, evidence, loss, macro_dice(replies), macro_dice(self.references["gate"]), spent)
+
+    def _decide(self, name: str, material: Material, incumbent: Candidate, told: GraphEvidence) -> Candidate:
+        candidates = [incumbent, *self._candidates(name, material, told)]
+        running: dict[str, tuple[Candidate, Engine]] = {}
+        for candidate in candidates:
+            try:
+                running[candidate.label] = candidate, self._load(name, candidate)
+            except EngineError as error:
+                told.rejected[candidate.label] = str(error)
+        inputs = [given for given, _ in material.calls]
+        told.latency_ms = {
+            label: round(ms, 4) for label, ms in interleaved({k: e.run for k, (_, e) in running.items()}, inputs).items()
+        }
+        told.bytes = {label: len(candidate.data) for label, (candidate, _) in running.items()}
+        base, size = told.latency_ms[incumbent.label], len(incumbent.data)
+        for label in sorted(running, key=told.latency_ms.__getitem__):
+            candidate, engine = running[label]
+            if candidate is incumbent:
+                continue
+            ratio = told.latency_ms[label] / base
+            asked = self.settings.precision in ("int8", "fp16") and candidate.precision.startswith(self.settings.precision)
+            worth = ratio <= FASTER or (ratio <= NO_SLOWER and len(candidate.data) <= SMALLER * size) or asked
+            if not worth:
+                told.rejected[label] = f"not faster: {told.latency_ms[label]:.2f} ms against {base:.2f} ms"
+                continue
+            if candidate.precision != "fp32":
+                told.sqnr_db[label] = round(score(sqnr(material.calls, engine.run)), 2)
+            loss, _ = self._loss("gate", {**self.engines, name: engine})
+            told.gate[label] = loss.to_dict()
+            if loss.within(self.settings.tolerance, self.settings.text_agreement):
+                told.chosen = label
+                told.reason = f"{base / told.latency_ms[label]:.2f} times as fast as {incumbent.label}; {loss.words()}"
+                self._close(running, label)
+                return candidate
+            told.rejected[label] = f"outside the tolerance of {self.settings.tolerance}: {loss.words()}"
+        if self.settings.force and self.settings.precision != "auto" and told.gate:
+            label = min(told.gate, key=lambda k: max(told.gate[k]["dice"].values()) - (told.gate[k]["text_agreement"] or 0.0))
+            told.chosen, told.forced = label, True
+            told.reason = f"forced, although {told.rejected[label]}"
+            self._close(running, label)
+            return running[label][0]
+        told.chosen, told.reason = incumbent.label, "nothing faster stays within the tolerance"
+        self._close(running, incumbent.label)
+        return incumbent
+
+    # -- candidates ------------------------------------------------------------------------------------------------------
+
+    def _full(self, name: str) -> Candidate:
+        return Candidate("fp32 onnxruntime", "fp32", ORT, self.settings.threads, self.models[name].SerializeToString())
+
+    def _candidates(self, name: str, material: Material, told: GraphEvidence) -> list[Candidate]:
+        precision, engines = self.settings.precision, self.settings.engines
+        found: list[Candidate] = []
+        if precision == "fp16":
+            half = to_half(self.models[name], material.seen)
+            told.islands = half.islands
+            data = half.model.SerializeToString()
+            return [Candidate(f"fp16 {e}", "fp16", e, self.settings.threads, data) for e in engines]
+        full = self.models[name].SerializeToString()
+        if precision == "auto":
+            found += [Candidate(f"fp32 {e}", "fp32", e, self.settings.threads, full) for e in engines if e != ORT]
+        if name == "text_decoder":
+            # Weights are all that its time goes into: activations of one token are nothing to gain from.
+            if precision == "auto":
+                cut = ort_form(self.models[name]).SerializeToString()
+                found.append(Candidate("fp32 onnxruntime, 1 thread", "fp32", ORT, 1, cut))
+            for bits in (8, 4):
+                data = ort_form(material.quantised(Recipe("weights", bits))).SerializeToString()
+                found += [
+                    Candidate(f"int{bits} weights onnxruntime, {n} thread{'s' * (n > 1)}", f"int{bits}-weights", ORT, n, data,
+                              Recipe("weights", bits))
+                    for n in sorted({1, self.settings.threads})
+                ]  # fmt: skip
+            return found
+        recipe, told.methods = best_recipe(material, self._runner(name), ORT)
+        told.sensitivity = self._sensitivity(name, material, recipe)
+        recipe = self._within(name, material, recipe, told)
+        if recipe is not None:
+            model = compact(material.quantised(recipe))
+            told.clips = _clips(model)
+            data = {OPENVINO: model.SerializeToString(), ORT: ort_form(model).SerializeToString()}
+            found += [Candidate(f"int8 {e}", "int8", e, self.settings.threads, data[e], recipe) for e in engines]
+        weights = Recipe("weights", 8)
+        data = ort_form(compact(material.quantised(weights))).SerializeToString()
+        found.append(Candidate("int8 weights onnxruntime", "int8-weights", ORT, self.settings.threads, data, weights))
+        return found
+
+    def _sensitivity(self, name: str, material: Material, recipe: Recipe) -> list[dict[str, Any]]:
+        """Every block alone: noise at the graph's outputs, and what the chain loses; worst first."""
+        rows, parts = [], blocks(material.points())
+        for number, (block, points) in enumerate(parts.items()):
+            self.progress(f"blocks of {name}", number, len(parts))
+            engine = self._engine(name, ort_form(material.quantised(recipe, only=block)).SerializeToString())
+            ratio = score(sqnr(material.calls, engine.run))
+            loss, _ = self._loss("blocks", {**self.engines, name: engine})
+            rows.append({
+                "block": block, "points": len(points), "sqnr_db": round(ratio, 2), "dice_loss": round(loss.worst, 5),
+                "presence_f1_loss": round(loss.presence_f1, 5),
+            })  # fmt: skip
+            engine.close()
+        return sorted(rows, key=lambda row: row["sqnr_db"])
+
+    def _within(self, name: str, material: Material, recipe: Recipe, told: GraphEvidence) -> Recipe | None:
+        """Leave out the noisiest blocks until the search trial is within the margin of the tolerance."""
+        order = [row["block"] for row in told.sensitivity if row["sqnr_db"] < CEILING]
+        before, _ = self._loss("search", self.engines)
+        best: tuple[float, Recipe] | None = None
+        for count in (0, 1, 2, 3, 4, MOST_SKIPPED):
+            if count >= max(1, len(order)):
+                break
+            attempt = Recipe(recipe.method, recipe.bits, recipe.smooth, tuple(sorted(order[:count])))
+            engine = self._engine(name, ort_form(material.quantised(attempt)).SerializeToString())
+            loss, _ = self._loss("search", {**self.engines, name: engine})
+            engine.close()
+            if loss.within(MARGIN * self.settings.tolerance, self.settings.text_agreement) or loss.no_worse(before):
+                return attempt
+            told.rejected[f"search: {attempt.words()}"] = loss.words()
+            worst = loss.worst + max(0.0, self.settings.text_agreement - (loss.text_agreement or 1.0))
+            if best is None or worst < best[0]:
+                best = worst, attempt
+        # The gate has more images and decides; the best attempt is what it gets to see.
+        return best[1] if best else None
+
+    # -- running ---------------------------------------------------------------------------------------------------------
+
+    def _watch(self, name: str) -> Material:
+        """Statistics and kept calls of a graph in the chain as it is so far."""
+        model = self.models[name]
+        every = self.settings.precision == "fp16"
+        upstream = [self.files[g] for g in GRAPHS[: GRAPHS.index(name)] if g in self.files]
+        settings = {"every": every, "kept": 1}
+
+        def make() -> tuple[dict, list]:
+            watched = ObservedEngine(model, self.contracts[name], every=every, threads=self.settings.threads)
+            with _borrowed(self.config, {**self.engines, name: watched}, self.tokenizer) as mimo:
+                for done, (questions, asks) in enumerate(requests(self.calibration)):
+                    self.progress(f"watch {name}", done, len(self.calibration.items))
+                    scan = mimo.open(questions.pixels)
+                    for given in asks:
+                        scan.ask(**given, masks=name != "text_decoder", text_answer=name == "text_decoder")
+            return watched.seen, watched.calls
+
+        seen, calls, _ = self.cache.get(key(model, self.calibration.identity, upstream, settings), make)
+        return Material(model, seen, calls)
+
+    def _replies(self, label: str, trial: Trial, engines: Mapping[str, Engine]) -> list[Reply]:
+        trial.progress = lambda done, total: self.progress(f"trial ({label})", done, total)
+        with _borrowed(self.config, engines, self.tokenizer) as mimo:
+            return trial.run(mimo)
+
+    def _loss(self, label: str, engines: Mapping[str, Engine]) -> tuple[Loss, list[Reply]]:
+        trial = self.blocks_trial if label == "blocks" else self.trials[label]
+        replies = self._replies(label, trial, engines)
+        return compare(self.references[label], replies), replies
+
+    def _load(self, name: str, candidate: Candidate) -> Engine:
+        engine = create_engine(candidate.engine, candidate.data, self.contracts[name], threads=candidate.threads)
+        self.files[name] = hashlib.sha256(candidate.data).hexdigest()
+        return engine
+
+    def _engine(self, name: str, data: bytes, engine: str = ORT) -> Engine:
+        return create_engine(engine, data, self.contracts[name], threads=self.settings.threads)
+
+    def _runner(self, name: str) -> Any:
+        return lambda data, engine: self._engine(name, data, engine).run
+
+    @staticmethod
+    def _close(running: Mapping[str, tuple[Candidate, Engine]], kept: str) -> None:
+        for label, (_, engine) in running.items():
+            if label != kept:
+                engine.close()
+
+
+class _borrowed:
+    """A chain over engines that it does not own: leaving it closes none of them."""
+
+    def __init__(self, config: MimoConfig, engines: Mapping[str, Engine], tokenizer: Tokenizer) -> None:
+        self.mimo = Mimo(config, engines, tokenizer, cache_images=1)
+
+    def __enter__(self) -> Mimo:
+        return self.mimo
+
+    def __exit__(self, *_: object) -> None:
+        self.mimo.engines = {}
+        self.mimo.close()
+
+
+def _clips(model: onnx.ModelProto) -> dict[str, float]:
+    """The clip of every quantised activation, by tensor."""
+    values = {w.name: onnx.numpy_helper.to_array(w) for w in model.graph.initializer}
+    return {
+        node.input[0]: float(np.max(values[node.input[1]])) * 127
+        for node in model.graph.node if node.op_type == "QuantizeLinear"
+    }  # fmt: skip

@@ -1,0 +1,119 @@
+"""The one quantised form of a graph: explicit QuantizeLinear / DequantizeLinear, symmetric, weights per output channel.
+
+TensorRT, TensorRT-RTX and OpenVINO take the file as it is; ``ort_form`` derives ONNX Runtime's from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from .points import Point, drop_unused, find_points, fold_transposed_weights
+
+#: Largest magnitude of a quantised weight by bits: symmetric, so that -128 is not used.
+LARGEST = {8: 127, 4: 7}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How one point is quantised.
+
+    Attributes:
+        clip: of the activation, which is then INT8; None leaves it in floating point (weight-only).
+        bits: of the weights, 8 or 4. Four-bit weights are stored as INT8 values from -7 to 7: opset 20 has no smaller type.
+    """
+
+    clip: float | None
+    bits: int = 8
+
+
+def quantise_weight(weight: np.ndarray, axis: int, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Symmetric per-channel quantisation.
+
+    Returns:
+        int8 values of the weight's shape, and float32 scales, one per index of ``axis``.
+    """
+    others = tuple(i for i in range(weight.ndim) if i != axis)
+    largest = np.abs(weight).max(axis=others)
+    scale = (np.where(largest > 0, largest, 1.0) / LARGEST[bits]).astype(np.float32)
+    shape = [1] * weight.ndim
+    shape[axis] = -1
+    values = np.clip(np.round(weight / scale.reshape(shape)), -LARGEST[bits], LARGEST[bits])
+    return values.astype(np.int8), scale
+
+
+def quantise(model: onnx.ModelProto, choices: Mapping[str, Choice]) -> onnx.ModelProto:
+    """A copy of a graph with the chosen points quantised.
+
+    Args:
+        model: float32, opset 13 or later.
+        choices: by name of the node; every one must be a point of the graph.
+
+    Raises:
+        ValueError: a node that is no point.
+    """
+    model = fold_transposed_weights(model)
+    points = {point.node: point for point in find_points(model)}
+    unknown = sorted(set(choices) - set(points))
+    if unknown:
+        raise ValueError(f"{unknown[0]} cannot be quantised")
+    graph = model.graph
+    weights = {w.name: numpy_helper.to_array(w) for w in graph.initializer if w.name in {p.weight for p in points.values()}}
+    nodes, made = [], {}
+    for node in graph.node:
+        choice = choices.get(node.name)
+        if choice is not None:
+            point = points[node.name]
+            if choice.clip is not None:
+                node.input[0] = _activation(graph, nodes, made, point.activation, choice.clip)
+            node.input[1] = _weight(graph, nodes, made, point, weights[point.weight], choice.bits)
+        nodes.append(node)
+    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(kept)
+    drop_unused(model)
+    return model
+
+
+def _activation(graph: onnx.GraphProto, nodes: list, made: dict, tensor: str, clip: float) -> str:
+    key = tensor, float(np.float32(clip))
+    if key not in made:
+        # Two consumers with different clips are two pairs: the second is numbered.
+        count = sum(1 for known in made if known[0] == tensor and len(known) == 2)
+        base = f"{tensor}/q{count or ''}"
+        scale, zero = f"{base}_scale", f"{base}_zero"
+        graph.initializer.append(numpy_helper.from_array(np.float32(clip / LARGEST[8]), scale))
+        graph.initializer.append(numpy_helper.from_array(np.int8(0), zero))
+        nodes.append(helper.make_node("QuantizeLinear", [tensor, scale, zero], [base], name=f"{base}/QuantizeLinear"))
+        nodes.append(helper.make_node("DequantizeLinear", [base, scale, zero], [f"{base}_d"], name=f"{base}/DequantizeLinear"))
+        made[key] = f"{base}_d"
+    return made[key]
+
+
+def _weight(graph: onnx.GraphProto, nodes: list, made: dict, point: Point, weight: np.ndarray, bits: int) -> str:
+    key = "weight", point.weight, bits
+    if key not in made:
+        base = f"{point.weight}/q"
+        values, scale = quantise_weight(weight, point.axis, bits)
+        graph.initializer.append(numpy_helper.from_array(values, base))
+        graph.initializer.append(numpy_helper.from_array(scale, f"{base}_scale"))
+        graph.initializer.append(numpy_helper.from_array(np.zeros(scale.shape, np.int8), f"{base}_zero"))
+        nodes.append(
+            helper.make_node(
+                "DequantizeLinear", [base, f"{base}_scale", f"{base}_zero"], [f"{base}_d"],
+                name=f"{base}/DequantizeLinear", axis=point.axis,
+            )
+        )  # fmt: skip
+        made[key] = f"{base}_d"
+    return made[key]
+
+
+def is_quantised_weight(model: onnx.ModelProto, node: onnx.NodeProto) -> bool:
+    """Whether a DequantizeLinear node reads constant INT8 weights."""
+    return node.op_type == "DequantizeLinear" and any(
+        w.name == node.input[0] and w.data_type == TensorProto.INT8 for w in model.graph.initializer
+    )

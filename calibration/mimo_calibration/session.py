@@ -1,0 +1,117 @@
+"""One calibration from end to end: what was asked for, which images serve it, and what the optimiser decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from mimo_runtime.config import MimoConfig
+from mimo_runtime.errors import RequestError, VerificationError
+from mimo_runtime.evaluation.dataset import Dataset
+from mimo_runtime.machine import worker_threads
+from mimo_runtime.tokenizer import Tokenizer
+
+from .data import MIN_HELD_OUT, MIN_IMAGES, Images, choose, open_data, refuse_overlap
+from .optimise import Optimiser, Result, Settings
+
+#: Images that a calibration watches, that the search for a plan is measured on, and that the gate is measured on.
+CALIBRATION_IMAGES, SEARCH_IMAGES, GATE_IMAGES = 128, 24, 96
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for.
+
+    Attributes:
+        precision: "auto", "int8" or "fp16".
+        calibration: data sets by folder or registered name; images of their ``train`` split are watched.
+        held_out: data sets whose ``val`` split is measured; the calibration data if empty.
+        tolerance: the most that Dice may lose per kind of prompt.
+        force: ship the precision that was asked for although it misses the tolerance.
+    """
+
+    precision: str
+    calibration: tuple[str, ...]
+    held_out: tuple[str, ...] = ()
+    tolerance: float = 0.005
+    images: int = CALIBRATION_IMAGES
+    gate_images: int = GATE_IMAGES
+    seed: int = 0
+    cache: Path | None = None
+    force: bool = False
+
+    def check(self) -> None:
+        """Refuse what cannot work, before anything is exported.
+
+        Raises:
+            RequestError: no data, too few images, or a tolerance that is no share of a Dice.
+        """
+        if not self.calibration:
+            raise RequestError(f"--precision {self.precision} needs --calibration DATA", "Name a data set to calibrate on")
+        if not 0 < self.tolerance <= 1:
+            raise RequestError(f"--tolerance is {self.tolerance}", "Give the Dice that may be lost, e.g. 0.005")
+        needed = ("--calibration-images", self.images, MIN_IMAGES), ("--gate-images", self.gate_images, MIN_HELD_OUT)
+        for option, count, least in needed:
+            if count < least:
+                raise RequestError(f"{option} is {count}", f"Give at least {least}")
+        self.choose()
+
+    def choose(self) -> tuple[list[Dataset], Images, Images, Images]:
+        """The held-out sets, and the images to calibrate on, to search with and to decide on: none is in two of these.
+
+        Raises:
+            RequestError: the data cannot be read, has too few images, or the same image in both splits.
+        """
+        datasets = open_data(self.calibration)
+        held_out = open_data(self.held_out) if self.held_out else datasets
+        calibration = choose(datasets, "train", self.images, self.seed)
+        # The search may see a third of what is held out; the gate decides on images that it did not see.
+        there = sum(len(data.split("val")) for data in held_out)
+        search = choose(held_out, "val", max(MIN_HELD_OUT, min(SEARCH_IMAGES, there // 3)), self.seed, least=MIN_HELD_OUT)
+        seen = frozenset(search.hashes.values())
+        gate = choose(held_out, "val", self.gate_images, self.seed + 1, seen, least=MIN_HELD_OUT)
+        for images in (search, gate):
+            refuse_overlap(calibration, images)
+        return held_out, calibration, search, gate
+
+
+def earn(
+    models: Mapping[str, onnx.ModelProto], config: MimoConfig, tokenizer: Tokenizer, request: Request, engines: Sequence[str],
+    progress: Progress,
+) -> tuple[Result, dict[str, Any]]:  # fmt: skip
+    """Decide the precision of every graph.
+
+    Args:
+        engines: that the target may use; those that do not load here are left out, and the report says so.
+
+    Returns:
+        what the optimiser decided, and for the manifest what it was calibrated on.
+
+    Raises:
+        RequestError: the data cannot serve.
+        VerificationError: a precision was asked for by name and misses the tolerance; holds the table.
+    """
+    held_out, calibration, search, gate = request.choose()
+    unseen = sorted(calibration.modalities - set(config.modalities)) if config.modalities else []
+    settings = Settings(
+        request.precision, request.tolerance, threads=worker_threads(), engines=Settings.available(engines),
+        cache=request.cache, seed=request.seed, force=request.force,
+    )  # fmt: skip
+    result = Optimiser(models, config, tokenizer, held_out, calibration, search, gate, settings, progress).run()
+    if request.precision != "auto" and not request.force and (missed := result.missed(request.precision)):
+        rows = "\n".join(f"  {name}: {told}" for name, told in missed.items())
+        told = f"--precision {request.precision} misses the tolerance of {request.tolerance} in {', '.join(missed)}:\n{rows}"
+        raise VerificationError(told, "Use --precision auto, a larger --tolerance, or --force")
+    facts = {
+        "id": calibration.identity, "images": len(calibration.items), "sets": calibration.counts(), "seed": request.seed,
+        "held_out": gate.identity, "held_out_images": len(gate.items), "tolerance": request.tolerance,
+        "unseen_modalities": unseen, "forced": request.force and bool(result.missed(request.precision)),
+        "engines_tried": list(settings.engines), "engines_missing": sorted(set(engines) - set(settings.engines)),
+    }  # fmt: skip
+    return result, facts

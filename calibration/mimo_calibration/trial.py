@@ -1,0 +1,180 @@
+"""A held-out trial: the same questions to a model in full precision and to a candidate, and what the candidate loses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mimo_runtime.evaluation import metrics
+from mimo_runtime.evaluation.dataset import Dataset
+from mimo_runtime.evaluation.evaluate import AbsentNames, ImageQuestions, Outcome
+
+from .data import Images
+
+PROMPTS = ("box", "point", "mask", "text")
+#: Classes per image and instances per class that are asked about.
+MAX_CLASSES, MAX_PARTS = 2, 1
+#: Bootstrap samples of an interval.
+RESAMPLES = 500
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a model said to one question; the same questions come in the same order for every model."""
+
+    set_name: str
+    image: str
+    prompt: str  # one of PROMPTS, or "absent"
+    dice: float | None
+    present: bool
+    text: str | None
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a candidate loses against full precision; positive is worse.
+
+    ``dice`` by prompt is the difference of macro Dice (mean of sets); ``interval`` its 95 % bootstrap interval over images;
+    ``text_agreement`` the share of answers that are the same to the letter.
+    """
+
+    dice: dict[str, float]
+    interval: dict[str, tuple[float, float]]
+    presence_f1: float
+    text_agreement: float | None
+    questions: int
+
+    def within(self, tolerance: float, text: float = 0.98) -> bool:
+        """Whether Dice loses at most ``tolerance`` per prompt, presence F1 twice that, and texts agree in ``text`` of all."""
+        return (
+            all(v <= tolerance for v in self.dice.values())
+            and self.presence_f1 <= 2 * tolerance
+            and (self.text_agreement is None or self.text_agreement >= text)
+        )
+
+    def no_worse(self, other: Loss, margin: float = 5e-4) -> bool:
+        """Whether this loses nothing that the other does not lose already."""
+        return (
+            all(v <= other.dice[k] + margin for k, v in self.dice.items())
+            and self.presence_f1 <= other.presence_f1 + margin
+            and (self.text_agreement or 1.0) >= (other.text_agreement or 1.0)
+        )
+
+    @property
+    def worst(self) -> float:
+        return max(self.dice.values(), default=0.0)
+
+    def words(self) -> str:
+        parts = [f"Dice {prompt} {-v:+.4f}" for prompt, v in self.dice.items()]
+        parts.append(f"presence F1 {-self.presence_f1:+.4f}")
+        if self.text_agreement is not None:
+            parts.append(f"same text {100 * self.text_agreement:.1f} %")
+        return ", ".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "dice": {k: round(v, 5) for k, v in self.dice.items()},
+            "ci95": {k: [round(x, 5) for x in v] for k, v in self.interval.items()},
+            "presence_f1": round(self.presence_f1, 5),
+            "text_agreement": None if self.text_agreement is None else round(self.text_agreement, 5),
+            "questions": self.questions,
+        }  # fmt: skip
+
+
+@dataclass
+class Trial:
+    """Questions about chosen images; see :meth:`run`."""
+
+    images: Images
+    datasets: Sequence[Dataset]
+    prompts: tuple[str, ...] = PROMPTS
+    #: Whether texts are written and compared; they cost more than everything else.
+    text: bool = True
+    #: Most classes per image and instances per class that are asked about; None asks about all.
+    max_classes: int | None = MAX_CLASSES
+    max_parts: int | None = MAX_PARTS
+    progress: Callable[[int, int], None] = lambda done, total: None
+    _names: AbsentNames = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._names = AbsentNames(self.datasets)
+
+    def run(self, mimo: Any) -> list[Reply]:
+        """Ask everything."""
+        replies: list[Reply] = []
+        for done, (data, record) in enumerate(self.images.items):
+            self.progress(done, len(self.images.items))
+            run = ImageQuestions(mimo, data, record, self.images.seed)
+            for name, whole, parts in list(run.targets())[: self.max_classes]:
+                for prompt in self.prompts:
+                    for number, truth in enumerate([whole] if prompt == "text" else parts[: self.max_parts]):
+                        replies.append(self._ask(run, prompt, name, truth, number))
+            within, across = self._names.of(record)
+            for kind, choice in (("within", within), ("across", across)):
+                if choice:
+                    name = choice[int(run.rng(kind).integers(len(choice)))]
+                    replies.append(self._ask(run, "absent", name, None, 0))
+        self.progress(len(self.images.items), len(self.images.items))
+        return replies
+
+    def _ask(self, run: ImageQuestions, prompt: str, name: str, truth: np.ndarray | None, number: int) -> Reply:
+        given = {"text": name} if truth is None else run.request(prompt, name, truth, number)
+        write = self.text and prompt in ("text", "absent")
+        answer = run.scan.ask(**given, text_answer=write)
+        outcome = Outcome.of(answer, run.height, run.width)
+        dice = None if truth is None else metrics.dice(outcome.mask, truth)
+        return Reply(run.record.set_name, run.key, prompt, dice, outcome.present, answer.text if write else None)
+
+
+def compare(reference: Sequence[Reply], candidate: Sequence[Reply]) -> Loss:
+    """The loss of a candidate's replies against those of the reference to the same questions."""
+    if [(r.set_name, r.image, r.prompt) for r in reference] != [(c.set_name, c.image, c.prompt) for c in candidate]:
+        raise ValueError("the two answered different questions")
+    pairs = list(zip(reference, candidate))
+    dice, interval = {}, {}
+    for prompt in sorted({r.prompt for r in reference if r.dice is not None}, key=PROMPTS.index):
+        rows = [(a.set_name, a.image, a.dice - b.dice) for a, b in pairs if a.prompt == prompt]
+        dice[prompt] = _macro([(s, v) for s, _, v in rows])
+        interval[prompt] = _interval(rows)
+    texts = [a.text == b.text for a, b in pairs if a.text is not None]
+    return Loss(
+        dice, interval, _f1(reference) - _f1(candidate), float(np.mean(texts)) if texts else None, len(pairs)
+    )  # fmt: skip
+
+
+def macro_dice(replies: Sequence[Reply]) -> dict[str, float]:
+    """Mean over sets of the mean Dice, by prompt."""
+    prompts = sorted({r.prompt for r in replies if r.dice is not None}, key=PROMPTS.index)
+    return {p: _macro([(r.set_name, r.dice) for r in replies if r.prompt == p]) for p in prompts}
+
+
+def _macro(rows: Sequence[tuple[str, float]]) -> float:
+    sets: dict[str, list[float]] = {}
+    for name, value in rows:
+        sets.setdefault(name, []).append(value)
+    return float(np.mean([np.mean(values) for values in sets.values()])) if sets else 0.0
+
+
+def _interval(rows: Sequence[tuple[str, str, float]]) -> tuple[float, float]:
+    """95 % bootstrap interval of the macro difference; images are resampled within their sets."""
+    sets: dict[str, dict[str, list[float]]] = {}
+    for name, image, value in rows:
+        sets.setdefault(name, {}).setdefault(image, []).append(value)
+    rng, means = np.random.default_rng(0), []
+    per_set = [[np.array(v) for v in images.values()] for images in sets.values()]
+    for _ in range(RESAMPLES):
+        draw = [np.concatenate([images[i] for i in rng.integers(len(images), size=len(images))]).mean() for images in per_set]
+        means.append(np.mean(draw))
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _f1(replies: Sequence[Reply]) -> float:
+    """Of deciding that what is asked for by name is absent, as the evaluation reports it."""
+    asked = [(r.prompt == "absent", not r.present) for r in replies if r.prompt in ("text", "absent")]
+    hits = sum(truth and said for truth, said in asked)
+    wrong = sum(truth != said for truth, said in asked)
+    return 2 * hits / (2 * hits + wrong) if hits or wrong else 1.0

@@ -1,0 +1,199 @@
+"""Build one engine: look at the graph, see that there is memory, let a child process compile it, compare what came out."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mimo_runtime.contracts import GraphContract
+from mimo_runtime.errors import EngineError, RequestError
+
+from . import device as devices
+from . import forecast, layers, timing_cache
+from .device import Device
+from .job import CACHE, GRAPH, LAYERS, LOG, PLAN, Job
+from .network import Range, profiles
+from .options import Options
+from .versions import NEEDS
+
+APIS = ("tensorrt", "tensorrt-rtx")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the compiler is doing."""
+
+    phase: str
+    #: The phase that this one is part of; None for the outermost.
+    parent: str | None
+    done: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Built:
+    """An engine, and what must be known to load it."""
+
+    plan: bytes
+    #: Matrix layers of the engine by precision; None where no GPU can load it (TensorRT for RTX compiles without one).
+    delivered: dict[str, int] | None
+    #: Matrix operators of the ONNX file by precision.
+    in_graph: dict[str, int]
+    #: The complete release, such as 10.3.0. A plan runs in no other, unless it was built version compatible.
+    engine_version: str
+    device: Device | None
+    #: In the engine's order: a runtime chooses the first that its sizes fit into.
+    profiles: tuple[dict[str, Range], ...]
+    #: ``none``, ``new``, ``used``, or ``refused``: TensorRT did not take the one that was there and began a new one.
+    timing_cache: str
+    seconds: float
+
+
+def build_engine(
+    data: bytes,
+    contract: GraphContract,
+    options: Options,
+    *,
+    api: str = "tensorrt",
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Built:
+    """Compile one graph for the GPU of this machine, in a process of its own.
+
+    Args:
+        data: an ONNX file without external data; precision is taken from the graph (strongly typed).
+        api: ``tensorrt-rtx`` takes the compiler that needs no GPU, in the same way.
+        on_progress: called between steps. What it raises ends the build.
+
+    Raises:
+        RequestError: an option does not exist, or does not apply to this release or GPU.
+        EngineError: no TensorRT, no GPU, too little memory; the parser or compiler refused; the process crashed, was killed or
+            took too long; or the asked precision is not in the engine. Nothing is left behind.
+    """
+    started = time.monotonic()
+    if api not in APIS:
+        raise RequestError(f"compiler {api} does not exist", f"Use {' or '.join(APIS)}")
+    in_graph, operators = _look(data, contract.name)
+    wanted = profiles(contract, options.axes, options.split_past)
+    device = devices.find() if api == "tensorrt" else None
+    if api == "tensorrt" and device is None:
+        told = f"graph {contract.name} cannot be built: no NVIDIA GPU is visible, and TensorRT compiles by measuring on one"
+        raise EngineError(told, "Build on the machine that will run the engine, and see that nvidia-smi works there")
+    forecast.check(contract.name, len(data), options.workspace_mb)
+    job = Job(api, contract, tuple(wanted), options, device, operators)
+    with tempfile.TemporaryDirectory(prefix="mimo-tensorrt-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        try:
+            job.write(folder)
+            (folder / GRAPH).write_bytes(data)
+        except OSError as error:
+            told = f"graph {contract.name} cannot be written to {folder.parent}: {error.strerror}"
+            raise EngineError(told, "Free space there, or name another folder in TMPDIR") from None
+        result = _run(folder, contract.name, options.timeout_s, on_progress)
+        plan = (folder / PLAN).read_bytes()
+        delivered = None
+        if device is not None:
+            delivered = layers.count((folder / LAYERS).read_text("utf-8"), len(wanted) - 1)
+            layers.check(contract.name, options.precision, in_graph, delivered)
+        if result["cache_file"] and options.timing_cache is not None:
+            timing_cache.write(options.timing_cache, result["cache_file"], (folder / CACHE).read_bytes())
+    seconds = time.monotonic() - started
+    state = str(result["cache_state"])
+    return Built(plan, delivered, in_graph, str(result["version"]), device, tuple(wanted), state, seconds)
+
+
+def _look(data: bytes, graph: str) -> tuple[dict[str, int], tuple[str, ...]]:
+    """The matrix operators of an ONNX file by precision, and which of its operators not every release has."""
+    import onnx
+
+    from ..precision import delivered
+
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception:  # protobuf's own exception class differs between its implementations
+        raise EngineError(f"graph {graph} is no ONNX file", "Export it again") from None
+    return delivered(model), tuple(sorted({node.op_type for node in model.graph.node} & set(NEEDS)))
+
+
+def _run(folder: Path, graph: str, timeout_s: float, on_progress: Callable[[Progress], None] | None) -> dict[str, Any]:
+    """Run the child process of a job to its end.
+
+    Raises:
+        RequestError, EngineError: as the child says, or what became of it.
+    """
+    log = folder / LOG
+    command = [sys.executable, "-X", "faulthandler", "-m", f"{__package__}.worker", str(folder)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    late = threading.Event()
+    last: dict[str, Any] = {}
+    with open(log, "wb") as errors:
+        # In its folder, so that what a crash leaves there goes with it.
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            encoding="utf-8",
+        )
+
+        def stop() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(timeout_s, stop)
+        timer.daemon = True
+        timer.start()
+        try:
+            for line in process.stdout or ():
+                try:
+                    last = json.loads(line)
+                except ValueError:  # cut off by the end of the process
+                    continue
+                if "phase" in last and on_progress is not None:
+                    on_progress(Progress(last["phase"], last["parent"], last["done"], last["steps"]))
+            process.wait()
+        finally:
+            timer.cancel()
+            process.kill()  # does nothing if it has ended; it has not if on_progress raised
+            process.wait()
+            if process.stdout:
+                process.stdout.close()
+    if "result" in last and process.returncode == 0:
+        return dict(last["result"])
+    if "error" in last:
+        kind = RequestError if last["exit_code"] == 2 else EngineError
+        raise kind(last["error"], last["remedy"])
+    raise _ended(graph, process.returncode, late.is_set(), timeout_s, log)
+
+
+def _ended(graph: str, code: int, late: bool, timeout_s: float, log: Path) -> EngineError:
+    """What became of a child that gave no answer."""
+    if late:
+        told = f"building graph {graph} took longer than {timeout_s:g} s and was stopped"
+        return EngineError(told, "Give it more time, or a lower optimization level")
+    if code == -signal.SIGTERM or (hasattr(signal, "SIGKILL") and code == -signal.SIGKILL):
+        told = f"building graph {graph} was killed from outside ({signal.Signals(-code).name}), most likely for lack of memory"
+        return EngineError(told, "Close other programs, or give it a smaller workspace")
+    lines = [line.strip() for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
+    how = f"crashed ({_signal(-code)})" if code < 0 else f"ended with code {code}"
+    said = next((line for line in lines if line.startswith("Fatal Python error")), lines[-1] if lines else "no message")
+    told = f"the process that builds graph {graph} {how}: {said[:300]}"
+    return EngineError(told, "See that TensorRT, CUDA and the driver fit each other")
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

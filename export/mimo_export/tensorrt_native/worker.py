@@ -1,0 +1,79 @@
+"""The child process: ``python -m mimo_export.tensorrt_native.worker FOLDER``. It builds the engine of FOLDER/job.json and ends.
+
+On standard output go JSON lines: progress, and as the last one what came out. What native libraries print goes to standard
+error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mimo_runtime.errors import MimoError
+
+from .compile import compile_graph
+from .job import CACHE, GRAPH, LAYERS, PLAN, Job
+from .versions import RTX, Features, features
+
+#: Steps follow each other by the microsecond; nobody reads more lines than this.
+_SECONDS_BETWEEN = 0.05
+
+
+def load(api: str) -> tuple[ModuleType, Features]:
+    """The compiler of a job, and what it can do."""
+    if api == "tensorrt-rtx":
+        from .. import tensorrt_rtx
+
+        return tensorrt_rtx.load(), RTX
+    from . import library
+
+    trt = library.load()
+    return trt, features(trt.__version__)
+
+
+def build(folder: Path, tell: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Do the job of a folder; large results are written beside it."""
+    job = Job.read(folder)
+    last = 0.0
+
+    def progress(phase: str, parent: str | None, done: int, steps: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if parent is None or now - last >= _SECONDS_BETWEEN:
+            last = now
+            tell({"phase": phase, "parent": parent, "done": done, "steps": steps})
+
+    trt, can = load(job.api)
+    made = compile_graph(trt, (folder / GRAPH).read_bytes(), job, can, progress)
+    (folder / PLAN).write_bytes(made.plan)
+    if made.layers is not None:
+        (folder / LAYERS).write_text(made.layers, "utf-8")
+    if made.cache is not None:
+        (folder / CACHE).write_bytes(made.cache[1])
+    return {"version": trt.__version__, "cache_state": made.cache_state, "cache_file": made.cache and made.cache[0]}
+
+
+def main(folder: str) -> int:
+    # The parent reads what this process says; a library that prints must not be in between.
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def tell(message: dict[str, Any]) -> None:
+        channel.write(json.dumps(message) + "\n")
+        channel.flush()
+
+    try:
+        tell({"result": build(Path(folder), tell)})
+    except MimoError as error:
+        tell({"error": error.what, "remedy": error.remedy, "exit_code": error.exit_code})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

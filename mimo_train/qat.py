@@ -1,0 +1,211 @@
+"""Quantisation-aware fine-tuning: the forward pass rounds as a quantised engine does, and the float weights learn to bear it.
+
+The scheme is the exporter's. Weights of every linear and convolution: symmetric per output channel, scale = max|w| / qmax,
+rounded half to even. Activations (``int8`` alone), which are the inputs of those modules: symmetric per tensor, scale =
+clip / 127 with a running average of max|x| for the clip. Gradients pass the rounding as if it were not there, inside the clip
+range alone (the straight-through estimator of Bengio et al. 2013, arXiv:1308.3432, as in Jacob et al. 2018, arXiv:1712.05877).
+
+A module that rounds keeps its place, its parameters and their names and only changes its class: state dict, averaged weights,
+optimizer, wrappers for several processes and checkpoint files see the float weights under their old names and know nothing of
+all this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mimo_runtime.errors import RequestError
+
+from .model.mask_decoder import SubPixels
+from .parallel import max_over_all
+
+
+class Mode(NamedTuple):
+    """Bits of the weights, and whether activations are quantised (to 8 bits) as well."""
+
+    bits: int
+    activations: bool
+
+
+MODES = {"int8": Mode(8, True), "int8-weights": Mode(8, False), "int4-weights": Mode(4, False)}
+#: What no engine multiplies with: contrast serves training alone, and of coordinates the exporter makes constants.
+NOT_ON_DEVICE = ("contrast", "fusion.position", "mask_decoder.positions")
+#: How much of the running average of a range stays with every step.
+RANGE_DECAY = 0.99
+
+
+class _Rounding(torch.autograd.Function):
+    @staticmethod
+    def forward(context, x: Tensor, scale: Tensor, qmax: int) -> Tensor:
+        steps = (x.float() / scale).round_()  # float32: bfloat16 would round twice
+        values = steps.clamp(-qmax, qmax)
+        if context.needs_input_grad[0]:
+            context.save_for_backward(values == steps)
+        return values.mul_(scale).to(x.dtype)
+
+    @staticmethod
+    def backward(context, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return gradient * context.saved_tensors[0], None, None
+
+
+def largest_step(bits: int) -> int:
+    """``qmax``, the largest magnitude of a signed number of ``bits`` bits, symmetric: -128 is not used."""
+    return 2 ** (bits - 1) - 1
+
+
+def fake_quantise(x: Tensor, scale: Tensor, qmax: int) -> Tensor:
+    """The multiple of ``scale`` next to each ``x`` (half to even), at most ``qmax`` of them; of the shape and type of ``x``.
+
+    Args:
+        scale: above zero, float32, broadcastable to ``x``; no gradient flows to it.
+    """
+    return _Rounding.apply(x, scale, qmax)
+
+
+@torch.no_grad()
+def weight_scale(w: Tensor, qmax: int, axis: int) -> Tensor:
+    """One scale per index of ``axis``, of as many axes as ``w``; channels of zeros get that of 1."""
+    largest = w.float().abs().amax([i for i in range(w.ndim) if i != axis], keepdim=True)
+    return torch.where(largest > 0, largest, 1.0) / qmax
+
+
+def prepare(model: nn.Module, mode: str, skip: Sequence[str] = ()) -> None:
+    """Make a model round from now on. Before wrappers and optimizer, while modules have the names of the checkpoint.
+
+    Args:
+        mode: one of ``MODES``.
+        skip: names of modules to leave alone, with all that is in them.
+
+    Raises:
+        RequestError: ``skip`` names nothing that could be quantised.
+    """
+    bits, activations = MODES[mode]
+    for name, module in list(points(model, skip)):
+        module.__class__ = _rounding_class(type(module))
+        module.path, module.qmax, module.seen = name, largest_step(bits), None
+        clip = torch.zeros((), device=module.weight.device) if activations else None
+        module.register_buffer("clip", clip, persistent=False)  # zero: nothing seen yet
+
+
+def finish(model: nn.Module) -> None:
+    """Undo :func:`prepare`; what stays are the float weights as they were trained."""
+    for module in model.modules():
+        if isinstance(module, _Rounds):
+            module.__class__ = type(module).__bases__[1]
+            del module.path, module.qmax, module.seen, module.clip
+
+
+@torch.no_grad()
+def round_weights(model: nn.Module, bits: int, skip: Sequence[str] = ()) -> None:
+    """Round the weights in place, to measure what that costs: quantisation after training."""
+    for _, module in points(model, skip):
+        module.weight.copy_(_rounded_weight(module, module.weight, largest_step(bits)))
+
+
+def points(model: nn.Module, skip: Sequence[str] = ()) -> Iterator[tuple[str, nn.Module]]:
+    """What is quantised, by name."""
+    found = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d))}
+    for part in skip:
+        if not any(_inside(name, part) for name in found):
+            known = ", ".join(sorted({name.split(".")[0] for name in found}))
+            raise RequestError(f"--qat-skip '{part}' holds nothing that is quantised", f"Choose from {known}, or a part of one")
+    for name, module in found.items():
+        if not any(_inside(name, part) for part in (*NOT_ON_DEVICE, *skip)):
+            yield name, module
+
+
+@torch.no_grad()
+def update_ranges(model: nn.Module) -> None:
+    """The end of a step: what all its forward passes saw, in all pieces and processes, goes into the running averages.
+
+    Within a step the ranges do not change, so that how its work is shared makes no difference. Only before the first end of
+    a step there is no average, and every tensor has the range of its own values.
+    """
+    modules = list(_with_ranges(model))
+    if not modules:
+        return
+    clips = torch.stack([m.clip for m in modules])
+    seen = max_over_all(torch.stack([torch.zeros_like(m.clip) if m.seen is None else m.seen for m in modules]))
+    average = torch.where(clips > 0, torch.lerp(seen, clips, RANGE_DECAY), seen)
+    # Zeros alone say nothing about a range: there was e.g. no box in the whole batch.
+    for module, clip in zip(modules, torch.where(seen > 0, average, clips)):
+        module.clip.copy_(clip)
+        module.seen = None
+
+
+def ranges(model: nn.Module) -> dict[str, Tensor]:
+    """The activations' clips by name of the module; what a training state keeps beside the weights."""
+    return {m.path: m.clip for m in _with_ranges(model)}
+
+
+@torch.no_grad()
+def restore_ranges(model: nn.Module, clips: Mapping[str, Tensor]) -> None:
+    """Put back what :func:`ranges` gave."""
+    for module in _with_ranges(model):
+        module.clip.copy_(clips[module.path])
+
+
+class _Rounds:
+    """Comes before the class of a module: it works with rounded weights and a rounded input.
+
+    Only for as long as it works: whoever else asks for its weight (FSDP does) gets the parameter.
+
+    Attributes:
+        path: name of the module; qmax: of its weights.
+        clip: buffer, largest magnitude of the input, 0 before the first one was seen; None leaves the input alone.
+        seen: largest magnitude of the inputs of this step.
+    """
+
+    def forward(self, x: Tensor, *more: object) -> Tensor:
+        with self._rounded():
+            return super().forward(self._input(x), *more)
+
+    def kernel(self, x: Tensor) -> Tensor:  # of SubPixels
+        with self._rounded():
+            return super().kernel(self._input(x))
+
+    @contextmanager
+    def _rounded(self) -> Iterator[None]:
+        # Python finds an attribute of the object before nn.Module looks among the parameters.
+        self.__dict__["weight"] = _rounded_weight(self, self.weight, self.qmax)
+        try:
+            yield
+        finally:
+            del self.__dict__["weight"]
+
+    def _input(self, x: Tensor) -> Tensor:
+        if self.clip is None:
+            return x
+        low, high = torch.aminmax(x.detach())
+        largest = torch.maximum(high, -low).float()
+        if self.training:
+            self.seen = largest if self.seen is None else torch.maximum(self.seen, largest)
+        clip = torch.where(self.clip > 0, self.clip, largest)
+        qmax = largest_step(8)
+        return fake_quantise(x, torch.where(clip > 0, clip, 1.0) / qmax, qmax)
+
+
+@cache
+def _rounding_class(base: type) -> type:
+    return type(f"Rounding{base.__name__}", (_Rounds, base), {})
+
+
+def _rounded_weight(module: nn.Module, weight: Tensor, qmax: int) -> Tensor:
+    matrix, axis = weight, int(isinstance(module, nn.ConvTranspose2d))
+    if isinstance(module, SubPixels):  # multiplies from the other side, and as that product it is exported
+        matrix, axis = weight.reshape(module.parts, -1), 1
+    return fake_quantise(matrix, weight_scale(matrix, qmax, axis), qmax).reshape(weight.shape)
+
+
+def _with_ranges(model: nn.Module) -> Iterator[nn.Module]:
+    return (m for m in model.modules() if isinstance(m, _Rounds) and m.clip is not None)
+
+
+def _inside(name: str, part: str) -> bool:
+    return name == part or name.startswith(f"{part}.")

@@ -1,0 +1,241 @@
+"""OpenVINO on the CPU."""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+from collections.abc import Mapping
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ..contracts import BATCH, PAST, GraphContract, Tensor
+from ..errors import EngineError
+from .base import Engine, check_contract
+
+DEVICE = "CPU"
+
+_DTYPES = {"f32": "float32", "i32": "int32", "i64": "int64", "f16": "float16"}
+
+#: Tokens in the cache of the first run, and how far (relative L2) its repetition may differ. See ``_prove_cache``.
+_PROOF_PAST, _PROOF_TOLERANCE = 31, 1e-3
+
+
+def load_library() -> ModuleType:
+    """Import OpenVINO, without the telemetry that its import would send to its vendor over the network."""
+    telemetry = "openvino_telemetry"
+    block = "openvino" not in sys.modules and telemetry not in sys.modules
+    if block:
+        sys.modules[telemetry] = None  # as if it were not installed: OpenVINO then uses a stub of its own
+    try:
+        import openvino
+    finally:
+        if block:
+            sys.modules.pop(telemetry, None)
+    return openvino
+
+
+class OpenVinoEngine(Engine):
+    """A compiled model and as many inference requests as threads have called at once. Arguments: see ``create_engine``.
+
+    A graph whose only dynamic axis is the batch is compiled for a batch of one, which is what an answer needs: with all shapes
+    known, the vision encoder runs a third faster. Another batch is compiled when it first comes.
+
+    Runs of several threads wait for each other inside OpenVINO, since there is one stream. ``spinning`` has no effect: its
+    threads do not spin.
+    """
+
+    name = "openvino"
+
+    def __init__(self, data: bytes, contract: GraphContract, *, threads: int | None = None, spinning: bool = False) -> None:
+        try:
+            self._openvino = load_library()
+        except Exception as error:  # a broken native library raises anything
+            remedy = "Install it again: pip install 'mimo-edge[openvino]'"
+            raise EngineError(f"openvino does not load: {_line(error)}", remedy) from None
+        self._options: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            # The graph says where precision is reduced. Without these two, CPUs with bfloat16 compute everything in it, and
+            # activations beside 8-bit weights are quantised on the way.
+            "INFERENCE_PRECISION_HINT": "f32",
+            "EXECUTION_MODE_HINT": "ACCURACY",
+            # Six graphs and other programs share the cores; pinning would move the caller's thread, too.
+            "ENABLE_CPU_PINNING": False,
+        }
+        if threads:
+            self._options["INFERENCE_NUM_THREADS"] = threads
+        self._graph, self._contract, self._lock = contract.name, contract, threading.Lock()
+        try:
+            self._model = _core().read_model(data)
+        except Exception as error:
+            raise EngineError(f"openvino cannot load graph {contract.name}: {_line(error)}", _REBUILD) from None
+        inputs, outputs = self._model.inputs, self._model.outputs
+        found = _tensors(inputs, contract.inputs)
+        check_contract(contract, _with_unused(found, contract.inputs), _tensors(outputs, contract.outputs))
+        self.inputs = {t.name: t for t in contract.inputs}
+        self.outputs = {t.name: t for t in contract.outputs}
+        #: The inputs that the graph reads, in its order, with their element types.
+        self._read = {tensor.name: port.element_type for tensor, port in zip(found, inputs)}
+        cached = any(PAST in tensor.shape for tensor in contract.inputs)
+        #: By whether it takes one batch only.
+        self._pools: dict[bool, _Requests] = {not cached: self._compile(fixed=not cached)}
+        self._fixed, self._closed = not cached, False
+        if cached:
+            self._prove_cache()
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        try:
+            if self._closed:
+                raise ValueError("the engine is closed")
+            # The tensors are the callers' arrays themselves: copying them takes longer than a step of the text decoder.
+            # `arrays` keeps them alive until the request has let go of them.
+            arrays = self._check(inputs)
+            tensors = {
+                k: self._openvino.Tensor(arrays[name], arrays[name].shape, kind)
+                for k, (name, kind) in enumerate(self._read.items())
+            }
+            found = self._requests(arrays).infer(tensors)  # copies of the outputs
+            return {name: found[k] for k, name in enumerate(self.outputs)}
+        except EngineError:
+            raise
+        except Exception as error:
+            raise EngineError(f"openvino failed in graph {self._graph}: {_line(error)}", "Run mimo-run doctor") from None
+
+    def close(self) -> None:
+        with self._lock:
+            self._pools, self._model, self._closed = {}, None, True
+
+    def _requests(self, arrays: Mapping[str, np.ndarray]) -> _Requests:
+        first = self._contract.inputs[0]
+        fixed = self._fixed and arrays[first.name].shape[first.shape.index(BATCH)] == 1
+        with self._lock:
+            if self._closed:
+                raise ValueError("the engine is closed")
+            if fixed not in self._pools:
+                self._pools[fixed] = self._compile(fixed)
+            return self._pools[fixed]
+
+    def _compile(self, fixed: bool) -> _Requests:
+        """Compile for a batch of one (``fixed``), or for any.
+
+        Raises:
+            EngineError: OpenVINO refuses the graph, or would run it elsewhere or in another precision.
+        """
+        try:
+            model = self._model.clone()
+            if fixed:
+                shapes = {name: self.inputs[name].concrete(**{BATCH: 1}) for name in self._read}
+                model.reshape({k: list(shape) for k, shape in enumerate(shapes.values())})
+            compiled = _core().compile_model(model, DEVICE, self._options)
+            devices = list(compiled.get_property("EXECUTION_DEVICES"))
+            precision = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        except Exception as error:
+            raise EngineError(f"openvino cannot load graph {self._graph}: {_line(error)}", _REBUILD) from None
+        if devices != [DEVICE] or precision != "f32":
+            told = f"openvino runs graph {self._graph} on {', '.join(devices)} in {precision}"
+            raise EngineError(told, f"It must be {DEVICE} in f32")
+        return _Requests(compiled, self._openvino, list(self._read.values()))
+
+    def _check(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The inputs, contiguous. OpenVINO would take the last run's array for a missing one, and read the memory of one with
+        another dtype as it is."""
+        if inputs.keys() != self.inputs.keys():
+            raise ValueError(f"the inputs are {', '.join(inputs)} instead of {', '.join(self.inputs)}")
+        arrays = {}
+        for name, tensor in self.inputs.items():
+            array = inputs[name]
+            fits = len(array.shape) == len(tensor.shape) and all(
+                isinstance(wanted, str) or size == wanted for size, wanted in zip(array.shape, tensor.shape)
+            )
+            if array.dtype != tensor.dtype or not fits:
+                told = f"input {name} is {array.dtype} {list(array.shape)}"
+                raise ValueError(f"{told} instead of {tensor.dtype} {list(tensor.shape)}")
+            arrays[name] = np.ascontiguousarray(array)
+        return arrays
+
+    def _prove_cache(self) -> None:
+        """Make the first run one with a filled cache, and prove that an empty cache does no harm after it.
+
+        In OpenVINO 2025.0 to 2026.4, if the first cache that a compiled text decoder sees is empty, its attention is compiled
+        such that all answers are wrong from the 16th token on, in every request, until it is compiled again. After a first
+        run with a filled cache all lengths are right in any order, the empty one included.
+        """
+        rng = np.random.default_rng(0)
+
+        def feed(past: int) -> dict[str, np.ndarray]:
+            shapes = {t: t.concrete(batch=1, past=past) for t in self.inputs.values()}
+            # Token and position 0 exist in every model.
+            return {
+                t.name: rng.random(shape).astype(t.dtype) if t.dtype == "float32" else np.zeros(shape, t.dtype)
+                for t, shape in shapes.items()
+            }
+
+        filled = feed(_PROOF_PAST)
+        before = self.run(filled)
+        self.run(feed(0))
+        after = self.run(filled)
+        for name, wanted in before.items():
+            if not np.linalg.norm(after[name] - wanted) <= _PROOF_TOLERANCE * np.linalg.norm(wanted):
+                told = f"openvino computes graph {self._graph} wrongly once its cache was empty: {name} changes"
+                raise EngineError(told, "Install another version of openvino, or build the bundle for another engine")
+
+
+class _Requests:
+    """A compiled model with its inference requests: one per thread that runs at the moment."""
+
+    def __init__(self, compiled: Any, openvino: ModuleType, types: list) -> None:
+        self._compiled = compiled
+        # What a request holds between runs instead of the caller's arrays.
+        shapes = [port.partial_shape.get_min_shape() for port in compiled.inputs]
+        self._nothing = [openvino.Tensor(t, shape) for t, shape in zip(types, shapes)]
+        self._idle: list[Any] = []
+        self._lock = threading.Lock()
+
+    def infer(self, tensors: dict[int, Any]) -> Any:
+        with self._lock:
+            request = self._idle.pop() if self._idle else None
+        if request is None:
+            request = self._compiled.create_infer_request()
+        found = request.infer(tensors)
+        for k, nothing in enumerate(self._nothing):
+            request.set_input_tensor(k, nothing)
+        with self._lock:
+            self._idle.append(request)  # a request whose run failed is not used again
+        return found
+
+
+_REBUILD = "Build the bundle again with mimo-export build"
+
+
+@lru_cache(maxsize=1)
+def _core() -> Any:
+    return load_library().Core()
+
+
+def _tensors(ports: list, contract: tuple[Tensor, ...]) -> list[Tensor]:
+    """What the ports take or give. A port may have several names, e.g. those of the tensors before and after an Identity."""
+    found = []
+    for k, port in enumerate(ports):
+        names, wanted = port.get_names(), [t.name for t in (*contract[k : k + 1], *contract)]
+        name = next((name for name in wanted if name in names), min(names, default="(unnamed)"))
+        kind = port.element_type.get_type_name()
+        shape = tuple(axis.get_length() if axis.is_static else str(axis) for axis in port.partial_shape)
+        found.append(Tensor(name, _DTYPES.get(kind, kind), shape))
+    return found
+
+
+def _with_unused(found: list[Tensor], contract: tuple[Tensor, ...]) -> list[Tensor]:
+    """OpenVINO drops inputs that nothing in the graph reads: take them from the contract, in its order."""
+    names, rest = {t.name for t in found}, iter(found)
+    if len(names) < len(found) or not names <= {t.name for t in contract}:
+        return found
+    return [next(rest) if tensor.name in names else tensor for tensor in contract]
+
+
+def _line(error: Exception) -> str:
+    """One line, without the places in OpenVINO's sources that its messages begin with."""
+    return " ".join(re.sub(r"(Exception from )?\S+\.[ch]pp:\d+:", " ", str(error)).split())[:300]
