@@ -105,20 +105,27 @@ def choose(
     chosen: list[tuple[Dataset, Record]] = []
     while len(chosen) < count and turns:
         for sets in turns:
-            sets.append(sets.pop(0))
-            pool = sets[-1]
-            if skip:
-                pool[:] = [item for item in pool if _content(item[1]) not in skip]
-            if pool and len(chosen) < count:
-                chosen.append(pool.pop(0))
-            if not pool:
-                sets.pop()
+            item = _next(sets, skip) if len(chosen) < count else None
+            if item:
+                chosen.append(item)
         turns = [sets for sets in turns if sets]
     if len(chosen) < least:
         what = "calibrate on" if split == "train" else "decide on"
-        told = f"the data has {len(chosen)} images of split '{split}', too few to {what}"
-        raise RequestError(told, f"Give data with at least {least} images in that split")
+        told = f"the data has {len(chosen)} {'more ' if skip else ''}images of split '{split}', too few to {what}"
+        raise RequestError(told, f"Give data with at least {least + len(skip)} images in that split")
     return Images(tuple(chosen), seed)
+
+
+def _next(sets: list[list[tuple[Dataset, Record]]], skip: frozenset[str]) -> tuple[Dataset, Record] | None:
+    """The next image of a modality, from its sets in turn; None if none is left."""
+    while sets:
+        pool = sets.pop(0)
+        while pool:
+            item = pool.pop(0)
+            if not skip or _content(item[1]) not in skip:
+                sets.append(pool)
+                return item
+    return None
 
 
 def refuse_overlap(calibration: Images, held_out: Images) -> None:
@@ -147,7 +154,8 @@ def requests(images: Images, per_image: int = 2) -> Iterator[tuple[ImageQuestion
         for k in range(per_image):
             kind = KINDS[(turn * per_image + k) % len(KINDS)]
             if not targets:
-                asks.append({"text": sorted(data.class_names)[turn % len(data.class_names)]})
+                names = data.class_names or [record.region]
+                asks.append({"text": names[turn % len(names)]})
                 continue
             name, whole, parts = targets[(turn + k) % len(targets)]
             part = whole if kind == "text" else parts[(turn + k) % len(parts)]

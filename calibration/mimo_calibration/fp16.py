@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +53,59 @@ def to_half(model: onnx.ModelProto, seen: Mapping[str, Observed]) -> Half:
         )  # fmt: skip
     except Exception as error:  # the converter raises plain exceptions of many kinds
         raise EngineError(f"graph {model.graph.name} cannot be cast to half precision: {error}") from None
+    _join(half.graph, {node.name for node in model.graph.node})
+    _sort(half.graph)
+    del half.graph.value_info[:]
     return Half(half, islands)
+
+
+def _join(graph: onnx.GraphProto, original: Set[str]) -> None:
+    """From island to island a tensor stays in single precision: the converter casts it to half and back, and what is too large
+    for half precision would be lost just where it is looked after.
+
+    Args:
+        original: names of the nodes that the converter did not add.
+    """
+    outputs = {o.name for o in graph.output}
+    down = {
+        node.output[0]: node.input[0]
+        for node in graph.node
+        if node.op_type == "Cast" and node.name not in original and node.attribute[0].i == TensorProto.FLOAT16
+    }
+    direct: dict[str, str] = {}
+    for node in graph.node:
+        if node.op_type == "Cast" and node.name not in original and node.input[0] in down:
+            if node.output[0] in outputs:
+                node.op_type, node.input[0] = "Identity", down[node.input[0]]
+                del node.attribute[:]
+            else:
+                direct[node.output[0]] = down[node.input[0]]
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            if name in direct:
+                node.input[place] = direct[name]
+    for casts in (direct, down):
+        read = {name for node in graph.node for name in node.input} | outputs
+        for node in [n for n in graph.node if n.output[0] in casts and n.output[0] not in read]:
+            graph.node.remove(node)
+
+
+def _sort(graph: onnx.GraphProto) -> None:
+    """Every node behind those whose results it reads: the converter adds its casts at the end."""
+    known = {""} | {v.name for v in graph.input} | {w.name for w in graph.initializer}
+    left = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
+    del graph.node[:]
+    while left:
+        later = []
+        for node in left:
+            if all(name in known for name in node.input):
+                graph.node.append(node)
+                known.update(node.output)
+            else:
+                later.append(node)
+        if len(later) == len(left):
+            raise EngineError(f"graph {graph.name} cannot be cast to half precision: it reads what nothing computes")
+        left = later
 
 
 def find_islands(model: onnx.ModelProto, seen: Mapping[str, Observed]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from mimo_runtime.contracts import GraphContract
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.errors import EngineError
 
-from .points import find_points
+from .points import find_points, fold_transposed_weights
 from .statistics import Observed
 
 #: Calls of which inputs and outputs are kept, to compare candidates on: a few, spread over the run.
@@ -44,7 +45,9 @@ class ObservedEngine(Engine):
         self._graph = contract.name
         tapped = onnx.ModelProto()
         tapped.CopyFrom(model)
-        wanted = _float_tensors(model) if every else sorted({p.activation for p in find_points(model)})
+        # In the order of the graph: of several tensors that are not finite, the first is the one to be told.
+        points = find_points(fold_transposed_weights(model))
+        wanted = _float_tensors(model) if every else list(dict.fromkeys(p.activation for p in points))
         present = set(self.inputs) | set(self.outputs)
         for name in wanted:
             if name not in present:
@@ -81,10 +84,11 @@ class ObservedEngine(Engine):
 
 
 def _float_tensors(model: onnx.ModelProto) -> list[str]:
-    """Every activation of element type float32."""
+    """Every activation of element type float32, the graph's inputs among them."""
     inferred = onnx.shape_inference.infer_shapes(model).graph
-    kinds = {v.name: v.type.tensor_type.elem_type for v in (*inferred.value_info, *inferred.output)}
-    return sorted(name for node in model.graph.node for name in node.output if kinds.get(name) == TensorProto.FLOAT)
+    kinds = {v.name: v.type.tensor_type.elem_type for v in (*inferred.input, *inferred.value_info, *inferred.output)}
+    names = [value.name for value in inferred.input] + [name for node in model.graph.node for name in node.output]
+    return [name for name in names if kinds.get(name) == TensorProto.FLOAT]
 
 
 # -- remembering -----------------------------------------------------------------------------------------------------
@@ -111,7 +115,7 @@ class Cache:
                 with np.load(path, allow_pickle=False) as file:
                     arrays = {k: file[k] for k in file.files}
                 return *_unpack(arrays), True
-            except (OSError, ValueError, KeyError, EOFError):
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
                 path.unlink(missing_ok=True)
         seen, calls = make()
         if path is not None:

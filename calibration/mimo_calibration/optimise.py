@@ -245,7 +245,7 @@ class Optimiser:
             if precision == "auto":
                 cut = ort_form(self.models[name]).SerializeToString()
                 found.append(Candidate("fp32 onnxruntime, 1 thread", "fp32", ORT, 1, cut))
-            for bits in (8, 4):
+            for bits in (8, 4) if precision == "auto" else (8,):
                 data = ort_form(material.quantised(Recipe("weights", bits))).SerializeToString()
                 found += [
                     Candidate(f"int{bits} weights onnxruntime, {n} thread{'s' * (n > 1)}", f"int{bits}-weights", ORT, n, data,
@@ -296,7 +296,7 @@ class Optimiser:
             if loss.within(MARGIN * self.settings.tolerance, self.settings.text_agreement) or loss.no_worse(before):
                 return attempt
             told.rejected[f"search: {attempt.words()}"] = loss.words()
-            worst = loss.worst + max(0.0, self.settings.text_agreement - (loss.text_agreement or 1.0))
+            worst = loss.worst + max(0.0, self.settings.text_agreement - loss.same_text)
             if best is None or worst < best[0]:
                 best = worst, attempt
         # The gate has more images and decides; the best attempt is what it gets to see.
@@ -309,7 +309,7 @@ class Optimiser:
         model = self.models[name]
         every = self.settings.precision == "fp16"
         upstream = [self.files[g] for g in GRAPHS[: GRAPHS.index(name)] if g in self.files]
-        settings = {"every": every, "kept": 1}
+        settings = {"every": every, "kept": 2}
 
         def make() -> tuple[dict, list]:
             watched = ObservedEngine(model, self.contracts[name], every=every, threads=self.settings.threads)

@@ -17,6 +17,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from .points import drop_unused
+from .qdq import REARRANGES
 
 #: Rows of a weight that share one scale in ``MatMulNBits``; a multiple of 16. Per-channel scales are repeated for each.
 BLOCK = 32
@@ -45,6 +46,8 @@ def _unstack(model: onnx.ModelProto) -> None:
         readers = [node for node in graph.node if value.name in node.input]
         layers = value.type.tensor_type.shape.dim[0].dim_value if value.type.tensor_type.shape.dim else 0
         if not readers or not layers or not all(_cuts(node, value.name, weights) for node in readers):
+            continue
+        if any(node.output[0] == output.name for node in readers for output in graph.output):
             continue
         index = {int(numpy_helper.to_array(weights[node.input[1]])): node for node in readers}
         if len(index) != len(readers) or sorted(index) != list(range(layers)):
@@ -92,6 +95,8 @@ def _n_bits(model: onnx.ModelProto, accuracy_level: int) -> None:
     for node in graph.node:
         source = producers.get(node.input[1]) if node.op_type == "MatMul" else None
         beside = producers.get(node.input[0]) if node.op_type == "MatMul" else None
+        while beside is not None and beside.op_type in REARRANGES:
+            beside = producers.get(beside.input[0])  # it may be quantised before it is rearranged
         alone = beside is None or beside.op_type != "DequantizeLinear"
         if source is not None and source.op_type == "DequantizeLinear" and source.input[0] in weights and alone:
             values, scales = (numpy_helper.to_array(weights[name]) for name in source.input[:2])

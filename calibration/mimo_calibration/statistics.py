@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 BINS = 2048
 #: Values of one tensor of one run that enter the histogram; the extremes are those of all of them.
 SAMPLED = 1 << 16
+#: The first limit is at least this: a bin of nothing has no width.
+SMALLEST = 1e-12
 
 
 @dataclass
@@ -45,14 +48,18 @@ class Observed:
             if self.channels is None or self.channels.shape == per_channel.shape:
                 self.channels = per_channel if self.channels is None else np.maximum(self.channels, per_channel)
         if self.limit == 0.0:
-            self.limit = top or 1e-6
+            self.limit = max(top, SMALLEST)
         while top > self.limit:
             self.counts = np.concatenate((self.counts.reshape(-1, 2).sum(1), np.zeros(BINS // 2)))
             self.limit *= 2.0
         flat = magnitude.reshape(-1)
         if flat.size > SAMPLED:
-            # An odd stride, so that it does not fall in step with channels; weighted, so that every run counts by its size.
-            flat = flat[:: flat.size // SAMPLED | 1]
+            # A stride without a common divisor with any axis, so that it does not fall in step with channels or columns;
+            # weighted, so that every run counts by its size.
+            stride = flat.size // SAMPLED
+            while math.gcd(stride, flat.size) > 1:
+                stride += 1
+            flat = flat[::stride]
         found = np.bincount(np.minimum((flat * (BINS / self.limit)).astype(np.int64), BINS - 1), minlength=BINS)
         self.counts += found * (values.size / flat.size)
         self.energy += float(np.square(flat, dtype=np.float64).sum()) * (values.size / flat.size)

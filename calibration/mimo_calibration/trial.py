@@ -60,8 +60,13 @@ class Loss:
         return (
             all(v <= other.dice[k] + margin for k, v in self.dice.items())
             and self.presence_f1 <= other.presence_f1 + margin
-            and (self.text_agreement or 1.0) >= (other.text_agreement or 1.0)
+            and self.same_text >= other.same_text
         )
+
+    @property
+    def same_text(self) -> float:
+        """Share of the texts that are the same; 1 where none was asked for."""
+        return 1.0 if self.text_agreement is None else self.text_agreement
 
     @property
     def worst(self) -> float:

@@ -97,9 +97,14 @@ def sqnr(given: Calls, run: Callable[[Mapping[str, np.ndarray]], Mapping[str, np
         for name, value in wanted.items():
             signal[name] = signal.get(name, 0.0) + float(np.square(value, dtype=np.float64).sum())
             noise[name] = noise.get(name, 0.0) + float(np.square(got[name].astype(np.float64) - value).sum())
-    return {
-        name: min(CEILING, 10.0 * float(np.log10(max(signal[name], 1e-30) / max(noise[name], 1e-30)))) for name in signal
-    }  # fmt: skip
+    return {name: _decibels(signal[name], noise[name]) for name in signal}
+
+
+def _decibels(signal: float, noise: float) -> float:
+    if noise == 0.0:
+        return CEILING
+    # What is not a number is nothing but noise.
+    return min(CEILING, 10.0 * float(np.log10(max(signal, 1e-30) / noise))) if np.isfinite(noise) else -CEILING
 
 
 def score(ratios: Mapping[str, float]) -> float:

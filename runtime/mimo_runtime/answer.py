@@ -77,6 +77,7 @@ class Answer:
             ``stream`` takes between two pieces is counted in ``text``.
         finish_reason: why the text ended: ``"stop"``, ``"length"``, ``"cancelled"``; None if no text was asked for.
         engines: the engine of every graph.
+        fallback: what the bundle was built for and why it runs on the CPU instead, in words; None if it runs as it was built.
     """
 
     text: str
@@ -84,6 +85,7 @@ class Answer:
     timings: Mapping[str, float]
     finish_reason: str | None
     engines: Mapping[str, str] = field(default_factory=dict)
+    fallback: str | None = None
 
     @property
     def plain_text(self) -> str:
@@ -99,4 +101,5 @@ class Answer:
             "finish_reason": self.finish_reason,
             "timings_ms": {stage: round(ms, 3) for stage, ms in self.timings.items()},
             "engines": dict(self.engines),
+            "fallback": self.fallback,
         }

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from .atomic import atomic_file
 from .config import MimoConfig
-from .engines import create_engine
-from .errors import BundleError, RequestError
+from .devices import Choice, check_device, choose_device, fall_back
+from .engines import Engine, create_engine
+from .errors import BundleError, EngineError, RequestError
 from .machine import worker_threads
 from .manifest import MANIFEST, TOKENIZER, Manifest, check_name, parse_manifest
 
@@ -107,35 +108,67 @@ class Bundle:
 
 
 def load_mimo(
-    bundle: str | os.PathLike[str] | Bundle, *, device: str = "auto", threads: int | None = None, cache_images: int = 8
+    bundle: str | os.PathLike[str] | Bundle,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    cache_images: int = 8,
+    allow_fallback: bool = False,
 ) -> Mimo:
     """See :meth:`mimo_runtime.pipeline.Mimo.load`."""
     from .pipeline import Mimo
     from .tokenizer import Tokenizer
 
-    if device not in ("auto", "cpu"):
-        raise RequestError(f"unknown device '{device}'", "Use auto or cpu")
+    check_device(device)
     if threads is not None and threads < 1:
         raise RequestError(f"threads is {threads}", "Use at least 1, or leave it out")
     if not isinstance(bundle, Bundle):
-        bundle = Bundle.open(bundle)
+        # What a fallback makes up for must not refuse the bundle before it is known whether it is needed.
+        bundle = Bundle.open(bundle, this_machine=not allow_fallback)
     manifest = bundle.manifest
+    choice = choose_device(device, manifest, allow_fallback)
+    if allow_fallback and choice.fallback is None:
+        manifest.check_machine()
     tokenizer = Tokenizer.from_bytes(bundle.bytes(TOKENIZER), f"{bundle.path}/{TOKENIZER}")
     threads = threads or worker_threads()
-    engines = {
-        name: create_engine(
-            entry.engine, bundle.bytes(entry.file), entry.contract, threads=min(threads, entry.threads or threads)
-        )
-        for name, entry in manifest.graphs.items()
-    }
+    try:
+        engines = _create_engines(bundle, choice, threads)
+    except EngineError as error:
+        if choice.device == "cpu" or not allow_fallback:
+            raise
+        choice = fall_back(manifest, error.what, error.remedy, allow_fallback)
+        engines = _create_engines(bundle, choice, threads)
     info = {
         "id": manifest.model_id,
         "target": manifest.target,
         "bundle": str(bundle.path),
         # Of the weights, so that a bundle and its checkpoint tell the same.
         "sha256": manifest.data["model"]["checkpoint_sha256"],
+        "device": choice.device,
+        "device_explanation": choice.explanation,
+        "fallback": choice.fallback,
     }
     return Mimo(manifest.config, engines, tokenizer, info, cache_images=cache_images)
+
+
+def _create_engines(bundle: Bundle, choice: Choice, threads: int) -> dict[str, Engine]:
+    """The engines of all graphs. If one fails, those before it give their memory back."""
+    engines: dict[str, Engine] = {}
+    versions = bundle.manifest.data["compatibility"]["engines"]
+    try:
+        for name, entry in bundle.manifest.graphs.items():
+            engines[name] = create_engine(
+                choice.engine(entry.engine),
+                bundle.bytes(entry.file),
+                entry.contract,
+                threads=min(threads, entry.threads or threads),
+                built_with=versions[entry.engine].get("built_with"),
+            )
+    except BaseException:
+        for engine in engines.values():
+            engine.close()
+        raise
+    return engines
 
 
 def pack(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:

@@ -28,6 +28,15 @@ class Coordinates(click.ParamType):
         return numbers
 
 
+def _where(command: Any) -> Any:
+    """The options that say where a bundle runs."""
+    choices = click.Choice(("auto", "cpu", "cuda", "tensorrt", "tensorrt-rtx"))
+    told = "Where to run. auto is what BUNDLE was built for; the CPU instead of a GPU needs --allow-fallback."
+    command = click.option("--device", type=choices, default="auto", help=told)(command)
+    told = "Run on the CPU what was built for a GPU, if that is missing or does not load it; the answer says so."
+    return click.option("--allow-fallback", is_flag=True, help=told)(command)
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="mimo-edge", prog_name="mimo-run")
 def main() -> None:
@@ -65,6 +74,7 @@ def main() -> None:
 @click.option("--seed", type=int, help="Of the sampling.")
 @click.option("--max-tokens", type=int, help="Longest text.")
 @click.option("--threads", type=click.IntRange(1), help="Threads per engine.")
+@_where
 @click.option("-o", "--output", metavar="OUT", help="Folder for answer.json, overlay.png, panel.png and one PNG per mask.")
 @click.option("--force", is_flag=True, help="Replace OUT if an earlier answer is in it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
@@ -79,6 +89,8 @@ def predict(
     masks: bool,
     text_answer: bool,
     threads: int | None,
+    device: str,
+    allow_fallback: bool,
     output: str | None,
     force: bool,
     as_json: bool,
@@ -108,14 +120,18 @@ def predict(
 
     picture = read_image(image, frame=frame)
     prompt = Prompt(text or "", boxes, points, None if mask_file is None else read_mask(mask_file))
-    with Mimo.load(bundle, threads=threads, cache_images=0) as mimo:
+    with Mimo.load(bundle, device, threads, cache_images=0, allow_fallback=allow_fallback) as mimo:
         # Before encoding, so that a wrong request costs nothing.
         prompt.validate(picture.height, picture.width, mimo.config, mimo.tokenizer)
         scan = mimo.open(picture)
         answer = scan.ask(
             prompt.text, prompt.boxes, prompt.points, prompt.mask, masks=masks, text_answer=text_answer, **writing
         )
-        report = {"model": mimo.info["id"], "image": {"width": scan.width, "height": scan.height, "scaling": picture.bits}}
+        report = {
+            "model": mimo.info["id"],
+            "image": {"width": scan.width, "height": scan.height, "scaling": picture.bits},
+            "device": {"name": mimo.info["device"], "explanation": mimo.info["device_explanation"]},
+        }
     files = write_result(output, force, picture.pixels, prompt, answer, report) if output is not None else {}
     if as_json:
         click.echo(json.dumps({**answer.to_dict(files), **report}, indent=1, ensure_ascii=False))
@@ -126,16 +142,18 @@ def predict(
 @main.command()
 @click.argument("bundle")
 @click.option("--threads", type=click.IntRange(1), help="Threads per engine.")
+@_where
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-def verify(bundle: str, threads: int | None, as_json: bool) -> None:
+def verify(bundle: str, threads: int | None, device: str, allow_fallback: bool, as_json: bool) -> None:
     """Run the golden samples of BUNDLE: does this machine compute what the exporter computed?"""
     from .bundle import Bundle
     from .pipeline import Mimo
     from .verify import verify as run_verify
 
-    opened = Bundle.open(bundle)
-    with Mimo.load(opened, threads=threads) as mimo:
-        report = run_verify(mimo, opened)
+    opened = Bundle.open(bundle, this_machine=not allow_fallback)
+    with Mimo.load(opened, device, threads, allow_fallback=allow_fallback) as mimo:
+        where = {"device": {"name": mimo.info["device"], "explanation": mimo.info["device_explanation"]}}
+        report = {**run_verify(mimo, opened), **where, "fallback": mimo.info["fallback"]}
     if as_json:
         click.echo(json.dumps(report, indent=1, ensure_ascii=False))
     else:
@@ -152,7 +170,7 @@ def verify(bundle: str, threads: int | None, as_json: bool) -> None:
 @click.pass_context
 def doctor(context: click.Context, bundle: str | None, as_json: bool) -> None:
     """What is here, what is missing, what to install; with BUNDLE, also whether it runs here."""
-    from .doctor import examine, healthy, to_dict
+    from .doctor import examine, healthy, to_dict, verdict
 
     checks = examine(bundle)
     if as_json:
@@ -160,6 +178,7 @@ def doctor(context: click.Context, bundle: str | None, as_json: bool) -> None:
     else:
         marks = {"ok": "ok", "missing": "--", "broken": "!!"}
         click.echo(table([(marks[c.state], c.name, c.found + (f" -> {c.remedy}" if c.remedy else "")) for c in checks]))
+        click.echo(verdict(checks))
     if not healthy(checks):
         first = next(check for check in checks if check.state == "broken")
         click.echo(f"error: {first.name}: {first.found}. {first.remedy}.", err=True)
@@ -193,6 +212,8 @@ def _summary(answer: Any, files: dict[int, str], output: str | None) -> str:
         lines.append("nothing found")
     engines = ", ".join(sorted(set(answer.engines.values())))
     lines.append("  ".join(f"{stage} {ms:.0f} ms" for stage, ms in answer.timings.items()) + f"  ({engines})")
+    if answer.fallback:
+        lines.insert(-1, f"(not as it was built: {answer.fallback})")
     if output is not None:
         lines.append(f"wrote {Path(output)}/: answer.json, overlay.png, panel.png" + "".join(f", {f}" for f in files.values()))
     return "\n".join(lines)
@@ -206,6 +227,7 @@ def _verified(report: dict[str, Any]) -> str:
         rows.append((s["sample"], passed, f"{s['mask_dice']:.4f}", f"{s['score_difference']:.4f}", same, f"{s['ms']:.0f}"))
     lines = [table(rows)]
     lines += [f"  {s['sample']}: {problem}" for s in report["samples"] for problem in s["problems"]]
+    lines.append(report["device"]["explanation"])
     if report["passed"]:
         lines.append(f"all {len(report['samples'])} golden samples passed")
     return "\n".join(lines)

@@ -99,9 +99,6 @@ class Manifest:
         missing = sorted(set(keys["cpu_features"]) - features) if features is not None else []
         if missing:
             raise BundleError(f"the bundle needs the CPU features {', '.join(missing)}, which this CPU has not", self.rebuild)
-        if keys["compute_capability"] is not None:
-            told = f"the bundle was built for a GPU of compute capability {keys['compute_capability']}"
-            raise BundleError(f"{told}, which this version of mimo-edge does not run", self.rebuild)
         for name in sorted({entry.engine for entry in self.graphs.values()}):
             if name not in KINDS:
                 told = f"the bundle needs the engine '{name}', which this version of mimo-edge has not"

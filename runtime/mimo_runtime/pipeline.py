@@ -89,14 +89,21 @@ class Mimo:
 
     @staticmethod
     def load(
-        bundle: str | os.PathLike[str] | Bundle, device: str = "auto", threads: int | None = None, cache_images: int = 8
+        bundle: str | os.PathLike[str] | Bundle,
+        device: str = "auto",
+        threads: int | None = None,
+        cache_images: int = 8,
+        allow_fallback: bool = False,
     ) -> Mimo:
         """Load a bundle, a folder or a ``.mimo`` file, after checking all of it.
 
         Args:
-            device: "auto" (what the bundle was built for) or "cpu".
+            device: "auto", which is what the bundle was built for, or that by name: "cpu", "cuda", "tensorrt", "tensorrt-rtx".
+                ``info["device"]`` and ``info["device_explanation"]`` tell what was chosen and why.
             threads: threads within one operator, per graph; None is one per physical core that this process may use.
             cache_images: see :class:`Mimo`.
+            allow_fallback: run on the CPU what was built for a GPU that is not here or does not load it. Every answer then says
+                so in ``Answer.fallback``.
 
         Raises:
             BundleError: missing, damaged, of another version, or built for another machine; nothing was loaded.
@@ -104,7 +111,7 @@ class Mimo:
         """
         from .bundle import load_mimo
 
-        return load_mimo(bundle, device=device, threads=threads, cache_images=cache_images)
+        return load_mimo(bundle, device=device, threads=threads, cache_images=cache_images, allow_fallback=allow_fallback)
 
     def open(self, image: Source, *, frame: int = 0) -> Scan:
         """Read and encode an image. An image with the same pixels as a recent one is not encoded again.
@@ -230,8 +237,18 @@ class Scan:
     ) -> Answer:
         """The whole answer; arguments and errors as :meth:`stream`."""
         *_, answer = self.stream(
-            text, boxes, points, mask, masks=masks, text_answer=text_answer, max_tokens=max_tokens, temperature=temperature,
-            top_k=top_k, top_p=top_p, seed=seed, should_stop=should_stop,
+            text,
+            boxes,
+            points,
+            mask,
+            masks=masks,
+            text_answer=text_answer,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            should_stop=should_stop,
         )
         return answer
 
@@ -313,7 +330,7 @@ class Scan:
                 findings = collect_findings(drawn, markup, prompt, self._letterbox, config)
         timings = {**spent, "total": (time.perf_counter() - start) * 1000}
         engines = {name: engine.name for name, engine in mimo.engines.items()}
-        yield Answer(public(markup or ""), findings, timings, reason, engines)
+        yield Answer(public(markup or ""), findings, timings, reason, engines, mimo.info.get("fallback"))
 
 
 @contextmanager

@@ -1,21 +1,33 @@
 """Every graph parses and compiles with NVIDIA's own parser and compiler, which needs no GPU: the graphs cannot drift away
-from what TensorRT takes."""
+from what TensorRT takes, in any precision."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import platform
 import sys
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
+from click.testing import CliRunner
+from onnx import TensorProto, helper, numpy_helper
 
-from mimo_export import tensorrt_rtx
+from mimo_calibration.observe import ObservedEngine
+from mimo_calibration.qdq import Choice, quantise
+from mimo_export import rtx_compile, rtx_prove, tensorrt_rtx
 from mimo_export.export_graphs import OPSET, export_graph
-from mimo_runtime.config import MimoConfig
-from mimo_runtime.contracts import BATCH, GRAPHS, PAST, GraphContract, Tensor, graph_contracts
+from mimo_export.precision import delivered
+from mimo_export.rtx_compile import RtxOptions, compile_bundle, compile_graph, default_axes
+from mimo_export.rtx_forms import half_form, int8_weights
+from mimo_export.rtx_prove import random_form, random_inputs
+from mimo_runtime.config import PRESETS, MimoConfig
+from mimo_runtime.contracts import BATCH, GRAPHS, GraphContract, Tensor, graph_contracts
+from mimo_runtime.engines import create_engine
 from mimo_runtime.errors import EngineError, RequestError
 from mimo_train.checkpoint import load_checkpoint
 from mimo_train.model import Mimo
@@ -29,36 +41,121 @@ needs_compiler = pytest.mark.skipif(
 )
 pytestmark = pytest.mark.rtx
 
+Models = tuple[MimoConfig, dict[str, onnx.ModelProto]]
 
-def axes(config: MimoConfig) -> dict[str, tuple[int, int, int]]:
-    """An answer begins with an empty cache: TensorRT takes a smallest length of 0."""
-    longest = config.text_decoder.max_length - 1
-    return {BATCH: (1, 1, 4), PAST: (0, longest // 2, longest)}
+#: What half precision or INT8 may change in a graph of random weights: far more than they do, far less than a wrong graph would.
+CHANGED = {"fp16": 0.01, "int8": 0.1}
+
+
+def exported(config: MimoConfig) -> Models:
+    torch.manual_seed(0)
+    modules, contracts = graph_modules(Mimo(config).eval()), graph_contracts(config)
+    return config, {name: export_graph(modules[name], contracts[name]) for name in GRAPHS}
+
+
+@pytest.fixture(scope="session")
+def micro(bundle: Path, checkpoint: Path) -> Models:
+    return load_checkpoint(checkpoint)[0].config, {name: onnx.load(bundle / "graphs" / f"{name}.onnx") for name in GRAPHS}
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Models:
+    return exported(MimoConfig.from_preset("tiny"))
+
+
+@pytest.fixture(scope="session")
+def base_with_fewer_layers() -> Models:
+    """All widths, the resolution and the vocabulary of base; blocks that only repeat are left out. Whole, it takes minutes to
+    export: ``python -m mimo_export.rtx_prove --preset base``."""
+    base = PRESETS["base"]
+    return exported(dataclasses.replace(
+        base,
+        vision=dataclasses.replace(base.vision, depths=(1, 2, 1, 1)), text=dataclasses.replace(base.text, layers=1),
+        fusion=dataclasses.replace(base.fusion, layers=1), text_decoder=dataclasses.replace(base.text_decoder, layers=1),
+    ))  # fmt: skip
+
+
+def relative_error(model: onnx.ModelProto, form: onnx.ModelProto, contract: GraphContract, inputs: dict) -> float:
+    """Of all outputs together, by ONNX Runtime."""
+    outputs = []
+    for one in (model, form):
+        engine = create_engine("onnxruntime", one.SerializeToString(), contract, threads=1)
+        outputs.append(np.concatenate([value.ravel() for value in engine.run(inputs).values()]).astype(np.float64))
+        engine.close()
+    assert np.isfinite(outputs[1]).all()
+    return float(np.linalg.norm(outputs[1] - outputs[0]) / np.linalg.norm(outputs[0]))
+
+
+def check_form(name: str, precision: str, model: onnx.ModelProto, form: onnx.ModelProto, config: MimoConfig) -> None:
+    """It computes the same, and no product is left in single precision."""
+    contract, counts = graph_contracts(config)[name], delivered(form)
+    assert counts["fp32"] == 0 and sum(counts.values()) == sum(delivered(model).values())
+    if precision == "fp16":
+        assert counts["fp16"] == sum(counts.values()) and not int8_weights(form)
+    else:
+        assert int8_weights(form) >= 6 and (counts["int8"] > 0) == (name != "text_decoder")
+    assert relative_error(model, form, contract, random_inputs(contract, config)) < CHANGED[precision]
 
 
 @needs_compiler
 @pytest.mark.parametrize("name", GRAPHS)
-def test_every_graph_of_the_bundle_compiles(bundle: Path, checkpoint: Path, name: str):
-    config = load_checkpoint(checkpoint)[0].config
-    data = (bundle / "graphs" / f"{name}.onnx").read_bytes()
-    plan = tensorrt_rtx.build_engine(data, graph_contracts(config)[name], axes(config))
+def test_every_graph_of_the_bundle_compiles(micro: Models, name: str):
+    config, models = micro
+    data = models[name].SerializeToString()
+    plan = tensorrt_rtx.build_engine(data, graph_contracts(config)[name], default_axes(config))
     assert len(plan) > len(data) / 2  # a plan carries the weights
+
+
+@needs_compiler
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("name", GRAPHS)
+def test_every_graph_compiles_in_reduced_precision(micro: Models, name: str, precision: str):
+    config, models = micro
+    contract = graph_contracts(config)[name]
+    form = random_form(models[name], contract, config, precision)
+    check_form(name, precision, models[name], form, config)
+    # Turing takes least: no product in single precision. What it takes, every other GPU takes, too.
+    capabilities = ("7.5",) if precision == "int8" else ()
+    plan = compile_graph(form, contract, RtxOptions(default_axes(config), precision, capabilities))
+    assert len(plan.data) > 10_000 and plan.compute_capabilities == capabilities and plan.seconds > 0
+    assert plan.delivered == delivered(form) and plan.int8_weights == int8_weights(form)
+    assert plan.engine_version.startswith("1.")
 
 
 @needs_compiler
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GRAPHS)
-def test_every_graph_of_the_shipped_preset_compiles(name: str):
-    config = MimoConfig.from_preset("tiny")
-    torch.manual_seed(0)
-    contract = graph_contracts(config)[name]
-    model = export_graph(graph_modules(Mimo(config).eval())[name], contract)
-    assert len(tensorrt_rtx.build_engine(model.SerializeToString(), contract, axes(config))) > 10_000
+def test_every_graph_of_the_shipped_preset_compiles(tiny: Models, name: str):
+    config, models = tiny
+    data = models[name].SerializeToString()
+    assert len(tensorrt_rtx.build_engine(data, graph_contracts(config)[name], default_axes(config))) > 10_000
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("models", ["tiny", "base_with_fewer_layers"])
+def test_a_whole_bundle_compiles_in_reduced_precision(models: str, precision: str, request: pytest.FixtureRequest):
+    config, full = request.getfixturevalue(models)
+    contracts, seen = graph_contracts(config), []
+    forms = {name: random_form(model, contracts[name], config, precision) for name, model in full.items()}
+    options = RtxOptions(default_axes(config), precision)
+    plans = compile_bundle(forms, contracts, options, lambda *told: seen.append(told))
+    assert tuple(plans) == GRAPHS and all(len(plan.data) > 10_000 for plan in plans.values())
+    assert seen[0] == ("compile vision_encoder", 0, 6) and seen[-1] == ("compile", 6, 6)
+    assert sum(plan.seconds for plan in plans.values()) < 120
+    for name in GRAPHS:
+        assert delivered(forms[name])["fp32"] == 0 and plans[name].delivered == delivered(forms[name])
+        assert bool(plans[name].int8_weights) == (precision == "int8")
+
+
+def toy_contract(width: int) -> GraphContract:
+    return GraphContract("toy", (Tensor("x", "float32", (BATCH, width)),), (Tensor("y", "float32", (BATCH, width)),))
 
 
 def toy(op: str, outputs: list[str]) -> tuple[bytes, GraphContract]:
     """One node between two tensors."""
-    contract = GraphContract("toy", (Tensor("x", "float32", (BATCH, 4)),), (Tensor("y", "float32", (BATCH, 4)),))
+    contract = toy_contract(4)
     node = helper.make_node(op, ["x"], outputs, name="layers.3/Op")
     dtype = TensorProto.UINT8 if op == "DynamicQuantizeLinear" else TensorProto.FLOAT
     y = helper.make_tensor_value_info(outputs[0], dtype, [BATCH, 4])
@@ -87,3 +184,205 @@ def test_a_missing_compiler_is_told_with_the_command_that_installs_it(monkeypatc
     tensorrt_rtx.load.cache_clear()
     with pytest.raises(RequestError, match=r"tensorrt_rtx_bindings is not installed.*mimo-edge\[tensorrt-rtx\]"):
         tensorrt_rtx.load()
+
+
+# -- forms -----------------------------------------------------------------------------------------------------------
+
+
+def product(weight: np.ndarray, second: bool = False) -> onnx.ModelProto:
+    """x @ weight, and with ``second`` also the result of it times ``weight``, scaled to the size of x."""
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [BATCH, len(weight)]) for n in "xy")
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["h" if second else "y"], name="a/MatMul")]
+    constants = [numpy_helper.from_array(weight.astype(np.float32), "w")]
+    if second:
+        nodes.append(helper.make_node("MatMul", ["h", "v"], ["y"], name="b/MatMul"))
+        constants.append(numpy_helper.from_array((weight / np.abs(weight).max() / 4096).astype(np.float32), "v"))
+    graph = helper.make_graph(nodes, "toy", [x], [y], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+
+
+def watched(model: onnx.ModelProto, contract: GraphContract, x: np.ndarray) -> dict:
+    engine = ObservedEngine(model, contract, every=True)
+    engine.run({"x": x})
+    return engine.seen
+
+
+@needs_compiler
+@pytest.mark.parametrize("quantised", [False, True])
+def test_what_is_too_large_for_half_precision_is_multiplied_on_a_smaller_scale(quantised: bool):
+    """The first result is as large as 10^5, beyond half precision; the second product reads it."""
+    rng, contract = np.random.default_rng(0), toy_contract(32)
+    model, x = product(rng.normal(size=(32, 32)) * 5e3, second=True), rng.normal(size=(2, 32)).astype(np.float32)
+    seen = watched(model, contract, x)
+    assert seen["h"].maximum > 65504
+    if quantised:
+        model = quantise(model, {"a/MatMul": Choice(seen["x"].maximum), "b/MatMul": Choice(seen["h"].maximum)})
+    form = half_form(model, seen).model
+    assert delivered(form) == {"int8": 2 * quantised, "fp16": 2 * (not quantised), "fp32": 0}
+    assert relative_error(model, form, contract, {"x": x}) < 0.01
+    # The compiler refuses FP32 products for Turing: that it takes this one proves that there are none.
+    assert compile_graph(form, contract, RtxOptions({BATCH: (1, 1, 2)}, "auto", ("7.5",))).data
+
+
+@needs_compiler
+def test_products_in_single_precision_are_refused_for_turing_by_name():
+    model = product(np.eye(32))
+    with pytest.raises(EngineError, match="a/MatMul.* for Turing .*FP32 GEMM is not supported"):
+        compile_graph(model, toy_contract(32), RtxOptions({BATCH: (1, 1, 2)}, "fp32", ("7.5",)))
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-3, 1e-5])
+def test_scales_too_small_for_half_precision_keep_their_weights(size: float):
+    """float16 has few digits below 6e-5, and a scale is a 127th of the largest weight."""
+    rng, contract = np.random.default_rng(0), toy_contract(32)
+    weight, x = rng.normal(size=(32, 32)), rng.normal(size=(2, 32)).astype(np.float32)
+    weight[:, ::2] *= size  # every second channel; the others keep the tensor in half precision
+    model = product(weight)
+    symmetric = quantise(model, {"a/MatMul": Choice(None)})
+    form = half_form(symmetric, watched(model, contract, x)).model
+    inputs = {"x": x}
+    one, other = (
+        create_engine("onnxruntime", m.SerializeToString(), contract, threads=1).run(inputs)["y"][:, ::2] for m in (model, form)
+    )
+    assert np.linalg.norm(other - one) / np.linalg.norm(one) < 0.03
+    stored = [numpy_helper.to_array(w) for w in form.graph.initializer if w.data_type == TensorProto.INT8 and len(w.dims) == 2]
+    assert np.abs(stored[0].astype(int)).max() <= 127
+
+
+# -- compiling -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "counts", "weights", "words"),
+    [
+        ("fp16", {"int8": 0, "fp16": 0, "fp32": 9}, 0, "asked for in fp16; its matrix operators are 9 fp32"),
+        ("fp16", {"int8": 3, "fp16": 6, "fp32": 0}, 3, "asked for in fp16; .* 3 int8, 6 fp16, 3 of them with INT8 weights"),
+        ("fp16", {"int8": 0, "fp16": 9, "fp32": 0}, 3, "asked for in fp16"),
+        ("int8", {"int8": 0, "fp16": 9, "fp32": 0}, 0, "asked for in int8; its matrix operators are 9 fp16"),
+        ("fp32", {"int8": 0, "fp16": 1, "fp32": 8}, 0, "asked for in fp32"),
+        ("fp32", {"int8": 0, "fp16": 0, "fp32": 8}, 1, "asked for in fp32"),
+    ],
+)
+def test_a_graph_without_the_asked_precision_is_refused(asked: str, counts: dict, weights: int, words: str):
+    with pytest.raises(EngineError, match=f"graph toy was {words}"):
+        rtx_compile.check_precision("toy", asked, counts, weights)
+    rtx_compile.check_precision("toy", "auto", counts, weights)
+
+
+def test_a_graph_with_the_asked_precision_is_taken():
+    rtx_compile.check_precision("toy", "fp32", {"int8": 0, "fp16": 0, "fp32": 9}, 0)
+    rtx_compile.check_precision("toy", "fp16", {"int8": 0, "fp16": 7, "fp32": 2}, 0)
+    rtx_compile.check_precision("toy", "int8", {"int8": 0, "fp16": 9, "fp32": 0}, 4)
+    rtx_compile.check_precision("toy", "int8", {"int8": 5, "fp16": 4, "fp32": 0}, 5)
+
+
+@needs_compiler
+def test_precision_is_compared_before_anything_is_compiled(monkeypatch):
+    monkeypatch.setattr(rtx_compile, "_run", lambda *_: pytest.fail("compiled"))
+    with pytest.raises(EngineError, match="graph toy was asked for in int8"):
+        compile_graph(product(np.eye(32)), toy_contract(32), RtxOptions({BATCH: (1, 1, 2)}, "int8"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"precision": "int4"}, "precision int4 does not exist"),
+        ({"compute_capabilities": ("9.0",)}, r"no compute capability 9\.0.*7\.5, 8\.0"),
+        ({"compute_capabilities": ("8.6", "8.6")}, "given twice"),
+        ({"timeout_s": 0.0}, "leaves no time"),
+    ],
+)
+def test_options_that_do_not_exist_are_refused(changed: dict, words: str):
+    with pytest.raises(RequestError, match=words):
+        RtxOptions({BATCH: (1, 1, 2)}, **changed)
+
+
+@needs_compiler
+def test_a_missing_range_is_refused_before_anything_is_compiled():
+    with pytest.raises(RequestError, match="axis batch of graph toy has no range"):
+        compile_graph(product(np.eye(32)), toy_contract(32), RtxOptions({}, "fp32"))
+
+
+@needs_compiler
+@pytest.mark.parametrize("capabilities", [(name,) for name in tensorrt_rtx.COMPUTE_CAPABILITIES] + [("8.6", "12.0")])
+def test_every_compute_capability_can_be_named(capabilities: tuple[str, ...]):
+    model, contract = product(np.eye(32)), toy_contract(32)
+    form = half_form(model, {}).model
+    assert tensorrt_rtx.build_engine(form.SerializeToString(), contract, {BATCH: (1, 1, 2)}, capabilities)
+
+
+@needs_compiler
+def test_a_compute_capability_that_the_release_lacks_is_an_error():
+    with pytest.raises(EngineError, match="graph toy for compute capability 9.0"):
+        tensorrt_rtx.build_engine(product(np.eye(32)).SerializeToString(), toy_contract(32), {BATCH: (1, 1, 2)}, ("9.0",))
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("does", "timeout", "words"),
+    [
+        ("import os; os.kill(os.getpid(), 11)", 60.0, "ended with code -11"),
+        ("import os; os.kill(os.getpid(), 9)", 60.0, "killed from outside"),
+        ("import time; time.sleep(60)", 0.5, "took longer than 0.5 s"),
+        ("raise SystemExit('no libcudart')", 60.0, "ended with code 1: no libcudart"),
+        ("pass", 60.0, "ended with code 0: no message"),
+    ],
+)
+def test_what_becomes_of_the_child_process_is_told(monkeypatch, tmp_path: Path, does: str, timeout: float, words: str):
+    (tmp_path / "worker.py").write_text(does)
+    run = rtx_compile.subprocess.run
+    monkeypatch.setattr(
+        rtx_compile.subprocess, "run", lambda _, **options: run([sys.executable, str(tmp_path / "worker.py")], **options)
+    )
+    (tmp_path / "left").mkdir()
+    monkeypatch.setattr(rtx_compile.tempfile, "tempdir", str(tmp_path / "left"))
+    with pytest.raises(EngineError, match=f"graph toy .*{words}"):
+        compile_graph(product(np.eye(32)), toy_contract(32), RtxOptions({BATCH: (1, 1, 2)}, "fp32", timeout_s=timeout))
+    assert not any((tmp_path / "left").iterdir())
+
+
+@needs_compiler
+def test_what_the_compiler_refuses_comes_back_from_the_child_process():
+    data, contract = toy("DynamicQuantizeLinear", ["y", "scale", "zero"])
+    with pytest.raises(EngineError, match="does not parse graph toy: .*DynamicQuantizeLinear"):
+        compile_graph(onnx.load_from_string(data), contract, RtxOptions({BATCH: (1, 1, 4)}, "fp32"))
+
+
+# -- the command -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def command(monkeypatch, micro: Models):
+    """The command over the graphs of the session, of which only the two smallest are compiled."""
+    config, models = micro
+    few = {name: models[name] for name in ("text_encoder", "text_decoder")}
+    monkeypatch.setattr(rtx_prove, "export_all", lambda *_: (config, few))
+    return lambda *arguments: CliRunner().invoke(rtx_prove.alone, ["rtx", *arguments])
+
+
+@needs_compiler
+def test_the_command_prints_a_table(command):
+    result = command("--precision", "int8", "--compute-capability", "8.9")
+    assert result.exit_code == 0, result.output
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert lines[0][:4] == ["graph", "precision", "seconds", "MB"]
+    assert [line[0] for line in lines[1:3]] == ["text_encoder", "text_decoder"] and lines[3][:3] == ["2", "of", "2"]
+    assert "fp16; 7 with INT8 weights" in result.stdout
+
+
+@needs_compiler
+def test_the_command_ends_with_1_if_a_graph_is_refused(command):
+    result = command("--precision", "fp32", "--precision", "fp16", "--compute-capability", "7.5", "--json")
+    assert result.exit_code == 1
+    told = json.loads(result.stdout)
+    assert told["compute_capabilities"] == ["7.5"]
+    assert [(g["precision"], "error" in g) for g in told["graphs"]] == [("fp32", True)] * 2 + [("fp16", False)] * 2
+    assert told["graphs"][2]["delivered"]["fp16"] and told["graphs"][2]["bytes"] > 10_000
+    assert result.stderr.startswith("error: ") and "FP32 GEMM" in result.stderr
+
+
+def test_the_command_refuses_what_does_not_exist_at_once(command, monkeypatch):
+    monkeypatch.setattr(rtx_prove, "export_all", lambda *_: pytest.fail("exported"))
+    for arguments in (("--compute-capability", "9.0"), ("--preset", "huge"), ("--precision", "int4")):
+        result = command(*arguments)
+        assert result.exit_code == 2 and result.stderr.startswith("error: ") and result.stdout == ""

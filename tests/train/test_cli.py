@@ -55,6 +55,8 @@ def test_phantoms_fit_evaluate(tmp_path):
         (("fit", "--data", "nowhere", "-o", "x", "--steps", "1", "--sizes", "96"), "--sizes '96'"),
         (("fit", "--data", "nowhere", "-o", "x", "--steps", "1", "--set", "fusion.gate"), "--set 'fusion.gate'"),
         (("fit", "--data", "nowhere", "-o", "x", "--steps", "1", "--emphasis", "a"), "--emphasis 'a'"),
+        (("fit", "--data", "nowhere", "-o", "x", "--steps", "1", "--weight", "speed=2"), "the loss 'speed'"),
+        (("fit", "--data", "nowhere", "-o", "x", "--steps", "1", "--weight", "text=-1"), "--weight 'text=-1'"),
         (("evaluate", "nowhere", "--data", "."), "no data set"),
         (("evaluate", "nowhere", "--data", ".", "--prompts", "box,circle"), "unknown prompt type 'circle'"),
         (("evaluate", "nowhere", "--data", ".", "--json", "no/out.json"), "cannot be written"),

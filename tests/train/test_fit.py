@@ -131,6 +131,8 @@ def test_kill_9_at_any_moment_leaves_a_run_that_resumes(phantoms, tmp_path):
         ({"sizes": "64"}, "--sizes"),
         ({"emphasis": ("nothing=2",)}, "--emphasis"),
         ({"emphasis": ("phantoms",)}, "--emphasis"),
+        ({"paste": ("nothing=0.5",)}, "--paste names the set 'nothing'"),
+        ({"paste": ("phantoms=1.5",)}, "--paste 'phantoms=1.5'.*from 0 to 1"),
         ({"changes": ("fusion.gates=false",)}, "--set"),
         ({"changes": ("fusion.gate=maybe",)}, "--set"),
         ({"changes": ("fusion.gate=3",)}, "--set"),

@@ -201,3 +201,30 @@ def test_presets_build_and_tiny_is_small():
         assert 120e6 < sum(p.numel() for p in Mimo(MimoConfig.from_preset("base")).parameters()) < 250e6
         assert sum(p.numel() for p in Mimo(MimoConfig.from_preset("large")).parameters()) > 400e6
     assert MaskDecoderConfig().levels == 3
+
+
+def test_a_faint_map_is_located_at_its_peak():
+    """A map that is unsure of a small target is faintly on everywhere: its own centroid is the middle of the image."""
+    from mimo_train.model.fusion import TargetLocator
+    from mimo_train.model.position import mask_geometry
+
+    seen = {}
+
+    class Score(torch.nn.Module):
+        def forward(self, tokens):
+            return tokens[..., :1]
+
+    locator = TargetLocator(8)
+    locator.score = Score()
+    locator.geometry.register_forward_hook(lambda module, inputs, output: seen.update(numbers=inputs[0][0]))
+    logits = torch.full((16, 16), -2.5)
+    logits[1:4, 2:5] = -0.2
+    tokens = torch.zeros(1, 256, 8)
+    tokens[0, :, 0] = logits.flatten()
+    locator(tokens, torch.tensor([[1.0, 0.5]]))
+    numbers = seen["numbers"]
+    assert numbers.shape == (23,)
+    torch.testing.assert_close(numbers[:5], mask_geometry(torch.sigmoid(logits)[None, None])[0])
+    peak = torch.tensor([3.5 / 16, 2.5 / 16])
+    assert (numbers[:2] - peak).abs().max() > 0.15 and (numbers[5:7] - peak).abs().max() < 0.05
+    torch.testing.assert_close(numbers[15:17], numbers[5:7] / torch.tensor([1.0, 0.5]))

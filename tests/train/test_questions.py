@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from mimo_runtime.config import MimoConfig
 from mimo_runtime.evaluation.dataset import Record, read_datasets
 from mimo_runtime.evaluation.grammar import corpus, parse, relation_word, subject_of
+from mimo_runtime.evaluation.sampling import instance_labels
 from mimo_runtime.tokenizer import Tokenizer
-from mimo_train.augment import View, may_mirror, plain_view, random_view
+from mimo_train.augment import View, may_mirror, paste_copy, plain_view, random_view
 from mimo_train.batches import Batches
 from mimo_train.questions import Questioner, Vocabulary
 
@@ -238,3 +239,31 @@ def test_the_emphasis_of_a_set_changes_how_often_it_is_drawn(phantoms):
 
     assert make({}).cumulative.tolist() == pytest.approx([0.5, 1.0])
     assert make({"copy": 3.0}).cumulative.tolist() == pytest.approx([0.25, 1.0])
+
+
+def test_a_pasted_copy_is_a_second_instance_that_looks_like_the_first():
+    yy, xx = np.mgrid[:96, :128]
+    labels = ((xx - 30) ** 2 + (yy - 40) ** 2 < 100).astype(np.int32) * 4
+    pixels = np.repeat(np.where(labels, 200, 40).astype(np.uint8)[..., None], 3, axis=2)
+    for parts in (None, (labels > 0).astype(np.int32)):
+        view = plain_view(pixels, labels, 128, parts)
+        before = view.labels.copy()
+        assert paste_copy(view, np.random.default_rng(1))
+        assert (view.labels[before == 4] == 4).all() and set(np.unique(view.labels)) == {0, 4}
+        maps, areas = instance_labels(view.labels, 4, view.instances)
+        assert len(areas) == 2 and abs(areas[0] - areas[1]) <= 0.05 * areas[0]
+        assert view.pixels[view.labels == 4].min() > 150 and not view.labels[view.height :].any()
+    # Nothing of a fit size, or no room: the view stays as it is.
+    for whole in (np.full((64, 64), 4, np.int32), np.zeros((64, 64), np.int32)):
+        view = plain_view(np.zeros((64, 64, 3), np.uint8), whole, 64)
+        assert not paste_copy(view, np.random.default_rng(0)) and (view.labels == whole).all()
+
+
+def test_several_of_a_kind_are_pointed_at_more_often():
+    labels = np.zeros((64, 64), np.int32)
+    labels[4:14, 4:14] = labels[40:50, 40:50] = 1
+    labels[4:14, 40:50] = 2
+    view = View(np.zeros((64, 64, 3), np.uint8), labels, 64, 64)
+    found, rng = {1: "polyp", 2: "ulcer"}, np.random.default_rng(0)
+    picked = [Questioner._pick_one(view, found, rng)[0] for _ in range(400)]
+    assert 0.68 < np.mean(np.array(picked) == 1) < 0.82  # half of the time surely, else one of two

@@ -12,9 +12,10 @@ from importlib import metadata
 
 from ..contracts import GraphContract
 from ..errors import EngineError
+from ..machine import architecture
 from .base import Engine
 
-__all__ = ["KINDS", "Engine", "EngineKind", "create_engine", "installed_version", "kind_of", "why_not"]
+__all__ = ["KINDS", "Engine", "EngineKind", "create_engine", "installed_version", "kind_of", "obstacle", "why_not"]
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,48 @@ class EngineKind:
     distributions: tuple[str, ...]
     #: The extra of mimo-edge that installs it.
     extra: str
+    #: What it computes on: one of ``devices.DEVICES``.
+    device: str = "cpu"
+    #: Its distributions own the same folder, and two of them overwrite each other.
+    exclusive: bool = False
+    #: The function of its module that raises if it cannot be used, whatever the graph.
+    check: str = "load_library"
+    #: It reads compiled plans, which only the release that wrote them runs.
+    plans: bool = False
 
     @property
     def install(self) -> str:
-        return f"pip install 'mimo-edge[{self.extra}]'"
+        if self.name == "tensorrt" and architecture() == "aarch64":
+            return "Install JetPack (sudo apt install nvidia-jetpack), and make the environment with --system-site-packages"
+        command = f"pip install 'mimo-edge[{self.extra}]'"
+        if self.name == "onnxruntime-cuda" and _version("onnxruntime"):
+            return f"pip uninstall onnxruntime onnxruntime-gpu, then {command}"
+        return command
 
+
+#: Which of them is there depends on who installed it: an index for one CUDA release or the newest, JetPack, NVIDIA's archive.
+_TENSORRT = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu13-bindings", "tensorrt-cu12-bindings")
+_TENSORRT_RTX = ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings", "tensorrt-rtx")
 
 KINDS: dict[str, EngineKind] = {
     kind.name: kind
     for kind in (
-        EngineKind("onnxruntime", "ort", "OrtEngine", ("onnxruntime", "onnxruntime-gpu"), "cpu"),
+        EngineKind("onnxruntime", "ort", "OrtEngine", ("onnxruntime", "onnxruntime-gpu"), "cpu", exclusive=True),
         EngineKind("openvino", "openvino", "OpenVinoEngine", ("openvino",), "openvino"),
+        EngineKind(
+            "onnxruntime-cuda", "ort_cuda", "OrtCudaEngine", ("onnxruntime-gpu",), "gpu", device="cuda", check="check_library"
+        ),
+        EngineKind("tensorrt", "tensorrt", "TensorRtEngine", _TENSORRT, "tensorrt", device="tensorrt", plans=True),
+        EngineKind(
+            "tensorrt-rtx",
+            "tensorrt",
+            "TensorRtRtxEngine",
+            _TENSORRT_RTX,
+            "tensorrt-rtx",
+            device="tensorrt-rtx",
+            check="load_rtx_library",
+            plans=True,
+        ),
     )
 }
 
@@ -57,28 +89,37 @@ def kind_of(name: str) -> EngineKind:
 
 def installed_version(name: str) -> str | None:
     """The installed version of an engine, or None. Imports nothing."""
-    for distribution in kind_of(name).distributions:
-        try:
-            return metadata.version(distribution)
-        except metadata.PackageNotFoundError:
-            continue
+    return next(filter(None, map(_version, kind_of(name).distributions)), None)
+
+
+def obstacle(name: str) -> tuple[str, str] | None:
+    """Why an engine cannot be used here and what to do about it, in words, or None if it can. Imports it."""
+    kind = kind_of(name)
+    if installed_version(name) is None:
+        return "not installed", kind.install
+    try:
+        getattr(importlib.import_module(f".{kind.module}", __name__), kind.check)()
+    except EngineError as error:
+        return f"installed, but {error.what}", error.remedy
+    except Exception as error:  # a broken native library raises anything
+        return f"installed but does not load: {' '.join(str(error).split())[:200]}", f"Install it again: {kind.install}"
     return None
 
 
 def why_not(name: str) -> str | None:
-    """Why an engine cannot be imported here, in words, or None if it can. Imports it."""
-    kind = kind_of(name)
-    if installed_version(name) is None:
-        return f"not installed; {kind.install}"
-    try:
-        importlib.import_module(f".{kind.module}", __name__).load_library()
-    except Exception as error:  # a broken native library raises anything
-        return f"installed but does not load: {' '.join(str(error).split())[:200]}"
-    return None
+    """:func:`obstacle` in one line."""
+    found = obstacle(name)
+    return "; ".join(filter(None, found)) if found else None
 
 
 def create_engine(
-    name: str, data: bytes, contract: GraphContract, *, threads: int | None = None, spinning: bool = False
+    name: str,
+    data: bytes,
+    contract: GraphContract,
+    *,
+    threads: int | None = None,
+    spinning: bool = False,
+    built_with: str | None = None,
 ) -> Engine:
     """Load a graph.
 
@@ -89,6 +130,7 @@ def create_engine(
         threads: threads within one operator; None leaves it to the engine, which may pin them to cores.
         spinning: threads that wait for work keep a core busy. A little faster on an idle machine, much slower on one that
             does anything else, masks beside text included: with two busy cores, encoding took 350 instead of 220 ms.
+        built_with: the release of the engine that compiled ``data``, for the kinds that read plans; None if it is not known.
 
     Raises:
         EngineError: the engine is missing or broken, or the graph does not load or does not fit its contract.
@@ -97,7 +139,15 @@ def create_engine(
     if installed_version(name) is None:
         raise EngineError(f"the engine {name} is not installed", kind.install)
     module = importlib.import_module(f".{kind.module}", __name__)
-    return getattr(module, kind.class_name)(data, contract, threads=threads, spinning=spinning)
+    options = {"built_with": built_with} if kind.plans else {}
+    return getattr(module, kind.class_name)(data, contract, threads=threads, spinning=spinning, **options)
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def names(engines: Iterable[Engine]) -> str:

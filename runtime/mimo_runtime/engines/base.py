@@ -7,8 +7,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..contracts import GraphContract, Tensor
+from ..contracts import BATCH, GraphContract, Tensor
 from ..errors import EngineError
+
+REBUILD = "Build the bundle again with mimo-export build"
 
 
 class Engine(ABC):
@@ -27,7 +29,8 @@ class Engine(ABC):
         """Run the graph.
 
         Args:
-            inputs: every input by name, C-contiguous, of the contract's dtype and shape.
+            inputs: every input by name, C-contiguous, of the contract's dtype and shape. An engine with memory of its own may
+                take an array that owns its data and is not writeable for what it was when it was last given.
 
         Returns:
             Every output by name. The arrays belong to the caller.
@@ -59,10 +62,46 @@ def check_contract(contract: GraphContract, inputs: list[Tensor], outputs: list[
                 raise _differs(contract, f"{role} {a.name} has the shape {list(b.shape)} instead of {list(a.shape)}")
 
 
+def check_inputs(
+    tensors: Mapping[str, Tensor], inputs: Mapping[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """For engines that look at neither names nor types: the inputs, contiguous, and the size of every dynamic axis.
+
+    Raises:
+        ValueError: an input is missing, unknown, of another dtype or shape, or two disagree about an axis.
+    """
+    if inputs.keys() != tensors.keys():
+        raise ValueError(f"the inputs are {', '.join(inputs)} instead of {', '.join(tensors)}")
+    arrays: dict[str, np.ndarray] = {}
+    axes: dict[str, int] = {}
+    for name, tensor in tensors.items():
+        array = inputs[name]
+        fits = len(array.shape) == len(tensor.shape) and all(
+            axes.setdefault(wanted, size) == size if isinstance(wanted, str) else size == wanted
+            for size, wanted in zip(array.shape, tensor.shape)
+        )
+        if array.dtype != tensor.dtype or not fits:
+            told = f"input {name} is {array.dtype} {list(array.shape)} instead of {tensor.dtype} {list(tensor.shape)}"
+            known = ", ".join(f"{axis} is {size}" for axis, size in axes.items() if axis in tensor.shape)
+            raise ValueError(f"{told}{f' ({known})' if known else ''}")
+        arrays[name] = np.ascontiguousarray(array)
+    return arrays, axes
+
+
+def only_batch_varies(contract: GraphContract) -> bool:
+    """Whether all shapes are known once the batch is."""
+    axes = {axis for tensor in (*contract.inputs, *contract.outputs) for axis in tensor.shape if isinstance(axis, str)}
+    return axes <= {BATCH}
+
+
+def in_one_line(error: object) -> str:
+    return " ".join(str(error).split())[:300]
+
+
 def _axis(axis: int | str) -> int | None:
     return axis if isinstance(axis, int) else None
 
 
 def _differs(contract: GraphContract, how: str) -> EngineError:
     told = f"graph {contract.name} does not fit its contract: {how}"
-    return EngineError(told, "Build the bundle again with mimo-export build")
+    return EngineError(told, REBUILD)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..contracts import BATCH, PAST, GraphContract, Tensor
 from ..errors import EngineError
-from .base import Engine, check_contract
+from .base import REBUILD, Engine, check_contract, check_inputs
 
 DEVICE = "CPU"
 
@@ -72,7 +72,7 @@ class OpenVinoEngine(Engine):
         try:
             self._model = _core().read_model(data)
         except Exception as error:
-            raise EngineError(f"openvino cannot load graph {contract.name}: {_line(error)}", _REBUILD) from None
+            raise EngineError(f"openvino cannot load graph {contract.name}: {_line(error)}", REBUILD) from None
         inputs, outputs = self._model.inputs, self._model.outputs
         found = _tensors(inputs, contract.inputs)
         check_contract(contract, _with_unused(found, contract.inputs), _tensors(outputs, contract.outputs))
@@ -93,7 +93,8 @@ class OpenVinoEngine(Engine):
                 raise ValueError("the engine is closed")
             # The tensors are the callers' arrays themselves: copying them takes longer than a step of the text decoder.
             # `arrays` keeps them alive until the request has let go of them.
-            arrays = self._check(inputs)
+            # Checked here: OpenVINO would take the last run's array for a missing one, and read one of another dtype as it is.
+            arrays, _ = check_inputs(self.inputs, inputs)
             tensors = {
                 k: self._openvino.Tensor(arrays[name], arrays[name].shape, kind)
                 for k, (name, kind) in enumerate(self._read.items())
@@ -134,28 +135,11 @@ class OpenVinoEngine(Engine):
             devices = list(compiled.get_property("EXECUTION_DEVICES"))
             precision = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         except Exception as error:
-            raise EngineError(f"openvino cannot load graph {self._graph}: {_line(error)}", _REBUILD) from None
+            raise EngineError(f"openvino cannot load graph {self._graph}: {_line(error)}", REBUILD) from None
         if devices != [DEVICE] or precision != "f32":
             told = f"openvino runs graph {self._graph} on {', '.join(devices)} in {precision}"
             raise EngineError(told, f"It must be {DEVICE} in f32")
         return _Requests(compiled, self._openvino, list(self._read.values()))
-
-    def _check(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The inputs, contiguous. OpenVINO would take the last run's array for a missing one, and read the memory of one with
-        another dtype as it is."""
-        if inputs.keys() != self.inputs.keys():
-            raise ValueError(f"the inputs are {', '.join(inputs)} instead of {', '.join(self.inputs)}")
-        arrays = {}
-        for name, tensor in self.inputs.items():
-            array = inputs[name]
-            fits = len(array.shape) == len(tensor.shape) and all(
-                isinstance(wanted, str) or size == wanted for size, wanted in zip(array.shape, tensor.shape)
-            )
-            if array.dtype != tensor.dtype or not fits:
-                told = f"input {name} is {array.dtype} {list(array.shape)}"
-                raise ValueError(f"{told} instead of {tensor.dtype} {list(tensor.shape)}")
-            arrays[name] = np.ascontiguousarray(array)
-        return arrays
 
     def _prove_cache(self) -> None:
         """Make the first run one with a filled cache, and prove that an empty cache does no harm after it.
@@ -206,9 +190,6 @@ class _Requests:
         with self._lock:
             self._idle.append(request)  # a request whose run failed is not used again
         return found
-
-
-_REBUILD = "Build the bundle again with mimo-export build"
 
 
 @lru_cache(maxsize=1)

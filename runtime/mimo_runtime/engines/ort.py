@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from ..contracts import GraphContract, Tensor
 from ..errors import EngineError
-from .base import Engine, check_contract
+from .base import REBUILD, Engine, check_contract, in_one_line
 
 PROVIDER = "CPUExecutionProvider"
 
@@ -33,26 +34,19 @@ class OrtEngine(Engine):
             ort = load_library()
         except Exception as error:  # a broken native library raises anything
             remedy = "Install it again: pip install 'mimo-edge[cpu]'"
-            raise EngineError(f"onnxruntime does not load: {_line(error)}", remedy) from None
-        options = ort.SessionOptions()
-        options.log_severity_level = 3  # errors are raised as exceptions; warnings are for the exporter's tests
-        options.inter_op_num_threads = 1
-        if threads:
-            options.intra_op_num_threads = threads
-        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
-        # The next graph has threads of its own: those of this one must not go on spinning after it has ended.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
+            raise EngineError(f"onnxruntime does not load: {in_one_line(error)}", remedy) from None
         try:
+            options = session_options(ort, threads, spinning)
             # disable_fallback: a provider that fails must fail, instead of running on another one.
             self._session = ort.InferenceSession(data, options, providers=[PROVIDER])
             self._session.disable_fallback()
         except Exception as error:
-            raise EngineError(f"onnxruntime cannot load graph {contract.name}: {_line(error)}", _REBUILD) from None
+            raise EngineError(f"onnxruntime cannot load graph {contract.name}: {in_one_line(error)}", REBUILD) from None
         providers = self._session.get_providers()
         if providers != [PROVIDER]:
             raise EngineError(f"onnxruntime runs graph {contract.name} on {', '.join(providers)}", f"It must be {PROVIDER}")
-        found, self._unstacked = restack(_tensors(self._session.get_inputs()))
-        check_contract(contract, found, _tensors(self._session.get_outputs()))
+        found, self._unstacked = restack(tensors(self._session.get_inputs()))
+        check_contract(contract, found, tensors(self._session.get_outputs()))
         self.inputs = {t.name: t for t in contract.inputs}
         self.outputs = {t.name: t for t in contract.outputs}
         self._graph, self._names = contract.name, [t.name for t in contract.outputs]
@@ -72,13 +66,24 @@ class OrtEngine(Engine):
         try:
             return dict(zip(self._names, self._session.run(self._names, inputs)))
         except Exception as error:
-            raise EngineError(f"onnxruntime failed in graph {self._graph}: {_line(error)}", "Run mimo-run doctor") from None
+            told = f"onnxruntime failed in graph {self._graph}: {in_one_line(error)}"
+            raise EngineError(told, "Run mimo-run doctor") from None
 
     def close(self) -> None:
         self._session = None
 
 
-_REBUILD = "Build the bundle again with mimo-export build"
+def session_options(ort: ModuleType, threads: int | None, spinning: bool) -> Any:
+    """What all sessions have in common."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # errors are raised as exceptions; warnings are for the exporter's tests
+    options.inter_op_num_threads = 1
+    if threads:
+        options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    # The next graph has threads of its own: those of this one must not go on spinning after it has ended.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
 
 
 def restack(found: list[Tensor]) -> tuple[list[Tensor], dict[str, int]]:
@@ -101,9 +106,6 @@ def restack(found: list[Tensor]) -> tuple[list[Tensor], dict[str, int]]:
     return [Tensor(t.name, t.dtype, (count[t.name], *t.shape)) if t.name in count else t for t in whole], count
 
 
-def _tensors(arguments: list) -> list[Tensor]:
+def tensors(arguments: list) -> list[Tensor]:
+    """The inputs or outputs of a session."""
     return [Tensor(a.name, _DTYPES.get(a.type, a.type), tuple(a.shape)) for a in arguments]
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -1,0 +1,266 @@
+"""ONNX Runtime on an NVIDIA GPU.
+
+Its GPU wheel lists the CUDA provider on any machine, and if the provider does not load it runs everything on the CPU without a
+word, even where fallbacks are switched off. So what a session really uses is looked at, per session and per operator.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import os
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ..contracts import BATCH, GraphContract
+from ..errors import EngineError
+from . import cuda
+from .base import REBUILD, Engine, check_contract, check_inputs, in_one_line, only_batch_varies
+from .ort import restack, session_options, tensors
+
+PROVIDER = "CUDAExecutionProvider"
+REINSTALL = "Run pip uninstall onnxruntime onnxruntime-gpu, then pip install 'mimo-edge[gpu]'"
+LIBRARIES = "Run pip install 'onnxruntime-gpu[cuda,cudnn]', or install the CUDA and cuDNN releases that this wheel was made for"
+
+#: In the names of operators that make up the time of a graph. On the CPU, each would also move its tensors there and back.
+_COMPUTE = ("Attention", "Conv", "Einsum", "Gemm", "MatMul")
+#: ``gpu_graph_id`` of a run: which captured graph to replay, or none.
+_REPLAY, _NO_GRAPH = "1", "-1"
+
+
+def load_library() -> ModuleType:
+    """Import ONNX Runtime with its CUDA provider.
+
+    Raises:
+        EngineError: it is the wheel for CPUs, alone or over the one for GPUs.
+    """
+    import onnxruntime
+
+    if PROVIDER not in onnxruntime.get_available_providers():
+        told = (
+            f"onnxruntime {onnxruntime.__version__} has no CUDA provider: it is the wheel for CPUs, or was written over by it"
+        )
+        raise EngineError(told, REINSTALL)
+    if hasattr(onnxruntime, "preload_dlls"):  # since 1.21: finds the CUDA libraries of pip's nvidia packages
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            onnxruntime.preload_dlls()
+    return onnxruntime
+
+
+def check_library() -> None:
+    """What :func:`load_library` checks, and that the provider loads. In a process of its own: loaded before ONNX Runtime asks
+    for it, the provider would crash later.
+
+    Raises:
+        EngineError: it does not.
+    """
+    load_library()
+    # _exit: the libraries' own clean-up is of no interest, and may crash.
+    program = (
+        "import os; from mimo_runtime.engines import ort_cuda; told = ort_cuda.why_no_provider(ort_cuda.load_library()); "
+        "print(told, end='', flush=True); os._exit(0)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120)
+    if done.returncode or done.stdout:
+        told = done.stdout or (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise EngineError(f"the CUDA provider does not load: {in_one_line(told)}", LIBRARIES)
+
+
+def why_no_provider(ort: ModuleType) -> str:
+    """What the system says when it loads the provider's libraries, "" if it loads them. Only after a session failed, or in a
+    process that makes none."""
+    folder, windows = Path(ort.__file__).parent / "capi", sys.platform == "win32"
+    for name in ("onnxruntime_providers_shared", "onnxruntime_providers_cuda"):
+        try:
+            ctypes.CDLL(str(folder / (f"{name}.dll" if windows else f"lib{name}.so")), ctypes.RTLD_GLOBAL)
+        except OSError as error:
+            return in_one_line(error)
+    return ""
+
+
+class OrtCudaEngine(Engine):
+    """A session on the GPU, and the memory there of its inputs and outputs. Arguments: see ``create_engine``.
+
+    Where all shapes are known, the GPU replays its work from a CUDA graph instead of being told every kernel anew. A graph
+    replays with the addresses that it was captured with, so the batch that it was made for has memory of its own that never
+    moves. ``not_replayed`` says why a graph that could be captured was not; "" if all is well.
+
+    Runs of several threads wait for each other.
+    """
+
+    name = "onnxruntime-cuda"
+
+    def __init__(self, data: bytes, contract: GraphContract, *, threads: int | None = None, spinning: bool = False) -> None:
+        try:
+            self._ort = load_library()
+        except EngineError:
+            raise
+        except Exception as error:  # a broken native library raises anything
+            raise EngineError(f"onnxruntime does not load: {in_one_line(error)}", REINSTALL) from None
+        self._contract, self._lock = contract, threading.Lock()
+        self.inputs = {t.name: t for t in contract.inputs}
+        self.outputs = {t.name: t for t in contract.outputs}
+        self.not_replayed, self._fixed, self._growing = "", None, None
+        replay = only_batch_varies(contract)
+        try:
+            self._session = self._open(data, threads, spinning, replay)
+        except _NoGraph as error:
+            replay, self.not_replayed = False, str(error)
+            self._session = self._open(data, threads, spinning, replay)
+        found, self._unstacked = restack(tensors(self._session.get_inputs()))
+        check_contract(contract, found, tensors(self._session.get_outputs()))
+        self._cuda = cuda.driver()
+        try:
+            with self._cuda.current():
+                self._growing = cuda.Memory(self._cuda)
+                if replay:
+                    self._fixed = cuda.Memory(self._cuda)
+                    self.not_replayed = self._prove_replay()
+                if self.not_replayed and replay:
+                    self._fixed.close()
+                    self._fixed, self._session = None, self._open(data, threads, spinning, False)
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        try:
+            arrays, axes = check_inputs(self.inputs, inputs)
+            with self._lock:
+                if self._session is None:
+                    raise ValueError("the engine is closed")
+                with self._cuda.current():
+                    return self._run(arrays, axes, replay=self._fixed is not None and axes.get(BATCH, 1) == 1)
+        except EngineError as error:
+            raise EngineError(f"{self.name} failed in graph {self._contract.name}: {error.what}", error.remedy) from None
+        except Exception as error:
+            told = f"{self.name} failed in graph {self._contract.name}: {in_one_line(error)}"
+            raise EngineError(told, "Run mimo-run doctor") from None
+
+    def close(self) -> None:
+        with self._lock:
+            self._session = None  # before its memory, which a captured graph holds the addresses of
+            memories, self._fixed, self._growing = (self._fixed, self._growing), None, None
+            for memory in filter(None, memories):
+                with self._cuda.current():
+                    memory.close()
+
+    def _open(self, data: bytes, threads: int | None, spinning: bool, replay: bool) -> Any:
+        """A session that runs on the GPU.
+
+        Raises:
+            _NoGraph: it cannot be captured.
+            EngineError: ONNX Runtime refuses the graph, or would run it elsewhere.
+        """
+        ort, graph = self._ort, self._contract.name
+        # FP32 is FP32: without use_tf32 = 0, products round their inputs to 10 bits. HEURISTIC: neither minutes of trying nor
+        # another choice every time.
+        options = {
+            "device_id": "0",
+            "use_tf32": "0",
+            "cudnn_conv_algo_search": "HEURISTIC",
+            "enable_cuda_graph": "1" if replay else "0",
+        }
+        try:
+            settings = session_options(ort, threads, spinning)
+            settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+            with _silent(ort):
+                session = ort.InferenceSession(data, settings, providers=[(PROVIDER, options)], enable_fallback=0)
+            session.disable_fallback()
+        except Exception as error:
+            if replay:
+                raise _NoGraph(in_one_line(error)) from None
+            told = f"{self.name} cannot load graph {graph}: {in_one_line(error)}"
+            raise EngineError(told, f"Run mimo-run doctor; if it finds nothing: {REBUILD}") from None
+        providers = session.get_providers()
+        if not providers or providers[0] != PROVIDER:
+            told = f"onnxruntime would run graph {graph} on {', '.join(providers) or 'nothing'} instead of {PROVIDER}"
+            reason = why_no_provider(ort)
+            raise EngineError(f"{told}: {reason}" if reason else told, LIBRARIES if reason else "Run mimo-run doctor")
+        left = on_the_cpu(session)
+        if left:
+            told = f"onnxruntime would run {len(left)} operators of graph {graph} on the CPU, first {left[0]}"
+            raise EngineError(told, "Update onnxruntime-gpu, or build the bundle in another precision")
+        return session
+
+    def _run(self, arrays: Mapping[str, np.ndarray], axes: Mapping[str, int], replay: bool) -> dict[str, np.ndarray]:
+        memory = self._fixed if replay else self._growing
+        places = {name: memory.put(name, array) for name, array in arrays.items()}
+        memory.wait()
+        # A new binding for every run: one that is kept would hold on to the copy that ONNX Runtime makes, while binding, of an
+        # input that an operator reads on the CPU.
+        binding = self._session.io_binding()
+        for name, array in arrays.items():
+            kind = array.dtype.type
+            if name in self._unstacked:
+                for k, part in enumerate(array):
+                    binding.bind_input(f"{name}.{k}", "cuda", 0, kind, part.shape, places[name] + k * part.nbytes)
+            else:
+                binding.bind_input(name, "cuda", 0, kind, array.shape, places[name])
+        shapes = {t.name: t.concrete(**axes) for t in self._contract.outputs}
+        for t in self._contract.outputs:
+            shape = shapes[t.name]
+            place = memory.reserve(t.name, cuda.nbytes(shape, t.dtype))
+            binding.bind_output(t.name, "cuda", 0, np.dtype(t.dtype).type, shape, place)
+        options = self._ort.RunOptions()
+        options.add_run_config_entry("gpu_graph_id", _REPLAY if replay else _NO_GRAPH)
+        self._session.run_with_iobinding(binding, options)  # returns when the GPU is done
+        found = {t.name: memory.get(t.name, shapes[t.name], t.dtype) for t in self._contract.outputs}
+        memory.wait()
+        return found
+
+    def _prove_replay(self) -> str:
+        """Capture the graph, and prove that it replays with new inputs: "", or why it is not used.
+
+        A graph whose inputs moved, or that has a part on the CPU, gives the first image's answer for ever, without an error.
+        """
+        first, second = ({t.name: _example(t.dtype, t.concrete(batch=1), k) for t in self._contract.inputs} for k in (0, 1))
+        try:
+            wanted = self._run(second, {BATCH: 1}, replay=False)
+            self._run(first, {BATCH: 1}, replay=True)
+            found = self._run(second, {BATCH: 1}, replay=True)
+        except Exception as error:
+            return in_one_line(error)
+        same = (np.allclose(found[name], wanted[name], 1e-3, 1e-3, equal_nan=True) for name in wanted)
+        return "" if all(same) else "the replay gives another result than the graph itself"
+
+
+class _NoGraph(Exception):
+    """ONNX Runtime does not capture a graph."""
+
+
+def on_the_cpu(session: Any) -> list[str]:
+    """The operators of a session that take its time and run on the CPU; [] before release 1.24, which does not tell."""
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        return []
+    parts = (part for part in session.get_provider_graph_assignment_info() if part.ep_name != PROVIDER)
+    nodes = (node for part in parts for node in part.get_nodes())
+    return [f"{node.op_type} {node.name}" for node in nodes if any(word in node.op_type for word in _COMPUTE)]
+
+
+def _example(dtype: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """Token, label and position 0 and 1 exist in every model."""
+    if dtype != "float32":
+        return np.full(shape, seed, dtype)
+    return np.random.default_rng(seed).random(shape, np.float32)
+
+
+@contextlib.contextmanager
+def _silent(ort: ModuleType) -> Iterator[None]:
+    """Without the pages that ONNX Runtime's own logger prints about a provider that does not load: it is told as an error."""
+    ort.set_default_logger_severity(4)
+    try:
+        yield
+    finally:
+        ort.set_default_logger_severity(2)  # its default

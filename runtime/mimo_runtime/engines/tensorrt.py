@@ -1,0 +1,260 @@
+"""Engine plans of NVIDIA TensorRT 10.3 (JetPack 6) to 11 and of TensorRT for RTX. The only module here that imports either."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.util
+import re
+import threading
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ..contracts import GraphContract, Tensor
+from ..errors import EngineError
+from . import cuda
+from .base import Engine, check_contract, check_inputs, in_one_line
+
+#: The oldest release that is known (JetPack 6), and the first that is not.
+OLDEST, NEWEST_BELOW = (10, 3), (12, 0)
+#: The package that carries the libraries of TensorRT for RTX, where NVIDIA's own archive is not installed.
+RTX_LIBRARIES = "onnxruntime_ep_nv_tensorrt_rtx"
+
+_DTYPES = {"FLOAT": "float32", "HALF": "float16", "INT32": "int32", "INT64": "int64", "BOOL": "bool"}
+
+#: Smallest and largest shape of an input.
+_Range = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def load_library() -> ModuleType:
+    """Import TensorRT.
+
+    Raises:
+        EngineError: a release that this program does not know.
+    """
+    import tensorrt
+
+    version = str(getattr(tensorrt, "__version__", ""))
+    known = _numbers(version)[:2]
+    if not OLDEST <= known < NEWEST_BELOW:
+        told = (
+            f"this program knows TensorRT {OLDEST[0]}.{OLDEST[1]} to {NEWEST_BELOW[0] - 1}.x, not {version or 'what is here'}"
+        )
+        raise EngineError(told, "Install one of those, or update mimo-edge")
+    return tensorrt
+
+
+@lru_cache(maxsize=1)
+def load_rtx_library() -> ModuleType:
+    """Import TensorRT for RTX: NVIDIA's own package, or the bindings with the libraries that travel in another wheel."""
+    if importlib.util.find_spec("tensorrt_rtx") is not None:
+        return importlib.import_module("tensorrt_rtx")
+    libraries = importlib.util.find_spec(RTX_LIBRARIES)
+    if libraries is None or libraries.origin is None:
+        raise EngineError(f"the libraries are missing ({RTX_LIBRARIES})", "Run pip install 'mimo-edge[tensorrt-rtx]'")
+    for stem in ("libtensorrt_rtx.so.", "libtensorrt_onnxparser_rtx.so."):
+        # The bindings look their symbols up in the process, hence RTLD_GLOBAL.
+        ctypes.CDLL(str(next(Path(libraries.origin).parent.glob(f"{stem}*"))), ctypes.RTLD_GLOBAL)
+    return importlib.import_module("tensorrt_rtx_bindings")
+
+
+class TensorRtEngine(Engine):
+    """A plan, an execution context for each of its profiles, and the memory on the GPU of its inputs and outputs.
+
+    Arguments: see ``create_engine``; ``trt`` is the library, if it is not to be imported. ``threads`` and ``spinning`` have no
+    effect. Runs of several threads wait for each other.
+    """
+
+    name = "tensorrt"
+    label = "TensorRT"
+    _load = staticmethod(load_library)
+
+    def __init__(
+        self,
+        data: bytes,
+        contract: GraphContract,
+        *,
+        threads: int | None = None,
+        spinning: bool = False,
+        built_with: str | None = None,
+        trt: ModuleType | None = None,
+    ) -> None:
+        if trt is None:
+            try:
+                trt = self._load()
+            except EngineError:
+                raise
+            except Exception as error:  # a native library that is missing or of another release raises anything
+                told = f"{self.label} does not load: {in_one_line(error)}"
+                raise EngineError(told, "See what mimo-run doctor says about it") from None
+        self._graph = contract.name
+        self._check_release(built_with, str(trt.__version__))
+        self.inputs = {t.name: t for t in contract.inputs}
+        self.outputs = {t.name: t for t in contract.outputs}
+        self._lock, self._log = threading.Lock(), _Log(trt)
+        self._memory: cuda.Memory | None = None
+        self._contexts: list[Any] = []
+        self._runtime = self._engine = None
+        self._cuda = cuda.driver()
+        try:
+            with self._cuda.current():
+                self._memory = cuda.Memory(self._cuda)
+                self._deserialize(trt, data, contract)
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        try:
+            arrays, axes = check_inputs(self.inputs, inputs)
+            with self._lock:
+                if self._memory is None:
+                    raise ValueError("the engine is closed")
+                with self._cuda.current():
+                    return self._run(self._memory, arrays, axes)
+        except EngineError as error:
+            raise EngineError(f"{self.name} failed in graph {self._graph}: {error.what}", error.remedy) from None
+        except Exception as error:
+            told = f"{self.name} failed in graph {self._graph}: {in_one_line(error)}"
+            raise EngineError(told, "Run mimo-run doctor") from None
+
+    def close(self) -> None:
+        with self._lock:
+            memory, self._memory = self._memory, None
+            with self._cuda.current():
+                # In this order: each uses the next.
+                self._contexts = []
+                self._engine = self._runtime = None
+                if memory is not None:
+                    memory.close()
+
+    def _check_release(self, built_with: str | None, here: str) -> None:
+        """A plan runs in no other release. Seen to before the library reads a byte of it."""
+        wanted, found = _numbers(built_with or ""), _numbers(here)
+        common = min(len(wanted), len(found))  # 10.3.0 and 10.3.0.26 are told about the same release
+        if wanted[:common] != found[:common]:
+            told = f"graph {self._graph} was compiled by {self.label} {built_with}, this machine has {here}"
+            raise EngineError(told, f"Build the bundle again on this machine, or install {self.label} {built_with}")
+
+    def _deserialize(self, trt: ModuleType, data: bytes, contract: GraphContract) -> None:
+        self._runtime = trt.Runtime(self._log.logger)
+        engine = self._engine = self._runtime.deserialize_cuda_engine(data)
+        if engine is None:
+            told = f"{self.name} cannot load graph {self._graph}: {self._log.last_error or 'no reason given'}"
+            raise EngineError(told, "Build the bundle again on this machine with mimo-export build")
+        inputs, outputs = _tensors(trt, engine)
+        # An input that nothing reads may be missing in the plan. The order of tensors in a plan means nothing.
+        self._read = [name for name in self.inputs if name in inputs]
+        check_contract(contract, _sorted({**self.inputs, **inputs}, self.inputs), _sorted(outputs, self.outputs))
+        self._profiles: list[dict[str, _Range]] = [
+            {name: _range(engine.get_tensor_profile_shape(name, index)) for name in self._read}
+            for index in range(engine.num_optimization_profiles)
+        ]
+        for index in range(len(self._profiles)):
+            context = engine.create_execution_context()
+            if context is None or not context.set_optimization_profile_async(index, self._memory.stream):
+                told = f"{self.name} cannot prepare graph {self._graph}: {self._log.last_error or 'no reason given'}"
+                raise EngineError(told, "Close other programs that use the GPU")
+            self._contexts.append(context)
+        self._memory.wait()
+
+    def _run(self, memory: cuda.Memory, arrays: dict[str, np.ndarray], axes: dict[str, int]) -> dict[str, np.ndarray]:
+        context = self._contexts[self._profile(arrays)]
+        for name in self._read:
+            array = arrays[name]
+            if not context.set_input_shape(name, array.shape):
+                raise self._failed(f"it refuses {name} of {list(array.shape)}")
+            self._bind(context, name, memory.put(name, array))
+        shapes = {name: tensor.concrete(**axes) for name, tensor in self.outputs.items()}
+        for name, tensor in self.outputs.items():
+            promised = tuple(context.get_tensor_shape(name))
+            if promised != shapes[name]:  # it would write over the end of its buffer
+                raise self._failed(f"it gives {name} of {list(promised)} instead of {list(shapes[name])}")
+            self._bind(context, name, memory.reserve(name, cuda.nbytes(shapes[name], tensor.dtype)))
+        if not context.execute_async_v3(memory.stream):
+            raise self._failed("it does not run")
+        found = {name: memory.get(name, shapes[name], tensor.dtype) for name, tensor in self.outputs.items()}
+        memory.wait()
+        return found
+
+    def _bind(self, context: Any, name: str, address: int) -> None:
+        if not context.set_tensor_address(name, address):
+            raise self._failed(f"it refuses the memory of {name}")
+
+    def _profile(self, arrays: Mapping[str, np.ndarray]) -> int:
+        """The first profile that the sizes fit into."""
+        misfit = ""
+        for index, profile in enumerate(self._profiles):
+            misfit = next((name for name in self._read if not _fits(arrays[name].shape, profile[name])), "")
+            if not misfit:
+                return index
+        ranges = " or ".join(f"{list(low)} to {list(high)}" for low, high in (p[misfit] for p in self._profiles))
+        told = f"{misfit} of {list(arrays[misfit].shape)} is outside of what the plan was compiled for, {ranges}"
+        raise EngineError(told, "Ask for less at once, or build the bundle with larger ranges")
+
+    def _failed(self, how: str) -> RuntimeError:
+        reason, self._log.last_error = self._log.last_error, ""
+        return RuntimeError(f"{how}: {reason}" if reason else how)
+
+
+class TensorRtRtxEngine(TensorRtEngine):
+    """The same with TensorRT for RTX, whose plans run on any RTX GPU and are finished for the one that is there when loaded."""
+
+    name = "tensorrt-rtx"
+    label = "TensorRT-RTX"
+    _load = staticmethod(load_rtx_library)
+
+
+class _Log:
+    """Keeps the library's last error instead of printing it."""
+
+    def __init__(self, trt: ModuleType) -> None:
+        outer = self
+        self.last_error = ""
+
+        class Logger(trt.ILogger):
+            def __init__(self) -> None:
+                trt.ILogger.__init__(self)
+
+            def log(self, severity: object, message: str) -> None:
+                if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                    outer.last_error = in_one_line(message)
+
+        self.logger = Logger()
+
+
+def _tensors(trt: ModuleType, engine: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The inputs and outputs of a plan, by name."""
+    inputs: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
+    for name in map(engine.get_tensor_name, range(engine.num_io_tensors)):
+        kind = engine.get_tensor_dtype(name).name
+        shape = tuple(size if size >= 0 else "?" for size in engine.get_tensor_shape(name))
+        is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
+        (inputs if is_input else outputs)[name] = Tensor(name, _DTYPES.get(kind, kind.lower()), shape)
+    return inputs, outputs
+
+
+def _sorted(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[Tensor]:
+    """In the order of the contract; what it does not know comes last."""
+    return [found[name] for name in wanted if name in found] + [t for name, t in found.items() if name not in wanted]
+
+
+def _range(shapes: Any) -> _Range:
+    smallest, _, largest = shapes
+    return tuple(smallest), tuple(largest)
+
+
+def _fits(shape: tuple[int, ...], allowed: _Range) -> bool:
+    return all(low <= size <= high for low, size, high in zip(allowed[0], shape, allowed[1]))
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """``(10, 3, 0)`` of ``"10.3.0"``; up to the first part that is no number."""
+    found = re.match(r"\d*(?:\.\d+)*", version)
+    return tuple(int(part) for part in (found.group() if found else "").split(".") if part)
