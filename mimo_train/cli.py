@@ -94,7 +94,9 @@ data.add_command(data_import)
     "--precision", default="no", show_default=True, type=click.Choice(["no", "bf16", "fp16"]), help="Mixed precision."
 )
 @click.option(
-    "--qat", type=click.Choice(["int8", "int8-weights", "int4-weights"]), help="Fine-tune for quantisation: round as it will."
+    "--qat",
+    type=click.Choice(["int8", "int8-weights", "int4-weights", "int3-weights"]),
+    help="Fine-tune for quantisation: round as it will.",
 )
 @click.option("--qat-skip", multiple=True, metavar="PART", help="Leave this part as it is, e.g. mask_decoder.presence.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))

@@ -25,7 +25,7 @@ def main() -> None:
 @click.option("-o", "--output", required=True, type=PATH, metavar="FOLDER", help="Where the graphs and the numbers go.")
 @click.option("--precision", default="int8", show_default=True, type=click.Choice(["auto", "int8", "fp16"]))
 @click.option("--tolerance", default=0.005, show_default=True, metavar="T", help="Most that Dice may lose per kind of prompt.")
-@click.option("--images", default=128, show_default=True, metavar="N", help="Images to calibrate on.")
+@click.option("--calibration-images", "images", default=128, show_default=True, metavar="N", help="Images to calibrate on.")
 @click.option("--gate-images", default=96, show_default=True, metavar="N", help="Images that decide.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Which images are drawn.")
 @click.option("--cache", type=PATH, metavar="DIR", help="Remember activation statistics here.")

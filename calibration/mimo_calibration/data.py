@@ -42,8 +42,9 @@ class Images:
 
     @property
     def identity(self) -> str:
-        """One hash of what was chosen, in which order, with which seed."""
-        text = "\n".join(f"{name} {digest}" for name, digest in self.hashes.items())
+        """One hash of what was chosen, in which order, with which seed; masks count, because prompts are drawn from them."""
+        masks = [_digest(r.mask) if r.mask else "" for _, r in self.items]
+        text = "\n".join(f"{name} {digest} {mask}" for (name, digest), mask in zip(self.hashes.items(), masks))
         return hashlib.sha256(f"{self.seed}\n{text}".encode()).hexdigest()[:16]
 
     def counts(self) -> dict[str, int]:
@@ -178,7 +179,8 @@ class _Nobody:
 
 def _content(record: Record) -> str:
     """SHA-256 of the image file, and the frame where it holds several."""
-    digest = hashlib.sha256(record.image.read_bytes())
-    if record.frame:
-        digest.update(str(record.frame).encode())
-    return digest.hexdigest()
+    return _digest(record.image, str(record.frame) if record.frame else "")
+
+
+def _digest(path: Path, more: str = "") -> str:
+    return hashlib.sha256(path.read_bytes() + more.encode()).hexdigest()

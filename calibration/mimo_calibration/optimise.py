@@ -34,7 +34,7 @@ from .ort_form import ort_form
 from .points import blocks
 from .timing import interleaved
 from .trial import Loss, Reply, Trial, compare, macro_dice
-from .variants import CEILING, Material, Recipe, best_recipe, score, sqnr
+from .variants import CEILING, Calls, Material, Recipe, best_recipe, score, sqnr
 
 #: A candidate has to be this much faster than the incumbent to take its place; less is noise.
 FASTER = 0.97
@@ -42,6 +42,8 @@ FASTER = 0.97
 NO_SLOWER, SMALLER = 1.03, 0.7
 #: Blocks that are left out one after the other before the graph is given up.
 MOST_SKIPPED = 6
+#: Presence decisions that may change in the search, where one of some fifty is already more than the tolerance.
+SEARCH_FLIPS = 1
 #: Share of the tolerance that the search aims for: the gate measures other images.
 MARGIN = 0.8
 
@@ -100,6 +102,8 @@ class GraphEvidence:
     seconds: float = 0.0
     seen: Mapping[str, Any] = field(default_factory=dict, repr=False)
     clips: dict[str, float] = field(default_factory=dict, repr=False)
+    #: Activations whose outliers were moved into the weights: their clips are of what is left.
+    smoothed: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -188,6 +192,10 @@ class Optimiser:
                 running[candidate.label] = candidate, self._load(name, candidate)
             except EngineError as error:
                 told.rejected[candidate.label] = str(error)
+        for label in [label for label, (candidate, _) in running.items() if candidate is not incumbent]:
+            if flaw := _not_finite(running[label][1], material.calls):
+                told.rejected[label] = f"NaN or infinity in output {flaw} on the calibration data"
+                running.pop(label)[1].close()
         inputs = [given for given, _ in material.calls]
         told.latency_ms = {
             label: round(ms, 4) for label, ms in interleaved({k: e.run for k, (_, e) in running.items()}, inputs).items()
@@ -215,7 +223,10 @@ class Optimiser:
                 return candidate
             told.rejected[label] = f"outside the tolerance of {self.settings.tolerance}: {loss.words()}"
         if self.settings.force and self.settings.precision != "auto" and told.gate:
-            label = min(told.gate, key=lambda k: max(told.gate[k]["dice"].values()) - (told.gate[k]["text_agreement"] or 0.0))
+            label = min(
+                told.gate,
+                key=lambda k: max(told.gate[k]["dice"].values(), default=0.0) - (told.gate[k]["text_agreement"] or 0.0),
+            )
             told.chosen, told.forced = label, True
             told.reason = f"forced, although {told.rejected[label]}"
             self._close(running, label)
@@ -259,6 +270,7 @@ class Optimiser:
         if recipe is not None:
             model = compact(material.quantised(recipe))
             told.clips = _clips(model)
+            told.smoothed = frozenset(material.smoothed()[1]) if recipe.smooth else frozenset()
             data = {OPENVINO: model.SerializeToString(), ORT: ort_form(model).SerializeToString()}
             found += [Candidate(f"int8 {e}", "int8", e, self.settings.threads, data[e], recipe) for e in engines]
         weights = Recipe("weights", 8)
@@ -269,14 +281,17 @@ class Optimiser:
     def _sensitivity(self, name: str, material: Material, recipe: Recipe) -> list[dict[str, Any]]:
         """Every block alone: noise at the graph's outputs, and what the chain loses; worst first."""
         rows, parts = [], blocks(material.points())
+        # What the graphs upstream lose already is not this block's doing.
+        before, _ = self._loss("blocks", self.engines)
         for number, (block, points) in enumerate(parts.items()):
             self.progress(f"blocks of {name}", number, len(parts))
             engine = self._engine(name, ort_form(material.quantised(recipe, only=block)).SerializeToString())
             ratio = score(sqnr(material.calls, engine.run))
             loss, _ = self._loss("blocks", {**self.engines, name: engine})
+            lost = max((value - before.dice[prompt] for prompt, value in loss.dice.items()), default=0.0)
             rows.append({
-                "block": block, "points": len(points), "sqnr_db": round(ratio, 2), "dice_loss": round(loss.worst, 5),
-                "presence_f1_loss": round(loss.presence_f1, 5),
+                "block": block, "points": len(points), "sqnr_db": round(ratio, 2), "dice_loss": round(lost, 5),
+                "presence_f1_loss": round(loss.presence_f1 - before.presence_f1, 5),
             })  # fmt: skip
             engine.close()
         return sorted(rows, key=lambda row: row["sqnr_db"])
@@ -293,7 +308,8 @@ class Optimiser:
             engine = self._engine(name, ort_form(material.quantised(attempt)).SerializeToString())
             loss, _ = self._loss("search", {**self.engines, name: engine})
             engine.close()
-            if loss.within(MARGIN * self.settings.tolerance, self.settings.text_agreement) or loss.no_worse(before):
+            margin = MARGIN * self.settings.tolerance
+            if loss.within(margin, self.settings.text_agreement, flips=SEARCH_FLIPS) or loss.no_worse(before):
                 return attempt
             told.rejected[f"search: {attempt.words()}"] = loss.words()
             worst = loss.worst + max(0.0, self.settings.text_agreement - loss.same_text)
@@ -364,6 +380,15 @@ class _borrowed:
     def __exit__(self, *_: object) -> None:
         self.mimo.engines = {}
         self.mimo.close()
+
+
+def _not_finite(engine: Engine, calls: Calls) -> str | None:
+    """The first output that is not finite on the kept calls."""
+    for given, _ in calls:
+        for name, value in engine.run(given).items():
+            if not np.isfinite(value).all():
+                return name
+    return None
 
 
 def _clips(model: onnx.ModelProto) -> dict[str, float]:

@@ -107,7 +107,7 @@ def earn(
     if request.precision != "auto" and not request.force and (missed := result.missed(request.precision)):
         rows = "\n".join(f"  {name}: {told}" for name, told in missed.items())
         told = f"--precision {request.precision} misses the tolerance of {request.tolerance} in {', '.join(missed)}:\n{rows}"
-        raise VerificationError(told, "Use --precision auto, a larger --tolerance, or --force")
+        raise VerificationError(told, "Use --precision auto, a larger --tolerance if it is Dice or presence, or --force")
     facts = {
         "id": calibration.identity, "images": len(calibration.items), "sets": calibration.counts(), "seed": request.seed,
         "held_out": gate.identity, "held_out_images": len(gate.items), "tolerance": request.tolerance,

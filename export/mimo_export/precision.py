@@ -19,13 +19,23 @@ def delivered(model: onnx.ModelProto) -> dict[str, int]:
     inferred = onnx.shape_inference.infer_shapes(model).graph
     types = {v.name: v.type.tensor_type.elem_type for v in (*inferred.value_info, *inferred.input, *inferred.output)}
     types |= {w.name: w.data_type for w in inferred.initializer}
-    producers = {name: node.op_type for node in model.graph.node for name in node.output}
+    producers = {name: node for node in model.graph.node for name in node.output}
     counts = {"int8": 0, "fp16": 0, "fp32": 0}
     for node in model.graph.node:
         if node.op_type == "MatMulNBits":
             bits = next(a.i for a in node.attribute if a.name == "bits")
             counts[f"int{bits}"] = counts.get(f"int{bits}", 0) + 1
         elif node.op_type in MATRIX_OPERATORS:
-            quantised = all(producers.get(name) == "DequantizeLinear" for name in node.input[:2])
-            counts["int8" if quantised else _FLOATS[types[node.input[0]]]] += 1
+            quantised = all(_dequantised(name, producers) for name in node.input[:2])
+            # Shapes and types end at MatMulNBits, which onnx does not know: it gives float32.
+            kind = types.get(node.input[0], onnx.TensorProto.FLOAT)
+            counts["int8" if quantised else _FLOATS[kind]] += 1
     return counts
+
+
+def _dequantised(name: str, producers: dict[str, onnx.NodeProto]) -> bool:
+    """Whether a tensor comes from DequantizeLinear, directly or rearranged: engines move the rearranging before it."""
+    node = producers.get(name)
+    while node is not None and node.op_type in ("Transpose", "Reshape"):
+        node = producers.get(node.input[0])
+    return node is not None and node.op_type == "DequantizeLinear"

@@ -67,11 +67,11 @@ def draw(result: Any, folder: Path) -> None:
         figure.savefig(place / name, dpi=110, bbox_inches="tight", metadata={"Software": None})
 
 
-def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, np.ndarray]:
+def _figure(width: float, height: float, rows: int = 1, columns: int = 1, heights: Any = None) -> tuple[Any, np.ndarray]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, np.asarray(figure.subplots(rows, columns, squeeze=False))
+    return figure, np.asarray(figure.subplots(rows, columns, squeeze=False, height_ratios=heights))
 
 
 def _ranges(result: Any) -> Any:
@@ -79,7 +79,8 @@ def _ranges(result: Any) -> Any:
     found = []
     for name, told in result.evidence.items():
         for tensor, limit in told.clips.items():
-            if tensor in told.seen:
+            # Behind a smoothed norm the histogram is of other values than the clip.
+            if tensor in told.seen and tensor not in told.smoothed:
                 seen = told.seen[tensor]
                 found.append((limit / max(seen.maximum, 1e-9), name, tensor, limit, seen))
     found.sort(key=lambda row: row[0])
@@ -93,6 +94,7 @@ def _ranges(result: Any) -> Any:
         axis.fill_between(centres, np.maximum(counts, 0.5), 0.5, step="mid", color=COLOURS["other"], linewidth=0)
         axis.axvline(limit, color=COLOURS["bad"], linewidth=1.6)
         axis.set_yscale("log")
+        axis.set_xlim(0, 1.03 * seen.maximum)
         axis.set_title(f"{name}\n{tensor}", fontsize=8)
         axis.set_xlabel("|activation|", fontsize=8)
         axis.tick_params(labelsize=7)
@@ -105,9 +107,8 @@ def _ranges(result: Any) -> Any:
 def _sensitivity(result: Any) -> Any:
     """Bars of signal-to-noise per block, each quantised alone; those left in FP32 in another colour."""
     shown = {n: told for n, told in result.evidence.items() if told.sensitivity}
-    figure, axes = _figure(
-        10, 0.9 + 0.17 * sum(min(len(t.sensitivity), 16) for t in shown.values()) + 0.5 * len(shown), max(1, len(shown))
-    )
+    heights = [min(len(told.sensitivity), 16) + 1.5 for told in shown.values()] or [1.0]
+    figure, axes = _figure(10, 0.6 + 0.19 * sum(heights) + 0.3 * len(heights), len(heights), heights=heights)
     for axis, (name, told) in zip(axes.flat, shown.items()):
         rows = told.sensitivity[:16][::-1]
         recipe = result.chosen[name].recipe
@@ -127,7 +128,8 @@ def _sensitivity(result: Any) -> Any:
 def _trade_off(result: Any) -> Any:
     """Latency of every candidate against its worst Dice loss, per graph; the chosen one filled."""
     shown = {n: told for n, told in result.evidence.items() if len(told.latency_ms) > 1}
-    figure, axes = _figure(10, 2.9 * ((len(shown) + 2) // 3), (len(shown) + 2) // 3, 3)
+    rows = max(1, (len(shown) + 2) // 3)
+    figure, axes = _figure(10, 2.9 * rows, rows, 3)
     for axis in axes.flat[len(shown) :]:
         axis.axis("off")
     for axis, (name, told) in zip(axes.flat, shown.items()):

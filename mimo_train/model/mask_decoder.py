@@ -80,7 +80,10 @@ class PixelLevel(nn.Module):
                 x = x * (1.0 + torch.tanh(self.gate(referred)))
             x = x + self.references(referred)
         for depthwise, pointwise in zip(self.depthwise, self.pointwise):
-            x = x + pointwise(depthwise(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            # Tokens of three axes, as in the vision encoder: engines rearrange four axes with the channels last.
+            height, width, channels = x.shape[2], x.shape[3], x.shape[1]
+            tokens = pointwise(depthwise(x).permute(0, 2, 3, 1).reshape(-1, height * width, channels))
+            x = x + tokens.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
         return x
 
 

@@ -1,0 +1,68 @@
+"""Fixtures of the calibration's tests: a few phantoms, and the graphs of the micro bundle. Helpers lie beside this file."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from small_sets import read_rows, write_rows  # noqa: E402
+
+#: Phantoms per split: the fewest that a calibration, its search and its gate accept.
+PER_SPLIT = {"train": 16, "val": 16}
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Phantoms of 64 pixels, four modalities in turn; read only."""
+    from mimo_train.phantom import generate
+
+    folder = tmp_path_factory.mktemp("data") / "phantoms"
+    generate(folder, sum(PER_SPLIT.values()), seed=3, size=64)
+    splits = [split for split, count in PER_SPLIT.items() for _ in range(count)]
+    write_rows(folder, [{**row, "split": split} for row, split in zip(read_rows(folder), splits, strict=True)])
+    return folder
+
+
+@pytest.fixture
+def own_data(data: Path, tmp_path: Path) -> Path:
+    """A copy to change."""
+    return Path(shutil.copytree(data, tmp_path / "own"))
+
+
+class Chain(NamedTuple):
+    """What a calibration starts from."""
+
+    models: dict[str, onnx.ModelProto]
+    config: Any
+    tokenizer: Any
+
+
+@pytest.fixture(scope="session")
+def chain(micro_bundle: Path) -> Chain:
+    from mimo_runtime.bundle import Bundle
+    from mimo_runtime.manifest import TOKENIZER
+    from mimo_runtime.tokenizer import Tokenizer
+
+    opened = Bundle.open(micro_bundle)
+    models = {name: onnx.load_from_string(opened.bytes(entry.file)) for name, entry in opened.manifest.graphs.items()}
+    return Chain(models, opened.config, Tokenizer.from_bytes(opened.bytes(TOKENIZER), TOKENIZER))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    from quick_calibration import make_quick
+
+    make_quick(monkeypatch)

@@ -1,0 +1,92 @@
+"""Calibrations of seconds, whose decisions do not depend on the machine that runs the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mimo_calibration import cli, optimise, trial, variants
+from mimo_calibration.trial import Loss, Reply
+from mimo_runtime.evaluation.evaluate import ImageQuestions
+
+#: Milliseconds that each form is said to take, by the start of its label; the first that fits.
+LATENCIES = {
+    "fp32 onnxruntime, 1 thread": 3.5, "fp32 onnxruntime": 4.0, "fp32 openvino": 4.2, "int8 onnxruntime": 1.0,
+    "int8 openvino": 1.5, "int8 weights": 2.0, "int4 weights": 1.8, "fp16 onnxruntime": 3.0, "fp16 openvino": 3.1,
+}  # fmt: skip
+
+#: The least that a calibration takes, see ``conftest.PER_SPLIT``.
+FEW = ("--images", "16", "--gate-images", "8")
+
+
+def latency(label: str) -> float:
+    return next(ms for start, ms in LATENCIES.items() if label.startswith(start))
+
+
+def make_quick(patch: pytest.MonkeyPatch) -> None:
+    """Latencies as told instead of measured; two methods, two blocks per graph, one request per image, one class per image in
+    the trials, and short texts there.
+    """
+
+    def told(runs: Mapping[str, Any], inputs: Sequence[Any], **_: object) -> dict[str, float]:
+        for call in runs.values():
+            call(inputs[0])  # every form must at least run
+        return {label: latency(label) for label in runs}
+
+    class Brief(ImageQuestions):
+        """Random weights never end a text."""
+
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            ask = self.scan.ask
+            self.scan = SimpleNamespace(ask=lambda **given: ask(max_tokens=12, **given))
+
+    real = optimise.blocks
+    patch.setattr(optimise, "interleaved", told)
+    patch.setattr(optimise, "requests", partial(optimise.requests, per_image=1))
+    patch.setattr(optimise, "Trial", partial(trial.Trial, max_classes=1))
+    patch.setattr(trial, "ImageQuestions", Brief)
+    patch.setattr(optimise, "blocks", lambda points: dict(list(real(points).items())[:2]))
+    patch.setattr(variants, "METHODS", {k: variants.METHODS[k] for k in ("minmax", "mse")})
+
+
+def only(patch: pytest.MonkeyPatch, **graphs: str) -> None:
+    """These graphs have only candidates whose label starts like this, the others have none."""
+    real = optimise.Optimiser._candidates
+
+    def some(self: optimise.Optimiser, name: str, *rest: Any) -> list[optimise.Candidate]:
+        return [c for c in real(self, name, *rest) if c.label.startswith(graphs[name])] if name in graphs else []
+
+    patch.setattr(optimise.Optimiser, "_candidates", some)
+
+
+@dataclass(frozen=True)
+class Lenient(optimise.Settings):
+    """Random weights say anything: that texts differ is no reason to keep a graph in single precision."""
+
+    text_agreement: float = 0.0
+
+
+def always_worse(patch: pytest.MonkeyPatch, dice: float = 0.25) -> None:
+    """Every candidate loses this much: random weights have no accuracy to lose."""
+
+    def compare(reference: Sequence[Reply], candidate: Sequence[Reply]) -> Loss:
+        return Loss({"box": dice, "text": 0.0}, {"box": (dice, dice), "text": (0.0, 0.0)}, 0.0, 1.0, len(reference))
+
+    patch.setattr(optimise, "compare", compare)
+
+
+def calibrate(bundle: Path, data: Path, output: Path, *more: object) -> Result:
+    """``mimo-calibrate run``."""
+    return invoke("run", bundle, "--calibration", data, "-o", output, *FEW, *more)
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(cli.main, [str(a) for a in arguments])

@@ -1,0 +1,224 @@
+"""The commands: ``mimo-calibrate``, and ``mimo-export build`` with a precision that has to be earned."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+from quick_calibration import FEW, Lenient, calibrate, invoke, make_quick, only
+from small_sets import make_set, read_rows
+
+from mimo_calibration import alone, session
+from mimo_calibration.optimise import GraphEvidence
+from mimo_runtime.contracts import GRAPHS
+from mimo_runtime.errors import RequestError
+
+
+def refused(result: Result, *words: str) -> None:
+    """Exit code 2, nothing on stdout, one line on stderr that holds the words."""
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1, result.stderr
+    for word in words:
+        assert word in result.stderr
+
+
+@pytest.fixture
+def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mimo_calibration.session.Optimiser", lambda *_: pytest.fail("it began"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--calibration-images", "3"], ["is 3", "at least 16"]),
+        (["--gate-images", "7"], ["is 7", "at least 8"]),
+        (["--tolerance", "0"], ["--tolerance is 0"]),
+        (["--tolerance", "nan"], ["--tolerance is nan"]),
+        (["--tolerance", "much"], ["--tolerance"]),
+        (["--precision", "int4"], ["--precision", "auto"]),
+        (["--precision", "fp32"], ["--precision", "auto"]),
+        (["--calibration", "nowhere"], ["nowhere", "Registered: phantoms"]),
+        (["--held-out", "nowhere"], ["nowhere", "Registered: phantoms"]),
+        (["--seed", "-1"], ["--seed"]),
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_work_is_refused_in_one_line(no_work, micro_bundle, data, tmp_path, monkeypatch, options, words):
+    monkeypatch.chdir(tmp_path)
+    refused(calibrate(micro_bundle, data, tmp_path / "out", *options), *words)
+    assert not any(tmp_path.iterdir())
+
+
+def test_calibration_and_output_are_required(micro_bundle, data, tmp_path):
+    refused(invoke("run", micro_bundle, "-o", tmp_path / "out"), "--calibration")
+    refused(invoke("run", micro_bundle, "--calibration", data), "--output")
+
+
+def test_what_is_no_bundle_is_refused(no_work, data, tmp_path, micro_bundle):
+    refused(calibrate(tmp_path / "nowhere", data, tmp_path / "out"), "nowhere")
+    damaged = Path(shutil.copytree(micro_bundle, tmp_path / "damaged"))
+    graph = damaged / "graphs/fusion.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1])
+    refused(calibrate(damaged, data, tmp_path / "out"), "fusion.onnx")
+    assert not (tmp_path / "out").exists()
+
+
+def test_too_few_images_and_images_in_both_splits_are_refused(no_work, micro_bundle, own_data, tmp_path):
+    make_set(tmp_path / "few", {"ct": 12})
+    refused(calibrate(micro_bundle, tmp_path / "few", tmp_path / "out"), "12 images of split 'train'", "at least 16")
+    rows = read_rows(own_data)
+    train, val = (next(own_data / row["image"] for row in rows if row["split"] == split) for split in ("train", "val"))
+    shutil.copyfile(train, val)
+    refused(calibrate(micro_bundle, own_data, tmp_path / "out"), train.name, val.name, "Split the data by case")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_holds_something_is_refused(no_work, micro_bundle, data, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("keep")
+    refused(calibrate(micro_bundle, data, tmp_path / "out"), "out")
+    assert (tmp_path / "out" / "mine.txt").read_text() == "keep"
+
+
+def test_a_bundle_in_reduced_precision_is_refused(tmp_path, data, monkeypatch):
+    entries = {name: SimpleNamespace(delivered={"int8": 0, "fp16": 0, "fp32": 3}) for name in GRAPHS}
+    entries["fusion"] = SimpleNamespace(delivered={"int8": 2, "fp16": 0, "fp32": 1})
+    opened = SimpleNamespace(manifest=SimpleNamespace(graphs=entries))
+    monkeypatch.setattr(alone.Bundle, "open", lambda path: opened)
+    with pytest.raises(RequestError, match="reduced precision: fusion"):
+        alone.calibrate_bundle(tmp_path / "bundle", tmp_path / "out", SimpleNamespace())
+
+
+def test_names_lists_the_registered_sets():
+    result = invoke("names")
+    assert result.exit_code == 0 and "phantoms" in result.stdout.split()
+
+
+def test_help_says_what_comes_out():
+    result = invoke("run", "--help")
+    assert result.exit_code == 0
+    for word in ("symmetric", "shipped", "calibration.json", "--tolerance", "--force"):
+        assert word in result.stdout
+
+
+@pytest.mark.slow
+def test_run_prints_a_table_and_writes_the_folder(quick, micro_bundle, data, tmp_path, monkeypatch):
+    only(monkeypatch, text_encoder="")
+    result = calibrate(micro_bundle, data, tmp_path / "out", "--precision", "auto", "--tolerance", "0.2")
+    assert result.exit_code == 0 and result.stderr == "", result.output
+    told = json.loads((tmp_path / "out" / "calibration.json").read_text("utf-8"))
+    lines = {line.split()[0]: line for line in result.stdout.splitlines() if line.split()}
+    for name, graph in told["graphs"].items():
+        assert graph["chosen"] in lines[name] and graph["reason"] in lines[name]
+        ratio = graph["latency_ms"]["fp32 onnxruntime"] / graph["latency_ms"][graph["chosen"]]
+        assert f" {ratio:.2f} " in lines[name]
+        for kind in ("symmetric", "shipped"):
+            onnx.load(tmp_path / "out" / kind / f"{name}.onnx")
+    assert result.stdout.rstrip().endswith(f"Wrote {tmp_path / 'out'}")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["calibration.json", "shipped", "symmetric"]
+
+
+# -- building ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def built(micro_bundle: Path, micro_checkpoint: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``mimo-export build --precision auto``; its graphs are those of the micro bundle, not exported once more."""
+    from mimo_export import build as module
+    from mimo_export import cli
+
+    out = tmp_path_factory.mktemp("built") / "bundle"
+    with pytest.MonkeyPatch.context() as patch:
+        make_quick(patch)
+        only(patch, text_encoder="", text_decoder="fp32")
+        patch.setattr(module, "export_graph", lambda _, contract: onnx.load(micro_bundle / "graphs" / f"{contract.name}.onnx"))
+        images = ("--calibration-images", FEW[1], "--gate-images", FEW[3])
+        arguments = ("build", micro_checkpoint, "-o", out, "--precision", "auto", "--calibration", data, *images)
+        patch.setattr(session, "Settings", Lenient)
+        result = CliRunner().invoke(cli.main, [str(a) for a in (*arguments, "--parity-samples", 7)])
+    assert result.exit_code == 0, result.output
+    assert f"mimo-run verify {out}" in result.stdout
+    return out
+
+
+@pytest.mark.slow
+def test_a_build_tells_what_it_was_calibrated_on_and_what_it_lost(built, data):
+    manifest = json.loads((built / "manifest.json").read_text("utf-8"))
+    report = json.loads((built / "report.json").read_text("utf-8"))
+    told, accuracy = manifest["calibration"], manifest["accuracy"]
+    assert (told["images"], told["held_out_images"], told["sets"]) == (16, 8, {"phantoms": 16})
+    assert told["tolerance"] == 0.005 and told["forced"] is False and told["id"] != told["held_out"]
+    assert set(accuracy) == {"macro_dice", "fp32", "loss"}
+    prompts = {"box", "point", "mask", "text"}
+    assert set(accuracy["macro_dice"]) == set(accuracy["fp32"]) == set(accuracy["loss"]["dice"]) == prompts
+    for prompt, lost in accuracy["loss"]["dice"].items():
+        assert accuracy["fp32"][prompt] - accuracy["macro_dice"][prompt] == pytest.approx(lost, abs=1e-4)
+    assert {k: report["precision"][k] for k in told} == told
+    graphs = report["precision"]["graphs"]
+    assert graphs["text_encoder"]["chosen"].startswith("int8")
+    assert graphs["text_decoder"]["chosen"] == "fp32 onnxruntime, 1 thread"
+    assert manifest["graphs"]["text_decoder"]["threads"] == 1
+    for name, graph in manifest["graphs"].items():
+        counts = graph["delivered"]
+        assert graph["asked"] == "auto" and sum(counts.values()) > 0
+        assert bool(counts["int8"]) == (name == "text_encoder"), name
+        assert graph["engine"] in graphs[name]["chosen"]
+
+
+@pytest.mark.slow
+def test_a_build_draws_its_report(built):
+    for name in ("ranges", "sensitivity", "latency"):
+        with Image.open(built / "report" / f"{name}.png") as picture:
+            assert picture.format == "PNG" and min(picture.size) > 100
+            assert len(set(picture.convert("L").resize((64, 64)).tobytes())) > 4  # something is drawn
+    text = (built / "report.md").read_text("utf-8")
+    assert "## Precision" in text and "![ranges.png](report/ranges.png)" in text
+    report = json.loads((built / "report.json").read_text("utf-8"))["precision"]
+    for name, graph in report["graphs"].items():
+        assert f"| {name} | {graph['chosen']} |" in text and graph["reason"] in text
+    # Every file is sealed, the pictures among them.
+    files = json.loads((built / "manifest.json").read_text("utf-8"))["files"]
+    assert {"report/ranges.png", "report/sensitivity.png", "report/latency.png", "report.md"} <= set(files)
+
+
+@pytest.mark.slow
+def test_a_device_verifies_it(built):
+    from mimo_runtime import cli
+
+    result = CliRunner().invoke(cli.main, ["verify", str(built), "--json"])
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert told["passed"] and len(told["samples"]) == 3
+
+
+@pytest.mark.slow
+def test_it_cannot_be_calibrated_once_more(built, data, tmp_path):
+    refused(calibrate(built, data, tmp_path / "out"), "reduced precision", "--precision fp32")
+
+
+def test_a_build_without_data_or_with_some_graphs_is_refused(micro_checkpoint, data, tmp_path):
+    from mimo_export import cli
+
+    def build(*options: object) -> Result:
+        return CliRunner().invoke(cli.main, [str(a) for a in ("build", micro_checkpoint, "-o", tmp_path / "out", *options)])
+
+    refused(build("--precision", "int8"), "--precision int8 needs --calibration")
+    few = ("--calibration", data, "--calibration-images", 16, "--gate-images", 8)
+    refused(build("--precision", "auto", "--graphs", "fusion", *few), "--graphs leaves some", "--precision fp32")
+    assert not (tmp_path / "out").exists()
+
+
+def test_evidence_without_a_candidate_can_be_drawn(tmp_path):
+    from mimo_export.precision_report import draw
+
+    told = GraphEvidence(chosen="fp32 onnxruntime", latency_ms={"fp32 onnxruntime": 1.0})
+    result = SimpleNamespace(evidence={"fusion": told}, chosen={"fusion": SimpleNamespace(recipe=None)})
+    draw(result, tmp_path)
+    assert sorted(p.name for p in (tmp_path / "report").iterdir()) == ["latency.png", "ranges.png", "sensitivity.png"]

@@ -1,0 +1,499 @@
+"""A calibration from end to end on the micro bundle, and the decisions on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import Result as CliResult
+from quick_calibration import always_worse, calibrate, latency, make_quick, only
+from small_graphs import make_model, node, operators
+from small_sets import make_set, read_rows, write_rows
+
+from mimo_calibration import optimise, session
+from mimo_calibration.data import Images, choose
+from mimo_calibration.optimise import Candidate, GraphEvidence, Optimiser, Result, Settings
+from mimo_calibration.qdq import Choice, quantise
+from mimo_calibration.session import Request
+from mimo_calibration.trial import Loss, compare, macro_dice
+from mimo_calibration.variants import Material, Recipe
+from mimo_runtime.contracts import GRAPHS, graph_contracts
+from mimo_runtime.engines import create_engine, why_not
+from mimo_runtime.errors import EngineError, RequestError
+from mimo_runtime.evaluation.dataset import read_datasets
+from mimo_runtime.pipeline import Mimo
+
+ENGINES = [name for name in ("onnxruntime", "openvino") if why_not(name) is None]
+
+
+class Calibrated(NamedTuple):
+    result: CliResult
+    told: dict[str, Any]
+    folder: Path
+    cache: Path
+
+
+@pytest.fixture(scope="module")
+def calibrated(micro_bundle: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Calibrated:
+    """``--precision auto``, once for all tests of this file."""
+    place = tmp_path_factory.mktemp("calibrated")
+    with pytest.MonkeyPatch.context() as patch:
+        make_quick(patch)
+        result = calibrate(micro_bundle, data, place / "out", "--precision", "auto", "--cache", place / "cache", "--json")
+    assert result.exit_code == 0, result.output
+    return Calibrated(result, json.loads(result.stdout), place / "out", place / "cache")
+
+
+# -- what it decided -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_every_graph_has_candidates_latencies_and_a_reason(calibrated):
+    assert list(calibrated.told["graphs"]) == list(GRAPHS)
+    for name, graph in calibrated.told["graphs"].items():
+        labels = set(graph["latency_ms"])
+        wanted = {"fp32 onnxruntime"} | {f"fp32 {e}" for e in ENGINES}
+        if name != "text_decoder":
+            wanted |= {"int8 weights onnxruntime"} | {f"int8 {e}" for e in ENGINES}
+            assert labels == wanted, name
+            assert graph["methods_sqnr_db"] and len(graph["sensitivity"]) == 2
+            assert graph["sensitivity"][0]["sqnr_db"] <= graph["sensitivity"][1]["sqnr_db"]  # the worst comes first
+        else:
+            assert wanted | {"fp32 onnxruntime, 1 thread"} <= labels
+            assert {label.split()[0] for label in labels} == {"fp32", "int8", "int4"}
+        assert graph["latency_ms"] == {label: latency(label) for label in labels}
+        assert set(graph["bytes"]) == labels and all(size > 0 for size in graph["bytes"].values())
+        assert graph["chosen"] in labels and graph["reason"] and not graph["forced"]
+
+
+@pytest.mark.slow
+def test_the_fastest_form_that_the_gate_lets_through_ships(calibrated):
+    tolerance = calibrated.told["tolerance"]
+    for name, graph in calibrated.told["graphs"].items():
+        passed = {
+            label
+            for label, loss in graph["gate"].items()
+            if max(*loss["dice"].values(), loss["presence_f1"] / 2) <= tolerance and loss["text_agreement"] >= 0.98
+        }
+        faster = {label for label, ms in graph["latency_ms"].items() if ms < graph["latency_ms"][graph["chosen"]]}
+        assert passed <= {graph["chosen"]}, name  # nothing is measured after the first that passes
+        assert faster <= set(graph["rejected"]), name
+        if graph["chosen"] == "fp32 onnxruntime":
+            assert not passed and "nothing faster" in graph["reason"]
+        else:
+            assert passed == {graph["chosen"]}
+            assert f"{4.0 / latency(graph['chosen']):.2f} times as fast" in graph["reason"]
+        for label in set(graph["gate"]) - passed:
+            assert "outside the tolerance" in graph["rejected"][label]
+        # What is slower than single precision by more than 3 % was not worth a trial.
+        if "fp32 openvino" in graph["latency_ms"] and latency(graph["chosen"]) == 4.0:
+            assert "not faster" in graph["rejected"]["fp32 openvino"]
+
+
+@pytest.mark.slow
+def test_something_was_reduced_and_the_files_are_smaller(calibrated):
+    reduced = [n for n, g in calibrated.told["graphs"].items() if not g["chosen"].startswith("fp32")]
+    assert reduced
+    for name in reduced:
+        graph = calibrated.told["graphs"][name]
+        assert graph["recipe"] and graph["bytes"][graph["chosen"]] < graph["bytes"]["fp32 onnxruntime"]
+        assert graph["sqnr_db"][graph["chosen"]] > 15
+
+
+@pytest.mark.slow
+def test_the_shipped_files_are_what_was_measured(quick, calibrated, chain, data):
+    """The chain put together again from the files gives the accuracy that the report tells."""
+    contracts, engines = graph_contracts(chain.config), {}
+    for name, graph in calibrated.told["graphs"].items():
+        content = (calibrated.folder / "shipped" / f"{name}.onnx").read_bytes()
+        assert len(content) == graph["bytes"][graph["chosen"]]
+        engine = next(e for e in ENGINES if e in graph["chosen"])
+        engines[name] = create_engine(engine, content, contracts[name], threads=1)
+    full = {n: create_engine("onnxruntime", m.SerializeToString(), contracts[n], threads=1) for n, m in chain.models.items()}
+    datasets = read_datasets(data)
+    search = choose(datasets, "val", 8, 0, least=8)
+    gate = choose(datasets, "val", 8, 1, frozenset(search.hashes.values()), least=8)
+    assert gate.identity == calibrated.told["held_out"]
+    trial, replies = optimise.Trial(gate, datasets), []
+    for chosen in (engines, full):
+        with Mimo(chain.config, chosen, chain.tokenizer) as mimo:
+            replies.append(trial.run(mimo))
+    assert macro_dice(replies[0]) == pytest.approx(calibrated.told["macro_dice"], abs=2e-3)
+    assert macro_dice(replies[1]) == pytest.approx(calibrated.told["macro_dice_fp32"], abs=2e-3)
+    loss = compare(replies[1], replies[0])
+    assert loss.dice == pytest.approx(calibrated.told["loss"]["dice"], abs=2e-3)
+    assert loss.questions == calibrated.told["loss"]["questions"]
+
+
+@pytest.mark.slow
+def test_the_symmetric_files_are_valid_and_fit_their_contracts(calibrated, chain):
+    contracts = graph_contracts(chain.config)
+    for name, graph in calibrated.told["graphs"].items():
+        model = onnx.load(calibrated.folder / "symmetric" / f"{name}.onnx")
+        onnx.checker.check_model(model, full_check=True)
+        assert {o.domain for o in model.opset_import} == {""}
+        create_engine("onnxruntime", model.SerializeToString(), contracts[name], threads=1)
+        quantised = len(operators(model, "DequantizeLinear"))
+        assert bool(quantised) == bool(graph["recipe"]) == (not graph["chosen"].startswith("fp32"))
+
+
+@pytest.mark.slow
+def test_the_clips_told_are_those_in_the_file(calibrated):
+    for name, graph in calibrated.told["graphs"].items():
+        if graph["chosen"].startswith("int8 onnxruntime") and graph["recipe"].startswith("INT8,"):
+            model = onnx.load(calibrated.folder / "symmetric" / f"{name}.onnx")
+            assert graph["clips"] == pytest.approx(optimise._clips(model), rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_the_images_told_are_those_of_the_data(calibrated, data):
+    told = calibrated.told
+    assert (told["images"], told["held_out_images"], told["sets"]) == (16, 8, {"phantoms": 16})
+    assert told["id"] == choose(read_datasets(data), "train", 16, 0).identity
+    assert told["unseen_modalities"] == [] and told["forced"] is False and told["seed"] == 0
+    assert told["engines_tried"] == ENGINES
+    assert json.loads((calibrated.folder / "calibration.json").read_text("utf-8")) == told
+
+
+@pytest.mark.slow
+def test_statistics_are_remembered_one_file_per_graph(calibrated):
+    assert len(list(calibrated.cache.glob("*.npz"))) == len(GRAPHS)
+
+
+# -- precisions asked for by name ------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_int8_that_loses_too_much_is_refused_with_a_table_and_shipped_by_force(
+    quick, micro_bundle, data, tmp_path, monkeypatch
+):
+    only(monkeypatch, text_encoder="")
+    always_worse(monkeypatch)
+    watched = []
+
+    class Counted(optimise.ObservedEngine):
+        def __init__(self, model, contract, **options):
+            watched.append(contract.name)
+            super().__init__(model, contract, **options)
+
+    monkeypatch.setattr(optimise, "ObservedEngine", Counted)
+    cache = ("--cache", tmp_path / "cache")
+    refused = calibrate(micro_bundle, data, tmp_path / "out", "--precision", "int8", *cache)
+    assert refused.exit_code == 1 and refused.stdout == ""
+    assert refused.stderr.startswith("error: --precision int8 misses the tolerance of 0.005 in ")
+    lines = {line.split(":")[0].strip(): line for line in refused.stderr.splitlines()[1:]}
+    assert set(lines) == set(GRAPHS)
+    for label in ("int8 onnxruntime", "int8 weights onnxruntime"):
+        assert f"{label}: outside the tolerance of 0.005: Dice box -0.2500" in lines["text_encoder"]
+    assert "--force" in refused.stderr and not (tmp_path / "out").exists()
+    assert watched == list(GRAPHS)
+
+    watched.clear()
+    forced = calibrate(micro_bundle, data, tmp_path / "out", "--precision", "int8", "--force", "--json", *cache)
+    assert forced.exit_code == 0, forced.output
+    told = json.loads(forced.stdout)
+    assert told["forced"] is True
+    graph = told["graphs"]["text_encoder"]
+    assert graph["forced"] and graph["chosen"].startswith("int8")
+    assert graph["reason"].startswith("forced, although outside the tolerance of 0.005")
+    assert not any(g["forced"] for name, g in told["graphs"].items() if name != "text_encoder")
+    # Statistics do not depend on what is tolerated: only what is behind the graph that is another now was watched again.
+    assert watched == list(GRAPHS[2:])
+
+
+@pytest.mark.slow
+def test_fp16_ships_where_it_was_asked_for_even_if_it_is_no_faster(quick, micro_bundle, data, chain, tmp_path, monkeypatch):
+    only(monkeypatch, text_encoder="", vision_encoder="")
+    monkeypatch.setattr(optimise, "interleaved", lambda runs, inputs: {label: 5.0 - label.startswith("fp32") for label in runs})
+    refused = calibrate(micro_bundle, data, tmp_path / "out", "--precision", "fp16", "--force", "--json")
+    assert refused.exit_code == 0, refused.output
+    told = json.loads(refused.stdout)
+    assert told["forced"] is True  # the others stayed as they were
+    for name in ("text_encoder", "vision_encoder"):
+        graph = told["graphs"][name]
+        assert graph["chosen"].startswith("fp16") and not graph["forced"]
+        assert {"LayerNormalization", "Softmax"} <= {why.split()[0] for why in graph["fp32_islands"].values()}
+        shipped = onnx.load(tmp_path / "out" / "shipped" / f"{name}.onnx")
+        onnx.checker.check_model(shipped, full_check=True)
+        assert any(w.data_type == onnx.TensorProto.FLOAT16 for w in shipped.graph.initializer)
+        assert graph["bytes"][graph["chosen"]] < 0.8 * graph["bytes"]["fp32 onnxruntime"]
+        assert graph["sqnr_db"][graph["chosen"]] > 40
+
+
+# -- decisions, one by one -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nobody(chain) -> Optimiser:
+    """An optimiser without images."""
+    none = Images((), 0)
+    return Optimiser(chain.models, chain.config, chain.tokenizer, [], none, none, none, Settings(threads=1))
+
+
+def decide(
+    nobody: Optimiser, monkeypatch: pytest.MonkeyPatch, latencies: dict[str, float], losses: dict[str, Loss], **settings: Any
+) -> tuple[Candidate, GraphEvidence]:
+    """What is chosen for a graph among made-up candidates, of which the first is the incumbent."""
+    nobody.settings = dataclasses.replace(nobody.settings, **settings)
+    sizes = {"small": b"0" * 10}
+    made = [Candidate(k, k.split()[0].replace("small", "int8"), "onnxruntime", 1, sizes.get(k, b"0" * 100)) for k in latencies]
+    closed: list[str] = []
+
+    def load(name: str, candidate: Candidate) -> Any:
+        if candidate.label == "int8 broken":
+            raise EngineError("it does not load")
+        return SimpleNamespace(
+            label=candidate.label, run=lambda given: {"y": np.zeros(1)}, close=lambda: closed.append(candidate.label)
+        )
+
+    monkeypatch.setattr(nobody, "_candidates", lambda *_: made[1:])
+    monkeypatch.setattr(nobody, "_load", load)
+    monkeypatch.setattr(optimise, "interleaved", lambda runs, inputs: {label: latencies[label] for label in runs})
+    monkeypatch.setattr(nobody, "_loss", lambda label, engines: (losses[engines["fusion"].label], []))
+    told = GraphEvidence()
+    calls = [({"x": np.zeros(1)}, {"y": np.zeros(1)})]
+    chosen = nobody._decide("fusion", Material(onnx.ModelProto(), {}, calls), made[0], told)
+    assert told.chosen == chosen.label and told.reason
+    assert sorted(closed) == sorted(set(latencies) - {chosen.label, "int8 broken"})
+    return chosen, told
+
+
+def lost(dice: float, text: float = 1.0) -> Loss:
+    return Loss({"box": dice}, {"box": (dice, dice)}, 0.0, text, 1)
+
+
+FINE, BAD = lost(0.0), lost(0.3)
+
+
+def test_the_fastest_of_those_within_the_tolerance_is_chosen(nobody, monkeypatch):
+    times = {"fp32 ort": 10.0, "int8 a": 2.0, "int8 b": 3.0, "int8 c": 4.0}
+    chosen, told = decide(nobody, monkeypatch, times, {"int8 a": BAD, "int8 b": FINE, "int8 c": FINE})
+    assert chosen.label == "int8 b" and "3.33 times as fast" in told.reason
+    assert set(told.gate) == {"int8 a", "int8 b"} and set(told.rejected) == {"int8 a"}
+    assert told.latency_ms == times and set(told.bytes) == set(times)
+
+
+@pytest.mark.parametrize(("ms", "chosen"), [(9.6, "int8 a"), (9.8, "fp32 ort"), (20.0, "fp32 ort")])
+def test_what_is_hardly_faster_is_not_worth_it(nobody, monkeypatch, ms, chosen):
+    found, told = decide(nobody, monkeypatch, {"fp32 ort": 10.0, "int8 a": ms}, {"int8 a": FINE})
+    assert found.label == chosen
+    assert ("not faster" in told.rejected.get("int8 a", "")) == (chosen == "fp32 ort")
+
+
+@pytest.mark.parametrize(("ms", "chosen"), [(10.2, "small"), (10.4, "fp32 ort")])
+def test_what_is_much_smaller_may_be_as_slow(nobody, monkeypatch, ms, chosen):
+    assert decide(nobody, monkeypatch, {"fp32 ort": 10.0, "small": ms}, {"small": FINE})[0].label == chosen
+
+
+def test_what_was_asked_for_may_be_slower(nobody, monkeypatch):
+    times, losses = {"fp32 ort": 10.0, "int8 a": 30.0, "int8 b": 20.0, "fp16 c": 15.0}, {"int8 a": FINE, "int8 b": FINE}
+    assert decide(nobody, monkeypatch, times, losses, precision="int8")[0].label == "int8 b"
+    assert decide(nobody, monkeypatch, times, losses, precision="auto")[0].label == "fp32 ort"
+
+
+def test_a_form_that_does_not_load_is_told_and_left_out(nobody, monkeypatch):
+    times = {"fp32 ort": 10.0, "int8 broken": 1.0, "int8 a": 5.0}
+    chosen, told = decide(nobody, monkeypatch, times, {"int8 a": FINE})
+    assert chosen.label == "int8 a" and "it does not load" in told.rejected["int8 broken"]
+    assert "int8 broken" not in told.latency_ms
+
+
+@pytest.mark.parametrize(("force", "label"), [(False, "fp32 ort"), (True, "int8 b")])
+def test_force_ships_the_least_bad_of_what_was_asked_for(nobody, monkeypatch, force, label):
+    losses = {"int8 a": lost(0.3), "int8 b": lost(0.2), "int8 c": lost(0.1, text=0.0)}
+    times = {"fp32 ort": 10.0, "int8 a": 1.0, "int8 b": 2.0, "int8 c": 3.0}
+    chosen, told = decide(nobody, monkeypatch, times, losses, precision="int8", force=force)
+    assert chosen.label == label and told.forced is force
+    assert set(told.rejected) == {"int8 a", "int8 b", "int8 c"}
+    if force:
+        assert told.reason == f"forced, although {told.rejected['int8 b']}"
+
+
+def test_force_changes_nothing_of_auto(nobody, monkeypatch):
+    chosen, told = decide(nobody, monkeypatch, {"fp32 ort": 10.0, "int8 a": 1.0}, {"int8 a": BAD}, force=True)
+    assert chosen.label == "fp32 ort" and not told.forced
+
+
+@pytest.mark.parametrize("precision", ["auto", "int8"])
+def test_the_text_decoder_gets_what_was_asked_for(nobody, precision):
+    nobody.settings = dataclasses.replace(nobody.settings, precision=precision, threads=2)
+    found = nobody._candidates("text_decoder", Material(nobody.models["text_decoder"], {}, []), GraphEvidence())
+    kinds = {c.precision for c in found}
+    # Four bits are no answer to --precision int8: they would count as missed.
+    assert kinds == ({"int8-weights"} if precision == "int8" else {"fp32", "int8-weights", "int4-weights"})
+    assert {c.threads for c in found if c.precision == "int8-weights"} == {1, 2}
+    assert len({c.label for c in found}) == len(found)
+    for candidate in found:
+        create_engine(candidate.engine, candidate.data, nobody.contracts["text_decoder"], threads=1)
+
+
+def test_blocks_are_left_out_until_the_search_is_within_the_margin(nobody, monkeypatch):
+    order = ["worst", "bad", "fair", "good"]
+    told = GraphEvidence(sensitivity=[{"block": b, "sqnr_db": 20.0 + k} for k, b in enumerate(order)])
+    attempts = []
+
+    class Stub:
+        def quantised(self, recipe):
+            attempts.append(recipe.skipped)
+            return onnx.ModelProto()
+
+    monkeypatch.setattr(optimise, "ort_form", lambda model: model)
+    monkeypatch.setattr(nobody, "_engine", lambda *_: SimpleNamespace(close=lambda: None))
+    results = iter([FINE, lost(0.009), lost(0.006), lost(0.0039)])
+    monkeypatch.setattr(nobody, "_loss", lambda label, engines: (next(results), []))
+    recipe = nobody._within("fusion", Stub(), Recipe("mse"), told)
+    # 0.0039 is within 0.8 of the tolerance of 0.005.
+    assert recipe.skipped == ("bad", "worst") and attempts == [(), ("worst",), ("bad", "worst")]
+    assert len(told.rejected) == 2
+
+
+def test_the_best_attempt_is_left_to_the_gate(nobody, monkeypatch):
+    told = GraphEvidence(sensitivity=[{"block": str(k), "sqnr_db": 20.0 + k} for k in range(3)])
+    monkeypatch.setattr(optimise, "ort_form", lambda model: model)
+    monkeypatch.setattr(nobody, "_engine", lambda *_: SimpleNamespace(close=lambda: None))
+    results = iter([FINE, lost(0.1), lost(0.05, text=0.0), lost(0.07)])  # no text at all is the same
+    monkeypatch.setattr(nobody, "_loss", lambda label, engines: (next(results), []))
+    stub = SimpleNamespace(quantised=lambda recipe: onnx.ModelProto())
+    assert nobody._within("fusion", stub, Recipe("mse"), told).skipped == ("0", "1")
+
+
+def test_what_was_missed_is_told_with_what_was_measured():
+    def graph(label: str, precision: str, **told: Any) -> tuple[Candidate, GraphEvidence]:
+        return Candidate(label, precision, "onnxruntime", 1, b""), GraphEvidence(chosen=label, reason="why", **told)
+
+    graphs = {
+        "a": graph("int8 onnxruntime", "int8"),
+        "b": graph("int8 weights", "int8-weights"),
+        "c": graph("fp32 onnxruntime", "fp32", rejected={"int8 x": "bad", "search: INT8": "worse", "fp32 y": "slow"}),
+        "d": graph("fp32 onnxruntime", "fp32"),
+        "e": graph("int8 forced", "int8", forced=True, rejected={"int8 forced": "far off"}),
+    }
+    chosen, evidence = ({k: v[i] for k, v in graphs.items()} for i in (0, 1))
+    result = Result(chosen, {}, evidence, FINE, {}, {}, {})
+    assert result.missed("int8") == {"c": "int8 x: bad", "d": "why", "e": "int8 forced: far off"}
+    assert set(result.missed("fp16")) == set(graphs)
+
+
+def test_engines_that_do_not_load_are_left_out(monkeypatch):
+    monkeypatch.setattr(optimise, "why_not", lambda name: "not installed" if name == "openvino" else None)
+    assert Settings.available(("onnxruntime", "openvino")) == ("onnxruntime",)
+
+
+def test_clips_are_read_from_the_file(rng):
+    model = make_model([node("MatMul", ["x", "w"], "y")], {"x": ("batch", 32)}, ["y"], {"w": np.ones((32, 8), np.float32)})
+    assert optimise._clips(quantise(model, {"y": Choice(2.5)})) == pytest.approx({"x": 2.5})
+
+
+def test_the_chain_of_a_trial_leaves_its_engines_open(chain):
+    engines = {name: SimpleNamespace(close=lambda: pytest.fail("closed")) for name in GRAPHS}
+    with optimise._borrowed(chain.config, engines, chain.tokenizer) as mimo:
+        assert mimo.engines == engines
+
+
+# -- requests --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "Optimiser", lambda *_: pytest.fail("it began"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"calibration": ()}, ["--precision auto needs --calibration"]),
+        ({"tolerance": 0.0}, ["--tolerance is 0.0"]),
+        ({"tolerance": -0.1}, ["--tolerance is -0.1"]),
+        ({"tolerance": 1.5}, ["--tolerance is 1.5"]),
+        ({"tolerance": float("nan")}, ["--tolerance is nan"]),
+        ({"images": 15}, ["is 15", "at least 16"]),
+        ({"gate_images": 7}, ["is 7", "at least 8"]),
+        ({"calibration": ("nowhere",)}, ["nowhere", "Registered: "]),
+        ({"held_out": ("nowhere",)}, ["nowhere", "Registered: "]),
+    ],
+)
+def test_a_request_that_cannot_work_is_refused_before_any_work(changes, words, data):
+    request = Request(**{"precision": "auto", "calibration": (str(data),), "images": 16, "gate_images": 8, **changes})
+    with pytest.raises(RequestError) as caught:
+        request.check()
+    assert all(word in str(caught.value) for word in words) and caught.value.exit_code == 2
+
+
+def earn(chain, request: Request) -> Any:
+    return session.earn(chain.models, chain.config, chain.tokenizer, request, ENGINES, lambda *_: None)
+
+
+def test_too_few_images_are_refused_before_any_work(no_work, chain, tmp_path):
+    make_set(tmp_path / "few", {"ct": 15})
+    with pytest.raises(RequestError, match="15 images of split 'train', too few to calibrate on.*at least 16"):
+        earn(chain, Request("auto", (str(tmp_path / "few"),)))
+    make_set(tmp_path / "more", {"ct": 20})
+    with pytest.raises(RequestError, match="0 images of split 'val', too few to decide on.*at least 8"):
+        earn(chain, Request("auto", (str(tmp_path / "more"),)))
+    # Search and gate need eight each.
+    make_set(tmp_path / "held", {"ct": 15}, split="val")
+    with pytest.raises(RequestError, match="7 more images of split 'val', too few to decide on.*at least 16"):
+        earn(chain, Request("auto", (str(tmp_path / "more"),), (str(tmp_path / "held"),)))
+
+
+def test_an_image_in_both_splits_is_refused_before_any_work(no_work, chain, own_data):
+    rows = read_rows(own_data)
+    first = {split: next(row for row in rows if row["split"] == split) for split in ("train", "val")}
+    (own_data / first["val"]["image"]).write_bytes((own_data / first["train"]["image"]).read_bytes())
+    with pytest.raises(RequestError, match=f"{first['val']['image']} .*is also .*{first['train']['image']}"):
+        earn(chain, Request("auto", (str(own_data),), images=16, gate_images=8))
+
+
+def test_search_gate_and_calibration_have_no_image_in_common(own_data, tmp_path):
+    request = Request("auto", (str(own_data),), images=16, gate_images=8)
+    _, calibration, search, gate = request.choose()
+    parts = [set(images.hashes.values()) for images in (calibration, search, gate)]
+    assert [len(p) for p in parts] == [16, 8, 8] and len(set().union(*parts)) == 32
+    make_set(tmp_path / "large", {"ct": 300}, split="val")
+    _, _, search, gate = Request("auto", (str(own_data),), (str(tmp_path / "large"),), images=16).choose()
+    assert (len(search.items), len(gate.items)) == (session.SEARCH_IMAGES, session.GATE_IMAGES)
+    assert search.counts() == {"large": 24}
+    # A third of few images is for the search.
+    make_set(tmp_path / "small", {"ct": 30}, split="val")
+    _, _, search, gate = Request("auto", (str(own_data),), (str(tmp_path / "small"),), images=16).choose()
+    assert (len(search.items), len(gate.items)) == (10, 20)
+
+
+def test_modalities_that_the_model_never_saw_are_told(chain, own_data, monkeypatch):
+    write_rows(own_data, [{**row, "modality": "pet"} if row["split"] == "train" else row for row in read_rows(own_data)])
+    done = Result({}, {}, {}, FINE, {}, {}, {})
+    monkeypatch.setattr(session, "Optimiser", lambda *_: SimpleNamespace(run=lambda: done))
+    request = Request("auto", (str(own_data),), images=16, gate_images=8)
+    for known, unseen in (((), []), (("ct", "mri"), ["pet"]), (("ct", "pet"), [])):
+        config = dataclasses.replace(chain.config, modalities=known)
+        _, facts = session.earn(chain.models, config, chain.tokenizer, request, ("onnxruntime",), lambda *_: None)
+        assert facts["unseen_modalities"] == unseen
+
+
+def test_a_block_answers_only_for_what_it_loses_itself(nobody, monkeypatch):
+    def losing(box: float, mask: float) -> Loss:
+        return Loss({"box": box, "mask": mask}, {"box": (box, box), "mask": (mask, mask)}, 0.1, 1.0, 1)
+
+    monkeypatch.setattr(optimise, "ort_form", lambda model: model)
+    exact = {"y": np.ones(4, np.float32)}
+    runs = iter([lambda given: {"y": exact["y"] + 0.001}, lambda given: {"y": exact["y"] + 0.1}])
+    monkeypatch.setattr(nobody, "_engine", lambda *_: SimpleNamespace(run=next(runs), close=lambda: None))
+    # The chain loses 0.2 by box already; the first block gains there and loses by mask.
+    results = iter([losing(0.2, 0.0), losing(0.1, 0.03), losing(0.5, 0.0)])
+    monkeypatch.setattr(nobody, "_loss", lambda label, engines: (next(results), []))
+    points = [SimpleNamespace(block=name) for name in ("a", "b", "b")]
+    stub = SimpleNamespace(
+        points=lambda: points, calls=[({}, exact)], quantised=lambda recipe, only: onnx.ModelProto(),
+    )  # fmt: skip
+    first, second = nobody._sensitivity("fusion", stub, Recipe("mse"))
+    # The noisiest comes first.
+    assert (first["block"], first["points"], first["dice_loss"]) == ("b", 2, pytest.approx(0.3))
+    assert (second["block"], second["points"], second["dice_loss"]) == ("a", 1, pytest.approx(0.03))
+    assert first["sqnr_db"] == pytest.approx(20, abs=0.01) and second["sqnr_db"] == pytest.approx(60, abs=0.01)
+    assert first["presence_f1_loss"] == second["presence_f1_loss"] == 0.0

@@ -1,0 +1,43 @@
+"""Latencies are measured side by side."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from mimo_calibration.timing import interleaved
+
+
+def test_contenders_take_turns_on_the_same_inputs():
+    order: list[tuple[str, int]] = []
+    runs = {name: lambda given, name=name: order.append((name, given["k"])) for name in ("a", "b", "c")}
+    found = interleaved(runs, [{"k": 0}, {"k": 1}, {"k": 2}], seconds=0, least=6)
+    assert set(found) == {"a", "b", "c"} and all(ms >= 0 for ms in found.values())
+    measured = order[6:]  # two runs each to warm up
+    rounds = [measured[k : k + 3] for k in range(0, len(measured), 3)]
+    assert len(rounds) == 6
+    for number, turn in enumerate(rounds):
+        assert {name for name, _ in turn} == {"a", "b", "c"} and {k for _, k in turn} == {number % 3}
+    # None is always the first.
+    assert {turn[0][0] for turn in rounds} == {"a", "c"}
+
+
+def test_the_median_is_told_in_milliseconds():
+    slow = {"k": 0}
+
+    def sometimes(given):
+        slow["k"] += 1
+        time.sleep(0.05 if slow["k"] == 5 else 0.004)
+
+    found = interleaved({"fast": lambda given: None, "slow": sometimes}, [{}], seconds=0, least=9)
+    assert 4 <= found["slow"] < 40 and found["fast"] < 1
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.2])
+def test_it_ends_in_time_but_not_before_enough_runs(seconds):
+    count = []
+    start = time.perf_counter()
+    interleaved({"a": lambda given: count.append(time.sleep(0.01))}, [{}], seconds=seconds, least=4)
+    assert len(count) >= 1 + 4 and time.perf_counter() - start >= seconds
+    assert len(count) <= 1 + max(4, seconds / 0.01 + 1)
