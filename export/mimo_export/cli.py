@@ -75,6 +75,8 @@ def build(checkpoint: Path, output: Path, target: str, precision: str, calibrati
             checkpoint, output, target=target, precision=precision, graphs=graphs.split(",") if graphs is not None else GRAPHS,
             parity_data=parity_data, parity_samples=parity_samples, force=force, earned=earned, progress=progress,
         )
+    if earned is not None:
+        _warn(built.path)
     if as_json:
         _print_json(built.told)
         return
@@ -129,6 +131,20 @@ def parity(checkpoint: Path, bundle: Path, data: tuple[Path, ...], samples: int,
         from mimo_runtime.errors import VerificationError
 
         raise VerificationError("parity failed: " + "; ".join(problems), "Build the bundle again from this checkpoint")
+
+
+def _warn(path: Path) -> None:
+    """Say on standard error what about the calibration an expert would want to know before using the bundle."""
+    from mimo_runtime.bundle import Bundle
+
+    facts = Bundle.open(path, this_machine=False).manifest.data["calibration"]
+    if facts["unseen_modalities"]:
+        told = f"calibrated on modalities that the model never saw in training: {', '.join(facts['unseen_modalities'])}"
+        click.echo(f"warning: {told}", err=True)
+    if facts["engines_missing"]:
+        click.echo(f"warning: not installed, so not tried: {', '.join(facts['engines_missing'])}", err=True)
+    if facts["forced"]:
+        click.echo("warning: ships outside the tolerance, as --force asked for", err=True)
 
 
 def _summary(told: dict[str, Any]) -> str:

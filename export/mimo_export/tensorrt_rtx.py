@@ -8,10 +8,11 @@ from __future__ import annotations
 import ctypes
 import importlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from mimo_runtime.contracts import GraphContract
 from mimo_runtime.errors import EngineError, RequestError
@@ -21,6 +22,8 @@ from .tensorrt_native.network import Log, Range, add_profiles, parse, serialize
 _LABEL = "TensorRT-RTX"
 _LIBRARIES = "onnxruntime_ep_nv_tensorrt_rtx"
 _BINDINGS = "tensorrt_rtx_bindings"
+#: GPUs that an engine can be compiled for alone. Without any it runs on 8.0 and later; 7.5 (Turing) has to be named.
+COMPUTE_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 INSTALL = "pip install 'mimo-edge[tensorrt-rtx]' (Linux on x86-64)"
 
 
@@ -49,15 +52,18 @@ def load() -> ModuleType:
         raise EngineError(f"TensorRT-RTX does not load: {' '.join(str(error).split())[:200]}", f"Run {INSTALL} again") from None
 
 
-def build_engine(data: bytes, contract: GraphContract, axes: Mapping[str, Range]) -> bytes:
-    """Parse and compile one graph, in this process. ``tensorrt_native.build_engine`` does it in one of its own.
+def build_engine(
+    data: bytes, contract: GraphContract, axes: Mapping[str, Range], compute_capabilities: Sequence[str] = ()
+) -> bytes:
+    """Parse and compile one graph, in this process. ``rtx_compile.compile_graph`` does it in one of its own.
 
     Args:
         data: an ONNX file; precision is taken from the graph (strongly typed).
         axes: for each dynamic axis of the contract's inputs. A size of 0 is allowed where the graph allows it.
+        compute_capabilities: of :data:`COMPUTE_CAPABILITIES`; none: portable over NVIDIA Ampere and later.
 
     Returns:
-        The engine plan, portable over NVIDIA Ampere and later RTX GPUs.
+        The engine plan. Kernels are finished on the GPU that loads it. Two builds differ in a few bytes.
 
     Raises:
         EngineError: the parser or the compiler refused; the message is theirs and names the node.
@@ -67,5 +73,16 @@ def build_engine(data: bytes, contract: GraphContract, axes: Mapping[str, Range]
     builder = trt.Builder(log.logger)
     network, _parser = parse(trt, builder, data, contract, log, _LABEL)
     config = builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)  # or products that are left in FP32 round their inputs to 10 bits
+    _aim(trt, config, contract, compute_capabilities)
+    # One profile: kernels are chosen for the sizes at hand when the plan runs, and a second profile doubles the file.
     add_profiles(builder, config, contract, [axes], _LABEL)
     return serialize(builder, network, config, contract, log, _LABEL)
+
+
+def _aim(trt: ModuleType, config: Any, contract: GraphContract, compute_capabilities: Sequence[str]) -> None:
+    config.num_compute_capabilities = len(compute_capabilities)
+    for index, name in enumerate(compute_capabilities):
+        known = getattr(trt.ComputeCapability, f"SM{name.replace('.', '')}", None)
+        if known is None or not config.set_compute_capability(known, index):
+            raise EngineError(f"{_LABEL} does not compile graph {contract.name} for compute capability {name}")

@@ -1,0 +1,171 @@
+"""``python -m mimo_export.rtx_prove``: does every graph of a model compile with TensorRT for RTX? It needs no GPU, and no data.
+
+Ranges come from a few random inputs: enough to make the files, not to use them. It shows what the compiler takes, how long it
+needs and how large the plans are; it says nothing about accuracy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import onnx
+
+from mimo_calibration.observe import ObservedEngine
+from mimo_calibration.points import find_points, fold_transposed_weights
+from mimo_calibration.qdq import Choice, quantise
+from mimo_calibration.ranges import clip
+from mimo_runtime.command import Commands, table
+from mimo_runtime.config import PRESETS, MimoConfig
+from mimo_runtime.contracts import BATCH, GRAPHS, PAST, GraphContract, graph_contracts
+from mimo_runtime.errors import EngineError, MimoError
+
+from . import tensorrt_rtx
+from .rtx_compile import Plan, RtxOptions, compile_graph, default_axes
+from .rtx_forms import half_form
+
+#: Random calls whose ranges are taken.
+CALLS = 2
+_IDS = ("token_ids", "token")
+
+
+def random_inputs(contract: GraphContract, config: MimoConfig, seed: int = 0, batch: int = 1, past: int = 3) -> dict[str, Any]:
+    """Inputs of a graph: ids of the vocabulary, labels from -1 to 1, everything else between 0 and 1."""
+    rng = np.random.default_rng(seed)
+    inputs = {}
+    for tensor in contract.inputs:
+        shape = tensor.concrete(**{BATCH: batch, PAST: past})
+        if tensor.dtype == "float32":
+            inputs[tensor.name] = rng.random(shape, np.float32)
+        else:
+            low, high = (0, config.vocab_size) if tensor.name in _IDS else (0, 2) if tensor.name == "position" else (-1, 2)
+            inputs[tensor.name] = rng.integers(low, high, shape).astype(tensor.dtype)
+    return inputs
+
+
+def random_form(model: onnx.ModelProto, contract: GraphContract, config: MimoConfig, precision: str) -> onnx.ModelProto:
+    """A graph in ``fp32``, ``fp16`` or ``int8`` as the compiler gets it, by the ranges of random inputs.
+
+    In ``int8`` every product with weights is quantised and the rest is FP16; the text decoder keeps its activations in FP16.
+    """
+    if precision == "fp32":
+        return model
+    engine = ObservedEngine(model, contract, every=True)
+    for seed in range(CALLS):
+        engine.run(random_inputs(contract, config, seed))
+    seen = engine.seen
+    engine.close()
+    if precision == "int8":
+        points = find_points(fold_transposed_weights(model))
+        weights_only = contract.name == "text_decoder"
+        model = quantise(model, {
+            p.node: Choice(None if weights_only else clip(seen[p.activation], "minmax")) for p in points
+        })  # fmt: skip
+    return half_form(model, seen).model
+
+
+def export_all(preset: str, checkpoint: Path | None, progress: Any) -> tuple[MimoConfig, dict[str, onnx.ModelProto]]:
+    """The graphs of a checkpoint, or of a preset with random weights."""
+    import torch
+
+    from mimo_train.checkpoint import load_checkpoint
+    from mimo_train.model import Mimo
+    from mimo_train.model.graphs import graph_modules
+
+    from .export_graphs import export_graph
+
+    if checkpoint is not None:
+        network = load_checkpoint(checkpoint)[0]
+    else:
+        torch.manual_seed(0)
+        network = Mimo(MimoConfig.from_preset(preset)).eval()
+    modules, contracts, models = graph_modules(network), graph_contracts(network.config), {}
+    for name in GRAPHS:
+        progress(f"export {name}")
+        models[name] = export_graph(modules[name], contracts[name])
+    return network.config, models
+
+
+def prove(
+    config: MimoConfig, models: dict[str, onnx.ModelProto], precisions: tuple[str, ...], options: RtxOptions
+) -> Iterator[tuple[str, str, Plan | MimoError]]:
+    """Compile every graph in every precision; what the compiler refuses is given back instead of its plan."""
+    contracts = graph_contracts(config)
+    for precision in precisions:
+        for name, model in models.items():
+            try:
+                form = random_form(model, contracts[name], config, precision)
+                asked = RtxOptions(options.axes, precision, options.compute_capabilities, options.timeout_s)
+                yield name, precision, compile_graph(form, contracts[name], asked)
+            except EngineError as error:
+                yield name, precision, error
+
+
+@click.command("rtx")
+@click.option("--preset", default="tiny", show_default=True, type=click.Choice(list(PRESETS)), help="With random weights.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="A checkpoint instead of a preset.")
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    default=("fp16", "int8"),
+    show_default=True,
+    help="Repeatable.",
+)
+@click.option(
+    "--compute-capability",
+    "capabilities",
+    multiple=True,
+    metavar="X.Y",
+    help=f"Compile for these GPUs alone: {', '.join(tensorrt_rtx.COMPUTE_CAPABILITIES)}; repeatable.",
+)
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def command(
+    preset: str, checkpoint: Path | None, precisions: tuple[str, ...], capabilities: tuple[str, ...], as_json: bool
+) -> None:  # fmt: skip
+    """Compile every graph of a model with TensorRT for RTX. Exit code 1 if one is refused."""
+    RtxOptions({}, compute_capabilities=capabilities)  # refused before minutes of export
+    tensorrt_rtx.load()
+    config, models = export_all(preset, checkpoint, lambda stage: click.echo(stage, err=True))
+    rows = [("graph", "precision", "seconds", "MB", "matrix operators")]
+    told: list[dict[str, Any]] = []
+    errors: list[MimoError] = []
+    options = RtxOptions(default_axes(config), compute_capabilities=capabilities)
+    for name, precision, got in prove(config, models, precisions, options):
+        if isinstance(got, MimoError):
+            rows.append((name, precision, "", "", "refused"))
+            told.append({"graph": name, "precision": precision, "error": got.what})
+            errors.append(got)
+            continue
+        operators = ", ".join(f"{count} {kind}" for kind, count in got.delivered.items() if count)
+        operators += f"; {got.int8_weights} with INT8 weights" if got.int8_weights else ""
+        rows.append((name, precision, f"{got.seconds:.1f}", f"{got.megabytes:.1f}", operators))
+        told.append({
+            "graph": name, "precision": precision, "seconds": round(got.seconds, 2), "bytes": len(got.data),
+            "delivered": got.delivered, "int8_weights": got.int8_weights, "version": got.engine_version,
+        })  # fmt: skip
+    for precision in precisions:
+        made = [t for t in told if t["precision"] == precision and "error" not in t]
+        seconds, size = sum(t["seconds"] for t in made), sum(t["bytes"] for t in made)
+        rows.append((f"{len(made)} of {len(models)}", precision, f"{seconds:.1f}", f"{size / 1e6:.1f}", ""))
+    click.echo(json.dumps({"compute_capabilities": list(capabilities), "graphs": told}, indent=1) if as_json else table(rows))
+    if errors:
+        raise EngineError("; ".join(error.what for error in errors))
+
+
+@click.group(cls=Commands)
+def alone() -> None:
+    """So that errors end in one line, as in every command."""
+
+
+alone.add_command(command)
+
+if __name__ == "__main__":
+    import sys
+
+    alone.main(["rtx", *sys.argv[1:]], prog_name="python -m mimo_export.rtx_prove")
