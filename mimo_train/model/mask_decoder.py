@@ -160,7 +160,8 @@ class MaskDecoder(nn.Module):
                 inside, ratio = masks[-1], side // masks[-1].shape[-1]
                 if ratio > 1:
                     inside = F.interpolate(inside, scale_factor=float(ratio), mode="bilinear", align_corners=False)
-                bias = F.logsigmoid(inside).clamp(min=MASK_BIAS_FLOOR).flatten(2)[:, None]
+                # log(sigmoid(x)), written so that the exporter cannot make it Log(Sigmoid(x)), which is -inf below -104.
+                bias = (-F.softplus(-inside)).clamp(min=MASK_BIAS_FLOOR).flatten(2)[:, None]
             else:
                 bias = torch.zeros_like(pixels[:, :1, 0, None, :1])
             key_position = self.positions[level](self.coordinates(grid_centres(side, pixels.device).to(pixels)))
