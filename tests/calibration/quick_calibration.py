@@ -23,7 +23,7 @@ LATENCIES = {
 }  # fmt: skip
 
 #: The least that a calibration takes, see ``conftest.PER_SPLIT``.
-FEW = ("--images", "16", "--gate-images", "8")
+FEW = ("--calibration-images", "16", "--gate-images", "8")
 
 
 def latency(label: str) -> float:

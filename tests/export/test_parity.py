@@ -154,4 +154,5 @@ def test_text_may_differ_in_one_of_two_hundred():
 
 
 def test_limits_are_those_of_the_project():
-    assert LIMITS["relative_l2"] == 1e-3 and LIMITS["masks_dice"] == 0.999 and LIMITS["text_agreement"] == 0.995
+    full = LIMITS["fp32"]
+    assert full["relative_l2"] == 1e-3 and full["masks_dice"] == 0.999 and full["text_agreement"] == 0.995

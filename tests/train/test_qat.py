@@ -46,7 +46,7 @@ from mimo_train.qat import (
 )
 
 QUIET = {"progress": False, "report": lambda _line: None}
-TABLES = st.tuples(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 9), st.floats(-6, 6))
+TABLES = st.tuples(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 9), st.floats(-6, 6, allow_subnormal=False))
 BITS = st.integers(2, 8)
 
 
