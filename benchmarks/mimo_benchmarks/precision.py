@@ -43,6 +43,9 @@ def compare_precision(
     """
     if full.manifest.data["model"]["checkpoint_sha256"] != reduced.manifest.data["model"]["checkpoint_sha256"]:
         raise RequestError(f"{full.path} and {reduced.path} are of different weights", "Build both from one checkpoint")
+    if any(entry.delivered["fp32"] != sum(entry.delivered.values()) for entry in full.manifest.graphs.values()):
+        told = f"{full.path} is not in single precision, so nothing can be measured against it"
+        raise RequestError(told, "Give the bundle in full precision first")
     items: list[tuple[Dataset, Record]] = []
     for data in datasets:
         records = data.split(split)

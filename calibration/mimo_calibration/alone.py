@@ -15,12 +15,13 @@ from mimo_runtime.manifest import TOKENIZER
 from mimo_runtime.tokenizer import Tokenizer
 
 from .evidence import evidence_dict
+from .progress import Progress
 from .session import Request, earn
 
 NUMBERS = "calibration.json"
 
 
-def calibrate_bundle(bundle: Path, output: Path, request: Request) -> dict[str, Any]:
+def calibrate_bundle(bundle: Path, output: Path, request: Request, progress: Progress = lambda *_: None) -> dict[str, Any]:
     """Calibrate the graphs of a bundle.
 
     Returns:
@@ -38,7 +39,7 @@ def calibrate_bundle(bundle: Path, output: Path, request: Request) -> dict[str, 
     models = {name: onnx.load_from_string(opened.bytes(entry.file)) for name, entry in opened.manifest.graphs.items()}
     tokenizer = Tokenizer.from_bytes(opened.bytes(TOKENIZER), TOKENIZER)
     with atomic_folder(output, overwrite=False, marker=NUMBERS) as folder:
-        result, facts = earn(models, opened.config, tokenizer, request, ("onnxruntime", "openvino"), lambda *_: None)
+        result, facts = earn(models, opened.config, tokenizer, request, ("onnxruntime", "openvino"), progress)
         for kind in ("symmetric", "shipped"):
             (folder / kind).mkdir()
         for name, candidate in result.chosen.items():

@@ -9,6 +9,8 @@ import click
 
 from mimo_runtime.command import Commands, table
 
+from .progress import progress_bar
+
 PATH = click.Path(path_type=Path)
 
 
@@ -46,7 +48,8 @@ def run(
     request.check()
     from .alone import calibrate_bundle
 
-    told = calibrate_bundle(bundle, output, request)
+    with progress_bar(as_json) as progress:
+        told = calibrate_bundle(bundle, output, request, progress)
     if as_json:
         click.echo(json.dumps(told, indent=1))
         return

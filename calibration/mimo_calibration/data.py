@@ -64,7 +64,7 @@ def registered() -> list[str]:
     return sorted({point.name for point in entry_points(group=GROUP)})
 
 
-def open_data(names: Sequence[str | Path]) -> list[Dataset]:
+def open_data(names: Sequence[str | Path], option: str = "--calibration") -> list[Dataset]:
     """Data sets by registered name or folder.
 
     Raises:
@@ -79,7 +79,7 @@ def open_data(names: Sequence[str | Path]) -> list[Dataset]:
             folders.append(Path(name))
         else:
             known = ", ".join(registered()) or "none"
-            raise RequestError(f"--calibration {name} is neither a folder nor a registered data set", f"Registered: {known}")
+            raise RequestError(f"{option} {name} is neither a folder nor a registered data set", f"Registered: {known}")
     return read_datasets(folders)
 
 
@@ -143,10 +143,10 @@ def refuse_overlap(calibration: Images, held_out: Images) -> None:
 
 
 def requests(images: Images, per_image: int = 2) -> Iterator[tuple[ImageQuestions, list[dict[str, Any]]]]:
-    """Per image the questions object (its ``scan`` is opened by the caller's model) and what to ask: a stand-in for users.
+    """A stand-in for users: per image what it is asked.
 
     Yields:
-        ``(open, asks)``: ``open(mimo)`` gives a ``Scan``; ``asks`` are keyword arguments of ``Scan.ask``.
+        the questions object, for its ``pixels``, and keyword arguments of ``Scan.ask``.
     """
     for turn, (data, record) in enumerate(images.items):
         questions = _Lazy(data, record, images.seed)

@@ -1,10 +1,72 @@
-"""The evidence of a calibration as JSON."""
+"""What was decided about every graph, and why: the evidence that a report is made of."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from .optimise import Result
+from .trial import Loss
+from .variants import Recipe
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One form of a graph for one engine."""
+
+    label: str
+    precision: str  # fp32, fp16, int8, int8-weights, int4-weights
+    engine: str
+    threads: int | None
+    data: bytes
+    recipe: Recipe | None = None
+
+
+@dataclass
+class GraphEvidence:
+    """What was measured about one graph; everything the report needs."""
+
+    chosen: str = ""
+    reason: str = ""
+    methods: dict[str, float] = field(default_factory=dict)
+    sqnr_db: dict[str, float] = field(default_factory=dict)
+    sensitivity: list[dict[str, Any]] = field(default_factory=list)
+    latency_ms: dict[str, float] = field(default_factory=dict)
+    bytes: dict[str, int] = field(default_factory=dict)
+    gate: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rejected: dict[str, str] = field(default_factory=dict)
+    islands: dict[str, str] = field(default_factory=dict)
+    #: Shipped although it misses the tolerance, because the user insisted.
+    forced: bool = False
+    seconds: float = 0.0
+    seen: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    clips: dict[str, float] = field(default_factory=dict, repr=False)
+    #: Activations whose outliers were moved into the weights: their clips are of what is left.
+    smoothed: frozenset[str] = frozenset()
+
+
+@dataclass
+class Result:
+    """The chosen form of every graph, and the evidence."""
+
+    chosen: dict[str, Candidate]
+    #: The Q/DQ form by the same recipe, for compilers that take no other; in full precision where nothing was quantised.
+    symmetric: dict[str, bytes]
+    evidence: dict[str, GraphEvidence]
+    loss: Loss
+    accuracy: dict[str, float]
+    reference_accuracy: dict[str, float]
+    seconds: dict[str, float]
+
+    def missed(self, precision: str) -> dict[str, str]:
+        """Graphs that did not become what was asked for within the tolerance, with what was measured instead."""
+        told = {}
+        for name, candidate in self.chosen.items():
+            evidence = self.evidence[name]
+            if not candidate.precision.startswith(precision) or evidence.forced:
+                reasons = [f"{label}: {why}" for label, why in evidence.rejected.items() if label.startswith(precision)]
+                told[name] = "; ".join(reasons) or evidence.reason
+        return told
 
 
 def evidence_dict(result: Result) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from onnx import TensorProto, numpy_helper
 
 from mimo_runtime.errors import EngineError
 
+from .points import copied, readers_of
 from .statistics import Observed
 
 #: Operators that add up many values or divide by small ones; they stay in float32.
@@ -43,8 +44,7 @@ def to_half(model: onnx.ModelProto, seen: Mapping[str, Observed]) -> Half:
     """
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copied(model)
     islands = find_islands(copy, seen)
     try:
         half = convert_float_to_float16(
@@ -134,14 +134,9 @@ def compact(model: onnx.ModelProto, least: int = 4096) -> onnx.ModelProto:
     Engines fold the cast when they load: half the file, the same speed, 11 bits of precision. Weights of products and
     tables of embeddings are not touched: only what an Add reads.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    graph = result.graph
+    result = copied(model)
+    graph, readers = result.graph, readers_of(result)
     weights = {w.name: w for w in graph.initializer}
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
     casts = []
     for name, weight in weights.items():
         value = numpy_helper.to_array(weight) if weight.data_type == TensorProto.FLOAT else None

@@ -20,7 +20,7 @@ from mimo_runtime.contracts import GraphContract
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.errors import EngineError
 
-from .points import find_points, fold_transposed_weights
+from .points import copied, find_points, fold_transposed_weights
 from .statistics import Observed
 
 #: Calls of which inputs and outputs are kept, to compare candidates on: a few, spread over the run.
@@ -43,8 +43,7 @@ class ObservedEngine(Engine):
 
         self.inputs, self.outputs = {t.name: t for t in contract.inputs}, {t.name: t for t in contract.outputs}
         self._graph = contract.name
-        tapped = onnx.ModelProto()
-        tapped.CopyFrom(model)
+        tapped = copied(model)
         # In the order of the graph: of several tensors that are not finite, the first is the one to be told.
         points = find_points(fold_transposed_weights(model))
         wanted = _float_tensors(model) if every else list(dict.fromkeys(p.activation for p in points))

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,12 @@ from mimo_runtime.pipeline import Mimo
 from mimo_runtime.tokenizer import Tokenizer
 
 from .data import Images, requests
+from .evidence import Candidate, GraphEvidence, Result
 from .fp16 import compact, to_half
 from .observe import Cache, ObservedEngine, key
 from .ort_form import ort_form
 from .points import blocks
+from .progress import Progress
 from .timing import interleaved
 from .trial import Loss, Reply, Trial, compare, macro_dice
 from .variants import CEILING, Calls, Material, Recipe, best_recipe, score, sqnr
@@ -48,7 +50,6 @@ SEARCH_FLIPS = 1
 MARGIN = 0.8
 
 ORT, OPENVINO = "onnxruntime", "openvino"
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -69,65 +70,6 @@ class Settings:
     def available(names: Sequence[str]) -> tuple[str, ...]:
         """Those engines that load here."""
         return tuple(name for name in names if why_not(name) is None)
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One form of a graph for one engine."""
-
-    label: str
-    precision: str  # fp32, fp16, int8, int8-weights, int4-weights
-    engine: str
-    threads: int | None
-    data: bytes
-    recipe: Recipe | None = None
-
-
-@dataclass
-class GraphEvidence:
-    """What was measured about one graph; everything the report needs."""
-
-    chosen: str = ""
-    reason: str = ""
-    methods: dict[str, float] = field(default_factory=dict)
-    sqnr_db: dict[str, float] = field(default_factory=dict)
-    sensitivity: list[dict[str, Any]] = field(default_factory=list)
-    latency_ms: dict[str, float] = field(default_factory=dict)
-    bytes: dict[str, int] = field(default_factory=dict)
-    gate: dict[str, dict[str, Any]] = field(default_factory=dict)
-    rejected: dict[str, str] = field(default_factory=dict)
-    islands: dict[str, str] = field(default_factory=dict)
-    #: Shipped although it misses the tolerance, because the user insisted.
-    forced: bool = False
-    seconds: float = 0.0
-    seen: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    clips: dict[str, float] = field(default_factory=dict, repr=False)
-    #: Activations whose outliers were moved into the weights: their clips are of what is left.
-    smoothed: frozenset[str] = frozenset()
-
-
-@dataclass
-class Result:
-    """The chosen form of every graph, and the evidence."""
-
-    chosen: dict[str, Candidate]
-    #: The Q/DQ form by the same recipe, for compilers that take no other; in full precision where nothing was quantised.
-    symmetric: dict[str, bytes]
-    evidence: dict[str, GraphEvidence]
-    loss: Loss
-    accuracy: dict[str, float]
-    reference_accuracy: dict[str, float]
-    seconds: dict[str, float]
-
-    def missed(self, precision: str) -> dict[str, str]:
-        """Graphs that did not become what was asked for within the tolerance, with what was measured instead."""
-        told = {}
-        for name, candidate in self.chosen.items():
-            evidence = self.evidence[name]
-            if not candidate.precision.startswith(precision) or evidence.forced:
-                reasons = [f"{label}: {why}" for label, why in evidence.rejected.items() if label.startswith(precision)]
-                told[name] = "; ".join(reasons) or evidence.reason
-        return told
 
 
 class Optimiser:
@@ -174,8 +116,10 @@ class Optimiser:
             material = self._watch(name)
             spent["calibrate"] += time.perf_counter() - start
             told = GraphEvidence(seen=material.seen)
-            chosen[name] = self._decide(name, material, incumbents[name], told)
-            self.engines[name] = self._load(name, chosen[name])
+            chosen[name], engine = self._decide(name, material, incumbents[name], told)
+            self.engines[name].close()
+            self.engines[name] = engine
+            self.files[name] = hashlib.sha256(chosen[name].data).hexdigest()
             recipe = chosen[name].recipe
             symmetric[name] = (material.quantised(recipe) if recipe else material.model).SerializeToString()
             told.seconds = round(time.perf_counter() - start, 1)
@@ -184,7 +128,8 @@ class Optimiser:
         loss, replies = self._loss("gate", self.engines)
         return Result(chosen, symmetric, evidence, loss, macro_dice(replies), macro_dice(self.references["gate"]), spent)
 
-    def _decide(self, name: str, material: Material, incumbent: Candidate, told: GraphEvidence) -> Candidate:
+    def _decide(self, name: str, material: Material, incumbent: Candidate, told: GraphEvidence) -> tuple[Candidate, Engine]:
+        """The form that ships, and its engine; those of all others are closed."""
         candidates = [incumbent, *self._candidates(name, material, told)]
         running: dict[str, tuple[Candidate, Engine]] = {}
         for candidate in candidates:
@@ -219,8 +164,7 @@ class Optimiser:
             if loss.within(self.settings.tolerance, self.settings.text_agreement):
                 told.chosen = label
                 told.reason = f"{base / told.latency_ms[label]:.2f} times as fast as {incumbent.label}; {loss.words()}"
-                self._close(running, label)
-                return candidate
+                return self._keep(running, label)
             told.rejected[label] = f"outside the tolerance of {self.settings.tolerance}: {loss.words()}"
         if self.settings.force and self.settings.precision != "auto" and told.gate:
             label = min(
@@ -229,11 +173,9 @@ class Optimiser:
             )
             told.chosen, told.forced = label, True
             told.reason = f"forced, although {told.rejected[label]}"
-            self._close(running, label)
-            return running[label][0]
+            return self._keep(running, label)
         told.chosen, told.reason = incumbent.label, "nothing faster stays within the tolerance"
-        self._close(running, incumbent.label)
-        return incumbent
+        return self._keep(running, incumbent.label)
 
     # -- candidates ------------------------------------------------------------------------------------------------------
 
@@ -351,9 +293,7 @@ class Optimiser:
         return compare(self.references[label], replies), replies
 
     def _load(self, name: str, candidate: Candidate) -> Engine:
-        engine = create_engine(candidate.engine, candidate.data, self.contracts[name], threads=candidate.threads)
-        self.files[name] = hashlib.sha256(candidate.data).hexdigest()
-        return engine
+        return create_engine(candidate.engine, candidate.data, self.contracts[name], threads=candidate.threads)
 
     def _engine(self, name: str, data: bytes, engine: str = ORT) -> Engine:
         return create_engine(engine, data, self.contracts[name], threads=self.settings.threads)
@@ -362,10 +302,11 @@ class Optimiser:
         return lambda data, engine: self._engine(name, data, engine).run
 
     @staticmethod
-    def _close(running: Mapping[str, tuple[Candidate, Engine]], kept: str) -> None:
+    def _keep(running: Mapping[str, tuple[Candidate, Engine]], kept: str) -> tuple[Candidate, Engine]:
         for label, (_, engine) in running.items():
             if label != kept:
                 engine.close()
+        return running[kept]
 
 
 class _borrowed:

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from .points import drop_unused
+from .points import copied, drop_unused
 from .qdq import REARRANGES
 
 #: Rows of a weight that share one scale in ``MatMulNBits``; a multiple of 16. Per-channel scales are repeated for each.
@@ -30,8 +30,7 @@ def ort_form(model: onnx.ModelProto, *, accuracy_level: int = 4) -> onnx.ModelPr
     Args:
         accuracy_level: of ``MatMulNBits``: 1 multiplies in float32, 4 in int8.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = copied(model)
     _unstack(result)
     _unsigned(result)
     _n_bits(result, accuracy_level)

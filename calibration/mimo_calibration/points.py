@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -12,8 +11,6 @@ from onnx import numpy_helper
 
 #: Fewer rows or columns than this are not worth a kernel of their own; they are the coordinate tables and the scalar heads.
 MIN_ROWS, MIN_COLUMNS = 16, 8
-
-_NUMBERED = re.compile(r"^(.*?\.\d+)(?=[./]|$)")
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ def channel_axis(node: onnx.NodeProto, dims: int) -> int:
 
 
 def block_of(node: str) -> str:
-    """``backbone.stages.2.1.mlp.0/MatMul`` -> ``backbone.stages.2.1``: the deepest numbered module above the operator's own.
+    """``backbone.stages.2.1.mlp.0/MatMul`` -> ``backbone.stages.2.1``: the first numbered module of the path.
 
     Two numbers in a row are stage and block. Modules without a number are their own block.
     """
@@ -94,7 +91,7 @@ def blocks(points: Iterable[Point]) -> dict[str, list[Point]]:
 
 def fold_transposed_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy in which a ``Transpose`` of a constant is a constant: a tied output layer becomes a weight like any other."""
-    model = _copy(model)
+    model = copied(model)
     weights = {w.name: w for w in model.graph.initializer}
     for node in list(model.graph.node):
         if node.op_type == "Transpose" and node.input[0] in weights:
@@ -114,7 +111,17 @@ def drop_unused(model: onnx.ModelProto) -> None:
     model.graph.initializer.extend(kept)
 
 
-def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+def readers_of(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
+    """The nodes that read each tensor."""
+    found: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            found.setdefault(name, []).append(node)
+    return found
+
+
+def copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy to change."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     return copy

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
-from .points import Point, drop_unused, find_points, fold_transposed_weights
+from .points import Point, drop_unused, find_points, fold_transposed_weights, readers_of
 
 #: Largest magnitude of a quantised weight by bits: symmetric, so that -128 is not used.
 LARGEST = {8: 127, 4: 7}
@@ -67,7 +67,7 @@ def quantise(model: onnx.ModelProto, choices: Mapping[str, Choice]) -> onnx.Mode
     weights = {w.name: numpy_helper.to_array(w) for w in graph.initializer if w.name in {p.weight for p in points.values()}}
     nodes: list[onnx.NodeProto] = []
     made: dict = {}
-    early, moved = _early(graph, points, choices)
+    early, moved = _early(model, points, choices)
     for node in graph.node:
         choice = choices.get(node.name)
         if node.name in early:
@@ -86,7 +86,7 @@ def quantise(model: onnx.ModelProto, choices: Mapping[str, Choice]) -> onnx.Mode
 
 
 def _early(
-    graph: onnx.GraphProto, points: Mapping[str, Point], choices: Mapping[str, Choice]
+    model: onnx.ModelProto, points: Mapping[str, Point], choices: Mapping[str, Choice]
 ) -> tuple[dict[str, float], set[str]]:
     """Quantise before an activation is rearranged rather than after: a quarter of the bytes move, and the transposition around
     a convolution cancels with the engine's own layout. Rearranging changes no value, so the result is the same.
@@ -97,17 +97,15 @@ def _early(
     Returns:
         clips by the name of the first rearranging node, and the activations that need no quantisation of their own then.
     """
+    graph = model.graph
     producer = {name: node for node in graph.node for name in node.output}
-    readers: dict[str, list[str]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node.name)
+    readers = readers_of(model)
     outputs = {o.name for o in graph.output}
     early: dict[str, float] = {}
     moved: set[str] = set()
     for name, choice in choices.items():
         activation = points[name].activation
-        clips = {choices[r].clip if r in choices else None for r in readers[activation]}
+        clips = {choices[r.name].clip if r.name in choices else None for r in readers[activation]}
         if choice.clip is None or activation in moved or clips != {choice.clip}:
             continue
         tensor, first = activation, None
@@ -154,10 +152,3 @@ def _weight(graph: onnx.GraphProto, nodes: list, made: dict, point: Point, weigh
         )  # fmt: skip
         made[key] = f"{base}_d"
     return made[key]
-
-
-def is_quantised_weight(model: onnx.ModelProto, node: onnx.NodeProto) -> bool:
-    """Whether a DequantizeLinear node reads constant INT8 weights."""
-    return node.op_type == "DequantizeLinear" and any(
-        w.name == node.input[0] and w.data_type == TensorProto.INT8 for w in model.graph.initializer
-    )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,12 @@ from mimo_runtime.machine import worker_threads
 from mimo_runtime.tokenizer import Tokenizer
 
 from .data import MIN_HELD_OUT, MIN_IMAGES, Images, choose, open_data, refuse_overlap
-from .optimise import Optimiser, Result, Settings
+from .evidence import Result
+from .optimise import Optimiser, Settings
+from .progress import Progress
 
 #: Images that a calibration watches, that the search for a plan is measured on, and that the gate is measured on.
 CALIBRATION_IMAGES, SEARCH_IMAGES, GATE_IMAGES = 128, 24, 96
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -60,16 +62,19 @@ class Request:
         for option, count, least in needed:
             if count < least:
                 raise RequestError(f"{option} is {count}", f"Give at least {least}")
-        self.choose()
+        if self.cache is not None:
+            check_cache(self.cache)
+        _ = self.chosen
 
-    def choose(self) -> tuple[list[Dataset], Images, Images, Images]:
+    @cached_property
+    def chosen(self) -> tuple[list[Dataset], Images, Images, Images]:
         """The held-out sets, and the images to calibrate on, to search with and to decide on: none is in two of these.
 
         Raises:
             RequestError: the data cannot be read, has too few images, or the same image in both splits.
         """
         datasets = open_data(self.calibration)
-        held_out = open_data(self.held_out) if self.held_out else datasets
+        held_out = open_data(self.held_out, "--held-out") if self.held_out else datasets
         calibration = choose(datasets, "train", self.images, self.seed)
         # The search may see a third of what is held out; the gate decides on images that it did not see.
         there = sum(len(data.split("val")) for data in held_out)
@@ -79,6 +84,19 @@ class Request:
         for images in (search, gate):
             refuse_overlap(calibration, images)
         return held_out, calibration, search, gate
+
+
+def check_cache(folder: Path) -> None:
+    """Refuse a folder for statistics that cannot be written, before they are gathered.
+
+    Raises:
+        RequestError: it is a file, or nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise RequestError(f"cache {folder} cannot be written: {error.strerror}", "Choose another folder") from None
 
 
 def earn(
@@ -97,7 +115,7 @@ def earn(
         RequestError: the data cannot serve.
         VerificationError: a precision was asked for by name and misses the tolerance; holds the table.
     """
-    held_out, calibration, search, gate = request.choose()
+    held_out, calibration, search, gate = request.chosen
     unseen = sorted(calibration.modalities - set(config.modalities)) if config.modalities else []
     settings = Settings(
         request.precision, request.tolerance, threads=worker_threads(), engines=Settings.available(engines),

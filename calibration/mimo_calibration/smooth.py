@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from .points import find_points
+from .points import copied, find_points, readers_of
 from .statistics import Observed
 
 #: Operators between the norm and the weights that move values but leave the last axis alone, as far as the shapes tell.
@@ -33,14 +33,9 @@ def smoothed(
     Returns:
         the model, and the factors by which the channels of each changed activation were divided.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    graph = result.graph
+    result = copied(model)
+    graph, readers = result.graph, readers_of(result)
     weights = {w.name: w for w in graph.initializer}
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
     points = {p.node: p for p in find_points(result) if p.op == "MatMul"}
     outputs = {o.name for o in graph.output}
     factors: dict[str, np.ndarray] = {}

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from mimo_calibration.progress import progress_bar
 from mimo_runtime.command import Commands, table
-
-if TYPE_CHECKING:
-    from .build import Progress
 
 PATH = click.Path(path_type=Path)
 
@@ -66,7 +61,7 @@ def build(checkpoint: Path, output: Path, target: str, precision: str, calibrati
 
         raise RequestError("--calibration changes nothing with --precision fp32", "Leave it out, or use --precision auto")
     start = time.monotonic()
-    with _progress(as_json) as progress:
+    with progress_bar(as_json) as progress:
         from mimo_runtime.contracts import GRAPHS
 
         from .build import build as build_bundle
@@ -115,7 +110,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
 def parity(checkpoint: Path, bundle: Path, data: tuple[Path, ...], samples: int, json_file: Path | None) -> None:
     """Prove that BUNDLE computes what CHECKPOINT computes. Exit code 1 if it does not."""
     to_stdout = json_file is not None and str(json_file) == "-"
-    with _progress(to_stdout) as progress:
+    with progress_bar(to_stdout) as progress:
         from .prove import prove
 
         told, problems = prove(checkpoint, bundle, data, samples, progress)
@@ -176,21 +171,6 @@ def _parity_lines(parity: dict[str, Any], graphs: bool = True) -> str:
 
 def _print_json(told: dict[str, Any]) -> None:
     click.echo(json.dumps(told, indent=1, ensure_ascii=False))
-
-
-@contextlib.contextmanager
-def _progress(quiet: bool) -> Iterator[Progress]:
-    """A bar on standard error, if a person looks at it."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda stage, done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = SpinnerColumn(), TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task("load", total=None)
-        yield lambda stage, done, total: bars.update(task, description=stage, completed=done, total=total)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,17 @@ def precision_lines(told: Mapping[str, Any]) -> list[str]:
         if graph["fp32_blocks"]:
             lines.append(f"  - in FP32: {', '.join(graph['fp32_blocks'])}")
         lines += [f"  - not {label}: {why}" for label, why in graph["rejected"].items()]
+    blocks = [(name, row) for name, graph in told["graphs"].items() for row in graph["sensitivity"][:5]]
+    if blocks:
+        lines += [
+            "", "The most sensitive blocks of each graph, each alone in INT8; `report.json` has all.", "",
+            "| graph | block | SQNR at the outputs, dB | largest Dice loss | presence F1 loss |",
+            "| --- | --- | ---: | ---: | ---: |",
+        ]
+        lines += [
+            f"| {name} | {row['block']} | {row['sqnr_db']:.1f} | {row['dice_loss']:+.4f} | {row['presence_f1_loss']:+.4f} |"
+            for name, row in blocks
+        ]
     lines += ["", *(f"![{name}](report/{name})" for name in (RANGES, SENSITIVITY, TRADE_OFF))]
     if told["unseen_modalities"]:
         lines += [

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from typing import Any, NoReturn
 
 import click
@@ -30,6 +32,7 @@ class Commands(click.Group):
     def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
         if not standalone_mode:
             return super().main(*args, standalone_mode=False, **kwargs)
+        _end_orderly()
         try:
             code = super().main(*args, standalone_mode=False, **kwargs)
         except MimoError as error:
@@ -53,6 +56,13 @@ class Commands(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end_orderly() -> None:
+    """A program that is told to end (``kill``, a container that stops) leaves its blocks as on an error: what was half written
+    goes. Without this, Python ends on the spot. ``kill -9`` cannot be caught; see ``atomic``."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def _leave(line: str, code: int) -> NoReturn:

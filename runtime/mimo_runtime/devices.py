@@ -67,7 +67,7 @@ def choose_device(wanted: str, manifest: Manifest, allow_fallback: bool = False,
     device = built_for(manifest)
     if wanted not in ("auto", device, "cpu"):
         told = f"the bundle was built for {device} and does not run on {wanted}"
-        raise BundleError(told, f"Build one for it: mimo-export build CHECKPOINT -o BUNDLE --target {wanted}")
+        raise BundleError(told, f"Leave --device out, or give a bundle that was built for {wanted}")
     why = "the bundle was built for it" if wanted == "auto" else "it was asked for, and the bundle was built for it"
     if device == "cpu":
         return Choice(device, f"cpu: {why}")

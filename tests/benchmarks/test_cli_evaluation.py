@@ -1,4 +1,4 @@
-"""``mimo-bench referring``, ``robustness`` and ``scene``: what goes where, refusals before the work, and the report."""
+"""The evaluations of ``mimo-bench``: what goes where, refusals before the work, and the report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from mimo_benchmarks import cli, models, robustness_report
+from mimo_runtime.bundle import Bundle
 from mimo_runtime.components import label_components
+from mimo_runtime.contracts import GRAPHS
 from mimo_runtime.errors import BundleError
 from mimo_runtime.evaluation.robustness import CONDITIONS, SHIFT
 
@@ -277,3 +279,48 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+# -- precision ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_bundle_loses_nothing_against_itself(bundle, data, tmp_path):
+    out = tmp_path / "out.json"
+    result = run("precision", bundle, bundle, "--data", data, "--limit", 1, "--threads", 1, "--json", out)
+    assert result.exit_code == 0, result.output
+    told = json.loads(out.read_text())
+    loss = told["loss"]
+    # Two images: three prompts by place for one lung and for two polyps (one class: its mask), the name, and what is absent.
+    assert loss["dice"] == dict.fromkeys(("box", "point", "mask", "text"), 0.0)
+    assert (loss["presence_f1"], loss["text_agreement"]) == (0.0, 1.0)
+    assert told["macro_dice"]["full"] == told["macro_dice"]["reduced"] and told["images"] == 2
+    assert told["bytes"]["share"] == 1.0 and set(told["latency_ms"]) == {*GRAPHS, "answer"}
+    assert all(0.2 < ms["ratio"] < 5 and ms["full"] > 0 for ms in told["latency_ms"].values())
+    for words in ("macro Dice", "vision_encoder", "100.00 % of the texts", "100.0 % of full precision"):
+        assert words in result.stdout
+
+
+def test_precision_refuses_other_weights_and_a_reduced_reference(bundle, data, monkeypatch):
+    real = Bundle.open
+
+    def changed(**model):
+        def opened(path, **options):
+            found = real(path, **options)
+            if str(path).endswith("other"):
+                found.manifest.data["model"].update(model)
+            if str(path).endswith("small"):
+                found.manifest.graphs["fusion"].delivered.update(int8=1)
+            return found
+
+        return opened
+
+    monkeypatch.setattr(Bundle, "open", lambda path, **options: changed(checkpoint_sha256="0" * 64)(path, **options))
+    for name in ("other", "small"):
+        (bundle.parent / name).unlink(missing_ok=True)
+        (bundle.parent / name).symlink_to(bundle)
+    try:
+        refused(run("precision", bundle, bundle.parent / "other", "--data", data), "different weights")
+        refused(run("precision", bundle.parent / "small", bundle, "--data", data), "not in single precision")
+    finally:
+        for name in ("other", "small"):
+            (bundle.parent / name).unlink()

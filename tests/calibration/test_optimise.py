@@ -258,8 +258,8 @@ def decide(
     monkeypatch.setattr(nobody, "_loss", lambda label, engines: (losses[engines["fusion"].label], []))
     told = GraphEvidence()
     calls = [({"x": np.zeros(1)}, {"y": np.zeros(1)})]
-    chosen = nobody._decide("fusion", Material(onnx.ModelProto(), {}, calls), made[0], told)
-    assert told.chosen == chosen.label and told.reason
+    chosen, engine = nobody._decide("fusion", Material(onnx.ModelProto(), {}, calls), made[0], told)
+    assert told.chosen == chosen.label == engine.label and told.reason
     assert sorted(closed) == sorted(set(latencies) - {chosen.label, "int8 broken"})
     return chosen, told
 
@@ -452,16 +452,16 @@ def test_an_image_in_both_splits_is_refused_before_any_work(no_work, chain, own_
 
 def test_search_gate_and_calibration_have_no_image_in_common(own_data, tmp_path):
     request = Request("auto", (str(own_data),), images=16, gate_images=8)
-    _, calibration, search, gate = request.choose()
+    _, calibration, search, gate = request.chosen
     parts = [set(images.hashes.values()) for images in (calibration, search, gate)]
     assert [len(p) for p in parts] == [16, 8, 8] and len(set().union(*parts)) == 32
     make_set(tmp_path / "large", {"ct": 300}, split="val")
-    _, _, search, gate = Request("auto", (str(own_data),), (str(tmp_path / "large"),), images=16).choose()
+    _, _, search, gate = Request("auto", (str(own_data),), (str(tmp_path / "large"),), images=16).chosen
     assert (len(search.items), len(gate.items)) == (session.SEARCH_IMAGES, session.GATE_IMAGES)
     assert search.counts() == {"large": 24}
     # A third of few images is for the search.
     make_set(tmp_path / "small", {"ct": 30}, split="val")
-    _, _, search, gate = Request("auto", (str(own_data),), (str(tmp_path / "small"),), images=16).choose()
+    _, _, search, gate = Request("auto", (str(own_data),), (str(tmp_path / "small"),), images=16).chosen
     assert (len(search.items), len(gate.items)) == (10, 20)
 
 

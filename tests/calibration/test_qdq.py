@@ -21,7 +21,7 @@ from small_graphs import (
 )
 
 from mimo_calibration.points import channel_axis
-from mimo_calibration.qdq import Choice, is_quantised_weight, quantise, quantise_weight
+from mimo_calibration.qdq import Choice, quantise, quantise_weight
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
@@ -267,14 +267,6 @@ def test_random_chains_compute_what_numpy_computes(rng):
         # A value on the edge between two steps may fall to either side: one step of one factor.
         np.testing.assert_allclose(found, h, rtol=1e-3, atol=0.02)
         assert np.median(np.abs(found - h)) < 1e-5
-
-
-def test_only_constant_int8_weights_count_as_quantised_weights(rng):
-    model, _, _ = two_readers(rng)
-    made = quantise(model, {"ya": Choice(2.0)})
-    found = {n.name: is_quantised_weight(made, n) for n in operators(made, "DequantizeLinear")}
-    assert sorted(found.values()) == [False, True] and found["a/q/DequantizeLinear"]
-    assert not any(is_quantised_weight(made, n) for n in made.graph.node if n.op_type != "DequantizeLinear")
 
 
 def test_the_axis_of_the_scales_is_that_of_the_output_channels(rng):

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 
 import click
 import numpy as np
@@ -341,3 +342,31 @@ def test_a_missing_package_is_told_with_its_extra_and_a_bug_keeps_its_traceback(
         assert isinstance(result.exception, ModuleNotFoundError)
     else:
         assert result.exit_code == code and result.stderr == "error: torch is not installed. pip install 'mimo-edge[train]'.\n"
+
+
+def test_a_command_that_is_told_to_end_leaves_nothing_half_written(tmp_path):
+    """``kill`` ends a program in order: the folder that was being written goes, and the exit code tells."""
+    code = """
+        import sys, time
+        import click
+        from mimo_runtime.atomic import atomic_folder
+        from mimo_runtime.command import Commands
+
+        @click.group(cls=Commands)
+        def main(): ...
+
+        @main.command()
+        def work():
+            with atomic_folder("out") as folder:
+                (folder / "half").write_text("half")
+                print("ready", flush=True)
+                time.sleep(60)
+
+        main(["work"])
+    """
+    program = [sys.executable, "-c", textwrap.dedent(code)]
+    with subprocess.Popen(program, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n" and len(list(tmp_path.iterdir())) == 1
+        process.terminate()
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors, list(tmp_path.iterdir())) == (143, "", [])

@@ -7,30 +7,13 @@ from types import ModuleType
 from typing import Any
 
 from mimo_runtime.contracts import BATCH, PAST, PAST_PLUS_ONE, GraphContract, Tensor
+from mimo_runtime.engines.tensorrt import Log
 from mimo_runtime.errors import EngineError, RequestError
 
 #: Smallest, typical and largest size of a dynamic axis.
 Range = tuple[int, int, int]
 #: The range of each dynamic axis in one optimisation profile.
 Profile = Mapping[str, Range]
-
-
-class Log:
-    """Keeps the compiler's last error instead of printing it."""
-
-    def __init__(self, trt: ModuleType) -> None:
-        outer = self
-        self.last_error = ""
-
-        class Logger(trt.ILogger):
-            def __init__(self) -> None:
-                trt.ILogger.__init__(self)
-
-            def log(self, severity: object, message: str) -> None:
-                if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                    outer.last_error = _line(message)
-
-        self.logger = Logger()
 
 
 def profiles(contract: GraphContract, axes: Profile, split_past: bool = True) -> list[dict[str, Range]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -86,6 +87,17 @@ def check_inputs(
             raise ValueError(f"{told}{f' ({known})' if known else ''}")
         arrays[name] = np.ascontiguousarray(array)
     return arrays, axes
+
+
+@contextmanager
+def failures(name: str, graph: str) -> Iterator[None]:
+    """Whatever goes wrong in a run, as an EngineError that names the engine and the graph."""
+    try:
+        yield
+    except EngineError as error:
+        raise EngineError(f"{name} failed in graph {graph}: {error.what}", error.remedy) from None
+    except Exception as error:
+        raise EngineError(f"{name} failed in graph {graph}: {in_one_line(error)}", "Run mimo-run doctor") from None
 
 
 def only_batch_varies(contract: GraphContract) -> bool:

@@ -24,7 +24,7 @@ import numpy as np
 from ..contracts import BATCH, GraphContract
 from ..errors import EngineError
 from . import cuda
-from .base import REBUILD, Engine, check_contract, check_inputs, in_one_line, only_batch_varies
+from .base import REBUILD, Engine, check_contract, check_inputs, failures, in_one_line, only_batch_varies
 from .ort import restack, session_options, tensors
 
 PROVIDER = "CUDAExecutionProvider"
@@ -135,18 +135,13 @@ class OrtCudaEngine(Engine):
             raise
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        try:
+        with failures(self.name, self._contract.name):
             arrays, axes = check_inputs(self.inputs, inputs)
             with self._lock:
                 if self._session is None:
                     raise ValueError("the engine is closed")
                 with self._cuda.current():
                     return self._run(arrays, axes, replay=self._fixed is not None and axes.get(BATCH, 1) == 1)
-        except EngineError as error:
-            raise EngineError(f"{self.name} failed in graph {self._contract.name}: {error.what}", error.remedy) from None
-        except Exception as error:
-            told = f"{self.name} failed in graph {self._contract.name}: {in_one_line(error)}"
-            raise EngineError(told, "Run mimo-run doctor") from None
 
     def close(self) -> None:
         with self._lock:

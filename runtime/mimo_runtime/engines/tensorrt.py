@@ -18,7 +18,7 @@ import numpy as np
 from ..contracts import GraphContract, Tensor
 from ..errors import EngineError
 from . import cuda
-from .base import Engine, check_contract, check_inputs, in_one_line
+from .base import Engine, check_contract, check_inputs, failures, in_one_line
 
 #: The oldest release that is known (JetPack 6), and the first that is not.
 OLDEST, NEWEST_BELOW = (10, 3), (12, 0)
@@ -96,7 +96,7 @@ class TensorRtEngine(Engine):
         self._check_release(built_with, str(trt.__version__))
         self.inputs = {t.name: t for t in contract.inputs}
         self.outputs = {t.name: t for t in contract.outputs}
-        self._lock, self._log = threading.Lock(), _Log(trt)
+        self._lock, self._log = threading.Lock(), Log(trt)
         self._memory: cuda.Memory | None = None
         self._contexts: list[Any] = []
         self._runtime = self._engine = None
@@ -110,18 +110,13 @@ class TensorRtEngine(Engine):
             raise
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        try:
+        with failures(self.name, self._graph):
             arrays, axes = check_inputs(self.inputs, inputs)
             with self._lock:
                 if self._memory is None:
                     raise ValueError("the engine is closed")
                 with self._cuda.current():
                     return self._run(self._memory, arrays, axes)
-        except EngineError as error:
-            raise EngineError(f"{self.name} failed in graph {self._graph}: {error.what}", error.remedy) from None
-        except Exception as error:
-            told = f"{self.name} failed in graph {self._graph}: {in_one_line(error)}"
-            raise EngineError(told, "Run mimo-run doctor") from None
 
     def close(self) -> None:
         with self._lock:
@@ -210,7 +205,7 @@ class TensorRtRtxEngine(TensorRtEngine):
     _load = staticmethod(load_rtx_library)
 
 
-class _Log:
+class Log:
     """Keeps the library's last error instead of printing it."""
 
     def __init__(self, trt: ModuleType) -> None:
