@@ -14,14 +14,19 @@ from typing import Any
 import numpy as np
 
 from mimo_runtime.atomic import atomic_write_bytes
+from mimo_runtime.config import MimoConfig
 from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation.confidence import Choice, choose_threshold, set_weights
 from mimo_runtime.evaluation.dataset import Dataset
-from mimo_runtime.evaluation.evaluate import Measurements, measure
+from mimo_runtime.evaluation.evaluate import AbsentNames, Measurements, chosen_records, measure
+from mimo_runtime.evaluation.scene import EVERYTHING
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.postprocess import sigmoid
 
 from .checkpoint import CONFIG
+
+#: Probabilities, and whether each entity is there.
+Entities = tuple[Sequence[float], Sequence[bool]]
 
 TEMPERATURES = np.geomspace(0.25, 8.0, 121)
 
@@ -32,6 +37,7 @@ class Calibration:
 
     presence_threshold: float
     presence_temperature: float
+    entity_threshold: float
     abstention: Choice
     #: Findings that the abstention threshold was chosen on.
     findings: int
@@ -41,6 +47,7 @@ class Calibration:
         return {
             "presence_threshold": self.presence_threshold,
             "presence_temperature": self.presence_temperature,
+            "entity_threshold": self.entity_threshold,
             "abstain_threshold": self.abstention.threshold,
             "coverage": self.abstention.coverage,
             "risk": self.abstention.risk,
@@ -52,7 +59,8 @@ class Calibration:
         """For a person."""
         chosen = self.abstention
         told = (
-            f"presence threshold {self.presence_threshold:.3f}, temperature {self.presence_temperature:.3f}\n"
+            f"presence threshold {self.presence_threshold:.3f}, temperature {self.presence_temperature:.3f}, "
+            f"threshold of what nobody named {self.entity_threshold:.3f}\n"
             f"abstention threshold {chosen.threshold:.3f}: keeps {100 * chosen.coverage:.0f} % of {self.findings} findings "
             f"at a risk of {chosen.risk:.3f}"
         )
@@ -85,8 +93,8 @@ def best_threshold(probabilities: np.ndarray, present: np.ndarray) -> float:
     return float(candidates[best[np.argmin(np.abs(candidates[best] - 0.5))]])
 
 
-def choose(measured: Measurements, risk: float) -> Calibration:
-    """Choose all three numbers from the answers of an :func:`undecided` model.
+def choose(measured: Measurements, risk: float, entities: Entities = ((), ())) -> Calibration:
+    """Choose all four numbers from the answers of an :func:`undecided` model.
 
     Temperature and threshold are chosen on the questions by name, the only ones whose answer may be "it is not there". The
     abstention threshold is chosen on all prompts, every set with the same weight, for scores and masks as the other two make
@@ -94,6 +102,7 @@ def choose(measured: Measurements, risk: float) -> Calibration:
 
     Args:
         risk: mean ``1 - Dice`` of confident findings that is still acceptable.
+        entities: see :func:`entity_presences`; without any, the threshold of what nobody named is that of a new model.
     """
     logits = _logits([p.probability for p in measured.presences])
     present = np.array([p.kind == "present" for p in measured.presences])
@@ -104,12 +113,39 @@ def choose(measured: Measurements, risk: float) -> Calibration:
     scores = presence * np.array([row.predicted_iou for row in rows])
     dices = np.where(presence >= threshold, [row.dice for row in rows], 0.0)
     chosen = choose_threshold(scores, dices, set_weights([row.set_name for row in rows]), risk)
-    return Calibration(threshold, temperature, chosen, len(rows))
+    return Calibration(threshold, temperature, _entity_threshold(*entities, temperature), chosen, len(rows))
+
+
+def _entity_threshold(probabilities: Sequence[float], there: Sequence[bool], temperature: float) -> float:
+    if not any(there) or all(there):
+        return MimoConfig().entity_threshold
+    return round(best_threshold(sigmoid(_logits(probabilities) / temperature), np.asarray(there)), 4)
+
+
+def entity_presences(mimo: Mimo, datasets: Sequence[Dataset], split: str, limit: int | None, seed: int) -> Entities:
+    """Presence probability of every entity in every image where it is known whether it is there, and whether it is.
+
+    Args:
+        mimo: see :func:`undecided`.
+    """
+    # Nothing is drawn: a mask per entity and image would take minutes, and only the presence is looked at.
+    asked = Mimo(replace(mimo.config, presence_threshold=2.0), mimo.engines, mimo.tokenizer, cache_images=0)
+    names, probabilities, there = AbsentNames(datasets), [], []
+    for data in datasets:
+        for record in chosen_records(data, split, limit, seed):
+            pixels, labels = record.load()
+            present = {name for i, name in record.classes.items() if (labels == i).any()}
+            absent = {name for part in names.of(record) for name in part}
+            for finding in asked.open(pixels).ask(EVERYTHING, text_answer=False).findings:
+                if finding.phrase in present | absent:
+                    probabilities.append(finding.presence)
+                    there.append(finding.phrase in present)
+    return probabilities, there
 
 
 def undecided(mimo: Mimo) -> Mimo:
     """The same model, which draws what it does not believe in, and whose presence is that of the bare logit."""
-    config = replace(mimo.config, presence_threshold=0.0, presence_temperature=1.0, abstain_threshold=0.0)
+    config = replace(mimo.config, presence_threshold=0.0, presence_temperature=1.0, entity_threshold=0.0, abstain_threshold=0.0)
     return Mimo(config, mimo.engines, mimo.tokenizer, mimo.info, cache_images=0)
 
 
@@ -124,7 +160,7 @@ def calibrate(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Calibration:
-    """Choose presence threshold and temperature and the abstention threshold on ``split``, in one pass over its images, and
+    """Choose presence threshold and temperature and the abstention threshold on ``split``, and
     store them in the checkpoint's ``config.json``.
 
     Args:
@@ -134,14 +170,16 @@ def calibrate(
     Raises:
         RequestError: empty split, a split without a target, or an image that cannot be read.
     """
-    measured = measure(undecided(mimo), datasets, split, limit=limit, seed=seed, progress=progress, text=False)
+    raw = undecided(mimo)
+    measured = measure(raw, datasets, split, limit=limit, seed=seed, progress=progress, text=False)
     if not measured.overlaps:
         raise RequestError(f"no image in split '{split}' shows a target", "Choose another split or data set, or more images")
-    chosen = choose(measured, risk)
+    chosen = choose(measured, risk, entity_presences(raw, datasets, split, limit, seed))
     config = replace(
         mimo.config,
         presence_threshold=chosen.presence_threshold,
         presence_temperature=chosen.presence_temperature,
+        entity_threshold=chosen.entity_threshold,
         abstain_threshold=chosen.abstention.threshold,
     )
     atomic_write_bytes(Path(checkpoint) / CONFIG, (json.dumps(config.to_dict(), indent=2) + "\n").encode())

@@ -36,6 +36,7 @@ def prepare(options: FitOptions, datasets: list[Dataset], source: Path | None) -
             modalities=_modalities(datasets, model.config.modalities),
             presence_threshold=new.presence_threshold,
             presence_temperature=new.presence_temperature,
+            entity_threshold=new.entity_threshold,
             abstain_threshold=new.abstain_threshold,
         )
         _check_names(vocabulary, tokenizer, model.config)

@@ -35,7 +35,8 @@ from .augment import View
 MIN_PIXELS = 12
 #: Share of the questions by name that use another word for it, and of those with a slip of the typist.
 SYNONYM_SHARE, TYPO_SHARE = 0.2, 0.08
-#: A part of a class (one lesion of several) is what a box or point refers to, nearly always.
+#: A part of a class (one lesion of several) is what a box or a rough mask refers to, nearly always. A point has no extent that
+#: could tell the part from the whole, so it always refers to the part.
 INSTANCE_SHARE = 0.9
 #: Share of the references that go to a class with several instances where there is one: few images have any.
 SEVERAL_SHARE = 0.5
@@ -138,7 +139,7 @@ class Questioner:
 
     def _point(self, view: View, record: Record, found: dict[int, str], rng: np.random.Generator) -> Sample:
         class_id, name = self._pick_one(view, found, rng)
-        mask, count = self._target(view, class_id, rng, INSTANCE_SHARE)
+        mask, count = self._target(view, class_id, rng, 1.0)
         named = rng.random() < 0.3
         sample = self._present(view, record, name, mask, count, self._ask(name, rng) if named else self._open(rng), named)
         for _ in range(int(rng.choice([1, 2, 3], p=[0.7, 0.2, 0.1]))):

@@ -15,10 +15,11 @@ import numpy as np
 from mimo_runtime.answer import Finding
 from mimo_runtime.config import MimoConfig
 from mimo_runtime.contracts import graph_contracts
-from mimo_runtime.findings import collect_findings
+from mimo_runtime.findings import Drawn
 from mimo_runtime.generate import TextDecoder
 from mimo_runtime.geometry import Letterbox
 from mimo_runtime.grounding import public
+from mimo_runtime.measured import measure_answer
 from mimo_runtime.prompts import Prompt, encode_prompt
 from mimo_runtime.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
 
@@ -60,11 +61,13 @@ class PlainChain:
         for graph in ("text_encoder", "prompt_encoder", "fusion"):
             values |= self._run(graph, values)
         ticks.append(time.perf_counter())
-        drawn = self._run("mask_decoder", values) if masks else None
+        drawn = Drawn(self._run("mask_decoder", values), letterbox, self.config) if masks else None
         ticks.append(time.perf_counter())
         markup = self._write(values, request.max_tokens) if text else None
         ticks.append(time.perf_counter())
-        findings = collect_findings(drawn, markup, prompt, letterbox, self.config) if drawn else ()
+        if drawn and markup is not None:
+            markup = measure_answer(markup, prompt.text, drawn.mask, drawn.entities)
+        findings = drawn.findings(markup, prompt) if drawn else ()
         ticks.append(time.perf_counter())
         stages = ("preprocess", "encode", "ground", "masks", "text", "postprocess")
         return public(markup or ""), findings, {s: 1000 * (b - a) for s, a, b in zip(stages, ticks, ticks[1:])}

@@ -67,7 +67,7 @@ class PixelLevel(nn.Module):
         )
 
     def forward(self, own: Tensor, coarser: Tensor, reference_map: Tensor) -> Tensor:
-        """[B, C, H, W], [B, coarser, H / k, W / k], [B, 4, 4 H.., ..] -> [B, C, H, W]."""
+        """[B, C, H, W], [B, coarser, H / k, W / k], [B, 6, 4 H.., ..] -> [B, C, H, W]."""
         x = self.top_down(coarser)
         ratio = own.shape[-1] // x.shape[-1]
         if ratio > 1:

@@ -18,6 +18,8 @@ from .position import CoordinateEmbedding, mask_geometry
 
 #: Standard deviation of a point's blob as a fraction of the image: on the stride-4 map and on the token grids.
 POINT_SIGMA_FINE, POINT_SIGMA_TOKENS = 0.016, 0.06
+#: Distance, as a fraction of the image, in which the nearness to a point falls by a factor of e.
+NEARNESS_LENGTH = 0.1
 
 
 def box_map(boxes: Tensor, side: int) -> Tensor:
@@ -35,6 +37,17 @@ def point_map(points: Tensor, side: int, sigma: float) -> Tensor:
     x = torch.exp(-((centre - points[..., 0:1]) / sigma).square() * 0.5)
     y = torch.exp(-((centre - points[..., 1:2]) / sigma).square() * 0.5)
     return y[..., :, None] * x[..., None, :]
+
+
+def nearness_map(points: Tensor, side: int) -> Tensor:
+    """How near each cell is to points [B, N, 2]: exp(-distance / length), [B, N, side, side] in (0, 1].
+
+    A blob marks the spot and says nothing a few cells away. This falls slowly, so that every pixel can tell whether the point
+    is meant for the thing it belongs to or for its neighbour of the same looks.
+    """
+    centre = (torch.arange(side, device=points.device, dtype=points.dtype) + 0.5) / side
+    x, y = (centre - points[..., 0:1]).square(), (centre - points[..., 1:2]).square()
+    return torch.exp((y[..., :, None] + x[..., None, :] + 1e-8).sqrt() * (-1.0 / NEARNESS_LENGTH))
 
 
 class PromptEncoder(nn.Module):
@@ -63,7 +76,8 @@ class PromptEncoder(nn.Module):
 
         Returns:
             reference_tokens [B, R, dim], reference_valid [B, R], reference_regions [B, R, image tokens] in [0, 1],
-            reference_map [B, 4, S / 4, S / 4]: boxes, positive points, negative points, mask.
+            reference_map [B, 6, S / 4, S / 4]: boxes, positive points, negative points, mask, nearness to the positive points,
+            nearness to the negative points. All are zero without such references.
         """
         real = features_16.dtype
         valid = torch.cat((box_labels >= 0, point_labels >= 0, mask_label >= 0), dim=1).to(real)
@@ -92,12 +106,15 @@ class PromptEncoder(nn.Module):
 
         box_valid, point_valid = valid[:, :n_boxes, None, None], valid[:, n_boxes : n_boxes + n_points, None, None]
         blobs = point_map(points, side4, POINT_SIGMA_FINE) * point_valid
+        near = nearness_map(points, side4) * point_valid
         reference_map = torch.cat(
             (
                 (box_map(boxes, side4) * box_valid).amax(1, keepdim=True),
                 (blobs * positive[..., None]).amax(1, keepdim=True),
                 (blobs * (1.0 - positive)[..., None]).amax(1, keepdim=True),
                 mask,
+                (near * positive[..., None]).amax(1, keepdim=True),
+                (near * (1.0 - positive)[..., None]).amax(1, keepdim=True),
             ),
             dim=1,
         )

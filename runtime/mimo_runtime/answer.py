@@ -69,7 +69,8 @@ class Answer:
     """The answer to one request.
 
     Args:
-        text: the sentence with its markup, ``<p>polyp</p><seg>``; "" if no text was asked for.
+        text: the sentence with its markup, ``<p>polyp</p><seg>``; "" if no text was asked for. With masks, its words of number,
+            size, place and relation are measured on them (``mimo_runtime.measured``): text and masks never disagree.
         findings: in the order of the text; see :class:`Finding`.
         timings: milliseconds by stage: ``preprocess, encode, ground, masks, text, postprocess, total``. ``masks`` and
             ``text`` run side by side, so the stages may sum to more than ``total``. The first answer about an image includes
@@ -77,6 +78,7 @@ class Answer:
             ``stream`` takes between two pieces is counted in ``text``.
         finish_reason: why the text ended: ``"stop"``, ``"length"``, ``"cancelled"``; None if no text was asked for.
         engines: the engine of every graph.
+        generated: the sentence as the text decoder wrote it, before anything was measured.
         fallback: what the bundle was built for and why it runs on the CPU instead, in words; None if it runs as it was built.
     """
 
@@ -86,6 +88,7 @@ class Answer:
     finish_reason: str | None
     engines: Mapping[str, str] = field(default_factory=dict)
     fallback: str | None = None
+    generated: str = ""
 
     @property
     def plain_text(self) -> str:
@@ -97,6 +100,7 @@ class Answer:
         masks = masks or {}
         return {
             "text": self.text,
+            "generated": self.generated,
             "findings": [finding.to_dict(masks.get(index)) for index, finding in enumerate(self.findings)],
             "finish_reason": self.finish_reason,
             "timings_ms": {stage: round(ms, 3) for stage, ms in self.timings.items()},

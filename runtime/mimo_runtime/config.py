@@ -15,7 +15,7 @@ from typing import Any
 from .errors import BundleError, RequestError
 
 #: Raised whenever the meaning of a field or the layout of the weights changes.
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 #: The strides of the feature pyramid. The cascade of the mask decoder runs over the first three, coarse to fine.
 STRIDES = (4, 8, 16, 32)
@@ -120,6 +120,8 @@ class MimoConfig:
     #: A target is present if ``sigmoid(logit / presence_temperature) >= presence_threshold``; both chosen on ``val``.
     presence_threshold: float = 0.5
     presence_temperature: float = 1.0
+    #: An entity that nobody named is brought up if its presence is at least this; chosen on ``val``.
+    entity_threshold: float = 0.5
     #: A finding is ``confident`` if its score is at least this; chosen on ``val`` for a wanted risk. 0 doubts nothing.
     abstain_threshold: float = 0.0
     #: A pixel belongs to a mask if its probability is at least this.

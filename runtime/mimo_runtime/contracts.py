@@ -16,8 +16,9 @@ BATCH, PAST, PAST_PLUS_ONE = "batch", "past", "past_plus_one"
 #: Graph names in the order in which an answer runs them.
 GRAPHS = ("vision_encoder", "text_encoder", "prompt_encoder", "fusion", "mask_decoder", "text_decoder")
 
-#: Channels of ``reference_map``: inside of boxes, positive points, negative points, the mask.
-REFERENCE_MAP_CHANNELS = 4
+#: Channels of ``reference_map``: inside of boxes, positive points, negative points, the mask, nearness to the positive points,
+#: nearness to the negative ones.
+REFERENCE_MAP_CHANNELS = 6
 
 
 @dataclass(frozen=True)

@@ -25,22 +25,69 @@ REFERRED = "referred region"
 _ARTICLE = re.compile(r"^(?:the|an?)\s+", re.IGNORECASE)
 
 
-def collect_findings(
-    drawn: Mapping[str, np.ndarray], markup: str | None, prompt: Prompt, letterbox: Letterbox, config: MimoConfig
-) -> tuple[Finding, ...]:
-    """The findings of an answer.
+class Drawn:
+    """What the mask decoder drew for one request: presence at once, masks in the geometry of the image when they are wanted.
 
     Args:
-        drawn: the outputs of ``mask_decoder``, batch 1.
-        markup: the text answer with its query numbers; None if no text was asked for.
-        prompt: the request.
-
-    Returns:
-        See :func:`choose_queries` for which, and :class:`Finding` for what they hold.
+        outputs: of ``mask_decoder``, batch 1.
     """
-    presence = presence_of(drawn["presence"][0], config)
-    chosen = choose_queries(markup, prompt, presence, config)
-    return tuple(_finding(phrase, query, drawn, float(presence[query]), letterbox, config) for phrase, query in chosen)
+
+    def __init__(self, outputs: Mapping[str, np.ndarray], letterbox: Letterbox, config: MimoConfig) -> None:
+        self._outputs, self._letterbox, self._config = outputs, letterbox, config
+        #: Calibrated probabilities ``[Q]``.
+        self.presence = presence_of(outputs["presence"][0], config)
+        self._masks: dict[int, np.ndarray | None] = {}
+
+    def mask(self, query: int) -> np.ndarray | None:
+        """The clean mask of a query, bool ``[H, W]``; None if it is not present, has no pixel, or does not exist."""
+        if query not in self._masks:
+            self._masks[query] = self._mask(query)
+        return self._masks[query]
+
+    def _mask(self, query: int) -> np.ndarray | None:
+        if query >= len(self.presence) or self.presence[query] < self._config.presence_threshold:
+            return None
+        logits = self._letterbox.masks_back(self._outputs["masks"][0, query : query + 1])[0]
+        cell = self._letterbox.cell_area(self._config.mask_size)
+        mask = mask_from_logits(logits, self._config.mask_threshold, cell_area=cell)
+        return mask if mask.any() else None
+
+    def entities(self) -> dict[str, int]:
+        """Query by name of the entities that are in the image, without being asked for."""
+        names = self._config.entities
+        return {name: 1 + i for i, name in enumerate(names) if self.presence[1 + i] >= self._config.entity_threshold}
+
+    def findings(self, markup: str | None, prompt: Prompt) -> tuple[Finding, ...]:
+        """The findings of an answer.
+
+        Args:
+            markup: the text answer with its query numbers; None if no text was asked for.
+            prompt: the request.
+
+        Returns:
+            See :func:`choose_queries` for which, and :class:`Finding` for what they hold.
+        """
+        chosen = choose_queries(markup, prompt, self.presence, self._config)
+        return tuple(self._finding(phrase, query) for phrase, query in chosen)
+
+    def _finding(self, phrase: str, query: int) -> Finding:
+        mask = self.mask(query)
+        box = None if mask is None else box_of_mask(mask)
+        # "It is there" beside an empty mask would tell a caller to look where there is nothing to see.
+        shown = np.zeros((self._letterbox.height, self._letterbox.width), bool) if mask is None else mask
+        presence, iou = float(self.presence[query]), float(np.clip(self._outputs["iou"][0, query], 0, 1))
+        return Finding(
+            phrase=phrase,
+            mask=shown,
+            box=None if box is None else tuple(map(float, box)),
+            score=presence * iou,
+            presence=presence,
+            present=mask is not None,
+            area_px=int(np.count_nonzero(shown)),
+            query=query,
+            iou=iou,
+            confident=bool(presence * iou >= self._config.abstain_threshold),
+        )
 
 
 def presence_of(logits: np.ndarray, config: MimoConfig) -> np.ndarray:
@@ -59,7 +106,8 @@ def choose_queries(markup: str | None, prompt: Prompt, presence: np.ndarray, con
     - With a text: one finding per query that the text grounds, in its order. If something was asked for and the text does not
       ground it, query 0 is added: always for what was pointed at; for a name where it is present, or where the text grounds
       nothing that is (asked for and not there).
-    - Without a text: query 0 if something was asked for; otherwise every entity that is present, most probable first.
+    - Without a text: query 0 if something was asked for; otherwise every entity that reaches ``entity_threshold``, most
+      probable first: nobody named them, so it takes more to bring them up.
 
     Whether a finding is present is always up to the presence head and the mask: a text may mention what they reject.
 
@@ -73,7 +121,7 @@ def choose_queries(markup: str | None, prompt: Prompt, presence: np.ndarray, con
     if markup is None:
         if asked:
             return [(name, 0)]
-        entities = [1 + i for i in range(len(config.entities)) if present[1 + i]]
+        entities = [1 + i for i in range(len(config.entities)) if presence[1 + i] >= config.entity_threshold]
         return [(config.entities[q - 1], q) for q in sorted(entities, key=lambda q: -presence[q])]
     chosen: dict[int, str] = {}
     for phrase, query in parse_grounded(markup):
@@ -84,30 +132,3 @@ def choose_queries(markup: str | None, prompt: Prompt, presence: np.ndarray, con
     if asked and 0 not in chosen and (present[0] or prompt.has_references or not answered):
         chosen[0] = name
     return [(phrase, query) for query, phrase in chosen.items()]
-
-
-def _finding(
-    phrase: str, query: int, drawn: Mapping[str, np.ndarray], presence: float, letterbox: Letterbox, config: MimoConfig
-) -> Finding:
-    present, box = presence >= config.presence_threshold, None
-    mask = np.zeros((letterbox.height, letterbox.width), bool)
-    if present:
-        logits = letterbox.masks_back(drawn["masks"][0, query : query + 1])[0]
-        mask = mask_from_logits(logits, config.mask_threshold, cell_area=letterbox.cell_area(config.mask_size))
-        box = box_of_mask(mask)
-        # "It is there" beside an empty mask would tell a caller to look where there is nothing to see.
-        present = box is not None
-    iou = float(np.clip(drawn["iou"][0, query], 0, 1))
-    score = presence * iou
-    return Finding(
-        phrase=phrase,
-        mask=mask,
-        box=None if box is None else tuple(map(float, box)),
-        score=score,
-        presence=presence,
-        present=bool(present),
-        area_px=int(np.count_nonzero(mask)),
-        query=query,
-        iou=iou,
-        confident=bool(score >= config.abstain_threshold),
-    )

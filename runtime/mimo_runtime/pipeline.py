@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,12 +24,13 @@ from .cache import LruCache
 from .config import MimoConfig
 from .contracts import GRAPHS, graph_contracts
 from .errors import BundleError, EngineError, PromptError, RequestError
-from .findings import collect_findings
+from .findings import Drawn
 from .generate import Sampling, TextDecoder, generate
 from .geometry import Letterbox
 from .grounding import public
 from .images import ScanImage, Source, read_image
 from .machine import usable_cores
+from .measured import Measured
 from .prompts import Prompt, encode_prompt
 from .tokenizer import BOS, EOS, PAD, UNK, Tokenizer
 
@@ -175,14 +177,15 @@ class Mimo:
         max_tokens: int,
         should_stop: Callable[[], bool] | None,
         spent: dict[str, float],
-    ) -> Generator[TextPiece, None, tuple[str, str]]:
-        """Yield the answer piece by piece; return its markup and the finish reason."""
+        measured: Measured | None,
+    ) -> Generator[TextPiece, None, tuple[str, str, str]]:
+        """Yield the answer piece by piece; return its markup, what the decoder wrote, and the finish reason."""
         with _spent(spent, "text"):
             decoder = TextDecoder(self.engines["text_decoder"], self.config, values, self.tokenizer.size, (PAD, BOS, UNK))
             tokens = generate(
                 decoder.step, begin=BOS, end=EOS, max_tokens=max_tokens, sampling=sampling, should_stop=should_stop
             )
-        markup, held = "", []
+        markup, written, held = "", "", []
         while True:
             with _spent(spent, "text"):
                 try:
@@ -195,11 +198,16 @@ class Mimo:
             if reason is None and piece.endswith("\ufffd") and len(held) < 4:
                 continue
             if piece:
-                markup += piece
+                written += piece
                 held = []
-                yield TextPiece(public(piece))
+            ready = measured.feed(piece) if measured else piece
+            if reason is not None and measured:
+                ready += measured.finish()
+            if ready:
+                markup += ready
+                yield TextPiece(public(ready))
             if reason is not None:
-                return markup, reason
+                return markup, written, reason
 
 
 class Scan:
@@ -314,23 +322,30 @@ class Scan:
         with _spent(spent, "ground"):
             values = mimo._ground(self._features, request)
 
+        @cache
+        def drawn() -> Drawn:
+            outputs = drawing.result() if drawing else draw()
+            return Drawn(outputs, self._letterbox, config)
+
         def draw() -> Arrays:
             with _spent(spent, "masks"):
                 return mimo._run("mask_decoder", values)
 
-        # Masks and text need nothing of each other, and engines release Python's lock while they run.
+        # The graphs need nothing of each other, and engines release Python's lock while they run. The text waits for the masks
+        # where one of its words is to be measured on them.
         drawing = mimo._pool.submit(draw) if masks and text_answer and mimo._pool else None
-        markup, reason = None, None
+        markup, written, reason = None, "", None
         if text_answer:
-            markup, reason = yield from mimo._write(values, sampling, max_tokens, should_stop, spent)
+            measured = Measured(prompt.text, lambda query: drawn().mask(query), lambda: drawn().entities()) if masks else None
+            markup, written, reason = yield from mimo._write(values, sampling, max_tokens, should_stop, spent, measured)
         findings: tuple[Finding, ...] = ()
         if masks:
-            drawn = drawing.result() if drawing else draw()
+            drawn()
             with _spent(spent, "postprocess"):
-                findings = collect_findings(drawn, markup, prompt, self._letterbox, config)
+                findings = drawn().findings(markup, prompt)
         timings = {**spent, "total": (time.perf_counter() - start) * 1000}
         engines = {name: engine.name for name, engine in mimo.engines.items()}
-        yield Answer(public(markup or ""), findings, timings, reason, engines, mimo.info.get("fallback"))
+        yield Answer(public(markup or ""), findings, timings, reason, engines, mimo.info.get("fallback"), public(written))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 
 from mimo_runtime.config import MimoConfig
-from mimo_runtime.contracts import GRAPHS, graph_contracts
+from mimo_runtime.contracts import GRAPHS, REFERENCE_MAP_CHANNELS, graph_contracts
 from mimo_runtime.evaluation.grammar import corpus
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.tokenizer import EOS, Tokenizer
@@ -97,7 +97,7 @@ class FakeEngine:
     def _prompt_encoder(self, x):
         side = self.config.image_size // 4
         centre = (np.arange(side) + 0.5) / side
-        reference_map = np.zeros((1, 4, side, side), np.float32)
+        reference_map = np.zeros((1, REFERENCE_MAP_CHANNELS, side, side), np.float32)
         for (x0, y0, x1, y1), label in zip(x["boxes"][0], x["box_labels"][0]):
             if label == 1:
                 half = 0.5 / side  # every cell that the box touches

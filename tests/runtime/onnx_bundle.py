@@ -122,7 +122,7 @@ def _value(graph: str, output: str, config: MimoConfig):
     queries = config.mask_decoder.queries
     if (graph, output) == ("prompt_encoder", "reference_map"):
         # The mask is drawn into its channel; boxes and points are not.
-        pads = np.array([0, 3, 0, 0, 0, 0, 0, 0], np.int64)
+        pads = np.array([0, 3, 0, 0, 0, 2, 0, 0], np.int64)
         return [helper.make_node("Pad", ["mask", "pads"], ["padded"])], {"pads": pads}, "padded"
     if (graph, output) == ("mask_decoder", "masks"):
         factor = np.array([1, 1, *(config.mask_size / (config.image_size // 4),) * 2], np.float32)

@@ -62,7 +62,9 @@ class Oracle:
     def __init__(self, sets: list[Dataset], draw: Callable[[np.ndarray], np.ndarray] = lambda mask: mask) -> None:
         self.records = {r.load()[0].tobytes(): r for d in sets for r in d.records}
         self.draw, self.asked = draw, []
-        self.config = SimpleNamespace(presence_threshold=0.5, presence_temperature=1.25, abstain_threshold=0.6)
+        self.config = SimpleNamespace(
+            presence_threshold=0.5, presence_temperature=1.25, entity_threshold=0.7, abstain_threshold=0.6
+        )
         self.info = {"id": "oracle", "sha256": "0123456789abcdef" * 4}
         self.engines = {"a": SimpleNamespace(name="fake"), "b": SimpleNamespace(name="fake")}
 

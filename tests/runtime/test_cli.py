@@ -49,7 +49,7 @@ def test_predict_prints_a_summary(run):
     result = run("predict", "BUNDLE", "IMAGE", "--text", "polyp", "--box", "20,10,70,40")
     assert result.exit_code == 0 and result.stderr == ""
     lines = result.stdout.splitlines()
-    assert lines[0] == "Endoscopy of the colon: one large oval polyp in the center."
+    assert lines[0] == "Endoscopy of the colon: one medium oval polyp in the upper middle."
     assert lines[1].split()[:2] == ["finding", "there"] and lines[2].split()[:2] == ["polyp", "yes"]
     assert "total" in lines[-1] and "onnxruntime" in lines[-1]
 
@@ -73,7 +73,8 @@ def test_predict_says_what_is_uncertain(run, bundle_folder, tmp_path):
 def test_predict_json_has_the_documented_fields(run):
     result = run("predict", "BUNDLE", "IMAGE", "--text", "polyp", "--json")
     data = json.loads(result.stdout)
-    assert data["text"] == "Endoscopy of the colon: one large oval <p>polyp</p><seg> in the center."
+    assert data["text"] == "Endoscopy of the colon: one medium oval <p>polyp</p><seg> in the upper middle."
+    assert data["generated"] == "Endoscopy of the colon: one large oval <p>polyp</p><seg> in the center."
     assert set(data["timings_ms"]) == {"preprocess", "encode", "ground", "masks", "text", "postprocess", "total"}
     assert data["engines"]["fusion"] == "onnxruntime"
     (finding,) = data["findings"]
@@ -266,7 +267,7 @@ def test_verify(run):
 def test_verify_fails_with_exit_code_1_and_says_where(run, bundle_folder, tmp_path):
     copy = shutil.copytree(bundle_folder, tmp_path / "copy")
     path = copy / "golden/01/expected.json"
-    path.write_text(path.read_text("utf-8").replace("large", "small"), "utf-8")
+    path.write_text(path.read_text("utf-8").replace("medium", "small"), "utf-8")
     onnx_bundle.reseal(copy)
     result = run("verify", copy)
     assert result.exit_code == 1

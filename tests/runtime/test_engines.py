@@ -69,7 +69,7 @@ def test_onnxruntime_runs_on_the_cpu_provider_with_the_threads_asked_for():
 
 def test_concurrent_runs_give_what_single_runs_give(kind):
     engine = load(kind, "mask_decoder")
-    inputs = [{**feed("mask_decoder"), "reference_map": np.full((1, 4, 16, 16), i, np.float32)} for i in range(8)]
+    inputs = [{**feed("mask_decoder"), "reference_map": np.full((1, 6, 16, 16), i, np.float32)} for i in range(8)]
     expected = [engine.run(x)["masks"].copy() for x in inputs]
     with ThreadPoolExecutor(4) as pool:
         found = [out["masks"] for out in pool.map(engine.run, inputs)]

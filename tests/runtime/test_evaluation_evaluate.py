@@ -26,7 +26,7 @@ def test_a_perfect_model_is_perfect(sets: list[Dataset]) -> None:
     result = evaluate(Oracle(sets), sets, "test")
     assert set(result) == {
         "sets", "macro", "baselines", "absent", "ece", "text", "per_class", "meta", "confidence", "presence", "subgroups",
-        "text_sets",
+        "text_sets", "text_generated",
     }  # fmt: skip
     assert set(result["macro"]) == {"box", "point", "mask", "text", "text+box"}
     for name in SETS:
@@ -37,6 +37,7 @@ def test_a_perfect_model_is_perfect(sets: list[Dataset]) -> None:
         assert part["precision"] == part["recall"] == part["f1"] == part["auc"] == 1
     assert result["ece"] == 0
     assert result["text"] == {"finding": 1, "modality": 1, "location": 1, "size": 1}
+    assert result["text_generated"] == result["text"]
     assert result["text_sets"] == {name: {**result["text"], "n": n} for name, n in zip(SETS, (10, 5, 4, 4))}
     for part in result["confidence"].values():  # no risk at any coverage, and predicted IoU as good as the truth
         assert part["aurc"] == part["iou_mae"] == part["risk_at_threshold"] == 0 and part["coverage_at_threshold"] == 1
@@ -61,7 +62,8 @@ def test_counts_of_questions(sets: list[Dataset]) -> None:
     assert result["meta"] == {
         "split": "test", "images": 20, "images_per_set": dict.fromkeys(sorted(SETS), 5), "limit": None, "seed": 0,
         "prompts": list(summary.PROMPTS), "model": "oracle", "sha256": "0123456789ab", "engine": "fake",
-        "presence_threshold": 0.5, "presence_temperature": 1.25, "abstain_threshold": 0.6, "interval": metrics.INTERVAL,
+        "presence_threshold": 0.5, "presence_temperature": 1.25, "entity_threshold": 0.7, "abstain_threshold": 0.6,
+        "interval": metrics.INTERVAL,
     }  # fmt: skip
 
 

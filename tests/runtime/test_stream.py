@@ -14,7 +14,7 @@ def test_stream_yields_the_text_and_then_the_answer(mimo, pixels):
     assert isinstance(answer, Answer) and len(pieces) > 5
     assert all(isinstance(piece, TextPiece) and isinstance(piece, str) for piece in pieces)
     assert "".join(pieces) == answer.text
-    assert "<seg>" in pieces
+    assert sum("<seg>" in piece for piece in pieces) == 1  # a phrase comes as a whole: its words are measured on its mask
     assert summary(answer) == summary(mimo.open(pixels).ask("Where is the polyp?", boxes=[BOX]))
 
 

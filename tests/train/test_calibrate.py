@@ -13,7 +13,7 @@ from mimo_runtime.config import MimoConfig
 from mimo_runtime.contracts import GRAPHS, graph_contracts
 from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation.dataset import Dataset, read_datasets
-from mimo_runtime.evaluation.evaluate import Measurements, measure
+from mimo_runtime.evaluation.evaluate import THRESHOLDS, Measurements, measure
 from mimo_runtime.evaluation.grammar import corpus
 from mimo_runtime.evaluation.summary import Overlap, Presence
 from mimo_runtime.pipeline import Mimo
@@ -117,18 +117,31 @@ def test_an_undecided_model_draws_what_the_other_does_not_believe_in(sets: list[
     assert shy.config.presence_threshold == 0.9
 
 
-def test_calibration_is_one_pass_and_is_stored(sets: list[Dataset], tmp_path: Path):
+def test_calibration_asks_everything_once_and_is_stored(sets: list[Dataset], tmp_path: Path):
     mimo = zeros(2.0, presence_temperature=4.0, presence_threshold=0.9)  # as it is, it would draw nothing
     opened = []
     found = calibrate(tmp_path, mimo, sets, "train", limit=3, progress=lambda done, total: opened.append(done))
-    assert opened == [0, 1, 2, 3] and mimo.engines["vision_encoder"].runs == 3 and mimo.engines["text_decoder"].runs == 0
+    assert opened == [0, 1, 2, 3] and mimo.engines["vision_encoder"].runs == 2 * 3 and mimo.engines["text_decoder"].runs == 0
     stored = MimoConfig.read(tmp_path / "config.json")
     told = json.loads(json.dumps(found.to_dict()))
-    for name in ("presence_threshold", "presence_temperature", "abstain_threshold"):
+    for name in THRESHOLDS:
         assert getattr(stored, name) == told[name]
     # Every answer is the whole image, with one score: nothing can be told apart, and nothing is promised.
     assert not found.abstention.reached and found.abstention.coverage == 1 and found.abstention.threshold == 0
     assert 0 < found.abstention.risk < 1
+
+
+def test_the_threshold_of_what_nobody_named_parts_what_is_there_from_what_is_not():
+    there, absent = np.random.default_rng(0).uniform((0.7, 0.0), (1.0, 0.65), (200, 2)).T
+    logits = np.concatenate((there, absent)), [True] * 200 + [False] * 200
+    overlaps = [
+        Overlap("a", "x", "box", "1", 0.9, 0.8, 0, 0.1, "ct", {}, "1")._replace(score=0.9, presence=0.9, predicted_iou=0.9)
+    ]
+    presences = [Presence("a", "present", True, 0.9), Presence("a", "within", False, 0.1)]
+    found = choose(Measurements(overlaps, presences, [], {}), 0.1, logits)
+    low, high = (sigmoid(np.log(p / (1 - p)) / found.presence_temperature) for p in (0.65, 0.7))
+    assert low <= found.entity_threshold <= high
+    assert choose(Measurements(overlaps, presences, [], {}), 0.1).entity_threshold == MimoConfig().entity_threshold
 
 
 def test_a_split_without_targets_is_refused(sets: list[Dataset], tmp_path: Path):

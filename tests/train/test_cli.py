@@ -42,7 +42,7 @@ def test_phantoms_fit_evaluate(tmp_path):
     assert set(told["macro"]) == {"box", "point", "mask", "text", "text+box"} and 0 <= told["macro"]["box"]["dice"] <= 1
     assert set(told["baselines"]) >= {"ellipse", "input_mask"} and "phantoms" not in told["sets"] and "data" in told["sets"]
     stored = json.loads((checkpoint / "config.json").read_text())
-    for name in ("presence_threshold", "presence_temperature", "abstain_threshold"):
+    for name in ("presence_threshold", "presence_temperature", "entity_threshold", "abstain_threshold"):
         assert told["meta"][name] == stored[name] == chosen[name]
 
 

@@ -166,10 +166,11 @@ def test_training_forgets_thresholds_of_other_weights(whole, phantoms, tmp_path)
     folder = tmp_path / "calibrated"
     shutil.copytree(whole, folder)
     config = json.loads((folder / "config.json").read_text())
-    chosen = {"presence_threshold": 0.3, "presence_temperature": 2.0, "abstain_threshold": 0.6}
+    chosen = {"presence_threshold": 0.3, "presence_temperature": 2.0, "entity_threshold": 0.8, "abstain_threshold": 0.6}
     (folder / "config.json").write_text(json.dumps({**config, **chosen}))
     told = load_checkpoint(fit(options(phantoms, steps=1), tmp_path / "tuned", start_from=folder, **QUIET))[0].config
-    assert (told.presence_threshold, told.presence_temperature, told.abstain_threshold) == (0.5, 1.0, 0.0)
+    assert (told.presence_threshold, told.presence_temperature) == (0.5, 1.0)
+    assert (told.entity_threshold, told.abstain_threshold) == (0.5, 0.0)
 
 
 def test_a_card_that_somebody_wrote_is_left_alone(whole, phantoms, tmp_path):

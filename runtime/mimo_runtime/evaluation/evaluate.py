@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,9 @@ from .dataset import Dataset, Record
 from .slots import Slots, read_slots, summarise_slots
 from .subgroups import named_attributes, subgroup_attributes, summarise_subgroups
 from .summary import MASK_PROMPTS, PROMPTS, Overlap, Presence, summarise_overlaps, summarise_presence
+
+#: What a checkpoint has chosen on ``val``, told with every result.
+THRESHOLDS = ("presence_threshold", "presence_temperature", "entity_threshold", "abstain_threshold")
 
 #: Instances asked for per image and class.
 MAX_INSTANCES = 5
@@ -65,6 +68,8 @@ class Measurements:
     presences: list[Presence]
     slots: list[tuple[str, Slots]]  # with the name of the set
     meta: dict[str, Any]
+    #: As ``slots``, for the text as the decoder wrote it, before any word was measured on a mask.
+    generated: list[tuple[str, Slots]] = field(default_factory=list)
 
 
 def measure(
@@ -82,7 +87,7 @@ def measure(
     unknown = [p for p in prompts if p not in PROMPTS]
     if unknown:
         raise RequestError(f"unknown prompt type '{unknown[0]}'", f"Choose from {', '.join(PROMPTS)}")
-    records = [(data, record) for data in datasets for record in _chosen(data, split, limit, seed)]
+    records = [(data, record) for data in datasets for record in chosen_records(data, split, limit, seed)]
     if not records:
         raise RequestError(f"no image in split '{split}'", "Choose another split or data set")
     names = AbsentNames(datasets)
@@ -101,7 +106,10 @@ def measure(
                     found.overlaps.append(overlap)
                     found.presences.append(presence)
                     if text:
-                        found.slots.append((data.name, read_slots(answer.text or "", run.observed(whole, name))))
+                        observed = run.observed(whole, name)
+                        written = getattr(answer, "generated", None) or answer.text or ""
+                        found.slots.append((data.name, read_slots(answer.text or "", observed)))
+                        found.generated.append((data.name, read_slots(written, observed)))
                 else:
                     for number, part in enumerate(parts):
                         found.overlaps.extend(run.ask_mask(prompt, name, part, number))
@@ -119,6 +127,7 @@ def summarise(measured: Measurements) -> dict[str, Any]:
         "confidence": summarise_confidence(measured.overlaps, meta["abstain_threshold"]),
         "subgroups": summarise_subgroups(measured.overlaps, meta["seed"]),
         **summarise_slots(measured.slots),
+        "text_generated": summarise_slots(measured.generated)["text"],
         "meta": meta,
     }
 
@@ -293,7 +302,7 @@ def _meta(
         "model": _model_id(mimo),
         "sha256": sha256[:12] if sha256 else None,
         "engine": _engine_name(mimo),
-        **{name: getattr(config, name, None) for name in ("presence_threshold", "presence_temperature", "abstain_threshold")},
+        **{name: getattr(config, name, None) for name in THRESHOLDS},
         "interval": metrics.INTERVAL,
         **{name: known[name] for name in ("weight_bits", "qat_skip") if name in known},
     }
@@ -303,7 +312,8 @@ def _rng(seed: int, *what: object) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32("\0".join(map(str, what)).encode())])
 
 
-def _chosen(data: Dataset, split: str, limit: int | None, seed: int) -> list[Record]:
+def chosen_records(data: Dataset, split: str, limit: int | None, seed: int) -> list[Record]:
+    """The records of a split, or ``limit`` of them drawn with ``seed``, in the order of the set."""
     records = data.split(split)
     if limit is None or len(records) <= limit:
         return records

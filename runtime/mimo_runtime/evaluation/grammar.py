@@ -132,12 +132,13 @@ def describe(description: Description) -> str:
         return f"{head}: no {description.absent} is visible."
     if not description.phrases and not description.other:
         return f"{head}: no finding."
-    parts = [_write(phrase) for phrase in description.phrases] or ["nothing"]
-    related = f" {description.relation} the {_write(description.other)}" if description.other else ""
+    parts = [write_phrase(phrase) for phrase in description.phrases] or ["nothing"]
+    related = f" {description.relation} the {write_phrase(description.other)}" if description.other else ""
     return f"{head}: {', '.join(parts[:-1])}{' and ' if parts[:-1] else ''}{parts[-1]}{related}."
 
 
-def _write(phrase: Phrase) -> str:
+def write_phrase(phrase: Phrase) -> str:
+    """A phrase with its markup, as :func:`describe` puts it into the sentence."""
     name, before = phrase.name, [w for w in (phrase.count, phrase.size, phrase.shape) if w]
     if phrase.count not in ("", "one"):
         plural = pluralise(name)
@@ -187,7 +188,8 @@ def _is_plural(name: str) -> bool:
 
 _HEAD = re.compile(r"\s*([^:<>]*?)(?: of (?:the )?([^:<>]*))?:(?:\s|$)")
 _ABSENT = re.compile(r"no (.+) (?:is|are) visible", re.IGNORECASE | re.DOTALL)
-_PHRASE = re.compile(
+#: Finds what :func:`write_phrase` wrote; :func:`phrase_of` reads a match.
+PHRASE = re.compile(
     r"(?:\b({}) )?(?:\b({}) )?(?:\b({}) )?(\bareas of )?<p>([^<>]*)</p>(?:<seg(\d{{0,6}})>)?(?: in the ({}))?".format(
         *("|".join(words) for words in (COUNTS, SIZES, SHAPES, LOCATIONS))
     ),
@@ -218,15 +220,17 @@ def parse(text: str) -> Description:
 
 
 def _phrases(text: str) -> tuple[Phrase, ...]:
-    phrases = []
-    for count, size, shape, areas, name, query, location in _PHRASE.findall(text):
-        if not clean_name(name):
-            continue
-        if count.lower() not in ("", "one") and not areas:
-            name = singular(name)
-        index = int(query) if query else None
-        phrases.append(Phrase(name, index, count.lower(), size.lower(), shape.lower(), location.lower()))
-    return tuple(phrases)
+    return tuple(filter(None, map(phrase_of, PHRASE.finditer(text))))
+
+
+def phrase_of(match: re.Match[str]) -> Phrase | None:
+    """The phrase of a match of :data:`PHRASE`; None if it names nothing."""
+    count, size, shape, areas, name, query, location = (group or "" for group in match.groups())
+    if not clean_name(name):
+        return None
+    if count.lower() not in ("", "one") and not areas:
+        name = singular(name)
+    return Phrase(name, int(query) if query else None, count.lower(), size.lower(), shape.lower(), location.lower())
 
 
 # -- looking ---------------------------------------------------------------------------------------------------------
@@ -338,12 +342,14 @@ def _matcher(template: str) -> re.Pattern[str]:
     pattern = re.escape(template.rstrip(".?")).replace(r"\{a\}", "an? (.+?)")
     for slot in ("name", "many", "other"):
         pattern = pattern.replace(rf"\{{{slot}\}}", "(.+?)")
-    pattern = pattern.replace(r"\{relation\}", f"(?:{'|'.join(RELATIONS)})")
+    pattern = pattern.replace(r"\{relation\}", f"({'|'.join(RELATIONS)})")
     return re.compile(pattern.replace("the\\ (", "(?:the )?(") + r"\s*[.?!]*", re.IGNORECASE)
 
 
 _COUNTING = [_matcher(t) for t in QUESTIONS["count"]]
 _NAMING = [_matcher(t) for kind, ts in QUESTIONS.items() for t in ts if kind not in ("name", "count", *SEVERAL) and "{" in t]
+_RELATIVE = [_matcher(t) for t in QUESTIONS["relation"]]
+_NEIGHBOURS = [_matcher(t) for t in QUESTIONS["neighbours"]]
 _OPEN = [_matcher(t) for kind, ts in QUESTIONS.items() for t in ts if kind in SEVERAL or "{" not in t]
 
 
@@ -365,6 +371,19 @@ def subject_of(text: str) -> str | None:
             name = clean_name(match.group(1))
             return singular(name.lower()).upper() if name.isupper() else singular(name)
     return clean_name(text)
+
+
+def asks_for_relation(text: str) -> bool:
+    """Whether a question asks how one structure lies relative to another."""
+    return any(pattern.fullmatch(" ".join(text.split())) for pattern in _RELATIVE)
+
+
+def neighbours_asked(text: str) -> tuple[str, str] | None:
+    """The relation and the structure that a question for neighbours names: ("below", "liver"); None for another question."""
+    for pattern in _NEIGHBOURS:
+        if match := pattern.fullmatch(" ".join(text.split())):
+            return match.group(1).lower(), clean_name(match.group(2))
+    return None
 
 
 def corpus(entities: Iterable[str], modalities: Iterable[str], regions: Iterable[str]) -> list[str]:

@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import RequestError
 from . import metrics, sampling
 from .dataset import Dataset, Record
-from .evaluate import Outcome, _chosen, _engine_name, _model_id, _rng
+from .evaluate import Outcome, _engine_name, _model_id, _rng, chosen_records
 
 #: Instances asked for per image and class.
 MAX_INSTANCES = 5
@@ -80,7 +80,7 @@ def referring_test(
     if not any(data.split(split) for data in datasets):
         raise RequestError(f"no image in split '{split}'", "Choose another split or data set")
     candidates = [replace(data, records=tuple(r for r in data.split(split) if _takes_part(r))) for data in datasets]
-    records = [(data, record) for data in candidates for record in _chosen(data, split, limit, seed)]
+    records = [(data, record) for data in candidates for record in chosen_records(data, split, limit, seed)]
     if not records:
         told = f"no image in split '{split}' shows two or more instances of a class"
         raise RequestError(told, "Choose another split, or a data set with several objects per image")

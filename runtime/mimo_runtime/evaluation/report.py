@@ -138,7 +138,10 @@ def _text(result: dict[str, Any]) -> list[str]:
     ]
     count = sum(found["n"] for found in result["text_sets"].values())
     rows.append(["**all answers**", *(_number(result["text"][slot]) for slot in TEXT_SLOTS), str(count)])
-    return ["", "Text answers, share of right slots.", "", *_table(["set", *TEXT_SLOTS, "n"], rows)]
+    written = result["text_generated"]
+    rows.append(["as the decoder wrote it", *(_number(written[slot]) for slot in TEXT_SLOTS), str(count)])
+    told = "Text answers, share of right slots. Location and size are measured on the mask beside the text."
+    return ["", told, "", *_table(["set", *TEXT_SLOTS, "n"], rows)]
 
 
 def _confidence(result: dict[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import PromptError, RequestError
 from . import grammar, metrics, sampling
 from .dataset import Dataset, Record
-from .evaluate import Outcome, _chosen, _engine_name, _model_id, _rng
+from .evaluate import Outcome, _engine_name, _model_id, _rng, chosen_records
 from .perturb import SHIFTS, TURNS, Turn, offset_point
 from .synonyms import misspell, synonyms
 
@@ -116,7 +116,7 @@ def robustness(
     Raises:
         RequestError: empty split, no image with a target, or an image that cannot be read.
     """
-    chosen = [(data, record) for data in datasets for record in _chosen(data, split, limit, seed)]
+    chosen = [(data, record) for data in datasets for record in chosen_records(data, split, limit, seed)]
     if not chosen:
         raise RequestError(f"no image in split '{split}'", "Choose another split or data set")
     # Negative images have nothing to compare with a truth.

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import RequestError
 from . import grammar, metrics
 from .dataset import Dataset, Record, _read_ids
-from .evaluate import AbsentNames, _chosen, _engine_name, _model_id, _rng
+from .evaluate import AbsentNames, _engine_name, _model_id, _rng, chosen_records
 from .sampling import instance_labels
 
 #: Relations asked for per image.
@@ -56,7 +56,7 @@ def scene_test(
         RequestError: empty split, or an image that cannot be read.
     """
     names = AbsentNames(datasets)
-    records = [(data, record) for data in datasets for record in _chosen(data, split, limit, seed)]
+    records = [(data, record) for data in datasets for record in chosen_records(data, split, limit, seed)]
     if not records:
         raise RequestError(f"no image in split '{split}'", "Choose another split or data set")
     usual = {data.name: _usual_relations(data.split("train") or data.split(split)) for data in datasets}
@@ -122,7 +122,7 @@ def _ask(
     }
 
     def told(kind: str, name: str | None = None, **more: str) -> grammar.Description:
-        return grammar.parse(scan.ask(grammar.question(kind, name, **more), masks=False).text)
+        return grammar.parse(scan.ask(grammar.question(kind, name, **more)).text)
 
     instance_map = record.load_instances()
     for class_id, name in record.classes.items():
