@@ -17,12 +17,12 @@ from types import ModuleType
 from typing import Any
 from unittest.mock import NonCallableMagicMock
 
-from mimo_export.tensorrt_native.compile import Compiled, compile_graph
-from mimo_export.tensorrt_native.device import Device
-from mimo_export.tensorrt_native.job import Job
-from mimo_export.tensorrt_native.network import profiles
-from mimo_export.tensorrt_native.options import Options
-from mimo_export.tensorrt_native.versions import features
+from mimo_runtime.compiler.compile import Compiled, compile_graph
+from mimo_runtime.compiler.device import Device
+from mimo_runtime.compiler.job import Job
+from mimo_runtime.compiler.network import profiles
+from mimo_runtime.compiler.options import Options
+from mimo_runtime.compiler.versions import features
 from mimo_runtime.contracts import BATCH, PAST, PAST_PLUS_ONE, GraphContract, Tensor
 
 INVENTORY = Path(__file__).with_name("tensorrt_api.json")

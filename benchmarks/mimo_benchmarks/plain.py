@@ -14,7 +14,7 @@ import numpy as np
 
 from mimo_runtime.answer import Finding
 from mimo_runtime.config import MimoConfig
-from mimo_runtime.contracts import graph_contracts
+from mimo_runtime.contracts import GraphContract, graph_contracts
 from mimo_runtime.findings import Drawn
 from mimo_runtime.generate import TextDecoder
 from mimo_runtime.geometry import Letterbox
@@ -76,7 +76,8 @@ class PlainChain:
         return self.runs[graph]({name: values[name] for name in self._inputs[graph]})
 
     def _write(self, values: Arrays, max_tokens: int | None) -> str:
-        decoder = TextDecoder(_Runs(self.runs["text_decoder"]), self.config, values, self.tokenizer.size, (PAD, BOS, UNK))
+        engine = _Runs(self.runs["text_decoder"], graph_contracts(self.config)["text_decoder"])
+        decoder = TextDecoder(engine, self.config, values, self.tokenizer.size, (PAD, BOS, UNK))
         tokens, token = [], BOS
         for _ in range(max_tokens or self.config.text_decoder.max_length - 1):
             token = int(decoder.step(token).argmax())
@@ -87,5 +88,5 @@ class PlainChain:
 
 
 class _Runs:
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, run: Run, contract: GraphContract) -> None:
+        self.run, self.inputs = run, {t.name: t for t in contract.inputs}

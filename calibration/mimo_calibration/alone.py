@@ -36,6 +36,9 @@ def calibrate_bundle(bundle: Path, output: Path, request: Request, progress: Pro
     if reduced:
         told = f"bundle {bundle} has graphs in reduced precision: {', '.join(reduced)}"
         raise RequestError(told, "Build it with mimo-export build --precision fp32")
+    if compiled := [name for name, entry in opened.manifest.graphs.items() if not entry.file.endswith(".onnx")]:
+        told = f"bundle {bundle} has compiled graphs: {', '.join(compiled)}"
+        raise RequestError(told, "Build it with mimo-export build --target cpu")
     models = {name: onnx.load_from_string(opened.bytes(entry.file)) for name, entry in opened.manifest.graphs.items()}
     tokenizer = Tokenizer.from_bytes(opened.bytes(TOKENIZER), TOKENIZER)
     with atomic_folder(output, overwrite=False, marker=NUMBERS) as folder:

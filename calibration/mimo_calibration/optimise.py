@@ -30,6 +30,7 @@ from mimo_runtime.tokenizer import Tokenizer
 from .data import Images, requests
 from .evidence import Candidate, GraphEvidence, Result
 from .fp16 import compact, to_half
+from .half_form import half_form
 from .observe import Cache, ObservedEngine, key
 from .ort_form import ort_form
 from .points import blocks
@@ -65,6 +66,8 @@ class Settings:
     seed: int = 0
     #: Ship what was asked for although it misses the tolerance.
     force: bool = False
+    #: For a GPU, which is not here: one form per graph, computed by ONNX Runtime on the CPU, and nothing is timed.
+    gpu: bool = False
 
     @staticmethod
     def available(names: Sequence[str]) -> tuple[str, ...]:
@@ -141,21 +144,17 @@ class Optimiser:
             if flaw := _not_finite(running[label][1], material.calls):
                 told.rejected[label] = f"NaN or infinity in output {flaw} on the calibration data"
                 running.pop(label)[1].close()
-        inputs = [given for given, _ in material.calls]
-        told.latency_ms = {
-            label: round(ms, 4) for label, ms in interleaved({k: e.run for k, (_, e) in running.items()}, inputs).items()
-        }
+        if not self.settings.gpu:
+            inputs = [given for given, _ in material.calls]
+            times = interleaved({k: e.run for k, (_, e) in running.items()}, inputs)
+            told.latency_ms = {label: round(ms, 4) for label, ms in times.items()}
         told.bytes = {label: len(candidate.data) for label, (candidate, _) in running.items()}
-        base, size = told.latency_ms[incumbent.label], len(incumbent.data)
-        for label in sorted(running, key=told.latency_ms.__getitem__):
+        for label in sorted(running, key=lambda label: told.latency_ms.get(label, 0.0)):
             candidate, engine = running[label]
             if candidate is incumbent:
                 continue
-            ratio = told.latency_ms[label] / base
-            asked = self.settings.precision in ("int8", "fp16") and candidate.precision.startswith(self.settings.precision)
-            worth = ratio <= FASTER or (ratio <= NO_SLOWER and len(candidate.data) <= SMALLER * size) or asked
-            if not worth:
-                told.rejected[label] = f"not faster: {told.latency_ms[label]:.2f} ms against {base:.2f} ms"
+            if slow := self._not_worth(candidate, incumbent, told):
+                told.rejected[label] = slow
                 continue
             if candidate.precision != "fp32":
                 told.sqnr_db[label] = round(score(sqnr(material.calls, engine.run)), 2)
@@ -163,7 +162,10 @@ class Optimiser:
             told.gate[label] = loss.to_dict()
             if loss.within(self.settings.tolerance, self.settings.text_agreement):
                 told.chosen = label
-                told.reason = f"{base / told.latency_ms[label]:.2f} times as fast as {incumbent.label}; {loss.words()}"
+                told.reason = loss.words()
+                if told.latency_ms:
+                    times = told.latency_ms[incumbent.label] / told.latency_ms[label]
+                    told.reason = f"{times:.2f} times as fast as {incumbent.label}; {told.reason}"
                 return self._keep(running, label)
             told.rejected[label] = f"outside the tolerance of {self.settings.tolerance}: {loss.words()}"
         if self.settings.force and self.settings.precision != "auto" and told.gate:
@@ -177,6 +179,16 @@ class Optimiser:
         told.chosen, told.reason = incumbent.label, "nothing faster stays within the tolerance"
         return self._keep(running, incumbent.label)
 
+    def _not_worth(self, candidate: Candidate, incumbent: Candidate, told: GraphEvidence) -> str | None:
+        """Why a candidate is not even tried, in words. What was asked for by name is, however slow, and what nobody timed."""
+        precision = self.settings.precision
+        if not told.latency_ms or (precision in ("int8", "fp16") and candidate.precision.startswith(precision)):
+            return None
+        ms, base = told.latency_ms[candidate.label], told.latency_ms[incumbent.label]
+        if ms <= FASTER * base or (ms <= NO_SLOWER * base and len(candidate.data) <= SMALLER * len(incumbent.data)):
+            return None
+        return f"not faster: {ms:.2f} ms against {base:.2f} ms"
+
     # -- candidates ------------------------------------------------------------------------------------------------------
 
     def _full(self, name: str) -> Candidate:
@@ -185,6 +197,8 @@ class Optimiser:
     def _candidates(self, name: str, material: Material, told: GraphEvidence) -> list[Candidate]:
         precision, engines = self.settings.precision, self.settings.engines
         found: list[Candidate] = []
+        if self.settings.gpu:
+            return [self._gpu_candidate(name, material, told)]
         if precision == "fp16":
             half = to_half(self.models[name], material.seen)
             told.islands = half.islands
@@ -206,19 +220,38 @@ class Optimiser:
                     for n in sorted({1, self.settings.threads})
                 ]  # fmt: skip
             return found
-        recipe, told.methods = best_recipe(material, self._runner(name), ORT)
-        told.sensitivity = self._sensitivity(name, material, recipe)
-        recipe = self._within(name, material, recipe, told)
+        recipe = self._recipe(name, material, told)
         if recipe is not None:
             model = compact(material.quantised(recipe))
-            told.clips = _clips(model)
-            told.smoothed = frozenset(material.smoothed()[1]) if recipe.smooth else frozenset()
             data = {OPENVINO: model.SerializeToString(), ORT: ort_form(model).SerializeToString()}
             found += [Candidate(f"int8 {e}", "int8", e, self.settings.threads, data[e], recipe) for e in engines]
         weights = Recipe("weights", 8)
         data = ort_form(compact(material.quantised(weights))).SerializeToString()
         found.append(Candidate("int8 weights onnxruntime", "int8-weights", ORT, self.settings.threads, data, weights))
         return found
+
+    def _gpu_candidate(self, name: str, material: Material, told: GraphEvidence) -> Candidate:
+        """The form that a GPU gets, on ONNX Runtime, which computes the same file."""
+        precision, recipe, model = self.settings.precision, None, self.models[name]
+        if precision == "int8":
+            # Weights are all that the time of a token goes into.
+            recipe = Recipe("weights", 8) if name == "text_decoder" else self._recipe(name, material, told)
+            model = material.quantised(recipe) if recipe else model
+            precision = "int8-weights" if name == "text_decoder" else "int8"
+        half = half_form(model, material.seen)
+        told.islands = half.islands
+        label = f"{precision.replace('-', ' ')} (FP16 between)" if recipe else precision
+        return Candidate(label, precision, ORT, self.settings.threads, half.model.SerializeToString(), recipe)
+
+    def _recipe(self, name: str, material: Material, told: GraphEvidence) -> Recipe | None:
+        """How to quantise a graph, activations included: the best method, without the blocks that lose too much."""
+        recipe, told.methods = best_recipe(material, self._runner(name), ORT)
+        told.sensitivity = self._sensitivity(name, material, recipe)
+        recipe = self._within(name, material, recipe, told)
+        if recipe is not None:
+            told.clips = _clips(material.quantised(recipe))
+            told.smoothed = frozenset(material.smoothed()[1]) if recipe.smooth else frozenset()
+        return recipe
 
     def _sensitivity(self, name: str, material: Material, recipe: Recipe) -> list[dict[str, Any]]:
         """Every block alone: noise at the graph's outputs, and what the chain loses; worst first."""
@@ -265,7 +298,7 @@ class Optimiser:
     def _watch(self, name: str) -> Material:
         """Statistics and kept calls of a graph in the chain as it is so far."""
         model = self.models[name]
-        every = self.settings.precision == "fp16"
+        every = self.settings.precision == "fp16" or self.settings.gpu
         upstream = [self.files[g] for g in GRAPHS[: GRAPHS.index(name)] if g in self.files]
         settings = {"every": every, "kept": 2}
 

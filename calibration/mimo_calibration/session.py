@@ -101,12 +101,13 @@ def check_cache(folder: Path) -> None:
 
 def earn(
     models: Mapping[str, onnx.ModelProto], config: MimoConfig, tokenizer: Tokenizer, request: Request, engines: Sequence[str],
-    progress: Progress,
+    progress: Progress, gpu: bool = False,
 ) -> tuple[Result, dict[str, Any]]:  # fmt: skip
     """Decide the precision of every graph.
 
     Args:
         engines: that the target may use; those that do not load here are left out, and the report says so.
+        gpu: the target is a GPU: forms are made for it, and ONNX Runtime on the CPU stands in for it.
 
     Returns:
         what the optimiser decided, and for the manifest what it was calibrated on.
@@ -119,17 +120,19 @@ def earn(
     unseen = sorted(calibration.modalities - set(config.modalities)) if config.modalities else []
     settings = Settings(
         request.precision, request.tolerance, threads=worker_threads(), engines=Settings.available(engines),
-        cache=request.cache, seed=request.seed, force=request.force,
+        cache=request.cache, seed=request.seed, force=request.force, gpu=gpu,
     )  # fmt: skip
     result = Optimiser(models, config, tokenizer, held_out, calibration, search, gate, settings, progress).run()
     if request.precision != "auto" and not request.force and (missed := result.missed(request.precision)):
         rows = "\n".join(f"  {name}: {told}" for name, told in missed.items())
         told = f"--precision {request.precision} misses the tolerance of {request.tolerance} in {', '.join(missed)}:\n{rows}"
-        raise VerificationError(told, "Use --precision auto, a larger --tolerance if it is Dice or presence, or --force")
+        other = "another --precision" if gpu else "--precision auto"
+        raise VerificationError(told, f"Use {other}, a larger --tolerance if it is Dice or presence, or --force")
     facts = {
         "id": calibration.identity, "images": len(calibration.items), "sets": calibration.counts(), "seed": request.seed,
         "held_out": gate.identity, "held_out_images": len(gate.items), "tolerance": request.tolerance,
         "unseen_modalities": unseen, "forced": request.force and bool(result.missed(request.precision)),
         "engines_tried": list(settings.engines), "engines_missing": sorted(set(engines) - set(settings.engines)),
+        "timed": not gpu,
     }  # fmt: skip
     return result, facts

@@ -11,11 +11,13 @@ from typing import Any
 from mimo_runtime.bundle import Bundle
 from mimo_runtime.config import MimoConfig
 from mimo_runtime.contracts import graph_contracts
+from mimo_runtime.devices import fits
 from mimo_runtime.engines import installed_version
 from mimo_runtime.errors import VerificationError
-from mimo_runtime.manifest import FORMAT, FORMAT_VERSION, preprocessing
+from mimo_runtime.gpus import find_gpus
+from mimo_runtime.manifest import FORMAT, FORMAT_VERSION, Manifest, preprocessing
 from mimo_runtime.pipeline import Mimo
-from mimo_runtime.verify import verify
+from mimo_runtime.verify import read_sample, sample_names, verify
 
 from .export_graphs import OPSET
 from .targets import ENGINE_MIN, Target
@@ -24,7 +26,7 @@ from .targets import ENGINE_MIN, Target
 TOOLS = ("mimo-edge", "torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "openvino")
 
 #: What a manifest holds about a graph; the build's report knows more.
-GRAPH_FIELDS = ("engine", "threads", "asked", "delivered", "file", "sha256", "bytes")
+GRAPH_FIELDS = ("engine", "threads", "asked", "delivered", "file", "sha256", "bytes", "build")
 
 
 def manifest_data(
@@ -32,6 +34,7 @@ def manifest_data(
     model: Mapping[str, Any],
     target: Target,
     graphs: Mapping[str, Mapping[str, Any]],
+    compatibility: Mapping[str, Any],
     files: Mapping[str, str],
     parity: Mapping[str, Any],
     calibration: Mapping[str, Any] | None = None,
@@ -41,12 +44,11 @@ def manifest_data(
 
     Args:
         model: ``id``, ``parameters`` and ``checkpoint_sha256``.
+        compatibility: see :func:`compatibility_keys`.
         files: sha256 of every file that is not a graph.
         calibration: what reduced precision was calibrated and measured on; accuracy: what that measurement gave.
     """
     contracts = graph_contracts(config)
-    used = sorted({graph["engine"] for graph in graphs.values()})
-    engines = {name: {"built_with": installed_version(name), "min": ENGINE_MIN[name], "opset": OPSET} for name in used}
     return {
         "format": FORMAT, "format_version": FORMAT_VERSION,
         "model": {**model, "config": config.to_dict()},
@@ -57,15 +59,23 @@ def manifest_data(
         },
         "files": dict(files),
         "preprocessing": preprocessing(config),
-        "compatibility": {
-            "engines": engines, "arch": None, "cpu_features": [], "compute_capability": None,
-        },
+        "compatibility": dict(compatibility),
         "tools": tool_versions(),
         "calibration": None if calibration is None else dict(calibration),
         "parity": dict(parity),
         "accuracy": None if accuracy is None else dict(accuracy),
         "licence": "Apache-2.0",
     }  # fmt: skip
+
+
+def compatibility_keys(graphs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What a machine must have to run the files of these graphs; compiling them adds to it."""
+    engines = {}
+    for name in sorted({graph["engine"] for graph in graphs.values()}):
+        compiled_later = any(graph["engine"] == name and graph["build"] for graph in graphs.values())
+        version = None if compiled_later else installed_version(name)
+        engines[name] = {"built_with": version, "min": ENGINE_MIN[name], "opset": OPSET}
+    return {"engines": engines, "arch": None, "cpu_features": [], "compute_capability": None}
 
 
 def tool_versions() -> dict[str, str]:
@@ -95,17 +105,27 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def self_check(folder: Path) -> None:
-    """Open the bundle as a device will, and repeat its golden samples.
+def self_check(folder: Path, target: Target) -> None:
+    """Open the bundle as a device will, and repeat its golden samples. Plans run on their GPUs alone: elsewhere, and in a
+    portable bundle, the samples are only read. Without a GPU, what CUDA would run is run on the CPU.
 
     Raises:
         BundleError: it does not open.
         VerificationError: it does not reproduce its golden samples.
     """
-    bundle = Bundle.open(folder)
-    with Mimo.load(bundle) as mimo:
+    bundle = Bundle.open(folder, this_machine=not target.gpu)
+    if target.plans and not _plans_run_here(bundle.manifest):
+        for name in sample_names(bundle):
+            read_sample(bundle, name)
+        return
+    with Mimo.load(bundle, allow_fallback=target.gpu and not target.plans) as mimo:
         results = verify(mimo, bundle)["samples"]
     problems = [f"{result['sample']}: {problem}" for result in results for problem in result["problems"]]
     if problems:
         told = f"the bundle does not reproduce its golden samples: {'; '.join(problems)}"
         raise VerificationError(told, "Nothing was written")
+
+
+def _plans_run_here(manifest: Manifest) -> bool:
+    wanted = manifest.data["compatibility"]["compute_capability"]
+    return not manifest.portable and any(fits(wanted, gpu) for gpu in find_gpus().usable)

@@ -15,6 +15,7 @@ from torch import nn
 
 from mimo_calibration.evidence import evidence_dict
 from mimo_calibration.session import Request, earn
+from mimo_runtime.compiler import finish
 from mimo_runtime.contracts import GRAPHS, GraphContract, graph_contracts
 from mimo_runtime.engines import create_engine
 from mimo_runtime.engines.base import Engine
@@ -26,16 +27,17 @@ from mimo_train.checkpoint import WEIGHTS, load_checkpoint
 from mimo_train.engines import torch_mimo
 from mimo_train.model.graphs import graph_modules
 
-from .assemble import manifest_data, other_files, self_check, sha256, tool_versions
+from .assemble import compatibility_keys, manifest_data, other_files, self_check, sha256, tool_versions
 from .export_graphs import export_graph
 from .golden import REDUCED, write_golden
 from .output import REPORT, output_place
 from .parity import LIMITS, Parity, limits_of, measure
+from .plans import check_precision, left_to_build
 from .precision import delivered
 from .precision_report import draw
 from .report import inspect_dict, markdown
 from .samples import draw_samples
-from .targets import Target, choose
+from .targets import STAND_IN, Target, check_compiler, choose, measuring_engine
 
 #: Samples of the parity check of a build. The numbers of a release come from ``mimo-export parity`` over hundreds.
 PARITY_SAMPLES = 8
@@ -67,6 +69,8 @@ def build(
     parity_samples: int = PARITY_SAMPLES,
     force: bool = False,
     earned: Request | None = None,
+    portable: bool = False,
+    compute_capabilities: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Built:
     """Build a bundle, or nothing.
@@ -79,6 +83,8 @@ def build(
         parity_samples: how many samples the parity check runs over.
         force: replace the output of an earlier build.
         earned: what to calibrate and measure on; needed for every precision but "fp32".
+        portable: leave the graphs to be compiled on the device, by ``mimo-run prepare``.
+        compute_capabilities: GPUs that TensorRT for RTX compiles for; none: 8.0 and later.
         progress: called as ``progress(stage, done, total)``.
 
     Raises:
@@ -87,10 +93,13 @@ def build(
         VerificationError: what was built does not compute what the checkpoint computes.
             After any of these there is nothing at ``output``, or what was there before.
     """
-    chosen, names = choose(target, precision), check_graphs(graphs)
+    names = check_graphs(graphs)
+    chosen = choose(target, precision, portable, compute_capabilities, single_graphs=len(names) < len(GRAPHS))
     check_samples(parity_samples)
     if precision != "fp32":
         check_earned(earned, precision, names)
+    if chosen.plans and not portable:
+        check_compiler(chosen)
     datasets = read_datasets(parity_data) if parity_data else []
     checkpoint, output, whole = Path(checkpoint), Path(output), len(names) == len(GRAPHS)
     with output_place(output, force, whole) as folder:
@@ -104,30 +113,45 @@ def build(
             models[name] = export_graph(graph_modules(model)[name], contracts[name])
         decided, calibration = None, None
         if earned is not None and precision != "fp32":
-            decided, calibration = earn(models, model.config, tokenizer, earned, chosen.engines, progress)
+            on = (STAND_IN,) if chosen.gpu else chosen.engines
+            decided, calibration = earn(models, model.config, tokenizer, earned, on, progress, gpu=chosen.gpu)
         entries = {}
         for name in names:
             form = decided.chosen[name] if decided else None
             entries[name] = write_graph(models[name], contracts[name], chosen, precision, folder, form)
+            if chosen.plans:
+                shipped = onnx.load(folder / entries[name]["file"])
+                entries[name]["build"] = left_to_build(shipped, model.config, compute_capabilities)
 
-        engines = {name: load_engine(folder / entry["file"], entry, contracts[name]) for name, entry in entries.items()}
+        measured_on = measuring_engine(chosen)
+        engines = {
+            name: load_engine(folder / entry["file"], measured_on or entry["engine"], entry["threads"], contracts[name])
+            for name, entry in entries.items()
+        }
         parity = compare(reference, engines, datasets, parity_samples, progress, limits_of(entries))
         if problems := parity.failures():
             raise VerificationError("parity failed: " + "; ".join(problems), "Nothing was written")
 
-        progress("describe", 0, 1)
         golden = list(_golden(folder, reference, engines if decided else None)) if whole else []
+        compatibility = compatibility_keys(entries)
+        if chosen.plans and not portable:
+            for engine in engines.values():
+                engine.close()  # the compiler needs the memory
+            entries, compatibility = compile_plans(folder, entries, compatibility, contracts, progress)
+        progress("describe", 0, 1)
         facts = {
             "id": checkpoint.resolve().name, "parameters": sum(p.numel() for p in model.parameters()),
             "checkpoint_sha256": sha256(checkpoint / WEIGHTS),
         }  # fmt: skip
-        report = {"model": facts, "target": target, "graphs": entries, "parity": parity.to_dict(), "golden": golden,
-                  "tools": tool_versions()}  # fmt: skip
+        report = {
+            "model": facts, "target": target, "graphs": entries, "compatibility": compatibility,
+            "parity": {**parity.to_dict(), "measured_on": measured_on}, "golden": golden, "tools": tool_versions(),
+        }  # fmt: skip
         accuracy = None
         if decided:
             accuracy = {"macro_dice": decided.accuracy, "fp32": decided.reference_accuracy, "loss": decided.loss.to_dict()}
             report["precision"] = {**calibration, **evidence_dict(decided)}
-            draw(decided, folder)
+            draw(decided, folder, calibration["timed"])
         (folder / "report.md").write_text(markdown(report), "utf-8")
         (folder / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
         told = inspect_dict({"format": "graphs", **report})
@@ -136,9 +160,9 @@ def build(
             files = other_files(folder, entries)
             # The manifest is written last: without it nothing loads the folder, however this process ends.
             manifest = write_manifest(folder, manifest_data(
-                model.config, facts, chosen, entries, files, report["parity"], calibration, accuracy
+                model.config, facts, chosen, entries, compatibility, files, report["parity"], calibration, accuracy
             ))
-            self_check(folder)
+            self_check(folder, chosen)
             told = inspect_dict(manifest.data)
         progress("describe", 1, 1)
     return Built(output, told)
@@ -164,8 +188,8 @@ def write_graph(
     """
     shipped = model if form is None else onnx.load_from_string(form.data)
     counts = delivered(shipped)
-    if precision == "fp32" and counts["fp32"] != sum(counts.values()):
-        raise EngineError(f"graph {contract.name} was asked for in fp32 and became {counts}")
+    if precision == "fp32" or target.gpu:
+        check_precision(contract.name, precision, counts)
     try:
         data = model.SerializeToString(deterministic=True) if form is None else form.data
     except ValueError:
@@ -175,9 +199,11 @@ def write_graph(
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(data)
     return {
-        "engine": target.engine if form is None else form.engine, "threads": None if form is None else form.threads,
+        "engine": target.engine if form is None or target.gpu else form.engine,
+        "threads": None if form is None or target.gpu else form.threads,
         "asked": precision, "delivered": counts, "file": path.relative_to(folder).as_posix(),
         "sha256": sha256(path), "bytes": len(data), "nodes": len(shipped.graph.node),
+        "build": None,
     }  # fmt: skip
 
 
@@ -189,9 +215,27 @@ def _golden(folder: Path, reference: Mimo, engines: Mapping[str, Engine] | None)
     return write_golden(folder / "golden", shipped, REDUCED)
 
 
-def load_engine(path: Path, entry: Mapping[str, Any], contract: GraphContract) -> Engine:
+def load_engine(path: Path, engine: str, threads: int | None, contract: GraphContract) -> Engine:
     """The engine of a written file: parity is measured on what is on disk, not on what is in memory."""
-    return create_engine(entry["engine"], path.read_bytes(), contract, threads=entry["threads"])
+    return create_engine(engine, path.read_bytes(), contract, threads=threads)
+
+
+def compile_plans(
+    folder: Path, entries: Mapping[str, dict[str, Any]], compatibility: Mapping[str, Any],
+    contracts: Mapping[str, GraphContract], progress: Progress,
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:  # fmt: skip
+    """Put plans in the place of the ONNX files of a bundle, as ``mimo-run prepare`` does on a device.
+
+    Returns:
+        the graphs and the compatibility keys of the manifest.
+    """
+    finish.check(entries)
+    made = finish.finish(
+        entries, compatibility, contracts, lambda file: (folder / file).read_bytes(), folder, progress=progress
+    )  # fmt: skip
+    for entry in entries.values():
+        (folder / entry["file"]).unlink()
+    return made.graphs, made.compatibility
 
 
 def compare(

@@ -24,9 +24,14 @@ def main() -> None:
 @main.command()
 @click.argument("checkpoint", type=PATH)
 @click.option("-o", "--output", required=True, type=PATH, metavar="BUNDLE", help="Folder, or file ending in .mimo.")
-@click.option("--target", default="cpu", show_default=True, help="Where the bundle will run.")
+@click.option("--target", default="cpu", show_default=True,
+              help="Where the bundle will run: cpu, cuda, tensorrt, tensorrt-rtx.")
 @click.option("--precision", default="fp32", show_default=True,
               help="fp32; int8 or fp16, within the tolerance or not at all; auto: per graph the fastest within it.")
+@click.option("--portable", is_flag=True,
+              help="Leave the graphs to be compiled by mimo-run prepare on the device (tensorrt, tensorrt-rtx).")
+@click.option("--compute-capability", "capabilities", multiple=True, metavar="X.Y",
+              help="Compile for these GPUs alone (tensorrt-rtx); repeatable. Without: 8.0 (Ampere) and later.")
 @click.option("--calibration", multiple=True, metavar="DATA",
               help="Data set to calibrate on (train) and to measure on (val): a folder or a registered name; repeatable.")
 @click.option("--held-out", multiple=True, metavar="DATA", help="Measure on the val split of these instead.")
@@ -42,13 +47,17 @@ def main() -> None:
 @click.option("--force", is_flag=True,
               help="Replace the output of an earlier build; ship the precision asked for even if it misses the tolerance.")
 @click.option("--json", "as_json", is_flag=True, help="Print what inspect --json prints.")
-def build(checkpoint: Path, output: Path, target: str, precision: str, calibration: tuple[str, ...], held_out: tuple[str, ...],
-          tolerance: float, calibration_images: int, gate_images: int, calibration_cache: Path | None, calibration_seed: int,
-          graphs: str | None, parity_data: tuple[Path, ...], parity_samples: int, force: bool, as_json: bool) -> None:
+def build(checkpoint: Path, output: Path, target: str, precision: str, portable: bool, capabilities: tuple[str, ...],
+          calibration: tuple[str, ...], held_out: tuple[str, ...], tolerance: float, calibration_images: int, gate_images: int,
+          calibration_cache: Path | None, calibration_seed: int, graphs: str | None, parity_data: tuple[Path, ...],
+          parity_samples: int, force: bool, as_json: bool) -> None:
     """Build a bundle from CHECKPOINT; nothing is written unless parity holds."""
-    from .targets import choose
+    from .targets import check_compiler, choose
 
-    choose(target, precision)  # before PyTorch is imported: a refusal takes a tenth of a second
+    # Before PyTorch is imported: a refusal takes a tenth of a second.
+    chosen = choose(target, precision, portable, capabilities, single_graphs=graphs is not None)
+    if chosen.plans and not portable:
+        check_compiler(chosen)
     earned = None
     if precision != "fp32":
         from mimo_calibration.session import Request
@@ -68,7 +77,8 @@ def build(checkpoint: Path, output: Path, target: str, precision: str, calibrati
 
         built = build_bundle(
             checkpoint, output, target=target, precision=precision, graphs=graphs.split(",") if graphs is not None else GRAPHS,
-            parity_data=parity_data, parity_samples=parity_samples, force=force, earned=earned, progress=progress,
+            parity_data=parity_data, parity_samples=parity_samples, force=force, earned=earned, portable=portable,
+            compute_capabilities=capabilities, progress=progress,
         )
     if earned is not None:
         _warn(built.path)
@@ -76,7 +86,8 @@ def build(checkpoint: Path, output: Path, target: str, precision: str, calibrati
         _print_json(built.told)
         return
     click.echo(_summary(built.told))
-    click.echo(f"\nWrote {built.path} in {time.monotonic() - start:.0f} s. Next: mimo-run verify {built.path}"
+    then = f"on the device, mimo-run prepare {built.path} -o PREPARED" if portable else f"mimo-run verify {built.path}"
+    click.echo(f"\nWrote {built.path} in {time.monotonic() - start:.0f} s. Next: {then}"
                if graphs is None else f"\nWrote graphs to {built.path}. This is not a bundle: leave --graphs out for one.")
 
 
@@ -96,7 +107,8 @@ def inspect(bundle: Path, as_json: bool) -> None:
         return
     model, tools = manifest.data["model"], manifest.data["tools"]
     size = f"{manifest.config.preset}, {model['parameters'] / 1e6:.2f} million parameters"
-    click.echo(f"{model['id']} ({size}) for {manifest.target}")
+    capability = manifest.data["compatibility"]["compute_capability"]
+    click.echo(f"{model['id']} ({size}) for {manifest.target}" + (f", compute capability {capability}" if capability else ""))
     click.echo(_summary(told))
     click.echo("\nbuilt with " + ", ".join(f"{name} {version}" for name, version in tools.items()))
 
@@ -143,14 +155,15 @@ def _warn(path: Path) -> None:
 
 
 def _summary(told: dict[str, Any]) -> str:
-    from .report import counts
+    from .report import counts, where_measured
 
     rows = [("graph", "engine", "asked", "delivered", "MB", "relative L2")]
     for name, graph in told["graphs"].items():
         error = told["parity"][name]["relative_l2"]
         size = f"{graph['bytes'] / 1e6:.2f}"
         rows.append((name, graph["engine"], graph["asked"], counts(graph["delivered"]), size, f"{error:.1e}"))
-    return f"\n{table(rows)}\n\n{_parity_lines(told['parity'], graphs=False)}"
+    notes = "".join(f"\n{line}" for line in where_measured(told))
+    return f"\n{table(rows)}\n\n{_parity_lines(told['parity'], graphs=False)}{notes}"
 
 
 def _parity_lines(parity: dict[str, Any], graphs: bool = True) -> str:

@@ -200,7 +200,7 @@ def _rounded(value: float, digits: int = 3) -> float | None:
 def limits_of(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     """The limits for a bundle: those of the lowest precision that any of its graphs has."""
     counts = [entry["delivered"] for entry in entries.values()]
-    for precision, kinds in (("int8", ("int8", "int4")), ("fp16", ("fp16",))):
+    for precision, kinds in (("int8", ("int8", "int8_weights", "int4")), ("fp16", ("fp16",))):
         if any(count.get(kind) for count in counts for kind in kinds):
             return dict(LIMITS[precision])
     return dict(LIMITS["fp32"])

@@ -13,8 +13,9 @@ _FLOATS = {onnx.TensorProto.FLOAT: "fp32", onnx.TensorProto.FLOAT16: "fp16"}
 def delivered(model: onnx.ModelProto) -> dict[str, int]:
     """How many matrix operators of a model run in ``int8``, ``fp16`` and ``fp32``.
 
-    One counts as int8 if both operands come from DequantizeLinear (an engine then fuses the three), ``MatMulNBits`` by the
-    bits of its weights (``int4`` is listed only where there is some), the rest by their element type.
+    One counts as int8 if both operands come from DequantizeLinear (an engine then fuses the three), as ``int8_weights`` if the
+    second alone does (the product is in floating point), ``MatMulNBits`` by the bits of its weights, the rest by their element
+    type. ``int8_weights`` and ``int4`` are listed only where there is some.
     """
     inferred = onnx.shape_inference.infer_shapes(model).graph
     types = {v.name: v.type.tensor_type.elem_type for v in (*inferred.value_info, *inferred.input, *inferred.output)}
@@ -26,10 +27,11 @@ def delivered(model: onnx.ModelProto) -> dict[str, int]:
             bits = next(a.i for a in node.attribute if a.name == "bits")
             counts[f"int{bits}"] = counts.get(f"int{bits}", 0) + 1
         elif node.op_type in MATRIX_OPERATORS:
-            quantised = all(_dequantised(name, producers) for name in node.input[:2])
+            left, right = (_dequantised(name, producers) for name in node.input[:2])
             # Shapes and types end at MatMulNBits, which onnx does not know: it gives float32.
-            kind = types.get(node.input[0], onnx.TensorProto.FLOAT)
-            counts["int8" if quantised else _FLOATS[kind]] += 1
+            kind = _FLOATS[types.get(node.input[0], onnx.TensorProto.FLOAT)]
+            kind = ("int8" if left else "int8_weights") if right else kind
+            counts[kind] = counts.get(kind, 0) + 1
     return counts
 
 

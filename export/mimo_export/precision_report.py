@@ -20,16 +20,8 @@ def precision_lines(told: Mapping[str, Any]) -> list[str]:
         f"Calibrated on {told['images']} images ({', '.join(f'{n} {s}' for s, n in told['sets'].items())}; id `{told['id']}`), "
         f"decided on {told['held_out_images']} others (id `{told['held_out']}`), tolerance {told['tolerance']} of Dice per "
         f"prompt. Watching took {told['seconds']['calibrate']:.0f} s, everything {told['seconds']['decide']:.0f} s.", "",
-        "| graph | ships | latency, ms | FP32, ms | times | MB | SQNR, dB |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        *_shipped(told["graphs"], told["timed"]),
     ]  # fmt: skip
-    for name, graph in told["graphs"].items():
-        label, base = graph["chosen"], graph["latency_ms"].get("fp32 onnxruntime")
-        ms, ratio = graph["latency_ms"].get(label), graph["sqnr_db"].get(label)
-        lines.append(
-            f"| {name} | {label}{' (forced)' if graph['forced'] else ''} | {ms:.2f} | {base:.2f} | {base / ms:.2f} | "
-            f"{graph['bytes'][label] / 1e6:.2f} | {'' if ratio is None else f'{ratio:.1f}'} |"
-        )
     lines += ["", "| prompt | Dice, FP32 | Dice, shipped | loss [95 % interval] |", "| --- | ---: | ---: | ---: |"]
     loss = told["loss"]
     for prompt, value in loss["dice"].items():
@@ -55,7 +47,7 @@ def precision_lines(told: Mapping[str, Any]) -> list[str]:
             f"| {name} | {row['block']} | {row['sqnr_db']:.1f} | {row['dice_loss']:+.4f} | {row['presence_f1_loss']:+.4f} |"
             for name, row in blocks
         ]
-    lines += ["", *(f"![{name}](report/{name})" for name in (RANGES, SENSITIVITY, TRADE_OFF))]
+    lines += ["", *(f"![{name}](report/{name})" for name in (RANGES, SENSITIVITY, *([TRADE_OFF] if told["timed"] else [])))]
     if told["unseen_modalities"]:
         lines += [
             "",
@@ -66,14 +58,34 @@ def precision_lines(told: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def draw(result: Any, folder: Path) -> None:
-    """The pictures of a report into ``folder/report``."""
+def _shipped(graphs: Mapping[str, Any], timed: bool) -> list[str]:
+    """The table of what ships; without latencies where the engine was not here to be timed."""
+    times, marks = ("latency, ms | FP32, ms | times | ", "---: | ---: | ---: | ") if timed else ("", "")
+    lines = [f"| graph | ships | {times}MB | SQNR, dB |", f"| --- | --- | {marks}---: | ---: |"]
+    for name, graph in graphs.items():
+        label, ratio = graph["chosen"], graph["sqnr_db"].get(graph["chosen"])
+        if timed:
+            ms, base = graph["latency_ms"][label], graph["latency_ms"]["fp32 onnxruntime"]
+            times = f"{ms:.2f} | {base:.2f} | {base / ms:.2f} | "
+        lines.append(
+            f"| {name} | {label}{' (forced)' if graph['forced'] else ''} | {times}"
+            f"{graph['bytes'][label] / 1e6:.2f} | {'' if ratio is None else f'{ratio:.1f}'} |"
+        )
+    if not timed:
+        lines += ["", "Sizes are those of the ONNX files. Nothing was timed: ONNX Runtime on the CPU stands in for the GPU."]
+    return lines
+
+
+def draw(result: Any, folder: Path, timed: bool = True) -> None:
+    """The pictures of a report into ``folder/report``; the race only if there was one."""
     import matplotlib
 
     matplotlib.use("Agg")
     place = folder / "report"
     place.mkdir()
-    for name, figure in ((RANGES, _ranges(result)), (SENSITIVITY, _sensitivity(result)), (TRADE_OFF, _trade_off(result))):
+    pictures = {RANGES: _ranges, SENSITIVITY: _sensitivity, **({TRADE_OFF: _trade_off} if timed else {})}
+    for name, picture in pictures.items():
+        figure = picture(result)
         # Without metadata, so that the same numbers give the same bytes.
         figure.savefig(place / name, dpi=110, bbox_inches="tight", metadata={"Software": None})
 

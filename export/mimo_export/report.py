@@ -24,6 +24,7 @@ def markdown(told: Mapping[str, Any]) -> str:
         *(f"| {' | '.join(row)} |" for row in rows), "",
         "*delivered*: matrix operators by the precision they have in the file. *relative L2*: the worst output of the worst",
         "call, written file against PyTorch on the same inputs, which come from the running chain; batch 1 and batch 2.", "",
+        *(f"{line}\n" for line in where_measured(told)),
         f"Measured over {describe_samples(parity['samples'])}.",
     ]
     if "masks_dice" in parity:
@@ -44,9 +45,29 @@ def markdown(told: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def where_measured(told: Mapping[str, Any]) -> list[str]:
+    """What ran where, in words, for a bundle whose files another engine computed than the one that will run them.
+
+    Args:
+        told: a report, or what ``inspect`` prints.
+    """
+    graphs, engine = told["graphs"].values(), told["parity"]["measured_on"]
+    target = told["target"]
+    lines = []
+    if any(graph["build"] for graph in graphs):
+        lines.append(f"Portable: the graphs are ONNX files, which mimo-run prepare compiles with {target} on the device.")
+    if engine is None or all(graph["engine"] == engine for graph in graphs):
+        return lines
+    if any(not graph["file"].endswith(".onnx") for graph in graphs):
+        lines.append("The graphs are plans; parity and precision are those of the ONNX files that they were compiled from.")
+    lines.append(f"Everything was measured on the ONNX form with {engine} on the CPU, not on a GPU: nothing here says how fast "
+                 f"{target} is, and mimo-run verify on the GPU says whether it computes the same.")  # fmt: skip
+    return lines
+
+
 def counts(delivered: Mapping[str, int]) -> str:
     """``{"int8": 0, "fp16": 0, "fp32": 9}`` -> ``9 fp32``."""
-    return ", ".join(f"{n} {precision}" for precision, n in delivered.items() if n) or "nothing"
+    return ", ".join(f"{n} {precision.replace('_', ' ')}" for precision, n in delivered.items() if n) or "nothing"
 
 
 def describe_samples(samples: Mapping[str, int]) -> str:
@@ -56,10 +77,12 @@ def describe_samples(samples: Mapping[str, int]) -> str:
 
 def inspect_dict(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """What ``mimo-export inspect --json`` prints (docs/formats.md)."""
-    keys = ("engine", "threads", "asked", "delivered", "file", "sha256", "bytes")
+    keys = ("engine", "threads", "asked", "delivered", "file", "sha256", "bytes", "build")
     return {
         "format": manifest["format"],
         "target": manifest["target"],
+        "portable": any(graph["build"] for graph in manifest["graphs"].values()),
+        "compute_capability": manifest["compatibility"]["compute_capability"],
         "graphs": {name: {key: graph[key] for key in keys} for name, graph in manifest["graphs"].items()},
         "parity": manifest["parity"],
     }

@@ -6,6 +6,7 @@ needs and how large the plans are; it says nothing about accuracy.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,18 +16,21 @@ import click
 import numpy as np
 import onnx
 
+from mimo_calibration.half_form import half_form
 from mimo_calibration.observe import ObservedEngine
 from mimo_calibration.points import find_points, fold_transposed_weights
 from mimo_calibration.qdq import Choice, quantise
 from mimo_calibration.ranges import clip
 from mimo_runtime.command import Commands, table
+from mimo_runtime.compiler import Built, Options
+from mimo_runtime.compiler.options import COMPUTE_CAPABILITIES
 from mimo_runtime.config import PRESETS, MimoConfig
 from mimo_runtime.contracts import BATCH, GRAPHS, PAST, GraphContract, graph_contracts
+from mimo_runtime.engines.tensorrt_library import load_rtx_library
 from mimo_runtime.errors import EngineError, MimoError
 
-from . import tensorrt_rtx
-from .rtx_compile import Plan, RtxOptions, compile_graph, default_axes
-from .rtx_forms import half_form
+from .plans import compile_graph, default_axes, rtx_options
+from .report import counts
 
 #: Random calls whose ranges are taken.
 CALLS = 2
@@ -91,16 +95,15 @@ def export_all(preset: str, checkpoint: Path | None, progress: Any) -> tuple[Mim
 
 
 def prove(
-    config: MimoConfig, models: dict[str, onnx.ModelProto], precisions: tuple[str, ...], options: RtxOptions
-) -> Iterator[tuple[str, str, Plan | MimoError]]:
+    config: MimoConfig, models: dict[str, onnx.ModelProto], precisions: tuple[str, ...], options: Options
+) -> Iterator[tuple[str, str, Built | MimoError]]:
     """Compile every graph in every precision; what the compiler refuses is given back instead of its plan."""
     contracts = graph_contracts(config)
     for precision in precisions:
         for name, model in models.items():
             try:
                 form = random_form(model, contracts[name], config, precision)
-                asked = RtxOptions(options.axes, precision, options.compute_capabilities, options.timeout_s)
-                yield name, precision, compile_graph(form, contracts[name], asked)
+                yield name, precision, compile_graph(form, contracts[name], dataclasses.replace(options, precision=precision))
             except EngineError as error:
                 yield name, precision, error
 
@@ -122,32 +125,30 @@ def prove(
     "capabilities",
     multiple=True,
     metavar="X.Y",
-    help=f"Compile for these GPUs alone: {', '.join(tensorrt_rtx.COMPUTE_CAPABILITIES)}; repeatable.",
+    help=f"Compile for these GPUs alone: {', '.join(COMPUTE_CAPABILITIES)}; repeatable.",
 )
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def command(
     preset: str, checkpoint: Path | None, precisions: tuple[str, ...], capabilities: tuple[str, ...], as_json: bool
 ) -> None:  # fmt: skip
     """Compile every graph of a model with TensorRT for RTX. Exit code 1 if one is refused."""
-    RtxOptions({}, compute_capabilities=capabilities)  # refused before minutes of export
-    tensorrt_rtx.load()
+    rtx_options({}, compute_capabilities=capabilities)  # refused before minutes of export
+    load_rtx_library()
     config, models = export_all(preset, checkpoint, lambda stage: click.echo(stage, err=True))
     rows = [("graph", "precision", "seconds", "MB", "matrix operators")]
     told: list[dict[str, Any]] = []
     errors: list[MimoError] = []
-    options = RtxOptions(default_axes(config), compute_capabilities=capabilities)
+    options = rtx_options(default_axes(config), compute_capabilities=capabilities)
     for name, precision, got in prove(config, models, precisions, options):
         if isinstance(got, MimoError):
             rows.append((name, precision, "", "", "refused"))
             told.append({"graph": name, "precision": precision, "error": got.what})
             errors.append(got)
             continue
-        operators = ", ".join(f"{count} {kind}" for kind, count in got.delivered.items() if count)
-        operators += f"; {got.int8_weights} with INT8 weights" if got.int8_weights else ""
-        rows.append((name, precision, f"{got.seconds:.1f}", f"{got.megabytes:.1f}", operators))
+        rows.append((name, precision, f"{got.seconds:.1f}", f"{len(got.plan) / 1e6:.1f}", counts(got.in_graph)))
         told.append({
-            "graph": name, "precision": precision, "seconds": round(got.seconds, 2), "bytes": len(got.data),
-            "delivered": got.delivered, "int8_weights": got.int8_weights, "version": got.engine_version,
+            "graph": name, "precision": precision, "seconds": round(got.seconds, 2), "bytes": len(got.plan),
+            "delivered": got.in_graph, "version": got.engine_version,
         })  # fmt: skip
     for precision in precisions:
         made = [t for t in told if t["precision"] == precision and "error" not in t]

@@ -1,10 +1,16 @@
-"""What can be built: targets, the engine that runs each, and the precisions that it takes today."""
+"""What can be built: targets, the engines that run each, and the precisions and options that each takes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mimo_runtime.errors import RequestError
+from mimo_runtime.compiler.build import find_compiler
+from mimo_runtime.compiler.options import check_capabilities
+from mimo_runtime.engines import why_not
+from mimo_runtime.engines.tensorrt_library import load_library
+from mimo_runtime.errors import MimoError, RequestError
+from mimo_runtime.gpus import find_gpus
 
 
 @dataclass(frozen=True)
@@ -15,25 +21,48 @@ class Target:
     #: The engines that may run its graphs, names of ``mimo_runtime.engines.KINDS``; the first is the reference in float32.
     engines: tuple[str, ...]
     precisions: tuple[str, ...]
+    #: Its engine is on a GPU, which the machine that builds need not have.
+    gpu: bool = False
+    #: Its engine reads plans: the graphs have to be compiled, here or on the device.
+    plans: bool = False
 
     @property
     def engine(self) -> str:
         return self.engines[0]
 
 
-#: The oldest release of each engine that reads the graphs: opset 20, 8-bit ``MatMulNBits``, Q/DQ fused to INT8.
-ENGINE_MIN = {"onnxruntime": "1.20", "openvino": "2025.0"}
+#: The engine that computes the files of a GPU target where they are decided on and compared.
+STAND_IN = "onnxruntime"
+
+#: The oldest release of each engine that reads the graphs: opset 20, 8-bit ``MatMulNBits``, Q/DQ fused to INT8. What else a
+#: plan needs is told by ``built_with``.
+ENGINE_MIN = {
+    "onnxruntime": "1.20", "openvino": "2025.0", "onnxruntime-cuda": "1.20", "tensorrt": "10.3", "tensorrt-rtx": "1.7",
+}  # fmt: skip
 
 TARGETS: dict[str, Target] = {
-    t.name: t for t in (Target("cpu", ("onnxruntime", "openvino"), ("fp32", "fp16", "int8", "auto")),)
-}
+    t.name: t for t in (
+        Target("cpu", ("onnxruntime", "openvino"), ("fp32", "fp16", "int8", "auto")),
+        Target("cuda", ("onnxruntime-cuda",), ("fp32", "fp16"), gpu=True),
+        Target("tensorrt", ("tensorrt",), ("fp32", "fp16", "int8"), gpu=True, plans=True),
+        Target("tensorrt-rtx", ("tensorrt-rtx",), ("fp32", "fp16", "int8"), gpu=True, plans=True),
+    )
+}  # fmt: skip
 
 
-def choose(target: str, precision: str) -> Target:
+def choose(
+    target: str, precision: str, portable: bool = False, compute_capabilities: Sequence[str] = (), single_graphs: bool = False
+) -> Target:
     """The target of a request.
 
+    Args:
+        portable: leave the graphs to be compiled on the device.
+        compute_capabilities: GPUs to compile for.
+        single_graphs: only some of the graphs are wanted, as ONNX files.
+
     Raises:
-        RequestError: this version does not build that target, or not in that precision. Nothing is accepted and ignored.
+        RequestError: this version does not build that target, or not in that precision, or not with these options. Nothing is
+            accepted and ignored.
     """
     if target not in TARGETS:
         raise RequestError(f"--target {target} cannot be built by this version", f"Use --target {' or '.join(TARGETS)}")
@@ -43,4 +72,43 @@ def choose(target: str, precision: str) -> Target:
             f"--precision {precision} cannot be built for --target {target} by this version",
             f"Use --precision {' or '.join(chosen.precisions)}",
         )
+    if portable and not chosen.plans:
+        told = f"--portable has no effect with --target {target}: there is nothing to compile on the device"
+        raise RequestError(told, "Leave it out, or use --target tensorrt or tensorrt-rtx")
+    if single_graphs and chosen.plans:
+        told = f"--graphs gives ONNX files and compiles nothing, and --target {target} is about compiled graphs"
+        raise RequestError(told, "Use --target cpu, or leave --graphs out")
+    if compute_capabilities and target != "tensorrt-rtx":
+        told = f"--compute-capability has no effect with --target {target}"
+        way = "it compiles for the GPU of the machine it runs on" if chosen.plans else "its files run on every GPU"
+        raise RequestError(f"{told}: {way}", "Leave it out, or use --target tensorrt-rtx")
+    check_capabilities(compute_capabilities)
+    if precision == "fp32" and "7.5" in compute_capabilities:
+        told = "--precision fp32 cannot be built for --compute-capability 7.5: TensorRT-RTX has no FP32 products there"
+        raise RequestError(told, "Use --precision fp16 or int8")
     return chosen
+
+
+def check_compiler(target: Target) -> None:
+    """See that a target's compiler can work on this machine.
+
+    Raises:
+        RequestError: it is not installed, or there is no GPU that it needs; names what to do instead.
+    """
+    try:
+        find_compiler(target.engine)
+        if target.name == "tensorrt":
+            load_library()
+    except MimoError as error:
+        told = f"--target {target.name} cannot be compiled on this machine: {error.what}"
+        raise RequestError(told, f"{error.remedy}. Or add --portable, and run mimo-run prepare on the device") from None
+
+
+def measuring_engine(target: Target) -> str | None:
+    """The engine that computes what a GPU target's files give, here: its own if it reads them and is usable, else the stand-in.
+    None for a target that needs none: every file is computed by the engine that will run it.
+    """
+    if not target.gpu:
+        return None
+    usable = not target.plans and bool(find_gpus().usable) and why_not(target.engine) is None
+    return target.engine if usable else STAND_IN

@@ -6,9 +6,11 @@ with this machine, the list of files, every hash. A ``.mimo`` file is read in pl
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
+import struct
 import zipfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -31,6 +33,8 @@ _POINT = "Point to a bundle that mimo-export build wrote"
 _TRUST = "Use bundles from mimo-export build only"
 #: A manifest of the largest preset has about 30 kB.
 _LARGEST_MANIFEST = 4 << 20
+#: Bytes of the record that ends a zip archive, if it holds no comment.
+_END = 22
 
 
 class Bundle:
@@ -126,6 +130,7 @@ def load_mimo(
         # What a fallback makes up for must not refuse the bundle before it is known whether it is needed.
         bundle = Bundle.open(bundle, this_machine=not allow_fallback)
     manifest = bundle.manifest
+    manifest.check_compiled()
     choice = choose_device(device, manifest, allow_fallback)
     if allow_fallback and choice.fallback is None:
         manifest.check_machine()
@@ -231,6 +236,8 @@ class _Archive:
         with self._opened() as archive:
             for info in archive.infolist():
                 self._add(info)
+            if not _alone(archive):
+                raise BundleError(f"{path} is damaged: something comes before or after its files", "Copy it again")
 
     def _add(self, info: zipfile.ZipInfo) -> None:
         if info.is_dir():
@@ -239,7 +246,8 @@ class _Archive:
             check_name(info.filename, str(self.path))
         # Stored only: what is not compressed cannot unpack to more than it is. 0x1: encrypted.
         kind = stat.S_IFMT(info.external_attr >> 16)
-        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 0x1 or kind not in (0, stat.S_IFREG):
+        stored = info.compress_type == zipfile.ZIP_STORED and info.compress_size == info.file_size
+        if not stored or info.flag_bits & 0x1 or kind not in (0, stat.S_IFREG):
             raise BundleError(f"{self.path} holds {info.filename}, which is compressed, encrypted or a link", _TRUST)
         if info.filename in self._infos:
             raise BundleError(f"{self.path} holds {info.filename} twice", _TRUST)
@@ -258,11 +266,24 @@ class _Archive:
         try:
             with zipfile.ZipFile(self.path) as archive:
                 yield archive
-        except (zipfile.BadZipFile, NotImplementedError, EOFError):
-            told = f"{self.path} is damaged, or not a bundle"
-            raise BundleError(told, f"Copy it again, or name a bundle folder or {SUFFIX} file") from None
+        except (zipfile.BadZipFile, NotImplementedError, EOFError, UnicodeDecodeError, OverflowError, struct.error):
+            raise self._damaged() from None
         except OSError as error:
+            if error.errno == errno.EINVAL:  # it tells of a place before its beginning
+                raise self._damaged() from None
             raise BundleError(f"{self.path} cannot be read: {error.strerror}", "Check its permissions") from None
+
+    def _damaged(self) -> BundleError:
+        told = f"{self.path} is damaged, or not a bundle"
+        return BundleError(told, f"Copy it again, or name a bundle folder or {SUFFIX} file")
+
+
+def _alone(archive: zipfile.ZipFile) -> bool:
+    """Whether a file is an archive and nothing else: ``zipfile`` would find one among other bytes, too."""
+    archive.fp.seek(-_END, os.SEEK_END)
+    end = archive.fp.read(_END)
+    first = min((info.header_offset for info in archive.infolist()), default=0)
+    return first == 0 and end.startswith(b"PK\5\6") and end.endswith(b"\0\0")
 
 
 def _digest(file: BinaryIO) -> str:

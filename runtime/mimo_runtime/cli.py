@@ -1,8 +1,10 @@
-"""``mimo-run``: answer about an image, prove a bundle on this machine, find out what is missing."""
+"""``mimo-run``: answer about an image, finish and prove a bundle on this machine, find out what is missing."""
 
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +167,38 @@ def verify(bundle: str, threads: int | None, device: str, allow_fallback: bool, 
 
 
 @main.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="PREPARED",
+    help="Folder, or file ending in .mimo.",
+)
+@click.option(
+    "--timing-cache",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Remember measured kernel times here (TensorRT): the next run is faster.",
+)
+@click.option("--force", is_flag=True, help="Replace an earlier bundle at PREPARED.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+def prepare(bundle: Path, output: Path, timing_cache: Path | None, force: bool, as_json: bool) -> None:
+    """Compile a portable BUNDLE for this machine, and verify it if a GPU is here.
+
+    Needs the engine alone: no PyTorch, no onnx.
+    """
+    from .prepare import prepare as run_prepare
+
+    told = run_prepare(bundle, output, force=force, timing_cache=timing_cache, progress=_stages(as_json)).told
+    if as_json:
+        click.echo(json.dumps(told, indent=1, ensure_ascii=False))
+        return
+    click.echo(_prepared(told))
+
+
+@main.command()
 @click.argument("bundle", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 @click.pass_context
@@ -217,6 +251,34 @@ def _summary(answer: Any, files: dict[int, str], output: str | None) -> str:
     if output is not None:
         lines.append(f"wrote {Path(output)}/: answer.json, overlay.png, panel.png" + "".join(f", {f}" for f in files.values()))
     return "\n".join(lines)
+
+
+def _stages(quiet: bool) -> Callable[[str, int, int], None]:
+    """A line on standard error for every stage of long work; where a person looks, its steps follow each other on the line."""
+    person, last = sys.stderr.isatty(), [""]
+
+    def tell(stage: str, done: int, total: int) -> None:
+        stage, _, phase = stage.partition(": ")
+        if stage != last[0]:
+            click.echo(("\r\x1b[K" if person and last[0] else "") + stage, err=True)
+            last[0] = stage
+        elif person:
+            click.echo(f"\r\x1b[K  {phase or stage} {done}/{total}", nl=False, err=True)
+
+    return (lambda stage, done, total: None) if quiet else tell
+
+
+def _prepared(told: dict[str, Any]) -> str:
+    rows = [("graph", "delivered", "MB", "seconds")]
+    for name, graph in told["graphs"].items():
+        counts = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in graph["delivered"].items() if n)
+        rows.append((name, counts or "nothing", f"{graph['bytes'] / 1e6:.2f}", f"{graph['seconds']:.1f}"))
+    lines = [table(rows), f"compiled by {told['target']} {told['built_with']} for {told['compute_capability']}"]
+    if told["verified"]:
+        lines.append(f"all {len(told['verified']['samples'])} golden samples passed")
+    else:
+        lines.append(f"{told['not_verified']}; next, where there is a GPU: mimo-run verify {told['bundle']}")
+    return "\n".join([*lines, f"wrote {told['bundle']} in {told['seconds']:.0f} s"])
 
 
 def _verified(report: dict[str, Any]) -> str:

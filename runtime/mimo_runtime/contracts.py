@@ -2,6 +2,9 @@
 
 An axis is an ``int`` (static) or one of the names below (dynamic). ``batch`` is dynamic everywhere; ``past`` is the number
 of tokens already in the self-attention cache of the text decoder.
+
+The text decoder has two forms, see :func:`in_place_contract`. In both, an output ``NAME`` that an input ``past_NAME`` takes is
+the cache: whoever decodes feeds it back.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ from typing import Any
 from .config import MimoConfig
 
 BATCH, PAST, PAST_PLUS_ONE = "batch", "past", "past_plus_one"
+#: What the names of the inputs begin with that take the cache.
+CACHE_PREFIX = "past_"
 
 #: Graph names in the order in which an answer runs them.
 GRAPHS = ("vision_encoder", "text_encoder", "prompt_encoder", "fusion", "mask_decoder", "text_decoder")
@@ -26,7 +31,7 @@ class Tensor:
     """One input or output of a graph."""
 
     name: str
-    dtype: str  # numpy name: "float32" or "int32"
+    dtype: str  # numpy name: "float32", "int32", or "float16" (a cache in place)
     shape: tuple[int | str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -127,3 +132,33 @@ def graph_contracts(config: MimoConfig) -> dict[str, GraphContract]:
         ),
     )
     return {contract.name: contract for contract in contracts}
+
+
+def in_place_contract(config: MimoConfig, dtype: str = "float32") -> GraphContract:
+    """The text decoder whose cache has a fixed size: a step writes one key and one value into it, and nothing is copied.
+
+    Every layer has a cache of its own, ``past_keys_0`` -> ``keys_0`` and so on, [B, heads, max_length, d]: an engine may give
+    the output the memory of the input. Whoever drives it
+
+    1. starts with caches of any finite content, such as zeros: what is behind ``position`` is not read;
+    2. gives ``position`` = the number of tokens before this one, which is where the step writes. It must stay below
+       ``max_length``: nobody checks it on a GPU;
+    3. feeds the outputs back as the inputs of the next step.
+
+    Args:
+        dtype: of the caches: "float16" where the graph computes in half precision. TensorRT updates a cache in place only if it
+            is an input of the network itself, so there is no room for a cast.
+    """
+    growing, decoder = graph_contracts(config)["text_decoder"], config.text_decoder
+    shape = (BATCH, decoder.heads, decoder.max_length, config.dim // decoder.heads)
+    caches = [Tensor(f"{role}_{k}", dtype, shape) for k in range(decoder.layers) for role in ("keys", "values")]
+    past = [Tensor(f"{CACHE_PREFIX}{cache.name}", cache.dtype, cache.shape) for cache in caches]
+    token, position, *rest = (t for t in growing.inputs if not t.name.startswith(CACHE_PREFIX))
+    return GraphContract(growing.name, (token, position, *past, *rest), (growing.outputs[0], *caches))
+
+
+def allowed_contracts(config: MimoConfig) -> dict[str, tuple[GraphContract, ...]]:
+    """Every contract that a graph of a bundle may have, the usual one first."""
+    allowed = {name: (contract,) for name, contract in graph_contracts(config).items()}
+    allowed["text_decoder"] += tuple(in_place_contract(config, dtype) for dtype in ("float32", "float16"))
+    return allowed

@@ -109,9 +109,12 @@ def fall_back(manifest: Manifest, reason: str, remedy: str, allowed: bool) -> Ch
 
 
 def fits(wanted: str, gpu: Gpu) -> bool:
-    """Whether a GPU has a compute capability: "8.6" exactly, "8.0+" at least. One that does not tell is not refused."""
+    """Whether a GPU has a compute capability: "8.6" exactly, "8.0+" at least, "8.6,8.9" one of them. One that does not tell is
+    not refused."""
     if gpu.compute_capability is None:
         return True
+    if "," in wanted:
+        return any(fits(one, gpu) for one in wanted.split(","))
     if wanted.endswith("+"):
         return _numbers(gpu.compute_capability) >= _numbers(wanted[:-1])
     return gpu.compute_capability == wanted

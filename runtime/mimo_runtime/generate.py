@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from .config import MimoConfig
+from .contracts import CACHE_PREFIX, Tensor
 from .errors import PromptError
 
 #: Why an answer ended: the model ended it, it reached its maximum, or the caller stopped it.
@@ -102,11 +103,16 @@ def generate(
 class Runs(Protocol):
     """What is needed of an engine here."""
 
+    inputs: dict[str, Tensor]
+
     def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]: ...
 
 
 class TextDecoder:
     """One answer's decoding state: the ``text_decoder`` engine with its KV cache. Not shared between answers or threads.
+
+    The cache grows by every token, or it has a fixed size into which the graph writes at ``position``: the engine's inputs tell
+    (``contracts.in_place_contract``). Either way, it begins empty and what a step gives goes into the next.
 
     Args:
         engine: of the graph ``text_decoder``.
@@ -119,21 +125,31 @@ class TextDecoder:
     def __init__(
         self, engine: Runs, config: MimoConfig, memory: dict[str, np.ndarray], size: int, never: tuple[int, ...]
     ) -> None:
-        decoder = config.text_decoder
-        empty = np.zeros((decoder.layers, 1, decoder.heads, 0, config.dim // decoder.heads), np.float32)
-        self._run = engine.run
+        self._run, self._max_length = engine.run, config.text_decoder.max_length
+        caches = [tensor for tensor in engine.inputs.values() if tensor.name.startswith(CACHE_PREFIX)]
+        #: What the graph calls each cache that it gives, and that it takes.
+        self._caches = [(tensor.name.removeprefix(CACHE_PREFIX), tensor.name) for tensor in caches]
         # One dict and two int arrays for the whole answer: the loop is the only place where Python costs per token.
         self._token, self._position = np.zeros((1, 1), np.int32), np.full((1, 1), -1, np.int32)
         self._feed = {name: memory[name] for name in ("cross_keys", "cross_values", "memory_valid")}
-        self._feed.update(token=self._token, position=self._position, past_keys=empty, past_values=empty)
+        self._feed.update({t.name: np.zeros(t.concrete(batch=1, past=0), t.dtype) for t in caches})
+        self._feed.update(token=self._token, position=self._position)
         self._size, self._never = size, list(never)
 
     def step(self, token: int) -> np.ndarray:
-        """Append a token; float32 logits ``[size]`` of the next one."""
+        """Append a token; float32 logits ``[size]`` of the next one.
+
+        Raises:
+            ValueError: there are already as many tokens as the model has positions. A graph on a GPU would write over the end
+                of its memory.
+        """
+        if self._position[0, 0] + 1 >= self._max_length:
+            raise ValueError(f"the model has {self._max_length} positions")
         self._token[0, 0] = token
         self._position[0, 0] += 1
         out = self._run(self._feed)
-        self._feed["past_keys"], self._feed["past_values"] = out["keys"], out["values"]
+        for given, taken in self._caches:
+            self._feed[taken] = out[given]
         logits = np.array(out["logits"].reshape(-1)[: self._size])  # a copy: an engine may reuse its output
         logits[self._never] = -np.inf
         return logits

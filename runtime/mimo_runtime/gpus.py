@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 #: First number of an L4T release (Linux for Tegra) -> JetPack.
-_JETPACK = {"32": "4", "34": "5", "35": "5", "36": "6", "38": "7"}
+_JETPACK = {"32": "4", "34": "5", "35": "5", "36": "6", "38": "7", "39": "7"}
 #: Libraries by short name: file names from new to old, and the function that gives the version.
 _LIBRARIES = {
     "cuda runtime": (("libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0", "libcudart.so"), "cudaRuntimeGetVersion"),

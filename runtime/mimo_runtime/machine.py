@@ -21,6 +21,11 @@ def architecture() -> str:
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
 
 
+def operating_system() -> str:
+    """``linux``, ``windows`` or ``darwin``: compiled plans run on the system that they were compiled for."""
+    return platform.system().lower()
+
+
 @lru_cache(maxsize=1)
 def cpu_features() -> frozenset[str] | None:
     """All feature flags of the CPU, or None where the system does not tell."""

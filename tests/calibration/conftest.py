@@ -13,10 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from small_sets import read_rows, write_rows  # noqa: E402
-
-#: Phantoms per split: the fewest that a calibration, its search and its gate accept.
-PER_SPLIT = {"train": 16, "val": 16}
+from small_sets import write_phantoms  # noqa: E402
 
 
 @pytest.fixture
@@ -26,14 +23,8 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Phantoms of 64 pixels, four modalities in turn; read only."""
-    from mimo_train.phantom import generate
-
-    folder = tmp_path_factory.mktemp("data") / "phantoms"
-    generate(folder, sum(PER_SPLIT.values()), seed=3, size=64)
-    splits = [split for split, count in PER_SPLIT.items() for _ in range(count)]
-    write_rows(folder, [{**row, "split": split} for row, split in zip(read_rows(folder), splits, strict=True)])
-    return folder
+    """See ``write_phantoms``; read only."""
+    return write_phantoms(tmp_path_factory.mktemp("data") / "phantoms")
 
 
 @pytest.fixture

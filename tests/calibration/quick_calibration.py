@@ -22,7 +22,7 @@ LATENCIES = {
     "int8 openvino": 1.5, "int8 weights": 2.0, "int4 weights": 1.8, "fp16 onnxruntime": 3.0, "fp16 openvino": 3.1,
 }  # fmt: skip
 
-#: The least that a calibration takes, see ``conftest.PER_SPLIT``.
+#: The least that a calibration takes, see ``small_sets.PER_SPLIT``.
 FEW = ("--calibration-images", "16", "--gate-images", "8")
 
 

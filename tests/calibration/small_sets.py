@@ -19,6 +19,20 @@ def write_rows(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     (folder / "dataset.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
 
 
+#: Phantoms per split: the fewest that a calibration, its search and its gate accept.
+PER_SPLIT = {"train": 16, "val": 16}
+
+
+def write_phantoms(folder: Path) -> Path:
+    """Phantoms of 64 pixels, four modalities in turn."""
+    from mimo_train.phantom import generate
+
+    generate(folder, sum(PER_SPLIT.values()), seed=3, size=64)
+    splits = [split for split, count in PER_SPLIT.items() for _ in range(count)]
+    write_rows(folder, [{**row, "split": split} for row, split in zip(read_rows(folder), splits, strict=True)])
+    return folder
+
+
 def make_set(folder: Path, counts: Mapping[str, int], split: str = "train") -> Dataset:
     """A set of files that nobody opens: ``counts`` images per modality, in mixed order."""
     (folder / "images").mkdir(parents=True)

@@ -56,7 +56,6 @@ class TestBuild:
     @pytest.mark.parametrize(
         ("options", "words"),
         [
-            (["--target", "tensorrt"], ["--target tensorrt", "Use --target cpu"]),
             (["--target", "gpu"], ["--target gpu", "Use --target cpu"]),
             (["--precision", "int4"], ["--precision int4", "Use --precision fp32"]),
             (["--precision", "int8"], ["--precision int8 needs --calibration"]),
@@ -107,10 +106,10 @@ def _edit(path: Path, **changes: object) -> None:
 class TestInspect:
     def test_json_has_the_fields_of_the_design(self, bundle: Path):
         told = json.loads(run("inspect", bundle, "--json").stdout)
-        assert set(told) == {"format", "target", "graphs", "parity"}
+        assert set(told) == {"format", "target", "portable", "compute_capability", "graphs", "parity"}
         assert (told["format"], told["target"], list(told["graphs"])) == ("mimo-bundle", "cpu", list(GRAPHS))
         for name, graph in told["graphs"].items():
-            assert set(graph) == {"engine", "threads", "asked", "delivered", "file", "sha256", "bytes"}
+            assert set(graph) == {"engine", "threads", "asked", "delivered", "file", "sha256", "bytes", "build"}
             assert set(graph["delivered"]) == {"int8", "fp16", "fp32"}
             assert graph["sha256"] == sha256(bundle / graph["file"])
             assert graph["bytes"] == (bundle / graph["file"]).stat().st_size

@@ -20,7 +20,7 @@ def test_each_matrix_operator_counts_once_by_its_real_precision():
         helper.make_node("DequantizeLinear", ["xq", "scale", "zero"], ["xd"]),
         helper.make_node("DequantizeLinear", ["w8", "scale", "zero"], ["wd"]),
         helper.make_node("MatMul", ["xd", "wd"], ["a"]),  # int8
-        helper.make_node("MatMul", ["a", "wd"], ["b"]),  # weight only: the arithmetic is fp32
+        helper.make_node("MatMul", ["a", "wd"], ["b"]),  # weights only: the product is fp32
         helper.make_node("MatMul", ["b", "w32"], ["c"]),
         helper.make_node("Cast", ["c"], ["h"], to=TensorProto.FLOAT16),
         helper.make_node("MatMul", ["h", "w16"], ["y"]),
@@ -31,4 +31,4 @@ def test_each_matrix_operator_counts_once_by_its_real_precision():
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
     onnx.checker.check_model(model, full_check=True)
-    assert delivered(model) == {"int8": 1, "fp16": 1, "fp32": 2}
+    assert delivered(model) == {"int8": 1, "fp16": 1, "fp32": 1, "int8_weights": 1}

@@ -17,17 +17,24 @@ import torch
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
+from mimo_calibration.half_form import half_form
 from mimo_calibration.observe import ObservedEngine
 from mimo_calibration.qdq import Choice, quantise
-from mimo_export import rtx_compile, rtx_prove, tensorrt_rtx
+from mimo_export import plans as plans_module
+from mimo_export import rtx_prove
 from mimo_export.export_graphs import OPSET, export_graph
+from mimo_export.plans import check_precision, compile_graph, default_axes, rtx_options
 from mimo_export.precision import delivered
-from mimo_export.rtx_compile import RtxOptions, compile_bundle, compile_graph, default_axes
-from mimo_export.rtx_forms import half_form, int8_weights
 from mimo_export.rtx_prove import random_form, random_inputs
+from mimo_runtime.compiler import options as options_module
+from mimo_runtime.compiler.compile import compile_graph as compile_here
+from mimo_runtime.compiler.job import Job
+from mimo_runtime.compiler.options import COMPUTE_CAPABILITIES
+from mimo_runtime.compiler.versions import RTX
 from mimo_runtime.config import PRESETS, MimoConfig
 from mimo_runtime.contracts import BATCH, GRAPHS, GraphContract, Tensor, graph_contracts
 from mimo_runtime.engines import create_engine
+from mimo_runtime.engines.tensorrt_library import RTX_INSTALL, load_rtx_library, missing_rtx_package
 from mimo_runtime.errors import EngineError, RequestError
 from mimo_train.checkpoint import load_checkpoint
 from mimo_train.model import Mimo
@@ -36,8 +43,8 @@ from mimo_train.model.graphs import graph_modules
 #: On a CI machine that could have the compiler, its absence is a failure: skipped for ever would look like passed.
 REQUIRED = bool(os.environ.get("CI")) and sys.platform == "linux" and platform.machine() == "x86_64"
 needs_compiler = pytest.mark.skipif(
-    tensorrt_rtx.missing() is not None and not REQUIRED,
-    reason=f"{tensorrt_rtx.missing()} is not installed: {tensorrt_rtx.INSTALL}",
+    missing_rtx_package() is not None and not REQUIRED,
+    reason=f"{missing_rtx_package()} is not installed: {RTX_INSTALL}",
 )
 pytestmark = pytest.mark.rtx
 
@@ -45,6 +52,13 @@ Models = tuple[MimoConfig, dict[str, onnx.ModelProto]]
 
 #: What half precision or INT8 may change in a graph of random weights: more than they do, far less than a wrong graph would.
 CHANGED = {"fp16": 0.01, "int8": 0.1}
+
+
+def build_here(data: bytes, contract: GraphContract, axes: dict, capabilities: tuple[str, ...] = ()) -> bytes:
+    """A plan, compiled in this process."""
+    options = rtx_options(axes, "auto", capabilities)
+    job = Job("tensorrt-rtx", contract, (axes,), options, None, ())
+    return compile_here(load_rtx_library(), data, job, RTX, lambda *step: None).plan
 
 
 def export_model(config: MimoConfig) -> Models:
@@ -91,9 +105,10 @@ def check_form(name: str, precision: str, model: onnx.ModelProto, form: onnx.Mod
     contract, counts = graph_contracts(config)[name], delivered(form)
     assert counts["fp32"] == 0 and sum(counts.values()) == sum(delivered(model).values())
     if precision == "fp16":
-        assert counts["fp16"] == sum(counts.values()) and not int8_weights(form)
+        assert counts["fp16"] == sum(counts.values())
     else:
-        assert int8_weights(form) >= 6 and (counts["int8"] > 0) == (name != "text_decoder")
+        assert counts["int8" if name != "text_decoder" else "int8_weights"] >= 6
+        assert ("int8_weights" in counts) == (name == "text_decoder")
     assert relative_error(model, form, contract, random_inputs(contract, config)) < CHANGED[precision]
 
 
@@ -102,7 +117,7 @@ def check_form(name: str, precision: str, model: onnx.ModelProto, form: onnx.Mod
 def test_every_graph_of_the_bundle_compiles(micro: Models, name: str):
     config, models = micro
     data = models[name].SerializeToString()
-    plan = tensorrt_rtx.build_engine(data, graph_contracts(config)[name], default_axes(config))
+    plan = build_here(data, graph_contracts(config)[name], default_axes(config))
     assert len(plan) > len(data) / 2  # a plan carries the weights
 
 
@@ -116,10 +131,10 @@ def test_every_graph_compiles_in_reduced_precision(micro: Models, name: str, pre
     check_form(name, precision, models[name], form, config)
     # Turing takes least: no product in single precision. What it takes, every other GPU takes, too.
     capabilities = ("7.5",) if precision == "int8" else ()
-    plan = compile_graph(form, contract, RtxOptions(default_axes(config), precision, capabilities))
-    assert len(plan.data) > 10_000 and plan.compute_capabilities == capabilities and plan.seconds > 0
-    assert plan.delivered == delivered(form) and plan.int8_weights == int8_weights(form)
-    assert plan.engine_version.startswith("1.")
+    built = compile_graph(form, contract, rtx_options(default_axes(config), precision, capabilities))
+    assert len(built.plan) > 10_000 and built.seconds > 0 and len(built.profiles) == 1
+    assert built.in_graph == delivered(form) and built.delivered is None
+    assert built.engine_version.startswith("1.")
 
 
 @needs_compiler
@@ -128,7 +143,7 @@ def test_every_graph_compiles_in_reduced_precision(micro: Models, name: str, pre
 def test_every_graph_of_the_shipped_preset_compiles(tiny: Models, name: str):
     config, models = tiny
     data = models[name].SerializeToString()
-    assert len(tensorrt_rtx.build_engine(data, graph_contracts(config)[name], default_axes(config))) > 10_000
+    assert len(build_here(data, graph_contracts(config)[name], default_axes(config))) > 10_000
 
 
 @needs_compiler
@@ -137,16 +152,13 @@ def test_every_graph_of_the_shipped_preset_compiles(tiny: Models, name: str):
 @pytest.mark.parametrize("models", ["tiny", "base_with_fewer_layers"])
 def test_a_whole_bundle_compiles_in_reduced_precision(models: str, precision: str, request: pytest.FixtureRequest):
     config, full = request.getfixturevalue(models)
-    contracts, seen = graph_contracts(config), []
-    forms = {name: random_form(model, contracts[name], config, precision) for name, model in full.items()}
-    options = RtxOptions(default_axes(config), precision)
-    plans = compile_bundle(forms, contracts, options, lambda *told: seen.append(told))
-    assert tuple(plans) == GRAPHS and all(len(plan.data) > 10_000 for plan in plans.values())
-    assert seen[0] == ("compile vision_encoder", 0, 6) and seen[-1] == ("compile", 6, 6)
-    assert sum(plan.seconds for plan in plans.values()) < 120
-    for name in GRAPHS:
-        assert delivered(forms[name])["fp32"] == 0 and plans[name].delivered == delivered(forms[name])
-        assert bool(plans[name].int8_weights) == (precision == "int8")
+    contracts, seconds = graph_contracts(config), 0.0
+    for name, model in full.items():
+        form = random_form(model, contracts[name], config, precision)
+        built = compile_graph(form, contracts[name], rtx_options(default_axes(config), precision))
+        assert len(built.plan) > 10_000 and built.in_graph == delivered(form) and built.in_graph["fp32"] == 0
+        seconds += built.seconds
+    assert seconds < 120
 
 
 def toy_contract(width: int) -> GraphContract:
@@ -167,23 +179,16 @@ def toy(op: str, outputs: list[str]) -> tuple[bytes, GraphContract]:
 def test_what_tensorrt_does_not_take_is_an_error_that_names_the_node():
     data, contract = toy("DynamicQuantizeLinear", ["y", "scale", "zero"])
     with pytest.raises(EngineError, match="does not parse graph toy: .*DynamicQuantizeLinear") as caught:
-        tensorrt_rtx.build_engine(data, contract, {BATCH: (1, 1, 4)})
+        build_here(data, contract, {BATCH: (1, 1, 4)})
     assert "layers.3/Op" in str(caught.value)
 
 
 @needs_compiler
 def test_a_range_that_the_graph_cannot_have_is_an_error():
     data, contract = toy("Gelu", ["y"])
-    assert tensorrt_rtx.build_engine(data, contract, {BATCH: (1, 1, 4)})
+    assert build_here(data, contract, {BATCH: (1, 1, 4)})
     with pytest.raises(EngineError, match="does not compile graph toy"):
-        tensorrt_rtx.build_engine(data, contract, {BATCH: (4, 2, 1)})
-
-
-def test_a_missing_compiler_is_told_with_the_command_that_installs_it(monkeypatch):
-    monkeypatch.setattr(tensorrt_rtx, "missing", lambda: "tensorrt_rtx_bindings")
-    tensorrt_rtx.load.cache_clear()
-    with pytest.raises(RequestError, match=r"tensorrt_rtx_bindings is not installed.*mimo-edge\[tensorrt-rtx\]"):
-        tensorrt_rtx.load()
+        build_here(data, contract, {BATCH: (4, 2, 1)})
 
 
 # -- forms -----------------------------------------------------------------------------------------------------------
@@ -221,14 +226,14 @@ def test_what_is_too_large_for_half_precision_is_multiplied_on_a_smaller_scale(q
     assert delivered(form) == {"int8": 2 * quantised, "fp16": 2 * (not quantised), "fp32": 0}
     assert relative_error(model, form, contract, {"x": x}) < 0.01
     # The compiler refuses FP32 products for Turing: that it takes this one proves that there are none.
-    assert compile_graph(form, contract, RtxOptions({BATCH: (1, 1, 2)}, "auto", ("7.5",))).data
+    assert compile_graph(form, contract, rtx_options({BATCH: (1, 1, 2)}, "auto", ("7.5",))).plan
 
 
 @needs_compiler
 def test_products_in_single_precision_are_refused_for_turing_by_name():
     model = product(np.eye(32))
     with pytest.raises(EngineError, match="a/MatMul.* for Turing .*FP32 GEMM is not supported"):
-        compile_graph(model, toy_contract(32), RtxOptions({BATCH: (1, 1, 2)}, "fp32", ("7.5",)))
+        compile_graph(model, toy_contract(32), rtx_options({BATCH: (1, 1, 2)}, "fp32", ("7.5",)))
 
 
 @pytest.mark.parametrize("size", [1.0, 1e-3, 1e-5])
@@ -253,99 +258,62 @@ def test_scales_too_small_for_half_precision_keep_their_weights(size: float):
 
 
 @pytest.mark.parametrize(
-    ("asked", "counts", "weights", "words"),
+    ("asked", "counts", "words"),
     [
-        ("fp16", {"int8": 0, "fp16": 0, "fp32": 9}, 0, "asked for in fp16; its matrix operators are 9 fp32"),
-        ("fp16", {"int8": 3, "fp16": 6, "fp32": 0}, 3, "asked for in fp16; .* 3 int8, 6 fp16, 3 of them with INT8 weights"),
-        ("fp16", {"int8": 0, "fp16": 9, "fp32": 0}, 3, "asked for in fp16"),
-        ("int8", {"int8": 0, "fp16": 9, "fp32": 0}, 0, "asked for in int8; its matrix operators are 9 fp16"),
-        ("fp32", {"int8": 0, "fp16": 1, "fp32": 8}, 0, "asked for in fp32"),
-        ("fp32", {"int8": 0, "fp16": 0, "fp32": 8}, 1, "asked for in fp32"),
+        ("fp16", {"int8": 0, "fp16": 0, "fp32": 9}, "asked for in fp16; its matrix operators are 9 fp32"),
+        ("fp16", {"int8": 3, "fp16": 6, "fp32": 0}, "asked for in fp16; .* 3 int8, 6 fp16"),
+        ("fp16", {"int8": 0, "fp16": 6, "fp32": 0, "int8_weights": 3}, "asked for in fp16; .* 6 fp16, 3 int8_weights"),
+        ("int8", {"int8": 0, "fp16": 9, "fp32": 0}, "asked for in int8; its matrix operators are 9 fp16"),
+        ("fp32", {"int8": 0, "fp16": 1, "fp32": 8}, "asked for in fp32"),
+        ("fp32", {"int8": 0, "fp16": 0, "fp32": 7, "int8_weights": 1}, "asked for in fp32"),
     ],
 )
-def test_a_graph_without_the_asked_precision_is_refused(asked: str, counts: dict, weights: int, words: str):
+def test_a_graph_without_the_asked_precision_is_refused(asked: str, counts: dict, words: str):
     with pytest.raises(EngineError, match=f"graph toy was {words}"):
-        rtx_compile.check_precision("toy", asked, counts, weights)
-    rtx_compile.check_precision("toy", "auto", counts, weights)
+        check_precision("toy", asked, counts)
+    check_precision("toy", "auto", counts)
 
 
 def test_a_graph_with_the_asked_precision_is_taken():
-    rtx_compile.check_precision("toy", "fp32", {"int8": 0, "fp16": 0, "fp32": 9}, 0)
-    rtx_compile.check_precision("toy", "fp16", {"int8": 0, "fp16": 7, "fp32": 2}, 0)
-    rtx_compile.check_precision("toy", "int8", {"int8": 0, "fp16": 9, "fp32": 0}, 4)
-    rtx_compile.check_precision("toy", "int8", {"int8": 5, "fp16": 4, "fp32": 0}, 5)
+    check_precision("toy", "fp32", {"int8": 0, "fp16": 0, "fp32": 9})
+    check_precision("toy", "fp16", {"int8": 0, "fp16": 7, "fp32": 2})
+    check_precision("toy", "int8", {"int8": 0, "fp16": 5, "fp32": 0, "int8_weights": 4})
+    check_precision("toy", "int8", {"int8": 5, "fp16": 4, "fp32": 0})
 
 
 @needs_compiler
 def test_precision_is_compared_before_anything_is_compiled(monkeypatch):
-    monkeypatch.setattr(rtx_compile, "_run", lambda *_: pytest.fail("compiled"))
+    monkeypatch.setattr(plans_module, "build_engine", lambda *_, **__: pytest.fail("compiled"))
     with pytest.raises(EngineError, match="graph toy was asked for in int8"):
-        compile_graph(product(np.eye(32)), toy_contract(32), RtxOptions({BATCH: (1, 1, 2)}, "int8"))
-
-
-@pytest.mark.parametrize(
-    ("changed", "words"),
-    [
-        ({"precision": "int4"}, "precision int4 does not exist"),
-        ({"compute_capabilities": ("9.0",)}, r"no compute capability 9\.0.*7\.5, 8\.0"),
-        ({"compute_capabilities": ("8.6", "8.6")}, "given twice"),
-        ({"timeout_s": 0.0}, "leaves no time"),
-    ],
-)
-def test_options_that_do_not_exist_are_refused(changed: dict, words: str):
-    with pytest.raises(RequestError, match=words):
-        RtxOptions({BATCH: (1, 1, 2)}, **changed)
+        compile_graph(product(np.eye(32)), toy_contract(32), rtx_options({BATCH: (1, 1, 2)}, "int8"))
 
 
 @needs_compiler
 def test_a_missing_range_is_refused_before_anything_is_compiled():
     with pytest.raises(RequestError, match="axis batch of graph toy has no range"):
-        compile_graph(product(np.eye(32)), toy_contract(32), RtxOptions({}, "fp32"))
+        compile_graph(product(np.eye(32)), toy_contract(32), rtx_options({}, "fp32"))
 
 
 @needs_compiler
-@pytest.mark.parametrize("capabilities", [(name,) for name in tensorrt_rtx.COMPUTE_CAPABILITIES] + [("8.6", "12.0")])
+@pytest.mark.parametrize("capabilities", [(name,) for name in COMPUTE_CAPABILITIES] + [("8.6", "12.0")])
 def test_every_compute_capability_can_be_named(capabilities: tuple[str, ...]):
     model, contract = product(np.eye(32)), toy_contract(32)
     form = half_form(model, {}).model
-    assert tensorrt_rtx.build_engine(form.SerializeToString(), contract, {BATCH: (1, 1, 2)}, capabilities)
+    assert build_here(form.SerializeToString(), contract, {BATCH: (1, 1, 2)}, capabilities)
 
 
 @needs_compiler
-def test_a_compute_capability_that_the_release_lacks_is_an_error():
+def test_a_compute_capability_that_the_release_lacks_is_an_error(monkeypatch):
+    monkeypatch.setattr(options_module, "COMPUTE_CAPABILITIES", ("9.0",))
     with pytest.raises(EngineError, match="graph toy for compute capability 9.0"):
-        tensorrt_rtx.build_engine(product(np.eye(32)).SerializeToString(), toy_contract(32), {BATCH: (1, 1, 2)}, ("9.0",))
-
-
-@needs_compiler
-@pytest.mark.parametrize(
-    ("does", "timeout", "words"),
-    [
-        ("import os; os.kill(os.getpid(), 11)", 60.0, "ended with code -11"),
-        ("import os; os.kill(os.getpid(), 9)", 60.0, "killed from outside"),
-        ("import time; time.sleep(60)", 0.5, "took longer than 0.5 s"),
-        ("raise SystemExit('no libcudart')", 60.0, "ended with code 1: no libcudart"),
-        ("pass", 60.0, "ended with code 0: no message"),
-    ],
-)
-def test_what_becomes_of_the_child_process_is_told(monkeypatch, tmp_path: Path, does: str, timeout: float, words: str):
-    (tmp_path / "worker.py").write_text(does)
-    run = rtx_compile.subprocess.run
-    monkeypatch.setattr(
-        rtx_compile.subprocess, "run", lambda _, **options: run([sys.executable, str(tmp_path / "worker.py")], **options)
-    )
-    (tmp_path / "left").mkdir()
-    monkeypatch.setattr(rtx_compile.tempfile, "tempdir", str(tmp_path / "left"))
-    with pytest.raises(EngineError, match=f"graph toy .*{words}"):
-        compile_graph(product(np.eye(32)), toy_contract(32), RtxOptions({BATCH: (1, 1, 2)}, "fp32", timeout_s=timeout))
-    assert not any((tmp_path / "left").iterdir())
+        build_here(product(np.eye(32)).SerializeToString(), toy_contract(32), {BATCH: (1, 1, 2)}, ("9.0",))
 
 
 @needs_compiler
 def test_what_the_compiler_refuses_comes_back_from_the_child_process():
     data, contract = toy("DynamicQuantizeLinear", ["y", "scale", "zero"])
     with pytest.raises(EngineError, match="does not parse graph toy: .*DynamicQuantizeLinear"):
-        compile_graph(onnx.load_from_string(data), contract, RtxOptions({BATCH: (1, 1, 4)}, "fp32"))
+        compile_graph(onnx.load_from_string(data), contract, rtx_options({BATCH: (1, 1, 4)}, "fp32"))
 
 
 # -- the command -----------------------------------------------------------------------------------------------------
@@ -367,7 +335,7 @@ def test_the_command_prints_a_table(command):
     lines = [line.split() for line in result.stdout.splitlines()]
     assert lines[0][:4] == ["graph", "precision", "seconds", "MB"]
     assert [line[0] for line in lines[1:3]] == ["text_encoder", "text_decoder"] and lines[3][:3] == ["2", "of", "2"]
-    assert "fp16; 7 with INT8 weights" in result.stdout
+    assert "4 fp16, 7 int8 weights" in result.stdout
 
 
 @needs_compiler

@@ -340,8 +340,8 @@ class FakeBinding:
 class FakeTensorRt(ModuleType):
     """TensorRT with exactly the API of one release: what it lacks raises AttributeError.
 
-    ``compute`` takes and gives arrays by name, ``tensors`` are ``(name, is input, dtype, shape)`` of the plan, and ``profiles``
-    give the smallest and largest size of each axis.
+    ``compute`` takes and gives arrays by name, ``tensors`` are ``(name, is input, dtype, shape)`` of the plan, ``profiles``
+    give the smallest and largest size of each axis, and ``aliases`` name the input that an output shares its memory with.
     """
 
     def __init__(self, driver: FakeDriver, release: str, contract: GraphContract, compute: Callable[..., Any]) -> None:
@@ -349,7 +349,7 @@ class FakeTensorRt(ModuleType):
         self.driver, self.compute, self.surface, self.__version__ = driver, compute, INVENTORY[release], release
         enums = self.surface["enums"]
         self.DataType, self.TensorIOMode = (enum.IntEnum(name, enums[name]) for name in ("DataType", "TensorIOMode"))
-        kinds = {"float32": "FLOAT", "int32": "INT32"}
+        kinds = {"float32": "FLOAT", "float16": "HALF", "int32": "INT32"}
         self.tensors = [
             (t.name, is_input, kinds[t.dtype], tuple(-1 if isinstance(a, str) else a for a in t.shape))
             for is_input, tensors in ((False, contract.outputs), (True, contract.inputs))  # in no particular order
@@ -357,6 +357,7 @@ class FakeTensorRt(ModuleType):
         ]
         self.contract = contract
         self.profiles: list[dict[str, tuple[int, int]]] = [{BATCH: (1, 4), PAST: (0, 0)}, {BATCH: (1, 4), PAST: (1, 40)}]
+        self.aliases: dict[str, str] = {}
         self.deserializes, self.prepares, self.executes = True, True, True
         self.made: list[tuple[str, Any]] = []
         names = [name for name in self.surface["classes"]["ILogger"] if name != "__init__"]
@@ -402,6 +403,8 @@ class FakeTensorRt(ModuleType):
         engine.get_tensor_mode.side_effect = lambda name: self.TensorIOMode(1 if by_name[name][1] else 2)
         engine.get_tensor_dtype.side_effect = lambda name: self.DataType[by_name[name][2]]
         engine.get_tensor_shape.side_effect = lambda name: by_name[name][3]
+        if "get_aliased_input_tensor" in self.surface["classes"]["ICudaEngine"]:
+            engine.get_aliased_input_tensor.side_effect = self.aliases.get
         wanted = {t.name: t for t in self.contract.inputs}
 
         def ranges(name: str, index: int) -> list[tuple[int, ...]]:
@@ -430,6 +433,9 @@ class FakeTensorRt(ModuleType):
                 logger.log(self.ILogger.INTERNAL_ERROR, "illegal memory access")
                 return False
             given, into = dict(shapes), dict(places)
+            if any(into[output] != into[taken] for output, taken in self.aliases.items()):
+                logger.log(self.ILogger.ERROR, "a cache and its update have different addresses")
+                return False
 
             def work() -> None:
                 kinds = {t.name: t.dtype for t in (*self.contract.inputs, *self.contract.outputs)}

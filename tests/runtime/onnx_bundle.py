@@ -32,13 +32,13 @@ def write_bundle(folder: Path, golden: int = 2) -> Path:
         (folder / f"graphs/{name}.onnx").write_bytes(data)
         graphs[name] = {
             "engine": "onnxruntime", "threads": None, "asked": "fp32", "delivered": {"int8": 0, "fp16": 0, "fp32": 3},
-            "file": f"graphs/{name}.onnx", "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data),
+            "file": f"graphs/{name}.onnx", "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "build": None,
             "contract": contract.to_dict(),
         }
     tokenizer.save(folder / "tokenizer.json")
     (folder / "report.md").write_text("# A fake\n", "utf-8")
     manifest = {
-        "format": "mimo-bundle", "format_version": 2,
+        "format": "mimo-bundle", "format_version": 3,
         "model": {"id": "fake", "config": config.to_dict(), "parameters": 0, "checkpoint_sha256": "0" * 64},
         "target": "cpu", "graphs": graphs, "files": {}, "preprocessing": preprocessing(config),
         "compatibility": {

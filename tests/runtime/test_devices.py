@@ -147,6 +147,7 @@ def test_a_jetson_is_known_by_its_files(places):
         (ORIN, "36.4.3", "6"),
         ("# R35 (release), REVISION: 6.0, GCID: 37391689, BOARD: t186ref, EABI: aarch64", "35.6.0", "5"),
         ("# R38 (release), REVISION: 2.0, GCID: 1, BOARD: generic", "38.2.0", "7"),
+        ("# R39 (release), REVISION: 2.1, GCID: 1, BOARD: generic", "39.2.1", "7"),
         ("# R99 (release), REVISION: 1.0, GCID: 1", "99.1.0", None),
     ],
 )

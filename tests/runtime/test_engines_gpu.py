@@ -14,11 +14,12 @@ import pytest
 from gpu_fakes import CPU, CUDA, FakeDriver, FakeOnnxRuntime, FakeTensorRt
 
 from mimo_runtime import engines
-from mimo_runtime.contracts import GraphContract, Tensor, graph_contracts
-from mimo_runtime.engines import base, create_engine, cuda, ort_cuda
-from mimo_runtime.engines import tensorrt as trt_module
+from mimo_runtime.compiler import Facts, Options, build_engine
+from mimo_runtime.contracts import GraphContract, Tensor, graph_contracts, in_place_contract
+from mimo_runtime.engines import base, create_engine, cuda, ort_cuda, tensorrt_library
 from mimo_runtime.engines.tensorrt import TensorRtEngine, TensorRtRtxEngine
 from mimo_runtime.errors import EngineError
+from mimo_runtime.generate import TextDecoder
 
 onnx_bundle = pytest.importorskip("onnx_bundle", reason="needs onnx", exc_type=ImportError)
 CONTRACTS = graph_contracts(fakes.CONFIG)
@@ -71,6 +72,28 @@ def test_without_a_gpu_the_drivers_own_words_are_told():
 def test_a_driver_that_lacks_a_function_is_too_old():
     with pytest.raises(EngineError, match="driver is too old.*cuInit"):
         cuda.Cuda(SimpleNamespace())
+
+
+def test_what_a_graph_changes_in_its_place_is_copied_again_unless_it_comes_from_there(gpu):
+    device = cuda.driver()
+    with device.current():
+        memory = cuda.Memory(device)
+        first = np.arange(8, dtype=np.float32)
+        first.setflags(write=False)
+
+        def copies(array):
+            before = len(gpu.uploads)
+            memory.put("cache", array, changes=True)
+            found = memory.get("cache", (8,), "float32", keep=True)
+            memory.wait()
+            return len(gpu.uploads) - before, found
+
+        count, second = copies(first)
+        assert count == 1 and not second.flags.writeable and second.base is None
+        assert copies(first)[0] == 1  # what came back since then is not this one
+        _, third = copies(second)
+        assert copies(third)[0] == 0
+        memory.close()
 
 
 def test_memory_is_used_again_grows_and_is_given_back(gpu):
@@ -458,6 +481,57 @@ def test_tensorrt_touches_nothing_that_a_release_lacks(gpu, release):
     runtime.deserialize_cuda_engine.assert_called_once_with(b"a plan")
 
 
+IN_PLACE = in_place_contract(fakes.CONFIG, "float16")
+CACHES = [tensor.name for tensor in IN_PLACE.outputs[1:]]
+
+
+def step_in_place(inputs):
+    """A text decoder in numpy that writes its token into a cache of a fixed size; the logits tell what lies in it so far."""
+    position = int(inputs["position"][0, 0])
+    out = {name: inputs[f"past_{name}"].copy() for name in CACHES}
+    for cache in out.values():
+        cache[:, :, position] = inputs["token"][0, 0]
+    logits = np.zeros((1, 1, fakes.CONFIG.vocab_size), np.float32)
+    logits[0, 0, : position + 1] = out["values_0"][0, 0, : position + 1, 0]
+    return {"logits": logits, **out}
+
+
+def in_place_engine(gpu, release="10.16.1.11"):
+    fake = FakeTensorRt(gpu, release, IN_PLACE, step_in_place)
+    fake.profiles, fake.aliases = [{"batch": (1, 4)}], {name: f"past_{name}" for name in CACHES}
+    return TensorRtEngine(b"a plan", IN_PLACE, trt=fake), fake
+
+
+def decoders(engine, count=1):
+    memory = {name: np.ones(engine.inputs[name].concrete(batch=1), np.float32)
+              for name in ("cross_keys", "cross_values", "memory_valid")}  # fmt: skip
+    for value in memory.values():
+        value.setflags(write=False)
+    return [TextDecoder(engine, fakes.CONFIG, memory, fakes.CONFIG.vocab_size, ()) for _ in range(count)]
+
+
+def test_a_cache_is_updated_where_it_is_and_copied_there_once(gpu):
+    engine, fake = in_place_engine(gpu)
+    (decoder,) = decoders(engine)
+    for position, token in enumerate((7, 9, 4, 8)):
+        before = len(gpu.uploads)
+        logits = decoder.step(token)
+        assert logits[: position + 1].tolist() == [7, 9, 4, 8][: position + 1]
+        assert position == 0 or gpu.uploads[before:] == [4, 4]  # token and position
+    engine.close()
+    assert fake.wrong_calls() == []
+
+
+def test_answers_that_take_turns_have_a_cache_each(gpu):
+    engine, _ = in_place_engine(gpu)
+    both = decoders(engine, 2)
+    for position, tokens in enumerate(((7, 1), (9, 2), (4, 3))):
+        logits = [decoder.step(token) for decoder, token in zip(both, tokens)]
+        assert [row[position] for row in logits] == list(tokens)
+    assert [row[:3].tolist() for row in logits] == [[7, 9, 4], [1, 2, 3]]
+    engine.close()
+
+
 def test_tensorrt_has_a_context_for_each_profile_and_takes_the_first_that_fits(gpu):
     fake = trt(gpu)
     engine = TensorRtEngine(b"", DECODER, trt=fake)
@@ -583,13 +657,14 @@ def test_a_run_that_fails_is_told_with_the_librarys_last_error(gpu):
 @pytest.mark.parametrize("version", ["8.6.1", "12.0", ""])
 def test_releases_that_are_not_known_are_not_tried(monkeypatch, version):
     monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__=version))
-    with pytest.raises(EngineError, match=rf"knows TensorRT 10.3 to 11.x, not {version or 'what is here'}"):
-        trt_module.load_library()
+    told = rf"TensorRT {version} is installed; this program knows 10.3 to 11.x" if version else "without its bindings"
+    with pytest.raises(EngineError, match=told):
+        TensorRtEngine(b"", DECODER)
 
 
 def test_a_broken_tensorrt_is_an_engine_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(EngineError, match="TensorRT does not load: .*tensorrt"):
+    with pytest.raises(EngineError, match="TensorRT is not installed for this Python"):
         TensorRtEngine(b"", DECODER)
 
 
@@ -603,28 +678,28 @@ def test_tensorrt_on_a_jetson_comes_with_jetpack(monkeypatch):
 
 
 def test_tensorrt_rtx_without_its_libraries_says_which(monkeypatch):
-    trt_module.load_rtx_library.cache_clear()
-    monkeypatch.setattr(trt_module.importlib.util, "find_spec", lambda name: None)
+    tensorrt_library.load_rtx_library.cache_clear()
+    monkeypatch.setattr(tensorrt_library.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
-        EngineError, match=r"libraries are missing \(onnxruntime_ep_nv_tensorrt_rtx\).*mimo-edge\[tensorrt-rtx\]"
+        EngineError, match=r"package onnxruntime_ep_nv_tensorrt_rtx is not installed.*mimo-edge\[tensorrt-rtx\]"
     ):
-        trt_module.load_rtx_library()
+        tensorrt_library.load_rtx_library()
 
 
 @pytest.mark.rtx
 def test_the_real_tensorrt_rtx_reads_the_plan_and_says_what_it_lacks(gpu):
     """Without a GPU, it loads, looks at the plan, and refuses in its own words; nothing is left behind."""
-    rtx = pytest.importorskip("mimo_export.tensorrt_rtx", exc_type=ImportError)
-    if rtx.missing():
+    if tensorrt_library.missing_rtx_package():
         pytest.skip("the extra tensorrt-rtx is not installed")
     from mimo_runtime.gpus import find_gpus
 
     if find_gpus().usable:
         pytest.skip("there is a GPU here")
     contract = CONTRACTS["vision_encoder"]
-    plan = rtx.build_engine(graph_bytes("vision_encoder"), contract, {"batch": (1, 1, 2)})
-    trt_module.load_rtx_library.cache_clear()
-    version = str(trt_module.load_rtx_library().__version__)
+    options = Options({"batch": (1, 1, 2)}, split_past=False)
+    plan = build_engine(graph_bytes("vision_encoder"), contract, options, Facts({"fp32": 1}), api="tensorrt-rtx").plan
+    tensorrt_library.load_rtx_library.cache_clear()
+    version = str(tensorrt_library.load_rtx_library().__version__)
     with pytest.raises(EngineError, match="tensorrt-rtx cannot load graph vision_encoder: .*CUDA") as caught:
         TensorRtRtxEngine(plan, contract, built_with=version)
     assert "\n" not in str(caught.value)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
+
 import fakes
 import numpy as np
 import pytest
 
+from mimo_runtime.contracts import allowed_contracts, graph_contracts, in_place_contract
 from mimo_runtime.errors import PromptError
 from mimo_runtime.generate import Sampling, TextDecoder, choose, generate
 
@@ -103,32 +106,78 @@ def test_sampling_outside_its_range_is_refused(options):
         Sampling(**options)
 
 
+CONFIG = fakes.CONFIG
+MEMORY = {name: np.zeros(1, np.float32) for name in ("cross_keys", "cross_values", "memory_valid")}
+
+
+class Recorder:
+    """An engine that keeps what it was fed; its logits count."""
+
+    def __init__(self, contract):
+        self.inputs, self.seen = {t.name: t for t in contract.inputs}, []
+
+    def run(self, inputs):
+        token, position = (int(inputs[name][0, 0]) for name in ("token", "position"))
+        self.seen.append((token, position, {k: v.copy() for k, v in inputs.items() if k.startswith("past_")}))
+        return {"logits": np.arange(CONFIG.vocab_size, dtype=np.float32)[None, None], **self.caches(inputs)}
+
+
+class Growing(Recorder):
+    def caches(self, inputs):
+        past = inputs["past_keys"]
+        new = np.full((*past.shape[:3], 1, past.shape[4]), inputs["token"][0, 0], np.float32)
+        keys = np.concatenate((past, new), axis=3)
+        return {"keys": keys, "values": -keys}
+
+
+class InPlace(Recorder):
+    def caches(self, inputs):
+        found = {name.removeprefix("past_"): inputs[name].copy() for name in self.inputs if name.startswith("past_")}
+        for name, cache in found.items():
+            cache[:, :, inputs["position"][0, 0]] = inputs["token"][0, 0] * (-1 if name.startswith("values") else 1)
+        return found
+
+
 def test_text_decoder_feeds_the_cache_that_it_got():
-    config = fakes.CONFIG
-    seen = []
-
-    class Recorder:
-        def run(self, inputs):
-            past = inputs["past_keys"]
-            token, position = (int(inputs[name][0, 0]) for name in ("token", "position"))
-            seen.append((token, position, past.shape, past[0, 0, 0, :, 0].tolist()))
-            new = np.full((*past.shape[:3], 1, past.shape[4]), inputs["token"][0, 0], np.float32)
-            keys = np.concatenate((past, new), axis=3)
-            return {"logits": np.arange(config.vocab_size, dtype=np.float32)[None, None], "keys": keys, "values": keys}
-
-    memory = {name: np.zeros(1, np.float32) for name in ("cross_keys", "cross_values", "memory_valid")}
-    decoder = TextDecoder(Recorder(), config, memory, size=100, never=(0, 99))
+    engine = Growing(graph_contracts(CONFIG)["text_decoder"])
+    decoder = TextDecoder(engine, CONFIG, MEMORY, size=100, never=(0, 99))
     logits = [decoder.step(token) for token in (1, 7, 8)]
-    heads = config.text_decoder.heads
-    shape = (config.text_decoder.layers, 1, heads)
-    assert seen == [
-        (1, 0, (*shape, 0, config.dim // heads), []),
-        (7, 1, (*shape, 1, config.dim // heads), [1.0]),
-        (8, 2, (*shape, 2, config.dim // heads), [1.0, 7.0]),
-    ]
+    shape = (CONFIG.text_decoder.layers, 1, CONFIG.text_decoder.heads)
+    for position, (token, told, past) in enumerate(engine.seen):
+        assert (token, told) == ((1, 7, 8)[position], position)
+        assert past["past_keys"].shape == past["past_values"].shape == (*shape, position, CONFIG.dim // shape[2])
+        assert past["past_keys"][0, 0, 0, :, 0].tolist() == [1, 7, 8][:position]
+        assert past["past_values"][0, 0, 0, :, 0].tolist() == [-1, -7, -8][:position]
     assert logits[0].shape == (100,)
     assert logits[0][0] == logits[0][99] == -np.inf
     assert logits[0].argmax() == 98
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_text_decoder_feeds_a_cache_of_fixed_size(dtype):
+    config = dataclasses.replace(CONFIG, text_decoder=dataclasses.replace(CONFIG.text_decoder, layers=2))
+    engine = InPlace(in_place_contract(config, dtype))
+    decoder = TextDecoder(engine, config, MEMORY, size=100, never=())
+    for token in (1, 7, 8):
+        decoder.step(token)
+    for position, (token, told, past) in enumerate(engine.seen):
+        assert (token, told) == ((1, 7, 8)[position], position)
+        assert sorted(past) == ["past_keys_0", "past_keys_1", "past_values_0", "past_values_1"]
+        for name, cache in past.items():
+            assert cache.shape == engine.inputs[name].concrete(batch=1) and cache.dtype == dtype
+            sign = 1 if "keys" in name else -1
+            assert cache[0, 0, :4, 0].tolist() == [*(sign * t for t in (1, 7, 8)[:position]), *[0] * (4 - position)]
+
+
+@pytest.mark.parametrize("contract", allowed_contracts(CONFIG)["text_decoder"])
+def test_text_decoder_does_not_go_beyond_the_positions_of_the_model(contract):
+    engine = (Growing if any("past" in t.shape for t in contract.inputs) else InPlace)(contract)
+    decoder = TextDecoder(engine, CONFIG, MEMORY, size=100, never=())
+    for _ in range(CONFIG.text_decoder.max_length):
+        decoder.step(1)
+    with pytest.raises(ValueError, match=f"the model has {CONFIG.text_decoder.max_length} positions"):
+        decoder.step(1)
+    assert len(engine.seen) == CONFIG.text_decoder.max_length
 
 
 def test_a_tiny_temperature_is_the_greedy_choice():

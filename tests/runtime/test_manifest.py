@@ -5,8 +5,12 @@ import json
 import pytest
 
 from mimo_runtime import manifest as module
+from mimo_runtime.config import MimoConfig
 from mimo_runtime.errors import BundleError
-from mimo_runtime.manifest import canonical_json, check_name, parse_manifest, seal, version_key, write_manifest
+from mimo_runtime.manifest import canonical_json, check_name, parse_manifest, seal, spell, version_key, write_manifest
+
+#: Words that an answer of the fixture's model may have before its last one.
+LONGEST = MimoConfig.from_preset("micro").text_decoder.max_length - 2
 
 
 @pytest.fixture
@@ -15,7 +19,7 @@ def data(bundle_folder):
 
 
 def parse(data):
-    return parse_manifest(json.dumps(seal(data)).encode())
+    return parse_manifest(spell(seal(data)))
 
 
 def test_a_written_manifest_is_read_back(data, tmp_path):
@@ -56,9 +60,9 @@ def test_other_json_is_refused(raw):
         parse_manifest(raw)
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, "2", None, 1.5])
+@pytest.mark.parametrize("version", [0, 1, 2, 4, "3", None, 1.5])
 def test_other_versions_are_refused_before_anything_else(version):
-    with pytest.raises(BundleError, match=f"format version {version}, this program reads 2.*mimo-export build"):
+    with pytest.raises(BundleError, match=f"format version {version}, this program reads 3.*mimo-export build"):
         parse_manifest(json.dumps({"format": "mimo-bundle", "format_version": version}).encode())
 
 
@@ -91,6 +95,10 @@ def change(data, path, value):
         ("graphs/fusion", None, "graphs is"),
         ("graphs/extra", {}, "graphs is"),
         ("graphs/fusion/engine", None, "graphs.fusion .*missing engine"),
+        ("graphs/fusion/build", 1, "build has the wrong type"),
+        ("graphs/fusion/build", {"axes": {}}, "graphs.fusion.build .*missing compute_capabilities, operators"),
+        ("graphs/fusion/build", {"axes": {"batch": [1, 2]}, "compute_capabilities": [], "operators": []}, "ranges of axes"),
+        ("graphs/fusion/build", {"axes": {}, "compute_capabilities": [8], "operators": []}, "ranges of axes and names"),
         ("graphs/fusion/sha256", "abc", "graphs.fusion.sha256 is not a sha256"),
         ("graphs/fusion/contract/inputs/0/dtype", "float16", "contract.inputs: features_16 is .*float16.*float32"),
         ("graphs/fusion/contract/inputs/0/name", "x", "graphs.fusion.contract.inputs: features_16 is null"),
@@ -122,6 +130,16 @@ def test_paths_that_leave_the_bundle_are_refused(data, name):
     data["files"][name] = "0" * 64
     with pytest.raises(BundleError, match="lists a file with the path"):
         parse(data)
+
+
+def test_a_bundle_with_something_left_to_build_is_portable_and_runs_nowhere(data):
+    build = {"axes": {"batch": [1, 1, 4]}, "compute_capabilities": [], "operators": []}
+    data["graphs"]["fusion"]["build"] = build
+    manifest = parse(data)
+    assert manifest.portable and manifest.graphs["fusion"].build == build
+    for check in (manifest.check_machine, manifest.check_compiled):
+        with pytest.raises(BundleError, match="portable: .*Run mimo-run prepare BUNDLE -o PREPARED on the device"):
+            check()
 
 
 # -- this machine ----------------------------------------------------------------------------------------------------
@@ -159,6 +177,32 @@ def test_this_machine_passes(data):
     change(data, "compatibility/arch", module.architecture())
     change(data, "compatibility/cpu_features", sorted(module.cpu_features() or ())[:3])
     parse(data).check_machine()
+
+
+@pytest.mark.parametrize(
+    ("graph", "profiles", "lost"),
+    [
+        ("fusion", [{"batch": [1, 1, 4]}], None),
+        ("fusion", None, None),
+        ("fusion", [], "does not tell ranges"),
+        ("fusion", [{"batch": [1, 4]}], "does not tell ranges"),
+        ("fusion", [{"batch": [4, 2, 1]}], "does not tell ranges"),
+        ("fusion", [{"batch": [2, 2, 4]}], "not compiled for a batch of one"),
+        ("fusion", [{}], "not compiled for a batch of one"),
+        ("text_decoder", [{"batch": [1, 1, 1], "past": [0, 0, 0]}, {"batch": [1, 1, 1], "past": [1, 9, LONGEST]}], None),
+        ("text_decoder", [{"batch": [1, 1, 1], "past": [0, 9, LONGEST - 1]}], f"not compiled for a cache of {LONGEST} words"),
+        ("text_decoder", [{"batch": [1, 1, 1], "past": [1, 9, LONGEST]}], "not compiled for a cache of 0 words"),
+        ("text_decoder", [{"batch": [1, 1, 1]}], "not compiled for a batch of one"),
+    ],
+)
+def test_a_plan_has_to_be_compiled_for_what_the_runtime_asks(data, graph, profiles, lost):
+    data["graphs"][graph]["profiles"] = profiles
+    if lost is None:
+        assert parse(data).graphs[graph].profiles == profiles
+        return
+    with pytest.raises(BundleError, match=lost) as told:
+        parse(data)
+    assert graph in str(told.value) and "mimo-export build" in str(told.value)
 
 
 def test_versions_compare_by_their_numbers():

@@ -34,7 +34,8 @@ class Engine(ABC):
                 take an array that owns its data and is not writeable for what it was when it was last given.
 
         Returns:
-            Every output by name. The arrays belong to the caller.
+            Every output by name. The arrays belong to the caller. A cache that the engine updates in its own memory is
+            read-only.
 
         Raises:
             EngineError: the engine refused or failed.

@@ -129,25 +129,35 @@ class Memory:
         self._buffers[name] = found.value, size
         return found.value
 
-    def put(self, name: str, array: np.ndarray) -> int:
+    def put(self, name: str, array: np.ndarray, *, changes: bool = False) -> int:
         """Begin to copy a contiguous array to the GPU; its address there.
 
         An array that owns its data and is not writeable is copied only once: see ``Engine.run``.
+
+        Args:
+            changes: the graph will write into it.
         """
         address = self.reserve(name, array.nbytes)
         known = self._constant.pop(name, None)
         constant = not array.flags.writeable and array.base is None
         if not (constant and known is not None and known() is array) and array.nbytes:
             self._cuda("cuMemcpyHtoDAsync_v2", address, array.ctypes.data, array.nbytes, self.stream)
-        if constant:
+        if constant and not changes:
             self._constant[name] = weakref.ref(array)
         return address
 
-    def get(self, name: str, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-        """Begin to copy from the GPU into a new array, which is complete after :meth:`wait`."""
+    def get(self, name: str, shape: tuple[int, ...], dtype: str, *, keep: bool = False) -> np.ndarray:
+        """Begin to copy from the GPU into a new array, which is complete after :meth:`wait`.
+
+        Args:
+            keep: it will come back: the array is read-only, so that :meth:`put` need not copy what is there already.
+        """
         array = np.empty(shape, dtype)
         if array.nbytes:
             self._cuda("cuMemcpyDtoHAsync_v2", array.ctypes.data, self._buffers[name][0], array.nbytes, self.stream)
+        if keep:
+            array.flags.writeable = False
+            self._constant[name] = weakref.ref(array)
         return array
 
     def wait(self) -> None:

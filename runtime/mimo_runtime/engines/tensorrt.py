@@ -1,15 +1,10 @@
-"""Engine plans of NVIDIA TensorRT 10.3 (JetPack 6) to 11 and of TensorRT for RTX. The only module here that imports either."""
+"""Engine plans of NVIDIA TensorRT 10.3 (JetPack 6) to 11 and of TensorRT for RTX."""
 
 from __future__ import annotations
 
-import ctypes
-import importlib
-import importlib.util
 import re
 import threading
 from collections.abc import Mapping
-from functools import lru_cache
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -19,48 +14,12 @@ from ..contracts import GraphContract, Tensor
 from ..errors import EngineError
 from . import cuda
 from .base import Engine, check_contract, check_inputs, failures, in_one_line
-
-#: The oldest release that is known (JetPack 6), and the first that is not.
-OLDEST, NEWEST_BELOW = (10, 3), (12, 0)
-#: The package that carries the libraries of TensorRT for RTX, where NVIDIA's own archive is not installed.
-RTX_LIBRARIES = "onnxruntime_ep_nv_tensorrt_rtx"
+from .tensorrt_library import load_library, load_rtx_library
 
 _DTYPES = {"FLOAT": "float32", "HALF": "float16", "INT32": "int32", "INT64": "int64", "BOOL": "bool"}
 
 #: Smallest and largest shape of an input.
 _Range = tuple[tuple[int, ...], tuple[int, ...]]
-
-
-def load_library() -> ModuleType:
-    """Import TensorRT.
-
-    Raises:
-        EngineError: a release that this program does not know.
-    """
-    import tensorrt
-
-    version = str(getattr(tensorrt, "__version__", ""))
-    known = _numbers(version)[:2]
-    if not OLDEST <= known < NEWEST_BELOW:
-        told = (
-            f"this program knows TensorRT {OLDEST[0]}.{OLDEST[1]} to {NEWEST_BELOW[0] - 1}.x, not {version or 'what is here'}"
-        )
-        raise EngineError(told, "Install one of those, or update mimo-edge")
-    return tensorrt
-
-
-@lru_cache(maxsize=1)
-def load_rtx_library() -> ModuleType:
-    """Import TensorRT for RTX: NVIDIA's own package, or the bindings with the libraries that travel in another wheel."""
-    if importlib.util.find_spec("tensorrt_rtx") is not None:
-        return importlib.import_module("tensorrt_rtx")
-    libraries = importlib.util.find_spec(RTX_LIBRARIES)
-    if libraries is None or libraries.origin is None:
-        raise EngineError(f"the libraries are missing ({RTX_LIBRARIES})", "Run pip install 'mimo-edge[tensorrt-rtx]'")
-    for stem in ("libtensorrt_rtx.so.", "libtensorrt_onnxparser_rtx.so."):
-        # The bindings look their symbols up in the process, hence RTLD_GLOBAL.
-        ctypes.CDLL(str(next(Path(libraries.origin).parent.glob(f"{stem}*"))), ctypes.RTLD_GLOBAL)
-    return importlib.import_module("tensorrt_rtx_bindings")
 
 
 class TensorRtEngine(Engine):
@@ -85,13 +44,7 @@ class TensorRtEngine(Engine):
         trt: ModuleType | None = None,
     ) -> None:
         if trt is None:
-            try:
-                trt = self._load()
-            except EngineError:
-                raise
-            except Exception as error:  # a native library that is missing or of another release raises anything
-                told = f"{self.label} does not load: {in_one_line(error)}"
-                raise EngineError(told, "See what mimo-run doctor says about it") from None
+            trt = self._load()
         self._graph = contract.name
         self._check_release(built_with, str(trt.__version__))
         self.inputs = {t.name: t for t in contract.inputs}
@@ -146,6 +99,9 @@ class TensorRtEngine(Engine):
         # An input that nothing reads may be missing in the plan. The order of tensors in a plan means nothing.
         self._read = [name for name in self.inputs if name in inputs]
         check_contract(contract, _sorted({**self.inputs, **inputs}, self.inputs), _sorted(outputs, self.outputs))
+        #: Outputs that are an input, updated in the memory where it is: the cache of a text decoder. Since 10.15.
+        alias = getattr(engine, "get_aliased_input_tensor", lambda name: None)
+        self._aliases: dict[str, str] = {name: found for name in outputs if (found := alias(name))}
         self._profiles: list[dict[str, _Range]] = [
             {name: _range(engine.get_tensor_profile_shape(name, index)) for name in self._read}
             for index in range(engine.num_optimization_profiles)
@@ -164,16 +120,20 @@ class TensorRtEngine(Engine):
             array = arrays[name]
             if not context.set_input_shape(name, array.shape):
                 raise self._failed(f"it refuses {name} of {list(array.shape)}")
-            self._bind(context, name, memory.put(name, array))
+            self._bind(context, name, memory.put(name, array, changes=name in self._aliases.values()))
         shapes = {name: tensor.concrete(**axes) for name, tensor in self.outputs.items()}
         for name, tensor in self.outputs.items():
             promised = tuple(context.get_tensor_shape(name))
             if promised != shapes[name]:  # it would write over the end of its buffer
                 raise self._failed(f"it gives {name} of {list(promised)} instead of {list(shapes[name])}")
-            self._bind(context, name, memory.reserve(name, cuda.nbytes(shapes[name], tensor.dtype)))
+            place = self._aliases.get(name, name)
+            self._bind(context, name, memory.reserve(place, cuda.nbytes(shapes[name], tensor.dtype)))
         if not context.execute_async_v3(memory.stream):
             raise self._failed("it does not run")
-        found = {name: memory.get(name, shapes[name], tensor.dtype) for name, tensor in self.outputs.items()}
+        found = {
+            name: memory.get(self._aliases.get(name, name), shapes[name], tensor.dtype, keep=name in self._aliases)
+            for name, tensor in self.outputs.items()
+        }
         memory.wait()
         return found
 

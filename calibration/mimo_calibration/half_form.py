@@ -1,6 +1,6 @@
-"""What TensorRT for RTX gets of a graph: half precision, and INT8 products within it.
+"""What a GPU gets of a graph: half precision, and INT8 products within it.
 
-The compiler is made for 16-bit types, and what a graph holds in FP32 stays FP32 (strongly typed). So a quantised graph is cast,
+GPUs are made for 16-bit types, and what a graph holds in FP32 stays FP32 (strongly typed). So a quantised graph is cast,
 too: products are INT8, everything around them is FP16, with islands in FP32. A MatMul that is too large for half precision is
 done on a smaller scale instead of as an island: FP32 products are slow, and refused for Turing (compute capability 7.5).
 """
@@ -14,11 +14,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from mimo_calibration.fp16 import HEADROOM, Half, to_half
-from mimo_calibration.points import drop_unused
-from mimo_calibration.statistics import Observed
-
-from .precision import MATRIX_OPERATORS
+from .fp16 import HEADROOM, Half, to_half
+from .points import drop_unused
+from .statistics import Observed
 
 #: The smallest normal value of half precision: below it, digits are lost one by one.
 _NORMAL = float(np.finfo(np.float16).tiny)
@@ -46,13 +44,6 @@ def half_form(model: onnx.ModelProto, seen: Mapping[str, Observed]) -> Half:
     _shrink_products(result, seen)
     _round_scales(result)
     return to_half(result, seen)
-
-
-def int8_weights(model: onnx.ModelProto) -> int:
-    """How many matrix operators have INT8 weights, whether or not their activations are INT8, too."""
-    stored = {w.name for w in model.graph.initializer if w.data_type == TensorProto.INT8}
-    given = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in stored}
-    return sum(node.op_type in MATRIX_OPERATORS and len(node.input) > 1 and node.input[1] in given for node in model.graph.node)
 
 
 def _shrink_products(model: onnx.ModelProto, seen: Mapping[str, Observed]) -> None:

@@ -9,7 +9,7 @@ import json
 
 import pytest
 
-from mimo_export.tensorrt_native import layers
+from mimo_runtime.compiler import layers
 from mimo_runtime.errors import EngineError
 
 

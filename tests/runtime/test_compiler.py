@@ -17,20 +17,23 @@ import tensorrt_wheels
 from onnx import TensorProto, helper
 from tensorrt_fake import AXES, DECODER, GPU, compile_with, offline
 
-from mimo_export import tensorrt_rtx
-from mimo_export.tensorrt_native import Options, build_engine, features, forecast, library, timing_cache
-from mimo_export.tensorrt_native import build as build_module
-from mimo_export.tensorrt_native.device import Device
-from mimo_export.tensorrt_native.network import profiles
-from mimo_export.tensorrt_native.versions import RTX, SINCE
 from mimo_runtime import machine
+from mimo_runtime.compiler import Facts, Options, build_engine, features, forecast, timing_cache
+from mimo_runtime.compiler import build as build_module
+from mimo_runtime.compiler.device import Device
+from mimo_runtime.compiler.network import profiles
+from mimo_runtime.compiler.options import COMPUTE_CAPABILITIES
+from mimo_runtime.compiler.versions import RTX, SINCE
 from mimo_runtime.contracts import BATCH, PAST, GraphContract, Tensor
+from mimo_runtime.engines import tensorrt_library as library
 from mimo_runtime.errors import EngineError, MimoError, RequestError
 
 RELEASES = tuple(tensorrt_wheels.WHEELS)
 ORIN = Device("Orin", (8, 7), jetpack=True)
 TOY = GraphContract("toy", (Tensor("x", "float32", (BATCH, 4)),), (Tensor("y", "float32", (BATCH, 4)),))
 BATCHES = {BATCH: (1, 1, 4)}
+#: Of :func:`toy`.
+SINGLE, HALF = Facts({"int8": 0, "fp16": 0, "fp32": 1}), Facts({"int8": 0, "fp16": 1, "fp32": 0})
 
 
 def toy(element: int = TensorProto.FLOAT) -> bytes:
@@ -73,12 +76,12 @@ def test_the_mocks_refuse_what_a_release_lacks():
 
 def test_one_module_imports_tensorrt():
     importers = set()
-    for file in sorted(Path(build_module.__file__).parents[1].rglob("*.py")):
+    for file in sorted(Path(machine.__file__).parent.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
             importers |= {file.name for name in names if name.split(".")[0] == "tensorrt"}
-    assert importers == {"library.py"}
+    assert importers == {"tensorrt_library.py"}
 
 
 @pytest.mark.parametrize("release", RELEASES)
@@ -113,7 +116,7 @@ def test_a_graph_with_operators_that_a_release_lacks_is_refused_with_the_form_th
 def test_a_missing_installation_is_told_with_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(EngineError, match="is not installed for this Python") as caught:
-        library.load()
+        library.load_library()
     assert caught.value.remedy
 
 
@@ -133,7 +136,7 @@ def test_a_broken_installation_is_told(source: str, told: str, tmp_path: Path, m
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
     with pytest.raises(EngineError, match=told.replace(".", r"\.")):
-        library.load()
+        library.load_library()
     sys.modules.pop("tensorrt", None)
 
 
@@ -141,7 +144,7 @@ def test_a_known_release_is_taken(monkeypatch):
     for release in RELEASES:
         trt = offline(release)
         monkeypatch.setitem(sys.modules, "tensorrt", trt)
-        assert library.load() is trt
+        assert library.load_library() is trt
 
 
 # -- profiles ----------------------------------------------------------------------------------------------------------------
@@ -297,6 +300,7 @@ def test_a_release_without_progress_builds_without_it():
         ("10.3.0", GPU, {"hardware": "same_compute_capability"}, "TensorRT 10.3.0 has no .*same_compute_capability: .*10.9"),
         ("10.3.0", ORIN, {"hardware": "ampere_plus"}, "does not exist on JetPack, and Orin"),
         ("11.4.0.106", ORIN, {"hardware": "same_compute_capability"}, "does not exist on JetPack"),
+        ("11.4.0.106", GPU, {"compute_capabilities": ("8.6",)}, "the GPU of this machine, not for compute capability 8.6"),
         ("11.4.0.106", Device("T4", (7, 5), False), {"hardware": "ampere_plus"}, "needs compute capability 8.0; T4 has 7.5"),
         ("1.7.1", None, {"hardware": "ampere_plus"}, "no use for hardware compatibility"),
         ("1.7.1", None, {"version_compatible": True}, "no use for version compatibility"),
@@ -313,6 +317,8 @@ def test_combinations_that_do_not_exist_are_refused(release: str, device: Device
     ("options", "told"),
     [
         ({"precision": "fp8"}, "precision fp8"),
+        ({"compute_capabilities": ("9.0",)}, r"no compute capability 9\.0.*7\.5, 8\.0"),
+        ({"compute_capabilities": ("8.6", "8.6")}, "given twice"),
         ({"hardware": "all"}, "hardware compatibility all"),
         ({"optimization_level": 6}, "optimization level 6"),
         ({"workspace_mb": 1}, "workspace of 1 MB"),
@@ -326,7 +332,8 @@ def test_options_that_do_not_exist_are_refused(options: dict, told: str):
 
 
 def test_options_survive_the_way_to_the_child():
-    options = Options(AXES, precision="fp16", timing_cache=Path("here").absolute(), hardware="ampere_plus", timeout_s=5)
+    options = Options(AXES, precision="fp16", timing_cache=Path("here").absolute(), hardware="ampere_plus", timeout_s=5,
+                      compute_capabilities=COMPUTE_CAPABILITIES[:2])  # fmt: skip
     assert Options.from_dict(json.loads(json.dumps(options.to_dict()))) == options
 
 
@@ -418,21 +425,21 @@ def fake_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_an_engine_is_built_in_a_process_of_its_own(tmp_path: Path):
     seen: list = []
     options = Options(BATCHES, timing_cache=tmp_path / "new" / "times")
-    built = build_engine(toy(), TOY, options, on_progress=seen.append)
+    built = build_engine(toy(), TOY, options, SINGLE, on_progress=seen.append)
     assert built.plan == b"a plan"
     assert built.delivered == {"int8": 0, "fp16": 1, "bf16": 0, "fp32": 1}
     assert built.in_graph == {"int8": 0, "fp16": 0, "fp32": 1}
     assert (built.engine_version, built.device, built.profiles) == ("10.3.0", GPU, (BATCHES,))
     assert (built.timing_cache, [f.name for f in (tmp_path / "new" / "times").iterdir()]) == ("new", [KEY.file_name])
     assert (seen[-1].phase, seen[-1].parent, seen[-1].done, seen[-1].steps) == ("Building engine", None, 2, 2)
-    assert build_engine(toy(), TOY, options).timing_cache == "used"
+    assert build_engine(toy(), TOY, options, SINGLE).timing_cache == "used"
 
 
 @pytest.mark.usefixtures("fake_tensorrt")
-def test_an_engine_without_the_asked_precision_is_no_engine(monkeypatch):
-    monkeypatch.setattr(build_module, "_look", lambda data, graph: ({"int8": 2, "fp16": 0, "fp32": 1}, ()))
+def test_an_engine_without_the_asked_precision_is_no_engine():
+    facts = Facts({"int8": 2, "fp16": 0, "fp32": 1})
     with pytest.raises(EngineError, match="toy has 2 int8 matrix operators, and its engine has none: 1 fp16, 1 fp32"):
-        build_engine(b"", TOY, Options(BATCHES, precision="int8"))
+        build_engine(b"", TOY, Options(BATCHES, precision="int8"), facts)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
@@ -450,14 +457,14 @@ def test_a_child_that_dies_is_an_error_that_names_the_graph(how: str, told: str,
     monkeypatch.setenv("FAKE_TENSORRT", how)
     options = Options(BATCHES, timeout_s=2 if how == "hang" else 60, timing_cache=tmp_path / "times")
     with pytest.raises(EngineError, match=told):
-        build_engine(toy(), TOY, options)
+        build_engine(toy(), TOY, options, SINGLE)
     assert not (tmp_path / "times").exists()
 
 
 @pytest.mark.usefixtures("fake_tensorrt")
 def test_what_the_child_refuses_is_raised_as_it_is():
     with pytest.raises(RequestError, match="TensorRT 10.3.0 has no hardware compatibility same_compute_capability"):
-        build_engine(toy(), TOY, Options(BATCHES, hardware="same_compute_capability"))
+        build_engine(toy(), TOY, Options(BATCHES, hardware="same_compute_capability"), SINGLE)
 
 
 @pytest.mark.usefixtures("fake_tensorrt")
@@ -466,25 +473,21 @@ def test_a_listener_that_raises_ends_the_child():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_engine(toy(), TOY, Options(BATCHES), on_progress=stop)
+        build_engine(toy(), TOY, Options(BATCHES), SINGLE, on_progress=stop)
 
 
 @pytest.mark.usefixtures("fake_tensorrt")
 def test_no_child_is_started_for_what_cannot_work(monkeypatch):
     monkeypatch.setattr(build_module, "_run", lambda *_: pytest.fail("a child was started"))
-    for expected, data, options, api in (
-        (RequestError, toy(), Options({}), "tensorrt"),
-        (RequestError, toy(), Options(BATCHES), "cuda"),
-        (EngineError, b"no ONNX", Options(BATCHES), "tensorrt"),
-    ):
-        with pytest.raises(expected):
-            build_engine(data, TOY, options, api=api)
+    for options, api in ((Options({}), "tensorrt"), (Options(BATCHES), "cuda")):
+        with pytest.raises(RequestError):
+            build_engine(toy(), TOY, options, SINGLE, api=api)
     monkeypatch.setattr(machine, "memory_mb", lambda: (4000, 1000))
     with pytest.raises(EngineError, match="graph toy needs about"):
-        build_engine(toy(), TOY, Options(BATCHES))
+        build_engine(toy(), TOY, Options(BATCHES), SINGLE)
     monkeypatch.setattr(build_module.devices, "find", lambda: None)
-    with pytest.raises(EngineError, match="graph toy cannot be built: no NVIDIA GPU is visible"):
-        build_engine(toy(), TOY, Options(BATCHES))
+    with pytest.raises(EngineError, match="no NVIDIA GPU is visible.*Build on the machine that will run the engine"):
+        build_engine(toy(), TOY, Options(BATCHES), SINGLE)
 
 
 class Driver:
@@ -525,15 +528,21 @@ def test_the_driver_is_asked_for_the_gpu(monkeypatch, tmp_path: Path):
 
 @pytest.mark.rtx
 @pytest.mark.skipif(
-    tensorrt_rtx.missing() is not None and not (os.environ.get("CI") and platform.machine() == "x86_64"),
-    reason=f"{tensorrt_rtx.missing()} is not installed: {tensorrt_rtx.INSTALL}",
+    library.missing_rtx_package() is not None and not (os.environ.get("CI") and platform.machine() == "x86_64"),
+    reason=f"{library.missing_rtx_package()} is not installed: {library.RTX_INSTALL}",
 )
 def test_the_same_code_builds_with_the_compiler_that_needs_no_gpu():
     seen: list = []
     built = build_engine(
-        toy(TensorProto.FLOAT16), TOY, Options(BATCHES, precision="fp16"), api="tensorrt-rtx", on_progress=seen.append
+        toy(TensorProto.FLOAT16), TOY, Options(BATCHES, precision="fp16"), HALF, api="tensorrt-rtx", on_progress=seen.append
     )
     assert len(built.plan) > 1000 and built.delivered is None and built.in_graph["fp16"] == 1
     assert seen[-1].parent is None and seen[-1].done == seen[-1].steps
     with pytest.raises(MimoError, match="TensorRT for RTX .* has no use for version compatibility"):
-        build_engine(toy(), TOY, Options(BATCHES, version_compatible=True), api="tensorrt-rtx")
+        build_engine(toy(), TOY, Options(BATCHES, version_compatible=True), SINGLE, api="tensorrt-rtx")
+
+
+def test_a_missing_compiler_is_told_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setattr(build_module, "missing_rtx_package", lambda: "tensorrt_rtx_bindings")
+    with pytest.raises(RequestError, match=r"tensorrt_rtx_bindings is not installed.*mimo-edge\[tensorrt-rtx\]"):
+        build_engine(toy(), TOY, Options(BATCHES), SINGLE, api="tensorrt-rtx")

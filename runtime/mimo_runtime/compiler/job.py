@@ -6,8 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from mimo_runtime.contracts import GraphContract
-
+from ..contracts import GraphContract
 from .device import Device
 from .network import Range
 from .options import Options

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mimo_runtime import machine
-from mimo_runtime.errors import EngineError
+from .. import machine
+from ..errors import EngineError
 
 #: Libraries, the CUDA context and what grows with the number of layers, not with their weights.
 BASE_MB = 1024

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mimo_runtime.errors import EngineError
+from ..errors import EngineError
 
 #: In LayerType or ParameterType: a layer that does matrix arithmetic.
 _MATRIX = ("convolution", "gemm", "matrixmultiply", "matrix_multiply", "fullyconnected", "attention", "mha")

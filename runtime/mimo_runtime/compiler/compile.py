@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from mimo_runtime.errors import EngineError, RequestError
-
+from ..errors import EngineError, RequestError
 from . import timing_cache
 from .job import Job
-from .network import Log, add_profiles, parse, serialize
+from .network import Log, add_profiles, allow_primitives, parse, serialize
 from .options import Options
 from .versions import NEEDS, Features
 
@@ -59,9 +58,16 @@ def compile_graph(
     log = Log(trt)
     builder = trt.Builder(log.logger)
     network, _parser = parse(trt, builder, data, contract, log, label)
+    if "Attention" in job.operators:
+        allow_primitives(trt, network)
     config = builder.create_builder_config()
     add_profiles(builder, config, contract, job.profiles, label)
-    _configure(trt, config, options)
+    if device is not None:
+        _configure(trt, config, options)
+    elif not options.tf32:
+        config.clear_flag(trt.BuilderFlag.TF32)
+    if job.api == "tensorrt-rtx":
+        _aim(trt, config, job, label)
     state = "none"
     if options.timing_cache is not None and device is not None:
         key = timing_cache.Key(trt.__version__, device.name, device.compute_capability)
@@ -91,6 +97,16 @@ def _configure(trt: ModuleType, config: Any, options: Options) -> None:
         if level is None:
             raise RequestError(f"TensorRT {trt.__version__} has no hardware compatibility {options.hardware}", "Use none")
         config.hardware_compatibility_level = level
+
+
+def _aim(trt: ModuleType, config: Any, job: Job, label: str) -> None:
+    """Choose the GPUs that a plan of TensorRT for RTX is for."""
+    names = job.options.compute_capabilities
+    config.num_compute_capabilities = len(names)
+    for index, name in enumerate(names):
+        known = getattr(trt.ComputeCapability, f"SM{name.replace('.', '')}", None)
+        if known is None or not config.set_compute_capability(known, index):
+            raise EngineError(f"{label} does not compile graph {job.contract.name} for compute capability {name}")
 
 
 def _attach_cache(config: Any, data: bytes) -> str:

@@ -11,8 +11,8 @@ import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mimo_runtime.atomic import atomic_write_bytes
-from mimo_runtime.errors import EngineError, RequestError
+from ..atomic import atomic_write_bytes
+from ..errors import EngineError, RequestError
 
 _FORMAT = "mimo-timing-cache-1"
 

@@ -1,4 +1,4 @@
-"""The child process: ``python -m mimo_export.tensorrt_native.worker FOLDER``. It builds the engine of FOLDER/job.json and ends.
+"""The child process: ``python -m mimo_runtime.compiler.worker FOLDER``. It builds the engine of FOLDER/job.json and ends.
 
 On standard output go JSON lines: progress, and as the last one what came out. What native libraries print goes to standard
 error.
@@ -15,8 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mimo_runtime.errors import MimoError
-
+from ..engines.tensorrt_library import load_library, load_rtx_library
+from ..errors import MimoError
 from .compile import compile_graph
 from .job import CACHE, GRAPH, LAYERS, PLAN, Job
 from .versions import RTX, Features, features
@@ -28,12 +28,8 @@ _SECONDS_BETWEEN = 0.05
 def load(api: str) -> tuple[ModuleType, Features]:
     """The compiler of a job, and what it can do."""
     if api == "tensorrt-rtx":
-        from .. import tensorrt_rtx
-
-        return tensorrt_rtx.load(), RTX
-    from . import library
-
-    trt = library.load()
+        return load_rtx_library(), RTX
+    trt = load_library()
     return trt, features(trt.__version__)
 
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-#: The oldest release that is supported (JetPack 6), and the first one that is not known.
-OLDEST, NEWEST_BELOW = (10, 3), (12, 0)
-
 #: The first release that has it. Absent before, present in every later one.
 SINCE: dict[str, tuple[int, int]] = {
     "same_compute_capability": (10, 9),

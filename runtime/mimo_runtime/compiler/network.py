@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from mimo_runtime.contracts import BATCH, PAST, PAST_PLUS_ONE, GraphContract, Tensor
-from mimo_runtime.engines.tensorrt import Log
-from mimo_runtime.errors import EngineError, RequestError
+from ..contracts import BATCH, PAST, PAST_PLUS_ONE, GraphContract, Tensor
+from ..engines.tensorrt import Log
+from ..errors import EngineError, RequestError
 
 #: Smallest, typical and largest size of a dynamic axis.
 Range = tuple[int, int, int]
@@ -63,6 +63,18 @@ def parse(trt: ModuleType, builder: Any, data: bytes, contract: GraphContract, l
         errors = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
         raise EngineError(f"{label} does not parse graph {contract.name}: {_line(errors or log.last_error)}")
     return network, parser
+
+
+def allow_primitives(trt: ModuleType, network: Any) -> None:
+    """Let the compiler take several kernels for an attention where it has none that does all of it.
+
+    Without this it refuses the graph: TensorRT-RTX 1.7 has such kernels for four heads or more, of a size that is a multiple
+    of 8. Where it has one, it takes it all the same.
+    """
+    for layer in map(network.get_layer, range(network.num_layers)):
+        if layer.type.name == "ATTENTION_INPUT":
+            layer.__class__ = trt.IAttentionInputLayer  # the bindings give the base class
+            layer.attention.decomposable = True
 
 
 def add_profiles(builder: Any, config: Any, contract: GraphContract, wanted: Sequence[Profile], label: str) -> None:

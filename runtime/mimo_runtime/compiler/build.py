@@ -1,4 +1,4 @@
-"""Build one engine: look at the graph, see that there is memory, let a child process compile it, compare what came out."""
+"""Build one engine: see that there is memory, let a child process compile the graph, compare what came out."""
 
 from __future__ import annotations
 
@@ -10,23 +10,32 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mimo_runtime.contracts import GraphContract
-from mimo_runtime.errors import EngineError, RequestError
-
+from ..contracts import GraphContract
+from ..engines.tensorrt_library import RTX_INSTALL, missing_rtx_package
+from ..errors import EngineError, RequestError
 from . import device as devices
 from . import forecast, layers, timing_cache
 from .device import Device
 from .job import CACHE, GRAPH, LAYERS, LOG, PLAN, Job
 from .network import Range, profiles
 from .options import Options
-from .versions import NEEDS
 
 APIS = ("tensorrt", "tensorrt-rtx")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was read in the ONNX file where the onnx package is: a device compiles without it."""
+
+    #: Matrix operators by precision.
+    delivered: Mapping[str, int]
+    #: Those of its operators that not every release has: see ``versions.NEEDS``.
+    operators: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,33 +72,31 @@ def build_engine(
     data: bytes,
     contract: GraphContract,
     options: Options,
+    facts: Facts,
     *,
     api: str = "tensorrt",
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Built:
-    """Compile one graph for the GPU of this machine, in a process of its own.
+    """Compile one graph in a process of its own: with TensorRT for the GPU of this machine, with TensorRT for RTX for others.
 
     Args:
         data: an ONNX file without external data; precision is taken from the graph (strongly typed).
+        facts: what ``data`` holds.
         api: ``tensorrt-rtx`` takes the compiler that needs no GPU, in the same way.
         on_progress: called between steps. What it raises ends the build.
 
     Raises:
-        RequestError: an option does not exist, or does not apply to this release or GPU.
+        RequestError: an option does not exist, or does not apply to this release or GPU; TensorRT for RTX is not installed.
         EngineError: no TensorRT, no GPU, too little memory; the parser or compiler refused; the process crashed, was killed or
             took too long; or the asked precision is not in the engine. Nothing is left behind.
     """
     started = time.monotonic()
     if api not in APIS:
         raise RequestError(f"compiler {api} does not exist", f"Use {' or '.join(APIS)}")
-    in_graph, operators = _look(data, contract.name)
     wanted = profiles(contract, options.axes, options.split_past)
-    device = devices.find() if api == "tensorrt" else None
-    if api == "tensorrt" and device is None:
-        told = f"graph {contract.name} cannot be built: no NVIDIA GPU is visible, and TensorRT compiles by measuring on one"
-        raise EngineError(told, "Build on the machine that will run the engine, and see that nvidia-smi works there")
-    forecast.check(contract.name, len(data), options.workspace_mb)
-    job = Job(api, contract, tuple(wanted), options, device, operators)
+    device = find_compiler(api)
+    forecast.check(contract.name, len(data), workspace_mb(api, options))
+    job = Job(api, contract, tuple(wanted), options, device, facts.operators)
     with tempfile.TemporaryDirectory(prefix="mimo-tensorrt-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         try:
@@ -103,25 +110,38 @@ def build_engine(
         delivered = None
         if device is not None:
             delivered = layers.count((folder / LAYERS).read_text("utf-8"), len(wanted) - 1)
-            layers.check(contract.name, options.precision, in_graph, delivered)
+            layers.check(contract.name, options.precision, facts.delivered, delivered)
         if result["cache_file"] and options.timing_cache is not None:
             timing_cache.write(options.timing_cache, result["cache_file"], (folder / CACHE).read_bytes())
     seconds = time.monotonic() - started
     state = str(result["cache_state"])
-    return Built(plan, delivered, in_graph, str(result["version"]), device, tuple(wanted), state, seconds)
+    return Built(plan, delivered, dict(facts.delivered), str(result["version"]), device, tuple(wanted), state, seconds)
 
 
-def _look(data: bytes, graph: str) -> tuple[dict[str, int], tuple[str, ...]]:
-    """The matrix operators of an ONNX file by precision, and which of its operators not every release has."""
-    import onnx
+def find_compiler(api: str) -> Device | None:
+    """See that a compiler can work here, before anything is handed to it.
 
-    from ..precision import delivered
+    Returns:
+        The GPU that TensorRT compiles on; None for TensorRT for RTX, which needs none.
 
-    try:
-        model = onnx.load_model_from_string(data)
-    except Exception:  # protobuf's own exception class differs between its implementations
-        raise EngineError(f"graph {graph} is no ONNX file", "Export it again") from None
-    return delivered(model), tuple(sorted({node.op_type for node in model.graph.node} & set(NEEDS)))
+    Raises:
+        RequestError: TensorRT for RTX is not installed.
+        EngineError: there is no GPU.
+    """
+    if api == "tensorrt-rtx":
+        if missing := missing_rtx_package():
+            raise RequestError(f"the package {missing} is not installed", RTX_INSTALL)
+        return None
+    device = devices.find()
+    if device is None:
+        told = "no NVIDIA GPU is visible, and TensorRT compiles by measuring on one"
+        raise EngineError(told, "Build on the machine that will run the engine, and see that nvidia-smi works there")
+    return device
+
+
+def workspace_mb(api: str, options: Options) -> int:
+    """Scratch memory that a compiler takes: TensorRT for RTX, which tries no kernel, needs none."""
+    return 0 if api == "tensorrt-rtx" else options.workspace_mb
 
 
 def _run(folder: Path, graph: str, timeout_s: float, on_progress: Callable[[Progress], None] | None) -> dict[str, Any]:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mimo_runtime.errors import RequestError
-
+from ..errors import RequestError
 from .device import Device
 from .network import Range
 from .versions import Features
 
-PRECISIONS = ("fp32", "fp16", "int8")
+#: ``auto`` compares nothing: what each graph holds is told.
+PRECISIONS = ("fp32", "fp16", "int8", "auto")
 
 #: Names of ``HardwareCompatibilityLevel``; the least compute capability that an engine of that level is built on.
 HARDWARE = {"none": (0, 0), "same_compute_capability": (7, 5), "ampere_plus": (8, 0)}
+#: GPUs that TensorRT for RTX compiles for alone. Without any, a plan runs on 8.0 and later; 7.5 (Turing) has to be named.
+COMPUTE_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Options:
     timing_cache: Path | None = None
     #: A profile of its own for the empty cache of the text decoder. See ``network.profiles``.
     split_past: bool = True
+    #: TensorRT for RTX alone: the GPUs to compile for, of :data:`COMPUTE_CAPABILITIES`; none: portable over 8.0 and later.
+    compute_capabilities: tuple[str, ...] = ()
     #: The build is stopped after this time.
     timeout_s: float = field(default=3600.0)
 
@@ -53,6 +57,7 @@ class Options:
             raise RequestError(f"precision {self.precision} does not exist", f"Use {', '.join(PRECISIONS)}")
         if self.hardware not in HARDWARE:
             raise RequestError(f"hardware compatibility {self.hardware} does not exist", f"Use {', '.join(HARDWARE)}")
+        check_capabilities(self.compute_capabilities)
         if self.optimization_level not in range(6):
             raise RequestError(f"optimization level {self.optimization_level} does not exist", "Use 0 to 5")
         if self.workspace_mb < 16:
@@ -69,6 +74,9 @@ class Options:
             RequestError: the first thing that would not apply.
         """
         label = f"hardware compatibility {self.hardware}"
+        if device is not None and self.compute_capabilities:
+            told = f"TensorRT compiles for the GPU of this machine, not for compute capability {self.compute_capabilities[0]}"
+            raise RequestError(told, "Leave it out")
         if device is None:
             for name, given in (
                 (label, self.hardware != "none"),
@@ -102,4 +110,19 @@ class Options:
         own = dict(data)
         own["axes"] = {name: (sizes[0], sizes[1], sizes[2]) for name, sizes in own["axes"].items()}
         own["timing_cache"] = Path(own["timing_cache"]) if own["timing_cache"] is not None else None
+        own["compute_capabilities"] = tuple(own["compute_capabilities"])
         return Options(**own)
+
+
+def check_capabilities(names: Sequence[str]) -> None:
+    """Refuse compute capabilities that TensorRT for RTX does not compile for.
+
+    Raises:
+        RequestError: one that does not exist, or is given twice.
+    """
+    for name in names:
+        if name not in COMPUTE_CAPABILITIES:
+            told = f"TensorRT-RTX compiles for no compute capability {name}"
+            raise RequestError(told, f"Use {', '.join(COMPUTE_CAPABILITIES)}, or none of them")
+    if len(set(names)) < len(names):
+        raise RequestError("a compute capability is given twice", "Give each once")

@@ -1,0 +1,127 @@
+"""Every command and option that the pages for people name exists."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from mimo_runtime.compiler.forecast import needed_mb
+from mimo_runtime.compiler.options import Options
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+#: Programs by name: module and object, as pyproject.toml says; and those that are run as modules.
+PROGRAMS = dict(re.findall(r'^(mimo-\w+) = "([\w.]+:\w+)"', (REPOSITORY / "pyproject.toml").read_text("utf-8"), re.M)) | {
+    "mimo_export.rtx_prove": "mimo_export.rtx_prove:command"
+}
+
+_OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
+
+
+def commands(page: str) -> Iterator[tuple[int, str]]:
+    """``(line, command)`` of inline code and of fenced blocks that hold commands: without a language, or with a shell's."""
+    fence, joined, begin = None, "", 0
+    for number, line in enumerate(page.splitlines(), 1):
+        if line.lstrip().startswith("```"):
+            fence = line.strip().removeprefix("```") if fence is None else None
+        elif fence in ("", "sh", "bash", "console"):
+            begin = begin if joined else number
+            joined += line.removesuffix("\\")
+            if not line.endswith("\\"):
+                yield from ((begin, part) for part in re.split(r"&&|\|\||[;|]\s", joined))
+                joined = ""
+        elif fence is None:
+            yield from ((number, code) for code in re.findall(r"`([^`]+)`", line))
+
+
+def program(command: str) -> tuple[str, str] | None:
+    """The program that a command runs, and its arguments; None for other programs and for mentions of packages and folders."""
+    text = re.sub(r"\s#.*", "", command.strip())
+    text = re.sub(r"^(?:\$ |sudo |[A-Z_]+=\S+ )+", "", text)
+    runs_module = re.match(r"(?:\S*python3?|torchrun)\s.*?-m\s+", text)
+    rest = text[runs_module.end() :] if runs_module else text
+    word, _, arguments = rest.partition(" ")
+    name = word.rpartition("/")[2]
+    if runs_module and name in ("mimo_train", "mimo_runtime"):
+        name = {"mimo_train": "mimo-train", "mimo_runtime": "mimo-run"}[name]
+    return (name, arguments) if re.fullmatch(r"mimo-[a-z]+|mimo_\w+\.\w+", name) and (arguments or name in PROGRAMS) else None
+
+
+def problems(name: str, arguments: str) -> list[str]:
+    """What of a command does not exist."""
+    if name not in PROGRAMS:
+        return [f"there is no program {name}"]
+    module, _, attribute = PROGRAMS[name].partition(":")
+    found: click.Command = getattr(importlib.import_module(module), attribute)
+    words = arguments.split()
+    while isinstance(found, click.Group) and words and not words[0].startswith(("-", "…", "...")):
+        word = words.pop(0)
+        if word not in found.commands:
+            return [f"{name} has no command {word}"]
+        found = found.commands[word]
+    known = {option for parameter in found.params for option in (*parameter.opts, *parameter.secondary_opts)} | {"--help", "-h"}
+    return [f"{name} {found.name} has no option {option}" for option in _OPTION.findall(" ".join(words)) if option not in known]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_and_option_of_a_page_exists(page: Path):
+    wrong = []
+    for line, command in commands(page.read_text("utf-8")):
+        if (called := program(command)) is not None:
+            wrong += [f"{page.name}:{line}: {problem}" for problem in problems(*called)]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_pages_name_most_commands():
+    """Else the test above would have stopped reading them."""
+    named = {
+        " ".join([called[0], *called[1].split()[:1]])
+        for page in PAGES
+        for _, command in commands(page.read_text("utf-8"))
+        if (called := program(command)) is not None
+    }
+    assert {"mimo-train fit", "mimo-export build", "mimo-run predict", "mimo-run doctor", "mimo-bench latency"} <= named
+    assert len(named) > 15
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("mimo-run doctor BUNDLE --json", []),
+        ("OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 -m mimo_train fit --steps 1", []),
+        (".venv/bin/mimo-run verify BUNDLE [--threads 2]   # --nothing", []),
+        ("python -m mimo_export.rtx_prove --precision int8", []),
+        ("mimo-run predict BUNDLE IMAGE --no-masks -o OUT", []),
+        ("mimo-run dream BUNDLE", ["mimo-run has no command dream"]),
+        ("mimo-run verify BUNDLE --fast -x", ["mimo-run verify has no option --fast", "mimo-run verify has no option -x"]),
+        ("mimo-walk BUNDLE", ["there is no program mimo-walk"]),
+        ("python -m mimo_export.rtx_prove --precision=int8 --gpu", ["mimo_export.rtx_prove rtx has no option --gpu"]),
+    ],
+)
+def test_what_does_not_exist_is_found(command: str, told: list[str]):
+    assert problems(*program(command)) == told
+
+
+@pytest.mark.parametrize("command", ["pip install 'mimo-edge[cpu]'", "checkpoints/mimo-tiny", "mimo-edge", "ls mimo-run"])
+def test_what_is_no_command_is_left_alone(command: str):
+    assert program(command) is None
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path):
+    targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text("utf-8"))
+    assert not [target for target in targets if "://" not in target and not (page.parent / target).exists()]
+
+
+def test_the_memory_that_a_board_needs_is_what_the_program_says():
+    page = (REPOSITORY / "docs" / "jetson.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(\w+)` \|[^|]*\|[^|]*\| (\d+) MB \| (\d+) MB \| (\d+) MB \| (\d+) MB \|$", page, re.M)
+    assert [row[0] for row in rows] == ["tiny", "base", "large"]
+    for _, *sizes in rows:
+        for size, needs in zip(map(int, sizes[::2]), map(int, sizes[1::2])):
+            assert needed_mb(size << 20, Options({}).workspace_mb) == needs
