@@ -32,7 +32,7 @@ def measured(text: str, question: str = "", masks: dict[int, np.ndarray] = MASKS
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        ("CT: one large oval <p>cyst</p><seg0> in the center.", "CT: two small oval <p>cysts</p><seg0> in the middle left."),
+        ("CT: one large oval <p>cyst</p><seg0> in the center.", "CT: one small oval <p>cyst</p><seg0> in the middle left."),
         ("CT: many <p>cysts</p><seg0>.", "CT: two <p>cysts</p><seg0>."),
         ("CT: two <p>livers</p><seg1>.", "CT: one <p>liver</p><seg1>."),
         ("<p>liver</p><seg1> in the lower right", "<p>liver</p><seg1> in the upper left"),
