@@ -10,7 +10,7 @@ from typing import Any
 
 from mimo_runtime.bundle import Bundle
 from mimo_runtime.config import MimoConfig
-from mimo_runtime.contracts import graph_contracts
+from mimo_runtime.contracts import GraphContract
 from mimo_runtime.devices import fits
 from mimo_runtime.engines import installed_version
 from mimo_runtime.errors import VerificationError
@@ -34,6 +34,7 @@ def manifest_data(
     model: Mapping[str, Any],
     target: Target,
     graphs: Mapping[str, Mapping[str, Any]],
+    contracts: Mapping[str, GraphContract],
     compatibility: Mapping[str, Any],
     files: Mapping[str, str],
     parity: Mapping[str, Any],
@@ -44,17 +45,21 @@ def manifest_data(
 
     Args:
         model: ``id``, ``parameters`` and ``checkpoint_sha256``.
+        contracts: of the graphs as they ship.
         compatibility: see :func:`compatibility_keys`.
         files: sha256 of every file that is not a graph.
         calibration: what reduced precision was calibrated and measured on; accuracy: what that measurement gave.
     """
-    contracts = graph_contracts(config)
     return {
         "format": FORMAT, "format_version": FORMAT_VERSION,
         "model": {**model, "config": config.to_dict()},
         "target": target.name,
         "graphs": {
-            name: {**{key: graph[key] for key in GRAPH_FIELDS}, "contract": contracts[name].to_dict()}
+            name: {
+                **{key: graph[key] for key in GRAPH_FIELDS},
+                "profiles": graph.get("profiles"),
+                "contract": contracts[name].to_dict(),
+            }
             for name, graph in graphs.items()
         },
         "files": dict(files),

@@ -28,6 +28,7 @@ from mimo_train.engines import torch_mimo
 from mimo_train.model.graphs import graph_modules
 
 from .assemble import compatibility_keys, manifest_data, other_files, self_check, sha256, tool_versions
+from .decoder_form import place_cache
 from .export_graphs import export_graph
 from .golden import REDUCED, write_golden
 from .output import REPORT, output_place
@@ -133,7 +134,11 @@ def build(
             raise VerificationError("parity failed: " + "; ".join(problems), "Nothing was written")
 
         golden = list(_golden(folder, reference, engines if decided else None)) if whole else []
-        compatibility = compatibility_keys(entries)
+        compatibility, cache = compatibility_keys(entries), None
+        if chosen.plans:
+            progress("place the cache", 0, 1)
+            placed = place_cache(folder, entries["text_decoder"], engines, reference, chosen, portable)
+            entries["text_decoder"], contracts["text_decoder"], cache = placed
         if chosen.plans and not portable:
             for engine in engines.values():
                 engine.close()  # the compiler needs the memory
@@ -147,6 +152,8 @@ def build(
             "model": facts, "target": target, "graphs": entries, "compatibility": compatibility,
             "parity": {**parity.to_dict(), "measured_on": measured_on}, "golden": golden, "tools": tool_versions(),
         }  # fmt: skip
+        if cache:
+            report["cache"] = cache
         accuracy = None
         if decided:
             accuracy = {"macro_dice": decided.accuracy, "fp32": decided.reference_accuracy, "loss": decided.loss.to_dict()}
@@ -160,7 +167,7 @@ def build(
             files = other_files(folder, entries)
             # The manifest is written last: without it nothing loads the folder, however this process ends.
             manifest = write_manifest(folder, manifest_data(
-                model.config, facts, chosen, entries, compatibility, files, report["parity"], calibration, accuracy
+                model.config, facts, chosen, entries, contracts, compatibility, files, report["parity"], calibration, accuracy
             ))
             self_check(folder, chosen)
             told = inspect_dict(manifest.data)

@@ -62,6 +62,8 @@ def where_measured(told: Mapping[str, Any]) -> list[str]:
         lines.append("The graphs are plans; parity and precision are those of the ONNX files that they were compiled from.")
     lines.append(f"Everything was measured on the ONNX form with {engine} on the CPU, not on a GPU: nothing here says how fast "
                  f"{target} is, and mimo-run verify on the GPU says whether it computes the same.")  # fmt: skip
+    if cache := told.get("cache"):
+        lines.append(f"The cache of the text decoder: {cache['form'].replace('_', ' ')}; {cache['reason']}.")
     return lines
 
 

@@ -69,8 +69,8 @@ class Answer:
     """The answer to one request.
 
     Args:
-        text: the sentence with its markup, ``<p>polyp</p><seg>``; "" if no text was asked for. With masks, its words of size, place,
-            number of several, and relation are measured on them (``mimo_runtime.measured``): text and masks never disagree.
+        text: the sentence with its markup, ``<p>polyp</p><seg>``; "" if no text was asked for. With masks, its words of size,
+            place, number of several, and relation are measured on them (``mimo_runtime.measured``): text and masks agree.
         findings: in the order of the text; see :class:`Finding`.
         timings: milliseconds by stage: ``preprocess, encode, ground, masks, text, postprocess, total``. ``masks`` and
             ``text`` run side by side, so the stages may sum to more than ``total``. The first answer about an image includes

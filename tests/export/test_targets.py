@@ -20,6 +20,7 @@ from small_sets import write_phantoms  # noqa: E402
 from mimo_calibration import optimise, session, variants  # noqa: E402
 from mimo_calibration.session import Request  # noqa: E402
 from mimo_export import build as build_module  # noqa: E402
+from mimo_export import decoder_form  # noqa: E402
 from mimo_export import parity as parity_module  # noqa: E402
 from mimo_export.build import Built, build  # noqa: E402
 from mimo_export.cli import main  # noqa: E402
@@ -29,7 +30,7 @@ from mimo_runtime.compiler import build as compiler_module  # noqa: E402
 from mimo_runtime.contracts import GRAPHS  # noqa: E402
 from mimo_runtime.engines import installed_version  # noqa: E402
 from mimo_runtime.engines.tensorrt_library import missing_rtx_package  # noqa: E402
-from mimo_runtime.errors import BundleError, RequestError, VerificationError  # noqa: E402
+from mimo_runtime.errors import BundleError, EngineError, RequestError, VerificationError  # noqa: E402
 from mimo_runtime.gpus import find_gpus  # noqa: E402
 from mimo_runtime.verify import verify  # noqa: E402
 
@@ -110,7 +111,7 @@ class TestTensorRtRtx:
         keys = manifest.data["compatibility"]
         assert not manifest.portable and manifest.target == "tensorrt-rtx"
         assert keys["engines"]["tensorrt-rtx"]["built_with"] == installed_version("tensorrt-rtx")
-        assert keys["compute_capability"] == "8.6,8.9" and keys["arch"] and keys["os"]
+        assert keys["compute_capability"] == "8.6,8.9" and keys["arch"] and keys["os"] is None
         assert sorted(p.name for p in (rtx / "graphs").iterdir()) == sorted(f"{name}.plan" for name in GRAPHS)
         for name, entry in manifest.graphs.items():
             assert entry.engine == "tensorrt-rtx" and entry.asked == "int8" and entry.bytes > 10_000
@@ -139,13 +140,41 @@ class TestPortable:
         assert manifest.portable and manifest.data["compatibility"]["engines"][target]["built_with"] is None
         for entry in manifest.graphs.values():
             axes = {"batch": [1, 1, 4], "past": [0, 47, 95]}
-            assert entry.build == {"axes": axes, "compute_capabilities": [], "operators": []}
+            in_place = target == "tensorrt-rtx" and entry.name == "text_decoder"  # TensorRT 10.3 has neither operator
+            operators = ["Attention", "TensorScatter"] if in_place else []
+            assert entry.build == {"axes": axes, "compute_capabilities": [], "operators": operators}
+            assert any(t.name == "past_keys_0" for t in entry.contract.inputs) == in_place
             assert (entry.engine, entry.delivered["fp32"] > 0, entry.file[-5:]) == (target, True, ".onnx")
         for load in (Mimo.load, Bundle.open):
             with pytest.raises(BundleError, match="is portable: .*Run mimo-run prepare BUNDLE -o PREPARED on the device"):
                 load(built.path)
         shown = CliRunner().invoke(main, ["inspect", str(built.path), "--json"])
         assert json.loads(shown.stdout)["portable"] is True and json.loads(shown.stdout) == built.told
+
+
+class TestCache:
+    """The text decoder whose cache is updated in place."""
+
+    def test_is_told_in_the_report(self, make: Builder):
+        told = {"tensorrt-rtx": "in place; tensorrt-rtx updates it where it is", "tensorrt": "growing; which release"}
+        for target, words in told.items():
+            folder = make(f"report-{target}", target=target, portable=True).path
+            assert words in (folder / "report.md").read_text("utf-8")
+
+    def test_that_computes_something_else_is_refused(self, make: Builder, tmp_path: Path, monkeypatch):
+        monkeypatch.setattr(decoder_form, "difference", lambda *_: 0.5)
+        with pytest.raises(VerificationError, match="cache in place differs by 5.0e-01"):
+            make(tmp_path / "out", target="tensorrt-rtx", portable=True)
+        assert not list(tmp_path.iterdir())
+
+    def test_stays_growing_where_it_cannot_be_checked(self, make: Builder, tmp_path: Path, monkeypatch):
+        def refuse(*_: object) -> None:
+            raise EngineError("onnxruntime has no TensorScatter")
+
+        monkeypatch.setattr(decoder_form, "create_engine", refuse)
+        built = make(tmp_path / "out", target="tensorrt-rtx", portable=True)
+        assert "growing; onnxruntime has no TensorScatter" in (built.path / "report.md").read_text("utf-8")
+        assert built.told["graphs"]["text_decoder"]["build"]["operators"] == []
 
 
 class TestRefused:

@@ -1,0 +1,215 @@
+"""The text decoder in the form that an engine runs best, made from the one graph that was exported.
+
+* ``growing``: as exported, opset 20. The cache is an input of any length, Concat appends to it, attention is MatMul and
+  Softmax. Every engine takes it, TensorRT 10.3 among them.
+* ``in_place``: opset 24. TensorScatter writes into a cache of a fixed size, Attention reads it. TensorRT (10.15 and later, and
+  TensorRT-RTX) makes of it one layer that updates the cache in the memory where it is and one fused kernel per attention, and
+  all shapes are known once the batch is.
+
+The step from one to the other only rewires nodes: weights, their precision and the names of all other tensors stay.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from mimo_calibration.points import copied, drop_unused
+from mimo_runtime.compiler.versions import RTX, features
+from mimo_runtime.config import MimoConfig
+from mimo_runtime.contracts import CACHE_PREFIX, GraphContract, Tensor, graph_contracts, in_place_contract
+from mimo_runtime.errors import EngineError
+
+from .contract import check_contract, check_operators
+from .export_graphs import OPSET
+
+FORMS = ("growing", "in_place")
+#: TensorScatter exists since this one.
+IN_PLACE_OPSET = 24
+
+_DTYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
+
+
+def best_form(api: str, version: str = "") -> str:
+    """Which of :data:`FORMS` an engine runs best.
+
+    Args:
+        api: one of ``mimo_runtime.engines.KINDS``.
+        version: the release of TensorRT that will compile the graph; the others do not need it.
+
+    Raises:
+        ValueError: ``api`` is "tensorrt" and ``version`` is no version.
+    """
+    if api == "tensorrt-rtx":
+        return RTX.cache_form
+    return features(version).cache_form if api == "tensorrt" else "growing"
+
+
+def cache_form(model: onnx.ModelProto, config: MimoConfig, form: str) -> tuple[onnx.ModelProto, GraphContract]:
+    """The text decoder in one of its forms, and the contract that this form has.
+
+    Args:
+        model: as ``export_graph`` gives it, or made from that by ``half_form`` or ``quantise``. Make those first: their
+            statistics belong to the tensors of the growing form, and they decide what half precision can hold.
+        form: of :data:`FORMS`.
+
+    Raises:
+        EngineError: the graph is no text decoder of this model, or holds its attention in parts that do not fit together
+            (because half precision cannot hold some of them): such a graph can only grow.
+    """
+    if form not in FORMS:
+        raise ValueError(f"form {form} is none of {', '.join(FORMS)}")
+    if form == "growing":
+        return model, graph_contracts(config)["text_decoder"]
+    editor = _Editor(model, config)
+    editor.place_caches()
+    editor.fuse_attention()
+    return editor.finish()
+
+
+class _Editor:
+    """A copy of a growing text decoder that is being rewired."""
+
+    def __init__(self, model: onnx.ModelProto, config: MimoConfig) -> None:
+        self.model, self.config = copied(model), config
+        self.graph = self.model.graph
+        if [(i.domain, i.version) for i in model.opset_import] != [("", OPSET)]:
+            raise _misfit(f"it is not in opset {OPSET}")
+        self.weights = {w.name: w for w in self.graph.initializer}
+        self.producers = {name: node for node in self.graph.node for name in node.output}
+        inferred = onnx.shape_inference.infer_shapes(model).graph
+        self.types = {v.name: v.type.tensor_type.elem_type for v in (*inferred.value_info, *inferred.input, *inferred.output)}
+        #: What takes the place of a node, by the node's first output.
+        self.instead: dict[str, list[onnx.NodeProto]] = {}
+        #: Which tensor readers take instead of one that is gone.
+        self.renamed: dict[str, str] = {}
+        self.first: list[onnx.NodeProto] = []
+        self.kind = 0  # of the caches: TensorProto.FLOAT or FLOAT16
+
+    def place_caches(self) -> None:
+        """A TensorScatter for every Concat of past and new keys or values.
+
+        The cache is what the graph takes and gives, with nothing between, not even a cast: TensorRT asks for that.
+        """
+        length = self.config.text_decoder.max_length
+        self._constant("cache/flat", np.array([-1], np.int64))
+        self._constant("cache/broadcast", np.array([-1, 1, 1, 1], np.int64))
+        self._constant("cache/slots", np.arange(length, dtype=np.int32))
+        self.first = [
+            helper.make_node("Reshape", ["position", "cache/flat"], ["cache/position"], name="cache/Reshape"),
+            helper.make_node("Cast", ["cache/position"], ["cache/index"], name="cache/Cast", to=TensorProto.INT64),
+            helper.make_node("Reshape", ["position", "cache/broadcast"], ["cache/last"], name="cache/Reshape_1"),
+            helper.make_node("LessOrEqual", ["cache/slots", "cache/last"], ["cache/filled"], name="cache/LessOrEqual"),
+        ]
+        caches = {
+            f"{source.removeprefix(CACHE_PREFIX)}_{k}": node
+            for node in self.graph.node
+            if node.op_type == "Concat" and len(node.input) == 2
+            for source, k in [self._slice(node.input[0])]
+            if source.startswith(CACHE_PREFIX)
+        }
+        kinds = {self.types.get(node.output[0]) for node in caches.values()}
+        wanted = {f"{role}_{k}" for role in ("keys", "values") for k in range(self.config.text_decoder.layers)}
+        if caches.keys() != wanted or len(kinds) != 1 or not kinds <= _DTYPES.keys():
+            raise _misfit(f"it appends to the caches {', '.join(sorted(caches)) or '(none)'} in {len(kinds)} precisions")
+        (self.kind,) = kinds
+        for name, node in caches.items():
+            self.renamed[node.output[0]] = name
+            self.instead[node.output[0]] = [
+                helper.make_node(
+                    "TensorScatter", [CACHE_PREFIX + name, node.input[1], "cache/index"], [name],
+                    name=node.name.replace("Concat", "TensorScatter"), axis=-2, mode="linear",
+                )
+            ]  # fmt: skip
+
+    def fuse_attention(self) -> None:
+        """An Attention for every ``softmax(query @ key^T [+ bias]) @ value``.
+
+        How much of a cache is filled is told by a mask. ``nonpad_kv_seqlen`` is made for that, but the parser of TensorRT-RTX
+        1.7 takes it and does nothing with it: every step would attend to all that is behind the last token. A test looks.
+        """
+        attentions = 0
+        for node in list(self.graph.node):
+            softmax = self._origin(node.input[0]) if node.op_type == "MatMul" else None
+            if softmax is None or softmax.op_type != "Softmax":
+                continue
+            scores, bias = self._origin(softmax.input[0]), ""
+            if scores is not None and scores.op_type == "Add":
+                left, right = scores.input
+                scores, bias = self._origin(left), right
+            turned = self._origin(scores.input[1]) if scores is not None and scores.op_type == "MatMul" else None
+            if turned is None or turned.op_type != "Transpose":
+                raise _misfit(f"node {node.name} is no attention that can be fused")
+            inputs, result = (scores.input[0], turned.input[0], node.input[1]), node.output[0]
+            if any(self.types.get(name) != self.kind for name in (*inputs, result)):
+                raise _misfit(f"node {node.name} attends in several precisions")
+            if (inputs[1] in self.renamed) == bool(bias):
+                raise _misfit(f"node {node.name} has {'a' if bias else 'no'} bias")
+            name = node.name.replace("MatMul", "Attention")
+            nodes = []
+            if bias and self.types.get(bias) != self.kind:
+                nodes.append(helper.make_node("Cast", [bias], [f"{name}_bias"], name=f"{name}/Cast", to=self.kind))
+                bias = f"{name}_bias"
+            # The query was scaled where it was made, to keep the scores small.
+            fused = helper.make_node("Attention", [*inputs, bias or "cache/filled"], [result], name=name, scale=1.0)
+            self.instead[result] = [*nodes, fused]
+            attentions += 1
+        if attentions != 2 * self.config.text_decoder.layers:
+            raise _misfit(f"it has {attentions} attentions in {self.config.text_decoder.layers} layers")
+
+    def finish(self) -> tuple[onnx.ModelProto, GraphContract]:
+        """Put the nodes in place, drop what nothing reads any more, and check the result."""
+        contract = in_place_contract(self.config, _DTYPES[self.kind])
+        nodes = self.first + [new for node in self.graph.node for new in self.instead.get(node.output[0], [node])]
+        for node in nodes:
+            for place, name in enumerate(node.input):
+                node.input[place] = self.renamed.get(name, name)
+        read = {tensor.name for tensor in contract.outputs}
+        kept: list[onnx.NodeProto] = []
+        for node in reversed(nodes):
+            if read.intersection(node.output):
+                read.update(node.input)
+                kept.append(onnx.NodeProto.FromString(node.SerializeToString()))
+        known = {v.name: v for v in (*self.graph.input, *self.graph.output)}
+        ports = [[_port(known, t, self.kind) for t in tensors] for tensors in (contract.inputs, contract.outputs)]
+        for field, items in zip((self.graph.node, self.graph.input, self.graph.output), (reversed(kept), *ports)):
+            del field[:]
+            field.extend(items)
+        drop_unused(self.model)
+        self.model.opset_import[0].version = IN_PLACE_OPSET
+        self.model.ir_version = max(self.model.ir_version, helper.find_min_ir_version_for(self.model.opset_import))
+        check_contract(self.model, contract)
+        check_operators(self.model, contract, IN_PLACE_OPSET)
+        onnx.checker.check_model(self.model, full_check=True)
+        return self.model, contract
+
+    def _constant(self, name: str, value: np.ndarray) -> None:
+        self.graph.initializer.append(numpy_helper.from_array(value, name))
+
+    def _origin(self, name: str) -> onnx.NodeProto | None:
+        """What computes a tensor, casts aside."""
+        node = self.producers.get(name)
+        while node is not None and node.op_type == "Cast":
+            node = self.producers.get(node.input[0])
+        return node
+
+    def _slice(self, name: str) -> tuple[str, int]:
+        """``("past_keys", 2)`` if a tensor is the third slice of that input; ``("", 0)`` if it is none."""
+        node = self._origin(name)
+        if node is None or node.op_type != "Gather" or node.input[1] not in self.weights:
+            return "", 0
+        whole = self.producers.get(node.input[0])
+        source = whole.input[0] if whole is not None and whole.op_type == "Cast" else node.input[0]
+        return source, int(numpy_helper.to_array(self.weights[node.input[1]]))
+
+
+def _port(known: dict[str, onnx.ValueInfoProto], tensor: Tensor, kind: int) -> onnx.ValueInfoProto:
+    """An input or output as it was, or one for a cache."""
+    if tensor.name in known:
+        return onnx.ValueInfoProto.FromString(known[tensor.name].SerializeToString())
+    return helper.make_tensor_value_info(tensor.name, kind, tensor.shape)
+
+
+def _misfit(how: str) -> EngineError:
+    return EngineError(f"graph text_decoder cannot update its cache in place: {how}", "Use the growing form")

@@ -1,0 +1,151 @@
+"""``python -m mimo_export.cache_prove [CHECKPOINT]``: the forms of the text decoder, held against each other and measured here.
+
+Every form writes the longest answer to a few random memories, greedily: all have to choose the tokens that PyTorch chooses.
+Answers of all contenders take turns, so that what else the machine does hits them alike. TensorRT for RTX compiles both forms
+in FP16 where it is installed; without a GPU that tells time and size, not speed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import onnx
+
+from mimo_calibration.ort_form import ort_form
+from mimo_calibration.timing import interleaved
+from mimo_runtime.command import Commands, table
+from mimo_runtime.config import PRESETS, MimoConfig
+from mimo_runtime.contracts import GraphContract, graph_contracts
+from mimo_runtime.engines import create_engine, installed_version
+from mimo_runtime.engines.tensorrt_library import missing_rtx_package
+from mimo_runtime.errors import EngineError
+from mimo_runtime.generate import Runs, TextDecoder
+from mimo_runtime.tokenizer import BOS
+
+from .cache_forms import FORMS, cache_form
+from .plans import compile_graph, default_axes, rtx_options
+from .rtx_prove import random_form
+
+#: What runs on a CPU: engine and form. OpenVINO 2026.4 has no TensorScatter.
+CONTENDERS = (("onnxruntime", "growing"), ("onnxruntime", "in_place"), ("openvino", "growing"))
+MEMORIES = 4
+
+Memory = Mapping[str, np.ndarray]
+
+
+def answer(engine: Runs, config: MimoConfig, memory: Memory) -> tuple[list[int], np.ndarray]:
+    """The longest answer, greedy and without an end: its tokens, and the float32 logits [tokens, vocabulary] behind them."""
+    decoder = TextDecoder(engine, config, dict(memory), config.vocab_size, ())
+    tokens, logits = [BOS], []
+    for _ in range(config.text_decoder.max_length):
+        logits.append(decoder.step(tokens[-1]))
+        tokens.append(int(logits[-1].argmax()))
+    return tokens[1:], np.stack(logits)
+
+
+def random_memory(config: MimoConfig, seed: int) -> dict[str, np.ndarray]:
+    """What ``fusion`` gives the text decoder, at random; a few places are padding."""
+    rng, inputs = np.random.default_rng(seed), {t.name: t for t in graph_contracts(config)["text_decoder"].inputs}
+    memory = {name: rng.standard_normal(inputs[name].concrete(batch=1), np.float32) for name in ("cross_keys", "cross_values")}
+    return {**memory, "memory_valid": (rng.random(inputs["memory_valid"].concrete(batch=1)) < 0.9).astype(np.float32)}
+
+
+def export_decoder(preset: str, checkpoint: Path | None) -> tuple[MimoConfig, Any, onnx.ModelProto]:
+    """Its configuration, the PyTorch engine and the graph, of a checkpoint or of a preset with random weights."""
+    import torch
+
+    from mimo_train.checkpoint import load_checkpoint
+    from mimo_train.engines import TorchEngine
+    from mimo_train.model import Mimo
+    from mimo_train.model.graphs import graph_modules
+
+    from .export_graphs import export_graph
+
+    torch.set_num_threads(1)  # its products are small, and on a busy machine threads wait for each other for minutes
+    torch.manual_seed(0)
+    network = load_checkpoint(checkpoint)[0] if checkpoint else Mimo(MimoConfig.from_preset(preset))
+    module, contract = graph_modules(network.eval())["text_decoder"], graph_contracts(network.config)["text_decoder"]
+    return network.config, TorchEngine(module, contract), export_graph(module, contract)
+
+
+def measure(config: MimoConfig, reference: Runs, model: onnx.ModelProto, threads: int, seconds: float) -> list[dict[str, Any]]:
+    """One row per contender: whether its tokens are PyTorch's, and milliseconds per token."""
+    memories = [random_memory(config, seed) for seed in range(MEMORIES)]
+    wanted = [answer(reference, config, memory) for memory in memories]
+    engines, rows = {}, []
+    for name, form in CONTENDERS:
+        if installed_version(name) is None:
+            continue
+        made, contract = cache_form(model, config, form)
+        made = ort_form(made) if name == "onnxruntime" else made
+        engines[name, form] = create_engine(name, made.SerializeToString(), contract, threads=threads)
+    for (name, form), engine in engines.items():
+        found = [answer(engine, config, memory) for memory in memories]
+        rows.append({
+            "engine": name, "form": form, "threads": threads,
+            "identical": [tokens for tokens, _ in found] == [tokens for tokens, _ in wanted],
+            "logits_differ": max(float(np.abs(a - b).max()) for (_, a), (_, b) in zip(found, wanted)),
+        })  # fmt: skip
+    runs = {key: lambda memory, engine=engine: answer(engine, config, memory) for key, engine in engines.items()}
+    times = interleaved(runs, memories, seconds=seconds)
+    for row, engine in zip(rows, engines.values()):
+        row["ms_per_token"] = times[row["engine"], row["form"]] / config.text_decoder.max_length
+        engine.close()
+    return rows
+
+
+def compile_forms(config: MimoConfig, model: onnx.ModelProto) -> list[dict[str, Any]]:
+    """One row per form in FP16: what TensorRT for RTX needs and makes."""
+    growing: GraphContract = graph_contracts(config)["text_decoder"]
+    half, rows = random_form(model, growing, config, "fp16"), []
+    for form in FORMS:
+        built = compile_graph(*cache_form(half, config, form), rtx_options(default_axes(config)))
+        rows.append({"engine": f"tensorrt-rtx {built.engine_version}", "form": form, "seconds": built.seconds,
+                     "bytes": len(built.plan)})  # fmt: skip
+    return rows
+
+
+@click.command("cache")
+@click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
+@click.option("--preset", default="tiny", show_default=True, type=click.Choice(list(PRESETS)), help="Without a checkpoint.")
+@click.option("--threads", multiple=True, type=click.IntRange(1), default=(1, 2), show_default=True, help="Repeatable.")
+@click.option("--seconds", default=20.0, show_default=True, type=click.FloatRange(0), help="How long to measure each.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def command(checkpoint: Path | None, preset: str, threads: tuple[int, ...], seconds: float, as_json: bool) -> None:
+    """Compare and measure the forms of a text decoder. Exit code 1 if one writes other tokens than PyTorch."""
+    config, reference, model = export_decoder(preset, checkpoint)
+    rows = [row for count in threads for row in measure(config, reference, model, count, seconds)]
+    plans = [] if missing_rtx_package() else compile_forms(config, model)
+    if as_json:
+        click.echo(json.dumps({"cpu": rows, "plans": plans}, indent=1))
+    else:
+        shown = [("engine", "form", "threads", "ms per token", "logits differ by", "tokens")]
+        for r in rows:
+            same = "identical" if r["identical"] else "differ"
+            shown.append(
+                (r["engine"], r["form"], str(r["threads"]), f"{r['ms_per_token']:.3f}", f"{r['logits_differ']:.1e}", same)
+            )
+        click.echo(table(shown))
+        compiled = [(r["engine"], r["form"], f"{r['seconds']:.1f}", f"{r['bytes'] / 1e6:.2f}") for r in plans]
+        click.echo("\n" + table([("compiler", "form", "seconds", "MB"), *compiled]) if compiled else "")
+    wrong = [f"{r['engine']} {r['form']}" for r in rows if not r["identical"]]
+    if wrong:
+        raise EngineError(f"other tokens than PyTorch: {', '.join(dict.fromkeys(wrong))}")
+
+
+@click.group(cls=Commands)
+def alone() -> None:
+    """So that errors end in one line, as in every command."""
+
+
+alone.add_command(command)
+
+if __name__ == "__main__":
+    import sys
+
+    alone.main(["cache", *sys.argv[1:]], prog_name="python -m mimo_export.cache_prove")
