@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 #: Programs by name: module and object, as pyproject.toml says; and those that are run as modules.
 PROGRAMS = dict(re.findall(r'^(mimo-\w+) = "([\w.]+:\w+)"', (REPOSITORY / "pyproject.toml").read_text("utf-8"), re.M)) | {
-    "mimo_export.rtx_prove": "mimo_export.rtx_prove:command"
+    f"mimo_export.{name}": f"mimo_export.{name}:command" for name in ("rtx_prove", "cache_prove")
 }
 
 _OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
