@@ -118,14 +118,17 @@ def inspect(bundle: Path, as_json: bool) -> None:
 @click.argument("bundle", type=PATH)
 @click.option("--data", multiple=True, type=PATH, metavar="DATA", help="Data set beside phantoms; repeatable.")
 @click.option("--samples", default=200, show_default=True, metavar="N", help="Number of samples.")
+@click.option("--engine", metavar="NAME", help="Run the bundle's files with this engine instead of their own: openvino.")
 @click.option("--json", "json_file", type=PATH, metavar="OUT", help="Write the numbers to a file; - prints them.")
-def parity(checkpoint: Path, bundle: Path, data: tuple[Path, ...], samples: int, json_file: Path | None) -> None:
+def parity(
+    checkpoint: Path, bundle: Path, data: tuple[Path, ...], samples: int, engine: str | None, json_file: Path | None
+) -> None:
     """Prove that BUNDLE computes what CHECKPOINT computes. Exit code 1 if it does not."""
     to_stdout = json_file is not None and str(json_file) == "-"
     with progress_bar(to_stdout) as progress:
         from .prove import prove
 
-        told, problems = prove(checkpoint, bundle, data, samples, progress)
+        told, problems = prove(checkpoint, bundle, data, samples, progress, engine)
     if to_stdout:
         _print_json(told)
     elif json_file is not None:

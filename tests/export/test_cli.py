@@ -175,6 +175,17 @@ class TestParity:
 
     def test_refuses_too_few_samples(self, checkpoint: Path, bundle: Path):
         refused(run("parity", checkpoint, bundle, "--samples", 0), "at least 2")
+        refused(run("parity", checkpoint, bundle, "--engine", "tensorrt"), "--engine tensorrt is no engine of the CPU")
+
+    def test_runs_the_same_files_with_another_engine(self, checkpoint: Path, bundle: Path, tmp_path: Path):
+        pytest.importorskip("openvino")
+        results = [
+            run("parity", checkpoint, bundle, "--samples", 2, "--json", tmp_path / f"{k}.json", *more)
+            for k, more in enumerate(([], ["--engine", "openvino"]))
+        ]
+        assert [result.exit_code for result in results] == [0, 0], results[1].output
+        own, other = (json.loads((tmp_path / f"{k}.json").read_text())["parity"] for k in range(2))
+        assert other["masks_dice"] >= 0.999 and other["vision_encoder"] != own["vision_encoder"]
 
 
 def test_help_needs_no_pytorch(repository: Path):
