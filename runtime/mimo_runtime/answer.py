@@ -70,7 +70,7 @@ class Answer:
 
     Args:
         text: the sentence with its markup, ``<p>polyp</p><seg>``; "" if no text was asked for. With masks, its words of size,
-            place, number of several, and relation are measured on them (``mimo_runtime.measured``): text and masks agree.
+            place, number of several, and relation are measured on them (``mimo_runtime.measured``).
         findings: in the order of the text; see :class:`Finding`.
         timings: milliseconds by stage: ``preprocess, encode, ground, masks, text, postprocess, total``. ``masks`` and
             ``text`` run side by side, so the stages may sum to more than ``total``. The first answer about an image includes

@@ -90,8 +90,8 @@ def measure_phrases(markup: str, mask_of: MaskOf) -> str:
     """The same text with the count, size and location of every phrase that names a drawn mask measured on it.
 
     Only words that are there are replaced. Size is the mean over the parts of the mask, as the grammar defines it. "one"
-    stands: on whether there is more than one thing the decoder is right more often than the crumbs of a mask (0.96 against
-    0.91 on ``val``); how many there are is for the mask to say.
+    stands: on whether there is more than one thing the decoder is right more often than the crumbs of a mask; how many there
+    are is for the mask to say.
     """
 
     def measured(match: re.Match[str]) -> str:
