@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFilter
 
+from mimo_runtime.closer import contrast_table
 from mimo_runtime.evaluation.dataset import Record
 from mimo_runtime.evaluation.sampling import mask_box
 
@@ -16,13 +17,18 @@ ORIENTATION_FREE = ("endoscopy", "microscopy")
 PASTE_AREA = (0.001, 0.06)
 #: Places tried for a pasted copy.
 PASTE_TRIES = 12
+#: The side of a closer view, as a multiple of the structure's longer side.
+CLOSER_FACTOR = (2.2, 5.0)
+#: A structure that is longer than this share of the image is not looked at more closely.
+CLOSER_SHARE = 0.4
 
 
 @dataclass
 class View:
     """pixels uint8 [S, S, 3] and labels int32 [S, S] on the canvas; the image fills the first ``height`` x ``width``.
 
-    ``instances`` int32 [S, S] holds instance ids where the data set has them.
+    ``instances`` int32 [S, S] holds instance ids where the data set has them; ``target`` bool [S, S] the structure that a
+    closer view shows.
     """
 
     pixels: np.ndarray
@@ -30,6 +36,7 @@ class View:
     height: int
     width: int
     instances: np.ndarray | None = None
+    target: np.ndarray | None = None
 
 
 def plain_view(pixels: np.ndarray, labels: np.ndarray, size: int, instances: np.ndarray | None = None) -> View:
@@ -62,21 +69,58 @@ def random_view(
     else:
         aspect = np.exp(rng.uniform(-0.12, 0.12)) * height / width
         out_h, out_w = (size, round(size / aspect)) if aspect >= 1 else (round(size * aspect), size)
-        free = record.modality in ORIENTATION_FREE
-        angle = rng.uniform(-0.26, 0.26) + (rng.integers(4) * np.pi / 2 if free and rng.random() < 0.5 else 0.0)
+        turn = _turn(record, rng)
         zoom = np.exp(rng.uniform(-0.25, 0.4))
-        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom
-        if may_mirror(record) and rng.random() < 0.5:
-            turn = turn @ np.diag([-1.0, 1.0])
-        if free and rng.random() < 0.5:
-            turn = turn @ np.diag([1.0, -1.0])
         room = 0.12 if zoom < 1 else 0.12 + 0.5 * (1 - 1 / zoom)
         shift = (rng.uniform(-room, room) * width, rng.uniform(-room, room) * height)
-        view = _warp(pixels, labels, size, out_h, out_w, turn, shift, instances)
+        view = _warp(pixels, labels, size, out_h, out_w, turn / zoom, shift, instances)
     if rng.random() < paste:
         paste_copy(view, rng)
     view.pixels[: view.height, : view.width] = _appearance(view.pixels[: view.height, : view.width], rng)
     return view
+
+
+def closer_view(
+    pixels: np.ndarray, labels: np.ndarray, target: np.ndarray, record: Record, size: int, rng: np.random.Generator
+) -> View | None:
+    """A small structure and what surrounds it, large: what the second look at it sees (``mimo_runtime.closer``).
+
+    Args:
+        target: bool [H, W], the structure; not empty.
+
+    Returns:
+        None where the structure is too large for that.
+    """
+    height, width = labels.shape
+    x0, y0, x1, y1 = mask_box(target)
+    longer = max(x1 - x0, y1 - y0)
+    if longer > CLOSER_SHARE * max(height, width):
+        return None
+    side = longer * rng.uniform(*CLOSER_FACTOR)
+    x, y = (x0 + x1) / 2 + rng.uniform(-0.12, 0.12) * side, (y0 + y1) / 2 + rng.uniform(-0.12, 0.12) * side
+    left, top = max(0.0, x - side / 2), max(0.0, y - side / 2)
+    right, bottom = min(float(width), x + side / 2), min(float(height), y + side / 2)
+    wide, high = (right - left) * np.exp(rng.uniform(-0.12, 0.12)), bottom - top
+    out_h, out_w = (max(1, round(n * size / max(wide, high))) for n in (high, wide))
+    turn = _turn(record, rng) @ np.diag([wide / width, high / height])
+    shift = (left + right - width) / 2, (top + bottom - height) / 2
+    view = _warp(pixels, labels, size, out_h, out_w, turn, shift, target.astype(np.uint8))
+    view.target, view.instances = view.instances == 1, None
+    table = contrast_table(pixels[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))])
+    view.pixels[:out_h, :out_w] = _appearance(table[view.pixels[:out_h, :out_w]], rng)
+    return view
+
+
+def _turn(record: Record, rng: np.random.Generator) -> np.ndarray:
+    """[2, 2]: a small rotation, and the quarter turns and mirrors under which the image stays true."""
+    free = record.modality in ORIENTATION_FREE
+    angle = rng.uniform(-0.26, 0.26) + (rng.integers(4) * np.pi / 2 if free and rng.random() < 0.5 else 0.0)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    if may_mirror(record) and rng.random() < 0.5:
+        turn = turn @ np.diag([-1.0, 1.0])
+    if free and rng.random() < 0.5:
+        turn = turn @ np.diag([1.0, -1.0])
+    return turn
 
 
 def paste_copy(view: View, rng: np.random.Generator) -> bool:

@@ -15,7 +15,7 @@ from mimo_runtime.evaluation.dataset import Dataset, Record
 from mimo_runtime.evaluation.sampling import mask_box
 from mimo_runtime.tokenizer import Tokenizer
 
-from .augment import View, random_view
+from .augment import View, closer_view, random_view
 from .losses import Targets
 from .model.mimo import Question
 from .questions import MIN_PIXELS, Questioner, Sample, Vocabulary
@@ -52,6 +52,7 @@ class Batches:
         batch: images per batch over all processes; prompts: prompts per image.
         emphasis: factors of single sets' shares, by name.
         paste: by name of the set, in which share of its views a structure is pasted a second time.
+        closer: share of the views that show one small structure from near, for the second look at it.
         rank, world: this process and their number; each draws its share of the one batch.
     """
 
@@ -69,6 +70,7 @@ class Batches:
         world: int = 1,
         emphasis: Mapping[str, float] | None = None,
         paste: Mapping[str, float] | None = None,
+        closer: float = 0.0,
         cache_bytes: int = 1 << 31,
     ) -> None:
         used = [d for d in datasets if d.split("train")]
@@ -76,7 +78,7 @@ class Batches:
         factor = [(emphasis or {}).get(d.name, 1.0) for d in used]
         weight = np.sqrt([len(d.split("train")) * max(1, len(d.class_names)) for d in used]) * factor
         self.cumulative = np.cumsum(weight / weight.sum())
-        self.paste = dict(paste or {})
+        self.paste, self.closer = dict(paste or {}), closer
         self.vocabulary, self.questioner = vocabulary, Questioner(vocabulary, self._fits)
         self.tokenizer, self.config = tokenizer, config
         self.batch, self.prompts, self.seed = batch, prompts, seed
@@ -91,14 +93,24 @@ class Batches:
             rng = np.random.default_rng((self.seed, step, i))
             group = self.sets[int(np.searchsorted(self.cumulative, rng.random()))]
             record = group[int(rng.integers(len(group)))]
-            image, labels, instances = self._load(record)
-            view = random_view(image, labels, record, size, rng, instances, self.paste.get(record.set_name, 0.0))
+            view, drawn = self._view(record, size, rng)
             pixels.append(view.pixels)
-            samples += self.questioner.draw(view, record, self.prompts, rng)
+            samples += drawn
             sources += [(view, record, rng)] * self.prompts
         stack = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).to(torch.float32) / 255.0
         views = [view for view, _, _ in sources]
         return Batch(stack.contiguous(), self._question(samples, views, size), self._targets(samples, sources, size))
+
+    def _view(self, record: Record, size: int, rng: np.random.Generator) -> tuple[View, list[Sample]]:
+        image, labels, instances = self._load(record)
+        if rng.random() < self.closer:
+            whole = View(image, labels, *labels.shape, instances)
+            class_id, target = self.questioner.focus(whole, record, rng) or (0, None)
+            view = None if target is None else closer_view(image, labels, target, record, size, rng)
+            if view is not None and np.count_nonzero(view.target) >= MIN_PIXELS:
+                return view, self.questioner.draw_closer(view, record, class_id, self.prompts, rng)
+        view = random_view(image, labels, record, size, rng, instances, self.paste.get(record.set_name, 0.0))
+        return view, self.questioner.draw(view, record, self.prompts, rng)
 
     def _fits(self, text: str) -> bool:
         try:
@@ -146,8 +158,9 @@ class Batches:
         select, valid = np.zeros((n, SUPERVISED), np.int64), np.zeros((n, SUPERVISED), np.float32)
         masks, boxes = np.zeros((n, SUPERVISED, side, side), np.float32), np.zeros((n, SUPERVISED, 4), np.float32)
         presence, known = np.zeros((n, SUPERVISED), np.float32), np.zeros((n, SUPERVISED), np.float32)
-        answers = [self.tokenizer.encode_answer(s.answer)[: self.config.text_decoder.max_length] for s in samples]
-        answer = np.zeros((n, max(map(len, answers))), np.int64)
+        longest = self.config.text_decoder.max_length
+        answers = [self.tokenizer.encode_answer(s.answer)[:longest] if s.answer else [] for s in samples]
+        answer = np.zeros((n, max(2, *map(len, answers))), np.int64)
         group = np.full(n, -1, np.int64)
 
         def put(i: int, slot: int, query: int, mask: np.ndarray | None) -> None:
@@ -163,7 +176,7 @@ class Batches:
                 put(i, next(slots), 0, s.mask)
                 group[i] = s.group
             # Whatever is asked, the query of an entity draws this entity: two of three times one that is there.
-            there, absent = self._entities(view, record)
+            there, absent = self._entities(view, record) if view.target is None else ([], [])
             for slot in slots:
                 names = there if there and (not absent or rng.random() < 0.67) else absent
                 if names:

@@ -89,6 +89,7 @@ data.add_command(data_import)
 @click.option("--sizes", default="", help="Smaller images first: SIZE:SHARE of the run, e.g. 128:0.4,192:0.35.")
 @click.option("--emphasis", multiple=True, metavar="NAME=FACTOR", help="Draw a data set more or less often; repeatable.")
 @click.option("--paste", multiple=True, metavar="NAME=SHARE", help="Share of a set's views that get a second copy; repeatable.")
+@click.option("--closer", default=0.0, show_default=True, help="Share of the views that show one small structure from near.")
 @click.option("--weight", multiple=True, metavar="LOSS=VALUE", help="Weight of a loss, e.g. text=4; repeatable.")
 @click.option(
     "--precision", default="no", show_default=True, type=click.Choice(["no", "bf16", "fp16"]), help="Mixed precision."
@@ -208,7 +209,7 @@ def calibrate(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Choose the presence threshold and temperature and the abstention threshold, and store them in the checkpoint."""
+    """Choose closer look, presence threshold and temperature, and the abstention threshold; store them in the checkpoint."""
     import torch
 
     from mimo_runtime.evaluation.dataset import read_datasets

@@ -37,6 +37,7 @@ class FitOptions:
     sizes: str = ""  # see schedule.parse_sizes
     emphasis: tuple[str, ...] = ()  # NAME=FACTOR of the share of a set
     paste: tuple[str, ...] = ()  # NAME=SHARE of a set's views in which a structure is pasted a second time
+    closer: float = 0.0  # share of the views that show one small structure from near, see augment.closer_view
     precision: str = "no"  # accelerate's names: no, bf16, fp16
     vocab_size: int = 1024
     corrections: float = 0.25  # share of the steps with corrective points, see corrections.py
@@ -58,6 +59,7 @@ class FitOptions:
         for name, low, high in (
             ("ema", 0, 1),
             ("corrections", 0, 1),
+            ("closer", 0, 1),
             ("weight_decay", 0, 10),
             ("warmup_steps", 0, 10**9),
             ("seed", 0, 2**32 - 1),

@@ -21,7 +21,8 @@ from .questions import Vocabulary
 def prepare(options: FitOptions, datasets: list[Dataset], source: Path | None) -> tuple[Mimo, Tokenizer, Vocabulary]:
     """Model, tokenizer and vocabulary: new, or those of a checkpoint with the data's new entities appended.
 
-    Thresholds that were chosen for the weights of the checkpoint are forgotten: other weights need others.
+    What was chosen for the weights of the checkpoint (``mimo-train calibrate``) is forgotten: other weights need other
+    thresholds.
     """
     if source is not None:
         model, tokenizer = load_checkpoint(source)
@@ -38,6 +39,7 @@ def prepare(options: FitOptions, datasets: list[Dataset], source: Path | None) -
             presence_temperature=new.presence_temperature,
             entity_threshold=new.entity_threshold,
             abstain_threshold=new.abstain_threshold,
+            closer_factor=new.closer_factor,
         )
         _check_names(vocabulary, tokenizer, model.config)
         return model.train(), tokenizer, vocabulary

@@ -78,7 +78,7 @@ class Sample:
     """One prompt with its truth, in canvas pixels."""
 
     text: str
-    answer: str
+    answer: str  # "": none is to be learnt
     mask: np.ndarray | None  # bool [S, S]; None = absent
     boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
     points: list[tuple[float, float, int]] = field(default_factory=list)
@@ -111,6 +111,28 @@ class Questioner:
             kinds = [("text" if found else "absent") if kind in ("all", "relation") else kind for kind in kinds]
         return [getattr(self, f"_{kind}")(view, record, found, rng) for kind in kinds]
 
+    def focus(self, source: View, record: Record, rng: np.random.Generator) -> tuple[int, np.ndarray] | None:
+        """A class and the structure of it that a closer view is to show; None in an image without any.
+
+        Args:
+            source: the whole image.
+        """
+        found = {i: name for i, name in record.classes.items() if np.count_nonzero(source.labels == i) >= MIN_PIXELS}
+        if not found:
+            return None
+        class_id, _ = self._pick_one(source, found, rng)
+        return class_id, self._target(source, class_id, rng, INSTANCE_SHARE)[0]
+
+    def draw_closer(self, view: View, record: Record, class_id: int, count: int, rng: np.random.Generator) -> list[Sample]:
+        """``count`` references to the target of a closer view. Without answers: the place and size of a thing are those in the
+        whole image, which such a view does not show."""
+        found = {class_id: record.classes[class_id]}
+        kinds = rng.choice(["box", "named_box", "point", "mixed", "rough"], count, p=[0.25, 0.15, 0.3, 0.15, 0.15])
+        samples = [getattr(self, f"_{kind}")(view, record, found, rng) for kind in kinds]
+        for sample in samples:
+            sample.answer = ""
+        return samples
+
     @staticmethod
     def _kinds(found: int, rng: np.random.Generator):
         if not found:
@@ -128,8 +150,7 @@ class Questioner:
     # -- kinds of prompts --------------------------------------------------------------------------------------------
 
     def _box(self, view: View, record: Record, found: dict[int, str], rng: np.random.Generator, named: bool = False) -> Sample:
-        class_id, name = self._pick_one(view, found, rng)
-        mask, count = self._target(view, class_id, rng, INSTANCE_SHARE)
+        name, mask, count = self._referred(view, found, rng, INSTANCE_SHARE)
         sample = self._present(view, record, name, mask, count, self._ask(name, rng) if named else self._open(rng), named)
         sample.boxes = [jitter_box(mask, rng, float(rng.choice([0.05, 0.1, 0.2])))]
         return sample
@@ -138,8 +159,7 @@ class Questioner:
         return self._box(view, record, found, rng, named=True)
 
     def _point(self, view: View, record: Record, found: dict[int, str], rng: np.random.Generator) -> Sample:
-        class_id, name = self._pick_one(view, found, rng)
-        mask, count = self._target(view, class_id, rng, 1.0)
+        name, mask, count = self._referred(view, found, rng, 1.0)
         named = rng.random() < 0.3
         sample = self._present(view, record, name, mask, count, self._ask(name, rng) if named else self._open(rng), named)
         for _ in range(int(rng.choice([1, 2, 3], p=[0.7, 0.2, 0.1]))):
@@ -152,8 +172,7 @@ class Questioner:
         return sample
 
     def _rough(self, view: View, record: Record, found: dict[int, str], rng: np.random.Generator) -> Sample:
-        class_id, name = self._pick_one(view, found, rng)
-        mask, count = self._target(view, class_id, rng, INSTANCE_SHARE)
+        name, mask, count = self._referred(view, found, rng, INSTANCE_SHARE)
         named = rng.random() < 0.3
         sample = self._present(view, record, name, mask, count, self._ask(name, rng) if named else self._open(rng), named)
         sample.rough = rough_mask(mask[: view.height, : view.width], rng)
@@ -242,6 +261,13 @@ class Questioner:
             several = {i: n for i, n in found.items() if len(instance_labels(view.labels, i, view.instances)[1]) > 1}
             return _pick(several or found, rng)
         return _pick(found, rng)
+
+    def _referred(
+        self, view: View, found: dict[int, str], rng: np.random.Generator, instance: float
+    ) -> tuple[str, np.ndarray, int | None]:
+        """What a reference is put on: name, mask, and how many instances it holds where that is known."""
+        class_id, name = self._pick_one(view, found, rng)
+        return name, *(self._target(view, class_id, rng, instance) if view.target is None else (view.target, 1))
 
     @classmethod
     def _target(cls, view: View, class_id: int, rng: np.random.Generator, instance: float) -> tuple[np.ndarray, int | None]:

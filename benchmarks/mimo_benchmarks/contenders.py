@@ -114,6 +114,7 @@ class PipelineContender(Contender):
         # What a first request would not find there. The question's embedding neither, even where the image is known:
         # the second question about an image is usually another one.
         self.mimo._images.clear()
+        self.mimo._near.clear()
         self.mimo._queries.clear()
         self.scan = self._open(request) if kind.known else None
         if self.scan is not None:

@@ -14,12 +14,13 @@ import numpy as np
 
 from mimo_runtime.answer import Finding
 from mimo_runtime.config import MimoConfig
-from mimo_runtime.contracts import GraphContract, graph_contracts
+from mimo_runtime.contracts import GRAPHS, GraphContract, graph_contracts
 from mimo_runtime.findings import Drawn
 from mimo_runtime.generate import TextDecoder
 from mimo_runtime.geometry import Letterbox
 from mimo_runtime.grounding import public
 from mimo_runtime.measured import measure_answer
+from mimo_runtime.pipeline import STAGES
 from mimo_runtime.prompts import Prompt, encode_prompt
 from mimo_runtime.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
 
@@ -50,11 +51,7 @@ class PlainChain:
         height, width = request.pixels.shape[:2]
         letterbox = Letterbox(height, width, self.config.image_size)
         prompt = Prompt(request.text, request.boxes, request.points)
-        values: Arrays = {
-            "pixels": letterbox.image(request.pixels)[None],
-            "token_ids": self.tokenizer.encode_query(prompt.text, self.config.text.max_length)[None],
-            **encode_prompt(prompt, letterbox, self.config),
-        }
+        values = self._given(request.pixels, letterbox, prompt)
         ticks.append(time.perf_counter())
         values |= self._run("vision_encoder", values)
         ticks.append(time.perf_counter())
@@ -63,14 +60,27 @@ class PlainChain:
         ticks.append(time.perf_counter())
         drawn = Drawn(self._run("mask_decoder", values), letterbox, self.config) if masks else None
         ticks.append(time.perf_counter())
+        look = drawn.closer_look(prompt) if drawn else None
+        if look:
+            near = self._given(look.pixels(request.pixels), look.letterbox, look.prompt)
+            for graph in GRAPHS[:-1]:
+                near |= self._run(graph, near)
+            drawn.refine(look, near)
+        ticks.append(time.perf_counter())
         markup = self._write(values, request.max_tokens) if text else None
         ticks.append(time.perf_counter())
         if drawn and markup is not None:
             markup = measure_answer(markup, prompt.text, drawn.mask, drawn.entities)
         findings = drawn.findings(markup, prompt) if drawn else ()
         ticks.append(time.perf_counter())
-        stages = ("preprocess", "encode", "ground", "masks", "text", "postprocess")
-        return public(markup or ""), findings, {s: 1000 * (b - a) for s, a, b in zip(stages, ticks, ticks[1:])}
+        return public(markup or ""), findings, {s: 1000 * (b - a) for s, a, b in zip(STAGES, ticks, ticks[1:])}
+
+    def _given(self, pixels: np.ndarray, letterbox: Letterbox, prompt: Prompt) -> Arrays:
+        return {
+            "pixels": letterbox.image(pixels)[None],
+            "token_ids": self.tokenizer.encode_query(prompt.text, self.config.text.max_length)[None],
+            **encode_prompt(prompt, letterbox, self.config),
+        }
 
     def _run(self, graph: str, values: Arrays) -> Arrays:
         return self.runs[graph]({name: values[name] for name in self._inputs[graph]})

@@ -35,6 +35,7 @@ from .observe import Cache, ObservedEngine, key
 from .ort_form import ort_form
 from .points import blocks
 from .progress import Progress
+from .remember import RememberedEngine
 from .timing import interleaved
 from .trial import Loss, Reply, Trial, compare, macro_dice
 from .variants import CEILING, Calls, Material, Recipe, best_recipe, score, sqnr
@@ -51,6 +52,8 @@ SEARCH_FLIPS = 1
 MARGIN = 0.8
 
 ORT, OPENVINO = "onnxruntime", "openvino"
+#: The graph that takes most of an answer's time, and the same images in all trials of the graphs behind it.
+ENCODER = GRAPHS[0]
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ class Optimiser:
             told = GraphEvidence(seen=material.seen)
             chosen[name], engine = self._decide(name, material, incumbents[name], told)
             self.engines[name].close()
-            self.engines[name] = engine
+            self.engines[name] = RememberedEngine(engine) if name == ENCODER else engine
             self.files[name] = hashlib.sha256(chosen[name].data).hexdigest()
             recipe = chosen[name].recipe
             symmetric[name] = (material.quantised(recipe) if recipe else material.model).SerializeToString()
@@ -304,7 +307,9 @@ class Optimiser:
 
         def make() -> tuple[dict, list]:
             watched = ObservedEngine(model, self.contracts[name], every=every, threads=self.settings.threads)
-            with _borrowed(self.config, {**self.engines, name: watched}, self.tokenizer) as mimo:
+            # The calibration images come once per graph: remembering them would take the room of those of the trials.
+            engines = {k: e.engine if isinstance(e, RememberedEngine) else e for k, e in self.engines.items()}
+            with _borrowed(self.config, {**engines, name: watched}, self.tokenizer) as mimo:
                 for done, (questions, asks) in enumerate(requests(self.calibration)):
                     self.progress(f"watch {name}", done, len(self.calibration.items))
                     scan = mimo.open(questions.pixels)

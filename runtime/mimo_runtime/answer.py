@@ -34,7 +34,8 @@ class Finding:
         query: the mask query that drew it: 0 for what was asked, ``1 + i`` for ``entities[i]``.
         iou: the model's own estimate of the mask's intersection over union.
         confident: ``score >= abstain_threshold`` (chosen on validation data for a wanted mean error, stored in the model):
-            whether the mask may be used without a second look. It says nothing about what is not present, which has no mask.
+            whether the mask may be used without being checked. It says nothing about what is not present, which has no mask.
+        closer: whether the mask was drawn again from near (``mimo_runtime.closer``), as small targets of a request are.
     """
 
     phrase: str
@@ -47,6 +48,7 @@ class Finding:
     query: int
     iou: float
     confident: bool = True
+    closer: bool = False
 
     def to_dict(self, mask: str | None = None) -> dict[str, Any]:
         """For JSON; ``mask`` is the name of the file that holds the mask."""
@@ -60,6 +62,7 @@ class Finding:
             "query": self.query,
             "iou": round(self.iou, 6),
             "confident": self.confident,
+            "closer": self.closer,
             "mask": mask,
         }
 
@@ -72,10 +75,10 @@ class Answer:
         text: the sentence with its markup, ``<p>polyp</p><seg>``; "" if no text was asked for. With masks, its words of size,
             place, number of several, and relation are measured on them (``mimo_runtime.measured``).
         findings: in the order of the text; see :class:`Finding`.
-        timings: milliseconds by stage: ``preprocess, encode, ground, masks, text, postprocess, total``. ``masks`` and
-            ``text`` run side by side, so the stages may sum to more than ``total``. The first answer about an image includes
-            opening it (``preprocess, encode``; 0 where the cache knew the image), later ones do not. Time that the caller of
-            ``stream`` takes between two pieces is counted in ``text``.
+        timings: milliseconds by stage: ``preprocess, encode, ground, masks, closer, text, postprocess, total``. ``masks``,
+            then ``closer``, and ``text`` run side by side, so the stages may sum to more than ``total``. The first answer about
+            an image includes opening it (``preprocess, encode``; 0 where the cache knew the image), later ones do not. Time that
+            the caller of ``stream`` takes between two pieces is counted in ``text``.
         finish_reason: why the text ended: ``"stop"``, ``"length"``, ``"cancelled"``; None if no text was asked for.
         engines: the engine of every graph.
         generated: the sentence as the text decoder wrote it, before anything was measured.

@@ -70,6 +70,7 @@ def main() -> None:
 @click.option("--frame", type=click.IntRange(0), default=0, help="Frame of a multi-frame file, or slice of a volume.")
 @click.option("--masks/--no-masks", default=True, help="Draw masks.")
 @click.option("--answer/--no-answer", "text_answer", default=True, help="Write a text.")
+@click.option("--no-closer", is_flag=True, help="Do not draw a small target again from near: faster, less exact.")
 @click.option("--temperature", type=float, help="0, the default: the most probable text. Above: sampled.")
 @click.option("--top-k", type=int, help="Sample among the K most probable tokens.")
 @click.option("--top-p", type=float, help="Sample among the most probable tokens that sum to P.")
@@ -90,6 +91,7 @@ def predict(
     frame: int,
     masks: bool,
     text_answer: bool,
+    no_closer: bool,
     threads: int | None,
     device: str,
     allow_fallback: bool,
@@ -107,7 +109,7 @@ def predict(
     if force and output is None:
         raise RequestError("--force has no effect without -o", "Name the folder to replace with -o")
     writing = {name: value for name, value in writing.items() if value is not None}
-    _refuse_idle_options(writing, masks, text_answer)
+    _refuse_idle_options(writing, masks, text_answer, no_closer)
 
     from .result import ANSWER, write_result
 
@@ -127,7 +129,14 @@ def predict(
         prompt.validate(picture.height, picture.width, mimo.config, mimo.tokenizer)
         scan = mimo.open(picture)
         answer = scan.ask(
-            prompt.text, prompt.boxes, prompt.points, prompt.mask, masks=masks, text_answer=text_answer, **writing
+            prompt.text,
+            prompt.boxes,
+            prompt.points,
+            prompt.mask,
+            masks=masks,
+            text_answer=text_answer,
+            closer=not no_closer,
+            **writing,
         )
         report = {
             "model": mimo.info["id"],

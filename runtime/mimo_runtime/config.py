@@ -15,7 +15,7 @@ from typing import Any
 from .errors import BundleError, RequestError
 
 #: Raised whenever the meaning of a field or the layout of the weights changes.
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
 #: The strides of the feature pyramid. The cascade of the mask decoder runs over the first three, coarse to fine.
 STRIDES = (4, 8, 16, 32)
@@ -126,6 +126,9 @@ class MimoConfig:
     abstain_threshold: float = 0.0
     #: A pixel belongs to a mask if its probability is at least this.
     mask_threshold: float = 0.5
+    #: A small target is drawn again on surroundings of this many times its longer side; 0 = never. Chosen on ``val``, for a
+    #: model that was trained for it (``mimo-train fit --closer``).
+    closer_factor: float = 0.0
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from .answer import Finding
+from .closer import Look, closer_look
 from .config import MimoConfig
 from .evaluation.grammar import subject_of
 from .geometry import Letterbox
@@ -37,6 +38,29 @@ class Drawn:
         #: Calibrated probabilities ``[Q]``.
         self.presence = presence_of(outputs["presence"][0], config)
         self._masks: dict[int, np.ndarray | None] = {}
+        self._iou = outputs["iou"][0]
+        #: Whether the target's mask was drawn from near.
+        self.closer = False
+
+    def closer_look(self, prompt: Prompt) -> Look | None:
+        """What to draw again for a better mask of what was asked for; None where there is nothing to gain.
+
+        A request that asks for nothing ("What do you see?") has no target, and what is not there is not looked at again.
+        """
+        factor = self._config.closer_factor
+        if not factor or not (prompt.has_references or subject_of(prompt.text)):
+            return None
+        mask = self.mask(0)
+        return None if mask is None else closer_look(prompt, mask, factor, self._letterbox.size)
+
+    def refine(self, look: Look, outputs: Mapping[str, np.ndarray]) -> None:
+        """Take the target's mask from ``outputs`` of ``mask_decoder`` for ``look``, unless nothing was drawn there."""
+        near = look.letterbox.masks_back(outputs["masks"][0, :1])[0]
+        logits = look.whole(near, self._letterbox.height, self._letterbox.width)
+        mask = self._clean(logits, look.letterbox)
+        if mask is not None:
+            self._masks[0], self.closer = mask, True
+            self._iou = np.concatenate((outputs["iou"][0, :1], self._iou[1:]))
 
     def mask(self, query: int) -> np.ndarray | None:
         """The clean mask of a query, bool ``[H, W]``; None if it is not present, has no pixel, or does not exist."""
@@ -47,8 +71,10 @@ class Drawn:
     def _mask(self, query: int) -> np.ndarray | None:
         if query >= len(self.presence) or self.presence[query] < self._config.presence_threshold:
             return None
-        logits = self._letterbox.masks_back(self._outputs["masks"][0, query : query + 1])[0]
-        cell = self._letterbox.cell_area(self._config.mask_size)
+        return self._clean(self._letterbox.masks_back(self._outputs["masks"][0, query : query + 1])[0], self._letterbox)
+
+    def _clean(self, logits: np.ndarray, letterbox: Letterbox) -> np.ndarray | None:
+        cell = letterbox.cell_area(self._config.mask_size)
         mask = mask_from_logits(logits, self._config.mask_threshold, cell_area=cell)
         return mask if mask.any() else None
 
@@ -75,7 +101,7 @@ class Drawn:
         box = None if mask is None else box_of_mask(mask)
         # "It is there" beside an empty mask would tell a caller to look where there is nothing to see.
         shown = np.zeros((self._letterbox.height, self._letterbox.width), bool) if mask is None else mask
-        presence, iou = float(self.presence[query]), float(np.clip(self._outputs["iou"][0, query], 0, 1))
+        presence, iou = float(self.presence[query]), float(np.clip(self._iou[query], 0, 1))
         return Finding(
             phrase=phrase,
             mask=shown,
@@ -87,6 +113,7 @@ class Drawn:
             query=query,
             iou=iou,
             confident=bool(presence * iou >= self._config.abstain_threshold),
+            closer=self.closer and query == 0,
         )
 
 

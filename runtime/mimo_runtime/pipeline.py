@@ -21,6 +21,7 @@ import numpy as np
 
 from .answer import Answer, Finding, TextPiece
 from .cache import LruCache
+from .closer import Look
 from .config import MimoConfig
 from .contracts import GRAPHS, graph_contracts
 from .errors import BundleError, EngineError, PromptError, RequestError
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "Finding", "Mimo", "Prompt", "Scan", "TextPiece"]
 
 #: Stages of an answer, in order; the keys of ``Answer.timings`` besides ``total``.
-STAGES = ("preprocess", "encode", "ground", "masks", "text", "postprocess")
+STAGES = ("preprocess", "encode", "ground", "masks", "closer", "text", "postprocess")
 
 #: Text embeddings kept; 20 kB each for ``tiny``.
 CACHED_QUERIES = 64
@@ -57,7 +58,8 @@ class Mimo:
         engines: one per graph of ``contracts.GRAPHS``.
         tokenizer: of the model.
         info: what is known about the model, e.g. ``{"id": "mimo-tiny"}``.
-        cache_images: how many images stay encoded (1.6 MB each for ``tiny``, 25 MB for ``large``); 0 keeps none.
+        cache_images: how many images stay encoded (1.6 MB each for ``tiny``, 25 MB for ``large``), and as many surroundings
+            of small targets (``closer``); 0 keeps none.
 
     Raises:
         BundleError: a graph is missing, or the tokenizer is of another model.
@@ -85,6 +87,7 @@ class Mimo:
         self._inputs = {name: [t.name for t in contract.inputs] for name, contract in graph_contracts(config).items()}
         self._closed = False
         self._images: LruCache[tuple[Letterbox, Arrays]] = LruCache(cache_images)
+        self._near: LruCache[Arrays] = LruCache(cache_images)
         self._queries: LruCache[Arrays] = LruCache(CACHED_QUERIES)
         # On one core the masks would only delay the first word.
         self._pool = ThreadPoolExecutor(usable_cores(), "mimo-masks") if usable_cores() > 1 else None
@@ -138,13 +141,14 @@ class Mimo:
                 return letterbox, self._run("vision_encoder", values)
 
         (letterbox, features), _ = self._images.get(key, encode)
-        return Scan(self, scan, letterbox, features, spent)
+        return Scan(self, scan, key, letterbox, features, spent)
 
     def close(self) -> None:
         """Free the engines and caches. Neither this object nor its scans answer afterwards."""
         if self._pool:
             self._pool.shutdown()
         self._images.clear()
+        self._near.clear()
         self._queries.clear()
         self._closed = True
         for engine in self.engines.values():
@@ -162,6 +166,20 @@ class Mimo:
         if self._closed:
             raise EngineError("this Mimo is closed", "Load the bundle again")
         return self.engines[graph].run({name: values[name] for name in self._inputs[graph]})
+
+    def _request(self, prompt: Prompt, letterbox: Letterbox) -> Arrays:
+        """What the graphs take of a request."""
+        tokens = self.tokenizer.encode_query(prompt.text, self.config.text.max_length)[None]
+        return {**encode_prompt(prompt, letterbox, self.config), "token_ids": tokens}
+
+    def _draw_closer(self, image: ScanImage, key: str, look: Look) -> Arrays:
+        """Outputs of ``mask_decoder`` for the surroundings of a target."""
+
+        def encode() -> Arrays:
+            return self._run("vision_encoder", {"pixels": look.letterbox.image(look.pixels(image.pixels))[None]})
+
+        features, _ = self._near.get((key, look.left, look.top, look.right, look.bottom), encode)
+        return self._run("mask_decoder", self._ground(features, self._request(look.prompt, look.letterbox)))
 
     def _ground(self, features: Arrays, request: Arrays) -> Arrays:
         """Image features and the encoded request -> everything that masks and text need."""
@@ -213,10 +231,12 @@ class Mimo:
 class Scan:
     """An encoded image, to ask as often as wanted. Made by :meth:`Mimo.open`."""
 
-    def __init__(self, mimo: Mimo, image: ScanImage, letterbox: Letterbox, features: Arrays, spent: dict[str, float]) -> None:
+    def __init__(
+        self, mimo: Mimo, image: ScanImage, key: str, letterbox: Letterbox, features: Arrays, spent: dict[str, float]
+    ) -> None:
         #: The image as read: ``pixels`` uint8 [H, W, 3], ``spacing_mm``, ``modality``, ``bits``.
         self.image = image
-        self._mimo, self._letterbox, self._features = mimo, letterbox, features
+        self._mimo, self._key, self._letterbox, self._features = mimo, key, letterbox, features
         self._opening = [spent]  # popped by the first answer; list.pop is atomic
 
     @property
@@ -236,6 +256,7 @@ class Scan:
         *,
         masks: bool = True,
         text_answer: bool = True,
+        closer: bool = True,
         max_tokens: int | None = None,
         temperature: float = 0.0,
         top_k: int = 0,
@@ -251,6 +272,7 @@ class Scan:
             mask,
             masks=masks,
             text_answer=text_answer,
+            closer=closer,
             max_tokens=max_tokens,
             temperature=temperature,
             top_k=top_k,
@@ -269,6 +291,7 @@ class Scan:
         *,
         masks: bool = True,
         text_answer: bool = True,
+        closer: bool = True,
         max_tokens: int | None = None,
         temperature: float = 0.0,
         top_k: int = 0,
@@ -285,6 +308,8 @@ class Scan:
             mask: ``[H, W]``, a rough mask of the target.
             masks: whether findings with masks are wanted; without, ``Answer.findings`` is empty.
             text_answer: whether a text is wanted; without, ``Answer.text`` is "".
+            closer: whether a small target is drawn again from near, if the model was trained for it
+                (``MimoConfig.closer_factor``): a better mask for about the time of another image.
             max_tokens: longest text in tokens; None is the model's limit.
             temperature, top_k, top_p, seed: see ``Sampling``; the default takes the most probable text.
             should_stop: asked before every token; True ends the text with ``finish_reason`` "cancelled".
@@ -302,34 +327,38 @@ class Scan:
         if max_tokens is not None and not 1 <= max_tokens <= limit:
             raise PromptError(f"max_tokens is {max_tokens}", f"Use 1 to {limit}")
         sampling = Sampling(temperature, top_k, top_p, seed)
-        return self._answer(prompt, masks, text_answer, max_tokens or limit, sampling, should_stop)
+        return self._answer(prompt, masks, text_answer, closer, max_tokens or limit, sampling, should_stop)
 
     def _answer(
         self,
         prompt: Prompt,
         masks: bool,
         text_answer: bool,
+        closer: bool,
         max_tokens: int,
         sampling: Sampling,
         should_stop: Callable[[], bool] | None,
     ) -> Iterator[TextPiece | Answer]:
-        mimo, config = self._mimo, self._mimo.config
+        mimo = self._mimo
         spent = self._opening.pop() if self._opening else dict.fromkeys(STAGES, 0.0)
         start = time.perf_counter() - sum(spent.values()) / 1000
         with _spent(spent, "preprocess"):
-            request = encode_prompt(prompt, self._letterbox, config)
-            request["token_ids"] = mimo.tokenizer.encode_query(prompt.text, config.text.max_length)[None]
+            request = mimo._request(prompt, self._letterbox)
         with _spent(spent, "ground"):
             values = mimo._ground(self._features, request)
 
         @cache
         def drawn() -> Drawn:
-            outputs = drawing.result() if drawing else draw()
-            return Drawn(outputs, self._letterbox, config)
+            return drawing.result() if drawing else draw()
 
-        def draw() -> Arrays:
+        def draw() -> Drawn:
             with _spent(spent, "masks"):
-                return mimo._run("mask_decoder", values)
+                found = Drawn(mimo._run("mask_decoder", values), self._letterbox, mimo.config)
+                look = found.closer_look(prompt) if closer else None
+            if look:
+                with _spent(spent, "closer"):
+                    found.refine(look, mimo._draw_closer(self.image, self._key, look))
+            return found
 
         # The graphs need nothing of each other, and engines release Python's lock while they run. The text waits for the masks
         # where one of its words is to be measured on them.

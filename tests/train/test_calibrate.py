@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mimo_runtime.config import MimoConfig
 from mimo_runtime.contracts import GRAPHS, graph_contracts
@@ -18,7 +19,7 @@ from mimo_runtime.evaluation.grammar import corpus
 from mimo_runtime.evaluation.summary import Overlap, Presence
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.tokenizer import Tokenizer
-from mimo_train.calibrate import best_temperature, best_threshold, calibrate, choose, undecided
+from mimo_train.calibrate import CLOSER_FACTORS, best_temperature, best_threshold, calibrate, choose, choose_closer, undecided
 
 
 def test_temperature_undoes_a_known_overconfidence():
@@ -121,7 +122,10 @@ def test_calibration_asks_everything_once_and_is_stored(sets: list[Dataset], tmp
     mimo = zeros(2.0, presence_temperature=4.0, presence_threshold=0.9)  # as it is, it would draw nothing
     opened = []
     found = calibrate(tmp_path, mimo, sets, "train", limit=3, progress=lambda done, total: opened.append(done))
-    assert opened == [0, 1, 2, 3] and mimo.engines["vision_encoder"].runs == 2 * 3 and mimo.engines["text_decoder"].runs == 0
+    assert opened == [0, 1, 2, 3] and mimo.engines["text_decoder"].runs == 0
+    # One pass per way of looking closer, one for the thresholds, one for the entities. Even this model gains by it: all of
+    # the surroundings of a box are less wrong than all of the image.
+    assert mimo.engines["vision_encoder"].runs >= (len(CLOSER_FACTORS) + 2) * 3 and found.closer_factor > 0
     stored = MimoConfig.read(tmp_path / "config.json")
     told = json.loads(json.dumps(found.to_dict()))
     for name in THRESHOLDS:
@@ -129,6 +133,56 @@ def test_calibration_asks_everything_once_and_is_stored(sets: list[Dataset], tmp
     # Every answer is the whole image, with one score: nothing can be told apart, and nothing is promised.
     assert not found.abstention.reached and found.abstention.coverage == 1 and found.abstention.threshold == 0
     assert 0 < found.abstention.risk < 1
+
+
+class Boxes(Zeros):
+    """Draws the box, or what the mask prompt covers, in cells of its grid; ``blind`` from near: nothing but a corner."""
+
+    def __init__(self, graph: str, config: MimoConfig, blind: bool = False) -> None:
+        super().__init__(graph, config, 3.0)
+        self.blind = blind
+
+    def run(self, inputs):
+        values = super().run(inputs)
+        if self.graph == "vision_encoder":
+            values["features_16"][:] = inputs["pixels"].std()
+        if self.graph == "prompt_encoder":
+            side = values["reference_map"].shape[-1]
+            centre = (np.arange(side) + 0.5) / side
+            for x0, y0, x1, y1 in inputs["boxes"][0][inputs["box_labels"][0] == 1]:
+                rows, columns = (centre > y0) & (centre < y1), (centre > x0) & (centre < x1)
+                values["reference_map"][0, 0] = np.maximum(values["reference_map"][0, 0], rows[:, None] & columns[None])
+            if not values["reference_map"].any():
+                values["reference_map"][0, 0, side // 2, side // 2] = 1
+        if self.graph == "mask_decoder":
+            covered = inputs["reference_map"][0, 0]
+            cell = values["masks"].shape[-1] // len(covered)
+            values["masks"][0, 0] = np.where(np.kron(covered, np.ones((cell, cell))) > 0, 8, -8)
+            if self.blind and covered.sum() > 6:  # the target is large: this is the look from near
+                values["masks"][0, 0] = -8
+                values["masks"][0, 0, :2, :2] = 8
+        return values
+
+
+@pytest.mark.parametrize("blind", [False, True])
+def test_a_closer_look_is_taken_where_it_gains(blind: bool, tmp_path: Path):
+    """Small squares, which a grid of 16 x 16 cells draws too coarsely."""
+    folder = tmp_path / "squares"
+    (folder / "images").mkdir(parents=True)
+    lines = []
+    for k in range(4):
+        mask = np.zeros((200, 200), np.uint8)
+        mask[50 + 13 * k :][:17, 60 + 17 * k :][:, :15] = 1
+        Image.fromarray(np.repeat(100 * mask[..., None], 3, axis=2)).save(folder / f"images/{k}.png")
+        Image.fromarray(mask).save(folder / f"images/{k}_mask.png")
+        lines.append({"image": f"images/{k}.png", "mask": f"images/{k}_mask.png", "case": str(k), "split": "val",
+                      "modality": "ct", "region": "abdomen", "classes": {"1": "liver"}})  # fmt: skip
+    (folder / "dataset.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    config = MimoConfig.from_preset("micro")
+    tokenizer = Tokenizer.train(corpus(("liver",), ("ct",), ("abdomen",)), config.vocab_size - 4, config.mask_decoder.queries)
+    mimo = Mimo(config, {graph: Boxes(graph, config, blind) for graph in GRAPHS}, tokenizer, {"id": "boxes"})
+    factor = choose_closer(mimo, read_datasets(folder), "val", None, 0)
+    assert factor == 0 if blind else factor in CLOSER_FACTORS[1:]
 
 
 def test_the_threshold_of_what_nobody_named_parts_what_is_there_from_what_is_not():

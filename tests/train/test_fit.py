@@ -133,6 +133,7 @@ def test_kill_9_at_any_moment_leaves_a_run_that_resumes(phantoms, tmp_path):
         ({"emphasis": ("phantoms",)}, "--emphasis"),
         ({"paste": ("nothing=0.5",)}, "--paste names the set 'nothing'"),
         ({"paste": ("phantoms=1.5",)}, "--paste 'phantoms=1.5'.*from 0 to 1"),
+        ({"closer": 1.5}, "--closer"),
         ({"changes": ("fusion.gates=false",)}, "--set"),
         ({"changes": ("fusion.gate=maybe",)}, "--set"),
         ({"changes": ("fusion.gate=3",)}, "--set"),

@@ -16,7 +16,7 @@ from mimo_runtime.evaluation.dataset import Record, read_datasets
 from mimo_runtime.evaluation.grammar import corpus, parse, relation_word, subject_of
 from mimo_runtime.evaluation.sampling import instance_labels
 from mimo_runtime.tokenizer import Tokenizer
-from mimo_train.augment import View, may_mirror, paste_copy, plain_view, random_view
+from mimo_train.augment import View, closer_view, may_mirror, paste_copy, plain_view, random_view
 from mimo_train.batches import Batches
 from mimo_train.questions import Questioner, Vocabulary
 
@@ -267,3 +267,59 @@ def test_several_of_a_kind_are_pointed_at_more_often():
     found, rng = {1: "polyp", 2: "ulcer"}, np.random.default_rng(0)
     picked = [Questioner._pick_one(view, found, rng)[0] for _ in range(400)]
     assert 0.68 < np.mean(np.array(picked) == 1) < 0.82  # half of the time surely, else one of two
+
+
+def small_things() -> tuple[np.ndarray, np.ndarray]:
+    """A dim image with two small bright disks of class 1."""
+    yy, xx = np.mgrid[:150, :200]
+    labels = (((xx - 60) ** 2 + (yy - 40) ** 2 < 50) | ((xx - 150) ** 2 + (yy - 110) ** 2 < 90)).astype(np.int32)
+    return np.repeat(np.where(labels, 90, 60).astype(np.uint8)[..., None], 3, axis=2), labels
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), size=st.sampled_from([64, 128]))
+def test_a_closer_view_shows_its_target_large_and_clear(seed: int, size: int):
+    pixels, labels = small_things()
+    rng = np.random.default_rng(seed)
+    asker = Questioner(VOCABULARY, fits)
+    class_id, target = asker.focus(View(pixels, labels, *labels.shape), record(classes={1: "liver"}), rng)
+    view = closer_view(pixels, labels, target, record(classes={1: "liver"}), size, rng)
+    if view is None:  # both of them
+        assert (target == (labels == 1)).all()
+        return
+    assert view.pixels.shape == (size, size, 3) and max(view.height, view.width) == size
+    assert view.target.mean() > 3 * target.mean()  # at least; the view may be turned, and is cut at the border of the image
+    assert (view.labels[view.target] == 1).mean() > 0.95 and not view.target[view.height :].any()
+    area = np.s_[: view.height, : view.width]
+    inside, around = view.pixels[view.target], view.pixels[area][~view.target[area]]
+    assert inside.mean() - np.median(around) > 45  # of 30 grey values between the two
+    for sample in asker.draw_closer(view, record(classes={1: "liver"}), class_id, 6, rng):
+        assert sample.answer == "" and (sample.mask == view.target).all()
+        assert sample.boxes or sample.points or sample.rough is not None
+        for x, y, label in sample.points:
+            assert view.target[int(y), int(x)] == bool(label)
+
+
+def test_what_is_large_already_has_no_closer_view():
+    labels = np.zeros((100, 100), np.int32)
+    labels[20:70, 20:70] = 1
+    pixels = np.zeros((100, 100, 3), np.uint8)
+    assert closer_view(pixels, labels, labels == 1, record(), 64, np.random.default_rng(0)) is None
+    assert Questioner(VOCABULARY, fits).focus(View(pixels, 0 * labels, 100, 100), record(), np.random.default_rng(0)) is None
+
+
+def test_batches_of_closer_views_teach_masks_and_no_text(phantoms):
+    datasets = read_datasets(phantoms)
+    vocabulary = Vocabulary.of(datasets)
+    tokenizer = Tokenizer.train(corpus(vocabulary.entities, ("ct",), ("abdomen",)), 400, 32)
+    config = MimoConfig.from_preset("micro")
+    make = lambda share: Batches(datasets, vocabulary, tokenizer, config, batch=6, prompts=2, seed=3, closer=share)  # noqa: E731
+    plain, near = make(0.0)(0, 64), make(1.0)(0, 64)
+    assert (plain.targets.answer[:, 0] > 0).all()
+    silent = near.targets.answer.sum(1) == 0
+    assert silent.any()  # a view of something large is as ever
+    assert (near.targets.select[silent] == 0).all() and near.targets.select_valid[silent, 0].all()
+    assert not near.targets.select_valid[silent, 1:].any() and not near.targets.presence_known[silent, 1:].any()
+    assert near.targets.has_reference[silent].all()
+    again = make(1.0)(0, 64)
+    assert torch.equal(near.pixels, again.pixels) and torch.equal(near.targets.masks, again.targets.masks)

@@ -1,0 +1,57 @@
+"""An engine that computes nothing twice: trials ask about the same images again and again, and a decided graph stays as it is.
+
+Encoding an image is most of an answer's time, so without it a trial of a graph behind the encoder costs a fraction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Mapping
+
+import numpy as np
+
+from mimo_runtime.engines.base import Engine
+
+#: Outputs kept by one engine, in bytes: those of 240 images of ``tiny``, of 36 of ``base``.
+ROOM = 384 << 20
+
+
+class RememberedEngine(Engine):
+    """Runs of ``engine``, whose outputs are kept until there is no more room; what was kept stays.
+
+    Never dropping anything is right here: the images come in the same order every time, so a cache that drops the oldest would
+    have dropped each before it comes again. The outputs are shared and read-only.
+    """
+
+    def __init__(self, engine: Engine, room: int = ROOM) -> None:
+        #: What computes.
+        self.engine = engine
+        self._room = room
+        self.name, self.inputs, self.outputs = engine.name, engine.inputs, engine.outputs
+        self._known: dict[bytes, dict[str, np.ndarray]] = {}
+        self._lock = threading.Lock()
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        digest = hashlib.sha256()
+        for name in self.inputs:
+            array = inputs[name]
+            digest.update(f"{name} {array.dtype} {array.shape};".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        key = digest.digest()
+        known = self._known.get(key)
+        if known is not None:
+            return dict(known)
+        found = self.engine.run(inputs)
+        needed = sum(value.nbytes for value in found.values())
+        with self._lock:
+            if key not in self._known and needed <= self._room:
+                self._room -= needed
+                for value in found.values():
+                    value.flags.writeable = False
+                self._known[key] = dict(found)
+        return found
+
+    def close(self) -> None:
+        self._known.clear()
+        self.engine.close()
