@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from mimo_runtime.contracts import GraphContract, graph_contracts
+from mimo_runtime.engines.base import Engine
 from mimo_runtime.pipeline import Mimo as MimoPipeline
 
 from .checkpoint import WEIGHTS, load_checkpoint
@@ -19,8 +20,8 @@ from .model.graphs import graph_modules
 from .qat import round_weights
 
 
-class TorchEngine:
-    """One graph as a PyTorch module; see ``mimo_runtime.engines.base.Engine``."""
+class TorchEngine(Engine):
+    """One graph as a PyTorch module."""
 
     name = "torch-eager"
 

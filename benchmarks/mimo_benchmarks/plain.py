@@ -15,6 +15,7 @@ import numpy as np
 from mimo_runtime.answer import Finding
 from mimo_runtime.config import MimoConfig
 from mimo_runtime.contracts import GRAPHS, GraphContract, graph_contracts
+from mimo_runtime.engines.base import Engine
 from mimo_runtime.findings import Drawn
 from mimo_runtime.generate import TextDecoder
 from mimo_runtime.geometry import Letterbox
@@ -97,6 +98,14 @@ class PlainChain:
         return self.tokenizer.decode(tokens)
 
 
-class _Runs:
+class _Runs(Engine):
+    """A function as an engine."""
+
+    name = "plain"
+
     def __init__(self, run: Run, contract: GraphContract) -> None:
-        self.run, self.inputs = run, {t.name: t for t in contract.inputs}
+        self._run = run
+        self.inputs, self.outputs = {t.name: t for t in contract.inputs}, {t.name: t for t in contract.outputs}
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        return self._run(inputs)

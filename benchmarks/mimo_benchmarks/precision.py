@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from mimo_calibration.data import Images
-from mimo_calibration.timing import interleaved
+from mimo_calibration.timing import graph_times
 from mimo_calibration.trial import Trial, compare, macro_dice
 from mimo_runtime.bundle import Bundle
 from mimo_runtime.contracts import GRAPHS
+from mimo_runtime.engines.base import Engine
 from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation.dataset import Dataset, Record
 from mimo_runtime.pipeline import Mimo
@@ -87,10 +88,10 @@ def _engine(entry: Any) -> str:
     return f"{entry.engine}: {counts}" + (f"; {entry.threads} thread{'s' * (entry.threads > 1)}" if entry.threads else "")
 
 
-class _Recorder:
+class _Recorder(Engine):
     """Keeps the inputs of an engine's calls."""
 
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine, self.name, self.calls = engine, engine.name, []
         self.inputs, self.outputs = engine.inputs, engine.outputs
 
@@ -103,7 +104,7 @@ class _Recorder:
 
 
 def _graphs(one: Mimo, other: Mimo, images: Images) -> dict[str, dict[str, float]]:
-    """Median milliseconds of every graph in both bundles, on the inputs of a real chain."""
+    """Median milliseconds of every graph in both bundles, on the inputs of a real chain; of the text decoder, per step."""
     recorders = {name: _Recorder(engine) for name, engine in one.engines.items()}
     chain = Mimo(one.config, recorders, one.tokenizer, cache_images=0)
     for _, record in images.items[:: max(1, len(images.items) // 6)][:6]:
@@ -112,8 +113,7 @@ def _graphs(one: Mimo, other: Mimo, images: Images) -> dict[str, dict[str, float
     for name in GRAPHS:
         calls = recorders[name].calls
         chosen = calls[:: max(1, len(calls) // CALLS)][:CALLS]
-        runs = {"full": one.engines[name].run, "reduced": other.engines[name].run}
-        found[name] = interleaved(runs, chosen, seconds=5.0)
+        found[name] = graph_times({"full": one.engines[name], "reduced": other.engines[name]}, chosen, seconds=5.0)
     return found
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from mimo_runtime.engines.base import Decoding, Engine
+
 from .percentiles import covered
 
 Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
@@ -57,13 +59,21 @@ class Watch:
         return found
 
 
-class WatchedEngine:
-    """An engine of ``mimo_runtime.engines`` whose runs a :class:`Watch` sees."""
+class WatchedEngine(Engine):
+    """An engine whose runs and steps a :class:`Watch` sees."""
 
-    def __init__(self, engine: object, graph: str, watch: Watch) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, graph: str, watch: Watch) -> None:
+        self._engine, self._graph, self._watch = engine, graph, watch
         self.name, self.inputs, self.outputs = engine.name, engine.inputs, engine.outputs
-        self.run = watch.wrap(graph, engine.run)
+        self._run = watch.wrap(graph, engine.run)
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return self._run(inputs)
+
+    def decoding(self, constant: Mapping[str, np.ndarray]) -> Decoding:
+        decoding = self._engine.decoding(constant)
+        decoding.step = self._watch.wrap(self._graph, decoding.step)
+        return decoding
 
     def close(self) -> None:
         self._engine.close()

@@ -36,7 +36,7 @@ from .ort_form import ort_form
 from .points import blocks
 from .progress import Progress
 from .remember import RememberedEngine
-from .timing import interleaved
+from .timing import graph_times
 from .trial import Loss, Reply, Trial, compare, macro_dice
 from .variants import CEILING, Calls, Material, Recipe, best_recipe, score, sqnr
 
@@ -148,8 +148,7 @@ class Optimiser:
                 told.rejected[label] = f"NaN or infinity in output {flaw} on the calibration data"
                 running.pop(label)[1].close()
         if not self.settings.gpu:
-            inputs = [given for given, _ in material.calls]
-            times = interleaved({k: e.run for k, (_, e) in running.items()}, inputs)
+            times = graph_times({k: e for k, (_, e) in running.items()}, [given for given, _ in material.calls])
             told.latency_ms = {label: round(ms, 4) for label, ms in times.items()}
         told.bytes = {label: len(candidate.data) for label, (candidate, _) in running.items()}
         for label in sorted(running, key=lambda label: told.latency_ms.get(label, 0.0)):

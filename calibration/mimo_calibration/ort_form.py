@@ -7,7 +7,8 @@ Mechanical steps that compute the same: a test holds them against the symmetric 
 * Weights that are quantised alone (no quantised activation beside them) become ``MatMulNBits``, which reads 8 or 4 bits per
   weight and multiplies in floating point or, with ``accuracy_level`` 4, with activations that it quantises per block itself.
 * An input that is only ever cut into slices along its first axis becomes one input per slice (``cross_keys.0`` ...), which the
-  engine fills with views: a cut inside the graph copies the memory of the whole answer for every word.
+  engine fills with views: a cut inside the graph copies the memory of the whole answer for every word. An output that is only
+  stacked from parts becomes those parts (``keys.0`` ...), which go back into such inputs as they are.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def ort_form(model: onnx.ModelProto, *, accuracy_level: int = 4) -> onnx.ModelPr
     """
     result = copied(model)
     _unstack(result)
+    _unstack_outputs(result)
     _unsigned(result)
     _n_bits(result, accuracy_level)
     drop_unused(result)
@@ -68,6 +70,47 @@ def _unstack(model: onnx.ModelProto) -> None:
         graph.input.extend(rest)
         for node in readers:
             graph.node.remove(node)
+
+
+def _unstack_outputs(model: onnx.ModelProto) -> None:
+    """``Concat`` of ``Unsqueeze`` along a new first axis: the parts are the outputs."""
+    graph = model.graph
+    weights = {w.name: w for w in graph.initializer}
+    producers = {name: node for node in graph.node for name in node.output}
+    ports = {value.name for value in (*graph.input, *graph.output)}
+    outputs: list[onnx.ValueInfoProto] = []
+    for output in graph.output:
+        stack = producers.get(output.name)
+        parts = [producers.get(name) for name in stack.input] if stack is not None and stack.op_type == "Concat" else []
+        names = [part.input[0] for part in parts if part is not None and _adds_first_axis(part, weights)]
+        once = len(names) == len(parts) == len(set(names)) and not ports & set(names) and set(names) <= set(producers)
+        stacked = {output.name, *(part.output[0] for part in parts if part is not None)}
+        read = any(stacked & set(node.input) for node in graph.node if node is not stack)
+        if not parts or not once or read or next(a.i for a in stack.attribute if a.name == "axis") != 0:
+            outputs.append(output)
+            continue
+        for node in (stack, *parts):
+            graph.node.remove(node)
+        for k, name in enumerate(names):
+            part = onnx.ValueInfoProto()
+            part.CopyFrom(output)
+            part.name = f"{output.name}.{k}"
+            del part.type.tensor_type.shape.dim[0]
+            outputs.append(part)
+            for node in graph.node:
+                for ends in (node.input, node.output):
+                    for position, end in enumerate(ends):
+                        if end == name:
+                            ends[position] = part.name
+    del graph.output[:]
+    graph.output.extend(outputs)
+
+
+def _adds_first_axis(node: onnx.NodeProto, weights: dict[str, onnx.TensorProto]) -> bool:
+    """Whether a node puts one axis in front of its input."""
+    if node.op_type != "Unsqueeze" or node.input[1] not in weights:
+        return False
+    return numpy_helper.to_array(weights[node.input[1]]).reshape(-1).tolist() == [0]
 
 
 def _cuts(node: onnx.NodeProto, name: str, weights: dict[str, onnx.TensorProto]) -> bool:

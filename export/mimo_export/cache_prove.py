@@ -24,7 +24,7 @@ from mimo_runtime.contracts import GraphContract, graph_contracts
 from mimo_runtime.engines import create_engine, installed_version
 from mimo_runtime.engines.tensorrt_library import missing_rtx_package
 from mimo_runtime.errors import EngineError
-from mimo_runtime.generate import Runs, TextDecoder
+from mimo_runtime.generate import Decodes, TextDecoder
 from mimo_runtime.tokenizer import BOS
 
 from .cache_forms import FORMS, cache_form
@@ -38,13 +38,13 @@ MEMORIES = 4
 Memory = Mapping[str, np.ndarray]
 
 
-def answer(engine: Runs, config: MimoConfig, memory: Memory) -> tuple[list[int], np.ndarray]:
+def answer(engine: Decodes, config: MimoConfig, memory: Memory) -> tuple[list[int], np.ndarray]:
     """The longest answer, greedy and without an end: its tokens, and the float32 logits [tokens, vocabulary] behind them."""
-    decoder = TextDecoder(engine, config, dict(memory), config.vocab_size, ())
     tokens, logits = [BOS], []
-    for _ in range(config.text_decoder.max_length):
-        logits.append(decoder.step(tokens[-1]))
-        tokens.append(int(logits[-1].argmax()))
+    with TextDecoder(engine, config, memory, config.vocab_size, ()) as decoder:
+        for _ in range(config.text_decoder.max_length):
+            logits.append(decoder.step(tokens[-1]))
+            tokens.append(int(logits[-1].argmax()))
     return tokens[1:], np.stack(logits)
 
 
@@ -73,7 +73,9 @@ def export_decoder(preset: str, checkpoint: Path | None) -> tuple[MimoConfig, An
     return network.config, TorchEngine(module, contract), export_graph(module, contract)
 
 
-def measure(config: MimoConfig, reference: Runs, model: onnx.ModelProto, threads: int, seconds: float) -> list[dict[str, Any]]:
+def measure(
+    config: MimoConfig, reference: Decodes, model: onnx.ModelProto, threads: int, seconds: float
+) -> list[dict[str, Any]]:
     """One row per contender: whether its tokens are PyTorch's, and milliseconds per token."""
     memories = [random_memory(config, seed) for seed in range(MEMORIES)]
     wanted = [answer(reference, config, memory) for memory in memories]

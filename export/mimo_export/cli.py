@@ -119,16 +119,27 @@ def inspect(bundle: Path, as_json: bool) -> None:
 @click.option("--data", multiple=True, type=PATH, metavar="DATA", help="Data set beside phantoms; repeatable.")
 @click.option("--samples", default=200, show_default=True, metavar="N", help="Number of samples.")
 @click.option("--engine", metavar="NAME", help="Run the bundle's files with this engine instead of their own: openvino.")
+@click.option("--allow-fallback", is_flag=True, help="Run on the CPU what was built for a GPU that is not here.")
 @click.option("--json", "json_file", type=PATH, metavar="OUT", help="Write the numbers to a file; - prints them.")
 def parity(
-    checkpoint: Path, bundle: Path, data: tuple[Path, ...], samples: int, engine: str | None, json_file: Path | None
+    checkpoint: Path,
+    bundle: Path,
+    data: tuple[Path, ...],
+    samples: int,
+    engine: str | None,
+    allow_fallback: bool,
+    json_file: Path | None,
 ) -> None:
     """Prove that BUNDLE computes what CHECKPOINT computes. Exit code 1 if it does not."""
+    from mimo_runtime.errors import RequestError
+
+    if engine and allow_fallback:
+        raise RequestError("--allow-fallback has no effect with --engine", "Leave one of them out")
     to_stdout = json_file is not None and str(json_file) == "-"
     with progress_bar(to_stdout) as progress:
         from .prove import prove
 
-        told, problems = prove(checkpoint, bundle, data, samples, progress, engine)
+        told, problems = prove(checkpoint, bundle, data, samples, progress, engine, allow_fallback)
     if to_stdout:
         _print_json(told)
     elif json_file is not None:

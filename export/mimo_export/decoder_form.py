@@ -76,15 +76,13 @@ def place_cache(
     return {**entry, **changed}, contract, {"form": form, "reason": reason}
 
 
-class _Recorder:
+class _Recorder(Engine):
     """An engine that remembers what the text decoder was asked and what it gave."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.name, self.inputs, self.outputs = engine.name, engine.inputs, engine.outputs
         self.calls: list[tuple[dict[str, np.ndarray], np.ndarray]] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         outputs = self._engine.run(inputs)

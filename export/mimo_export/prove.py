@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mimo_runtime.bundle import Bundle
-from mimo_runtime.engines import KINDS, create_engine
-from mimo_runtime.errors import RequestError
+from mimo_runtime.engines import KINDS, Engine, create_engine, why_not
+from mimo_runtime.errors import EngineError, RequestError
 from mimo_runtime.evaluation.dataset import read_datasets
 from mimo_runtime.pipeline import Mimo
 from mimo_train.checkpoint import WEIGHTS, load_checkpoint
@@ -26,26 +26,29 @@ def prove(
     samples: int,
     progress: Progress = silent,
     engine: str | None = None,
+    allow_fallback: bool = False,
 ) -> tuple[dict[str, Any], list[str]]:
     """Measure parity.
 
     Args:
         data: folders with data sets; they and phantoms share the samples evenly.
         engine: runs the bundle's files instead of the engines that it names.
+        allow_fallback: run on the CPU what was built for a GPU that is not here.
 
     Returns:
         the numbers, and what is outside the limits (empty if parity holds).
 
     Raises:
-        RequestError: something cannot be read, the bundle was built from another checkpoint, or there is no such engine.
-        EngineError: the engine does not take the bundle's files.
+        RequestError: something cannot be read, the bundle was built from another checkpoint, or ``engine`` does not exist or does
+            not take the bundle's files.
+        BundleError: the bundle cannot run here.
     """
     check_samples(samples)
     if engine is not None and (engine not in KINDS or KINDS[engine].device != "cpu"):
         known = ", ".join(name for name, kind in KINDS.items() if kind.device == "cpu")
         raise RequestError(f"--engine {engine} is no engine of the CPU", f"Use {known}")
     datasets = read_datasets(data) if data else []
-    opened = Bundle.open(bundle)
+    opened = Bundle.open(bundle, this_machine=engine is None and not allow_fallback)
     model, tokenizer = load_checkpoint(checkpoint)
     facts = opened.manifest.data["model"]
     if facts["checkpoint_sha256"] != sha256(Path(checkpoint) / WEIGHTS):
@@ -54,10 +57,9 @@ def prove(
     graphs = {name: {"delivered": entry.delivered} for name, entry in opened.manifest.graphs.items()}
     reference = torch_mimo(model, tokenizer)
     if engine is None:
-        candidate = Mimo.load(opened)
+        candidate = Mimo.load(opened, allow_fallback=allow_fallback)
     else:
-        loaded = {n: create_engine(engine, opened.bytes(e.file), e.contract) for n, e in opened.manifest.graphs.items()}
-        candidate = Mimo(model.config, loaded, tokenizer)
+        candidate = Mimo(model.config, _on(engine, opened), tokenizer)
     with candidate:
         parity = compare(reference, candidate.engines, datasets, samples, progress, limits_of(graphs))
     told = {
@@ -66,3 +68,24 @@ def prove(
         "tools": tool_versions(),
     }  # fmt: skip
     return told, parity.failures()
+
+
+def _on(engine: str, bundle: Bundle) -> dict[str, Engine]:
+    """A bundle's files on one engine.
+
+    Raises:
+        RequestError: it does not take one of them.
+    """
+    if reason := why_not(engine):
+        raise RequestError(f"--engine {engine}: {reason}", KINDS[engine].install)
+    loaded: dict[str, Engine] = {}
+    for name, entry in bundle.manifest.graphs.items():
+        try:
+            loaded[name] = create_engine(engine, bundle.bytes(entry.file), entry.contract)
+        except EngineError as error:
+            for other in loaded.values():
+                other.close()
+            told = f"--engine {engine} does not take graph {name}, which was built for {entry.engine}: {error.what}"
+            remedy = "Give a bundle that was built with --precision fp32: its files are plain ONNX, which every engine takes"
+            raise RequestError(told, remedy) from None
+    return loaded

@@ -77,8 +77,8 @@ class Answer:
         findings: in the order of the text; see :class:`Finding`.
         timings: milliseconds by stage: ``preprocess, encode, ground, masks, closer, text, postprocess, total``. ``masks``,
             then ``closer``, and ``text`` run side by side, so the stages may sum to more than ``total``. The first answer about
-            an image includes opening it (``preprocess, encode``; 0 where the cache knew the image), later ones do not. Time that
-            the caller of ``stream`` takes between two pieces is counted in ``text``.
+            an image includes opening it (``preprocess, encode``; 0 where the cache knew the image), later ones do not. Time
+            that the caller of ``stream`` takes between two pieces is counted in ``text``.
         finish_reason: why the text ended: ``"stop"``, ``"length"``, ``"cancelled"``; None if no text was asked for.
         engines: the engine of every graph.
         generated: the sentence as the text decoder wrote it, before anything was measured.

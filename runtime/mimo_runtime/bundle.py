@@ -132,8 +132,8 @@ def load_mimo(
     manifest = bundle.manifest
     manifest.check_compiled()
     choice = choose_device(device, manifest, allow_fallback)
-    if allow_fallback and choice.fallback is None:
-        manifest.check_machine()
+    if choice.fallback is None:
+        manifest.check_machine()  # also where the caller opened it without
     tokenizer = Tokenizer.from_bytes(bundle.bytes(TOKENIZER), f"{bundle.path}/{TOKENIZER}")
     threads = threads or worker_threads()
     try:

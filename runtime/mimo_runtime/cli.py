@@ -228,11 +228,13 @@ def doctor(context: click.Context, bundle: str | None, as_json: bool) -> None:
         context.exit(1)
 
 
-def _refuse_idle_options(writing: dict[str, Any], masks: bool, text_answer: bool) -> None:
+def _refuse_idle_options(writing: dict[str, Any], masks: bool, text_answer: bool, no_closer: bool) -> None:
     """An option that would change nothing is a misunderstanding: say so instead of ignoring it."""
     options = {name: "--" + name.replace("_", "-") for name in writing}
     if not (masks or text_answer):
         raise RequestError("--no-masks and --no-answer leave nothing to do", "Leave one of them out")
+    if no_closer and not masks:
+        raise RequestError("--no-closer has no effect with --no-masks", "Leave one of them out")
     if not text_answer and options:
         raise RequestError(f"{next(iter(options.values()))} has no effect with --no-answer", "Leave one of them out")
     sampling = [options[name] for name in ("top_k", "top_p", "seed") if name in options]

@@ -7,14 +7,13 @@ arXiv:1904.09751).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from .config import MimoConfig
-from .contracts import CACHE_PREFIX, Tensor
 from .errors import PromptError
 
 #: Why an answer ended: the model ended it, it reached its maximum, or the caller stopped it.
@@ -100,19 +99,25 @@ def generate(
     return LENGTH
 
 
-class Runs(Protocol):
+class Steps(Protocol):
+    """One answer of the graph: ``engines.base.Decoding``."""
+
+    def step(self, changing: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]: ...
+
+    def close(self) -> None: ...
+
+
+class Decodes(Protocol):
     """What is needed of an engine here."""
 
-    inputs: dict[str, Tensor]
-
-    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]: ...
+    def decoding(self, constant: Mapping[str, np.ndarray]) -> Steps: ...
 
 
 class TextDecoder:
-    """One answer's decoding state: the ``text_decoder`` engine with its KV cache. Not shared between answers or threads.
+    """One answer's decoding state; the engine of ``text_decoder`` keeps its KV cache. Not shared between answers or threads.
 
-    The cache grows by every token, or it has a fixed size into which the graph writes at ``position``: the engine's inputs tell
-    (``contracts.in_place_contract``). Either way, it begins empty and what a step gives goes into the next.
+    Whether the cache grows by every token or has a fixed size into which the graph writes at ``position`` is the engine's
+    affair (``contracts.in_place_contract``). Leave it, as a context, to free what the answer held.
 
     Args:
         engine: of the graph ``text_decoder``.
@@ -123,18 +128,20 @@ class TextDecoder:
     """
 
     def __init__(
-        self, engine: Runs, config: MimoConfig, memory: dict[str, np.ndarray], size: int, never: tuple[int, ...]
+        self, engine: Decodes, config: MimoConfig, memory: Mapping[str, np.ndarray], size: int, never: tuple[int, ...]
     ) -> None:
-        self._run, self._max_length = engine.run, config.text_decoder.max_length
-        caches = [tensor for tensor in engine.inputs.values() if tensor.name.startswith(CACHE_PREFIX)]
-        #: What the graph calls each cache that it gives, and that it takes.
-        self._caches = [(tensor.name.removeprefix(CACHE_PREFIX), tensor.name) for tensor in caches]
+        self._max_length = config.text_decoder.max_length
+        self._steps = engine.decoding({name: memory[name] for name in ("cross_keys", "cross_values", "memory_valid")})
         # One dict and two int arrays for the whole answer: the loop is the only place where Python costs per token.
         self._token, self._position = np.zeros((1, 1), np.int32), np.full((1, 1), -1, np.int32)
-        self._feed = {name: memory[name] for name in ("cross_keys", "cross_values", "memory_valid")}
-        self._feed.update({t.name: np.zeros(t.concrete(batch=1, past=0), t.dtype) for t in caches})
-        self._feed.update(token=self._token, position=self._position)
+        self._changing = {"token": self._token, "position": self._position}
         self._size, self._never = size, list(never)
+
+    def __enter__(self) -> TextDecoder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._steps.close()
 
     def step(self, token: int) -> np.ndarray:
         """Append a token; float32 logits ``[size]`` of the next one.
@@ -147,9 +154,6 @@ class TextDecoder:
             raise ValueError(f"the model has {self._max_length} positions")
         self._token[0, 0] = token
         self._position[0, 0] += 1
-        out = self._run(self._feed)
-        for given, taken in self._caches:
-            self._feed[taken] = out[given]
-        logits = np.array(out["logits"].reshape(-1)[: self._size])  # a copy: an engine may reuse its output
+        logits = self._steps.step(self._changing)["logits"].reshape(-1)[: self._size].copy()  # ours to change
         logits[self._never] = -np.inf
         return logits

@@ -200,9 +200,16 @@ class Mimo:
         """Yield the answer piece by piece; return its markup, what the decoder wrote, and the finish reason."""
         with _spent(spent, "text"):
             decoder = TextDecoder(self.engines["text_decoder"], self.config, values, self.tokenizer.size, (PAD, BOS, UNK))
+        with decoder:  # also where the caller leaves in the middle
             tokens = generate(
                 decoder.step, begin=BOS, end=EOS, max_tokens=max_tokens, sampling=sampling, should_stop=should_stop
             )
+            return (yield from self._pieces(tokens, spent, measured))
+
+    def _pieces(
+        self, tokens: Generator[int, None, str], spent: dict[str, float], measured: Measured | None
+    ) -> Generator[TextPiece, None, tuple[str, str, str]]:
+        """Tokens as text, as soon as it can no longer change; returns as :meth:`_write`."""
         markup, written, held = "", "", []
         while True:
             with _spent(spent, "text"):

@@ -35,10 +35,10 @@ def make_quick(patch: pytest.MonkeyPatch) -> None:
     the trials, and short texts there.
     """
 
-    def told(runs: Mapping[str, Any], inputs: Sequence[Any], **_: object) -> dict[str, float]:
-        for call in runs.values():
-            call(inputs[0])  # every form must at least run
-        return {label: latency(label) for label in runs}
+    def told(engines: Mapping[str, Any], inputs: Sequence[Any], **_: object) -> dict[str, float]:
+        for engine in engines.values():
+            engine.run(inputs[0])  # every form must at least run
+        return {label: latency(label) for label in engines}
 
     class Brief(ImageQuestions):
         """Random weights never end a text."""
@@ -49,7 +49,7 @@ def make_quick(patch: pytest.MonkeyPatch) -> None:
             self.scan = SimpleNamespace(ask=lambda **given: ask(max_tokens=12, **given))
 
     real = optimise.blocks
-    patch.setattr(optimise, "interleaved", told)
+    patch.setattr(optimise, "graph_times", told)
     patch.setattr(optimise, "requests", partial(optimise.requests, per_image=1))
     patch.setattr(optimise, "Trial", partial(trial.Trial, max_classes=1))
     patch.setattr(trial, "ImageQuestions", Brief)

@@ -210,7 +210,7 @@ def test_int8_that_loses_too_much_is_refused_with_a_table_and_shipped_by_force(
 @pytest.mark.slow
 def test_fp16_ships_where_it_was_asked_for_even_if_it_is_no_faster(quick, micro_bundle, data, chain, tmp_path, monkeypatch):
     only(monkeypatch, text_encoder="", vision_encoder="")
-    monkeypatch.setattr(optimise, "interleaved", lambda runs, inputs: {label: 5.0 - label.startswith("fp32") for label in runs})
+    monkeypatch.setattr(optimise, "graph_times", lambda runs, inputs: {label: 5.0 - label.startswith("fp32") for label in runs})
     refused = calibrate(micro_bundle, data, tmp_path / "out", "--precision", "fp16", "--force", "--json")
     assert refused.exit_code == 0, refused.output
     told = json.loads(refused.stdout)
@@ -254,7 +254,7 @@ def decide(
 
     monkeypatch.setattr(nobody, "_candidates", lambda *_: made[1:])
     monkeypatch.setattr(nobody, "_load", load)
-    monkeypatch.setattr(optimise, "interleaved", lambda runs, inputs: {label: latencies[label] for label in runs})
+    monkeypatch.setattr(optimise, "graph_times", lambda runs, inputs: {label: latencies[label] for label in runs})
     monkeypatch.setattr(nobody, "_loss", lambda label, engines: (losses[engines["fusion"].label], []))
     told = GraphEvidence()
     calls = [({"x": np.zeros(1)}, {"y": np.zeros(1)})]

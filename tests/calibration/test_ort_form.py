@@ -12,6 +12,7 @@ from mimo_calibration.ort_form import BLOCK, ort_form
 from mimo_calibration.qdq import Choice, quantise
 from mimo_runtime.contracts import GraphContract, Tensor
 from mimo_runtime.engines import create_engine
+from mimo_runtime.engines.base import Decoding
 from mimo_runtime.engines.ort import restack
 from mimo_runtime.errors import EngineError
 
@@ -264,6 +265,82 @@ def test_a_wrong_number_of_slices_does_not_fit_the_contract(rng):
     fewer = GraphContract("g", (Tensor("keys", "float32", (LAYERS + 1, "batch", 4, 8)), *CONTRACT.inputs[1:]), CONTRACT.outputs)
     with pytest.raises(EngineError, match=r"keys has the shape \[3"):
         create_engine("onnxruntime", form.SerializeToString(), fewer, threads=1)
+
+
+# -- outputs stacked from parts ---------------------------------------------------------------------------------------
+
+
+def stacking(rng, **changes) -> onnx.ModelProto:
+    """Two layers that lengthen their part of a cache by one row and read it, as a text decoder does."""
+    made = {"first": np.array([0], np.int64), "zero": np.array(0), "one": np.array(1), "w": normal(rng, 4, 4)}
+    nodes = [
+        node("Gather", ["past_keys", "zero"], "k0", axis=0), node("Gather", ["past_keys", "one"], "k1", axis=0),
+        node("Concat", ["k0", "x"], "long0", axis=1), node("ReduceSum", ["long0"], "sum", keepdims=1),
+        node("Mul", ["sum", "x"], "xx"), node("Concat", ["k1", "xx"], "long1", axis=1),
+        node("MatMul", ["long1", "w"], "logits"),
+        node("Unsqueeze", ["long0", "first"], "u0"), node("Unsqueeze", ["long1", "first"], "u1"),
+        node("Concat", ["u0", "u1"], "keys", axis=0),
+    ]  # fmt: skip
+    shapes = {"past_keys": (2, "batch", "past", 4), "x": ("batch", 1, 4)}
+    return make_model([changes.get(n.name, n) for n in nodes], shapes, ["logits", "keys"], made)
+
+
+STACKED = GraphContract(
+    "text_decoder",
+    (Tensor("past_keys", "float32", (2, "batch", "past", 4)), Tensor("x", "float32", ("batch", 1, 4))),
+    (Tensor("logits", "float32", ("batch", "past_plus_one", 4)), Tensor("keys", "float32", (2, "batch", "past_plus_one", 4))),
+)
+
+
+def test_stacked_outputs_become_their_parts(rng):
+    model = stacking(rng)
+    form = ort_form(model)
+    onnx.checker.check_model(form, full_check=True)
+    assert [o.name for o in form.graph.output] == ["logits", "keys.0", "keys.1"]
+    assert not operators(form, "Unsqueeze") and len(operators(form, "Concat")) == 2
+    feed = {"past_keys": normal(rng, 2, 3, 5, 4), "x": normal(rng, 3, 1, 4)}
+    whole, parts = (create_engine("onnxruntime", m.SerializeToString(), STACKED) for m in (model, form))
+    wanted, found = whole.run(feed), parts.run(feed)
+    assert set(found) == {"logits", "keys"}
+    for name, value in wanted.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-6)
+
+
+def test_parts_of_a_cache_go_into_the_next_step_as_they_are(rng):
+    model = stacking(rng)
+    engines = [create_engine("onnxruntime", m.SerializeToString(), STACKED) for m in (model, ort_form(model))]
+    decodings = [engines[0].decoding({}), engines[1].decoding({}), Decoding(engines[1], {})]
+    for _ in range(5):
+        x = normal(rng, 1, 1, 4)
+        wanted, *others = [decoding.step({"x": x})["logits"] for decoding in decodings]
+        for found in others:
+            np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"keys": node("Concat", ["u0", "u1"], "keys", axis=1)},
+        {"u1": node("Unsqueeze", ["long0", "first"], "u1")},  # one part twice
+        {"u1": node("Unsqueeze", ["past_keys", "first"], "u1"), "keys": node("Concat", ["u1", "u1"], "keys", axis=0)},
+        {"keys": node("Concat", ["u0", "past_keys"], "keys", axis=0)},
+    ],
+    ids=["another axis", "twice", "an input", "no part"],
+)
+def test_outputs_that_are_stacked_otherwise_stay(change, rng):
+    model = stacking(rng)
+    del model.graph.output[1].type.tensor_type.shape.dim[:]
+    for number, old in enumerate(model.graph.node):
+        if old.name in change:
+            model.graph.node[number].CopyFrom(change[old.name])
+    assert [o.name for o in ort_form(model).graph.output] == ["logits", "keys"]
+
+
+def test_a_stacked_output_that_the_graph_reads_itself_stays(rng):
+    model = stacking(rng, logits=node("ReduceMax", ["long1"], "logits"))
+    model.graph.node.append(node("ReduceMax", ["keys"], "more"))
+    model.graph.output.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, None))
+    assert "keys" in [o.name for o in ort_form(model).graph.output]
 
 
 # -- what the report counts ------------------------------------------------------------------------------------------

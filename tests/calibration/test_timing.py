@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import pytest
 
-from mimo_calibration.timing import interleaved
+from mimo_calibration.timing import STEPS, graph_times, interleaved
+from mimo_runtime.contracts import Tensor
+from mimo_runtime.engines.base import Engine
 
 
 def test_contenders_take_turns_on_the_same_inputs():
@@ -41,3 +44,40 @@ def test_it_ends_in_time_but_not_before_enough_runs(seconds):
     interleaved({"a": lambda given: count.append(time.sleep(0.01))}, [{}], seconds=seconds, least=4)
     assert len(count) >= 1 + 4 and time.perf_counter() - start >= seconds
     assert len(count) <= 1 + max(4, seconds / 0.01 + 1)
+
+
+class Steps(Engine):
+    """An engine with a cache whose steps take 4 ms."""
+
+    name = "steps"
+    inputs = {
+        "memory": Tensor("memory", "float32", (1, 3)),
+        "past_keys": Tensor("past_keys", "float32", ("batch", "past", 2)),
+        "token": Tensor("token", "int32", ("batch", 1)),
+        "position": Tensor("position", "int32", ("batch", 1)),
+    }
+    outputs = {
+        "logits": Tensor("logits", "float32", ("batch", 1, 5)),
+        "keys": Tensor("keys", "float32", ("batch", "past_plus_one", 2)),
+    }
+
+    def __init__(self):
+        self.positions = []
+
+    def run(self, inputs):
+        past = inputs["past_keys"].shape[1]
+        assert inputs["position"][0, 0] == past and (inputs["memory"] == 7).all()
+        self.positions.append(past)
+        time.sleep(0.004)
+        return {"logits": np.zeros((1, 1, 5), np.float32), "keys": np.zeros((1, past + 1, 2), np.float32)}
+
+
+def test_a_graph_with_a_cache_is_timed_per_step_of_an_answer():
+    engine = Steps()
+    call = {
+        "memory": np.full((1, 3), 7, np.float32), "past_keys": np.zeros((1, 9, 2), np.float32),
+        "token": np.ones((1, 1), np.int32), "position": np.full((1, 1), 9, np.int32),
+    }  # fmt: skip
+    found = graph_times({"a": engine}, [call], seconds=0)
+    assert 4 <= found["a"] < 20
+    assert engine.positions[:STEPS] == list(range(STEPS)) and call["position"][0, 0] == 9

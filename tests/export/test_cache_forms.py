@@ -130,7 +130,7 @@ def test_the_reference_implementation_of_onnx_agrees(exported, wanted: Answers):
     model, contract = cache_form(exported["fp32"], CONFIG, "in_place")
     evaluator = ReferenceEvaluator(model)
 
-    class Reference:
+    class Reference(Engine):
         inputs = {t.name: t for t in contract.inputs}
 
         def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -187,6 +187,25 @@ class TestParity:
         own, other = (json.loads((tmp_path / f"{k}.json").read_text())["parity"] for k in range(2))
         assert other["masks_dice"] >= 0.999 and other["vision_encoder"] != own["vision_encoder"]
 
+    def test_names_the_graph_that_another_engine_does_not_take(self, checkpoint: Path, own_bundle: Path):
+        pytest.importorskip("openvino")
+        manifest = json.loads((own_bundle / "manifest.json").read_text())
+        graph = manifest["graphs"]["text_encoder"]
+        model = onnx.load(own_bundle / graph["file"])
+        gelu = next(node for node in model.graph.node if node.op_type == "Gelu")
+        # An operator of ONNX Runtime alone, as the products of its reduced form are.
+        gelu.op_type, gelu.domain = "QuickGelu", "com.microsoft"
+        del gelu.attribute[:]
+        model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+        onnx.save(model, own_bundle / graph["file"])
+        graph |= {"sha256": sha256(own_bundle / graph["file"]), "bytes": (own_bundle / graph["file"]).stat().st_size}
+        write_manifest(own_bundle, manifest)
+        result = run("parity", checkpoint, own_bundle, "--samples", 2, "--engine", "openvino")
+        refused(result, "--engine openvino does not take graph text_encoder, which was built for onnxruntime", "--precision fp32")
+
+    def test_refuses_a_fallback_beside_another_engine(self, checkpoint: Path, bundle: Path):
+        refused(run("parity", checkpoint, bundle, "--engine", "onnxruntime", "--allow-fallback"), "--allow-fallback")
+
 
 def test_help_needs_no_pytorch(repository: Path):
     program = "import sys; sys.modules['torch'] = None; from mimo_export.cli import main; main(['build', '--help'])"

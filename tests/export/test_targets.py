@@ -24,6 +24,7 @@ from mimo_export import decoder_form  # noqa: E402
 from mimo_export import parity as parity_module  # noqa: E402
 from mimo_export.build import Built, build  # noqa: E402
 from mimo_export.cli import main  # noqa: E402
+from mimo_export.prove import prove  # noqa: E402
 from mimo_export.targets import TARGETS, choose  # noqa: E402
 from mimo_runtime import Bundle, Mimo  # noqa: E402
 from mimo_runtime.compiler import build as compiler_module  # noqa: E402
@@ -94,6 +95,13 @@ class TestCuda:
         opened = Bundle.open(cuda, this_machine=False)
         with Mimo.load(opened, allow_fallback=True) as mimo:
             assert verify(mimo, opened)["passed"] and "built for cuda, runs on cpu" in mimo.info["fallback"]
+
+    def test_its_parity_is_proven_on_the_cpu_if_that_is_allowed(self, cuda: Path, checkpoint: Path):
+        with pytest.raises(BundleError):
+            prove(checkpoint, cuda, [], 2)
+        told, problems = prove(checkpoint, cuda, [], 2, allow_fallback=True)
+        assert set(told["parity"]) >= {"vision_encoder", "text_decoder"} and told["target"] == "cuda"
+        assert not [p for p in problems if "differs" in p]
 
     def test_a_precision_outside_the_tolerance_is_no_bundle_unless_forced(self, make: Builder, tmp_path: Path, monkeypatch):
         always_worse(monkeypatch)

@@ -17,6 +17,7 @@ import numpy as np
 
 from mimo_runtime.config import MimoConfig
 from mimo_runtime.contracts import GRAPHS, REFERENCE_MAP_CHANNELS, graph_contracts
+from mimo_runtime.engines.base import Engine
 from mimo_runtime.evaluation.grammar import corpus
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.tokenizer import EOS, Tokenizer
@@ -50,7 +51,7 @@ def picture(height: int = 60, width: int = 100, value: int = 200) -> np.ndarray:
     return pixels
 
 
-class FakeEngine:
+class FakeEngine(Engine):
     """One graph. Checks what it is fed, counts its calls, and computes what the subclass says."""
 
     name = "fake"

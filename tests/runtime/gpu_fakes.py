@@ -67,6 +67,7 @@ class FakeDriver(Library):
         self.contexts = threading.local()
         self.fails: dict[str, int] = {}
         self.uploads: list[int] = []
+        self.downloaded = 0
         self.problems: list[str] = []
         super().__init__()
 
@@ -146,6 +147,7 @@ class FakeDriver(Library):
         return self._check("cuMemcpyHtoDAsync_v2")
 
     def _cuMemcpyDtoHAsync_v2(self, target, source, size, stream):
+        self.downloaded += size
         self._inside(source, size)
         self.streams[stream].append(lambda: ctypes.memmove(target, source, size))
         return self._check("cuMemcpyDtoHAsync_v2")

@@ -213,6 +213,8 @@ def test_another_machine_may_inspect_but_not_load(copy, monkeypatch):
     monkeypatch.setattr(module, "create_engine", lambda *a, **k: pytest.fail("an engine was created"))
     with pytest.raises(BundleError, match="built for riscv64"):
         Mimo.load(copy)
+    with pytest.raises(BundleError, match="built for riscv64"):
+        Mimo.load(Bundle.open(copy, this_machine=False))
 
 
 def test_a_foreign_tokenizer_is_refused(copy):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mimo_runtime.contracts import BATCH, allowed_contracts, graph_contracts, in_place_contract
+from mimo_runtime.engines.base import Decoding
 from mimo_runtime.errors import BundleError
 from mimo_runtime.manifest import parse_manifest, seal, spell
 from mimo_runtime.pipeline import Mimo
@@ -85,6 +86,7 @@ def test_the_longest_answer_fits_into_the_cache(folder: Path, pixels):
         engine = mimo.engines["text_decoder"]
         run, word = engine.run, np.zeros((1, 1, CONFIG.vocab_size), np.float32)
         word[..., mimo.tokenizer.encode_answer("polyp")[1]] = 1
+        engine.decoding = lambda constant: Decoding(engine, constant)  # through what follows
         engine.run = lambda inputs: asked.append(int(inputs["position"][0, 0])) or {**run(inputs), "logits": word}
         answer = mimo.open(pixels).ask("polyp", masks=False)
     assert answer.finish_reason == "length" and asked == list(range(CONFIG.text_decoder.max_length - 1))

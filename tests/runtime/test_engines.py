@@ -457,6 +457,67 @@ def test_answers_of_several_threads_at_once(kind):
                 np.testing.assert_allclose(found, expected[begin], rtol=1e-4, atol=1e-4)
 
 
+def test_a_decoding_is_the_same_answer(kind):
+    """Several answers at once, each with a cache that the engine keeps."""
+    engine = decoder(kind)
+    expected = [list(answer(decoder("onnxruntime").run, begin)) for begin in range(3)]
+    for _ in range(2):
+        decodings, tokens = [engine.decoding({}) for _ in range(3)], [np.full((1, 1), begin, np.int32) for begin in range(3)]
+        for k in range(STEPS):
+            for begin, decoding in enumerate(decodings):
+                out = decoding.step({"token": tokens[begin]})
+                assert set(out) == {"logits"}
+                np.testing.assert_allclose(out["logits"], expected[begin][k], rtol=1e-4, atol=1e-4, err_msg=f"step {k}")
+                tokens[begin] = out["logits"].argmax(-1).astype(np.int32)
+        for decoding in decodings:
+            decoding.close()
+
+
+def test_decodings_of_several_threads_at_once(kind):
+    engine, together = decoder(kind), Barrier(3)
+    expected = [list(answer(decoder("onnxruntime").run, begin)) for begin in range(3)]
+
+    def one(begin):
+        together.wait(60)
+        decoding, token, found = engine.decoding({}), np.full((1, 1), begin, np.int32), []
+        for _ in range(STEPS):
+            found.append(decoding.step({"token": token})["logits"])
+            token = found[-1].argmax(-1).astype(np.int32)
+        decoding.close()
+        return found
+
+    with ThreadPoolExecutor(3) as pool:
+        for found, wanted in zip(pool.map(one, range(3)), expected):
+            np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_step_that_fails_names_the_graph_and_harms_no_later_one(kind):
+    engine = decoder(kind)
+    decoding = engine.decoding({})
+    expected = list(answer(decoder("onnxruntime").run, 1))
+    first = decoding.step({"token": np.full((1, 1), 1, np.int32)})["logits"]
+    np.testing.assert_allclose(first, expected[0], rtol=1e-4, atol=1e-4)
+    for wrong in (np.zeros((1, 2), np.int32), np.zeros((1, 1), np.int64)):
+        with pytest.raises(EngineError, match=f"{kind} failed in graph text_decoder: "):
+            decoding.step({"token": wrong})
+    second = decoding.step({"token": first.argmax(-1).astype(np.int32)})["logits"]
+    np.testing.assert_allclose(second, expected[1], rtol=1e-4, atol=1e-4)
+    engine.close()
+    with pytest.raises(EngineError, match=f"{kind} failed in graph text_decoder: "):
+        decoding.step({"token": first.argmax(-1).astype(np.int32)})
+    decoding.close()
+
+
+def test_logits_of_a_step_belong_to_the_caller(kind):
+    decoding = decoder(kind).decoding({})
+    first = decoding.step({"token": np.full((1, 1), 1, np.int32)})["logits"]
+    kept = first.copy()
+    decoding.step({"token": np.full((1, 1), 2, np.int32)})
+    np.testing.assert_array_equal(first, kept)
+    first[...] = np.nan
+    decoding.close()
+
+
 def test_an_openvino_that_an_empty_cache_breaks_is_refused(monkeypatch):
     pytest.importorskip("openvino")
     from mimo_runtime.engines.openvino import OpenVinoEngine

@@ -705,3 +705,91 @@ def test_the_real_tensorrt_rtx_reads_the_plan_and_says_what_it_lacks(gpu):
     assert "\n" not in str(caught.value)
     with pytest.raises(EngineError, match=f"compiled by TensorRT-RTX 1.0.0, this machine has {version}"):
         TensorRtRtxEngine(plan, contract, built_with="1.0.0")
+
+
+# -- answers whose cache stays on the GPU ------------------------------------------------------------------------------
+
+
+def decode(engine, tokens, constant):
+    """The logits of every step of one answer."""
+    decoding = engine.decoding(constant)
+    steps = list(map_steps(decoding, tokens))
+    decoding.close()
+    assert all(set(step) == {"logits"} for step in steps)
+    return [step["logits"] for step in steps]
+
+
+def constant_inputs(seed=0):
+    return {n: v for n, v in feed(DECODER, past=0, seed=seed).items() if n in ("cross_keys", "cross_values", "memory_valid")}
+
+
+def by_runs(engine, tokens, constant):
+    """The same through ``run``."""
+    return [step["logits"] for step in map_steps(base.Decoding(engine, constant), tokens)]
+
+
+def map_steps(decoding, tokens):
+    for k, token in enumerate(tokens):
+        yield decoding.step({"token": np.array([[token]], np.int32), "position": np.array([[k]], np.int32)})
+
+
+def test_a_cache_that_stays_there_gives_the_same_answer(decoder, gpu):
+    engine, _ = decoder
+    for seed in range(3):  # the memory of a finished answer serves the next one
+        constant, tokens = constant_inputs(seed), [5, 3, 8, 1, 9, 2, 7]
+        for found, wanted in zip(decode(engine, tokens, constant), by_runs(engine, tokens, constant), strict=True):
+            np.testing.assert_allclose(found, wanted, atol=1e-6)
+    assert len(engine._spare) == 1
+
+
+def test_a_step_moves_nothing_but_its_token(decoder, gpu):
+    engine, _ = decoder
+    decoding = engine.decoding(constant_inputs())
+    steps = map_steps(decoding, range(1, 9))
+    next(steps)
+    before = len(gpu.uploads), gpu.downloaded
+    logits = next(steps)["logits"]
+    assert gpu.uploads[before[0] :] == [4, 4] and gpu.downloaded - before[1] == logits.nbytes
+    decoding.close()
+
+
+def test_answers_take_turns(decoder):
+    engine, _ = decoder
+    constants = [constant_inputs(seed) for seed in range(4)]
+    tokens = [[5, 3, 8], [1, 1, 2], [9, 4, 4], [6, 6, 6]]
+    wanted = [by_runs(engine, t, c) for t, c in zip(tokens, constants)]
+    open_ones = [engine.decoding(c) for c in constants]
+    for k in range(3):
+        for answer, decoding in enumerate(open_ones):
+            changing = {"token": np.array([[tokens[answer][k]]], np.int32), "position": np.array([[k]], np.int32)}
+            np.testing.assert_allclose(decoding.step(changing)["logits"], wanted[answer][k], atol=1e-6)
+    for decoding in open_ones:
+        decoding.close()
+        decoding.close()
+    assert len(engine._spare) == 2 and not engine._lent
+
+
+def test_an_answer_ends_with_its_engine(decoder, gpu):
+    engine, _ = decoder
+    decoding = engine.decoding(constant_inputs())
+    next(map_steps(decoding, [1]))
+    engine.close()
+    assert (gpu.memory, gpu.streams) == ({}, {})
+    with pytest.raises(EngineError, match="failed in graph text_decoder: the engine is closed"):
+        next(map_steps(decoding, [1]))
+    decoding.close()
+    with pytest.raises(ValueError, match="closed"):
+        engine.decoding(constant_inputs())
+
+
+def test_a_wrong_step_is_told_and_harms_no_later_one(decoder):
+    engine, _ = decoder
+    constant = constant_inputs()
+    decoding = engine.decoding(constant)
+    first = next(map_steps(decoding, [4]))["logits"]
+    with pytest.raises(EngineError, match=f"{engine.name} failed in graph text_decoder: .*token"):
+        decoding.step({"token": np.zeros((1, 2), np.int32), "position": np.zeros((1, 1), np.int32)})
+    second = decoding.step({"token": np.array([[6]], np.int32), "position": np.array([[1]], np.int32)})["logits"]
+    decoding.close()
+    for found, wanted in zip((first, second), by_runs(engine, [4, 6], constant), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-6)

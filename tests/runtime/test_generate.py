@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mimo_runtime.contracts import allowed_contracts, graph_contracts, in_place_contract
+from mimo_runtime.engines.base import Engine
 from mimo_runtime.errors import PromptError
 from mimo_runtime.generate import Sampling, TextDecoder, choose, generate
 
@@ -110,11 +111,12 @@ CONFIG = fakes.CONFIG
 MEMORY = {name: np.zeros(1, np.float32) for name in ("cross_keys", "cross_values", "memory_valid")}
 
 
-class Recorder:
+class Recorder(Engine):
     """An engine that keeps what it was fed; its logits count."""
 
     def __init__(self, contract):
-        self.inputs, self.seen = {t.name: t for t in contract.inputs}, []
+        self.inputs, self.outputs = {t.name: t for t in contract.inputs}, {t.name: t for t in contract.outputs}
+        self.seen = []
 
     def run(self, inputs):
         token, position = (int(inputs[name][0, 0]) for name in ("token", "position"))

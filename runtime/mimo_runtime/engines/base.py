@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ..contracts import BATCH, GraphContract, Tensor
+from ..contracts import BATCH, CACHE_PREFIX, GraphContract, Tensor
 from ..errors import EngineError
 
 REBUILD = "Build the bundle again with mimo-export build"
@@ -41,8 +41,64 @@ class Engine(ABC):
             EngineError: the engine refused or failed.
         """
 
+    def decoding(self, constant: Mapping[str, np.ndarray]) -> Decoding:
+        """Begin an answer of a graph that has a cache (``contracts.CACHE_PREFIX``), for a batch of one.
+
+        Args:
+            constant: the inputs that are the same in all steps; nobody may change them before the answer ends.
+        """
+        return Decoding(self, constant)
+
     def close(self) -> None:  # noqa: B027 - an engine may have nothing to free
         """Free what the engine holds. It must not run again."""
+
+
+class Decoding:
+    """One answer of a graph with a cache, step by step. The cache begins empty, and what a step gives goes into the next.
+
+    This one feeds the cache through ``Engine.run``. An engine that can leave it where it is has a subclass of its own. Not
+    shared between threads; any number of answers may take turns.
+
+    Args:
+        engine, constant: see :meth:`Engine.decoding`.
+    """
+
+    def __init__(self, engine: Engine, constant: Mapping[str, np.ndarray]) -> None:
+        self._run = engine.run
+        #: What the graph calls each cache that it gives, and the input that takes it.
+        self._caches = caches_of(engine.inputs)
+        self._feed = {**constant, **{t.name: empty_cache(t) for t in self._caches.values()}}
+
+    def step(self, changing: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run the graph once.
+
+        Args:
+            changing: the inputs that are neither constant nor cache.
+
+        Returns:
+            The outputs that are no cache. They belong to the caller.
+
+        Raises:
+            EngineError: the engine refused or failed.
+        """
+        self._feed.update(changing)
+        found = self._run(self._feed)
+        for given, taken in self._caches.items():
+            self._feed[taken.name] = found[given]
+        return {name: value for name, value in found.items() if name not in self._caches}
+
+    def close(self) -> None:  # noqa: B027
+        """The answer is complete: free what it holds."""
+
+
+def caches_of(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The caches among a graph's inputs, by the output that gives each."""
+    return {t.name.removeprefix(CACHE_PREFIX): t for t in inputs.values() if t.name.startswith(CACHE_PREFIX)}
+
+
+def empty_cache(tensor: Tensor) -> np.ndarray:
+    """What the first step takes: a cache without a token, or one of a fixed size that is all zero."""
+    return np.zeros(tensor.concrete(batch=1, past=0), tensor.dtype)
 
 
 def check_contract(contract: GraphContract, inputs: list[Tensor], outputs: list[Tensor]) -> None:

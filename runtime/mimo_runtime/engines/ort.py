@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from ..contracts import GraphContract, Tensor
 from ..errors import EngineError
-from .base import REBUILD, Engine, check_contract, in_one_line
+from .base import REBUILD, Decoding, Engine, caches_of, check_contract, empty_cache, in_one_line
 
 PROVIDER = "CPUExecutionProvider"
 
@@ -45,11 +46,13 @@ class OrtEngine(Engine):
         providers = self._session.get_providers()
         if providers != [PROVIDER]:
             raise EngineError(f"onnxruntime runs graph {contract.name} on {', '.join(providers)}", f"It must be {PROVIDER}")
-        found, self._unstacked = restack(tensors(self._session.get_inputs()))
-        check_contract(contract, found, tensors(self._session.get_outputs()))
+        inputs, self._unstacked = restack(tensors(self._session.get_inputs()))
+        outputs, self._unstacked_outputs = restack(tensors(self._session.get_outputs()))
+        check_contract(contract, inputs, outputs)
+        self._ort, self._graph = ort, contract.name
         self.inputs = {t.name: t for t in contract.inputs}
         self.outputs = {t.name: t for t in contract.outputs}
-        self._graph, self._names = contract.name, [t.name for t in contract.outputs]
+        self._names = [part for name in self.outputs for part in parts_of(name, self._unstacked_outputs)]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if self._unstacked:
@@ -57,20 +60,102 @@ class OrtEngine(Engine):
             inputs = {
                 part: value
                 for name, whole in inputs.items()
-                for part, value in (
-                    ((f"{name}.{k}", whole[k]) for k in range(self._unstacked[name]))
-                    if name in self._unstacked
-                    else ((name, whole),)
-                )
+                for part, value in zip(parts_of(name, self._unstacked), whole if name in self._unstacked else (whole,))
             }
+        with self._failures():
+            found = dict(zip(self._names, self._session.run(self._names, inputs)))
+        for name in self._unstacked_outputs:
+            found[name] = np.stack([found.pop(part) for part in parts_of(name, self._unstacked_outputs)])
+        return found
+
+    def decoding(self, constant: Mapping[str, np.ndarray]) -> Decoding:
+        same = all(
+            self._unstacked.get(tensor.name) == self._unstacked_outputs.get(given)
+            for given, tensor in caches_of(self.inputs).items()
+        )
+        # Bundles of before have a cache that the graph takes in slices and gives whole.
+        return OrtDecoding(self, constant) if same else super().decoding(constant)
+
+    def close(self) -> None:
+        self._session = None
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
         try:
-            return dict(zip(self._names, self._session.run(self._names, inputs)))
+            yield
         except Exception as error:
             told = f"onnxruntime failed in graph {self._graph}: {in_one_line(error)}"
             raise EngineError(told, "Run mimo-run doctor") from None
 
+
+class OrtDecoding(Decoding):
+    """An answer whose inputs are bound once and whose cache never becomes an array of numpy: ONNX Runtime's own tensors go from
+    one step into the next. Saves about a fifth of the time of a step of ``tiny``."""
+
+    def __init__(self, engine: OrtEngine, constant: Mapping[str, np.ndarray]) -> None:
+        self._engine = engine
+        if engine._session is None:
+            raise EngineError(f"onnxruntime failed in graph {engine._graph}: the engine is closed", "Load the bundle again")
+        self._session, self._value = engine._session, engine._ort.OrtValue.ortvalue_from_numpy
+        self._binding = self._session.io_binding()
+        caches = caches_of(engine.inputs)
+        taken = {tensor.name for tensor in caches.values()}
+        self._changing: dict[str, np.ndarray] = {}
+        #: What the binding reads, which must live as long.
+        self._kept: list[np.ndarray] = []
+        with engine._failures():
+            for name, tensor in engine.inputs.items():
+                if name in taken:
+                    self._bind(name, empty_cache(tensor))
+                elif name in constant:
+                    self._bind(name, np.ascontiguousarray(constant[name], tensor.dtype))
+                else:
+                    self._changing[name] = np.zeros(tensor.concrete(batch=1), tensor.dtype)
+                    self._bind(name, self._changing[name])
+        #: Every output in order, and the input that takes it.
+        self._outputs = [
+            (part, into)
+            for name in engine.outputs
+            for part, into in zip(
+                parts_of(name, engine._unstacked_outputs),
+                parts_of(caches[name].name, engine._unstacked) if name in caches else [None],
+                strict=True,
+            )
+        ]
+
+    def step(self, changing: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        binding = self._binding
+        with self._engine._failures():
+            if binding is None or self._engine._session is None:
+                raise ValueError("the engine is closed" if binding else "the answer is closed")
+            for name, value in self._changing.items():
+                given = changing[name]
+                if given.shape != value.shape or given.dtype != value.dtype:
+                    raise ValueError(
+                        f"input {name} is {given.dtype} {list(given.shape)} instead of {value.dtype} {list(value.shape)}"
+                    )
+                value[...] = given  # the binding reads this memory
+            # What was bound before has the size of the last step.
+            binding.clear_binding_outputs()
+            for name, _ in self._outputs:
+                binding.bind_output(name)
+            self._session.run_with_iobinding(binding)
+            found = {}
+            for (name, into), value in zip(self._outputs, binding.get_outputs()):
+                if into is None:
+                    found[name] = value.numpy()
+                else:
+                    binding.bind_ortvalue_input(into, value)
+        return found
+
     def close(self) -> None:
-        self._session = None
+        self._binding, self._kept = None, []
+
+    def _bind(self, name: str, array: np.ndarray) -> None:
+        parts = parts_of(name, self._engine._unstacked)
+        for part, value in zip(parts, array if name in self._engine._unstacked else [array], strict=True):
+            self._kept.append(value)
+            self._binding.bind_ortvalue_input(part, self._value(value))
 
 
 def session_options(ort: ModuleType, threads: int | None, spinning: bool) -> Any:
@@ -86,12 +171,17 @@ def session_options(ort: ModuleType, threads: int | None, spinning: bool) -> Any
     return options
 
 
+def parts_of(name: str, unstacked: Mapping[str, int]) -> list[str]:
+    """What the file calls an input or output: one name, or one per slice (:func:`restack`)."""
+    return [f"{name}.{k}" for k in range(unstacked[name])] if name in unstacked else [name]
+
+
 def restack(found: list[Tensor]) -> tuple[list[Tensor], dict[str, int]]:
     """Inputs ``keys.0``, ``keys.1`` are slices of one input ``keys`` along a first axis: the file spares the engine from
-    cutting them out of it, a copy of the whole memory of an answer for every word.
+    cutting them out of it, a copy of the whole memory of an answer for every word. Likewise with outputs.
 
     Returns:
-        the inputs as the contract has them, and how many slices each unstacked one has.
+        the inputs (outputs) as the contract has them, and how many slices each unstacked one has.
     """
     whole: list[Tensor] = []
     count: dict[str, int] = {}

@@ -12,7 +12,6 @@ import io
 import os
 import subprocess
 import sys
-import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,7 +23,8 @@ import numpy as np
 from ..contracts import BATCH, GraphContract
 from ..errors import EngineError
 from . import cuda
-from .base import REBUILD, Engine, check_contract, check_inputs, failures, in_one_line, only_batch_varies
+from .base import REBUILD, check_contract, in_one_line, only_batch_varies
+from .device import DeviceEngine, Place
 from .ort import restack, session_options, tensors
 
 PROVIDER = "CUDAExecutionProvider"
@@ -89,14 +89,12 @@ def why_no_provider(ort: ModuleType) -> str:
     return ""
 
 
-class OrtCudaEngine(Engine):
+class OrtCudaEngine(DeviceEngine):
     """A session on the GPU, and the memory there of its inputs and outputs. Arguments: see ``create_engine``.
 
     Where all shapes are known, the GPU replays its work from a CUDA graph instead of being told every kernel anew. A graph
     replays with the addresses that it was captured with, so the batch that it was made for has memory of its own that never
     moves. ``not_replayed`` says why a graph that could be captured was not; "" if all is well.
-
-    Runs of several threads wait for each other.
     """
 
     name = "onnxruntime-cuda"
@@ -108,10 +106,10 @@ class OrtCudaEngine(Engine):
             raise
         except Exception as error:  # a broken native library raises anything
             raise EngineError(f"onnxruntime does not load: {in_one_line(error)}", REINSTALL) from None
-        self._contract, self._lock = contract, threading.Lock()
-        self.inputs = {t.name: t for t in contract.inputs}
-        self.outputs = {t.name: t for t in contract.outputs}
-        self.not_replayed, self._fixed, self._growing = "", None, None
+        super().__init__(contract)
+        self.not_replayed, self._session = "", None
+        #: Memory of the captured graph.
+        self._fixed: cuda.Memory | None = None
         replay = only_batch_varies(contract)
         try:
             self._session = self._open(data, threads, spinning, replay)
@@ -120,10 +118,9 @@ class OrtCudaEngine(Engine):
             self._session = self._open(data, threads, spinning, replay)
         found, self._unstacked = restack(tensors(self._session.get_inputs()))
         check_contract(contract, found, tensors(self._session.get_outputs()))
-        self._cuda = cuda.driver()
         try:
             with self._cuda.current():
-                self._growing = cuda.Memory(self._cuda)
+                self._memory = cuda.Memory(self._cuda)
                 if replay:
                     self._fixed = cuda.Memory(self._cuda)
                     self.not_replayed = self._prove_replay()
@@ -134,22 +131,15 @@ class OrtCudaEngine(Engine):
             self.close()
             raise
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        with failures(self.name, self._contract.name):
-            arrays, axes = check_inputs(self.inputs, inputs)
-            with self._lock:
-                if self._session is None:
-                    raise ValueError("the engine is closed")
-                with self._cuda.current():
-                    return self._run(arrays, axes, replay=self._fixed is not None and axes.get(BATCH, 1) == 1)
+    def _memory_of(self, axes: Mapping[str, int]) -> cuda.Memory:
+        memory = super()._memory_of(axes)
+        return self._fixed if self._fixed is not None and axes.get(BATCH) == 1 else memory
 
-    def close(self) -> None:
-        with self._lock:
-            self._session = None  # before its memory, which a captured graph holds the addresses of
-            memories, self._fixed, self._growing = (self._fixed, self._growing), None, None
-            for memory in filter(None, memories):
-                with self._cuda.current():
-                    memory.close()
+    def _unload(self) -> None:
+        self._session = None  # before its memory, which a captured graph holds the addresses of
+        fixed, self._fixed = self._fixed, None
+        if fixed is not None:
+            fixed.close()
 
     def _open(self, data: bytes, threads: int | None, spinning: bool, replay: bool) -> Any:
         """A session that runs on the GPU.
@@ -189,31 +179,25 @@ class OrtCudaEngine(Engine):
             raise EngineError(told, "Update onnxruntime-gpu, or build the bundle in another precision")
         return session
 
-    def _run(self, arrays: Mapping[str, np.ndarray], axes: Mapping[str, int], replay: bool) -> dict[str, np.ndarray]:
-        memory = self._fixed if replay else self._growing
-        places = {name: memory.put(name, array) for name, array in arrays.items()}
-        memory.wait()
+    def _execute(self, memory: cuda.Memory, inputs: Mapping[str, Place], outputs: Mapping[str, Place]) -> None:
+        memory.wait()  # ONNX Runtime has a stream of its own
         # A new binding for every run: one that is kept would hold on to the copy that ONNX Runtime makes, while binding, of an
         # input that an operator reads on the CPU.
         binding = self._session.io_binding()
-        for name, array in arrays.items():
-            kind = array.dtype.type
+        for name, (address, shape) in inputs.items():
+            dtype = self.inputs[name].dtype
+            kind = np.dtype(dtype).type
             if name in self._unstacked:
-                for k, part in enumerate(array):
-                    binding.bind_input(f"{name}.{k}", "cuda", 0, kind, part.shape, places[name] + k * part.nbytes)
+                size = cuda.nbytes(shape[1:], dtype)
+                for k in range(shape[0]):
+                    binding.bind_input(f"{name}.{k}", "cuda", 0, kind, shape[1:], address + k * size)
             else:
-                binding.bind_input(name, "cuda", 0, kind, array.shape, places[name])
-        shapes = {t.name: t.concrete(**axes) for t in self._contract.outputs}
-        for t in self._contract.outputs:
-            shape = shapes[t.name]
-            place = memory.reserve(t.name, cuda.nbytes(shape, t.dtype))
-            binding.bind_output(t.name, "cuda", 0, np.dtype(t.dtype).type, shape, place)
+                binding.bind_input(name, "cuda", 0, kind, shape, address)
+        for name, (address, shape) in outputs.items():
+            binding.bind_output(name, "cuda", 0, np.dtype(self.outputs[name].dtype).type, shape, address)
         options = self._ort.RunOptions()
-        options.add_run_config_entry("gpu_graph_id", _REPLAY if replay else _NO_GRAPH)
+        options.add_run_config_entry("gpu_graph_id", _REPLAY if memory is self._fixed else _NO_GRAPH)
         self._session.run_with_iobinding(binding, options)  # returns when the GPU is done
-        found = {t.name: memory.get(t.name, shapes[t.name], t.dtype) for t in self._contract.outputs}
-        memory.wait()
-        return found
 
     def _prove_replay(self) -> str:
         """Capture the graph, and prove that it replays with new inputs: "", or why it is not used.
@@ -222,9 +206,9 @@ class OrtCudaEngine(Engine):
         """
         first, second = ({t.name: _example(t.dtype, t.concrete(batch=1), k) for t in self._contract.inputs} for k in (0, 1))
         try:
-            wanted = self._run(second, {BATCH: 1}, replay=False)
-            self._run(first, {BATCH: 1}, replay=True)
-            found = self._run(second, {BATCH: 1}, replay=True)
+            wanted = self._run(self._memory, second, {BATCH: 1})
+            self._run(self._fixed, first, {BATCH: 1})
+            found = self._run(self._fixed, second, {BATCH: 1})
         except Exception as error:
             return in_one_line(error)
         same = (np.allclose(found[name], wanted[name], 1e-3, 1e-3, equal_nan=True) for name in wanted)

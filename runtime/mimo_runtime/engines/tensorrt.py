@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
 from ..contracts import GraphContract, Tensor
 from ..errors import EngineError
 from . import cuda
-from .base import Engine, check_contract, check_inputs, failures, in_one_line
+from .base import check_contract, in_one_line
+from .device import DeviceEngine, Place
 from .tensorrt_library import load_library, load_rtx_library
 
 _DTYPES = {"FLOAT": "float32", "HALF": "float16", "INT32": "int32", "INT64": "int64", "BOOL": "bool"}
@@ -22,11 +20,11 @@ _DTYPES = {"FLOAT": "float32", "HALF": "float16", "INT32": "int32", "INT64": "in
 _Range = tuple[tuple[int, ...], tuple[int, ...]]
 
 
-class TensorRtEngine(Engine):
+class TensorRtEngine(DeviceEngine):
     """A plan, an execution context for each of its profiles, and the memory on the GPU of its inputs and outputs.
 
     Arguments: see ``create_engine``; ``trt`` is the library, if it is not to be imported. ``threads`` and ``spinning`` have no
-    effect. Runs of several threads wait for each other.
+    effect.
     """
 
     name = "tensorrt"
@@ -47,13 +45,10 @@ class TensorRtEngine(Engine):
             trt = self._load()
         self._graph = contract.name
         self._check_release(built_with, str(trt.__version__))
-        self.inputs = {t.name: t for t in contract.inputs}
-        self.outputs = {t.name: t for t in contract.outputs}
-        self._lock, self._log = threading.Lock(), Log(trt)
-        self._memory: cuda.Memory | None = None
+        super().__init__(contract)
+        self._log = Log(trt)
         self._contexts: list[Any] = []
         self._runtime = self._engine = None
-        self._cuda = cuda.driver()
         try:
             with self._cuda.current():
                 self._memory = cuda.Memory(self._cuda)
@@ -62,24 +57,10 @@ class TensorRtEngine(Engine):
             self.close()
             raise
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        with failures(self.name, self._graph):
-            arrays, axes = check_inputs(self.inputs, inputs)
-            with self._lock:
-                if self._memory is None:
-                    raise ValueError("the engine is closed")
-                with self._cuda.current():
-                    return self._run(self._memory, arrays, axes)
-
-    def close(self) -> None:
-        with self._lock:
-            memory, self._memory = self._memory, None
-            with self._cuda.current():
-                # In this order: each uses the next.
-                self._contexts = []
-                self._engine = self._runtime = None
-                if memory is not None:
-                    memory.close()
+    def _unload(self) -> None:
+        # In this order: each uses the next.
+        self._contexts = []
+        self._engine = self._runtime = None
 
     def _check_release(self, built_with: str | None, here: str) -> None:
         """A plan runs in no other release. Seen to before the library reads a byte of it."""
@@ -99,9 +80,9 @@ class TensorRtEngine(Engine):
         # An input that nothing reads may be missing in the plan. The order of tensors in a plan means nothing.
         self._read = [name for name in self.inputs if name in inputs]
         check_contract(contract, _sorted({**self.inputs, **inputs}, self.inputs), _sorted(outputs, self.outputs))
-        #: Outputs that are an input, updated in the memory where it is: the cache of a text decoder. Since 10.15.
+        # Since 10.15.
         alias = getattr(engine, "get_aliased_input_tensor", lambda name: None)
-        self._aliases: dict[str, str] = {name: found for name in outputs if (found := alias(name))}
+        self._aliases = {name: found for name in outputs if (found := alias(name))}
         self._profiles: list[dict[str, _Range]] = [
             {name: _range(engine.get_tensor_profile_shape(name, index)) for name in self._read}
             for index in range(engine.num_optimization_profiles)
@@ -114,42 +95,36 @@ class TensorRtEngine(Engine):
             self._contexts.append(context)
         self._memory.wait()
 
-    def _run(self, memory: cuda.Memory, arrays: dict[str, np.ndarray], axes: dict[str, int]) -> dict[str, np.ndarray]:
-        context = self._contexts[self._profile(arrays)]
-        for name in self._read:
-            array = arrays[name]
-            if not context.set_input_shape(name, array.shape):
-                raise self._failed(f"it refuses {name} of {list(array.shape)}")
-            self._bind(context, name, memory.put(name, array, changes=name in self._aliases.values()))
-        shapes = {name: tensor.concrete(**axes) for name, tensor in self.outputs.items()}
-        for name, tensor in self.outputs.items():
+    def _execute(self, memory: cuda.Memory, inputs: Mapping[str, Place], outputs: Mapping[str, Place]) -> None:
+        context = self._contexts[self._profile({name: place.shape for name, place in inputs.items()})]
+        for name, place in inputs.items():
+            if not context.set_input_shape(name, place.shape):
+                raise self._failed(f"it refuses {name} of {list(place.shape)}")
+            self._bind(context, name, place.address)
+        for name, place in outputs.items():
             promised = tuple(context.get_tensor_shape(name))
-            if promised != shapes[name]:  # it would write over the end of its buffer
-                raise self._failed(f"it gives {name} of {list(promised)} instead of {list(shapes[name])}")
-            place = self._aliases.get(name, name)
-            self._bind(context, name, memory.reserve(place, cuda.nbytes(shapes[name], tensor.dtype)))
+            if promised != place.shape:  # it would write over the end of its buffer
+                raise self._failed(f"it gives {name} of {list(promised)} instead of {list(place.shape)}")
+            self._bind(context, name, place.address)
         if not context.execute_async_v3(memory.stream):
             raise self._failed("it does not run")
-        found = {
-            name: memory.get(self._aliases.get(name, name), shapes[name], tensor.dtype, keep=name in self._aliases)
-            for name, tensor in self.outputs.items()
-        }
-        memory.wait()
-        return found
 
     def _bind(self, context: Any, name: str, address: int) -> None:
         if not context.set_tensor_address(name, address):
             raise self._failed(f"it refuses the memory of {name}")
 
-    def _profile(self, arrays: Mapping[str, np.ndarray]) -> int:
+    def _admit(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self._profile(shapes)
+
+    def _profile(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
         """The first profile that the sizes fit into."""
         misfit = ""
         for index, profile in enumerate(self._profiles):
-            misfit = next((name for name in self._read if not _fits(arrays[name].shape, profile[name])), "")
+            misfit = next((name for name in self._read if not _fits(shapes[name], profile[name])), "")
             if not misfit:
                 return index
         ranges = " or ".join(f"{list(low)} to {list(high)}" for low, high in (p[misfit] for p in self._profiles))
-        told = f"{misfit} of {list(arrays[misfit].shape)} is outside of what the plan was compiled for, {ranges}"
+        told = f"{misfit} of {list(shapes[misfit])} is outside of what the plan was compiled for, {ranges}"
         raise EngineError(told, "Ask for less at once, or build the bundle with larger ranges")
 
     def _failed(self, how: str) -> RuntimeError:
