@@ -96,7 +96,7 @@ data.add_command(data_import)
 )
 @click.option(
     "--qat",
-    type=click.Choice(["int8", "int8-weights", "int4-weights", "int3-weights"]),
+    type=click.Choice(["int8", "int8-weights", "int4-weights", "int3-weights", "int2-weights"]),
     help="Fine-tune for quantisation: round as it will.",
 )
 @click.option("--qat-skip", multiple=True, metavar="PART", help="Leave this part as it is, e.g. mask_decoder.presence.")

@@ -33,10 +33,8 @@ class Mode(NamedTuple):
     activations: bool
 
 
-#: int3 is for measuring how far tuning reaches: no engine here runs it.
-MODES = {
-    "int8": Mode(8, True), "int8-weights": Mode(8, False), "int4-weights": Mode(4, False), "int3-weights": Mode(3, False),
-}  # fmt: skip
+#: int3 and int2 are for measuring how far tuning reaches: no engine here runs them.
+MODES = {"int8": Mode(8, True), **{f"int{bits}-weights": Mode(bits, False) for bits in (8, 4, 3, 2)}}
 #: What no engine multiplies with: contrast serves training alone, and of coordinates the exporter makes constants.
 NOT_ON_DEVICE = ("contrast", "fusion.position", "mask_decoder.positions")
 #: How much of the running average of a range stays with every step.

@@ -39,8 +39,8 @@ def prove(
         the numbers, and what is outside the limits (empty if parity holds).
 
     Raises:
-        RequestError: something cannot be read, the bundle was built from another checkpoint, or ``engine`` does not exist or does
-            not take the bundle's files.
+        RequestError: something cannot be read, the bundle was built from another checkpoint, or there is no such ``engine``, or
+            it does not take the bundle's files.
         BundleError: the bundle cannot run here.
     """
     check_samples(samples)

@@ -20,6 +20,17 @@ FORMAT_VERSION = 5
 #: The strides of the feature pyramid. The cascade of the mask decoder runs over the first three, coarse to fine.
 STRIDES = (4, 8, 16, 32)
 
+#: What a file may say; whole numbers are at least 1. The mask threshold is a probability whose logit is finite.
+_RANGES = {
+    "presence_threshold": (0.0, 1.0),
+    "presence_temperature": (1e-3, 1e3),
+    "entity_threshold": (0.0, 1.0),
+    "abstain_threshold": (0.0, 1.0),
+    "mask_threshold": (1e-6, 1 - 1e-6),
+    "closer_factor": (0.0, 20.0),
+    "mlp_ratio": (1e-3, 1e3),
+}
+
 
 @dataclass(frozen=True)
 class VisionConfig:
@@ -234,7 +245,16 @@ def _build(kind: type, data: dict[str, Any], source: str) -> Any:
             values[name] = value
         else:
             _refuse(source, name)
+        _check_range(source, name, values[name])
     return kind(**values)
+
+
+def _check_range(source: str, name: str, value: Any) -> None:
+    low, high = _RANGES.get(name, (1, float("inf")))
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, (int, float)) and not isinstance(number, bool) and not low <= number <= high:
+            wanted = "at least 1" if high == float("inf") else f"from {low:g} to {high:g}"
+            raise BundleError(f"{source}: field {name} is {number}, not {wanted}", "Use the file that mimo-train wrote")
 
 
 def _refuse(source: str, name: str) -> Any:

@@ -1,0 +1,45 @@
+"""What a configuration file may say."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mimo_runtime.config import PRESETS, MimoConfig
+from mimo_runtime.errors import BundleError
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_what_is_written_is_read(preset, tmp_path):
+    config = MimoConfig.from_preset(preset, presence_threshold=0.0, abstain_threshold=1.0, closer_factor=3.5)
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    assert MimoConfig.read(tmp_path / "config.json") == config
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        (("dim",), 0, "dim is 0, not at least 1"),
+        (("vocab_size",), -5, "vocab_size is -5"),
+        (("vision", "depths"), [2, 0, 1, 1], "depths is 0, not at least 1"),
+        (("text", "max_length"), 0, "text: field max_length is 0"),
+        (("fusion", "mlp_ratio"), 0.0, "mlp_ratio is 0.0, not from 0.001 to 1000"),
+        (("presence_threshold",), 1.5, "presence_threshold is 1.5, not from 0 to 1"),
+        (("presence_threshold",), float("nan"), "presence_threshold is nan"),
+        (("presence_temperature",), 0, "presence_temperature is 0.0"),
+        (("entity_threshold",), -0.1, "entity_threshold is -0.1"),
+        (("abstain_threshold",), 2, "abstain_threshold is 2.0"),
+        (("mask_threshold",), 1.0, "mask_threshold is 1.0"),
+        (("closer_factor",), float("inf"), "closer_factor is inf"),
+        (("closer_factor",), "3", "closer_factor has the wrong type"),
+    ],
+)
+def test_numbers_outside_their_range_are_told(path, value, told):
+    data = json.loads(json.dumps(MimoConfig().to_dict()))
+    table = data
+    for part in path[:-1]:
+        table = table[part]
+    table[path[-1]] = value
+    with pytest.raises(BundleError, match=f"^config.json.*{told}"):
+        MimoConfig.from_dict(data)
