@@ -32,7 +32,7 @@ class Look:
 
     Args:
         left, top, right, bottom: the surroundings in pixels of the image; the last two are exclusive.
-        prompt: the request in coordinates of the surroundings; with the box of the first mask where it had none.
+        prompt: the request in coordinates of the surroundings; one that only names its target gets the box of the first mask.
         letterbox: of the surroundings.
     """
 
@@ -103,7 +103,9 @@ def _moved(prompt: Prompt, drawn: tuple[int, ...], left: int, top: int, right: i
     if any(label and (x, y, label) not in inside for x, y, label in prompt.points):
         return None
     boxes = []
-    for x0, y0, x1, y1 in prompt.boxes or (drawn,):
+    # A point or a mask from near says more about the target than the first mask does, which may be of its neighbour, too.
+    refers = prompt.mask is not None or any(label for *_, label in prompt.points)
+    for x0, y0, x1, y1 in prompt.boxes or (() if refers else (drawn,)):
         box = max(x0, left) - left, max(y0, top) - top, min(x1, right) - left, min(y1, bottom) - top
         if box[2] <= box[0] or box[3] <= box[1]:
             return None

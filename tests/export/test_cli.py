@@ -201,7 +201,8 @@ class TestParity:
         graph |= {"sha256": sha256(own_bundle / graph["file"]), "bytes": (own_bundle / graph["file"]).stat().st_size}
         write_manifest(own_bundle, manifest)
         result = run("parity", checkpoint, own_bundle, "--samples", 2, "--engine", "openvino")
-        refused(result, "--engine openvino does not take graph text_encoder, which was built for onnxruntime", "--precision fp32")
+        told = "--engine openvino does not take graph text_encoder, which was built for onnxruntime"
+        refused(result, told, "--precision fp32")
 
     def test_refuses_a_fallback_beside_another_engine(self, checkpoint: Path, bundle: Path):
         refused(run("parity", checkpoint, bundle, "--engine", "onnxruntime", "--allow-fallback"), "--allow-fallback")

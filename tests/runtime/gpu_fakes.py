@@ -257,6 +257,7 @@ class FakeOnnxRuntime(ModuleType):
         self.sessions: list[FakeSession] = []
         self.severities: list[int] = []
         self.SessionOptions, self.RunOptions = onnxruntime.SessionOptions, onnxruntime.RunOptions
+        self.OrtValue = onnxruntime.OrtValue
 
     def get_available_providers(self):
         return self.lists

@@ -46,7 +46,7 @@ def test_the_surroundings_hold_the_target_and_lie_in_the_image(target, factor):
         return
     assert 0 <= look.left <= x0 and x1 <= look.right <= width
     assert 0 <= look.top <= y0 and y1 <= look.bottom <= height
-    ((a, b, c, d),) = look.prompt.boxes  # without a box of its own, the request gets that of the first mask
+    ((a, b, c, d),) = look.prompt.boxes  # a request that only names its target gets the box of the first mask
     assert (a + look.left, b + look.top, c + look.left, d + look.top) == (x0, y0, x1, y1)
     assert (look.letterbox.height, look.letterbox.width) == (look.bottom - look.top, look.right - look.left)
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
@@ -66,6 +66,13 @@ def test_references_move_with_the_surroundings():
     assert look.prompt.text == "a cyst"
     np.testing.assert_array_equal(look.prompt.mask, rough[top : look.bottom, left : look.right])
     look.prompt.validate(look.letterbox.height, look.letterbox.width, fakes.CONFIG)
+
+
+def test_only_a_request_without_a_reference_gets_the_box_of_the_first_mask():
+    mask = rectangle(100, 200, 60, 40, 70, 50)
+    assert closer_look(Prompt("a cyst", points=[(65, 45)]), mask, 3.0, 64).prompt.boxes == ()
+    assert closer_look(Prompt(mask=mask), mask, 3.0, 64).prompt.boxes == ()
+    assert len(closer_look(Prompt("a cyst", points=[(190, 90, 0)]), mask, 3.0, 64).prompt.boxes) == 1
 
 
 def test_no_closer_look():

@@ -460,6 +460,7 @@ def test_what_was_loaded_is_freed_when_a_later_graph_fails(make, fake_gpu, monke
 
 def test_what_compiled_a_plan_reaches_its_engine(make, here, monkeypatch):
     here(HERE, "tensorrt")
+    monkeypatch.setattr(manifest.Manifest, "check_machine", lambda self: None)  # TensorRT is not here
     seen = []
     monkeypatch.setattr(bundle_module, "create_engine", lambda name, *args, **options: seen.append((name, options)) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
