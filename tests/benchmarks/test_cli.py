@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -123,6 +124,18 @@ def test_accuracy_of_a_checkpoint_is_that_of_its_bundle(bundle, checkpoint, phan
     assert of_checkpoint["meta"]["engine"] == "torch-eager"
     for prompt in ("box", "text"):
         assert of_bundle["macro"][prompt]["dice"] == pytest.approx(of_checkpoint["macro"][prompt]["dice"], abs=0.02)
+
+
+def test_accuracy_without_the_closer_look(checkpoint, phantoms, tmp_path):
+    looking = shutil.copytree(checkpoint, tmp_path / "looking")
+    config = json.loads((looking / "config.json").read_text())
+    (looking / "config.json").write_text(json.dumps({**config, "closer_factor": 3.0, "presence_threshold": 0.0}))
+    chosen = ("--data", phantoms, "--split", "train", "--limit", 2, "--threads", 1, "--prompts", "box", "--no-text", "--json")
+    near, far, plain = (run("accuracy", *more, *chosen) for more in ((looking,), (looking, "--no-closer"), (checkpoint,)))
+    assert [r.exit_code for r in (near, far, plain)] == [0, 0, 0], near.output
+    told = [json.loads(r.stdout) for r in (near, far, plain)]
+    assert [t["meta"]["closer_factor"] for t in told] == [3.0, 0.0, 0.0]
+    assert told[0]["macro"]["box"] != told[1]["macro"]["box"]
 
 
 def test_accuracy_refuses_what_it_cannot_measure(bundle, phantoms, tmp_path):

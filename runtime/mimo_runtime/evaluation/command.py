@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ def accuracy_options(command: Any) -> Any:
             click.option("--limit", type=click.IntRange(1), help="Most images per set, drawn with the seed."),
             click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the prompts."),
             click.option("--no-text", is_flag=True, help="Leave the text slots out: faster."),
+            click.option("--no-closer", is_flag=True, help="Without the closer look at small targets: what does it gain?"),
             click.option("--threads", type=click.IntRange(1), help="CPU threads."),
             click.option("--report", type=path, help="Folder for all tables, charts, and the best and worst answers."),
             click.option(
@@ -52,6 +54,7 @@ def run_accuracy(
     limit: int | None,
     seed: int,
     no_text: bool,
+    no_closer: bool,
     report: Path | None,
     json_path: str | None,
     watch: AbstractContextManager[Callable[[int, int], None]],
@@ -62,6 +65,7 @@ def run_accuracy(
         load: opens the model, after all that can be refused has been refused.
         data: data sets, or folders of some.
         prompts: names with commas between, None for all.
+        no_closer: leave the closer look out, whatever the model says.
         report: folder for the report; see ``report_folder``.
         json_path: file for the numbers, or ``-``.
         watch: entered, a function that is called with (images done, images in all): a progress bar.
@@ -91,6 +95,8 @@ def run_accuracy(
         check_report(report)
     datasets = read_datasets(data)
     with load() as mimo, watch as progress:
+        if no_closer:
+            mimo.config = replace(mimo.config, closer_factor=0.0)
         measured = measure(mimo, datasets, split, prompts=asked, limit=limit, seed=seed, progress=progress, text=not no_text)
         result = summarise(measured)
         if file is not None:  # before the report, which asks again and could fail: the numbers are worth more
