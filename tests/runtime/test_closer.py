@@ -184,3 +184,13 @@ def test_words_are_measured_on_the_mask_from_near(pixels):
         answer = mimo.open(pixels).ask("Where is the polyp?", boxes=[small])
         assert answer.findings[0].closer
         assert answer.text == "Endoscopy of the colon: one small oval <p>polyp</p><seg> in the lower right."
+
+
+def test_the_expected_fit_is_the_mean_of_both_looks(pixels):
+    with fakes.fake_mimo(config=NEAR) as mimo:
+        engine, seen = mimo.engines["mask_decoder"], []
+        inner = engine.run
+        engine.run = lambda inputs: seen.append(inner(inputs)) or seen[-1]
+        (finding,) = mimo.open(pixels).ask(boxes=[SMALL], text_answer=False).findings
+    far, near = (float(out["iou"][0, 0]) for out in seen)
+    assert far != near and finding.iou == pytest.approx((far + near) / 2)
