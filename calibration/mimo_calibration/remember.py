@@ -13,8 +13,8 @@ import numpy as np
 
 from mimo_runtime.engines.base import Engine
 
-#: Outputs kept by one engine, in bytes: those of 240 images of ``tiny``, of 36 of ``base``.
-ROOM = 384 << 20
+#: Outputs kept by one engine, in bytes: those of 160 images of ``tiny``, of 24 of ``base``.
+ROOM = 256 << 20
 
 
 class RememberedEngine(Engine):
