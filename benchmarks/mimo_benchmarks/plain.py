@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from mimo_runtime.answer import Finding
+from mimo_runtime.closer import Look
 from mimo_runtime.config import MimoConfig
 from mimo_runtime.contracts import GRAPHS, GraphContract, graph_contracts
 from mimo_runtime.engines.base import Engine
@@ -62,11 +63,17 @@ class PlainChain:
         drawn = Drawn(self._run("mask_decoder", values), letterbox, self.config) if masks else None
         ticks.append(time.perf_counter())
         look = drawn.closer_look(prompt) if drawn else None
-        if look:
+
+        def draw(look: Look) -> dict[str, np.ndarray]:
             near = self._given(look.pixels(request.pixels), look.letterbox, look.prompt)
             for graph in GRAPHS[:-1]:
                 near |= self._run(graph, near)
-            drawn.refine(look, near)
+            return near
+
+        if look:
+            drawn.refine(look, draw(look))
+        if drawn and drawn.in_doubt(prompt):
+            drawn.settle(prompt, draw)
         ticks.append(time.perf_counter())
         markup = self._write(values, request.max_tokens) if text else None
         ticks.append(time.perf_counter())

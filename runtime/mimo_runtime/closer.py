@@ -48,12 +48,6 @@ class Look:
         near = image[self.top : self.bottom, self.left : self.right]
         return contrast_table(near)[near]
 
-    def whole(self, logits: np.ndarray, height: int, width: int) -> np.ndarray:
-        """Logits of the surroundings -> float32 ``[height, width]`` of the image; nothing outside of them."""
-        whole = np.full((height, width), -np.inf, np.float32)
-        whole[self.top : self.bottom, self.left : self.right] = logits
-        return whole
-
 
 def closer_look(prompt: Prompt, mask: np.ndarray, factor: float, size: int) -> Look | None:
     """How to look at a target again.
@@ -67,16 +61,37 @@ def closer_look(prompt: Prompt, mask: np.ndarray, factor: float, size: int) -> L
     Returns:
         None where the target is too large for a closer look, or what the request points at lies outside of it.
     """
-    height, width = mask.shape
     drawn = box_of_mask(mask)
-    if drawn is None or factor <= 0:
+    return None if drawn is None else closer_look_at(prompt, drawn, *mask.shape, factor, size)
+
+
+def closer_look_at(
+    prompt: Prompt, drawn: tuple[int, int, int, int], height: int, width: int, factor: float, size: int
+) -> Look | None:
+    """As :func:`closer_look`, for a target with the box ``drawn`` in an image of ``height`` x ``width`` pixels."""
+    if factor <= 0:
         return None
     # A box that was given is more to be trusted than a mask.
     x0, y0, x1, y1 = _hull(prompt.boxes) if prompt.boxes else drawn
     side = max(SMALLEST_SIDE, factor * max(x1 - x0, y1 - y0))
     if side > LARGEST_SHARE * max(height, width):
         return None
-    x, y = (x0 + x1) / 2, (y0 + y1) / 2
+    return look_at(prompt, drawn, ((x0 + x1) / 2, (y0 + y1) / 2), side, height, width, size)
+
+
+def look_at(
+    prompt: Prompt, drawn: tuple[int, ...], centre: tuple[float, float], side: float, height: int, width: int, size: int
+) -> Look | None:
+    """The part within an image of ``height`` x ``width`` pixels of a square of ``side`` pixels about ``centre`` (x, y).
+
+    Args:
+        drawn: the box that a request without a reference gets.
+        size: side of the model's square.
+
+    Returns:
+        None where what the request points at lies outside of it.
+    """
+    x, y = centre
     left, top = max(0, math.floor(x - side / 2)), max(0, math.floor(y - side / 2))
     right, bottom = min(width, math.ceil(x + side / 2)), min(height, math.ceil(y + side / 2))
     near = _moved(prompt, drawn, left, top, right, bottom)

@@ -7,18 +7,21 @@ image, one after the other, because a mask of a large image takes hundreds of me
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from .answer import Finding
-from .closer import Look, closer_look
+from .closer import Look, closer_look, closer_look_at
+from .components import label_components
 from .config import MimoConfig
 from .evaluation.grammar import subject_of
 from .geometry import Letterbox
 from .grounding import parse_grounded
 from .postprocess import box_of_mask, mask_from_logits, sigmoid
 from .prompts import Prompt
+from .scales import DOUBT, Candidate, choose, is_ambiguous, surroundings
 
 #: What query 0 is called when a request points at something without naming it and no text names it either.
 REFERRED = "referred region"
@@ -39,6 +42,7 @@ class Drawn:
         self.presence = presence_of(outputs["presence"][0], config)
         self._masks: dict[int, np.ndarray | None] = {}
         self._iou = outputs["iou"][0]
+        self._near: Candidate | None = None
         #: Whether the target's mask was drawn from near.
         self.closer = False
 
@@ -55,14 +59,60 @@ class Drawn:
 
     def refine(self, look: Look, outputs: Mapping[str, np.ndarray]) -> None:
         """Take the target's mask from ``outputs`` of ``mask_decoder`` for ``look``, unless nothing was drawn there."""
-        near = look.letterbox.masks_back(outputs["masks"][0, :1])[0]
-        logits = look.whole(near, self._letterbox.height, self._letterbox.width)
-        mask = self._clean(logits, look.letterbox)
-        if mask is not None:
-            self._masks[0], self.closer = mask, True
+        near = self._seen(look, outputs)
+        if near is not None:
             # The fit to the thing that is drawn is seen better from near, whether it is the right thing from afar: the mean of
             # both goes with the true IoU more closely than either.
-            self._iou = np.concatenate(((outputs["iou"][0, :1] + self._iou[:1]) / 2, self._iou[1:]))
+            self._near = replace(near, iou=(near.iou + float(self._iou[0])) / 2)
+            self._take(self._near)
+
+    def in_doubt(self, prompt: Prompt) -> bool:
+        """Whether the point of a request may well mean something else than what was drawn (``mimo_runtime.scales``)."""
+        asked = self._config.closer_factor > 0 and is_ambiguous(prompt)
+        return asked and self.mask(0) is not None and bool(self._iou[0] < DOUBT)
+
+    def settle(self, prompt: Prompt, draw: Callable[[Look], Mapping[str, np.ndarray]]) -> None:
+        """Take the mask that the point of a request in doubt most likely means.
+
+        Args:
+            draw: gives the outputs of ``mask_decoder`` for a look.
+        """
+        height, width, size = self._letterbox.height, self._letterbox.width, self._letterbox.size
+        found = [Candidate.of(self._mask(0), self._outputs["iou"][0, 0]), self._near, *self._parts_under(prompt)]
+        candidates = [candidate for candidate in found if candidate]
+        # What is drawn at first sight of the surroundings only tells where to look closer, as the first answer does.
+        glimpses = [self._seen(look, draw(look)) for look in surroundings(prompt, height, width, size)]
+        for before in [c for c in glimpses if c] + [c for c in candidates[1:] if c.query]:
+            look = closer_look_at(prompt, before.box, height, width, self._config.closer_factor, size)
+            near = self._seen(look, draw(look)) if look else None
+            if near:
+                candidates.append(replace(near, iou=(near.iou + before.iou) / 2))
+        self._take(candidates[choose(candidates, height, width)])
+
+    def _parts_under(self, prompt: Prompt) -> Iterator[Candidate]:
+        """The connected parts, of the masks of entities and of the first mask, that the point of a request lies on."""
+        x, y = next((int(x), int(y)) for x, y, label in prompt.points if label)
+        for query in (0, *self.entities().values()):
+            mask = self.mask(query) if query else self._mask(0)
+            if mask is None or not mask[y, x]:
+                continue
+            parts, count = label_components(mask)
+            if query or count > 1:
+                part = Candidate.of(parts == parts[y, x], self._outputs["iou"][0, query], query=query)
+                assert part is not None  # it has the point
+                yield part
+
+    def _seen(self, look: Look, outputs: Mapping[str, np.ndarray]) -> Candidate | None:
+        """What query 0 drew for a look; None if nothing."""
+        logits = look.letterbox.masks_back(outputs["masks"][0, :1])[0]
+        mask = self._clean(logits, look.letterbox)
+        return None if mask is None else Candidate.of(mask, outputs["iou"][0, 0], look)
+
+    def _take(self, target: Candidate) -> None:
+        """Make this the answer of query 0."""
+        self._masks[0] = target.whole(self._letterbox.height, self._letterbox.width)
+        self._iou = np.concatenate(([target.iou], self._iou[1:])).astype(np.float32)
+        self.closer = target.look is not None
 
     def mask(self, query: int) -> np.ndarray | None:
         """The clean mask of a query, bool ``[H, W]``; None if it is not present, has no pixel, or does not exist."""

@@ -362,9 +362,15 @@ class Scan:
             with _spent(spent, "masks"):
                 found = Drawn(mimo._run("mask_decoder", values), self._letterbox, mimo.config)
                 look = found.closer_look(prompt) if closer else None
-            if look:
-                with _spent(spent, "closer"):
-                    found.refine(look, mimo._draw_closer(self.image, self._key, look))
+
+            def draw_closer(look: Look) -> Arrays:
+                return mimo._draw_closer(self.image, self._key, look)
+
+            with _spent(spent, "closer"):
+                if look:
+                    found.refine(look, draw_closer(look))
+                if closer and found.in_doubt(prompt):
+                    found.settle(prompt, draw_closer)
             return found
 
         # The graphs need nothing of each other, and engines release Python's lock while they run. The text waits for the masks

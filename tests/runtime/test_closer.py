@@ -51,8 +51,6 @@ def test_the_surroundings_hold_the_target_and_lie_in_the_image(target, factor):
     assert (look.letterbox.height, look.letterbox.width) == (look.bottom - look.top, look.right - look.left)
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     assert look.pixels(pixels).shape == (look.bottom - look.top, look.right - look.left, 3)
-    whole = look.whole(np.ones((look.bottom - look.top, look.right - look.left), np.float32), height, width)
-    assert (whole == 1).sum() == (look.bottom - look.top) * (look.right - look.left) and (whole[y0:y1, x0:x1] == 1).all()
 
 
 def test_references_move_with_the_surroundings():

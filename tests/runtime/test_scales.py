@@ -1,0 +1,195 @@
+"""What a single point means: when it is in doubt, where the model looks, and which of the masks is taken."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import fakes
+import numpy as np
+import pytest
+from fakes import calls
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mimo_runtime.closer import look_at
+from mimo_runtime.prompts import Prompt
+from mimo_runtime.scales import DOUBT, SIDES, SMALLEST_SIDE, Candidate, _dice, choose, is_ambiguous, surroundings
+
+NEAR = replace(fakes.CONFIG, closer_factor=3.0)
+SHAPE = (100, 200)
+
+
+def rectangle(x0: int, y0: int, x1: int, y1: int, shape: tuple[int, int] = SHAPE) -> np.ndarray:
+    mask = np.zeros(shape, bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def candidate(*box: int, iou: float = 0.6, **more) -> Candidate:
+    return Candidate.of(rectangle(*box), iou, **more)
+
+
+# -- when ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("prompt", "ambiguous"),
+    [
+        (Prompt(points=[(5, 5)]), True),
+        (Prompt("What is this?", points=[(5, 5), (9, 9, 0)]), True),
+        (Prompt(points=[(5, 5), (6, 6)]), False),  # two points have an extent
+        (Prompt("liver", points=[(5, 5)]), False),  # a name tells what is meant
+        (Prompt("Where is the liver?", points=[(5, 5)]), False),
+        (Prompt(boxes=[(1, 1, 9, 9)], points=[(5, 5)]), False),
+        (Prompt(points=[(5, 5)], mask=rectangle(1, 1, 9, 9)), False),
+        (Prompt("What do you see?"), False),
+    ],
+)
+def test_one_point_without_a_name_is_ambiguous(prompt, ambiguous):
+    assert is_ambiguous(prompt) is ambiguous
+
+
+# -- where ---------------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(st.data(), st.integers(1, 400), st.integers(1, 400))
+def test_surroundings_hold_the_point_and_grow(data, height, width):
+    x, y = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    looks = surroundings(Prompt(points=[(x, y)]), height, width, 64)
+    assert len(looks) == sum(side * max(height, width) >= SMALLEST_SIDE for side in SIDES)
+    for look in looks:
+        assert 0 <= look.left <= x < look.right <= width and 0 <= look.top <= y < look.bottom <= height
+        assert look.prompt.points == ((x - look.left, y - look.top, 1),) and look.prompt.boxes == ()
+        look.prompt.validate(look.letterbox.height, look.letterbox.width, fakes.CONFIG)
+    for near, far in zip(looks, looks[1:]):
+        assert far.left <= near.left and near.right <= far.right and far.top <= near.top and near.bottom <= far.bottom
+
+
+def test_a_point_beside_the_target_comes_along_where_it_can_be_seen():
+    looks = surroundings(Prompt(points=[(100, 50), (112, 50, 0)]), *SHAPE, 64)
+    assert [len(look.prompt.points) for look in looks] == [1, 2, 2]
+
+
+# -- which ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_mask_keeps_its_place():
+    mask = rectangle(60, 40, 70, 50)
+    mask[45, 65] = False
+    found = Candidate.of(mask, 0.5)
+    assert found.box == (60, 40, 70, 50) and found.area == 99
+    np.testing.assert_array_equal(found.whole(*SHAPE), mask)
+    look = look_at(Prompt(points=[(65, 45)]), (), (65, 45), 40, *SHAPE, 64)
+    seen = Candidate.of(mask[look.top : look.bottom, look.left : look.right], 0.5, look)
+    np.testing.assert_array_equal(seen.whole(*SHAPE), mask)
+    assert Candidate.of(np.zeros(SHAPE, bool), 0.5) is None and Candidate.of(None, 0.5) is None
+
+
+@given(st.data())
+def test_dice_of_two_candidates_is_that_of_their_masks(data):
+    masks = []
+    for _ in range(2):
+        x0, y0 = data.draw(st.integers(0, 28)), data.draw(st.integers(0, 18))
+        masks.append(rectangle(x0, y0, data.draw(st.integers(x0 + 1, 29)), data.draw(st.integers(y0 + 1, 19)), (20, 30)))
+    a, b = masks
+    expected = 2 * (a & b).sum() / (a.sum() + b.sum())
+    assert _dice(Candidate.of(a, 1), Candidate.of(b, 1)) == pytest.approx(expected)
+
+
+def test_a_mask_is_cut_where_its_surroundings_end_inside_the_image():
+    look = look_at(Prompt(points=[(10, 50)]), (), (10, 50), 60, *SHAPE, 64)  # to the left border of the image
+    assert (look.left, look.top, look.right, look.bottom) == (0, 20, 40, 80)
+    seen = lambda *box: Candidate(box, np.ones((box[3] - box[1], box[2] - box[0]), bool), 0.5, look)  # noqa: E731
+    assert not seen(0, 30, 20, 60).cut(*SHAPE)
+    for box in ((5, 20, 20, 60), (5, 30, 40, 60), (5, 30, 20, 80)):
+        assert seen(*box).cut(*SHAPE)
+    assert not candidate(0, 0, 200, 100).cut(*SHAPE)  # the whole image has no surroundings
+
+
+def test_the_better_fit_is_taken():
+    assert choose([candidate(10, 10, 20, 20, iou=0.5), candidate(50, 50, 60, 60, iou=0.7)], *SHAPE) == 1
+
+
+def test_agreement_counts():
+    odd, alike = candidate(10, 10, 90, 90, iou=0.65), [candidate(40, 40, 50 + i, 50, iou=0.6) for i in range(3)]
+    assert choose([odd, *alike], *SHAPE) in (1, 2, 3)
+    assert choose([odd], *SHAPE) == 0
+
+
+def test_of_equals_the_smaller_is_taken():
+    assert choose([candidate(0, 0, 80, 80), candidate(90, 10, 95, 15)], *SHAPE) == 1
+
+
+def test_what_was_cut_is_never_taken_but_for_want_of_others():
+    look = look_at(Prompt(points=[(50, 50)]), (), (50, 50), 20, *SHAPE, 64)
+    cut = Candidate((40, 40, 60, 60), np.ones((20, 20), bool), 0.99, look)
+    assert choose([candidate(10, 10, 20, 20, iou=0.1), cut], *SHAPE) == 0
+    assert choose([cut, cut], *SHAPE) == 0
+
+
+# -- answers -------------------------------------------------------------------------------------------------------
+
+
+def test_a_point_in_doubt_is_looked_at_from_several_distances(pixels):
+    with fakes.fake_mimo(config=NEAR) as mimo:
+        scan = mimo.open(pixels)
+        (finding,) = scan.ask(points=[(50, 30)], text_answer=False).findings
+        # The fake draws a disc of a fixed share of what it sees: large in the whole image, small from near.
+        assert calls(mimo)["vision_encoder"] > 3
+        (first,) = scan.ask(points=[(50, 30)], text_answer=False, closer=False).findings
+        assert first.iou < DOUBT  # the fakes doubt everything
+        assert finding.closer and finding.mask[30, 50] and finding.area_px < first.area_px
+        assert finding.presence == first.presence
+
+
+def test_nothing_is_looked_at_again_without_doubt(pixels):
+    with fakes.fake_mimo(config=NEAR) as mimo:
+        engine = mimo.engines["mask_decoder"]
+        inner = engine.run
+        engine.run = lambda inputs: {**(out := inner(inputs)), "iou": np.full_like(out["iou"], DOUBT)}
+        (finding,) = mimo.open(pixels).ask(points=[(50, 30)], text_answer=False).findings
+        assert calls(mimo)["vision_encoder"] == 2 and finding.closer  # the one closer look at what was drawn
+
+
+@pytest.mark.parametrize(
+    ("request_", "looks"),
+    [
+        ({"points": [(50, 30)], "closer": False}, 0),
+        ({"points": [(50, 30)], "masks": False}, 0),
+        ({"text": "the absent polyp", "points": [(50, 30)]}, 0),
+        ({"text": "polyp", "points": [(50, 30)]}, 1),  # a closer look at what was drawn, and no other
+    ],
+)
+def test_when_a_point_is_not_in_doubt(pixels, request_, looks):
+    with fakes.fake_mimo(config=NEAR) as mimo:
+        mimo.open(pixels).ask(**request_)
+        assert calls(mimo)["vision_encoder"] == 1 + looks
+
+
+def test_a_model_that_was_not_trained_for_near_views_takes_its_first_answer(pixels):
+    with fakes.fake_mimo() as mimo:
+        mimo.open(pixels).ask(points=[(50, 30)], text_answer=False)
+        assert calls(mimo)["vision_encoder"] == 1
+
+
+def test_a_part_of_an_entity_is_a_candidate(pixels):
+    """Where the referred mask is worthless, the point still lies on a structure that has a query of its own."""
+    with fakes.fake_mimo(config=NEAR) as mimo:
+        engine = mimo.engines["mask_decoder"]
+        inner = engine.run
+
+        def run(inputs):
+            out = inner(inputs)
+            out["iou"][0, 0] = 0.1
+            out["iou"][0, 1] = 0.9
+            side = out["masks"].shape[-1]
+            out["masks"][0, 1] = -8
+            out["masks"][0, 1, : side // 8, : side // 8] = 8  # liver: two parts, the point on one of them
+            out["masks"][0, 1, : side // 8, -side // 4 :] = 8
+            return out
+
+        engine.run = run
+        (finding,) = mimo.open(pixels).ask(points=[(4, 4)], text_answer=False).findings
+    assert finding.query == 0 and finding.present and finding.mask[4, 4] and not finding.mask[:, 50:].any()
+    assert finding.iou > 0.3
