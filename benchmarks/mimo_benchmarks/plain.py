@@ -60,9 +60,9 @@ class PlainChain:
         for graph in ("text_encoder", "prompt_encoder", "fusion"):
             values |= self._run(graph, values)
         ticks.append(time.perf_counter())
-        drawn = Drawn(self._run("mask_decoder", values), letterbox, self.config) if masks else None
+        drawn = Drawn(self._run("mask_decoder", values), letterbox, self.config, prompt) if masks else None
         ticks.append(time.perf_counter())
-        look = drawn.closer_look(prompt) if drawn else None
+        look = drawn.closer_look() if drawn else None
 
         def draw(look: Look) -> dict[str, np.ndarray]:
             near = self._given(look.pixels(request.pixels), look.letterbox, look.prompt)
@@ -72,14 +72,15 @@ class PlainChain:
 
         if look:
             drawn.refine(look, draw(look))
-        if drawn and drawn.in_doubt(prompt):
-            drawn.settle(prompt, draw)
+        if drawn and drawn.in_doubt():
+            drawn.settle(draw)
         ticks.append(time.perf_counter())
         markup = self._write(values, request.max_tokens) if text else None
         ticks.append(time.perf_counter())
         if drawn and markup is not None:
-            markup = measure_answer(markup, prompt.text, drawn.mask, drawn.entities)
-        findings = drawn.findings(markup, prompt) if drawn else ()
+            seen = drawn.mask, drawn.centre, drawn.entities
+            markup = measure_answer(markup, prompt.text, *seen, (height, width))
+        findings = drawn.findings(markup) if drawn else ()
         ticks.append(time.perf_counter())
         return public(markup or ""), findings, {s: 1000 * (b - a) for s, a, b in zip(STAGES, ticks, ticks[1:])}
 

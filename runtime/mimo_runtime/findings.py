@@ -19,7 +19,7 @@ from .config import MimoConfig
 from .evaluation.grammar import subject_of
 from .geometry import Letterbox
 from .grounding import parse_grounded
-from .postprocess import box_of_mask, mask_from_logits, sigmoid
+from .postprocess import box_of_mask, expected_centre, mask_from_logits, sigmoid
 from .prompts import Prompt
 from .scales import DOUBT, Candidate, choose, is_ambiguous, surroundings
 
@@ -34,10 +34,12 @@ class Drawn:
 
     Args:
         outputs: of ``mask_decoder``, batch 1.
+        letterbox: of the image.
+        prompt: the request.
     """
 
-    def __init__(self, outputs: Mapping[str, np.ndarray], letterbox: Letterbox, config: MimoConfig) -> None:
-        self._outputs, self._letterbox, self._config = outputs, letterbox, config
+    def __init__(self, outputs: Mapping[str, np.ndarray], letterbox: Letterbox, config: MimoConfig, prompt: Prompt) -> None:
+        self._outputs, self._letterbox, self._config, self._prompt = outputs, letterbox, config, prompt
         #: Calibrated probabilities ``[Q]``.
         self.presence = presence_of(outputs["presence"][0], config)
         self._masks: dict[int, np.ndarray | None] = {}
@@ -46,12 +48,12 @@ class Drawn:
         #: Whether the target's mask was drawn from near.
         self.closer = False
 
-    def closer_look(self, prompt: Prompt) -> Look | None:
+    def closer_look(self) -> Look | None:
         """What to draw again for a better mask of what was asked for; None where there is nothing to gain.
 
         A request that asks for nothing ("What do you see?") has no target, and what is not there is not looked at again.
         """
-        factor = self._config.closer_factor
+        factor, prompt = self._config.closer_factor, self._prompt
         if not factor or not (prompt.has_references or subject_of(prompt.text)):
             return None
         mask = self.mask(0)
@@ -66,32 +68,32 @@ class Drawn:
             self._near = replace(near, iou=(near.iou + float(self._iou[0])) / 2)
             self._take(self._near)
 
-    def in_doubt(self, prompt: Prompt) -> bool:
+    def in_doubt(self) -> bool:
         """Whether the point of a request may well mean something else than what was drawn (``mimo_runtime.scales``)."""
-        asked = self._config.closer_factor > 0 and is_ambiguous(prompt)
+        asked = self._config.closer_factor > 0 and is_ambiguous(self._prompt)
         return asked and self.mask(0) is not None and bool(self._iou[0] < DOUBT)
 
-    def settle(self, prompt: Prompt, draw: Callable[[Look], Mapping[str, np.ndarray]]) -> None:
+    def settle(self, draw: Callable[[Look], Mapping[str, np.ndarray]]) -> None:
         """Take the mask that the point of a request in doubt most likely means.
 
         Args:
             draw: gives the outputs of ``mask_decoder`` for a look.
         """
         height, width, size = self._letterbox.height, self._letterbox.width, self._letterbox.size
-        found = [Candidate.of(self._mask(0), self._outputs["iou"][0, 0]), self._near, *self._parts_under(prompt)]
+        found = [Candidate.of(self._mask(0), self._outputs["iou"][0, 0]), self._near, *self._parts_under_point()]
         candidates = [candidate for candidate in found if candidate]
         # What is drawn at first sight of the surroundings only tells where to look closer, as the first answer does.
-        glimpses = [self._seen(look, draw(look)) for look in surroundings(prompt, height, width, size)]
+        glimpses = [self._seen(look, draw(look)) for look in surroundings(self._prompt, height, width, size)]
         for before in [c for c in glimpses if c] + [c for c in candidates[1:] if c.query]:
-            look = closer_look_at(prompt, before.box, height, width, self._config.closer_factor, size)
+            look = closer_look_at(self._prompt, before.box, height, width, self._config.closer_factor, size)
             near = self._seen(look, draw(look)) if look else None
             if near:
                 candidates.append(replace(near, iou=(near.iou + before.iou) / 2))
         self._take(candidates[choose(candidates, height, width)])
 
-    def _parts_under(self, prompt: Prompt) -> Iterator[Candidate]:
+    def _parts_under_point(self) -> Iterator[Candidate]:
         """The connected parts, of the masks of entities and of the first mask, that the point of a request lies on."""
-        x, y = next((int(x), int(y)) for x, y, label in prompt.points if label)
+        x, y = next((int(x), int(y)) for x, y, label in self._prompt.points if label)
         for query in (0, *self.entities().values()):
             mask = self.mask(query) if query else self._mask(0)
             if mask is None or not mask[y, x]:
@@ -120,6 +122,20 @@ class Drawn:
             self._masks[query] = self._mask(query)
         return self._masks[query]
 
+    def centre(self, query: int) -> tuple[float, float] | None:
+        """Where a query's thing is, ``(x, y)`` in pixels of the image; None if the query does not exist.
+
+        Of what the request points at, the centroid of the mask; of what it only names, or nobody asked for, the expected one
+        (:func:`expected_centre`), which is right more often where an outline is in doubt.
+        """
+        if query >= len(self.presence):
+            return None
+        mask = self.mask(0) if query == 0 and self._prompt.has_references else None
+        if mask is None:
+            return expected_centre(self._outputs["masks"][0, query], self._letterbox)
+        x, y = (np.dot(mask.sum(axis), np.arange(mask.shape[1 - axis]) + 0.5) / mask.sum() for axis in (0, 1))
+        return float(x), float(y)
+
     def _mask(self, query: int) -> np.ndarray | None:
         if query >= len(self.presence) or self.presence[query] < self._config.presence_threshold:
             return None
@@ -135,17 +151,16 @@ class Drawn:
         names = self._config.entities
         return {name: 1 + i for i, name in enumerate(names) if self.presence[1 + i] >= self._config.entity_threshold}
 
-    def findings(self, markup: str | None, prompt: Prompt) -> tuple[Finding, ...]:
+    def findings(self, markup: str | None) -> tuple[Finding, ...]:
         """The findings of an answer.
 
         Args:
             markup: the text answer with its query numbers; None if no text was asked for.
-            prompt: the request.
 
         Returns:
             See :func:`choose_queries` for which, and :class:`Finding` for what they hold.
         """
-        chosen = choose_queries(markup, prompt, self.presence, self._config)
+        chosen = choose_queries(markup, self._prompt, self.presence, self._config)
         return tuple(self._finding(phrase, query) for phrase, query in chosen)
 
     def _finding(self, phrase: str, query: int) -> Finding:

@@ -1,8 +1,9 @@
 """Words that the masks decide: how many, how large, where, and how one structure lies relative to another.
 
 The text decoder writes the sentence before anything is drawn, so it can only guess at them, and a sentence that says "upper
-left" beside a mask in the middle makes both worthless. Where a phrase names the mask that draws it, these words are therefore
-measured on that mask; all other words, and phrases without a mask, stay as they were written. Nothing is added but the
+left" beside a mask in the middle makes both worthless. Where a phrase names the query that draws it, these words are therefore
+measured: number and size on the mask, places on its centre, which is known also where too little is sure for a mask. All other
+words, and phrases without a query, stay as they were written. Nothing is added but the
 structures that a question for neighbours asks for.
 """
 
@@ -19,6 +20,8 @@ from .evaluation.grammar import COUNTS, LOCATIONS, SHAPES, SIZES, Description, P
 
 #: The mask of a query in the geometry of the image, or None where nothing is drawn.
 MaskOf = Callable[[int], "np.ndarray | None"]
+#: Where a query's thing is, ``(x, y)`` in pixels of the image; None where there is no such query.
+CentreOf = Callable[[int], "tuple[float, float] | None"]
 
 _SLOT_WORDS = (*COUNTS, *SIZES, *SHAPES)
 
@@ -47,12 +50,20 @@ class Measured:
 
     Args:
         question: the request's text. An answer about how structures lie is known when it is complete.
-        mask_of: asked only when a phrase with words to measure is complete; it may wait for the mask decoder.
+        mask_of, centre_of: asked only when a phrase with words to measure is complete; they may wait for the mask decoder.
         entities: query by name of every entity that is in the image; asked only for neighbours.
+        size: height and width of the image in pixels.
     """
 
-    def __init__(self, question: str, mask_of: MaskOf, entities: Callable[[], Mapping[str, int]]) -> None:
-        self._mask_of, self._entities = mask_of, entities
+    def __init__(
+        self,
+        question: str,
+        mask_of: MaskOf,
+        centre_of: CentreOf,
+        entities: Callable[[], Mapping[str, int]],
+        size: tuple[int, int],
+    ) -> None:
+        self._mask_of, self._centre_of, self._entities, self._size = mask_of, centre_of, entities, size
         self._relation, self._neighbours = grammar.asks_for_relation(question), grammar.neighbours_asked(question)
         self._waiting, self._head = "", False
 
@@ -69,25 +80,34 @@ class Measured:
             unfinished = _UNFINISHED.search(self._waiting)
             end = unfinished.start() if unfinished else len(self._waiting)
         ready, self._waiting = self._waiting[:end], self._waiting[end:]
-        return measure_phrases(ready, self._mask_of)
+        return measure_phrases(ready, self._mask_of, self._centre_of, self._size)
 
     def finish(self) -> str:
         """What is left when the decoder has ended."""
         if self._relation:
-            return measure_relation(self._waiting, self._mask_of)
+            return measure_relation(self._waiting, self._centre_of)
         if self._neighbours:
-            return measure_neighbours(self._waiting, *self._neighbours, self._mask_of, self._entities())
-        return measure_phrases(self._waiting, self._mask_of)
+            known = self._mask_of, self._centre_of, self._entities()
+            return measure_neighbours(self._waiting, *self._neighbours, *known)
+        return measure_phrases(self._waiting, self._mask_of, self._centre_of, self._size)
 
 
-def measure_answer(markup: str, question: str, mask_of: MaskOf, entities: Callable[[], Mapping[str, int]]) -> str:
+def measure_answer(
+    markup: str,
+    question: str,
+    mask_of: MaskOf,
+    centre_of: CentreOf,
+    entities: Callable[[], Mapping[str, int]],
+    size: tuple[int, int],
+) -> str:
     """A whole answer at once; arguments as for :class:`Measured`."""
-    measured = Measured(question, mask_of, entities)
+    measured = Measured(question, mask_of, centre_of, entities, size)
     return measured.feed(markup) + measured.finish()
 
 
-def measure_phrases(markup: str, mask_of: MaskOf) -> str:
-    """The same text with the count, size and location of every phrase that names a drawn mask measured on it.
+def measure_phrases(markup: str, mask_of: MaskOf, centre_of: CentreOf, size: tuple[int, int]) -> str:
+    """The same text with the count and size of every phrase that names a drawn mask measured on it, and the location of every
+    phrase that names a query by its centre.
 
     Only words that are there are replaced. Size is the mean over the parts of the mask, as the grammar defines it. "one"
     stands: on whether there is more than one thing the decoder is right more often than the crumbs of a mask; how many there
@@ -98,33 +118,35 @@ def measure_phrases(markup: str, mask_of: MaskOf) -> str:
         phrase = grammar.phrase_of(match)
         if phrase is None or phrase.query is None or not (phrase.count or phrase.size or phrase.location):
             return match.group()
-        mask = mask_of(phrase.query)
+        mask, centre = mask_of(phrase.query), centre_of(phrase.query)
         seen = None if mask is None else grammar.observe_phrase(mask, phrase.name, phrase.query)
-        if seen is None:
-            return match.group()
-        wanted = ("size", "location") if phrase.count == "one" else ("count", "size", "location")
+        wanted = () if seen is None else ("size",) if phrase.count == "one" else ("count", "size")
         slots = {slot: getattr(seen, slot) for slot in wanted if getattr(phrase, slot)}
+        if phrase.location and centre is not None:
+            slots["location"] = grammar.location_word(centre[0] / size[1], centre[1] / size[0])
         better = replace(phrase, **slots)
         return match.group() if better == phrase else grammar.write_phrase(better)
 
     return grammar.PHRASE.sub(measured, markup)
 
 
-def measure_relation(sentence: str, mask_of: MaskOf) -> str:
-    """``A right of the B.`` with the relation that the masks of A and B have; unchanged where one is not drawn."""
+def measure_relation(sentence: str, centre_of: CentreOf) -> str:
+    """``A right of the B.`` with the relation that the centres of A and B have; unchanged where one has no query."""
     said = grammar.parse(sentence)
     if said.other is None or len(said.phrases) != 1:
         return sentence
-    one, other = (None if p.query is None else mask_of(p.query) for p in (said.phrases[0], said.other))
+    one, other = (None if p.query is None else centre_of(p.query) for p in (said.phrases[0], said.other))
     if one is None or other is None:
         return sentence
-    return _without_head(replace(said, relation=grammar.relation_word(one, other)))
+    return _without_head(replace(said, relation=grammar.relation_of_centres(one, other)))
 
 
-def measure_neighbours(sentence: str, relation: str, name: str, mask_of: MaskOf, entities: Mapping[str, int]) -> str:
-    """``A and B below the C.`` with the structures whose masks lie so, in the order of their queries.
+def measure_neighbours(
+    sentence: str, relation: str, name: str, mask_of: MaskOf, centre_of: CentreOf, entities: Mapping[str, int]
+) -> str:
+    """``A and B below the C.`` with the structures that are drawn and whose centres lie so, in the order of their queries.
 
-    Unchanged where the structure that was asked about is not drawn.
+    Unchanged where the structure that was asked about has no query.
 
     Args:
         relation, name: what was asked.
@@ -132,13 +154,13 @@ def measure_neighbours(sentence: str, relation: str, name: str, mask_of: MaskOf,
     said = grammar.parse(sentence)
     known = {entity.lower(): Phrase(entity, query) for entity, query in entities.items()}
     other = known.get(name.lower()) or said.other
-    reference = None if other is None or other.query is None else mask_of(other.query)
+    reference = None if other is None or other.query is None else centre_of(other.query)
     if reference is None:
         return sentence
     phrases = []
     for entity, query in entities.items():
-        mask = None if query == other.query else mask_of(query)
-        if mask is not None and grammar.relation_word(mask, reference) == relation:
+        centre = None if query == other.query or mask_of(query) is None else centre_of(query)
+        if centre is not None and grammar.relation_of_centres(centre, reference) == relation:
             phrases.append(Phrase(entity, query))
     return _without_head(Description(phrases=tuple(phrases), relation=relation, other=other))
 

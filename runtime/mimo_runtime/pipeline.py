@@ -360,8 +360,8 @@ class Scan:
 
         def draw() -> Drawn:
             with _spent(spent, "masks"):
-                found = Drawn(mimo._run("mask_decoder", values), self._letterbox, mimo.config)
-                look = found.closer_look(prompt) if closer else None
+                found = Drawn(mimo._run("mask_decoder", values), self._letterbox, mimo.config, prompt)
+                look = found.closer_look() if closer else None
 
             def draw_closer(look: Look) -> Arrays:
                 return mimo._draw_closer(self.image, self._key, look)
@@ -369,8 +369,8 @@ class Scan:
             with _spent(spent, "closer"):
                 if look:
                     found.refine(look, draw_closer(look))
-                if closer and found.in_doubt(prompt):
-                    found.settle(prompt, draw_closer)
+                if closer and found.in_doubt():
+                    found.settle(draw_closer)
             return found
 
         # The graphs need nothing of each other, and engines release Python's lock while they run. The text waits for the masks
@@ -378,13 +378,14 @@ class Scan:
         drawing = mimo._pool.submit(draw) if masks and text_answer and mimo._pool else None
         markup, written, reason = None, "", None
         if text_answer:
-            measured = Measured(prompt.text, lambda query: drawn().mask(query), lambda: drawn().entities()) if masks else None
+            seen = (lambda query: drawn().mask(query)), (lambda query: drawn().centre(query)), lambda: drawn().entities()
+            measured = Measured(prompt.text, *seen, (self.height, self.width)) if masks else None
             markup, written, reason = yield from mimo._write(values, sampling, max_tokens, should_stop, spent, measured)
         findings: tuple[Finding, ...] = ()
         if masks:
             drawn()
             with _spent(spent, "postprocess"):
-                findings = drawn().findings(markup, prompt)
+                findings = drawn().findings(markup)
         timings = {**spent, "total": (time.perf_counter() - start) * 1000}
         engines = {name: engine.name for name, engine in mimo.engines.items()}
         yield Answer(public(markup or ""), findings, timings, reason, engines, mimo.info.get("fallback"), public(written))

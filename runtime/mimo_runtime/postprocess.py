@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from .components import label_components
+from .geometry import Letterbox
 
 #: A part is dropped if it is smaller than this share of the largest part ...
 MIN_SHARE = 0.001
@@ -73,3 +74,24 @@ def box_of_mask(mask: np.ndarray) -> tuple[int, int, int, int] | None:
         return None
     columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def expected_centre(logits: np.ndarray, letterbox: Letterbox) -> tuple[float, float]:
+    """Where a thing is expected, drawn or not: the mean position of the image's cells, weighted with their squared probability.
+
+    The square keeps a large faint background from drawing the centre to the middle of the image. Unlike the centroid of a mask
+    it counts how sure each part is, and it exists for an empty mask.
+
+    Args:
+        logits: ``[M, M]`` of one query over the whole square.
+        letterbox: of the image.
+
+    Returns:
+        ``(x, y)`` in continuous pixels of the image.
+    """
+    centres = (np.arange(len(logits)) + 0.5) / len(logits)
+    columns, rows = (centres[centres < max(extent, centres[0] * 1.5)] for extent in letterbox.extent)
+    weights = sigmoid(np.asarray(logits, np.float64)[: len(rows), : len(columns)]) ** 2
+    x = float(weights.sum(axis=0) @ columns / weights.sum() / letterbox.factors[0])
+    y = float(weights.sum(axis=1) @ rows / weights.sum() / letterbox.factors[1])
+    return min(x, float(letterbox.width)), min(y, float(letterbox.height))

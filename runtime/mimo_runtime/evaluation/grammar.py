@@ -284,7 +284,12 @@ def location_word(x: float, y: float) -> str:
 
 def relation_word(a: np.ndarray, b: np.ndarray) -> str:
     """How mask ``a`` lies relative to mask ``b``, both bool ``[H, W]`` and not empty: along the axis that parts them more."""
-    (ya, xa), (yb, xb) = ((float(v.mean()) for v in np.nonzero(m)) for m in (a, b))
+    return relation_of_centres(*((float(x.mean()), float(y.mean())) for y, x in (np.nonzero(m) for m in (a, b))))
+
+
+def relation_of_centres(a: tuple[float, float], b: tuple[float, float]) -> str:
+    """As :func:`relation_word`, for two centroids ``(x, y)`` in pixels."""
+    (xa, ya), (xb, yb) = a, b
     if abs(ya - yb) >= abs(xa - xb):
         return RELATIONS[0] if ya < yb else RELATIONS[1]
     return RELATIONS[2] if xa < xb else RELATIONS[3]
