@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,12 @@ def data_options(command: Any) -> Any:
 @click.argument("model", type=click.Path(path_type=Path))
 @data_options
 @click.option("--limit", type=click.IntRange(1), help="Most images with several instances per set, drawn with the seed.")
+@click.option("--no-closer", is_flag=True, help="Do not look at small targets and doubtful points again: what does it gain?")
 @json_option
 def referring(
-    model: Path, data_: tuple[Path, ...], split: str, limit: int | None, seed: int, threads: int | None, json_path: str | None
-) -> None:
+    model: Path, data_: tuple[Path, ...], split: str, limit: int | None, seed: int, threads: int | None, no_closer: bool,
+    json_path: str | None,
+) -> None:  # fmt: skip
     """Whether a box or a point brings out exactly the thing it is on, where an image has several alike.
 
     MODEL is a bundle, or a checkpoint folder (needs torch).
@@ -48,6 +51,8 @@ def referring(
     check_writable(json_path)
     datasets = read_datasets(data_)
     with open_model(model, threads) as mimo, Progress() as progress:
+        if no_closer:
+            mimo.config = replace(mimo.config, closer_factor=0.0)
         result = referring_test(
             mimo, datasets, split, limit=limit, seed=seed,
             progress=lambda done, total: progress("referring", done, total),

@@ -35,7 +35,8 @@ class Finding:
         iou: the model's own estimate of the mask's intersection over union.
         confident: ``score >= abstain_threshold`` (chosen on validation data for a wanted mean error, stored in the model):
             whether the mask may be used without being checked. It says nothing about what is not present, which has no mask.
-        closer: whether the mask was drawn again from near (``mimo_runtime.closer``), as small targets of a request are.
+        closer: whether the mask was drawn again from near, as small targets of a request are (``mimo_runtime.closer``) and what
+            a single point may mean (``mimo_runtime.scales``).
     """
 
     phrase: str
@@ -72,8 +73,8 @@ class Answer:
     """The answer to one request.
 
     Args:
-        text: the sentence with its markup, ``<p>polyp</p><seg>``; "" if no text was asked for. With masks, its words of size,
-            place, number of several, and relation are measured on them (``mimo_runtime.measured``).
+        text: the sentence with its markup, ``<p>polyp</p><seg>``; "" if no text was asked for. With masks, its words of size
+            and number of several are measured on them, place and relation on their centres (``mimo_runtime.measured``).
         findings: in the order of the text; see :class:`Finding`.
         timings: milliseconds by stage: ``preprocess, encode, ground, masks, closer, text, postprocess, total``. ``masks``,
             then ``closer``, and ``text`` run side by side, so the stages may sum to more than ``total``. The first answer about

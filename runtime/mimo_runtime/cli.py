@@ -70,7 +70,7 @@ def main() -> None:
 @click.option("--frame", type=click.IntRange(0), default=0, help="Frame of a multi-frame file, or slice of a volume.")
 @click.option("--masks/--no-masks", default=True, help="Draw masks.")
 @click.option("--answer/--no-answer", "text_answer", default=True, help="Write a text.")
-@click.option("--no-closer", is_flag=True, help="Do not draw a small target again from near: faster, less exact.")
+@click.option("--no-closer", is_flag=True, help="Do not look at a small target or doubtful point again: faster, less exact.")
 @click.option("--temperature", type=float, help="0, the default: the most probable text. Above: sampled.")
 @click.option("--top-k", type=int, help="Sample among the K most probable tokens.")
 @click.option("--top-p", type=float, help="Sample among the most probable tokens that sum to P.")

@@ -16,6 +16,7 @@ from PIL import Image
 from mimo_benchmarks import cli, models, robustness_report
 from mimo_runtime.bundle import Bundle
 from mimo_runtime.components import label_components
+from mimo_runtime.config import MimoConfig
 from mimo_runtime.contracts import GRAPHS
 from mimo_runtime.errors import BundleError
 from mimo_runtime.evaluation.robustness import CONDITIONS, SHIFT
@@ -114,6 +115,16 @@ def test_referring_writes_the_numbers_and_a_table(bright: list[tuple], data: Pat
     rows = [line.split() for line in result.stdout.splitlines()]
     assert ["two", "polyp", "1", "2", "100.0", "%", "(100-100)"] in [row[:7] for row in rows]
     assert rows[2][:3] == ["mean", "of", "sets"] and rows[2][3:6] == ["100.0", "%", "(100-100)"]
+
+
+def test_referring_without_closer_looks(bright: list[tuple], data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Bright, "config", MimoConfig(closer_factor=3.5), raising=False)
+    seen: list[float] = []
+    inner = Bright.open
+    monkeypatch.setattr(Bright, "open", lambda self, pixels: seen.append(self.config.closer_factor) or inner(self, pixels))
+    assert run("referring", "model", "--data", data, "--limit", 1).exit_code == 0
+    assert run("referring", "model", "--data", data, "--limit", 1, "--no-closer").exit_code == 0
+    assert seen == [3.5, 0.0]
 
 
 def test_robustness_writes_the_numbers_and_the_report(bright: list[tuple], data: Path, tmp_path: Path) -> None:
