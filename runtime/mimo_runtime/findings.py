@@ -21,7 +21,7 @@ from .geometry import Letterbox
 from .grounding import parse_grounded
 from .postprocess import box_of_mask, expected_centre, mask_from_logits, sigmoid
 from .prompts import Prompt
-from .scales import DOUBT, Candidate, choose, is_ambiguous, surroundings
+from .scales import DOUBT, ENTITY_PRESENCE, Candidate, choose, is_ambiguous, surroundings
 
 #: What query 0 is called when a request points at something without naming it and no text names it either.
 REFERRED = "referred region"
@@ -94,7 +94,8 @@ class Drawn:
     def _parts_under_point(self) -> Iterator[Candidate]:
         """The connected parts, of the masks of entities and of the first mask, that the point of a request lies on."""
         x, y = next((int(x), int(y)) for x, y, label in self._prompt.points if label)
-        for query in (0, *self.entities().values()):
+        sure = 1 + np.flatnonzero(self.presence[1 : 1 + len(self._config.entities)] >= ENTITY_PRESENCE)
+        for query in (0, *sure.tolist()):
             mask = self.mask(query) if query else self._mask(0)
             if mask is None or not mask[y, x]:
                 continue

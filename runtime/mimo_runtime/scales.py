@@ -23,6 +23,9 @@ DOUBT = 0.75
 SIDES = (24 / 256, 64 / 256, 168 / 256)
 #: Shortest side in pixels.
 SMALLEST_SIDE = 16
+#: A part of an entity that the model is less sure of is no candidate. Not ``MimoConfig.entity_threshold``, which a calibration
+#: lowers to see all answers: it would choose on other masks than are delivered.
+ENTITY_PRESENCE = 0.75
 #: What agreement and size count for beside the expected IoU; chosen on ``val``, with :data:`SIDES`.
 AGREEMENT, SIZE = 0.8, 0.02
 

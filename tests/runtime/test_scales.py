@@ -193,3 +193,14 @@ def test_a_part_of_an_entity_is_a_candidate(pixels):
         (finding,) = mimo.open(pixels).ask(points=[(4, 4)], text_answer=False).findings
     assert finding.query == 0 and finding.present and finding.mask[4, 4] and not finding.mask[:, 50:].any()
     assert finding.iou > 0.3
+
+
+def test_what_is_not_believed_in_is_no_candidate(pixels):
+    """Also where a calibration lowers every threshold to see all answers: it would choose on other masks than are delivered."""
+    seen = []
+    for threshold in (0.0, 0.7):
+        config = replace(NEAR, entity_threshold=threshold, presence_threshold=threshold)
+        with fakes.fake_mimo(config=config) as mimo:
+            (finding,) = mimo.open(pixels).ask(points=[(50, 30)], text_answer=False).findings
+            seen.append((calls(mimo)["vision_encoder"], finding.area_px))
+    assert seen[0] == seen[1]
