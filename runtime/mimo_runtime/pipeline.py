@@ -367,10 +367,11 @@ class Scan:
             def draw_closer(look: Look) -> Arrays:
                 return mimo._draw_closer(self.image, self._key, look)
 
-            with _spent(spent, "closer"):
-                if look:
+            if look:
+                with _spent(spent, "closer"):
                     found.refine(look, draw_closer(look))
-                if closer and found.in_doubt():
+            if closer and found.in_doubt():
+                with _spent(spent, "closer"):
                     found.settle(draw_closer)
             return found
 
