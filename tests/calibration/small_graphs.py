@@ -9,6 +9,8 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
+from mimo_runtime.engines.ort import session_options
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -36,11 +38,8 @@ def node(op: str, inputs: Sequence[str], output: str, name: str | None = None, *
 
 
 def run(model: onnx.ModelProto, feed: Mapping[str, np.ndarray], optimised: bool = True) -> Arrays:
-    """All outputs, by ONNX Runtime."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    options.add_session_config_entry("session.x64quantprecision", "1")  # as the runtime does: exact without VNNI, too
+    """All outputs, by ONNX Runtime as the runtime sets it up."""
+    options = session_options(ort, threads=1, spinning=False)
     if not optimised:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

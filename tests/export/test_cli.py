@@ -185,7 +185,8 @@ class TestParity:
         ]
         assert [result.exit_code for result in results] == [0, 0], results[1].output
         own, other = (json.loads((tmp_path / f"{k}.json").read_text())["parity"] for k in range(2))
-        assert other["masks_dice"] >= 0.999 and other["vision_encoder"] != own["vision_encoder"]
+        # Rounding differs somewhere: on one machine or another, a single graph may agree to all digits that are told.
+        assert other["masks_dice"] >= 0.999 and any(other[graph] != own[graph] for graph in GRAPHS)
 
     def test_names_the_graph_that_another_engine_does_not_take(self, checkpoint: Path, own_bundle: Path):
         pytest.importorskip("openvino")

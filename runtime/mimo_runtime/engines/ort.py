@@ -168,7 +168,7 @@ def session_options(ort: ModuleType, threads: int | None, spinning: bool) -> Any
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
     # The next graph has threads of its own: those of this one must not go on spinning after it has ended.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    # CPUs without VNNI add products of unsigned and signed bytes in 16 bits and saturate: masks of an INT8 bundle would be wrong
+    # CPUs without VNNI add products of unsigned and signed bytes in 16 bits and saturate: an INT8 bundle would draw wrong masks
     # there. With this, ONNX Runtime multiplies unsigned with unsigned on such CPUs, a little slower, and exact.
     options.add_session_config_entry("session.x64quantprecision", "1")
     return options
