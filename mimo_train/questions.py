@@ -39,7 +39,7 @@ SYNONYM_SHARE, TYPO_SHARE = 0.2, 0.08
 #: could tell the part from the whole, so it always refers to the part.
 INSTANCE_SHARE = 0.9
 #: Share of the references that go to a class with several instances where there is one: few images have any.
-SEVERAL_SHARE = 0.6
+SEVERAL_SHARE = 0.5
 
 
 @dataclass
@@ -139,7 +139,7 @@ class Questioner:
             yield from ("absent", "all", "absent", "absent")
             return
         # Of the questions by name about a fifth to a third ask for what is not there.
-        yield rng.choice(["point", "rough", "mixed"], p=[0.6, 0.28, 0.12])
+        yield rng.choice(["point", "rough", "mixed"], p=[0.5, 0.35, 0.15])
         yield "text"
         yield rng.choice(["box", "named_box"], p=[0.6, 0.4])
         if found > 1:

@@ -21,7 +21,7 @@ from mimo_runtime.findings import Drawn
 from mimo_runtime.generate import TextDecoder
 from mimo_runtime.geometry import Letterbox
 from mimo_runtime.grounding import public
-from mimo_runtime.measured import measure_answer
+from mimo_runtime.measured import Seen, measure_answer
 from mimo_runtime.pipeline import STAGES
 from mimo_runtime.prompts import Prompt, encode_prompt
 from mimo_runtime.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
@@ -78,8 +78,7 @@ class PlainChain:
         markup = self._write(values, request.max_tokens) if text else None
         ticks.append(time.perf_counter())
         if drawn and markup is not None:
-            seen = drawn.mask, drawn.centre, drawn.entities
-            markup = measure_answer(markup, prompt.text, *seen, (height, width))
+            markup = measure_answer(markup, prompt.text, Seen(drawn.mask, drawn.centre, drawn.entities, (height, width)))
         findings = drawn.findings(markup) if drawn else ()
         ticks.append(time.perf_counter())
         return public(markup or ""), findings, {s: 1000 * (b - a) for s, a, b in zip(STAGES, ticks, ticks[1:])}

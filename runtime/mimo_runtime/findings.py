@@ -14,7 +14,6 @@ import numpy as np
 
 from .answer import Finding
 from .closer import Look, closer_look, closer_look_at
-from .components import label_components
 from .config import MimoConfig
 from .evaluation.grammar import subject_of
 from .geometry import Letterbox
@@ -80,7 +79,9 @@ class Drawn:
             draw: gives the outputs of ``mask_decoder`` for a look.
         """
         height, width, size = self._letterbox.height, self._letterbox.width, self._letterbox.size
-        found = [Candidate.of(self._mask(0), self._outputs["iou"][0, 0]), self._near, *self._parts_under_point()]
+        first = Candidate.of(self._mask(0), self._outputs["iou"][0, 0])
+        assert first is not None  # in_doubt
+        found = [first, self._near, *self._parts_under_point(first)]
         candidates = [candidate for candidate in found if candidate]
         # What is drawn at first sight of the surroundings only tells where to look closer, as the first answer does.
         glimpses = [self._seen(look, draw(look)) for look in surroundings(self._prompt, height, width, size)]
@@ -91,19 +92,25 @@ class Drawn:
                 candidates.append(replace(near, iou=(near.iou + before.iou) / 2))
         self._take(candidates[choose(candidates, height, width)])
 
-    def _parts_under_point(self) -> Iterator[Candidate]:
-        """The connected parts, of the masks of entities and of the first mask, that the point of a request lies on."""
+    def _parts_under_point(self, first: Candidate) -> Iterator[Candidate]:
+        """The connected parts, of the first mask and of the masks of entities, that the point of a request lies on."""
         x, y = next((int(x), int(y)) for x, y, label in self._prompt.points if label)
-        sure = 1 + np.flatnonzero(self.presence[1 : 1 + len(self._config.entities)] >= ENTITY_PRESENCE)
-        for query in (0, *sure.tolist()):
-            mask = self.mask(query) if query else self._mask(0)
-            if mask is None or not mask[y, x]:
-                continue
-            parts, count = label_components(mask)
-            if query or count > 1:
-                part = Candidate.of(parts == parts[y, x], self._outputs["iou"][0, query], query=query)
-                assert part is not None  # it has the point
-                yield part
+        part = first.part_at(x, y)
+        if part and part.area < first.area:
+            yield part
+        for query in 1 + np.flatnonzero(self.presence[1 : 1 + len(self._config.entities)] >= ENTITY_PRESENCE):
+            if self._may_cover(query, x, y):
+                whole = Candidate.of(self.mask(query), self._outputs["iou"][0, query], query=int(query))
+                part = whole and whole.part_at(x, y)
+                if part:
+                    yield part
+
+    def _may_cover(self, query: int, x: int, y: int) -> bool:
+        """Whether the cells around a pixel let a mask cover it. To draw one in a large image takes long."""
+        logits, threshold = self._outputs["masks"][0, query], self._config.mask_threshold
+        row, column = (int(v * factor * len(logits)) for v, factor in zip((y, x), reversed(self._letterbox.factors)))
+        around = logits[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
+        return bool(sigmoid(around.max()) >= threshold)
 
     def _seen(self, look: Look, outputs: Mapping[str, np.ndarray]) -> Candidate | None:
         """What query 0 drew for a look; None if nothing."""

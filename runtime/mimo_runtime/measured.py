@@ -12,16 +12,29 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
 from .evaluation import grammar
 from .evaluation.grammar import COUNTS, LOCATIONS, SHAPES, SIZES, Description, Phrase
 
-#: The mask of a query in the geometry of the image, or None where nothing is drawn.
-MaskOf = Callable[[int], "np.ndarray | None"]
-#: Where a query's thing is, ``(x, y)`` in pixels of the image; None where there is no such query.
-CentreOf = Callable[[int], "tuple[float, float] | None"]
+
+class Seen(NamedTuple):
+    """What words are measured on; asked only when it is needed, and may wait for the mask decoder.
+
+    Args:
+        mask: of a query, bool ``[H, W]`` of the image; None where nothing is drawn.
+        centre: of a query's thing, ``(x, y)`` in pixels of the image; None where there is no such query.
+        entities: query by name of every entity that is in the image.
+        size: height and width of the image in pixels.
+    """
+
+    mask: Callable[[int], np.ndarray | None]
+    centre: Callable[[int], tuple[float, float] | None]
+    entities: Callable[[], Mapping[str, int]]
+    size: tuple[int, int]
+
 
 _SLOT_WORDS = (*COUNTS, *SIZES, *SHAPES)
 
@@ -50,20 +63,11 @@ class Measured:
 
     Args:
         question: the request's text. An answer about how structures lie is known when it is complete.
-        mask_of, centre_of: asked only when a phrase with words to measure is complete; they may wait for the mask decoder.
-        entities: query by name of every entity that is in the image; asked only for neighbours.
-        size: height and width of the image in pixels.
+        seen: what the words are measured on.
     """
 
-    def __init__(
-        self,
-        question: str,
-        mask_of: MaskOf,
-        centre_of: CentreOf,
-        entities: Callable[[], Mapping[str, int]],
-        size: tuple[int, int],
-    ) -> None:
-        self._mask_of, self._centre_of, self._entities, self._size = mask_of, centre_of, entities, size
+    def __init__(self, question: str, seen: Seen) -> None:
+        self._seen = seen
         self._relation, self._neighbours = grammar.asks_for_relation(question), grammar.neighbours_asked(question)
         self._waiting, self._head = "", False
 
@@ -80,32 +84,24 @@ class Measured:
             unfinished = _UNFINISHED.search(self._waiting)
             end = unfinished.start() if unfinished else len(self._waiting)
         ready, self._waiting = self._waiting[:end], self._waiting[end:]
-        return measure_phrases(ready, self._mask_of, self._centre_of, self._size)
+        return measure_phrases(ready, self._seen)
 
     def finish(self) -> str:
         """What is left when the decoder has ended."""
         if self._relation:
-            return measure_relation(self._waiting, self._centre_of)
+            return measure_relation(self._waiting, self._seen)
         if self._neighbours:
-            known = self._mask_of, self._centre_of, self._entities()
-            return measure_neighbours(self._waiting, *self._neighbours, *known)
-        return measure_phrases(self._waiting, self._mask_of, self._centre_of, self._size)
+            return measure_neighbours(self._waiting, *self._neighbours, self._seen)
+        return measure_phrases(self._waiting, self._seen)
 
 
-def measure_answer(
-    markup: str,
-    question: str,
-    mask_of: MaskOf,
-    centre_of: CentreOf,
-    entities: Callable[[], Mapping[str, int]],
-    size: tuple[int, int],
-) -> str:
+def measure_answer(markup: str, question: str, seen: Seen) -> str:
     """A whole answer at once; arguments as for :class:`Measured`."""
-    measured = Measured(question, mask_of, centre_of, entities, size)
+    measured = Measured(question, seen)
     return measured.feed(markup) + measured.finish()
 
 
-def measure_phrases(markup: str, mask_of: MaskOf, centre_of: CentreOf, size: tuple[int, int]) -> str:
+def measure_phrases(markup: str, seen: Seen) -> str:
     """The same text with the count and size of every phrase that names a drawn mask measured on it, and the location of every
     phrase that names a query by its centre.
 
@@ -118,32 +114,30 @@ def measure_phrases(markup: str, mask_of: MaskOf, centre_of: CentreOf, size: tup
         phrase = grammar.phrase_of(match)
         if phrase is None or phrase.query is None or not (phrase.count or phrase.size or phrase.location):
             return match.group()
-        mask, centre = mask_of(phrase.query), centre_of(phrase.query)
-        seen = None if mask is None else grammar.observe_phrase(mask, phrase.name, phrase.query)
-        wanted = () if seen is None else ("size",) if phrase.count == "one" else ("count", "size")
-        slots = {slot: getattr(seen, slot) for slot in wanted if getattr(phrase, slot)}
+        mask, centre = seen.mask(phrase.query), seen.centre(phrase.query)
+        observed = None if mask is None else grammar.observe_phrase(mask, phrase.name, phrase.query)
+        wanted = () if observed is None else ("size",) if phrase.count == "one" else ("count", "size")
+        slots = {slot: getattr(observed, slot) for slot in wanted if getattr(phrase, slot)}
         if phrase.location and centre is not None:
-            slots["location"] = grammar.location_word(centre[0] / size[1], centre[1] / size[0])
+            slots["location"] = grammar.location_word(centre[0] / seen.size[1], centre[1] / seen.size[0])
         better = replace(phrase, **slots)
         return match.group() if better == phrase else grammar.write_phrase(better)
 
     return grammar.PHRASE.sub(measured, markup)
 
 
-def measure_relation(sentence: str, centre_of: CentreOf) -> str:
+def measure_relation(sentence: str, seen: Seen) -> str:
     """``A right of the B.`` with the relation that the centres of A and B have; unchanged where one has no query."""
     said = grammar.parse(sentence)
     if said.other is None or len(said.phrases) != 1:
         return sentence
-    one, other = (None if p.query is None else centre_of(p.query) for p in (said.phrases[0], said.other))
+    one, other = (None if p.query is None else seen.centre(p.query) for p in (said.phrases[0], said.other))
     if one is None or other is None:
         return sentence
     return _without_head(replace(said, relation=grammar.relation_of_centres(one, other)))
 
 
-def measure_neighbours(
-    sentence: str, relation: str, name: str, mask_of: MaskOf, centre_of: CentreOf, entities: Mapping[str, int]
-) -> str:
+def measure_neighbours(sentence: str, relation: str, name: str, seen: Seen) -> str:
     """``A and B below the C.`` with the structures that are drawn and whose centres lie so, in the order of their queries.
 
     Unchanged where the structure that was asked about has no query.
@@ -151,15 +145,15 @@ def measure_neighbours(
     Args:
         relation, name: what was asked.
     """
-    said = grammar.parse(sentence)
+    said, entities = grammar.parse(sentence), seen.entities()
     known = {entity.lower(): Phrase(entity, query) for entity, query in entities.items()}
     other = known.get(name.lower()) or said.other
-    reference = None if other is None or other.query is None else centre_of(other.query)
+    reference = None if other is None or other.query is None else seen.centre(other.query)
     if reference is None:
         return sentence
     phrases = []
     for entity, query in entities.items():
-        centre = None if query == other.query or mask_of(query) is None else centre_of(query)
+        centre = None if query == other.query or seen.mask(query) is None else seen.centre(query)
         if centre is not None and grammar.relation_of_centres(centre, reference) == relation:
             phrases.append(Phrase(entity, query))
     return _without_head(Description(phrases=tuple(phrases), relation=relation, other=other))

@@ -31,7 +31,7 @@ from .geometry import Letterbox
 from .grounding import public
 from .images import ScanImage, Source, read_image
 from .machine import usable_cores
-from .measured import Measured
+from .measured import Measured, Seen
 from .prompts import Prompt, encode_prompt
 from .tokenizer import BOS, EOS, PAD, UNK, Tokenizer
 
@@ -380,8 +380,13 @@ class Scan:
         drawing = mimo._pool.submit(draw) if masks and text_answer and mimo._pool else None
         markup, written, reason = None, "", None
         if text_answer:
-            seen = (lambda query: drawn().mask(query)), (lambda query: drawn().centre(query)), lambda: drawn().entities()
-            measured = Measured(prompt.text, *seen, (self.height, self.width)) if masks else None
+            seen = Seen(
+                lambda query: drawn().mask(query),
+                lambda query: drawn().centre(query),
+                lambda: drawn().entities(),
+                (self.height, self.width),
+            )
+            measured = Measured(prompt.text, seen) if masks else None
             markup, written, reason = yield from mimo._write(values, sampling, max_tokens, should_stop, spent, measured)
         findings: tuple[Finding, ...] = ()
         if masks:

@@ -8,11 +8,13 @@ drew are candidates; the one is taken whose expected fit is high, with which the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from .closer import Look, look_at
+from .components import label_components
 from .evaluation.grammar import subject_of
 from .postprocess import box_of_mask
 from .prompts import Prompt
@@ -58,10 +60,20 @@ class Candidate:
         left, top = (look.left, look.top) if look else (0, 0)
         return Candidate((x0 + left, y0 + top, x1 + left, y1 + top), mask[y0:y1, x0:x1], float(iou), look, query)
 
-    @property
+    @cached_property
     def area(self) -> int:
         """Pixels in the mask."""
         return int(np.count_nonzero(self.mask))
+
+    def part_at(self, x: int, y: int) -> Candidate | None:
+        """The connected part that a pixel of the image lies on; None if it lies on none."""
+        x0, y0, x1, y1 = self.box
+        if not (x0 <= x < x1 and y0 <= y < y1 and self.mask[y - y0, x - x0]):
+            return None
+        parts, _ = label_components(self.mask)
+        part = parts == parts[y - y0, x - x0]
+        left, top, right, bottom = box_of_mask(part) or (0, 0, 0, 0)
+        return replace(self, box=(x0 + left, y0 + top, x0 + right, y0 + bottom), mask=part[top:bottom, left:right])
 
     def cut(self, height: int, width: int) -> bool:
         """Whether the mask reaches a border of its surroundings that is none of the image (``height`` x ``width``): there is
@@ -69,12 +81,9 @@ class Candidate:
         if self.look is None:
             return False
         (x0, y0, x1, y1), look = self.box, self.look
-        return bool(
-            0 < look.left >= x0
-            or 0 < look.top >= y0
-            or (look.right < width and x1 >= look.right)
-            or (look.bottom < height and y1 >= look.bottom)
-        )
+        left, top = look.left > 0 and x0 <= look.left, look.top > 0 and y0 <= look.top
+        right, bottom = look.right < width and x1 >= look.right, look.bottom < height and y1 >= look.bottom
+        return left or top or right or bottom
 
     def whole(self, height: int, width: int) -> np.ndarray:
         """The mask in the image, bool ``[height, width]``."""

@@ -533,3 +533,11 @@ def test_an_openvino_that_an_empty_cache_breaks_is_refused(monkeypatch):
     with pytest.raises(EngineError, match="graph text_decoder wrongly once its cache was empty: logits changes"):
         decoder("openvino")
     assert seen[0] > 16 and seen[1:] == [0, seen[0]]
+
+
+def test_bytes_are_multiplied_without_saturation_on_every_cpu():
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from mimo_runtime.engines.ort import session_options
+
+    options = session_options(onnxruntime, threads=1, spinning=False)
+    assert options.get_session_config_entry("session.x64quantprecision") == "1"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mimo_runtime.evaluation import grammar
 from mimo_runtime.evaluation.grammar import LOCATIONS, Description, Phrase, describe
-from mimo_runtime.measured import Measured, measure_answer
+from mimo_runtime.measured import Measured, Seen, measure_answer
 
 NAMES = ("liver", "spleen", "aorta")
 
@@ -33,7 +33,7 @@ def centre(query: int, masks: dict[int, np.ndarray] = MASKS) -> tuple[float, flo
 
 def measured(text: str, question: str = "", masks: dict[int, np.ndarray] = MASKS) -> str:
     entities = {name: 1 + i for i, name in enumerate(NAMES) if 1 + i in masks}
-    return measure_answer(text, question, masks.get, lambda query: centre(query, masks), lambda: entities, (96, 96))
+    return measure_answer(text, question, Seen(masks.get, lambda query: centre(query, masks), lambda: entities, (96, 96)))
 
 
 @pytest.mark.parametrize(
@@ -55,15 +55,16 @@ def test_number_size_and_place_are_those_of_the_mask(said: str, expected: str):
 def test_a_place_is_known_without_a_mask():
     """Too little is sure for a mask, but where it would be is expected somewhere."""
     text = "CT: one large oval <p>cyst</p><seg7> in the center."
-    answer = measure_answer(text, "", {}.get, lambda query: (5.0, 180.0), dict, (200, 400))
+    answer = measure_answer(text, "", Seen({}.get, lambda query: (5.0, 180.0), dict, (200, 400)))
     assert answer == "CT: one large oval <p>cyst</p><seg7> in the lower left."
 
 
 def test_relations_are_those_of_the_centres_in_pixels():
     text, asked = "CT: <p>liver</p><seg1> below the <p>aorta</p><seg3>.", "Where is the liver relative to the aorta?"
     centres = {1: (10.0, 10.0), 3: (40.0, 30.0)}
-    assert measure_answer(text, asked, {}.get, centres.get, dict, (50, 400)).startswith("CT: <p>liver</p><seg1> left of")
-    assert measure_answer(text, asked, {}.get, {1: (10.0, 10.0)}.get, dict, (50, 400)) == text
+    seen = Seen({}.get, centres.get, dict, (50, 400))
+    assert measure_answer(text, asked, seen).startswith("CT: <p>liver</p><seg1> left of")
+    assert measure_answer(text, asked, seen._replace(centre={1: (10.0, 10.0)}.get)) == text
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,7 @@ questions = st.sampled_from(
 @given(sentences, questions, st.data())
 def test_pieces_add_up_to_the_whole(sentence: str, question: str, data: st.DataObject):
     cuts = sorted(data.draw(st.lists(st.integers(0, len(sentence)), max_size=12)))
-    stream = Measured(question, MASKS.get, centre, lambda: {"liver": 1, "spleen": 2, "aorta": 3}, (96, 96))
+    stream = Measured(question, Seen(MASKS.get, centre, lambda: {"liver": 1, "spleen": 2, "aorta": 3}, (96, 96)))
     pieces = [stream.feed(sentence[a:b]) for a, b in zip([0, *cuts], [*cuts, len(sentence)])]
     assert "".join(pieces) + stream.finish() == measured(sentence, question)
 
@@ -153,7 +154,7 @@ def test_measuring_twice_changes_nothing(sentence: str, question: str):
 
 
 def test_words_that_are_no_slots_pass_at_once():
-    stream = Measured("", MASKS.get, centre, dict, (96, 96))
+    stream = Measured("", Seen(MASKS.get, centre, dict, (96, 96)))
     assert [stream.feed(piece) for piece in ("CT", " of", " the", " abdomen", ":", " ")] == [
         "CT",
         " of",

@@ -107,6 +107,14 @@ def test_a_mask_is_cut_where_its_surroundings_end_inside_the_image():
     assert not candidate(0, 0, 200, 100).cut(*SHAPE)  # the whole image has no surroundings
 
 
+def test_the_part_that_a_pixel_lies_on():
+    whole = Candidate.of(rectangle(10, 10, 20, 20) | rectangle(50, 60, 90, 70), 0.5, query=3)
+    part = whole.part_at(60, 65)
+    assert part.box == (50, 60, 90, 70) and part.area == 400 and (part.iou, part.query) == (0.5, 3)
+    np.testing.assert_array_equal(part.whole(*SHAPE), rectangle(50, 60, 90, 70))
+    assert whole.part_at(30, 30) is None and whole.part_at(0, 0) is None
+
+
 def test_the_better_fit_is_taken():
     assert choose([candidate(10, 10, 20, 20, iou=0.5), candidate(50, 50, 60, 60, iou=0.7)], *SHAPE) == 1
 
