@@ -19,7 +19,7 @@ demo: $(VENV)/.demo
 	$(VENV)/bin/python -m mimo_export.demo
 
 test: $(VENV)/.test $(WHEELHOUSE)/.filled
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 # -- what the two stand on ---------------------------------------------------------------------------------------------
 
