@@ -23,7 +23,7 @@ from mimo_runtime.atomic import check_output_folder
 from mimo_runtime.errors import BundleError, RequestError
 from mimo_runtime.evaluation.dataset import Dataset, read_datasets
 
-from . import qat
+from . import allocator, qat
 from .batches import Batch, Batches
 from .card import is_foreign, training_card
 from .checkpoint import CARD, CONFIG, TOKENIZER, WEIGHTS, save_checkpoint
@@ -231,6 +231,8 @@ def fit(
                 group["lr"] = rate
             values = learn(ahead.take(step, size).to(accelerator.device))
             step += 1
+            if step % allocator.PURGE_EVERY == 0:
+                allocator.purge()
             elapsed += time.monotonic() - begun
             due = time.monotonic() - last_save > save_every
             if processes > 1:
