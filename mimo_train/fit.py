@@ -10,9 +10,9 @@ compares less. A run of
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +68,19 @@ def parameter_groups(model: nn.Module, decay: float) -> list[dict]:
     ]
 
 
+@contextmanager
+def _subnormals_are_zero() -> Iterator[None]:
+    """Vanishing gradients would slow a CPU down, and they are zero anyway. It is a state of the whole thread: whoever called
+    gets it back as it was."""
+    before = bool(np.nextafter(np.float64(0), np.float64(1)) * 1.0 == 0.0)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
+@_subnormals_are_zero()
 def fit(
     options: FitOptions,
     output: Path,
@@ -106,7 +119,6 @@ def fit(
     check_output_folder(output, overwrite=started)
     datasets = _datasets(options)
     set_seed(options.seed)
-    torch.set_flush_denormal(True)  # vanishing gradients would slow a CPU down, and they are zero anyway
     accelerator = Accelerator(mixed_precision=options.precision)
     main, processes = accelerator.is_main_process, accelerator.num_processes
     _check_split(options, processes)

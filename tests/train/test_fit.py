@@ -53,6 +53,18 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(whole, phanto
     assert not same(whole, fit(options(phantoms, seed=1), tmp_path / "other", **QUIET))
 
 
+def test_subnormal_numbers_are_what_they_were_after_training(phantoms, tmp_path):
+    smallest = torch.tensor(5e-324, dtype=torch.float64)
+    there = lambda: bool(smallest * 1.0 > 0)  # noqa: E731
+    seen = []
+    assert there()
+    fit(options(phantoms, steps=1), tmp_path / "done", progress=False, report=lambda _line: seen.append(there()))
+    assert there() and seen and not any(seen)
+    with pytest.raises(RequestError):
+        fit(options(phantoms, steps=0), tmp_path / "refused", **QUIET)
+    assert there()
+
+
 def test_a_resumed_run_continues_exactly(phantoms, tmp_path):
     # A constant rate: with a schedule by steps, a shorter run would decay earlier.
     straight = fit(options(phantoms, steps=6), tmp_path / "straight", **QUIET)
