@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 
 from mimo_runtime.closer import contrast_table
 from mimo_runtime.evaluation.dataset import Record
-from mimo_runtime.evaluation.sampling import interior_point, mask_box
+from mimo_runtime.evaluation.sampling import mask_box
 
 #: Modalities without an up or down: any flip or quarter turn is another plausible image.
 ORIENTATION_FREE = ("endoscopy", "microscopy")
@@ -21,8 +21,6 @@ PASTE_TRIES = 12
 CLOSER_FACTOR = (2.2, 5.0)
 #: A structure that is longer than this share of the image is not looked at more closely.
 CLOSER_SHARE = 0.4
-#: The side of a view around a point, as a share of the image's longer side, and its smallest in pixels.
-AROUND_SIDE, AROUND_SMALLEST = (0.08, 0.75), 16
 
 
 @dataclass
@@ -100,41 +98,6 @@ def closer_view(
         return None
     side = longer * rng.uniform(*CLOSER_FACTOR)
     x, y = (x0 + x1) / 2 + rng.uniform(-0.12, 0.12) * side, (y0 + y1) / 2 + rng.uniform(-0.12, 0.12) * side
-    return _surroundings(pixels, labels, target, x, y, side, record, size, rng)
-
-
-def view_around(
-    pixels: np.ndarray, labels: np.ndarray, target: np.ndarray, record: Record, size: int, rng: np.random.Generator
-) -> View:
-    """The surroundings of a point on a structure, whatever its size: it may be a speck in them or fill them and be cut.
-
-    A point does not tell how large its target is, so what looks at it from several distances (``mimo_runtime.scales``) sees
-    the wrong one, too. From such views the model learns what fit to expect then.
-
-    Args:
-        target: bool [H, W], the structure; not empty. The target of the view is what can be seen of it.
-    """
-    longer = max(labels.shape)
-    low, high = np.log(AROUND_SIDE)
-    side = max(AROUND_SMALLEST, longer * float(np.exp(rng.uniform(low, high))))
-    x, y = interior_point(target, rng)
-    x, y = x + 0.5 + rng.uniform(-0.1, 0.1) * side, y + 0.5 + rng.uniform(-0.1, 0.1) * side
-    return _surroundings(pixels, labels, target, x, y, side, record, size, rng)
-
-
-def _surroundings(
-    pixels: np.ndarray,
-    labels: np.ndarray,
-    target: np.ndarray,
-    x: float,
-    y: float,
-    side: float,
-    record: Record,
-    size: int,
-    rng: np.random.Generator,
-) -> View:
-    """The part within the image of a square of ``side`` pixels about (x, y), turned, stretched and with its contrast raised."""
-    height, width = target.shape
     left, top = max(0.0, x - side / 2), max(0.0, y - side / 2)
     right, bottom = min(float(width), x + side / 2), min(float(height), y + side / 2)
     wide, high = (right - left) * np.exp(rng.uniform(-0.12, 0.12)), bottom - top

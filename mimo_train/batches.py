@@ -15,15 +15,13 @@ from mimo_runtime.evaluation.dataset import Dataset, Record
 from mimo_runtime.evaluation.sampling import mask_box
 from mimo_runtime.tokenizer import Tokenizer
 
-from .augment import View, closer_view, random_view, view_around
+from .augment import View, closer_view, random_view
 from .losses import Targets
 from .model.mimo import Question
 from .questions import MIN_PIXELS, Questioner, Sample, Vocabulary
 
 #: Supervised mask queries per prompt: query 0 (the target) and a few entities.
 SUPERVISED = 3
-#: Share of the closer views that show the surroundings of a point, whatever its target's size.
-AROUND_SHARE = 0.4
 
 
 @dataclass
@@ -54,8 +52,7 @@ class Batches:
         batch: images per batch over all processes; prompts: prompts per image.
         emphasis: factors of single sets' shares, by name.
         paste: by name of the set, in which share of its views a structure is pasted a second time.
-        closer: share of the views that show one structure from near, for the second looks: a small one and what surrounds
-            it, or the surroundings of a point.
+        closer: share of the views that show one small structure from near, for the second look at it.
         rank, world: this process and their number; each draws its share of the one batch.
     """
 
@@ -107,12 +104,11 @@ class Batches:
     def _view(self, record: Record, size: int, rng: np.random.Generator) -> tuple[View, list[Sample]]:
         image, labels, instances = self._load(record)
         if rng.random() < self.closer:
-            around = rng.random() < AROUND_SHARE
-            whole, show = View(image, labels, *labels.shape, instances), view_around if around else closer_view
-            class_id, target = self.questioner.focus(whole, record, rng, around) or (0, None)
-            view = None if target is None else show(image, labels, target, record, size, rng)
+            whole = View(image, labels, *labels.shape, instances)
+            class_id, target = self.questioner.focus(whole, record, rng) or (0, None)
+            view = None if target is None else closer_view(image, labels, target, record, size, rng)
             if view is not None and np.count_nonzero(view.target) >= MIN_PIXELS:
-                return view, self.questioner.draw_closer(view, record, class_id, self.prompts, rng, around)
+                return view, self.questioner.draw_closer(view, record, class_id, self.prompts, rng)
         view = random_view(image, labels, record, size, rng, instances, self.paste.get(record.set_name, 0.0))
         return view, self.questioner.draw(view, record, self.prompts, rng)
 

@@ -41,10 +41,6 @@ INSTANCE_SHARE = 0.9
 #: Share of the references that go to a class with several instances where there is one: few images have any.
 SEVERAL_SHARE = 0.5
 
-#: Shares of the kinds of references in closer views: of those of one small structure, and of those around a point.
-CLOSER_VIEW = {"box": 0.25, "named_box": 0.15, "point": 0.3, "mixed": 0.15, "rough": 0.15}
-POINT_VIEW = {"point": 0.8, "box": 0.1, "rough": 0.1}
-
 
 @dataclass
 class Vocabulary:
@@ -115,33 +111,23 @@ class Questioner:
             kinds = [("text" if found else "absent") if kind in ("all", "relation") else kind for kind in kinds]
         return [getattr(self, f"_{kind}")(view, record, found, rng) for kind in kinds]
 
-    def focus(
-        self, source: View, record: Record, rng: np.random.Generator, around: bool = False
-    ) -> tuple[int, np.ndarray] | None:
+    def focus(self, source: View, record: Record, rng: np.random.Generator) -> tuple[int, np.ndarray] | None:
         """A class and the structure of it that a closer view is to show; None in an image without any.
 
         Args:
             source: the whole image.
-            around: for a view around a point, which always means one part.
         """
         found = {i: name for i, name in record.classes.items() if np.count_nonzero(source.labels == i) >= MIN_PIXELS}
         if not found:
             return None
         class_id, _ = self._pick_one(source, found, rng)
-        return class_id, self._target(source, class_id, rng, 1.0 if around else INSTANCE_SHARE)[0]
+        return class_id, self._target(source, class_id, rng, INSTANCE_SHARE)[0]
 
-    def draw_closer(
-        self, view: View, record: Record, class_id: int, count: int, rng: np.random.Generator, around: bool = False
-    ) -> list[Sample]:
+    def draw_closer(self, view: View, record: Record, class_id: int, count: int, rng: np.random.Generator) -> list[Sample]:
         """``count`` references to the target of a closer view. Without answers: the place and size of a thing are those in the
-        whole image, which such a view does not show.
-
-        Args:
-            around: the view is one around a point (``augment.view_around``): mostly points refer to it.
-        """
+        whole image, which such a view does not show."""
         found = {class_id: record.classes[class_id]}
-        shares = POINT_VIEW if around else CLOSER_VIEW
-        kinds = rng.choice(list(shares), count, p=list(shares.values()))
+        kinds = rng.choice(["box", "named_box", "point", "mixed", "rough"], count, p=[0.25, 0.15, 0.3, 0.15, 0.15])
         samples = [getattr(self, f"_{kind}")(view, record, found, rng) for kind in kinds]
         for sample in samples:
             sample.answer = ""

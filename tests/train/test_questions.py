@@ -16,7 +16,7 @@ from mimo_runtime.evaluation.dataset import Record, read_datasets
 from mimo_runtime.evaluation.grammar import corpus, parse, relation_word, subject_of
 from mimo_runtime.evaluation.sampling import instance_labels
 from mimo_runtime.tokenizer import Tokenizer
-from mimo_train.augment import View, closer_view, may_mirror, paste_copy, plain_view, random_view, view_around
+from mimo_train.augment import View, closer_view, may_mirror, paste_copy, plain_view, random_view
 from mimo_train.batches import Batches
 from mimo_train.questions import Questioner, Vocabulary
 
@@ -306,33 +306,6 @@ def test_what_is_large_already_has_no_closer_view():
     pixels = np.zeros((100, 100, 3), np.uint8)
     assert closer_view(pixels, labels, labels == 1, record(), 64, np.random.default_rng(0)) is None
     assert Questioner(VOCABULARY, fits).focus(View(pixels, 0 * labels, 100, 100), record(), np.random.default_rng(0)) is None
-
-
-@settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 10**6), size=st.sampled_from([64, 128]))
-def test_a_view_around_a_point_shows_what_can_be_seen_of_its_target(seed: int, size: int):
-    pixels, labels = small_things()
-    rng = np.random.default_rng(seed)
-    asker = Questioner(VOCABULARY, fits)
-    class_id, target = asker.focus(View(pixels, labels, *labels.shape), record(classes={1: "liver"}), rng, around=True)
-    assert 0 < target.sum() < (labels == 1).sum()  # one of the two, always
-    view = view_around(pixels, labels, target, record(classes={1: "liver"}), size, rng)
-    assert view.pixels.shape == (size, size, 3) and max(view.height, view.width) == size
-    assert view.target.any() and not view.target[view.height :].any() and not view.target[:, view.width :].any()
-    assert (view.labels[view.target] == 1).mean() > 0.95
-    for sample in asker.draw_closer(view, record(classes={1: "liver"}), class_id, 6, rng, around=True):
-        assert sample.answer == "" and (sample.mask == view.target).all()
-        for x, y, label in sample.points:
-            assert view.target[int(y), int(x)] == bool(label)
-
-
-def test_views_around_points_are_of_every_size_and_cut_what_is_large():
-    labels = np.zeros((200, 200), np.int32)
-    labels[60:140, 60:140] = 1
-    pixels = np.repeat((labels * 100 + 50).astype(np.uint8)[..., None], 3, axis=2)
-    views = [view_around(pixels, labels, labels == 1, record(), 64, np.random.default_rng(seed)) for seed in range(40)]
-    shares = np.array([v.target[: v.height, : v.width].mean() for v in views])
-    assert shares.min() < 0.5 and (shares > 0.99).any()  # beside it, and inside it
 
 
 def test_batches_of_closer_views_teach_masks_and_no_text(phantoms):
