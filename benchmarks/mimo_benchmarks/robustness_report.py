@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mimo_runtime.atomic import atomic_write_bytes
 from mimo_runtime.command import table
 from mimo_runtime.errors import RequestError
+from mimo_runtime.evaluation.referring import ANSWERS, PROMPTS
 from mimo_runtime.evaluation.robustness import CONDITIONS, GEOMETRY, JITTER, OFFSET, QUERY, SHIFT, USUAL_JITTER
 
 from .output import check_writable
@@ -106,15 +107,16 @@ def markdown(result: dict[str, Any]) -> str:
 def referring_table(result: dict[str, Any]) -> str:
     """The shares of right answers as aligned text: the mean of the sets, then each set and class, then all answers."""
     meta = result["meta"]
-    all_of = {"box": result["box"], "point": result["point"], **result["baselines"]}
-    rows = [("set", "class", "images", "instances", "box right", "point right", "ellipse in the box")]
-    rows.append(("mean of sets", "", "", "", *(_share(all_of[k], "macro", "macro_ci95") for k in ("box", "point", "ellipse"))))
+    all_of = {**{prompt: result[prompt] for prompt in PROMPTS}, **result["baselines"]}
+    heads = ("box", "point", "name + box", "name + point", "ellipse in the box")
+    rows = [("set", "class", "images", "instances", *heads)]
+    rows.append(("mean of sets", "", "", "", *(_share(all_of[k], "macro", "macro_ci95") for k in ANSWERS)))
     for name, classes in result["sets"].items():
         for of, found in (("all", classes), *result["classes"][name].items()):
             if of == "all" and len(result["classes"][name]) == 1:
                 continue
-            rows.append((name, of, *_counts(found["box"]), *(_share(found[k]) for k in ("box", "point", "ellipse"))))
-    rows.append(("all answers", "", *_counts(all_of["box"]), *(_share(all_of[k]) for k in ("box", "point", "ellipse"))))
+            rows.append((name, of, *_counts(found["box"]), *(_share(found[k]) for k in ANSWERS)))
+    rows.append(("all answers", "", *_counts(all_of["box"]), *(_share(all_of[k]) for k in ANSWERS)))
     told = f"{meta['model'] or 'model'}, split {meta['split']}, seed {meta['seed']}: how often exactly the asked instance"
     return "\n".join([told, table(rows)])
 

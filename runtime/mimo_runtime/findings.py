@@ -20,7 +20,7 @@ from .geometry import Letterbox
 from .grounding import parse_grounded
 from .postprocess import box_of_mask, expected_centre, mask_from_logits, sigmoid
 from .prompts import Prompt
-from .scales import DOUBT, ENTITY_PRESENCE, Candidate, choose, is_ambiguous, surroundings
+from .scales import DOUBT, ENTITY_PRESENCE, ONE_THING, Candidate, choose, is_ambiguous, point_of, surroundings, unnamed
 
 #: What query 0 is called when a request points at something without naming it and no text names it either.
 REFERRED = "referred region"
@@ -69,8 +69,20 @@ class Drawn:
 
     def in_doubt(self) -> bool:
         """Whether the point of a request may well mean something else than what was drawn (``mimo_runtime.scales``)."""
-        asked = self._config.closer_factor > 0 and is_ambiguous(self._prompt)
-        return asked and self.mask(0) is not None and bool(self._iou[0] < DOUBT)
+        mask = self.mask(0) if self._config.closer_factor > 0 and is_ambiguous(self._prompt) else None
+        if mask is None:
+            return False
+        return bool(self._iou[0] < DOUBT) or (self._is_named and not self._is_one_thing(mask))
+
+    @property
+    def _is_named(self) -> bool:
+        return bool(subject_of(self._prompt.text))
+
+    def _is_one_thing(self, mask: np.ndarray) -> bool:
+        """Whether (nearly) all of a mask is in the connected part that the point of the request lies on."""
+        whole = Candidate.of(mask, 0.0)
+        part = whole and whole.part_at(*map(int, point_of(self._prompt)))
+        return bool(whole and part and part.area >= ONE_THING * whole.area)
 
     def settle(self, draw: Callable[[Look], Mapping[str, np.ndarray]]) -> None:
         """Take the mask that the point of a request in doubt most likely means.
@@ -81,23 +93,26 @@ class Drawn:
         height, width, size = self._letterbox.height, self._letterbox.width, self._letterbox.size
         first = Candidate.of(self._mask(0), self._outputs["iou"][0, 0])
         assert first is not None  # in_doubt
-        found = [first, self._near, *self._parts_under_point(first)]
-        candidates = [candidate for candidate in found if candidate]
+        prompt, candidates = unnamed(self._prompt), list(self._under_point(first)) or [first]
         # What is drawn at first sight of the surroundings only tells where to look closer, as the first answer does.
-        glimpses = [self._seen(look, draw(look)) for look in surroundings(self._prompt, height, width, size)]
-        for before in [c for c in glimpses if c] + [c for c in candidates[1:] if c.query]:
-            look = closer_look_at(self._prompt, before.box, height, width, self._config.closer_factor, size)
+        glimpses = [self._seen(look, draw(look)) for look in surroundings(prompt, height, width, size)]
+        for before in [c for c in glimpses if c] + [c for c in candidates if c.query]:
+            look = closer_look_at(prompt, before.box, height, width, self._config.closer_factor, size)
             near = self._seen(look, draw(look)) if look else None
             if near:
                 candidates.append(replace(near, iou=(near.iou + before.iou) / 2))
-        self._take(candidates[choose(candidates, height, width)])
+        self._take(candidates[choose(candidates, height, width, first if self._is_named else None)])
 
-    def _parts_under_point(self, first: Candidate) -> Iterator[Candidate]:
-        """The connected parts, of the first mask and of the masks of entities, that the point of a request lies on."""
-        x, y = next((int(x), int(y)) for x, y, label in self._prompt.points if label)
+    def _under_point(self, first: Candidate) -> Iterator[Candidate]:
+        """What the point of a request may mean of what was drawn: first, from near, and for entities."""
+        x, y = map(int, point_of(self._prompt))
         part = first.part_at(x, y)
-        if part and part.area < first.area:
-            yield part
+        if self._is_named:  # and may have drawn all of that name
+            yield from (c for c in (part, self._near and self._near.part_at(x, y)) if c)
+        else:
+            yield from (c for c in (first, self._near) if c)
+            if part and part.area < first.area:
+                yield part
         for query in 1 + np.flatnonzero(self.presence[1 : 1 + len(self._config.entities)] >= ENTITY_PRESENCE):
             if self._may_cover(query, x, y):
                 whole = Candidate.of(self.mask(query), self._outputs["iou"][0, query], query=int(query))

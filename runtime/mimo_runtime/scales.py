@@ -1,8 +1,12 @@
 """Which of several things a single point means: a nucleus or its cluster, a lesion or the organ around it.
 
-A point has no extent, so a request with one point and no word is ambiguous; Kirillov et al. 2023 (arXiv:2304.02643) let their
-model draw three masks for it. Here the model looks from three distances instead, when it doubts what it drew first. All that it
-drew are candidates; the one is taken whose expected fit is high, with which the others agree, and which is not large.
+A point has no extent, so a request with one point is ambiguous; Kirillov et al. 2023 (arXiv:2304.02643) let their model draw
+three masks for it. Here the model looks from three distances instead, when it doubts what it drew first. All that it drew are
+candidates; the one is taken whose expected fit is high, with which the others agree, and which is not large.
+
+A name beside the point tells what kind of thing is meant, and the point which one of them: "cell nucleus" with a point on one
+means that one. What the name and the point drew together may hold the others, too; then it is a hint, and what the point alone
+draws from near counts.
 """
 
 from __future__ import annotations
@@ -15,7 +19,6 @@ import numpy as np
 
 from .closer import Look, look_at
 from .components import label_components
-from .evaluation.grammar import subject_of
 from .postprocess import box_of_mask
 from .prompts import Prompt
 
@@ -30,6 +33,10 @@ SMALLEST_SIDE = 16
 ENTITY_PRESENCE = 0.75
 #: What agreement and size count for beside the expected IoU; chosen on ``val``, with :data:`SIDES`.
 AGREEMENT, SIZE = 0.8, 0.02
+#: What lying within the mask of the name counts for, where the request has one; chosen on ``val``.
+NAMED = 0.4
+#: A mask with less than this share of its pixels in the part under the point holds other things, too.
+ONE_THING = 0.97
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,9 +101,20 @@ class Candidate:
 
 
 def is_ambiguous(prompt: Prompt) -> bool:
-    """Whether a request is one point on the target (and any beside it) and nothing else that would tell the extent."""
+    """Whether a request is one point on the target (and any beside it) without a box or a mask that would tell the extent."""
     positive = sum(1 for *_, label in prompt.points if label)
-    return positive == 1 and not prompt.boxes and prompt.mask is None and not subject_of(prompt.text)
+    return positive == 1 and not prompt.boxes and prompt.mask is None
+
+
+def point_of(prompt: Prompt) -> tuple[float, float]:
+    """The point on the target of an ambiguous request, (x, y) in pixels."""
+    ((x, y),) = ((x, y) for x, y, label in prompt.points if label)
+    return x, y
+
+
+def unnamed(prompt: Prompt) -> Prompt:
+    """An ambiguous request without its text: with a name, the model may draw all of that kind which it sees."""
+    return replace(prompt, text="")
 
 
 def surroundings(prompt: Prompt, height: int, width: int, size: int) -> list[Look]:
@@ -106,17 +124,20 @@ def surroundings(prompt: Prompt, height: int, width: int, size: int) -> list[Loo
         height, width: of the image in pixels.
         size: side of the model's square.
     """
-    ((x, y),) = ((x, y) for x, y, label in prompt.points if label)
+    x, y = point_of(prompt)
     sides = [share * max(height, width) for share in SIDES]
     looks = (look_at(prompt, (), (x, y), side, height, width, size) for side in sides if side >= SMALLEST_SIDE)
     return [look for look in looks if look]
 
 
-def choose(candidates: Sequence[Candidate], height: int, width: int) -> int:
+def choose(candidates: Sequence[Candidate], height: int, width: int, named: Candidate | None = None) -> int:
     """The index of the candidate that a point means; 0, the first answer, where every mask was cut.
 
     The largest of ``iou + AGREEMENT * agreement - SIZE * ln(share of the image)``. Agreement is the mean Dice with the other
     candidates, weighted with the square of their expected IoU; 0.5 if there are none.
+
+    Args:
+        named: what a name drew; :data:`NAMED` times the share of a candidate's pixels that lie within it is added.
     """
     kept = [i for i, candidate in enumerate(candidates) if not candidate.cut(height, width)]
     if not kept:
@@ -128,12 +149,19 @@ def choose(candidates: Sequence[Candidate], height: int, width: int) -> int:
     agreement = np.where(others > 1e-6, dice @ weights / np.maximum(others, 1e-6), 0.5)
     share = np.array([candidates[i].area for i in kept]) / max(height, width) ** 2
     scores = np.array([candidates[i].iou for i in kept]) + AGREEMENT * agreement - SIZE * np.log(share)
+    if named:
+        scores += NAMED * np.array([_common(candidates[i], named) / candidates[i].area for i in kept])
     return kept[int(np.argmax(scores))]
 
 
 def _dice(a: Candidate, b: Candidate) -> float:
+    return 2 * _common(a, b) / (a.area + b.area)
+
+
+def _common(a: Candidate, b: Candidate) -> int:
+    """Pixels in both masks."""
     x0, y0, x1, y1 = (*map(max, a.box[:2], b.box[:2]), *map(min, a.box[2:], b.box[2:]))
     if x0 >= x1 or y0 >= y1:
-        return 0.0
+        return 0
     parts = (c.mask[y0 - c.box[1] : y1 - c.box[1], x0 - c.box[0] : x1 - c.box[0]] for c in (a, b))
-    return 2 * int(np.count_nonzero(np.logical_and(*parts))) / (a.area + b.area)
+    return int(np.count_nonzero(np.logical_and(*parts)))

@@ -108,7 +108,7 @@ def test_referring_writes_the_numbers_and_a_table(bright: list[tuple], data: Pat
     result = run("referring", "model", "--data", data, "--threads", 1, "--limit", 1, "--json", out)
     assert result.exit_code == 0, result.output
     found = json.loads(out.read_text())
-    assert {"box", "point", "baselines", "sets", "classes", "meta"} == set(found)
+    assert {"box", "point", "text+box", "text+point", "baselines", "sets", "classes", "meta"} == set(found)
     assert list(found["sets"]) == ["two"] and found["box"]["n"] == found["point"]["n"] == 2
     assert found["point"]["right"] == 1 and found["meta"]["model"] == "bright"
     assert bright == [(Path("model"), 1)]

@@ -16,7 +16,7 @@ from mimo_runtime.components import label_components
 from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation import metrics, sampling
 from mimo_runtime.evaluation.dataset import Dataset, read_datasets
-from mimo_runtime.evaluation.referring import MAX_INSTANCES, exactly_that_one, referring_test
+from mimo_runtime.evaluation.referring import MAX_INSTANCES, PROMPTS, exactly_that_one, referring_test
 
 SHAPE = (48, 64)
 
@@ -66,7 +66,7 @@ class Model:
 
     def __init__(self, sets: list[Dataset], choose: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
         self.records = {r.load()[0].tobytes(): r for d in sets for r in d.records}
-        self.choose, self.asked, self.opened = choose, [], 0
+        self.choose, self.asked, self.opened, self.named = choose, [], 0, 0
 
     def open(self, pixels: np.ndarray) -> SimpleNamespace:
         record = self.records[pixels.tobytes()]
@@ -74,7 +74,8 @@ class Model:
         parts = sampling.instances(record.load()[1], 1, record.load_instances())
 
         def ask(text="", boxes=(), points=(), *, text_answer=True):
-            assert text == "" and not text_answer and bool(boxes) != bool(points)
+            assert text in ("", *record.classes.values()) and not text_answer and bool(boxes) != bool(points)
+            self.named += bool(text)
             self.asked.append((record.set_name, record.image.name, *boxes, *points))
             if boxes:
                 asked = min(parts, key=lambda m: np.abs(np.subtract(sampling.mask_box(m), boxes[0])).sum())
@@ -140,8 +141,10 @@ def test_numbers_without_pixels_are_no_instances() -> None:
 
 
 def test_a_model_that_tells_instances_apart_is_always_right(sets: list[Dataset]) -> None:
-    result = referring_test(Model(sets, only), sets, "test")
-    for prompt in ("box", "point"):
+    model = Model(sets, only)
+    result = referring_test(model, sets, "test")
+    assert 2 * model.named == len(model.asked) == len(PROMPTS) * result["box"]["n"]
+    for prompt in PROMPTS:
         found = result[prompt]
         assert found["right"] == found["dice"] == found["macro"] == 1 and found["ci95"] == found["macro_ci95"] == [1, 1]
         assert (found["n"], found["images"]) == (MAX_INSTANCES + 3 + 2, 3)
@@ -155,14 +158,14 @@ def test_a_model_that_tells_instances_apart_is_always_right(sets: list[Dataset])
 
 def test_a_model_that_brings_the_whole_class_is_never_right(sets: list[Dataset]) -> None:
     result = referring_test(Model(sets, whole_class), sets, "test")
-    for prompt in ("box", "point"):
+    for prompt in PROMPTS:
         assert result[prompt]["right"] == result[prompt]["macro"] == 0 < result[prompt]["dice"]
 
 
 def test_shares_are_of_answers_and_macro_is_of_sets(sets: list[Dataset]) -> None:
     """Right where the asked instance is in the left half of the image."""
     result = referring_test(Model(sets, lambda a, _: a & (sampling.mask_box(a)[0] < SHAPE[1] // 2)), sets, "test")
-    for prompt in ("box", "point"):
+    for prompt in PROMPTS:
         counts = {name: (found[prompt]["right"], found[prompt]["n"]) for name, found in result["sets"].items()}
         assert counts["polyps"] == (0.5, 2) and 0 < counts["cells"][0] < 1
         share = sum(right * n for right, n in counts.values()) / sum(n for _, n in counts.values())
@@ -177,7 +180,7 @@ def test_intervals_resample_cases(sets: list[Dataset]) -> None:
     alone = [replace(d, records=tuple(replace(r, case="the same") for r in d.records)) for d in sets]
     model = Model(sets, lambda a, _: a & (sampling.mask_box(a)[0] < SHAPE[1] // 2))
     result = referring_test(model, alone, "test")
-    for prompt in ("box", "point"):
+    for prompt in PROMPTS:
         macro = pytest.approx(result[prompt]["macro"])
         assert result[prompt]["macro_ci95"] == [macro, macro]
         assert result["sets"]["cells"][prompt]["ci95"] == [pytest.approx(result["sets"]["cells"][prompt]["right"])] * 2

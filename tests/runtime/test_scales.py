@@ -38,14 +38,13 @@ def candidate(*box: int, iou: float = 0.6, **more) -> Candidate:
         (Prompt(points=[(5, 5)]), True),
         (Prompt("What is this?", points=[(5, 5), (9, 9, 0)]), True),
         (Prompt(points=[(5, 5), (6, 6)]), False),  # two points have an extent
-        (Prompt("liver", points=[(5, 5)]), False),  # a name tells what is meant
-        (Prompt("Where is the liver?", points=[(5, 5)]), False),
+        (Prompt("liver", points=[(5, 5)]), True),  # a name tells of which kind, but not which one
         (Prompt(boxes=[(1, 1, 9, 9)], points=[(5, 5)]), False),
         (Prompt(points=[(5, 5)], mask=rectangle(1, 1, 9, 9)), False),
         (Prompt("What do you see?"), False),
     ],
 )
-def test_one_point_without_a_name_is_ambiguous(prompt, ambiguous):
+def test_one_point_is_ambiguous_without_an_extent(prompt, ambiguous):
     assert is_ambiguous(prompt) is ambiguous
 
 
@@ -166,13 +165,58 @@ def test_nothing_is_looked_at_again_without_doubt(pixels):
         ({"points": [(50, 30)], "closer": False}, 0),
         ({"points": [(50, 30)], "masks": False}, 0),
         ({"text": "the absent polyp", "points": [(50, 30)]}, 0),
-        ({"text": "polyp", "points": [(50, 30)]}, 1),  # a closer look at what was drawn, and no other
     ],
 )
 def test_when_a_point_is_not_in_doubt(pixels, request_, looks):
     with fakes.fake_mimo(config=NEAR) as mimo:
         mimo.open(pixels).ask(**request_)
         assert calls(mimo)["vision_encoder"] == 1 + looks
+
+
+def drawing(mimo, change):
+    """``change`` what the model draws, in place: the outputs of ``mask_decoder``, and which call it is."""
+    engine = mimo.engines["mask_decoder"]
+    inner, count = engine.run, iter(range(1000))
+
+    def run(inputs):
+        out = {name: value.copy() for name, value in inner(inputs).items()}
+        change(out, next(count))
+        return out
+
+    engine.run = run
+
+
+def disc_and_another(out, call):
+    """The model is sure, and at first (``call`` 0) draws a second thing of the same name in the lower right corner."""
+    out["iou"][:] = 0.95
+    if call == 0:
+        side = out["masks"].shape[-1]
+        out["masks"][0, 0, -side // 8 :, -side // 8 :] = 8
+
+
+@pytest.mark.parametrize(("text", "sees_one"), [("polyp", True), ("Where is the polyp?", True), ("", False), ("What is this?", False)])
+def test_a_name_and_a_point_mean_the_one_under_the_point(text, sees_one):
+    pixels = np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8)
+    with fakes.fake_mimo(config=NEAR) as mimo:
+        drawing(mimo, disc_and_another)
+        finding = next(f for f in mimo.open(pixels).ask(text, points=[(50, 30)]).findings if f.query == 0)
+        assert finding.mask[30, 50]
+        assert finding.mask[-1, -1] != sees_one
+        # Without a name nobody said that both are of one kind: a model that is sure of its mask is believed.
+        assert (calls(mimo)["vision_encoder"] > 2) == sees_one
+
+
+def test_a_name_and_a_point_on_all_there_is_are_not_in_doubt(pixels):
+    with fakes.fake_mimo(config=NEAR) as mimo:
+        drawing(mimo, lambda out, _: out["iou"].fill(0.95))
+        (finding,) = mimo.open(pixels).ask("polyp", points=[(50, 30)], text_answer=False).findings
+        assert calls(mimo)["vision_encoder"] == 2 and finding.closer  # the one closer look at what was drawn
+
+
+def test_what_lies_within_the_named_mask_is_preferred():
+    inside, outside = candidate(10, 10, 20, 20, iou=0.6), candidate(50, 50, 60, 60, iou=0.7)
+    assert choose([inside, outside], *SHAPE) == 1
+    assert choose([inside, outside], *SHAPE, named=candidate(5, 5, 30, 30)) == 0
 
 
 def test_a_model_that_was_not_trained_for_near_views_takes_its_first_answer(pixels):

@@ -18,8 +18,10 @@ from .evaluate import Outcome, _engine_name, _model_id, _rng, chosen_records
 
 #: Instances asked for per image and class.
 MAX_INSTANCES = 5
-#: What is said about every instance: the two prompts, and the ellipse inscribed in the box, which needs no model.
-ANSWERS = ("box", "point", "ellipse")
+#: The prompts about every instance. With a text, the class is named beside the box or point.
+PROMPTS = ("box", "point", "text+box", "text+point")
+#: What answers them, and the ellipse inscribed in the box, which needs no model.
+ANSWERS = (*PROMPTS, "ellipse")
 #: The prediction and the asked instance have at least this Dice.
 MIN_DICE = 0.5
 #: The prediction covers less than this share of every other instance.
@@ -53,8 +55,8 @@ def referring_test(
     A class takes part in an image where it has two or more instances: those of the set's instance map, or else connected
     components, without crumbs (``sampling.instance_labels``). That is the whole rule, so it also admits an organ that a slice
     cuts in two; ``classes`` tells how much each class contributes. Up to :data:`MAX_INSTANCES` seeded instances per
-    image and class are asked for twice, without a text: with the box of the instance, each side jittered by up to 10 % of
-    its length, and with one interior point.
+    image and class are asked for four times: with the box of the instance, each side jittered by up to 10 % of its length, and
+    with one interior point; without a text, and with the name of the class, which the other instances have, too.
 
     An answer is right if it is *exactly that one* (:func:`exactly_that_one`): Dice with the asked instance of at least 0.5,
     more pixels in common with it than with any other instance of the class, and less than half of every other one covered.
@@ -68,7 +70,7 @@ def referring_test(
         progress: called with (images done, images in all).
 
     Returns:
-        ``box`` and ``point``: ``macro`` (mean of ``right`` over the sets) and ``macro_ci95``, ``right`` (share of all answers)
+        for each of :data:`PROMPTS`: ``macro`` (mean of ``right`` over the sets) and ``macro_ci95``, ``right`` (share of all answers)
         and ``ci95``, ``dice`` (mean with the asked instance), and ``n`` answers about ``images`` images; ``baselines``: the
         same for ``ellipse``; ``sets`` and ``classes``: the same without ``macro`` per set, and per set and class; ``meta``.
         The intervals are 95 % bootstrap intervals over cases.
@@ -96,8 +98,7 @@ def referring_test(
         sets.setdefault(row.set_name, []).append(row)
     overall = {answer: _macro(sets, answer, seed) | found for answer, found in _by_answer(rows, seed).items()}
     return {
-        "box": overall["box"],
-        "point": overall["point"],
+        **{prompt: overall[prompt] for prompt in PROMPTS},
         "baselines": {"ellipse": overall["ellipse"]},
         "sets": {name: _by_answer(own, seed) for name, own in sets.items()},
         "classes": {
@@ -168,11 +169,12 @@ def _ask(mimo: Any, data: Dataset, record: Record, seed: int) -> list[Reference]
             truth = parts == asked
             box = sampling.jitter_box(truth, rng(asked, "box"))
             point = sampling.interior_point(truth, rng(asked, "point"))
-            drawn = {
-                "box": Outcome.of(scan.ask("", boxes=[box], text_answer=False), height, width).mask,
-                "point": Outcome.of(scan.ask("", points=[point], text_answer=False), height, width).mask,
-                "ellipse": metrics.ellipse_in_box(box, height, width),
-            }
+            places = {"box": {"boxes": [box]}, "point": {"points": [point]}}
+            drawn = {"ellipse": metrics.ellipse_in_box(box, height, width)}
+            for prompt in PROMPTS:
+                text = name if prompt.startswith("text+") else ""
+                answer = scan.ask(text, **places[prompt.removeprefix("text+")], text_answer=False)
+                drawn[prompt] = Outcome.of(answer, height, width).mask
             for answer, mask in drawn.items():
                 right = exactly_that_one(mask, parts, asked)
                 rows.append(Reference(record.set_name, name, key, answer, right, metrics.dice(mask, truth), record.case))
