@@ -40,6 +40,8 @@ def referring(
 ) -> None:  # fmt: skip
     """Whether a box or a point brings out exactly the thing it is on, where an image has several alike.
 
+    Each is asked for without a word and with the name that all of them share.
+
     MODEL is a bundle, or a checkpoint folder (needs torch).
     """
     from mimo_runtime.evaluation.dataset import read_datasets

@@ -108,7 +108,7 @@ def referring_table(result: dict[str, Any]) -> str:
     """The shares of right answers as aligned text: the mean of the sets, then each set and class, then all answers."""
     meta = result["meta"]
     all_of = {**{prompt: result[prompt] for prompt in PROMPTS}, **result["baselines"]}
-    heads = ("box", "point", "name + box", "name + point", "ellipse in the box")
+    heads = (k.replace("text+", "name + ").replace("ellipse", "ellipse in the box") for k in ANSWERS)
     rows = [("set", "class", "images", "instances", *heads)]
     rows.append(("mean of sets", "", "", "", *(_share(all_of[k], "macro", "macro_ci95") for k in ANSWERS)))
     for name, classes in result["sets"].items():

@@ -14,13 +14,14 @@ import numpy as np
 
 from .answer import Finding
 from .closer import Look, closer_look, closer_look_at
+from .components import label_components
 from .config import MimoConfig
 from .evaluation.grammar import subject_of
 from .geometry import Letterbox
 from .grounding import parse_grounded
 from .postprocess import box_of_mask, expected_centre, mask_from_logits, sigmoid
 from .prompts import Prompt
-from .scales import DOUBT, ENTITY_PRESENCE, ONE_THING, Candidate, choose, is_ambiguous, point_of, surroundings, unnamed
+from .scales import DOUBT, ENTITY_PRESENCE, ONE_THING, Candidate, choose, is_ambiguous, pixel_of, surroundings, unnamed
 
 #: What query 0 is called when a request points at something without naming it and no text names it either.
 REFERRED = "referred region"
@@ -79,10 +80,12 @@ class Drawn:
         return bool(subject_of(self._prompt.text))
 
     def _is_one_thing(self, mask: np.ndarray) -> bool:
-        """Whether (nearly) all of a mask is in the connected part that the point of the request lies on."""
-        whole = Candidate.of(mask, 0.0)
-        part = whole and whole.part_at(*map(int, point_of(self._prompt)))
-        return bool(whole and part and part.area >= ONE_THING * whole.area)
+        """Whether (nearly) all of a mask is in one connected part, and if there are others, in the one under the point."""
+        parts, count = label_components(mask)
+        if count == 1:
+            return True
+        x, y = pixel_of(self._prompt, *mask.shape)
+        return bool(mask[y, x]) and np.count_nonzero(parts == parts[y, x]) >= ONE_THING * np.count_nonzero(mask)
 
     def settle(self, draw: Callable[[Look], Mapping[str, np.ndarray]]) -> None:
         """Take the mask that the point of a request in doubt most likely means.
@@ -93,7 +96,8 @@ class Drawn:
         height, width, size = self._letterbox.height, self._letterbox.width, self._letterbox.size
         first = Candidate.of(self._mask(0), self._outputs["iou"][0, 0])
         assert first is not None  # in_doubt
-        prompt, candidates = unnamed(self._prompt), list(self._under_point(first)) or [first]
+        named = self._is_named
+        prompt, candidates = unnamed(self._prompt) if named else self._prompt, list(self._under_point(first))
         # What is drawn at first sight of the surroundings only tells where to look closer, as the first answer does.
         glimpses = [self._seen(look, draw(look)) for look in surroundings(prompt, height, width, size)]
         for before in [c for c in glimpses if c] + [c for c in candidates if c.query]:
@@ -101,11 +105,14 @@ class Drawn:
             near = self._seen(look, draw(look)) if look else None
             if near:
                 candidates.append(replace(near, iou=(near.iou + before.iou) / 2))
-        self._take(candidates[choose(candidates, height, width, first if self._is_named else None)])
+        candidates = candidates or [first]
+        # A name that was drawn elsewhere alone says nothing about what the point is on.
+        hint = first if named and first.part_at(*pixel_of(prompt, height, width)) else None
+        self._take(candidates[choose(candidates, height, width, hint)])
 
     def _under_point(self, first: Candidate) -> Iterator[Candidate]:
         """What the point of a request may mean of what was drawn: first, from near, and for entities."""
-        x, y = map(int, point_of(self._prompt))
+        x, y = pixel_of(self._prompt, self._letterbox.height, self._letterbox.width)
         part = first.part_at(x, y)
         if self._is_named:  # and may have drawn all of that name
             yield from (c for c in (part, self._near and self._near.part_at(x, y)) if c)

@@ -317,7 +317,8 @@ class Scan:
             text_answer: whether a text is wanted; without, ``Answer.text`` is "".
             closer: whether a small target is drawn again from near, if the model was trained for it
                 (``MimoConfig.closer_factor``): a better mask for about the time of another image. A single point in doubt is
-                looked at from several distances, in the time of three to ten images.
+                looked at from several distances, in the time of three to ten images. A name beside it tells the kind of thing,
+                the point which one of them: without ``closer``, all that name and point draw together is the answer.
             max_tokens: longest text in tokens; None is the model's limit.
             temperature, top_k, top_p, seed: see ``Sampling``; the default takes the most probable text.
             should_stop: asked before every token; True ends the text with ``finish_reason`` "cancelled".

@@ -11,6 +11,7 @@ draws from near counts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -33,7 +34,7 @@ SMALLEST_SIDE = 16
 ENTITY_PRESENCE = 0.75
 #: What agreement and size count for beside the expected IoU; chosen on ``val``, with :data:`SIDES`.
 AGREEMENT, SIZE = 0.8, 0.02
-#: What lying within the mask of the name counts for, where the request has one; chosen on ``val``.
+#: What lying within the mask of a name counts for; chosen on ``val``.
 NAMED = 0.4
 #: A mask with less than this share of its pixels in the part under the point holds other things, too.
 ONE_THING = 0.97
@@ -112,8 +113,14 @@ def point_of(prompt: Prompt) -> tuple[float, float]:
     return x, y
 
 
+def pixel_of(prompt: Prompt, height: int, width: int) -> tuple[int, int]:
+    """The pixel, (x, y), that the point of an ambiguous request lies on; whole numbers are the middle of a pixel."""
+    x, y = point_of(prompt)
+    return min(math.floor(x + 0.5), width - 1), min(math.floor(y + 0.5), height - 1)
+
+
 def unnamed(prompt: Prompt) -> Prompt:
-    """An ambiguous request without its text: with a name, the model may draw all of that kind which it sees."""
+    """A request without its text: with a name, the model may draw all of that kind which it sees."""
     return replace(prompt, text="")
 
 
@@ -131,13 +138,14 @@ def surroundings(prompt: Prompt, height: int, width: int, size: int) -> list[Loo
 
 
 def choose(candidates: Sequence[Candidate], height: int, width: int, named: Candidate | None = None) -> int:
-    """The index of the candidate that a point means; 0, the first answer, where every mask was cut.
+    """The index of the candidate that a point means; 0, the first, where every mask was cut.
 
     The largest of ``iou + AGREEMENT * agreement - SIZE * ln(share of the image)``. Agreement is the mean Dice with the other
     candidates, weighted with the square of their expected IoU; 0.5 if there are none.
 
     Args:
-        named: what a name drew; :data:`NAMED` times the share of a candidate's pixels that lie within it is added.
+        named: what name and point drew together on the whole image; :data:`NAMED` times the share of a candidate's pixels that
+            lie within it is added.
     """
     kept = [i for i, candidate in enumerate(candidates) if not candidate.cut(height, width)]
     if not kept:

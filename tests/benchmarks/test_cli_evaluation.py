@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -113,6 +114,8 @@ def test_referring_writes_the_numbers_and_a_table(bright: list[tuple], data: Pat
     assert found["point"]["right"] == 1 and found["meta"]["model"] == "bright"
     assert bright == [(Path("model"), 1)]
     rows = [line.split() for line in result.stdout.splitlines()]
+    heads = re.split(r"\s{2,}", result.stdout.splitlines()[1].strip())
+    assert heads[4:] == ["box", "point", "name + box", "name + point", "ellipse in the box"]
     assert ["two", "polyp", "1", "2", "100.0", "%", "(100-100)"] in [row[:7] for row in rows]
     assert rows[2][:3] == ["mean", "of", "sets"] and rows[2][3:6] == ["100.0", "%", "(100-100)"]
 

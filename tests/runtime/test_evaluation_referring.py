@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from mimo_runtime.components import label_components
-from mimo_runtime.errors import RequestError
+from mimo_runtime.errors import PromptError, RequestError
 from mimo_runtime.evaluation import metrics, sampling
 from mimo_runtime.evaluation.dataset import Dataset, read_datasets
 from mimo_runtime.evaluation.referring import MAX_INSTANCES, PROMPTS, exactly_that_one, referring_test
@@ -67,6 +67,7 @@ class Model:
     def __init__(self, sets: list[Dataset], choose: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
         self.records = {r.load()[0].tobytes(): r for d in sets for r in d.records}
         self.choose, self.asked, self.opened, self.named = choose, [], 0, 0
+        self.too_long: str | None = None
 
     def open(self, pixels: np.ndarray) -> SimpleNamespace:
         record = self.records[pixels.tobytes()]
@@ -74,6 +75,8 @@ class Model:
         parts = sampling.instances(record.load()[1], 1, record.load_instances())
 
         def ask(text="", boxes=(), points=(), *, text_answer=True):
+            if text == self.too_long:
+                raise PromptError("the text is too long", "Shorten it")
             assert text in ("", *record.classes.values()) and not text_answer and bool(boxes) != bool(points)
             self.named += bool(text)
             self.asked.append((record.set_name, record.image.name, *boxes, *points))
@@ -160,6 +163,14 @@ def test_a_model_that_brings_the_whole_class_is_never_right(sets: list[Dataset])
     result = referring_test(Model(sets, whole_class), sets, "test")
     for prompt in PROMPTS:
         assert result[prompt]["right"] == result[prompt]["macro"] == 0 < result[prompt]["dice"]
+
+
+def test_a_name_too_long_for_the_model_is_a_wrong_answer(sets: list[Dataset]) -> None:
+    model = Model(sets, only)
+    model.too_long = "polyp"
+    found = referring_test(model, sets, "test")["sets"]
+    assert found["polyps"]["text+box"]["right"] == found["polyps"]["text+point"]["right"] == 0
+    assert found["polyps"]["box"]["right"] == found["cells"]["text+point"]["right"] == 1
 
 
 def test_shares_are_of_answers_and_macro_is_of_sets(sets: list[Dataset]) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mimo_runtime.closer import look_at
 from mimo_runtime.prompts import Prompt
-from mimo_runtime.scales import DOUBT, SIDES, SMALLEST_SIDE, Candidate, _dice, choose, is_ambiguous, surroundings
+from mimo_runtime.scales import DOUBT, SIDES, SMALLEST_SIDE, Candidate, _dice, choose, is_ambiguous, pixel_of, surroundings
 
 NEAR = replace(fakes.CONFIG, closer_factor=3.0)
 SHAPE = (100, 200)
@@ -194,7 +194,9 @@ def disc_and_another(out, call):
         out["masks"][0, 0, -side // 8 :, -side // 8 :] = 8
 
 
-@pytest.mark.parametrize(("text", "sees_one"), [("polyp", True), ("Where is the polyp?", True), ("", False), ("What is this?", False)])
+@pytest.mark.parametrize(
+    ("text", "sees_one"), [("polyp", True), ("Where is the polyp?", True), ("", False), ("What is this?", False)]
+)
 def test_a_name_and_a_point_mean_the_one_under_the_point(text, sees_one):
     pixels = np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8)
     with fakes.fake_mimo(config=NEAR) as mimo:
@@ -211,6 +213,56 @@ def test_a_name_and_a_point_on_all_there_is_are_not_in_doubt(pixels):
         drawing(mimo, lambda out, _: out["iou"].fill(0.95))
         (finding,) = mimo.open(pixels).ask("polyp", points=[(50, 30)], text_answer=False).findings
         assert calls(mimo)["vision_encoder"] == 2 and finding.closer  # the one closer look at what was drawn
+
+
+def test_a_name_drawn_elsewhere_says_nothing_about_the_point():
+    """A click on the polyp that the model forgot, with its name: what the looks draw there is meant, not the other polyp."""
+
+    def elsewhere(out, call):
+        out["iou"][:] = 0.5
+        if call == 0:
+            out["iou"][:] = 0.7
+            side = out["masks"].shape[-1]
+            out["masks"][0, 0] = -8
+            out["masks"][0, 0, -side // 8 :, -side // 8 :] = 8
+
+    pixels = np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8)
+    with fakes.fake_mimo(config=NEAR) as mimo:
+        drawing(mimo, elsewhere)
+        (finding,) = mimo.open(pixels).ask("polyp", points=[(50, 30)], text_answer=False).findings
+        assert finding.mask[30, 50] and not finding.mask[-1, -1]
+
+
+def test_one_thing_beside_the_point_is_no_doubt(pixels):
+    """A click just off the only thing that was drawn costs no looks."""
+
+    def beside(out, _):
+        out["iou"][:] = 0.95
+        side = out["masks"].shape[-1]
+        out["masks"][0, 0] = -8
+        out["masks"][0, 0, side // 4 : side // 2, side // 4 : side // 2] = 8
+
+    with fakes.fake_mimo(config=NEAR) as mimo:
+        drawing(mimo, beside)
+        (finding,) = mimo.open(pixels).ask("polyp", points=[(2, 2)], text_answer=False).findings
+        assert calls(mimo)["vision_encoder"] <= 2 and not finding.mask[2, 2]
+
+
+def test_the_looks_of_a_named_point_leave_the_name_out():
+    pixels = np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8)
+    with fakes.fake_mimo(config=NEAR) as mimo:
+        drawing(mimo, disc_and_another)
+        engine = mimo.engines["text_encoder"]
+        inner, seen = engine.run, []
+        engine.run = lambda inputs: seen.append(inputs["token_ids"].copy()) or inner(inputs)
+        mimo.open(pixels).ask("polyp", points=[(50, 30), (90, 90, 0)], text_answer=False)
+        expected = [mimo.tokenizer.encode_query(text, mimo.config.text.max_length) for text in ("polyp", "")]
+        assert len(seen) == 2 and all((a[0] == b).all() for a, b in zip(seen, expected))  # each once: embeddings are kept
+
+
+@pytest.mark.parametrize(("place", "pixel"), [((0, 0), (0, 0)), ((49.4, 10.5), (49, 11)), ((199.7, 99.9), (199, 99))])
+def test_whole_numbers_are_the_middle_of_a_pixel(place, pixel):
+    assert pixel_of(Prompt(points=[(*place, 1), (5, 5, 0)]), *SHAPE) == pixel
 
 
 def test_what_lies_within_the_named_mask_is_preferred():

@@ -1,4 +1,5 @@
-"""The referring test: of several alike things in one image, does a box or a point bring out exactly the one it is on?
+"""The referring test: of several alike things in one image, does a box or a point bring out exactly the one it is on, with and
+without the name that they share?
 
 A model that segments a whole class wherever it is pointed at can have a fine Dice on images with one target, and fails here.
 """
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import RequestError
+from ..errors import PromptError, RequestError
 from . import metrics, sampling
 from .dataset import Dataset, Record
 from .evaluate import Outcome, _engine_name, _model_id, _rng, chosen_records
@@ -20,7 +21,7 @@ from .evaluate import Outcome, _engine_name, _model_id, _rng, chosen_records
 MAX_INSTANCES = 5
 #: The prompts about every instance. With a text, the class is named beside the box or point.
 PROMPTS = ("box", "point", "text+box", "text+point")
-#: What answers them, and the ellipse inscribed in the box, which needs no model.
+#: What is judged: the answers to these, and the ellipse inscribed in the box, which needs no model.
 ANSWERS = (*PROMPTS, "ellipse")
 #: The prediction and the asked instance have at least this Dice.
 MIN_DICE = 0.5
@@ -55,8 +56,9 @@ def referring_test(
     A class takes part in an image where it has two or more instances: those of the set's instance map, or else connected
     components, without crumbs (``sampling.instance_labels``). That is the whole rule, so it also admits an organ that a slice
     cuts in two; ``classes`` tells how much each class contributes. Up to :data:`MAX_INSTANCES` seeded instances per
-    image and class are asked for four times: with the box of the instance, each side jittered by up to 10 % of its length, and
-    with one interior point; without a text, and with the name of the class, which the other instances have, too.
+    image and class are asked for four times: with the box of the instance, each side jittered by up to 10 % of its length,
+    and with one interior point; without a text, and with the name of the class, which the other instances have, too. A name
+    that is too long for the model is answered by an empty mask.
 
     An answer is right if it is *exactly that one* (:func:`exactly_that_one`): Dice with the asked instance of at least 0.5,
     more pixels in common with it than with any other instance of the class, and less than half of every other one covered.
@@ -70,10 +72,10 @@ def referring_test(
         progress: called with (images done, images in all).
 
     Returns:
-        for each of :data:`PROMPTS`: ``macro`` (mean of ``right`` over the sets) and ``macro_ci95``, ``right`` (share of all answers)
-        and ``ci95``, ``dice`` (mean with the asked instance), and ``n`` answers about ``images`` images; ``baselines``: the
-        same for ``ellipse``; ``sets`` and ``classes``: the same without ``macro`` per set, and per set and class; ``meta``.
-        The intervals are 95 % bootstrap intervals over cases.
+        for each of :data:`PROMPTS`: ``macro`` (mean of ``right`` over the sets) and ``macro_ci95``, ``right`` (share of all
+        answers) and ``ci95``, ``dice`` (mean with the asked instance), and ``n`` answers about ``images`` images;
+        ``baselines``: the same for ``ellipse``; ``sets`` and ``classes``: the same without ``macro`` per set, and per set and
+        class; ``meta``. The intervals are 95 % bootstrap intervals over cases.
 
     Raises:
         RequestError: empty split, no image with two instances of a class, or an image that cannot be read. All truths are
@@ -173,8 +175,14 @@ def _ask(mimo: Any, data: Dataset, record: Record, seed: int) -> list[Reference]
             drawn = {"ellipse": metrics.ellipse_in_box(box, height, width)}
             for prompt in PROMPTS:
                 text = name if prompt.startswith("text+") else ""
-                answer = scan.ask(text, **places[prompt.removeprefix("text+")], text_answer=False)
-                drawn[prompt] = Outcome.of(answer, height, width).mask
+                try:
+                    answer = scan.ask(text, **places[prompt.removeprefix("text+")], text_answer=False)
+                except PromptError:
+                    if not text:
+                        raise
+                    drawn[prompt] = np.zeros((height, width), bool)
+                else:
+                    drawn[prompt] = Outcome.of(answer, height, width).mask
             for answer, mask in drawn.items():
                 right = exactly_that_one(mask, parts, asked)
                 rows.append(Reference(record.set_name, name, key, answer, right, metrics.dice(mask, truth), record.case))
