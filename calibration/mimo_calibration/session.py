@@ -76,9 +76,11 @@ class Request:
         datasets = open_data(self.calibration)
         held_out = open_data(self.held_out, "--held-out") if self.held_out else datasets
         calibration = choose(datasets, "train", self.images, self.seed)
-        # The search may see a third of what is held out; the gate decides on images that it did not see.
+        # The search may see a third of what is held out; the gate decides on images that it did not see. A quick try with few
+        # images for the gate does not want to wait for a search on more.
         there = sum(len(data.split("val")) for data in held_out)
-        search = choose(held_out, "val", max(MIN_HELD_OUT, min(SEARCH_IMAGES, there // 3)), self.seed, least=MIN_HELD_OUT)
+        count = max(MIN_HELD_OUT, min(SEARCH_IMAGES, self.gate_images, there // 3))
+        search = choose(held_out, "val", count, self.seed, least=MIN_HELD_OUT)
         seen = frozenset(search.hashes.values())
         gate = choose(held_out, "val", self.gate_images, self.seed + 1, seen, least=MIN_HELD_OUT)
         for images in (search, gate):

@@ -459,6 +459,9 @@ def test_search_gate_and_calibration_have_no_image_in_common(own_data, tmp_path)
     _, _, search, gate = Request("auto", (str(own_data),), (str(tmp_path / "large"),), images=16).chosen
     assert (len(search.items), len(gate.items)) == (session.SEARCH_IMAGES, session.GATE_IMAGES)
     assert search.counts() == {"large": 24}
+    # Who tries with a small gate does not wait for a large search.
+    quick = Request("auto", (str(own_data),), (str(tmp_path / "large"),), images=16, gate_images=9)
+    assert [len(images.items) for images in quick.chosen[2:]] == [9, 9]
     # A third of few images is for the search.
     make_set(tmp_path / "small", {"ct": 30}, split="val")
     _, _, search, gate = Request("auto", (str(own_data),), (str(tmp_path / "small"),), images=16).chosen
