@@ -78,6 +78,23 @@ def test_concurrent_runs_give_what_single_runs_give(kind):
     assert not np.array_equal(expected[0], expected[1])
 
 
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_outputs_of_every_graph_belong_to_the_caller(kind, name):
+    """No later run writes over them, and what the caller does with them changes no later run."""
+    engine = load(kind, name)
+    inputs = [{k: np.full_like(v, i) for k, v in feed(name).items()} for i in range(3)]
+    runs = [engine.run(x) for x in inputs]
+    kept = [{k: v.copy() for k, v in out.items()} for out in runs]
+    for out, copies in zip([engine.run(x) for x in inputs], kept):
+        same(out, copies, tolerance=0)
+        for value in out.values():
+            assert value.flags.writeable
+            value.fill(99)
+    for out, copies, x in zip(runs, kept, inputs):
+        same(out, copies, tolerance=0)
+        same(engine.run(x), copies, tolerance=0)
+
+
 def changed(contract, role, index, **changes):
     tensors = list(getattr(contract, role))
     tensors[index] = dataclasses.replace(tensors[index], **changes)
