@@ -191,8 +191,7 @@ class _Requests:
         if request is None:
             request = self._compiled.create_infer_request()
         if self._known:
-            # Written where the caller gets them: a copy of what the vision encoder or the mask decoder puts out takes half a
-            # millisecond.
+            # Written where the caller gets them: to copy the features of an image takes 0.4 ms.
             found = [np.empty(shape, dtype) for shape, dtype in self._outputs]
             for k, array in enumerate(found):
                 request.set_output_tensor(k, self._tensor(array, shared_memory=True))
