@@ -14,14 +14,24 @@ import numpy as np
 
 from .answer import Finding
 from .closer import Look, closer_look, closer_look_at
-from .components import label_components
 from .config import MimoConfig
 from .evaluation.grammar import subject_of
 from .geometry import Letterbox
 from .grounding import parse_grounded
 from .postprocess import box_of_mask, expected_centre, mask_from_logits, sigmoid
 from .prompts import Prompt
-from .scales import DOUBT, ENTITY_PRESENCE, ONE_THING, Candidate, choose, is_ambiguous, pixel_of, surroundings, unnamed
+from .scales import (
+    DOUBT,
+    ENTITY_PRESENCE,
+    NEAR_MISS,
+    ONE_THING,
+    Candidate,
+    choose,
+    is_ambiguous,
+    pixel_of,
+    surroundings,
+    unnamed,
+)
 
 #: What query 0 is called when a request points at something without naming it and no text names it either.
 REFERRED = "referred region"
@@ -80,12 +90,14 @@ class Drawn:
         return bool(subject_of(self._prompt.text))
 
     def _is_one_thing(self, mask: np.ndarray) -> bool:
-        """Whether (nearly) all of a mask is in one connected part, and if there are others, in the one under the point."""
-        parts, count = label_components(mask)
-        if count == 1:
-            return True
-        x, y = pixel_of(self._prompt, *mask.shape)
-        return bool(mask[y, x]) and np.count_nonzero(parts == parts[y, x]) >= ONE_THING * np.count_nonzero(mask)
+        """Whether (nearly) all of a mask is in the connected part under the point of the request."""
+        whole = Candidate.of(mask, 0.0)
+        part = whole and self._named_part(whole)
+        return bool(whole and part and part.area >= ONE_THING * whole.area)
+
+    def _named_part(self, drawn: Candidate) -> Candidate | None:
+        """The part under the point of what a name drew, which may be all of that name."""
+        return drawn.part_at(*pixel_of(self._prompt, self._letterbox.height, self._letterbox.width), reach=NEAR_MISS)
 
     def settle(self, draw: Callable[[Look], Mapping[str, np.ndarray]]) -> None:
         """Take the mask that the point of a request in doubt most likely means.
@@ -105,19 +117,19 @@ class Drawn:
             near = self._seen(look, draw(look)) if look else None
             if near:
                 candidates.append(replace(near, iou=(near.iou + before.iou) / 2))
-        candidates = candidates or [first]
-        # A name that was drawn elsewhere alone says nothing about what the point is on.
-        hint = first if named and first.part_at(*pixel_of(prompt, height, width)) else None
-        self._take(candidates[choose(candidates, height, width, hint)])
+        candidates = candidates or [self._near or first]
+        # What the name drew elsewhere says nothing about what the point is on.
+        self._take(candidates[choose(candidates, height, width, self._named_part(first) if named else None)])
 
     def _under_point(self, first: Candidate) -> Iterator[Candidate]:
         """What the point of a request may mean of what was drawn: first, from near, and for entities."""
         x, y = pixel_of(self._prompt, self._letterbox.height, self._letterbox.width)
-        part = first.part_at(x, y)
-        if self._is_named:  # and may have drawn all of that name
-            yield from (c for c in (part, self._near and self._near.part_at(x, y)) if c)
+        drawn = [c for c in (first, self._near) if c]
+        if self._is_named:
+            yield from filter(None, map(self._named_part, drawn))
         else:
-            yield from (c for c in (first, self._near) if c)
+            yield from drawn
+            part = first.part_at(x, y)
             if part and part.area < first.area:
                 yield part
         for query in 1 + np.flatnonzero(self.presence[1 : 1 + len(self._config.entities)] >= ENTITY_PRESENCE):

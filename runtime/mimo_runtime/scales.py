@@ -38,6 +38,8 @@ AGREEMENT, SIZE = 0.8, 0.02
 NAMED = 0.4
 #: A mask with less than this share of its pixels in the part under the point holds other things, too.
 ONE_THING = 0.97
+#: A click so many pixels beside a mask that a name drew still means it.
+NEAR_MISS = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,13 +75,20 @@ class Candidate:
         """Pixels in the mask."""
         return int(np.count_nonzero(self.mask))
 
-    def part_at(self, x: int, y: int) -> Candidate | None:
-        """The connected part that a pixel of the image lies on; None if it lies on none."""
+    def part_at(self, x: int, y: int, reach: int = 0) -> Candidate | None:
+        """The connected part that a pixel of the image lies on, or else the one with most pixels up to ``reach`` pixels away
+        along both axes; None if there is none."""
         x0, y0, x1, y1 = self.box
-        if not (x0 <= x < x1 and y0 <= y < y1 and self.mask[y - y0, x - x0]):
+        if not (x0 - reach <= x < x1 + reach and y0 - reach <= y < y1 + reach):
             return None
         parts, _ = label_components(self.mask)
-        part = parts == parts[y - y0, x - x0]
+        inside = x0 <= x < x1 and y0 <= y < y1
+        around = parts[max(0, y - y0 - reach) : y - y0 + reach + 1, max(0, x - x0 - reach) : x - x0 + reach + 1]
+        under = parts[y - y0, x - x0] if inside else 0
+        number = under or np.bincount(around[around > 0], minlength=1).argmax()
+        if not number:
+            return None
+        part = parts == number
         left, top, right, bottom = box_of_mask(part) or (0, 0, 0, 0)
         return replace(self, box=(x0 + left, y0 + top, x0 + right, y0 + bottom), mask=part[top:bottom, left:right])
 

@@ -240,7 +240,7 @@ def test_openvino_holds_no_address_of_an_input_after_a_run():
     engine = decoder("openvino")
     engine.run(step(7))
     (requests,) = engine._pools.values()
-    (request,) = requests._idle
+    ((request, _),) = requests._idle
     assert [request.get_input_tensor(k).size for k in range(len(engine.inputs))] == [0, 0, 0]
 
 

@@ -112,6 +112,11 @@ def test_the_part_that_a_pixel_lies_on():
     assert part.box == (50, 60, 90, 70) and part.area == 400 and (part.iou, part.query) == (0.5, 3)
     np.testing.assert_array_equal(part.whole(*SHAPE), rectangle(50, 60, 90, 70))
     assert whole.part_at(30, 30) is None and whole.part_at(0, 0) is None
+    for place in ((8, 15), (21, 21), (8, 8)):  # two pixels beside the other part
+        assert whole.part_at(*place) is None and whole.part_at(*place, reach=2).box == (10, 10, 20, 20)
+    close = Candidate.of(rectangle(10, 10, 20, 20) | rectangle(21, 10, 30, 20), 0.5)
+    assert close.part_at(20, 15, reach=2).box[0] in (10, 21) and close.part_at(19, 15, reach=2).box == (10, 10, 20, 20)
+    assert whole.part_at(199, 99, reach=2) is None
 
 
 def test_the_better_fit_is_taken():
@@ -233,19 +238,27 @@ def test_a_name_drawn_elsewhere_says_nothing_about_the_point():
         assert finding.mask[30, 50] and not finding.mask[-1, -1]
 
 
-def test_one_thing_beside_the_point_is_no_doubt(pixels):
-    """A click just off the only thing that was drawn costs no looks."""
+@pytest.mark.parametrize(("off", "in_doubt"), [(0, False), (2, False), (3, True), (20, True)])
+def test_a_click_just_beside_the_only_thing_means_it(off, in_doubt):
+    """Farther away something else of that name may be meant."""
+    pixels = np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8)
 
-    def beside(out, _):
+    def square(out, call):
         out["iou"][:] = 0.95
-        side = out["masks"].shape[-1]
-        out["masks"][0, 0] = -8
-        out["masks"][0, 0, side // 4 : side // 2, side // 4 : side // 2] = 8
+        if call == 0:
+            side = out["masks"].shape[-1]
+            out["masks"][0, 0] = -8
+            out["masks"][0, 0, side // 2 :, side // 2 :] = 8
 
     with fakes.fake_mimo(config=NEAR) as mimo:
-        drawing(mimo, beside)
-        (finding,) = mimo.open(pixels).ask("polyp", points=[(2, 2)], text_answer=False).findings
-        assert calls(mimo)["vision_encoder"] <= 2 and not finding.mask[2, 2]
+        drawing(mimo, square)
+        scan = mimo.open(pixels)
+        (first,) = scan.ask("polyp", points=[(100, 100)], text_answer=False, closer=False).findings
+    left, top, *_ = map(int, first.box)
+    with fakes.fake_mimo(config=NEAR) as mimo:
+        drawing(mimo, square)
+        mimo.open(pixels).ask("polyp", points=[(left - off, top + 20)], text_answer=False)
+        assert (calls(mimo)["vision_encoder"] > 2) == in_doubt
 
 
 def test_the_looks_of_a_named_point_leave_the_name_out():
