@@ -34,7 +34,7 @@ SMALLEST_SIDE = 16
 ENTITY_PRESENCE = 0.75
 #: What agreement and size count for beside the expected IoU; chosen on ``val``, with :data:`SIDES`.
 AGREEMENT, SIZE = 0.8, 0.02
-#: What lying within the mask of a name counts for; chosen on ``val``.
+#: What lying within the part under the point of what a name drew counts for; chosen on ``val``.
 NAMED = 0.4
 #: A mask with less than this share of its pixels in the part under the point holds other things, too.
 ONE_THING = 0.97
@@ -153,8 +153,8 @@ def choose(candidates: Sequence[Candidate], height: int, width: int, named: Cand
     candidates, weighted with the square of their expected IoU; 0.5 if there are none.
 
     Args:
-        named: what name and point drew together on the whole image; :data:`NAMED` times the share of a candidate's pixels that
-            lie within it is added.
+        named: the part under the point of what name and point drew together on the whole image; :data:`NAMED` times the share
+            of a candidate's pixels that lie within it is added.
     """
     kept = [i for i, candidate in enumerate(candidates) if not candidate.cut(height, width)]
     if not kept:
