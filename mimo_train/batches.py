@@ -53,6 +53,7 @@ class Batches:
         emphasis: factors of single sets' shares, by name.
         paste: by name of the set, in which share of its views a structure is pasted a second time.
         closer: share of the views that show one small structure from near, for the second look at it.
+        references: see :class:`Questioner`.
         rank, world: this process and their number; each draws its share of the one batch.
     """
 
@@ -71,6 +72,7 @@ class Batches:
         emphasis: Mapping[str, float] | None = None,
         paste: Mapping[str, float] | None = None,
         closer: float = 0.0,
+        references: float = 0.0,
         cache_bytes: int = 1 << 31,
     ) -> None:
         used = [d for d in datasets if d.split("train")]
@@ -79,7 +81,7 @@ class Batches:
         weight = np.sqrt([len(d.split("train")) * max(1, len(d.class_names)) for d in used]) * factor
         self.cumulative = np.cumsum(weight / weight.sum())
         self.paste, self.closer = dict(paste or {}), closer
-        self.vocabulary, self.questioner = vocabulary, Questioner(vocabulary, self._fits)
+        self.vocabulary, self.questioner = vocabulary, Questioner(vocabulary, self._fits, references)
         self.tokenizer, self.config = tokenizer, config
         self.batch, self.prompts, self.seed = batch, prompts, seed
         self.rank, self.world = rank, world

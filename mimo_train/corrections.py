@@ -26,7 +26,8 @@ def corrected(model: Mimo, pyramid: tuple[Tensor, ...], question: Question, targ
             and where in the wrong region.
 
     Returns:
-        a copy; prompts without a target, a free place for a point or a mistake worth a click stay as they are.
+        a copy; prompts without a target, a free place for a point or a mistake worth a click stay as they are. A question by
+        name alone gets no positive point: it means all of that name, a name with a point the one under the point.
     """
     first = targets.select[:, :1]
     g = model.ground_features(tuple(f.detach() for f in pyramid), question)
@@ -43,11 +44,13 @@ def corrected(model: Mimo, pyramid: tuple[Tensor, ...], question: Question, targ
     xy = torch.stack((place % side + 0.5, place // side + 0.5), dim=-1) / side
     label = truth.flatten(1).gather(1, place[:, None])[:, 0].to(question.point_labels.dtype)
 
+    given = torch.cat((question.box_labels, question.point_labels, question.mask_label), dim=1)
+    pointed = (given >= 0).any(1).to(label)
     free = question.point_labels < 0
     slot = free.float().argmax(1)
     use = (
         (first[:, 0] == 0) & (targets.select_valid[:, 0] > 0) & free.any(1)
-        & (wrong.sum((-2, -1)) >= MIN_WRONG) & (targets.chance < CORRECTED)
+        & (wrong.sum((-2, -1)) >= MIN_WRONG) & (targets.chance < CORRECTED) & (label <= pointed)
     )  # fmt: skip
     rows = torch.nonzero(use)[:, 0]
     points, labels = question.points.clone(), question.point_labels.clone()

@@ -144,6 +144,7 @@ def fit(
         emphasis=options.factors(),
         paste=options.pastes(),
         closer=options.closer,
+        references=options.references,
     )
     schedule = Schedule(options.learning_rate, config.image_size, parse_sizes(options.sizes), options.warmup_steps)
     before = TrainingState.read(state_file, options) if resume else None

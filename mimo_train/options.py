@@ -38,6 +38,7 @@ class FitOptions:
     emphasis: tuple[str, ...] = ()  # NAME=FACTOR of the share of a set
     paste: tuple[str, ...] = ()  # NAME=SHARE of a set's views in which a structure is pasted a second time
     closer: float = 0.0  # share of the views that show one small structure from near, see augment.closer_view
+    references: float = 0.0  # share of the questions without a reference that get one, see questions.py
     precision: str = "no"  # accelerate's names: no, bf16, fp16
     vocab_size: int = 1024
     corrections: float = 0.25  # share of the steps with corrective points, see corrections.py
@@ -60,6 +61,7 @@ class FitOptions:
             ("ema", 0, 1),
             ("corrections", 0, 1),
             ("closer", 0, 1),
+            ("references", 0, 1),
             ("weight_decay", 0, 10),
             ("warmup_steps", 0, 10**9),
             ("seed", 0, 2**32 - 1),

@@ -40,6 +40,8 @@ SYNONYM_SHARE, TYPO_SHARE = 0.2, 0.08
 INSTANCE_SHARE = 0.9
 #: Share of the references that go to a class with several instances where there is one: few images have any.
 SEVERAL_SHARE = 0.5
+#: What a question without a reference becomes where ``references`` asks for more of them, and how often.
+REFERENCE_KINDS = {"box": 0.4, "named_box": 0.2, "point": 0.25, "rough": 0.1, "mixed": 0.05}
 
 
 @dataclass
@@ -94,10 +96,12 @@ class Questioner:
 
     Args:
         fits: whether the model can take a question; those that are too long are not asked.
+        references: share of the questions without a reference that become one with a reference, where there is something to
+            point at. By itself half of all questions have one.
     """
 
-    def __init__(self, vocabulary: Vocabulary, fits: Callable[[str], bool]) -> None:
-        self.vocabulary, self.fits = vocabulary, fits
+    def __init__(self, vocabulary: Vocabulary, fits: Callable[[str], bool], references: float = 0.0) -> None:
+        self.vocabulary, self.fits, self.references = vocabulary, fits, references
         self.index = {name: i for i, name in enumerate(vocabulary.entities)}
 
     def draw(self, view: View, record: Record, count: int, rng: np.random.Generator) -> list[Sample]:
@@ -106,6 +110,8 @@ class Questioner:
         kinds = list(self._kinds(len(found), rng))[:count]
         while len(kinds) < count:
             kinds.append(next(iter(self._kinds(len(found), rng))))
+        if self.references and found:
+            kinds = [self._with_reference(kind, rng) for kind in kinds]
         if any(0 < np.count_nonzero(view.labels == i) < MIN_PIXELS for i in record.classes):
             # Something is there that is too small to be named: "no finding" or "nothing below" would be untrue.
             kinds = [("text" if found else "absent") if kind in ("all", "relation") else kind for kind in kinds]
@@ -146,6 +152,12 @@ class Questioner:
             yield rng.choice(["absent", "all", "relation"], p=[0.4, 0.2, 0.4])
         else:
             yield rng.choice(["absent", "all", "text"], p=[0.5, 0.2, 0.3])
+
+    def _with_reference(self, kind: str, rng: np.random.Generator) -> str:
+        """The kind itself, or with probability ``references`` one that points at something."""
+        if kind in REFERENCE_KINDS or rng.random() >= self.references:
+            return kind
+        return str(rng.choice(list(REFERENCE_KINDS), p=list(REFERENCE_KINDS.values())))
 
     # -- kinds of prompts --------------------------------------------------------------------------------------------
 

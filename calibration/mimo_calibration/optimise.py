@@ -114,7 +114,7 @@ class Optimiser:
         self.engines = {name: self._load(name, incumbent) for name, incumbent in incumbents.items()}
         spent = {"calibrate": 0.0, "decide": 0.0}
         for label, trial in (*self.trials.items(), ("blocks", self.blocks_trial)):
-            self.references[label] = self._replies(label, trial, self.engines)
+            self.references[label] = self._replies(label, trial, self.engines, None)
         chosen, symmetric, evidence = dict(incumbents), {}, {}
         for number, name in enumerate(GRAPHS):
             self.progress(f"quantise {name}", number, len(GRAPHS))
@@ -319,14 +319,16 @@ class Optimiser:
         seen, calls, _ = self.cache.get(key(model, self.calibration.identity, upstream, settings), make)
         return Material(model, seen, calls)
 
-    def _replies(self, label: str, trial: Trial, engines: Mapping[str, Engine]) -> list[Reply]:
+    def _replies(
+        self, label: str, trial: Trial, engines: Mapping[str, Engine], reference: Sequence[Reply] | None
+    ) -> list[Reply]:
         trial.progress = lambda done, total: self.progress(f"trial ({label})", done, total)
         with _borrowed(self.config, engines, self.tokenizer) as mimo:
-            return trial.run(mimo)
+            return trial.run(mimo, reference)
 
     def _loss(self, label: str, engines: Mapping[str, Engine]) -> tuple[Loss, list[Reply]]:
         trial = self.blocks_trial if label == "blocks" else self.trials[label]
-        replies = self._replies(label, trial, engines)
+        replies = self._replies(label, trial, engines, self.references[label])
         return compare(self.references[label], replies), replies
 
     def _load(self, name: str, candidate: Candidate) -> Engine:

@@ -113,31 +113,53 @@ class Trial:
     def __post_init__(self) -> None:
         self._names = AbsentNames(self.datasets)
 
-    def run(self, mimo: Any) -> list[Reply]:
-        """Ask everything."""
+    def run(self, mimo: Any, reference: Sequence[Reply] | None = None) -> list[Reply]:
+        """Ask everything.
+
+        Args:
+            reference: replies to the same questions that these will be compared with. A text is then written only as far as it
+                agrees: all that :func:`compare` asks of it is whether it is the same. Masks and presence do not depend on it.
+        """
         replies: list[Reply] = []
+        wanted = iter(() if reference is None else (r.text for r in reference))
         for done, (data, record) in enumerate(self.images.items):
             self.progress(done, len(self.images.items))
             run = ImageQuestions(mimo, data, record, self.images.seed)
             for name, whole, parts in list(run.targets())[: self.max_classes]:
                 for prompt in self.prompts:
                     for number, truth in enumerate([whole] if prompt == "text" else parts[: self.max_parts]):
-                        replies.append(self._ask(run, prompt, name, truth, number))
+                        replies.append(self._ask(run, prompt, name, truth, number, next(wanted, None)))
             within, across = self._names.of(record)
             for kind, choice in (("within", within), ("across", across)):
                 if choice:
                     name = choice[int(run.rng(kind).integers(len(choice)))]
-                    replies.append(self._ask(run, "absent", name, None, 0))
+                    replies.append(self._ask(run, "absent", name, None, 0, next(wanted, None)))
         self.progress(len(self.images.items), len(self.images.items))
         return replies
 
-    def _ask(self, run: ImageQuestions, prompt: str, name: str, truth: np.ndarray | None, number: int) -> Reply:
+    def _ask(
+        self, run: ImageQuestions, prompt: str, name: str, truth: np.ndarray | None, number: int, wanted: str | None
+    ) -> Reply:
         given = {"text": name} if truth is None else run.request(prompt, name, truth, number)
         write = self.text and prompt in ("text", "absent")
-        answer = run.scan.ask(**given, text_answer=write)
+        answer = _answer(run.scan, given, wanted) if write else run.scan.ask(**given, text_answer=False)
         outcome = Outcome.of(answer, run.height, run.width)
         dice = None if truth is None else metrics.dice(outcome.mask, truth)
         return Reply(run.record.set_name, run.key, prompt, dice, outcome.present, answer.text if write else None)
+
+
+def _answer(scan: Any, given: dict[str, Any], wanted: str | None) -> Any:
+    """The answer to a request; its text ends early where it is no longer the beginning of ``wanted``."""
+    written: list[str] = []
+
+    def differs() -> bool:
+        return wanted is not None and not wanted.startswith("".join(written))
+
+    for piece in scan.stream(**given, should_stop=differs):
+        if not isinstance(piece, str):
+            return piece
+        written.append(piece)
+    raise AssertionError("a stream ends with its answer")
 
 
 def compare(reference: Sequence[Reply], candidate: Sequence[Reply]) -> Loss:

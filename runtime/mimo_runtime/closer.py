@@ -2,7 +2,7 @@
 
 A structure of a dozen pixels is one or two tokens of the vision encoder; from near it is a hundred, and its contrast is that
 of its surroundings instead of the whole image's. What the first look found out stays: where the target is, whether it is
-there, and the text, which is about the whole image. Only the mask of the target and its expected fit come from near.
+there, and the text, which is about the whole image. The mask of the target and its expected fit are those of both looks.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from .prompts import Prompt
 LARGEST_SHARE = 0.8
 #: Shortest side of the surroundings in pixels.
 SMALLEST_SIDE = 24
+#: Share of the first look's logits in the mask that is drawn from near: it has seen the whole image. Chosen on ``val``.
+FIRST_SHARE = 0.3
 #: Contrast is raised at most so many times: beyond, eight bits show their steps.
 MAX_GAIN = 4.0
 #: Percentiles of the values that become black and white.
@@ -42,6 +44,11 @@ class Look:
     bottom: int
     prompt: Prompt
     letterbox: Letterbox
+
+    @property
+    def window(self) -> tuple[int, int, int, int]:
+        """The surroundings as ``(left, top, right, bottom)``."""
+        return self.left, self.top, self.right, self.bottom
 
     def pixels(self, image: np.ndarray) -> np.ndarray:
         """``uint8 [H, W, 3]`` of the image -> those of the surroundings, with the contrast raised."""

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from .answer import Finding
-from .closer import Look, closer_look, closer_look_at
+from .closer import FIRST_SHARE, Look, closer_look, closer_look_at
 from .config import MimoConfig
 from .evaluation.grammar import subject_of
 from .geometry import Letterbox
@@ -70,8 +70,9 @@ class Drawn:
         return None if mask is None else closer_look(prompt, mask, factor, self._letterbox.size)
 
     def refine(self, look: Look, outputs: Mapping[str, np.ndarray]) -> None:
-        """Take the target's mask from ``outputs`` of ``mask_decoder`` for ``look``, unless nothing was drawn there."""
-        near = self._seen(look, outputs)
+        """Take the target's mask from ``outputs`` of ``mask_decoder`` for a closer ``look`` and, for a smaller part, from those of
+        the first one, unless nothing was drawn there."""
+        near = self._seen(look, outputs, FIRST_SHARE)
         if near is not None:
             # The fit to the thing that is drawn is seen better from near, whether it is the right thing from afar: the mean of
             # both goes with the true IoU more closely than either.
@@ -146,9 +147,11 @@ class Drawn:
         around = logits[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
         return bool(sigmoid(around.max()) >= threshold)
 
-    def _seen(self, look: Look, outputs: Mapping[str, np.ndarray]) -> Candidate | None:
-        """What query 0 drew for a look; None if nothing."""
+    def _seen(self, look: Look, outputs: Mapping[str, np.ndarray], first: float = 0.0) -> Candidate | None:
+        """What query 0 drew for a look; None if nothing. ``first`` is the share of the logits that the whole image gave."""
         logits = look.letterbox.masks_back(outputs["masks"][0, :1])[0]
+        if first:
+            logits += first * (self._letterbox.masks_back(self._outputs["masks"][0, :1], look.window)[0] - logits)
         mask = self._clean(logits, look.letterbox)
         return None if mask is None else Candidate.of(mask, outputs["iou"][0, 0], look)
 

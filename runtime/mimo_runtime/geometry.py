@@ -97,23 +97,27 @@ class Letterbox:
 
     # -- and back ------------------------------------------------------------------------------------------------
 
-    def masks_back(self, logits: np.ndarray) -> np.ndarray:
+    def masks_back(self, logits: np.ndarray, window: tuple[int, int, int, int] | None = None) -> np.ndarray:
         """``float32 [Q, M, M]`` logits over the whole square -> ``float32 [Q, H, W]`` logits of the image's pixels.
 
         Bilinear at each pixel's centre, so a field that is linear in the image's coordinates comes back as it was. Cells
         that lie wholly in the padding are cut off first: at the border the nearest cell of the image counts instead. The
-        result takes 4 bytes per query and pixel, so pass only the queries that are needed.
+        result takes 4 bytes per query and pixel, so pass only the queries that are needed, and the window.
+
+        Args:
+            window: only these pixels, ``(left, top, right, bottom)``; the last two are exclusive. H and W are then its own.
         """
         if logits.ndim != 3 or logits.shape[1] != logits.shape[2]:
             raise ValueError(f"logits must be [Q, M, M], not {list(logits.shape)}")
         side = logits.shape[1]
         x, y = self.factors
-        above, below, down = _neighbours(self.height, y * side)
-        left, right, across = _neighbours(self.width, x * side)
-        back = np.empty((len(logits), self.height, self.width), np.float32)
+        x0, y0, x1, y1 = window or (0, 0, self.width, self.height)
+        above, below, down = (part[y0:y1] for part in _neighbours(self.height, y * side))
+        left, right, across = (part[x0:x1] for part in _neighbours(self.width, x * side))
+        back = np.empty((len(logits), len(above), len(left)), np.float32)
         for target, source in zip(back, logits.astype(np.float32, copy=False), strict=True):
             rows = source[above] + (source[below] - source[above]) * down[:, None]
-            for start in range(0, self.height, _STRIP):  # strips stay in the processor's cache
+            for start in range(0, len(above), _STRIP):  # strips stay in the processor's cache
                 strip = rows[start : start + _STRIP]
                 near = np.take(strip, left, axis=1, out=target[start : start + _STRIP], mode="clip")
                 step = np.take(strip, right, axis=1, mode="clip")

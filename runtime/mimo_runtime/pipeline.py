@@ -178,7 +178,7 @@ class Mimo:
         def encode() -> Arrays:
             return self._run("vision_encoder", {"pixels": look.letterbox.image(look.pixels(image.pixels))[None]})
 
-        features, _ = self._near.get((key, look.left, look.top, look.right, look.bottom), encode)
+        features, _ = self._near.get((key, *look.window), encode)
         return self._run("mask_decoder", self._ground(features, self._request(look.prompt, look.letterbox)))
 
     def _ground(self, features: Arrays, request: Arrays) -> Arrays:

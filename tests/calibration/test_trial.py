@@ -148,7 +148,7 @@ class Model:
     """Answers everything with the same mask; remembers what it was asked."""
 
     def __init__(self, fill: float) -> None:
-        self.fill, self.asked = fill, []
+        self.fill, self.asked, self.letters = fill, [], 0
 
     def open(self, pixels: np.ndarray) -> SimpleNamespace:
         height, width = pixels.shape[:2]
@@ -160,7 +160,18 @@ class Model:
             finding = SimpleNamespace(query=0, mask=drawn, present=True, presence=0.9, score=0.5, iou=0.5)
             return SimpleNamespace(findings=(finding,), text=f"{text} {self.fill}" if text_answer else "")
 
-        return SimpleNamespace(ask=ask)
+        def stream(*, should_stop, **given):
+            answer, written = ask(**given), ""
+            for letter in answer.text:
+                if should_stop():
+                    break
+                written += letter
+                self.letters += 1
+                yield letter
+            answer.text = written
+            yield answer
+
+        return SimpleNamespace(ask=ask, stream=stream)
 
 
 def make_trial(folder, **options) -> Trial:
@@ -187,6 +198,20 @@ def test_every_model_is_asked_the_same_and_gets_what_it_deserves(data):
     assert all(r.dice == 0.0 for r in replies[2] if r.prompt in PROMPTS)
     lost = compare(replies[0], replies[2])
     assert lost.dice == pytest.approx(macro_dice(replies[0])) and lost.text_agreement == 0.0
+
+
+def test_a_text_is_written_as_far_as_it_agrees(data):
+    """A candidate far off writes a long text for every question, which only has to be told from the right one."""
+    trial, same, other = make_trial(data), Model(1.0), Model(0.0)
+    reference = trial.run(same)
+    whole, letters = trial.run(Model(0.0)), same.letters
+    assert trial.run(same, reference) == reference and same.letters == 2 * letters
+    short = trial.run(other, reference)
+    assert compare(reference, short) == compare(reference, whole) and compare(reference, short).text_agreement == 0.0
+    # "... 1.0" and "... 0.0" part at their last number.
+    texts = sum(r.text is not None for r in reference)
+    assert texts and other.letters == letters - 2 * texts
+    assert all(s.dice == w.dice and s.present == w.present for s, w in zip(short, whole))
 
 
 def test_only_names_get_a_text_and_absent_names_are_absent(data):

@@ -176,6 +176,30 @@ def test_nothing_drawn_from_near_leaves_the_first_mask(pixels):
         np.testing.assert_array_equal(finding.mask, first.mask)
 
 
+@pytest.mark.parametrize(
+    ("far", "near", "drawn"), [(1.0, -1.0, False), (-1.0, 1.0, True), (4.0, -1.0, True), (-4.0, 1.0, False)]
+)
+def test_the_mask_is_drawn_from_both_looks_and_more_from_near(pixels, far, near, drawn):
+    """Logits of both looks in the target's box: together they count 0.3 and 0.7."""
+    with fakes.fake_mimo(config=NEAR) as mimo:
+        engine = mimo.engines["mask_decoder"]
+        inner, results = engine.run, []
+
+        def run(inputs):
+            out = inner(inputs)
+            results.append(out)
+            told = far if len(results) == 1 else near
+            # The first look draws something elsewhere, or there would be no second one.
+            masks = np.where(out["masks"] > 0, told, out["masks"])
+            masks[..., 0, 0] = 8.0 if len(results) == 1 else masks[..., 0, 0]
+            return {**out, "masks": masks.astype(np.float32)}
+
+        engine.run = run
+        (finding,) = mimo.open(pixels).ask(boxes=[SMALL], text_answer=False).findings
+    assert len(results) == 2 and finding.closer is drawn
+    assert bool(finding.mask[21:23, 41:45].all()) is (drawn if finding.closer else far > 0)
+
+
 def test_words_are_measured_on_the_mask_from_near(pixels):
     small = (70.0, 40.0, 76.0, 44.0)
     with fakes.fake_mimo(config=NEAR) as mimo:

@@ -88,6 +88,16 @@ def test_a_mask_comes_back(height: int, width: int, size: int, data: st.DataObje
     assert not (wrong & (np.abs(radius - 1) > 1.5 * cell / min(rx, ry))).any()
 
 
+@settings(deadline=None)
+@given(st.integers(1, 90), st.integers(1, 90), st.data())
+def test_a_window_of_the_masks_is_cut_from_the_whole(height, width, data):
+    box, logits = Letterbox(height, width, 64), np.random.default_rng(0).normal(size=(2, 16, 16)).astype(np.float32)
+    left, top = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    right, bottom = data.draw(st.integers(left + 1, width)), data.draw(st.integers(top + 1, height))
+    whole = box.masks_back(logits)
+    np.testing.assert_array_equal(box.masks_back(logits, (left, top, right, bottom)), whole[:, top:bottom, left:right])
+
+
 @given(st.integers(4, 9), st.integers(4, 9))
 def test_masks_back_is_exact_where_cells_are_pixels(rows: int, columns: int) -> None:
     """If the square has the size of the image and the grid the size of the square, nothing may change at all."""

@@ -159,5 +159,9 @@ def test_corrective_points_lie_on_mistakes(batch):
         x, y = (after.points[row, slot] * side).long().tolist()
         assert drawn_masks[row, y, x] != truth[row, y, x]
         assert after.point_labels[row, slot] == int(truth[row, y, x])
+    # A name with a positive point means the one under it; a name alone means all, so such a click would change the question.
+    named = (before.box_labels.amax(1) < 0) & (before.point_labels.amax(1) < 0) & (before.mask_label[:, 0] < 0)
+    clicked = torch.where(new, after.point_labels, -1)
+    assert named.any() and (clicked[named] <= 0).all() and (clicked[~named] == 1).any()
     nobody = corrected(model, pyramid, before, replace(targets_, chance=torch.ones_like(targets_.chance)))
     assert torch.equal(nobody.point_labels, before.point_labels)

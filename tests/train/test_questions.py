@@ -323,3 +323,20 @@ def test_batches_of_closer_views_teach_masks_and_no_text(phantoms):
     assert near.targets.has_reference[silent].all()
     again = make(1.0)(0, 64)
     assert torch.equal(near.pixels, again.pixels) and torch.equal(near.targets.masks, again.targets.masks)
+
+
+def test_more_of_the_questions_can_point_at_something():
+    """By itself half of the questions have a reference; ``references`` turns so many of the others into ones that have."""
+
+    def share(references: float) -> float:
+        asker, drawn = Questioner(VOCABULARY, fits, references), []
+        for seed in range(200):
+            drawn += asker.draw(scene(), record(), 4, np.random.default_rng(seed))
+        return float(np.mean([bool(s.boxes or s.points or s.rough is not None) for s in drawn]))
+
+    assert share(0.0) == pytest.approx(0.5, abs=0.02)
+    assert share(0.6) == pytest.approx(0.8, abs=0.04)
+    assert share(1.0) == 1.0
+    empty = View(np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64), np.int32), 64, 64)
+    for sample in Questioner(VOCABULARY, fits, 1.0).draw(empty, record(classes={}), 4, np.random.default_rng(0)):
+        assert sample.mask is None and not (sample.boxes or sample.points)
