@@ -70,8 +70,8 @@ class Drawn:
         return None if mask is None else closer_look(prompt, mask, factor, self._letterbox.size)
 
     def refine(self, look: Look, outputs: Mapping[str, np.ndarray]) -> None:
-        """Take the target's mask from ``outputs`` of ``mask_decoder`` for a closer ``look`` and, for a smaller part, from those of
-        the first one, unless nothing was drawn there."""
+        """Take the target's mask from ``outputs`` of ``mask_decoder`` for a closer ``look`` and, to :data:`FIRST_SHARE`, from
+        those of the first one, unless nothing was drawn there."""
         near = self._seen(look, outputs, FIRST_SHARE)
         if near is not None:
             # The fit to the thing that is drawn is seen better from near, whether it is the right thing from afar: the mean of
