@@ -34,6 +34,8 @@ TEMPERATURES = np.geomspace(0.25, 8.0, 121)
 CLOSER_FACTORS = (0.0, 2.5, 3.5, 5.0)
 #: What it must gain in mean Dice, since it takes the time of another image ...
 CLOSER_GAIN = 0.002
+#: Tried for the share of the first look in what is drawn from near; it costs nothing.
+FIRST_SHARES = (0.0, 0.15, 0.3, 0.45)
 #: ... measured on so many images per set, with these prompts.
 CLOSER_LIMIT, CLOSER_PROMPTS = 12, ("box", "point", "mask", "text")
 
@@ -50,6 +52,8 @@ class Calibration:
     findings: int
     #: See ``MimoConfig.closer_factor``.
     closer_factor: float = 0.0
+    #: See ``MimoConfig.first_share``.
+    first_share: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -63,6 +67,7 @@ class Calibration:
             "risk_reached": self.abstention.reached,
             "findings": self.findings,
             "closer_factor": self.closer_factor,
+            "first_share": self.first_share,
         }
 
     def sentences(self, wanted: float) -> str:
@@ -73,7 +78,8 @@ class Calibration:
             f"threshold of what nobody named {self.entity_threshold:.3f}\n"
             f"abstention threshold {chosen.threshold:.3f}: keeps {100 * chosen.coverage:.0f} % of {self.findings} findings "
             f"at a risk of {chosen.risk:.3f}\n"
-            + (f"small targets: drawn again on {self.closer_factor:g} times their length" if self.closer_factor else
+            + (f"small targets: drawn again on {self.closer_factor:g} times their length, the first look counts "
+               f"{self.first_share:g}" if self.closer_factor else
                "small targets: no closer look, it gains nothing (mimo-train fit --closer trains it)")
         )  # fmt: skip
         if chosen.reached:
@@ -155,25 +161,33 @@ def entity_presences(mimo: Mimo, datasets: Sequence[Dataset], split: str, limit:
     return probabilities, there
 
 
-def choose_closer(mimo: Mimo, datasets: Sequence[Dataset], split: str, limit: int | None, seed: int) -> float:
-    """The ``closer_factor`` with the best mean Dice over sets and prompts; 0 where none gains :data:`CLOSER_GAIN`.
+def choose_closer(mimo: Mimo, datasets: Sequence[Dataset], split: str, limit: int | None, seed: int) -> tuple[float, float]:
+    """The ``closer_factor`` with the best mean Dice over sets and prompts, and for it the best ``first_share``; 0 and 0 where
+    none gains :data:`CLOSER_GAIN`.
 
     Args:
         mimo: see :func:`undecided`.
         limit: at most this many images per set, and at most :data:`CLOSER_LIMIT`.
     """
     limit = CLOSER_LIMIT if limit is None else min(limit, CLOSER_LIMIT)
-    dice = {}
-    for factor in CLOSER_FACTORS:
-        tried = Mimo(replace(mimo.config, closer_factor=factor), mimo.engines, mimo.tokenizer, cache_images=1)
+
+    def dice(factor: float, share: float) -> float:
+        config = replace(mimo.config, closer_factor=factor, first_share=share)
+        tried = Mimo(config, mimo.engines, mimo.tokenizer, cache_images=1)
         found = measure(tried, datasets, split, prompts=CLOSER_PROMPTS, limit=limit, seed=seed, text=False)
         groups: dict[tuple[str, str], list[float]] = {}
         for row in found.overlaps:
             if row.prompt in CLOSER_PROMPTS:
                 groups.setdefault((row.prompt, row.set_name), []).append(row.dice)
-        dice[factor] = float(np.mean([np.mean(values) for values in groups.values()])) if groups else 0.0
-    best = max(dice, key=lambda factor: dice[factor])
-    return best if dice[best] >= dice[0.0] + CLOSER_GAIN else 0.0
+        return float(np.mean([np.mean(values) for values in groups.values()])) if groups else 0.0
+
+    first, *shares = FIRST_SHARES
+    factors = {factor: dice(factor, first) for factor in CLOSER_FACTORS}
+    best = max(factors, key=lambda factor: factors[factor])
+    if factors[best] < factors[0.0] + CLOSER_GAIN:
+        return 0.0, 0.0
+    tried = {first: factors[best], **{share: dice(best, share) for share in shares}}
+    return best, max(tried, key=lambda share: tried[share])
 
 
 def undecided(mimo: Mimo) -> Mimo:
@@ -204,12 +218,14 @@ def calibrate(
         RequestError: empty split, a split without a target, or an image that cannot be read.
     """
     raw = undecided(mimo)
-    factor = choose_closer(raw, datasets, split, limit, seed)
-    raw = Mimo(replace(raw.config, closer_factor=factor), raw.engines, raw.tokenizer, raw.info, cache_images=0)
+    factor, share = choose_closer(raw, datasets, split, limit, seed)
+    config = replace(raw.config, closer_factor=factor, first_share=share)
+    raw = Mimo(config, raw.engines, raw.tokenizer, raw.info, cache_images=0)
     measured = measure(raw, datasets, split, limit=limit, seed=seed, progress=progress, text=False)
     if not measured.overlaps:
         raise RequestError(f"no image in split '{split}' shows a target", "Choose another split or data set, or more images")
-    chosen = replace(choose(measured, risk, entity_presences(raw, datasets, split, limit, seed)), closer_factor=factor)
+    chosen = choose(measured, risk, entity_presences(raw, datasets, split, limit, seed))
+    chosen = replace(chosen, closer_factor=factor, first_share=share)
     config = replace(
         mimo.config,
         presence_threshold=chosen.presence_threshold,
@@ -217,6 +233,7 @@ def calibrate(
         entity_threshold=chosen.entity_threshold,
         abstain_threshold=chosen.abstention.threshold,
         closer_factor=factor,
+        first_share=share,
     )
     atomic_write_bytes(Path(checkpoint) / CONFIG, (json.dumps(config.to_dict(), indent=2) + "\n").encode())
     return chosen

@@ -40,6 +40,7 @@ def prepare(options: FitOptions, datasets: list[Dataset], source: Path | None) -
             entity_threshold=new.entity_threshold,
             abstain_threshold=new.abstain_threshold,
             closer_factor=new.closer_factor,
+            first_share=new.first_share,
         )
         _check_names(vocabulary, tokenizer, model.config)
         return model.train(), tokenizer, vocabulary

@@ -20,8 +20,6 @@ from .prompts import Prompt
 LARGEST_SHARE = 0.8
 #: Shortest side of the surroundings in pixels.
 SMALLEST_SIDE = 24
-#: Share of the first look's logits in the mask that is drawn from near: it has seen the whole image. Chosen on ``val``.
-FIRST_SHARE = 0.3
 #: Contrast is raised at most so many times: beyond, eight bits show their steps.
 MAX_GAIN = 4.0
 #: Percentiles of the values that become black and white.

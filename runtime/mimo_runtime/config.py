@@ -28,6 +28,7 @@ _RANGES = {
     "abstain_threshold": (0.0, 1.0),
     "mask_threshold": (1e-6, 1 - 1e-6),
     "closer_factor": (0.0, 20.0),
+    "first_share": (0.0, 1.0),
     "mlp_ratio": (1e-3, 1e3),
 }
 
@@ -140,6 +141,9 @@ class MimoConfig:
     #: A small target is drawn again on surroundings of this many times its longer side; 0 = never. Chosen on ``val``, for a
     #: model that was trained for it (``mimo-train fit --closer``).
     closer_factor: float = 0.0
+    #: Share of the first look's logits in a mask that is drawn again from near: the first has seen the whole image. Chosen on
+    #: ``val``.
+    first_share: float = 0.0
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:

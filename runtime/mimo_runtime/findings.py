@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from .answer import Finding
-from .closer import FIRST_SHARE, Look, closer_look, closer_look_at
+from .closer import Look, closer_look, closer_look_at
 from .config import MimoConfig
 from .evaluation.grammar import subject_of
 from .geometry import Letterbox
@@ -70,9 +70,9 @@ class Drawn:
         return None if mask is None else closer_look(prompt, mask, factor, self._letterbox.size)
 
     def refine(self, look: Look, outputs: Mapping[str, np.ndarray]) -> None:
-        """Take the target's mask from ``outputs`` of ``mask_decoder`` for a closer ``look`` and, to :data:`FIRST_SHARE`, from
-        those of the first one, unless nothing was drawn there."""
-        near = self._seen(look, outputs, FIRST_SHARE)
+        """Take the target's mask from ``outputs`` of ``mask_decoder`` for a closer ``look`` and, to ``first_share``, from those
+        of the first one, unless nothing was drawn there."""
+        near = self._seen(look, outputs, self._config.first_share)
         if near is not None:
             # The fit to the thing that is drawn is seen better from near, whether it is the right thing from afar: the mean of
             # both goes with the true IoU more closely than either.

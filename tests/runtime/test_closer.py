@@ -181,7 +181,7 @@ def test_nothing_drawn_from_near_leaves_the_first_mask(pixels):
 )
 def test_the_mask_is_drawn_from_both_looks_and_more_from_near(pixels, far, near, drawn):
     """Logits of both looks in the target's box: together they count 0.3 and 0.7."""
-    with fakes.fake_mimo(config=NEAR) as mimo:
+    with fakes.fake_mimo(config=replace(NEAR, first_share=0.3)) as mimo:
         engine = mimo.engines["mask_decoder"]
         inner, results = engine.run, []
 

@@ -12,7 +12,7 @@ from mimo_runtime.errors import BundleError
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_what_is_written_is_read(preset, tmp_path):
-    config = MimoConfig.from_preset(preset, presence_threshold=0.0, abstain_threshold=1.0, closer_factor=3.5)
+    config = MimoConfig.from_preset(preset, presence_threshold=0.0, abstain_threshold=1.0, closer_factor=3.5, first_share=0.3)
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     assert MimoConfig.read(tmp_path / "config.json") == config
 
@@ -33,6 +33,7 @@ def test_what_is_written_is_read(preset, tmp_path):
         (("mask_threshold",), 1.0, "mask_threshold is 1.0"),
         (("closer_factor",), float("inf"), "closer_factor is inf"),
         (("closer_factor",), "3", "closer_factor has the wrong type"),
+        (("first_share",), 1.5, "first_share is 1.5, not from 0 to 1"),
     ],
 )
 def test_numbers_outside_their_range_are_told(path, value, told):

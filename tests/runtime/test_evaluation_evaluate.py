@@ -63,7 +63,7 @@ def test_counts_of_questions(sets: list[Dataset]) -> None:
         "split": "test", "images": 20, "images_per_set": dict.fromkeys(sorted(SETS), 5), "limit": None, "seed": 0,
         "prompts": list(summary.PROMPTS), "model": "oracle", "sha256": "0123456789ab", "engine": "fake",
         "presence_threshold": 0.5, "presence_temperature": 1.25, "entity_threshold": 0.7, "abstain_threshold": 0.6,
-        "closer_factor": 3.5, "interval": metrics.INTERVAL,
+        "closer_factor": 3.5, "first_share": 0.2, "interval": metrics.INTERVAL,
     }  # fmt: skip
 
 

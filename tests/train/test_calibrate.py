@@ -19,7 +19,16 @@ from mimo_runtime.evaluation.grammar import corpus
 from mimo_runtime.evaluation.summary import Overlap, Presence
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.tokenizer import Tokenizer
-from mimo_train.calibrate import CLOSER_FACTORS, best_temperature, best_threshold, calibrate, choose, choose_closer, undecided
+from mimo_train.calibrate import (
+    CLOSER_FACTORS,
+    FIRST_SHARES,
+    best_temperature,
+    best_threshold,
+    calibrate,
+    choose,
+    choose_closer,
+    undecided,
+)
 
 
 def test_temperature_undoes_a_known_overconfidence():
@@ -123,9 +132,9 @@ def test_calibration_asks_everything_once_and_is_stored(sets: list[Dataset], tmp
     opened = []
     found = calibrate(tmp_path, mimo, sets, "train", limit=3, progress=lambda done, total: opened.append(done))
     assert opened == [0, 1, 2, 3] and mimo.engines["text_decoder"].runs == 0
-    # One pass per way of looking closer, one for the thresholds, one for the entities. Even this model gains by it: all of
-    # the surroundings of a box are less wrong than all of the image.
-    assert mimo.engines["vision_encoder"].runs >= (len(CLOSER_FACTORS) + 2) * 3 and found.closer_factor > 0
+    # One pass per way of looking closer and share of the first look, one for the thresholds, one for the entities. Even this
+    # model gains by it: all of the surroundings of a box are less wrong than all of the image.
+    assert mimo.engines["vision_encoder"].runs >= (len(CLOSER_FACTORS) + len(FIRST_SHARES) + 1) * 3 and found.closer_factor > 0
     stored = MimoConfig.read(tmp_path / "config.json")
     told = json.loads(json.dumps(found.to_dict()))
     for name in THRESHOLDS:
@@ -181,8 +190,23 @@ def test_a_closer_look_is_taken_where_it_gains(blind: bool, tmp_path: Path):
     config = MimoConfig.from_preset("micro")
     tokenizer = Tokenizer.train(corpus(("liver",), ("ct",), ("abdomen",)), config.vocab_size - 4, config.mask_decoder.queries)
     mimo = Mimo(config, {graph: Boxes(graph, config, blind) for graph in GRAPHS}, tokenizer, {"id": "boxes"})
-    factor = choose_closer(mimo, read_datasets(folder), "val", None, 0)
+    factor, share = choose_closer(mimo, read_datasets(folder), "val", None, 0)
     assert factor == 0 if blind else factor in CLOSER_FACTORS[1:]
+    assert share == 0 if blind else share in FIRST_SHARES
+
+
+@pytest.mark.parametrize("dices", [(0.80, 0.81, 0.82, 0.79), (0.80, 0.79, 0.78, 0.7)])
+def test_the_first_look_counts_as_much_as_is_best(dices: tuple[float, ...], monkeypatch: pytest.MonkeyPatch):
+    told, asked = dict(zip(FIRST_SHARES, dices, strict=True)), []
+
+    def answers(mimo, *_args, **_options):
+        asked.append((mimo.config.closer_factor, mimo.config.first_share))
+        dice = told[mimo.config.first_share] - 0.1 * abs(mimo.config.closer_factor - 3.5)
+        return Measurements([Overlap("a", "x", "box", "1", dice, 0.8, 0, 0.1, "ct", {}, "1")], [], [], {})
+
+    monkeypatch.setattr("mimo_train.calibrate.measure", answers)
+    assert choose_closer(zeros(1.0), [], "val", None, 0) == (3.5, max(told, key=told.get))
+    assert asked == [*((factor, 0.0) for factor in CLOSER_FACTORS), *((3.5, share) for share in FIRST_SHARES[1:])]
 
 
 def test_the_threshold_of_what_nobody_named_parts_what_is_there_from_what_is_not():

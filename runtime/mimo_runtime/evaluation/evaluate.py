@@ -23,7 +23,9 @@ from .subgroups import named_attributes, subgroup_attributes, summarise_subgroup
 from .summary import MASK_PROMPTS, PROMPTS, Overlap, Presence, summarise_overlaps, summarise_presence
 
 #: What a checkpoint has chosen on ``val``, told with every result.
-THRESHOLDS = ("presence_threshold", "presence_temperature", "entity_threshold", "abstain_threshold", "closer_factor")
+THRESHOLDS = (
+    "presence_threshold", "presence_temperature", "entity_threshold", "abstain_threshold", "closer_factor", "first_share",
+)  # fmt: skip
 
 #: Instances asked for per image and class.
 MAX_INSTANCES = 5
