@@ -133,7 +133,7 @@ def resize(field: np.ndarray, height: int, width: int, bicubic: bool = False) ->
     """``float32 [h, w]`` -> ``float32 [height, width]``, bilinear (with antialias when shrinking) or bicubic."""
     image = Image.fromarray(np.ascontiguousarray(field, dtype=np.float32))
     method = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
-    return np.asarray(image.resize((width, height), method), dtype=np.float32)
+    return np.array(image.resize((width, height), method), dtype=np.float32)  # a copy: PIL's own memory cannot be written
 
 
 def blur(field: np.ndarray, sigma: float | tuple[float, float]) -> np.ndarray:

@@ -222,6 +222,20 @@ def test_a_polygon_covers_its_area_and_grows_outwards() -> None:
     assert canvas.polygon(grown(circle[::-1], 5)).sum() == pytest.approx(canvas.polygon(grown(circle, 5)).sum(), rel=0.02)
 
 
+@pytest.mark.parametrize("sigma", [0.0, 2.0, 6.0])
+def test_what_is_blurred_can_be_written_to(sigma) -> None:
+    """A wide blur goes by way of a smaller image, whose memory is not ours. Only large images need one."""
+    blurred = blur(np.eye(64, dtype=np.float32), sigma)
+    blurred *= 2
+    assert blurred.sum() == pytest.approx(128, rel=0.2)
+
+
+def test_a_tumour_is_drawn_in_a_large_image() -> None:
+    drawn = [phantom("mri", (seed, 1), 512) for seed in range(12)]
+    assert all(max(image.labels.shape) > 256 for image in drawn)
+    assert any("brain lesion" in image.classes.values() for image in drawn)
+
+
 @pytest.mark.parametrize("sigma", [1.0, 6.0, 15.0])
 def test_blur_is_a_gaussian(sigma) -> None:
     field = np.zeros((129, 129), np.float32)
