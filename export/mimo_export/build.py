@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from mimo_runtime.contracts import GRAPHS, GraphContract, graph_contracts
 from mimo_runtime.engines import create_engine
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.errors import EngineError, RequestError, VerificationError
-from mimo_runtime.evaluation.dataset import Dataset, read_datasets
+from mimo_runtime.evaluation.dataset import read_datasets
 from mimo_runtime.manifest import TOKENIZER, write_manifest
 from mimo_runtime.pipeline import Mimo
 from mimo_train.checkpoint import WEIGHTS, load_checkpoint
@@ -37,7 +37,7 @@ from .plans import check_precision, left_to_build
 from .precision import delivered
 from .precision_report import draw
 from .report import inspect_dict, markdown
-from .samples import draw_samples
+from .samples import Sample, draw_samples
 from .targets import STAND_IN, Target, check_compiler, choose, measuring_engine
 
 #: Samples of the parity check of a build. The numbers of a release come from ``mimo-export parity`` over hundreds.
@@ -106,6 +106,8 @@ def build(
     with output_place(output, force, whole) as folder:
         model, tokenizer = load_checkpoint(checkpoint)
         check_finite(model, checkpoint)
+        # Now, not when they are needed: an image that cannot be read is told before an hour of search.
+        samples = list(draw_samples(parity_samples, datasets, model.config, tokenizer))
         reference, contracts = torch_mimo(model, tokenizer), graph_contracts(model.config)
 
         models = {}
@@ -129,7 +131,7 @@ def build(
             name: load_engine(folder / entry["file"], measured_on or entry["engine"], entry["threads"], contracts[name])
             for name, entry in entries.items()
         }
-        parity = compare(reference, engines, datasets, parity_samples, progress, limits_of(entries))
+        parity = compare(reference, engines, samples, len(samples), progress, limits_of(entries))
         if problems := parity.failures():
             raise VerificationError("parity failed: " + "; ".join(problems), "Nothing was written")
 
@@ -246,13 +248,12 @@ def compile_plans(
 
 
 def compare(
-    reference: Mimo, engines: Mapping[str, Engine], datasets: Sequence[Dataset], count: int, progress: Progress = silent,
+    reference: Mimo, engines: Mapping[str, Engine], samples: Iterable[Sample], count: int, progress: Progress = silent,
     limits: Mapping[str, float] = LIMITS["fp32"],
 ) -> Parity:
-    """Measure parity over ``count`` samples; whether it is good enough is for :meth:`Parity.failures`."""
+    """Measure parity over the ``count`` samples; whether it is good enough is for :meth:`Parity.failures`."""
     done = iter(range(1, count + 1))
     progress("compare", 0, count)
-    samples = draw_samples(count, datasets, reference.config, reference.tokenizer)
     return measure(reference, engines, samples, lambda: progress("compare", next(done), count), limits)
 
 

@@ -17,6 +17,7 @@ from mimo_train.engines import torch_mimo
 from .assemble import sha256, tool_versions
 from .build import Progress, check_samples, compare, silent
 from .parity import limits_of
+from .samples import draw_samples
 
 
 def prove(
@@ -61,7 +62,8 @@ def prove(
     else:
         candidate = Mimo(model.config, _on(engine, opened), tokenizer)
     with candidate:
-        parity = compare(reference, candidate.engines, datasets, samples, progress, limits_of(graphs))
+        drawn = draw_samples(samples, datasets, model.config, tokenizer)
+        parity = compare(reference, candidate.engines, drawn, samples, progress, limits_of(graphs))
     told = {
         "model": {key: facts[key] for key in ("id", "checkpoint_sha256")}, "target": opened.manifest.target,
         "passed": not parity.failures(), "parity": parity.to_dict(), "differing_texts": parity.differing,

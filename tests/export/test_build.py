@@ -111,6 +111,16 @@ class TestRepeated:
 
 
 class TestRefused:
+    def test_an_image_that_cannot_be_read_is_told_before_the_work(self, checkpoint, tmp_path, monkeypatch):
+        """A search takes an hour; its parity check comes after it."""
+        monkeypatch.setattr(build_module, "export_graph", lambda *_: pytest.fail("the work has begun"))
+        (tmp_path / "a.png").write_bytes(b"no image")
+        row = {"image": "a.png", "case": "1", "split": "test", "modality": "ct", "region": "head", "classes": {}}
+        (tmp_path / "dataset.jsonl").write_text(json.dumps(row))
+        with pytest.raises(RequestError, match=r"a\.png"):
+            build(checkpoint, tmp_path / "out", parity_data=[tmp_path], parity_samples=4)
+        assert not (tmp_path / "out").exists()
+
     @pytest.mark.parametrize("previous", [False, True])
     def test_a_file_that_computes_something_else_is_no_bundle(self, exported, checkpoint, tmp_path, monkeypatch, previous):
         original = build_module.export_graph
