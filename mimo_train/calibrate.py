@@ -34,10 +34,10 @@ TEMPERATURES = np.geomspace(0.25, 8.0, 121)
 CLOSER_FACTORS = (0.0, 2.5, 3.5, 5.0)
 #: What it must gain in mean Dice, since it takes the time of another image ...
 CLOSER_GAIN = 0.002
-#: Tried for the share of the first look in what is drawn from near; it costs nothing.
-FIRST_SHARES = (0.0, 0.15, 0.3, 0.45)
 #: ... measured on so many images per set, with these prompts.
 CLOSER_LIMIT, CLOSER_PROMPTS = 12, ("box", "point", "mask", "text")
+#: Tried for the share of the first look in what is drawn from near; it costs no time.
+FIRST_SHARES = (0.0, 0.15, 0.3, 0.45)
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def entity_presences(mimo: Mimo, datasets: Sequence[Dataset], split: str, limit:
 
 def choose_closer(mimo: Mimo, datasets: Sequence[Dataset], split: str, limit: int | None, seed: int) -> tuple[float, float]:
     """The ``closer_factor`` with the best mean Dice over sets and prompts, and for it the best ``first_share``; 0 and 0 where
-    none gains :data:`CLOSER_GAIN`.
+    the two do not gain :data:`CLOSER_GAIN`.
 
     Args:
         mimo: see :func:`undecided`.
@@ -184,10 +184,11 @@ def choose_closer(mimo: Mimo, datasets: Sequence[Dataset], split: str, limit: in
     first, *shares = FIRST_SHARES
     factors = {factor: dice(factor, first) for factor in CLOSER_FACTORS}
     best = max(factors, key=lambda factor: factors[factor])
-    if factors[best] < factors[0.0] + CLOSER_GAIN:
+    if not best:
         return 0.0, 0.0
     tried = {first: factors[best], **{share: dice(best, share) for share in shares}}
-    return best, max(tried, key=lambda share: tried[share])
+    share = max(tried, key=lambda share: tried[share])
+    return (best, share) if tried[share] >= factors[0.0] + CLOSER_GAIN else (0.0, 0.0)
 
 
 def undecided(mimo: Mimo) -> Mimo:
@@ -207,8 +208,8 @@ def calibrate(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Calibration:
-    """Choose closer look, presence threshold and temperature, and the abstention threshold on ``split``, and store them in the
-    checkpoint's ``config.json``.
+    """Choose closer look and share of the first one, presence threshold and temperature, and the abstention threshold on
+    ``split``, and store them in the checkpoint's ``config.json``.
 
     Args:
         risk: see :func:`choose`.

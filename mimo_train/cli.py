@@ -90,7 +90,7 @@ data.add_command(data_import)
 @click.option("--emphasis", multiple=True, metavar="NAME=FACTOR", help="Draw a data set more or less often; repeatable.")
 @click.option("--paste", multiple=True, metavar="NAME=SHARE", help="Share of a set's views that get a second copy; repeatable.")
 @click.option("--closer", default=0.0, show_default=True, help="Share of the views that show one small structure from near.")
-@click.option("--references", default=0.0, show_default=True, help="Share of the other questions that get a box, point, mask.")
+@click.option("--references", default=0.0, show_default=True, help="Share of the questions by text alone that point instead.")
 @click.option("--weight", multiple=True, metavar="LOSS=VALUE", help="Weight of a loss, e.g. text=4; repeatable.")
 @click.option(
     "--precision", default="no", show_default=True, type=click.Choice(["no", "bf16", "fp16"]), help="Mixed precision."
@@ -210,7 +210,7 @@ def calibrate(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Choose closer look, presence threshold and temperature, and the abstention threshold; store them in the checkpoint."""
+    """Choose closer look, presence and abstention thresholds, presence temperature; store them in the checkpoint."""
     import torch
 
     from mimo_runtime.evaluation.dataset import read_datasets

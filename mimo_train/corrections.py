@@ -27,13 +27,14 @@ def corrected(model: Mimo, pyramid: tuple[Tensor, ...], question: Question, targ
 
     Returns:
         a copy; prompts without a target, a free place for a point or a mistake worth a click stay as they are. A question by
-        name alone gets no positive point: it means all of that name, a name with a point the one under the point.
+        name alone is clicked only where too much was drawn: it means all of that name, a name with a point the one under it.
     """
     first = targets.select[:, :1]
     g = model.ground_features(tuple(f.detach() for f in pyramid), question)
     drawn = model.decode_masks(g, first)[0][-1][:, 0] > 0
     truth = F.adaptive_avg_pool2d(targets.masks[:, :1], drawn.shape[-1])[:, 0] > 0.5
-    wrong = (drawn != truth).float()
+    clickable = ~truth | (targets.has_reference > 0)[:, None, None]
+    wrong = ((drawn != truth) & clickable).float()
     side = wrong.shape[-1]
     # A hash of the cell and the prompt's lot: the same on every device, whatever else is in the batch.
     cells = torch.arange(side * side, device=wrong.device, dtype=torch.float32).reshape(1, side, side)
@@ -44,13 +45,11 @@ def corrected(model: Mimo, pyramid: tuple[Tensor, ...], question: Question, targ
     xy = torch.stack((place % side + 0.5, place // side + 0.5), dim=-1) / side
     label = truth.flatten(1).gather(1, place[:, None])[:, 0].to(question.point_labels.dtype)
 
-    given = torch.cat((question.box_labels, question.point_labels, question.mask_label), dim=1)
-    pointed = (given >= 0).any(1).to(label)
     free = question.point_labels < 0
     slot = free.float().argmax(1)
     use = (
         (first[:, 0] == 0) & (targets.select_valid[:, 0] > 0) & free.any(1)
-        & (wrong.sum((-2, -1)) >= MIN_WRONG) & (targets.chance < CORRECTED) & (label <= pointed)
+        & (wrong.sum((-2, -1)) >= MIN_WRONG) & (targets.chance < CORRECTED)
     )  # fmt: skip
     rows = torch.nonzero(use)[:, 0]
     points, labels = question.points.clone(), question.point_labels.clone()

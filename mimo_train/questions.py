@@ -96,8 +96,8 @@ class Questioner:
 
     Args:
         fits: whether the model can take a question; those that are too long are not asked.
-        references: share of the questions without a reference that become one with a reference, where there is something to
-            point at. By itself half of all questions have one.
+        references: share of the questions without a reference (names, relations, "what do you see?") that become one with a
+            reference, where there is something to point at. By itself half of four questions about a view have one.
     """
 
     def __init__(self, vocabulary: Vocabulary, fits: Callable[[str], bool], references: float = 0.0) -> None:

@@ -66,7 +66,7 @@ def compare_precision(
         replies = []
         for name, mimo in zip(names, (one, other)):
             trial.progress = lambda done, total, name=name: progress(f"ask {name}", done, total)
-            replies.append(trial.run(mimo, *replies))
+            replies.append(trial.run(mimo, replies[0] if replies else None))
     sizes = {name: sum(e.bytes for e in bundle.manifest.graphs.values()) for name, bundle in zip(names, (full, reduced))}
     return {
         "macro_dice": {name: macro_dice(given) for name, given in zip(names, replies)},

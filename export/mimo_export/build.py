@@ -106,8 +106,12 @@ def build(
     with output_place(output, force, whole) as folder:
         model, tokenizer = load_checkpoint(checkpoint)
         check_finite(model, checkpoint)
-        # Now, not when they are needed: an image that cannot be read is told before an hour of search.
-        samples = list(draw_samples(parity_samples, datasets, model.config, tokenizer))
+
+        def samples() -> Iterator[Sample]:
+            return draw_samples(parity_samples, datasets, model.config, tokenizer)
+
+        for _ in samples():  # an image that cannot be read is told now, not after an hour of search
+            pass
         reference, contracts = torch_mimo(model, tokenizer), graph_contracts(model.config)
 
         models = {}
@@ -131,7 +135,7 @@ def build(
             name: load_engine(folder / entry["file"], measured_on or entry["engine"], entry["threads"], contracts[name])
             for name, entry in entries.items()
         }
-        parity = compare(reference, engines, samples, len(samples), progress, limits_of(entries))
+        parity = compare(reference, engines, samples(), parity_samples, progress, limits_of(entries))
         if problems := parity.failures():
             raise VerificationError("parity failed: " + "; ".join(problems), "Nothing was written")
 

@@ -2,7 +2,8 @@
 
 A structure of a dozen pixels is one or two tokens of the vision encoder; from near it is a hundred, and its contrast is that
 of its surroundings instead of the whole image's. What the first look found out stays: where the target is, whether it is
-there, and the text, which is about the whole image. The mask of the target and its expected fit are those of both looks.
+there, and the text, which is about the whole image. The mask of the target comes from near, or to a share from both looks
+(``MimoConfig.first_share``); its expected fit is that of both.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import Any
 from .errors import BundleError, RequestError
 
 #: Raised whenever the meaning of a field or the layout of the weights changes.
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 
 #: The strides of the feature pyramid. The cascade of the mask decoder runs over the first three, coarse to fine.
 STRIDES = (4, 8, 16, 32)

@@ -147,11 +147,11 @@ class Drawn:
         around = logits[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
         return bool(sigmoid(around.max()) >= threshold)
 
-    def _seen(self, look: Look, outputs: Mapping[str, np.ndarray], first: float = 0.0) -> Candidate | None:
-        """What query 0 drew for a look; None if nothing. ``first`` is the share of the logits that the whole image gave."""
+    def _seen(self, look: Look, outputs: Mapping[str, np.ndarray], first_share: float = 0.0) -> Candidate | None:
+        """What query 0 drew for a look, and to ``first_share`` at the first look at the image; None if nothing."""
         logits = look.letterbox.masks_back(outputs["masks"][0, :1])[0]
-        if first:
-            logits += first * (self._letterbox.masks_back(self._outputs["masks"][0, :1], look.window)[0] - logits)
+        if first_share:
+            logits += first_share * (self._letterbox.masks_back(self._outputs["masks"][0, :1], look.window)[0] - logits)
         mask = self._clean(logits, look.letterbox)
         return None if mask is None else Candidate.of(mask, outputs["iou"][0, 0], look)
 

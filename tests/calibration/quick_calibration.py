@@ -45,8 +45,8 @@ def make_quick(patch: pytest.MonkeyPatch) -> None:
 
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
-            ask = self.scan.ask
-            self.scan = SimpleNamespace(ask=lambda **given: ask(max_tokens=12, **given))
+            scan = self.scan
+            self.scan = SimpleNamespace(ask=partial(scan.ask, max_tokens=12), stream=partial(scan.stream, max_tokens=12))
 
     real = optimise.blocks
     patch.setattr(optimise, "graph_times", told)

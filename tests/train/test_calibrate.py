@@ -190,22 +190,32 @@ def test_a_closer_look_is_taken_where_it_gains(blind: bool, tmp_path: Path):
     config = MimoConfig.from_preset("micro")
     tokenizer = Tokenizer.train(corpus(("liver",), ("ct",), ("abdomen",)), config.vocab_size - 4, config.mask_decoder.queries)
     mimo = Mimo(config, {graph: Boxes(graph, config, blind) for graph in GRAPHS}, tokenizer, {"id": "boxes"})
-    factor, share = choose_closer(mimo, read_datasets(folder), "val", None, 0)
+    factor, _ = choose_closer(mimo, read_datasets(folder), "val", None, 0)
     assert factor == 0 if blind else factor in CLOSER_FACTORS[1:]
-    assert share == 0 if blind else share in FIRST_SHARES
 
 
-@pytest.mark.parametrize("dices", [(0.80, 0.81, 0.82, 0.79), (0.80, 0.79, 0.78, 0.7)])
-def test_the_first_look_counts_as_much_as_is_best(dices: tuple[float, ...], monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    ("dices", "gain", "chosen"),
+    [
+        ((0.80, 0.81, 0.82, 0.79), 0.3, (3.5, 0.3)),
+        ((0.80, 0.79, 0.78, 0.7), 0.3, (3.5, 0.0)),
+        ((0.80, 0.803, 0.806, 0.79), 0.001, (3.5, 0.3)),  # both together gain enough
+        ((0.80, 0.80, 0.80, 0.80), 0.001, (0.0, 0.0)),
+    ],
+)
+def test_the_first_look_counts_as_much_as_is_best(
+    dices: tuple[float, ...], gain: float, chosen: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+):
+    """``gain``: of the best closer look over none."""
     told, asked = dict(zip(FIRST_SHARES, dices, strict=True)), []
 
     def answers(mimo, *_args, **_options):
         asked.append((mimo.config.closer_factor, mimo.config.first_share))
-        dice = told[mimo.config.first_share] - 0.1 * abs(mimo.config.closer_factor - 3.5)
+        dice = told[mimo.config.first_share] - gain * abs(mimo.config.closer_factor - 3.5) / 3.5
         return Measurements([Overlap("a", "x", "box", "1", dice, 0.8, 0, 0.1, "ct", {}, "1")], [], [], {})
 
     monkeypatch.setattr("mimo_train.calibrate.measure", answers)
-    assert choose_closer(zeros(1.0), [], "val", None, 0) == (3.5, max(told, key=told.get))
+    assert choose_closer(zeros(1.0), [], "val", None, 0) == chosen
     assert asked == [*((factor, 0.0) for factor in CLOSER_FACTORS), *((3.5, share) for share in FIRST_SHARES[1:])]
 
 

@@ -160,8 +160,10 @@ def test_corrective_points_lie_on_mistakes(batch):
         assert drawn_masks[row, y, x] != truth[row, y, x]
         assert after.point_labels[row, slot] == int(truth[row, y, x])
     # A name with a positive point means the one under it; a name alone means all, so such a click would change the question.
-    named = (before.box_labels.amax(1) < 0) & (before.point_labels.amax(1) < 0) & (before.mask_label[:, 0] < 0)
-    clicked = torch.where(new, after.point_labels, -1)
-    assert named.any() and (clicked[named] <= 0).all() and (clicked[~named] == 1).any()
+    labels = {}
+    for has in (0.0, 1.0):
+        asked = replace(targets_, has_reference=torch.full_like(targets_.has_reference, has))
+        labels[has] = corrected(model, pyramid, before, asked).point_labels[before.point_labels < 0]
+    assert 1 in labels[1.0] and 1 not in labels[0.0] and 0 in labels[0.0]
     nobody = corrected(model, pyramid, before, replace(targets_, chance=torch.ones_like(targets_.chance)))
     assert torch.equal(nobody.point_labels, before.point_labels)
