@@ -30,7 +30,7 @@ def main() -> None:
 @click.option("--calibration-images", "images", default=128, show_default=True, metavar="N", help="Images to calibrate on.")
 @click.option("--gate-images", default=96, show_default=True, metavar="N", help="Images that decide.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Which images are drawn.")
-@click.option("--cache", type=PATH, metavar="DIR", help="Remember activation statistics here.")
+@click.option("--cache", type=PATH, metavar="DIR", help="Remember statistics and trials here, to resume from.")
 @click.option("--force", is_flag=True, help="Write what misses the tolerance, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print what calibration.json holds.")
 def run(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -112,6 +114,13 @@ class Trial:
 
     def __post_init__(self) -> None:
         self._names = AbsentNames(self.datasets)
+
+    @cached_property
+    def identity(self) -> str:
+        """What decides the questions: images, names that can be absent, and which kinds are asked."""
+        names = {data.name: sorted(data.class_names) for data in self.datasets}
+        chosen = self.prompts, self.text, self.max_classes, self.max_parts
+        return json.dumps([self.images.identity, names, chosen], sort_keys=True)
 
     def run(self, mimo: Any, reference: Sequence[Reply] | None = None) -> list[Reply]:
         """Ask everything.

@@ -38,7 +38,7 @@ def main() -> None:
 @click.option("--tolerance", default=0.005, show_default=True, metavar="T", help="Most that Dice may lose per kind of prompt.")
 @click.option("--calibration-images", default=128, show_default=True, metavar="N", help="Images to calibrate on.")
 @click.option("--gate-images", default=96, show_default=True, metavar="N", help="Images that decide what ships.")
-@click.option("--calibration-cache", type=PATH, metavar="DIR", help="Remember activation statistics here.")
+@click.option("--calibration-cache", type=PATH, metavar="DIR", help="Remember statistics and trials here, to resume from.")
 @click.option("--calibration-seed", default=0, show_default=True, type=click.IntRange(0), help="Which images are drawn.")
 @click.option("--graphs", metavar="NAME,…", help="Export only these graphs: gives checked ONNX files, not a bundle.")
 @click.option("--parity-data", multiple=True, type=PATH, metavar="DATA",

@@ -1,0 +1,71 @@
+"""A chain is asked once, and again where anything is different."""
+
+from __future__ import annotations
+
+import pytest
+
+from mimo_calibration import answers as module
+from mimo_calibration.answers import Answers
+from mimo_calibration.trial import Reply
+
+CHAIN, TRIAL = ("onnxruntime 2 aa", "openvino 2 bb"), "questions"
+REPLIES = [Reply("ct", "a.png", "box", 0.1 + 0.2, True, None), Reply("ct", "a.png", "absent", None, False, "no “cyst”")]
+
+
+class Chain:
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def ask(self) -> list[Reply]:
+        self.asked += 1
+        return list(REPLIES)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_the_same_chain_is_asked_once(tmp_path, kept):
+    folder, chain = tmp_path / "cache" if kept else None, Chain()
+    answers = Answers(folder, "model")
+    assert [answers.get(CHAIN, TRIAL, None, chain.ask) for _ in range(2)] == [REPLIES, REPLIES]
+    assert chain.asked == 1
+    # Another process: only a folder remembers.
+    assert Answers(folder, "model").get(CHAIN, TRIAL, None, chain.ask) == REPLIES
+    assert chain.asked == (1 if kept else 2)
+
+
+def test_whatever_is_different_is_asked_again(tmp_path, monkeypatch):
+    chain = Chain()
+    Answers(tmp_path, "model").get(CHAIN, TRIAL, None, chain.ask)
+    Answers(tmp_path, "other model").get(CHAIN, TRIAL, None, chain.ask)
+    Answers(tmp_path, "model").get(("onnxruntime 1 aa", CHAIN[1]), TRIAL, None, chain.ask)
+    Answers(tmp_path, "model").get(CHAIN, "other questions", None, chain.ask)
+    assert chain.asked == 4 and len(list(tmp_path.iterdir())) == 4
+    monkeypatch.setattr(module, "program", lambda: "after a change of the code")
+    Answers(tmp_path, "model").get(CHAIN, TRIAL, None, chain.ask)
+    assert chain.asked == 5
+
+
+def test_replies_that_were_cut_short_serve_only_their_reference(tmp_path):
+    chain, answers = Chain(), Answers(tmp_path, "model")
+    other = [Reply("ct", "a.png", "absent", None, False, "another text")]
+    answers.get(CHAIN, TRIAL, REPLIES, chain.ask)
+    answers.get(CHAIN, TRIAL, REPLIES, chain.ask)
+    assert chain.asked == 1
+    answers.get(CHAIN, TRIAL, other, chain.ask)
+    answers.get(CHAIN, TRIAL, None, chain.ask)  # nothing may be missing at the end
+    assert chain.asked == 3
+    answers.get(CHAIN, TRIAL, [], chain.ask)  # whole texts serve every reference
+    assert chain.asked == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"[[1, 2", b"[[1]]", b"7"])
+def test_a_file_that_cannot_be_read_is_made_anew(tmp_path, content):
+    chain = Chain()
+    Answers(tmp_path, "model").get(CHAIN, TRIAL, None, chain.ask)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(content)
+    assert Answers(tmp_path, "model").get(CHAIN, TRIAL, None, chain.ask) == REPLIES
+    assert chain.asked == 2 and Answers(tmp_path, "model").get(CHAIN, TRIAL, None, chain.ask) == REPLIES and chain.asked == 2
+
+
+def test_the_program_is_its_code_and_its_libraries():
+    assert len(module.program()) == 64 and module.program() == module.program()
