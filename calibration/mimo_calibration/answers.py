@@ -10,7 +10,7 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from functools import cache
 from pathlib import Path
 
@@ -24,7 +24,8 @@ LIBRARIES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "pillow")
 
 
 class Answers:
-    """Replies by what they depend on.
+    """Replies by what they depend on. They name images by a hash: a file name may name a patient, and what is kept outlives the
+    run.
 
     Args:
         folder: where they are kept, one file per trial; None keeps them for the life of this object.
@@ -53,7 +54,7 @@ class Answers:
                 self._known[known] = replies
             if known in self._known:
                 return self._known[known]
-        replies = self._known[key] = ask()
+        replies = self._known[key] = [replace(reply, image=_hashed(reply.image)) for reply in ask()]
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             atomic_write_bytes(self._path(key), json.dumps([astuple(reply) for reply in replies]).encode())
@@ -76,6 +77,10 @@ class Answers:
             return [Reply(*row) for row in json.loads(self._path(key).read_bytes())]
         except (OSError, ValueError, TypeError):
             return None
+
+
+def _hashed(image: str) -> str:
+    return hashlib.sha256(image.encode()).hexdigest()[:16]
 
 
 @cache

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from mimo_calibration import answers as module
 from mimo_calibration.answers import Answers
 from mimo_calibration.trial import Reply
 
+NAME = "Doe_Jane_1950.png"
 CHAIN, TRIAL = ("onnxruntime 2 aa", "openvino 2 bb"), "questions"
-REPLIES = [Reply("ct", "a.png", "box", 0.1 + 0.2, True, None), Reply("ct", "a.png", "absent", None, False, "no “cyst”")]
+SAID = [("ct", NAME, "box", 0.1 + 0.2, True, None), ("ct", NAME, "absent", None, False, "no “cyst”")]
+#: What is remembered: the name of an image may name a patient.
+REPLIES = [Reply(s, hashlib.sha256(NAME.encode()).hexdigest()[:16], *rest) for s, _, *rest in SAID]
 
 
 class Chain:
@@ -18,7 +23,7 @@ class Chain:
 
     def ask(self) -> list[Reply]:
         self.asked += 1
-        return list(REPLIES)
+        return [Reply(*row) for row in SAID]
 
 
 @pytest.mark.parametrize("kept", [False, True])
@@ -27,6 +32,7 @@ def test_the_same_chain_is_asked_once(tmp_path, kept):
     answers = Answers(folder, "model")
     assert [answers.get(CHAIN, TRIAL, None, chain.ask) for _ in range(2)] == [REPLIES, REPLIES]
     assert chain.asked == 1
+    assert not kept or not any(b"Doe" in path.read_bytes() for path in folder.iterdir())
     # Another process: only a folder remembers.
     assert Answers(folder, "model").get(CHAIN, TRIAL, None, chain.ask) == REPLIES
     assert chain.asked == (1 if kept else 2)
