@@ -17,6 +17,7 @@ from pathlib import Path
 import mimo_runtime
 from mimo_runtime.atomic import atomic_write_bytes
 
+from .observe import writing
 from .trial import Reply
 
 #: Whatever computes an answer beside our own code; those that are not installed have no version.
@@ -56,8 +57,8 @@ class Answers:
                 return self._known[known]
         replies = self._known[key] = [replace(reply, image=_hashed(reply.image)) for reply in ask()]
         if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            atomic_write_bytes(self._path(key), json.dumps([astuple(reply) for reply in replies]).encode())
+            with writing(self.folder):
+                atomic_write_bytes(self._path(key), json.dumps([astuple(reply) for reply in replies]).encode())
         return replies
 
     def _key(self, chain: Sequence[str], trial: str, reference: Sequence[Reply] | None) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from onnx import TensorProto, helper
 from mimo_runtime.atomic import atomic_file
 from mimo_runtime.contracts import GraphContract
 from mimo_runtime.engines.base import Engine
-from mimo_runtime.errors import EngineError
+from mimo_runtime.errors import EngineError, RequestError
 
 from .points import copied, find_points, fold_transposed_weights
 from .statistics import Observed
@@ -100,6 +101,21 @@ def key(model: onnx.ModelProto, data: str, upstream: Iterable[str], settings: Ma
     return digest.hexdigest()[:32]
 
 
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Makes the folder of a cache; whatever cannot be written there is told.
+
+    Raises:
+        RequestError: it is a file, nothing may be written there, or the disk is full.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        told = f"cache {folder} cannot be written: {error.strerror}"
+        raise RequestError(told, "Make room or choose another folder; what is kept there already is used again") from None
+
+
 class Cache:
     """Statistics on disk, one file per key. ``None`` as the folder keeps nothing."""
 
@@ -118,8 +134,7 @@ class Cache:
                 path.unlink(missing_ok=True)
         seen, calls = make()
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_file(path) as file:
+            with writing(path.parent), atomic_file(path) as file:
                 np.savez(file, **_pack(seen, calls))
         return seen, calls, False
 

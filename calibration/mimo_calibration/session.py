@@ -19,6 +19,7 @@ from mimo_runtime.tokenizer import Tokenizer
 
 from .data import MIN_HELD_OUT, MIN_IMAGES, Images, choose, open_data, refuse_overlap
 from .evidence import Result
+from .observe import writing
 from .optimise import Optimiser, Settings
 from .progress import Progress
 
@@ -94,11 +95,8 @@ def check_cache(folder: Path) -> None:
     Raises:
         RequestError: it is a file, or nothing can be written there.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
         tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise RequestError(f"cache {folder} cannot be written: {error.strerror}", "Choose another folder") from None
 
 
 def earn(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from mimo_calibration import answers as module
 from mimo_calibration.answers import Answers
 from mimo_calibration.trial import Reply
+from mimo_runtime.errors import RequestError
 
 NAME = "Doe_Jane_1950.png"
 CHAIN, TRIAL = ("onnxruntime 2 aa", "openvino 2 bb"), "questions"
@@ -71,6 +73,15 @@ def test_a_file_that_cannot_be_read_is_made_anew(tmp_path, content):
     path.write_bytes(content)
     assert Answers(tmp_path, "model").get(CHAIN, TRIAL, None, chain.ask) == REPLIES
     assert chain.asked == 2 and Answers(tmp_path, "model").get(CHAIN, TRIAL, None, chain.ask) == REPLIES and chain.asked == 2
+
+
+def test_a_full_disk_is_told(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "atomic_write_bytes", full)
+    with pytest.raises(RequestError, match=r"cache .* cannot be written: No space left on device\. Make room"):
+        Answers(tmp_path, "model").get(CHAIN, TRIAL, None, Chain().ask)
 
 
 def test_the_program_is_its_code_and_its_libraries():
