@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +15,25 @@ from mimo_runtime.evaluation.sampling import mask_box
 
 #: Modalities without an up or down: any flip or quarter turn is another plausible image.
 ORIENTATION_FREE = ("endoscopy", "microscopy")
+#: Names with one of these words have a side, and so have the organs of these regions: a mirror would swap or misplace them.
+SIDE_WORDS = frozenset({"left", "right", "lt", "rt"})
+SIDED_REGIONS = frozenset(
+    [
+        "abdomen",
+        "abdominal",
+        "body",
+        "chest",
+        "heart",
+        "cardiac",
+        "lung",
+        "lungs",
+        "pelvis",
+        "thoracic",
+        "thorax",
+        "torso",
+        "trunk",
+    ]
+)
 #: A structure that covers this share of the image can be pasted beside itself.
 PASTE_AREA = (0.001, 0.06)
 #: Places tried for a pasted copy.
@@ -47,10 +68,18 @@ def plain_view(pixels: np.ndarray, labels: np.ndarray, size: int, instances: np.
     return _warp(pixels, labels, size, out_h, out_w, np.eye(2), (0.0, 0.0), instances)
 
 
-def may_mirror(record: Record) -> bool:
-    """Whether a mirrored image is still true: not where a class is called left or right, nor where organs have a side."""
-    sided = any(word in name.split() for name in record.classes.values() for word in ("left", "right"))
-    return not sided and record.region not in ("abdomen", "chest")
+def may_mirror(record: Record, names: Iterable[str] = ()) -> bool:
+    """Whether a mirrored image is still true: not where a class is called left or right, nor where organs have a side.
+
+    Args:
+        names: of all classes of its set, besides those of the record: what is not in this image may have a side, too.
+    """
+    words = {word for name in (*record.classes.values(), *names) for word in _words(name)}
+    return not words & SIDE_WORDS and not set(_words(record.region)) & SIDED_REGIONS
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-z]+", text.casefold())
 
 
 def random_view(
@@ -61,15 +90,19 @@ def random_view(
     rng: np.random.Generator,
     instances: np.ndarray | None = None,
     paste: float = 0.0,
+    names: Iterable[str] = (),
 ) -> View:
-    """Rotation, scale, shift, aspect, mirror, contrast, gamma, noise and blur; with probability ``paste`` a second copy."""
+    """Rotation, scale, shift, aspect, mirror, contrast, gamma, noise and blur; with probability ``paste`` a second copy.
+
+    ``names`` are those of all classes of the set, see :func:`may_mirror`.
+    """
     height, width = labels.shape
     if rng.random() < 0.1:
         view = plain_view(pixels, labels, size, instances)
     else:
         aspect = np.exp(rng.uniform(-0.12, 0.12)) * height / width
         out_h, out_w = (size, round(size / aspect)) if aspect >= 1 else (round(size * aspect), size)
-        turn = _turn(record, rng)
+        turn = _turn(record, rng, names)
         zoom = np.exp(rng.uniform(-0.25, 0.4))
         room = 0.12 if zoom < 1 else 0.12 + 0.5 * (1 - 1 / zoom)
         shift = (rng.uniform(-room, room) * width, rng.uniform(-room, room) * height)
@@ -81,12 +114,19 @@ def random_view(
 
 
 def closer_view(
-    pixels: np.ndarray, labels: np.ndarray, target: np.ndarray, record: Record, size: int, rng: np.random.Generator
+    pixels: np.ndarray,
+    labels: np.ndarray,
+    target: np.ndarray,
+    record: Record,
+    size: int,
+    rng: np.random.Generator,
+    names: Iterable[str] = (),
 ) -> View | None:
     """A small structure and what surrounds it, large: what the second look at it sees (``mimo_runtime.closer``).
 
     Args:
         target: bool [H, W], the structure; not empty.
+        names: of all classes of the set, see :func:`may_mirror`.
 
     Returns:
         None where the structure is too large for that.
@@ -102,7 +142,7 @@ def closer_view(
     right, bottom = min(float(width), x + side / 2), min(float(height), y + side / 2)
     wide, high = (right - left) * np.exp(rng.uniform(-0.12, 0.12)), bottom - top
     out_h, out_w = (max(1, round(n * size / max(wide, high))) for n in (high, wide))
-    turn = _turn(record, rng) @ np.diag([wide / width, high / height])
+    turn = _turn(record, rng, names) @ np.diag([wide / width, high / height])
     shift = (left + right - width) / 2, (top + bottom - height) / 2
     view = _warp(pixels, labels, size, out_h, out_w, turn, shift, target.astype(np.uint8))
     view.target, view.instances = view.instances == 1, None
@@ -111,14 +151,14 @@ def closer_view(
     return view
 
 
-def _turn(record: Record, rng: np.random.Generator) -> np.ndarray:
+def _turn(record: Record, rng: np.random.Generator, names: Iterable[str]) -> np.ndarray:
     """[2, 2]: a small rotation, and the quarter turns and mirrors under which the image stays true."""
-    free = record.modality in ORIENTATION_FREE
+    free, mirrored = record.modality.casefold() in ORIENTATION_FREE, may_mirror(record, names)
     angle = rng.uniform(-0.26, 0.26) + (rng.integers(4) * np.pi / 2 if free and rng.random() < 0.5 else 0.0)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    if may_mirror(record) and rng.random() < 0.5:
+    if mirrored and rng.random() < 0.5:
         turn = turn @ np.diag([-1.0, 1.0])
-    if free and rng.random() < 0.5:
+    if mirrored and free and rng.random() < 0.5:
         turn = turn @ np.diag([1.0, -1.0])
     return turn
 

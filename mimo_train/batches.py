@@ -53,7 +53,7 @@ class Batches:
         emphasis: factors of single sets' shares, by name.
         paste: by name of the set, in which share of its views a structure is pasted a second time.
         closer: share of the views that show one small structure from near, for the second look at it.
-        references: see :class:`Questioner`.
+        references, synonyms: see :class:`Questioner`.
         rank, world: this process and their number; each draws its share of the one batch.
     """
 
@@ -73,6 +73,7 @@ class Batches:
         paste: Mapping[str, float] | None = None,
         closer: float = 0.0,
         references: float = 0.0,
+        synonyms: Mapping[str, tuple[str, ...]] | None = None,
         cache_bytes: int = 1 << 31,
     ) -> None:
         used = [d for d in datasets if d.split("train")]
@@ -81,10 +82,14 @@ class Batches:
         weight = np.sqrt([len(d.split("train")) * max(1, len(d.class_names)) for d in used]) * factor
         self.cumulative = np.cumsum(weight / weight.sum())
         self.paste, self.closer = dict(paste or {}), closer
-        self.vocabulary, self.questioner = vocabulary, Questioner(vocabulary, self._fits, references)
+        self.vocabulary, self.questioner = vocabulary, Questioner(vocabulary, self._fits, references, synonyms)
         self.tokenizer, self.config = tokenizer, config
         self.batch, self.prompts, self.seed = batch, prompts, seed
         self.rank, self.world = rank, world
+        #: Names of the classes that a set has in a region: whether an image may be mirrored depends on all of them.
+        self._looked_for: dict[tuple[str, str], set[str]] = {}
+        for record in (r for d in used for r in d.records):
+            self._looked_for.setdefault((record.set_name, record.region), set()).update(record.classes.values())
         self._cache: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray | None]] = {}
         self._room = cache_bytes
 
@@ -105,13 +110,14 @@ class Batches:
 
     def _view(self, record: Record, size: int, rng: np.random.Generator) -> tuple[View, list[Sample]]:
         image, labels, instances = self._load(record)
+        names = self._looked_for[record.set_name, record.region]
         if rng.random() < self.closer:
             whole = View(image, labels, *labels.shape, instances)
             class_id, target = self.questioner.focus(whole, record, rng) or (0, None)
-            view = None if target is None else closer_view(image, labels, target, record, size, rng)
+            view = None if target is None else closer_view(image, labels, target, record, size, rng, names)
             if view is not None and np.count_nonzero(view.target) >= MIN_PIXELS:
                 return view, self.questioner.draw_closer(view, record, class_id, self.prompts, rng)
-        view = random_view(image, labels, record, size, rng, instances, self.paste.get(record.set_name, 0.0))
+        view = random_view(image, labels, record, size, rng, instances, self.paste.get(record.set_name, 0.0), names)
         return view, self.questioner.draw(view, record, self.prompts, rng)
 
     def _fits(self, text: str) -> bool:
@@ -194,9 +200,10 @@ class Batches:
     def _entities(self, view: View, record: Record) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
         """(class id, entity) of what is in the view, and (0, entity) of what surely is not."""
         index = self.questioner.index
-        areas = {i: np.count_nonzero(view.labels == i) for i in record.classes}
-        there = [(i, index[name]) for i, name in record.classes.items() if areas[i] >= MIN_PIXELS]
-        gone = {name for i, name in record.classes.items() if not areas[i]}
+        classes = self.vocabulary.classes(record)
+        areas = {i: np.count_nonzero(view.labels == i) for i in classes}
+        there = [(i, index[name]) for i, name in classes.items() if areas[i] >= MIN_PIXELS]
+        gone = {name for i, name in classes.items() if not areas[i]}
         absent = [
             (0, k) for k, name in enumerate(self.vocabulary.entities) if name in gone or self.vocabulary.absent(record, name)
         ]

@@ -145,6 +145,7 @@ def fit(
         paste=options.pastes(),
         closer=options.closer,
         references=options.references,
+        synonyms=options.words(),
     )
     schedule = Schedule(options.learning_rate, config.image_size, parse_sizes(options.sizes), options.warmup_steps)
     before = TrainingState.read(state_file, options) if resume else None
@@ -276,6 +277,9 @@ def _datasets(options: FitOptions) -> list[Dataset]:
         unknown = sorted(set(named) - set(names))
         if unknown:
             raise RequestError(f"{option} names the set '{unknown[0]}'", f"Name one of {', '.join(names)}")
+    classes = {name.casefold(): name for d in datasets for name in d.class_names}
+    if unknown := sorted(set(options.words()) - set(classes)):
+        raise RequestError(f"--synonym names the class '{unknown[0]}'", f"Name one of {', '.join(sorted(classes.values()))}")
     return datasets
 
 

@@ -33,12 +33,13 @@ class FitOptions:
     clip: float = 1.0
     ema: float = 0.999
     seed: int = 0
-    warmup_steps: int = 250
+    warmup_steps: int | None = None  # see schedule.Schedule
     sizes: str = ""  # see schedule.parse_sizes
     emphasis: tuple[str, ...] = ()  # NAME=FACTOR of the share of a set
     paste: tuple[str, ...] = ()  # NAME=SHARE of a set's views in which a structure is pasted a second time
     closer: float = 0.0  # share of the views that show one small structure from near, see augment.closer_view
     references: float = 0.0  # share of the questions without a reference that get one, see questions.py
+    synonyms: tuple[str, ...] = ()  # NAME=WORD, another word for a class
     precision: str = "no"  # accelerate's names: no, bf16, fp16
     vocab_size: int = 1024
     corrections: float = 0.25  # share of the steps with corrective points, see corrections.py
@@ -66,7 +67,7 @@ class FitOptions:
             ("warmup_steps", 0, 10**9),
             ("seed", 0, 2**32 - 1),
         ):
-            if not low <= getattr(self, name) <= high:
+            if getattr(self, name) is not None and not low <= getattr(self, name) <= high:
                 raise RequestError(f"{_option(name)} is {getattr(self, name)}", f"Give a number from {low} to {high}")
         if self.qat is not None and self.qat not in MODES:
             raise RequestError(f"--qat is '{self.qat}'", f"Choose one of {', '.join(MODES)}")
@@ -75,6 +76,7 @@ class FitOptions:
         parse_sizes(self.sizes)
         self.factors()
         self.pastes()
+        self.words()
         self.config()
 
     def comparable(self) -> dict:
@@ -109,6 +111,16 @@ class FitOptions:
     def pastes(self) -> dict[str, float]:
         """``paste`` by name of the set."""
         return numbers_by_name("--paste", self.paste, math.nextafter(1.0, 2.0))
+
+    def words(self) -> dict[str, tuple[str, ...]]:
+        """``synonyms`` by class name in lower case."""
+        table: dict[str, tuple[str, ...]] = {}
+        for text in self.synonyms:
+            name, _, word = (part.strip() for part in text.partition("="))
+            if not name or not word:
+                raise RequestError(f"--synonym '{text}' is not understood", 'Write NAME=WORD, e.g. "polyp=adenoma"; repeatable')
+            table[name.casefold()] = (*table.get(name.casefold(), ()), word)
+        return table
 
 
 def _option(name: str) -> str:

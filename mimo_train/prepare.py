@@ -29,11 +29,12 @@ def prepare(options: FitOptions, datasets: list[Dataset], source: Path | None) -
         if model.config.preset != options.preset:
             told = f"{source} is a '{model.config.preset}' checkpoint, --preset says '{options.preset}'"
             raise RequestError(told, f"Use --preset {model.config.preset}")
-        vocabulary = Vocabulary.of(datasets, model.config.entities)
+        vocabulary = Vocabulary.of(datasets, model.config.entities, model.config.entity_regions)
         new = MimoConfig()
         model.config = replace(
             model.config,
             entities=vocabulary.entities,
+            entity_regions=vocabulary.regions,
             modalities=_modalities(datasets, model.config.modalities),
             presence_threshold=new.presence_threshold,
             presence_temperature=new.presence_temperature,
@@ -57,7 +58,8 @@ def prepare(options: FitOptions, datasets: list[Dataset], source: Path | None) -
         tokenizer = Tokenizer.train(texts, min(options.vocab_size, config.vocab_size), config.mask_decoder.queries)
         config = replace(config, vocab_size=tokenizer.size)
     _check_names(vocabulary, tokenizer, config)
-    model = Mimo(replace(config, entities=vocabulary.entities, modalities=_modalities(datasets)))
+    learnt = {"entity_regions": vocabulary.regions, "modalities": _modalities(datasets)}
+    model = Mimo(replace(config, entities=vocabulary.entities, **learnt))
     if swin is not None:
         load_into(model.vision_encoder.backbone, swin, str(options.swin))
     if bert is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -50,29 +51,52 @@ class Vocabulary:
 
     entities: tuple[str, ...]
     of_set: dict[str, frozenset[str]]
-    #: Body regions in which a name was looked for by some set; elsewhere it is absent for sure.
+    #: Body regions, in lower case, in which a name was looked for by some set: elsewhere it is absent for sure. A name that no
+    #: set is known to have looked for may be anywhere.
     seen: dict[str, frozenset[str]]
 
     @staticmethod
-    def of(datasets: list[Dataset], known: tuple[str, ...] = ()) -> Vocabulary:
-        """``known`` entities keep their query; new ones follow in order of appearance."""
+    def of(datasets: list[Dataset], known: tuple[str, ...] = (), known_regions: tuple[tuple[str, ...], ...] = ()) -> Vocabulary:
+        """``known`` entities keep their query, and the ``known_regions`` that earlier training looked for them in; new ones
+        follow in order of appearance. "Polyp" and "polyp" are one entity, which goes by the name that came first."""
+        names = {name.casefold(): name for name in reversed(known)}
         entities = list(known)
         of_set: dict[str, frozenset[str]] = {}
-        seen: dict[str, set[str]] = {}
+        seen = {name: {region.casefold() for region in regions} for name, regions in zip(known, known_regions)}
         for dataset in datasets:
-            names = dataset.class_names
-            of_set[dataset.name] = frozenset(names)
-            entities += [n for n in names if n not in entities]
-            for record in dataset.records:
-                for name in names:
-                    seen.setdefault(name, set()).add(record.region)
+            for name in dataset.class_names:
+                if name.casefold() not in names:
+                    names[name.casefold()] = name
+                    entities.append(name)
+            own = frozenset(names[name.casefold()] for name in dataset.class_names)
+            of_set[dataset.name] = own
+            regions = {record.region.casefold() for record in dataset.records}
+            for name in own:
+                seen.setdefault(name, set()).update(regions)
         return Vocabulary(tuple(entities), of_set, {n: frozenset(s) for n, s in seen.items()})
 
+    @property
+    def regions(self) -> tuple[tuple[str, ...], ...]:
+        """Per entity the regions it was looked for in, sorted: what a checkpoint remembers (``MimoConfig.entity_regions``)."""
+        return tuple(tuple(sorted(self.seen.get(name, ()))) for name in self.entities)
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        return {name.casefold(): name for name in reversed(self.entities)}
+
+    def classes(self, record: Record) -> dict[int, str]:
+        """The classes of a record by the names that their entities go by."""
+        return {i: self._names.get(name.casefold(), name) for i, name in record.classes.items()}
+
     def absent(self, record: Record, name: str) -> bool:
-        """Whether an annotated image without ``name`` proves that ``name`` is not in it."""
-        if name in record.classes.values():
+        """Whether an annotated image without the entity ``name`` proves that it is not in it."""
+        if name in self.classes(record).values():
             return False
-        return name in self.of_set[record.set_name] or record.region not in self.seen.get(name, frozenset())
+        if name in self.of_set[record.set_name]:
+            return True
+        # An entity of an earlier training on data of unknown regions may be in any image.
+        regions = self.seen.get(name)
+        return bool(regions) and record.region.casefold() not in regions
 
 
 @dataclass
@@ -98,18 +122,28 @@ class Questioner:
         fits: whether the model can take a question; those that are too long are not asked.
         references: share of the questions without a reference (names, relations, "what do you see?") that become one with a
             reference, where there is something to point at. By itself half of four questions about a view have one.
+        words: other words by class name in lower case, besides those of ``evaluation.synonyms``.
     """
 
-    def __init__(self, vocabulary: Vocabulary, fits: Callable[[str], bool], references: float = 0.0) -> None:
-        self.vocabulary, self.fits, self.references = vocabulary, fits, references
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        fits: Callable[[str], bool],
+        references: float = 0.0,
+        words: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
+        self.vocabulary, self.fits, self.references, self.words = vocabulary, fits, references, words or {}
         self.index = {name: i for i, name in enumerate(vocabulary.entities)}
 
     def draw(self, view: View, record: Record, count: int, rng: np.random.Generator) -> list[Sample]:
-        """``count`` prompts about one view. Their kinds rotate, so that every image serves every kind."""
-        found = {i: name for i, name in record.classes.items() if np.count_nonzero(view.labels == i) >= MIN_PIXELS}
-        kinds = list(self._kinds(len(found), rng))[:count]
+        """``count`` prompts about one view. Their kinds rotate from a random one on: four are one of each, and fewer or more
+        have the same shares on average."""
+        found = self._found(view, record)
+        kinds: list[str] = []
         while len(kinds) < count:
-            kinds.append(next(iter(self._kinds(len(found), rng))))
+            cycle = [str(kind) for kind in self._kinds(len(found), rng)]
+            start = int(rng.integers(len(cycle)))
+            kinds += (cycle[start:] + cycle[:start])[: count - len(kinds)]
         if self.references and found:
             kinds = [self._with_reference(kind, rng) for kind in kinds]
         if any(0 < np.count_nonzero(view.labels == i) < MIN_PIXELS for i in record.classes):
@@ -123,7 +157,7 @@ class Questioner:
         Args:
             source: the whole image.
         """
-        found = {i: name for i, name in record.classes.items() if np.count_nonzero(source.labels == i) >= MIN_PIXELS}
+        found = self._found(source, record)
         if not found:
             return None
         class_id, _ = self._pick_one(source, found, rng)
@@ -132,12 +166,17 @@ class Questioner:
     def draw_closer(self, view: View, record: Record, class_id: int, count: int, rng: np.random.Generator) -> list[Sample]:
         """``count`` references to the target of a closer view. Without answers: the place and size of a thing are those in the
         whole image, which such a view does not show."""
-        found = {class_id: record.classes[class_id]}
+        found = {class_id: self.vocabulary.classes(record)[class_id]}
         kinds = rng.choice(["box", "named_box", "point", "mixed", "rough"], count, p=[0.25, 0.15, 0.3, 0.15, 0.15])
         samples = [getattr(self, f"_{kind}")(view, record, found, rng) for kind in kinds]
         for sample in samples:
             sample.answer = ""
         return samples
+
+    def _found(self, view: View, record: Record) -> dict[int, str]:
+        """The classes of which enough is in the view to be asked for."""
+        classes = self.vocabulary.classes(record)
+        return {i: name for i, name in classes.items() if np.count_nonzero(view.labels == i) >= MIN_PIXELS}
 
     @staticmethod
     def _kinds(found: int, rng: np.random.Generator):
@@ -255,7 +294,7 @@ class Questioner:
 
     def _ask(self, name: str, rng: np.random.Generator) -> str:
         kind = "name" if rng.random() < 0.4 else str(rng.choice(["where", "segment", "presence", "show", "count"]))
-        others = synonyms(name)
+        others = (*self.words.get(name.casefold(), ()), *synonyms(name))
         word = others[int(rng.integers(len(others)))] if others and rng.random() < SYNONYM_SHARE else name
         text = question(kind, word, rng)
         text = misspell(text, rng) if rng.random() < TYPO_SHARE else text

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from mimo_runtime.errors import RequestError
 
+#: Linear warm-up where nothing else was asked for: so many steps, but no larger a share of the run.
+WARMUP_STEPS, WARMUP_SHARE = 250, 0.05
+
 
 def parse_sizes(text: str) -> tuple[tuple[int, float], ...]:
     """ "128:0.4,192:0.35" -> ((128, 0.4), (192, 0.35)): image sizes and the share of the run that each gets, in order.
@@ -37,21 +40,25 @@ class Schedule:
     Attributes:
         learning_rate: the peak.
         size: image size of the last part; sizes: (size, share of the run) of the parts before it, in order.
-        warmup_steps: steps of linear warm-up.
+        warmup_steps: steps of linear warm-up; None is :data:`WARMUP_STEPS`, but at most :data:`WARMUP_SHARE` of the run.
         final_share: learning rate at the end as a share of the peak.
     """
 
     learning_rate: float
     size: int
     sizes: tuple[tuple[int, float], ...] = ()
-    warmup_steps: int = 250
+    warmup_steps: int | None = None
     final_share: float = 0.01
 
     def rate(self, step: int, progress: float) -> float:
         """Learning rate at ``step`` when ``progress`` in [0, 1] of the run is over."""
         cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
         decayed = self.final_share + (1.0 - self.final_share) * cosine
-        return self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps)) * decayed
+        if self.warmup_steps is None:
+            warm = max((step + 1) / WARMUP_STEPS, progress / WARMUP_SHARE)
+        else:
+            warm = (step + 1) / max(1, self.warmup_steps)
+        return self.learning_rate * min(1.0, warm) * decayed
 
     def image_size(self, progress: float) -> int:
         end = 0.0

@@ -15,7 +15,7 @@ from typing import Any
 from .errors import BundleError, RequestError
 
 #: Raised whenever the meaning of a field or the layout of the weights changes.
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 
 #: The strides of the feature pyramid. The cascade of the mask decoder runs over the first three, coarse to fine.
 STRIDES = (4, 8, 16, 32)
@@ -127,6 +127,9 @@ class MimoConfig:
     text_decoder: TextDecoderConfig = field(default_factory=TextDecoderConfig)
     #: Names of the structures that have a mask query of their own, in query order (query ``1 + index``).
     entities: tuple[str, ...] = ()
+    #: Body regions, in lower case, in which the training data looked for each entity, in the same order: elsewhere it is absent
+    #: for sure. Empty if unknown.
+    entity_regions: tuple[tuple[str, ...], ...] = ()
     #: Modalities of the training images, as data sets name them; empty if unknown.
     modalities: tuple[str, ...] = ()
     #: A target is present if ``sigmoid(logit / presence_temperature) >= presence_threshold``; both chosen on ``val``.
@@ -154,6 +157,9 @@ class MimoConfig:
                 f"{len(self.entities)} entities do not fit {self.mask_decoder.queries} mask queries",
                 f"Set mask_decoder.queries to at least {len(self.entities) + 1}",
             )
+        if self.entity_regions and len(self.entity_regions) != len(self.entities):
+            told = f"{len(self.entity_regions)} entity_regions for {len(self.entities)} entities"
+            raise RequestError(told, "Give one list of regions per entity, or none at all")
         if self.vision.neck[2] != self.dim or self.vision.neck[3] != self.dim:
             raise RequestError("vision.neck[2] and vision.neck[3] must equal dim", f"Set both to {self.dim}")
         for part in ("fusion", "mask_decoder", "text_decoder"):
@@ -242,7 +248,7 @@ def _build(kind: type, data: dict[str, Any], source: str) -> Any:
                 _build(type(default), value, f"{source}: {name}") if isinstance(value, dict) else _refuse(source, name)
             )
         elif isinstance(default, tuple):
-            values[name] = tuple(value) if isinstance(value, (list, tuple)) else _refuse(source, name)
+            values[name] = _tuple(value) if isinstance(value, (list, tuple)) else _refuse(source, name)
         elif isinstance(default, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
             values[name] = float(value)
         elif type(value) is type(default):
@@ -251,6 +257,11 @@ def _build(kind: type, data: dict[str, Any], source: str) -> Any:
             _refuse(source, name)
         _check_range(source, name, values[name])
     return kind(**values)
+
+
+def _tuple(value: Any) -> tuple:
+    """JSON has no tuples; entries may be lists themselves."""
+    return tuple(tuple(entry) if isinstance(entry, (list, tuple)) else entry for entry in value)
 
 
 def _check_range(source: str, name: str, value: Any) -> None:

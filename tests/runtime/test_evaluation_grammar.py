@@ -236,7 +236,7 @@ def test_questions_as_people_type_them() -> None:
     assert grammar.question("name", "polyp") == "polyp"
     assert grammar.subject_of("  where is  the left kidney ") == "left kidney"
     assert grammar.subject_of("segment polyp") == "polyp"
-    assert grammar.subject_of("the polyp") == "the polyp"
+    assert grammar.subject_of("the polyp") == "polyp"
     assert grammar.subject_of("") is grammar.subject_of(" ?") is grammar.subject_of("what do you see") is None
     assert grammar.question("count", "cell nucleus") == "How many cell nuclei are there?"
     assert grammar.question("relation", "spleen", other="liver") == "Where is the spleen relative to the liver?"

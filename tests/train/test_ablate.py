@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -32,7 +33,9 @@ def test_each_variant_switches_off_what_it_says():
     by_name = {v.name: replace(options(Path("x")), changes=v.changes).config() for v in VARIANTS}
     assert not by_name["no-gate"].fusion.gate and by_name["no-gate"].fusion.region_bias
     assert by_name["no-bias"].fusion.gate and not by_name["no-bias"].fusion.region_bias
-    assert by_name["no-cascade"].mask_decoder.levels == 1
+    assert by_name["no-cascade"].mask_decoder.levels == 1 and by_name["no-cascade"].mask_size == by_name["full"].mask_size
+    referring = by_name["no-referring"]
+    assert not referring.fusion.gate and not referring.fusion.region_bias and referring.mask_decoder.reference_map
     assert not by_name["no-map"].mask_decoder.reference_map and by_name["no-map"].fusion.gate
     assert by_name["no-gate"].mask_decoder.reference_map
 
@@ -53,6 +56,28 @@ def test_the_table_holds_what_was_trained(table):
     assert result["budget"]["data"] == ["phantoms"]
     assert len(lines) == 4 and lines[2].startswith("| full: ") and lines[3].startswith("| no-gate: ")
     assert all(line.count("|") == lines[0].count("|") for line in lines)
+
+
+def test_variants_are_compared_question_by_question(table):
+    result = json.loads((table / "ablation.json").read_text())["variants"]
+    full, other = (json.loads((table / name / "result.json").read_text())["answers"] for name in ("full", "no-gate"))
+    assert "change" not in result["full"] and result["no-gate"]["change"].keys() == full.keys()
+    for what, change in result["no-gate"]["change"].items():
+        a, b = np.array(other[what]["value"]), np.array(full[what]["value"])
+        assert len(a) == len(b) == change["n"] > 0 and change["mean"] == pytest.approx((a - b).mean(), abs=1e-5)
+        assert change["ci95"][0] <= change["mean"] + 1e-9 and change["mean"] <= change["ci95"][1] + 1e-9
+    macro = result["no-gate"]["macro"]["box"]["dice"] - result["full"]["macro"]["box"]["dice"]
+    assert result["no-gate"]["change"]["dice box"]["macro"] == pytest.approx(macro, abs=1e-5)
+    assert all(isinstance(case, int) for case in full["dice box"]["case"])  # never what a case is called
+
+
+def test_the_table_says_what_changes():
+    part, change = {"right": 0.5, "ci95": [0.4, 0.6], "n": 9}, {"mean": -0.05, "ci95": [-0.1, 0.01]}
+    assert module._rate(part, None) == "50.0% (40.0% to 60.0%)"
+    assert module._rate(part, change) == "50.0%, -5.0 (-10.0 to +1.0)"
+    assert module._rate(None, None) == "–"
+    dice = {"dice": 0.7, "ci95": [0.6, 0.8]}
+    assert module._dice(dice, {"macro": -0.02, "macro_ci95": [-0.03, -0.01]}) == "0.700, -0.020 (-0.030 to -0.010)"
 
 
 def test_what_is_done_is_not_done_again(table, phantoms, monkeypatch):

@@ -143,6 +143,8 @@ def test_kill_9_at_any_moment_leaves_a_run_that_resumes(phantoms, tmp_path):
         ({"sizes": "64"}, "--sizes"),
         ({"emphasis": ("nothing=2",)}, "--emphasis"),
         ({"emphasis": ("phantoms",)}, "--emphasis"),
+        ({"synonyms": ("liver",)}, "--synonym 'liver' is not understood"),
+        ({"synonyms": ("dragon=wyvern",)}, "--synonym names the class 'dragon'"),
         ({"paste": ("nothing=0.5",)}, "--paste names the set 'nothing'"),
         ({"paste": ("phantoms=1.5",)}, "--paste 'phantoms=1.5'.*from 0 to 1"),
         ({"closer": 1.5}, "--closer"),
@@ -248,6 +250,9 @@ def test_another_version_is_refused(whole, tmp_path):
 
 
 def test_schedule_warms_up_decays_and_grows():
+    short = Schedule(1e-3, size=256)  # a run of 200 steps: warm-up is over after a twentieth of it
+    assert short.rate(4, 0.025) == pytest.approx(0.5e-3, rel=0.01) and short.rate(10, 0.05) == pytest.approx(1e-3, rel=0.01)
+    assert short.rate(99, 0.0099) == pytest.approx(0.4e-3, rel=0.01)  # a long one: after 250 steps
     schedule = Schedule(1e-3, size=256, sizes=((128, 0.25), (192, 0.25)), warmup_steps=10)
     assert schedule.rate(0, 0.0) == pytest.approx(1e-4) and schedule.rate(10, 0.0) == pytest.approx(1e-3)
     assert schedule.rate(999, 1.0) == pytest.approx(1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mimo_runtime.config import MimoConfig
-from mimo_runtime.evaluation.dataset import Record, read_datasets
+from mimo_runtime.evaluation.dataset import Dataset, Record, read_datasets
 from mimo_runtime.evaluation.grammar import corpus, parse, relation_word, subject_of
 from mimo_runtime.evaluation.sampling import instance_labels
 from mimo_runtime.tokenizer import Tokenizer
@@ -104,6 +105,8 @@ def test_a_name_of_the_same_region_is_never_claimed_absent_by_another_set():
     other = record(set_name="colon", region="abdomen", classes={})
     assert VOCABULARY.absent(other, "polyp") and not VOCABULARY.absent(other, "liver")
     assert VOCABULARY.absent(record(), "polyp") and not VOCABULARY.absent(record(), "liver")
+    assert VOCABULARY.absent(record(region="Abdomen"), "polyp") and not VOCABULARY.absent(other, "liver")
+    assert not VOCABULARY.absent(record(set_name="colon", region="Abdomen", classes={}), "liver")
 
 
 def test_vocabulary_keeps_the_queries_of_known_entities(phantoms):
@@ -111,10 +114,83 @@ def test_vocabulary_keeps_the_queries_of_known_entities(phantoms):
     assert vocabulary.entities[:2] == ("polyp", "liver") and len(set(vocabulary.entities)) == len(vocabulary.entities)
 
 
+@pytest.fixture
+def liver_set() -> list[Dataset]:
+    """Own data that names one organ, and writes it and its region in another case than a checkpoint does."""
+    return [Dataset("mine", Path("mine"), (record(set_name="mine", region="Abdomen", classes={1: "Liver"}),))]
+
+
+def test_fine_tuning_claims_nothing_absent_that_nobody_looked_for(liver_set):
+    """Own liver images show spleens that nobody drew: they must not teach "no spleen is visible"."""
+    mine = liver_set[0].records[0]
+    known, regions = ("spleen", "liver", "polyp"), (("abdomen",), ("abdomen",), ("colon",))
+    vocabulary = Vocabulary.of(liver_set, known, regions)
+    assert vocabulary.entities == known and vocabulary.classes(mine) == {1: "liver"}
+    assert not vocabulary.absent(mine, "spleen") and vocabulary.absent(mine, "polyp") and not vocabulary.absent(mine, "liver")
+    assert vocabulary.regions == regions
+    # Without regions (a checkpoint that does not know them) nothing is claimed at all.
+    assert not any(Vocabulary.of(liver_set, known).absent(mine, name) for name in known)
+
+
+def test_one_name_in_two_spellings_is_one_entity(liver_set):
+    vocabulary = Vocabulary.of(liver_set)
+    assert vocabulary.entities == ("Liver",) and vocabulary.regions == (("abdomen",),)
+    both = Vocabulary.of(liver_set, ("LIVER", "spleen"), (("abdomen",), ("abdomen",)))
+    assert both.entities == ("LIVER", "spleen") and both.of_set == {"mine": frozenset({"LIVER"})}
+    view = View(np.zeros((64, 64, 3), np.uint8), np.ones((64, 64), np.int32), 64, 64)
+    for sample in Questioner(both, fits).draw(view, liver_set[0].records[0], 8, np.random.default_rng(0)):
+        assert sample.mask is not None or sample.several
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 8])
+def test_every_number_of_prompts_serves_every_kind(count):
+    """With fewer than four prompts some kinds never came, with more the first came too often."""
+    asker, found, total = Questioner(VOCABULARY, fits), Counter(), 0
+    for seed in range(400):
+        drawn = asker.draw(scene(), record(), count, np.random.default_rng(seed))
+        total += len(drawn)
+        for s in drawn:
+            pointed = "box" if s.boxes and not s.points else "mixed" if s.boxes else "point" if s.points else "rough"
+            has_reference = s.boxes or s.points or s.rough is not None
+            found[pointed if has_reference else "several" if s.several else "absent" if s.mask is None else "text"] += 1
+    shares = {kind: number / total for kind, number in found.items()}
+    wanted = {"point": 0.125, "rough": 0.0875, "mixed": 0.0375, "text": 0.25, "box": 0.25, "absent": 0.1, "several": 0.15}
+    assert shares.keys() == wanted.keys()
+    assert all(abs(shares[kind] - share) < 0.05 for kind, share in wanted.items()), shares
+
+
+def test_own_words_for_own_classes_are_practised():
+    asker = Questioner(VOCABULARY, fits, words={"liver": ("jecur",)})
+    texts = [asker._ask("liver", np.random.default_rng(seed)) for seed in range(300)]
+    assert sum("jecur" in text for text in texts) > 5
+    assert not any("jecur" in asker._ask("spleen", np.random.default_rng(seed)) for seed in range(100))
+
+
 def test_sides_are_never_mirrored():
     assert not may_mirror(record(region="brain", classes={1: "left ventricle"}))
-    assert not may_mirror(record(classes={1: "liver"}))
-    assert may_mirror(record(region="colon", classes={1: "polyp"}))
+    assert not may_mirror(record(region="brain", classes={1: "Left Ventricle"}))
+    assert not may_mirror(record(region="breast", classes={1: "lesion"}), ["lesion", "Lt. nipple"])
+    assert not may_mirror(record(region="colon", classes={1: "polyp"}), ["left flexure"])
+    for region in ("abdomen", "Abdomen", "upper abdomen", "chest", "thorax", "pelvis"):
+        assert not may_mirror(record(region=region, classes={1: "lesion"}))
+    assert may_mirror(record(region="colon", classes={1: "polyp"}), ["polyp", "cleft"])
+
+
+def test_what_has_a_side_keeps_it_in_endoscopy_too():
+    """A vertical flip and a turn are a mirror as well."""
+    labels = np.zeros((60, 60), np.int32)
+    labels[5:25, 5:25], labels[5:25, 35:55], labels[35:55, 5:25] = 1, 2, 3  # the order of three corners tells a mirror
+    bronchi = {1: "carina", 2: "left main bronchus", 3: "right main bronchus"}
+    turned = {"sided": set(), "free": set()}
+    for seed in range(40):
+        for kind, classes in (("sided", bronchi), ("free", {1: "a", 2: "b", 3: "c"})):
+            rec = record(modality="endoscopy", region="bronchi", classes=classes)
+            view = random_view(np.zeros((60, 60, 3), np.uint8), labels, rec, 96, np.random.default_rng(seed))
+            if {1, 2, 3} <= set(np.unique(view.labels)):
+                one, two, three = (np.argwhere(view.labels == i).mean(0) for i in (1, 2, 3))
+                a, b = two - one, three - one
+                turned[kind].add(bool(a[0] * b[1] > a[1] * b[0]))
+    assert len(turned["sided"]) == 1 and len(turned["free"]) == 2
 
 
 @pytest.mark.parametrize(("height", "width"), [(50, 200), (200, 50), (256, 256), (31, 33)])

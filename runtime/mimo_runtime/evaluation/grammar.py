@@ -307,7 +307,7 @@ def shape_word(mask: np.ndarray) -> str:
 
 #: Templates by kind. ``{a}`` is the name with its article, ``{many}`` its plural. Kinds without ``{`` name nothing.
 QUESTIONS: dict[str, tuple[str, ...]] = {
-    "name": ("{name}",),
+    "name": ("{name}", "the {name}"),
     "where": ("Where is the {name}?", "Locate the {name}.", "Find the {name}."),
     "segment": ("Segment the {name}.", "Outline the {name}.", "Mark the {name}."),
     "presence": ("Is there {a}?", "Is the {name} visible?", "Do you see {a}?", "Can you see the {name}?"),
@@ -359,7 +359,7 @@ _OPEN = [_matcher(t) for kind, ts in QUESTIONS.items() for t in ts if kind in SE
 
 
 def subject_of(text: str) -> str | None:
-    """What a question asks for: templates stripped, a bare name as it is.
+    """What a question asks for: templates stripped, a bare name as it is but for "the".
 
     None for empty texts, open questions ("What do you see?") and those about several structures ("What is below the liver?").
     """
@@ -375,7 +375,7 @@ def subject_of(text: str) -> str | None:
         if match and clean_name(match.group(1)):
             name = clean_name(match.group(1))
             return singular(name.lower()).upper() if name.isupper() else singular(name)
-    return clean_name(text)
+    return re.sub(r"(?i)^the (?=.)", "", clean_name(text))
 
 
 def asks_for_relation(text: str) -> bool:

@@ -50,6 +50,7 @@ def referring_test(
     limit: int | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    collect: Callable[[Sequence[Reference]], None] | None = None,
 ) -> dict[str, Any]:
     """How often is exactly the instance segmented that a box or a point is on?
 
@@ -70,6 +71,7 @@ def referring_test(
         split: "train", "val" or "test".
         limit: at most this many images with two or more instances per set, drawn with ``seed``.
         progress: called with (images done, images in all).
+        collect: gets every single answer, e.g. to compare two models question by question.
 
     Returns:
         for each of :data:`PROMPTS`: ``macro`` (mean of ``right`` over the sets) and ``macro_ci95``, ``right`` (share of all
@@ -95,6 +97,8 @@ def referring_test(
         rows += _ask(mimo, data, record, seed)
     if progress:
         progress(len(records), len(records))
+    if collect:
+        collect(rows)
     sets: dict[str, list[Reference]] = {}
     for row in rows:
         sets.setdefault(row.set_name, []).append(row)
