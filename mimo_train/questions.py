@@ -41,6 +41,8 @@ SYNONYM_SHARE, TYPO_SHARE = 0.2, 0.08
 INSTANCE_SHARE = 0.9
 #: Share of the references that go to a class with several instances where there is one: few images have any.
 SEVERAL_SHARE = 0.5
+#: Share of the questions about how structures lie that name one which is not there.
+ABSENT_RELATION_SHARE = 0.2
 #: What a question without a reference becomes where ``references`` asks for more of them, and how often.
 REFERENCE_KINDS = {"box": 0.4, "named_box": 0.2, "point": 0.25, "rough": 0.1, "mixed": 0.05}
 
@@ -272,6 +274,16 @@ class Questioner:
         area = view.labels[: view.height, : view.width]
         names = {name: area == i for i, name in found.items()}
         name, other = (str(n) for n in rng.choice(sorted(names), 2, replace=False))
+        missing = sorted(n for n in self.vocabulary.of_set[record.set_name] if self.vocabulary.absent(record, n))
+        if missing and rng.random() < ABSENT_RELATION_SHARE:
+            gone = missing[int(rng.integers(len(missing)))]
+            kind = str(rng.choice(["relation", "neighbours"]))
+            if kind == "neighbours":
+                text = question(kind, None, rng, gone, str(rng.choice(RELATIONS)))
+            else:
+                text = question(kind, *((gone, rng, other) if rng.random() < 0.5 else (other, rng, gone)))
+            answer = describe(Description(record.modality, record.region, absent=gone))
+            return Sample(text, answer, None, several=True) if self.fits(text) else self._text(view, record, found, rng)
         reference = Phrase(other, 1 + self.index[other])
         if rng.random() < 0.6:
             word, related = relation_word(names[name], names[other]), [name]

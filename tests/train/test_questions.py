@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mimo_runtime.config import MimoConfig
 from mimo_runtime.evaluation.dataset import Dataset, Record, read_datasets
-from mimo_runtime.evaluation.grammar import corpus, parse, relation_word, subject_of
+from mimo_runtime.evaluation.grammar import asks_for_relation, corpus, neighbours_asked, parse, relation_word, subject_of
 from mimo_runtime.evaluation.sampling import instance_labels
 from mimo_runtime.tokenizer import Tokenizer
 from mimo_train.augment import View, closer_view, may_mirror, paste_copy, plain_view, random_view
@@ -75,6 +75,8 @@ def test_every_prompt_agrees_with_its_answer(seed):
             if not said.phrases:
                 assert ({"liver": "spleen", "spleen": "liver"}[said.other.name], said.relation, said.other.name) not in true
             assert {p.query for p in (*said.phrases, said.other)} <= {1, 2} and subject_of(sample.text) is None
+        elif sample.several and said.absent:
+            assert said.absent == "kidney cyst" and said.absent in sample.text and sample.mask is None
         elif sample.several:
             assert {p.query for p in said.phrases} == {1, 2} and sample.mask is None
         elif sample.mask is None:
@@ -157,6 +159,19 @@ def test_every_number_of_prompts_serves_every_kind(count):
     wanted = {"point": 0.125, "rough": 0.0875, "mixed": 0.0375, "text": 0.25, "box": 0.25, "absent": 0.1, "several": 0.15}
     assert shares.keys() == wanted.keys()
     assert all(abs(shares[kind] - share) < 0.05 for kind, share in wanted.items()), shares
+
+
+def test_relations_to_what_is_not_there_are_refused():
+    """Otherwise the model learns that whatever is named in such a question is there."""
+    view, asker, found = scene(), Questioner(VOCABULARY, fits), {1: "liver", 2: "spleen"}
+    drawn = [asker._relation(view, record(), found, np.random.default_rng(seed)) for seed in range(200)]
+    absent = [s for s in drawn if parse(s.answer).absent]
+    assert 20 < len(absent) < 60
+    for s in absent:
+        assert parse(s.answer).absent == "kidney cyst" and "kidney cyst" in s.text and not parse(s.answer).phrases
+        assert s.several and s.mask is None
+        assert asks_for_relation(s.text) or neighbours_asked(s.text)[1] == "kidney cyst"
+    assert not any("kidney cyst" in s.text for s in drawn if s not in absent)
 
 
 def test_own_words_for_own_classes_are_practised():
