@@ -24,6 +24,7 @@ from torch import nn
 from mimo_runtime.config import MimoConfig
 from mimo_runtime.contracts import GRAPHS
 from mimo_runtime.errors import RequestError
+from mimo_train import qat
 from mimo_train.checkpoint import load_checkpoint
 from mimo_train.cli import fit as fit_command
 from mimo_train.cli import main
@@ -32,7 +33,6 @@ from mimo_train.fit import fit
 from mimo_train.model import Mimo
 from mimo_train.options import FitOptions
 from mimo_train.parallel import checkpoint_activations
-from mimo_train import qat
 from mimo_train.qat import (
     MIN_COLUMNS,
     MIN_ROWS,
