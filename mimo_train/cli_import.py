@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -157,17 +157,21 @@ def import_folders(as_json: bool, classes: tuple[str, ...], **options: Any) -> N
 @click.option("--names", default="", help="Class names to look for in free text, e.g. 'polyp,instrument'.")
 @click.option("--skip-unclear", is_flag=True, help="Leave out records that cannot be understood, and count them.")
 @click.option("--complete", is_flag=True, help="An image's masks are all there is, also of classes that nobody asked about.")
+@click.option("--keep-texts", is_flag=True, help="Write questions and answers as they are: they may name people.")
 @_common
-def import_instruct(as_json: bool, names: str, **options: Any) -> None:
+def import_instruct(as_json: bool, names: str, keep_texts: bool, **options: Any) -> None:
     """SOURCE is a JSON or JSONL file of visual instructions with masks (also LLaVA's conversations)."""
     from .imports import plan_instruct
+    from .imports.instruct import QUESTIONS_READ
 
     known = [name.strip() for name in names.split(",") if name.strip()]
-    _write(plan_instruct(known=known, **options), options["target"], as_json)
+    kept = "were kept in attributes" if keep_texts else "stayed behind (--keep-texts keeps them)"
+    remarks = {QUESTIONS_READ: f"training uses their masks and names, not the texts, which {kept}"}
+    _write(plan_instruct(known=known, keep_texts=keep_texts, **options), options["target"], as_json, remarks)
 
 
-def _write(plan: Any, target: Any, as_json: bool) -> None:
-    """Write the set, with a progress bar, and say what it holds."""
+def _write(plan: Any, target: Any, as_json: bool, remarks: Mapping[str, str] | None = None) -> None:
+    """Write the set, with a progress bar, and say what it holds; ``remarks`` explain notes by their name."""
     from .cli import _bar
     from .imports import write_set
 
@@ -180,7 +184,8 @@ def _write(plan: Any, target: Any, as_json: bool) -> None:
     click.echo(f"{told['images']} images ({told['negatives']} negative) of {told['cases']} cases in {target.output}: {splits}.")
     click.echo("Images of each class: " + (", ".join(f"{n} {c}" for n, c in told["classes"].items()) or "none") + ".")
     for name, count in told["notes"].items():
-        click.echo(f"Note: {count} {name.replace('_', ' ')}.")
+        remark = f": {remarks[name]}" if remarks and name in remarks else ""
+        click.echo(f"Note: {count} {name.replace('_', ' ')}{remark}.")
     empty = [name for (name, count), share in zip(told["splits"].items(), target.splits) if share and not count]
     if empty:
         click.echo(f"Note: {' and '.join(empty)} got no case. Add cases, or choose another --seed or --splits.")

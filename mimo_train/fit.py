@@ -190,11 +190,11 @@ def fit(
     history = History(training, from_step=step, note=note) if main else None
 
     def save() -> None:
-        average = ema.full()
-        tensors = gather_state(model, average, optimizer.optimizer)
-        tensors |= {f"range.{name}": clip for name, clip in qat.ranges(model).items()}
+        tensors = gather_state(model, ema, optimizer.optimizer, keep=main)
         if history is None:
             return
+        average = {k.removeprefix("ema."): v for k, v in tensors.items() if k.startswith("ema.")}
+        tensors |= {f"range.{name}": clip for name, clip in qat.ranges(model).items()}
         # A card that somebody wrote is worth more than ours. The state comes last: whoever finds a state finds the checkpoint
         # that it continues, and a log that is no shorter.
         card = None if is_foreign(output / CARD) else training_card(config, datasets, options, step, elapsed)

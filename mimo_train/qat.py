@@ -1,9 +1,12 @@
 """Quantisation-aware fine-tuning: the forward pass rounds as a quantised engine does, and the float weights learn to bear it.
 
-The scheme is the exporter's. Weights of every linear and convolution: symmetric per output channel, scale = max|w| / qmax,
-rounded half to even. Activations (``int8`` alone), which are the inputs of those modules: symmetric per tensor, scale =
-clip / 127 with a running average of max|x| for the clip. Gradients pass the rounding as if it were not there, inside the clip
-range alone (the straight-through estimator of Bengio et al. 2013, arXiv:1308.3432, as in Jacob et al. 2018, arXiv:1712.05877).
+The places are the exporter's (``mimo_calibration.points``): every convolution, every product with a matrix that is not too
+small, and the text decoder's output layer, whose weights are its table of words; looking words up in that table is exact. So
+are the weights: symmetric per output channel, scale = max|w| / qmax, rounded half to even. Activations (``int8`` alone) are the
+inputs of those modules but for the text decoder's: symmetric per tensor, scale = clip / 127. The clip is a running average of
+max|x|; the exporter, which has weights that no longer change, chooses it by the noise that it makes. Gradients pass the
+rounding as if it were not there, inside the clip range alone (the straight-through estimator of Bengio et al. 2013,
+arXiv:1308.3432, as in Jacob et al. 2018, arXiv:1712.05877).
 
 A module that rounds keeps its place, its parameters and their names and only changes its class: state dict, averaged weights,
 optimizer, wrappers for several processes and checkpoint files see the float weights under their old names and know nothing of
@@ -23,6 +26,7 @@ from torch import Tensor, nn
 from mimo_runtime.errors import RequestError
 
 from .model.mask_decoder import SubPixels
+from .model.text_decoder import WordEmbedding
 from .parallel import max_over_all
 
 
@@ -37,6 +41,12 @@ class Mode(NamedTuple):
 MODES = {"int8": Mode(8, True), **{f"int{bits}-weights": Mode(bits, False) for bits in (8, 4, 3, 2)}}
 #: What no engine multiplies with: contrast serves training alone, and of coordinates the exporter makes constants.
 NOT_ON_DEVICE = ("contrast", "fusion.position", "mask_decoder.positions")
+#: A matrix with fewer rows (of its input) or columns (of its output) is left alone, as by ``mimo_calibration.points``.
+MIN_ROWS, MIN_COLUMNS = 16, 8
+#: The activations of one token are nothing to gain from, so the exporter quantises the weights of this graph alone ...
+WEIGHTS_ALONE = "text_decoder"
+#: ... which these modules of it are no part of: what depends on the memory alone is computed in the graph of fusion.
+IN_FUSION = ("cross_key", "cross_value", "target")
 #: How much of the running average of a range stays with every step.
 RANGE_DECAY = 0.99
 
@@ -88,9 +98,9 @@ def prepare(model: nn.Module, mode: str, skip: Sequence[str] = ()) -> None:
     """
     bits, activations = MODES[mode]
     for name, module in list(points(model, skip)):
-        module.__class__ = _rounding_class(type(module))
+        module.__class__ = _with(_RoundsLogits if isinstance(module, WordEmbedding) else _RoundsForward, type(module))
         module.path, module.qmax, module.seen = name, largest_step(bits), None
-        clip = torch.zeros((), device=module.weight.device) if activations else None
+        clip = torch.zeros((), device=module.weight.device) if activations and _has_range(name) else None
         module.register_buffer("clip", clip, persistent=False)  # zero: nothing seen yet
 
 
@@ -104,20 +114,26 @@ def finish(model: nn.Module) -> None:
 
 @torch.no_grad()
 def round_weights(model: nn.Module, bits: int, skip: Sequence[str] = ()) -> None:
-    """Round the weights in place, to measure what that costs: quantisation after training."""
+    """Round the weights, to measure what that costs: quantisation after training. In place, but for the table of words."""
     for _, module in points(model, skip):
-        module.weight.copy_(_rounded_weight(module, module.weight, largest_step(bits)))
+        rounded = _rounded_weight(module, module.weight, largest_step(bits))
+        if isinstance(module, WordEmbedding):
+            module.__class__ = _with(_RoundedLogits, type(module))
+            module.register_buffer("rounded", rounded, persistent=False)
+        else:
+            module.weight.copy_(rounded)
 
 
 def points(model: nn.Module, skip: Sequence[str] = ()) -> Iterator[tuple[str, nn.Module]]:
     """What is quantised, by name."""
-    found = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d))}
+    kinds = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, WordEmbedding)
+    found = {n: m for n, m in model.named_modules() if isinstance(m, kinds) and _is_quantised(n, m)}
     for part in skip:
         if not any(_inside(name, part) for name in found):
             known = ", ".join(sorted({name.split(".")[0] for name in found}))
             raise RequestError(f"--qat-skip '{part}' holds nothing that is quantised", f"Choose from {known}, or a part of one")
     for name, module in found.items():
-        if not any(_inside(name, part) for part in (*NOT_ON_DEVICE, *skip)):
+        if not any(_inside(name, part) for part in skip):
             yield name, module
 
 
@@ -153,7 +169,7 @@ def restore_ranges(model: nn.Module, clips: Mapping[str, Tensor]) -> None:
 
 
 class _Rounds:
-    """Comes before the class of a module: it works with rounded weights and a rounded input.
+    """Comes before the class of a module: it works with rounded weights and, where it has a clip, a rounded input.
 
     Only for as long as it works: whoever else asks for its weight (FSDP does) gets the parameter.
 
@@ -162,14 +178,6 @@ class _Rounds:
         clip: buffer, largest magnitude of the input, 0 before the first one was seen; None leaves the input alone.
         seen: largest magnitude of the inputs of this step.
     """
-
-    def forward(self, x: Tensor, *more: object) -> Tensor:
-        with self._rounded():
-            return super().forward(self._input(x), *more)
-
-    def kernel(self, x: Tensor) -> Tensor:  # of SubPixels
-        with self._rounded():
-            return super().kernel(self._input(x))
 
     @contextmanager
     def _rounded(self) -> Iterator[None]:
@@ -192,16 +200,60 @@ class _Rounds:
         return fake_quantise(x, torch.where(clip > 0, clip, 1.0) / qmax, qmax)
 
 
+class _RoundsForward(_Rounds):
+    def forward(self, x: Tensor, *more: object) -> Tensor:
+        with self._rounded():
+            return super().forward(self._input(x), *more)
+
+    def kernel(self, x: Tensor) -> Tensor:  # of SubPixels
+        with self._rounded():
+            return super().kernel(self._input(x))
+
+
+class _RoundsLogits(_Rounds):
+    """Of a :class:`WordEmbedding`, which looks words up in the table as it is: the exported graph keeps that for it."""
+
+    def logits(self, x: Tensor) -> Tensor:
+        with self._rounded():
+            return super().logits(self._input(x))
+
+
+class _RoundedLogits:
+    """As :class:`_RoundsLogits` for good: the buffer ``rounded`` takes the place of the table in the output layer alone."""
+
+    def logits(self, x: Tensor) -> Tensor:
+        return x @ self.rounded.t()
+
+
 @cache
-def _rounding_class(base: type) -> type:
-    return type(f"Rounding{base.__name__}", (_Rounds, base), {})
+def _with(rounding: type, base: type) -> type:
+    return type(f"Rounding{base.__name__}", (rounding, base), {})
+
+
+def _matrix(module: nn.Module, weight: Tensor) -> tuple[Tensor, int]:
+    """The weights in the shape in which they are exported, and the axis of the output channels."""
+    if isinstance(module, SubPixels):  # multiplies from the other side, and as that product it is exported
+        return weight.reshape(module.parts, -1), 1
+    return weight, int(isinstance(module, nn.ConvTranspose2d))
 
 
 def _rounded_weight(module: nn.Module, weight: Tensor, qmax: int) -> Tensor:
-    matrix, axis = weight, int(isinstance(module, nn.ConvTranspose2d))
-    if isinstance(module, SubPixels):  # multiplies from the other side, and as that product it is exported
-        matrix, axis = weight.reshape(module.parts, -1), 1
+    matrix, axis = _matrix(module, weight)
     return fake_quantise(matrix, weight_scale(matrix, qmax, axis), qmax).reshape(weight.shape)
+
+
+def _is_quantised(name: str, module: nn.Module) -> bool:
+    if any(_inside(name, part) for part in NOT_ON_DEVICE):
+        return False
+    matrix, axis = _matrix(module, module.weight)
+    if matrix.ndim > 2:  # of convolutions the exporter takes all
+        return True
+    columns = matrix.shape[axis]
+    return matrix.numel() // columns >= MIN_ROWS and columns >= MIN_COLUMNS
+
+
+def _has_range(name: str) -> bool:
+    return not _inside(name, WEIGHTS_ALONE) or name.rpartition(".")[2] in IN_FUSION
 
 
 def _with_ranges(model: nn.Module) -> Iterator[nn.Module]:

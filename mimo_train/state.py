@@ -33,10 +33,6 @@ class Ema:
         mine, new = ([local(table[k]) for k in floating] for table in (self.weights, current))
         torch._foreach_lerp_(mine, new, 1.0 - decay)
 
-    def full(self) -> dict[str, Tensor]:
-        """The whole average; all processes must call this together."""
-        return {k: full(v) for k, v in self.weights.items()}
-
 
 @dataclass(frozen=True)
 class TrainingState:
@@ -84,11 +80,23 @@ class TrainingState:
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def gather_state(model: nn.Module, ema: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """All tensors of a run, whole; all processes must call this together."""
-    tensors = {f"model.{k}": full(v) for k, v in model.state_dict().items()} | {f"ema.{k}": v for k, v in ema.items()}
+def gather_state(model: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer, keep: bool) -> dict[str, Tensor]:
+    """All tensors of a run, whole and in the memory of the CPU; all processes must call this together.
+
+    One after the other: a device never holds more than its own shares and one whole tensor.
+
+    Args:
+        keep: whether this process writes them; the others take part and get nothing.
+    """
+    shares = {f"model.{k}": v for k, v in model.state_dict().items()} | {f"ema.{k}": v for k, v in ema.weights.items()}
     for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{k}": full(torch.as_tensor(v)) for k, v in state.items()}
+        shares |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in state.items()}
+    tensors = {}
+    for name, share in shares.items():
+        whole = full(share)
+        if keep:
+            tensors[name] = whole.detach().cpu()
+        del whole  # or it would stay until the next one is there
     return tensors
 
 

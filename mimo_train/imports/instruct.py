@@ -2,8 +2,9 @@
 
 A record is ``{"image", "question", "answer", "mask"}`` or ``{"image", "conversations": [{"from", "value"}, ...], "mask"}``, and
 may have ``label``, ``modality`` and ``region``. A mask is the path of a picture, COCO RLE or polygons; several structures of
-one answer have a list of masks in the order of the answer. Our format holds classes, not free text: the names become classes,
-and the texts are kept in ``attributes`` as ``{"questions": [[question, answer], ...]}``.
+one answer have a list of masks in the order of the answer. Our format holds classes, not free text: the names become classes.
+The texts, which may name people, stay behind unless they are asked for: then each image has them in ``attributes`` as
+``{"questions": [[question, answer], ...]}``. Training uses them in neither case.
 
 An image of a set that lacks a class says that the class is not there. Here perhaps nobody asked: such images are counted.
 """
@@ -33,6 +34,8 @@ _REMEDY = "Repair it (the field label names the structure), or leave such record
 _TOO_MANY = 65535
 #: The note that counts images in which some class of the set was neither found nor denied.
 NOT_ASKED = "images_where_a_class_nobody_asked_about_counts_as_absent"
+#: The note that counts the texts that were read.
+QUESTIONS_READ = "questions_and_answers_read"
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ def plan_instruct(
     known: Sequence[str] = (),
     skip_unclear: bool = False,
     complete: bool = False,
+    keep_texts: bool = False,
 ) -> Plan:
     """Understand all records and say what they will give.
 
@@ -68,6 +72,7 @@ def plan_instruct(
         known: class names to look for in free text.
         skip_unclear: leave out records that cannot be understood, instead of refusing the file.
         complete: the masks of an image are all that is there, whatever was asked; :data:`NOT_ASKED` is not counted.
+        keep_texts: write questions and answers word for word.
 
     Raises:
         RequestError: names the record by its number from 1.
@@ -117,6 +122,7 @@ def plan_instruct(
             labels, _, hidden = paint(shapes, *size)
             notes["masks_hidden_by_others"] += hidden
             pairs = [list(pair) for record in kept for pair in record.pairs]
+            notes[QUESTIONS_READ] += len(pairs)
             yield [
                 Item(
                     pixels=scan.pixels,
@@ -127,7 +133,7 @@ def plan_instruct(
                     modality=facts[name][0],
                     region=facts[name][1],
                     spacing_mm=scan.spacing_mm,
-                    attributes={"questions": pairs} if pairs else {},
+                    attributes={"questions": pairs} if pairs and keep_texts else {},
                 )
             ]
         if not complete:

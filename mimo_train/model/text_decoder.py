@@ -49,10 +49,18 @@ class DecoderLayer(nn.Module):
         return x + self.mlp(self.norm_mlp(x)), key, value
 
 
+class WordEmbedding(nn.Embedding):
+    """Vectors of words, and with the same weights the output layer (Press and Wolf 2017, arXiv:1608.05859)."""
+
+    def logits(self, x: Tensor) -> Tensor:
+        """How well each word fits: [..., dim] -> [..., vocabulary]."""
+        return x @ self.weight.t()
+
+
 class TextDecoder(nn.Module):
     def __init__(self, config: TextDecoderConfig, vocab_size: int, dim: int) -> None:
         super().__init__()
-        self.word = nn.Embedding(vocab_size, dim)
+        self.word = WordEmbedding(vocab_size, dim)
         self.position = nn.Embedding(config.max_length, dim)
         self.layers = nn.ModuleList(DecoderLayer(dim, config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(dim)
@@ -73,10 +81,6 @@ class TextDecoder(nn.Module):
         values = [split_heads(layer.cross_value(told), layer.heads) for layer in self.layers]
         return torch.stack(keys), torch.stack(values)
 
-    def _logits(self, x: Tensor) -> Tensor:
-        # The output layer shares its weights with the input embedding (Press and Wolf 2017, arXiv:1608.05859).
-        return self.norm(x) @ self.word.weight.t()
-
     def forward(self, tokens: Tensor, memory: Tensor, memory_valid: Tensor) -> Tensor:
         """Teacher forcing: tokens [B, T] -> logits [B, T, vocabulary] of the token after each."""
         length = tokens.shape[1]
@@ -86,7 +90,7 @@ class TextDecoder(nn.Module):
         bias = padding_bias(memory_valid)
         for i, layer in enumerate(self.layers):
             x, _, _ = layer(x, None, None, cross_keys[i], cross_values[i], bias, causal)
-        return self._logits(x)
+        return self.word.logits(self.norm(x))
 
     def step(
         self,
@@ -109,4 +113,4 @@ class TextDecoder(nn.Module):
             x, key, value = layer(x, past_keys[i], past_values[i], cross_keys[i], cross_values[i], bias, None)
             keys.append(key)
             values.append(value)
-        return self._logits(x), torch.stack(keys), torch.stack(values)
+        return self.word.logits(self.norm(x)), torch.stack(keys), torch.stack(values)

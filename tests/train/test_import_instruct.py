@@ -16,7 +16,7 @@ from mimo_runtime.evaluation.dataset import Dataset, Record
 from mimo_runtime.evaluation.grammar import QUESTIONS, question
 from mimo_train.cli import main
 from mimo_train.imports import Target, plan_instruct, write_set
-from mimo_train.imports.instruct import NOT_ASKED
+from mimo_train.imports.instruct import NOT_ASKED, QUESTIONS_READ
 from mimo_train.imports.meaning import Meaning, understand
 
 HEIGHT, WIDTH = 24, 32
@@ -47,6 +47,7 @@ def ask(question: str, answer: str, mask: Any = "masks/a.png", image: str = "p1.
 
 
 def bring(root: Path, records: Any, *, lines: bool = False, **options: Any) -> tuple[list[Record], dict[str, Any]]:
+    """The records of the set, and what the import told, whose note of the questions read is a key of its own."""
     source = root / ("data.jsonl" if lines else "data.json")
     source.write_text("\n".join(map(json.dumps, records)) if lines else json.dumps(records))
     output = root.parent / f"out{len(list(root.parent.iterdir()))}"
@@ -57,7 +58,7 @@ def bring(root: Path, records: Any, *, lines: bool = False, **options: Any) -> t
         assert error.remedy and "\n" not in str(error)
         assert not output.exists() and not list(output.parent.glob(".out*"))
         raise
-    return list(Dataset.read(output).records), told
+    return list(Dataset.read(output).records), told | {"read": told["notes"].pop(QUESTIONS_READ, 0)}
 
 
 def refused(root: Path, *records: Any, **options: Any) -> str:
@@ -145,7 +146,7 @@ def test_all_kinds_of_masks_and_records_of_one_image(root: Path, lines: bool) ->
         ask("Find the Polyp.", "There.", "masks\\a.png", image="p2.png"),
         ask("Is there a clip?", "No.", None, image="p2.png"),
     ]
-    (first, second), told = bring(root, records, lines=lines)
+    (first, second), told = bring(root, records, lines=lines, keep_texts=True)
     for record, seed in ((first, 1), (second, 2)):
         read, labels = record.load()
         np.testing.assert_array_equal(read, pixels(seed))
@@ -154,7 +155,26 @@ def test_all_kinds_of_masks_and_records_of_one_image(root: Path, lines: bool) ->
         assert (record.modality, record.region) == ("endoscopy", "colon")
     assert first.attributes == {"questions": [[r["question"], r["answer"]] for r in records[:3]]}
     assert second.attributes["questions"][2] == ["Is there a clip?", "No."]
-    assert told["images"] == 2 and told["notes"] == {} and told["classes"] == {"polyp": 2, "snare": 2}
+    assert told["images"] == 2 and told["notes"] == {} and told["classes"] == {"polyp": 2, "snare": 2} and told["read"] == 6
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_image_question_answer_and_mask_come_back_and_texts_only_if_asked_for(root: Path, keep: bool) -> None:
+    pair = ["Where is Jane Doe's polyp?", "Jane Doe has a <p>polyp</p> in the upper left."]
+    turns = [{"from": "human", "value": "<image>\nIs there a polyp?"}, {"from": "gpt", "value": "No, Mr Smith has none."}]
+    records = [ask(*pair), {"image": "p2.png", "conversations": turns}]
+    (first, second), told = bring(root, records, **({"keep_texts": True} if keep else {}))
+    for record, seed, labels in ((first, 1, A * 1), (second, 2, A * 0)):
+        read, mask = record.load()
+        np.testing.assert_array_equal(read, pixels(seed))
+        np.testing.assert_array_equal(mask, labels)
+    assert first.classes == {1: "polyp"} and second.classes == {}
+    assert told["read"] == 2 and told["notes"] == {}
+    kept = [{"questions": [pair]}, {"questions": [["Is there a polyp?", "No, Mr Smith has none."]]}]
+    assert [first.attributes, second.attributes] == (kept if keep else [{}, {}])
+    files = [path for path in Path(told["folder"]).rglob("*") if path.is_file()]
+    found = [any(name in path.read_bytes() for path in files) for name in (b"Jane", b"Smith")]
+    assert len(files) == 4 and found == [keep, keep]
 
 
 def test_llava_conversations(root: Path) -> None:
@@ -165,7 +185,7 @@ def test_llava_conversations(root: Path) -> None:
         {"from": "gpt", "value": "Here: [SEG]"},
     ]
     records = [{"id": "1", "image": "p1.png", "conversations": turns, "mask": "b.png"}]
-    (record,), _ = bring(root, records, modality=None, region=None, masks=root / "masks")
+    (record,), _ = bring(root, records, modality=None, region=None, masks=root / "masks", keep_texts=True)
     np.testing.assert_array_equal(record.load()[1], B)
     assert (record.modality, record.region, record.classes) == ("ct", "abdomen", {1: "liver"})
     assert record.attributes == {
@@ -178,9 +198,10 @@ def test_several_structures_of_one_answer(root: Path) -> None:
     (record,), _ = bring(root, [ask("What do you see?", answer, ["masks/a.png", RLE_B])])
     assert record.classes == {1: "liver", 2: "spleen"}
     np.testing.assert_array_equal(record.load()[1], A * 1 + B * 2)
-    (record,), _ = bring(root, [{"image": "p1.png", "label": ["x", "y"], "mask": ["masks/b.png", "masks/a.png"]}])
+    records = [{"image": "p1.png", "label": ["x", "y"], "mask": ["masks/b.png", "masks/a.png"]}]
+    (record,), told = bring(root, records, keep_texts=True)
     np.testing.assert_array_equal(record.load()[1], B * 1 + A * 2)
-    assert record.attributes == {}
+    assert record.attributes == {} and told["read"] == 0
 
 
 def test_negatives_and_facts_of_records(root: Path) -> None:
@@ -188,7 +209,7 @@ def test_negatives_and_facts_of_records(root: Path) -> None:
         ask("Is there a polyp?", "No.", "masks/none.png", modality="CT", region="the chest"),
         ask("Is there a polyp?", "CT of the liver: no polyp is visible.", None, image="p2.png"),
     ]
-    (first, second), told = bring(root, records)
+    (first, second), told = bring(root, records, keep_texts=True)
     assert first.classes == second.classes == {} and told["negatives"] == 2
     assert (first.modality, first.region) == ("ct", "chest") and (second.modality, second.region) == ("ct", "liver")
     assert len(first.attributes["questions"]) == 1
@@ -286,3 +307,11 @@ def test_command_line(root: Path, tmp_path: Path) -> None:
     assert code == 0 and "Note: 2 images where a class nobody asked about counts as absent." in out
     code, out, _ = run("-o", tmp_path / "all", "--complete")
     assert code == 0 and "nobody" not in out
+    told = "Note: 2 questions and answers read: training uses their masks and names, not the texts, which "
+    assert f"{told}stayed behind (--keep-texts keeps them).\n" in out
+    assert "There." not in (tmp_path / "all" / "dataset.jsonl").read_text()
+    code, out, _ = run("-o", tmp_path / "texts", "--keep-texts")
+    assert code == 0 and f"{told}were kept in attributes.\n" in out
+    assert '[["Find the snare.", "There."]]' in (tmp_path / "texts" / "dataset.jsonl").read_text()
+    code, out, _ = run("-o", tmp_path / "counted", "--keep-texts", "--json")
+    assert code == 0 and json.loads(out)["notes"][QUESTIONS_READ] == 2

@@ -22,7 +22,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from mimo_runtime.config import MimoConfig
+from mimo_runtime.contracts import GRAPHS
 from mimo_runtime.errors import RequestError
+from mimo_train import qat
 from mimo_train.checkpoint import load_checkpoint
 from mimo_train.cli import fit as fit_command
 from mimo_train.cli import main
@@ -32,6 +34,8 @@ from mimo_train.model import Mimo
 from mimo_train.options import FitOptions
 from mimo_train.parallel import checkpoint_activations
 from mimo_train.qat import (
+    MIN_COLUMNS,
+    MIN_ROWS,
     MODES,
     NOT_ON_DEVICE,
     fake_quantise,
@@ -120,6 +124,74 @@ def test_the_exporter_rounds_to_the_same_numbers(bits):
         assert torch.equal(fake_quantise(w, mine, largest_step(bits)), theirs)
 
 
+# -- the places ------------------------------------------------------------------------------------------------------------
+
+#: Exported products that are no module's own: the graph, what its nodes are named after, and the module with the weights.
+WRITTEN_OUT = {("text_decoder", ""): "text_decoder.word", ("mask_decoder", "mask_decoder"): "mask_decoder.fine"}
+#: These graphs hold parts of several children of the model, so their nodes have the names of the model.
+SEVERAL_CHILDREN = ("fusion", "mask_decoder", "text_decoder")
+#: Both gates begin as zeros and see the same, so without training the exported graph needs but one of them.
+ONE_OF_TWO = "fusion.blocks.0.{}.gate"
+
+
+def module_of(graph: str, node: str) -> str:
+    path = node.rpartition("/")[0]
+    return WRITTEN_OUT.get((graph, path)) or (path if graph in SEVERAL_CHILDREN else f"{graph}.{path}")
+
+
+def test_the_places_are_those_that_the_exporter_finds_in_its_graphs(micro_checkpoint, micro_bundle):
+    """Names, kinds of activations, and the scale of every output channel."""
+    exporter, qdq = pytest.importorskip("mimo_calibration.points"), pytest.importorskip("mimo_calibration.qdq")
+    onnx = pytest.importorskip("onnx")
+    model, _ = load_checkpoint(micro_checkpoint)
+    prepared = copy.deepcopy(model)
+    prepare(prepared, "int8")
+    mine, scales, inputs = dict(points(model)), {}, set()
+    for graph in GRAPHS:
+        exported = exporter.fold_transposed_weights(onnx.load(micro_bundle / "graphs" / f"{graph}.onnx"))
+        weights = {w.name: onnx.numpy_helper.to_array(w) for w in exported.graph.initializer}
+        for point in exporter.find_points(exported):
+            name = module_of(graph, point.node)
+            assert name not in scales, f"{name} is computed twice"
+            scales[name] = qdq.quantise_weight(weights[point.weight], point.axis, 8)[1]
+            inputs |= {name} if graph != "text_decoder" else set()
+    gates = [ONE_OF_TWO.format(side) for side in ("prompt_to_image", "image_to_prompt")]
+    assert not any(mine[gate].weight.any() for gate in gates)
+    merged = {gates[1]} - scales.keys()
+    assert set(mine) - merged == set(scales)
+    assert set(ranges(prepared)) - merged == inputs
+    for name, scale in scales.items():
+        matrix, axis = qat._matrix(mine[name], mine[name].weight)
+        assert np.array_equal(weight_scale(matrix, 127, axis).flatten().numpy(), scale), name
+
+
+def test_what_is_too_small_for_the_exporter_is_left_alone():
+    exporter = pytest.importorskip("mimo_calibration.points")
+    assert (MIN_ROWS, MIN_COLUMNS) == (exporter.MIN_ROWS, exporter.MIN_COLUMNS)
+    layers = nn.Sequential(nn.Linear(16, 8), nn.Linear(15, 8), nn.Linear(16, 7), nn.Conv2d(1, 1, 1))
+    assert [name for name, _ in points(layers)] == ["0", "3"]
+    assert not {"mask_decoder.box.2", "mask_decoder.presence.2", "prompt_encoder.geometry.0"} & dict(points(micro())).keys()
+    with pytest.raises(RequestError, match="--qat-skip 'mask_decoder.iou.2'"):
+        prepare(micro(), "int8", skip=("mask_decoder.iou.2",))
+
+
+@pytest.mark.parametrize("how", ["prepare", "round_weights"])
+def test_the_output_layer_is_rounded_and_its_words_are_looked_up_exactly(how):
+    model = micro()
+    word = model.text_decoder.word
+    before = word.weight.detach().clone()
+    prepare(model, "int4-weights") if how == "prepare" else round_weights(model, 4)
+    x, rounded = torch.randn(2, 3, word.embedding_dim), fake_quantise(before, weight_scale(before, 7, 0), 7)
+    assert torch.equal(word.weight, before) and torch.equal(word(torch.tensor([5])), before[5:6])
+    assert torch.equal(word.logits(x), x @ rounded.t()) and not torch.equal(rounded, before)
+    assert model.state_dict().keys() == micro().state_dict().keys()
+    if how == "prepare":
+        model.text_decoder.word.logits(x).sum().backward()
+        assert word.weight.grad.abs().min() > 0  # straight through
+        finish(model)
+        assert type(word) is type(micro().text_decoder.word) and torch.equal(word.logits(x), x @ before.t())
+
+
 # -- in a model ------------------------------------------------------------------------------------------------------------
 
 
@@ -157,7 +229,7 @@ def test_what_is_rounded():
     model, before = micro(), micro()
     round_weights(model, 3, skip=("mask_decoder.presence", "vision_encoder.backbone.stem.0"))
     changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before.state_dict()[k])}
-    assert changed <= {f"{name}.weight" for name, _ in points(before)}
+    assert changed <= {f"{name}.weight" for name, _ in points(before)} - {"text_decoder.word.weight"}
     assert {"vision_encoder.backbone.stem.2.weight", "vision_encoder.backbone.stages.0.0.position.weight"} <= changed
     untouched = (*NOT_ON_DEVICE, "mask_decoder.presence", "vision_encoder.backbone.stem.0")
     assert not [name for name in changed if name.startswith(untouched)]
@@ -165,7 +237,7 @@ def test_what_is_rounded():
     fine = model.mask_decoder.fine
     columns = fine.weight.reshape(fine.parts, -1).T
     assert all(len(c.abs().unique()) <= 4 for c in columns) and len(columns) == fine.in_channels * 4
-    for name in ("vision_encoder.backbone.stages.0.0.attention.qkv", "vision_encoder.smooth.0"):
+    for name in ("vision_encoder.backbone.stages.1.0.attention.qkv", "vision_encoder.smooth.0"):
         assert all(len(row.abs().unique()) <= 4 for row in model.get_submodule(name).weight)
     with pytest.raises(RequestError, match="--qat-skip 'vision'"):
         round_weights(model, 3, skip=("vision",))
@@ -181,9 +253,9 @@ def test_a_transposed_convolution_has_its_output_channels_on_the_second_axis():
 
 
 def test_ranges_are_running_averages_of_steps_and_frozen_in_evaluation():
-    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16))
     prepare(model, "int8", skip=("1",))
-    x = torch.tensor([[1.0, -4.0]])
+    x = torch.linspace(-4.0, 1.0, 16)[None]
     for piece in (x, 0.5 * x):  # two pieces of one step
         model(piece)
     assert ranges(model)["0"] == 0.0
@@ -198,7 +270,7 @@ def test_ranges_are_running_averages_of_steps_and_frozen_in_evaluation():
     model(100.0 * x)
     update_ranges(model)
     assert ranges(model)["0"].item() == pytest.approx(4.04)
-    assert torch.equal(model[0]._input(100.0 * x), torch.tensor([[1.0, -1.0]]) * ranges(model)["0"])
+    assert torch.equal(model[0]._input(100.0 * x.sign()), x.sign() * ranges(model)["0"])
 
 
 def test_in_pieces_with_activations_computed_again_the_ranges_are_the_same():
@@ -260,8 +332,8 @@ def test_a_run_leaves_an_ordinary_checkpoint(start, phantoms, tmp_path, mode):
     assert f"`{mode}` except for vision_encoder.backbone.stem" in (folder / "README.md").read_text()
     with safe_open(folder / "training" / "state.safetensors", "pt") as file:
         kept = {k for k in file.keys() if k.startswith("range.")}  # noqa: SIM118 (not a dict)
-    quantised = {f"range.{n}" for n, _ in points(model, skip)}
-    assert kept == (quantised if MODES[mode].activations else set())
+    prepare(model, mode, skip)
+    assert kept == {f"range.{name}" for name in ranges(model)} and bool(kept) == MODES[mode].activations
 
 
 def test_a_resumed_run_continues_exactly(start, phantoms, tmp_path, monkeypatch):
@@ -392,7 +464,8 @@ def test_a_short_run_recovers_most_of_what_rounding_to_four_bits_costs():
     torch.manual_seed(0)
     x = torch.randn(256, 6)
     y = torch.sin(2.0 * x[:, :2]) * x[:, 2:4] + 0.3 * x[:, 4:6]
-    model = nn.Sequential(nn.Linear(6, 32), nn.GELU(), nn.Linear(32, 32), nn.GELU(), nn.Linear(32, 2))
+    x, y = x @ torch.randn(6, 16), y @ torch.randn(2, 8)  # wide enough that every layer is rounded
+    model = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 32), nn.GELU(), nn.Linear(32, 8))
     train(model, x, y, 600, 1e-2)
     best, after_training = rounded_loss(model, x, y, None), rounded_loss(model, x, y, 4)
     assert after_training > 2.0 * best

@@ -1,0 +1,49 @@
+"""What a run saves is gathered tensor by tensor, and by one process alone is it kept."""
+
+from __future__ import annotations
+
+import weakref
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mimo_train import state
+from mimo_train.state import Ema, gather_state
+
+
+def trained() -> tuple[nn.Module, Ema, torch.optim.Optimizer]:
+    """A model after one step, so that the optimizer has moments and the average differs from the weights."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    ema, optimizer = Ema(model, 0.5), torch.optim.AdamW(model.parameters(), lr=0.1)
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    ema.update(model, 0)
+    return model, ema, optimizer
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_one_whole_tensor_is_there_at_a_time_and_who_does_not_write_keeps_none(monkeypatch, keep):
+    model, ema, optimizer = trained()
+    gathered: list[weakref.ref[Tensor]] = []
+
+    def full(share: Tensor) -> Tensor:
+        """As of a share on another device: a tensor of its own."""
+        assert keep or not any(whole() is not None for whole in gathered)
+        whole = share.clone()
+        gathered.append(weakref.ref(whole))
+        return whole
+
+    monkeypatch.setattr(state, "full", full)
+    tensors = gather_state(model, ema, optimizer, keep)
+    assert len(gathered) == 4 + 4 + 4 * 3  # weights, their average; two moments and the step of each
+    if not keep:
+        assert tensors == {}
+        return
+    expected = {f"model.{k}": v for k, v in model.state_dict().items()} | {f"ema.{k}": v for k, v in ema.weights.items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        expected |= {f"optimizer.{index}.{k}": v for k, v in moments.items()}
+    assert list(tensors) == list(expected) and all(torch.equal(tensors[k], expected[k]) for k in expected)
+    assert not any(v.requires_grad or v.device.type != "cpu" for v in tensors.values())
+    assert not torch.equal(tensors["ema.0.weight"], tensors["model.0.weight"])
