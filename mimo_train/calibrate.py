@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from mimo_runtime.atomic import atomic_write_bytes
 from mimo_runtime.config import MimoConfig
 from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation.confidence import Choice, choose_threshold, set_weights
-from mimo_runtime.evaluation.dataset import Dataset
+from mimo_runtime.evaluation.dataset import Dataset, check_records
 from mimo_runtime.evaluation.evaluate import AbsentNames, Measurements, chosen_records, measure
 from mimo_runtime.evaluation.scene import EVERYTHING
 from mimo_runtime.pipeline import Mimo
@@ -28,6 +29,8 @@ from .checkpoint import CONFIG
 
 #: Probabilities, and whether each entity is there.
 Entities = tuple[Sequence[float], Sequence[bool]]
+#: Called with (done, in all).
+Progress = Callable[[int, int], None]
 
 TEMPERATURES = np.geomspace(0.25, 8.0, 121)
 #: Tried for the closer look; 0 is none.
@@ -38,6 +41,8 @@ CLOSER_GAIN = 0.002
 CLOSER_LIMIT, CLOSER_PROMPTS = 12, ("box", "point", "mask", "text")
 #: Tried for the share of the first look in what is drawn from near; it costs no time.
 FIRST_SHARES = (0.0, 0.15, 0.3, 0.45)
+#: Evaluations that the two take at most.
+CLOSER_TRIES = len(CLOSER_FACTORS) + len(FIRST_SHARES) - 1
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,8 @@ class Calibration:
     closer_factor: float = 0.0
     #: See ``MimoConfig.first_share``.
     first_share: float = 0.0
+    #: What could not be chosen, and why.
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -68,6 +75,7 @@ class Calibration:
             "findings": self.findings,
             "closer_factor": self.closer_factor,
             "first_share": self.first_share,
+            "notes": list(self.notes),
         }
 
     def sentences(self, wanted: float) -> str:
@@ -82,9 +90,9 @@ class Calibration:
                f"{self.first_share:g}" if self.closer_factor else
                "small targets: no closer look, it gains nothing (mimo-train fit --closer trains it)")
         )  # fmt: skip
-        if chosen.reached:
-            return told
-        return f"{told}. No threshold that keeps half of the findings reaches {wanted:g}; this one comes nearest."
+        if not chosen.reached:
+            told += f". No threshold that keeps half of the findings reaches {wanted:g}; this one comes nearest."
+        return "\n".join((told, *(f"Note: {note}." for note in self.notes)))
 
 
 def best_temperature(logits: np.ndarray, present: np.ndarray) -> float:
@@ -116,7 +124,9 @@ def choose(measured: Measurements, risk: float, entities: Entities = ((), ())) -
 
     Temperature and threshold are chosen on the questions by name, the only ones whose answer may be "it is not there". The
     abstention threshold is chosen on all prompts, every set with the same weight, for scores and masks as the other two make
-    them: a finding below the presence threshold will have no mask.
+    them: a finding below the presence threshold will have no mask. Where nothing absent could be asked for, no temperature is
+    the best and every threshold is right: both stay those of a new model, as does the threshold of what nobody named where it
+    is not known of any entity both that it is there and that it is not. ``notes`` say so.
 
     Args:
         risk: mean ``1 - Dice`` of confident findings that is still acceptable.
@@ -124,57 +134,94 @@ def choose(measured: Measurements, risk: float, entities: Entities = ((), ())) -
     """
     logits = _logits([p.probability for p in measured.presences])
     present = np.array([p.kind == "present" for p in measured.presences])
-    temperature = round(best_temperature(logits, present), 4)
-    threshold = round(best_threshold(sigmoid(logits / temperature), present), 4)
+    temperature, threshold, notes = _presence_scale(logits, present)
+    probabilities, there = entities
+    entity_threshold = MimoConfig().entity_threshold
+    if _both(there):
+        entity_threshold = round(best_threshold(sigmoid(_logits(probabilities) / temperature), np.asarray(there)), 4)
+    elif _both(present):
+        told = "no entity is known both to be there and not to be, so the threshold of what nobody named stays"
+        notes.append(f"{told} {entity_threshold:g}")
     rows = [row for row in measured.overlaps if row.score is not None]
     presence = sigmoid(_logits([row.presence for row in rows]) / temperature)
     scores = presence * np.array([row.predicted_iou for row in rows])
     dices = np.where(presence >= threshold, [row.dice for row in rows], 0.0)
     chosen = choose_threshold(scores, dices, set_weights([row.set_name for row in rows]), risk)
-    return Calibration(threshold, temperature, _entity_threshold(*entities, temperature), chosen, len(rows))
+    return Calibration(threshold, temperature, entity_threshold, chosen, len(rows), notes=tuple(notes))
 
 
-def _entity_threshold(probabilities: Sequence[float], there: Sequence[bool], temperature: float) -> float:
-    if not any(there) or all(there):
-        return MimoConfig().entity_threshold
-    return round(best_threshold(sigmoid(_logits(probabilities) / temperature), np.asarray(there)), 4)
+def _presence_scale(logits: np.ndarray, present: np.ndarray) -> tuple[float, float, list[str]]:
+    """Temperature, presence threshold, and notes on them."""
+    if not _both(present):
+        temperature, threshold = MimoConfig().presence_temperature, MimoConfig().presence_threshold
+        return temperature, threshold, [
+            "nothing that is absent could be asked for, so presence threshold and temperature stay those of a new model, "
+            f"{threshold:g} and {temperature:g}; add images without the target (classes {{}}), or a data set of other classes"
+        ]  # fmt: skip
+    temperature, notes = best_temperature(logits, present), []
+    low, high = TEMPERATURES[0], TEMPERATURES[-1]
+    if temperature in (low, high):
+        notes.append(
+            f"the best temperature, {temperature:g}, is the edge of what is tried ({low:g} to {high:g}), so presence is not "
+            "calibrated: these questions are too few, or all right, or all wrong; calibrate on more images"
+        )
+    temperature = round(temperature, 4)
+    return temperature, round(best_threshold(sigmoid(logits / temperature), present), 4), notes
 
 
-def entity_presences(mimo: Mimo, datasets: Sequence[Dataset], split: str, limit: int | None, seed: int) -> Entities:
+def _both(there: Sequence[bool] | np.ndarray) -> bool:
+    """Whether some are there and some are not."""
+    return any(there) and not all(there)
+
+
+def entity_presences(
+    mimo: Mimo, datasets: Sequence[Dataset], split: str, limit: int | None, seed: int, progress: Progress | None = None
+) -> Entities:
     """Presence probability of every entity in every image where it is known whether it is there, and whether it is.
 
     Args:
         mimo: see :func:`undecided`.
+        progress: called with (images done, images in all).
     """
     # Nothing is drawn: a mask per entity and image would take minutes, and only the presence is looked at.
     asked = Mimo(replace(mimo.config, presence_threshold=2.0), mimo.engines, mimo.tokenizer, cache_images=0)
     names, probabilities, there = AbsentNames(datasets), [], []
-    for data in datasets:
-        for record in chosen_records(data, split, limit, seed):
-            pixels, labels = record.load()
-            present = {name for i, name in record.classes.items() if (labels == i).any()}
-            absent = {name for part in names.of(record) for name in part}
-            for finding in asked.open(pixels).ask(EVERYTHING, text_answer=False).findings:
-                if finding.phrase in present | absent:
-                    probabilities.append(finding.presence)
-                    there.append(finding.phrase in present)
+    records = list(chain.from_iterable(chosen_records(data, split, limit, seed) for data in datasets))
+    for done, record in enumerate(records, 1):
+        pixels, labels = record.load()
+        # Case makes no other name (AbsentNames).
+        present = {name.casefold() for i, name in record.classes.items() if (labels == i).any()}
+        absent = {name.casefold() for part in names.of(record) for name in part}
+        for finding in asked.open(pixels).ask(EVERYTHING, text_answer=False).findings:
+            if finding.phrase.casefold() in present | absent:
+                probabilities.append(finding.presence)
+                there.append(finding.phrase.casefold() in present)
+        if progress:
+            progress(done, len(records))
     return probabilities, there
 
 
-def choose_closer(mimo: Mimo, datasets: Sequence[Dataset], split: str, limit: int | None, seed: int) -> tuple[float, float]:
+def choose_closer(
+    mimo: Mimo, datasets: Sequence[Dataset], split: str, limit: int | None, seed: int, progress: Progress | None = None
+) -> tuple[float, float]:
     """The ``closer_factor`` with the best mean Dice over sets and prompts, and for it the best ``first_share``; 0 and 0 where
     the two do not gain :data:`CLOSER_GAIN`.
 
     Args:
         mimo: see :func:`undecided`.
         limit: at most this many images per set, and at most :data:`CLOSER_LIMIT`.
+        progress: called with (images done, images in all); an image counts once for each thing that may be tried.
     """
-    limit = CLOSER_LIMIT if limit is None else min(limit, CLOSER_LIMIT)
+    limit, tries = _few(limit), iter(range(CLOSER_TRIES))
+
+    def advance(number: int) -> Progress | None:
+        return progress and (lambda done, images: progress(number * images + done, CLOSER_TRIES * images))
 
     def dice(factor: float, share: float) -> float:
         config = replace(mimo.config, closer_factor=factor, first_share=share)
         tried = Mimo(config, mimo.engines, mimo.tokenizer, cache_images=1)
-        found = measure(tried, datasets, split, prompts=CLOSER_PROMPTS, limit=limit, seed=seed, text=False)
+        options = {"prompts": CLOSER_PROMPTS, "limit": limit, "seed": seed, "text": False}
+        found = measure(tried, datasets, split, **options, progress=advance(next(tries)))
         groups: dict[tuple[str, str], list[float]] = {}
         for row in found.overlaps:
             if row.prompt in CLOSER_PROMPTS:
@@ -189,6 +236,10 @@ def choose_closer(mimo: Mimo, datasets: Sequence[Dataset], split: str, limit: in
     tried = {first: factors[best], **{share: dice(best, share) for share in shares}}
     share = max(tried, key=lambda share: tried[share])
     return (best, share) if tried[share] >= factors[0.0] + CLOSER_GAIN else (0.0, 0.0)
+
+
+def _few(limit: int | None) -> int:
+    return CLOSER_LIMIT if limit is None else min(limit, CLOSER_LIMIT)
 
 
 def undecided(mimo: Mimo) -> Mimo:
@@ -206,7 +257,7 @@ def calibrate(
     risk: float = 0.1,
     limit: int | None = None,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Calibration:
     """Choose closer look and share of the first one, presence threshold and temperature, and the abstention threshold on
     ``split``, and store them in the checkpoint's ``config.json``.
@@ -214,18 +265,27 @@ def calibrate(
     Args:
         risk: see :func:`choose`.
         limit: at most this many images per set, drawn with ``seed``.
+        progress: called with (images done, images in all); an image counts once for each time it may be asked about.
 
     Raises:
-        RequestError: empty split, a split without a target, or an image that cannot be read.
+        RequestError: empty split, a split without a target, or an image that cannot be read. All images are read before the
+            first question.
     """
+    records = list(chain.from_iterable(chosen_records(data, split, limit, seed) for data in datasets))
+    check_records(records)
+    images, closer = len(records), CLOSER_TRIES * sum(len(chosen_records(d, split, _few(limit), seed)) for d in datasets)
+
+    def after(before: int) -> Progress | None:
+        return progress and (lambda done, _: progress(before + done, closer + 2 * images))
+
     raw = undecided(mimo)
-    factor, share = choose_closer(raw, datasets, split, limit, seed)
+    factor, share = choose_closer(raw, datasets, split, limit, seed, after(0))
     config = replace(raw.config, closer_factor=factor, first_share=share)
     raw = Mimo(config, raw.engines, raw.tokenizer, raw.info, cache_images=0)
-    measured = measure(raw, datasets, split, limit=limit, seed=seed, progress=progress, text=False)
+    measured = measure(raw, datasets, split, limit=limit, seed=seed, progress=after(closer), text=False)
     if not measured.overlaps:
         raise RequestError(f"no image in split '{split}' shows a target", "Choose another split or data set, or more images")
-    chosen = choose(measured, risk, entity_presences(raw, datasets, split, limit, seed))
+    chosen = choose(measured, risk, entity_presences(raw, datasets, split, limit, seed, after(closer + images)))
     chosen = replace(chosen, closer_factor=factor, first_share=share)
     config = replace(
         mimo.config,

@@ -78,7 +78,8 @@ class PlainChain:
         markup = self._write(values, request.max_tokens) if text else None
         ticks.append(time.perf_counter())
         if drawn and markup is not None:
-            markup = measure_answer(markup, prompt.text, Seen(drawn.mask, drawn.centre, drawn.entities, (height, width)))
+            seen = Seen.of(lambda: drawn, self.config.entities, (height, width))
+            markup = measure_answer(markup, prompt.text, seen)
         findings = drawn.findings(markup) if drawn else ()
         ticks.append(time.perf_counter())
         return public(markup or ""), findings, {s: 1000 * (b - a) for s, a, b in zip(STAGES, ticks, ticks[1:])}

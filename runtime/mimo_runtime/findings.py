@@ -237,6 +237,12 @@ def presence_of(logits: np.ndarray, config: MimoConfig) -> np.ndarray:
     return sigmoid(logits.astype(np.float64) / config.presence_temperature)
 
 
+def target_of(text: str) -> str | None:
+    """What a request names, without an article; None where it names nothing (``grammar.subject_of``)."""
+    subject = subject_of(text)
+    return None if subject is None else _ARTICLE.sub("", subject)
+
+
 def choose_queries(markup: str | None, prompt: Prompt, presence: np.ndarray, config: MimoConfig) -> list[tuple[str, int]]:
     """The findings' phrases and queries.
 
@@ -253,9 +259,9 @@ def choose_queries(markup: str | None, prompt: Prompt, presence: np.ndarray, con
     Args:
         presence: probabilities ``[Q]``.
     """
-    subject = subject_of(prompt.text)
-    asked = subject is not None or prompt.has_references
-    name = _ARTICLE.sub("", subject or "") or REFERRED
+    target = target_of(prompt.text)
+    asked = target is not None or prompt.has_references
+    name = target or REFERRED
     present = presence >= config.presence_threshold
     if markup is None:
         if asked:

@@ -381,12 +381,7 @@ class Scan:
         drawing = mimo._pool.submit(draw) if masks and text_answer and mimo._pool else None
         markup, written, reason = None, "", None
         if text_answer:
-            seen = Seen(
-                lambda query: drawn().mask(query),
-                lambda query: drawn().centre(query),
-                lambda: drawn().entities(),
-                (self.height, self.width),
-            )
+            seen = Seen.of(drawn, mimo.config.entities, (self.height, self.width))
             measured = Measured(prompt.text, seen) if masks else None
             markup, written, reason = yield from mimo._write(values, sampling, max_tokens, should_stop, spent, measured)
         findings: tuple[Finding, ...] = ()

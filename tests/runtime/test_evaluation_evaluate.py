@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from oracle import SETS, Oracle, OracleScan, half, write_sets
+from PIL import Image
 
 from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation import grammar, metrics, subgroups, summary
 from mimo_runtime.evaluation.dataset import Dataset, read_datasets
 from mimo_runtime.evaluation.evaluate import MAX_INSTANCES, AbsentNames, evaluate
+from mimo_runtime.evaluation.robustness import robustness
+from mimo_runtime.evaluation.scene import scene_test
 from mimo_runtime.evaluation.slots import read_slots
 
 
@@ -26,7 +30,7 @@ def test_a_perfect_model_is_perfect(sets: list[Dataset]) -> None:
     result = evaluate(Oracle(sets), sets, "test")
     assert set(result) == {
         "sets", "macro", "baselines", "absent", "ece", "text", "per_class", "meta", "confidence", "presence", "subgroups",
-        "text_sets", "text_generated",
+        "text_sets", "text_generated", "absent_text", "contradictions",
     }  # fmt: skip
     assert set(result["macro"]) == {"box", "point", "mask", "text", "text+box"}
     for name in SETS:
@@ -38,6 +42,13 @@ def test_a_perfect_model_is_perfect(sets: list[Dataset]) -> None:
     assert result["ece"] == 0
     assert result["text"] == {"finding": 1, "modality": 1, "location": 1, "size": 1}
     assert result["text_generated"] == result["text"]
+    said = result["absent_text"]
+    assert said == {
+        "share": 1, "generated": 1, "n": 27, "within": {"share": 1, "generated": 1, "n": 7},
+        "across": {"share": 1, "generated": 1, "n": 20},
+    }  # fmt: skip
+    assert [result["contradictions"][kind]["n"] for kind in ("present", "absent")] == [10 + 5 + 4 + 4, 27]
+    assert result["contradictions"]["share"] == result["contradictions"]["generated"] == 0
     assert result["text_sets"] == {name: {**result["text"], "n": n} for name, n in zip(SETS, (10, 5, 4, 4))}
     for part in result["confidence"].values():  # no risk at any coverage, and predicted IoU as good as the truth
         assert part["aurc"] == part["iou_mae"] == part["risk_at_threshold"] == 0 and part["coverage_at_threshold"] == 1
@@ -98,10 +109,13 @@ def test_prompts_are_what_they_are_called(sets: list[Dataset]) -> None:
     evaluate(oracle, sets, "test")
     kinds = {a.kind for a in oracle.asked}
     assert kinds == {"box", "point", "mask", "text", "text+box"}
-    # Only the text prompt of present targets generates text.
+    # Only what is asked by name alone, present or absent, is answered in words, and once.
     names = {f"{r.set_name}/{r.image.name}": set(r.classes.values()) for d in sets for r in d.records}
     for a in oracle.asked:
-        assert a.text_answer == (a.kind == "text" and a.text in names[a.image])
+        assert a.text_answer == (a.kind == "text")
+    assert {a.text in names[a.image] for a in oracle.asked if a.text_answer} == {True, False}
+    by_name = [(a.image, a.text) for a in oracle.asked if a.kind == "text"]
+    assert len(by_name) == len(set(by_name))
     # text+box adds nothing but the name to the same boxes.
     boxes = {k: sorted((a.image, a.boxes) for a in oracle.asked if a.kind == k) for k in ("box", "text+box")}
     assert boxes["box"] == boxes["text+box"] and len(set(boxes["box"])) > 20
@@ -147,6 +161,7 @@ def test_parts_that_were_not_asked_for(sets: list[Dataset]) -> None:
     oracle = Oracle(sets)
     silent = evaluate(oracle, sets, "test", prompts=["text", "absent"], text=False)
     assert not any(a.text_answer for a in oracle.asked)
+    assert silent["absent_text"]["n"] == silent["contradictions"]["n"] == 0 and silent["absent_text"]["share"] is None
     assert silent["text"]["finding"] is None and silent["macro"]["text"]["dice"] == 1 and silent["ece"] == 0
 
 
@@ -169,8 +184,79 @@ def test_presence_is_known_where_the_text_grounds_something_else(sets: list[Data
 
     wordy, silent = (evaluate(Distracted(sets), sets, "test", prompts=["text", "absent"], text=t) for t in (True, False))
     assert wordy["text"]["finding"] == 1 and wordy["absent"]["auc"] == 1
+    # The sentence tells of the structure that is there, the finding is not present.
+    assert wordy["contradictions"]["present"]["share"] == 1 and silent["contradictions"]["share"] is None
     for part in ("sets", "absent", "ece", "confidence"):
         assert wordy[part] == silent[part]
+
+
+class Wordy(Oracle):
+    """Finds what is there, and says ``text`` whatever it is asked; the decoder wrote ``generated``."""
+
+    def __init__(self, sets: list[Dataset], text: str, generated: str) -> None:
+        super().__init__(sets)
+        self.said = {"text": text, "generated": generated}
+
+    def open(self, pixels: np.ndarray) -> OracleScan:
+        scan = super().open(pixels)
+
+        def ask(*args, **options):
+            return SimpleNamespace(**self.said, findings=OracleScan.ask(scan, *args, **options).findings)
+
+        scan.ask = ask
+        return scan
+
+
+def test_what_is_said_of_absent_targets_is_measured(sets: list[Dataset]) -> None:
+    """A decoder that always writes the same loses, whatever the findings tell."""
+    polyp = "Endoscopy of the colon: one large oval <p>polyp</p><seg0> in the center."
+    result = evaluate(Wordy(sets, polyp, "Image: no Polyp is visible."), sets, "test", prompts=["text", "absent"])
+    asked = [r for d in sets for r in d.records]
+    assert result["absent"]["f1"] == 1
+    assert result["absent_text"]["share"] == 0 and 0 < result["absent_text"]["generated"] < 1
+    assert result["absent_text"]["within"]["generated"] == pytest.approx(1 / 7)  # the polyp, once
+    against = result["contradictions"]
+    assert against["absent"] == {"share": 1, "generated": 0, "n": 27} and against["present"]["share"] == 0
+    assert against["present"]["generated"] == 1 and against["share"] == pytest.approx(27 / (27 + 23)) and len(asked) == 20
+    nothing = evaluate(Wordy(sets, "CT: no finding.", ""), sets, "test", prompts=["text", "absent"])
+    assert nothing["contradictions"]["present"]["share"] == 1 and nothing["contradictions"]["absent"]["share"] == 0
+
+
+def test_one_bad_file_is_told_before_the_first_question(sets: list[Dataset], tmp_path: Path) -> None:
+    """In the last image of the last set, so that everything else would be lost."""
+    good = sets[-1].records[-1]
+    cut, other = tmp_path / "cut.png", tmp_path / "other.png"
+    cut.write_bytes(good.image.read_bytes()[:-2000])
+    Image.fromarray(np.zeros((10, 10), np.uint8)).save(other)
+    flaws = {
+        "cut.png is damaged": {"image": cut},
+        "without a name": {"classes": {7: "polyp"}},
+        "other.png is 10x10": {"mask": other},
+        "other.png is 10x10 *": {"instances": other},
+    }
+    for told, change in flaws.items():
+        bad = replace(sets[-1], records=(*sets[-1].records[:-1], replace(good, **change)))
+        for test in (evaluate, robustness, scene_test):
+            oracle = Oracle(sets)
+            with pytest.raises(RequestError, match=told.rstrip(" *")):
+                test(oracle, [*sets[:-1], bad], "test")
+            assert not oracle.asked, test
+
+
+def test_names_and_regions_are_compared_without_case(sets: list[Dataset]) -> None:
+    def shouted(data: Dataset) -> Dataset:
+        records = [
+            replace(r, classes={k: n.upper() for k, n in r.classes.items()}, region=r.region.upper()) for r in data.records
+        ]
+        return replace(data, name="shouted", records=tuple(replace(r, set_name="shouted") for r in records))
+
+    polyps, guts = (next(d for d in sets if d.name == name) for name in ("polyps", "guts"))
+    names = AbsentNames([polyps, shouted(polyps), shouted_guts := replace(shouted(guts), name="loud")])
+    assert shouted_guts.class_names == ["DIVERTICULUM"]
+    # A polyp by another spelling is no other name, and the diverticulum may be in any colon.
+    assert names.of(polyps.records[1]) == ([], []) and names.of(polyps.records[0]) == (["polyp"], [])
+    mixed = replace(polyps, records=(replace(polyps.records[1], classes={1: "Polyp"}), *polyps.records[2:]))
+    assert AbsentNames([mixed]).of(mixed.records[0]) == ([], [])
 
 
 def test_requests_that_cannot_be_met(sets: list[Dataset]) -> None:

@@ -29,9 +29,7 @@ PHRASES = st.builds(
 DESCRIPTIONS = st.one_of(
     st.builds(Description, TEXTS | st.sampled_from(sorted(grammar.MODALITIES)), TEXTS, st.lists(PHRASES, max_size=5)),
     st.builds(Description, TEXTS, TEXTS, st.just(()), NAMES),
-    st.builds(
-        Description, TEXTS, TEXTS, st.lists(PHRASES, max_size=3), st.none(), st.sampled_from(grammar.RELATIONS), PHRASES
-    ),
+    st.builds(Description, TEXTS, TEXTS, st.lists(PHRASES, max_size=3), st.none(), st.sampled_from(grammar.RELATIONS), PHRASES),
 )
 
 
@@ -147,8 +145,7 @@ def test_solidity_counts_the_pixels_of_the_hull(bits: int) -> None:
         if any(not min(c[k] for c in corners) <= p[k] <= max(c[k] for c in corners) for k in (0, 1)):
             return False
         turns = [
-            (b[0] - a[0]) * (p[1] - a[1]) - (b[1] - a[1]) * (p[0] - a[0])
-            for a, b in zip(corners, (*corners[1:], corners[0]))
+            (b[0] - a[0]) * (p[1] - a[1]) - (b[1] - a[1]) * (p[0] - a[0]) for a, b in zip(corners, (*corners[1:], corners[0]))
         ]
         return all(t >= 0 for t in turns) or all(t <= 0 for t in turns)
 
@@ -245,6 +242,16 @@ def test_questions_as_people_type_them() -> None:
     for kind, missing in (("where", "a name"), ("relation", "a name"), ("neighbours", "other")):
         with pytest.raises(ValueError, match=f"needs {missing}"):
             grammar.question(kind)
+
+
+def test_what_a_question_about_two_structures_names() -> None:
+    for seed in range(9):
+        rng = np.random.default_rng(seed)
+        asked = grammar.question("relation", "left kidney", rng, "spleen")
+        assert grammar.relation_asked(asked) == ("left kidney", "spleen") and grammar.neighbours_asked(asked) is None
+        asked = grammar.question("neighbours", None, rng, "spleen", "left of")
+        assert grammar.neighbours_asked(asked.upper()) == ("left of", "SPLEEN") and grammar.relation_asked(asked) is None
+    assert grammar.relation_asked("Where is the spleen?") is None
 
 
 @pytest.mark.parametrize(

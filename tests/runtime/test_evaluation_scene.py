@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mimo_runtime.errors import RequestError
+from mimo_runtime.errors import PromptError, RequestError
 from mimo_runtime.evaluation import grammar
 from mimo_runtime.evaluation.dataset import Dataset, read_datasets
 from mimo_runtime.evaluation.grammar import Description, Phrase, describe
@@ -93,8 +93,9 @@ class Oracle:
             told = Description("ct", "abdomen", there, relation=word, other=Phrase(other, 2))
             return SimpleNamespace(text=self.say(told), findings=[])
         one, other = (text.removeprefix("Where is the ").rstrip("?")).split(" relative to the ")
-        if one not in seen or other not in seen:
-            return SimpleNamespace(text=describe(Description("ct", "abdomen")), findings=[])
+        missing = [name for name in (one, other) if name not in seen]
+        if missing:
+            return SimpleNamespace(text=self.say(Description("ct", "abdomen", absent=missing[0])), findings=[])
         word = grammar.relation_word(seen[one], seen[other])
         told = Description("ct", "abdomen", (Phrase(one, 1),), relation=word, other=Phrase(other, 2))
         return SimpleNamespace(text=self.say(told), findings=[])
@@ -107,6 +108,8 @@ def test_knowing_everything_is_perfect(sets):
     assert result["counts"] == perfect | {"n": 4}  # one class with several instances in each image
     assert result["relations"] == perfect | {"n": 2 * 3 + 2 * 2, "baseline": 1.0}  # all images have one arrangement
     assert result["neighbours"] == perfect | {"n": 4, "baseline": result["neighbours"]["baseline"]}
+    assert result["absent_relations"] == perfect | {"n": 2}  # the spleen is missing in two images; there are no other sets
+    assert result["sets"][sets[0].name]["absent_relations"] == result["absent_relations"]
     assert result["meta"]["baseline_split"] == {sets[0].name: "test"}  # there is no train split
     assert result["sets"][sets[0].name]["everything"]["n"] == 10
 
@@ -133,6 +136,49 @@ def test_the_right_count_of_another_structure_is_wrong(sets):
         return replace(told, phrases=tuple(replace(p, name="liver" if p.name == "cyst" else p.name) for p in told.phrases))
 
     assert scene_test(Oracle(sets, slip=renamed), sets, "test")["counts"]["right"] == 0.0
+
+
+def test_a_relation_to_what_is_absent_is_wrong_unless_it_says_so(sets, tmp_path):
+    def invented(masks: dict) -> dict:
+        return {**masks, "spleen": masks["liver"] if "spleen" not in masks else masks["spleen"]}
+
+    def other_one(told: Description) -> Description:
+        return replace(told, absent="cyst") if told.absent else told
+
+    assert scene_test(Oracle(sets, invented), sets, "test")["absent_relations"]["right"] == 0.0
+    assert scene_test(Oracle(sets, slip=other_one), sets, "test")["absent_relations"]["right"] == 0.0
+    shouted = scene_test(
+        Oracle(sets, slip=lambda told: replace(told, absent=told.absent.upper()) if told.absent else told), sets, "test"
+    )
+    assert shouted["absent_relations"]["right"] == 1.0  # case makes no other name
+    # One of another set, too, and never in an image without a structure.
+    record = replace(sets[0].records[0], set_name="brains", region="brain", classes={9: "ventricles"})
+    other = Dataset("brains", sets[0].root, (replace(record, split="train", case="b"),))
+    assert scene_test(Oracle(sets), [*sets, other], "test")["absent_relations"] == {"right": 1.0, "ci95": [1.0, 1.0], "n": 6}
+    empty = [replace(d, records=tuple(replace(r, classes={}, mask=None) for r in d.records)) for d in sets]
+    assert scene_test(Oracle(sets), [*empty, other], "test")["absent_relations"] is None
+
+
+def test_a_drawn_finding_of_what_is_said_to_be_absent_is_wrong(sets):
+    class Torn(Oracle):
+        def _ask(self, seen: dict[str, np.ndarray], text: str, masks: bool) -> SimpleNamespace:
+            answer = super()._ask(seen, text, masks)
+            drawn = SimpleNamespace(phrase="spleen", present="relative" in text, mask=np.ones((60, 80), bool))
+            return SimpleNamespace(text=answer.text, findings=[*answer.findings, drawn])
+
+    found = scene_test(Torn(sets), sets, "test")
+    assert found["absent_relations"]["right"] == 0.0 and found["relations"]["right"] == 1.0
+
+
+def test_a_question_that_is_too_long_ends_nothing(sets):
+    class Short(Oracle):
+        def _ask(self, seen: dict[str, np.ndarray], text: str, masks: bool) -> SimpleNamespace:
+            if "relative" in text:
+                raise PromptError("the text is too long", "Shorten it")
+            return super()._ask(seen, text, masks)
+
+    found = scene_test(Short(sets), sets, "test")
+    assert found["relations"]["right"] == found["absent_relations"]["right"] == 0.0 and found["counts"]["right"] == 1.0
 
 
 def test_neighbours_are_all_that_lie_there_and_nothing_else(sets):
@@ -187,7 +233,12 @@ def test_the_same_seed_asks_the_same(sets):
 def test_the_table_and_an_empty_split(sets):
     lines = scene_table(scene_test(Oracle(sets), sets, "test")).splitlines()
     sure = "1.000 (1.000–1.000)"
-    cells = ["**all images**", *3 * ["1.000"], sure, *(f"{sure} of 4", f"{sure} of 10", "1.000", f"{sure} of 4", "0.500")]
+    cells = [
+        "**all images**",
+        *3 * ["1.000"],
+        sure,
+        *(f"{sure} of 4", f"{sure} of 10", "1.000", f"{sure} of 4", "0.500", f"{sure} of 2"),
+    ]
     assert len(lines) == 4 and lines[-1] == f"| {' | '.join(cells)} |"
     assert len({line.count("|") for line in lines}) == 1
     with pytest.raises(RequestError, match="no image in split 'val'"):

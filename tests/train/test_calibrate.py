@@ -21,7 +21,9 @@ from mimo_runtime.pipeline import Mimo
 from mimo_runtime.tokenizer import Tokenizer
 from mimo_train.calibrate import (
     CLOSER_FACTORS,
+    CLOSER_TRIES,
     FIRST_SHARES,
+    TEMPERATURES,
     best_temperature,
     best_threshold,
     calibrate,
@@ -86,6 +88,43 @@ def test_what_is_told_about_a_risk_out_of_reach():
     assert "No threshold" not in choose(Measurements(overlaps, presences, [], {}), risk=0.8).sentences(0.8)
 
 
+OVERLAPS = [Overlap("a", "x", "box", "0", 0.9, 0.8, score=0.8, presence=0.9, predicted_iou=0.9, drawn=True)]
+
+
+def test_nothing_is_chosen_on_one_kind_of_question():
+    """Where everything that can be asked for is there, the likelihood is largest at the edge, and that says nothing."""
+    presences = [Presence("a", "present", True, p) for p in (0.7, 0.9, 0.95)]
+    found = choose(Measurements(OVERLAPS, presences, [], {}), 0.1, ((0.7, 0.9), (True, True)))
+    new = MimoConfig()
+    assert (
+        (found.presence_temperature, found.presence_threshold) == (new.presence_temperature, new.presence_threshold) == (1, 0.5)
+    )
+    assert found.entity_threshold == new.entity_threshold
+    (note,) = found.to_dict()["notes"]
+    assert (
+        "stay those of a new model, 0.5 and 1" in note
+        and "add images without the target (classes {}), or a data set of other classes" in note
+    )
+    assert note in found.sentences(0.1) and json.loads(json.dumps(found.to_dict()))["notes"] == [note]
+
+
+def test_a_temperature_at_the_edge_is_told():
+    presences = [
+        Presence("a", kind, True, p) for kind, p in (("present", 0.9), ("present", 0.8), ("within", 0.1), ("across", 0.2))
+    ]
+    entities = ((0.9, 0.1), (True, False))
+    sure = choose(Measurements(OVERLAPS, presences, [], {}), 0.1, entities)
+    assert sure.presence_temperature == TEMPERATURES[0] and len(sure.notes) == 1
+    assert "the best temperature, 0.25, is the edge of what is tried (0.25 to 8)" in sure.sentences(0.1)
+    mixed = [*presences, Presence("a", "within", True, 0.85), Presence("a", "present", True, 0.15)]
+    found = choose(Measurements(OVERLAPS, mixed, [], {}), 0.1, entities)
+    assert (
+        TEMPERATURES[0] < found.presence_temperature < TEMPERATURES[-1]
+        and found.notes == ()
+        and "Note" not in found.sentences(0.1)
+    )
+
+
 class Zeros:
     """An engine whose outputs are all zero, but for query 0: its mask is the whole image, its logit of presence ``logit``."""
 
@@ -129,9 +168,13 @@ def test_an_undecided_model_draws_what_the_other_does_not_believe_in(sets: list[
 
 def test_calibration_asks_everything_once_and_is_stored(sets: list[Dataset], tmp_path: Path):
     mimo = zeros(2.0, presence_temperature=4.0, presence_threshold=0.9)  # as it is, it would draw nothing
-    opened = []
-    found = calibrate(tmp_path, mimo, sets, "train", limit=3, progress=lambda done, total: opened.append(done))
-    assert opened == [0, 1, 2, 3] and mimo.engines["text_decoder"].runs == 0
+    told_progress = []
+    found = calibrate(tmp_path, mimo, sets, "train", limit=3, progress=lambda *step: told_progress.append(step))
+    # All of the work, image by image: closer looks and shares, the questions, the entities.
+    total = 3 * (CLOSER_TRIES + 2)
+    done = [done for done, _ in told_progress]
+    assert {of for _, of in told_progress} == {total} and done == sorted(done) and set(done) == set(range(total + 1))
+    assert mimo.engines["text_decoder"].runs == 0
     # One pass per way of looking closer and share of the first look, one for the thresholds, one for the entities. Even this
     # model gains by it: all of the surroundings of a box are less wrong than all of the image.
     assert mimo.engines["vision_encoder"].runs >= (len(CLOSER_FACTORS) + len(FIRST_SHARES) + 1) * 3 and found.closer_factor > 0
@@ -230,6 +273,25 @@ def test_the_threshold_of_what_nobody_named_parts_what_is_there_from_what_is_not
     low, high = (sigmoid(np.log(p / (1 - p)) / found.presence_temperature) for p in (0.65, 0.7))
     assert low <= found.entity_threshold <= high
     assert choose(Measurements(overlaps, presences, [], {}), 0.1).entity_threshold == MimoConfig().entity_threshold
+
+
+def test_one_kind_of_question_is_told_and_a_bad_file_comes_first(sets: list[Dataset], tmp_path: Path):
+    """A set with one class, which every image shows."""
+    data = sets[0]
+    record = next(r for r in data.split("train") if r.classes)
+    _, labels = record.load()
+    image, mask = tmp_path / "image.png", tmp_path / "mask.png"
+    Image.fromarray(record.load()[0]).save(image)
+    Image.fromarray((labels == next(iter(record.classes))).astype(np.uint8)).save(mask)
+    alone = replace(record, image=image, mask=mask, classes={1: "liver"}, instances=None)
+    found = calibrate(tmp_path, zeros(2.0), [replace(data, root=tmp_path, records=(alone,))], "train")
+    stored = MimoConfig.read(tmp_path / "config.json")
+    assert (stored.presence_temperature, stored.presence_threshold) == (1, 0.5) and len(found.notes) == 1
+
+    bad, model = replace(alone, classes={2: "liver"}, case="bad"), zeros(2.0)
+    with pytest.raises(RequestError, match="class ids .* without a name"):
+        calibrate(tmp_path, model, [replace(data, root=tmp_path, records=(alone, bad))], "train")
+    assert not model.engines["vision_encoder"].runs
 
 
 def test_a_split_without_targets_is_refused(sets: list[Dataset], tmp_path: Path):

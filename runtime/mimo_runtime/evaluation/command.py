@@ -27,7 +27,7 @@ def accuracy_options(command: Any) -> Any:
             click.option("--prompts", help="Of box,point,mask,text,text+box,absent. Without: all."),
             click.option("--limit", type=click.IntRange(1), help="Most images per set, drawn with the seed."),
             click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the prompts."),
-            click.option("--no-text", is_flag=True, help="Leave the text slots out: faster."),
+            click.option("--no-text", is_flag=True, help="Write no texts, and measure none: faster."),
             click.option("--no-closer", is_flag=True, help="Do not look at small targets and doubtful points again."),
             click.option("--threads", type=click.IntRange(1), help="CPU threads."),
             click.option("--report", type=path, help="Folder for all tables, charts, and the best and worst answers."),

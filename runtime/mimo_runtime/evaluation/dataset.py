@@ -141,6 +141,18 @@ def read_datasets(paths: str | Path | Iterable[str | Path]) -> list[Dataset]:
     return sets
 
 
+def check_records(records: Iterable[Record]) -> None:
+    """Read all files of some records once, so that a bad one is told before hours of questions and not in the middle of them.
+
+    Raises:
+        RequestError: as :meth:`Record.load`, or the instance map is unreadable or of another size.
+    """
+    for record in records:
+        _, labels = record.load()
+        if record.instances is not None:
+            _read_ids(record.instances, labels.shape, record.image)
+
+
 def _record(line: str, set_name: str, root: Path, where: str) -> Record:
     """One line, checked."""
 

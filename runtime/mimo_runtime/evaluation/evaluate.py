@@ -17,8 +17,8 @@ import numpy as np
 from ..errors import RequestError
 from . import grammar, metrics, sampling
 from .confidence import summarise_confidence
-from .dataset import Dataset, Record
-from .slots import Slots, read_slots, summarise_slots
+from .dataset import Dataset, Record, check_records
+from .slots import Slots, Statement, read_slots, summarise_slots, summarise_statements
 from .subgroups import named_attributes, subgroup_attributes, summarise_subgroups
 from .summary import MASK_PROMPTS, PROMPTS, Overlap, Presence, summarise_overlaps, summarise_presence
 
@@ -72,6 +72,9 @@ class Measurements:
     meta: dict[str, Any]
     #: As ``slots``, for the text as the decoder wrote it, before any word was measured on a mask.
     generated: list[tuple[str, Slots]] = field(default_factory=list)
+    #: Whether the texts say what the findings tell, of every question by class name; and before anything was measured.
+    statements: list[Statement] = field(default_factory=list)
+    statements_generated: list[Statement] = field(default_factory=list)
 
 
 def measure(
@@ -92,6 +95,7 @@ def measure(
     records = [(data, record) for data in datasets for record in chosen_records(data, split, limit, seed)]
     if not records:
         raise RequestError(f"no image in split '{split}'", "Choose another split or data set")
+    check_records(record for _, record in records)
     names = AbsentNames(datasets)
     attributes = {data.name: subgroup_attributes(data.split(split)) for data in datasets}
     found = Measurements([], [], [], _meta(mimo, datasets, records, split, prompts, limit, seed))
@@ -100,7 +104,10 @@ def measure(
             progress(done, len(records))
         run = ImageQuestions(mimo, data, record, seed, attributes[data.name])
         if "absent" in prompts:
-            found.presences.extend(run.ask_absent(names))
+            for name, answer, presence in run.ask_absent(names, text):
+                found.presences.append(presence)
+                if text:
+                    _hear(found, name, answer, presence)
         for name, whole, parts in run.targets():
             for prompt in (p for p in MASK_PROMPTS if p in prompts):
                 if prompt == "text":
@@ -109,15 +116,25 @@ def measure(
                     found.presences.append(presence)
                     if text:
                         observed = run.observed(whole, name)
-                        written = getattr(answer, "generated", None) or answer.text or ""
                         found.slots.append((data.name, read_slots(answer.text or "", observed)))
-                        found.generated.append((data.name, read_slots(written, observed)))
+                        found.generated.append((data.name, read_slots(_generated(answer), observed)))
+                        _hear(found, name, answer, presence)
                 else:
                     for number, part in enumerate(parts):
                         found.overlaps.extend(run.ask_mask(prompt, name, part, number))
     if progress:
         progress(len(records), len(records))
     return found
+
+
+def _hear(found: Measurements, name: str, answer: Any, presence: Presence) -> None:
+    """Add what the text of an answer says of the class that was asked for."""
+    for texts, said in ((found.statements, answer.text or ""), (found.statements_generated, _generated(answer))):
+        texts.append(Statement.of(said, name, presence.kind, presence.said_present))
+
+
+def _generated(answer: Any) -> str:
+    return getattr(answer, "generated", None) or answer.text or ""
 
 
 def summarise(measured: Measurements) -> dict[str, Any]:
@@ -130,6 +147,7 @@ def summarise(measured: Measurements) -> dict[str, Any]:
         "subgroups": summarise_subgroups(measured.overlaps, meta["seed"]),
         **summarise_slots(measured.slots),
         "text_generated": summarise_slots(measured.generated)["text"],
+        **summarise_statements(measured.statements, measured.statements_generated),
         "meta": meta,
     }
 
@@ -155,13 +173,14 @@ def evaluate(
         prompts: which of :data:`PROMPTS` to run.
         limit: at most this many images per set, drawn with ``seed``.
         progress: called with (images done, images in all).
-        text: also generate the answers to the ``text`` prompt and measure them.
+        text: also generate the answers to the ``text`` and ``absent`` prompts and measure them.
 
     Returns:
         ``accuracy`` of docs/formats.md. Parts without a sample are missing (in tables) or None (single numbers).
 
     Raises:
-        RequestError: unknown prompt, empty split, or an image that cannot be read.
+        RequestError: unknown prompt, empty split, or an image that cannot be read. All images are read before the first
+            question.
     """
     return summarise(measure(mimo, datasets, split, prompts=prompts, limit=limit, seed=seed, progress=progress, text=text))
 
@@ -224,24 +243,26 @@ class ImageQuestions:
 
     def ask_text(self, name: str, truth: np.ndarray, text: bool) -> tuple[Any, Overlap, Presence]:
         """The class name alone; the truth is the whole class."""
-        given = self.request("text", name, truth, 0)
-        answer = grounded = self.scan.ask(**given, text_answer=text)
-        if text and all(finding.query != 0 for finding in answer.findings):
-            # The text grounds something else, and query 0 was not present: its presence is still wanted.
-            grounded = self.scan.ask(**given, text_answer=False)
-        outcome = Outcome.of(grounded, self.height, self.width)
-        presence = Presence(self.record.set_name, "present", outcome.present, outcome.presence)
+        answer, outcome, presence = self._ask_name(name, "present", text)
         return answer, self._answered("text", name, outcome, truth, 0), presence
 
-    def ask_absent(self, names: AbsentNames) -> list[Presence]:
-        """One class of the set that is not in the image, and one of other sets (where there are any)."""
+    def ask_absent(self, names: AbsentNames, text: bool) -> list[tuple[str, Any, Presence]]:
+        """One class of the set that is not in the image, and one of other sets (where there are any), with the answer to it."""
         results = []
         for kind, choice in zip(("within", "across"), names.of(self.record)):
             if choice:
                 name = choice[int(self.rng(kind).integers(len(choice)))]
-                outcome = Outcome.of(self.scan.ask(name, text_answer=False), self.height, self.width)
-                results.append(Presence(self.record.set_name, kind, outcome.present, outcome.presence))
+                answer, _, presence = self._ask_name(name, kind, text)
+                results.append((name, answer, presence))
         return results
+
+    def _ask_name(self, name: str, kind: str, text: bool) -> tuple[Any, Outcome, Presence]:
+        answer = grounded = self.scan.ask(name, text_answer=text)
+        if text and all(finding.query != 0 for finding in answer.findings):
+            # The text grounds something else, and query 0 was not present: its presence is still wanted.
+            grounded = self.scan.ask(name, text_answer=False)
+        outcome = Outcome.of(grounded, self.height, self.width)
+        return answer, outcome, Presence(self.record.set_name, kind, outcome.present, outcome.presence)
 
     def observed(self, mask: np.ndarray, name: str) -> grammar.Description:
         """What a right answer says about a whole class; instances are counted by their map where the set has one."""
@@ -265,21 +286,28 @@ class AbsentNames:
     """Which names can be asked for and are not in an image.
 
     ``across`` leaves out every name that some set looks for in the same body region: in an image of another set it may be
-    there without being annotated (a hippocampus in a tumour image).
+    there without being annotated (a hippocampus in a tumour image). Upper and lower case make no other name or region: a
+    question is read without case.
     """
 
     def __init__(self, datasets: Sequence[Dataset]) -> None:
-        self.of_set = {data.name: set(data.class_names) for data in datasets}
+        #: Names of each set by how they are compared; those of all sets, spelled as in the first set of the alphabet.
+        self.of_set = {data.name: {name.casefold(): name for name in data.class_names} for data in datasets}
+        self.everything: dict[str, str] = {}
+        for _, names in sorted(self.of_set.items(), reverse=True):
+            self.everything.update(names)
         self.of_region: dict[str, set[str]] = {}
         for data in datasets:
-            for region in {record.region for record in data.records}:
+            for region in {record.region.casefold() for record in data.records}:
                 self.of_region.setdefault(region, set()).update(self.of_set[data.name])
 
     def of(self, record: Record) -> tuple[list[str], list[str]]:
         """``(within, across)``, sorted."""
         own = self.of_set[record.set_name]
-        everything = set().union(*self.of_set.values())
-        return sorted(own - set(record.classes.values())), sorted(everything - own - self.of_region[record.region])
+        there = {name.casefold() for name in record.classes.values()}
+        looked_for = own.keys() | self.of_region[record.region.casefold()]
+        within = [name for key, name in own.items() if key not in there]
+        return sorted(within), sorted(name for key, name in self.everything.items() if key not in looked_for)
 
 
 def _meta(

@@ -346,8 +346,8 @@ def question(
 def _matcher(template: str) -> re.Pattern[str]:
     pattern = re.escape(template.rstrip(".?")).replace(r"\{a\}", "an? (.+?)")
     for slot in ("name", "many", "other"):
-        pattern = pattern.replace(rf"\{{{slot}\}}", "(.+?)")
-    pattern = pattern.replace(r"\{relation\}", f"({'|'.join(RELATIONS)})")
+        pattern = pattern.replace(rf"\{{{slot}\}}", f"(?P<{slot}>.+?)")
+    pattern = pattern.replace(r"\{relation\}", f"(?P<relation>{'|'.join(RELATIONS)})")
     return re.compile(pattern.replace("the\\ (", "(?:the )?(") + r"\s*[.?!]*", re.IGNORECASE)
 
 
@@ -378,16 +378,19 @@ def subject_of(text: str) -> str | None:
     return re.sub(r"(?i)^the (?=.)", "", clean_name(text))
 
 
-def asks_for_relation(text: str) -> bool:
-    """Whether a question asks how one structure lies relative to another."""
-    return any(pattern.fullmatch(" ".join(text.split())) for pattern in _RELATIVE)
+def relation_asked(text: str) -> tuple[str, str] | None:
+    """The two structures that a question for a relation names: ("spleen", "liver"); None for another question."""
+    for pattern in _RELATIVE:
+        if match := pattern.fullmatch(" ".join(text.split())):
+            return clean_name(match["name"]), clean_name(match["other"])
+    return None
 
 
 def neighbours_asked(text: str) -> tuple[str, str] | None:
     """The relation and the structure that a question for neighbours names: ("below", "liver"); None for another question."""
     for pattern in _NEIGHBOURS:
         if match := pattern.fullmatch(" ".join(text.split())):
-            return match.group(1).lower(), clean_name(match.group(2))
+            return match["relation"].lower(), clean_name(match["other"])
     return None
 
 

@@ -108,10 +108,34 @@ def _absent(result: dict[str, Any]) -> list[str]:
     absent = result["absent"]
     if not absent["n"]:
         return []
-    kinds = [("within the set", absent["within"]), ("of other sets", absent["across"]), ("all", absent)]
-    rows = [[title, *(_number(a[k]) for k in ("precision", "recall", "f1", "auc")), str(a["n"])] for title, a in kinds]
+    said = result["absent_text"]
+    kinds = [
+        ("within the set", absent["within"], said["within"]),
+        ("of other sets", absent["across"], said["across"]),
+        ("all", absent, said),
+    ]
+    rows = [
+        [
+            title,
+            *(_number(a[k]) for k in ("precision", "recall", "f1", "auc")),
+            _number(s["share"]),
+            _number(s["generated"]),
+            str(a["n"]),
+        ]
+        for title, a, s in kinds
+    ]
     told = f"Absent targets (presence threshold {_number(result['presence']['threshold'])})."
-    lines = ["", told, "", *_table(["absent class", "precision", "recall", "F1", "AUC", "n"], rows)]
+    if said["n"]:
+        told += " *The text says so*: it says that just this class is not visible."
+    head = ["absent class", "precision", "recall", "F1", "AUC", "the text says so", "as the decoder wrote it", "n"]
+    lines = ["", told, "", *_table(head, rows)]
+    against = result["contradictions"]
+    if against["n"]:
+        told = (
+            f"Text and finding contradict each other in {_number(against['share'])} of {against['n']} answers by name (present "
+        )
+        told += f"targets {_number(against['present']['share'])}, absent ones {_number(against['absent']['share'])}); as the "
+        lines += ["", f"{told}decoder wrote it, in {_number(against['generated'])}."]
     if result["ece"] is not None:
         lines += ["", f"Expected calibration error of presence: {result['ece']:.3f}."]
     return lines

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import PromptError, RequestError
 from . import grammar, metrics, sampling
-from .dataset import Dataset, Record
+from .dataset import Dataset, Record, check_records
 from .evaluate import Outcome, _engine_name, _model_id, _rng, chosen_records
 from .perturb import SHIFTS, TURNS, Turn, offset_point
 from .synonyms import misspell, synonyms
@@ -114,13 +114,15 @@ def robustness(
         wordings were too long for the model: they count as an empty mask.
 
     Raises:
-        RequestError: empty split, no image with a target, or an image that cannot be read.
+        RequestError: empty split, no image with a target, or an image that cannot be read. All images are read before the
+            first question.
     """
     chosen = [(data, record) for data in datasets for record in chosen_records(data, split, limit, seed)]
     if not chosen:
         raise RequestError(f"no image in split '{split}'", "Choose another split or data set")
     # Negative images have nothing to compare with a truth.
     records = [(data, record) for data, record in chosen if record.classes]
+    check_records(record for _, record in records)
     samples: list[Sample] = []
     wordings: list[Wording] = []
     skipped: set[tuple[str, str]] = set()

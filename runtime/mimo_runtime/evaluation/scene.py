@@ -1,4 +1,5 @@
-"""Answers about several structures: "What do you see?", how many there are, and how one lies relative to another."""
+"""Answers about several structures: "What do you see?", how many there are, and how one lies relative to another, which may not
+be there."""
 
 from __future__ import annotations
 
@@ -9,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import RequestError
+from ..errors import PromptError, RequestError
 from . import grammar, metrics
-from .dataset import Dataset, Record, _read_ids
+from .dataset import Dataset, Record, _read_ids, check_records
 from .evaluate import AbsentNames, _engine_name, _model_id, _rng, chosen_records
 from .sampling import instance_labels
 
@@ -39,6 +40,10 @@ def scene_test(
     right if the answer tells of that relation to that structure, and names the structures whose true masks have it, no more
     and no less.
 
+    ``absent_relations`` ask how something that is known not to be in the image (a seeded class of the set, and one of other
+    sets: :class:`AbsentNames`) lies relative to a structure of it, or the other way round. Such an answer is right if it says
+    that just this class is absent, and draws nothing of that name. A question that is too long for the model has no answer.
+
     ``baseline`` answers without looking. Relations: the most frequent one of the two names in the set's ``train`` split
     (``split``, if there is none: then it knows more than it should), wrong for names that never occur together there.
     Neighbours: always nothing.
@@ -49,16 +54,17 @@ def scene_test(
     Returns:
         ``{"everything": {"precision", "recall", "f1", "dice", "dice_ci95", "n"}, "counts": {"right", "ci95", "n"},
         "relations": {"right", "ci95", "n", "baseline"}, "neighbours": {"right", "ci95", "n", "baseline"},
-        "sets": {SET: the same}, "meta"}``; a part without a sample is None. The intervals are 95 % bootstrap intervals over
-        cases.
+        "absent_relations": {"right", "ci95", "n"}, "sets": {SET: the same}, "meta"}``; a part without a sample is None. The
+        intervals are 95 % bootstrap intervals over cases.
 
     Raises:
-        RequestError: empty split, or an image that cannot be read.
+        RequestError: empty split, or an image that cannot be read. All images are read before the first question.
     """
     names = AbsentNames(datasets)
     records = [(data, record) for data in datasets for record in chosen_records(data, split, limit, seed)]
     if not records:
         raise RequestError(f"no image in split '{split}'", "Choose another split or data set")
+    check_records(record for _, record in records)
     usual = {data.name: _usual_relations(data.split("train") or data.split(split)) for data in datasets}
     rows: dict[str, list[dict[str, Any]]] = {}
     for done, (data, record) in enumerate(records):
@@ -119,17 +125,25 @@ def _ask(
         "neighbours": [],
         "usual_relation": [],
         "no_neighbour": [],
+        "absent_relations": [],
     }
 
+    def asked(kind: str, name: str | None = None, **more: str) -> tuple[grammar.Description, Sequence[Any]]:
+        try:
+            answer = scan.ask(grammar.question(kind, name, **more))
+        except PromptError:  # too long for the model
+            return grammar.Description(), ()
+        return grammar.parse(answer.text), answer.findings
+
     def told(kind: str, name: str | None = None, **more: str) -> grammar.Description:
-        return grammar.parse(scan.ask(grammar.question(kind, name, **more)).text)
+        return asked(kind, name, **more)[0]
 
     instance_map = record.load_instances()
     for class_id, name in record.classes.items():
         number = len(instance_labels(labels, class_id, instance_map)[1])
         if number > 1:
-            counted = [(p.name, p.count) for p in told("count", name).phrases]
-            row["counts"].append(counted == [(name, grammar.count_word(number))])
+            counted = [(p.name.casefold(), p.count) for p in told("count", name).phrases]
+            row["counts"].append(counted == [(name.casefold(), grammar.count_word(number))])
     pairs = list(permutations(sorted(masks), 2))
     rng = _rng(seed, data.name, data.key(record), "relations")
     for number in rng.permutation(len(pairs))[:MAX_PAIRS]:
@@ -143,13 +157,27 @@ def _ask(
         there = {n for n in masks if n != other and grammar.relation_word(masks[n], masks[other]) == relation}
         row["neighbours"].append(_says(told("neighbours", other=other, relation=relation), relation, other, there))
         row["no_neighbour"].append(not there)
+    for kind, choice in zip(("within", "across"), names.of(record)):
+        if masks and choice:
+            rng = _rng(seed, data.name, data.key(record), "absent relations", kind)
+            gone, structure = str(rng.choice(choice)), str(rng.choice(sorted(masks)))
+            one, other = (gone, structure) if rng.random() < 0.5 else (structure, gone)
+            said, findings = asked("relation", one, other=other)
+            drawn = any(f.present and _same(f.phrase, gone) for f in findings)
+            row["absent_relations"].append(_same(said.absent or "", gone) and not drawn)
     return row
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two names mean the same: case makes no other name (see :class:`AbsentNames`)."""
+    return one.casefold() == other.casefold()
 
 
 def _says(answer: grammar.Description, relation: str, other: str, names: set[str]) -> bool:
     """Whether an answer says that exactly these structures lie so relative to ``other``."""
-    reference = answer.other.name if answer.other else None
-    return {p.name for p in answer.phrases} == names and (answer.relation, reference) == (relation, other)
+    reference = answer.other.name if answer.other else ""
+    right = answer.relation == relation and _same(reference, other)
+    return right and {p.name.casefold() for p in answer.phrases} == {name.casefold() for name in names}
 
 
 def _summary(rows: Sequence[dict[str, Any]], seed: int) -> dict[str, Any]:
@@ -181,13 +209,14 @@ def _summary(rows: Sequence[dict[str, Any]], seed: int) -> dict[str, Any]:
         "counts": share("counts"),
         "relations": share("relations", "usual_relation"),
         "neighbours": share("neighbours", "no_neighbour"),
+        "absent_relations": share("absent_relations"),
     }
 
 
 def scene_table(result: dict[str, Any]) -> str:
     """The result of :func:`scene_test` as a Markdown table, all images last."""
     head = ["set", "seen: precision", "recall", "F1", "Dice", "counts right"]
-    head += ["relations right", "without looking", "neighbours right", "without looking"]
+    head += ["relations right", "without looking", "neighbours right", "without looking", "of what is absent: said so"]
     rows = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for name, part in [*((f"`{n}`", p) for n, p in result["sets"].items()), ("**all images**", result)]:
         seen = part["everything"]
@@ -195,6 +224,7 @@ def scene_table(result: dict[str, Any]) -> str:
         cells += [_number(seen["dice"], seen["dice_ci95"]), _right(part["counts"])]
         for asked in (part["relations"], part["neighbours"]):
             cells += [_right(asked), _number(asked["baseline"] if asked else None)]
+        cells.append(_right(part["absent_relations"]))
         rows.append(f"| {' | '.join([name, *cells])} |")
     return "\n".join(rows)
 

@@ -1,9 +1,9 @@
-"""What a text answer says, slot by slot: the finding, the modality, the location, the size."""
+"""What a text answer says: slot by slot (finding, modality, location, size), and whether what was asked for is there at all."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,47 @@ def read_slots(answer: str, truth: grammar.Description) -> Slots:
         "modality": said.modality == truth.modality,
         "location": phrase is not None and phrase.location == wanted.location,
         "size": phrase is not None and phrase.size == wanted.size,
+    }
+
+
+class Statement(NamedTuple):
+    """What the sentence of one answer to a class name says of it, beside the decision that its finding tells."""
+
+    #: As in ``summary.Presence``.
+    kind: str
+    #: Whether it says that just this class is absent.
+    denies: bool
+    #: Whether it names structures where the finding is not present, or says that something is absent where it is.
+    contradicts: bool
+
+    @staticmethod
+    def of(answer: str, name: str, kind: str, present: bool) -> Statement:
+        """Args: the text of an answer about class ``name``, and whether its finding is ``present``."""
+        said = grammar.parse(answer)
+        denies = said.absent is not None and said.absent.casefold() == name.casefold()
+        nothing = not said.phrases and (said.absent is not None or "no finding" in answer.lower())
+        return Statement(kind, denies, nothing if present else bool(said.phrases))
+
+
+def summarise_statements(statements: Sequence[Statement], generated: Sequence[Statement]) -> dict[str, Any]:
+    """``absent_text`` and ``contradictions`` of the JSON; shares are None without any question.
+
+    Args:
+        statements: of every answer whose text was asked for.
+        generated: of the same answers as the decoder wrote them.
+    """
+    pairs = list(zip(statements, generated, strict=True))
+
+    def share(what: str, *kinds: str) -> dict[str, Any]:
+        found = [(getattr(said, what), getattr(written, what)) for said, written in pairs if said.kind in kinds]
+        shares = np.mean(found, axis=0).tolist() if found else (None, None)
+        return {"share": shares[0], "generated": shares[1], "n": len(found)}
+
+    absent = ("within", "across")
+    return {
+        "absent_text": share("denies", *absent) | {kind: share("denies", kind) for kind in absent},
+        "contradictions": share("contradicts", "present", *absent)
+        | {"present": share("contradicts", "present"), "absent": share("contradicts", *absent)},
     }
 
 
