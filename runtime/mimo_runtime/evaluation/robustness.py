@@ -31,14 +31,14 @@ QUESTION_FORMS = ("where", "segment", "presence", "show", "count")
 SLIPS = {"1 slip": 1, "2 slips": 2}
 
 JITTER, OFFSET, SHIFT, GEOMETRY, QUERY = "box jitter", "point offset", "image shift", "geometry", "query"
-CLEAN, NAME, SYNONYMS, UPPER_CASE = "clean", "name", "synonyms", "upper case"
+CLEAN, NAME, SYNONYMS, UPPER_CASE, ARTICLE = "clean", "name", "synonyms", "upper case", "with article"
 #: Groups and their conditions in the order of the report. The first condition of each is the clean one.
 CONDITIONS: dict[str, tuple[str, ...]] = {
     JITTER: tuple(f"{percent} %" for percent in JITTERS),
     OFFSET: tuple(f"{pixels} px" for pixels in OFFSETS),
     SHIFT: (CLEAN, *SHIFTS),
     GEOMETRY: (CLEAN, *TURNS),
-    QUERY: (NAME, SYNONYMS, *SLIPS, UPPER_CASE, *(f"question: {kind}" for kind in QUESTION_FORMS)),
+    QUERY: (NAME, SYNONYMS, *SLIPS, UPPER_CASE, ARTICLE, *(f"question: {kind}" for kind in QUESTION_FORMS)),
 }
 PROMPTS = ("box", "point", "text")
 
@@ -225,7 +225,7 @@ class _Image:
 
     def _queries(self, scan: Any) -> Iterator[Sample]:
         for name, truth in self.classes.items():
-            wordings = {NAME: name, UPPER_CASE: name.upper()}
+            wordings = {NAME: name, UPPER_CASE: name.upper(), ARTICLE: f"the {name}"}
             for condition, slips in SLIPS.items():  # the second text has the slip of the first and one more
                 wordings[condition] = misspell(name, self._rng(name, "slips"), slips)
             for kind in QUESTION_FORMS:
