@@ -26,7 +26,7 @@ class Candidate:
 
 
 def holds(graph: str, precision: str, asked: str) -> bool:
-    """Whether a candidate's ``precision`` is what was ``asked`` for by name; weights alone are INT8 in the text decoder only."""
+    """Whether a candidate's ``precision`` is what was ``asked`` for by name. Weights alone are INT8 in the text decoder."""
     return precision == asked or (precision == "int8-weights" and asked == "int8" and graph == WEIGHTS_ALONE)
 
 

@@ -137,7 +137,7 @@ class TestRefused:
         before = {p: p.read_bytes() for p in output.rglob("*") if p.is_file()}
         monkeypatch.setattr(build_module, "export_graph", tampered)
         with pytest.raises(VerificationError, match="fusion differs by .* relative L2 in output") as caught:
-            build(checkpoint, output, parity_samples=7, force=previous)
+            build(checkpoint, output, parity_samples=7, overwrite=previous)
         assert caught.value.exit_code == 1
         assert "vision_encoder" not in str(caught.value)  # the others are innocent: they got the reference's inputs
         assert {p: p.read_bytes() for p in output.rglob("*") if p.is_file()} == before
@@ -179,11 +179,11 @@ class TestRefused:
         output.mkdir() if name == "out" else output.write_text("mine")
         (output / "notes.txt").write_text("mine") if name == "out" else None
         before = everything_below(tmp_path)
-        with pytest.raises(RequestError, match="--force"):
+        with pytest.raises(RequestError, match="or replace it with --overwrite"):
             build(checkpoint, output)
         if name == "out":
             with pytest.raises(RequestError, match=r"no manifest\.json"):
-                build(checkpoint, output, force=True)
+                build(checkpoint, output, overwrite=True)
         assert everything_below(tmp_path) == before
 
 
