@@ -175,7 +175,7 @@ def build(
         if decided:
             accuracy = {"macro_dice": decided.accuracy, "fp32": decided.reference_accuracy, "loss": decided.loss.to_dict()}
             report["precision"] = {**calibration, **evidence_dict(decided)}
-            draw(decided, folder, calibration["timed"])
+            draw(decided, folder, calibration["tolerance"], calibration["timed"])
         (folder / "report.md").write_text(markdown(report), "utf-8")
         (folder / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
         told = inspect_dict({"format": "graphs", **report})

@@ -165,7 +165,8 @@ def entry(**delivered: int) -> dict[str, dict[str, int]]:
 
 def test_every_graph_has_the_limit_of_what_it_delivers():
     entries = {
-        "vision_encoder": entry(int8=2), "text_decoder": entry(int8_weights=2), "fusion": entry(), "mask_decoder": entry(fp16=1),
+        "vision_encoder": entry(int8=2), "text_decoder": entry(int8_weights=2), "fusion": entry(),
+        "mask_decoder": entry(fp16=1),
     }  # fmt: skip
     limits = limits_of(entries)
     assert {name: limits.of(name) for name in entries} == {
