@@ -116,7 +116,7 @@ def fit(
         raise BundleError(f"{output} has no training state to resume", "Leave --resume out to start a run")
     # A run that was killed before it could save anything is no run: starting again is all that can be done with it.
     started = resume or ((output / TRAINING).is_dir() and not state_file.exists() and _files(output) <= OWN_FILES)
-    check_output_folder(output, overwrite=started)
+    check_output_folder(output, overwrite=started, option=None)
     datasets = _datasets(options)
     set_seed(options.seed)
     accelerator = Accelerator(mixed_precision=options.precision)

@@ -38,7 +38,7 @@ def find_checkpoint(bundle: Bundle, given: Path | None) -> Path | None:
 def is_fp32_onnx(bundle: Bundle) -> bool:
     """Whether the bundle's own files are what an FP32 script would take."""
     entries = bundle.manifest.graphs.values()
-    return all(e.file.endswith(".onnx") and not e.delivered.get("int8") and not e.delivered.get("fp16") for e in entries)
+    return all(e.file.endswith(".onnx") and e.delivered["fp32"] == sum(e.delivered.values()) for e in entries)
 
 
 def write_fp32_graphs(bundle: Bundle, checkpoint: Path | None, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,22 @@ from mimo_runtime.tokenizer import Tokenizer
 from .evidence import evidence_dict
 from .progress import Progress
 from .session import Request, earn
+from .warn import warnings_before
 
 NUMBERS = "calibration.json"
+#: What may run the forms, as in a bundle for the CPU.
+ENGINES = ("onnxruntime", "openvino")
 
 
-def calibrate_bundle(bundle: Path, output: Path, request: Request, progress: Progress = lambda *_: None) -> dict[str, Any]:
+def calibrate_bundle(
+    bundle: Path, output: Path, request: Request, progress: Progress = lambda *_: None, overwrite: bool = False,
+    warn: Callable[[str], None] = lambda told: None,
+) -> dict[str, Any]:  # fmt: skip
     """Calibrate the graphs of a bundle.
+
+    Args:
+        overwrite: replace the output of an earlier calibration; anything else is never replaced.
+        warn: called before the work with each thing that makes it worth less than it looks.
 
     Returns:
         the content of ``calibration.json``.
@@ -41,8 +52,10 @@ def calibrate_bundle(bundle: Path, output: Path, request: Request, progress: Pro
         raise RequestError(told, "Build it with mimo-export build --target cpu")
     models = {name: onnx.load_from_string(opened.bytes(entry.file)) for name, entry in opened.manifest.graphs.items()}
     tokenizer = Tokenizer.from_bytes(opened.bytes(TOKENIZER), TOKENIZER)
-    with atomic_folder(output, overwrite=False, marker=NUMBERS) as folder:
-        result, facts = earn(models, opened.config, tokenizer, request, ("onnxruntime", "openvino"), progress)
+    with atomic_folder(output, overwrite, NUMBERS, "--overwrite") as folder:
+        for warning in warnings_before(request, opened.config, ENGINES):
+            warn(warning)
+        result, facts = earn(models, opened.config, tokenizer, request, ENGINES, progress)
         for kind in ("symmetric", "shipped"):
             (folder / kind).mkdir()
         for name, candidate in result.chosen.items():

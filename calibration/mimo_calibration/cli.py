@@ -32,10 +32,11 @@ def main() -> None:
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Which images are drawn.")
 @click.option("--cache", type=PATH, metavar="DIR", help="Remember statistics and trials here, to resume from.")
 @click.option("--force", is_flag=True, help="Write what misses the tolerance, too.")
+@click.option("--overwrite", is_flag=True, help="Replace FOLDER if an earlier calibration is in it.")
 @click.option("--json", "as_json", is_flag=True, help="Print what calibration.json holds.")
 def run(
     bundle: Path, calibration: tuple[str, ...], held_out: tuple[str, ...], output: Path, precision: str, tolerance: float,
-    images: int, gate_images: int, seed: int, cache: Path | None, force: bool, as_json: bool,
+    images: int, gate_images: int, seed: int, cache: Path | None, force: bool, overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Quantise the graphs of BUNDLE, which must be in single precision.
 
@@ -47,9 +48,15 @@ def run(
     request = Request(precision, calibration, held_out, tolerance, images, gate_images, seed, cache, force)
     request.check()
     from .alone import calibrate_bundle
+    from .warn import given, warn, warnings_after, warnings_of_counts
 
+    options = {"images": "--calibration-images", "gate_images": "--gate-images"}
+    for warning in warnings_of_counts(request, {options[name] for name in given(*options)}):
+        warn(warning)
     with progress_bar(as_json) as progress:
-        told = calibrate_bundle(bundle, output, request, progress)
+        told = calibrate_bundle(bundle, output, request, progress, overwrite, warn)
+    for warning in warnings_after(told, precision):
+        warn(warning)
     if as_json:
         click.echo(json.dumps(told, indent=1))
         return

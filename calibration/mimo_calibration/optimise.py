@@ -31,7 +31,7 @@ from mimo_runtime.tokenizer import Tokenizer
 
 from .answers import Answers
 from .data import Images, requests
-from .evidence import Candidate, GraphEvidence, Result
+from .evidence import Candidate, GraphEvidence, Result, holds
 from .fp16 import compact, to_half
 from .half_form import half_form
 from .observe import Cache, ObservedEngine, key
@@ -157,7 +157,11 @@ class Optimiser:
             times = graph_times({k: e for k, (_, e) in running.items()}, [given for given, _ in material.calls])
             told.latency_ms = {label: round(ms, 4) for label, ms in times.items()}
         told.bytes = {label: len(candidate.data) for label, (candidate, _) in running.items()}
-        for label in sorted(running, key=lambda label: told.latency_ms.get(label, 0.0)):
+        asked = self.settings.precision
+        for label in sorted(
+            # What does not answer to the name that was asked for comes last, however fast.
+            running, key=lambda label: (not holds(name, running[label][0].precision, asked), told.latency_ms.get(label, 0.0))
+        ):  # fmt: skip
             candidate, engine = running[label]
             if candidate is incumbent:
                 continue

@@ -15,6 +15,7 @@ from torch import nn
 
 from mimo_calibration.evidence import evidence_dict
 from mimo_calibration.session import Request, earn
+from mimo_calibration.warn import warnings_before
 from mimo_runtime.compiler import finish
 from mimo_runtime.contracts import GRAPHS, GraphContract, graph_contracts
 from mimo_runtime.engines import create_engine
@@ -32,7 +33,7 @@ from .decoder_form import place_cache
 from .export_graphs import export_graph
 from .golden import REDUCED, write_golden
 from .output import REPORT, output_place
-from .parity import LIMITS, Parity, limits_of, measure
+from .parity import FULL_LIMITS, Limits, Parity, limits_of, measure
 from .plans import check_precision, left_to_build
 from .precision import delivered
 from .precision_report import draw
@@ -57,6 +58,8 @@ class Built:
     path: Path
     #: As ``mimo-export inspect --json``.
     told: dict[str, Any]
+    #: What reduced precision was calibrated and decided on; None in single precision.
+    calibration: dict[str, Any] | None = None
 
 
 def build(
@@ -68,11 +71,12 @@ def build(
     graphs: Sequence[str] = GRAPHS,
     parity_data: Sequence[str | Path] = (),
     parity_samples: int = PARITY_SAMPLES,
-    force: bool = False,
+    overwrite: bool = False,
     earned: Request | None = None,
     portable: bool = False,
     compute_capabilities: Sequence[str] = (),
     progress: Progress = silent,
+    warn: Callable[[str], None] = lambda told: None,
 ) -> Built:
     """Build a bundle, or nothing.
 
@@ -82,11 +86,13 @@ def build(
         graphs: if not all six, the output is a folder of checked ONNX files with a report: not a bundle, nothing loads it.
         parity_data: folders with ``dataset.jsonl``, whose images take part in the parity check beside phantoms.
         parity_samples: how many samples the parity check runs over.
-        force: replace the output of an earlier build.
-        earned: what to calibrate and measure on; needed for every precision but "fp32".
+        overwrite: replace the output of an earlier build; anything else is never replaced.
+        earned: what to calibrate and measure on; needed for every precision but "fp32". With its ``force``, what misses the
+            tolerance ships, and what it then misses of parity is told in the report instead of refused.
         portable: leave the graphs to be compiled on the device, by ``mimo-run prepare``.
         compute_capabilities: GPUs that TensorRT for RTX compiles for; none: 8.0 and later.
         progress: called as ``progress(stage, done, total)``.
+        warn: called before the work with each thing that makes a calibration worth less than it looks.
 
     Raises:
         RequestError: the request, the checkpoint or the output is wrong.
@@ -103,9 +109,13 @@ def build(
         check_compiler(chosen)
     datasets = read_datasets(parity_data) if parity_data else []
     checkpoint, output, whole = Path(checkpoint), Path(output), len(names) == len(GRAPHS)
-    with output_place(output, force, whole) as folder:
+    with output_place(output, overwrite, whole) as folder:
         model, tokenizer = load_checkpoint(checkpoint)
         check_finite(model, checkpoint)
+        on = (STAND_IN,) if chosen.gpu else chosen.engines
+        if precision != "fp32":
+            for warning in warnings_before(earned, model.config, on):
+                warn(warning)
 
         def samples() -> Iterator[Sample]:
             return draw_samples(parity_samples, datasets, model.config, tokenizer)
@@ -120,7 +130,6 @@ def build(
             models[name] = export_graph(graph_modules(model)[name], contracts[name])
         decided, calibration = None, None
         if earned is not None and precision != "fp32":
-            on = (STAND_IN,) if chosen.gpu else chosen.engines
             decided, calibration = earn(models, model.config, tokenizer, earned, on, progress, gpu=chosen.gpu)
         entries = {}
         for name in names:
@@ -135,8 +144,10 @@ def build(
             name: load_engine(folder / entry["file"], measured_on or entry["engine"], entry["threads"], contracts[name])
             for name, entry in entries.items()
         }
-        parity = compare(reference, engines, samples(), parity_samples, progress, limits_of(entries))
-        if problems := parity.failures():
+        limits = limits_of(entries)
+        parity = compare(reference, engines, samples(), parity_samples, progress, limits)
+        forced = decided is not None and any(told.forced for told in decided.evidence.values())
+        if problems := refused(parity, forced):
             raise VerificationError("parity failed: " + "; ".join(problems), "Nothing was written")
 
         golden = list(_golden(folder, reference, engines if decided else None)) if whole else []
@@ -164,7 +175,7 @@ def build(
         if decided:
             accuracy = {"macro_dice": decided.accuracy, "fp32": decided.reference_accuracy, "loss": decided.loss.to_dict()}
             report["precision"] = {**calibration, **evidence_dict(decided)}
-            draw(decided, folder, calibration["timed"])
+            draw(decided, folder, calibration["tolerance"], calibration["timed"])
         (folder / "report.md").write_text(markdown(report), "utf-8")
         (folder / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
         told = inspect_dict({"format": "graphs", **report})
@@ -178,7 +189,7 @@ def build(
             self_check(folder, chosen)
             told = inspect_dict(manifest.data)
         progress("describe", 1, 1)
-    return Built(output, told)
+    return Built(output, told, calibration)
 
 
 def check_earned(earned: Request | None, precision: str, names: Sequence[str]) -> None:
@@ -253,12 +264,25 @@ def compile_plans(
 
 def compare(
     reference: Mimo, engines: Mapping[str, Engine], samples: Iterable[Sample], count: int, progress: Progress = silent,
-    limits: Mapping[str, float] = LIMITS["fp32"],
+    limits: Limits = FULL_LIMITS,
 ) -> Parity:
     """Measure parity over the ``count`` samples; whether it is good enough is for :meth:`Parity.failures`."""
     done = iter(range(1, count + 1))
     progress("compare", 0, count)
     return measure(reference, engines, samples, lambda: progress("compare", next(done), count), limits)
+
+
+def refused(parity: Parity, forced: bool) -> list[str]:
+    """What keeps a build from being written, in words.
+
+    Args:
+        forced: a graph ships outside the tolerance because the user insists. Answers may then miss their limits, and so may
+            graphs in reduced precision; what gives nonsense, or is wrong in single precision, may not.
+    """
+    if not forced:
+        return parity.failures()
+    full = [name for name in parity.graphs if parity.limits.of(name) <= FULL_LIMITS.of(name)]
+    return [*parity.flaws(), *(told for name, told in parity.missed().items() if name in full)]
 
 
 def check_graphs(graphs: Sequence[str]) -> tuple[str, ...]:

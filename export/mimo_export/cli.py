@@ -13,6 +13,10 @@ from mimo_calibration.progress import progress_bar
 from mimo_runtime.command import Commands, table
 
 PATH = click.Path(path_type=Path)
+#: Parameters of ``build`` that only a precision that has to be earned takes.
+CALIBRATING = (
+    "calibration", "held_out", "tolerance", "calibration_images", "gate_images", "calibration_cache", "calibration_seed"
+)  # fmt: skip
 
 
 @click.group(cls=Commands)
@@ -44,31 +48,38 @@ def main() -> None:
 @click.option("--parity-data", multiple=True, type=PATH, metavar="DATA",
               help="Data set whose images take part in the parity check beside phantoms; repeatable.")
 @click.option("--parity-samples", default=8, show_default=True, metavar="N", help="Samples of the parity check.")
+@click.option("--overwrite", is_flag=True, help="Replace the output of an earlier build.")
 @click.option("--force", is_flag=True,
-              help="Replace the output of an earlier build; ship the precision asked for even if it misses the tolerance.")
+              help="Ship the precision asked for even if it misses the tolerance; also replaces like --overwrite.")
 @click.option("--json", "as_json", is_flag=True, help="Print what inspect --json prints.")
 def build(checkpoint: Path, output: Path, target: str, precision: str, portable: bool, capabilities: tuple[str, ...],
           calibration: tuple[str, ...], held_out: tuple[str, ...], tolerance: float, calibration_images: int, gate_images: int,
           calibration_cache: Path | None, calibration_seed: int, graphs: str | None, parity_data: tuple[Path, ...],
-          parity_samples: int, force: bool, as_json: bool) -> None:
+          parity_samples: int, overwrite: bool, force: bool, as_json: bool) -> None:
     """Build a bundle from CHECKPOINT; nothing is written unless parity holds."""
+    from mimo_calibration.warn import given, warn, warnings_after, warnings_of_counts
+
     from .targets import check_compiler, choose
 
     # Before PyTorch is imported: a refusal takes a tenth of a second.
     chosen = choose(target, precision, portable, capabilities, single_graphs=graphs is not None)
     if chosen.plans and not portable:
         check_compiler(chosen)
-    earned = None
+    earned, calibrating = None, [f"--{name.replace('_', '-')}" for name in CALIBRATING if name in given(*CALIBRATING)]
     if precision != "fp32":
         from mimo_calibration.session import Request
 
         earned = Request(precision, calibration, held_out, tolerance, calibration_images, gate_images, calibration_seed,
                          calibration_cache, force)
         earned.check()
-    elif calibration or held_out:
+        for told in warnings_of_counts(earned, calibrating):
+            warn(told)
+    elif calibrating:
         from mimo_runtime.errors import RequestError
 
-        raise RequestError("--calibration changes nothing with --precision fp32", "Leave it out, or use --precision auto")
+        others = ["auto"] if "auto" in chosen.precisions else [name for name in chosen.precisions if name != "fp32"]
+        told = f"{', '.join(calibrating)}: no effect with --precision fp32, which calibrates nothing"
+        raise RequestError(told, f"Leave that out, or use --precision {' or '.join(others)}")
     start = time.monotonic()
     with progress_bar(as_json) as progress:
         from mimo_runtime.contracts import GRAPHS
@@ -77,11 +88,13 @@ def build(checkpoint: Path, output: Path, target: str, precision: str, portable:
 
         built = build_bundle(
             checkpoint, output, target=target, precision=precision, graphs=graphs.split(",") if graphs is not None else GRAPHS,
-            parity_data=parity_data, parity_samples=parity_samples, force=force, earned=earned, portable=portable,
-            compute_capabilities=capabilities, progress=progress,
+            parity_data=parity_data, parity_samples=parity_samples, overwrite=overwrite or force, earned=earned,
+            portable=portable, compute_capabilities=capabilities, progress=progress, warn=warn,
         )
-    if earned is not None:
-        _warn(built.path)
+    for told in warnings_after(built.calibration, precision) if built.calibration else ():
+        warn(told)
+    for told in built.told["parity"]["missed"]:
+        warn(f"parity: {told}; ships nevertheless, as --force asked for")
     if as_json:
         _print_json(built.told)
         return
@@ -154,29 +167,15 @@ def parity(
         raise VerificationError("parity failed: " + "; ".join(problems), "Build the bundle again from this checkpoint")
 
 
-def _warn(path: Path) -> None:
-    """Say on standard error what about the calibration an expert would want to know before using the bundle."""
-    from mimo_runtime.bundle import Bundle
-
-    facts = Bundle.open(path, this_machine=False).manifest.data["calibration"]
-    if facts["unseen_modalities"]:
-        told = f"calibrated on modalities that the model never saw in training: {', '.join(facts['unseen_modalities'])}"
-        click.echo(f"warning: {told}", err=True)
-    if facts["engines_missing"]:
-        click.echo(f"warning: not installed, so not tried: {', '.join(facts['engines_missing'])}", err=True)
-    if facts["forced"]:
-        click.echo("warning: ships outside the tolerance, as --force asked for", err=True)
-
-
 def _summary(told: dict[str, Any]) -> str:
-    from .report import counts, where_measured
+    from .report import counts, missed_lines, where_measured
 
     rows = [("graph", "engine", "asked", "delivered", "MB", "relative L2")]
     for name, graph in told["graphs"].items():
         error = told["parity"][name]["relative_l2"]
         size = f"{graph['bytes'] / 1e6:.2f}"
         rows.append((name, graph["engine"], graph["asked"], counts(graph["delivered"]), size, f"{error:.1e}"))
-    notes = "".join(f"\n{line}" for line in where_measured(told))
+    notes = "".join(f"\n{line}" for line in (*where_measured(told), *missed_lines(told["parity"])))
     return f"\n{table(rows)}\n\n{_parity_lines(told['parity'], graphs=False)}{notes}"
 
 

@@ -117,7 +117,7 @@ def demo(checkpoint: Path, folder: Path) -> None:
     click.echo(f"1/3  bundle: {checkpoint} to six ONNX graphs, each compared with PyTorch ...")
     from .build import build
 
-    parity = build(checkpoint, bundle, force=bundle.exists(), progress=show_progress).told["parity"]
+    parity = build(checkpoint, bundle, overwrite=bundle.exists(), progress=show_progress).told["parity"]
     worst = max(parity[graph]["relative_l2"] for graph in GRAPHS)
     click.echo(
         f"     largest relative error {worst:.0e}, masks Dice {parity['masks_dice']:.4f}, "

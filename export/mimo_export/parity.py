@@ -31,6 +31,20 @@ LIMITS = {
     "int8": {"relative_l2": 0.3, "masks_dice": 0.9, "text_agreement": 0.5, "presence_agreement": 0.8},
 }
 
+@dataclass(frozen=True)
+class Limits:
+    """What a bundle has to reach: ``answers`` end to end, as in :data:`LIMITS`, and each graph in relative L2."""
+
+    answers: Mapping[str, float]
+    graphs: Mapping[str, float] = field(default_factory=dict)
+
+    def of(self, graph: str) -> float:
+        """The most that a graph may differ in relative L2."""
+        return self.graphs.get(graph, self.answers["relative_l2"])
+
+
+FULL_LIMITS = Limits(LIMITS["fp32"])
+
 #: Calls of a graph that wait for a second one of the same shapes, to run both as a batch of 2.
 _WAITING = 8
 
@@ -94,7 +108,7 @@ class Parity:
     """What was measured."""
 
     graphs: dict[str, ShadowedEngine]
-    limits: dict[str, float] = field(default_factory=lambda: dict(LIMITS["fp32"]))
+    limits: Limits = FULL_LIMITS
     samples: Counter[str] = field(default_factory=Counter)
     overlaps: list[float] = field(default_factory=list)
     texts: list[bool] = field(default_factory=list)
@@ -119,8 +133,8 @@ class Parity:
     def to_dict(self) -> dict[str, Any]:
         """For the manifest and ``inspect``: docs/formats.md, and what the numbers rest on."""
         told: dict[str, Any] = {
-            name: {"relative_l2": _rounded(shadow.worst), "worst_output": shadow.worst_output, "calls": shadow.calls,
-                   "batches_of_two": shadow.batches}
+            name: {"relative_l2": _rounded(shadow.worst), "limit": self.limits.of(name), "worst_output": shadow.worst_output,
+                   "calls": shadow.calls, "batches_of_two": shadow.batches}
             for name, shadow in self.graphs.items()
         }
         if self.texts:
@@ -129,30 +143,40 @@ class Parity:
                 "masks": len(self.overlaps), "text_agreement": _rounded(_mean(self.texts), 6),
                 "presence_agreement": _rounded(_mean(self.presences), 6),
             }
-        return {**told, "samples": dict(sorted(self.samples.items())), "limits": dict(self.limits)}
+        samples, limits = dict(sorted(self.samples.items())), dict(self.limits.answers)
+        return {**told, "samples": samples, "limits": limits, "missed": list(self.missed().values())}
 
     def failures(self) -> list[str]:
-        """What is outside the limits, in words; empty if parity holds."""
-        limit = self.limits["relative_l2"]
-        problems = [
-            f"{name} differs by {shadow.worst:.2g} relative L2 in output {shadow.worst_output} (limit {limit:g})"
-            if np.isfinite(shadow.worst) else f"{name} gives NaN, infinity or other zeros in output {shadow.worst_output}"
-            for name, shadow in self.graphs.items() if not shadow.worst <= limit
-        ]
-        problems += [
+        """What is wrong or outside the limits, in words; empty if parity holds."""
+        return [*self.flaws(), *self.missed().values()]
+
+    def flaws(self) -> list[str]:
+        """What no limit could allow: a graph that gives nonsense, or of which too little was seen."""
+        return [
+            f"{name} gives NaN, infinity or other zeros in output {shadow.worst_output}"
+            for name, shadow in self.graphs.items() if not np.isfinite(shadow.worst)
+        ] + [
             f"{name} ran {shadow.calls} times, but never as a batch of 2 (more samples are needed)"
             for name, shadow in self.graphs.items() if not shadow.batches
-        ]
+        ]  # fmt: skip
+
+    def missed(self) -> dict[str, str]:
+        """What was measured and is outside the limits, in words, by graph or measure."""
+        problems = {
+            name: f"{name} differs by {shadow.worst:.2g} relative L2 in output {shadow.worst_output} "
+            f"(limit {self.limits.of(name):g})"
+            for name, shadow in self.graphs.items() if self.limits.of(name) < shadow.worst < np.inf
+        }  # fmt: skip
         measured = {"masks_dice": self.overlaps, "text_agreement": self.texts, "presence_agreement": self.presences}
         for name, values in measured.items() if self.texts else ():
-            if _mean(values) < self.limits[name]:
-                problems.append(f"{name} is {_mean(values):.4f} (limit {self.limits[name]})")
+            if _mean(values) < self.limits.answers[name]:
+                problems[name] = f"{name} is {_mean(values):.4f} (limit {self.limits.answers[name]})"
         return problems
 
 
 def measure(
     reference: Mimo, engines: Mapping[str, Engine], samples: Iterable[Sample], progress: Callable[[], None] = lambda: None,
-    limits: Mapping[str, float] = LIMITS["fp32"],
+    limits: Limits = FULL_LIMITS,
 ) -> Parity:
     """Compare engines with the reference model.
 
@@ -163,14 +187,14 @@ def measure(
         reference: the chain on PyTorch.
         engines: the candidates by graph; if any of the six is missing, only graphs are compared, not answers.
         progress: called after every sample.
-        limits: what has to be reached, of :data:`LIMITS`.
+        limits: what has to be reached.
     """
     config = dataclasses.replace(reference.config, presence_threshold=0.0)
     contracts = graph_contracts(config)
     shadows = {
         name: ShadowedEngine(contracts[name], reference.engines[name], engines[name]) for name in GRAPHS if name in engines
     }
-    parity, whole = Parity(shadows, dict(limits)), len(shadows) == len(GRAPHS)
+    parity, whole = Parity(shadows, limits), len(shadows) == len(GRAPHS)
     chain = Mimo(config, {**reference.engines, **shadows}, reference.tokenizer)
     candidate = Mimo(config, engines, reference.tokenizer) if whole else None
     for sample in samples:
@@ -197,10 +221,18 @@ def _rounded(value: float, digits: int = 3) -> float | None:
     return float(f"{value:.{digits}g}") if np.isfinite(value) else None
 
 
-def limits_of(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """The limits for a bundle: those of the lowest precision that any of its graphs has."""
-    counts = [entry["delivered"] for entry in entries.values()]
+def limits_of(entries: Mapping[str, Mapping[str, Any]]) -> Limits:
+    """The limits for a bundle. A graph is compared on inputs of the reference, so its own is of the lowest precision in its
+    file; an answer has been through all graphs, so those of answers are of the lowest precision of any.
+    """
+    found = {name: _lowest(entry["delivered"]) for name, entry in entries.items()}
+    lowest = next(precision for precision in ("int8", "fp16", "fp32") if precision in {*found.values(), "fp32"})
+    return Limits(LIMITS[lowest], {name: LIMITS[precision]["relative_l2"] for name, precision in found.items()})
+
+
+def _lowest(delivered: Mapping[str, int]) -> str:
+    """The lowest precision of a graph's matrix operators, of those that have limits."""
     for precision, kinds in (("int8", ("int8", "int8_weights", "int4")), ("fp16", ("fp16",))):
-        if any(count.get(kind) for count in counts for kind in kinds):
-            return dict(LIMITS[precision])
-    return dict(LIMITS["fp32"])
+        if any(delivered.get(kind) for kind in kinds):
+            return precision
+    return "fp32"

@@ -14,8 +14,9 @@ def delivered(model: onnx.ModelProto) -> dict[str, int]:
     """How many matrix operators of a model run in ``int8``, ``fp16`` and ``fp32``.
 
     One counts as int8 if both operands come from DequantizeLinear (an engine then fuses the three), as ``int8_weights`` if the
-    second alone does (the product is in floating point), ``MatMulNBits`` by the bits of its weights, the rest by their element
-    type. ``int8_weights`` and ``int4`` are listed only where there is some.
+    second alone does (the product is in floating point). ``MatMulNBits``, whose weights alone are quantised in the file, is
+    ``int8_weights`` or ``int4`` by their bits; the rest go by their element type. ``int8_weights`` and ``int4`` are listed only
+    where there is some.
     """
     inferred = onnx.shape_inference.infer_shapes(model).graph
     types = {v.name: v.type.tensor_type.elem_type for v in (*inferred.value_info, *inferred.input, *inferred.output)}
@@ -24,8 +25,8 @@ def delivered(model: onnx.ModelProto) -> dict[str, int]:
     counts = {"int8": 0, "fp16": 0, "fp32": 0}
     for node in model.graph.node:
         if node.op_type == "MatMulNBits":
-            bits = next(a.i for a in node.attribute if a.name == "bits")
-            counts[f"int{bits}"] = counts.get(f"int{bits}", 0) + 1
+            kind = {8: "int8_weights", 4: "int4"}[next(a.i for a in node.attribute if a.name == "bits")]
+            counts[kind] = counts.get(kind, 0) + 1
         elif node.op_type in MATRIX_OPERATORS:
             left, right = (_dequantised(name, producers) for name in node.input[:2])
             # Shapes and types end at MatMulNBits, which onnx does not know: it gives float32.

@@ -1,4 +1,4 @@
-"""What was decided about precision, for people and for machines: tables, and three pictures."""
+"""What was decided about precision, for people and for machines: tables, and four pictures."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ from typing import Any
 import numpy as np
 
 #: Pictures of a bundle's report, by the file under ``report/``.
-RANGES, SENSITIVITY, TRADE_OFF = "ranges.png", "sensitivity.png", "latency.png"
+RANGES, SENSITIVITY, LATENCY, TRADE_OFF = "ranges.png", "sensitivity.png", "latency.png", "trade_off.png"
+#: Those that need forms to have been timed.
+TIMED = LATENCY, TRADE_OFF
 COLOURS = {"chosen": "#0b6e4f", "other": "#9aa5b1", "bad": "#c8553d", "line": "#1f3a5f"}
+#: A form in the scatter: its colour by the start of its label, the first that fits, and its marker by what the label holds.
+FORM_COLOURS = {
+    "fp32": "#6b7785", "fp16": "#7b4fa3", "int8 weights": "#2f9e9e", "int8": "#1f5fa8", "int4": "#d98324",
+}  # fmt: skip
+FORM_MARKERS = {"openvino": "s", "1 thread": "^", "": "o"}
 
 
 def precision_lines(told: Mapping[str, Any]) -> list[str]:
@@ -47,7 +54,7 @@ def precision_lines(told: Mapping[str, Any]) -> list[str]:
             f"| {name} | {row['block']} | {row['sqnr_db']:.1f} | {row['dice_loss']:+.4f} | {row['presence_f1_loss']:+.4f} |"
             for name, row in blocks
         ]
-    lines += ["", *(f"![{name}](report/{name})" for name in (RANGES, SENSITIVITY, *([TRADE_OFF] if told["timed"] else [])))]
+    lines += ["", *(f"![{name}](report/{name})" for name in (RANGES, SENSITIVITY, *(TIMED if told["timed"] else ())))]
     if told["unseen_modalities"]:
         lines += [
             "",
@@ -76,16 +83,22 @@ def _shipped(graphs: Mapping[str, Any], timed: bool) -> list[str]:
     return lines
 
 
-def draw(result: Any, folder: Path, timed: bool = True) -> None:
-    """The pictures of a report into ``folder/report``; the race only if there was one."""
+def draw(result: Any, folder: Path, tolerance: float, timed: bool = True) -> None:
+    """The pictures of a report into ``folder/report``; the race only if there was one.
+
+    Args:
+        result: a ``mimo_calibration.evidence.Result``.
+        tolerance: of Dice per prompt, by which it was decided.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     place = folder / "report"
     place.mkdir()
-    pictures = {RANGES: _ranges, SENSITIVITY: _sensitivity, **({TRADE_OFF: _trade_off} if timed else {})}
-    for name, picture in pictures.items():
-        figure = picture(result)
+    pictures = {RANGES: _ranges(result), SENSITIVITY: _sensitivity(result)}
+    if timed:
+        pictures |= {LATENCY: _latency(result), TRADE_OFF: _trade_off(result, tolerance)}
+    for name, figure in pictures.items():
         # Without metadata, so that the same numbers give the same bytes.
         figure.savefig(place / name, dpi=110, bbox_inches="tight", metadata={"Software": None})
 
@@ -148,8 +161,8 @@ def _sensitivity(result: Any) -> Any:
     return figure
 
 
-def _trade_off(result: Any) -> Any:
-    """Latency of every candidate against its worst Dice loss, per graph; the chosen one filled."""
+def _latency(result: Any) -> Any:
+    """Bars of the latency of every candidate, per graph; the chosen one in another colour."""
     shown = {n: told for n, told in result.evidence.items() if len(told.latency_ms) > 1}
     rows = max(1, (len(shown) + 2) // 3)
     figure, axes = _figure(10, 2.9 * rows, rows, 3)
@@ -171,3 +184,83 @@ def _trade_off(result: Any) -> Any:
         "Latency of every form that was tried (green ships), and the largest Dice loss measured for it", fontsize=10
     )
     return figure
+
+
+def _trade_off(result: Any, tolerance: float) -> Any:
+    """Speed of every form against what the worst prompt loses by it, per graph, with 95 % intervals.
+
+    Losses beyond the tolerance are on a logarithmic axis: a form that loses everything must not press the others into a line.
+    Forms that were timed but not tried, because they are no faster or a faster one had passed, are hollow, below all losses.
+    """
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import FuncFormatter, NullLocator
+
+    shown = {n: told for n, told in result.evidence.items() if len(told.latency_ms) > 1}
+    rows = max(1, (len(shown) + 2) // 3)
+    figure, axes = _figure(11, 3.3 * rows + 0.9, rows, 3)
+    labels: dict[str, None] = {}
+    for axis in axes.flat[len(shown) :]:
+        axis.axis("off")
+    for axis, (name, told) in zip(axes.flat, shown.items()):
+        base = told.latency_ms["fp32 onnxruntime"]
+        axis.set_yscale("symlog", linthresh=tolerance, linscale=1.5)
+        lowest, highest = -2 * tolerance, 2 * tolerance
+        for label, ms in told.latency_ms.items():
+            labels[label] = None
+            gate, colour, marker = told.gate.get(label), *_look(label)
+            if gate is None and label != "fp32 onnxruntime":
+                axis.plot(base / ms, 0.06, marker, transform=axis.get_xaxis_transform(), markersize=6, markerfacecolor="none",
+                          markeredgecolor=colour, zorder=3)  # fmt: skip
+                continue
+            prompt = max(gate["dice"], key=gate["dice"].get) if gate and gate["dice"] else None
+            loss = gate["dice"][prompt] if prompt else 0.0
+            low, high = gate["ci95"][prompt] if prompt else (0.0, 0.0)
+            lowest, highest = min(lowest, low), max(highest, high)
+            axis.plot([base / ms] * 2, [low, high], color=colour, linewidth=1.4, zorder=2)
+            axis.plot(base / ms, loss, marker, color=colour, markersize=7.5, markeredgecolor="white", zorder=4)
+            if label == told.chosen:
+                axis.plot(base / ms, loss, "o", markersize=15, markerfacecolor="none", markeredgecolor=COLOURS["chosen"],
+                          markeredgewidth=2, zorder=5)  # fmt: skip
+        axis.axhspan(2 * lowest, tolerance, color=COLOURS["chosen"], alpha=0.07, linewidth=0, zorder=0)
+        axis.axhline(tolerance, color=COLOURS["bad"], linewidth=1.2, linestyle="--", zorder=1)
+        axis.axvline(1.0, color=COLOURS["other"], linewidth=0.8, zorder=1)
+        axis.set_ylim(2 * lowest, 2 * highest)
+        axis.set_xlim(0, 1.12 * max(1.0, *(base / ms for ms in told.latency_ms.values())))
+        ticks = [-tolerance, 0.0, tolerance] + [t for t in (10 * tolerance, 100 * tolerance) if t < 2 * highest]
+        axis.set_yticks(ticks)
+        axis.yaxis.set_minor_locator(NullLocator())
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+.3g}" if value else "0"))
+        axis.tick_params(labelsize=7)
+        ratio = base / told.latency_ms[told.chosen]
+        forced = ", forced" if told.forced else ""
+        axis.set_title(f"{name}\nships {_short(told.chosen)}, {ratio:.2f} times as fast{forced}", fontsize=8.5)
+        axis.grid(axis="y", color="#e3e7eb", linewidth=0.6, zorder=0)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("Dice lost by the worst prompt", fontsize=8)
+    for axis in axes[-1, : len(shown) - 3 * (rows - 1)]:
+        axis.set_xlabel("times as fast as FP32 on ONNX Runtime", fontsize=8)
+    handles = [
+        Line2D([], [], linestyle="none", marker=_look(label)[1], color=_look(label)[0], label=_short(label)) for label in labels
+    ]
+    handles += [
+        Line2D([], [], linestyle="none", marker="o", markersize=12, markerfacecolor="none", markeredgecolor=COLOURS["chosen"],
+               markeredgewidth=2, label="ships"),
+        Line2D([], [], linestyle="none", marker="o", markerfacecolor="none", markeredgecolor=COLOURS["other"],
+               label="timed, not tried"),
+        Line2D([], [], linestyle="--", color=COLOURS["bad"], label=f"tolerance, {tolerance:g}"),
+    ]  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), fontsize=7.5, frameon=False)
+    figure.suptitle(
+        "What each form gains and loses: right is faster, down is better; bars are 95 % intervals over images", fontsize=10
+    )
+    return figure
+
+
+def _look(label: str) -> tuple[str, str]:
+    """Colour and marker of a form."""
+    colour = next(colour for start, colour in FORM_COLOURS.items() if label.startswith(start))
+    return colour, next(marker for part, marker in FORM_MARKERS.items() if part in label)
+
+
+def _short(label: str) -> str:
+    return label.replace(" onnxruntime", " ORT").replace(" openvino", " OpenVINO")

@@ -11,11 +11,11 @@ from .precision_report import precision_lines
 def markdown(told: Mapping[str, Any]) -> str:
     """``report.md`` from the content of ``report.json``."""
     parity, model, golden = told["parity"], told["model"], told["golden"]
-    rows = [("graph", "engine", "asked", "delivered", "MB", "nodes", "relative L2"), ("---",) * 3 + ("---",) + ("---:",) * 3]
+    rows = [("graph", "engine", "asked", "delivered", "MB", "nodes", "relative L2", "needed"), ("---",) * 4 + ("---:",) * 4]
     for name, graph in told["graphs"].items():
         rows.append((
             name, graph["engine"], graph["asked"], counts(graph["delivered"]), f"{graph['bytes'] / 1e6:.2f}",
-            str(graph["nodes"]), f"{parity[name]['relative_l2']:.1e}",
+            str(graph["nodes"]), f"{parity[name]['relative_l2']:.1e}", f"{parity[name]['limit']:g}",
         ))
     total = sum(graph["bytes"] for graph in told["graphs"].values())
     lines = [
@@ -37,12 +37,18 @@ def markdown(told: Mapping[str, Any]) -> str:
             f"| present or absent decided alike | {100 * parity['presence_agreement']:.1f} % | "
             f"{100 * limits['presence_agreement']:.1f} % |",
         ]
+    lines += missed_lines(parity)
     if "precision" in told:
         lines += precision_lines(told["precision"])
     if golden:
         lines += ["", "Golden samples (phantoms), which `mimo-run verify` repeats on a device:", ""]
         lines += [f"- `golden/{k:02d}` {line}" for k, line in enumerate(golden)]
     return "\n".join(lines) + "\n"
+
+
+def missed_lines(parity: Mapping[str, Any]) -> list[str]:
+    """What a forced build ships although it is outside the limits of parity; an earlier version told of none."""
+    return [f"outside the limits of parity, shipped because of --force: {told}" for told in parity.get("missed", ())]
 
 
 def where_measured(told: Mapping[str, Any]) -> list[str]:

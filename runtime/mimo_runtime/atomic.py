@@ -52,7 +52,9 @@ def atomic_write_bytes(path: Path | str, data: bytes) -> None:
         file.write(data)
 
 
-def check_output_folder(path: Path | str, overwrite: bool, marker: str | None = None) -> Path:
+def check_output_folder(
+    path: Path | str, overwrite: bool, marker: str | None = None, option: str | None = "--force"
+) -> Path:  # fmt: skip
     """Refuse an output folder before the work starts, rather than after it.
 
     Args:
@@ -60,6 +62,7 @@ def check_output_folder(path: Path | str, overwrite: bool, marker: str | None = 
         overwrite: whether it may exist and hold something.
         marker: a file that this program puts into every folder it writes. A non-empty folder without it is refused even with
             ``overwrite``: replacing a folder deletes what is in it, and a mistyped option must not delete a home.
+        option: what the calling command has for ``overwrite``, which an error recommends; None if it never replaces anything.
 
     Returns:
         The path, with links resolved.
@@ -73,7 +76,7 @@ def check_output_folder(path: Path | str, overwrite: bool, marker: str | None = 
     try:
         filled = path.is_dir() and any(path.iterdir())
         if filled and not overwrite:
-            raise RequestError(f"output folder {given} is not empty", "Choose another, or replace it with --force")
+            raise RequestError(f"output folder {given} is not empty", remedy_for_existing("Choose another", option))
         if filled and marker and not (path / marker).is_file():
             raise RequestError(f"output folder {given} has no {marker}, so this program did not write it", "Choose another")
         ancestor = path.parent
@@ -86,8 +89,15 @@ def check_output_folder(path: Path | str, overwrite: bool, marker: str | None = 
     return path
 
 
+def remedy_for_existing(remedy: str, option: str | None) -> str:
+    """What to do about an output that exists; ``option`` as in :func:`check_output_folder`."""
+    return f"{remedy}, or replace it with {option}" if option else remedy
+
+
 @contextlib.contextmanager
-def atomic_folder(path: Path | str, overwrite: bool = False, marker: str | None = None) -> Iterator[Path]:
+def atomic_folder(
+    path: Path | str, overwrite: bool = False, marker: str | None = None, option: str | None = "--force"
+) -> Iterator[Path]:  # fmt: skip
     """A new folder that appears at ``path`` complete when the block ends, and not at all if the block raises.
 
     ``with atomic_folder("out", overwrite=True) as folder: (folder / "a.txt").write_text("a")``
@@ -96,12 +106,12 @@ def atomic_folder(path: Path | str, overwrite: bool = False, marker: str | None 
         path: where the folder shall appear; missing parents are made.
         overwrite: replace a folder that holds something. On Linux the old and the new folder swap names in one system call,
             so that at no moment there is none.
-        marker: see :func:`check_output_folder`.
+        marker, option: see :func:`check_output_folder`.
 
     Raises:
         RequestError: as :func:`check_output_folder`.
     """
-    path = check_output_folder(path, overwrite, marker)
+    path = check_output_folder(path, overwrite, marker, option)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=path.parent))

@@ -143,11 +143,11 @@ def test_another_checkpoint_is_refused(bundle, tmp_path):
         find_checkpoint(Bundle.open(bundle), tmp_path / "nothing")
 
 
-def reduced(bundle: Path) -> Bundle:
-    """The bundle, saying that one graph is in INT8."""
+def reduced(bundle: Path, kind: str = "int8") -> Bundle:
+    """The bundle, saying that one graph is in reduced precision."""
     opened = Bundle.open(bundle)
     graphs = dict(opened.manifest.graphs)
-    graphs["fusion"] = dataclasses.replace(graphs["fusion"], delivered={"int8": 3, "fp16": 0, "fp32": 1})
+    graphs["fusion"] = dataclasses.replace(graphs["fusion"], delivered={"int8": 0, "fp16": 0, "fp32": 1} | {kind: 3})
     opened.manifest = dataclasses.replace(opened.manifest, graphs=graphs)
     return opened
 
@@ -159,9 +159,10 @@ def test_plain_contenders_get_the_files_of_an_fp32_bundle(bundle, tmp_path):
     }
 
 
-def test_plain_contenders_of_a_reduced_bundle_need_the_checkpoint(bundle, tmp_path):
+@pytest.mark.parametrize("kind", ["int8", "int8_weights", "int4", "fp16"])
+def test_plain_contenders_of_a_reduced_bundle_need_the_checkpoint(bundle, tmp_path, kind):
     with pytest.raises(RequestError, match="no FP32 ONNX files.*Add --checkpoint CKPT"):
-        write_fp32_graphs(reduced(bundle), None, tmp_path)
+        write_fp32_graphs(reduced(bundle, kind), None, tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -12,12 +13,14 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 from quick_calibration import FEW, Lenient, calibrate, invoke, make_quick, only
-from small_sets import make_set, read_rows
+from small_sets import make_set, read_rows, write_rows
 
 from mimo_calibration import alone, session
 from mimo_calibration.optimise import GraphEvidence
+from mimo_calibration.warn import warnings_after
+from mimo_runtime.bundle import Bundle
 from mimo_runtime.contracts import GRAPHS
-from mimo_runtime.errors import RequestError
+from mimo_runtime.errors import RequestError, VerificationError
 
 
 def refused(result: Result, *words: str) -> None:
@@ -88,6 +91,92 @@ def test_an_output_that_holds_something_is_refused(no_work, micro_bundle, data, 
     assert (tmp_path / "out" / "mine.txt").read_text() == "keep"
 
 
+def test_an_earlier_output_is_replaced_by_overwrite_alone(micro_bundle, data, tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise VerificationError("it began", "stop")
+
+    monkeypatch.setattr(alone, "earn", fail)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / alone.NUMBERS).write_text("{}")
+    for options in ((), ("--force",)):
+        refused(calibrate(micro_bundle, data, tmp_path / "out", *options), "is not empty", "replace it with --overwrite")
+    assert calibrate(micro_bundle, data, tmp_path / "out", "--overwrite").stderr == "error: it began. stop.\n"
+    assert (tmp_path / "out" / alone.NUMBERS).read_text() == "{}"  # nothing replaces it but a result
+
+
+# -- warnings ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def foreign(own_data: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """To calibrate on and to decide on: some images of modalities that no model knows, other ones in each split."""
+    held_out = Path(shutil.copytree(own_data, tmp_path / "held_out"))
+    for folder, split, modality in ((own_data, "train", "pet"), (held_out, "val", "oct")):
+        rows = read_rows(folder)
+        for row in [row for row in rows if row["split"] == split][:4]:
+            row["modality"] = modality
+        write_rows(folder, rows)
+    return own_data, held_out
+
+
+MODALITIES = ("ct", "mri", "xray", "ultrasound")
+WARNED = [
+    "warning: --calibration-images is 500, but the data has only 16 in split 'train': these are used",
+    "warning: --gate-images is 90, but the data has only 8 in split 'val' besides those of the search: these are used",
+    "warning: calibrates on modalities that the model never saw in training: pet",
+    "warning: decides on modalities that the model never saw in training: oct",
+    "warning: not installed, so not tried: openvino",
+    "error: misses the tolerance. stop.",
+]
+
+
+@pytest.fixture
+def without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mimo_calibration.optimise.why_not", lambda name: "not here" if name == "openvino" else None)
+
+
+def fails(*_: object, **__: object) -> None:
+    raise VerificationError("misses the tolerance", "stop")
+
+
+def test_a_calibration_warns_before_the_work(without_openvino, micro_bundle, foreign, tmp_path, monkeypatch):
+    opened = Bundle.open(micro_bundle)
+    config = dataclasses.replace(opened.config, modalities=MODALITIES)
+    knowing = SimpleNamespace(manifest=opened.manifest, config=config, bytes=opened.bytes)
+    monkeypatch.setattr(alone.Bundle, "open", lambda _: knowing)
+    monkeypatch.setattr(session, "Optimiser", fails)
+    options = ("--held-out", foreign[1], "--calibration-images", 500, "--gate-images", 90)
+    result = calibrate(micro_bundle, foreign[0], tmp_path / "out", *options)
+    assert result.exit_code == 1 and result.stderr.splitlines() == WARNED
+
+
+def test_a_build_warns_before_the_work(without_openvino, foreign, tmp_path, monkeypatch):
+    from random_weights import write_checkpoint
+
+    from mimo_export import build as module
+    from mimo_export import cli
+
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", modalities=MODALITIES)
+    monkeypatch.setattr(module, "export_graph", fails)
+    arguments = ("build", checkpoint, "-o", tmp_path / "out", "--precision", "int8", "--calibration", foreign[0])
+    options = ("--held-out", foreign[1], "--calibration-images", 500, "--gate-images", 90)
+    result = CliRunner().invoke(cli.main, [str(a) for a in (*arguments, *options)])
+    assert result.exit_code == 1 and result.stderr.splitlines() == WARNED
+
+
+def test_nobody_is_warned_of_a_default_or_of_what_is_known(micro_bundle, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("mimo_calibration.optimise.why_not", lambda name: None)
+    monkeypatch.setattr(session, "Optimiser", fails)
+    result = invoke("run", micro_bundle, "--calibration", data, "-o", tmp_path / "out")
+    assert result.exit_code == 1 and result.stderr.splitlines() == WARNED[-1:]
+
+
+def test_what_was_forced_is_warned_of_at_the_end():
+    told = list(warnings_after({"forced": True}, "int8"))
+    assert len(told) == 1 and "int8" in told[0] and "--force" in told[0]
+    assert list(warnings_after({"forced": False}, "int8")) == []
+
+
 def test_a_bundle_in_reduced_precision_is_refused(tmp_path, data, monkeypatch):
     entries = {name: SimpleNamespace(delivered={"int8": 0, "fp16": 0, "fp32": 3}) for name in GRAPHS}
     entries["fusion"] = SimpleNamespace(delivered={"int8": 2, "fp16": 0, "fp32": 1})
@@ -105,7 +194,7 @@ def test_names_lists_the_registered_sets():
 def test_help_says_what_comes_out():
     result = invoke("run", "--help")
     assert result.exit_code == 0
-    for word in ("symmetric", "shipped", "calibration.json", "--tolerance", "--force"):
+    for word in ("symmetric", "shipped", "calibration.json", "--tolerance", "--force", "--overwrite"):
         assert word in result.stdout
 
 
@@ -175,18 +264,20 @@ def test_a_build_tells_what_it_was_calibrated_on_and_what_it_lost(built, data):
 
 @pytest.mark.slow
 def test_a_build_draws_its_report(built):
-    for name in ("ranges", "sensitivity", "latency"):
+    for name in ("ranges", "sensitivity", "latency", "trade_off"):
         with Image.open(built / "report" / f"{name}.png") as picture:
             assert picture.format == "PNG" and min(picture.size) > 100
             assert len(set(picture.convert("L").resize((64, 64)).tobytes())) > 4  # something is drawn
     text = (built / "report.md").read_text("utf-8")
     assert "## Precision" in text and "![ranges.png](report/ranges.png)" in text
+    assert "![trade_off.png](report/trade_off.png)" in text
     report = json.loads((built / "report.json").read_text("utf-8"))["precision"]
     for name, graph in report["graphs"].items():
         assert f"| {name} | {graph['chosen']} |" in text and graph["reason"] in text
     # Every file is sealed, the pictures among them.
     files = json.loads((built / "manifest.json").read_text("utf-8"))["files"]
-    assert {"report/ranges.png", "report/sensitivity.png", "report/latency.png", "report.md"} <= set(files)
+    pictures = {f"report/{name}.png" for name in ("ranges", "sensitivity", "latency", "trade_off")}
+    assert {*pictures, "report.md"} <= set(files)
 
 
 @pytest.mark.slow
@@ -221,5 +312,27 @@ def test_evidence_without_a_candidate_can_be_drawn(tmp_path):
 
     told = GraphEvidence(chosen="fp32 onnxruntime", latency_ms={"fp32 onnxruntime": 1.0})
     result = SimpleNamespace(evidence={"fusion": told}, chosen={"fusion": SimpleNamespace(recipe=None)})
-    draw(result, tmp_path)
-    assert sorted(p.name for p in (tmp_path / "report").iterdir()) == ["latency.png", "ranges.png", "sensitivity.png"]
+    draw(result, tmp_path, 0.005)
+    names = ["latency.png", "ranges.png", "sensitivity.png", "trade_off.png"]
+    assert sorted(p.name for p in (tmp_path / "report").iterdir()) == names
+
+
+def test_the_scatter_shows_what_each_form_gains_and_loses():
+    from mimo_export.precision_report import _trade_off
+
+    def gate(loss: float) -> dict:
+        return {"dice": {"box": loss - 0.001, "text": loss}, "ci95": {"box": [-1, 1], "text": [loss - 0.002, loss + 0.002]}}
+
+    times = {"fp32 onnxruntime": 10.0, "int8 openvino": 4.0, "int8 weights onnxruntime": 5.0, "int8 onnxruntime": 8.0}
+    told = GraphEvidence("int8 weights onnxruntime", latency_ms=times,
+                         gate={"int8 openvino": gate(0.25), "int8 weights onnxruntime": gate(0.003)})  # fmt: skip
+    figure = _trade_off(SimpleNamespace(evidence={"fusion": told}), 0.005)
+    lines = [[*map(tuple, line.get_xydata())] for line in figure.axes[0].lines]
+    # Each prompt that loses most, with its interval, by how fast the form is; the shipped one is marked in the same place.
+    assert [(2.5, 0.25)] in lines and lines.count([(2.0, 0.003)]) == 2 and [(1.0, 0.0)] in lines
+    assert [(2.0, 0.001), (2.0, 0.005)] in [[(x, round(y, 6)) for x, y in line] for line in lines]
+    assert [line[0][0] for line in lines if line[0][1] == 0.06] == [1.25]  # timed, not tried
+    assert [(0, 0.005), (1, 0.005)] in lines  # the tolerance
+    assert "ships int8 weights ORT, 2.00 times as fast" in figure.axes[0].get_title()
+    low, high = figure.axes[0].get_ylim()
+    assert low < -0.005 and high > 0.252

@@ -304,6 +304,15 @@ def test_a_form_that_does_not_load_is_told_and_left_out(nobody, monkeypatch):
     assert "int8 broken" not in told.latency_ms
 
 
+def test_int8_by_name_prefers_int8_to_weights_alone_however_fast(nobody, monkeypatch):
+    times = {"fp32 ort": 10.0, "int8-weights a": 1.0, "int8 b": 5.0}
+    for precision, passes, label in (
+        ("int8", FINE, "int8 b"), ("int8", BAD, "int8-weights a"), ("auto", FINE, "int8-weights a")
+    ):  # fmt: skip
+        losses = {"int8-weights a": FINE, "int8 b": passes}
+        assert decide(nobody, monkeypatch, times, losses, precision=precision)[0].label == label
+
+
 @pytest.mark.parametrize(("force", "label"), [(False, "fp32 ort"), (True, "int8 b")])
 def test_force_ships_the_least_bad_of_what_was_asked_for(nobody, monkeypatch, force, label):
     losses = {"int8 a": lost(0.3), "int8 b": lost(0.2), "int8 c": lost(0.1, text=0.0)}
@@ -369,15 +378,20 @@ def test_what_was_missed_is_told_with_what_was_measured():
 
     graphs = {
         "a": graph("int8 onnxruntime", "int8"),
-        "b": graph("int8 weights", "int8-weights"),
+        "text_decoder": graph("int8 weights", "int8-weights"),
+        "fusion": graph("int8 weights", "int8-weights", rejected={"int8 x": "bad"}),
         "c": graph("fp32 onnxruntime", "fp32", rejected={"int8 x": "bad", "search: INT8": "worse", "fp32 y": "slow"}),
         "d": graph("fp32 onnxruntime", "fp32"),
         "e": graph("int8 forced", "int8", forced=True, rejected={"int8 forced": "far off"}),
     }
     chosen, evidence = ({k: v[i] for k, v in graphs.items()} for i in (0, 1))
     result = Result(chosen, {}, evidence, FINE, {}, {}, {})
-    assert result.missed("int8") == {"c": "int8 x: bad", "d": "why", "e": "int8 forced: far off"}
+    assert result.missed("int8") == {
+        "fusion": "int8 x: bad; int8 weights is INT8 in its weights alone",
+        "c": "int8 x: bad", "d": "why", "e": "int8 forced: far off",
+    }  # fmt: skip
     assert set(result.missed("fp16")) == set(graphs)
+    assert result.missed("auto") == {}
 
 
 def test_engines_that_do_not_load_are_left_out(monkeypatch):

@@ -359,7 +359,7 @@ def attention(rng) -> onnx.ModelProto:
     ("choice", "counts"),
     [
         (Choice(2.0), {"int8": 2, "fp16": 0, "fp32": 1}),
-        (Choice(None), {"int8": 2, "fp16": 0, "fp32": 1}),
+        (Choice(None), {"int8": 0, "fp16": 0, "fp32": 1, "int8_weights": 2}),
         (Choice(None, 4), {"int8": 0, "fp16": 0, "fp32": 1, "int4": 2}),
     ],
     ids=["int8", "int8_weights", "int4_weights"],

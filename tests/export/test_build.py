@@ -8,17 +8,25 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from click.testing import CliRunner
+from click.testing import Result as CliResult
 from PIL import Image
 from random_weights import perturb, write_checkpoint
 
+from mimo_calibration.evidence import Candidate, GraphEvidence, Result
+from mimo_calibration.ort_form import ort_form
+from mimo_calibration.trial import Loss
+from mimo_calibration.variants import Material, Recipe
 from mimo_export import build as build_module
 from mimo_export.build import build
+from mimo_export.cli import main
 from mimo_export.parity import ask
 from mimo_export.samples import draw_samples
 from mimo_runtime import Bundle, Mimo
@@ -137,7 +145,7 @@ class TestRefused:
         before = {p: p.read_bytes() for p in output.rglob("*") if p.is_file()}
         monkeypatch.setattr(build_module, "export_graph", tampered)
         with pytest.raises(VerificationError, match="fusion differs by .* relative L2 in output") as caught:
-            build(checkpoint, output, parity_samples=7, force=previous)
+            build(checkpoint, output, parity_samples=7, overwrite=previous)
         assert caught.value.exit_code == 1
         assert "vision_encoder" not in str(caught.value)  # the others are innocent: they got the reference's inputs
         assert {p: p.read_bytes() for p in output.rglob("*") if p.is_file()} == before
@@ -179,12 +187,70 @@ class TestRefused:
         output.mkdir() if name == "out" else output.write_text("mine")
         (output / "notes.txt").write_text("mine") if name == "out" else None
         before = everything_below(tmp_path)
-        with pytest.raises(RequestError, match="--force"):
+        with pytest.raises(RequestError, match="or replace it with --overwrite"):
             build(checkpoint, output)
         if name == "out":
             with pytest.raises(RequestError, match=r"no manifest\.json"):
-                build(checkpoint, output, force=True)
+                build(checkpoint, output, overwrite=True)
         assert everything_below(tmp_path) == before
+
+
+class TestForced:
+    """INT8 weights in one graph, which compute something else; the rest is as it is."""
+
+    @pytest.fixture
+    def forced(self, exported, checkpoint: Path, bundle: Path, monkeypatch) -> Callable[..., Path]:
+        chosen, evidence = {}, {}
+        for name in GRAPHS:
+            model = onnx.load(bundle / "graphs" / f"{name}.onnx")
+            label, precision = "fp32 onnxruntime", "fp32"
+            if name == "text_encoder":
+                model = ort_form(Material(model, {}, []).quantised(Recipe("weights", 8)))
+                for weight in model.graph.initializer:
+                    if weight.name.endswith("_b8_scales"):
+                        scales = onnx.numpy_helper.to_array(weight) * np.float32(3)
+                        weight.CopyFrom(onnx.numpy_helper.from_array(scales, weight.name))
+                label, precision = "int8 weights onnxruntime", "int8-weights"
+            chosen[name] = Candidate(label, precision, "onnxruntime", 1, model.SerializeToString())
+            times = {label: 1.0, "fp32 onnxruntime": 1.0}
+            evidence[name] = GraphEvidence(label, "because", latency_ms=times, bytes={label: 1})
+        loss, spent = Loss({}, {}, 0.0, None, 0), {"calibrate": 0.0, "decide": 0.0}
+        facts = {
+            "id": "a", "images": 16, "sets": {}, "seed": 0, "held_out": "b", "held_out_images": 8, "tolerance": 0.005,
+            "unseen_modalities": [], "forced": True, "engines_tried": [], "engines_missing": [], "timed": True,
+        }  # fmt: skip
+        monkeypatch.setattr(build_module, "earn", lambda *_, **__: (Result(chosen, {}, evidence, loss, {}, {}, spent), facts))
+        monkeypatch.setattr("mimo_calibration.session.Request.check", lambda _: None)
+        monkeypatch.setattr("mimo_calibration.warn.warnings_of_counts", lambda *_: ())
+        monkeypatch.setattr(build_module, "warnings_before", lambda *_: ())
+
+        def run(output: Path, outside_the_tolerance: bool) -> CliResult:
+            evidence["text_encoder"].forced = outside_the_tolerance
+            options = ("--precision", "int8", "--calibration", "x", "--force", "--parity-samples", "7")
+            return CliRunner().invoke(main, ["build", str(checkpoint), "-o", str(output), *options])
+
+        return run
+
+    def test_what_it_misses_of_parity_is_a_warning_and_recorded(self, forced, tmp_path: Path):
+        result = forced(tmp_path / "out", outside_the_tolerance=True)
+        assert result.exit_code == 0, result.output
+        assert "warning: parity: text_encoder differs by" in result.stderr and "--force" in result.stderr
+        parity = Bundle.open(tmp_path / "out").manifest.data["parity"]
+        assert any(told.startswith("text_encoder differs by") for told in parity["missed"])
+        assert parity["text_encoder"]["limit"] == 0.3 < parity["text_encoder"]["relative_l2"]
+        assert parity["fusion"]["limit"] == 1e-3
+        assert json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))["parity"]["missed"] == parity["missed"]
+        assert "outside the limits of parity, shipped because of --force: text_encoder differs by" in (
+            tmp_path / "out" / "report.md"
+        ).read_text("utf-8")
+        assert "shipped because of --force: text_encoder differs by" in CliRunner().invoke(
+            main, ["inspect", str(tmp_path / "out")]
+        ).stdout
+
+    def test_force_changes_nothing_where_no_graph_ships_outside_the_tolerance(self, forced, tmp_path: Path):
+        result = forced(tmp_path / "out", outside_the_tolerance=False)
+        assert result.exit_code == 1 and "parity failed: text_encoder differs by" in result.stderr
+        assert not any(tmp_path.iterdir())
 
 
 class TestGraphsAlone:

@@ -17,6 +17,7 @@ from random_weights import perturb, write_checkpoint
 from mimo_export.assemble import sha256
 from mimo_export.cli import main
 from mimo_runtime.contracts import GRAPHS
+from mimo_runtime.errors import RequestError
 from mimo_runtime.manifest import write_manifest
 
 
@@ -59,7 +60,13 @@ class TestBuild:
             (["--target", "gpu"], ["--target gpu", "Use --target cpu"]),
             (["--precision", "int4"], ["--precision int4", "Use --precision fp32"]),
             (["--precision", "int8"], ["--precision int8 needs --calibration"]),
-            (["--calibration", "data"], ["--calibration changes nothing", "--precision auto"]),
+            (["--calibration", "data"], ["--calibration: no effect with --precision fp32", "--precision auto"]),
+            (["--tolerance", "0.005"], ["--tolerance: no effect", "--precision auto"]),
+            (["--calibration-images", "128"], ["--calibration-images: no effect", "--precision auto"]),
+            (["--gate-images", "96"], ["--gate-images: no effect", "--precision auto"]),
+            (["--calibration-cache", "cache"], ["--calibration-cache: no effect", "--precision auto"]),
+            (["--calibration-seed", "0"], ["--calibration-seed: no effect", "--precision auto"]),
+            (["--target", "cuda", "--held-out", "x", "--tolerance", "1"], ["--held-out, --tolerance: no effect", "fp16"]),
             (["--precision", "auto", "--calibration", "nowhere"], ["nowhere", "Registered: phantoms"]),
             (["--precision", "auto", "--calibration", "x", "--tolerance", "0"], ["--tolerance is 0"]),
             (["--precision", "auto", "--calibration", "x", "--calibration-images", "3"], ["--calibration-images is 3", "16"]),
@@ -75,6 +82,32 @@ class TestBuild:
         monkeypatch.chdir(tmp_path)
         refused(run("build", checkpoint, "-o", tmp_path / "out", *options), *words)
         assert not any(tmp_path.iterdir())
+
+    def test_overwrite_replaces_an_earlier_build_and_nothing_else(self, exported, checkpoint: Path, tmp_path: Path):
+        output, options = tmp_path / "out", ("--graphs", "fusion", "--parity-samples", 4)
+        assert run("build", checkpoint, "-o", output, *options).exit_code == 0
+        refused(run("build", checkpoint, "-o", output, *options), "is not empty", "replace it with --overwrite")
+        for option in ("--overwrite", "--force"):
+            assert run("build", checkpoint, "-o", output, *options, option).exit_code == 0
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "notes.txt").write_text("mine")
+        refused(run("build", checkpoint, "-o", tmp_path / "mine", *options, "--overwrite"), "no report.json")
+        assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
+
+    def test_only_force_ships_what_misses_the_tolerance(self, checkpoint: Path, tmp_path: Path, monkeypatch):
+        asked = []
+
+        def stop(*_, earned, overwrite, **__):
+            asked.append((earned.force, overwrite))
+            raise RequestError("stop", "here")
+
+        monkeypatch.setattr("mimo_export.build.build", stop)
+        monkeypatch.setattr("mimo_calibration.session.Request.check", lambda _: None)
+        monkeypatch.setattr("mimo_calibration.warn.warnings_of_counts", lambda *_: ())
+        command = ("build", checkpoint, "-o", tmp_path / "out", "--precision", "int8", "--calibration", "x")
+        for options in ((), ("--overwrite",), ("--force",)):
+            refused(run(*command, *options), "stop")
+        assert asked == [(False, False), (False, True), (True, True)]
 
     def test_refuses_an_unwritable_output(self, checkpoint: Path):
         refused(run("build", checkpoint, "-o", "/proc/nowhere/out"), "/proc/nowhere/out")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mimo_export.parity import LIMITS, Parity, ShadowedEngine, relative_l2
+from mimo_export.build import refused
+from mimo_export.parity import LIMITS, Limits, Parity, ShadowedEngine, limits_of, relative_l2
 from mimo_export.samples import Sample
 from mimo_runtime.answer import Answer, Finding
 from mimo_runtime.contracts import GraphContract, Tensor
@@ -156,3 +157,54 @@ def test_text_may_differ_in_one_of_two_hundred():
 def test_limits_are_those_of_the_project():
     full = LIMITS["fp32"]
     assert full["relative_l2"] == 1e-3 and full["masks_dice"] == 0.999 and full["text_agreement"] == 0.995
+
+
+def entry(**delivered: int) -> dict[str, dict[str, int]]:
+    return {"delivered": {"int8": 0, "fp16": 0, "fp32": 3, **delivered}}
+
+
+def test_every_graph_has_the_limit_of_what_it_delivers():
+    entries = {
+        "vision_encoder": entry(int8=2), "text_decoder": entry(int8_weights=2), "fusion": entry(),
+        "mask_decoder": entry(fp16=1),
+    }  # fmt: skip
+    limits = limits_of(entries)
+    assert {name: limits.of(name) for name in entries} == {
+        "vision_encoder": 0.3, "text_decoder": 0.3, "fusion": 1e-3, "mask_decoder": 0.05,
+    }  # fmt: skip
+    assert limits.answers == LIMITS["int8"]  # an answer has been through all of them
+    assert limits_of({"fusion": entry(), "mask_decoder": entry(fp16=1)}).answers == LIMITS["fp16"]
+    assert limits_of({"fusion": entry()}).answers == LIMITS["fp32"]
+    assert limits_of({"fusion": entry(int4=1)}).of("fusion") == 0.3
+
+
+def shadow(error: float) -> ShadowedEngine:
+    """Measured in two calls, as one of batch 2 too."""
+    engine = ShadowedEngine(CONTRACT, FakeEngine(), FakeEngine(lambda o: {**o, "y": o["y"] * np.float32(1 + error)}))
+    call(engine, 0)
+    call(engine, 1)
+    return engine
+
+
+def test_a_graph_in_full_precision_is_not_forgiven_what_int8_beside_it_is():
+    limits = limits_of({"fusion": entry(), "vision_encoder": entry(int8=2)})
+    parity = Parity({"fusion": shadow(0.05), "vision_encoder": shadow(0.05)}, limits)
+    assert [told.split()[0] for told in parity.failures()] == ["fusion"]
+    told = parity.to_dict()
+    assert (told["fusion"]["limit"], told["vision_encoder"]["limit"]) == (1e-3, 0.3)
+    assert told["limits"] == LIMITS["int8"] and told["missed"] == parity.failures()
+
+
+def test_force_lets_through_what_reduced_precision_misses_and_nothing_else():
+    limits = Limits(LIMITS["int8"], {"vision_encoder": 0.3, "fusion": 1e-3})
+    lost = Parity({"vision_encoder": shadow(0.5), "fusion": shadow(0.0)}, limits)
+    lost.add(SAMPLE, answer("a", q0=FULL), answer("b", q0=EMPTY), 0.5)
+    assert [told.split()[0] for told in refused(lost, forced=False)] == [
+        "vision_encoder", "masks_dice", "text_agreement", "presence_agreement"
+    ]  # fmt: skip
+    assert refused(lost, forced=True) == []
+    for error, words in ((0.01, "fusion differs"), (np.nan, "fusion gives NaN"), (np.inf, "fusion gives NaN")):
+        told = refused(Parity({"vision_encoder": shadow(0.5), "fusion": shadow(error)}, limits), forced=True)
+        assert len(told) == 1 and told[0].startswith(words)
+    unseen = ShadowedEngine(CONTRACT, FakeEngine(), FakeEngine())
+    assert "never as a batch of 2" in refused(Parity({"vision_encoder": unseen}, limits), forced=True)[0]

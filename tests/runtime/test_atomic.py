@@ -71,6 +71,10 @@ def test_what_is_refused_before_the_work(tmp_path):
     (filled / "precious").write_text("1")
     with pytest.raises(RequestError, match="is not empty. Choose another, or replace it with --force"):
         check_output_folder(filled, overwrite=False)
+    with pytest.raises(RequestError, match="replace it with --overwrite"):
+        check_output_folder(filled, overwrite=False, option="--overwrite")
+    with pytest.raises(RequestError, match=r"is not empty\. Choose another\.$"):
+        check_output_folder(filled, overwrite=False, option=None)
     with pytest.raises(RequestError, match="has no answer.json, so this program did not write it"):
         check_output_folder(filled, overwrite=True, marker="answer.json")
     with pytest.raises(RequestError, match="is a file"):
