@@ -121,7 +121,8 @@ def build(
         decided, calibration = None, None
         if earned is not None and precision != "fp32":
             on = (STAND_IN,) if chosen.gpu else chosen.engines
-            decided, calibration = earn(models, model.config, tokenizer, earned, on, progress, gpu=chosen.gpu)
+            forms = [form for form in ("int8", "fp16") if form in chosen.precisions]
+            decided, calibration = earn(models, model.config, tokenizer, earned, on, progress, gpu=chosen.gpu, forms=forms)
         entries = {}
         for name in names:
             form = decided.chosen[name] if decided else None
