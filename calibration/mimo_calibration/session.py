@@ -25,8 +25,9 @@ from .progress import Progress
 
 #: Images that a calibration watches, that the search for a plan is measured on, and that the gate is measured on.
 CALIBRATION_IMAGES, SEARCH_IMAGES, GATE_IMAGES = 128, 24, 96
-#: So many images of each group have to show a target: without one there is neither a prompt to watch nor a Dice to lose.
-SHOWN = {"calibrate on": 8, "search with": 4, "decide on": 8}
+#: So many images of a group, by its split, have to show a target, half of the fewest that there may be: without one there is
+#: neither a prompt to watch nor a Dice to lose.
+SHOWN = {"train": MIN_IMAGES // 2, "val": MIN_HELD_OUT // 2}
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,12 @@ def refuse_too_few_shown(images: Images, split: str, use: str, option: str) -> N
     """Refuse images of which hardly any shows a target: whatever precision would pass where no Dice is measured.
 
     Args:
-        use: of :data:`SHOWN`. option: that draws more of them.
+        use: what the images are for, in words. option: that draws more of them.
 
     Raises:
         RequestError: says how many there are; or an image cannot be read.
     """
-    shown, least = len(images.shown.items), SHOWN[use]
+    shown, least = len(images.shown.items), SHOWN[split]
     if shown < least:
         told = f"of the {len(images.items)} images of split '{split}' to {use}, {shown} show something of their classes"
         raise RequestError(told, f"At least {least} have to: give data with more such images in that split, or raise {option}")
