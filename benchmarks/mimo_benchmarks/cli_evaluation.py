@@ -99,15 +99,21 @@ def precision(
     full: Path, reduced: Path, data_: tuple[Path, ...], split: str, limit: int | None, seed: int, threads: int | None,
     json_path: str | None,
 ) -> None:  # fmt: skip
-    """What the bundle REDUCED loses and gains against FULL, a bundle of the same weights in single precision."""
+    """What the bundle REDUCED loses and gains against FULL, a bundle of the same weights in single precision.
+
+    Images that REDUCED was calibrated on are refused.
+    """
     from mimo_runtime.bundle import Bundle
     from mimo_runtime.evaluation.dataset import read_datasets
 
-    from .precision import compare_precision, precision_table
+    from .precision import calibrated_on, compare_precision, precision_table
 
     check_writable(json_path)
     datasets = read_datasets(data_)
     bundles = Bundle.open(full), Bundle.open(reduced)
+    if calibrated_on(bundles[1]) is None:
+        told = "does not say which images it was calibrated on, so they are not told from those given"
+        click.echo(f"warning: {reduced} {told}", err=True)
     with Progress() as progress:
         result = compare_precision(*bundles, datasets, split, limit=limit, seed=seed, threads=threads, progress=progress)
     deliver(precision_table(result), result, json_path)

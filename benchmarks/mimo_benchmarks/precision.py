@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mimo_calibration.data import Images
+from mimo_calibration.data import DIGITS, Images, content
 from mimo_calibration.timing import graph_times
-from mimo_calibration.trial import Trial, compare, macro_dice
+from mimo_calibration.trial import Trial, compare, macro_dice, presence_words
 from mimo_runtime.bundle import Bundle
 from mimo_runtime.contracts import GRAPHS
 from mimo_runtime.engines.base import Engine
@@ -40,7 +40,8 @@ def compare_precision(
         ``latency_ms`` of every graph and of the whole answer with ratios, ``bytes``, ``machine``.
 
     Raises:
-        RequestError: the bundles are not of the same weights, or the split is empty.
+        RequestError: the bundles are not of the same weights, the split is empty, or ``reduced`` was calibrated on one of its
+            images.
     """
     if full.manifest.data["model"]["checkpoint_sha256"] != reduced.manifest.data["model"]["checkpoint_sha256"]:
         raise RequestError(f"{full.path} and {reduced.path} are of different weights", "Build both from one checkpoint")
@@ -56,8 +57,9 @@ def compare_precision(
         items += [(data, record) for record in records]
     if not items:
         raise RequestError(f"no image in split '{split}'", "Choose another split or data set")
+    refuse_calibrated(reduced, datasets, split)
     images = Images(tuple(items), seed)
-    trial = Trial(images, datasets, max_classes=None, max_parts=5)
+    trial = Trial(images, datasets, max_classes=None, max_parts=5, entities=full.config.entities)
     names = ("full", "reduced")
     with Mimo.load(full, threads=threads) as one, Mimo.load(reduced, threads=threads) as other:
         # First: what the machine does while it answers all the questions matters to nobody.
@@ -81,6 +83,28 @@ def compare_precision(
         },
         "images": len(items), "split": split, "seed": seed, "threads": threads, "machine": describe(),
     }  # fmt: skip
+
+
+def calibrated_on(bundle: Bundle) -> frozenset[str] | None:
+    """Content hashes of the images that a bundle was calibrated on; None if an older build did not write them down."""
+    told = bundle.manifest.data.get("calibration")
+    if not told:
+        return frozenset()
+    return frozenset(told["image_hashes"]) if isinstance(told, dict) and "image_hashes" in told else None
+
+
+def refuse_calibrated(bundle: Bundle, datasets: Sequence[Dataset], split: str) -> None:
+    """What is lost on the images that decided how to round is no measure: none of a split may be among them.
+
+    Raises:
+        RequestError: names one that is.
+    """
+    known = calibrated_on(bundle) or frozenset()
+    for data in datasets if known else ():
+        for record in data.split(split):
+            if content(record)[:DIGITS] in known:
+                told = f"{bundle.path} was calibrated on the image {data.name}/{data.key(record)} of split '{split}'"
+                raise RequestError(told, "Measure on another --split or --data")
 
 
 def _engine(entry: Any) -> str:
@@ -152,6 +176,6 @@ def precision_table(result: dict[str, Any], path: Path | None = None) -> str:
     share, agreement = result["bytes"]["share"], loss["text_agreement"]
     return "\n".join((
         f"{result['images']} images of split {result['split']}, {loss['questions']} questions to each", "", table(rows), "",
-        f"  presence F1 loses {loss['presence_f1']:+.4f}; {100 * agreement:.2f} % of the texts are the same to the letter", "",
+        f"  {presence_words(loss)}; {100 * agreement:.2f} % of the texts are the same to the letter", "",
         table(speed), "", f"  {result['bytes']['reduced'] / 1e6:.1f} MB of graphs, {100 * share:.1f} % of full precision",
     ))  # fmt: skip

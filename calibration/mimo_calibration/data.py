@@ -7,8 +7,10 @@ A data set is named by its folder, or by a name that an installed package regist
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,8 @@ GROUP = "mimo_edge.datasets"
 MIN_IMAGES = 16
 #: Fewer held-out images than this decide nothing.
 MIN_HELD_OUT = 8
+#: Digits of a content hash that tell images apart where hashes are written down.
+DIGITS = 16
 #: Kinds of request that take turns; text alone comes twice because it depends on the image most.
 KINDS = ("box", "point", "mask", "text", "text+box", "text")
 
@@ -38,14 +42,29 @@ class Images:
     @property
     def hashes(self) -> dict[str, str]:
         """SHA-256 of every image file, by the set and key that name it."""
-        return {f"{data.name}/{data.key(r)}": _content(r) for data, r in self.items}
+        return {f"{data.name}/{data.key(r)}": content(r) for data, r in self.items}
 
     @property
     def identity(self) -> str:
-        """One hash of what was chosen, in which order, with which seed; masks count, because prompts are drawn from them."""
-        masks = [_digest(r.mask) if r.mask else "" for _, r in self.items]
-        text = "\n".join(f"{name} {digest} {mask}" for (name, digest), mask in zip(self.hashes.items(), masks))
-        return hashlib.sha256(f"{self.seed}\n{text}".encode()).hexdigest()[:16]
+        """One hash of what was chosen, in which order, with which seed, and of all that questions about it are made of: masks
+        and instances, from which prompts are drawn, and the names that are asked for.
+        """
+        names = {data.name: data.class_names for data, _ in self.items}
+        rows = [
+            (f"{data.name}/{data.key(r)}", content(r), *(_digest(file) if file else "" for file in (r.mask, r.instances)),
+             sorted(r.classes.items()), r.region, r.modality)
+            for data, r in self.items
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps([self.seed, names, rows], sort_keys=True).encode()).hexdigest()[:DIGITS]
+
+    @cached_property
+    def shown(self) -> Images:
+        """Those that show something of their classes: only there can Dice be measured. Reads every image, as questions will.
+
+        Raises:
+            RequestError: an image, its mask or its instances cannot be read or do not fit each other.
+        """
+        return Images(tuple((data, record) for data, record in self.items if _shows_something(record)), self.seed)
 
     def counts(self) -> dict[str, int]:
         """Images by set."""
@@ -123,23 +142,24 @@ def _next(sets: list[list[tuple[Dataset, Record]]], skip: frozenset[str]) -> tup
         pool = sets.pop(0)
         while pool:
             item = pool.pop(0)
-            if not skip or _content(item[1]) not in skip:
+            if not skip or content(item[1]) not in skip:
                 sets.append(pool)
                 return item
     return None
 
 
-def refuse_overlap(calibration: Images, held_out: Images) -> None:
-    """No image may be calibrated on and measured on, under whatever name.
+def refuse_overlap(calibration: Sequence[Dataset], held_out: Sequence[Dataset]) -> None:
+    """No image that may be calibrated on may be measured on, under whatever name: the whole splits, whatever is drawn of them.
 
     Raises:
-        RequestError: names both.
+        RequestError: names both; or a file cannot be read.
     """
-    known = {digest: name for name, digest in calibration.hashes.items()}
-    for name, digest in held_out.hashes.items():
-        if digest in known:
-            told = f"the image {name} of the held-out split is also {known[digest]} of the calibration data"
-            raise RequestError(told, "Split the data by case, so that no image is in two splits")
+    known = {content(record): f"{data.name}/{data.key(record)}" for data in calibration for record in data.split("train")}
+    for data in held_out:
+        for record in data.split("val"):
+            if twin := known.get(content(record)):
+                told = f"the image {data.name}/{data.key(record)} of the held-out split is also {twin} of the calibration data"
+                raise RequestError(told, "Split the data by case, so that no image is in two splits")
 
 
 def requests(images: Images, per_image: int = 2) -> Iterator[tuple[ImageQuestions, list[dict[str, Any]]]]:
@@ -177,10 +197,35 @@ class _Nobody:
         return None
 
 
-def _content(record: Record) -> str:
-    """SHA-256 of the image file, and the frame where it holds several."""
-    return _digest(record.image, str(record.frame) if record.frame else "")
+def content(record: Record) -> str:
+    """SHA-256 of the image file, and of the frame where it holds several.
+
+    Raises:
+        RequestError: the file cannot be read.
+    """
+    digest = _digest(record.image)
+    return hashlib.sha256(f"{digest} {record.frame}".encode()).hexdigest() if record.frame else digest
 
 
-def _digest(path: Path, more: str = "") -> str:
-    return hashlib.sha256(path.read_bytes() + more.encode()).hexdigest()
+def _digest(path: Path) -> str:
+    """SHA-256 of a file, which is read once as long as it stays the same."""
+    try:
+        status = path.stat()
+        return _digest_of(path, status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error.strerror}", "Restore the file or remove the line") from None
+
+
+@lru_cache(maxsize=1 << 17)
+def _digest_of(path: Path, size: int, changed: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _shows_something(record: Record) -> bool:
+    """Whether any pixel is of a class; reads all files of the record."""
+    pixels, labels = record.load()
+    instances = record.load_instances()
+    if instances is not None and instances.shape != labels.shape:
+        told = f"{record.instances} is not of the size of {record.image.name}"
+        raise RequestError(told, "Save the instances at the size of the image")
+    return bool(labels.any())

@@ -94,10 +94,10 @@ def _float_tensors(model: onnx.ModelProto) -> list[str]:
 # -- remembering -----------------------------------------------------------------------------------------------------
 
 
-def key(model: onnx.ModelProto, data: str, upstream: Iterable[str], settings: Mapping[str, object]) -> str:
-    """What a set of statistics depends on: graph, data, the files upstream, and the settings."""
+def key(model: onnx.ModelProto, data: str, chain: Iterable[str], settings: Mapping[str, object]) -> str:
+    """What a set of statistics depends on: graph, data, the files and engines of the other graphs, and the settings."""
     digest = hashlib.sha256(model.SerializeToString(deterministic=True))
-    digest.update(json.dumps([data, sorted(upstream), settings], sort_keys=True).encode())
+    digest.update(json.dumps([data, sorted(chain), settings], sort_keys=True).encode())
     return digest.hexdigest()[:32]
 
 
@@ -111,8 +111,12 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
-    except OSError as error:
-        told = f"cache {folder} cannot be written: {error.strerror}"
+    except (OSError, RequestError) as error:
+        # ``atomic_file`` tells of an output; what it could not do is behind that.
+        reason = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(reason, OSError):
+            raise
+        told = f"cache {folder} cannot be written: {reason.strerror or type(reason).__name__}"
         raise RequestError(told, "Make room or choose another folder; what is kept there already is used again") from None
 
 

@@ -3,7 +3,8 @@
 Graphs are taken in the order in which an answer runs them, so each is calibrated on what the chosen forms upstream emit. For
 each: watch it in the running chain, find the best recipe by signal-to-noise ratio, measure every block's effect, leave out
 blocks until the trial is within tolerance, time the candidates against each other, and let the fastest that passes the gate
-ship. The gate runs the whole chain as it would ship so far, on images that took no part in any of this.
+ship. The gate runs the whole chain as it would ship so far, on images that took no part in any of this. A GPU is not here to be
+raced on: its INT8 form is tried before its FP16 form, and single precision is what is left.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import time
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from mimo_runtime.evaluation.dataset import Dataset
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.tokenizer import Tokenizer
 
-from .answers import Answers
+from .answers import Answers, program
 from .data import Images, requests
 from .evidence import Candidate, GraphEvidence, Result, holds
 from .fp16 import compact, to_half
@@ -49,6 +50,8 @@ FASTER = 0.97
 NO_SLOWER, SMALLER = 1.03, 0.7
 #: Blocks that are left out one after the other before the graph is given up.
 MOST_SKIPPED = 6
+#: Plans with more blocks left out that a graph may try when its INT8 form misses the gate.
+MORE_PLANS = 2
 #: Presence decisions that may change in the search, where one of some fifty is already more than the tolerance.
 SEARCH_FLIPS = 1
 #: Share of the tolerance that the search aims for: the gate measures other images.
@@ -57,6 +60,8 @@ MARGIN = 0.8
 ORT, OPENVINO = "onnxruntime", "openvino"
 #: The graph that takes most of an answer's time, and the same images in all trials of the graphs behind it.
 ENCODER = GRAPHS[0]
+#: The graph whose weights are all that its time goes into: activations of one token are nothing to gain from.
+DECODER = GRAPHS[-1]
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,8 @@ class Settings:
     force: bool = False
     #: For a GPU, which is not here: one form per graph, computed by ONNX Runtime on the CPU, and nothing is timed.
     gpu: bool = False
+    #: What "auto" tries for a GPU, in this order; not every target has INT8.
+    forms: tuple[str, ...] = ("int8", "fp16")
 
     @staticmethod
     def available(names: Sequence[str]) -> tuple[str, ...]:
@@ -96,17 +103,21 @@ class Optimiser:
         self.models, self.config, self.tokenizer, self.settings = models, config, tokenizer, settings
         self.calibration, self.progress = calibration, progress
         self.contracts = graph_contracts(config)
-        self.trials = {"search": Trial(search, datasets), "gate": Trial(gate, datasets)}
         # Blocks are told apart by their effect on masks; texts would cost more than all the rest.
-        small = Images(search.items[: max(4, len(search.items) // 4)], search.seed)
-        self.blocks_trial = Trial(small, datasets, prompts=("box", "text"), text=False)
+        small = Images(search.shown.items[: max(4, len(search.items) // 4)], search.seed)
+        self.trials = {
+            "search": Trial(search, datasets, entities=config.entities),
+            "gate": Trial(gate, datasets, entities=config.entities),
+            "blocks": Trial(small, datasets, prompts=("box", "text"), text=False, entities=config.entities),
+        }
         self.references: dict[str, list[Reply]] = {}
         self.cache = Cache(settings.cache)
         self.answers = Answers(settings.cache, json.dumps([config.to_dict(), tokenizer.to_json()]))
         #: What every engine computes: which library, on how many threads, what file.
         self.computes: weakref.WeakKeyDictionary[Engine, str] = weakref.WeakKeyDictionary()
         self.engines: dict[str, Engine] = {}
-        self.files: dict[str, str] = {}
+        #: Nodes of a form in half precision that stay in FP32, and why; by graph and label of the candidate.
+        self.islands: dict[tuple[str, str], dict[str, str]] = {}
 
     # -- the whole -------------------------------------------------------------------------------------------------------
 
@@ -119,7 +130,7 @@ class Optimiser:
         incumbents = {name: self._full(name) for name in GRAPHS}
         self.engines = {name: self._load(name, incumbent) for name, incumbent in incumbents.items()}
         spent = {"calibrate": 0.0, "decide": 0.0}
-        for label, trial in (*self.trials.items(), ("blocks", self.blocks_trial)):
+        for label, trial in self.trials.items():
             self.references[label] = self._replies(label, trial, self.engines, None)
         chosen, symmetric, evidence = dict(incumbents), {}, {}
         for number, name in enumerate(GRAPHS):
@@ -131,9 +142,11 @@ class Optimiser:
             chosen[name], engine = self._decide(name, material, incumbents[name], told)
             self.engines[name].close()
             self.engines[name] = RememberedEngine(engine) if name == ENCODER else engine
-            self.files[name] = hashlib.sha256(chosen[name].data).hexdigest()
             recipe = chosen[name].recipe
-            symmetric[name] = (material.quantised(recipe) if recipe else material.model).SerializeToString()
+            model = material.quantised(recipe) if recipe else material.model
+            symmetric[name] = model.SerializeToString()
+            told.clips = _clips(model) or told.clips
+            told.islands = self.islands.get((name, told.chosen), {})
             told.seconds = round(time.perf_counter() - start, 1)
             spent["decide"] += told.seconds
             evidence[name] = told
@@ -145,28 +158,19 @@ class Optimiser:
         candidates = [incumbent, *self._candidates(name, material, told)]
         running: dict[str, tuple[Candidate, Engine]] = {}
         for candidate in candidates:
-            try:
-                running[candidate.label] = candidate, self._load(name, candidate)
-            except EngineError as error:
-                told.rejected[candidate.label] = str(error)
-        for label in [label for label, (candidate, _) in running.items() if candidate is not incumbent]:
-            if flaw := _not_finite(running[label][1], material.calls):
-                told.rejected[label] = f"NaN or infinity in output {flaw} on the calibration data"
-                running.pop(label)[1].close()
-        if not self.settings.gpu:
-            times = graph_times({k: e for k, (_, e) in running.items()}, [given for given, _ in material.calls])
-            told.latency_ms = {label: round(ms, 4) for label, ms in times.items()}
-        told.bytes = {label: len(candidate.data) for label, (candidate, _) in running.items()}
+            self._start(name, candidate, material, running, told)
+        self._race(running, material, told)
+        waiting = [label for label in running if label != incumbent.label]
         asked = self.settings.precision
-        for label in sorted(
-            # What does not answer to the name that was asked for comes last, however fast.
-            running, key=lambda label: (not holds(name, running[label][0].precision, asked), told.latency_ms.get(label, 0.0))
-        ):  # fmt: skip
+        recipes, more = {candidate.recipe for candidate in candidates}, MORE_PLANS
+        while waiting:
+            # What does not answer to the name that was asked for comes last, however fast. Sorting is stable: what nobody timed
+            # stays in the order in which it is to be tried.
+            waiting.sort(key=lambda k: (not holds(name, running[k][0].precision, asked), told.latency_ms.get(k, 0.0)))
+            label = waiting.pop(0)
             candidate, engine = running[label]
-            if candidate is incumbent:
-                continue
-            if slow := self._not_worth(candidate, incumbent, told):
-                told.rejected[label] = slow
+            if why := self._not_worth(candidate, incumbent, told) or self._not_finite_anywhere(name, candidate, engine):
+                told.rejected[label] = why
                 continue
             if candidate.precision != "fp32":
                 told.sqnr_db[label] = round(score(sqnr(material.calls, engine.run)), 2)
@@ -180,6 +184,15 @@ class Optimiser:
                     told.reason = f"{times:.2f} times as fast as {incumbent.label}; {told.reason}"
                 return self._keep(running, label)
             told.rejected[label] = f"outside the tolerance of {self.settings.tolerance}: {loss.words()}"
+            recipe = self._next_plan(candidate.recipe, told) if more else None
+            if recipe is not None and recipe not in recipes:
+                recipes.add(recipe)
+                more -= 1
+                left_out = f" without {len(recipe.skipped)} block{'s' * (len(recipe.skipped) > 1)}"
+                (other,) = self._int8(name, material, recipe, (candidate.engine,), left_out)
+                if self._start(name, other, material, running, told):
+                    waiting.insert(0, other.label)
+                    self._race({k: running[k] for k in (incumbent.label, *waiting)}, material, told)
         if self.settings.force and self.settings.precision != "auto" and told.gate:
             label = min(
                 told.gate,
@@ -188,8 +201,44 @@ class Optimiser:
             told.chosen, told.forced = label, True
             told.reason = f"forced, although {told.rejected[label]}"
             return self._keep(running, label)
-        told.chosen, told.reason = incumbent.label, "nothing faster stays within the tolerance"
+        kind = "in lower precision" if self.settings.gpu else "faster"
+        told.chosen, told.reason = incumbent.label, f"nothing {kind} stays within the tolerance"
         return self._keep(running, incumbent.label)
+
+    def _start(
+        self, name: str, candidate: Candidate, material: Material, running: dict[str, tuple[Candidate, Engine]],
+        told: GraphEvidence,
+    ) -> bool:  # fmt: skip
+        """Load a candidate into ``running``; False, and ``told`` says why, if it does not load or gives NaN or infinity."""
+        try:
+            engine = self._load(name, candidate)
+        except EngineError as error:
+            told.rejected[candidate.label] = str(error)
+            return False
+        # The first is the graph as it came, which was watched, and gave none.
+        if running and (flaw := _not_finite(engine, material.calls)):
+            told.rejected[candidate.label] = f"NaN or infinity in output {flaw} on the calibration calls that were kept"
+            engine.close()
+            return False
+        running[candidate.label] = candidate, engine
+        told.bytes[candidate.label] = len(candidate.data)
+        return True
+
+    def _race(self, running: Mapping[str, tuple[Candidate, Engine]], material: Material, told: GraphEvidence) -> None:
+        """Time engines against each other; nothing on behalf of a GPU, which is not here."""
+        if not self.settings.gpu:
+            times = graph_times({k: e for k, (_, e) in running.items()}, [given for given, _ in material.calls])
+            told.latency_ms |= {label: round(ms, 4) for label, ms in times.items()}
+
+    def _not_finite_anywhere(self, name: str, candidate: Candidate, engine: Engine) -> str | None:
+        """Why a form in half precision cannot ship: its outputs on all calibration requests, in the running chain."""
+        if candidate.precision != "fp16" and not self.settings.gpu:
+            return None
+        try:
+            self._ask_all("check", name, _Finite(engine))
+        except _NotFinite as flaw:
+            return f"NaN or infinity in output {flaw} on the calibration data"
+        return None
 
     def _not_worth(self, candidate: Candidate, incumbent: Candidate, told: GraphEvidence) -> str | None:
         """Why a candidate is not even tried, in words. What was asked for by name is, however slow, and what nobody timed."""
@@ -210,20 +259,21 @@ class Optimiser:
         precision, engines = self.settings.precision, self.settings.engines
         found: list[Candidate] = []
         if self.settings.gpu:
-            return [self._gpu_candidate(name, material, told)]
+            return self._gpu_candidates(name, material, told)
         if precision == "fp16":
             half = to_half(self.models[name], material.seen)
-            told.islands = half.islands
             data = half.model.SerializeToString()
-            return [Candidate(f"fp16 {e}", "fp16", e, self.settings.threads, data) for e in engines]
+            found = [Candidate(f"fp16 {e}", "fp16", e, self.settings.threads, data) for e in engines]
+            self.islands |= {(name, candidate.label): half.islands for candidate in found}
+            return found
         full = self.models[name].SerializeToString()
         if precision == "auto":
             found += [Candidate(f"fp32 {e}", "fp32", e, self.settings.threads, full) for e in engines if e != ORT]
-        if name == "text_decoder":
-            # Weights are all that its time goes into: activations of one token are nothing to gain from.
+        if name == DECODER:
             if precision == "auto":
                 cut = ort_form(self.models[name]).SerializeToString()
                 found.append(Candidate("fp32 onnxruntime, 1 thread", "fp32", ORT, 1, cut))
+            self._recipe(name, material, told)
             for bits in (8, 4) if precision == "auto" else (8,):
                 data = ort_form(material.quantised(Recipe("weights", bits))).SerializeToString()
                 found += [
@@ -232,66 +282,116 @@ class Optimiser:
                     for n in sorted({1, self.settings.threads})
                 ]  # fmt: skip
             return found
-        recipe = self._recipe(name, material, told)
-        if recipe is not None:
-            model = compact(material.quantised(recipe))
-            data = {OPENVINO: model.SerializeToString(), ORT: ort_form(model).SerializeToString()}
-            found += [Candidate(f"int8 {e}", "int8", e, self.settings.threads, data[e], recipe) for e in engines]
+        found += self._int8(name, material, self._recipe(name, material, told), engines)
         weights = Recipe("weights", 8)
         data = ort_form(compact(material.quantised(weights))).SerializeToString()
         found.append(Candidate("int8 weights onnxruntime", "int8-weights", ORT, self.settings.threads, data, weights))
         return found
 
-    def _gpu_candidate(self, name: str, material: Material, told: GraphEvidence) -> Candidate:
-        """The form that a GPU gets, on ONNX Runtime, which computes the same file."""
-        precision, recipe, model = self.settings.precision, None, self.models[name]
-        if precision == "int8":
-            # Weights are all that the time of a token goes into.
-            recipe = Recipe("weights", 8) if name == "text_decoder" else self._recipe(name, material, told)
-            model = material.quantised(recipe) if recipe else model
-            precision = "int8-weights" if name == "text_decoder" else "int8"
+    def _int8(
+        self, name: str, material: Material, recipe: Recipe, engines: Sequence[str], label: str = ""
+    ) -> list[Candidate]:  # fmt: skip
+        """The forms of a recipe with quantised activations, one per engine.
+
+        Args:
+            label: what tells them from those of another recipe.
+        """
+        model = material.quantised(recipe)
+        if self.settings.gpu:
+            return [self._halved(name, f"int8{label} (FP16 between)", "int8", model, material, recipe)]
+        model = compact(model)
+        return [
+            Candidate(f"int8 {e}{label}", "int8", e, self.settings.threads,
+                      (ort_form(model) if e == ORT else model).SerializeToString(), recipe)
+            for e in engines
+        ]  # fmt: skip
+
+    def _gpu_candidates(self, name: str, material: Material, told: GraphEvidence) -> list[Candidate]:
+        """The forms that a GPU may get, in the order in which they are tried: ONNX Runtime computes the same files."""
+        forms = self.settings.forms if self.settings.precision == "auto" else (self.settings.precision,)
+        found = []
+        if "int8" in forms:
+            recipe = self._recipe(name, material, told)
+            if name == DECODER:
+                model = material.quantised(recipe)
+                found.append(self._halved(name, "int8 weights (FP16 between)", "int8-weights", model, material, recipe))
+            else:
+                found += self._int8(name, material, recipe, (ORT,))
+        if "fp16" in forms:
+            found.append(self._halved(name, "fp16", "fp16", self.models[name], material))
+        return found
+
+    def _halved(
+        self, name: str, label: str, precision: str, model: onnx.ModelProto, material: Material, recipe: Recipe | None = None
+    ) -> Candidate:
+        """A form for a GPU: all that is not quantised is in half precision."""
         half = half_form(model, material.seen)
-        told.islands = half.islands
-        label = f"{precision.replace('-', ' ')} (FP16 between)" if recipe else precision
+        self.islands[name, label] = half.islands
         return Candidate(label, precision, ORT, self.settings.threads, half.model.SerializeToString(), recipe)
 
-    def _recipe(self, name: str, material: Material, told: GraphEvidence) -> Recipe | None:
-        """How to quantise a graph, activations included: the best method, without the blocks that lose too much."""
+    def _recipe(self, name: str, material: Material, told: GraphEvidence) -> Recipe:
+        """How to quantise a graph: the best method, without the blocks that lose too much; of the text decoder the weights."""
+        if name == DECODER:
+            recipe = Recipe("weights", 8)
+            told.sensitivity = self._sensitivity(name, material, recipe)
+            return recipe
         recipe, told.methods = best_recipe(material, self._runner(name), ORT)
         told.sensitivity = self._sensitivity(name, material, recipe)
         recipe = self._within(name, material, recipe, told)
-        if recipe is not None:
-            told.clips = _clips(material.quantised(recipe))
-            told.smoothed = frozenset(material.smoothed()[1]) if recipe.smooth else frozenset()
+        told.clips = _clips(material.quantised(recipe))
+        told.smoothed = frozenset(material.smoothed()[1]) if recipe.smooth else frozenset()
         return recipe
 
     def _sensitivity(self, name: str, material: Material, recipe: Recipe) -> list[dict[str, Any]]:
         """Every block alone: noise at the graph's outputs, and what the chain loses; worst first."""
         rows, parts = [], blocks(material.points())
+        masks = name != DECODER  # no mask depends on what it writes, so no Dice and no presence
         # What the graphs upstream lose already is not this block's doing.
-        before, _ = self._loss("blocks", self.engines)
+        before = self._loss("blocks", self.engines)[0] if masks else None
         for number, (block, points) in enumerate(parts.items()):
             self.progress(f"blocks of {name}", number, len(parts))
             engine = self._engine(name, ort_form(material.quantised(recipe, only=block)).SerializeToString())
             ratio = score(sqnr(material.calls, engine.run))
-            loss, _ = self._loss("blocks", {**self.engines, name: engine})
-            lost = max((value - before.dice[prompt] for prompt, value in loss.dice.items()), default=0.0)
+            lost = presence = 0.0
+            if before is not None:
+                loss, _ = self._loss("blocks", {**self.engines, name: engine})
+                lost = max((value - before.dice[prompt] for prompt, value in loss.dice.items()), default=0.0)
+                presence = loss.presence_f1 - before.presence_f1
             rows.append({
                 "block": block, "points": len(points), "sqnr_db": round(ratio, 2), "dice_loss": round(lost, 5),
-                "presence_f1_loss": round(loss.presence_f1 - before.presence_f1, 5),
+                "presence_f1_loss": round(presence, 5),
             })  # fmt: skip
             engine.close()
         return sorted(rows, key=lambda row: row["sqnr_db"])
 
-    def _within(self, name: str, material: Material, recipe: Recipe, told: GraphEvidence) -> Recipe | None:
-        """Leave out the noisiest blocks until the search trial is within the margin of the tolerance."""
-        order = [row["block"] for row in told.sensitivity if row["sqnr_db"] < CEILING]
+    def _plans(self, recipe: Recipe, told: GraphEvidence) -> list[Recipe]:
+        """A recipe with ever more blocks left out, from none on.
+
+        First those that alone lose more Dice than the tolerance, the largest loss before the others: that is what is at stake.
+        A smaller loss is within the noise of the few images that blocks are measured on; there the signal-to-noise ratio at
+        the graph's outputs decides, the noisiest first. Blocks that are as good as exact stay.
+        """
+
+        def lost(row: Mapping[str, Any]) -> float:
+            return row["dice_loss"] if row["dice_loss"] > self.settings.tolerance else 0.0
+
+        rows = [row for row in told.sensitivity if lost(row) or row["sqnr_db"] < CEILING]
+        order = [row["block"] for row in sorted(rows, key=lambda row: (-lost(row), row["sqnr_db"]))]
+        # One block at least is quantised.
+        counts = [count for count in (0, 1, 2, 3, 4, MOST_SKIPPED) if count < max(1, len(order))]
+        return [replace(recipe, skipped=tuple(sorted(order[:count]))) for count in counts]
+
+    def _next_plan(self, recipe: Recipe | None, told: GraphEvidence) -> Recipe | None:
+        """The plan with more blocks left out than this; None if there is none."""
+        if recipe is None or recipe.method == "weights":
+            return None
+        return next((plan for plan in self._plans(recipe, told) if len(plan.skipped) > len(recipe.skipped)), None)
+
+    def _within(self, name: str, material: Material, recipe: Recipe, told: GraphEvidence) -> Recipe:
+        """Leave out blocks until the search trial is within the margin of the tolerance; the best attempt if it never is."""
         before, _ = self._loss("search", self.engines)
-        best: tuple[float, Recipe] | None = None
-        for count in (0, 1, 2, 3, 4, MOST_SKIPPED):
-            if count >= max(1, len(order)):
-                break
-            attempt = Recipe(recipe.method, recipe.bits, recipe.smooth, tuple(sorted(order[:count])))
+        found: list[tuple[float, Recipe]] = []
+        for attempt in self._plans(recipe, told):
             engine = self._engine(name, ort_form(material.quantised(attempt)).SerializeToString())
             loss, _ = self._loss("search", {**self.engines, name: engine})
             engine.close()
@@ -299,11 +399,9 @@ class Optimiser:
             if loss.within(margin, self.settings.text_agreement, flips=SEARCH_FLIPS) or loss.no_worse(before):
                 return attempt
             told.rejected[f"search: {attempt.words()}"] = loss.words()
-            worst = loss.worst + max(0.0, self.settings.text_agreement - loss.same_text)
-            if best is None or worst < best[0]:
-                best = worst, attempt
+            found.append((loss.worst + max(0.0, self.settings.text_agreement - loss.same_text), attempt))
         # The gate has more images and decides; the best attempt is what it gets to see.
-        return best[1] if best else None
+        return min(found, key=lambda pair: pair[0])[1]
 
     # -- running ---------------------------------------------------------------------------------------------------------
 
@@ -311,23 +409,31 @@ class Optimiser:
         """Statistics and kept calls of a graph in the chain as it is so far."""
         model = self.models[name]
         every = self.settings.precision == "fp16" or self.settings.gpu
-        upstream = [self.files[g] for g in GRAPHS[: GRAPHS.index(name)] if g in self.files]
-        settings = {"every": every, "kept": 2}
+        # All that decides what the graph is fed: the other graphs (what is near is looked at again by what they drew), in which
+        # file on which engine, the questions' words, and what the configuration makes of answers.
+        chain = [self.computes[_inner(engine)] for graph, engine in self.engines.items() if graph != name]
+        settings = {
+            "every": every, "threads": self.settings.threads, "model": self.answers.fixed, "program": program(),
+        }  # fmt: skip
 
         def make() -> tuple[dict, list]:
             watched = ObservedEngine(model, self.contracts[name], every=every, threads=self.settings.threads)
-            # The calibration images come once per graph: remembering them would take the room of those of the trials.
-            engines = {k: _inner(e) for k, e in self.engines.items()}
-            with _borrowed(self.config, {**engines, name: watched}, self.tokenizer) as mimo:
-                for done, (questions, asks) in enumerate(requests(self.calibration)):
-                    self.progress(f"watch {name}", done, len(self.calibration.items))
-                    scan = mimo.open(questions.pixels)
-                    for given in asks:
-                        scan.ask(**given, masks=name != "text_decoder", text_answer=name == "text_decoder")
+            self._ask_all("watch", name, watched)
             return watched.seen, watched.calls
 
-        seen, calls, _ = self.cache.get(key(model, self.calibration.identity, upstream, settings), make)
+        seen, calls, _ = self.cache.get(key(model, self.calibration.identity, chain, settings), make)
         return Material(model, seen, calls)
+
+    def _ask_all(self, label: str, name: str, engine: Engine) -> None:
+        """Every calibration request, to the chain as it is so far with another engine for one graph."""
+        # The calibration images come once per graph: remembering them would take the room of those of the trials.
+        engines = {k: _inner(e) for k, e in self.engines.items()}
+        with _borrowed(self.config, {**engines, name: engine}, self.tokenizer) as mimo:
+            for done, (questions, asks) in enumerate(requests(self.calibration)):
+                self.progress(f"{label} {name}", done, len(self.calibration.items))
+                scan = mimo.open(questions.pixels)
+                for given in asks:
+                    scan.ask(**given, masks=name != DECODER, text_answer=name == DECODER)
 
     def _replies(
         self, label: str, trial: Trial, engines: Mapping[str, Engine], reference: Sequence[Reply] | None
@@ -341,9 +447,9 @@ class Optimiser:
         return self.answers.get([self.computes[_inner(engines[name])] for name in GRAPHS], trial.identity, reference, ask)
 
     def _loss(self, label: str, engines: Mapping[str, Engine]) -> tuple[Loss, list[Reply]]:
-        trial = self.blocks_trial if label == "blocks" else self.trials[label]
+        trial = self.trials[label]
         replies = self._replies(label, trial, engines, self.references[label])
-        return compare(self.references[label], replies), replies
+        return compare(self.references[label], replies, trial.prompts), replies
 
     def _load(self, name: str, candidate: Candidate) -> Engine:
         return self._create(name, candidate.engine, candidate.data, candidate.threads)
@@ -386,13 +492,34 @@ def _inner(engine: Engine) -> Engine:
     return engine.engine if isinstance(engine, RememberedEngine) else engine
 
 
+class _NotFinite(Exception):
+    """Names the output."""
+
+
+class _Finite(Engine):
+    """Runs of ``engine`` up to the first output that is not finite; it belongs to someone else."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.name, self.inputs, self.outputs = engine.name, engine.inputs, engine.outputs
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        found = self.engine.run(inputs)
+        if flaw := _first_not_finite(found):
+            raise _NotFinite(flaw)
+        return found
+
+    def close(self) -> None:
+        """Its owner closes it."""
+
+
 def _not_finite(engine: Engine, calls: Calls) -> str | None:
     """The first output that is not finite on the kept calls."""
-    for given, _ in calls:
-        for name, value in engine.run(given).items():
-            if not np.isfinite(value).all():
-                return name
-    return None
+    return next((flaw for given, _ in calls if (flaw := _first_not_finite(engine.run(given)))), None)
+
+
+def _first_not_finite(outputs: Mapping[str, np.ndarray]) -> str | None:
+    return next((name for name, value in outputs.items() if not np.isfinite(value).all()), None)
 
 
 def _clips(model: onnx.ModelProto) -> dict[str, float]:

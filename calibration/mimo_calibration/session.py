@@ -17,7 +17,7 @@ from mimo_runtime.evaluation.dataset import Dataset
 from mimo_runtime.machine import worker_threads
 from mimo_runtime.tokenizer import Tokenizer
 
-from .data import MIN_HELD_OUT, MIN_IMAGES, Images, choose, open_data, refuse_overlap
+from .data import DIGITS, MIN_HELD_OUT, MIN_IMAGES, Images, choose, open_data, refuse_overlap
 from .evidence import Result
 from .observe import writing
 from .optimise import Optimiser, Settings
@@ -25,6 +25,9 @@ from .progress import Progress
 
 #: Images that a calibration watches, that the search for a plan is measured on, and that the gate is measured on.
 CALIBRATION_IMAGES, SEARCH_IMAGES, GATE_IMAGES = 128, 24, 96
+#: So many images of a group, by its split, have to show a target, half of the fewest that there may be: without one there is
+#: neither a prompt to watch nor a Dice to lose.
+SHOWN = {"train": MIN_IMAGES // 2, "val": MIN_HELD_OUT // 2}
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Request:
         """Refuse what cannot work, before anything is exported.
 
         Raises:
-            RequestError: no data, too few images, or a tolerance that is no share of a Dice.
+            RequestError: no data, images that cannot be read, too few or too few with a target, the same image in both splits,
+                or a tolerance that is no share of a Dice.
         """
         if not self.calibration:
             raise RequestError(f"--precision {self.precision} needs --calibration DATA", "Name a data set to calibrate on")
@@ -72,7 +76,7 @@ class Request:
         """The held-out sets, and the images to calibrate on, to search with and to decide on: none is in two of these.
 
         Raises:
-            RequestError: the data cannot be read, has too few images, or the same image in both splits.
+            RequestError: the data cannot be read, has too few images or too few with a target, or an image in both splits.
         """
         datasets = open_data(self.calibration)
         held_out = open_data(self.held_out, "--held-out") if self.held_out else datasets
@@ -84,9 +88,26 @@ class Request:
         search = choose(held_out, "val", count, self.seed, least=MIN_HELD_OUT)
         seen = frozenset(search.hashes.values())
         gate = choose(held_out, "val", self.gate_images, self.seed + 1, seen, least=MIN_HELD_OUT)
-        for images in (search, gate):
-            refuse_overlap(calibration, images)
+        refuse_overlap(datasets, held_out)
+        refuse_too_few_shown(calibration, "train", "calibrate on", "--calibration-images")
+        refuse_too_few_shown(search, "val", "search with", "--gate-images")
+        refuse_too_few_shown(gate, "val", "decide on", "--gate-images")
         return held_out, calibration, search, gate
+
+
+def refuse_too_few_shown(images: Images, split: str, use: str, option: str) -> None:
+    """Refuse images of which hardly any shows a target: whatever precision would pass where no Dice is measured.
+
+    Args:
+        use: what the images are for, in words. option: that draws more of them.
+
+    Raises:
+        RequestError: says how many there are; or an image cannot be read.
+    """
+    shown, least = len(images.shown.items), SHOWN[split]
+    if shown < least:
+        told = f"of the {len(images.items)} images of split '{split}' to {use}, {shown} show something of their classes"
+        raise RequestError(told, f"At least {least} have to: give data with more such images in that split, or raise {option}")
 
 
 def check_cache(folder: Path) -> None:
@@ -101,13 +122,14 @@ def check_cache(folder: Path) -> None:
 
 def earn(
     models: Mapping[str, onnx.ModelProto], config: MimoConfig, tokenizer: Tokenizer, request: Request, engines: Sequence[str],
-    progress: Progress, gpu: bool = False,
+    progress: Progress, gpu: bool = False, forms: Sequence[str] = ("int8", "fp16"),
 ) -> tuple[Result, dict[str, Any]]:  # fmt: skip
     """Decide the precision of every graph.
 
     Args:
         engines: that the target may use; those that do not load here are left out, and the report says so.
         gpu: the target is a GPU: forms are made for it, and ONNX Runtime on the CPU stands in for it.
+        forms: those that a GPU target can have, in the order in which "auto" tries them.
 
     Returns:
         what the optimiser decided, and for the manifest what it was calibrated on.
@@ -120,18 +142,20 @@ def earn(
     unseen = sorted(calibration.modalities - set(config.modalities)) if config.modalities else []
     settings = Settings(
         request.precision, request.tolerance, threads=worker_threads(), engines=Settings.available(engines),
-        cache=request.cache, seed=request.seed, force=request.force, gpu=gpu,
+        cache=request.cache, seed=request.seed, force=request.force, gpu=gpu, forms=tuple(forms),
     )  # fmt: skip
     result = Optimiser(models, config, tokenizer, held_out, calibration, search, gate, settings, progress).run()
-    if request.precision != "auto" and not request.force and (missed := result.missed(request.precision)):
+    missed = {} if request.precision == "auto" else result.missed(request.precision)
+    if missed and not request.force:
         rows = "\n".join(f"  {name}: {told}" for name, told in missed.items())
         told = f"--precision {request.precision} misses the tolerance of {request.tolerance} in {', '.join(missed)}:\n{rows}"
-        other = "another --precision" if gpu else "--precision auto"
-        raise VerificationError(told, f"Use {other}, a larger --tolerance if it is Dice or presence, or --force")
+        raise VerificationError(told, "Use --precision auto, a larger --tolerance if it is Dice or presence, or --force")
     facts = {
         "id": calibration.identity, "images": len(calibration.items), "sets": calibration.counts(), "seed": request.seed,
+        # Whoever measures the bundle later can refuse these; hashes tell nothing of a patient.
+        "image_hashes": sorted(digest[:DIGITS] for digest in calibration.hashes.values()),
         "held_out": gate.identity, "held_out_images": len(gate.items), "tolerance": request.tolerance,
-        "unseen_modalities": unseen, "forced": request.force and bool(result.missed(request.precision)),
+        "unseen_modalities": unseen, "forced": bool(missed),
         "engines_tried": list(settings.engines), "engines_missing": sorted(set(engines) - set(settings.engines)),
         "timed": not gpu,
     }  # fmt: skip

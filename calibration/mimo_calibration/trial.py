@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,12 +11,16 @@ from typing import Any
 import numpy as np
 
 from mimo_runtime.evaluation import metrics
-from mimo_runtime.evaluation.dataset import Dataset
+from mimo_runtime.evaluation.dataset import Dataset, Record
 from mimo_runtime.evaluation.evaluate import AbsentNames, ImageQuestions, Outcome
 
 from .data import Images
 
 PROMPTS = ("box", "point", "mask", "text")
+#: Kinds of question that ask whether something is there, by its name.
+NAMED = ("text", "absent", "unknown")
+#: With fewer names that surely are absent, F1 is a matter of a single answer, and decisions that changed are counted instead.
+MIN_ABSENT = 8
 #: Classes per image and instances per class that are asked about.
 MAX_CLASSES, MAX_PARTS = 2, 1
 #: Bootstrap samples of an interval.
@@ -29,7 +33,7 @@ class Reply:
 
     set_name: str
     image: str
-    prompt: str  # one of PROMPTS, or "absent"
+    prompt: str  # one of PROMPTS, "absent", or "unknown": the name of something that may be there or not
     dice: float | None
     present: bool
     text: str | None
@@ -40,7 +44,8 @@ class Loss:
     """What a candidate loses against full precision; positive is worse.
 
     ``dice`` by prompt is the difference of macro Dice (mean of sets); ``interval`` its 95 % bootstrap interval over images;
-    ``text_agreement`` the share of answers that are the same to the letter.
+    ``presence_f1`` is about deciding that something is absent, 0 where no name surely is; ``text_agreement`` the share of
+    answers that are the same to the letter.
     """
 
     dice: dict[str, float]
@@ -48,18 +53,26 @@ class Loss:
     presence_f1: float
     text_agreement: float | None
     questions: int
-    #: Presence decisions that changed, either way.
+    #: Presence decisions that changed, either way, of those about something that was named.
     flips: int = 0
+    named: int = 0
+    #: F1 says what presence loses, because enough absent names were asked for; otherwise the share of decisions that changed.
+    by_f1: bool = True
+    #: Kinds of prompt that belong to the trial, and no image gave a question of.
+    unasked: tuple[str, ...] = ()
 
     def within(self, tolerance: float, text: float = 0.98, *, flips: int = 0) -> bool:
-        """Whether Dice loses at most ``tolerance`` per prompt, presence F1 twice that, and texts agree in ``text`` of all.
+        """Whether Dice loses at most ``tolerance`` per prompt, presence twice that, and texts agree in ``text`` of all. Where a
+        kind of prompt was not asked, nobody knows.
 
         Args:
             flips: presence may change so often whatever that is in F1: a small trial cannot tell one from the tolerance.
         """
         return (
-            all(v <= tolerance for v in self.dice.values())
-            and (self.presence_f1 <= 2 * tolerance or self.flips <= flips)
+            bool(self.dice)
+            and not self.unasked
+            and all(v <= tolerance for v in self.dice.values())
+            and (self.presence <= 2 * tolerance or self.flips <= flips)
             and (self.text_agreement is None or self.text_agreement >= text)
         )
 
@@ -67,9 +80,18 @@ class Loss:
         """Whether this loses nothing that the other does not lose already."""
         return (
             all(v <= other.dice[k] + margin for k, v in self.dice.items())
-            and self.presence_f1 <= other.presence_f1 + margin
+            and self.presence <= other.presence + margin
             and self.same_text >= other.same_text
         )
+
+    @property
+    def presence(self) -> float:
+        """What presence loses: of F1, or the share of the decisions that changed."""
+        return self.presence_f1 if self.by_f1 else self.changed
+
+    @property
+    def changed(self) -> float:
+        return self.flips / self.named if self.named else 0.0
 
     @property
     def same_text(self) -> float:
@@ -82,7 +104,12 @@ class Loss:
 
     def words(self) -> str:
         parts = [f"Dice {prompt} {-v:+.4f}" for prompt, v in self.dice.items()]
-        parts.append(f"presence F1 {-self.presence_f1:+.4f}")
+        if self.by_f1:
+            parts.append(f"presence F1 {-self.presence_f1:+.4f}")
+        else:
+            parts.append(f"presence changed in {100 * self.changed:.1f} %")
+        if self.unasked:
+            parts.append(f"no question by {', '.join(self.unasked)}")
         if self.text_agreement is not None:
             parts.append(f"same text {100 * self.text_agreement:.1f} %")
         return ", ".join(parts)
@@ -93,8 +120,16 @@ class Loss:
             "ci95": {k: [round(x, 5) for x in v] for k, v in self.interval.items()},
             "presence_f1": round(self.presence_f1, 5),
             "text_agreement": None if self.text_agreement is None else round(self.text_agreement, 5),
-            "questions": self.questions,
+            "questions": self.questions, "presence_changed": round(self.changed, 5),
+            "presence_by": "f1" if self.by_f1 else "changed", "unasked": list(self.unasked),
         }  # fmt: skip
+
+
+def presence_words(loss: Mapping[str, Any]) -> str:
+    """What presence loses, by what it was judged: of ``Loss.to_dict``."""
+    if loss["presence_by"] == "f1":
+        return f"presence F1 loses {loss['presence_f1']:+.4f}"
+    return f"{100 * loss['presence_changed']:.2f} % of the presence decisions changed (too few absent names for an F1)"
 
 
 @dataclass
@@ -109,6 +144,9 @@ class Trial:
     #: Most classes per image and instances per class that are asked about; None asks about all.
     max_classes: int | None = MAX_CLASSES
     max_parts: int | None = MAX_PARTS
+    #: Names that the model knows. One is asked for where the sets have none that surely is absent from an image; whether it is
+    #: there nobody knows, so what counts is whether a candidate decides as full precision does.
+    entities: Sequence[str] = ()
     progress: Callable[[int, int], None] = lambda done, total: None
     _names: AbsentNames = field(init=False)
 
@@ -118,8 +156,8 @@ class Trial:
     @cached_property
     def identity(self) -> str:
         """What decides the questions: images, names that can be absent, and which kinds are asked."""
-        names = {data.name: sorted(data.class_names) for data in self.datasets}
-        chosen = self.prompts, self.text, self.max_classes, self.max_parts
+        names = {d.name: [d.class_names, sorted({record.region for record in d.records})] for d in self.datasets}
+        chosen = self.prompts, self.text, self.max_classes, self.max_parts, list(self.entities)
         return json.dumps([self.images.identity, names, chosen], sort_keys=True)
 
     def run(self, mimo: Any, reference: Sequence[Reply] | None = None) -> list[Reply]:
@@ -143,8 +181,16 @@ class Trial:
                 if choice:
                     name = choice[int(run.rng(kind).integers(len(choice)))]
                     replies.append(self._ask(run, "absent", name, None, 0, next(wanted, None)))
+            if not within and not across and (others := self._others(record)):
+                name = others[int(run.rng("unknown").integers(len(others)))]
+                replies.append(self._ask(run, "unknown", name, None, 0, next(wanted, None)))
         self.progress(len(self.images.items), len(self.images.items))
         return replies
+
+    def _others(self, record: Record) -> list[str]:
+        """Entities that the record does not name. They may be in the image: another set of the region may look for them."""
+        named = {name.lower() for name in record.classes.values()}
+        return [entity for entity in self.entities if entity.lower() not in named]
 
     def _ask(
         self, run: ImageQuestions, prompt: str, name: str, truth: np.ndarray | None, number: int, wanted: str | None
@@ -171,8 +217,12 @@ def _answer(scan: Any, given: dict[str, Any], wanted: str | None) -> Any:
     raise AssertionError("a stream ends with its answer")
 
 
-def compare(reference: Sequence[Reply], candidate: Sequence[Reply]) -> Loss:
-    """The loss of a candidate's replies against those of the reference to the same questions."""
+def compare(reference: Sequence[Reply], candidate: Sequence[Reply], prompts: Sequence[str] = PROMPTS) -> Loss:
+    """The loss of a candidate's replies against those of the reference to the same questions.
+
+    Args:
+        prompts: that the trial asks, if its images show anything.
+    """
     if [(r.set_name, r.image, r.prompt) for r in reference] != [(c.set_name, c.image, c.prompt) for c in candidate]:
         raise ValueError("the two answered different questions")
     pairs = list(zip(reference, candidate))
@@ -182,9 +232,14 @@ def compare(reference: Sequence[Reply], candidate: Sequence[Reply]) -> Loss:
         dice[prompt] = _macro([(s, v) for s, _, v in rows])
         interval[prompt] = _interval(rows)
     texts = [a.text == b.text for a, b in pairs if a.text is not None]
-    flips = sum(a.present != b.present for a, b in pairs if a.prompt in ("text", "absent"))
-    agreement = float(np.mean(texts)) if texts else None
-    return Loss(dice, interval, _f1(reference) - _f1(candidate), agreement, len(pairs), flips)
+    named = [a.present != b.present for a, b in pairs if a.prompt in NAMED]
+    absent, f1 = sum(r.prompt == "absent" for r in reference), _f1(reference)
+    # A reference that finds nothing absent has no F1 to lose, and whatever a candidate says would pass.
+    by_f1 = absent >= MIN_ABSENT and f1 > 0
+    return Loss(
+        dice, interval, f1 - _f1(candidate) if absent else 0.0, float(np.mean(texts)) if texts else None, len(pairs),
+        sum(named), len(named), by_f1, tuple(p for p in prompts if p not in dice),
+    )  # fmt: skip
 
 
 def macro_dice(replies: Sequence[Reply]) -> dict[str, float]:

@@ -130,7 +130,8 @@ def build(
             models[name] = export_graph(graph_modules(model)[name], contracts[name])
         decided, calibration = None, None
         if earned is not None and precision != "fp32":
-            decided, calibration = earn(models, model.config, tokenizer, earned, on, progress, gpu=chosen.gpu)
+            forms = [form for form in ("int8", "fp16") if form in chosen.precisions]
+            decided, calibration = earn(models, model.config, tokenizer, earned, on, progress, gpu=chosen.gpu, forms=forms)
         entries = {}
         for name in names:
             form = decided.chosen[name] if decided else None

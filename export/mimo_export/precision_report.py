@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from mimo_calibration.trial import presence_words
+
 #: Pictures of a bundle's report, by the file under ``report/``.
 RANGES, SENSITIVITY, LATENCY, TRADE_OFF = "ranges.png", "sensitivity.png", "latency.png", "trade_off.png"
 #: Those that need forms to have been timed.
@@ -36,7 +38,7 @@ def precision_lines(told: Mapping[str, Any]) -> list[str]:
         full, shipped = told["macro_dice_fp32"][prompt], told["macro_dice"][prompt]
         lines.append(f"| {prompt} | {full:.4f} | {shipped:.4f} | {value:+.4f} [{low:+.4f}, {high:+.4f}] |")
     agreement = "" if loss["text_agreement"] is None else f"; {100 * loss['text_agreement']:.1f} % of the texts are the same"
-    lines += ["", f"Presence F1 loses {loss['presence_f1']:+.4f}{agreement}, over {loss['questions']} questions.", ""]
+    lines += ["", f"Of {loss['questions']} questions: {presence_words(loss)}{agreement}.", ""]
     for name, graph in told["graphs"].items():
         recipe = f" ({graph['recipe']})" if graph["recipe"] else ""
         lines.append(f"- **{name}**: {graph['chosen']}{recipe}: {graph['reason']}")

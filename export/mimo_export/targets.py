@@ -43,9 +43,9 @@ ENGINE_MIN = {
 TARGETS: dict[str, Target] = {
     t.name: t for t in (
         Target("cpu", ("onnxruntime", "openvino"), ("fp32", "fp16", "int8", "auto")),
-        Target("cuda", ("onnxruntime-cuda",), ("fp32", "fp16"), gpu=True),
-        Target("tensorrt", ("tensorrt",), ("fp32", "fp16", "int8"), gpu=True, plans=True),
-        Target("tensorrt-rtx", ("tensorrt-rtx",), ("fp32", "fp16", "int8"), gpu=True, plans=True),
+        Target("cuda", ("onnxruntime-cuda",), ("fp32", "fp16", "auto"), gpu=True),
+        Target("tensorrt", ("tensorrt",), ("fp32", "fp16", "int8", "auto"), gpu=True, plans=True),
+        Target("tensorrt-rtx", ("tensorrt-rtx",), ("fp32", "fp16", "int8", "auto"), gpu=True, plans=True),
     )
 }  # fmt: skip
 
@@ -83,9 +83,10 @@ def choose(
         way = "it compiles for the GPU of the machine it runs on" if chosen.plans else "its files run on every GPU"
         raise RequestError(f"{told}: {way}", "Leave it out, or use --target tensorrt-rtx")
     check_capabilities(compute_capabilities)
-    if precision == "fp32" and "7.5" in compute_capabilities:
-        told = "--precision fp32 cannot be built for --compute-capability 7.5: TensorRT-RTX has no FP32 products there"
-        raise RequestError(told, "Use --precision fp16 or int8")
+    if precision in ("fp32", "auto") and "7.5" in compute_capabilities:
+        may = "" if precision == "fp32" else ", and auto keeps what misses the tolerance in FP32"
+        told = f"--precision {precision} cannot be built for --compute-capability 7.5: TensorRT-RTX has no FP32 products there"
+        raise RequestError(told + may, "Use --precision fp16 or int8")
     return chosen
 
 

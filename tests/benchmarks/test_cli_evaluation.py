@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
@@ -19,7 +20,8 @@ from mimo_runtime.bundle import Bundle
 from mimo_runtime.components import label_components
 from mimo_runtime.config import MimoConfig
 from mimo_runtime.contracts import GRAPHS
-from mimo_runtime.errors import BundleError
+from mimo_runtime.errors import BundleError, RequestError
+from mimo_runtime.evaluation.dataset import read_datasets
 from mimo_runtime.evaluation.robustness import CONDITIONS, SHIFT
 
 SQUARES = {"one": [(6, 6)], "two": [(6, 6), (36, 18)]}
@@ -312,6 +314,55 @@ def test_a_bundle_loses_nothing_against_itself(bundle, data, tmp_path):
     assert all(0.2 < ms["ratio"] < 5 and ms["full"] > 0 for ms in told["latency_ms"].values())
     for words in ("macro Dice", "vision_encoder", "100.00 % of the texts", "100.0 % of full precision"):
         assert words in result.stdout
+
+
+def test_precision_refuses_images_that_were_calibrated_on(bundle, data, tmp_path, monkeypatch):
+    from mimo_benchmarks import precision as module
+
+    hashes = [hashlib.sha256((data / "two" / "images/1.png").read_bytes()).hexdigest()[:16]]
+    real, told = Bundle.open, {"image_hashes": ["0" * 16, *hashes]}
+
+    def opened(path, **options):
+        found = real(path, **options)
+        if str(path).endswith("calibrated"):
+            found.manifest.data["calibration"] = told
+        return found
+
+    monkeypatch.setattr(Bundle, "open", opened)
+    monkeypatch.setattr(module.Mimo, "load", lambda *_, **__: pytest.fail("it began"))
+    place = tmp_path / "calibrated"
+    place.symlink_to(bundle)
+    # Whether it would be drawn or not.
+    for limit in ((), ("--limit", 1)):
+        result = run("precision", bundle, place, "--data", data, *limit)
+        refused(result, "was calibrated on the image two/images/1.png of split 'test'", "another --split or --data")
+    with pytest.raises(RequestError, match="was calibrated on"):
+        module.refuse_calibrated(opened(place), read_datasets(data), "test")
+    module.refuse_calibrated(opened(place), read_datasets(data), "val")
+    told["image_hashes"] = ["0" * 16]
+    module.refuse_calibrated(opened(place), read_datasets(data), "test")
+
+
+def test_precision_says_that_an_older_bundle_does_not_tell_its_images(bundle, data, tmp_path, monkeypatch):
+    from mimo_benchmarks import precision as module
+
+    real = Bundle.open
+
+    def opened(path, **options):
+        found = real(path, **options)
+        if str(path).endswith("older"):
+            found.manifest.data["calibration"] = {"id": "x", "images": 16}
+        return found
+
+    monkeypatch.setattr(Bundle, "open", opened)
+    monkeypatch.setattr(module, "compare_precision", lambda *_, **__: {})
+    monkeypatch.setattr(module, "precision_table", lambda *_: "table")
+    (tmp_path / "older").symlink_to(bundle)
+    result = run("precision", bundle, tmp_path / "older", "--data", data)
+    assert result.exit_code == 0 and result.stdout == "table\n", result.output
+    assert result.stderr.count("\n") == 1 and "older does not say which images it was calibrated on" in result.stderr
+    # A bundle in single precision was calibrated on nothing.
+    assert run("precision", bundle, bundle, "--data", data).stderr == ""
 
 
 def test_precision_refuses_other_weights_and_a_reduced_reference(bundle, data, monkeypatch):

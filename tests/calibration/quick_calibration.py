@@ -77,7 +77,7 @@ class Lenient(optimise.Settings):
 def always_worse(patch: pytest.MonkeyPatch, dice: float = 0.25) -> None:
     """Every candidate loses this much: random weights have no accuracy to lose."""
 
-    def compare(reference: Sequence[Reply], candidate: Sequence[Reply]) -> Loss:
+    def compare(reference: Sequence[Reply], candidate: Sequence[Reply], prompts: Sequence[str]) -> Loss:
         return Loss({"box": dice, "text": 0.0}, {"box": (dice, dice), "text": (0.0, 0.0)}, 0.0, 1.0, len(reference))
 
     patch.setattr(optimise, "compare", compare)

@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from mimo_runtime.evaluation.dataset import Dataset
 
 
@@ -33,15 +36,24 @@ def write_phantoms(folder: Path) -> Path:
     return folder
 
 
-def make_set(folder: Path, counts: Mapping[str, int], split: str = "train") -> Dataset:
-    """A set of files that nobody opens: ``counts`` images per modality, in mixed order."""
+def make_set(folder: Path, counts: Mapping[str, int], split: str = "train", negatives: int = 0) -> Dataset:
+    """A set of tiny images with a nodule: ``counts`` images per modality, in mixed order, no two the same in any set.
+
+    Args:
+        negatives: so many, the first ones, show nothing.
+    """
     (folder / "images").mkdir(parents=True)
+    mask = np.zeros((16, 16), np.uint8)
+    mask[4:9, 5:11] = 1
+    Image.fromarray(mask).save(folder / "mask.png")
     modalities = [m for m, count in counts.items() for _ in range(count)]
     random.Random(0).shuffle(modalities)
     rows = []
     for k, modality in enumerate(modalities):
-        (folder / f"images/{k}.png").write_bytes(f"{folder.name} {k}".encode())
+        pixels = random.Random(f"{folder} {k}").randbytes(256)
+        Image.frombytes("L", (16, 16), pixels).save(folder / f"images/{k}.png")
+        shown = {"mask": "mask.png", "classes": {"1": "nodule"}} if k >= negatives else {"classes": {}}
         rows.append({"image": f"images/{k}.png", "case": str(k), "split": split, "modality": modality, "region": "chest",
-                     "classes": {}})  # fmt: skip
+                     **shown})  # fmt: skip
     write_rows(folder, rows)
     return Dataset.read(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 
 import pytest
 
@@ -79,9 +80,11 @@ def test_a_full_disk_is_told(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module, "atomic_write_bytes", full)
-    with pytest.raises(RequestError, match=r"cache .* cannot be written: No space left on device\. Make room"):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RequestError) as caught:
         Answers(tmp_path, "model").get(CHAIN, TRIAL, None, Chain().ask)
+    assert str(caught.value).startswith(f"cache {tmp_path} cannot be written: No space left on device. Make room or choose")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_program_is_its_code_and_its_libraries():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from small_sets import make_set, read_rows, write_rows
 
 from mimo_calibration import data as module
@@ -102,19 +103,104 @@ def test_the_identity_depends_on_content_order_and_seed(tmp_path):
     assert images.modalities == {"ct"}
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"classes": {"1": "cyst", "2": "liver"}}, {"region": "abdomen"}, {"modality": "mri"}, {"instances": "instances.png"},
+        {"mask": "other.png"},
+    ],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
+def test_the_identity_depends_on_all_that_questions_are_made_of(change, tmp_path):
+    """Names that are swapped are other questions about the same pixels."""
+    folder = tmp_path / "a"
+    make_set(folder, {"ct": 20})
+    for name in ("instances", "other"):
+        Image.new("L", (16, 16), 1).save(folder / f"{name}.png")
+
+    def identity(**changes: object) -> str:
+        base = {"classes": {"1": "liver", "2": "cyst"}}
+        write_rows(folder, [{**row, **base, **(changes if k == 4 else {})} for k, row in enumerate(read_rows(folder))])
+        return choose([Dataset.read(folder)], "train", 20, 0).identity
+
+    before = identity()
+    assert identity() == before != identity(**change)
+
+
+def test_the_identity_depends_on_what_the_file_of_instances_holds(tmp_path):
+    folder = tmp_path / "a"
+    make_set(folder, {"ct": 20})
+    write_rows(folder, [{**row, "instances": "instances.png"} for row in read_rows(folder)])
+    found = set()
+    for value in (1, 2):
+        Image.new("L", (16, 16), value).save(folder / "instances.png")
+        found.add(choose([Dataset.read(folder)], "train", 20, 0).identity)
+    assert len(found) == 2
+
+
 # -- overlap ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_same_bytes_under_another_name_are_found(tmp_path):
     train, val = make_set(tmp_path / "a", {"ct": 20}), make_set(tmp_path / "b", {"ct": 20}, split="val")
-    calibration, held_out = choose([train], "train", 16, 0), choose([val], "val", 8, 0, least=8)
-    refuse_overlap(calibration, held_out)
-    source, target = calibration.items[5][1].image, held_out.items[2][1].image
+    refuse_overlap([train], [val])
+    source, target = train.records[5].image, val.records[2].image
     shutil.copyfile(source, target)
     with pytest.raises(RequestError) as caught:
-        refuse_overlap(calibration, held_out)
+        refuse_overlap([train], [val])
     assert f"b/images/{target.name}" in str(caught.value) and f"a/images/{source.name}" in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+def test_every_file_is_read_once(tmp_path, monkeypatch):
+    read = []
+    real = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or real(path))
+    train, val = make_set(tmp_path / "a", {"ct": 20}), make_set(tmp_path / "b", {"ct": 20}, split="val")
+    for _ in range(2):
+        refuse_overlap([train], [val])
+        assert len(choose([train], "train", 16, 0).hashes) == 16
+    assert len(read) == len(set(read)) == 40
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path):
+    train = make_set(tmp_path / "a", {"ct": 20})
+    train.records[3].image.unlink()
+    with pytest.raises(RequestError, match=f"{train.records[3].image} cannot be read: No such file"):
+        refuse_overlap([train], [])
+
+
+@pytest.mark.parametrize(
+    ("flaw", "words"),
+    [
+        ({"image": "bad.png"}, "bad.png"),
+        ({"mask": "bad.png"}, "bad.png cannot be read"),
+        ({"classes": {"2": "other"}}, r"mask.png holds class ids \[1\] without a name"),
+        ({"instances": "bad.png"}, "bad.png cannot be read"),
+        ({"instances": "small.png"}, "small.png is not of the size of 7.png"),
+    ],
+)
+def test_what_questions_would_stumble_on_is_told_when_it_is_looked_for_targets(flaw, words, tmp_path):
+    folder = tmp_path / "a"
+    make_set(folder, {"ct": 20})
+    (folder / "bad.png").write_bytes(b"no image")
+    Image.new("L", (8, 8)).save(folder / "small.png")
+    write_rows(folder, [{**row, **(flaw if k == 7 else {})} for k, row in enumerate(read_rows(folder))])
+    images = choose([Dataset.read(folder)], "train", 20, 0)
+    with pytest.raises(RequestError, match=words):
+        _ = images.shown
+
+
+def test_those_that_show_something_are_told_from_the_others(tmp_path):
+    folder = tmp_path / "a"
+    make_set(folder, {"ct": 20}, negatives=5)
+    # A class that is named and has no pixel is not shown.
+    Image.new("L", (16, 16)).save(folder / "empty.png")
+    rows = read_rows(folder)
+    write_rows(folder, [{**row, "mask": "empty.png"} if k >= 17 else row for k, row in enumerate(rows)])
+    images = choose([Dataset.read(folder)], "train", 20, 0)
+    assert {int(record.case) for _, record in images.shown.items} == set(range(5, 17))
+    assert [item for item in images.items if item in images.shown.items] == list(images.shown.items)
 
 
 def test_two_frames_of_one_file_are_two_images(tmp_path):
@@ -125,8 +211,8 @@ def test_two_frames_of_one_file_are_two_images(tmp_path):
     write_rows(folder, [{**row, "case": str(k), "frame": k, "split": "train" if k < 16 else "val"} for k in range(24)])
     data = [Dataset.read(folder)]
     calibration, held_out = choose(data, "train", 16, 0), choose(data, "val", 8, 0, least=8)
-    assert len(set(calibration.hashes.values())) == 16
-    refuse_overlap(calibration, held_out)
+    assert len(set(calibration.hashes.values())) == 16 and len(set(held_out.hashes.values())) == 8
+    refuse_overlap(data, data)
 
 
 # -- names -----------------------------------------------------------------------------------------------------------

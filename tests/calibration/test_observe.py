@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import resource
+
 import numpy as np
 import onnx
 import pytest
@@ -12,7 +16,7 @@ from mimo_calibration.observe import KEPT, Cache, ObservedEngine, key
 from mimo_calibration.statistics import Observed
 from mimo_runtime.contracts import GraphContract, Tensor
 from mimo_runtime.engines import create_engine
-from mimo_runtime.errors import EngineError
+from mimo_runtime.errors import EngineError, RequestError
 
 CONTRACT = GraphContract(
     "tower", (Tensor("x", "float32", ("batch", 32)), Tensor("scale", "float32", ("batch", 1))),
@@ -203,6 +207,36 @@ def test_a_run_that_fails_leaves_nothing(tmp_path):
     with pytest.raises(EngineError):
         Cache(tmp_path).get("k", make)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("room", [0, 500, 3000])
+def test_a_disk_that_is_full_at_any_moment_is_told(rng, tmp_path, room):
+    """A limit to the size of files fails like a full disk: while the archive is written, and once more when it is closed."""
+    make, calls, _, _ = made_once(rng)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+        with pytest.raises(RequestError) as caught:
+            Cache(tmp_path / "cache").get("k", make)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(caught.value).startswith(f"cache {tmp_path / 'cache'} cannot be written: File too large. Make room or choose")
+    assert not list((tmp_path / "cache").iterdir()) and len(calls) == 1
+
+
+def test_a_disk_that_is_full_at_the_end_is_told(rng, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    make, _, _, _ = made_once(rng)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RequestError, match=f"cache {tmp_path} cannot be written: No space left on device.*Make room"):
+        Cache(tmp_path).get("k", make)
+
+
+def test_an_error_that_is_not_the_caches_stays_what_it_is(tmp_path):
+    with pytest.raises(RequestError, match="nothing to do with it"), observe.writing(tmp_path):
+        raise RequestError("nothing to do with it")
 
 
 def test_whatever_statistics_depend_on_changes_the_key(rng):

@@ -6,10 +6,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 from small_sets import read_rows, write_rows
 
 from mimo_calibration.data import choose
-from mimo_calibration.trial import PROMPTS, Loss, Reply, Trial, compare, macro_dice
+from mimo_calibration.trial import MIN_ABSENT, PROMPTS, Loss, Reply, Trial, compare, macro_dice, presence_words
 from mimo_runtime.evaluation.dataset import read_datasets
 
 
@@ -31,7 +32,7 @@ def changed(**changes: dict) -> list[Reply]:
 
 
 def test_identical_replies_lose_nothing():
-    loss = compare(FULL, list(FULL))
+    loss = compare(FULL, list(FULL), ("box", "text"))
     assert loss.dice == {"box": 0.0, "text": 0.0} and loss.presence_f1 == 0.0 and loss.text_agreement == 1.0
     assert loss.interval == {"box": (0.0, 0.0), "text": (0.0, 0.0)}
     assert loss.questions == len(FULL) and loss.worst == 0.0
@@ -67,9 +68,67 @@ def test_presence_f1_is_that_of_absence():
     # Asked by name: three are there, two are not. The candidate calls one of each wrong: 1 hit, 1 miss, 1 false alarm.
     loss = compare(FULL, changed(r2={"present": True}, r4={"present": False}))
     assert loss.presence_f1 == pytest.approx(1.0 - 2 * 1 / (2 * 1 + 2)) and loss.flips == 2
+    assert loss.named == 5 and loss.changed == pytest.approx(2 / 5)
     # What is asked for by box is not asked whether it is there.
     unasked = compare(FULL, changed(r0={"present": False}))
     assert unasked.presence_f1 == 0.0 and unasked.flips == 0
+
+
+def named(present: int, absent: int, unknown: int = 0) -> list[Reply]:
+    """Right replies to so many names that are there and are not, and to names of which nobody knows."""
+    return (
+        [reply("a", str(k), "text", 0.5) for k in range(present)]
+        + [reply("a", str(k), "absent", None, False) for k in range(absent)]
+        + [reply("a", str(k), "unknown", None, k % 2 == 0) for k in range(unknown)]
+    )
+
+
+def flipped(replies: list[Reply], *where: int) -> list[Reply]:
+    return [Reply(**{**r.__dict__, "present": r.present is (k not in where)}) for k, r in enumerate(replies)]
+
+
+def test_without_names_known_to_be_absent_the_decisions_that_changed_count():
+    """F1 would be 0 or 1: a reference that is wrong once would let everything pass, a right one would refuse one change."""
+    right = named(120, 0, unknown=80)
+    wrong_once = flipped(right, 3)
+    for reference in (right, wrong_once):
+        for where, passes in (((0,), True), ((0, 150), True), ((0, 1, 150), False), (tuple(range(120)), False)):
+            loss = compare(reference, flipped(reference, *where), ("text",))
+            # One percent of 200 decisions is twice the tolerance.
+            assert loss.within(0.005) is passes and not loss.by_f1
+            assert loss.flips == len(where) and loss.changed == pytest.approx(len(where) / 200)
+            assert loss.presence_f1 == 0.0
+            assert loss.to_dict()["presence_by"] == "changed" and loss.to_dict()["presence_changed"] == len(where) / 200
+            assert f"presence changed in {len(where) / 2:.1f} %" in loss.words() and "F1" not in loss.words()
+            assert "% of the presence decisions changed" in presence_words(loss.to_dict())
+
+
+def test_with_enough_absent_names_f1_counts():
+    for absent, by_f1 in ((MIN_ABSENT, True), (MIN_ABSENT - 1, False)):
+        reference = named(10, absent)
+        loss = compare(reference, flipped(reference, 0), ("text",))
+        assert loss.by_f1 is by_f1 and loss.presence_f1 == pytest.approx(1 - 2 * absent / (2 * absent + 1))
+        assert loss.presence == (loss.presence_f1 if by_f1 else pytest.approx(1 / (10 + absent)))
+    assert compare(reference, reference, ("text",)).to_dict()["presence_by"] == "changed"
+    assert presence_words(compare(named(1, 8), named(1, 8)).to_dict()) == "presence F1 loses +0.0000"
+    # What nobody knows is no part of an F1.
+    loss = compare(named(10, 8, 20), flipped(named(10, 8, 20), 20), ("text",))
+    assert loss.by_f1 and loss.presence_f1 == 0.0 and loss.flips == 1
+
+
+def test_a_reference_that_finds_nothing_absent_has_no_f1_to_lose():
+    reference = flipped(named(10, 20), *range(10, 30))
+    assert not compare(reference, flipped(reference, *range(30)), ("text",)).within(0.005)
+    assert compare(reference, reference, ("text",)).within(0.005)
+
+
+def test_a_kind_of_prompt_that_was_not_asked_is_not_within_the_tolerance():
+    assert compare(FULL, list(FULL), ("box", "text")).within(0.005)
+    loss = compare(FULL, list(FULL))
+    assert loss.unasked == ("point", "mask") and not loss.within(1.0) and loss.to_dict()["unasked"] == ["point", "mask"]
+    assert "no question by point, mask" in loss.words()
+    only_absent = [r for r in FULL if r.prompt == "absent"]
+    assert not compare(only_absent, only_absent, ()).within(1.0)
 
 
 def test_other_questions_cannot_be_compared():
@@ -136,7 +195,7 @@ def test_words_and_numbers_say_the_same():
     assert told.words() == "Dice box -0.0123, Dice text +0.0040, presence F1 -0.0200, same text 97.5 %"
     assert told.to_dict() == {
         "dice": {"box": 0.0123, "text": -0.004}, "ci95": {"box": [0.01, 0.02], "text": [-0.1, 0.1]}, "presence_f1": 0.02,
-        "text_agreement": 0.975, "questions": 40,
+        "text_agreement": 0.975, "questions": 40, "presence_changed": 0.0, "presence_by": "f1", "unasked": [],
     }  # fmt: skip
     assert "text" not in loss(text=None).words().split("F1")[1]
 
@@ -251,4 +310,45 @@ def test_images_without_anything_in_them_still_count_for_presence(own_data):
     replies = make_trial(own_data).run(Model(0.5))
     assert {r.prompt for r in replies} == {"absent"} and len(replies) == 16
     nothing = compare(replies, replies)
-    assert nothing.dice == {} and nothing.worst == 0.0 and nothing.within(0.005)
+    # No Dice was measured, so nothing is known.
+    assert nothing.dice == {} and nothing.worst == 0.0 and nothing.unasked == PROMPTS and not nothing.within(1.0)
+
+
+def one_class(folder) -> None:
+    """The set names one class, in every image."""
+    rows = []
+    for row in read_rows(folder):
+        labels = np.asarray(Image.open(folder / row["mask"]))
+        Image.fromarray((labels > 0).astype(np.uint8)).save(folder / row["mask"])
+        rows.append({**row, "classes": {"1": "Nodule"}})
+    write_rows(folder, rows)
+
+
+def test_where_no_name_is_surely_absent_one_is_asked_that_the_model_knows(own_data):
+    one_class(own_data)
+    entities = ("nodule", "liver", "polyp")
+    trial, model = make_trial(own_data, entities=entities), Model(0.5)
+    replies = trial.run(model)
+    unknown = [r for r in replies if r.prompt == "unknown"]
+    assert len(unknown) == 16 and not any(r.prompt == "absent" for r in replies)
+    # Only whether it is there is asked: its text counts for nothing.
+    assert all(r.dice is None and r.text is None for r in unknown)
+    asked = {text for text, boxes, points, masked, text_answer in model.asked if text and not text_answer}
+    assert asked == {"liver", "polyp"}  # what the image names is asked for anyway
+    assert trial.run(Model(0.5)) == replies
+    loss = compare(replies, [Reply(**{**r.__dict__, "present": r.prompt != "unknown"}) for r in replies])
+    assert loss.flips == 16 and loss.named == 16 + sum(r.prompt == "text" for r in replies) and not loss.by_f1
+    assert {r.prompt for r in make_trial(own_data).run(Model(0.5))} == set(PROMPTS)
+
+
+def test_names_that_surely_are_absent_go_first(data):
+    assert make_trial(data, entities=("liver",)).run(Model(0.5)) == make_trial(data).run(Model(0.5))
+
+
+def test_whatever_changes_the_questions_changes_the_identity(data, own_data):
+    base = make_trial(data).identity
+    others = [make_trial(data, entities=("liver",)), make_trial(data, text=False), make_trial(data, prompts=("box",))]
+    # Which names are absent for sure depends on the regions of images that were not drawn, too.
+    write_rows(own_data, [{**row, "region": "brain"} if row["split"] == "train" else row for row in read_rows(own_data)])
+    there = Trial(make_trial(data).images, read_datasets(own_data))
+    assert len({base, *(trial.identity for trial in others), there.identity}) == 5 and make_trial(data).identity == base

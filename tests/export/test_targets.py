@@ -111,6 +111,52 @@ class TestCuda:
         assert caught.value.exit_code == 1 and str(caught.value).count("\n") >= len(GRAPHS)
 
 
+class TestAuto:
+    """A graph that misses the tolerance in one form gets the next, and the others do not suffer."""
+
+    def test_takes_int8_then_fp16_then_single_precision(self, make: Builder, monkeypatch):
+        worse = {"fusion": ["int8 (FP16 between)"], "mask_decoder": ["int8 (FP16 between)", "fp16"]}
+        load, loss, gated = optimise.Optimiser._load, optimise.Optimiser._loss, []
+        labels: dict[object, str] = {}
+
+        def labelled(self: optimise.Optimiser, name: str, candidate: optimise.Candidate) -> object:
+            engine = load(self, name, candidate)
+            labels[engine] = candidate.label
+            return engine
+
+        def worsened(self: optimise.Optimiser, label: str, engines: dict) -> tuple:
+            found, replies = loss(self, label, engines)
+            name = next((n for n in engines if engines[n] is not self.engines[n]), None)
+            if label == "gate" and name:
+                gated.append((name, labels[engines[name]]))
+                if labels[engines[name]] in worse.get(name, ()):
+                    found = dataclasses.replace(found, dice=dict.fromkeys(found.dice, 2.0))
+            return found, replies
+
+        monkeypatch.setattr(optimise.Optimiser, "_load", labelled)
+        monkeypatch.setattr(optimise.Optimiser, "_loss", worsened)
+        built = make("auto", "auto", target="tensorrt", portable=True)
+        report = json.loads((built.path / "report.json").read_text("utf-8"))
+        for name, graph in report["precision"]["graphs"].items():
+            counts, label = built.told["graphs"][name]["delivered"], graph["chosen"]
+            assert built.told["graphs"][name]["asked"] == "auto"
+            if name == "mask_decoder":
+                assert label == "fp32 onnxruntime" and counts["fp32"] > 0 and counts["fp16"] == counts["int8"] == 0
+                assert graph["fp32_islands"] == {} and graph["reason"].startswith("nothing in lower precision stays within")
+            elif name == "fusion":
+                assert label == "fp16" and counts["fp16"] > 0 and counts["int8"] == 0 and graph["fp32_islands"]
+            else:
+                assert label.startswith("int8") and counts["int8"] + counts.get("int8_weights", 0) > 0
+            assert graph["latency_ms"] == {}
+        assert report["precision"]["timed"] is False and report["precision"]["forced"] is False
+        assert [label for name, label in gated if name == "mask_decoder"] == worse["mask_decoder"]
+
+    def test_has_no_int8_for_cuda(self, make: Builder):
+        built = make("auto-cuda", "auto", target="cuda")
+        told = json.loads((built.path / "report.json").read_text("utf-8"))["precision"]["graphs"]
+        assert {graph["chosen"] for graph in told.values()} == {"fp16"}
+
+
 @pytest.mark.rtx
 @needs_compiler
 class TestTensorRtRtx:
@@ -190,8 +236,11 @@ class TestRefused:
         ("options", "words"),
         [
             (["--target", "gpu"], ["--target gpu", "cpu or cuda or tensorrt or tensorrt-rtx"]),
-            (["--target", "cuda", "--precision", "int8"], ["--precision int8", "--target cuda", "fp32 or fp16"]),
-            (["--target", "tensorrt", "--precision", "auto"], ["--precision auto", "fp32 or fp16 or int8"]),
+            (["--target", "cuda", "--precision", "int8"], ["--precision int8", "--target cuda", "fp32 or fp16 or auto"]),
+            (["--target", "tensorrt", "--precision", "int4"], ["--precision int4", "fp32 or fp16 or int8 or auto"]),
+            (["--target", "cuda", "--precision", "auto"], ["--precision auto needs --calibration"]),
+            (["--target", "tensorrt-rtx", "--portable", "--precision", "auto", "--compute-capability", "7.5"],
+             ["--precision auto", "7.5", "auto keeps what misses", "fp16 or int8"]),
             (["--target", "cuda", "--precision", "fp16"], ["--precision fp16 needs --calibration"]),
             (["--portable"], ["--portable has no effect with --target cpu"]),
             (["--target", "cuda", "--portable"], ["--portable has no effect with --target cuda"]),
