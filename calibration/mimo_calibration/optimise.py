@@ -3,8 +3,8 @@
 Graphs are taken in the order in which an answer runs them, so each is calibrated on what the chosen forms upstream emit. For
 each: watch it in the running chain, find the best recipe by signal-to-noise ratio, measure every block's effect, leave out
 blocks until the trial is within tolerance, time the candidates against each other, and let the fastest that passes the gate
-ship. The gate runs the whole chain as it would ship so far, on images that took no part in any of this. A GPU is not here to be
-raced on: its INT8 form is tried before its FP16 form, and single precision is what is left.
+ship. The gate runs the whole chain as it would ship so far, on images that took no part in any of this. For a GPU
+nothing is raced: its INT8 form is tried before its FP16 form, and single precision is what is left.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Settings:
     seed: int = 0
     #: Ship what was asked for although it misses the tolerance.
     force: bool = False
-    #: For a GPU, which is not here: one form per graph, computed by ONNX Runtime on the CPU, and nothing is timed.
+    #: For a GPU, which need not be here: its forms are computed by ONNX Runtime on the CPU, and nothing is timed.
     gpu: bool = False
     #: What "auto" tries for a GPU, in this order; not every target has INT8.
     forms: tuple[str, ...] = ("int8", "fp16")
@@ -225,7 +225,7 @@ class Optimiser:
         return True
 
     def _race(self, running: Mapping[str, tuple[Candidate, Engine]], material: Material, told: GraphEvidence) -> None:
-        """Time engines against each other; nothing on behalf of a GPU, which is not here."""
+        """Time engines against each other; nothing on behalf of a GPU, which need not be here."""
         if not self.settings.gpu:
             times = graph_times({k: e for k, (_, e) in running.items()}, [given for given, _ in material.calls])
             told.latency_ms |= {label: round(ms, 4) for label, ms in times.items()}

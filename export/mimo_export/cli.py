@@ -31,7 +31,8 @@ def main() -> None:
 @click.option("--target", default="cpu", show_default=True,
               help="Where the bundle will run: cpu, cuda, tensorrt, tensorrt-rtx.")
 @click.option("--precision", default="fp32", show_default=True,
-              help="fp32; int8 or fp16, within the tolerance or not at all; auto: per graph the fastest within it.")
+              help="fp32; int8 or fp16, within the tolerance or not at all; auto: per graph the fastest within it "
+                   "(for a GPU, where nothing is timed: INT8, else FP16, else FP32).")
 @click.option("--portable", is_flag=True,
               help="Leave the graphs to be compiled by mimo-run prepare on the device (tensorrt, tensorrt-rtx).")
 @click.option("--compute-capability", "capabilities", multiple=True, metavar="X.Y",

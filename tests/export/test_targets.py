@@ -239,8 +239,10 @@ class TestRefused:
             (["--target", "cuda", "--precision", "int8"], ["--precision int8", "--target cuda", "fp32 or fp16 or auto"]),
             (["--target", "tensorrt", "--precision", "int4"], ["--precision int4", "fp32 or fp16 or int8 or auto"]),
             (["--target", "cuda", "--precision", "auto"], ["--precision auto needs --calibration"]),
-            (["--target", "tensorrt-rtx", "--portable", "--precision", "auto", "--compute-capability", "7.5"],
-             ["--precision auto", "7.5", "auto keeps what misses", "fp16 or int8"]),
+            (
+                ["--target", "tensorrt-rtx", "--portable", "--precision", "auto", "--compute-capability", "7.5"],
+                ["--precision auto", "7.5", "auto keeps what misses", "fp16 or int8"],
+            ),
             (["--target", "cuda", "--precision", "fp16"], ["--precision fp16 needs --calibration"]),
             (["--portable"], ["--portable has no effect with --target cpu"]),
             (["--target", "cuda", "--portable"], ["--portable has no effect with --target cuda"]),
