@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from mimo_calibration import cli, optimise, trial, variants
+from mimo_calibration import cli, optimise, progress, trial, variants
 from mimo_calibration.trial import Loss, Reply
 from mimo_runtime.evaluation.evaluate import ImageQuestions
 
@@ -54,6 +54,7 @@ def make_quick(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(optimise, "Trial", partial(trial.Trial, max_classes=1))
     patch.setattr(trial, "ImageQuestions", Brief)
     patch.setattr(optimise, "blocks", lambda points: dict(list(real(points).items())[:2]))
+    patch.setattr(progress, "LINE_EVERY", float("inf"))  # however slow the machine is
     patch.setattr(variants, "METHODS", {k: variants.METHODS[k] for k in ("minmax", "mse")})
 
 
