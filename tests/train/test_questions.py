@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mimo_runtime.config import MimoConfig
 from mimo_runtime.evaluation.dataset import Dataset, Record, read_datasets
-from mimo_runtime.evaluation.grammar import asks_for_relation, corpus, neighbours_asked, parse, relation_word, subject_of
+from mimo_runtime.evaluation.grammar import corpus, neighbours_asked, parse, relation_asked, relation_word, subject_of
 from mimo_runtime.evaluation.sampling import instance_labels
 from mimo_runtime.tokenizer import Tokenizer
 from mimo_train.augment import View, closer_view, may_mirror, paste_copy, plain_view, random_view
@@ -170,7 +170,7 @@ def test_relations_to_what_is_not_there_are_refused():
     for s in absent:
         assert parse(s.answer).absent == "kidney cyst" and "kidney cyst" in s.text and not parse(s.answer).phrases
         assert s.several and s.mask is None
-        assert asks_for_relation(s.text) or neighbours_asked(s.text)[1] == "kidney cyst"
+        assert relation_asked(s.text) or neighbours_asked(s.text)[1] == "kidney cyst"
     assert not any("kidney cyst" in s.text for s in drawn if s not in absent)
 
 
