@@ -17,13 +17,14 @@ from mimo_train.model import Mimo
 ENTITIES = ("liver", "spleen", "aorta", "heart", "cyst")
 
 
-def write_checkpoint(folder: Path, preset: str = "micro", seed: int = 0, **changes: object) -> Path:
+def write_checkpoint(folder: str | Path, preset: str = "micro", seed: int = 0, **changes: object) -> Path:
     """A checkpoint of random weights, whose tokenizer knows the words of phantoms."""
     config = MimoConfig.from_preset(preset, entities=ENTITIES, **changes)
     texts = grammar.corpus(ENTITIES, ["ct", "mri", "xray", "ultrasound"], ["abdomen", "brain", "chest", "breast"])
     tokenizer = Tokenizer.train(texts, config.vocab_size, config.mask_decoder.queries)
     config = dataclasses.replace(config, vocab_size=tokenizer.size)
     torch.manual_seed(seed)
+    folder = Path(folder)
     save_checkpoint(folder, config, Mimo(config).state_dict(), tokenizer, "# random weights")
     return folder
 
