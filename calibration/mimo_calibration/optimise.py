@@ -32,7 +32,7 @@ from mimo_runtime.tokenizer import Tokenizer
 
 from .answers import Answers, program
 from .data import Images, requests
-from .evidence import Candidate, GraphEvidence, Result, holds
+from .evidence import WEIGHTS_ALONE, Candidate, GraphEvidence, Result, holds
 from .fp16 import compact, to_half
 from .half_form import half_form
 from .observe import Cache, ObservedEngine, key
@@ -60,8 +60,6 @@ MARGIN = 0.8
 ORT, OPENVINO = "onnxruntime", "openvino"
 #: The graph that takes most of an answer's time, and the same images in all trials of the graphs behind it.
 ENCODER = GRAPHS[0]
-#: The graph whose weights are all that its time goes into: activations of one token are nothing to gain from.
-DECODER = GRAPHS[-1]
 
 
 @dataclass(frozen=True)
@@ -269,7 +267,7 @@ class Optimiser:
         full = self.models[name].SerializeToString()
         if precision == "auto":
             found += [Candidate(f"fp32 {e}", "fp32", e, self.settings.threads, full) for e in engines if e != ORT]
-        if name == DECODER:
+        if name == WEIGHTS_ALONE:
             if precision == "auto":
                 cut = ort_form(self.models[name]).SerializeToString()
                 found.append(Candidate("fp32 onnxruntime, 1 thread", "fp32", ORT, 1, cut))
@@ -312,7 +310,7 @@ class Optimiser:
         found = []
         if "int8" in forms:
             recipe = self._recipe(name, material, told)
-            if name == DECODER:
+            if name == WEIGHTS_ALONE:
                 model = material.quantised(recipe)
                 found.append(self._halved(name, "int8 weights (FP16 between)", "int8-weights", model, material, recipe))
             else:
@@ -331,7 +329,7 @@ class Optimiser:
 
     def _recipe(self, name: str, material: Material, told: GraphEvidence) -> Recipe:
         """How to quantise a graph: the best method, without the blocks that lose too much; of the text decoder the weights."""
-        if name == DECODER:
+        if name == WEIGHTS_ALONE:
             recipe = Recipe("weights", 8)
             told.sensitivity = self._sensitivity(name, material, recipe)
             return recipe
@@ -345,7 +343,7 @@ class Optimiser:
     def _sensitivity(self, name: str, material: Material, recipe: Recipe) -> list[dict[str, Any]]:
         """Every block alone: noise at the graph's outputs, and what the chain loses; worst first."""
         rows, parts = [], blocks(material.points())
-        masks = name != DECODER  # no mask depends on what it writes, so no Dice and no presence
+        masks = name != WEIGHTS_ALONE  # no mask depends on what it writes, so no Dice and no presence
         # What the graphs upstream lose already is not this block's doing.
         before = self._loss("blocks", self.engines)[0] if masks else None
         for number, (block, points) in enumerate(parts.items()):
@@ -433,7 +431,7 @@ class Optimiser:
                 self.progress(f"{label} {name}", done, len(self.calibration.items))
                 scan = mimo.open(questions.pixels)
                 for given in asks:
-                    scan.ask(**given, masks=name != DECODER, text_answer=name == DECODER)
+                    scan.ask(**given, masks=name != WEIGHTS_ALONE, text_answer=name == WEIGHTS_ALONE)
 
     def _replies(
         self, label: str, trial: Trial, engines: Mapping[str, Engine], reference: Sequence[Reply] | None
