@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import platform
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from mimo_runtime.errors import RequestError
-from mimo_runtime.machine import architecture, cpu_name, memory_mb, usable_cores
+from mimo_runtime.machine import architecture, cpu_name, memory_mb, process_memory_mb, usable_cores
 
 #: A load per core above this before a measurement means that others were working too.
 BUSY = 0.5
@@ -58,9 +57,8 @@ def process_memory(pid: int) -> dict[str, float | None]:
     Raises:
         RequestError: psutil is not installed and there is no /proc.
     """
-    status = _status(pid)
-    if status:
-        return {"resident_mb": round(status["VmRSS"] / 1024, 1), "peak_mb": round(status["VmHWM"] / 1024, 1)}
+    if told := process_memory_mb(pid):
+        return {"resident_mb": round(told[0], 1), "peak_mb": round(told[1], 1)}
     try:
         import psutil
     except ImportError:
@@ -68,16 +66,6 @@ def process_memory(pid: int) -> dict[str, float | None]:
     info = psutil.Process(pid).memory_info()
     peak = getattr(info, "peak_wset", None)
     return {"resident_mb": round(info.rss / 2**20, 1), "peak_mb": round(peak / 2**20, 1) if peak else None}
-
-
-def _status(pid: int) -> dict[str, int]:
-    """``VmRSS`` and ``VmHWM`` in kB. The high-water mark starts anew when a process starts a program, unlike ``ru_maxrss``."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text("ascii", "replace").splitlines()
-    except OSError:
-        return {}
-    pairs = (line.split(":", 1) for line in lines if line.startswith(("VmRSS:", "VmHWM:")))
-    return {name: int(value.split()[0]) for name, value in pairs}
 
 
 def _version(distribution: str) -> str | None:

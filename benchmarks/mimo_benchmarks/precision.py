@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,12 +16,14 @@ from mimo_calibration.trial import Trial, compare, macro_dice, presence_words
 from mimo_runtime.bundle import Bundle
 from mimo_runtime.contracts import GRAPHS
 from mimo_runtime.engines.base import Engine
-from mimo_runtime.errors import RequestError
+from mimo_runtime.errors import BundleError, RequestError
 from mimo_runtime.evaluation.dataset import Dataset, Record
 from mimo_runtime.pipeline import Mimo
 
 from .machine import describe
 
+#: The exporter's report, in the bundle.
+REPORT = "report.json"
 #: Images whose whole answers are timed, and calls of each graph.
 TIMED, CALLS = 12, 12
 
@@ -37,7 +40,8 @@ def compare_precision(
 
     Returns:
         ``macro_dice`` by bundle and prompt, ``loss`` (paired differences with 95 % intervals, presence F1, text agreement),
-        ``latency_ms`` of every graph and of the whole answer with ratios, ``bytes``, ``machine``.
+        ``latency_ms`` of every graph and of the whole answer with ratios, ``bytes``, ``machine``,
+        ``calibration`` (:func:`calibration_cost`).
 
     Raises:
         RequestError: the bundles are not of the same weights, the split is empty, or ``reduced`` was calibrated on one of its
@@ -77,6 +81,7 @@ def compare_precision(
             name: {**{k: round(v, 4) for k, v in ms.items()}, "ratio": round(ms["full"] / ms["reduced"], 3)}
             for name, ms in latency.items()
         },
+        "calibration": calibration_cost(reduced),
         "bytes": {**sizes, "share": round(sizes["reduced"] / sizes["full"], 4)},
         "engines": {
             name: {g: _engine(e) for g, e in bundle.manifest.graphs.items()} for name, bundle in zip(names, (full, reduced))
@@ -91,6 +96,15 @@ def calibrated_on(bundle: Bundle) -> frozenset[str] | None:
     if not told:
         return frozenset()
     return frozenset(told["image_hashes"]) if isinstance(told, dict) and "image_hashes" in told else None
+
+
+def calibration_cost(bundle: Bundle) -> dict[str, Any] | None:
+    """What calibrating a bundle took, by its report: ``images``, ``seconds`` by part, ``peak_mb``; None if none tells."""
+    try:
+        told = json.loads(bundle.bytes(REPORT)).get("precision") or {}
+    except (BundleError, ValueError):
+        return None
+    return {name: told[name] for name in ("images", "seconds", "peak_mb")} if "peak_mb" in told else None
 
 
 def refuse_calibrated(bundle: Bundle, datasets: Sequence[Dataset], split: str) -> None:
@@ -174,8 +188,15 @@ def precision_table(result: dict[str, Any], path: Path | None = None) -> str:
         what = result["engines"]["reduced"].get(name, "encode, ground, masks and text")
         speed.append((name, f"{ms['full']:.2f}", f"{ms['reduced']:.2f}", f"{ms['ratio']:.2f}", what))
     share, agreement = result["bytes"]["share"], loss["text_agreement"]
+    cost, paid = result["calibration"], ()
+    if cost:
+        watched, decided = cost["seconds"]["calibrate"], cost["seconds"]["decide"]
+        memory = f"; at most {cost['peak_mb'] / 1000:.2f} GB resident" if cost["peak_mb"] else ""
+        told = f"  calibrated on {cost['images']} images: watched in {watched:.0f} s, "
+        paid = (f"{told}searched and decided in {decided - watched:.0f} s{memory}",)
     return "\n".join((
         f"{result['images']} images of split {result['split']}, {loss['questions']} questions to each", "", table(rows), "",
         f"  {presence_words(loss)}; {100 * agreement:.2f} % of the texts are the same to the letter", "",
-        table(speed), "", f"  {result['bytes']['reduced'] / 1e6:.1f} MB of graphs, {100 * share:.1f} % of full precision",
+        table(speed), "",
+        f"  {result['bytes']['reduced'] / 1e6:.1f} MB of graphs, {100 * share:.1f} % of full precision", *paid,
     ))  # fmt: skip

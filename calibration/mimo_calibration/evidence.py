@@ -65,6 +65,8 @@ class Result:
     accuracy: dict[str, float]
     reference_accuracy: dict[str, float]
     seconds: dict[str, float]
+    #: Largest resident memory of this process until then, in MB; None where the system does not tell.
+    peak_mb: float | None = None
 
     def missed(self, precision: str) -> dict[str, str]:
         """Graphs that did not become what was asked for by name within the tolerance, with what was measured instead.
@@ -99,4 +101,5 @@ def evidence_dict(result: Result) -> dict[str, Any]:
     return {
         "graphs": graphs, "macro_dice": result.accuracy, "macro_dice_fp32": result.reference_accuracy,
         "loss": result.loss.to_dict(), "seconds": {k: round(v, 1) for k, v in result.seconds.items()},
+        "peak_mb": None if result.peak_mb is None else round(result.peak_mb),
     }  # fmt: skip

@@ -27,6 +27,7 @@ from mimo_runtime.engines import create_engine, why_not
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.errors import EngineError
 from mimo_runtime.evaluation.dataset import Dataset
+from mimo_runtime.machine import process_memory_mb
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.tokenizer import Tokenizer
 
@@ -149,7 +150,9 @@ class Optimiser:
             spent["decide"] += told.seconds
             evidence[name] = told
         loss, replies = self._loss("gate", self.engines)
-        return Result(chosen, symmetric, evidence, loss, macro_dice(replies), macro_dice(self.references["gate"]), spent)
+        memory, reference = process_memory_mb(), macro_dice(self.references["gate"])
+        peak = memory[1] if memory else None
+        return Result(chosen, symmetric, evidence, loss, macro_dice(replies), reference, spent, peak)
 
     def _decide(self, name: str, material: Material, incumbent: Candidate, told: GraphEvidence) -> tuple[Candidate, Engine]:
         """The form that ships, and its engine; those of all others are closed."""

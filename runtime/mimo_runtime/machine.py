@@ -77,6 +77,19 @@ def memory_mb() -> tuple[int, int] | None:
     return (found["MemTotal"], found["MemAvailable"]) if len(found) == 2 else None
 
 
+def process_memory_mb(pid: int | None = None) -> tuple[float, float] | None:
+    """``(resident, peak)`` memory of a process in MB, of this one without ``pid``; None where there is no ``/proc``.
+
+    The peak starts anew when a process starts a program, unlike ``ru_maxrss``.
+    """
+    found = {}
+    for line in _lines(f"/proc/{'self' if pid is None else pid}/status"):
+        name, _, value = line.partition(":")
+        if name in ("VmRSS", "VmHWM"):
+            found[name] = int(value.split()[0]) / 1024
+    return (found["VmRSS"], found["VmHWM"]) if len(found) == 2 else None
+
+
 def _lines(path: str) -> list[str]:
     try:
         return Path(path).read_text("utf-8", "replace").splitlines()

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from mimo_benchmarks import cli, models, robustness_report
+from mimo_benchmarks import cli, models, precision, robustness_report
 from mimo_runtime.bundle import Bundle
 from mimo_runtime.components import label_components
 from mimo_runtime.config import MimoConfig
@@ -310,10 +310,32 @@ def test_a_bundle_loses_nothing_against_itself(bundle, data, tmp_path):
     assert loss["dice"] == dict.fromkeys(("box", "point", "mask", "text"), 0.0)
     assert (loss["presence_f1"], loss["text_agreement"]) == (0.0, 1.0)
     assert told["macro_dice"]["full"] == told["macro_dice"]["reduced"] and told["images"] == 2
+    assert told["calibration"] is None  # nothing was calibrated
     assert told["bytes"]["share"] == 1.0 and set(told["latency_ms"]) == {*GRAPHS, "answer"}
     assert all(0.2 < ms["ratio"] < 5 and ms["full"] > 0 for ms in told["latency_ms"].values())
     for words in ("macro Dice", "vision_encoder", "100.00 % of the texts", "100.0 % of full precision"):
         assert words in result.stdout
+
+
+def test_what_a_calibration_took_is_told():
+    cost = {"images": 128, "seconds": {"calibrate": 94.4, "decide": 480.0}, "peak_mb": 1020}
+
+    class Reported:
+        def __init__(self, report: dict) -> None:
+            self.report = report
+
+        def bytes(self, name: str) -> bytes:
+            assert name == "report.json"
+            return json.dumps(self.report).encode()
+
+    assert precision.calibration_cost(Reported({"precision": {**cost, "graphs": {}}})) == cost
+    assert precision.calibration_cost(Reported({})) is None
+    loss = {"dice": {}, "ci95": {}, "presence_f1": 0.0, "presence_by": "f1", "text_agreement": 1.0, "questions": 3}
+    result = {"loss": loss, "macro_dice": {}, "images": 3, "split": "test", "latency_ms": {}, "engines": {"reduced": {}},
+              "bytes": {"reduced": 14.2e6, "share": 0.326}, "calibration": cost}  # fmt: skip
+    told = precision.precision_table(result)
+    assert "calibrated on 128 images: watched in 94 s, searched and decided in 386 s; at most 1.02 GB resident" in told
+    assert "calibrated" not in precision.precision_table({**result, "calibration": None})
 
 
 def test_precision_refuses_images_that_were_calibrated_on(bundle, data, tmp_path, monkeypatch):

@@ -48,7 +48,7 @@ def test_a_busy_machine_is_told():
 
 
 def test_memory_without_proc_needs_psutil(monkeypatch):
-    monkeypatch.setattr(machine, "_status", lambda pid: {})
+    monkeypatch.setattr(machine, "process_memory_mb", lambda pid: None)
     monkeypatch.setitem(sys.modules, "psutil", None)
     with pytest.raises(RequestError, match=r"pip install 'mimo-edge\[bench\]'"):
         machine.process_memory(1)
