@@ -78,9 +78,8 @@ def build(checkpoint: Path, output: Path, target: str, precision: str, portable:
     elif calibrating:
         from mimo_runtime.errors import RequestError
 
-        others = ["auto"] if "auto" in chosen.precisions else [name for name in chosen.precisions if name != "fp32"]
         told = f"{', '.join(calibrating)}: no effect with --precision fp32, which calibrates nothing"
-        raise RequestError(told, f"Leave that out, or use --precision {' or '.join(others)}")
+        raise RequestError(told, "Leave that out, or use --precision auto")
     start = time.monotonic()
     with progress_bar(as_json) as progress:
         from mimo_runtime.contracts import GRAPHS

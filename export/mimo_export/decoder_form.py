@@ -62,7 +62,7 @@ def place_cache(
         differs = difference(engines, placed, reference)
     finally:
         placed.close()
-    limit = limits_of({GRAPH: entry})["relative_l2"]
+    limit = limits_of({GRAPH: entry}).of(GRAPH)
     if not differs <= limit:
         told = f"the text decoder with its cache in place differs by {differs:.1e} (relative L2), more than {limit}"
         raise VerificationError(told, "Nothing was written")
