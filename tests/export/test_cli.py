@@ -66,7 +66,7 @@ class TestBuild:
             (["--gate-images", "96"], ["--gate-images: no effect", "--precision auto"]),
             (["--calibration-cache", "cache"], ["--calibration-cache: no effect", "--precision auto"]),
             (["--calibration-seed", "0"], ["--calibration-seed: no effect", "--precision auto"]),
-            (["--target", "cuda", "--held-out", "x", "--tolerance", "1"], ["--held-out, --tolerance: no effect", "--precision auto"]),
+            (["--target", "cuda", "--held-out", "x", "--tolerance", "1"], ["--held-out, --tolerance: no effect", "auto"]),
             (["--precision", "auto", "--calibration", "nowhere"], ["nowhere", "Registered: phantoms"]),
             (["--precision", "auto", "--calibration", "x", "--tolerance", "0"], ["--tolerance is 0"]),
             (["--precision", "auto", "--calibration", "x", "--calibration-images", "3"], ["--calibration-images is 3", "16"]),
