@@ -7,7 +7,7 @@ import json
 import pytest
 
 from mimo_runtime.config import PRESETS, MimoConfig
-from mimo_runtime.errors import BundleError
+from mimo_runtime.errors import BundleError, RequestError
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -15,6 +15,17 @@ def test_what_is_written_is_read(preset, tmp_path):
     config = MimoConfig.from_preset(preset, presence_threshold=0.0, abstain_threshold=1.0, closer_factor=3.5, first_share=0.3)
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     assert MimoConfig.read(tmp_path / "config.json") == config
+
+
+def test_regions_of_entities_are_read_and_fit_them():
+    config = MimoConfig(entities=("liver", "polyp"), entity_regions=(("abdomen", "brain"), ("colon",)))
+    data = json.loads(json.dumps(config.to_dict()))
+    assert MimoConfig.from_dict(data) == config
+    with pytest.raises(RequestError, match="1 entity_regions for 2 entities"):
+        MimoConfig(entities=("liver", "polyp"), entity_regions=(("abdomen",),))
+    for wrong in (["abdomen", "colon"], [["abdomen"], [3]], "abdomen"):
+        with pytest.raises(BundleError, match="entity_regions has the wrong type"):
+            MimoConfig.from_dict({**data, "entity_regions": wrong})
 
 
 @pytest.mark.parametrize(

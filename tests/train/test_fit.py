@@ -174,7 +174,10 @@ def test_resume_needs_a_run_and_the_same_options(whole, phantoms, tmp_path):
 
 def test_fine_tuning_keeps_the_queries_of_known_entities(whole, phantoms, tmp_path):
     folder = fit(options(phantoms, steps=1), tmp_path / "tuned", start_from=whole, **QUIET)
-    assert load_checkpoint(folder)[0].config.entities == load_checkpoint(whole)[0].config.entities
+    tuned, before = (load_checkpoint(f)[0].config for f in (folder, whole))
+    assert tuned.entities == before.entities
+    assert tuned.entity_regions == before.entity_regions and len(before.entity_regions) == len(before.entities)
+    assert all(regions == ("abdomen", "brain", "breast", "chest") for regions in before.entity_regions)
 
 
 def test_training_forgets_thresholds_of_other_weights(whole, phantoms, tmp_path):
