@@ -17,6 +17,9 @@ from .errors import BundleError, RequestError
 #: Raised whenever the meaning of a field or the layout of the weights changes.
 FORMAT_VERSION = 7
 
+#: Fields that a version only added, with what they mean where they are missing: weights of earlier versions stay readable.
+_ADDED: dict[int, dict[str, Any]] = {6: {"first_share": 0.0}, 7: {"entity_regions": []}}
+
 #: The strides of the feature pyramid. The cascade of the mask decoder runs over the first three, coarse to fine.
 STRIDES = (4, 8, 16, 32)
 
@@ -205,14 +208,19 @@ class MimoConfig:
 
     @staticmethod
     def from_dict(data: Any, source: str = "config.json") -> MimoConfig:
-        """Strict inverse of :meth:`to_dict`.
+        """Strict inverse of :meth:`to_dict`. Earlier versions are read where the later ones only added fields.
 
         Raises:
-            BundleError: another format version, or fields that this version does not know or misses.
+            BundleError: any other format version, or fields that the version does not know or misses.
         """
         if not isinstance(data, dict):
             raise BundleError(f"{source} is not a JSON object", "Use the file that mimo-train wrote")
         version = data.get("format_version")
+        if type(version) is int and min(_ADDED) - 1 <= version < FORMAT_VERSION:
+            later = {name: value for number, fields in _ADDED.items() if number > version for name, value in fields.items()}
+            if twice := sorted(set(later) & set(data)):
+                raise BundleError(f"{source} has format version {version}, which has no {twice[0]}", "Use the file as written")
+            data, version = {**data, **later, "format_version": FORMAT_VERSION}, FORMAT_VERSION
         if version != FORMAT_VERSION:
             raise BundleError(
                 f"{source} has format version {version}, this program reads {FORMAT_VERSION}",

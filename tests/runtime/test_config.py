@@ -17,6 +17,23 @@ def test_what_is_written_is_read(preset, tmp_path):
     assert MimoConfig.read(tmp_path / "config.json") == config
 
 
+def test_weights_of_earlier_versions_stay_readable():
+    config = MimoConfig(entities=("liver",), closer_factor=3.5)
+    data = json.loads(json.dumps(config.to_dict()))
+    six = {k: v for k, v in data.items() if k != "entity_regions"} | {"format_version": 6}
+    five = {k: v for k, v in six.items() if k != "first_share"} | {"format_version": 5}
+    assert MimoConfig.from_dict(six) == MimoConfig.from_dict(five) == config
+    with pytest.raises(BundleError, match="has format version 4, this program reads 7"):
+        MimoConfig.from_dict({**five, "format_version": 4})
+    with pytest.raises(BundleError, match="missing closer_factor"):
+        MimoConfig.from_dict({k: v for k, v in five.items() if k != "closer_factor"})
+    with pytest.raises(BundleError, match="has format version 5, which has no first_share"):
+        MimoConfig.from_dict({**five, "first_share": 0.3})
+    for wrong in (6.0, True, "6"):
+        with pytest.raises(BundleError, match="format version"):
+            MimoConfig.from_dict({**six, "format_version": wrong})
+
+
 def test_regions_of_entities_are_read_and_fit_them():
     config = MimoConfig(entities=("liver", "polyp"), entity_regions=(("abdomen", "brain"), ("colon",)))
     data = json.loads(json.dumps(config.to_dict()))
