@@ -220,6 +220,9 @@ def _trade_off(result: Any, tolerance: float) -> Any:
             lowest, highest = min(lowest, low), max(highest, high)
             axis.plot([base / ms] * 2, [low, high], color=colour, linewidth=1.4, zorder=2)
             axis.plot(base / ms, loss, marker, color=colour, markersize=7.5, markeredgecolor="white", zorder=4)
+            if label in told.rejected and label != told.chosen:
+                # Not only Dice decides: a form may be down here and have lost texts or presence.
+                axis.plot(base / ms, loss, "x", color=COLOURS["bad"], markersize=11, markeredgewidth=1.6, zorder=5)
             if label == told.chosen:
                 axis.plot(base / ms, loss, "o", markersize=15, markerfacecolor="none", markeredgecolor=COLOURS["chosen"],
                           markeredgewidth=2, zorder=5)  # fmt: skip
@@ -247,6 +250,8 @@ def _trade_off(result: Any, tolerance: float) -> Any:
     handles += [
         Line2D([], [], linestyle="none", marker="o", markersize=12, markerfacecolor="none", markeredgecolor=COLOURS["chosen"],
                markeredgewidth=2, label="ships"),
+        Line2D([], [], linestyle="none", marker="x", markersize=9, markeredgewidth=1.6, color=COLOURS["bad"],
+               label="refused: Dice, presence or texts"),
         Line2D([], [], linestyle="none", marker="o", markerfacecolor="none", markeredgecolor=COLOURS["other"],
                label="timed, not tried"),
         Line2D([], [], linestyle="--", color=COLOURS["bad"], label=f"tolerance, {tolerance:g}"),
