@@ -126,7 +126,7 @@ def demo(checkpoint: Path, folder: Path) -> None:
     phantom, scanner = phantom_image(folder / "phantom.png"), read_image(source)
     shown = [
         ("2/3  phantom: a synthetic X-ray image", "", phantom, PHANTOM_PROMPT),
-        ("3/3  scanner: a real MR slice, a DICOM file of pydicom's", "scanner_", scanner, SCANNER_PROMPT),
+        ("3/3  scanner: a real MR slice, a DICOM file of pydicom's (the shipped weights never saw abdominal MR)", "scanner_", scanner, SCANNER_PROMPT),
     ]
     with Mimo.load(bundle) as mimo:
         for title, prefix, image, prompt in shown:
