@@ -124,9 +124,10 @@ def demo(checkpoint: Path, folder: Path) -> None:
         f"texts identical {parity['text_agreement']:.0%}; {time.monotonic() - start:.0f} s"
     )
     phantom, scanner = phantom_image(folder / "phantom.png"), read_image(source)
+    unlike = "3/3  scanner: a DICOM file of pydicom's, an abdominal MR slice, of which the shipped weights never saw any"
     shown = [
         ("2/3  phantom: a synthetic X-ray image", "", phantom, PHANTOM_PROMPT),
-        ("3/3  scanner: a real MR slice, a DICOM file of pydicom's (the shipped weights never saw abdominal MR)", "scanner_", scanner, SCANNER_PROMPT),
+        (unlike, "scanner_", scanner, SCANNER_PROMPT),
     ]
     with Mimo.load(bundle) as mimo:
         for title, prefix, image, prompt in shown:
