@@ -133,7 +133,7 @@ class Batches:
         if key not in self._cache:
             pixels, labels = record.load()
             labels = labels.astype(np.uint8) if labels.max(initial=0) < 256 else labels
-            loaded = pixels, labels, record.load_instances()
+            loaded = pixels, labels, record.load_instances(labels.shape)
             needed = sum(a.nbytes for a in loaded if a is not None)
             if self._room < needed:
                 return loaded

@@ -177,7 +177,7 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path):
         ({"mask": "bad.png"}, "bad.png cannot be read"),
         ({"classes": {"2": "other"}}, r"mask.png holds class ids \[1\] without a name"),
         ({"instances": "bad.png"}, "bad.png cannot be read"),
-        ({"instances": "small.png"}, "small.png is not of the size of 7.png"),
+        ({"instances": "small.png"}, r"small.png is 8x8, 7.png is"),
     ],
 )
 def test_what_questions_would_stumble_on_is_told_when_it_is_looked_for_targets(flaw, words, tmp_path):

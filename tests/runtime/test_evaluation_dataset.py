@@ -46,9 +46,11 @@ def test_record_and_arrays(tmp_path: Path) -> None:
     assert (pixels.shape, pixels.dtype, labels.shape, labels.dtype) == ((20, 30, 3), np.uint8, (20, 30), np.int32)
     assert pixels[0, 1].tolist() == [3, 4, 5]
     assert (labels == 1).sum() == 24 and (labels == 300).sum() == 25
-    np.testing.assert_array_equal(record.load_instances(), labels)
+    np.testing.assert_array_equal(record.load_instances(labels.shape), labels)
+    with pytest.raises(RequestError, match=r"a.png is 30x20, a.png is 20x30"):
+        record.load_instances((30, 20))
     negative = data.split("test")[0]
-    assert negative.mask is None and not negative.load()[1].any() and negative.load_instances() is None
+    assert negative.mask is None and not negative.load()[1].any() and negative.load_instances((20, 30)) is None
     assert data.split("val") == []
 
 

@@ -72,7 +72,7 @@ class Model:
     def open(self, pixels: np.ndarray) -> SimpleNamespace:
         record = self.records[pixels.tobytes()]
         self.opened += 1
-        parts = sampling.instances(record.load()[1], 1, record.load_instances())
+        parts = sampling.instances((labels := record.load()[1]), 1, record.load_instances(labels.shape))
 
         def ask(text="", boxes=(), points=(), *, text_answer=True):
             if text == self.too_long:

@@ -196,7 +196,7 @@ def test_all_kinds_of_outline_give_exact_masks_and_instances(source: Source, tmp
     read, labels = record.load()
     np.testing.assert_array_equal(read, pixels(3))
     np.testing.assert_array_equal(labels, a * 1 + b * 1 + c * 7)
-    np.testing.assert_array_equal(record.load_instances(), a * 1 + b * 2 + c * 3)
+    np.testing.assert_array_equal(record.load_instances((HEIGHT, WIDTH)), a * 1 + b * 2 + c * 3)
     assert record.classes == {1: "polyp", 7: "snare tip"} and (record.modality, record.region) == ("endoscopy", "colon")
     assert negative.classes == {} and negative.mask is None and negative.instances is None
     assert told["images"] == 2 and told["negatives"] == 1 and told["classes"] == {"polyp": 1, "snare tip": 1}
@@ -211,8 +211,8 @@ def test_smaller_structures_lie_on_top_and_hidden_ones_are_told(source: Source, 
     data, told = bring(source, tmp_path / "out")
     np.testing.assert_array_equal(data.records[0].load()[1], np.where(b, 1, 0))  # of two equal ones the later
     assert told["notes"] == {"annotations_hidden_or_below_a_pixel": 1}
-    np.testing.assert_array_equal(data.records[0].load_instances() > 0, b)
-    assert len(np.unique(data.records[0].load_instances()[a])) == 1
+    np.testing.assert_array_equal(data.records[0].load_instances((HEIGHT, WIDTH)) > 0, b)
+    assert len(np.unique(data.records[0].load_instances((HEIGHT, WIDTH))[a])) == 1
 
 
 def test_a_crowd_is_of_its_class_but_no_instance(source: Source, tmp_path: Path) -> None:
@@ -222,8 +222,8 @@ def test_a_crowd_is_of_its_class_but_no_instance(source: Source, tmp_path: Path)
     data, told = bring(source, tmp_path / "out")
     record = data.records[0]
     np.testing.assert_array_equal(record.load()[1], a | crowd)
-    np.testing.assert_array_equal(record.load_instances(), a)
-    assert instance_labels(record.load()[1], 1, record.load_instances())[1].tolist() == [16]
+    np.testing.assert_array_equal(record.load_instances((HEIGHT, WIDTH)), a)
+    assert instance_labels(record.load()[1], 1, record.load_instances((HEIGHT, WIDTH)))[1].tolist() == [16]
     assert told["notes"] == {"crowds_without_instances": 1}
 
 
@@ -234,7 +234,7 @@ def test_ids_that_fit_no_mask_are_numbered_and_equal_names_are_one_class(tmp_pat
     record = bring(source, tmp_path / "out")[0].records[0]
     assert record.classes == {1: "polyp", 3: "clip"}
     np.testing.assert_array_equal(record.load()[1], (a | c) * 1 + b * 3)
-    np.testing.assert_array_equal(record.load_instances(), a * 1 + b * 2 + c * 3)
+    np.testing.assert_array_equal(record.load_instances((HEIGHT, WIDTH)), a * 1 + b * 2 + c * 3)
 
 
 def test_many_instances_and_large_ids(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_many_instances_and_large_ids(tmp_path: Path) -> None:
         source.annotate(1, 300, [box(x, y, x + 1, y + 1)[0]])
     record = bring(source, tmp_path / "out")[0].records[0]
     assert len(corners) > 256 and set(np.unique(record.load()[1])) == {0, 300}
-    assert len(np.unique(record.load_instances())) == len(corners) + 1
+    assert len(np.unique(record.load_instances((HEIGHT, WIDTH)))) == len(corners) + 1
 
 
 # -- what all sources share: names, cases, splits, the folder ----------------------------------------------------------

@@ -60,16 +60,23 @@ class Record:
         shape = pixels.shape[:2]
         if self.mask is None:
             return pixels, np.zeros(shape, np.int32)
-        labels = _read_ids(self.mask, shape, self.image)
+        labels = read_ids(self.mask, shape, self.image)
         present = np.flatnonzero(np.bincount(labels.reshape(-1)))
         unknown = [int(v) for v in present if v and int(v) not in self.classes]
         if unknown:
             raise RequestError(f"{self.mask} holds class ids {unknown} without a name", f"Name them in {FILE_NAME}: classes")
         return pixels, labels
 
-    def load_instances(self) -> np.ndarray | None:
-        """Instance ids int32 ``[H, W]``, or None if the record has none."""
-        return None if self.instances is None else _read_ids(self.instances, None, self.image)
+    def load_instances(self, shape: tuple[int, int]) -> np.ndarray | None:
+        """Instance ids int32 ``[H, W]``, or None if the record has none.
+
+        Args:
+            shape: ``(H, W)`` of the image.
+
+        Raises:
+            RequestError: the file is unreadable or of another size.
+        """
+        return None if self.instances is None else read_ids(self.instances, shape, self.image)
 
 
 @dataclass(frozen=True)
@@ -149,8 +156,7 @@ def check_records(records: Iterable[Record]) -> None:
     """
     for record in records:
         _, labels = record.load()
-        if record.instances is not None:
-            _read_ids(record.instances, labels.shape, record.image)
+        record.load_instances(labels.shape)
 
 
 def _record(line: str, set_name: str, root: Path, where: str) -> Record:
@@ -215,8 +221,8 @@ def _record(line: str, set_name: str, root: Path, where: str) -> Record:
     )  # fmt: skip
 
 
-def _read_ids(path: Path, shape: tuple[int, int] | None, image: Path) -> np.ndarray:
-    """An image of whole numbers as int32 ``[H, W]``, of the size of ``image``."""
+def read_ids(path: Path, shape: tuple[int, int] | None, image: Path) -> np.ndarray:
+    """An image of whole numbers as int32 ``[H, W]``, of the size of ``image``, where ``shape`` tells that."""
     try:
         with Image.open(path) as file:
             values = np.array(file)

@@ -205,7 +205,7 @@ class ImageQuestions:
 
     def targets(self) -> Iterator[tuple[str, np.ndarray, list[np.ndarray]]]:
         """Per class: name, the whole class's mask, and the masks to ask for by place (instances of a many-instance class)."""
-        instance_map = self.record.load_instances()
+        instance_map = self.record.load_instances(self.labels.shape)
         for class_id, name in self.record.classes.items():
             whole = self.labels == class_id
             if not whole.any():
@@ -266,7 +266,7 @@ class ImageQuestions:
 
     def observed(self, mask: np.ndarray, name: str) -> grammar.Description:
         """What a right answer says about a whole class; instances are counted by their map where the set has one."""
-        parts = self.record.load_instances()
+        parts = self.record.load_instances(mask.shape)
         count = None if parts is None else len(sampling.instance_labels(mask.astype(np.uint8), 1, parts)[1])
         return grammar.observe(mask, name, self.record.modality, self.record.region, count=count)
 

@@ -195,7 +195,7 @@ class _Image:
 
     def _places(self, labels: np.ndarray) -> Iterator[tuple[str, str, np.ndarray]]:
         """Targets by place: class name, number of the instance or "", mask."""
-        instance_map = self.record.load_instances()
+        instance_map = self.record.load_instances(labels.shape)
         for number, name in self.record.classes.items():
             parts, areas = sampling.instance_labels(labels, number, instance_map)
             if sampling.is_many(areas):

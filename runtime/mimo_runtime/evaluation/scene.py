@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import PromptError, RequestError
 from . import grammar, metrics
-from .dataset import Dataset, Record, _read_ids, check_records
+from .dataset import Dataset, Record, read_ids, check_records
 from .evaluate import AbsentNames, _engine_name, _model_id, _rng, chosen_records
 from .sampling import instance_labels
 
@@ -92,7 +92,7 @@ def _usual_relations(records: Sequence[Record]) -> dict[tuple[str, str], str]:
     found: dict[tuple[str, str], Counter[str]] = {}
     for record in records:
         if len(record.classes) >= 2:
-            masks = _masks(record, _read_ids(record.mask, None, record.image))
+            masks = _masks(record, read_ids(record.mask, None, record.image))
             for one, other in permutations(masks, 2):
                 found.setdefault((one, other), Counter())[grammar.relation_word(masks[one], masks[other])] += 1
     return {pair: count.most_common(1)[0][0] for pair, count in found.items()}
@@ -138,7 +138,7 @@ def _ask(
     def told(kind: str, name: str | None = None, **more: str) -> grammar.Description:
         return asked(kind, name, **more)[0]
 
-    instance_map = record.load_instances()
+    instance_map = record.load_instances(labels.shape)
     for class_id, name in record.classes.items():
         number = len(instance_labels(labels, class_id, instance_map)[1])
         if number > 1:
