@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import PromptError, RequestError
 from . import grammar, metrics
-from .dataset import Dataset, Record, read_ids, check_records
+from .dataset import Dataset, Record, check_records, read_ids
 from .evaluate import AbsentNames, _engine_name, _model_id, _rng, chosen_records
 from .sampling import instance_labels
 
