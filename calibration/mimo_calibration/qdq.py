@@ -152,3 +152,12 @@ def _weight(graph: onnx.GraphProto, nodes: list, made: dict, point: Point, weigh
         )  # fmt: skip
         made[key] = f"{base}_d"
     return made[key]
+
+
+def clips_of(model: onnx.ModelProto) -> dict[str, float]:
+    """The clip of every quantised activation, by tensor."""
+    values = {w.name: numpy_helper.to_array(w) for w in model.graph.initializer}
+    return {
+        node.input[0]: float(np.max(values[node.input[1]])) * 127
+        for node in model.graph.node if node.op_type == "QuantizeLinear"
+    }  # fmt: skip

@@ -17,10 +17,11 @@ from mimo_runtime.evaluation.dataset import Dataset
 from mimo_runtime.machine import worker_threads
 from mimo_runtime.tokenizer import Tokenizer
 
+from .chain import Settings
 from .data import DIGITS, MIN_HELD_OUT, MIN_IMAGES, Images, choose, open_data, refuse_overlap
 from .evidence import Result
 from .observe import writing
-from .optimise import Optimiser, Settings
+from .optimise import Optimiser
 from .progress import Progress
 
 #: Images that a calibration watches, that the search for a plan is measured on, and that the gate is measured on.

@@ -49,7 +49,7 @@ def warnings_before(request: Request, config: MimoConfig, engines: Sequence[str]
     Args:
         engines: that the target may use.
     """
-    from .optimise import Settings
+    from .chain import Settings
 
     _, calibration, search, gate = request.chosen
     for what, images in (("calibrates", (calibration,)), ("decides", (search, gate))):

@@ -16,7 +16,7 @@ from quick_calibration import FEW, Lenient, calibrate, invoke, make_quick, only
 from small_sets import make_set, read_rows, write_rows
 
 from mimo_calibration import alone, session
-from mimo_calibration.optimise import GraphEvidence
+from mimo_calibration.evidence import GraphEvidence
 from mimo_calibration.warn import warnings_after
 from mimo_runtime.bundle import Bundle
 from mimo_runtime.contracts import GRAPHS
@@ -132,7 +132,7 @@ WARNED = [
 
 @pytest.fixture
 def without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mimo_calibration.optimise.why_not", lambda name: "not here" if name == "openvino" else None)
+    monkeypatch.setattr("mimo_calibration.chain.why_not", lambda name: "not here" if name == "openvino" else None)
 
 
 def fails(*_: object, **__: object) -> None:
@@ -165,7 +165,7 @@ def test_a_build_warns_before_the_work(without_openvino, foreign, tmp_path, monk
 
 
 def test_nobody_is_warned_of_a_default_or_of_what_is_known(micro_bundle, data, tmp_path, monkeypatch):
-    monkeypatch.setattr("mimo_calibration.optimise.why_not", lambda name: None)
+    monkeypatch.setattr("mimo_calibration.chain.why_not", lambda name: None)
     monkeypatch.setattr(session, "Optimiser", fails)
     result = invoke("run", micro_bundle, "--calibration", data, "-o", tmp_path / "out")
     assert result.exit_code == 1 and result.stderr.splitlines() == WARNED[-1:]

@@ -16,10 +16,14 @@ from quick_calibration import always_worse, calibrate, latency, make_quick, only
 from small_graphs import make_model, node, operators
 from small_sets import make_set, read_rows, write_rows
 
+from mimo_calibration import chain as running_chain
+from mimo_calibration import forms as forms_module
 from mimo_calibration import optimise, session
+from mimo_calibration.chain import Settings
 from mimo_calibration.data import Images, choose
-from mimo_calibration.optimise import Candidate, GraphEvidence, Optimiser, Result, Settings
-from mimo_calibration.qdq import Choice, quantise
+from mimo_calibration.evidence import Candidate, GraphEvidence, Result
+from mimo_calibration.optimise import Optimiser
+from mimo_calibration.qdq import Choice, clips_of, quantise
 from mimo_calibration.session import Request
 from mimo_calibration.trial import Loss, compare, macro_dice
 from mimo_calibration.variants import Material, Recipe
@@ -123,7 +127,7 @@ def test_the_shipped_files_are_what_was_measured(quick, calibrated, chain, data)
     search = choose(datasets, "val", 8, 0, least=8)
     gate = choose(datasets, "val", 8, 1, frozenset(search.hashes.values()), least=8)
     assert gate.identity == calibrated.told["held_out"]
-    trial, replies = optimise.Trial(gate, datasets), []
+    trial, replies = running_chain.Trial(gate, datasets), []
     for chosen in (engines, full):
         with Mimo(chain.config, chosen, chain.tokenizer) as mimo:
             replies.append(trial.run(mimo))
@@ -151,7 +155,7 @@ def test_the_clips_told_are_those_in_the_file(calibrated):
     for name, graph in calibrated.told["graphs"].items():
         if graph["chosen"].startswith("int8 onnxruntime") and graph["recipe"].startswith("INT8,"):
             model = onnx.load(calibrated.folder / "symmetric" / f"{name}.onnx")
-            assert graph["clips"] == pytest.approx(optimise._clips(model), rel=1e-4, abs=1e-6)
+            assert graph["clips"] == pytest.approx(clips_of(model), rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.slow
@@ -180,12 +184,12 @@ def test_int8_that_loses_too_much_is_refused_with_a_table_and_shipped_by_force(
     always_worse(monkeypatch)
     watched = []
 
-    class Counted(optimise.ObservedEngine):
+    class Counted(running_chain.ObservedEngine):
         def __init__(self, model, contract, **options):
             watched.append(contract.name)
             super().__init__(model, contract, **options)
 
-    monkeypatch.setattr(optimise, "ObservedEngine", Counted)
+    monkeypatch.setattr(running_chain, "ObservedEngine", Counted)
     cache = ("--cache", tmp_path / "cache")
     refused = calibrate(micro_bundle, data, tmp_path / "out", "--precision", "int8", *cache)
     assert refused.exit_code == 1 and refused.stdout == ""
@@ -355,7 +359,7 @@ def test_blocks_are_left_out_until_the_search_is_within_the_margin(nobody, monke
             attempts.append(recipe.skipped)
             return onnx.ModelProto()
 
-    monkeypatch.setattr(optimise, "ort_form", lambda model: model)
+    monkeypatch.setattr(forms_module, "ort_form", lambda model: model)
     monkeypatch.setattr(nobody, "_engine", lambda *_: SimpleNamespace(close=lambda: None))
     results = iter([FINE, lost(0.009), lost(0.006), lost(0.0039)])
     monkeypatch.setattr(nobody, "_loss", lambda label, engines: (next(results), []))
@@ -367,7 +371,7 @@ def test_blocks_are_left_out_until_the_search_is_within_the_margin(nobody, monke
 
 def test_the_best_attempt_is_left_to_the_gate(nobody, monkeypatch):
     told = GraphEvidence(sensitivity=[{"block": str(k), "sqnr_db": 20.0 + k, "dice_loss": 0.0} for k in range(3)])
-    monkeypatch.setattr(optimise, "ort_form", lambda model: model)
+    monkeypatch.setattr(forms_module, "ort_form", lambda model: model)
     monkeypatch.setattr(nobody, "_engine", lambda *_: SimpleNamespace(close=lambda: None))
     results = iter([FINE, lost(0.1), lost(0.05, text=0.0), lost(0.07)])  # no text at all is the same
     monkeypatch.setattr(nobody, "_loss", lambda label, engines: (next(results), []))
@@ -389,7 +393,7 @@ def test_blocks_that_lose_dice_are_left_out_before_noisy_ones(nobody):
     assert all((plan.method, plan.smooth) == ("mse", True) for plan in plans)
     assert [plan.skipped for plan in nobody._plans(Recipe("mse"), GraphEvidence())] == [()]
     many = GraphEvidence(sensitivity=sensitivity(*((str(k), 10.0 + k, 0.0) for k in range(20))))
-    assert [len(plan.skipped) for plan in nobody._plans(Recipe("mse"), many)] == [0, 1, 2, 3, 4, optimise.MOST_SKIPPED]
+    assert [len(plan.skipped) for plan in nobody._plans(Recipe("mse"), many)] == [0, 1, 2, 3, 4, forms_module.MOST_SKIPPED]
 
 
 @pytest.mark.parametrize("gpu", [False, True])
@@ -476,7 +480,7 @@ def test_a_gpu_gets_int8_before_fp16_where_it_has_it(nobody, monkeypatch, precis
     nobody.settings = dataclasses.replace(nobody.settings, precision=precision, forms=forms, gpu=True)
     monkeypatch.setattr(nobody, "_recipe", lambda *_: Recipe("minmax"))
     monkeypatch.setattr(
-        optimise, "half_form", lambda model, seen: SimpleNamespace(model=onnx.ModelProto(), islands={"n": "why"})
+        forms_module, "half_form", lambda model, seen: SimpleNamespace(model=onnx.ModelProto(), islands={"n": "why"})
     )
     stub = SimpleNamespace(quantised=lambda recipe: onnx.ModelProto(), seen={})
     found = nobody._candidates("fusion", stub, GraphEvidence())
@@ -510,12 +514,12 @@ def overflowing(nobody: Optimiser, monkeypatch: pytest.MonkeyPatch, **settings: 
         pytest.fail("it went on")
 
     monkeypatch.setattr(nobody, "_ask_all", ask_all)
-    real = optimise._Finite.__init__
+    real = running_chain._Finite.__init__
 
     def init(self: Any, engine: Any) -> None:
         real(self, SimpleNamespace(run=engine.run, name="", inputs={}, outputs={}))
 
-    monkeypatch.setattr(optimise._Finite, "__init__", init)
+    monkeypatch.setattr(running_chain._Finite, "__init__", init)
     found = decide(
         nobody, monkeypatch, {"fp32 ort": 10.0, "fp16 a": 1.0, "int8 b": 2.0}, {"fp16 a": FINE, "int8 b": FINE}, **settings
     )
@@ -556,7 +560,7 @@ def test_the_check_asks_every_request_in_the_running_chain(quick, chain, data):
     candidate, runs = Candidate("fp16", "fp16", "onnxruntime", 1, b""), []
     real = optimiser.engines["fusion"]
 
-    class Late(optimise._Finite):
+    class Late(running_chain._Finite):
         """Gives NaN at its last run."""
 
         def run(self, inputs):
@@ -582,7 +586,7 @@ def test_statistics_are_remembered_by_all_that_decides_what_a_graph_is_fed(chain
     def key(config=chain.config, tokenizer=chain.tokenizer, computes="onnxruntime 1 aa", threads=1, graph="vision_encoder"):
         optimiser = Optimiser(chain.models, config, tokenizer, [], none, none, none, Settings(threads=threads))
         for name in GRAPHS:
-            optimiser.engines[name] = engine = optimise._Finite(SimpleNamespace(name="", inputs={}, outputs={}))
+            optimiser.engines[name] = engine = running_chain._Finite(SimpleNamespace(name="", inputs={}, outputs={}))
             optimiser.computes[engine] = computes if name == graph else f"onnxruntime 1 {name}"
         keys = []
         monkeypatch.setattr(optimiser.cache, "get", lambda key, make: keys.append(key) or ({}, [], True))
@@ -604,7 +608,7 @@ def test_statistics_are_remembered_by_all_that_decides_what_a_graph_is_fed(chain
     found["threads"] = key(threads=2)
     # The graph itself is told by its file.
     assert key(computes="openvino 9 zz", graph="fusion") == key(computes="x", graph="fusion")
-    monkeypatch.setattr(optimise, "program", lambda: "after a change of the code")
+    monkeypatch.setattr(running_chain, "program", lambda: "after a change of the code")
     found["program"] = key()
     assert len(set(found.values())) == len(found)
 
@@ -632,18 +636,18 @@ def test_what_was_missed_is_told_with_what_was_measured():
 
 
 def test_engines_that_do_not_load_are_left_out(monkeypatch):
-    monkeypatch.setattr(optimise, "why_not", lambda name: "not installed" if name == "openvino" else None)
+    monkeypatch.setattr(running_chain, "why_not", lambda name: "not installed" if name == "openvino" else None)
     assert Settings.available(("onnxruntime", "openvino")) == ("onnxruntime",)
 
 
 def test_clips_are_read_from_the_file(rng):
     model = make_model([node("MatMul", ["x", "w"], "y")], {"x": ("batch", 32)}, ["y"], {"w": np.ones((32, 8), np.float32)})
-    assert optimise._clips(quantise(model, {"y": Choice(2.5)})) == pytest.approx({"x": 2.5})
+    assert clips_of(quantise(model, {"y": Choice(2.5)})) == pytest.approx({"x": 2.5})
 
 
 def test_the_chain_of_a_trial_leaves_its_engines_open(chain):
     engines = {name: SimpleNamespace(close=lambda: pytest.fail("closed")) for name in GRAPHS}
-    with optimise._borrowed(chain.config, engines, chain.tokenizer) as mimo:
+    with running_chain._borrowed(chain.config, engines, chain.tokenizer) as mimo:
         assert mimo.engines == engines
 
 
@@ -776,7 +780,7 @@ def test_a_block_answers_only_for_what_it_loses_itself(nobody, monkeypatch):
     def losing(box: float, mask: float) -> Loss:
         return Loss({"box": box, "mask": mask}, {"box": (box, box), "mask": (mask, mask)}, 0.1, 1.0, 1)
 
-    monkeypatch.setattr(optimise, "ort_form", lambda model: model)
+    monkeypatch.setattr(forms_module, "ort_form", lambda model: model)
     exact = {"y": np.ones(4, np.float32)}
     runs = iter([lambda given: {"y": exact["y"] + 0.001}, lambda given: {"y": exact["y"] + 0.1}])
     monkeypatch.setattr(nobody, "_engine", lambda *_: SimpleNamespace(run=next(runs), close=lambda: None))

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "calibration"))
 from quick_calibration import Lenient, always_worse, make_quick  # noqa: E402
 from small_sets import write_phantoms  # noqa: E402
 
-from mimo_calibration import optimise, session, variants  # noqa: E402
+from mimo_calibration import evidence, optimise, session, variants  # noqa: E402
 from mimo_calibration.session import Request  # noqa: E402
 from mimo_export import build as build_module  # noqa: E402
 from mimo_export import decoder_form  # noqa: E402
@@ -119,7 +119,7 @@ class TestAuto:
         load, loss, gated = optimise.Optimiser._load, optimise.Optimiser._loss, []
         labels: dict[object, str] = {}
 
-        def labelled(self: optimise.Optimiser, name: str, candidate: optimise.Candidate) -> object:
+        def labelled(self: optimise.Optimiser, name: str, candidate: evidence.Candidate) -> object:
             engine = load(self, name, candidate)
             labels[engine] = candidate.label
             return engine
