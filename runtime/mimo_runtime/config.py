@@ -263,9 +263,9 @@ def _build(kind: type, data: dict[str, Any], source: str) -> Any:
             values[name] = value
         else:
             _refuse(source, name)
-        if name == "entity_regions" and not all(isinstance(r, tuple) for r in values[name]):
-            _refuse(source, name)
-        if name == "entity_regions" and not all(isinstance(region, str) for r in values[name] for region in r):
+        if name == "entity_regions" and not all(
+            isinstance(regions, tuple) and all(isinstance(region, str) for region in regions) for regions in values[name]
+        ):
             _refuse(source, name)
         _check_range(source, name, values[name])
     return kind(**values)
