@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from mimo_runtime.atomic import atomic_write_bytes
+from mimo_runtime.data.dataset import read_datasets
 from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation import metrics
-from mimo_runtime.evaluation.dataset import read_datasets
-from mimo_runtime.evaluation.evaluate import Overlap, measure, summarise
+from mimo_runtime.evaluation.accuracy import Overlap, measure, summarise
 from mimo_runtime.evaluation.referring import Reference, referring_test
+from mimo_runtime.utils.atomic import atomic_write_bytes
 
 from .calibrate import undecided
 from .engines import load_mimo

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFilter
 
-from mimo_runtime.closer import contrast_table
-from mimo_runtime.evaluation.dataset import Record
-from mimo_runtime.evaluation.sampling import mask_box
+from mimo_runtime.data.dataset import Record
+from mimo_runtime.data.prompt_sampling import mask_box
+from mimo_runtime.refinement.crops import contrast_table
 
 #: Modalities without an up or down: any flip or quarter turn is another plausible image.
 ORIENTATION_FREE = ("endoscopy", "microscopy")
@@ -122,7 +122,7 @@ def closer_view(
     rng: np.random.Generator,
     names: Iterable[str] = (),
 ) -> View | None:
-    """A small structure and what surrounds it, large: what the second look at it sees (``mimo_runtime.closer``).
+    """A small structure and what surrounds it, large: what the second look at it sees (``mimo_runtime.refinement.crops``).
 
     Args:
         target: bool [H, W], the structure; not empty.

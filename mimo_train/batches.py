@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mimo_runtime.config import MimoConfig
+from mimo_runtime.data.dataset import Dataset, Record
+from mimo_runtime.data.prompt_sampling import mask_box
 from mimo_runtime.errors import PromptError
-from mimo_runtime.evaluation.dataset import Dataset, Record
-from mimo_runtime.evaluation.sampling import mask_box
-from mimo_runtime.tokenizer import Tokenizer
+from mimo_runtime.model.config import MimoConfig
+from mimo_runtime.model.tokenizer import Tokenizer
 
 from .augment import View, closer_view, random_view
 from .losses import Targets

@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from mimo_runtime.atomic import atomic_write_bytes
-from mimo_runtime.config import MimoConfig
+from mimo_runtime.data.dataset import Dataset, check_records
 from mimo_runtime.errors import RequestError
+from mimo_runtime.evaluation.accuracy import AbsentNames, Measurements, chosen_records, measure
 from mimo_runtime.evaluation.confidence import Choice, choose_threshold, set_weights
-from mimo_runtime.evaluation.dataset import Dataset, check_records
-from mimo_runtime.evaluation.evaluate import AbsentNames, Measurements, chosen_records, measure
 from mimo_runtime.evaluation.scene import EVERYTHING
+from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.pipeline import Mimo
-from mimo_runtime.postprocess import sigmoid
+from mimo_runtime.postprocessing.masks import sigmoid
+from mimo_runtime.utils.atomic import atomic_write_bytes
 
 from .checkpoint import CONFIG
 

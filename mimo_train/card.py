@@ -6,8 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mimo_runtime.config import MimoConfig
-from mimo_runtime.evaluation.dataset import Dataset
+from mimo_runtime.data.dataset import Dataset
+from mimo_runtime.model.config import MimoConfig
 
 if TYPE_CHECKING:
     from .options import FitOptions

@@ -14,10 +14,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from mimo_runtime.atomic import atomic_write_bytes
-from mimo_runtime.config import MimoConfig
 from mimo_runtime.errors import BundleError
-from mimo_runtime.tokenizer import Tokenizer
+from mimo_runtime.model.config import MimoConfig
+from mimo_runtime.model.tokenizer import Tokenizer
+from mimo_runtime.utils.atomic import atomic_write_bytes
 
 from .model import Mimo
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 
-from mimo_runtime.command import Commands
-from mimo_runtime.config import PRESETS
+from mimo_runtime.cli.app import Commands
 from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation.command import accuracy_options, run_accuracy
+from mimo_runtime.model.config import PRESETS
 
 from .cli_ablate import ablate_command
 from .cli_import import data_import
@@ -214,7 +214,7 @@ def calibrate(
     """Choose closer look, presence and abstention thresholds, presence temperature; store them in the checkpoint."""
     import torch
 
-    from mimo_runtime.evaluation.dataset import read_datasets
+    from mimo_runtime.data.dataset import read_datasets
 
     from .calibrate import calibrate as run
     from .engines import load_mimo

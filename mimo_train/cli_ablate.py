@@ -46,8 +46,8 @@ def ablate_command(
     """
     import torch
 
-    from mimo_runtime.atomic import atomic_write_bytes
     from mimo_runtime.errors import RequestError
+    from mimo_runtime.utils.atomic import atomic_write_bytes
 
     from .ablate import ablate, markdown
     from .options import FitOptions

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from mimo_runtime.contracts import GraphContract, graph_contracts
 from mimo_runtime.engines.base import Engine
+from mimo_runtime.model.graph_spec import GraphContract, graph_contracts
 from mimo_runtime.pipeline import Mimo as MimoPipeline
 
 from .checkpoint import WEIGHTS, load_checkpoint

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mimo_runtime.atomic import check_output_folder
+from mimo_runtime.data.dataset import Dataset, read_datasets
 from mimo_runtime.errors import BundleError, RequestError
-from mimo_runtime.evaluation.dataset import Dataset, read_datasets
+from mimo_runtime.utils.atomic import check_output_folder
 
 from . import allocator, qat
 from .batches import Batch, Batches

@@ -14,9 +14,9 @@ import tokenizers
 import torch
 from torch import Tensor, nn
 
-from mimo_runtime.config import MimoConfig, TextConfig, VisionConfig
 from mimo_runtime.errors import RequestError
-from mimo_runtime.tokenizer import Tokenizer, special_tokens
+from mimo_runtime.model.config import MimoConfig, TextConfig, VisionConfig
+from mimo_runtime.model.tokenizer import Tokenizer, special_tokens
 
 from .model.text_encoder import TextEncoder
 from .model.vision_encoder import SwinTransformer

@@ -7,7 +7,7 @@ import io
 from collections import deque
 from pathlib import Path
 
-from mimo_runtime.atomic import atomic_write_bytes
+from mimo_runtime.utils.atomic import atomic_write_bytes
 
 COLUMNS = ("step", "seconds", "rate", "size", "loss", "bce", "dice", "presence", "box", "iou", "text", "contrast")
 

@@ -7,8 +7,8 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mimo_runtime.config import MimoConfig
 from mimo_runtime.errors import BundleError, RequestError
+from mimo_runtime.model.config import MimoConfig
 
 from .losses import LossWeights
 from .qat import MODES

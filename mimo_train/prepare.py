@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from mimo_runtime.config import MimoConfig
+from mimo_runtime.data.dataset import Dataset
 from mimo_runtime.errors import PromptError, RequestError
-from mimo_runtime.evaluation.dataset import Dataset
-from mimo_runtime.evaluation.grammar import corpus, question
-from mimo_runtime.tokenizer import Tokenizer
+from mimo_runtime.model.config import MimoConfig
+from mimo_runtime.model.tokenizer import Tokenizer
+from mimo_runtime.text.grammar import corpus, question
 
 from .checkpoint import load_checkpoint
 from .hf import adopt_bert, adopt_swin, load_into

@@ -8,8 +8,17 @@ from functools import cached_property
 
 import numpy as np
 
-from mimo_runtime.evaluation.dataset import Dataset, Record
-from mimo_runtime.evaluation.grammar import (
+from mimo_runtime.data.dataset import Dataset, Record
+from mimo_runtime.data.prompt_sampling import (
+    instance_labels,
+    instances,
+    interior_point,
+    is_many,
+    jitter_box,
+    negative_point,
+    rough_mask,
+)
+from mimo_runtime.text.grammar import (
     RELATIONS,
     Description,
     Phrase,
@@ -19,16 +28,7 @@ from mimo_runtime.evaluation.grammar import (
     question,
     relation_word,
 )
-from mimo_runtime.evaluation.sampling import (
-    instance_labels,
-    instances,
-    interior_point,
-    is_many,
-    jitter_box,
-    negative_point,
-    rough_mask,
-)
-from mimo_runtime.evaluation.synonyms import misspell, synonyms
+from mimo_runtime.text.synonyms import misspell, synonyms
 
 from .augment import View
 

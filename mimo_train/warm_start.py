@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from mimo_runtime.errors import BundleError
-from mimo_runtime.tokenizer import Tokenizer
+from mimo_runtime.model.tokenizer import Tokenizer
 
 from .checkpoint import CONFIG, TOKENIZER, WEIGHTS
 

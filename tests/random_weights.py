@@ -8,9 +8,9 @@ from pathlib import Path
 import onnx
 import torch
 
-from mimo_runtime.config import MimoConfig
-from mimo_runtime.evaluation import grammar
-from mimo_runtime.tokenizer import Tokenizer
+from mimo_runtime.model.config import MimoConfig
+from mimo_runtime.model.tokenizer import Tokenizer
+from mimo_runtime.text import grammar
 from mimo_train.checkpoint import save_checkpoint
 from mimo_train.model import Mimo
 

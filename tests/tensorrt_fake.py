@@ -18,12 +18,12 @@ from typing import Any
 from unittest.mock import NonCallableMagicMock
 
 from mimo_runtime.compiler.compile import Compiled, compile_graph
-from mimo_runtime.compiler.device import Device
 from mimo_runtime.compiler.job import Job
 from mimo_runtime.compiler.network import profiles
 from mimo_runtime.compiler.options import Options
 from mimo_runtime.compiler.versions import features
-from mimo_runtime.contracts import BATCH, PAST, PAST_PLUS_ONE, GraphContract, Tensor
+from mimo_runtime.hardware.compute_capability import Device
+from mimo_runtime.model.graph_spec import BATCH, PAST, PAST_PLUS_ONE, GraphContract, Tensor
 
 INVENTORY = Path(__file__).with_name("tensorrt_api.json")
 #: What the builder touches, and what an engine will.

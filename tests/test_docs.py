@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from mimo_runtime.compiler.forecast import needed_mb
+from mimo_runtime.compiler.memory import needed_mb
 from mimo_runtime.compiler.options import Options
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from mimo_runtime.cli import Coordinates
-from mimo_runtime.command import Commands
+from mimo_runtime.cli.app import Commands
+from mimo_runtime.cli.commands import Coordinates
 from mimo_runtime.errors import VerificationError
 from mimo_runtime.evaluation.command import accuracy_options, run_accuracy
 

@@ -44,7 +44,7 @@ def referring(
 
     MODEL is a bundle, or a checkpoint folder (needs torch).
     """
-    from mimo_runtime.evaluation.dataset import read_datasets
+    from mimo_runtime.data.dataset import read_datasets
     from mimo_runtime.evaluation.referring import referring_test
 
     from .models import open_model
@@ -74,7 +74,7 @@ def scene(
 
     MODEL is a bundle, or a checkpoint folder (needs torch).
     """
-    from mimo_runtime.evaluation.dataset import read_datasets
+    from mimo_runtime.data.dataset import read_datasets
     from mimo_runtime.evaluation.scene import scene_table, scene_test
 
     from .models import open_model
@@ -103,8 +103,8 @@ def precision(
 
     Images that REDUCED was calibrated on are refused.
     """
-    from mimo_runtime.bundle import Bundle
-    from mimo_runtime.evaluation.dataset import read_datasets
+    from mimo_runtime.bundle.archive import Bundle
+    from mimo_runtime.data.dataset import read_datasets
 
     from .precision import calibrated_on, compare_precision, precision_table
 
@@ -135,7 +135,7 @@ def robustness(
 
     MODEL is a bundle, or a checkpoint folder (needs torch).
     """
-    from mimo_runtime.evaluation.dataset import read_datasets
+    from mimo_runtime.data.dataset import read_datasets
     from mimo_runtime.evaluation.robustness import robustness as measure
 
     from .models import open_model

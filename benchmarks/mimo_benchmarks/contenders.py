@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from mimo_runtime.answer import Finding
-from mimo_runtime.contracts import GraphContract, graph_contracts
 from mimo_runtime.errors import RequestError
+from mimo_runtime.model.graph_spec import GraphContract, graph_contracts
+from mimo_runtime.results.answer import Finding
 
 from .plain import PlainChain
 from .probe import Run, Watch, WatchedEngine
@@ -140,9 +140,9 @@ class PlainContender(Contender):
     """
 
     def __init__(self, setup: Setup, load: Callable[[Path, GraphContract, int], Run]) -> None:
-        from mimo_runtime.bundle import Bundle
-        from mimo_runtime.manifest import TOKENIZER
-        from mimo_runtime.tokenizer import Tokenizer
+        from mimo_runtime.bundle.archive import Bundle
+        from mimo_runtime.bundle.manifest import TOKENIZER
+        from mimo_runtime.model.tokenizer import Tokenizer
 
         super().__init__(Watch())
         bundle = Bundle.open(setup.bundle)

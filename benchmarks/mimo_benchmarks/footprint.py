@@ -17,7 +17,7 @@ from typing import Any
 
 from PIL import Image
 
-from mimo_runtime.bundle import Bundle
+from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.engines import KINDS as ENGINES
 from mimo_runtime.errors import EngineError
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mimo_runtime.bundle import Bundle
+from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.engines import KINDS as ENGINES
 from mimo_runtime.errors import EngineError, RequestError
 from mimo_runtime.evaluation.metrics import dice

@@ -8,7 +8,7 @@ from importlib import metadata
 from typing import Any
 
 from mimo_runtime.errors import RequestError
-from mimo_runtime.machine import architecture, cpu_name, memory_mb, process_memory_mb, usable_cores
+from mimo_runtime.hardware.host import architecture, cpu_name, memory_mb, process_memory_mb, usable_cores
 
 #: A load per core above this before a measurement means that others were working too.
 BUSY = 0.5

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from mimo_runtime.atomic import atomic_write_bytes
 from mimo_runtime.errors import RequestError
+from mimo_runtime.utils.atomic import atomic_write_bytes
 
 STDOUT = "-"
 

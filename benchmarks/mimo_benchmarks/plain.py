@@ -12,19 +12,19 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mimo_runtime.answer import Finding
-from mimo_runtime.closer import Look
-from mimo_runtime.config import MimoConfig
-from mimo_runtime.contracts import GRAPHS, GraphContract, graph_contracts
 from mimo_runtime.engines.base import Engine
-from mimo_runtime.findings import Drawn
-from mimo_runtime.generate import TextDecoder
-from mimo_runtime.geometry import Letterbox
-from mimo_runtime.grounding import public
-from mimo_runtime.measured import Seen, measure_answer
+from mimo_runtime.model.config import MimoConfig
+from mimo_runtime.model.graph_spec import GRAPHS, GraphContract, graph_contracts
+from mimo_runtime.model.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
 from mimo_runtime.pipeline import STAGES
-from mimo_runtime.prompts import Prompt, encode_prompt
-from mimo_runtime.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
+from mimo_runtime.postprocessing.mask_prediction import Drawn
+from mimo_runtime.preprocessing.letterbox import Letterbox
+from mimo_runtime.preprocessing.prompts import Prompt, encode_prompt
+from mimo_runtime.refinement.crops import Look
+from mimo_runtime.results.answer import Finding
+from mimo_runtime.text.generation import TextDecoder
+from mimo_runtime.text.markup import public
+from mimo_runtime.text.post_edit import Seen, measure_answer
 
 from .probe import Run
 from .request import Request

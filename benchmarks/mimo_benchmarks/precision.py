@@ -13,11 +13,11 @@ import numpy as np
 from mimo_calibration.data import DIGITS, Images, content
 from mimo_calibration.timing import graph_times
 from mimo_calibration.trial import Trial, compare, macro_dice, presence_words
-from mimo_runtime.bundle import Bundle
-from mimo_runtime.contracts import GRAPHS
+from mimo_runtime.bundle.archive import Bundle
+from mimo_runtime.data.dataset import Dataset, Record
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.errors import BundleError, RequestError
-from mimo_runtime.evaluation.dataset import Dataset, Record
+from mimo_runtime.model.graph_spec import GRAPHS
 from mimo_runtime.pipeline import Mimo
 
 from .machine import describe
@@ -175,7 +175,7 @@ def _name(record: Record) -> str:
 
 def precision_table(result: dict[str, Any], path: Path | None = None) -> str:
     """The result for people."""
-    from mimo_runtime.command import table
+    from mimo_runtime.cli.app import table
 
     loss, dice = result["loss"], result["macro_dice"]
     rows = [("macro Dice", "full", "reduced", "loss", "95 % interval")]

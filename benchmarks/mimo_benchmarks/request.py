@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from mimo_runtime.bundle import Bundle
+    from mimo_runtime.bundle.archive import Bundle
 
 #: The default phantom: a CT slice has 512 x 512 pixels.
 PHANTOM_MODALITY, PHANTOM_SIZE = "ct", 512
@@ -48,10 +48,10 @@ def check_request(request: Request, bundle: Bundle) -> None:
     Raises:
         PromptError: as ``Scan.ask`` would.
     """
+    from mimo_runtime.bundle.manifest import TOKENIZER
     from mimo_runtime.errors import PromptError
-    from mimo_runtime.manifest import TOKENIZER
-    from mimo_runtime.prompts import Prompt
-    from mimo_runtime.tokenizer import Tokenizer
+    from mimo_runtime.model.tokenizer import Tokenizer
+    from mimo_runtime.preprocessing.prompts import Prompt
 
     tokenizer = Tokenizer.from_bytes(bundle.bytes(TOKENIZER), TOKENIZER)
     height, width = request.pixels.shape[:2]
@@ -86,7 +86,7 @@ def make_request(
         pixels, source = drawn.pixels, f"{PHANTOM_MODALITY} phantom, seed {seed}"
         text = f"Where is the {next(iter(drawn.classes.values()))}?" if text is None else text
     else:
-        from mimo_runtime.images import read_image
+        from mimo_runtime.imageio.reader import read_image
 
         # Only the name: a path says whose computer it was, and often which patient.
         pixels, source = read_image(image).pixels, Path(image).name

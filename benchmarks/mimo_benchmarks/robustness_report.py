@@ -9,11 +9,11 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mimo_runtime.atomic import atomic_write_bytes
-from mimo_runtime.command import table
+from mimo_runtime.cli.app import table
 from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation.referring import ANSWERS, PROMPTS
 from mimo_runtime.evaluation.robustness import CONDITIONS, GEOMETRY, JITTER, OFFSET, QUERY, SHIFT, USUAL_JITTER
+from mimo_runtime.utils.atomic import atomic_write_bytes
 
 from .output import check_writable
 

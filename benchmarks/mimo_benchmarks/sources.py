@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from mimo_runtime.bundle import Bundle
+from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.errors import BundleError, RequestError
 
 WEIGHTS = "model.safetensors"
@@ -58,7 +58,7 @@ def write_fp32_graphs(bundle: Bundle, checkpoint: Path | None, folder: Path) -> 
         from mimo_export.export_graphs import export_graph
     except ImportError as error:
         raise RequestError(f"exporting FP32 files needs {error.name}", "pip install 'mimo-edge[export]'") from None
-    from mimo_runtime.contracts import graph_contracts
+    from mimo_runtime.model.graph_spec import graph_contracts
     from mimo_train.checkpoint import load_checkpoint
     from mimo_train.model.graphs import graph_modules
 

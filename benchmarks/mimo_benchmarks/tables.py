@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mimo_runtime.command import table
+from mimo_runtime.cli.app import table
 
 from .contenders import KINDS
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import onnx
 
-from mimo_runtime.atomic import atomic_folder
-from mimo_runtime.bundle import Bundle
+from mimo_runtime.bundle.archive import Bundle
+from mimo_runtime.bundle.manifest import TOKENIZER
 from mimo_runtime.errors import RequestError
-from mimo_runtime.manifest import TOKENIZER
-from mimo_runtime.tokenizer import Tokenizer
+from mimo_runtime.model.tokenizer import Tokenizer
+from mimo_runtime.utils.atomic import atomic_folder
 
 from .evidence import evidence_dict
 from .progress import Progress

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 import mimo_runtime
-from mimo_runtime.atomic import atomic_write_bytes
+from mimo_runtime.utils.atomic import atomic_write_bytes
 
 from .observe import writing
 from .trial import Reply

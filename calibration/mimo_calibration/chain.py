@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import onnx
 
-from mimo_runtime.config import MimoConfig
-from mimo_runtime.contracts import GRAPHS, graph_contracts
+from mimo_runtime.data.dataset import Dataset
 from mimo_runtime.engines import create_engine, why_not
 from mimo_runtime.engines.base import Engine
-from mimo_runtime.evaluation.dataset import Dataset
+from mimo_runtime.model.config import MimoConfig
+from mimo_runtime.model.graph_spec import GRAPHS, graph_contracts
+from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.pipeline import Mimo
-from mimo_runtime.tokenizer import Tokenizer
 
 from .answers import Answers, program
 from .data import Images, requests

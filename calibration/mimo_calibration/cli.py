@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from mimo_runtime.command import Commands, table
+from mimo_runtime.cli.app import Commands, table
 
 from .progress import progress_bar
 

@@ -16,10 +16,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from mimo_runtime.atomic import atomic_file
-from mimo_runtime.contracts import GraphContract
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.errors import EngineError, RequestError
+from mimo_runtime.model.graph_spec import GraphContract
+from mimo_runtime.utils.atomic import atomic_file
 
 from .points import copied, find_points, fold_transposed_weights
 from .statistics import Observed

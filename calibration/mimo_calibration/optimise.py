@@ -12,10 +12,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from mimo_runtime.contracts import GRAPHS
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.errors import EngineError
-from mimo_runtime.machine import process_memory_mb
+from mimo_runtime.hardware.host import process_memory_mb
+from mimo_runtime.model.graph_spec import GRAPHS
 
 from .chain import not_finite
 from .evidence import Candidate, GraphEvidence, Result, holds

@@ -11,11 +11,11 @@ from typing import Any
 
 import onnx
 
-from mimo_runtime.config import MimoConfig
+from mimo_runtime.data.dataset import Dataset
 from mimo_runtime.errors import RequestError, VerificationError
-from mimo_runtime.evaluation.dataset import Dataset
-from mimo_runtime.machine import worker_threads
-from mimo_runtime.tokenizer import Tokenizer
+from mimo_runtime.hardware.host import worker_threads
+from mimo_runtime.model.config import MimoConfig
+from mimo_runtime.model.tokenizer import Tokenizer
 
 from .chain import Settings
 from .data import DIGITS, MIN_HELD_OUT, MIN_IMAGES, Images, choose, open_data, refuse_overlap

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from mimo_runtime.contracts import CACHE_PREFIX
 from mimo_runtime.engines.base import Engine
+from mimo_runtime.model.graph_spec import CACHE_PREFIX
 
 Run = Callable[[Mapping[str, np.ndarray]], object]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from mimo_runtime.data.dataset import Dataset, Record
 from mimo_runtime.evaluation import metrics
-from mimo_runtime.evaluation.dataset import Dataset, Record
-from mimo_runtime.evaluation.evaluate import AbsentNames, ImageQuestions, Outcome
+from mimo_runtime.evaluation.accuracy import AbsentNames, ImageQuestions, Outcome
 
 from .data import Images
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:  # a command line is read, and refused, before anything slow is imported
-    from mimo_runtime.config import MimoConfig
+    from mimo_runtime.model.config import MimoConfig
 
     from .session import Request
 

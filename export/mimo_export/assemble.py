@@ -8,16 +8,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from mimo_runtime.bundle import Bundle
-from mimo_runtime.config import MimoConfig
-from mimo_runtime.contracts import GraphContract
-from mimo_runtime.devices import fits
+from mimo_runtime.bundle.archive import Bundle
+from mimo_runtime.bundle.manifest import FORMAT, FORMAT_VERSION, Manifest, preprocessing
+from mimo_runtime.bundle.placement import fits
+from mimo_runtime.deploy.verify import read_sample, sample_names, verify
 from mimo_runtime.engines import installed_version
 from mimo_runtime.errors import VerificationError
-from mimo_runtime.gpus import find_gpus
-from mimo_runtime.manifest import FORMAT, FORMAT_VERSION, Manifest, preprocessing
+from mimo_runtime.hardware.nvidia import find_gpus
+from mimo_runtime.model.config import MimoConfig
+from mimo_runtime.model.graph_spec import GraphContract
 from mimo_runtime.pipeline import Mimo
-from mimo_runtime.verify import read_sample, sample_names, verify
 
 from .export_graphs import OPSET
 from .targets import ENGINE_MIN, Target

@@ -16,13 +16,13 @@ from torch import nn
 from mimo_calibration.evidence import evidence_dict
 from mimo_calibration.session import Request, earn
 from mimo_calibration.warn import warnings_before
-from mimo_runtime.compiler import finish
-from mimo_runtime.contracts import GRAPHS, GraphContract, graph_contracts
+from mimo_runtime.bundle.manifest import TOKENIZER, write_manifest
+from mimo_runtime.compiler import compile_bundle
+from mimo_runtime.data.dataset import read_datasets
 from mimo_runtime.engines import create_engine
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.errors import EngineError, RequestError, VerificationError
-from mimo_runtime.evaluation.dataset import read_datasets
-from mimo_runtime.manifest import TOKENIZER, write_manifest
+from mimo_runtime.model.graph_spec import GRAPHS, GraphContract, graph_contracts
 from mimo_runtime.pipeline import Mimo
 from mimo_train.checkpoint import WEIGHTS, load_checkpoint
 from mimo_train.engines import torch_mimo
@@ -254,8 +254,8 @@ def compile_plans(
     Returns:
         the graphs and the compatibility keys of the manifest.
     """
-    finish.check(entries)
-    made = finish.finish(
+    compile_bundle.check(entries)
+    made = compile_bundle.finish(
         entries, compatibility, contracts, lambda file: (folder / file).read_bytes(), folder, progress=progress
     )  # fmt: skip
     for entry in entries.values():

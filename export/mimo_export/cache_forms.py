@@ -17,9 +17,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mimo_calibration.points import copied, drop_unused
 from mimo_runtime.compiler.versions import RTX, features
-from mimo_runtime.config import MimoConfig
-from mimo_runtime.contracts import CACHE_PREFIX, GraphContract, Tensor, graph_contracts, in_place_contract
 from mimo_runtime.errors import EngineError
+from mimo_runtime.model.config import MimoConfig
+from mimo_runtime.model.graph_spec import CACHE_PREFIX, GraphContract, Tensor, graph_contracts, in_place_contract
 
 from .contract import check_contract, check_operators
 from .export_graphs import OPSET

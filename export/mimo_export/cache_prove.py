@@ -18,14 +18,14 @@ import onnx
 
 from mimo_calibration.ort_form import ort_form
 from mimo_calibration.timing import interleaved
-from mimo_runtime.command import Commands, table
-from mimo_runtime.config import PRESETS, MimoConfig
-from mimo_runtime.contracts import GraphContract, graph_contracts
+from mimo_runtime.cli.app import Commands, table
 from mimo_runtime.engines import create_engine, installed_version
 from mimo_runtime.engines.tensorrt_library import missing_rtx_package
 from mimo_runtime.errors import EngineError
-from mimo_runtime.generate import Decodes, TextDecoder
-from mimo_runtime.tokenizer import BOS
+from mimo_runtime.model.config import PRESETS, MimoConfig
+from mimo_runtime.model.graph_spec import GraphContract, graph_contracts
+from mimo_runtime.model.tokenizer import BOS
+from mimo_runtime.text.generation import Decodes, TextDecoder
 
 from .cache_forms import FORMS, cache_form
 from .plans import compile_graph, default_axes, rtx_options

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from mimo_calibration.progress import progress_bar
-from mimo_runtime.command import Commands, table
+from mimo_runtime.cli.app import Commands, table
 
 PATH = click.Path(path_type=Path)
 #: Parameters of ``build`` that only a precision that has to be earned takes.
@@ -82,7 +82,7 @@ def build(checkpoint: Path, output: Path, target: str, precision: str, portable:
         raise RequestError(told, "Leave that out, or use --precision auto")
     start = time.monotonic()
     with progress_bar(as_json) as progress:
-        from mimo_runtime.contracts import GRAPHS
+        from mimo_runtime.model.graph_spec import GRAPHS
 
         from .build import build as build_bundle
 
@@ -109,7 +109,7 @@ def build(checkpoint: Path, output: Path, target: str, precision: str, portable:
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def inspect(bundle: Path, as_json: bool) -> None:
     """Say what BUNDLE holds, after checking every hash."""
-    from mimo_runtime.bundle import Bundle
+    from mimo_runtime.bundle.archive import Bundle
 
     from .report import inspect_dict
 
@@ -156,7 +156,7 @@ def parity(
     if to_stdout:
         _print_json(told)
     elif json_file is not None:
-        from mimo_runtime.atomic import atomic_write_bytes
+        from mimo_runtime.utils.atomic import atomic_write_bytes
 
         atomic_write_bytes(json_file, (json.dumps(told, indent=1) + "\n").encode())
     if not to_stdout:

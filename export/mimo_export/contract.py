@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx
 
-from mimo_runtime.contracts import PAST_PLUS_ONE, GraphContract, Tensor
 from mimo_runtime.errors import EngineError
+from mimo_runtime.model.graph_spec import PAST_PLUS_ONE, GraphContract, Tensor
 
 #: How the exporter may write the length of the cache after a step; the contract has one name for it.
 _PAST_PLUS_ONE = {"past + 1", "1 + past", PAST_PLUS_ONE}

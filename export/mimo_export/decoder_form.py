@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import onnx
 
-from mimo_runtime.contracts import GraphContract, graph_contracts
 from mimo_runtime.engines import create_engine, installed_version
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.errors import EngineError, VerificationError
-from mimo_runtime.generate import TextDecoder
+from mimo_runtime.model.graph_spec import GraphContract, graph_contracts
 from mimo_runtime.pipeline import Mimo
+from mimo_runtime.text.generation import TextDecoder
 
 from .assemble import sha256
 from .cache_forms import best_form, cache_form

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import click
 
-from mimo_runtime.answer import Answer
-from mimo_runtime.atomic import atomic_write_bytes
-from mimo_runtime.contracts import GRAPHS
 from mimo_runtime.errors import MimoError, RequestError
-from mimo_runtime.images import ScanImage, read_image, write_png
-from mimo_runtime.overlay import draw_overlay, draw_panel
+from mimo_runtime.imageio.reader import ScanImage, read_image, write_png
+from mimo_runtime.model.graph_spec import GRAPHS
 from mimo_runtime.pipeline import Mimo
-from mimo_runtime.prompts import Prompt
+from mimo_runtime.preprocessing.prompts import Prompt
+from mimo_runtime.results.answer import Answer
+from mimo_runtime.utils.atomic import atomic_write_bytes
+from mimo_runtime.viz.overlay import draw_overlay, draw_panel
 
 #: Held out from training: ``mimo-train data phantom`` draws other seeds.
 PHANTOM = ("xray", (2026, 1))

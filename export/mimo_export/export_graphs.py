@@ -19,8 +19,8 @@ import onnxslim
 import torch
 from torch import nn
 
-from mimo_runtime.contracts import BATCH, PAST, GraphContract
 from mimo_runtime.errors import EngineError
+from mimo_runtime.model.graph_spec import BATCH, PAST, GraphContract
 
 from .contract import check_contract, check_operators
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mimo_runtime.deploy.verify import TOLERANCES, write_sample
 from mimo_runtime.pipeline import Mimo
-from mimo_runtime.verify import TOLERANCES, write_sample
 
 from .parity import ask
 from .samples import draw_samples

@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from mimo_runtime.atomic import atomic_folder
-from mimo_runtime.bundle import SUFFIX
+from mimo_runtime.bundle.archive import SUFFIX
+from mimo_runtime.bundle.writer import bundle_place
 from mimo_runtime.errors import RequestError
-from mimo_runtime.output import bundle_place
+from mimo_runtime.utils.atomic import atomic_folder
 
 #: The machine-readable report; it marks a folder of single graphs, which has no manifest.
 REPORT = "report.json"

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from mimo_runtime.answer import Answer
-from mimo_runtime.contracts import BATCH, GRAPHS, GraphContract, graph_contracts
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.evaluation.metrics import dice
+from mimo_runtime.model.graph_spec import BATCH, GRAPHS, GraphContract, graph_contracts
 from mimo_runtime.pipeline import Mimo
+from mimo_runtime.results.answer import Answer
 
 from .samples import Sample
 

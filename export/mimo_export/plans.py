@@ -12,9 +12,9 @@ import onnx
 
 from mimo_runtime.compiler import NEEDS, Built, Facts, Options, build_engine
 from mimo_runtime.compiler.network import Range
-from mimo_runtime.config import MimoConfig
-from mimo_runtime.contracts import BATCH, PAST, GraphContract
 from mimo_runtime.errors import EngineError
+from mimo_runtime.model.config import MimoConfig
+from mimo_runtime.model.graph_spec import BATCH, PAST, GraphContract
 
 from .precision import delivered
 
@@ -39,7 +39,7 @@ def operators(model: onnx.ModelProto) -> tuple[str, ...]:
 def rtx_options(
     axes: Mapping[str, Range], precision: str = "fp16", compute_capabilities: tuple[str, ...] = (), timeout_s: float = 1800.0
 ) -> Options:
-    """How TensorRT for RTX compiles one graph: with one profile, see ``mimo_runtime.compiler.finish``.
+    """How TensorRT for RTX compiles one graph: with one profile, see ``mimo_runtime.compiler.compile_bundle``.
 
     Raises:
         RequestError: a value that does not exist.

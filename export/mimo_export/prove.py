@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mimo_runtime.bundle import Bundle
+from mimo_runtime.bundle.archive import Bundle
+from mimo_runtime.data.dataset import read_datasets
 from mimo_runtime.engines import KINDS, Engine, create_engine, why_not
 from mimo_runtime.errors import EngineError, RequestError
-from mimo_runtime.evaluation.dataset import read_datasets
 from mimo_runtime.pipeline import Mimo
 from mimo_train.checkpoint import WEIGHTS, load_checkpoint
 from mimo_train.engines import torch_mimo

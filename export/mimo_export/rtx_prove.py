@@ -21,13 +21,13 @@ from mimo_calibration.observe import ObservedEngine
 from mimo_calibration.points import find_points, fold_transposed_weights
 from mimo_calibration.qdq import Choice, quantise
 from mimo_calibration.ranges import clip
-from mimo_runtime.command import Commands, table
+from mimo_runtime.cli.app import Commands, table
 from mimo_runtime.compiler import Built, Options
 from mimo_runtime.compiler.options import COMPUTE_CAPABILITIES
-from mimo_runtime.config import PRESETS, MimoConfig
-from mimo_runtime.contracts import BATCH, GRAPHS, PAST, GraphContract, graph_contracts
 from mimo_runtime.engines.tensorrt_library import load_rtx_library
 from mimo_runtime.errors import EngineError, MimoError
+from mimo_runtime.model.config import PRESETS, MimoConfig
+from mimo_runtime.model.graph_spec import BATCH, GRAPHS, PAST, GraphContract, graph_contracts
 
 from .plans import compile_graph, default_axes, rtx_options
 from .report import counts

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mimo_runtime.config import MimoConfig
+from mimo_runtime.data import prompt_sampling
+from mimo_runtime.data.dataset import Dataset
 from mimo_runtime.errors import PromptError
-from mimo_runtime.evaluation import grammar, sampling
-from mimo_runtime.evaluation.dataset import Dataset
-from mimo_runtime.prompts import Prompt
-from mimo_runtime.tokenizer import Tokenizer
+from mimo_runtime.model.config import MimoConfig
+from mimo_runtime.model.tokenizer import Tokenizer
+from mimo_runtime.preprocessing.prompts import Prompt
+from mimo_runtime.text import grammar
 
 #: Kinds of request. Seven, so that they meet every one of the four phantom modalities in turn.
 KINDS = ("box", "text", "mask", "point", "mix", "absent", "describe")
@@ -116,12 +117,12 @@ def _prompt(
         kinds = ("name", "where", "segment", "presence", "show")
         return Prompt(grammar.question(kinds[int(rng.integers(len(kinds)))], name, rng))
     if kind == "mask":
-        return Prompt(mask=sampling.rough_mask(mask, rng))
+        return Prompt(mask=prompt_sampling.rough_mask(mask, rng))
     if kind == "point":
-        return Prompt(points=[sampling.interior_point(mask, rng)])
-    box = sampling.jitter_box(mask, rng)
+        return Prompt(points=[prompt_sampling.interior_point(mask, rng)])
+    box = prompt_sampling.jitter_box(mask, rng)
     if kind == "box":
         return Prompt(boxes=[box])
-    points = [(*sampling.interior_point(mask, rng), 1)]
-    beside = sampling.negative_point(mask, rng)
-    return Prompt(name, [box], points + ([(*beside, 0)] if beside else []), sampling.rough_mask(mask, rng))
+    points = [(*prompt_sampling.interior_point(mask, rng), 1)]
+    beside = prompt_sampling.negative_point(mask, rng)
+    return Prompt(name, [box], points + ([(*beside, 0)] if beside else []), prompt_sampling.rough_mask(mask, rng))

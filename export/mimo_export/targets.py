@@ -10,7 +10,7 @@ from mimo_runtime.compiler.options import check_capabilities
 from mimo_runtime.engines import why_not
 from mimo_runtime.engines.tensorrt_library import load_library
 from mimo_runtime.errors import MimoError, RequestError
-from mimo_runtime.gpus import find_gpus
+from mimo_runtime.hardware.nvidia import find_gpus
 
 
 @dataclass(frozen=True)

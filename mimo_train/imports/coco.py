@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mimo_runtime.errors import RequestError
-from mimo_runtime.images import read_image
+from mimo_runtime.imageio.reader import read_image
 
 from .common import (
     check_first,

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mimo_runtime.errors import RequestError
-from mimo_runtime.evaluation.grammar import Description, clean_name
-from mimo_runtime.images import ScanImage, read_image
+from mimo_runtime.imageio.reader import ScanImage, read_image
+from mimo_runtime.text.grammar import Description, clean_name
 
 #: Suffixes of image files. DICOM files often have none, or the end of a UID; their content tells.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".ppm", ".pgm", ".dcm", ".dicom")

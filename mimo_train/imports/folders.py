@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mimo_runtime.errors import RequestError
-from mimo_runtime.images import read_image
+from mimo_runtime.imageio.reader import read_image
 
 from .common import check_first, class_name, few, find_images, modality_of, required_folder, required_region
 from .masks import read_binary, read_ids

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from mimo_runtime.errors import RequestError
-from mimo_runtime.evaluation.grammar import Description
-from mimo_runtime.images import read_image, read_mask
+from mimo_runtime.imageio.reader import read_image, read_mask
+from mimo_runtime.text.grammar import Description
 
 from .common import inside, known_modality, missing_files, read_text, required_folder, stem_of
 from .meaning import Meaning, Pair, understand

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from mimo_runtime.errors import RequestError
-from mimo_runtime.images import FORMATS, check_size, read_mask
+from mimo_runtime.imageio.reader import FORMATS, check_size, read_mask
 
 
 def read_ids(path: Path) -> np.ndarray:
@@ -29,7 +29,8 @@ def read_ids(path: Path) -> np.ndarray:
 
 
 def read_binary(path: Path, threshold: int = 0, any_value: bool = True) -> np.ndarray:
-    """One structure, bool ``[H, W]``: true where a value is above ``threshold``; for 0 see ``mimo_runtime.images.read_mask``.
+    """One structure, bool ``[H, W]``: true where a value is above ``threshold``; for 0 see
+    ``mimo_runtime.imageio.reader.read_mask``.
 
     Args:
         any_value: for threshold 0, whether a mask may hold several values above 0. They may be classes, or the blurred edges

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mimo_runtime.errors import RequestError
-from mimo_runtime.intensity import to_8_bit, window
+from mimo_runtime.imageio.intensity import to_8_bit, window
 
 from .volume import PLANES, Volume, cut, filled
 from .writer import Item

@@ -1,8 +1,8 @@
 """Volumes in: NIfTI files in canonical orientation, and their slices turned the way radiologists look at them.
 
 Canonical is RAS+: the first axis runs to the patient's right, the second to the front, the third to the head. An axial slice
-shows the front at the top and the patient's right on the left, as ``mimo_runtime.nifti`` shows it; a coronal one the head at
-the top and the patient's right on the left; a sagittal one the head at the top and the front on the left.
+shows the front at the top and the patient's right on the left, as ``mimo_runtime.imageio.nifti`` shows it; a coronal
+one the head at the top and the patient's right on the left; a sagittal one the head at the top and the front on the left.
 """
 
 from __future__ import annotations

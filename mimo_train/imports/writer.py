@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mimo_runtime.atomic import atomic_folder, check_output_folder
+from mimo_runtime.data.dataset import FILE_NAME, SPLITS, Dataset
 from mimo_runtime.errors import RequestError
-from mimo_runtime.evaluation.dataset import FILE_NAME, SPLITS, Dataset
+from mimo_runtime.utils.atomic import atomic_folder, check_output_folder
 
 _CASE_DIGITS = 12
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mimo_runtime.config import FusionConfig
+from mimo_runtime.model.config import FusionConfig
 
 from .attention import Attention, FeedForward, attend, merge_heads, mlp, padding_bias, split_heads
 from .position import CoordinateEmbedding, grid_centres, mask_geometry
@@ -201,7 +201,7 @@ class FusionEncoder(nn.Module):
         regions: Tensor,
         extent: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Shapes as in ``mimo_runtime.contracts``; the features may be of fewer images, each with as many prompts.
+        """Shapes as in ``mimo_runtime.model.graph_spec``; the features may be of fewer images, each with as many prompts.
 
         Returns:
             fused_16 [B, dim, S / 16, S / 16], memory [B, image + text + references + 1, dim], memory_valid [B, same],

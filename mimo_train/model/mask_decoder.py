@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mimo_runtime.config import MaskDecoderConfig
-from mimo_runtime.contracts import REFERENCE_MAP_CHANNELS
+from mimo_runtime.model.config import MaskDecoderConfig
+from mimo_runtime.model.graph_spec import REFERENCE_MAP_CHANNELS
 
 from .attention import Attention, FeedForward, mlp, padding_bias
 from .position import CoordinateEmbedding, grid_centres
@@ -135,7 +135,7 @@ class MaskDecoder(nn.Module):
         reference_map: Tensor,
         select: Tensor | None = None,
     ) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
-        """Shapes as in ``mimo_runtime.contracts``.
+        """Shapes as in ``mimo_runtime.model.graph_spec``.
 
         Args:
             select: [B, K] indices of the queries that are wanted; all (K = Q) if None.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mimo_runtime.config import MimoConfig
+from mimo_runtime.model.config import MimoConfig
 
 from .fusion import FusionEncoder
 from .mask_decoder import MaskDecoder
@@ -19,7 +19,7 @@ from .vision_encoder import VisionEncoder
 
 @dataclass
 class Question:
-    """A batch of prompts, ``N`` of them; fields as the inputs of the graphs in ``mimo_runtime.contracts``."""
+    """A batch of prompts, ``N`` of them; fields as the inputs of the graphs in ``mimo_runtime.model.graph_spec``."""
 
     token_ids: Tensor
     boxes: Tensor

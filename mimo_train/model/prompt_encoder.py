@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mimo_runtime.config import PromptConfig
+from mimo_runtime.model.config import PromptConfig
 
 from .attention import mlp
 from .position import CoordinateEmbedding, mask_geometry
@@ -72,7 +72,7 @@ class PromptEncoder(nn.Module):
         mask_label: Tensor,
         features_16: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Shapes as in ``mimo_runtime.contracts``.
+        """Shapes as in ``mimo_runtime.model.graph_spec``.
 
         Returns:
             reference_tokens [B, R, dim], reference_valid [B, R], reference_regions [B, R, image tokens] in [0, 1],

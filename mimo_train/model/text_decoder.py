@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mimo_runtime.config import TextDecoderConfig
+from mimo_runtime.model.config import TextDecoderConfig
 
 from .attention import FeedForward, attend, merge_heads, padding_bias, split_heads
 
@@ -102,7 +102,7 @@ class TextDecoder(nn.Module):
         cross_values: Tensor,
         memory_valid: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One token: shapes as in ``mimo_runtime.contracts``.
+        """One token: shapes as in ``mimo_runtime.model.graph_spec``.
 
         Every cached token precedes the new one, so no causal mask is needed.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mimo_runtime.config import TextConfig
+from mimo_runtime.model.config import TextConfig
 
 from .attention import Attention, FeedForward, padding_bias
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mimo_runtime.config import VisionConfig
+from mimo_runtime.model.config import VisionConfig
 
 from .attention import FeedForward, attend
 

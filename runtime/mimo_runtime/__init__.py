@@ -15,26 +15,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .answer import Answer, Finding, TextPiece
-    from .bundle import Bundle
-    from .config import MimoConfig
+    from .bundle.archive import Bundle
     from .errors import BundleError, EngineError, ImageError, MimoError, PromptError, RequestError, VerificationError
-    from .images import ScanImage, read_image, read_mask
-    from .overlay import draw_overlay, draw_panel
+    from .imageio.reader import ScanImage, read_image, read_mask
+    from .model.config import MimoConfig
     from .pipeline import Mimo, Scan
-    from .prompts import Prompt
+    from .preprocessing.prompts import Prompt
+    from .results.answer import Answer, Finding, TextPiece
+    from .viz.overlay import draw_overlay, draw_panel
 
 _HOMES = {
-    "answer": ("Answer", "Finding", "TextPiece"),
-    "bundle": ("Bundle",),
-    "config": ("MimoConfig",),
+    "bundle.archive": ("Bundle",),
     "errors": (
         "BundleError", "EngineError", "ImageError", "MimoError", "PromptError", "RequestError", "VerificationError",
     ),
-    "images": ("ScanImage", "read_image", "read_mask"),
-    "overlay": ("draw_overlay", "draw_panel"),
+    "imageio.reader": ("ScanImage", "read_image", "read_mask"),
+    "model.config": ("MimoConfig",),
     "pipeline": ("Mimo", "Scan"),
-    "prompts": ("Prompt",),
+    "preprocessing.prompts": ("Prompt",),
+    "results.answer": ("Answer", "Finding", "TextPiece"),
+    "viz.overlay": ("draw_overlay", "draw_panel"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

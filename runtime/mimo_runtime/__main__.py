@@ -1,5 +1,5 @@
 """``python -m mimo_runtime`` is ``mimo-run``."""
 
-from .cli import main
+from .cli.commands import main
 
 main()

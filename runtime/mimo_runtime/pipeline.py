@@ -19,24 +19,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .answer import Answer, Finding, TextPiece
-from .cache import LruCache
-from .closer import Look
-from .config import MimoConfig
-from .contracts import GRAPHS, graph_contracts
 from .errors import BundleError, EngineError, PromptError, RequestError
-from .findings import Drawn
-from .generate import Sampling, TextDecoder, generate
-from .geometry import Letterbox
-from .grounding import public
-from .images import ScanImage, Source, read_image
-from .machine import usable_cores
-from .measured import Measured, Seen
-from .prompts import Prompt, encode_prompt
-from .tokenizer import BOS, EOS, PAD, UNK, Tokenizer
+from .hardware.host import usable_cores
+from .imageio.reader import ScanImage, Source, read_image
+from .model.config import MimoConfig
+from .model.graph_spec import GRAPHS, graph_contracts
+from .model.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
+from .postprocessing.mask_prediction import Drawn
+from .preprocessing.letterbox import Letterbox
+from .preprocessing.prompts import Prompt, encode_prompt
+from .refinement.crops import Look
+from .results.answer import Answer, Finding, TextPiece
+from .text.generation import Sampling, TextDecoder, generate
+from .text.markup import public
+from .text.post_edit import Measured, Seen
+from .utils.cache import LruCache
 
 if TYPE_CHECKING:
-    from .bundle import Bundle
+    from .bundle.archive import Bundle
     from .engines import Engine
 
 __all__ = ["Answer", "Finding", "Mimo", "Prompt", "Scan", "TextPiece"]
@@ -114,7 +114,7 @@ class Mimo:
             BundleError: missing, damaged, of another version, or built for another machine; nothing was loaded.
             EngineError: an engine is missing or refuses its graph.
         """
-        from .bundle import load_mimo
+        from .bundle.archive import load_mimo
 
         return load_mimo(bundle, device=device, threads=threads, cache_images=cache_images, allow_fallback=allow_fallback)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mimo_benchmarks.request import Request, make_request
-from mimo_runtime.tokenizer import Tokenizer
+from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_train.checkpoint import load_checkpoint
 from mimo_train.model import Mimo
 

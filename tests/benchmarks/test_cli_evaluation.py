@@ -16,13 +16,13 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from mimo_benchmarks import cli, models, precision, robustness_report
-from mimo_runtime.bundle import Bundle
-from mimo_runtime.components import label_components
-from mimo_runtime.config import MimoConfig
-from mimo_runtime.contracts import GRAPHS
+from mimo_runtime.bundle.archive import Bundle
+from mimo_runtime.data.dataset import read_datasets
 from mimo_runtime.errors import BundleError, RequestError
-from mimo_runtime.evaluation.dataset import read_datasets
 from mimo_runtime.evaluation.robustness import CONDITIONS, SHIFT
+from mimo_runtime.model.config import MimoConfig
+from mimo_runtime.model.graph_spec import GRAPHS
+from mimo_runtime.postprocessing.connected_components import label_components
 
 SQUARES = {"one": [(6, 6)], "two": [(6, 6), (36, 18)]}
 

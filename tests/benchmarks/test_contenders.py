@@ -11,7 +11,7 @@ import pytest
 from mimo_benchmarks.contenders import KINDS, Contender, PipelineContender
 from mimo_benchmarks.plain import PlainChain
 from mimo_benchmarks.probe import Watch
-from mimo_runtime.tokenizer import BOS
+from mimo_runtime.model.tokenizer import BOS
 from mimo_train.engines import torch_mimo
 
 ENCODERS = {"text_encoder", "prompt_encoder", "fusion"}

@@ -16,10 +16,10 @@ from mimo_benchmarks.contenders import CONTENDERS, KINDS, Sample, Setup
 from mimo_benchmarks.sources import find_checkpoint, write_fp32_graphs
 from mimo_benchmarks.tables import latency_table
 from mimo_benchmarks.worker import Worker
-from mimo_runtime.answer import Finding
-from mimo_runtime.bundle import Bundle
-from mimo_runtime.contracts import GRAPHS, GraphContract
+from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.errors import BundleError, EngineError, PromptError, RequestError
+from mimo_runtime.model.graph_spec import GRAPHS, GraphContract
+from mimo_runtime.results.answer import Finding
 
 
 def sample(

@@ -43,9 +43,9 @@ class Chain(NamedTuple):
 
 @pytest.fixture(scope="session")
 def chain(micro_bundle: Path) -> Chain:
-    from mimo_runtime.bundle import Bundle
-    from mimo_runtime.manifest import TOKENIZER
-    from mimo_runtime.tokenizer import Tokenizer
+    from mimo_runtime.bundle.archive import Bundle
+    from mimo_runtime.bundle.manifest import TOKENIZER
+    from mimo_runtime.model.tokenizer import Tokenizer
 
     opened = Bundle.open(micro_bundle)
     models = {name: onnx.load_from_string(opened.bytes(entry.file)) for name, entry in opened.manifest.graphs.items()}

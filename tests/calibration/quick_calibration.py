@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from mimo_calibration import chain, cli, evidence, forms, optimise, progress, trial, variants
 from mimo_calibration.trial import Loss, Reply
-from mimo_runtime.evaluation.evaluate import ImageQuestions
+from mimo_runtime.evaluation.accuracy import ImageQuestions
 
 #: Milliseconds that each form is said to take, by the start of its label; the first that fits.
 LATENCIES = {

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mimo_runtime.evaluation.dataset import Dataset
+from mimo_runtime.data.dataset import Dataset
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:

@@ -18,9 +18,9 @@ from small_sets import make_set, read_rows, write_rows
 from mimo_calibration import alone, session
 from mimo_calibration.evidence import GraphEvidence
 from mimo_calibration.warn import warnings_after
-from mimo_runtime.bundle import Bundle
-from mimo_runtime.contracts import GRAPHS
+from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.errors import RequestError, VerificationError
+from mimo_runtime.model.graph_spec import GRAPHS
 
 
 def refused(result: Result, *words: str) -> None:
@@ -282,9 +282,9 @@ def test_a_build_draws_its_report(built):
 
 @pytest.mark.slow
 def test_a_device_verifies_it(built):
-    from mimo_runtime import cli
+    from mimo_runtime.cli import commands
 
-    result = CliRunner().invoke(cli.main, ["verify", str(built), "--json"])
+    result = CliRunner().invoke(commands.main, ["verify", str(built), "--json"])
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
     assert told["passed"] and len(told["samples"]) == 3

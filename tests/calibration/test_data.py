@@ -15,8 +15,8 @@ from small_sets import make_set, read_rows, write_rows
 
 from mimo_calibration import data as module
 from mimo_calibration.data import KINDS, Images, choose, open_data, refuse_overlap, registered, requests
+from mimo_runtime.data.dataset import Dataset, read_datasets
 from mimo_runtime.errors import RequestError
-from mimo_runtime.evaluation.dataset import Dataset, read_datasets
 
 
 def keys(images: Images) -> list[str]:

@@ -12,8 +12,8 @@ from mimo_calibration import fp16
 from mimo_calibration.fp16 import HEADROOM, compact, find_islands, to_half
 from mimo_calibration.observe import ObservedEngine
 from mimo_calibration.statistics import Observed
-from mimo_runtime.contracts import GraphContract, Tensor
 from mimo_runtime.errors import EngineError
+from mimo_runtime.model.graph_spec import GraphContract, Tensor
 
 
 def normal(rng: np.random.Generator, *shape: int) -> np.ndarray:

@@ -14,9 +14,9 @@ from small_graphs import make_model, node, run
 from mimo_calibration import observe
 from mimo_calibration.observe import KEPT, Cache, ObservedEngine, key
 from mimo_calibration.statistics import Observed
-from mimo_runtime.contracts import GraphContract, Tensor
 from mimo_runtime.engines import create_engine
 from mimo_runtime.errors import EngineError, RequestError
+from mimo_runtime.model.graph_spec import GraphContract, Tensor
 
 CONTRACT = GraphContract(
     "tower", (Tensor("x", "float32", ("batch", 32)), Tensor("scale", "float32", ("batch", 1))),

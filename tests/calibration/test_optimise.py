@@ -27,10 +27,10 @@ from mimo_calibration.qdq import Choice, clips_of, quantise
 from mimo_calibration.session import Request
 from mimo_calibration.trial import Loss, compare, macro_dice
 from mimo_calibration.variants import Material, Recipe
-from mimo_runtime.contracts import GRAPHS, graph_contracts
+from mimo_runtime.data.dataset import read_datasets
 from mimo_runtime.engines import create_engine, why_not
 from mimo_runtime.errors import EngineError, RequestError
-from mimo_runtime.evaluation.dataset import read_datasets
+from mimo_runtime.model.graph_spec import GRAPHS, graph_contracts
 from mimo_runtime.pipeline import Mimo
 
 ENGINES = [name for name in ("onnxruntime", "openvino") if why_not(name) is None]

@@ -10,11 +10,11 @@ from small_graphs import fake_activation, fake_weight, initializers, make_model,
 
 from mimo_calibration.ort_form import BLOCK, ort_form
 from mimo_calibration.qdq import Choice, quantise
-from mimo_runtime.contracts import GraphContract, Tensor
 from mimo_runtime.engines import create_engine
 from mimo_runtime.engines.base import Decoding
 from mimo_runtime.engines.ort import restack
 from mimo_runtime.errors import EngineError
+from mimo_runtime.model.graph_spec import GraphContract, Tensor
 
 K, N = 2 * BLOCK, 24
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mimo_calibration.remember import RememberedEngine
-from mimo_runtime.contracts import Tensor
 from mimo_runtime.engines.base import Engine
+from mimo_runtime.model.graph_spec import Tensor
 
 
 class Doubles(Engine):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mimo_calibration.timing import STEPS, graph_times, interleaved
-from mimo_runtime.contracts import Tensor
 from mimo_runtime.engines.base import Engine
+from mimo_runtime.model.graph_spec import Tensor
 
 
 def test_contenders_take_turns_on_the_same_inputs():

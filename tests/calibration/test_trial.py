@@ -11,7 +11,7 @@ from small_sets import read_rows, write_rows
 
 from mimo_calibration.data import choose
 from mimo_calibration.trial import MIN_ABSENT, PROMPTS, Loss, Reply, Trial, compare, macro_dice, presence_words
-from mimo_runtime.evaluation.dataset import read_datasets
+from mimo_runtime.data.dataset import read_datasets
 
 
 def reply(set_name: str, image: str, prompt: str, dice: float | None, present: bool = True, text: str | None = None) -> Reply:

@@ -10,7 +10,7 @@ from small_graphs import fake_activation, fake_weight, initializers, make_model,
 from mimo_calibration import ranges, variants
 from mimo_calibration.observe import ObservedEngine
 from mimo_calibration.variants import CEILING, Material, Recipe, best_recipe, score, sqnr
-from mimo_runtime.contracts import GraphContract, Tensor
+from mimo_runtime.model.graph_spec import GraphContract, Tensor
 
 CONTRACT = GraphContract("g", (Tensor("x", "float32", ("batch", 32)),), (Tensor("y", "float32", ("batch", 16)),))
 

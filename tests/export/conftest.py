@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mimo_export import build as build_module
-from mimo_runtime.contracts import GraphContract
+from mimo_runtime.model.graph_spec import GraphContract
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -30,9 +30,9 @@ from mimo_export.cli import main
 from mimo_export.parity import ask
 from mimo_export.samples import draw_samples
 from mimo_runtime import Bundle, Mimo
-from mimo_runtime.contracts import GRAPHS
+from mimo_runtime.deploy.verify import verify
 from mimo_runtime.errors import BundleError, EngineError, RequestError, VerificationError
-from mimo_runtime.verify import verify
+from mimo_runtime.model.graph_spec import GRAPHS
 from mimo_train.checkpoint import load_checkpoint
 from mimo_train.engines import load_mimo
 

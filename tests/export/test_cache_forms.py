@@ -22,13 +22,13 @@ from mimo_export.plans import compile_graph, default_axes, rtx_options
 from mimo_export.precision import delivered
 from mimo_export.rtx_prove import random_form
 from mimo_runtime.compiler.network import Log, parse
-from mimo_runtime.config import MimoConfig
-from mimo_runtime.contracts import allowed_contracts, graph_contracts
 from mimo_runtime.engines import Engine, create_engine
 from mimo_runtime.engines.tensorrt_library import load_rtx_library, missing_rtx_package
 from mimo_runtime.errors import EngineError
-from mimo_runtime.generate import TextDecoder
-from mimo_runtime.tokenizer import BOS
+from mimo_runtime.model.config import MimoConfig
+from mimo_runtime.model.graph_spec import allowed_contracts, graph_contracts
+from mimo_runtime.model.tokenizer import BOS
+from mimo_runtime.text.generation import TextDecoder
 from mimo_train.engines import TorchEngine
 from mimo_train.model import Mimo
 from mimo_train.model.graphs import graph_modules

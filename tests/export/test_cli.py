@@ -16,9 +16,9 @@ from random_weights import perturb, write_checkpoint
 
 from mimo_export.assemble import sha256
 from mimo_export.cli import main
-from mimo_runtime.contracts import GRAPHS
+from mimo_runtime.bundle.manifest import write_manifest
 from mimo_runtime.errors import RequestError
-from mimo_runtime.manifest import write_manifest
+from mimo_runtime.model.graph_spec import GRAPHS
 
 
 def run(*arguments: object) -> Result:

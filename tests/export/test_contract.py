@@ -8,8 +8,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from mimo_export.contract import check_contract, check_operators
-from mimo_runtime.contracts import GraphContract, Tensor
 from mimo_runtime.errors import EngineError
+from mimo_runtime.model.graph_spec import GraphContract, Tensor
 
 CONTRACT = GraphContract(
     "text_decoder",

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from mimo_export.export_graphs import EXAMPLE, OPSET, export_graph
-from mimo_runtime import contracts
-from mimo_runtime.contracts import GRAPHS, GraphContract, graph_contracts
 from mimo_runtime.errors import EngineError
+from mimo_runtime.model import graph_spec
+from mimo_runtime.model.graph_spec import GRAPHS, GraphContract, graph_contracts
 from mimo_train.checkpoint import load_checkpoint
 from mimo_train.model.graphs import graph_modules
 
@@ -96,7 +96,7 @@ def test_another_process_writes_the_same_bytes(bundle: Path, checkpoint: Path, n
 
 
 TOY = GraphContract(
-    "toy", (contracts.Tensor("x", "float32", ("batch", 4)),), (contracts.Tensor("y", "float32", ("batch", 4)),)
+    "toy", (graph_spec.Tensor("x", "float32", ("batch", 4)),), (graph_spec.Tensor("y", "float32", ("batch", 4)),)
 )
 
 

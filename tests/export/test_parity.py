@@ -8,9 +8,9 @@ import pytest
 from mimo_export.build import refused
 from mimo_export.parity import LIMITS, Limits, Parity, ShadowedEngine, limits_of, relative_l2
 from mimo_export.samples import Sample
-from mimo_runtime.answer import Answer, Finding
-from mimo_runtime.contracts import GraphContract, Tensor
-from mimo_runtime.prompts import Prompt
+from mimo_runtime.model.graph_spec import GraphContract, Tensor
+from mimo_runtime.preprocessing.prompts import Prompt
+from mimo_runtime.results.answer import Answer, Finding
 
 CONTRACT = GraphContract(
     "fusion", (Tensor("x", "float32", ("batch", 2)), Tensor("keys", "float32", (3, "batch", "past"))),

@@ -19,14 +19,15 @@ from tensorrt_fake import GPU
 
 from mimo_export import build as build_module
 from mimo_export.build import build
-from mimo_runtime import Bundle, machine
-from mimo_runtime import prepare as prepare_module
-from mimo_runtime.bundle import pack
-from mimo_runtime.cli import main
+from mimo_runtime import Bundle
+from mimo_runtime.bundle.archive import pack
+from mimo_runtime.cli.commands import main
 from mimo_runtime.compiler import build as compiler_module
-from mimo_runtime.contracts import GRAPHS
+from mimo_runtime.deploy import prepare as prepare_module
 from mimo_runtime.engines.tensorrt_library import missing_rtx_package
-from mimo_runtime.gpus import find_gpus
+from mimo_runtime.hardware import host
+from mimo_runtime.hardware.nvidia import find_gpus
+from mimo_runtime.model.graph_spec import GRAPHS
 
 needs_compiler = pytest.mark.skipif(missing_rtx_package() is not None, reason="the extra tensorrt-rtx is not installed")
 no_gpu = pytest.mark.skipif(bool(find_gpus().usable), reason="about machines without a GPU")
@@ -83,7 +84,7 @@ def test_every_graph_is_compiled_for_the_gpu_of_the_device(portable, form: str, 
     opened = Bundle.open(output, this_machine=False)
     keys = opened.manifest.data["compatibility"]
     assert not opened.manifest.portable and keys["engines"]["tensorrt"]["built_with"] == "10.3.0"
-    assert (keys["compute_capability"], keys["arch"]) == ("8.0", machine.architecture())
+    assert (keys["compute_capability"], keys["arch"]) == ("8.0", host.architecture())
     for name, entry in opened.manifest.graphs.items():
         assert (entry.file, entry.build) == (f"graphs/{name}.plan", None) and opened.bytes(entry.file) == b"a plan"
         assert entry.delivered == {"int8": 0, "fp16": 1, "bf16": 0, "fp32": 1}  # of the engine, not of the file
@@ -136,7 +137,7 @@ def test_a_bundle_that_does_not_reproduce_its_samples_is_not_written(portable, t
 
 def _reseal(folder: Path) -> None:
     from mimo_export.assemble import other_files
-    from mimo_runtime.manifest import write_manifest
+    from mimo_runtime.bundle.manifest import write_manifest
 
     manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
     files = other_files(folder, manifest["graphs"])
@@ -189,7 +190,7 @@ def test_what_cannot_work_is_refused_before_it_starts(portable, bundle: Path, tm
         assert result.exit_code == code and result.stdout == "", result.output
         for word in words:
             assert word in result.stderr
-    monkeypatch.setattr(machine, "memory_mb", lambda: (4000, 500))
+    monkeypatch.setattr(host, "memory_mb", lambda: (4000, 500))
     if missing_rtx_package() is None:
         assert "needs about" in prepare(rtx, "-o", out).stderr
     monkeypatch.setattr(compiler_module, "missing_rtx_package", lambda: "tensorrt_rtx_bindings")

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mimo_export.samples import KINDS, PHANTOM, draw_samples
-from mimo_runtime.evaluation.dataset import Dataset
+from mimo_runtime.data.dataset import Dataset
 from mimo_train.checkpoint import load_checkpoint
 
 

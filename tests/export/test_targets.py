@@ -28,12 +28,12 @@ from mimo_export.prove import prove  # noqa: E402
 from mimo_export.targets import TARGETS, choose  # noqa: E402
 from mimo_runtime import Bundle, Mimo  # noqa: E402
 from mimo_runtime.compiler import build as compiler_module  # noqa: E402
-from mimo_runtime.contracts import GRAPHS  # noqa: E402
+from mimo_runtime.deploy.verify import verify  # noqa: E402
 from mimo_runtime.engines import installed_version  # noqa: E402
 from mimo_runtime.engines.tensorrt_library import missing_rtx_package  # noqa: E402
 from mimo_runtime.errors import BundleError, EngineError, RequestError, VerificationError  # noqa: E402
-from mimo_runtime.gpus import find_gpus  # noqa: E402
-from mimo_runtime.verify import verify  # noqa: E402
+from mimo_runtime.hardware.nvidia import find_gpus  # noqa: E402
+from mimo_runtime.model.graph_spec import GRAPHS  # noqa: E402
 
 needs_compiler = pytest.mark.skipif(missing_rtx_package() is not None, reason="the extra tensorrt-rtx is not installed")
 pytestmark = pytest.mark.skipif(bool(find_gpus().usable), reason="about machines without a GPU")

@@ -31,11 +31,11 @@ from mimo_runtime.compiler.compile import compile_graph as compile_here
 from mimo_runtime.compiler.job import Job
 from mimo_runtime.compiler.options import COMPUTE_CAPABILITIES
 from mimo_runtime.compiler.versions import RTX
-from mimo_runtime.config import PRESETS, MimoConfig
-from mimo_runtime.contracts import BATCH, GRAPHS, GraphContract, Tensor, graph_contracts
 from mimo_runtime.engines import create_engine
 from mimo_runtime.engines.tensorrt_library import RTX_INSTALL, load_rtx_library, missing_rtx_package
 from mimo_runtime.errors import EngineError, RequestError
+from mimo_runtime.model.config import PRESETS, MimoConfig
+from mimo_runtime.model.graph_spec import BATCH, GRAPHS, GraphContract, Tensor, graph_contracts
 from mimo_train.checkpoint import load_checkpoint
 from mimo_train.model import Mimo
 from mimo_train.model.graphs import graph_modules

@@ -15,12 +15,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from mimo_runtime.config import MimoConfig
-from mimo_runtime.contracts import GRAPHS, REFERENCE_MAP_CHANNELS, graph_contracts
 from mimo_runtime.engines.base import Engine
-from mimo_runtime.evaluation.grammar import corpus
+from mimo_runtime.model.config import MimoConfig
+from mimo_runtime.model.graph_spec import GRAPHS, REFERENCE_MAP_CHANNELS, graph_contracts
+from mimo_runtime.model.tokenizer import EOS, Tokenizer
 from mimo_runtime.pipeline import Mimo
-from mimo_runtime.tokenizer import EOS, Tokenizer
+from mimo_runtime.text.grammar import corpus
 
 ENTITIES = ("liver", "spleen", "aorta")
 PRESENT = ("liver", "aorta")

@@ -20,7 +20,7 @@ from unittest.mock import NonCallableMagicMock
 
 import numpy as np
 
-from mimo_runtime.contracts import BATCH, PAST, GraphContract
+from mimo_runtime.model.graph_spec import BATCH, PAST, GraphContract
 
 INVENTORY = json.loads((Path(__file__).parents[1] / "tensorrt_api.json").read_text("utf-8"))
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"

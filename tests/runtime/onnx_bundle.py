@@ -14,9 +14,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from mimo_runtime.config import MimoConfig
-from mimo_runtime.contracts import BATCH, GraphContract, graph_contracts
-from mimo_runtime.manifest import preprocessing, write_manifest
+from mimo_runtime.bundle.manifest import preprocessing, write_manifest
+from mimo_runtime.model.config import MimoConfig
+from mimo_runtime.model.graph_spec import BATCH, GraphContract, graph_contracts
 
 SENTENCE = fakes.DEFAULT
 _TYPES = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32}
@@ -67,9 +67,9 @@ def reseal(folder: Path, manifest: dict | None = None) -> None:
 
 
 def _add_golden(folder: Path, count: int) -> None:
+    from mimo_runtime.deploy.verify import write_sample
     from mimo_runtime.pipeline import Mimo
-    from mimo_runtime.prompts import Prompt
-    from mimo_runtime.verify import write_sample
+    from mimo_runtime.preprocessing.prompts import Prompt
 
     rough = np.zeros((60, 100), bool)
     rough[10:30, 20:50] = True

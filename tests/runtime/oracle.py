@@ -11,8 +11,10 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
-from mimo_runtime.evaluation import grammar, metrics, sampling
-from mimo_runtime.evaluation.dataset import Dataset
+from mimo_runtime.data import prompt_sampling
+from mimo_runtime.data.dataset import Dataset
+from mimo_runtime.evaluation import metrics
+from mimo_runtime.text import grammar
 
 Asked = namedtuple("Asked", "image text kind boxes points mask text_answer")
 SETS = {  # name: modality, region, classes
@@ -81,7 +83,7 @@ class OracleScan:
         self.wholes = {name: labels == i for i, name in record.classes.items()}
         self.places = []  # what boxes, points and masks can refer to
         for i, name in record.classes.items():
-            parts = sampling.instances(labels, i)
+            parts = prompt_sampling.instances(labels, i)
             self.places += [(name, m) for m in (parts if len(parts) >= 5 else [labels == i])]
 
     def ask(self, text="", boxes=(), points=(), mask=None, *, text_answer=True):
@@ -90,7 +92,7 @@ class OracleScan:
         self.oracle.asked.append(Asked(image, text, kind, tuple(boxes), tuple(points), mask, text_answer))
         places = [m for n, m in self.places if text in ("", n)]
         if boxes:
-            found = min(places, key=lambda m: np.abs(np.subtract(sampling.mask_box(m), boxes[0])).sum())
+            found = min(places, key=lambda m: np.abs(np.subtract(prompt_sampling.mask_box(m), boxes[0])).sum())
         elif points:
             found = next(m for m in places if m[points[0][1], points[0][0]])
         elif mask is not None:
@@ -115,5 +117,5 @@ class OracleScan:
 
 def half(mask: np.ndarray) -> np.ndarray:
     """The upper half of the mask's box."""
-    x0, y0, x1, y1 = sampling.mask_box(mask)
+    x0, y0, x1, y1 = prompt_sampling.mask_box(mask)
     return mask & (np.arange(len(mask)) < (y0 + y1) / 2)[:, None]

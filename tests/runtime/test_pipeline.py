@@ -8,10 +8,10 @@ import pytest
 from fakes import BOX, calls, summary
 
 from mimo_runtime import pipeline
-from mimo_runtime.contracts import GRAPHS
 from mimo_runtime.errors import BundleError, EngineError, ImageError, MimoError, PromptError, RequestError
+from mimo_runtime.model.graph_spec import GRAPHS
+from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.pipeline import STAGES, Mimo
-from mimo_runtime.tokenizer import Tokenizer
 
 # -- the chain -----------------------------------------------------------------------------------------------------
 

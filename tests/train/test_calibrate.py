@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mimo_runtime.config import MimoConfig
-from mimo_runtime.contracts import GRAPHS, graph_contracts
+from mimo_runtime.data.dataset import Dataset, read_datasets
 from mimo_runtime.errors import RequestError
-from mimo_runtime.evaluation.dataset import Dataset, read_datasets
-from mimo_runtime.evaluation.evaluate import THRESHOLDS, Measurements, measure
-from mimo_runtime.evaluation.grammar import corpus
+from mimo_runtime.evaluation.accuracy import THRESHOLDS, Measurements, measure
 from mimo_runtime.evaluation.summary import Overlap, Presence
+from mimo_runtime.model.config import MimoConfig
+from mimo_runtime.model.graph_spec import GRAPHS, graph_contracts
+from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.pipeline import Mimo
-from mimo_runtime.tokenizer import Tokenizer
+from mimo_runtime.text.grammar import corpus
 from mimo_train.calibrate import (
     CLOSER_FACTORS,
     CLOSER_TRIES,

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, SwinConfig, SwinModel
 
-from mimo_runtime.config import MimoConfig
 from mimo_runtime.errors import RequestError
+from mimo_runtime.model.config import MimoConfig
 from mimo_train.hf import adopt_bert, adopt_swin, load_into
 from mimo_train.model import TextEncoder
 from mimo_train.model.vision_encoder import SwinTransformer

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
+from mimo_runtime.data.dataset import Dataset
+from mimo_runtime.data.prompt_sampling import instance_labels
 from mimo_runtime.errors import RequestError
-from mimo_runtime.evaluation.dataset import Dataset
-from mimo_runtime.evaluation.sampling import instance_labels
 from mimo_train.cli import main
 from mimo_train.imports import Plan, Target, plan_coco, write_set
 from mimo_train.imports.rle import decode

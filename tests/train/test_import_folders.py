@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from mimo_runtime.data.dataset import Dataset, Record
 from mimo_runtime.errors import RequestError
-from mimo_runtime.evaluation.dataset import Dataset, Record
-from mimo_runtime.images import read_image
+from mimo_runtime.imageio.reader import read_image
 from mimo_train.cli import main
 from mimo_train.imports import Target, plan_folders, write_set
 

@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from mimo_runtime.data.dataset import Dataset, Record
 from mimo_runtime.errors import RequestError
-from mimo_runtime.evaluation.dataset import Dataset, Record
-from mimo_runtime.evaluation.grammar import QUESTIONS, question
+from mimo_runtime.text.grammar import QUESTIONS, question
 from mimo_train.cli import main
 from mimo_train.imports import Target, plan_instruct, write_set
 from mimo_train.imports.instruct import NOT_ASKED, QUESTIONS_READ

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from mimo_runtime.data.dataset import Dataset, Record
 from mimo_runtime.errors import RequestError
-from mimo_runtime.evaluation.dataset import Dataset, Record
-from mimo_runtime.images import read_image
-from mimo_runtime.intensity import window
+from mimo_runtime.imageio.intensity import window
+from mimo_runtime.imageio.reader import read_image
 from mimo_train.cli import main
 from mimo_train.imports import Target, plan_nnunet, write_set
 from mimo_train.imports.slices import CT_WINDOW, Slicing

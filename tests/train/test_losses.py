@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mimo_runtime.config import MimoConfig
-from mimo_runtime.evaluation.dataset import read_datasets
-from mimo_runtime.evaluation.grammar import corpus
-from mimo_runtime.tokenizer import Tokenizer
+from mimo_runtime.data.dataset import read_datasets
+from mimo_runtime.model.config import MimoConfig
+from mimo_runtime.model.tokenizer import Tokenizer
+from mimo_runtime.text.grammar import corpus
 from mimo_train.batches import Batches
 from mimo_train.corrections import corrected
 from mimo_train.losses import LossWeights, Targets, Totals, box_loss, dice_loss, info_nce, mask_losses, mimo_loss

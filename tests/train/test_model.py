@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mimo_runtime.config import FusionConfig, MaskDecoderConfig, MimoConfig
-from mimo_runtime.contracts import graph_contracts
+from mimo_runtime.model.config import FusionConfig, MaskDecoderConfig, MimoConfig
+from mimo_runtime.model.graph_spec import graph_contracts
 from mimo_train.model import Mimo, Question
 from mimo_train.model.graphs import graph_modules
 from mimo_train.model.position import mask_geometry

@@ -21,9 +21,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from mimo_runtime.config import MimoConfig
-from mimo_runtime.contracts import GRAPHS
 from mimo_runtime.errors import RequestError
+from mimo_runtime.model.config import MimoConfig
+from mimo_runtime.model.graph_spec import GRAPHS
 from mimo_train import qat
 from mimo_train.checkpoint import load_checkpoint
 from mimo_train.cli import fit as fit_command

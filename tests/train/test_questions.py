@@ -12,11 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mimo_runtime.config import MimoConfig
-from mimo_runtime.evaluation.dataset import Dataset, Record, read_datasets
-from mimo_runtime.evaluation.grammar import corpus, neighbours_asked, parse, relation_asked, relation_word, subject_of
-from mimo_runtime.evaluation.sampling import instance_labels
-from mimo_runtime.tokenizer import Tokenizer
+from mimo_runtime.data.dataset import Dataset, Record, read_datasets
+from mimo_runtime.data.prompt_sampling import instance_labels
+from mimo_runtime.model.config import MimoConfig
+from mimo_runtime.model.tokenizer import Tokenizer
+from mimo_runtime.text.grammar import corpus, neighbours_asked, parse, relation_asked, relation_word, subject_of
 from mimo_train.augment import View, closer_view, may_mirror, paste_copy, plain_view, random_view
 from mimo_train.batches import Batches
 from mimo_train.questions import Questioner, Vocabulary

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..contracts import GraphContract
 from ..engines.tensorrt_library import RTX_INSTALL, missing_rtx_package
 from ..errors import EngineError, RequestError
-from . import device as devices
-from . import forecast, layers, timing_cache
-from .device import Device
+from ..hardware import compute_capability as devices
+from ..hardware.compute_capability import Device
+from ..model.graph_spec import GraphContract
+from . import memory, precision_audit, timing_cache
 from .job import CACHE, GRAPH, LAYERS, LOG, PLAN, Job
 from .network import Range, profiles
 from .options import Options
@@ -95,7 +95,7 @@ def build_engine(
         raise RequestError(f"compiler {api} does not exist", f"Use {' or '.join(APIS)}")
     wanted = profiles(contract, options.axes, options.split_past)
     device = find_compiler(api)
-    forecast.check(contract.name, len(data), workspace_mb(api, options))
+    memory.check(contract.name, len(data), workspace_mb(api, options))
     job = Job(api, contract, tuple(wanted), options, device, facts.operators)
     with tempfile.TemporaryDirectory(prefix="mimo-tensorrt-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -109,8 +109,8 @@ def build_engine(
         plan = (folder / PLAN).read_bytes()
         delivered = None
         if device is not None:
-            delivered = layers.count((folder / LAYERS).read_text("utf-8"), len(wanted) - 1)
-            layers.check(contract.name, options.precision, facts.delivered, delivered)
+            delivered = precision_audit.count((folder / LAYERS).read_text("utf-8"), len(wanted) - 1)
+            precision_audit.check(contract.name, options.precision, facts.delivered, delivered)
         if result["cache_file"] and options.timing_cache is not None:
             timing_cache.write(options.timing_cache, result["cache_file"], (folder / CACHE).read_bytes())
     seconds = time.monotonic() - started

@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..contracts import GraphContract
-from .device import Device
+from ..hardware.compute_capability import Device
+from ..model.graph_spec import GraphContract
 from .network import Range
 from .options import Options
 

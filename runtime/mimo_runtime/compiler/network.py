@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from ..contracts import BATCH, PAST, PAST_PLUS_ONE, GraphContract, Tensor
 from ..engines.tensorrt import Log
 from ..errors import EngineError, RequestError
+from ..model.graph_spec import BATCH, PAST, PAST_PLUS_ONE, GraphContract, Tensor
 
 #: Smallest, typical and largest size of a dynamic axis.
 Range = tuple[int, int, int]

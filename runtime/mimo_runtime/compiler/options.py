@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError
-from .device import Device
+from ..hardware.compute_capability import Device
 from .network import Range
 from .versions import Features
 

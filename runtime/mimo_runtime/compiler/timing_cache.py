@@ -11,8 +11,8 @@ import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..atomic import atomic_write_bytes
 from ..errors import EngineError, RequestError
+from ..utils.atomic import atomic_write_bytes
 
 _FORMAT = "mimo-timing-cache-1"
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 
-from ..contracts import GraphContract
 from ..errors import EngineError
-from ..machine import architecture
+from ..hardware.host import architecture
+from ..model.graph_spec import GraphContract
 from .base import Engine
 
 __all__ = ["KINDS", "Engine", "EngineKind", "create_engine", "installed_version", "kind_of", "obstacle", "why_not"]

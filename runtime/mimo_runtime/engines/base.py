@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ..contracts import BATCH, CACHE_PREFIX, GraphContract, Tensor
 from ..errors import EngineError
+from ..model.graph_spec import BATCH, CACHE_PREFIX, GraphContract, Tensor
 
 REBUILD = "Build the bundle again with mimo-export build"
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..contracts import BATCH, PAST, GraphContract, Tensor
 from ..errors import EngineError
+from ..model.graph_spec import BATCH, PAST, GraphContract, Tensor
 from .base import REBUILD, Engine, check_contract, check_inputs
 
 DEVICE = "CPU"

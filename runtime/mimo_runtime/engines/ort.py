@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..contracts import GraphContract, Tensor
 from ..errors import EngineError
+from ..model.graph_spec import GraphContract, Tensor
 from .base import REBUILD, Decoding, Engine, caches_of, check_contract, empty_cache, in_one_line
 
 PROVIDER = "CPUExecutionProvider"

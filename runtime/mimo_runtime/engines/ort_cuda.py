@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from ..contracts import BATCH, GraphContract
 from ..errors import EngineError
+from ..model.graph_spec import BATCH, GraphContract
 from . import cuda
 from .base import REBUILD, check_contract, in_one_line, only_batch_varies
-from .device import DeviceEngine, Place
+from .gpu import DeviceEngine, Place
 from .ort import restack, session_options, tensors
 
 PROVIDER = "CUDAExecutionProvider"

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from ..contracts import GraphContract, Tensor
 from ..errors import EngineError
+from ..model.graph_spec import GraphContract, Tensor
 from . import cuda
 from .base import check_contract, in_one_line
-from .device import DeviceEngine, Place
+from .gpu import DeviceEngine, Place
 from .tensorrt_library import load_library, load_rtx_library
 
 _DTYPES = {"FLOAT": "float32", "HALF": "float16", "INT32": "int32", "INT64": "int64", "BOOL": "bool"}

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from PIL import Image, ImageDraw
 
-from ..labels import Colour, font
-from ..overlay import OKABE_ITO
+from ..viz.annotate import Colour, font
+from ..viz.overlay import OKABE_ITO
 
 #: Okabe and Ito's colours for lines on white, the ones that are dark enough.
 COLOURS: tuple[Colour, ...] = (OKABE_ITO[6], OKABE_ITO[4], OKABE_ITO[2], OKABE_ITO[5], OKABE_ITO[0], OKABE_ITO[1])

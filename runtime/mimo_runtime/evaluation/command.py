@@ -75,10 +75,10 @@ def run_accuracy(
     """
     import click
 
-    from ..atomic import atomic_write_bytes
+    from ..data.dataset import read_datasets
     from ..errors import RequestError
-    from .dataset import read_datasets
-    from .evaluate import measure, summarise
+    from ..utils.atomic import atomic_write_bytes
+    from .accuracy import measure, summarise
     from .report import overview
     from .report_folder import check_report, write_report
     from .summary import PROMPTS

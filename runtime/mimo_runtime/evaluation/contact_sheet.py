@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..labels import INK, WHITE, Colour, font, shorten
-from ..overlay import OKABE_ITO, paint_mask
-from .dataset import Dataset
-from .evaluate import ImageQuestions, Outcome
-from .sampling import mask_box
+from ..data.dataset import Dataset
+from ..data.prompt_sampling import mask_box
+from ..viz.annotate import INK, WHITE, Colour, font, shorten
+from ..viz.overlay import OKABE_ITO, paint_mask
+from .accuracy import ImageQuestions, Outcome
 from .summary import Overlap
 
 #: Prompts that a sheet shows, where they were asked.

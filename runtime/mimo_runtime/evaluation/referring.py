@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..data import prompt_sampling
+from ..data.dataset import Dataset, Record
 from ..errors import PromptError, RequestError
-from . import metrics, sampling
-from .dataset import Dataset, Record
-from .evaluate import Outcome, _engine_name, _model_id, _rng, chosen_records
+from . import metrics
+from .accuracy import Outcome, _engine_name, _model_id, _rng, chosen_records
 
 #: Instances asked for per image and class.
 MAX_INSTANCES = 5
@@ -154,7 +155,7 @@ def _takes_part(record: Record) -> bool:
 def _several(record: Record, labels: np.ndarray) -> list[tuple[str, np.ndarray, int]]:
     """``(name, instances [H, W], how many)`` of the classes with two or more instances."""
     instance_map = record.load_instances(labels.shape)
-    found = ((name, *sampling.instance_labels(labels, number, instance_map)) for number, name in record.classes.items())
+    found = ((name, *prompt_sampling.instance_labels(labels, number, instance_map)) for number, name in record.classes.items())
     return [(name, parts, len(areas)) for name, parts, areas in found if len(areas) >= 2]
 
 
@@ -173,8 +174,8 @@ def _ask(mimo: Any, data: Dataset, record: Record, seed: int) -> list[Reference]
         for number in np.sort(rng("instances").choice(count, min(MAX_INSTANCES, count), replace=False)):
             asked = int(number) + 1
             truth = parts == asked
-            box = sampling.jitter_box(truth, rng(asked, "box"))
-            point = sampling.interior_point(truth, rng(asked, "point"))
+            box = prompt_sampling.jitter_box(truth, rng(asked, "box"))
+            point = prompt_sampling.interior_point(truth, rng(asked, "point"))
             places = {"box": {"boxes": [box]}, "point": {"points": [point]}}
             drawn = {"ellipse": metrics.ellipse_in_box(box, height, width)}
             for prompt in PROMPTS:

@@ -1,4 +1,4 @@
-"""The result of :func:`mimo_runtime.evaluation.evaluate.evaluate` as Markdown: an overview, and the whole report."""
+"""The result of :func:`mimo_runtime.evaluation.accuracy.evaluate` as Markdown: an overview, and the whole report."""
 
 from __future__ import annotations
 

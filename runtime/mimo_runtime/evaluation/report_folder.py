@@ -12,12 +12,12 @@ from typing import Any
 
 from PIL import Image
 
-from ..atomic import atomic_folder, check_output_folder
+from ..data.dataset import Dataset
 from ..errors import RequestError
+from ..utils.atomic import atomic_folder, check_output_folder
+from .accuracy import Measurements
 from .charts import BLACK, COLOURS, GREY, Axis, Line, line_chart
 from .contact_sheet import contact_sheet
-from .dataset import Dataset
-from .evaluate import Measurements
 from .report import markdown
 from .summary import MASK_PROMPTS
 

@@ -13,12 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..data import prompt_sampling
+from ..data.dataset import Dataset, Record, check_records
 from ..errors import PromptError, RequestError
-from . import grammar, metrics, sampling
-from .dataset import Dataset, Record, check_records
-from .evaluate import Outcome, _engine_name, _model_id, _rng, chosen_records
+from ..text import grammar
+from ..text.synonyms import misspell, synonyms
+from . import metrics
+from .accuracy import Outcome, _engine_name, _model_id, _rng, chosen_records
 from .perturb import SHIFTS, TURNS, Turn, offset_point
-from .synonyms import misspell, synonyms
 
 #: How far each side of a box moves at most, in percent of its length.
 JITTERS = (0, 5, 10, 20, 30, 40)
@@ -197,8 +199,8 @@ class _Image:
         """Targets by place: class name, number of the instance or "", mask."""
         instance_map = self.record.load_instances(labels.shape)
         for number, name in self.record.classes.items():
-            parts, areas = sampling.instance_labels(labels, number, instance_map)
-            if sampling.is_many(areas):
+            parts, areas = prompt_sampling.instance_labels(labels, number, instance_map)
+            if prompt_sampling.is_many(areas):
                 drawn = self._rng(name, "instances").choice(len(areas), min(MAX_INSTANCES, len(areas)), replace=False)
                 yield from ((name, str(part + 1), parts == part + 1) for part in np.sort(drawn))
             elif name in self.classes:
@@ -215,7 +217,7 @@ class _Image:
 
     def _offsets(self, scan: Any) -> Iterator[Sample]:
         for name, target, truth in self.places:
-            centre = sampling.centre_point(truth)
+            centre = prompt_sampling.centre_point(truth)
             angle = self._rng(name, target, "angle").uniform(0, 2 * np.pi)
             for condition, distance in zip(CONDITIONS[OFFSET], OFFSETS):
                 x, y = offset_point(centre, distance, angle, self.height, self.width)
@@ -267,9 +269,9 @@ class _Image:
             return np.zeros(truth.shape, bool)
         return Outcome.of(answer, *truth.shape).mask
 
-    def _box(self, name: str, target: str, truth: np.ndarray, percent: int) -> sampling.Box:
+    def _box(self, name: str, target: str, truth: np.ndarray, percent: int) -> prompt_sampling.Box:
         # Every percentage starts from the same random numbers: a wider jitter moves the sides the same way, only farther.
-        return sampling.jitter_box(truth, self._rng(name, target, "box"), percent / 100)
+        return prompt_sampling.jitter_box(truth, self._rng(name, target, "box"), percent / 100)
 
     def _sample(
         self, group: str, condition: str, prompt: str, name: str, target: str, mask: np.ndarray, truth: np.ndarray

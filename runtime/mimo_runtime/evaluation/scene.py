@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from ..data.dataset import Dataset, Record, check_records, read_ids
+from ..data.prompt_sampling import instance_labels
 from ..errors import PromptError, RequestError
-from . import grammar, metrics
-from .dataset import Dataset, Record, check_records, read_ids
-from .evaluate import AbsentNames, _engine_name, _model_id, _rng, chosen_records
-from .sampling import instance_labels
+from ..text import grammar
+from . import metrics
+from .accuracy import AbsentNames, _engine_name, _model_id, _rng, chosen_records
 
 #: Relations asked for per image.
 MAX_PAIRS = 3

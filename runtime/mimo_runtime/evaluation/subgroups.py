@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .dataset import Record
+from ..data.dataset import Record
 from .summary import MASK_PROMPTS, Overlap, over_sets
 
 #: Attributes with more values than this make no subgroups.

@@ -32,7 +32,7 @@ class Overlap(NamedTuple):
     modality: str = ""
     #: ``name=value`` of the image's attributes that make subgroups.
     attributes: tuple[str, ...] = ()
-    #: Of the finding, with its two factors; see ``mimo_runtime.answer.Finding``.
+    #: Of the finding, with its two factors; see ``mimo_runtime.results.answer.Finding``.
     score: float | None = None
     presence: float | None = None
     predicted_iou: float | None = None

@@ -1,0 +1,1 @@
+"""The commands of ``mimo-run`` and what every command of the product shares."""

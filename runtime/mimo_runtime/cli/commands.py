@@ -1,0 +1,306 @@
+"""``mimo-run``: answer about an image, finish and prove a bundle on this machine, find out what is missing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import PromptError, RequestError, VerificationError
+from .app import Commands, table
+
+
+class Coordinates(click.ParamType):
+    """Numbers with commas between: ``40,60,180,200``."""
+
+    def __init__(self, form: str, *lengths: int) -> None:
+        self.name, self.lengths = form, lengths
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        try:
+            numbers = tuple(float(part) for part in value.split(","))
+        except ValueError:
+            numbers = ()
+        if len(numbers) not in self.lengths:
+            self.fail(f"{value!r} is not {self.name}", param, ctx)
+        return numbers
+
+
+def _where(command: Any) -> Any:
+    """The options that say where a bundle runs."""
+    choices = click.Choice(("auto", "cpu", "cuda", "tensorrt", "tensorrt-rtx"))
+    told = "Where to run. auto is what BUNDLE was built for; the CPU instead of a GPU needs --allow-fallback."
+    command = click.option("--device", type=choices, default="auto", help=told)(command)
+    told = "Run on the CPU what was built for a GPU, if that is missing or does not load it; the answer says so."
+    return click.option("--allow-fallback", is_flag=True, help=told)(command)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="mimo-edge", prog_name="mimo-run")
+def main() -> None:
+    """Run a mimo bundle on this machine.
+
+    Exit codes: 0 done, 1 the work failed, 2 the request was wrong.
+    """
+
+
+@main.command()
+@click.argument("bundle")
+@click.argument("image")
+@click.option("--text", help="A name or a question: polyp, 'Where is the polyp?', 'What do you see?'")
+@click.option(
+    "--box",
+    "boxes",
+    type=Coordinates("X0,Y0,X1,Y1", 4),
+    multiple=True,
+    help="Around the target, in pixels. Repeatable.",
+)
+@click.option(
+    "--point",
+    "points",
+    type=Coordinates("X,Y or X,Y,LABEL", 2, 3),
+    multiple=True,
+    help="A pixel on the target; with ',0' a pixel beside it. Repeatable.",
+)
+@click.option("--mask", "mask_file", metavar="PNG", help="A rough mask of the target, of the size of the image.")
+@click.option("--frame", type=click.IntRange(0), default=0, help="Frame of a multi-frame file, or slice of a volume.")
+@click.option("--masks/--no-masks", default=True, help="Draw masks.")
+@click.option("--answer/--no-answer", "text_answer", default=True, help="Write a text.")
+@click.option("--no-closer", is_flag=True, help="Do not look at a small target or doubtful point again: faster, less exact.")
+@click.option("--temperature", type=float, help="0, the default: the most probable text. Above: sampled.")
+@click.option("--top-k", type=int, help="Sample among the K most probable tokens.")
+@click.option("--top-p", type=float, help="Sample among the most probable tokens that sum to P.")
+@click.option("--seed", type=int, help="Of the sampling.")
+@click.option("--max-tokens", type=int, help="Longest text.")
+@click.option("--threads", type=click.IntRange(1), help="Threads per engine.")
+@_where
+@click.option("-o", "--output", metavar="OUT", help="Folder for answer.json, overlay.png, panel.png and one PNG per mask.")
+@click.option("--force", is_flag=True, help="Replace OUT if an earlier answer is in it.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+def predict(
+    bundle: str,
+    image: str,
+    text: str | None,
+    boxes: tuple,
+    points: tuple,
+    mask_file: str | None,
+    frame: int,
+    masks: bool,
+    text_answer: bool,
+    no_closer: bool,
+    threads: int | None,
+    device: str,
+    allow_fallback: bool,
+    output: str | None,
+    force: bool,
+    as_json: bool,
+    **writing: Any,
+) -> None:
+    """Ask about IMAGE (PNG, JPEG, TIFF, DICOM, NIfTI ...).
+
+    Coordinates are pixels of the image, origin top left, x right, y down.
+    """
+    if text is not None and not text.strip():
+        raise PromptError("--text is empty", "Give a name or a question, or leave --text out")
+    if force and output is None:
+        raise RequestError("--force has no effect without -o", "Name the folder to replace with -o")
+    writing = {name: value for name, value in writing.items() if value is not None}
+    _refuse_idle_options(writing, masks, text_answer, no_closer)
+
+    from ..results.folder import ANSWER, write_result
+
+    if output is not None:
+        from ..utils.atomic import check_output_folder
+
+        check_output_folder(output, force, ANSWER)
+
+    from ..imageio.reader import read_image, read_mask
+    from ..pipeline import Mimo
+    from ..preprocessing.prompts import Prompt
+
+    picture = read_image(image, frame=frame)
+    prompt = Prompt(text or "", boxes, points, None if mask_file is None else read_mask(mask_file))
+    with Mimo.load(bundle, device, threads, cache_images=0, allow_fallback=allow_fallback) as mimo:
+        # Before encoding, so that a wrong request costs nothing.
+        prompt.validate(picture.height, picture.width, mimo.config, mimo.tokenizer)
+        scan = mimo.open(picture)
+        answer = scan.ask(
+            prompt.text,
+            prompt.boxes,
+            prompt.points,
+            prompt.mask,
+            masks=masks,
+            text_answer=text_answer,
+            closer=not no_closer,
+            **writing,
+        )
+        report = {
+            "model": mimo.info["id"],
+            "image": {"width": scan.width, "height": scan.height, "scaling": picture.bits},
+            "device": {"name": mimo.info["device"], "explanation": mimo.info["device_explanation"]},
+        }
+    files = write_result(output, force, picture.pixels, prompt, answer, report) if output is not None else {}
+    if as_json:
+        click.echo(json.dumps({**answer.to_dict(files), **report}, indent=1, ensure_ascii=False))
+    else:
+        click.echo(_summary(answer, files, output))
+
+
+@main.command()
+@click.argument("bundle")
+@click.option("--threads", type=click.IntRange(1), help="Threads per engine.")
+@_where
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+def verify(bundle: str, threads: int | None, device: str, allow_fallback: bool, as_json: bool) -> None:
+    """Run the golden samples of BUNDLE: does this machine compute what the exporter computed?"""
+    from ..bundle.archive import Bundle
+    from ..deploy.verify import verify as run_verify
+    from ..pipeline import Mimo
+
+    opened = Bundle.open(bundle, this_machine=not allow_fallback)
+    with Mimo.load(opened, device, threads, allow_fallback=allow_fallback) as mimo:
+        where = {"device": {"name": mimo.info["device"], "explanation": mimo.info["device_explanation"]}}
+        report = {**run_verify(mimo, opened), **where, "fallback": mimo.info["fallback"]}
+    if as_json:
+        click.echo(json.dumps(report, indent=1, ensure_ascii=False))
+    else:
+        click.echo(_verified(report))
+    failed = [sample["sample"] for sample in report["samples"] if not sample["passed"]]
+    if failed:
+        told = f"{len(failed)} of {len(report['samples'])} golden samples differ, first {failed[0]}"
+        raise VerificationError(told, f"Run mimo-run doctor {bundle}, and build the bundle again for this machine")
+
+
+@main.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="PREPARED",
+    help="Folder, or file ending in .mimo.",
+)
+@click.option(
+    "--timing-cache",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Remember measured kernel times here (TensorRT): the next run is faster.",
+)
+@click.option("--force", is_flag=True, help="Replace an earlier bundle at PREPARED.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+def prepare(bundle: Path, output: Path, timing_cache: Path | None, force: bool, as_json: bool) -> None:
+    """Compile a portable BUNDLE for this machine, and verify it if a GPU is here.
+
+    Needs the engine alone: no PyTorch, no onnx.
+    """
+    from ..deploy.prepare import prepare as run_prepare
+
+    told = run_prepare(bundle, output, force=force, timing_cache=timing_cache, progress=_stages(as_json)).told
+    if as_json:
+        click.echo(json.dumps(told, indent=1, ensure_ascii=False))
+        return
+    click.echo(_prepared(told))
+
+
+@main.command()
+@click.argument("bundle", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@click.pass_context
+def doctor(context: click.Context, bundle: str | None, as_json: bool) -> None:
+    """What is here, what is missing, what to install; with BUNDLE, also whether it runs here."""
+    from ..deploy.doctor import examine, healthy, to_dict, verdict
+
+    checks = examine(bundle)
+    if as_json:
+        click.echo(json.dumps(to_dict(checks), indent=1, ensure_ascii=False))
+    else:
+        marks = {"ok": "ok", "missing": "--", "broken": "!!"}
+        click.echo(table([(marks[c.state], c.name, c.found + (f" -> {c.remedy}" if c.remedy else "")) for c in checks]))
+        click.echo(verdict(checks))
+    if not healthy(checks):
+        first = next(check for check in checks if check.state == "broken")
+        click.echo(f"error: {first.name}: {first.found}. {first.remedy}.", err=True)
+        context.exit(1)
+
+
+def _refuse_idle_options(writing: dict[str, Any], masks: bool, text_answer: bool, no_closer: bool) -> None:
+    """An option that would change nothing is a misunderstanding: say so instead of ignoring it."""
+    options = {name: "--" + name.replace("_", "-") for name in writing}
+    if not (masks or text_answer):
+        raise RequestError("--no-masks and --no-answer leave nothing to do", "Leave one of them out")
+    if no_closer and not masks:
+        raise RequestError("--no-closer has no effect with --no-masks", "Leave one of them out")
+    if not text_answer and options:
+        raise RequestError(f"{next(iter(options.values()))} has no effect with --no-answer", "Leave one of them out")
+    sampling = [options[name] for name in ("top_k", "top_p", "seed") if name in options]
+    if sampling and not writing.get("temperature"):
+        raise RequestError(f"{sampling[0]} has no effect at temperature 0", "Add --temperature, e.g. 0.7")
+
+
+def _summary(answer: Any, files: dict[int, str], output: str | None) -> str:
+    lines = [answer.plain_text] if answer.finish_reason else []
+    if answer.finish_reason not in ("stop", None):
+        lines.append(f"(the text ended early: {answer.finish_reason})")
+    if answer.findings:
+        rows = [("finding", "there", "score", "presence", "pixels", "box x0,y0,x1,y1")]
+        for finding in answer.findings:
+            box = ",".join(f"{v:g}" for v in finding.box) if finding.box else "-"
+            there = ("yes" if finding.confident else "yes, uncertain") if finding.present else "no"
+            rows.append((finding.phrase, there, f"{finding.score:.2f}", f"{finding.presence:.2f}", f"{finding.area_px:,}", box))
+        lines.append(table(rows))
+    elif not answer.finish_reason:
+        lines.append("nothing found")
+    engines = ", ".join(sorted(set(answer.engines.values())))
+    lines.append("  ".join(f"{stage} {ms:.0f} ms" for stage, ms in answer.timings.items()) + f"  ({engines})")
+    if answer.fallback:
+        lines.insert(-1, f"(not as it was built: {answer.fallback})")
+    if output is not None:
+        lines.append(f"wrote {Path(output)}/: answer.json, overlay.png, panel.png" + "".join(f", {f}" for f in files.values()))
+    return "\n".join(lines)
+
+
+def _stages(quiet: bool) -> Callable[[str, int, int], None]:
+    """A line on standard error for every stage of long work; where a person looks, its steps follow each other on the line."""
+    person, last = sys.stderr.isatty(), [""]
+
+    def tell(stage: str, done: int, total: int) -> None:
+        stage, _, phase = stage.partition(": ")
+        if stage != last[0]:
+            click.echo(("\r\x1b[K" if person and last[0] else "") + stage, err=True)
+            last[0] = stage
+        elif person:
+            click.echo(f"\r\x1b[K  {phase or stage} {done}/{total}", nl=False, err=True)
+
+    return (lambda stage, done, total: None) if quiet else tell
+
+
+def _prepared(told: dict[str, Any]) -> str:
+    rows = [("graph", "delivered", "MB", "seconds")]
+    for name, graph in told["graphs"].items():
+        counts = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in graph["delivered"].items() if n)
+        rows.append((name, counts or "nothing", f"{graph['bytes'] / 1e6:.2f}", f"{graph['seconds']:.1f}"))
+    lines = [table(rows), f"compiled by {told['target']} {told['built_with']} for {told['compute_capability']}"]
+    if told["verified"]:
+        lines.append(f"all {len(told['verified']['samples'])} golden samples passed")
+    else:
+        lines.append(f"{told['not_verified']}; next, where there is a GPU: mimo-run verify {told['bundle']}")
+    return "\n".join([*lines, f"wrote {told['bundle']} in {told['seconds']:.0f} s"])
+
+
+def _verified(report: dict[str, Any]) -> str:
+    rows = [("sample", "", "mask Dice", "score diff", "text", "ms")]
+    for s in report["samples"]:
+        same = "same" if s["text_same"] else "differs"
+        passed = "passed" if s["passed"] else "FAILED"
+        rows.append((s["sample"], passed, f"{s['mask_dice']:.4f}", f"{s['score_difference']:.4f}", same, f"{s['ms']:.0f}"))
+    lines = [table(rows)]
+    lines += [f"  {s['sample']}: {problem}" for s in report["samples"] for problem in s["problems"]]
+    lines.append(report["device"]["explanation"])
+    if report["passed"]:
+        lines.append(f"all {len(report['samples'])} golden samples passed")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""A bundle on its device: finished, verified, diagnosed."""

@@ -1,0 +1,206 @@
+"""What is here, what is missing, and what to install: the machine, its GPU, the engines, the image formats, and a bundle."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Any
+
+from ..bundle.archive import Bundle, load_mimo
+from ..bundle.placement import DEVICES
+from ..engines import KINDS, installed_version, obstacle
+from ..errors import MimoError
+from ..hardware.host import TELLING_FEATURES, architecture, cpu_features, cpu_name, memory_mb, usable_cores
+from ..hardware.nvidia import Gpus, find_gpus, library_version, power_mode
+
+#: Optional packages by distribution, and what they read; all come with one extra.
+_OPTIONAL = {
+    "pydicom": "DICOM files",
+    "python-gdcm": "some compressed DICOM (JPEG Lossless, JPEG-LS)",
+    "nibabel": "NIfTI files",
+}
+_OPTIONAL_EXTRA = "pip install 'mimo-edge[dicom]'"
+_REQUIRED = ("numpy", "pillow", "tokenizers", "click")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report. ``state``: "ok", "missing" (optional), or "broken" (needed and not usable)."""
+
+    name: str
+    state: str
+    found: str
+    remedy: str = ""
+    #: What a program may want to know, as JSON values.
+    facts: Any = None
+
+
+def examine(bundle: str | os.PathLike[str] | None = None, gpus: Gpus | None = None) -> list[Check]:
+    """All checks, in the order in which a person would make them.
+
+    Args:
+        gpus: what NVIDIA hardware is here; looked for if it is not given.
+    """
+    gpus = gpus or find_gpus()
+    checks = [*_machine(), *_nvidia(gpus), *_packages(), *_engines(gpus)]
+    if bundle is not None:
+        checks += _bundle(bundle)
+    return checks
+
+
+def to_dict(checks: list[Check]) -> dict[str, Any]:
+    """For JSON."""
+    return {"healthy": healthy(checks), "verdict": verdict(checks), "checks": [asdict(check) for check in checks]}
+
+
+def verdict(checks: list[Check]) -> str:
+    """What this machine can run, in one or two sentences."""
+    by_name = {check.name: check for check in checks}
+    broken = [name for name in _REQUIRED if by_name[name].state == "broken"]
+    able: list[str] = []
+    unable: dict[str, list[str]] = {}
+    for device in DEVICES:
+        engines = [by_name[f"engine {name}"] for name, kind in KINDS.items() if kind.device == device]
+        ready = [check.name.removeprefix("engine ") for check in engines if check.state == "ok"]
+        if device != "cpu" and by_name["gpu"].state != "ok":
+            unable.setdefault(by_name["gpu"].found, []).append(device)
+        elif ready:
+            able.append(f"{device} bundles with {_listed(ready, 'and')}")
+        else:
+            what = " and ".join(
+                check.found if check.state == "broken" else f"{check.name.removeprefix('engine ')} is {check.found}"
+                for check in engines
+            )
+            unable.setdefault(what, []).append(device)
+    if broken:
+        return f"This machine can run no bundle: {_listed(broken, 'and')} {'is' if len(broken) == 1 else 'are'} missing."
+    refused = [f"no {_listed(devices, 'or')} bundles, because {why}" for why, devices in unable.items()]
+    told = "; ".join([f"This machine can run {', '.join(able) or 'no bundle'}", *refused]) + "."
+    last = by_name.get("loads") or by_name.get("bundle")
+    if last is not None:
+        told += " The given bundle runs here." if last.state == "ok" else f" The given bundle does not run here: {last.found}."
+    return told
+
+
+def _listed(words: list[str], last: str) -> str:
+    """``a, b and c``."""
+    return f" {last} ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def healthy(checks: list[Check]) -> bool:
+    """Whether nothing is broken. What is only missing is optional."""
+    return all(check.state != "broken" for check in checks)
+
+
+def _machine() -> list[Check]:
+    features, memory = cpu_features(), memory_mb()
+    telling = [feature for feature in TELLING_FEATURES if features and feature in features]
+    return [
+        Check("mimo-edge", "ok", _version("mimo-edge") or "not installed as a package"),
+        Check("python", "ok", f"{platform.python_version()} ({platform.python_implementation()})"),
+        Check("platform", "ok", f"{platform.system()} {platform.release()}, {architecture()}"),
+        Check("cpu", "ok", f"{cpu_name()}, {usable_cores()} usable cores"),
+        Check("cpu features", "ok", ", ".join(telling) if features is not None else "unknown on this system"),
+        Check("memory", "ok", f"{memory[0]} MB, {memory[1]} MB available" if memory else "unknown on this system"),
+        _disk(),
+    ]
+
+
+def _disk() -> Check:
+    """Where a bundle is built or unpacked: the current folder, and the one for temporary files."""
+    free = {}
+    for folder in dict.fromkeys((os.getcwd(), tempfile.gettempdir())):
+        try:
+            free[folder] = shutil.disk_usage(folder).free // 2**20
+        except OSError:
+            continue
+    told = ", ".join(f"{megabytes} MB free in {folder}" for folder, megabytes in free.items())
+    return Check("disk", "ok", told or "unknown on this system", facts=free)
+
+
+def _nvidia(gpus: Gpus) -> list[Check]:
+    """The GPU and the system software that its engines stand on. Without a GPU, only that there is none."""
+    if not gpus.usable:
+        checks = [Check("gpu", "missing", gpus.problem, gpus.remedy, {"driver": gpus.driver, "gpus": []})]
+    else:
+        facts = {"driver": gpus.driver, "cuda": gpus.cuda, "gpus": [asdict(gpu) for gpu in gpus.usable]}
+        checks = [Check("gpu", "ok", "; ".join(map(str, gpus.usable)), facts=facts)]
+        told = f"{gpus.driver or 'unknown version'}, runs CUDA up to {gpus.cuda}" if gpus.cuda else gpus.driver
+        checks.append(Check("gpu driver", "ok", told or "unknown version"))
+        for name in ("cuda runtime", "cudnn"):
+            version = library_version(name)
+            remedy = "" if version or gpus.jetson else "pip install 'onnxruntime-gpu[cuda,cudnn]'"
+            told = version or "not found; only the engine onnxruntime-cuda needs it"
+            checks.append(Check(name, "ok" if version else "missing", told, remedy))
+    if gpus.jetson is not None:
+        board, mode = gpus.jetson, power_mode()
+        release = f"JetPack {board.jetpack}, " if board.jetpack else ""
+        checks.append(Check("jetson", "ok", f"{board.board}, {release}L4T {board.l4t}", facts=asdict(board)))
+        told = mode or "unknown: nvpmodel does not tell"
+        checks.append(Check("power mode", "ok" if mode else "missing", told, "" if mode else "sudo nvpmodel -q"))
+    return checks
+
+
+def _packages() -> list[Check]:
+    checks = []
+    for name in _REQUIRED:
+        version = _version(name)
+        state = "ok" if version else "broken"
+        checks.append(Check(name, state, version or "not installed", "" if version else f"pip install {name}"))
+    for name, purpose in _OPTIONAL.items():
+        version = _version(name)
+        told = version or f"not installed: {purpose} cannot be read"
+        checks.append(Check(name, "ok" if version else "missing", told, "" if version else _OPTIONAL_EXTRA))
+    return checks
+
+
+def _engines(gpus: Gpus) -> list[Check]:
+    checks = []
+    for name, kind in KINDS.items():
+        reason = obstacle(name)
+        useless = kind.device != "cpu" and not gpus.usable
+        if reason is None:
+            version = str(installed_version(name))
+            checks.append(Check(f"engine {name}", "ok", f"{version}, of no use without a GPU" if useless else version))
+        elif useless and installed_version(name) is None:
+            checks.append(Check(f"engine {name}", "missing", f"{reason[0]}, and of no use without a GPU"))
+        else:
+            checks.append(Check(f"engine {name}", "missing", *reason))
+        both = [d for d in kind.distributions if _version(d)]
+        if kind.exclusive and len(both) > 1:
+            told = f"{' and '.join(both)} are both installed and overwrite each other"
+            checks.append(Check(f"engine {name}", "broken", told, f"pip uninstall {' '.join(both)}, then {kind.install}"))
+    usable = {f"engine {name}" for name, kind in KINDS.items() if kind.device == "cpu" or gpus.usable}
+    if not any(check.state == "ok" and check.name in usable for check in checks):
+        remedy = next(iter(KINDS.values())).install
+        checks.append(Check("engines", "broken", "no engine is usable, so no bundle can run", remedy))
+    return checks
+
+
+def _bundle(path: str | os.PathLike[str]) -> list[Check]:
+    checks = []
+    try:
+        bundle = Bundle.open(path)
+        manifest = bundle.manifest
+        told = f"{manifest.model_id} for {manifest.target}, {len(manifest.hashes)} files, all hashes agree"
+        checks.append(Check("bundle", "ok", told))
+        graphs = manifest.graphs.values()
+        delivered = sorted({f"{e.engine} {precision}" for e in graphs for precision, nodes in e.delivered.items() if nodes})
+        checks.append(Check("graphs", "ok", f"{len(graphs)} graphs: {', '.join(delivered)}"))
+        with load_mimo(bundle) as mimo:
+            told = f"every graph loads and fits its contract ({mimo.info['device_explanation']}); next: mimo-run verify"
+        checks.append(Check("loads", "ok", told))
+    except MimoError as error:
+        checks.append(Check("bundle" if not checks else "loads", "broken", error.what, error.remedy))
+    return checks
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None

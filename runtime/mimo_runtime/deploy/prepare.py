@@ -1,0 +1,120 @@
+"""Finish a portable bundle on the device that will run it: compile every graph, seal the result, prove it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..bundle.archive import Bundle
+from ..bundle.manifest import write_manifest
+from ..bundle.writer import bundle_place
+from ..compiler import compile_bundle
+from ..errors import RequestError, VerificationError
+from ..hardware import host
+from ..hardware.nvidia import find_gpus
+
+#: Called as ``progress(stage, done, total)``.
+Tell = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The result."""
+
+    path: Path
+    #: As ``mimo-run prepare --json`` prints it.
+    told: dict[str, Any] = field(repr=False)
+
+
+def prepare(
+    bundle: str | Path,
+    output: str | Path,
+    *,
+    force: bool = False,
+    timing_cache: Path | None = None,
+    progress: Tell = lambda stage, done, total: None,
+) -> Prepared:
+    """Compile a portable bundle, or leave nothing.
+
+    Args:
+        bundle: a folder or ``.mimo`` file that ``mimo-export build --portable`` wrote.
+        output: a folder, or a file if the name ends in ``.mimo``.
+        force: replace an earlier bundle at ``output``.
+        timing_cache: a folder for measured kernel times, which make the next run faster. TensorRT alone has them.
+        progress: called as ``progress(stage, done, total)``.
+
+    Raises:
+        BundleError: the bundle is damaged, or for another machine.
+        RequestError: it is not portable, the compiler is not installed, or the output cannot be written.
+        EngineError: no GPU where one is needed, too little memory, or the compiler failed.
+        VerificationError: the compiled bundle does not reproduce its golden samples.
+            After any of these there is nothing at ``output``, or what was there before.
+    """
+    started = time.monotonic()
+    bundle, output = Path(bundle), Path(output)
+    opened = Bundle.open(bundle, this_machine=False)
+    manifest = opened.manifest
+    if not manifest.portable:
+        told = f"bundle {bundle} has nothing to prepare: its graphs are what their engines read"
+        raise RequestError(told, f"Use it as it is: mimo-run verify {bundle}")
+    if output.resolve() == bundle.resolve():
+        raise RequestError(f"-o {output} is the bundle itself", "Name another place: a device of another kind may need it")
+    graphs = manifest.data["graphs"]
+    if timing_cache is not None and all(entry["engine"] != "tensorrt" for entry in graphs.values()):
+        raise RequestError(f"--timing-cache has no effect with {manifest.target}, which measures nothing", "Leave it out")
+    needed = compile_bundle.check(graphs, timing_cache)
+    free = host.memory_mb()
+    told = f"needs up to {needed} MB of memory" + (f", {free[1]} MB are free" if free else "")
+    with bundle_place(output, force) as folder:
+        progress(told, 0, len(graphs))
+        for name in manifest.data["files"]:
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(opened.bytes(name))
+        contracts = {name: entry.contract for name, entry in manifest.graphs.items()}
+        keys = manifest.data["compatibility"]
+        made = compile_bundle.finish(
+            graphs, keys, contracts, opened.bytes, folder, timing_cache=timing_cache, progress=progress
+        )
+        # Last: without a manifest nothing loads the folder, however this process ends.
+        write_manifest(folder, {**manifest.data, "graphs": made.graphs, "compatibility": made.compatibility})
+        verified, reason = prove(folder, progress)
+    version = next(iter(made.compatibility["engines"].values()))["built_with"]
+    return Prepared(output, {
+        "bundle": str(output), "target": manifest.target, "built_with": version,
+        "compute_capability": made.compatibility["compute_capability"], "timing_cache": made.timing_cache,
+        "graphs": {
+            name: {"delivered": entry["delivered"], "bytes": entry["bytes"], "seconds": made.seconds[name]}
+            for name, entry in made.graphs.items()
+        },
+        "verified": verified, "not_verified": reason, "seconds": round(time.monotonic() - started, 2),
+    })  # fmt: skip
+
+
+def prove(folder: Path, progress: Tell) -> tuple[dict[str, Any] | None, str | None]:
+    """Repeat the golden samples of a compiled bundle through its engines.
+
+    Returns:
+        what was measured, and None; without a GPU None, and why nothing was, in words.
+
+    Raises:
+        BundleError: it does not open, or its plans do not fit this GPU.
+        EngineError: a plan does not load. VerificationError: a sample differs.
+    """
+    opened = Bundle.open(folder)
+    gpus = find_gpus()
+    if not gpus.usable:
+        return None, f"not verified: {gpus.problem}, and plans run on nothing else"
+    from ..pipeline import Mimo
+    from .verify import verify
+
+    with Mimo.load(opened) as mimo:
+        report = verify(mimo, opened, lambda done, total: progress("verify", done, total))
+    problems = [f"{sample['sample']}: {problem}" for sample in report["samples"] for problem in sample["problems"]]
+    if problems:
+        told = f"the compiled bundle does not reproduce its golden samples: {'; '.join(problems)}"
+        raise VerificationError(told, "Nothing was written. Build the bundle in a higher precision")
+    return report, None

@@ -1,0 +1,160 @@
+"""The golden self-test: a bundle carries a few requests with the answers that its exporter got, and a device proves that it
+gets the same.
+
+A sample is a folder ``golden/NN/`` with ``image.png``, ``request.json`` (``text``, ``boxes``, ``points``, ``mask``: a file name
+or null), ``expected.json`` (``text``, ``findings``, ``tolerances``) and the masks that these name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..bundle.archive import Bundle
+from ..errors import BundleError, VerificationError
+from ..evaluation.metrics import dice
+from ..imageio.reader import read_image, read_mask, write_png
+from ..pipeline import Mimo
+from ..preprocessing.prompts import Prompt
+from ..results.answer import Answer
+
+#: Lowest Dice of a mask, largest difference of a score, and whether the text must be the same to the letter.
+TOLERANCES = {"mask_dice": 0.99, "score": 0.02, "text": "exact"}
+
+#: What of a finding must agree exactly.
+_EXACT = ("phrase", "query", "present")
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A golden sample in memory."""
+
+    name: str
+    pixels: np.ndarray
+    prompt: Prompt
+    expected: Mapping[str, Any]
+    masks: tuple[np.ndarray, ...]
+
+
+def write_sample(
+    folder: Path, pixels: np.ndarray, prompt: Prompt, answer: Answer, tolerances: Mapping[str, Any] = TOLERANCES
+) -> None:
+    """Write a golden sample into an existing, empty folder.
+
+    Args:
+        pixels: uint8 ``[H, W, 3]``.
+        answer: of the reference, with masks and text.
+    """
+    write_png(folder / "image.png", pixels)
+    if prompt.mask is not None:
+        write_png(folder / "prompt_mask.png", prompt.mask)
+    request = {
+        "text": prompt.text,
+        "boxes": [list(box) for box in prompt.boxes],
+        "points": [list(point) for point in prompt.points],
+        "mask": None if prompt.mask is None else "prompt_mask.png",
+    }
+    findings = []
+    for index, finding in enumerate(answer.findings):
+        write_png(folder / f"mask_{index}.png", finding.mask)
+        findings.append(finding.to_dict(f"mask_{index}.png"))
+    expected = {"text": answer.text, "findings": findings, "tolerances": dict(tolerances)}
+    for name, content in (("request.json", request), ("expected.json", expected)):
+        (folder / name).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def sample_names(bundle: Bundle) -> list[str]:
+    """The golden samples of a bundle, e.g. ``["golden/00", "golden/01"]``."""
+    return sorted(name.rpartition("/")[0] for name in bundle.names() if re.fullmatch("golden/[^/]+/request.json", name))
+
+
+def read_sample(bundle: Bundle, name: str) -> Sample:
+    """Read one golden sample.
+
+    Raises:
+        BundleError: it is not complete or not understood.
+    """
+    try:
+        request, expected = (json.loads(bundle.bytes(f"{name}/{file}.json")) for file in ("request", "expected"))
+        unknown = set(expected["tolerances"]) ^ set(TOLERANCES)
+        if unknown or expected["tolerances"]["text"] != "exact":
+            told = f"{name}/expected.json has other tolerances than {', '.join(TOLERANCES)}"
+            raise BundleError(told, bundle.manifest.rebuild)
+        mask = request["mask"] and read_mask(bundle.bytes(f"{name}/{request['mask']}"))
+        prompt = Prompt(request["text"], request["boxes"], request["points"], mask)
+        pixels = read_image(bundle.bytes(f"{name}/image.png")).pixels
+        masks = tuple(read_mask(bundle.bytes(f"{name}/{finding['mask']}")) for finding in expected["findings"])
+        for holder, keys in ((expected, ("text",)), *((finding, (*_EXACT, "score")) for finding in expected["findings"])):
+            for key in keys:
+                holder[key]  # noqa: B018 - a missing field is found here rather than in the middle of a comparison
+        return Sample(name, pixels, prompt, expected, masks)
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{name} is not a golden sample: {type(error).__name__} {error}", bundle.manifest.rebuild) from None
+
+
+def compare(answer: Answer, sample: Sample) -> dict[str, Any]:
+    """Compare an answer with what a sample expects.
+
+    Returns:
+        ``{"sample", "passed", "mask_dice" (lowest), "score_difference" (largest), "text_same", "problems": [str]}``.
+    """
+    wanted, limits, problems = sample.expected["findings"], sample.expected["tolerances"], []
+    text_same = answer.text == sample.expected["text"]
+    if not text_same:
+        problems.append(f"text is {answer.text!r} instead of {sample.expected['text']!r}")
+    if len(answer.findings) != len(wanted):
+        problems.append(f"{len(answer.findings)} findings instead of {len(wanted)}")
+    overlaps, differences = [1.0], [0.0]
+    for finding, expected, mask in zip(answer.findings, wanted, sample.masks):
+        for key in _EXACT:
+            if getattr(finding, key) != expected[key]:
+                problems.append(f"{expected['phrase']}: {key} is {getattr(finding, key)!r} instead of {expected[key]!r}")
+        differences.append(abs(finding.score - expected["score"]))
+        if finding.mask.shape != mask.shape:
+            problems.append(f"{expected['phrase']}: mask of {finding.mask.shape} instead of {mask.shape}")
+            overlaps.append(0.0)
+        else:
+            overlaps.append(dice(finding.mask, mask) if finding.mask.any() or mask.any() else 1.0)
+    if min(overlaps) < limits["mask_dice"]:
+        problems.append(f"mask Dice {min(overlaps):.4f} is below {limits['mask_dice']}")
+    if max(differences) > limits["score"]:
+        problems.append(f"a score differs by {max(differences):.4f}, more than {limits['score']}")
+    return {
+        "sample": sample.name,
+        "passed": not problems,
+        "mask_dice": min(overlaps),
+        "score_difference": max(differences),
+        "text_same": text_same,
+        "problems": problems,
+    }
+
+
+def verify(mimo: Mimo, bundle: Bundle, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+    """Run every golden sample.
+
+    Returns:
+        ``{"passed": bool, "samples": [...]}``, each as :func:`compare` plus ``ms``.
+
+    Raises:
+        VerificationError: the bundle has no golden samples, so nothing can be proven.
+    """
+    names = sample_names(bundle)
+    if not names:
+        raise VerificationError(f"bundle {bundle.path} has no golden samples", bundle.manifest.rebuild)
+    results = []
+    for done, name in enumerate(names):
+        if progress:
+            progress(done, len(names))
+        sample = read_sample(bundle, name)
+        prompt = sample.prompt
+        answer = mimo.open(sample.pixels).ask(prompt.text, prompt.boxes, prompt.points, prompt.mask)
+        results.append({**compare(answer, sample), "ms": round(answer.timings["total"], 3)})
+    if progress:
+        progress(len(names), len(names))
+    return {"passed": all(result["passed"] for result in results), "samples": results}

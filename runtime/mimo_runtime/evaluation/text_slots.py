@@ -1,0 +1,89 @@
+"""What a text answer says: slot by slot (finding, modality, location, size), and whether what was asked for is there at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..text import grammar
+from .summary import TEXT_SLOTS
+
+Slots = dict[str, bool]
+
+
+def read_slots(answer: str, truth: grammar.Description) -> Slots:
+    """Which slots of a text answer are right, for a truth with one phrase.
+
+    Location and size are those of the phrase that names the finding, or of the first phrase if none does.
+    """
+    said, wanted = grammar.parse(answer), truth.phrases[0]
+    matching = [p for p in said.phrases if p.name.lower() == wanted.name.lower()]
+    phrase = (matching or [*said.phrases, None])[0]
+    return {
+        "finding": bool(matching),
+        "modality": said.modality == truth.modality,
+        "location": phrase is not None and phrase.location == wanted.location,
+        "size": phrase is not None and phrase.size == wanted.size,
+    }
+
+
+class Statement(NamedTuple):
+    """What the sentence of one answer to a class name says of it, beside the decision that its finding tells."""
+
+    #: As in ``summary.Presence``.
+    kind: str
+    #: Whether it says that just this class is absent.
+    denies: bool
+    #: Whether it names structures where the finding is not present, or says that something is absent where it is.
+    contradicts: bool
+
+    @staticmethod
+    def of(answer: str, name: str, kind: str, present: bool) -> Statement:
+        """Args: the text of an answer about class ``name``, and whether its finding is ``present``."""
+        said = grammar.parse(answer)
+        denies = said.absent is not None and said.absent.casefold() == name.casefold()
+        nothing = not said.phrases and (said.absent is not None or "no finding" in answer.lower())
+        return Statement(kind, denies, nothing if present else bool(said.phrases))
+
+
+def summarise_statements(statements: Sequence[Statement], generated: Sequence[Statement]) -> dict[str, Any]:
+    """``absent_text`` and ``contradictions`` of the JSON; shares are None without any question.
+
+    Args:
+        statements: of every answer whose text was asked for.
+        generated: of the same answers as the decoder wrote them.
+    """
+    pairs = list(zip(statements, generated, strict=True))
+
+    def share(what: str, *kinds: str) -> dict[str, Any]:
+        found = [(getattr(said, what), getattr(written, what)) for said, written in pairs if said.kind in kinds]
+        shares = np.mean(found, axis=0).tolist() if found else (None, None)
+        return {"share": shares[0], "generated": shares[1], "n": len(found)}
+
+    absent = ("within", "across")
+    return {
+        "absent_text": share("denies", *absent) | {kind: share("denies", kind) for kind in absent},
+        "contradictions": share("contradicts", "present", *absent)
+        | {"present": share("contradicts", "present"), "absent": share("contradicts", *absent)},
+    }
+
+
+def summarise_slots(answers: Sequence[tuple[str, Slots]]) -> dict[str, Any]:
+    """``text`` (shares over all answers; None without any) and ``text_sets`` (per set) of the JSON.
+
+    Args:
+        answers: set name and slots of every answer.
+    """
+    of_set: dict[str, list[Slots]] = {}
+    for set_name, slots in answers:
+        of_set.setdefault(set_name, []).append(slots)
+    return {
+        "text": _shares([slots for _, slots in answers]) if answers else dict.fromkeys(TEXT_SLOTS),
+        "text_sets": {set_name: _shares(found) | {"n": len(found)} for set_name, found in of_set.items()},
+    }
+
+
+def _shares(found: Sequence[Slots]) -> dict[str, float]:
+    return {slot: float(np.mean([slots[slot] for slots in found])) for slot in TEXT_SLOTS}

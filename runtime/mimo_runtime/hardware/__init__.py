@@ -1,0 +1,1 @@
+"""What this machine is: processors, memory, NVIDIA devices and their libraries."""

@@ -1,0 +1,1 @@
+"""Images from files and arrays. Knows nothing of models or engines."""

@@ -1,0 +1,298 @@
+"""DICOM images in: one frame, as a viewer would show it.
+
+The order is that of PS3.4 annex N: stored values -> rescale or modality LUT -> VOI LUT or window -> inversion for
+MONOCHROME1 -> 8 bit. Palettes and YBR become RGB. For enhanced multi-frame objects, rescale, window and spacing come from
+the frame's own functional groups, then from the shared ones, then from the data set itself.
+
+- VOI: the first VOI LUT if there is one (its smallest to largest entry become 0..255), otherwise the first window, by
+  LINEAR, LINEAR_EXACT or SIGMOID. Without either, 8-bit images stay as stored and all others (CT too) go linearly from
+  the 0.5th to the 99.5th percentile of the frame, padding pixels not counted.
+- Padding pixels (PixelPaddingValue) are black.
+- Overlays, shutters and PixelAspectRatio are not applied: coordinates are those of the stored pixels.
+
+No message carries a value of the data set, except the names of its compression and its kind: they say nothing about a person.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..errors import ImageError
+from .intensity import as_rgb, stretch, to_8_bit, window
+from .reader import ScanImage, check_size
+
+#: DICOM modality -> modality of data sets. Others are written in lower case; OT (other) is None.
+MODALITIES = {
+    "CT": "ct", "MR": "mri", "ES": "endoscopy",
+    **dict.fromkeys(("US", "IVUS"), "ultrasound"),
+    **dict.fromkeys(("SM", "GM"), "microscopy"),
+    **dict.fromkeys(("CR", "DX", "RG", "XA", "RF", "MG", "PX", "IO"), "xray"),
+}  # fmt: skip
+
+#: Elements above this size are not read with the header; lookup tables are smaller, pixel data mostly larger.
+_DEFER = 1 << 20
+_PIXEL_DATA = (0x7FE00010, 0x7FE00008, 0x7FE00009)  # PixelData, FloatPixelData, DoubleFloatPixelData
+_CENTIMETRE, _SPATIAL_2D = 3, 1
+
+
+def read_dicom(source: Any, name: str, frame: int = 0) -> ScanImage:
+    """Read one frame.
+
+    Args:
+        source: a path, or an open binary file in memory.
+        name: how errors call it.
+        frame: counts from 0.
+
+    Raises:
+        ImageError: pydicom is missing, the file is damaged, holds no pixels, lacks the frame, is compressed in a way for
+            which no decoder is installed, or has a size outside the limits.
+    """
+    try:
+        import pydicom
+    except ImportError:
+        raise ImageError(f"{name} is DICOM, which needs pydicom", "pip install mimo-edge[dicom]") from None
+    with _silent():
+        try:
+            data = pydicom.dcmread(source, force=True, defer_size=_DEFER)
+            _check(data, name, frame)
+            return _as_image(data, _stored(pydicom, source, name, frame), name, frame)
+        except ImageError:
+            raise
+        except Exception as error:  # damaged elements make pydicom raise nearly anything, anywhere
+            raise _damaged(name, error) from None
+
+
+_reading = threading.local()
+
+
+def _not_reading(record: logging.LogRecord) -> bool:
+    return not getattr(_reading, "now", False)
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep pydicom quiet in this thread: its warnings and log lines quote values of the file, which may name the patient."""
+    # The warnings filter stays: taking it back is not safe while other threads read.
+    warnings.filterwarnings("ignore", module=r"pydicom\b|mimo_runtime\.dicom$")
+    logging.getLogger("pydicom").addFilter(_not_reading)  # adding it again changes nothing
+    _reading.now = True
+    try:
+        yield
+    finally:
+        _reading.now = False
+
+
+def _check(data: Any, name: str, frame: int) -> None:
+    rows, columns = _number(data, "Rows"), _number(data, "Columns")
+    if not rows or not columns or not any(tag in data for tag in _PIXEL_DATA):
+        kind = getattr(data.get("SOPClassUID"), "name", "") or ""
+        known = f" ({kind})" if kind and not kind[0].isdigit() else ""
+        raise ImageError(f"{name} is a DICOM file without pixels{known}", "Choose an image of the series")
+    check_size(name, int(rows), int(columns))
+    frames = max(1, int(_number(data, "NumberOfFrames") or 1))
+    if frame >= frames:
+        raise ImageError(f"{name} has no frame {frame}", f"Choose one of 0..{frames - 1}")
+
+
+def _stored(pydicom: Any, source: Any, name: str, frame: int) -> np.ndarray:
+    """The stored values of a frame, ``[H, W]`` or ``[H, W, 3]``; YBR already converted to RGB."""
+    try:
+        return pydicom.pixels.pixel_array(source, index=frame)  # reads this frame only
+    except Exception:  # decoders raise nearly anything; reading the whole file copes with more
+        pass
+    syntax = None
+    try:
+        if hasattr(source, "seek"):
+            source.seek(0)
+        data = pydicom.dcmread(source, force=True)
+        syntax = getattr(data.file_meta, "TransferSyntaxUID", None)
+        if syntax is None:  # files from before DICOM had a header: the encoding is the one that could be parsed
+            implicit, little = data.original_encoding
+            uid = pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
+            data.file_meta.TransferSyntaxUID = uid if little else pydicom.uid.ExplicitVRBigEndian
+        return pydicom.pixels.pixel_array(data, index=frame)
+    except Exception as error:  # as above
+        if syntax is None or not syntax.is_compressed or not isinstance(error, (RuntimeError, NotImplementedError)):
+            raise _damaged(name, error) from None
+        raise ImageError(
+            f"{name} is compressed as '{syntax.name}', which the installed decoders cannot read",
+            "Convert it to uncompressed DICOM, or add decoders: pip install mimo-edge[dicom]",
+        ) from None
+
+
+def _as_image(data: Any, stored: np.ndarray, name: str, frame: int) -> ScanImage:
+    modality = str(data.get("Modality") or "").strip()
+    code = None if modality == "OT" else MODALITIES.get(modality, modality.lower()) or None
+    spacing, source = _spacing(data, frame, modality)
+    photometric = str(data.get("PhotometricInterpretation") or "")
+    if photometric == "PALETTE COLOR":
+        from pydicom.pixels import apply_color_lut
+
+        pixels, told = _colour(apply_color_lut(stored, data)[..., :3], None), "DICOM, palette to RGB"
+    elif stored.ndim == 3:
+        pixels, told = _colour(stored, _number(data, "BitsStored")), "DICOM, colour"
+    else:
+        grey, told = _grey(data, stored, name, frame)
+        inverse = photometric == "MONOCHROME1" or str(data.get("PresentationLUTShape") or "") == "INVERSE"
+        if inverse:
+            grey, told = 255 - grey, told + ", inverted"
+        padding = _padding(data, stored)
+        if padding is not None:
+            grey[padding] = 0
+        pixels = as_rgb(grey)
+    return ScanImage(pixels, spacing, code, told, source)
+
+
+# -- values ----------------------------------------------------------------------------------------------------------
+
+
+def _colour(values: np.ndarray, bits: float | None) -> np.ndarray:
+    """Colour of any depth -> uint8. ``bits``: BitsStored, or None for what a palette gave."""
+    if values.dtype == np.uint8:
+        return values
+    if bits is None:  # some palettes declare 16 bit and fill 8
+        bits = 8 if values.max() < 256 else 16
+    return stretch(values.astype(np.float64), 0, 2.0**bits - 1)
+
+
+def _grey(data: Any, stored: np.ndarray, name: str, frame: int) -> tuple[np.ndarray, str]:
+    values, rescaled = _modality_values(data, stored, frame)
+    voi = _group(data, frame, "FrameVOILUTSequence") or data
+    if voi.get("VOILUTSequence"):
+        return _voi_lut(data, voi, values), "DICOM, VOI LUT"
+    centre, width = _number(voi, "WindowCenter"), _number(voi, "WindowWidth")
+    function = str(voi.get("VOILUTFunction") or "LINEAR")
+    if centre is not None and width is not None and width > 0:
+        return window(values, centre, width, function), f"DICOM, window {centre:g}/{width:g}"
+    if stored.dtype == np.uint8 and not rescaled and (_number(data, "BitsStored") or 8) == 8:
+        return stored.copy(), "DICOM, 8 bit as stored"
+    padding = _padding(data, stored)
+    valid = None if padding is None or padding.all() else ~padding
+    grey, told = to_8_bit(values, name, valid)
+    return grey, "DICOM without window, " + told
+
+
+def _modality_values(data: Any, stored: np.ndarray, frame: int) -> tuple[np.ndarray, bool]:
+    """Values after the modality LUT or rescale (float32 or float64), and whether that changed them."""
+    group = _group(data, frame, "PixelValueTransformationSequence")
+    if group is None and data.get("ModalityLUTSequence"):
+        from pydicom.pixels import apply_modality_lut
+
+        return apply_modality_lut(stored, data).astype(np.float64), True
+    group = group or data
+    slope, intercept = _number(group, "RescaleSlope"), _number(group, "RescaleIntercept")
+    slope, intercept = slope or 1.0, intercept or 0.0  # a slope of 0 is a mistake: it would leave nothing
+    kind = np.float32 if stored.dtype.itemsize <= 2 else np.float64
+    return stored.astype(kind) * kind(slope) + kind(intercept), (slope, intercept) != (1, 0)
+
+
+def _voi_lut(data: Any, voi: Any, values: np.ndarray) -> np.ndarray:
+    from pydicom.pixels import apply_voi
+
+    data.VOILUTSequence = voi.VOILUTSequence  # pydicom finds the byte order in the data set only, not in its items
+    count, first = (int(v) for v in voi.VOILUTSequence[0].LUTDescriptor[:2])
+    count = count or 65536
+    table = apply_voi(np.arange(first, first + count), data)
+    if first > 32767 and values.min() < 0:  # read as unsigned because the stored values are
+        first -= 65536
+    low, high = float(table.min()), float(table.max())
+    index = np.clip(np.rint(values) - first, 0, count - 1).astype(np.int64)
+    return stretch(table.astype(np.float64), low, max(high, low + 1))[index]
+
+
+def _padding(data: Any, stored: np.ndarray) -> np.ndarray | None:
+    """True where a pixel only fills the rectangle (PS3.3 C.7.5.1.1.2), or None if the file names no such value."""
+    first, last = _number(data, "PixelPaddingValue"), _number(data, "PixelPaddingRangeLimit")
+    if first is None:
+        return None
+    last = first if last is None else last
+    return (stored >= min(first, last)) & (stored <= max(first, last))
+
+
+# -- spacing ---------------------------------------------------------------------------------------------------------
+
+
+def _spacing(data: Any, frame: int, modality: str) -> tuple[tuple[float, float] | None, str | None]:
+    """``((row, column) mm, where from)``, or ``(None, None)``."""
+    if modality in ("US", "IVUS"):
+        regions = _ultrasound_spacing(data)
+        if regions:
+            return regions, "ultrasound regions"
+    measures = _pair(_group(data, frame, "PixelMeasuresSequence"), "PixelSpacing")
+    if measures:
+        return measures, "PixelSpacing"
+    plain, detector = _pair(data, "PixelSpacing"), _pair(data, "ImagerPixelSpacing")
+    corrected = str(data.get("PixelSpacingCalibrationType") or "")
+    # PS3.3 10.7.1.3: equal values in a projection image mean that nothing was corrected for magnification.
+    if plain and detector and not corrected and np.allclose(plain, detector):
+        return plain, "detector plane, magnified"
+    if plain:
+        return plain, "PixelSpacing"
+    if detector:
+        return detector, "detector plane, magnified"
+    scanned = _pair(data, "NominalScannedPixelSpacing")
+    return (scanned, "scanned film") if scanned else (None, None)
+
+
+def _ultrasound_spacing(data: Any) -> tuple[float, float] | None:
+    """Spacing of the 2-D regions measured in cm; None if there is none or they differ (then no single value is true)."""
+    found = set()
+    for region in data.get("SequenceOfUltrasoundRegions") or ():
+        if _number(region, "RegionSpatialFormat") not in (_SPATIAL_2D, None):
+            continue
+        units = _number(region, "PhysicalUnitsXDirection"), _number(region, "PhysicalUnitsYDirection")
+        across, down = _number(region, "PhysicalDeltaX"), _number(region, "PhysicalDeltaY")
+        if units == (_CENTIMETRE, _CENTIMETRE) and across and down:
+            found.add((round(abs(down) * 10, 9), round(abs(across) * 10, 9)))
+        else:
+            return None
+    return found.pop() if len(found) == 1 else None
+
+
+# -- elements --------------------------------------------------------------------------------------------------------
+
+
+def _group(data: Any, frame: int, keyword: str) -> Any:
+    """The item of a functional group for a frame: its own, then the shared one, then None."""
+    per_frame, shared = data.get("PerFrameFunctionalGroupsSequence"), data.get("SharedFunctionalGroupsSequence")
+    for item in (per_frame[frame] if per_frame and frame < len(per_frame) else None, shared[0] if shared else None):
+        sequence = item.get(keyword) if item is not None else None
+        if sequence:
+            return sequence[0]
+    return None
+
+
+def _number(data: Any, keyword: str) -> float | None:
+    """The first finite number of an element, or None."""
+    try:
+        value = data.get(keyword)
+        if value is None or isinstance(value, str) and not value.strip():
+            return None
+        if not isinstance(value, str) and hasattr(value, "__len__"):
+            value = value[0]
+        number = float(value)
+    except (TypeError, ValueError, IndexError, KeyError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _pair(data: Any, keyword: str) -> tuple[float, float] | None:
+    try:
+        first, second = (float(v) for v in data.get(keyword))
+    except (TypeError, ValueError, AttributeError):
+        return None
+    valid = math.isfinite(first) and math.isfinite(second) and first > 0 and second > 0
+    return (first, second) if valid else None
+
+
+def _damaged(name: str, error: Exception) -> ImageError:
+    # Only the kind of the error: its text may quote values of the file.
+    return ImageError(f"{name} is a damaged DICOM file ({type(error).__name__})", "Export it again")

@@ -1,0 +1,72 @@
+"""From values of any range to the 8 bits that the model sees and people look at."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import ImageError
+
+#: Percentiles that become black and white where nothing names a window.
+LOW_PERCENTILE, HIGH_PERCENTILE = 0.5, 99.5
+
+
+def to_8_bit(values: np.ndarray, name: str = "the image", valid: np.ndarray | None = None) -> tuple[np.ndarray, str]:
+    """Scale numbers of any size linearly to 0..255, from the 0.5th to the 99.5th percentile of the finite values.
+
+    What lies outside is clipped, NaN becomes 0. If the two percentiles are equal, the smallest and largest value count.
+
+    Args:
+        values: whole or real numbers, any shape.
+        valid: bool, same shape; where false the value does not count for the percentiles.
+
+    Returns:
+        ``(uint8 of the same shape, description)``.
+
+    Raises:
+        ImageError: not one finite value.
+    """
+    small = values.dtype.kind in "iu" and values.dtype.itemsize <= 2 or values.dtype in (np.float16, np.float32)
+    numbers = values.astype(np.float32 if small else np.float64)
+    finite = numbers[np.isfinite(numbers) if valid is None else np.isfinite(numbers) & valid]
+    if not finite.size:
+        raise ImageError(f"{name} holds no finite values", "Check how it was written")
+    peak = max(abs(float(finite.min())), abs(float(finite.max())))
+    if peak > 1e30:  # keep differences of huge numbers from overflowing
+        numbers, finite, unit = numbers / peak, finite / peak, peak
+    else:
+        unit = 1.0
+    low, high = (float(p) for p in np.percentile(finite, (LOW_PERCENTILE, HIGH_PERCENTILE)))
+    rule = f"{LOW_PERCENTILE}..{HIGH_PERCENTILE} percentile"
+    if not high > low:
+        low, high, rule = float(finite.min()), float(finite.max()), "full range"
+    if not high > low:
+        return np.zeros(values.shape, np.uint8), f"constant {low * unit:g} to 0"
+    return stretch(numbers, low, high), f"{rule} {low * unit:g}..{high * unit:g} to 0..255"
+
+
+def stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Map ``low..high`` linearly to 0..255, clip, round; NaN becomes 0."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        scaled = np.clip((values - low) / (high - low), 0, 1)
+    return (np.nan_to_num(scaled, copy=False, nan=0.0) * 255 + 0.5).astype(np.uint8)
+
+
+def as_rgb(grey: np.ndarray) -> np.ndarray:
+    """``uint8 [H, W]`` -> ``uint8 [H, W, 3]``."""
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def window(values: np.ndarray, centre: float, width: float, function: str = "LINEAR") -> np.ndarray:
+    """Window to 0..255 by PS3.3 C.11.2.1.2 and C.11.2.1.3.
+
+    ``LINEAR`` needs a width of at least 1; below, and for functions of another name, ``LINEAR_EXACT`` and ``LINEAR`` are
+    used, respectively.
+    """
+    if function == "SIGMOID":
+        with np.errstate(over="ignore"):
+            return stretch(1 / (1 + np.exp(-4 * (values - centre) / width)), 0, 1)
+    if function == "LINEAR_EXACT" or width < 1:
+        return stretch(values, centre - width / 2, centre + width / 2)
+    if width == 1:
+        return np.where(values > centre - 0.5, 255, 0).astype(np.uint8)
+    return stretch(values, centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2)

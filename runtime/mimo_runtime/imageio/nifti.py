@@ -1,0 +1,124 @@
+"""NIfTI volumes in: one axial slice, turned the way radiologists look at it.
+
+The volume is read in canonical orientation (RAS+: first axis to the patient's right, second to the front, third to the
+head). ``slice`` counts along the third axis from the feet; with a fourth axis (time), slice ``t * slices + k`` is slice
+``k`` of volume ``t``. The picture follows the radiological convention: front at the top, the patient's right on the left
+of the picture. Values are scaled by the percentiles of ``intensity.py``, for each slice alone.
+"""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from typing import Any
+
+import numpy as np
+
+from ..errors import ImageError
+from .intensity import as_rgb, to_8_bit
+from .reader import ScanImage, check_size
+
+_MAGIC = ((348, 344, (b"n+1\0", b"ni1\0")), (540, 4, (b"n+2\0", b"ni2\0")))
+
+
+def is_nifti(head: bytes, file: Any) -> bool:
+    """Whether a file whose first 540 bytes are ``head`` is NIfTI, compressed or not. ``file`` is left at its start."""
+    if head[:2] == b"\x1f\x8b":
+        try:
+            head = gzip.GzipFile(fileobj=file).read(540)
+        except Exception:  # gzip and zlib raise several kinds; a damaged gzip file can only be meant as NIfTI
+            return True
+        finally:
+            file.seek(0)
+    return any(_size_of(head) == size and head[at : at + 4] in magic for size, at, magic in _MAGIC)
+
+
+def read_nifti(file: Any, name: str, slice_index: int) -> ScanImage:
+    """Read one slice of a NIfTI-1 or NIfTI-2 volume (``.nii`` or ``.nii.gz``) from an open binary file.
+
+    Only the slice's part of the file is converted; the spacing is (front-back, left-right) in mm.
+
+    Raises:
+        ImageError: nibabel is missing, the file is damaged, holds header only or complex numbers, or lacks the slice.
+    """
+    try:
+        import nibabel
+    except ImportError:
+        raise ImageError(f"{name} is NIfTI, which needs nibabel", "pip install mimo-edge[dicom]") from None
+    try:
+        compressed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        stream = gzip.GzipFile(fileobj=file) if compressed else file
+        size = _size_of(stream.read(4))
+        stream.seek(0)
+        kind = nibabel.Nifti2Image if size == 540 else nibabel.Nifti1Image
+        volume = kind.from_stream(stream)
+        shape = volume.shape
+        zooms = [float(z) for z in volume.header.get_zooms()[:3]]
+        unit = {"meter": 1000.0, "micron": 0.001}.get(volume.header.get_xyzt_units()[0], 1.0)
+        orientation = _orientation(nibabel, volume.affine)
+    except Exception as error:  # nibabel raises many kinds for damaged headers
+        raise _damaged(name, error) from None
+    plane, slices, frames = _layout(shape, name, orientation)
+    check_size(name, *(shape[axis] for axis in plane[::-1]))
+    if slice_index >= slices * frames:
+        raise ImageError(f"{name} has no slice {slice_index}", f"Choose one of 0..{slices * frames - 1}")
+    try:
+        values = _slice(volume.dataobj, shape, orientation, slice_index)
+    except Exception as error:  # truncated data; gzip, zlib and numpy raise different kinds
+        raise _damaged(name, error) from None
+    spacing = tuple(zooms[axis] * unit for axis in plane[::-1])
+    known = all(np.isfinite(s) and s > 0 for s in spacing)
+    spacing_mm = (spacing[0], spacing[1]) if known else None
+    source = "NIfTI header" if known else None
+    if values.dtype.names:
+        colours = np.stack([values[c] for c in values.dtype.names[:3]], axis=-1).astype(np.uint8)
+        return ScanImage(colours, spacing_mm, None, "8 bit as stored", source)
+    if values.dtype.kind not in "iuf":
+        raise ImageError(f"{name} holds values of type {values.dtype}", "Save whole or real numbers, e.g. the magnitude")
+    grey, rule = to_8_bit(values, name)
+    return ScanImage(as_rgb(grey), spacing_mm, None, "NIfTI, " + rule, source)
+
+
+def _size_of(head: bytes) -> int:
+    """``sizeof_hdr``, in whichever byte order makes sense of it."""
+    sizes = (struct.unpack(order + "i", head[:4])[0] for order in "<>") if len(head) >= 4 else iter(())
+    return next((s for s in sizes if s in (348, 540)), 0)
+
+
+def _orientation(nibabel: Any, affine: np.ndarray) -> list[tuple[int, int]]:
+    """For each canonical axis (right, front, head): the stored axis and its direction (1 or -1)."""
+    found = nibabel.io_orientation(affine) if np.isfinite(affine).all() else np.full((3, 2), np.nan)
+    if not np.isfinite(found).all():  # an unusable affine: take the axes as they are
+        return [(0, 1), (1, 1), (2, 1)]
+    stored = {int(axis): (index, int(direction)) for index, (axis, direction) in enumerate(found)}
+    return [stored[axis] for axis in range(3)]
+
+
+def _layout(shape: tuple[int, ...], name: str, orientation: list[tuple[int, int]]) -> tuple[tuple[int, int], int, int]:
+    """Stored axes of the picture as (across, down), number of slices, number of volumes."""
+    if len(shape) < 2 or 0 in shape:
+        raise ImageError(f"{name} holds no image", "Use a volume of at least two axes")
+    if len(shape) == 2:
+        return (0, 1), 1, 1
+    return (orientation[0][0], orientation[1][0]), shape[orientation[2][0]], int(np.prod(shape[3:], dtype=np.int64))
+
+
+def _slice(data: Any, shape: tuple[int, ...], orientation: list[tuple[int, int]], index: int) -> np.ndarray:
+    if len(shape) == 2:
+        return np.asarray(data).T[::-1, ::-1]
+    (right, right_sign), (front, front_sign), (head, head_sign) = orientation
+    time, k = divmod(index, shape[head])
+    pick: list[Any] = [slice(None)] * 3
+    pick[head] = k if head_sign > 0 else shape[head] - 1 - k
+    rest = np.unravel_index(time, shape[3:], order="F") if len(shape) > 3 else ()
+    plane = np.asarray(data[(*pick, *(int(r) for r in rest))])
+    if right > front:  # the two remaining axes keep their stored order
+        plane = plane.T
+    # Now [right, front]; the picture runs from right to left and from front to back.
+    plane = plane[::-right_sign, ::-front_sign]
+    return np.ascontiguousarray(plane.T)
+
+
+def _damaged(name: str, error: Exception) -> ImageError:
+    return ImageError(f"{name} is damaged or incomplete ({type(error).__name__})", "Export or download it again")

@@ -1,0 +1,311 @@
+"""Images in: whatever a person or a scanner hands over becomes ``uint8 [H, W, 3]`` RGB, or an error that says why not.
+
+How values become 8 bit:
+
+- 8-bit colour and grey: as stored. Palettes are looked up, CMYK, YCbCr and the like converted, alpha laid over black.
+- 1 bit and bool: 0 and 255.
+- 16-bit, 32-bit and real-number grey: linear from the 0.5th to the 99.5th percentile (``intensity.to_8_bit``).
+- 16-bit colour in a PNG or TIFF: the high byte.
+- DICOM and NIfTI: see ``dicom.py`` and ``nifti.py``.
+
+A photograph's EXIF orientation is applied, so coordinates refer to the upright picture that viewers show.
+Nothing here depends on the model; it only limits the size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Union
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ..errors import ImageError
+from ..utils.atomic import atomic_write_bytes
+from .intensity import as_rgb, to_8_bit
+
+#: Limits of an image, checked from the header, before decoding. The largest needs 192 MB as RGB.
+MIN_SIDE, MAX_SIDE, MAX_PIXELS = 8, 16384, 64_000_000
+
+#: Pillow plugins used. Everything else (EPS would start a program) is refused.
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
+_ACCEPTED = "PNG, JPEG, BMP, TIFF, WebP, DICOM or NIfTI"
+
+
+@dataclass(frozen=True, eq=False)
+class ScanImage:
+    """An image as the model and the pictures use it.
+
+    Args:
+        pixels: ``uint8 [H, W, 3]`` RGB.
+        spacing_mm: distance of neighbouring pixels in millimetres as ``(row, column)``, that is ``(down, across)``;
+            None if the file does not say.
+        modality: as data sets write it ("ct", "mri", "ultrasound", "xray", ...), None if the file does not say.
+        bits: how the values became 8 bit, for people.
+        spacing_source: where ``spacing_mm`` comes from, and whether it holds in the patient; None without spacing.
+    """
+
+    pixels: np.ndarray
+    spacing_mm: tuple[float, float] | None = None
+    modality: str | None = None
+    bits: str = "8 bit as stored"
+    spacing_source: str | None = None
+
+    def __post_init__(self) -> None:
+        pixels = self.pixels
+        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+            raise ImageError("ScanImage.pixels is not uint8 [H, W, 3]", "Let read_image make it")
+        check_size("the image", *pixels.shape[:2])
+        object.__setattr__(self, "pixels", np.ascontiguousarray(pixels))
+
+    @property
+    def height(self) -> int:
+        return self.pixels.shape[0]
+
+    @property
+    def width(self) -> int:
+        return self.pixels.shape[1]
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal hash of size and pixels: equal exactly if the model sees the same image."""
+        digest = hashlib.sha256(f"{self.height}x{self.width}:".encode())
+        digest.update(self.pixels.data)
+        return digest.hexdigest()
+
+
+Source = Union[str, "os.PathLike[str]", bytes, Image.Image, np.ndarray, ScanImage]
+
+
+def read_image(source: Source, *, frame: int = 0) -> ScanImage:
+    """Read one image.
+
+    Args:
+        source: a path, the bytes of a file, a PIL image, an array (``[H, W]``, ``[H, W, 1]``, ``[H, W, 3]``, or uint8
+            ``[H, W, 4]`` with alpha), or a :class:`ScanImage`, which is returned as it is.
+        frame: which frame of a multi-frame DICOM or TIFF, or which slice of a NIfTI volume; counts from 0.
+
+    Raises:
+        ImageError: missing, damaged or unsupported file, no such frame, or a size outside the limits.
+    """
+    if isinstance(source, ScanImage):
+        return source
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    if isinstance(source, Image.Image):
+        return _from_pil(source, "the image", frame)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _from_file(io.BytesIO(source), None, "the image", frame)
+    if not isinstance(source, (str, os.PathLike)):
+        raise ImageError(f"an image cannot be made of a {type(source).__name__}", "Pass a path, bytes, a PIL image or an array")
+    path = Path(source)
+    with _opened(path) as file:
+        return _from_file(file, path, str(path), frame)
+
+
+def read_mask(source: str | os.PathLike[str] | bytes | Image.Image) -> np.ndarray:
+    """Read a mask picture: ``bool [H, W]``, true where the value is not 0.
+
+    Palette pictures count by index, colour pictures by "not black"; what is fully transparent is outside.
+
+    Raises:
+        ImageError: as :func:`read_image`.
+    """
+    if isinstance(source, Image.Image):
+        return _mask_of(source, "the mask")
+    in_memory = isinstance(source, (bytes, bytearray, memoryview))
+    name = "the mask" if in_memory else str(source)
+    with io.BytesIO(source) if in_memory else _opened(Path(source)) as file:
+        try:
+            return _mask_of(_pil_open(file, name), name)
+        except UnidentifiedImageError:
+            raise ImageError(f"{name} is not a picture that can be read", "Use a PNG file as mask") from None
+
+
+def write_png(path: str | os.PathLike[str], image: np.ndarray | Image.Image) -> None:
+    """Write a PNG so that ``path`` never holds half a file: ``uint8 [H, W]`` or ``[H, W, 3]``, or bool as 0 and 255.
+
+    Raises:
+        RequestError: the place cannot be written to.
+    """
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image.astype(np.uint8) * 255 if image.dtype == bool else image)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    atomic_write_bytes(path, buffer.getvalue())
+
+
+def check_size(name: str, height: int, width: int) -> None:
+    """Refuse sizes outside the limits. Raises ImageError."""
+    told = f"{name} has {width} x {height} pixels"
+    if min(height, width) < MIN_SIDE:
+        raise ImageError(told, f"Each side needs at least {MIN_SIDE} pixels")
+    if max(height, width) > MAX_SIDE or height * width > MAX_PIXELS:
+        limits = f"Crop or shrink it to at most {MAX_SIDE} pixels a side and {MAX_PIXELS // 10**6} million in all"
+        raise ImageError(told, limits)
+
+
+# -- sources ---------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    if path.is_dir():
+        raise ImageError(f"{path} is a folder", "Name one image file in it")
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise ImageError(f"{path} does not exist", "Check the path") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise ImageError(f"{path} cannot be opened: {getattr(error, 'strerror', error)}", "Check the path") from None
+    with file:
+        yield file
+
+
+def _from_file(file: Any, path: Path | None, name: str, frame: int) -> ScanImage:
+    if isinstance(frame, bool) or not isinstance(frame, (int, np.integer)) or frame < 0:
+        raise ImageError(f"the frame is {frame!r}", "Give a whole number from 0")
+    head = file.read(540)
+    file.seek(0)
+    if not head:
+        raise ImageError(f"{name} is empty", f"Use a {_ACCEPTED} file")
+    if head[128:132] == b"DICM":
+        return _from_dicom(path or file, name, frame)
+    from .nifti import is_nifti, read_nifti
+
+    if is_nifti(head, file):
+        return read_nifti(file, name, frame)
+    try:
+        image = _pil_open(file, name)
+    except UnidentifiedImageError:
+        # Old DICOM files start with the data set itself, group 0008 (or 0002) first, in either byte order.
+        if head[:2] in (b"\x08\x00", b"\x02\x00", b"\x00\x08"):
+            return _from_dicom(path or file, name, frame)
+        raise _unsupported(name) from None
+    return _from_pil(image, name, frame)
+
+
+def _from_dicom(source: Any, name: str, frame: int) -> ScanImage:
+    from .dicom import read_dicom
+
+    return read_dicom(source, name, frame)
+
+
+def _from_array(array: np.ndarray) -> ScanImage:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (3, 4):
+        raise ImageError(f"the image array has the shape {list(array.shape)}", "Move the channels to the end: [H, W, 3]")
+    if array.ndim not in (2, 3) or array.ndim == 3 and array.shape[2] not in (3, 4):
+        raise ImageError(f"the image array has the shape {list(array.shape)}", "Pass [H, W] or [H, W, 3]")
+    if array.dtype.kind not in "biuf":
+        raise ImageError(f"the image array holds values of type {array.dtype}", "Pass whole or real numbers")
+    check_size("the image array", *array.shape[:2])
+    if array.dtype == bool:
+        array, told = array.astype(np.uint8) * np.uint8(255), "1 bit"
+    elif array.dtype == np.uint8:
+        told = "8 bit as stored"
+    elif array.ndim == 3 and array.shape[2] == 4:
+        raise ImageError(f"the image array has 4 channels of type {array.dtype}", "Pass alpha only with uint8, or drop it")
+    else:
+        told = _depth(array)
+        array, rule = to_8_bit(array, "the image array")
+        told += rule
+    if array.ndim == 2:
+        return ScanImage(as_rgb(array), bits=told)
+    if array.shape[2] == 4:
+        return ScanImage(_over_black(array), bits=told + ", alpha over black")
+    return ScanImage(array, bits=told)
+
+
+def _from_pil(image: Image.Image, name: str, frame: int = 0) -> ScanImage:
+    image = _decoded(image, name, frame)
+    mode = image.mode
+    if mode.startswith("I") or mode == "F":
+        values = np.asarray(image)
+        grey, rule = to_8_bit(values, name)
+        return ScanImage(as_rgb(grey), bits=_depth(values) + rule)
+    try:
+        if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+            return ScanImage(_over_black(np.asarray(image.convert("RGBA"))), bits=f"8 bit {mode}, alpha over black")
+        told = {"RGB": "8 bit as stored", "L": "8 bit as stored", "1": "1 bit"}.get(mode, f"8 bit {mode} to RGB")
+        return ScanImage(np.array(image.convert("RGB")), bits=told)
+    except (ValueError, KeyError):
+        raise ImageError(f"{name} has the colour mode {mode}", "Convert it to RGB or grey") from None
+
+
+def _mask_of(image: Image.Image, name: str) -> np.ndarray:
+    image = _decoded(image, name, 0)
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
+        values = np.asarray(image.convert("RGBA"))
+        return values[..., :3].any(axis=2) & (values[..., 3] > 0)
+    values = np.asarray(image if image.mode in ("1", "L", "P", "F") or image.mode.startswith("I") else image.convert("RGB"))
+    return values.any(axis=2) if values.ndim == 3 else values != 0
+
+
+# -- Pillow ----------------------------------------------------------------------------------------------------------
+
+_OPENING = threading.Lock()
+
+
+def _pil_open(file: Any, name: str) -> Image.Image:
+    """Read the header. Raises ImageError for a damaged one, UnidentifiedImageError (an OSError) for an unknown format."""
+    # Pillow warns about damaged TIFF tags on standard error; what cannot be read becomes an ImageError, the rest is fine.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\b")
+    with _OPENING:
+        # Pillow has a limit of its own that warns on standard error; ours is lower, names the size, and comes next.
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(file, formats=FORMATS)
+        except UnidentifiedImageError:
+            raise
+        except Exception as error:  # a damaged header makes plugins raise nearly anything
+            raise _damaged(name, error) from None
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _decoded(image: Image.Image, name: str, frame: int) -> Image.Image:
+    """The chosen frame with its pixels loaded, upright."""
+    check_size(name, image.height, image.width)
+    try:
+        if frame:
+            count = getattr(image, "n_frames", 1)
+            if frame >= count:
+                raise ImageError(f"{name} has no frame {frame}", f"Choose one of 0..{count - 1}")
+            image.seek(frame)
+            check_size(name, image.height, image.width)
+        image.load()
+    except ImageError:
+        raise
+    except Exception as error:  # damaged data makes decoders raise nearly anything
+        raise _damaged(name, error) from None
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF data around good pixels: show them as they are
+        return image
+
+
+def _over_black(rgba: np.ndarray) -> np.ndarray:
+    """Straight-alpha ``uint8 [H, W, 4]`` over black: rounded ``colour * alpha / 255``."""
+    return ((rgba[..., :3].astype(np.uint16) * rgba[..., 3:] + 127) // 255).astype(np.uint8)
+
+
+def _depth(values: np.ndarray) -> str:
+    return f"{values.dtype.itemsize * 8} bit, "
+
+
+def _damaged(name: str, error: Exception) -> ImageError:
+    return ImageError(f"{name} is damaged or incomplete ({type(error).__name__})", "Export or download it again")
+
+
+def _unsupported(name: str) -> ImageError:
+    return ImageError(f"{name} is not an image that can be read", f"Use a {_ACCEPTED} file")

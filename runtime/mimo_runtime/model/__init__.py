@@ -1,0 +1,1 @@
+"""What a model is to a device: configuration, graph inputs and outputs, tokenizer."""

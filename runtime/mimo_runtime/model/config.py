@@ -1,0 +1,350 @@
+"""The model's configuration: what training writes, export reads and the bundle carries.
+
+Plain frozen dataclasses, because the ground floor depends on numpy alone. ``MimoConfig.from_dict`` is strict: an unknown
+or missing field is an error that names it, so that a checkpoint of another version is never half understood.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import BundleError, RequestError
+
+#: Raised whenever the meaning of a field or the layout of the weights changes.
+FORMAT_VERSION = 7
+
+#: Fields that a version only added, with what they mean where they are missing: weights of earlier versions stay readable.
+_ADDED: dict[int, dict[str, Any]] = {6: {"first_share": 0.0}, 7: {"entity_regions": []}}
+
+#: The strides of the feature pyramid. The cascade of the mask decoder runs over the first three, coarse to fine.
+STRIDES = (4, 8, 16, 32)
+
+#: What a file may say; whole numbers are at least 1. The mask threshold is a probability whose logit is finite.
+_RANGES = {
+    "presence_threshold": (0.0, 1.0),
+    "presence_temperature": (1e-3, 1e3),
+    "entity_threshold": (0.0, 1.0),
+    "abstain_threshold": (0.0, 1.0),
+    "mask_threshold": (1e-6, 1 - 1e-6),
+    "closer_factor": (0.0, 20.0),
+    "first_share": (0.0, 1.0),
+    "mlp_ratio": (1e-3, 1e3),
+}
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """Swin transformer (Liu et al. 2021, arXiv:2103.14030). Tuples hold one entry per stage (strides 4, 8, 16, 32)."""
+
+    embed_dim: int = 48
+    depths: tuple[int, ...] = (2, 2, 4, 1)
+    heads: tuple[int, ...] = (2, 4, 6, 12)
+    window: int = 8
+    mlp_ratio: float = 4.0
+    #: "patch": one 4x4 convolution as in the paper; "conv": two 3x3 convolutions of stride 2, which learn from few images.
+    stem: str = "conv"
+    #: A depthwise 3x3 convolution before each block, as position information that does not depend on the resolution.
+    conv_position: bool = True
+    #: Channels of the pyramid handed on, strides 4, 8, 16, 32. The last two equal ``MimoConfig.dim``.
+    neck: tuple[int, ...] = (64, 96, 160, 160)
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """BERT encoder (Devlin et al. 2019, arXiv:1810.04805)."""
+
+    hidden: int = 128
+    layers: int = 2
+    heads: int = 4
+    intermediate: int = 384
+    #: Longest query in tokens, special tokens included. The graph is static at this length.
+    max_length: int = 32
+    #: Rows of the position table; BERT's published weights have 512.
+    positions: int = 32
+
+
+@dataclass(frozen=True)
+class PromptConfig:
+    max_boxes: int = 4
+    max_points: int = 8
+
+    @property
+    def references(self) -> int:
+        """Reference tokens: one per box, one per point, one for the mask."""
+        return self.max_boxes + self.max_points + 1
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    layers: int = 2
+    heads: int = 5
+    mlp_ratio: float = 2.0
+    #: Reference tokens bias the attention logits towards the referred region.
+    region_bias: bool = True
+    #: References gate the result of the cross-attention, and the pixels of the mask decoder's coarser levels.
+    gate: bool = True
+
+
+@dataclass(frozen=True)
+class MaskDecoderConfig:
+    heads: int = 5
+    mlp_ratio: float = 1.5
+    #: Query 0 draws what the question refers to; query ``1 + i`` draws ``MimoConfig.entities[i]``.
+    queries: int = 48
+    #: Cascade levels used, coarse to fine: 3 = strides 16, 8, 4.
+    levels: int = 3
+    #: The finest mask is drawn on a grid this many times finer than stride 4 (sub-pixel shuffle).
+    upsample: int = 2
+    #: References reach the pixels as a dense map; without it there is nothing to gate the pixels with.
+    reference_map: bool = True
+
+
+@dataclass(frozen=True)
+class TextDecoderConfig:
+    layers: int = 2
+    heads: int = 5
+    mlp_ratio: float = 4.0
+    #: Longest answer in tokens, ``<bos>`` included.
+    max_length: int = 128
+
+
+@dataclass(frozen=True)
+class MimoConfig:
+    """Everything that fixes the shape of the model and the meaning of its outputs."""
+
+    preset: str = "tiny"
+    #: Side of the square model input in pixels; a multiple of 32.
+    image_size: int = 256
+    vocab_size: int = 1024
+    #: Width of fusion, mask decoder and text decoder.
+    dim: int = 160
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    prompts: PromptConfig = field(default_factory=PromptConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    mask_decoder: MaskDecoderConfig = field(default_factory=MaskDecoderConfig)
+    text_decoder: TextDecoderConfig = field(default_factory=TextDecoderConfig)
+    #: Names of the structures that have a mask query of their own, in query order (query ``1 + index``).
+    entities: tuple[str, ...] = ()
+    #: Body regions, in lower case, in which the training data looked for each entity, in the same order: elsewhere it is absent
+    #: for sure. Empty if unknown.
+    entity_regions: tuple[tuple[str, ...], ...] = ()
+    #: Modalities of the training images, as data sets name them; empty if unknown.
+    modalities: tuple[str, ...] = ()
+    #: A target is present if ``sigmoid(logit / presence_temperature) >= presence_threshold``; both chosen on ``val``.
+    presence_threshold: float = 0.5
+    presence_temperature: float = 1.0
+    #: An entity that nobody named is brought up if its presence is at least this; chosen on ``val``.
+    entity_threshold: float = 0.5
+    #: A finding is ``confident`` if its score is at least this; chosen on ``val`` for a wanted risk. 0 doubts nothing.
+    abstain_threshold: float = 0.0
+    #: A pixel belongs to a mask if its probability is at least this.
+    mask_threshold: float = 0.5
+    #: A small target is drawn again on surroundings of this many times its longer side; 0 = never. Chosen on ``val``, for a
+    #: model that was trained for it (``mimo-train fit --closer``).
+    closer_factor: float = 0.0
+    #: Share of the first look's logits in a mask that is drawn again from near: the first has seen the whole image. Chosen on
+    #: ``val``.
+    first_share: float = 0.0
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        if self.image_size % 32 or self.image_size < 64:
+            raise RequestError(f"image_size is {self.image_size}", "Use a multiple of 32 of at least 64")
+        if len(self.entities) > self.mask_decoder.queries - 1:
+            raise RequestError(
+                f"{len(self.entities)} entities do not fit {self.mask_decoder.queries} mask queries",
+                f"Set mask_decoder.queries to at least {len(self.entities) + 1}",
+            )
+        if self.entity_regions and len(self.entity_regions) != len(self.entities):
+            told = f"{len(self.entity_regions)} entity_regions for {len(self.entities)} entities"
+            raise RequestError(told, "Give one list of regions per entity, or none at all")
+        if self.vision.neck[2] != self.dim or self.vision.neck[3] != self.dim:
+            raise RequestError("vision.neck[2] and vision.neck[3] must equal dim", f"Set both to {self.dim}")
+        for part in ("fusion", "mask_decoder", "text_decoder"):
+            if self.dim % getattr(self, part).heads:
+                raise RequestError(f"{part}.heads does not divide dim {self.dim}", "Choose a divisor")
+
+    # -- derived shapes ------------------------------------------------------------------------------------------
+
+    @property
+    def image_tokens(self) -> int:
+        """Image tokens in the fusion encoder: the grids of strides 16 and 32, in that order."""
+        return (self.image_size // 16) ** 2 + (self.image_size // 32) ** 2
+
+    @property
+    def memory_tokens(self) -> int:
+        """Length of the unified memory: image, text, references, and the target token, in that order."""
+        return self.image_tokens + self.text.max_length + self.prompts.references + 1
+
+    @property
+    def mask_size(self) -> int:
+        """Side of the finest mask grid."""
+        return self.image_size // 2 ** (5 - self.mask_decoder.levels) * self.mask_decoder.upsample
+
+    def query_of(self, entity: str) -> int | None:
+        """The mask query of an entity name, or None if the model has none for it."""
+        return 1 + self.entities.index(entity) if entity in self.entities else None
+
+    # -- presets and files ---------------------------------------------------------------------------------------
+
+    @staticmethod
+    def from_preset(name: str, **changes: Any) -> MimoConfig:
+        """The configuration of a preset (``tiny``, ``base``, ``large``; ``micro`` is for tests).
+
+        Raises:
+            RequestError: unknown preset.
+        """
+        if name not in PRESETS:
+            raise RequestError(f"unknown preset '{name}'", f"Choose one of {', '.join(PRESETS)}")
+        return dataclasses.replace(PRESETS[name], **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_dict(data: Any, source: str = "config.json") -> MimoConfig:
+        """Strict inverse of :meth:`to_dict`. Earlier versions are read where the later ones only added fields.
+
+        Raises:
+            BundleError: any other format version, or fields that the version does not know or misses.
+        """
+        if not isinstance(data, dict):
+            raise BundleError(f"{source} is not a JSON object", "Use the file that mimo-train wrote")
+        version = data.get("format_version")
+        if type(version) is int and min(_ADDED) - 1 <= version < FORMAT_VERSION:
+            later = {name: value for number, fields in _ADDED.items() if number > version for name, value in fields.items()}
+            if twice := sorted(set(later) & set(data)):
+                raise BundleError(f"{source} has format version {version}, which has no {twice[0]}", "Use the file as written")
+            data, version = {**data, **later, "format_version": FORMAT_VERSION}, FORMAT_VERSION
+        if version != FORMAT_VERSION:
+            raise BundleError(
+                f"{source} has format version {version}, this program reads {FORMAT_VERSION}",
+                "Use the mimo-edge version that wrote it, or export it again",
+            )
+        return _build(MimoConfig, data, source)
+
+    @staticmethod
+    def read(path: Path) -> MimoConfig:
+        """Read ``config.json``."""
+        try:
+            data = json.loads(Path(path).read_text("utf-8"))
+        except FileNotFoundError:
+            raise BundleError(f"{path} does not exist", "Point to a checkpoint folder with config.json") from None
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{path} cannot be read: {type(error).__name__}", "Use the file that mimo-train wrote") from None
+        return MimoConfig.from_dict(data, str(path))
+
+
+def _build(kind: type, data: dict[str, Any], source: str) -> Any:
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    unknown, missing = sorted(set(data) - set(fields)), sorted(set(fields) - set(data))
+    if unknown or missing:
+        told = "; ".join(
+            t for t in (unknown and "unknown " + ", ".join(unknown), missing and "missing " + ", ".join(missing)) if t
+        )
+        raise BundleError(f"{source} does not fit {kind.__name__}: {told}", "Use the mimo-edge version that wrote it")
+    values: dict[str, Any] = {}
+    for name, value in data.items():
+        default = getattr(PRESETS["tiny"] if kind is MimoConfig else kind(), name)
+        if dataclasses.is_dataclass(default):
+            values[name] = (
+                _build(type(default), value, f"{source}: {name}") if isinstance(value, dict) else _refuse(source, name)
+            )
+        elif isinstance(default, tuple):
+            values[name] = _tuple(value) if isinstance(value, (list, tuple)) else _refuse(source, name)
+        elif isinstance(default, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
+            values[name] = float(value)
+        elif type(value) is type(default):
+            values[name] = value
+        else:
+            _refuse(source, name)
+        if name == "entity_regions" and not all(
+            isinstance(regions, tuple) and all(isinstance(region, str) for region in regions) for regions in values[name]
+        ):
+            _refuse(source, name)
+        _check_range(source, name, values[name])
+    return kind(**values)
+
+
+def _tuple(value: Any) -> tuple:
+    """JSON has no tuples; entries may be lists themselves."""
+    return tuple(tuple(entry) if isinstance(entry, (list, tuple)) else entry for entry in value)
+
+
+def _check_range(source: str, name: str, value: Any) -> None:
+    low, high = _RANGES.get(name, (1, float("inf")))
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, (int, float)) and not isinstance(number, bool) and not low <= number <= high:
+            wanted = "at least 1" if high == float("inf") else f"from {low:g} to {high:g}"
+            raise BundleError(f"{source}: field {name} is {number}, not {wanted}", "Use the file that mimo-train wrote")
+
+
+def _refuse(source: str, name: str) -> Any:
+    raise BundleError(f"{source}: field {name} has the wrong type", "Use the file that mimo-train wrote")
+
+
+PRESETS: dict[str, MimoConfig] = {
+    # The smallest thing with every part: tests only.
+    "micro": MimoConfig(
+        preset="micro",
+        image_size=64,
+        vocab_size=512,
+        dim=32,
+        vision=VisionConfig(
+            embed_dim=8, depths=(2, 1, 2, 1), heads=(1, 2, 2, 4), window=4, mlp_ratio=2.0, neck=(16, 24, 32, 32)
+        ),
+        text=TextConfig(hidden=32, layers=1, heads=2, intermediate=64, max_length=32, positions=32),
+        prompts=PromptConfig(max_boxes=2, max_points=4),
+        fusion=FusionConfig(layers=1, heads=2),
+        mask_decoder=MaskDecoderConfig(heads=2, queries=32),
+        text_decoder=TextDecoderConfig(layers=1, heads=2, mlp_ratio=2.0, max_length=96),
+    ),
+    "tiny": MimoConfig(),
+    # Swin-T and BERT-base: the shapes of the published Hugging Face weights.
+    "base": MimoConfig(
+        preset="base",
+        image_size=512,
+        vocab_size=30592,
+        dim=256,
+        vision=VisionConfig(
+            embed_dim=96,
+            depths=(2, 2, 6, 2),
+            heads=(3, 6, 12, 24),
+            window=7,
+            stem="patch",
+            conv_position=False,
+            neck=(96, 192, 256, 256),
+        ),
+        text=TextConfig(hidden=768, layers=12, heads=12, intermediate=3072, max_length=64, positions=512),
+        prompts=PromptConfig(max_boxes=8, max_points=16),
+        fusion=FusionConfig(layers=3, heads=8, mlp_ratio=4.0),
+        mask_decoder=MaskDecoderConfig(heads=8, mlp_ratio=4.0, queries=92),
+        text_decoder=TextDecoderConfig(layers=6, heads=8, max_length=256),
+    ),
+    # Swin-B (384 px variant's window) and BERT-large.
+    "large": MimoConfig(
+        preset="large",
+        image_size=768,
+        vocab_size=30592,
+        dim=384,
+        vision=VisionConfig(
+            embed_dim=128,
+            depths=(2, 2, 18, 2),
+            heads=(4, 8, 16, 32),
+            window=12,
+            stem="patch",
+            conv_position=False,
+            neck=(128, 256, 384, 384),
+        ),
+        text=TextConfig(hidden=1024, layers=24, heads=16, intermediate=4096, max_length=64, positions=512),
+        prompts=PromptConfig(max_boxes=8, max_points=16),
+        fusion=FusionConfig(layers=4, heads=12, mlp_ratio=4.0),
+        mask_decoder=MaskDecoderConfig(heads=12, mlp_ratio=4.0, queries=92),
+        text_decoder=TextDecoderConfig(layers=8, heads=12, max_length=256),
+    ),
+}

@@ -1,0 +1,1 @@
+"""From the outputs of the mask decoder to masks of the image."""

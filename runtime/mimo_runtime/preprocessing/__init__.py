@@ -1,0 +1,1 @@
+"""From an image and a request to the inputs of the graphs."""

@@ -1,0 +1,1 @@
+"""Further passes of the mask decoder for small targets and ambiguous points."""

@@ -1,0 +1,1 @@
+"""Answers and findings, and the folder that ``mimo-run predict`` writes."""

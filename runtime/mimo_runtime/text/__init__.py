@@ -1,0 +1,1 @@
+"""Questions, the answer grammar, text generation and the edit of the finished sentence."""

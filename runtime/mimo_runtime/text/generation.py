@@ -1,0 +1,159 @@
+"""Autoregressive decoding over token ids: it knows neither text nor engines, so a three-line mock tests it.
+
+Sampling follows the usual order: temperature, top-k (Fan et al. 2018, arXiv:1805.04833), nucleus top-p (Holtzman et al. 2020,
+arXiv:1904.09751).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from ..errors import PromptError
+from ..model.config import MimoConfig
+
+#: Why an answer ended: the model ended it, it reached its maximum, or the caller stopped it.
+STOP, LENGTH, CANCELLED = "stop", "length", "cancelled"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen.
+
+    Args:
+        temperature: 0 takes the most probable token (greedy); larger values flatten the distribution.
+        top_k: sample among the ``k`` most probable tokens; 0 means all.
+        top_p: sample among the fewest tokens whose probabilities sum to at least ``p``; 1 means all.
+        seed: of the random numbers; the same seed gives the same answer.
+
+    Raises:
+        PromptError: a value outside its range.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise PromptError(f"temperature is {self.temperature}", "Use 0 for the most probable answer, or a positive number")
+        if self.top_k < 0:
+            raise PromptError(f"top_k is {self.top_k}", "Use 0 for all tokens, or a positive number")
+        if not 0 < self.top_p <= 1:
+            raise PromptError(f"top_p is {self.top_p}", "Use a number above 0 and at most 1")
+        if self.seed < 0:
+            raise PromptError(f"seed is {self.seed}", "Use 0 or a positive number")
+
+
+def choose(logits: np.ndarray, sampling: Sampling, rng: np.random.Generator) -> int:
+    """The next token, from float logits ``[V]``; ``-inf`` is never chosen."""
+    if sampling.temperature == 0:
+        return int(logits.argmax())
+    # The largest logit becomes 0 first: divided by a tiny temperature, it would overflow.
+    scaled = logits.astype(np.float64) - logits.max()
+    with np.errstate(over="ignore", divide="ignore"):
+        scaled = np.where(scaled == 0, 0.0, scaled / sampling.temperature)
+    order = np.argsort(-scaled, kind="stable")
+    if sampling.top_k:
+        order = order[: sampling.top_k]
+    weights = np.exp(scaled[order] - scaled[order[0]])
+    weights /= weights.sum()
+    # The token that crosses top_p belongs to the nucleus, hence the sum before each token.
+    kept = np.cumsum(weights) - weights < sampling.top_p
+    weights = weights[kept] / weights[kept].sum()
+    return int(order[kept][min(np.searchsorted(np.cumsum(weights), rng.random(), side="right"), kept.sum() - 1)])
+
+
+def generate(
+    step: Callable[[int], np.ndarray],
+    *,
+    begin: int,
+    end: int,
+    max_tokens: int,
+    sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+    should_stop: Callable[[], bool] | None = None,
+) -> Generator[int, None, str]:
+    """Yield tokens until ``end``, ``max_tokens`` or ``should_stop``; neither ``begin`` nor ``end`` is yielded.
+
+    Args:
+        step: takes a token, remembers it, and gives the float logits ``[V]`` of the next one.
+        should_stop: asked before every step; True ends the answer.
+
+    Returns:
+        The finish reason, ``"stop"``, ``"length"`` or ``"cancelled"`` (the value of ``StopIteration``).
+    """
+    rng = np.random.default_rng(sampling.seed)
+    token = begin
+    for _ in range(max_tokens):
+        if should_stop is not None and should_stop():
+            return CANCELLED
+        token = choose(step(token), sampling, rng)
+        if token == end:
+            return STOP
+        yield token
+    return LENGTH
+
+
+class Steps(Protocol):
+    """One answer of the graph: ``engines.base.Decoding``."""
+
+    def step(self, changing: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]: ...
+
+    def close(self) -> None: ...
+
+
+class Decodes(Protocol):
+    """What is needed of an engine here."""
+
+    def decoding(self, constant: Mapping[str, np.ndarray]) -> Steps: ...
+
+
+class TextDecoder:
+    """One answer's decoding state; the engine of ``text_decoder`` keeps its KV cache. Not shared between answers or threads.
+
+    Whether the cache grows by every token or has a fixed size into which the graph writes at ``position`` is the engine's
+    affair (``contracts.in_place_contract``). Leave it, as a context, to free what the answer held.
+
+    Args:
+        engine: of the graph ``text_decoder``.
+        config: of the model.
+        memory: ``cross_keys``, ``cross_values`` (float32 [layers, 1, heads, memory, head]) and ``memory_valid`` [1, memory].
+        size: number of tokens of the tokenizer; the model's vocabulary may be padded beyond it.
+        never: tokens that no answer contains.
+    """
+
+    def __init__(
+        self, engine: Decodes, config: MimoConfig, memory: Mapping[str, np.ndarray], size: int, never: tuple[int, ...]
+    ) -> None:
+        self._max_length = config.text_decoder.max_length
+        self._steps = engine.decoding({name: memory[name] for name in ("cross_keys", "cross_values", "memory_valid")})
+        # One dict and two int arrays for the whole answer: the loop is the only place where Python costs per token.
+        self._token, self._position = np.zeros((1, 1), np.int32), np.full((1, 1), -1, np.int32)
+        self._changing = {"token": self._token, "position": self._position}
+        self._size, self._never = size, list(never)
+
+    def __enter__(self) -> TextDecoder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._steps.close()
+
+    def step(self, token: int) -> np.ndarray:
+        """Append a token; float32 logits ``[size]`` of the next one.
+
+        Raises:
+            ValueError: there are already as many tokens as the model has positions. A graph on a GPU would write over the end
+                of its memory.
+        """
+        if self._position[0, 0] + 1 >= self._max_length:
+            raise ValueError(f"the model has {self._max_length} positions")
+        self._token[0, 0] = token
+        self._position[0, 0] += 1
+        logits = self._steps.step(self._changing)["logits"].reshape(-1)[: self._size].copy()  # ours to change
+        logits[self._never] = -np.inf
+        return logits

@@ -1,0 +1,166 @@
+"""Writing files and folders so that a reader, or a program killed at any moment, sees the old one or the new one whole.
+
+The new content is written beside its destination and moved into place by one rename. A killed program may leave a hidden
+sibling named ``.NAME.tmp-XXXXXXXX``, which nothing reads and which may be deleted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import RequestError
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path | str) -> Iterator[BinaryIO]:
+    """A binary file that appears at ``path`` complete when the block ends, and not at all if the block raises.
+
+    Its folder must exist; an existing file is replaced.
+
+    Raises:
+        RequestError: the folder is missing or not writable, or the disk is full.
+    """
+    path = Path(path)
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.tmp-", dir=path.parent)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes private files; a result is an ordinary one
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+
+
+def atomic_write_bytes(path: Path | str, data: bytes) -> None:
+    """Write a file in one step; see :func:`atomic_file`."""
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+def check_output_folder(
+    path: Path | str, overwrite: bool, marker: str | None = None, option: str | None = "--force"
+) -> Path:  # fmt: skip
+    """Refuse an output folder before the work starts, rather than after it.
+
+    Args:
+        path: the folder that will be written.
+        overwrite: whether it may exist and hold something.
+        marker: a file that this program puts into every folder it writes. A non-empty folder without it is refused even with
+            ``overwrite``: replacing a folder deletes what is in it, and a mistyped option must not delete a home.
+        option: what the calling command has for ``overwrite``, which an error recommends; None if it never replaces anything.
+
+    Returns:
+        The path, with links resolved.
+
+    Raises:
+        RequestError: it is a file, holds something, or cannot be written.
+    """
+    given, path = path, Path(os.path.realpath(path))
+    if path.exists() and not path.is_dir():
+        raise RequestError(f"output {given} is a file", "Name a folder")
+    try:
+        filled = path.is_dir() and any(path.iterdir())
+        if filled and not overwrite:
+            raise RequestError(f"output folder {given} is not empty", remedy_for_existing("Choose another", option))
+        if filled and marker and not (path / marker).is_file():
+            raise RequestError(f"output folder {given} has no {marker}, so this program did not write it", "Choose another")
+        ancestor = path.parent
+        while not ancestor.exists():
+            ancestor = ancestor.parent
+        # Trying is the only test that is right for root, read-only mounts and network drives alike.
+        os.rmdir(tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=ancestor))
+    except OSError as error:
+        raise _unwritable(given, error) from None
+    return path
+
+
+def remedy_for_existing(remedy: str, option: str | None) -> str:
+    """What to do about an output that exists; ``option`` as in :func:`check_output_folder`."""
+    return f"{remedy}, or replace it with {option}" if option else remedy
+
+
+@contextlib.contextmanager
+def atomic_folder(
+    path: Path | str, overwrite: bool = False, marker: str | None = None, option: str | None = "--force"
+) -> Iterator[Path]:  # fmt: skip
+    """A new folder that appears at ``path`` complete when the block ends, and not at all if the block raises.
+
+    ``with atomic_folder("out", overwrite=True) as folder: (folder / "a.txt").write_text("a")``
+
+    Args:
+        path: where the folder shall appear; missing parents are made.
+        overwrite: replace a folder that holds something. On Linux the old and the new folder swap names in one system call,
+            so that at no moment there is none.
+        marker, option: see :func:`check_output_folder`.
+
+    Raises:
+        RequestError: as :func:`check_output_folder`.
+    """
+    path = check_output_folder(path, overwrite, marker, option)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=path.parent))
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    try:
+        yield temporary
+        os.chmod(temporary, 0o777 & ~_umask())
+        _sync(temporary)
+        _move_into_place(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _move_into_place(temporary: Path, path: Path) -> None:
+    if not path.exists():
+        os.rename(temporary, path)
+        return
+    if not _swap(temporary, path):
+        old = Path(tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=path.parent))
+        os.rename(path, old / "old")
+        os.rename(temporary, path)
+        shutil.rmtree(old, ignore_errors=True)
+    # After a swap, ``temporary`` names the old folder, and the caller removes it.
+
+
+def _swap(a: Path, b: Path) -> bool:
+    """Exchange two names atomically: renameat2(2) with RENAME_EXCHANGE. False where the system has no such call."""
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError, TypeError):
+        return False
+    at_cwd, exchange = -100, 2
+    return renameat2(at_cwd, os.fsencode(a), at_cwd, os.fsencode(b), exchange) == 0
+
+
+def _sync(folder: Path) -> None:
+    # A board that loses power after the rename must not find empty files.
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with open(os.path.join(root, name), "rb") as file, contextlib.suppress(OSError):
+                os.fsync(file.fileno())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _unwritable(path: Path | str, error: OSError) -> RequestError:
+    return RequestError(f"output {path} cannot be written: {error.strerror or type(error).__name__}", "Choose another place")

@@ -1,0 +1,415 @@
+"""The perturbations one by one, and robustness() with a model that sees grey levels and nothing else."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from mimo_runtime.data import prompt_sampling
+from mimo_runtime.data.dataset import Dataset, read_datasets
+from mimo_runtime.errors import PromptError, RequestError
+from mimo_runtime.evaluation import perturb
+from mimo_runtime.evaluation import robustness as module
+from mimo_runtime.evaluation.robustness import CONDITIONS, GEOMETRY, JITTER, OFFSET, QUERY, SHIFT, Sample, robustness, summarise
+from mimo_runtime.postprocessing.connected_components import label_components
+from mimo_runtime.text import grammar
+
+SEEDS = st.integers(0, 2**32 - 1)
+LEVELS = {"left kidney": 90, "liver": 150, "aorta": 210, "cell nucleus": 150}
+BACKGROUND = 30
+
+
+def noise_image(seed: int, *channels: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (*rng.integers(8, 24, 2), *channels), np.uint8)
+
+
+def same_colour(seed: int) -> np.ndarray:
+    """A grey image as RGB."""
+    return np.repeat(noise_image(seed, 1), 3, axis=2)
+
+
+# -- perturbations ---------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEEDS, st.sampled_from(sorted(perturb.SHIFTS)))
+def test_shifts_keep_the_shape_and_the_original(seed: int, name: str) -> None:
+    pixels = noise_image(seed, 3)
+    before = pixels.copy()
+    changed = perturb.SHIFTS[name](pixels, np.random.default_rng(seed))
+    assert changed.shape == pixels.shape and changed.dtype == np.uint8
+    assert (pixels == before).all() and (changed != pixels).any()
+    assert (changed == perturb.SHIFTS[name](pixels, np.random.default_rng(seed))).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS, st.sampled_from(sorted(perturb.SHIFTS)))
+def test_grey_images_stay_grey(seed: int, name: str) -> None:
+    changed = perturb.SHIFTS[name](same_colour(seed), np.random.default_rng(seed))
+    assert (changed == changed[..., :1]).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS, st.floats(0.2, 0.99))
+def test_contrast_scales_about_the_mean(seed: int, factor: float) -> None:
+    pixels = noise_image(seed, 3)
+    changed = perturb.contrast(pixels, factor)
+    assert np.abs(changed.mean((0, 1)) - pixels.mean((0, 1))).max() <= 0.5
+    assert np.abs(changed.std((0, 1)) - factor * pixels.std((0, 1))).max() <= 1
+    assert (perturb.contrast(pixels, 1) == pixels).all()
+    flat = np.full((9, 9, 3), 77, np.uint8)
+    assert (perturb.contrast(flat, factor) == flat).all()
+
+
+@given(st.floats(0.3, 3))
+def test_gamma_keeps_black_white_and_the_order(exponent: float) -> None:
+    ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
+    changed = perturb.gamma(ramp, exponent)[0, :, 0].astype(int)
+    assert changed[0] == 0 and changed[255] == 255 and (np.diff(changed) >= 0).all()
+    assert (changed >= np.arange(256)).all() if exponent <= 1 else (changed <= np.arange(256)).all()
+
+
+@pytest.mark.parametrize("sigma", [5, 15, 30])
+@pytest.mark.parametrize("grey", [True, False])
+def test_noise_has_its_standard_deviation(sigma: float, grey: bool) -> None:
+    pixels = np.full((120, 120, 3), 128, np.uint8)
+    if not grey:
+        pixels[..., 1] += 1
+    difference = perturb.gaussian_noise(pixels, sigma, np.random.default_rng(0)).astype(int) - pixels
+    assert difference.std() == pytest.approx(sigma, rel=0.05) and abs(difference.mean()) < 0.05 * sigma
+    correlation = np.corrcoef(difference[..., 0].ravel(), difference[..., 2].ravel())[0, 1]
+    assert correlation > 0.99 if grey else abs(correlation) < 0.05
+
+
+@pytest.mark.parametrize("sigma", [1, 2, 4])
+def test_blur_spreads_an_edge_by_its_standard_deviation(sigma: float) -> None:
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[:, 32:] = 255
+    row = perturb.gaussian_blur(pixels, sigma)[32, :, 0].astype(float)
+    spread = np.diff(row) / 255
+    places = np.arange(63) + 0.5
+    deviation = np.sqrt((spread * (places - (spread * places).sum()) ** 2).sum())
+    assert deviation == pytest.approx(sigma, rel=0.2)
+
+
+def test_a_lower_resolution_loses_what_is_finer() -> None:
+    stripes = np.zeros((32, 48, 3), np.uint8)
+    stripes[:, ::2] = 200
+    assert np.ptp(perturb.lower_resolution(stripes, 2)) <= 1
+    blocks = np.kron(noise_image(0)[:8, :8], np.ones((8, 8), np.uint8))
+    kept = perturb.lower_resolution(np.repeat(blocks[..., None], 3, axis=2), 2)
+    assert (kept[3::8, 3::8, 0] == blocks[3::8, 3::8]).all()  # the middle of a large block keeps its level
+
+
+def test_a_worse_jpeg_is_farther_from_the_image() -> None:
+    pixels = noise_image(3, 3)
+    errors = [np.abs(perturb.jpeg(pixels, q).astype(int) - pixels).mean() for q in (95, 60, 30, 5)]
+    assert errors == sorted(errors) and errors[0] < errors[-1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEEDS)
+def test_turns_return(seed: int) -> None:
+    pixels, turns = noise_image(seed, 3), perturb.TURNS
+    for name in ("horizontal flip", "vertical flip", "rotation 180"):
+        assert (turns[name].image(turns[name].image(pixels)) == pixels).all()
+    assert (turns["rotation 270"].image(turns["rotation 90"].image(pixels)) == pixels).all()
+    assert (turns["horizontal flip"].image(pixels) == pixels[:, ::-1]).all()
+    assert (turns["vertical flip"].image(pixels) == pixels[::-1]).all()
+    # Against the clock: what was at the top right is at the top left.
+    assert (turns["rotation 90"].image(pixels)[0, 0] == pixels[0, -1]).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(SEEDS, st.sampled_from(sorted(perturb.TURNS)))
+def test_truth_and_box_move_with_the_image(seed: int, name: str) -> None:
+    pixels, turn = noise_image(seed, 3), perturb.TURNS[name]
+    mask = pixels[..., 0] > 220
+    mask[0, 1] = True
+    height, width = mask.shape
+    turned = turn.image(mask)
+    assert sorted(map(tuple, turn.image(pixels)[turned])) == sorted(map(tuple, pixels[mask]))
+    assert turn.box(prompt_sampling.mask_box(mask), height, width) == prompt_sampling.mask_box(turned)
+    x0, y0, x1, y1 = turn.box(prompt_sampling.jitter_box(mask, np.random.default_rng(seed)), height, width)
+    assert 0 <= x0 < x1 <= turned.shape[1] and 0 <= y0 < y1 <= turned.shape[0]
+
+
+@settings(max_examples=100, deadline=None)
+@given(SEEDS, st.sampled_from(module.JITTERS))
+def test_box_jitter_stays_within_its_bounds(seed: int, percent: int) -> None:
+    mask = noise_image(seed) > 200
+    mask[3, 3] = True
+    height, width = mask.shape
+    true = np.array(prompt_sampling.mask_box(mask), float)
+    length = np.tile(true[2:] - true[:2], 2)
+    box = np.array(prompt_sampling.jitter_box(mask, np.random.default_rng(seed), percent / 100))
+    assert (np.abs(box - true) <= percent / 100 * length + 1e-9).all()
+    assert (box >= 0).all() and (box <= (width, height, width, height)).all() and (box[:2] < box[2:]).all()
+    # The same random numbers move the sides the same way, only farther (up to the border of the image).
+    twice = np.array(prompt_sampling.jitter_box(mask, np.random.default_rng(seed), percent / 200))
+    inside = (box > 0) & (box < (width, height, width, height))
+    assert np.allclose((box - true)[inside], 2 * (twice - true)[inside])
+
+
+@settings(max_examples=200, deadline=None)
+@given(SEEDS, st.floats(0, 30), st.floats(0, 2 * np.pi))
+def test_points_move_by_their_distance_and_stay_inside(seed: int, distance: float, angle: float) -> None:
+    rng = np.random.default_rng(seed)
+    height, width = (int(v) for v in rng.integers(1, 80, 2))
+    start = int(rng.integers(width)), int(rng.integers(height))
+    x, y = perturb.offset_point(start, distance, angle, height, width)
+    assert 0 <= x < width and 0 <= y < height
+    moved = np.hypot(x - start[0], y - start[1])
+    assert moved <= distance + 0.5**0.5
+    wanted = start[0] + distance * np.cos(angle), start[1] + distance * np.sin(angle)
+    if 0 <= wanted[0] <= width - 1 and 0 <= wanted[1] <= height - 1:
+        assert np.hypot(x - wanted[0], y - wanted[1]) <= 0.5**0.5 + 1e-9
+
+
+# -- the whole measurement -------------------------------------------------------------------------------------------
+
+
+def disk(labels: np.ndarray, x: int, y: int, radius: int, value: int) -> None:
+    ys, xs = np.mgrid[: labels.shape[0], : labels.shape[1]]
+    labels[(xs - x) ** 2 + (ys - y) ** 2 <= radius**2] = value
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> list[Dataset]:
+    """Three organs and six nuclei as disks of the grey levels in :data:`LEVELS`; four images of each, one of them empty."""
+    root = tmp_path_factory.mktemp("robust")
+    for name, classes in (("organs", ("left kidney", "liver", "aorta")), ("cells", ("cell nucleus",))):
+        for folder in ("images", "masks"):
+            (root / name / folder).mkdir(parents=True)
+        lines = []
+        for k in range(4):
+            labels = np.zeros((44, 60), np.uint8)
+            if k and name == "cells":
+                for i in range(6):
+                    disk(labels, 10 + 20 * (i % 3), 11 + 22 * (i // 3), 4 + k, 1)
+            elif k:
+                for i in range(3):
+                    disk(labels, 10 + 20 * i, 16 + 4 * k, 9, 1 + i)
+            levels = np.array([BACKGROUND, *(LEVELS[c] for c in classes)], np.uint8)
+            Image.fromarray(levels[labels]).save(root / name / f"images/{k}.png")
+            Image.fromarray(labels).save(root / name / f"masks/{k}.png")
+            present = {str(i + 1): c for i, c in enumerate(classes) if k}
+            lines.append({
+                "image": f"images/{k}.png", "mask": f"masks/{k}.png", "case": str(k), "split": "test", "modality": "ct",
+                "region": "abdomen", "classes": present,
+            })  # fmt: skip
+        (root / name / "dataset.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return read_datasets(root)
+
+
+class Threshold:
+    """Answers with what its eyes see: names are grey levels, a point is its connected part, a box whatever is bright in it."""
+
+    def __init__(self, refuses: str | None = None) -> None:
+        self.opened: list[np.ndarray] = []
+        self.asked: list[tuple] = []
+        self.refuses = refuses
+        self.info = {"id": "threshold"}
+        self.engines = {"eyes": SimpleNamespace(name="fake")}
+
+    def open(self, pixels: np.ndarray) -> SimpleNamespace:
+        self.opened.append(pixels)
+        grey = pixels.mean(2)
+        number = len(self.opened) - 1
+
+        def ask(text="", boxes=(), points=(), *, text_answer=True):
+            assert not text_answer
+            self.asked.append((number, text, tuple(boxes), tuple(points)))
+            if text and self.refuses and self.refuses in text:
+                raise PromptError("too long", "Ask shorter")
+            mask = np.zeros(grey.shape, bool)
+            if boxes:
+                (x0, y0, x1, y1) = boxes[0]
+                rows, columns = np.arange(grey.shape[0]) + 0.5, np.arange(grey.shape[1]) + 0.5
+                inside = ((rows > y0) & (rows < y1))[:, None] & (columns > x0) & (columns < x1)
+                mask = inside & (grey > (BACKGROUND + 90) / 2)
+            elif points:
+                parts, _ = label_components(grey > (BACKGROUND + 90) / 2)
+                x, y = points[0]
+                mask = (parts == parts[y, x]) & (parts > 0)
+            elif text.lower() in LEVELS:
+                mask = np.abs(grey - LEVELS[text.lower()]) < 15
+            finding = SimpleNamespace(query=0, mask=mask, present=bool(mask.any()), presence=float(mask.any()))
+            return SimpleNamespace(findings=[finding])
+
+        return SimpleNamespace(ask=ask)
+
+
+@pytest.fixture(scope="module")
+def measured(sets: list[Dataset]) -> tuple[dict, Threshold]:
+    model = Threshold()
+    return robustness(model, sets, "test"), model
+
+
+def rows_of(result: dict, group: str, prompt: str) -> dict[str, dict]:
+    return {row["name"]: row for row in result["conditions"][group] if row["prompt"] == prompt}
+
+
+def test_every_condition_is_there_in_order(measured: tuple[dict, Threshold]) -> None:
+    result, _ = measured
+    prompts = {JITTER: ["box"], OFFSET: ["point"], SHIFT: ["box", "text"], GEOMETRY: ["box", "text"], QUERY: ["text"]}
+    assert list(result["conditions"]) == list(prompts)
+    for group, of in prompts.items():
+        names = [(row["prompt"], row["name"]) for row in result["conditions"][group]]
+        assert names == [(prompt, name) for prompt in of for name in CONDITIONS[group]]
+        for row in result["conditions"][group]:
+            assert row["ci95"][0] - 1e-9 <= row["dice"] <= row["ci95"][1] + 1e-9
+            assert row["dice"] == pytest.approx(np.mean([s["dice"] for s in row["sets"].values()]))
+            assert row["delta"] == pytest.approx(np.mean([s["delta"] for s in row["sets"].values()]))
+            assert row["n"] == sum(s["n"] for s in row["sets"].values())
+            if row["name"] == CONDITIONS[group][0]:
+                assert row["delta"] == 0 and row["delta_ci95"] == [0, 0]
+    assert result["meta"]["images"] == 6 and result["meta"]["images_per_set"] == {"cells": 3, "organs": 3}
+    assert result["meta"]["model"] == "threshold" and result["meta"]["engine"] == "fake"
+    json.loads(json.dumps(result, allow_nan=False))
+
+
+def test_an_exact_model_is_exact_where_nothing_is_changed(measured: tuple[dict, Threshold]) -> None:
+    result, _ = measured
+    for group, prompt in ((JITTER, "box"), (OFFSET, "point"), (SHIFT, "text"), (GEOMETRY, "text"), (QUERY, "text")):
+        row = rows_of(result, group, prompt)[CONDITIONS[group][0]]
+        assert row["dice"] == 1 and row["ci95"] == [1, 1]
+
+
+def test_nothing_changes_for_a_model_without_directions(measured: tuple[dict, Threshold]) -> None:
+    """A box or a truth that did not move with its image would show here."""
+    result, _ = measured
+    for row in result["conditions"][GEOMETRY]:
+        assert row["delta"] == 0 and row["delta_ci95"] == [0, 0]
+        assert row["dice"] == 1 if row["prompt"] == "text" else 0.8 < row["dice"] < 1
+
+
+def test_sided_names_are_left_out_of_both_mirrors(measured: tuple[dict, Threshold]) -> None:
+    result, model = measured
+    text, box = rows_of(result, GEOMETRY, "text"), rows_of(result, GEOMETRY, "box")
+    mirrors = ("horizontal flip", "vertical flip")
+    assert text["clean"]["n"] == text["rotation 180"]["n"] == 3 * 3 + 3
+    for mirror in mirrors:
+        assert text[mirror]["n"] == 2 * 3 + 3
+        assert box[mirror]["n"] == box["clean"]["n"] == 3 * 3 + 3 * 5  # a box names no side
+    assert result["meta"]["skipped"] == {mirror: {"prompt": "text", "classes": ["left kidney"]} for mirror in mirrors}
+
+
+def test_wider_jitter_is_worse_and_the_ellipse_sees_the_same_boxes(measured: tuple[dict, Threshold]) -> None:
+    result, model = measured
+    rows = result["conditions"][JITTER]
+    assert [row["level"] for row in rows] == [0, 5, 10, 20, 30, 40]
+    for key, first in (("dice", 0), ("baseline_dice", 1)):  # pixels may favour a slightly larger ellipse
+        values = [row[key] for row in rows]
+        assert values[first:] == sorted(values[first:], reverse=True) and values[-1] < 0.85 * values[0]
+    assert 0.9 < rows[0]["baseline_dice"] < 1
+    # Image shifts ask with the very boxes of the usual jitter.
+    usual = rows_of(result, JITTER, "box")[f"{module.USUAL_JITTER} %"]
+    assert rows_of(result, SHIFT, "box")["clean"]["dice"] == usual["dice"]
+
+
+def test_a_point_is_right_exactly_while_it_is_on_the_target(measured: tuple[dict, Threshold]) -> None:
+    result, _ = measured
+    rows = result["conditions"][OFFSET]
+    left = [row["left_target"] for row in rows]
+    assert left[0] == left[1] == 0 and left == sorted(left) and left[-1] > 0.8
+    # A part that was missed and another that was hit both score nothing.
+    assert [row["dice"] for row in rows] == pytest.approx([1 - v for v in left])
+
+
+def test_words_that_a_model_does_not_know_cost_everything(measured: tuple[dict, Threshold]) -> None:
+    result, model = measured
+    rows = rows_of(result, QUERY, "text")
+    assert rows["upper case"]["delta"] == 0  # this model reads without case
+    for name in ("synonyms", *(f"question: {kind}" for kind in module.QUESTION_FORMS)):
+        assert rows[name]["dice"] == 0 and rows[name]["delta"] == -1
+    assert rows["1 slip"]["dice"] == rows["2 slips"]["dice"] == 0
+    assert {row["class"] for row in result["synonyms"]} == set(LEVELS)
+    assert all(row["dice"] == 0 and row["delta"] == -1 and row["n"] == 3 for row in result["synonyms"])
+    asked = {text for _, text, *_ in model.asked}
+    assert {"hepatic organ", "hepatic parenchyma", "LIVER"} <= asked
+    assert {grammar.subject_of(text) for text in asked if text.startswith("How many")} <= set(LEVELS)
+
+
+def test_question_forms_are_kinds_of_the_grammar_about_one_target() -> None:
+    assert set(module.QUESTION_FORMS) <= set(grammar.QUESTION_KINDS)
+    for kind in module.QUESTION_FORMS:
+        assert grammar.subject_of(grammar.question(kind, "liver")) == "liver"
+
+
+def test_every_look_of_an_image_is_opened_once(measured: tuple[dict, Threshold]) -> None:
+    _, model = measured
+    looks = 1 + len(perturb.SHIFTS) + len(perturb.TURNS)
+    assert len(model.opened) == 6 * looks
+    for number in range(0, len(model.opened), looks):
+        clean = model.opened[number]
+        for other in model.opened[number + 1 : number + looks]:
+            assert other.shape != clean.shape or (other != clean).any()
+
+
+def test_questions_depend_on_seed_and_image_alone(sets: list[Dataset]) -> None:
+    def asked(data: list[Dataset], **options) -> dict[bytes, set]:
+        model = Threshold()
+        robustness(model, data, "test", **options)
+        return {pixels.tobytes(): {a[1:] for a in model.asked if a[0] == i} for i, pixels in enumerate(model.opened)}
+
+    everything = asked(sets)
+    assert asked(sets[::-1]) == everything != asked(sets, seed=1)
+    few = asked(sets, limit=2)
+    assert 0 < len(few) < len(everything) and all(everything[image] == questions for image, questions in few.items())
+
+
+def test_refused_wordings_are_counted_and_empty(sets: list[Dataset]) -> None:
+    result = robustness(Threshold(refuses="Segment"), sets, "test", limit=2)
+    assert result["meta"]["refused_questions"] > 0
+    assert rows_of(result, QUERY, "text")["question: segment"]["dice"] == 0
+    assert rows_of(result, QUERY, "text")["name"]["dice"] == 1
+
+
+def test_rows_average_over_sets_and_pair_by_target() -> None:
+    def sample(condition: str, of: str, image: str, dice: float) -> Sample:
+        return Sample(SHIFT, condition, "box", of, "liver", image, "", dice)
+
+    found = summarise([
+        sample("clean", "a", "1", 0.9), sample("clean", "a", "2", 0.7), sample("clean", "b", "1", 0.5),
+        sample("blur 1 px", "a", "2", 0.4), sample("blur 1 px", "b", "1", 0.6),  # "a" 1 was left out
+    ])  # fmt: skip
+    clean, blurred = found[SHIFT]
+    assert clean["dice"] == pytest.approx((0.8 + 0.5) / 2) and clean["n"] == 3
+    assert blurred["dice"] == pytest.approx(0.5) and blurred["n"] == 2
+    assert blurred["delta"] == pytest.approx((-0.3 + 0.1) / 2)
+    assert blurred["sets"]["a"] == {"dice": 0.4, "delta": pytest.approx(-0.3), "n": 1}
+    assert found[JITTER] == []
+    with pytest.raises(KeyError):
+        summarise([sample("blur 1 px", "a", "1", 0.4)])
+
+
+def test_intervals_resample_cases() -> None:
+    """Two cases of many alike images each say as little as two images."""
+    samples = [Sample(SHIFT, "clean", "box", "a", "liver", str(k), "", float(k % 2), case=str(k % 2)) for k in range(40)]
+    assert summarise(samples)[SHIFT][0]["ci95"] == [0, 1]
+    alone = summarise([s._replace(case="") for s in samples])[SHIFT][0]["ci95"]
+    assert 0.2 < alone[0] < 0.5 < alone[1] < 0.8
+
+
+def test_requests_that_cannot_be_met(sets: list[Dataset]) -> None:
+    with pytest.raises(RequestError, match="no image in split 'val'"):
+        robustness(Threshold(), sets, "val")
+    negative = [Dataset(d.name, d.root, tuple(r for r in d.records if not r.classes)) for d in sets]
+    model = Threshold()
+    with pytest.raises(RequestError, match="shows a target"):
+        robustness(model, negative, "test")
+    assert not model.opened
+
+
+def test_progress_ends_at_the_total(sets: list[Dataset]) -> None:
+    seen: list[tuple[int, int]] = []
+    robustness(Threshold(), sets[:1], "test", progress=lambda *step: seen.append(step))
+    assert seen == [(k, 3) for k in range(4)]

@@ -1,0 +1,74 @@
+"""What a configuration file may say."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mimo_runtime.errors import BundleError, RequestError
+from mimo_runtime.model.config import PRESETS, MimoConfig
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_what_is_written_is_read(preset, tmp_path):
+    config = MimoConfig.from_preset(preset, presence_threshold=0.0, abstain_threshold=1.0, closer_factor=3.5, first_share=0.3)
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    assert MimoConfig.read(tmp_path / "config.json") == config
+
+
+def test_weights_of_earlier_versions_stay_readable():
+    config = MimoConfig(entities=("liver",), closer_factor=3.5)
+    data = json.loads(json.dumps(config.to_dict()))
+    six = {k: v for k, v in data.items() if k != "entity_regions"} | {"format_version": 6}
+    five = {k: v for k, v in six.items() if k != "first_share"} | {"format_version": 5}
+    assert MimoConfig.from_dict(six) == MimoConfig.from_dict(five) == config
+    with pytest.raises(BundleError, match="has format version 4, this program reads 7"):
+        MimoConfig.from_dict({**five, "format_version": 4})
+    with pytest.raises(BundleError, match="missing closer_factor"):
+        MimoConfig.from_dict({k: v for k, v in five.items() if k != "closer_factor"})
+    with pytest.raises(BundleError, match="has format version 5, which has no first_share"):
+        MimoConfig.from_dict({**five, "first_share": 0.3})
+    for wrong in (6.0, True, "6"):
+        with pytest.raises(BundleError, match="format version"):
+            MimoConfig.from_dict({**six, "format_version": wrong})
+
+
+def test_regions_of_entities_are_read_and_fit_them():
+    config = MimoConfig(entities=("liver", "polyp"), entity_regions=(("abdomen", "brain"), ("colon",)))
+    data = json.loads(json.dumps(config.to_dict()))
+    assert MimoConfig.from_dict(data) == config
+    with pytest.raises(RequestError, match="1 entity_regions for 2 entities"):
+        MimoConfig(entities=("liver", "polyp"), entity_regions=(("abdomen",),))
+    for wrong in (["abdomen", "colon"], [["abdomen"], [3]], "abdomen"):
+        with pytest.raises(BundleError, match="entity_regions has the wrong type"):
+            MimoConfig.from_dict({**data, "entity_regions": wrong})
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        (("dim",), 0, "dim is 0, not at least 1"),
+        (("vocab_size",), -5, "vocab_size is -5"),
+        (("vision", "depths"), [2, 0, 1, 1], "depths is 0, not at least 1"),
+        (("text", "max_length"), 0, "text: field max_length is 0"),
+        (("fusion", "mlp_ratio"), 0.0, "mlp_ratio is 0.0, not from 0.001 to 1000"),
+        (("presence_threshold",), 1.5, "presence_threshold is 1.5, not from 0 to 1"),
+        (("presence_threshold",), float("nan"), "presence_threshold is nan"),
+        (("presence_temperature",), 0, "presence_temperature is 0.0"),
+        (("entity_threshold",), -0.1, "entity_threshold is -0.1"),
+        (("abstain_threshold",), 2, "abstain_threshold is 2.0"),
+        (("mask_threshold",), 1.0, "mask_threshold is 1.0"),
+        (("closer_factor",), float("inf"), "closer_factor is inf"),
+        (("closer_factor",), "3", "closer_factor has the wrong type"),
+        (("first_share",), 1.5, "first_share is 1.5, not from 0 to 1"),
+    ],
+)
+def test_numbers_outside_their_range_are_told(path, value, told):
+    data = json.loads(json.dumps(MimoConfig().to_dict()))
+    table = data
+    for part in path[:-1]:
+        table = table[part]
+    table[path[-1]] = value
+    with pytest.raises(BundleError, match=f"^config.json.*{told}"):
+        MimoConfig.from_dict(data)

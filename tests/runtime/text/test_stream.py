@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import fakes
+import numpy as np
+import pytest
+from fakes import BOX, calls, summary
+
+from mimo_runtime.errors import PromptError
+from mimo_runtime.results.answer import Answer, TextPiece
+
+
+def test_stream_yields_the_text_and_then_the_answer(mimo, pixels):
+    *pieces, answer = mimo.open(pixels).stream("Where is the polyp?", boxes=[BOX])
+    assert isinstance(answer, Answer) and len(pieces) > 5
+    assert all(isinstance(piece, TextPiece) and isinstance(piece, str) for piece in pieces)
+    assert "".join(pieces) == answer.text
+    assert sum("<seg>" in piece for piece in pieces) == 1  # a phrase comes as a whole: its words are measured on its mask
+    assert summary(answer) == summary(mimo.open(pixels).ask("Where is the polyp?", boxes=[BOX]))
+
+
+def test_characters_of_several_bytes_are_not_torn(mimo, pixels):
+    *pieces, answer = mimo.open(pixels).stream("say hello", max_tokens=90)
+    assert "".join(pieces) == answer.text == "héllo 😀 wörld"
+    assert not any("\ufffd" in piece for piece in pieces)
+
+
+def test_a_torn_character_at_the_end_is_shown_as_such(mimo, pixels):
+    ids = fakes.tokenizer().encode_answer("héllo 😀")
+    cut = next(n for n in range(1, len(ids)) if "\ufffd" in fakes.tokenizer().decode(ids[1 : 1 + n]))
+    answer = mimo.open(pixels).ask("say hello", max_tokens=cut)
+    assert answer.text == fakes.tokenizer().decode(ids[1 : 1 + cut])
+    assert answer.text.endswith("\ufffd") and answer.finish_reason == "length"
+
+
+def test_pieces_come_before_the_text_is_complete(mimo, pixels):
+    stream = mimo.open(pixels).stream("polyp")
+    next(stream)
+    assert calls(mimo)["text_decoder"] == 1
+
+
+def test_an_empty_text_is_an_answer(mimo, pixels):
+    *pieces, answer = mimo.open(pixels).stream("silence")
+    assert pieces == [] and answer.text == "" and answer.finish_reason == "stop"
+
+
+def test_maximum(mimo, pixels):
+    scan = mimo.open(pixels)
+    answer = scan.ask("polyp", max_tokens=3)
+    assert answer.finish_reason == "length" and calls(mimo)["text_decoder"] == 3
+    assert scan.ask("polyp").text.startswith(answer.text)
+    limit = fakes.CONFIG.text_decoder.max_length - 1
+    for wrong in (0, -1, limit + 1):
+        with pytest.raises(PromptError, match=f"max_tokens is {wrong}. Use 1 to {limit}"):
+            scan.ask("polyp", max_tokens=wrong)
+    scan.ask("polyp", max_tokens=limit)
+
+
+def test_cancel(mimo, pixels):
+    asked = []
+    answer = mimo.open(pixels).ask("Where is the polyp?", should_stop=lambda: asked.append(1) or len(asked) > 4)
+    assert answer.finish_reason == "cancelled"
+    assert calls(mimo)["text_decoder"] == 4
+    assert answer.findings  # the masks were asked for too, and cost little
+
+
+def test_abandoned_stream_leaves_a_usable_model(mimo, pixels):
+    scan = mimo.open(pixels)
+    stream = scan.stream("polyp")
+    next(stream)
+    stream.close()
+    assert scan.ask("polyp").finish_reason == "stop"
+
+
+def test_sampling_is_seeded(mimo, pixels):
+    scan = mimo.open(pixels)
+    decoder = mimo.engines["text_decoder"]
+
+    def flat(x):
+        keys = np.concatenate((x["past_keys"], x["past_keys"][:, :, :, :0].sum(axis=3, keepdims=True)), axis=3)
+        return {"logits": np.linspace(0, 2, 512, dtype=np.float32)[None, None], "keys": keys, "values": keys}
+
+    decoder._text_decoder = flat
+    texts = [scan.ask("polyp", temperature=1.0, seed=seed, max_tokens=20).text for seed in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
+    assert scan.ask("polyp", temperature=1.0, top_k=1, seed=5, max_tokens=20).text == scan.ask("polyp", max_tokens=20).text
+    assert scan.ask("polyp", temperature=1.0, top_p=1e-9, max_tokens=20).text == scan.ask("polyp", max_tokens=20).text
