@@ -124,7 +124,7 @@ def test_doctor_finds_the_device_healthy(device: Device):
 def test_it_runs_a_bundle_of_the_exporter(device: Device, micro_bundle: Path, tmp_path: Path):
     from PIL import Image
 
-    from mimo_train.phantom import phantom
+    from mimo_train.data.phantom import phantom
 
     pixels = phantom("ct", 3, 96).pixels
     Image.fromarray(pixels).save(tmp_path / "scan.png")

@@ -169,7 +169,7 @@ def _mimo(setup: Setup) -> Contender:
 def _torch(setup: Setup) -> Contender:
     import torch
 
-    from mimo_train.engines import load_mimo
+    from mimo_train.torch_engine import load_mimo
 
     if setup.threads:
         torch.set_num_threads(setup.threads)
@@ -179,7 +179,7 @@ def _torch(setup: Setup) -> Contender:
 def _compile(setup: Setup) -> Contender:
     import torch
 
-    from mimo_train.engines import load_mimo
+    from mimo_train.torch_engine import load_mimo
 
     if setup.threads:
         torch.set_num_threads(setup.threads)

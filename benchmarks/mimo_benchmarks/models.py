@@ -30,7 +30,7 @@ def open_model(path: str | Path, threads: int | None = None) -> Mimo:
         return Mimo.load(path, threads=threads, cache_images=0)
     import torch
 
-    from mimo_train.engines import load_mimo
+    from mimo_train.torch_engine import load_mimo
 
     if threads is not None:
         torch.set_num_threads(threads)

@@ -80,7 +80,7 @@ def make_request(
     """
     if image is None:
         # Needs numpy and pillow only.
-        from mimo_train.phantom import phantom
+        from mimo_train.data.phantom import phantom
 
         drawn = phantom(PHANTOM_MODALITY, seed, PHANTOM_SIZE)
         pixels, source = drawn.pixels, f"{PHANTOM_MODALITY} phantom, seed {seed}"

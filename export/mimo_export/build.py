@@ -25,8 +25,8 @@ from mimo_runtime.errors import EngineError, RequestError, VerificationError
 from mimo_runtime.model.graph_spec import GRAPHS, GraphContract, graph_contracts
 from mimo_runtime.pipeline import Mimo
 from mimo_train.checkpoint import WEIGHTS, load_checkpoint
-from mimo_train.engines import torch_mimo
 from mimo_train.model.graphs import graph_modules
+from mimo_train.torch_engine import torch_mimo
 
 from .assemble import compatibility_keys, manifest_data, other_files, self_check, sha256, tool_versions
 from .decoder_form import place_cache

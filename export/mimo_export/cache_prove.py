@@ -60,9 +60,9 @@ def export_decoder(preset: str, checkpoint: Path | None) -> tuple[MimoConfig, An
     import torch
 
     from mimo_train.checkpoint import load_checkpoint
-    from mimo_train.engines import TorchEngine
     from mimo_train.model import Mimo
     from mimo_train.model.graphs import graph_modules
+    from mimo_train.torch_engine import TorchEngine
 
     from .export_graphs import export_graph
 

@@ -87,7 +87,7 @@ def scanner_file() -> Path:
 
 def phantom_image(file: Path) -> ScanImage:
     """Draw the phantom and keep it as ``file``, so that people can ask about it themselves."""
-    from mimo_train.phantom import phantom
+    from mimo_train.data.phantom import phantom
 
     write_png(file, phantom(*PHANTOM).pixels)
     return read_image(file)

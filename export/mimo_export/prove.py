@@ -12,7 +12,7 @@ from mimo_runtime.engines import KINDS, Engine, create_engine, why_not
 from mimo_runtime.errors import EngineError, RequestError
 from mimo_runtime.pipeline import Mimo
 from mimo_train.checkpoint import WEIGHTS, load_checkpoint
-from mimo_train.engines import torch_mimo
+from mimo_train.torch_engine import torch_mimo
 
 from .assemble import sha256, tool_versions
 from .build import Progress, check_samples, compare, silent

@@ -59,8 +59,8 @@ Labelled = tuple[str, np.ndarray, np.ndarray, dict[int, str]]
 
 
 def _phantoms(config: MimoConfig) -> Iterator[Labelled]:
-    from mimo_train.phantom import MODALITIES, phantom
-    from mimo_train.phantom.dataset import SIZES
+    from mimo_train.data.phantom import MODALITIES, phantom
+    from mimo_train.data.phantom.dataset import SIZES
 
     size = int(np.clip(config.image_size, *SIZES))
     for k in range(1 << 30):

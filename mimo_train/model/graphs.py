@@ -1,6 +1,6 @@
 """The model cut into the six graphs of ``mimo_runtime.model.graph_spec``: modules whose forward takes and returns its tensors.
 
-Export traces these modules and :class:`mimo_train.engines.TorchEngine` runs them, so the reference of every parity check
+Export traces these modules and :class:`mimo_train.torch_engine.TorchEngine` runs them, so the reference of every parity check
 is the very thing that was exported.
 """
 

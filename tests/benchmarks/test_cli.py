@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mimo_benchmarks import cli, latency
-from mimo_train.phantom import generate
+from mimo_train.data.phantom import generate
 
 QUICK = ("--against", "ort", "--repeats", 1, "--warmup", 0, "--threads", 1, "--max-tokens", 2)
 

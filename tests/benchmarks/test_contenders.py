@@ -12,7 +12,7 @@ from mimo_benchmarks.contenders import KINDS, Contender, PipelineContender
 from mimo_benchmarks.plain import PlainChain
 from mimo_benchmarks.probe import Watch
 from mimo_runtime.model.tokenizer import BOS
-from mimo_train.engines import torch_mimo
+from mimo_train.torch_engine import torch_mimo
 
 ENCODERS = {"text_encoder", "prompt_encoder", "fusion"}
 

@@ -28,7 +28,7 @@ PER_SPLIT = {"train": 16, "val": 16}
 
 def write_phantoms(folder: Path) -> Path:
     """Phantoms of 64 pixels, four modalities in turn."""
-    from mimo_train.phantom import generate
+    from mimo_train.data.phantom import generate
 
     generate(folder, sum(PER_SPLIT.values()), seed=3, size=64)
     splits = [split for split, count in PER_SPLIT.items() for _ in range(count)]

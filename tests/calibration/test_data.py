@@ -252,8 +252,8 @@ def _points(group: str, folder: Path) -> list[object]:
 
 
 def test_the_phantoms_are_registered_and_made_once(tmp_path, monkeypatch):
-    from mimo_train.phantom import generate
-    from mimo_train.phantom import registered as phantoms
+    from mimo_train.data.phantom import generate
+    from mimo_train.data.phantom import registered as phantoms
 
     made: list[int] = []
 
@@ -274,7 +274,7 @@ def test_the_phantoms_are_registered_and_made_once(tmp_path, monkeypatch):
 def test_the_entry_point_of_the_project_file_loads(repository):
     text = (repository / "pyproject.toml").read_text("utf-8")
     (line,) = [row for row in text.splitlines() if row.startswith("phantoms = ")]
-    from mimo_train.phantom.registered import phantoms
+    from mimo_train.data.phantom.registered import phantoms
 
     assert EntryPoint("phantoms", json.loads(line.partition(" = ")[2]), module.GROUP).load() is phantoms
 

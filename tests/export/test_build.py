@@ -34,7 +34,7 @@ from mimo_runtime.deploy.verify import verify
 from mimo_runtime.errors import BundleError, EngineError, RequestError, VerificationError
 from mimo_runtime.model.graph_spec import GRAPHS
 from mimo_train.checkpoint import load_checkpoint
-from mimo_train.engines import load_mimo
+from mimo_train.torch_engine import load_mimo
 
 
 def everything_below(folder: Path) -> set[Path]:

@@ -29,9 +29,9 @@ from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.graph_spec import allowed_contracts, graph_contracts
 from mimo_runtime.model.tokenizer import BOS
 from mimo_runtime.text.generation import TextDecoder
-from mimo_train.engines import TorchEngine
 from mimo_train.model import Mimo
 from mimo_train.model.graphs import graph_modules
+from mimo_train.torch_engine import TorchEngine
 
 needs_compiler = pytest.mark.skipif(missing_rtx_package() is not None, reason=f"{missing_rtx_package()} is not installed")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mimo_train.phantom import generate
+from mimo_train.data.phantom import generate
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,11 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from mimo_runtime.errors import RequestError
-from mimo_train import ablate as module
-from mimo_train.ablate import VARIANTS, ablate
+from mimo_train import ablation as module
+from mimo_train.ablation import VARIANTS, ablate
 from mimo_train.checkpoint import load_checkpoint
-from mimo_train.cli import main
-from mimo_train.options import FitOptions
+from mimo_train.cli.main import main
+from mimo_train.training.config import FitOptions
 
 QUIET = {"progress": False, "report": lambda _line: None}
 

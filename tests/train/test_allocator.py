@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from mimo_train.allocator import purge
+from mimo_train.training.jemalloc import purge
 
 
 class Fake:
@@ -40,7 +40,7 @@ def test_jemalloc_gives_pages_back():
         pytest.skip("jemalloc is not installed")
     told = (
         "import ctypes, os\n"
-        "from mimo_train.allocator import purge\n"
+        "from mimo_train.training.jemalloc import purge\n"
         "resident = lambda: int(open('/proc/self/statm').read().split()[1]) * os.sysconf('SC_PAGE_SIZE')\n"
         "block = bytearray(b'x' * 200_000_000); del block\n"
         "before = resident(); done = purge(); print(done, before - resident() > 150_000_000)"

@@ -19,7 +19,7 @@ from mimo_runtime.model.graph_spec import GRAPHS, graph_contracts
 from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.text.grammar import corpus
-from mimo_train.calibrate import (
+from mimo_train.training.thresholds import (
     CLOSER_FACTORS,
     CLOSER_TRIES,
     FIRST_SHARES,
@@ -257,7 +257,7 @@ def test_the_first_look_counts_as_much_as_is_best(
         dice = told[mimo.config.first_share] - gain * abs(mimo.config.closer_factor - 3.5) / 3.5
         return Measurements([Overlap("a", "x", "box", "1", dice, 0.8, 0, 0.1, "ct", {}, "1")], [], [], {})
 
-    monkeypatch.setattr("mimo_train.calibrate.measure", answers)
+    monkeypatch.setattr("mimo_train.training.thresholds.measure", answers)
     assert choose_closer(zeros(1.0), [], "val", None, 0) == chosen
     assert asked == [*((factor, 0.0) for factor in CLOSER_FACTORS), *((3.5, share) for share in FIRST_SHARES[1:])]
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from mimo_train.cli import main
+from mimo_train.cli.main import main
 
 
 def run(*args: object) -> tuple[int, str, str]:

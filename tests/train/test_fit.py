@@ -19,12 +19,12 @@ from safetensors.torch import load_file
 
 from mimo_runtime.errors import BundleError, RequestError
 from mimo_train.checkpoint import load_checkpoint
-from mimo_train.fit import fit
-from mimo_train.losses import LossWeights
 from mimo_train.model import Mimo
-from mimo_train.options import FitOptions
-from mimo_train.schedule import Schedule
-from mimo_train.warm_start import warm
+from mimo_train.training.config import FitOptions
+from mimo_train.training.losses import LossWeights
+from mimo_train.training.partial_load import warm
+from mimo_train.training.schedule import Schedule
+from mimo_train.training.trainer import fit
 
 QUIET = {"progress": False, "report": lambda _line: None}
 

@@ -19,10 +19,10 @@ from PIL import Image
 from mimo_runtime.data.dataset import Dataset
 from mimo_runtime.data.prompt_sampling import instance_labels
 from mimo_runtime.errors import RequestError
-from mimo_train.cli import main
-from mimo_train.imports import Plan, Target, plan_coco, write_set
-from mimo_train.imports.rle import decode
-from mimo_train.imports.shapes import draw
+from mimo_train.cli.main import main
+from mimo_train.data.importers import Plan, Target, plan_coco, write_set
+from mimo_train.data.importers.rle import decode
+from mimo_train.data.importers.shapes import draw
 
 HEIGHT, WIDTH = 40, 56
 

@@ -14,8 +14,8 @@ from PIL import Image
 from mimo_runtime.data.dataset import Dataset, Record
 from mimo_runtime.errors import RequestError
 from mimo_runtime.imageio.reader import read_image
-from mimo_train.cli import main
-from mimo_train.imports import Target, plan_folders, write_set
+from mimo_train.cli.main import main
+from mimo_train.data.importers import Target, plan_folders, write_set
 
 HEIGHT, WIDTH = 24, 32
 POLYP = {1: "polyp"}

@@ -14,10 +14,10 @@ from PIL import Image
 from mimo_runtime.data.dataset import Dataset, Record
 from mimo_runtime.errors import RequestError
 from mimo_runtime.text.grammar import QUESTIONS, question
-from mimo_train.cli import main
-from mimo_train.imports import Target, plan_instruct, write_set
-from mimo_train.imports.instruct import NOT_ASKED, QUESTIONS_READ
-from mimo_train.imports.meaning import Meaning, understand
+from mimo_train.cli.main import main
+from mimo_train.data.importers import Target, plan_instruct, write_set
+from mimo_train.data.importers.instruct import NOT_ASKED, QUESTIONS_READ
+from mimo_train.data.importers.meaning import Meaning, understand
 
 HEIGHT, WIDTH = 24, 32
 A, B = np.zeros((2, HEIGHT, WIDTH), bool)

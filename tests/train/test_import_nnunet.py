@@ -15,9 +15,9 @@ from mimo_runtime.data.dataset import Dataset, Record
 from mimo_runtime.errors import RequestError
 from mimo_runtime.imageio.intensity import window
 from mimo_runtime.imageio.reader import read_image
-from mimo_train.cli import main
-from mimo_train.imports import Target, plan_nnunet, write_set
-from mimo_train.imports.slices import CT_WINDOW, Slicing
+from mimo_train.cli.main import main
+from mimo_train.data.importers import Target, plan_nnunet, write_set
+from mimo_train.data.importers.slices import CT_WINDOW, Slicing
 
 nibabel = pytest.importorskip("nibabel")
 

@@ -11,11 +11,11 @@ from mimo_runtime.data.dataset import read_datasets
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.text.grammar import corpus
-from mimo_train.batches import Batches
-from mimo_train.corrections import corrected
-from mimo_train.losses import LossWeights, Targets, Totals, box_loss, dice_loss, info_nce, mask_losses, mimo_loss
+from mimo_train.data.loader import Batches
+from mimo_train.data.prompts import Vocabulary
 from mimo_train.model import Mimo
-from mimo_train.questions import Vocabulary
+from mimo_train.training.click_simulation import corrected
+from mimo_train.training.losses import LossWeights, Targets, Totals, box_loss, dice_loss, info_nce, mask_losses, mimo_loss
 
 
 def square(x0: int, y0: int, x1: int, y1: int, side: int = 32) -> torch.Tensor:

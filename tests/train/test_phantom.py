@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from mimo_runtime.errors import RequestError
-from mimo_train.phantom import CLASS_IDS, LESIONS, MODALITIES, PhantomImage, generate, phantom
-from mimo_train.phantom.canvas import Canvas, blur, ellipse, grown
+from mimo_train.data.phantom import CLASS_IDS, LESIONS, MODALITIES, PhantomImage, generate, phantom
+from mimo_train.data.phantom.canvas import Canvas, blur, ellipse, grown
 
 SIZE = 96
 REGIONS = {"ct": "abdomen", "mri": "brain", "xray": "chest", "ultrasound": "breast"}
@@ -105,7 +105,7 @@ def test_same_seed_same_bytes_other_seed_other_image(series, modality) -> None:
 
 def test_same_bytes_in_another_process() -> None:
     program = (
-        "import hashlib\nfrom mimo_train.phantom import MODALITIES, phantom\n"
+        "import hashlib\nfrom mimo_train.data.phantom import MODALITIES, phantom\n"
         "for m in MODALITIES:\n"
         f"    i = phantom(m, (7, 1), {SIZE})\n"
         "    print(hashlib.sha256(i.pixels.tobytes() + i.labels.tobytes() + str(i.pixels.shape).encode()).hexdigest())\n"
@@ -147,7 +147,7 @@ def test_dataset_is_reproducible_and_extends(tmp_path) -> None:
 
 
 def test_splits_are_balanced_over_the_modalities(tmp_path) -> None:
-    from mimo_train.phantom.dataset import _splits
+    from mimo_train.data.phantom.dataset import _splits
 
     splits = _splits(400, 0, 4)
     for modality in range(4):

@@ -24,16 +24,15 @@ from torch import nn
 from mimo_runtime.errors import RequestError
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.graph_spec import GRAPHS
-from mimo_train import qat
 from mimo_train.checkpoint import load_checkpoint
-from mimo_train.cli import fit as fit_command
-from mimo_train.cli import main
-from mimo_train.engines import load_mimo
-from mimo_train.fit import fit
+from mimo_train.cli.main import fit as fit_command
+from mimo_train.cli.main import main
 from mimo_train.model import Mimo
-from mimo_train.options import FitOptions
-from mimo_train.parallel import checkpoint_activations
-from mimo_train.qat import (
+from mimo_train.torch_engine import load_mimo
+from mimo_train.training import qat
+from mimo_train.training.config import FitOptions
+from mimo_train.training.distributed import checkpoint_activations
+from mimo_train.training.qat import (
     MIN_COLUMNS,
     MIN_ROWS,
     MODES,
@@ -48,6 +47,7 @@ from mimo_train.qat import (
     update_ranges,
     weight_scale,
 )
+from mimo_train.training.trainer import fit
 
 QUIET = {"progress": False, "report": lambda _line: None}
 TABLES = st.tuples(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 9), st.floats(-6, 6, allow_subnormal=False))

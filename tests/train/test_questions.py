@@ -17,9 +17,9 @@ from mimo_runtime.data.prompt_sampling import instance_labels
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.text.grammar import corpus, neighbours_asked, parse, relation_asked, relation_word, subject_of
-from mimo_train.augment import View, closer_view, may_mirror, paste_copy, plain_view, random_view
-from mimo_train.batches import Batches
-from mimo_train.questions import Questioner, Vocabulary
+from mimo_train.data.augment import View, closer_view, may_mirror, paste_copy, plain_view, random_view
+from mimo_train.data.loader import Batches
+from mimo_train.data.prompts import Questioner, Vocabulary
 
 
 def record(**changes) -> Record:

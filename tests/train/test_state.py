@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mimo_train import state
-from mimo_train.state import Ema, gather_state
+from mimo_train.training import state
+from mimo_train.training.state import Ema, gather_state
 
 
 def trained() -> tuple[nn.Module, Ema, torch.optim.Optimizer]:

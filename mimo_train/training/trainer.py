@@ -23,20 +23,20 @@ from mimo_runtime.data.dataset import Dataset, read_datasets
 from mimo_runtime.errors import BundleError, RequestError
 from mimo_runtime.utils.atomic import check_output_folder
 
-from . import allocator, qat
-from .batches import Batch, Batches
-from .card import is_foreign, training_card
-from .checkpoint import CARD, CONFIG, TOKENIZER, WEIGHTS, save_checkpoint
-from .corrections import corrected
-from .history import History
+from ..checkpoint import CARD, CONFIG, TOKENIZER, WEIGHTS, save_checkpoint
+from ..data.loader import Batch, Batches
+from ..model import Mimo
+from . import jemalloc, qat
+from .click_simulation import corrected
+from .config import FitOptions
+from .distributed import checkpoint_activations, like, shard, sum_over_all
+from .log import History
 from .losses import LossWeights, Totals, mimo_loss
-from .model import Mimo
-from .options import FitOptions
-from .parallel import checkpoint_activations, like, shard, sum_over_all
-from .prepare import prepare
+from .model_card import is_foreign, training_card
+from .partial_load import warm
 from .schedule import Schedule, parse_sizes
+from .setup import prepare
 from .state import Ema, TrainingState, gather_state, save_state
-from .warm_start import warm
 
 TRAINING = "training"  # subfolder of the checkpoint: state, log, curve
 STATE = "state.safetensors"
@@ -245,8 +245,8 @@ def fit(
                 group["lr"] = rate
             values = learn(ahead.take(step, size).to(accelerator.device))
             step += 1
-            if step % allocator.PURGE_EVERY == 0:
-                allocator.purge()
+            if step % jemalloc.PURGE_EVERY == 0:
+                jemalloc.purge()
             elapsed += time.monotonic() - begun
             due = time.monotonic() - last_save > save_every
             if processes > 1:

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 from mimo_runtime.errors import RequestError
 
-from .model.mask_decoder import SubPixels
-from .model.text_decoder import WordEmbedding
-from .parallel import max_over_all
+from ..model.mask_decoder import SubPixels
+from ..model.text_decoder import WordEmbedding
+from .distributed import max_over_all
 
 
 class Mode(NamedTuple):

@@ -21,10 +21,10 @@ from mimo_runtime.evaluation.accuracy import Overlap, measure, summarise
 from mimo_runtime.evaluation.referring import Reference, referring_test
 from mimo_runtime.utils.atomic import atomic_write_bytes
 
-from .calibrate import undecided
-from .engines import load_mimo
-from .fit import STATE, TRAINING, fit
-from .options import FitOptions
+from .torch_engine import load_mimo
+from .training.config import FitOptions
+from .training.thresholds import undecided
+from .training.trainer import STATE, TRAINING, fit
 
 #: Measured on every variant; "mask" and "text+box" would say the same twice.
 PROMPTS = ("box", "point", "text", "absent")

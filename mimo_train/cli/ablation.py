@@ -49,8 +49,8 @@ def ablate_command(
     from mimo_runtime.errors import RequestError
     from mimo_runtime.utils.atomic import atomic_write_bytes
 
-    from .ablate import ablate, markdown
-    from .options import FitOptions
+    from ..ablation import ablate, markdown
+    from ..training.config import FitOptions
 
     if json_path and not json_path.absolute().parent.is_dir():
         raise RequestError(f"{json_path} cannot be written: its folder does not exist", "Create the folder first")

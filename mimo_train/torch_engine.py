@@ -17,7 +17,7 @@ from mimo_runtime.pipeline import Mimo as MimoPipeline
 from .checkpoint import WEIGHTS, load_checkpoint
 from .model import Mimo
 from .model.graphs import graph_modules
-from .qat import round_weights
+from .training.qat import round_weights
 
 
 class TorchEngine(Engine):
@@ -53,7 +53,7 @@ def load_mimo(
 ) -> MimoPipeline:
     """A pipeline over a checkpoint folder; the same interface as ``mimo_runtime.Mimo.load(bundle)``.
 
-    ``weight_bits`` rounds its weights first, but for the parts in ``skip``; see :func:`mimo_train.qat.round_weights`.
+    ``weight_bits`` rounds its weights first, but for the parts in ``skip``; see :func:`mimo_train.training.qat.round_weights`.
     """
     model, tokenizer = load_checkpoint(checkpoint)
     digest = hashlib.sha256((Path(checkpoint) / WEIGHTS).read_bytes()).hexdigest()

@@ -71,7 +71,7 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
         keep_names: bool,
         **options: Any,
     ) -> None:
-        from .imports import Target
+        from ..data.importers import Target
 
         command(target=Target(output, splits, seed, case_pattern, keep_names, force), **options)
 
@@ -85,7 +85,7 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
 @_common
 def import_coco(as_json: bool, **options: Any) -> None:
     """SOURCE is a JSON file of COCO instances (polygons or RLE)."""
-    from .imports import plan_coco
+    from ..data.importers import plan_coco
 
     _write(plan_coco(**options), options["target"], as_json)
 
@@ -118,9 +118,9 @@ def import_nnunet(
     **options: Any,
 ) -> None:
     """SOURCE is an nnU-Net v2 or Medical Segmentation Decathlon folder with dataset.json and NIfTI volumes."""
-    from .imports import plan_nnunet
-    from .imports.common import class_names
-    from .imports.slices import Slicing
+    from ..data.importers import plan_nnunet
+    from ..data.importers.common import class_names
+    from ..data.importers.slices import Slicing
 
     slicing = Slicing(axis, every, max_slices, empty_share, window)
     plan = plan_nnunet(classes=class_names(classes), slicing=slicing, **options)
@@ -144,8 +144,8 @@ def import_nnunet(
 @_common
 def import_folders(as_json: bool, classes: tuple[str, ...], **options: Any) -> None:
     """SOURCE is a folder of images; --masks one of masks with the same names, or of one folder per class."""
-    from .imports import plan_folders
-    from .imports.common import class_names
+    from ..data.importers import plan_folders
+    from ..data.importers.common import class_names
 
     _write(plan_folders(classes=class_names(classes), **options), options["target"], as_json)
 
@@ -161,8 +161,8 @@ def import_folders(as_json: bool, classes: tuple[str, ...], **options: Any) -> N
 @_common
 def import_instruct(as_json: bool, names: str, keep_texts: bool, **options: Any) -> None:
     """SOURCE is a JSON or JSONL file of visual instructions with masks (also LLaVA's conversations)."""
-    from .imports import plan_instruct
-    from .imports.instruct import QUESTIONS_READ
+    from ..data.importers import plan_instruct
+    from ..data.importers.instruct import QUESTIONS_READ
 
     known = [name.strip() for name in names.split(",") if name.strip()]
     kept = "were kept in attributes" if keep_texts else "stayed behind (--keep-texts keeps them)"
@@ -172,8 +172,8 @@ def import_instruct(as_json: bool, names: str, keep_texts: bool, **options: Any)
 
 def _write(plan: Any, target: Any, as_json: bool, remarks: Mapping[str, str] | None = None) -> None:
     """Write the set, with a progress bar, and say what it holds; ``remarks`` explain notes by their name."""
-    from .cli import _bar
-    from .imports import write_set
+    from ..data.importers import write_set
+    from .main import _bar
 
     with _bar("import", plan.total, not as_json) as advance:
         told = write_set(plan, target, lambda done, _total: advance(done))

@@ -14,7 +14,7 @@ from torch import nn
 from mimo_runtime.errors import BundleError
 from mimo_runtime.model.tokenizer import Tokenizer
 
-from .checkpoint import CONFIG, TOKENIZER, WEIGHTS
+from ..checkpoint import CONFIG, TOKENIZER, WEIGHTS
 
 #: Tables with one row per token of the tokenizer.
 WORD_TABLES = ("text_encoder.word.weight", "text_decoder.word.weight")

@@ -6,9 +6,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from .model.fusion import FusionBlock
-from .model.text_encoder import BertLayer
-from .model.vision_encoder import SwinBlock
+from ..model.fusion import FusionBlock
+from ..model.text_encoder import BertLayer
+from ..model.vision_encoder import SwinBlock
 
 #: The parts that hold most of the weights and activations, each large enough to be worth a message of its own.
 BLOCKS = (SwinBlock, BertLayer, FusionBlock)

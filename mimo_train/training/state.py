@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from mimo_runtime.errors import BundleError, RequestError
 
-from .checkpoint import save_tensors
-from .options import FitOptions
-from .parallel import full, like, local
+from ..checkpoint import save_tensors
+from .config import FitOptions
+from .distributed import full, like, local
 
 
 class Ema:

@@ -10,7 +10,7 @@ from mimo_runtime.data.dataset import Dataset
 from mimo_runtime.model.config import MimoConfig
 
 if TYPE_CHECKING:
-    from .options import FitOptions
+    from .config import FitOptions
 
 
 #: By this a card is known as one that nobody has edited.

@@ -11,11 +11,11 @@ from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.text.grammar import corpus, question
 
-from .checkpoint import load_checkpoint
-from .hf import adopt_bert, adopt_swin, load_into
-from .model import Mimo
-from .options import FitOptions
-from .questions import Vocabulary
+from ..checkpoint import load_checkpoint
+from ..data.prompts import Vocabulary
+from ..hf import adopt_bert, adopt_swin, load_into
+from ..model import Mimo
+from .config import FitOptions
 
 
 def prepare(options: FitOptions, datasets: list[Dataset], source: Path | None) -> tuple[Mimo, Tokenizer, Vocabulary]:

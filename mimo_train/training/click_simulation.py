@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..model.mimo import Mimo, Question
 from .losses import Targets
-from .model.mimo import Mimo, Question
 
 #: Share of the prompts that get a point, in the steps that correct at all.
 CORRECTED = 0.5

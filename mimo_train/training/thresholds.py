@@ -25,7 +25,7 @@ from mimo_runtime.pipeline import Mimo
 from mimo_runtime.postprocessing.masks import sigmoid
 from mimo_runtime.utils.atomic import atomic_write_bytes
 
-from .checkpoint import CONFIG
+from ..checkpoint import CONFIG
 
 #: Probabilities, and whether each entity is there.
 Entities = tuple[Sequence[float], Sequence[bool]]

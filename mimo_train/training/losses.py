@@ -13,7 +13,7 @@ from torch import Tensor
 from mimo_runtime.errors import RequestError
 from mimo_train.model.mimo import Grounding, Mimo
 
-from .parallel import gather_rows
+from .distributed import gather_rows
 from .schedule import numbers_by_name
 
 #: Weight of the map that fusion locates the target with, beside the finest mask.

@@ -15,10 +15,10 @@ from mimo_runtime.errors import PromptError
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.tokenizer import Tokenizer
 
+from ..model.mimo import Question
+from ..training.losses import Targets
 from .augment import View, closer_view, random_view
-from .losses import Targets
-from .model.mimo import Question
-from .questions import MIN_PIXELS, Questioner, Sample, Vocabulary
+from .prompts import MIN_PIXELS, Questioner, Sample, Vocabulary
 
 #: Supervised mask queries per prompt: query 0 (the target) and a few entities.
 SUPERVISED = 3

@@ -16,8 +16,8 @@ from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation.command import accuracy_options, run_accuracy
 from mimo_runtime.model.config import PRESETS
 
-from .cli_ablate import ablate_command
-from .cli_import import data_import
+from .ablation import ablate_command
+from .import_data import data_import
 
 
 @click.group(cls=Commands)
@@ -41,7 +41,7 @@ def data() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of a sentence.")
 def data_phantom(output: Path, count: int, size: int, seed: int, as_json: bool) -> None:
     """Synthetic CT, MR, X-ray and ultrasound images with exact masks."""
-    from .phantom import generate
+    from ..data.phantom import generate
 
     with _bar("phantoms", count, not as_json) as advance:
         generate(output, count, seed, size, progress=lambda done, _total: advance(done))
@@ -122,9 +122,9 @@ def fit(
     """Train a model, or continue to. Runs under torchrun and accelerate launch as it is."""
     if options["preset"] not in PRESETS:
         raise RequestError(f"unknown preset '{options['preset']}'", f"Choose one of {', '.join(PRESETS)}")
-    from .fit import fit as run
-    from .losses import LossWeights
-    from .options import FitOptions
+    from ..training.config import FitOptions
+    from ..training.losses import LossWeights
+    from ..training.trainer import fit as run
 
     if threads:
         import torch
@@ -163,7 +163,7 @@ def evaluate(checkpoint: Path, threads: int | None, weight_bits: int | None, qat
     def load() -> Any:
         import torch
 
-        from .engines import load_mimo
+        from ..torch_engine import load_mimo
 
         if threads:
             torch.set_num_threads(threads)
@@ -216,8 +216,8 @@ def calibrate(
 
     from mimo_runtime.data.dataset import read_datasets
 
-    from .calibrate import calibrate as run
-    from .engines import load_mimo
+    from ..torch_engine import load_mimo
+    from ..training.thresholds import calibrate as run
 
     if threads:
         torch.set_num_threads(threads)
