@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from mimo_calibration.data import DIGITS, Images, content
-from mimo_calibration.timing import graph_times
-from mimo_calibration.trial import Trial, compare, macro_dice, presence_words
+from mimo_calibration.search.accuracy_gate import Trial, compare, macro_dice, presence_words
+from mimo_calibration.search.latency import graph_times
 from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.data.dataset import Dataset, Record
 from mimo_runtime.engines.base import Engine

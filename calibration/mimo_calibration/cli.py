@@ -43,12 +43,12 @@ def run(
     FOLDER gets ``symmetric/NAME.onnx`` (Q/DQ as TensorRT and OpenVINO take it), ``shipped/NAME.onnx`` (what was fastest here)
     and ``calibration.json``.
     """
-    from .session import Request
+    from .quantize import Request
 
     request = Request(precision, calibration, held_out, tolerance, images, gate_images, seed, cache, force)
     request.check()
-    from .alone import calibrate_bundle
-    from .warn import given, warn, warnings_after, warnings_of_counts
+    from .calibrate_bundle import calibrate_bundle
+    from .diagnostics import given, warn, warnings_after, warnings_of_counts
 
     options = {"images": "--calibration-images", "gate_images": "--gate-images"}
     for warning in warnings_of_counts(request, {options[name] for name in given(*options)}):

@@ -13,9 +13,9 @@ import onnx
 import torch
 from torch import nn
 
-from mimo_calibration.evidence import evidence_dict
-from mimo_calibration.session import Request, earn
-from mimo_calibration.warn import warnings_before
+from mimo_calibration.diagnostics import warnings_before
+from mimo_calibration.quantize import Request, earn
+from mimo_calibration.search.results import evidence_dict
 from mimo_runtime.bundle.manifest import TOKENIZER, write_manifest
 from mimo_runtime.compiler import compile_bundle
 from mimo_runtime.data.dataset import read_datasets

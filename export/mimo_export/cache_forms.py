@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from mimo_calibration.points import copied, drop_unused
+from mimo_calibration.graph.quantizable import copied, drop_unused
 from mimo_runtime.compiler.versions import RTX, features
 from mimo_runtime.errors import EngineError
 from mimo_runtime.model.config import MimoConfig

@@ -16,8 +16,8 @@ import click
 import numpy as np
 import onnx
 
-from mimo_calibration.ort_form import ort_form
-from mimo_calibration.timing import interleaved
+from mimo_calibration.graph.ort_cpu import ort_form
+from mimo_calibration.search.latency import interleaved
 from mimo_runtime.cli.app import Commands, table
 from mimo_runtime.engines import create_engine, installed_version
 from mimo_runtime.engines.tensorrt_library import missing_rtx_package

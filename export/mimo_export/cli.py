@@ -58,7 +58,7 @@ def build(checkpoint: Path, output: Path, target: str, precision: str, portable:
           calibration_cache: Path | None, calibration_seed: int, graphs: str | None, parity_data: tuple[Path, ...],
           parity_samples: int, overwrite: bool, force: bool, as_json: bool) -> None:
     """Build a bundle from CHECKPOINT; nothing is written unless parity holds."""
-    from mimo_calibration.warn import given, warn, warnings_after, warnings_of_counts
+    from mimo_calibration.diagnostics import given, warn, warnings_after, warnings_of_counts
 
     from .targets import check_compiler, choose
 
@@ -68,7 +68,7 @@ def build(checkpoint: Path, output: Path, target: str, precision: str, portable:
         check_compiler(chosen)
     earned, calibrating = None, [f"--{name.replace('_', '-')}" for name in CALIBRATING if name in given(*CALIBRATING)]
     if precision != "fp32":
-        from mimo_calibration.session import Request
+        from mimo_calibration.quantize import Request
 
         earned = Request(precision, calibration, held_out, tolerance, calibration_images, gate_images, calibration_seed,
                          calibration_cache, force)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mimo_calibration.trial import presence_words
+from mimo_calibration.search.accuracy_gate import presence_words
 
 #: Pictures of a bundle's report, by the file under ``report/``.
 RANGES, SENSITIVITY, LATENCY, TRADE_OFF = "ranges.png", "sensitivity.png", "latency.png", "trade_off.png"
@@ -89,7 +89,7 @@ def draw(result: Any, folder: Path, tolerance: float, timed: bool = True) -> Non
     """The pictures of a report into ``folder/report``; the race only if there was one.
 
     Args:
-        result: a ``mimo_calibration.evidence.Result``.
+        result: a ``mimo_calibration.search.results.Result``.
         tolerance: of Dice per prompt, by which it was decided.
     """
     import matplotlib

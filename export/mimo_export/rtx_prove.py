@@ -16,11 +16,11 @@ import click
 import numpy as np
 import onnx
 
-from mimo_calibration.half_form import half_form
-from mimo_calibration.observe import ObservedEngine
-from mimo_calibration.points import find_points, fold_transposed_weights
-from mimo_calibration.qdq import Choice, quantise
-from mimo_calibration.ranges import clip
+from mimo_calibration.graph.gpu import half_form
+from mimo_calibration.graph.observer import ObservedEngine
+from mimo_calibration.graph.qdq import Choice, quantise
+from mimo_calibration.graph.quantizable import find_points, fold_transposed_weights
+from mimo_calibration.statistics.range_estimators import clip
 from mimo_runtime.cli.app import Commands, table
 from mimo_runtime.compiler import Built, Options
 from mimo_runtime.compiler.options import COMPUTE_CAPABILITIES

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from mimo_calibration import chain, cli, evidence, forms, optimise, progress, trial, variants
-from mimo_calibration.trial import Loss, Reply
+from mimo_calibration import cli, progress
+from mimo_calibration.search import accuracy_gate, candidates, pipeline, recipe, results, selector
+from mimo_calibration.search.accuracy_gate import Loss, Reply
 from mimo_runtime.evaluation.accuracy import ImageQuestions
 
 #: Milliseconds that each form is said to take, by the start of its label; the first that fits.
@@ -48,28 +49,28 @@ def make_quick(patch: pytest.MonkeyPatch) -> None:
             scan = self.scan
             self.scan = SimpleNamespace(ask=partial(scan.ask, max_tokens=12), stream=partial(scan.stream, max_tokens=12))
 
-    real = forms.blocks
-    patch.setattr(optimise, "graph_times", told)
-    patch.setattr(chain, "requests", partial(chain.requests, per_image=1))
-    patch.setattr(chain, "Trial", partial(trial.Trial, max_classes=1))
-    patch.setattr(trial, "ImageQuestions", Brief)
-    patch.setattr(forms, "blocks", lambda points: dict(list(real(points).items())[:2]))
+    real = candidates.blocks
+    patch.setattr(selector, "graph_times", told)
+    patch.setattr(pipeline, "requests", partial(pipeline.requests, per_image=1))
+    patch.setattr(pipeline, "Trial", partial(accuracy_gate.Trial, max_classes=1))
+    patch.setattr(accuracy_gate, "ImageQuestions", Brief)
+    patch.setattr(candidates, "blocks", lambda points: dict(list(real(points).items())[:2]))
     patch.setattr(progress, "LINE_EVERY", float("inf"))  # however slow the machine is
-    patch.setattr(variants, "METHODS", {k: variants.METHODS[k] for k in ("minmax", "mse")})
+    patch.setattr(recipe, "METHODS", {k: recipe.METHODS[k] for k in ("minmax", "mse")})
 
 
 def only(patch: pytest.MonkeyPatch, **graphs: str) -> None:
     """These graphs have only candidates whose label starts like this, the others have none."""
-    real = optimise.Optimiser._candidates
+    real = selector.Optimiser._candidates
 
-    def some(self: optimise.Optimiser, name: str, *rest: Any) -> list[evidence.Candidate]:
+    def some(self: selector.Optimiser, name: str, *rest: Any) -> list[results.Candidate]:
         return [c for c in real(self, name, *rest) if c.label.startswith(graphs[name])] if name in graphs else []
 
-    patch.setattr(optimise.Optimiser, "_candidates", some)
+    patch.setattr(selector.Optimiser, "_candidates", some)
 
 
 @dataclass(frozen=True)
-class Lenient(chain.Settings):
+class Lenient(pipeline.Settings):
     """Random weights say anything: that texts differ is no reason to keep a graph in single precision."""
 
     text_agreement: float = 0.0
@@ -81,7 +82,7 @@ def always_worse(patch: pytest.MonkeyPatch, dice: float = 0.25) -> None:
     def compare(reference: Sequence[Reply], candidate: Sequence[Reply], prompts: Sequence[str]) -> Loss:
         return Loss({"box": dice, "text": 0.0}, {"box": (dice, dice), "text": (0.0, 0.0)}, 0.0, 1.0, len(reference))
 
-    patch.setattr(chain, "compare", compare)
+    patch.setattr(pipeline, "compare", compare)
 
 
 def calibrate(bundle: Path, data: Path, output: Path, *more: object) -> Result:

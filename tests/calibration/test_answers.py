@@ -8,9 +8,9 @@ import os
 
 import pytest
 
-from mimo_calibration import answers as module
-from mimo_calibration.answers import Answers
-from mimo_calibration.trial import Reply
+from mimo_calibration.search import trial_cache as module
+from mimo_calibration.search.accuracy_gate import Reply
+from mimo_calibration.search.trial_cache import Answers
 from mimo_runtime.errors import RequestError
 
 NAME = "Doe_Jane_1950.png"

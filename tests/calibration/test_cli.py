@@ -15,9 +15,9 @@ from PIL import Image
 from quick_calibration import FEW, Lenient, calibrate, invoke, make_quick, only
 from small_sets import make_set, read_rows, write_rows
 
-from mimo_calibration import alone, session
-from mimo_calibration.evidence import GraphEvidence
-from mimo_calibration.warn import warnings_after
+from mimo_calibration import calibrate_bundle, quantize
+from mimo_calibration.diagnostics import warnings_after
+from mimo_calibration.search.results import GraphEvidence
 from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.errors import RequestError, VerificationError
 from mimo_runtime.model.graph_spec import GRAPHS
@@ -34,7 +34,7 @@ def refused(result: Result, *words: str) -> None:
 
 @pytest.fixture
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mimo_calibration.session.Optimiser", lambda *_: pytest.fail("it began"))
+    monkeypatch.setattr("mimo_calibration.quantize.Optimiser", lambda *_: pytest.fail("it began"))
 
 
 @pytest.mark.parametrize(
@@ -95,13 +95,13 @@ def test_an_earlier_output_is_replaced_by_overwrite_alone(micro_bundle, data, tm
     def fail(*_: object) -> None:
         raise VerificationError("it began", "stop")
 
-    monkeypatch.setattr(alone, "earn", fail)
+    monkeypatch.setattr(calibrate_bundle, "earn", fail)
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / alone.NUMBERS).write_text("{}")
+    (tmp_path / "out" / calibrate_bundle.NUMBERS).write_text("{}")
     for options in ((), ("--force",)):
         refused(calibrate(micro_bundle, data, tmp_path / "out", *options), "is not empty", "replace it with --overwrite")
     assert calibrate(micro_bundle, data, tmp_path / "out", "--overwrite").stderr == "error: it began. stop.\n"
-    assert (tmp_path / "out" / alone.NUMBERS).read_text() == "{}"  # nothing replaces it but a result
+    assert (tmp_path / "out" / calibrate_bundle.NUMBERS).read_text() == "{}"  # nothing replaces it but a result
 
 
 # -- warnings ----------------------------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ WARNED = [
 
 @pytest.fixture
 def without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mimo_calibration.chain.why_not", lambda name: "not here" if name == "openvino" else None)
+    monkeypatch.setattr("mimo_calibration.search.pipeline.why_not", lambda name: "not here" if name == "openvino" else None)
 
 
 def fails(*_: object, **__: object) -> None:
@@ -143,8 +143,8 @@ def test_a_calibration_warns_before_the_work(without_openvino, micro_bundle, for
     opened = Bundle.open(micro_bundle)
     config = dataclasses.replace(opened.config, modalities=MODALITIES)
     knowing = SimpleNamespace(manifest=opened.manifest, config=config, bytes=opened.bytes)
-    monkeypatch.setattr(alone.Bundle, "open", lambda _: knowing)
-    monkeypatch.setattr(session, "Optimiser", fails)
+    monkeypatch.setattr(calibrate_bundle.Bundle, "open", lambda _: knowing)
+    monkeypatch.setattr(quantize, "Optimiser", fails)
     options = ("--held-out", foreign[1], "--calibration-images", 500, "--gate-images", 90)
     result = calibrate(micro_bundle, foreign[0], tmp_path / "out", *options)
     assert result.exit_code == 1 and result.stderr.splitlines() == WARNED
@@ -165,8 +165,8 @@ def test_a_build_warns_before_the_work(without_openvino, foreign, tmp_path, monk
 
 
 def test_nobody_is_warned_of_a_default_or_of_what_is_known(micro_bundle, data, tmp_path, monkeypatch):
-    monkeypatch.setattr("mimo_calibration.chain.why_not", lambda name: None)
-    monkeypatch.setattr(session, "Optimiser", fails)
+    monkeypatch.setattr("mimo_calibration.search.pipeline.why_not", lambda name: None)
+    monkeypatch.setattr(quantize, "Optimiser", fails)
     result = invoke("run", micro_bundle, "--calibration", data, "-o", tmp_path / "out")
     assert result.exit_code == 1 and result.stderr.splitlines() == WARNED[-1:]
 
@@ -181,9 +181,9 @@ def test_a_bundle_in_reduced_precision_is_refused(tmp_path, data, monkeypatch):
     entries = {name: SimpleNamespace(delivered={"int8": 0, "fp16": 0, "fp32": 3}) for name in GRAPHS}
     entries["fusion"] = SimpleNamespace(delivered={"int8": 2, "fp16": 0, "fp32": 1})
     opened = SimpleNamespace(manifest=SimpleNamespace(graphs=entries))
-    monkeypatch.setattr(alone.Bundle, "open", lambda path: opened)
+    monkeypatch.setattr(calibrate_bundle.Bundle, "open", lambda path: opened)
     with pytest.raises(RequestError, match="reduced precision: fusion"):
-        alone.calibrate_bundle(tmp_path / "bundle", tmp_path / "out", SimpleNamespace())
+        calibrate_bundle.calibrate_bundle(tmp_path / "bundle", tmp_path / "out", SimpleNamespace())
 
 
 def test_names_lists_the_registered_sets():
@@ -231,7 +231,7 @@ def built(micro_bundle: Path, micro_checkpoint: Path, data: Path, tmp_path_facto
         patch.setattr(module, "export_graph", lambda _, contract: onnx.load(micro_bundle / "graphs" / f"{contract.name}.onnx"))
         images = ("--calibration-images", FEW[1], "--gate-images", FEW[3])
         arguments = ("build", micro_checkpoint, "-o", out, "--precision", "auto", "--calibration", data, *images)
-        patch.setattr(session, "Settings", Lenient)
+        patch.setattr(quantize, "Settings", Lenient)
         result = CliRunner().invoke(cli.main, [str(a) for a in (*arguments, "--parity-samples", 7)])
     assert result.exit_code == 0, result.output
     assert f"mimo-run verify {out}" in result.stdout

@@ -8,10 +8,10 @@ import pytest
 from onnx import TensorProto
 from small_graphs import initializers, make_model, node, operators, run
 
-from mimo_calibration import fp16
-from mimo_calibration.fp16 import HEADROOM, compact, find_islands, to_half
-from mimo_calibration.observe import ObservedEngine
-from mimo_calibration.statistics import Observed
+from mimo_calibration.graph import fp16
+from mimo_calibration.graph.fp16 import HEADROOM, compact, find_islands, to_half
+from mimo_calibration.graph.observer import ObservedEngine
+from mimo_calibration.statistics.histogram import Observed
 from mimo_runtime.errors import EngineError
 from mimo_runtime.model.graph_spec import GraphContract, Tensor
 

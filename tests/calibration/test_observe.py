@@ -11,9 +11,9 @@ import onnx
 import pytest
 from small_graphs import make_model, node, run
 
-from mimo_calibration import observe
-from mimo_calibration.observe import KEPT, Cache, ObservedEngine, key
-from mimo_calibration.statistics import Observed
+from mimo_calibration.graph import observer
+from mimo_calibration.graph.observer import KEPT, Cache, ObservedEngine, key
+from mimo_calibration.statistics.histogram import Observed
 from mimo_runtime.engines import create_engine
 from mimo_runtime.errors import EngineError, RequestError
 from mimo_runtime.model.graph_spec import GraphContract, Tensor
@@ -235,7 +235,7 @@ def test_a_disk_that_is_full_at_the_end_is_told(rng, tmp_path, monkeypatch):
 
 
 def test_an_error_that_is_not_the_caches_stays_what_it_is(tmp_path):
-    with pytest.raises(RequestError, match="nothing to do with it"), observe.writing(tmp_path):
+    with pytest.raises(RequestError, match="nothing to do with it"), observer.writing(tmp_path):
         raise RequestError("nothing to do with it")
 
 
@@ -251,4 +251,4 @@ def test_whatever_statistics_depend_on_changes_the_key(rng):
     ]  # fmt: skip
     assert len({base, *others}) == 1 + len(others)
     assert key(model, "data", ["b", "a"], {}) == key(model, "data", ["a", "b"], {})
-    assert observe.KEPT == KEPT and base.isalnum()
+    assert observer.KEPT == KEPT and base.isalnum()

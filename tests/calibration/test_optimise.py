@@ -16,17 +16,18 @@ from quick_calibration import always_worse, calibrate, latency, make_quick, only
 from small_graphs import make_model, node, operators
 from small_sets import make_set, read_rows, write_rows
 
-from mimo_calibration import chain as running_chain
-from mimo_calibration import forms as forms_module
-from mimo_calibration import optimise, session
-from mimo_calibration.chain import Settings
+from mimo_calibration import quantize
 from mimo_calibration.data import Images, choose
-from mimo_calibration.evidence import Candidate, GraphEvidence, Result
-from mimo_calibration.optimise import Optimiser
-from mimo_calibration.qdq import Choice, clips_of, quantise
-from mimo_calibration.session import Request
-from mimo_calibration.trial import Loss, compare, macro_dice
-from mimo_calibration.variants import Material, Recipe
+from mimo_calibration.graph.qdq import Choice, clips_of, quantise
+from mimo_calibration.quantize import Request
+from mimo_calibration.search import candidates as forms_module
+from mimo_calibration.search import pipeline as running_chain
+from mimo_calibration.search import selector
+from mimo_calibration.search.accuracy_gate import Loss, compare, macro_dice
+from mimo_calibration.search.pipeline import Settings
+from mimo_calibration.search.recipe import Material, Recipe
+from mimo_calibration.search.results import Candidate, GraphEvidence, Result
+from mimo_calibration.search.selector import Optimiser
 from mimo_runtime.data.dataset import read_datasets
 from mimo_runtime.engines import create_engine, why_not
 from mimo_runtime.errors import EngineError, RequestError
@@ -217,7 +218,7 @@ def test_int8_that_loses_too_much_is_refused_with_a_table_and_shipped_by_force(
 @pytest.mark.slow
 def test_fp16_ships_where_it_was_asked_for_even_if_it_is_no_faster(quick, micro_bundle, data, chain, tmp_path, monkeypatch):
     only(monkeypatch, text_encoder="", vision_encoder="")
-    monkeypatch.setattr(optimise, "graph_times", lambda runs, inputs: {label: 5.0 - label.startswith("fp32") for label in runs})
+    monkeypatch.setattr(selector, "graph_times", lambda runs, inputs: {label: 5.0 - label.startswith("fp32") for label in runs})
     refused = calibrate(micro_bundle, data, tmp_path / "out", "--precision", "fp16", "--force", "--json")
     assert refused.exit_code == 0, refused.output
     told = json.loads(refused.stdout)
@@ -261,7 +262,7 @@ def decide(
 
     monkeypatch.setattr(nobody, "_candidates", lambda *_: made[1:])
     monkeypatch.setattr(nobody, "_load", load)
-    monkeypatch.setattr(optimise, "graph_times", lambda runs, inputs: {label: latencies[label] for label in runs})
+    monkeypatch.setattr(selector, "graph_times", lambda runs, inputs: {label: latencies[label] for label in runs})
     monkeypatch.setattr(nobody, "_loss", lambda label, engines: (losses[engines["fusion"].label], []))
     told = GraphEvidence()
     calls = [({"x": np.zeros(1)}, {"y": np.zeros(1)})]
@@ -426,7 +427,7 @@ def test_plans_with_more_blocks_left_out_follow_when_the_gate_is_missed(nobody, 
         skipped = gated[-1].partition("without ")[2][:1] or "0"
         return (FINE if gated[-1] == "other" or int(skipped) >= fine else BAD), []
 
-    monkeypatch.setattr(optimise, "graph_times", times)
+    monkeypatch.setattr(selector, "graph_times", times)
     monkeypatch.setattr(nobody, "_candidates", lambda *_: made[1:])
     monkeypatch.setattr(nobody, "_int8", more)
     monkeypatch.setattr(nobody, "_loss", measure)
@@ -446,7 +447,7 @@ def test_a_plan_is_tried_once_whatever_engine_missed_with_the_one_before(nobody,
     told = GraphEvidence(sensitivity=sensitivity(("a", 10.0, 0.0), ("b", 20.0, 0.0)))
     made = [Candidate("fp32", "fp32", "onnxruntime", 1, b"")]
     made += [Candidate(f"int8 {e}", "int8", e, 1, b"", Recipe("mse")) for e in ("one", "two")]
-    monkeypatch.setattr(optimise, "graph_times", lambda runs, inputs: {k: 9.0 if k == "fp32" else 1.0 for k in runs})
+    monkeypatch.setattr(selector, "graph_times", lambda runs, inputs: {k: 9.0 if k == "fp32" else 1.0 for k in runs})
     monkeypatch.setattr(nobody, "_candidates", lambda *_: made[1:])
     monkeypatch.setattr(
         nobody, "_int8", lambda n, m, r, engines, label: [Candidate(f"more {engines[0]}", "int8", "x", 1, b"", r)]
@@ -656,7 +657,7 @@ def test_the_chain_of_a_trial_leaves_its_engines_open(chain):
 
 @pytest.fixture
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "Optimiser", lambda *_: pytest.fail("it began"))
+    monkeypatch.setattr(quantize, "Optimiser", lambda *_: pytest.fail("it began"))
 
 
 @pytest.mark.parametrize(
@@ -681,7 +682,7 @@ def test_a_request_that_cannot_work_is_refused_before_any_work(changes, words, d
 
 
 def earn(chain, request: Request) -> Any:
-    return session.earn(chain.models, chain.config, chain.tokenizer, request, ENGINES, lambda *_: None)
+    return quantize.earn(chain.models, chain.config, chain.tokenizer, request, ENGINES, lambda *_: None)
 
 
 def test_too_few_images_are_refused_before_any_work(no_work, chain, tmp_path):
@@ -754,7 +755,7 @@ def test_search_gate_and_calibration_have_no_image_in_common(own_data, tmp_path)
     assert [len(p) for p in parts] == [16, 8, 8] and len(set().union(*parts)) == 32
     make_set(tmp_path / "large", {"ct": 300}, split="val")
     _, _, search, gate = Request("auto", (str(own_data),), (str(tmp_path / "large"),), images=16).chosen
-    assert (len(search.items), len(gate.items)) == (session.SEARCH_IMAGES, session.GATE_IMAGES)
+    assert (len(search.items), len(gate.items)) == (quantize.SEARCH_IMAGES, quantize.GATE_IMAGES)
     assert search.counts() == {"large": 24}
     # Who tries with a small gate does not wait for a large search.
     quick = Request("auto", (str(own_data),), (str(tmp_path / "large"),), images=16, gate_images=9)
@@ -768,11 +769,11 @@ def test_search_gate_and_calibration_have_no_image_in_common(own_data, tmp_path)
 def test_modalities_that_the_model_never_saw_are_told(chain, own_data, monkeypatch):
     write_rows(own_data, [{**row, "modality": "pet"} if row["split"] == "train" else row for row in read_rows(own_data)])
     done = Result({}, {}, {}, FINE, {}, {}, {})
-    monkeypatch.setattr(session, "Optimiser", lambda *_: SimpleNamespace(run=lambda: done))
+    monkeypatch.setattr(quantize, "Optimiser", lambda *_: SimpleNamespace(run=lambda: done))
     request = Request("auto", (str(own_data),), images=16, gate_images=8)
     for known, unseen in (((), []), (("ct", "mri"), ["pet"]), (("ct", "pet"), [])):
         config = dataclasses.replace(chain.config, modalities=known)
-        _, facts = session.earn(chain.models, config, chain.tokenizer, request, ("onnxruntime",), lambda *_: None)
+        _, facts = quantize.earn(chain.models, config, chain.tokenizer, request, ("onnxruntime",), lambda *_: None)
         assert facts["unseen_modalities"] == unseen
 
 

@@ -8,8 +8,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from small_graphs import fake_activation, fake_weight, initializers, make_model, node, operators, run
 
-from mimo_calibration.ort_form import BLOCK, ort_form
-from mimo_calibration.qdq import Choice, quantise
+from mimo_calibration.graph.ort_cpu import BLOCK, ort_form
+from mimo_calibration.graph.qdq import Choice, quantise
 from mimo_runtime.engines import create_engine
 from mimo_runtime.engines.base import Decoding
 from mimo_runtime.engines.ort import restack

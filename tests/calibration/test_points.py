@@ -7,7 +7,7 @@ import onnx
 import pytest
 from small_graphs import initializers, make_model, node, operators, run
 
-from mimo_calibration.points import Point, block_of, blocks, drop_unused, find_points, fold_transposed_weights
+from mimo_calibration.graph.quantizable import Point, block_of, blocks, drop_unused, find_points, fold_transposed_weights
 
 
 def test_products_with_constant_weights_are_points_and_nothing_else_is(rng):

@@ -20,8 +20,8 @@ from small_graphs import (
     run,
 )
 
-from mimo_calibration.points import channel_axis
-from mimo_calibration.qdq import Choice, quantise, quantise_weight
+from mimo_calibration.graph.qdq import Choice, quantise, quantise_weight
+from mimo_calibration.graph.quantizable import channel_axis
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 

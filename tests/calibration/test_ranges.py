@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from mimo_calibration import ranges
-from mimo_calibration.ranges import CANDIDATES, METHODS, PERCENTILE, clip
-from mimo_calibration.statistics import BINS, Observed
+from mimo_calibration.statistics import range_estimators
+from mimo_calibration.statistics.histogram import BINS, Observed
+from mimo_calibration.statistics.range_estimators import CANDIDATES, METHODS, PERCENTILE, clip
 
 
 def observed(values: np.ndarray) -> Observed:
@@ -164,5 +164,5 @@ def test_the_edge_of_a_bin_is_not_beyond_the_largest_value(method):
 
 
 def test_the_constants_are_what_the_documentation_says():
-    assert ranges.LEVELS == 2**7 - 1 and ranges.PERCENTILE == 0.99995
-    assert ranges.CANDIDATES[-1] == 1.0  # minmax is always among them
+    assert range_estimators.LEVELS == 2**7 - 1 and range_estimators.PERCENTILE == 0.99995
+    assert range_estimators.CANDIDATES[-1] == 1.0  # minmax is always among them

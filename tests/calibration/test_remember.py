@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mimo_calibration.remember import RememberedEngine
+from mimo_calibration.search.caching_engine import RememberedEngine
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.model.graph_spec import Tensor
 

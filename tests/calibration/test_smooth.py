@@ -7,10 +7,10 @@ import onnx
 import pytest
 from small_graphs import initializers, make_model, node, run
 
-from mimo_calibration.qdq import Choice, quantise
-from mimo_calibration.smooth import LIMIT, smoothed
-from mimo_calibration.statistics import Observed
-from mimo_calibration.variants import Material, Recipe, smoothing_holds
+from mimo_calibration.graph.qdq import Choice, quantise
+from mimo_calibration.graph.smooth_quant import LIMIT, smoothed
+from mimo_calibration.search.recipe import Material, Recipe, smoothing_holds
+from mimo_calibration.statistics.histogram import Observed
 
 CHANNELS, LOUD = 32, (3, 17)
 

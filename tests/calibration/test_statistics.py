@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mimo_calibration import statistics
-from mimo_calibration.statistics import BINS, SAMPLED, Observed
+from mimo_calibration.statistics import histogram
+from mimo_calibration.statistics.histogram import BINS, SAMPLED, Observed
 
 
 def observed(*arrays: np.ndarray) -> Observed:
@@ -130,6 +130,6 @@ def test_a_sample_of_a_large_tensor_sees_every_channel_and_counts_for_all(shape,
 
 
 def test_every_run_weighs_by_its_size(monkeypatch):
-    monkeypatch.setattr(statistics, "SAMPLED", 100)
+    monkeypatch.setattr(histogram, "SAMPLED", 100)
     seen = observed(np.full(10_000, 2.0, np.float32), np.full(50, 1.0, np.float32))
     assert seen.counts[-1] == pytest.approx(10_000) and seen.counts[: -1].sum() == pytest.approx(50)

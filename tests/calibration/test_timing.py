@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from mimo_calibration.timing import STEPS, graph_times, interleaved
+from mimo_calibration.search.latency import STEPS, graph_times, interleaved
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.model.graph_spec import Tensor
 

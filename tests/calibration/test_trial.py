@@ -10,7 +10,7 @@ from PIL import Image
 from small_sets import read_rows, write_rows
 
 from mimo_calibration.data import choose
-from mimo_calibration.trial import MIN_ABSENT, PROMPTS, Loss, Reply, Trial, compare, macro_dice, presence_words
+from mimo_calibration.search.accuracy_gate import MIN_ABSENT, PROMPTS, Loss, Reply, Trial, compare, macro_dice, presence_words
 from mimo_runtime.data.dataset import read_datasets
 
 

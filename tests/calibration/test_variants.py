@@ -7,9 +7,10 @@ import onnx
 import pytest
 from small_graphs import fake_activation, fake_weight, initializers, make_model, node, operators, run
 
-from mimo_calibration import ranges, variants
-from mimo_calibration.observe import ObservedEngine
-from mimo_calibration.variants import CEILING, Material, Recipe, best_recipe, score, sqnr
+from mimo_calibration.graph.observer import ObservedEngine
+from mimo_calibration.search import recipe
+from mimo_calibration.search.recipe import CEILING, Material, Recipe, best_recipe, score, sqnr
+from mimo_calibration.statistics import range_estimators
 from mimo_runtime.model.graph_spec import GraphContract, Tensor
 
 CONTRACT = GraphContract("g", (Tensor("x", "float32", ("batch", 32)),), (Tensor("y", "float32", ("batch", 16)),))
@@ -55,12 +56,12 @@ def test_what_is_not_a_number_is_no_signal(bad):
     assert found["y"] == -CEILING
 
 
-@pytest.mark.parametrize("method", ranges.METHODS)
+@pytest.mark.parametrize("method", range_estimators.METHODS)
 def test_a_recipe_clips_by_its_method(method, material):
     made = material.quantised(Recipe(method))
     constants = initializers(made)
     for tensor in ("x", "h"):
-        wanted = ranges.clip(material.seen[tensor], method)
+        wanted = range_estimators.clip(material.seen[tensor], method)
         assert constants[f"{tensor}/q_scale"] == pytest.approx(wanted / 127, rel=1e-6)
     x = material.calls[0][0]["x"]
     first = fake_activation(x, float(constants["x/q_scale"]) * 127) @ fake_weight(initializers(material.model)["w"], 1)
@@ -94,13 +95,13 @@ def test_recipes_in_words():
 
 def test_the_best_recipe_is_the_one_with_the_best_score(material):
     recipe, scores = best_recipe(material, runner, "onnxruntime")
-    assert set(scores) == {Recipe(m).words() for m in ranges.METHODS}  # nothing to smooth without a norm
+    assert set(scores) == {Recipe(m).words() for m in range_estimators.METHODS}  # nothing to smooth without a norm
     assert scores[recipe.words()] == max(scores.values())
     by_hand = {}
-    for method in ranges.METHODS:
+    for method in range_estimators.METHODS:
         made = material.quantised(Recipe(method))
-        wanted = [got["y"] for _, got in material.calls[: variants.COMPARED]]
-        found = [run(made, given)["y"] for given, _ in material.calls[: variants.COMPARED]]
+        wanted = [got["y"] for _, got in material.calls[: recipe.COMPARED]]
+        found = [run(made, given)["y"] for given, _ in material.calls[: recipe.COMPARED]]
         noise = sum(np.square(a.astype(np.float64) - b).sum() for a, b in zip(found, wanted))
         by_hand[Recipe(method).words()] = 10 * np.log10(sum(np.square(b, dtype=np.float64).sum() for b in wanted) / noise)
     assert scores == pytest.approx(by_hand, abs=0.02)
@@ -118,11 +119,11 @@ def test_smoothing_takes_part_where_there_is_a_norm(rng):
     material = Material(model, engine.seen, engine.calls)
     _, factors = material.smoothed()
     largest = (engine.seen["n"].channels / factors["n"]).max()
-    for method in ranges.METHODS:
+    for method in range_estimators.METHODS:
         # The share of the largest value that the method clips at is the same as before smoothing.
-        share = ranges.clip(engine.seen["n"], method) / engine.seen["n"].maximum
+        share = range_estimators.clip(engine.seen["n"], method) / engine.seen["n"].maximum
         scale = initializers(material.quantised(Recipe(method, smooth=True)))["n/q_scale"]
         assert scale == pytest.approx(share * largest / 127, rel=1e-4)
     recipe, scores = best_recipe(material, runner, "onnxruntime")
-    assert recipe.smooth and len(scores) == 2 * len(ranges.METHODS)
+    assert recipe.smooth and len(scores) == 2 * len(range_estimators.METHODS)
     assert scores["INT8, minmax, smoothed"] > scores["INT8, minmax"] + 1

@@ -20,10 +20,10 @@ from click.testing import Result as CliResult
 from PIL import Image
 from random_weights import perturb, write_checkpoint
 
-from mimo_calibration.evidence import Candidate, GraphEvidence, Result
-from mimo_calibration.ort_form import ort_form
-from mimo_calibration.trial import Loss
-from mimo_calibration.variants import Material, Recipe
+from mimo_calibration.graph.ort_cpu import ort_form
+from mimo_calibration.search.accuracy_gate import Loss
+from mimo_calibration.search.recipe import Material, Recipe
+from mimo_calibration.search.results import Candidate, GraphEvidence, Result
 from mimo_export import build as build_module
 from mimo_export.build import build
 from mimo_export.cli import main
@@ -220,8 +220,8 @@ class TestForced:
             "unseen_modalities": [], "forced": True, "engines_tried": [], "engines_missing": [], "timed": True,
         }  # fmt: skip
         monkeypatch.setattr(build_module, "earn", lambda *_, **__: (Result(chosen, {}, evidence, loss, {}, {}, spent), facts))
-        monkeypatch.setattr("mimo_calibration.session.Request.check", lambda _: None)
-        monkeypatch.setattr("mimo_calibration.warn.warnings_of_counts", lambda *_: ())
+        monkeypatch.setattr("mimo_calibration.quantize.Request.check", lambda _: None)
+        monkeypatch.setattr("mimo_calibration.diagnostics.warnings_of_counts", lambda *_: ())
         monkeypatch.setattr(build_module, "warnings_before", lambda *_: ())
 
         def run(output: Path, outside_the_tolerance: bool) -> CliResult:

@@ -12,8 +12,8 @@ import torch
 from click.testing import CliRunner
 from onnx import TensorProto, helper
 
-from mimo_calibration.ort_form import ort_form
-from mimo_calibration.points import copied
+from mimo_calibration.graph.ort_cpu import ort_form
+from mimo_calibration.graph.quantizable import copied
 from mimo_export import cache_prove
 from mimo_export.cache_forms import FORMS, IN_PLACE_OPSET, best_form, cache_form
 from mimo_export.cache_prove import answer, random_memory

@@ -102,8 +102,8 @@ class TestBuild:
             raise RequestError("stop", "here")
 
         monkeypatch.setattr("mimo_export.build.build", stop)
-        monkeypatch.setattr("mimo_calibration.session.Request.check", lambda _: None)
-        monkeypatch.setattr("mimo_calibration.warn.warnings_of_counts", lambda *_: ())
+        monkeypatch.setattr("mimo_calibration.quantize.Request.check", lambda _: None)
+        monkeypatch.setattr("mimo_calibration.diagnostics.warnings_of_counts", lambda *_: ())
         command = ("build", checkpoint, "-o", tmp_path / "out", "--precision", "int8", "--calibration", "x")
         for options in ((), ("--overwrite",), ("--force",)):
             refused(run(*command, *options), "stop")

@@ -17,8 +17,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "calibration"))
 from quick_calibration import Lenient, always_worse, make_quick  # noqa: E402
 from small_sets import write_phantoms  # noqa: E402
 
-from mimo_calibration import evidence, optimise, session, variants  # noqa: E402
-from mimo_calibration.session import Request  # noqa: E402
+from mimo_calibration import quantize  # noqa: E402
+from mimo_calibration.quantize import Request  # noqa: E402
+from mimo_calibration.search import recipe, results, selector  # noqa: E402
 from mimo_export import build as build_module  # noqa: E402
 from mimo_export import decoder_form  # noqa: E402
 from mimo_export import parity as parity_module  # noqa: E402
@@ -55,9 +56,9 @@ def make(bundle: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactor
 
     with pytest.MonkeyPatch.context() as patch:
         make_quick(patch)
-        patch.setattr(variants, "METHODS", {"minmax": variants.METHODS["minmax"]})
-        patch.setattr(optimise.Optimiser, "_sensitivity", lambda *_: [])
-        patch.setattr(session, "Settings", Lenient)
+        patch.setattr(recipe, "METHODS", {"minmax": recipe.METHODS["minmax"]})
+        patch.setattr(selector.Optimiser, "_sensitivity", lambda *_: [])
+        patch.setattr(quantize, "Settings", Lenient)
         patch.setitem(parity_module.LIMITS, "int8", {**parity_module.LIMITS["int8"], "masks_dice": 0.0, "text_agreement": 0.0})
         patch.setattr(build_module, "export_graph", lambda _, contract: onnx.load(bundle / f"graphs/{contract.name}.onnx"))
         yield run
@@ -116,15 +117,15 @@ class TestAuto:
 
     def test_takes_int8_then_fp16_then_single_precision(self, make: Builder, monkeypatch):
         worse = {"fusion": ["int8 (FP16 between)"], "mask_decoder": ["int8 (FP16 between)", "fp16"]}
-        load, loss, gated = optimise.Optimiser._load, optimise.Optimiser._loss, []
+        load, loss, gated = selector.Optimiser._load, selector.Optimiser._loss, []
         labels: dict[object, str] = {}
 
-        def labelled(self: optimise.Optimiser, name: str, candidate: evidence.Candidate) -> object:
+        def labelled(self: selector.Optimiser, name: str, candidate: results.Candidate) -> object:
             engine = load(self, name, candidate)
             labels[engine] = candidate.label
             return engine
 
-        def worsened(self: optimise.Optimiser, label: str, engines: dict) -> tuple:
+        def worsened(self: selector.Optimiser, label: str, engines: dict) -> tuple:
             found, replies = loss(self, label, engines)
             name = next((n for n in engines if engines[n] is not self.engines[n]), None)
             if label == "gate" and name:
@@ -133,8 +134,8 @@ class TestAuto:
                     found = dataclasses.replace(found, dice=dict.fromkeys(found.dice, 2.0))
             return found, replies
 
-        monkeypatch.setattr(optimise.Optimiser, "_load", labelled)
-        monkeypatch.setattr(optimise.Optimiser, "_loss", worsened)
+        monkeypatch.setattr(selector.Optimiser, "_load", labelled)
+        monkeypatch.setattr(selector.Optimiser, "_loss", worsened)
         built = make("auto", "auto", target="tensorrt", portable=True)
         report = json.loads((built.path / "report.json").read_text("utf-8"))
         for name, graph in report["precision"]["graphs"].items():

@@ -17,9 +17,9 @@ import torch
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
-from mimo_calibration.half_form import half_form
-from mimo_calibration.observe import ObservedEngine
-from mimo_calibration.qdq import Choice, quantise
+from mimo_calibration.graph.gpu import half_form
+from mimo_calibration.graph.observer import ObservedEngine
+from mimo_calibration.graph.qdq import Choice, quantise
 from mimo_export import plans as plans_module
 from mimo_export import rtx_prove
 from mimo_export.export_graphs import OPSET, export_graph

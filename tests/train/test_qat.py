@@ -113,7 +113,7 @@ def test_gradients_pass_inside_the_clip_range_alone():
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_the_exporter_rounds_to_the_same_numbers(bits):
-    exporter = pytest.importorskip("mimo_calibration.qdq")
+    exporter = pytest.importorskip("mimo_calibration.graph.qdq")
     for seed, axis in ((0, 0), (1, 1)):
         w = table(seed, 40, 30, -1.0)
         w[3], w[:, 5] = 0.0, 0.0
@@ -141,7 +141,7 @@ def module_of(graph: str, node: str) -> str:
 
 def test_the_places_are_those_that_the_exporter_finds_in_its_graphs(micro_checkpoint, micro_bundle):
     """Names, kinds of activations, and the scale of every output channel."""
-    exporter, qdq = pytest.importorskip("mimo_calibration.points"), pytest.importorskip("mimo_calibration.qdq")
+    exporter, qdq = pytest.importorskip("mimo_calibration.graph.quantizable"), pytest.importorskip("mimo_calibration.graph.qdq")
     onnx = pytest.importorskip("onnx")
     model, _ = load_checkpoint(micro_checkpoint)
     prepared = copy.deepcopy(model)
@@ -166,7 +166,7 @@ def test_the_places_are_those_that_the_exporter_finds_in_its_graphs(micro_checkp
 
 
 def test_what_is_too_small_for_the_exporter_is_left_alone():
-    exporter = pytest.importorskip("mimo_calibration.points")
+    exporter = pytest.importorskip("mimo_calibration.graph.quantizable")
     assert (MIN_ROWS, MIN_COLUMNS) == (exporter.MIN_ROWS, exporter.MIN_COLUMNS)
     layers = nn.Sequential(nn.Linear(16, 8), nn.Linear(15, 8), nn.Linear(16, 7), nn.Conv2d(1, 1, 1))
     assert [name for name, _ in points(layers)] == ["0", "3"]

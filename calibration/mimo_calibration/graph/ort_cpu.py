@@ -17,8 +17,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from .points import copied, drop_unused
 from .qdq import REARRANGES
+from .quantizable import copied, drop_unused
 
 #: Rows of a weight that share one scale in ``MatMulNBits``; a multiple of 16. Per-channel scales are repeated for each.
 BLOCK = 32

@@ -21,8 +21,8 @@ from mimo_runtime.errors import EngineError, RequestError
 from mimo_runtime.model.graph_spec import GraphContract
 from mimo_runtime.utils.atomic import atomic_file
 
-from .points import copied, find_points, fold_transposed_weights
-from .statistics import Observed
+from ..statistics.histogram import Observed
+from .quantizable import copied, find_points, fold_transposed_weights
 
 #: Calls of which inputs and outputs are kept, to compare candidates on: a few, spread over the run.
 KEPT = 12

@@ -14,9 +14,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from ..statistics.histogram import Observed
 from .fp16 import HEADROOM, Half, to_half
-from .points import drop_unused
-from .statistics import Observed
+from .quantizable import drop_unused
 
 #: The smallest normal value of half precision: below it, digits are lost one by one.
 _NORMAL = float(np.finfo(np.float16).tiny)
@@ -30,7 +30,7 @@ def half_form(model: onnx.ModelProto, seen: Mapping[str, Observed]) -> Half:
     """Cast a graph to half precision; its inputs and outputs stay float32.
 
     Args:
-        model: float32, or in the symmetric Q/DQ form of ``mimo_calibration.qdq``. Scales become float16 with the rest: opset 20
+        model: float32, or in the symmetric Q/DQ form of ``mimo_calibration.graph.qdq``. Scales become float16 with the rest: opset 20
             has one type for a tensor and its scale, and a cast between DequantizeLinear and product would keep it from INT8.
             (It does where all scales are below 6e-5, weights below 0.008: they are scaled in float32, the product is FP16.)
         seen: statistics by tensor of the graph in full precision; every activation that is missing is taken to be small.

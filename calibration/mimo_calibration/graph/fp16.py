@@ -11,8 +11,8 @@ from onnx import TensorProto, numpy_helper
 
 from mimo_runtime.errors import EngineError
 
-from .points import copied, readers_of
-from .statistics import Observed
+from ..statistics.histogram import Observed
+from .quantizable import copied, readers_of
 
 #: Operators that add up many values or divide by small ones; they stay in float32.
 ISLANDS = frozenset({

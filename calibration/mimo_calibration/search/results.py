@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .trial import Loss
-from .variants import Recipe
+from .accuracy_gate import Loss
+from .recipe import Recipe
 
 #: The graph whose INT8 is in its weights by design: the activations of one token are nothing to gain from.
 WEIGHTS_ALONE = "text_decoder"

@@ -8,14 +8,14 @@ from typing import Any
 
 import onnx
 
-from .chain import ORT, Chain
-from .evidence import WEIGHTS_ALONE, Candidate, GraphEvidence
-from .fp16 import compact, to_half
-from .half_form import half_form
-from .ort_form import ort_form
-from .points import blocks
-from .qdq import clips_of
-from .variants import CEILING, Material, Recipe, best_recipe, score, sqnr
+from ..graph.fp16 import compact, to_half
+from ..graph.gpu import half_form
+from ..graph.ort_cpu import ort_form
+from ..graph.qdq import clips_of
+from ..graph.quantizable import blocks
+from .pipeline import ORT, Chain
+from .recipe import CEILING, Material, Recipe, best_recipe, score, sqnr
+from .results import WEIGHTS_ALONE, Candidate, GraphEvidence
 
 #: Blocks that are left out one after the other before the graph is given up.
 MOST_SKIPPED = 6
@@ -26,7 +26,7 @@ MARGIN = 0.8
 
 
 class Forms(Chain):
-    """See the module. Arguments as for :class:`~mimo_calibration.chain.Chain`."""
+    """See the module. Arguments as for :class:`~mimo_calibration.search.pipeline.Chain`."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)

@@ -21,14 +21,14 @@ from mimo_runtime.model.graph_spec import GRAPHS, graph_contracts
 from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.pipeline import Mimo
 
-from .answers import Answers, program
-from .data import Images, requests
-from .evidence import WEIGHTS_ALONE, Candidate
-from .observe import Cache, ObservedEngine, key
-from .progress import Progress
-from .remember import RememberedEngine
-from .trial import Loss, Reply, Trial, compare
-from .variants import Calls, Material
+from ..data import Images, requests
+from ..graph.observer import Cache, ObservedEngine, key
+from ..progress import Progress
+from .accuracy_gate import Loss, Reply, Trial, compare
+from .caching_engine import RememberedEngine
+from .recipe import Calls, Material
+from .results import WEIGHTS_ALONE, Candidate
+from .trial_cache import Answers, program
 
 ORT, OPENVINO = "onnxruntime", "openvino"
 

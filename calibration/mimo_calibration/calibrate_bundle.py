@@ -15,10 +15,10 @@ from mimo_runtime.errors import RequestError
 from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.utils.atomic import atomic_folder
 
-from .evidence import evidence_dict
+from .diagnostics import warnings_before
 from .progress import Progress
-from .session import Request, earn
-from .warn import warnings_before
+from .quantize import Request, earn
+from .search.results import evidence_dict
 
 NUMBERS = "calibration.json"
 #: What may run the forms, as in a bundle for the CPU.

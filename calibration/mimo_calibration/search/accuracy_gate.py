@@ -14,7 +14,7 @@ from mimo_runtime.data.dataset import Dataset, Record
 from mimo_runtime.evaluation import metrics
 from mimo_runtime.evaluation.accuracy import AbsentNames, ImageQuestions, Outcome
 
-from .data import Images
+from ..data import Images
 
 PROMPTS = ("box", "point", "mask", "text")
 #: Kinds of question that ask whether something is there, by its name.

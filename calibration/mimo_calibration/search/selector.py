@@ -17,14 +17,14 @@ from mimo_runtime.errors import EngineError
 from mimo_runtime.hardware.host import process_memory_mb
 from mimo_runtime.model.graph_spec import GRAPHS
 
-from .chain import not_finite
-from .evidence import Candidate, GraphEvidence, Result, holds
-from .forms import Forms
-from .qdq import clips_of
-from .remember import RememberedEngine
-from .timing import graph_times
-from .trial import macro_dice
-from .variants import Material, score, sqnr
+from ..graph.qdq import clips_of
+from .accuracy_gate import macro_dice
+from .caching_engine import RememberedEngine
+from .candidates import Forms
+from .latency import graph_times
+from .pipeline import not_finite
+from .recipe import Material, score, sqnr
+from .results import Candidate, GraphEvidence, Result, holds
 
 #: A candidate has to be this much faster than the incumbent to take its place; less is noise.
 FASTER = 0.97

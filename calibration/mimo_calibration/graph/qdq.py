@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from .points import Point, drop_unused, find_points, fold_transposed_weights, readers_of
+from .quantizable import Point, drop_unused, find_points, fold_transposed_weights, readers_of
 
 #: Largest magnitude of a quantised weight by bits: symmetric, so that -128 is not used.
 LARGEST = {8: 127, 4: 7}

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .statistics import BINS, Observed
+from .histogram import BINS, Observed
 
 LEVELS = 127
 #: Share of the values that the percentile method keeps.

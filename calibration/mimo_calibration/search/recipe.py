@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 
-from .points import Point, find_points, fold_transposed_weights
-from .qdq import Choice, quantise
-from .ranges import METHODS, clip
-from .smooth import smoothed
-from .statistics import Observed
+from ..graph.qdq import Choice, quantise
+from ..graph.quantizable import Point, find_points, fold_transposed_weights
+from ..graph.smooth_quant import smoothed
+from ..statistics.histogram import Observed
+from ..statistics.range_estimators import METHODS, clip
 
 Calls = Sequence[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]]
 #: Signal-to-noise ratios are capped here: beyond it an output is as good as exact.

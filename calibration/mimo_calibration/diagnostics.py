@@ -13,7 +13,7 @@ import click
 if TYPE_CHECKING:  # a command line is read, and refused, before anything slow is imported
     from mimo_runtime.model.config import MimoConfig
 
-    from .session import Request
+    from .quantize import Request
 
 
 def warn(told: str) -> None:
@@ -49,7 +49,7 @@ def warnings_before(request: Request, config: MimoConfig, engines: Sequence[str]
     Args:
         engines: that the target may use.
     """
-    from .chain import Settings
+    from .search.pipeline import Settings
 
     _, calibration, search, gate = request.chosen
     for what, images in (("calibrates", (calibration,)), ("decides", (search, gate))):

@@ -17,8 +17,8 @@ from pathlib import Path
 import mimo_runtime
 from mimo_runtime.utils.atomic import atomic_write_bytes
 
-from .observe import writing
-from .trial import Reply
+from ..graph.observer import writing
+from .accuracy_gate import Reply
 
 #: Whatever computes an answer beside our own code; those that are not installed have no version.
 LIBRARIES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "pillow")

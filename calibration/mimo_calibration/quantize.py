@@ -17,12 +17,12 @@ from mimo_runtime.hardware.host import worker_threads
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.tokenizer import Tokenizer
 
-from .chain import Settings
 from .data import DIGITS, MIN_HELD_OUT, MIN_IMAGES, Images, choose, open_data, refuse_overlap
-from .evidence import Result
-from .observe import writing
-from .optimise import Optimiser
+from .graph.observer import writing
 from .progress import Progress
+from .search.pipeline import Settings
+from .search.results import Result
+from .search.selector import Optimiser
 
 #: Images that a calibration watches, that the search for a plan is measured on, and that the gate is measured on.
 CALIBRATION_IMAGES, SEARCH_IMAGES, GATE_IMAGES = 128, 24, 96

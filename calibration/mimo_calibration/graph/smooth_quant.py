@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from .points import copied, find_points, readers_of
-from .statistics import Observed
+from ..statistics.histogram import Observed
+from .quantizable import copied, find_points, readers_of
 
 #: Operators between the norm and the weights that move values but leave the last axis alone, as far as the shapes tell.
 _MOVES = frozenset({"Reshape", "Transpose", "Slice", "Concat"})
