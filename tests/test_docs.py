@@ -95,12 +95,12 @@ def test_the_pages_name_most_commands():
         ("mimo-run doctor BUNDLE --json", []),
         ("OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 -m mimo_train fit --steps 1", []),
         (".venv/bin/mimo-run verify BUNDLE [--threads 2]   # --nothing", []),
-        ("python -m mimo_export.rtx_prove --precision int8", []),
+        ("python -m mimo_export.tools.compile_check --precision int8", []),
         ("mimo-run predict BUNDLE IMAGE --no-masks -o OUT", []),
         ("mimo-run dream BUNDLE", ["mimo-run has no command dream"]),
         ("mimo-run verify BUNDLE --fast -x", ["mimo-run verify has no option --fast", "mimo-run verify has no option -x"]),
         ("mimo-walk BUNDLE", ["there is no program mimo-walk"]),
-        ("python -m mimo_export.rtx_prove --precision=int8 --gpu", ["mimo_export.rtx_prove rtx has no option --gpu"]),
+        ("python -m mimo_export.tools.compile_check --precision=int8 --gpu", ["mimo_export.tools.compile_check rtx has no option --gpu"]),
     ],
 )
 def test_what_does_not_exist_is_found(command: str, told: list[str]):

@@ -55,7 +55,7 @@ def write_fp32_graphs(bundle: Bundle, checkpoint: Path | None, folder: Path) -> 
         told = f"bundle {bundle.path} holds no FP32 ONNX files for the plain contenders"
         raise RequestError(told, "Add --checkpoint CKPT to export them from")
     try:
-        from mimo_export.export_graphs import export_graph
+        from mimo_export.graphs.trace import export_graph
     except ImportError as error:
         raise RequestError(f"exporting FP32 files needs {error.name}", "pip install 'mimo-edge[export]'") from None
     from mimo_runtime.model.graph_spec import graph_contracts

@@ -28,17 +28,17 @@ from mimo_train.checkpoint import WEIGHTS, load_checkpoint
 from mimo_train.model.graphs import graph_modules
 from mimo_train.torch_engine import torch_mimo
 
-from .assemble import compatibility_keys, manifest_data, other_files, self_check, sha256, tool_versions
-from .decoder_form import place_cache
-from .export_graphs import export_graph
-from .golden import REDUCED, write_golden
+from .graphs.precision_audit import delivered
+from .graphs.select_kv_cache import place_cache
+from .graphs.tensorrt_options import check_precision, left_to_build
+from .graphs.trace import export_graph
+from .manifest import compatibility_keys, manifest_data, other_files, self_check, sha256, tool_versions
 from .output import REPORT, output_place
-from .parity import FULL_LIMITS, Limits, Parity, limits_of, measure
-from .plans import check_precision, left_to_build
-from .precision import delivered
-from .precision_report import draw
-from .report import inspect_dict, markdown
-from .samples import Sample, draw_samples
+from .parity.compare import FULL_LIMITS, Limits, Parity, limits_of, measure
+from .parity.golden import REDUCED, write_golden
+from .parity.samples import Sample, draw_samples
+from .report.markdown import inspect_dict, markdown
+from .report.precision import draw
 from .targets import STAND_IN, Target, check_compiler, choose, measuring_engine
 
 #: Samples of the parity check of a build. The numbers of a release come from ``mimo-export parity`` over hundreds.

@@ -27,9 +27,9 @@ from mimo_runtime.model.graph_spec import GraphContract, graph_contracts
 from mimo_runtime.model.tokenizer import BOS
 from mimo_runtime.text.generation import Decodes, TextDecoder
 
-from .cache_forms import FORMS, cache_form
-from .plans import compile_graph, default_axes, rtx_options
-from .rtx_prove import random_form
+from .graphs.static_kv_cache import FORMS, cache_form
+from .graphs.tensorrt_options import compile_graph, default_axes, rtx_options
+from .tools.compile_check import random_form
 
 #: What runs on a CPU: engine and form. OpenVINO 2026.4 has no TensorScatter.
 CONTENDERS = (("onnxruntime", "growing"), ("onnxruntime", "in_place"), ("openvino", "growing"))
@@ -64,7 +64,7 @@ def export_decoder(preset: str, checkpoint: Path | None) -> tuple[MimoConfig, An
     from mimo_train.model.graphs import graph_modules
     from mimo_train.torch_engine import TorchEngine
 
-    from .export_graphs import export_graph
+    from .graphs.trace import export_graph
 
     torch.set_num_threads(1)  # its products are small, and on a busy machine threads wait for each other for minutes
     torch.manual_seed(0)

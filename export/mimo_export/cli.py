@@ -111,7 +111,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
     """Say what BUNDLE holds, after checking every hash."""
     from mimo_runtime.bundle.archive import Bundle
 
-    from .report import inspect_dict
+    from .report.markdown import inspect_dict
 
     manifest = Bundle.open(bundle, this_machine=False).manifest
     told = inspect_dict(manifest.data)
@@ -150,7 +150,7 @@ def parity(
         raise RequestError("--allow-fallback has no effect with --engine", "Leave one of them out")
     to_stdout = json_file is not None and str(json_file) == "-"
     with progress_bar(to_stdout) as progress:
-        from .prove import prove
+        from .parity.check_bundle import prove
 
         told, problems = prove(checkpoint, bundle, data, samples, progress, engine, allow_fallback)
     if to_stdout:
@@ -168,7 +168,7 @@ def parity(
 
 
 def _summary(told: dict[str, Any]) -> str:
-    from .report import counts, missed_lines, where_measured
+    from .report.markdown import counts, missed_lines, where_measured
 
     rows = [("graph", "engine", "asked", "delivered", "MB", "relative L2")]
     for name, graph in told["graphs"].items():
@@ -180,7 +180,7 @@ def _summary(told: dict[str, Any]) -> str:
 
 
 def _parity_lines(parity: dict[str, Any], graphs: bool = True) -> str:
-    from .report import describe_samples
+    from .report.markdown import describe_samples
 
     lines = [f"over {describe_samples(parity['samples'])}:"]
     if graphs:

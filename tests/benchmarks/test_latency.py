@@ -176,7 +176,7 @@ def test_plain_contenders_of_a_reduced_bundle_get_an_export_of_the_checkpoint(bu
         def SerializeToString(self) -> bytes:
             return f"{self.name} {self.parameters}".encode()
 
-    monkeypatch.setattr("mimo_export.export_graphs.export_graph", Exported)
+    monkeypatch.setattr("mimo_export.graphs.trace.export_graph", Exported)
     write_fp32_graphs(reduced(bundle), checkpoint, tmp_path)
     found = {p.stem: p.read_text().split() for p in tmp_path.iterdir()}
     assert set(found) == set(GRAPHS)

@@ -308,7 +308,7 @@ def test_a_build_without_data_or_with_some_graphs_is_refused(micro_checkpoint, d
 
 
 def test_evidence_without_a_candidate_can_be_drawn(tmp_path):
-    from mimo_export.precision_report import draw
+    from mimo_export.report.precision import draw
 
     told = GraphEvidence(chosen="fp32 onnxruntime", latency_ms={"fp32 onnxruntime": 1.0})
     result = SimpleNamespace(evidence={"fusion": told}, chosen={"fusion": SimpleNamespace(recipe=None)})
@@ -318,7 +318,7 @@ def test_evidence_without_a_candidate_can_be_drawn(tmp_path):
 
 
 def test_the_scatter_shows_what_each_form_gains_and_loses():
-    from mimo_export.precision_report import _trade_off
+    from mimo_export.report.precision import _trade_off
 
     def gate(loss: float) -> dict:
         return {"dice": {"box": loss - 0.001, "text": loss}, "ci95": {"box": [-1, 1], "text": [loss - 0.002, loss + 0.002]}}

@@ -365,13 +365,13 @@ def attention(rng) -> onnx.ModelProto:
     ids=["int8", "int8_weights", "int4_weights"],
 )
 def test_the_precision_that_is_delivered_can_be_counted_in_the_form(choice, counts, rng):
-    from mimo_export.precision import delivered
+    from mimo_export.graphs.precision_audit import delivered
 
     assert delivered(ort_form(quantise(attention(rng), {"queries": choice, "keys": choice}))) == counts
 
 
 def test_what_is_quantised_before_it_is_rearranged_counts_as_int8(rng):
-    from mimo_export.precision import delivered
+    from mimo_export.graphs.precision_audit import delivered
 
     made = {"scale": normal(rng, 8), "bias": normal(rng, 8), "w": normal(rng, 8, 8, 3, 3)}
     nodes = [node("LayerNormalization", ["x", "scale", "bias"], "normed"),

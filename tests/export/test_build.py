@@ -27,8 +27,8 @@ from mimo_calibration.search.results import Candidate, GraphEvidence, Result
 from mimo_export import build as build_module
 from mimo_export.build import build
 from mimo_export.cli import main
-from mimo_export.parity import ask
-from mimo_export.samples import draw_samples
+from mimo_export.parity.compare import ask
+from mimo_export.parity.samples import draw_samples
 from mimo_runtime import Bundle, Mimo
 from mimo_runtime.deploy.verify import verify
 from mimo_runtime.errors import BundleError, EngineError, RequestError, VerificationError

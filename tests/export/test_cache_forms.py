@@ -15,12 +15,12 @@ from onnx import TensorProto, helper
 from mimo_calibration.graph.ort_cpu import ort_form
 from mimo_calibration.graph.quantizable import copied
 from mimo_export import cache_prove
-from mimo_export.cache_forms import FORMS, IN_PLACE_OPSET, best_form, cache_form
 from mimo_export.cache_prove import answer, random_memory
-from mimo_export.export_graphs import OPSET, export_graph
-from mimo_export.plans import compile_graph, default_axes, rtx_options
-from mimo_export.precision import delivered
-from mimo_export.rtx_prove import random_form
+from mimo_export.graphs.precision_audit import delivered
+from mimo_export.graphs.static_kv_cache import FORMS, IN_PLACE_OPSET, best_form, cache_form
+from mimo_export.graphs.tensorrt_options import compile_graph, default_axes, rtx_options
+from mimo_export.graphs.trace import OPSET, export_graph
+from mimo_export.tools.compile_check import random_form
 from mimo_runtime.compiler.network import Log, parse
 from mimo_runtime.engines import Engine, create_engine
 from mimo_runtime.engines.tensorrt_library import load_rtx_library, missing_rtx_package

@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner, Result
 from random_weights import perturb, write_checkpoint
 
-from mimo_export.assemble import sha256
 from mimo_export.cli import main
+from mimo_export.manifest import sha256
 from mimo_runtime.bundle.manifest import write_manifest
 from mimo_runtime.errors import RequestError
 from mimo_runtime.model.graph_spec import GRAPHS

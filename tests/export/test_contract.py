@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from mimo_export.contract import check_contract, check_operators
+from mimo_export.graphs.validate import check_contract, check_operators
 from mimo_runtime.errors import EngineError
 from mimo_runtime.model.graph_spec import GraphContract, Tensor
 

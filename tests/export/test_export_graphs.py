@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mimo_export.export_graphs import EXAMPLE, OPSET, export_graph
+from mimo_export.graphs.trace import EXAMPLE, OPSET, export_graph
 from mimo_runtime.errors import EngineError
 from mimo_runtime.model import graph_spec
 from mimo_runtime.model.graph_spec import GRAPHS, GraphContract, graph_contracts

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mimo_export.build import refused
-from mimo_export.parity import LIMITS, Limits, Parity, ShadowedEngine, limits_of, relative_l2
-from mimo_export.samples import Sample
+from mimo_export.parity.compare import LIMITS, Limits, Parity, ShadowedEngine, limits_of, relative_l2
+from mimo_export.parity.samples import Sample
 from mimo_runtime.model.graph_spec import GraphContract, Tensor
 from mimo_runtime.preprocessing.prompts import Prompt
 from mimo_runtime.results.answer import Answer, Finding

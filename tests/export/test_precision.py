@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from mimo_export.precision import delivered
+from mimo_export.graphs.precision_audit import delivered
 
 
 def test_each_matrix_operator_counts_once_by_its_real_precision():

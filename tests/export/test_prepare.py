@@ -136,7 +136,7 @@ def test_a_bundle_that_does_not_reproduce_its_samples_is_not_written(portable, t
 
 
 def _reseal(folder: Path) -> None:
-    from mimo_export.assemble import other_files
+    from mimo_export.manifest import other_files
     from mimo_runtime.bundle.manifest import write_manifest
 
     manifest = json.loads((folder / "manifest.json").read_text("utf-8"))

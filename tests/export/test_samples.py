@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mimo_export.samples import KINDS, PHANTOM, draw_samples
+from mimo_export.parity.samples import KINDS, PHANTOM, draw_samples
 from mimo_runtime.data.dataset import Dataset
 from mimo_train.checkpoint import load_checkpoint
 

@@ -21,11 +21,11 @@ from mimo_calibration import quantize  # noqa: E402
 from mimo_calibration.quantize import Request  # noqa: E402
 from mimo_calibration.search import recipe, results, selector  # noqa: E402
 from mimo_export import build as build_module  # noqa: E402
-from mimo_export import decoder_form  # noqa: E402
-from mimo_export import parity as parity_module  # noqa: E402
 from mimo_export.build import Built, build  # noqa: E402
 from mimo_export.cli import main  # noqa: E402
-from mimo_export.prove import prove  # noqa: E402
+from mimo_export.graphs import select_kv_cache  # noqa: E402
+from mimo_export.parity import compare as parity_module  # noqa: E402
+from mimo_export.parity.check_bundle import prove  # noqa: E402
 from mimo_export.targets import TARGETS, choose  # noqa: E402
 from mimo_runtime import Bundle, Mimo  # noqa: E402
 from mimo_runtime.compiler import build as compiler_module  # noqa: E402
@@ -217,7 +217,7 @@ class TestCache:
             assert words in (folder / "report.md").read_text("utf-8")
 
     def test_that_computes_something_else_is_refused(self, make: Builder, tmp_path: Path, monkeypatch):
-        monkeypatch.setattr(decoder_form, "difference", lambda *_: 0.5)
+        monkeypatch.setattr(select_kv_cache, "difference", lambda *_: 0.5)
         with pytest.raises(VerificationError, match="cache in place differs by 5.0e-01"):
             make(tmp_path / "out", target="tensorrt-rtx", portable=True)
         assert not list(tmp_path.iterdir())
@@ -226,7 +226,7 @@ class TestCache:
         def refuse(*_: object) -> None:
             raise EngineError("onnxruntime has no TensorScatter")
 
-        monkeypatch.setattr(decoder_form, "create_engine", refuse)
+        monkeypatch.setattr(select_kv_cache, "create_engine", refuse)
         built = make(tmp_path / "out", target="tensorrt-rtx", portable=True)
         assert "growing; onnxruntime has no TensorScatter" in (built.path / "report.md").read_text("utf-8")
         assert built.told["graphs"]["text_decoder"]["build"]["operators"] == []

@@ -20,12 +20,12 @@ from onnx import TensorProto, helper, numpy_helper
 from mimo_calibration.graph.gpu import half_form
 from mimo_calibration.graph.observer import ObservedEngine
 from mimo_calibration.graph.qdq import Choice, quantise
-from mimo_export import plans as plans_module
-from mimo_export import rtx_prove
-from mimo_export.export_graphs import OPSET, export_graph
-from mimo_export.plans import check_precision, compile_graph, default_axes, rtx_options
-from mimo_export.precision import delivered
-from mimo_export.rtx_prove import random_form, random_inputs
+from mimo_export.graphs import tensorrt_options as plans_module
+from mimo_export.graphs.precision_audit import delivered
+from mimo_export.graphs.tensorrt_options import check_precision, compile_graph, default_axes, rtx_options
+from mimo_export.graphs.trace import OPSET, export_graph
+from mimo_export.tools import compile_check
+from mimo_export.tools.compile_check import random_form, random_inputs
 from mimo_runtime.compiler import options as options_module
 from mimo_runtime.compiler.compile import compile_graph as compile_here
 from mimo_runtime.compiler.job import Job
@@ -80,7 +80,7 @@ def tiny() -> Models:
 @pytest.fixture(scope="session")
 def base_with_fewer_layers() -> Models:
     """All widths, the resolution and the vocabulary of base; blocks that only repeat are left out. Whole, it takes minutes to
-    export: ``python -m mimo_export.rtx_prove --preset base``."""
+    export: ``python -m mimo_export.tools.compile_check --preset base``."""
     base = PRESETS["base"]
     return export_model(dataclasses.replace(
         base,
@@ -324,8 +324,8 @@ def command(monkeypatch, micro: Models):
     """The command over the graphs of the session, of which only the two smallest are compiled."""
     config, models = micro
     few = {name: models[name] for name in ("text_encoder", "text_decoder")}
-    monkeypatch.setattr(rtx_prove, "export_all", lambda *_: (config, few))
-    return lambda *arguments: CliRunner().invoke(rtx_prove.alone, ["rtx", *arguments])
+    monkeypatch.setattr(compile_check, "export_all", lambda *_: (config, few))
+    return lambda *arguments: CliRunner().invoke(compile_check.alone, ["rtx", *arguments])
 
 
 @needs_compiler
@@ -350,7 +350,7 @@ def test_the_command_ends_with_1_if_a_graph_is_refused(command):
 
 
 def test_the_command_refuses_what_does_not_exist_at_once(command, monkeypatch):
-    monkeypatch.setattr(rtx_prove, "export_all", lambda *_: pytest.fail("exported"))
+    monkeypatch.setattr(compile_check, "export_all", lambda *_: pytest.fail("exported"))
     for arguments in (("--compute-capability", "9.0"), ("--preset", "huge"), ("--precision", "int4")):
         result = command(*arguments)
         assert result.exit_code == 2 and result.stderr.startswith("error: ") and result.stdout == ""

@@ -22,7 +22,7 @@ from torch import nn
 from mimo_runtime.errors import EngineError
 from mimo_runtime.model.graph_spec import BATCH, PAST, GraphContract
 
-from .contract import check_contract, check_operators
+from .validate import check_contract, check_operators
 
 OPSET = 20
 

@@ -10,7 +10,7 @@ from typing import Any
 from mimo_runtime.deploy.verify import TOLERANCES, write_sample
 from mimo_runtime.pipeline import Mimo
 
-from .parity import ask
+from .compare import ask
 from .samples import draw_samples
 
 #: One request by box, one by text and one by mask, on three modalities: together they run every graph and kind of input.

@@ -16,13 +16,13 @@ from mimo_runtime.model.graph_spec import GraphContract, graph_contracts
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.text.generation import TextDecoder
 
-from .assemble import sha256
-from .cache_forms import best_form, cache_form
-from .parity import ask, limits_of
-from .plans import left_to_build
-from .precision import delivered
-from .samples import draw_samples
-from .targets import STAND_IN, Target
+from ..manifest import sha256
+from ..parity.compare import ask, limits_of
+from ..parity.samples import draw_samples
+from ..targets import STAND_IN, Target
+from .precision_audit import delivered
+from .static_kv_cache import best_form, cache_form
+from .tensorrt_options import left_to_build
 
 GRAPH = "text_decoder"
 #: Requests that both forms answer before one takes the other's place.

@@ -16,7 +16,7 @@ from mimo_runtime.errors import EngineError
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.graph_spec import BATCH, PAST, GraphContract
 
-from .precision import delivered
+from .precision_audit import delivered
 
 
 def default_axes(config: MimoConfig, batch: int = 4) -> dict[str, Range]:

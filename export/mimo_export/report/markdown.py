@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .precision_report import precision_lines
+from .precision import precision_lines
 
 
 def markdown(told: Mapping[str, Any]) -> str:

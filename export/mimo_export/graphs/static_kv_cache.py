@@ -21,8 +21,8 @@ from mimo_runtime.errors import EngineError
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.graph_spec import CACHE_PREFIX, GraphContract, Tensor, graph_contracts, in_place_contract
 
-from .contract import check_contract, check_operators
-from .export_graphs import OPSET
+from .trace import OPSET
+from .validate import check_contract, check_operators
 
 FORMS = ("growing", "in_place")
 #: TensorScatter exists since this one.

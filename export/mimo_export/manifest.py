@@ -19,7 +19,7 @@ from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.graph_spec import GraphContract
 from mimo_runtime.pipeline import Mimo
 
-from .export_graphs import OPSET
+from .graphs.trace import OPSET
 from .targets import ENGINE_MIN, Target
 
 #: Distributions whose versions shape the result.

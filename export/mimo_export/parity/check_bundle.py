@@ -14,9 +14,9 @@ from mimo_runtime.pipeline import Mimo
 from mimo_train.checkpoint import WEIGHTS, load_checkpoint
 from mimo_train.torch_engine import torch_mimo
 
-from .assemble import sha256, tool_versions
-from .build import Progress, check_samples, compare, silent
-from .parity import limits_of
+from ..build import Progress, check_samples, compare, silent
+from ..manifest import sha256, tool_versions
+from .compare import limits_of
 from .samples import draw_samples
 
 

@@ -1,4 +1,4 @@
-"""``python -m mimo_export.rtx_prove``: does every graph of a model compile with TensorRT for RTX? It needs no GPU, and no data.
+"""``python -m mimo_export.tools.compile_check``: does every graph of a model compile with TensorRT for RTX? It needs no GPU, and no data.
 
 Ranges come from a few random inputs: enough to make the files, not to use them. It shows what the compiler takes, how long it
 needs and how large the plans are; it says nothing about accuracy.
@@ -29,8 +29,8 @@ from mimo_runtime.errors import EngineError, MimoError
 from mimo_runtime.model.config import PRESETS, MimoConfig
 from mimo_runtime.model.graph_spec import BATCH, GRAPHS, PAST, GraphContract, graph_contracts
 
-from .plans import compile_graph, default_axes, rtx_options
-from .report import counts
+from ..graphs.tensorrt_options import compile_graph, default_axes, rtx_options
+from ..report.markdown import counts
 
 #: Random calls whose ranges are taken.
 CALLS = 2
@@ -80,7 +80,7 @@ def export_all(preset: str, checkpoint: Path | None, progress: Any) -> tuple[Mim
     from mimo_train.model import Mimo
     from mimo_train.model.graphs import graph_modules
 
-    from .export_graphs import export_graph
+    from ..graphs.trace import export_graph
 
     if checkpoint is not None:
         network = load_checkpoint(checkpoint)[0]
@@ -169,4 +169,4 @@ alone.add_command(command)
 if __name__ == "__main__":
     import sys
 
-    alone.main(["rtx", *sys.argv[1:]], prog_name="python -m mimo_export.rtx_prove")
+    alone.main(["rtx", *sys.argv[1:]], prog_name="python -m mimo_export.tools.compile_check")
