@@ -48,7 +48,7 @@ def referring(
     from mimo_runtime.evaluation.referring import referring_test
 
     from .models import open_model
-    from .robustness_report import referring_table
+    from .suites.report import referring_table
 
     check_writable(json_path)
     datasets = read_datasets(data_)
@@ -75,9 +75,9 @@ def scene(
     MODEL is a bundle, or a checkpoint folder (needs torch).
     """
     from mimo_runtime.data.dataset import read_datasets
-    from mimo_runtime.evaluation.scene import scene_table, scene_test
 
     from .models import open_model
+    from .suites.relations import scene_table, scene_test
 
     check_writable(json_path)
     datasets = read_datasets(data_)
@@ -136,10 +136,10 @@ def robustness(
     MODEL is a bundle, or a checkpoint folder (needs torch).
     """
     from mimo_runtime.data.dataset import read_datasets
-    from mimo_runtime.evaluation.robustness import robustness as measure
 
     from .models import open_model
-    from .robustness_report import check_report, markdown, write_report
+    from .suites.report import check_report, markdown, write_report
+    from .suites.robustness import robustness as measure
 
     check_writable(json_path)
     if report is not None:

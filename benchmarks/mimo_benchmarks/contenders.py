@@ -28,8 +28,8 @@ from mimo_runtime.errors import RequestError
 from mimo_runtime.model.graph_spec import GraphContract, graph_contracts
 from mimo_runtime.results.answer import Finding
 
-from .plain import PlainChain
 from .probe import Run, Watch, WatchedEngine
+from .reference_pipeline import PlainChain
 from .request import Request
 
 

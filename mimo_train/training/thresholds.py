@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from mimo_benchmarks.suites.relations import EVERYTHING
 from mimo_runtime.data.dataset import Dataset, check_records
 from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation.accuracy import AbsentNames, Measurements, chosen_records, measure
 from mimo_runtime.evaluation.confidence import Choice, choose_threshold, set_weights
-from mimo_runtime.evaluation.scene import EVERYTHING
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.postprocessing.masks import sigmoid

@@ -15,11 +15,12 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from mimo_benchmarks import cli, models, precision, robustness_report
+from mimo_benchmarks import cli, models, precision
+from mimo_benchmarks.suites import report
+from mimo_benchmarks.suites.robustness import CONDITIONS, SHIFT
 from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.data.dataset import read_datasets
 from mimo_runtime.errors import BundleError, RequestError
-from mimo_runtime.evaluation.robustness import CONDITIONS, SHIFT
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.graph_spec import GRAPHS
 from mimo_runtime.postprocessing.connected_components import label_components
@@ -192,16 +193,16 @@ def test_changes_are_drawn_to_the_left_of_nothing(bright: list[tuple], data: Pat
         close(figure)
 
     monkeypatch.setattr(pyplot, "close", look)
-    robustness_report.picture(result)
+    report.picture(result)
     wanted = [row["delta"] for row in result["conditions"][SHIFT] if row["name"] != "clean"]
     assert drawn["Image changed"][: len(wanted)] == pytest.approx(wanted) and -0.5 in wanted
 
 
 def test_questions_that_the_model_refused_are_told(bright: list[tuple], data: Path) -> None:
     result = json.loads(run("robustness", "model", "--data", data / "two", "--json").stdout)
-    assert "too long" not in robustness_report.markdown(result)
+    assert "too long" not in report.markdown(result)
     result["meta"]["refused_questions"] = 7
-    assert "7 questions were too long" in robustness_report.markdown(result)
+    assert "7 questions were too long" in report.markdown(result)
 
 
 # -- refusals --------------------------------------------------------------------------------------------------------

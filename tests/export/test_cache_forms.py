@@ -12,10 +12,10 @@ import torch
 from click.testing import CliRunner
 from onnx import TensorProto, helper
 
+from mimo_benchmarks import kv_cache
+from mimo_benchmarks.kv_cache import answer, random_memory
 from mimo_calibration.graph.ort_cpu import ort_form
 from mimo_calibration.graph.quantizable import copied
-from mimo_export import cache_prove
-from mimo_export.cache_prove import answer, random_memory
 from mimo_export.graphs.precision_audit import delivered
 from mimo_export.graphs.static_kv_cache import FORMS, IN_PLACE_OPSET, best_form, cache_form
 from mimo_export.graphs.tensorrt_options import compile_graph, default_axes, rtx_options
@@ -290,16 +290,16 @@ def test_tensorrt_sees_a_cache_that_is_updated_in_place_and_attention_with_a_mas
 
 @pytest.fixture
 def command(monkeypatch, module: torch.nn.Module, exported):
-    monkeypatch.setattr(cache_prove, "export_decoder", lambda *_: (CONFIG, TorchEngine(module, GROWING), exported["fp32"]))
-    return lambda *arguments: CliRunner().invoke(cache_prove.alone, ["cache", "--seconds", "0", *arguments])
+    monkeypatch.setattr(kv_cache, "export_decoder", lambda *_: (CONFIG, TorchEngine(module, GROWING), exported["fp32"]))
+    return lambda *arguments: CliRunner().invoke(kv_cache.alone, ["cache", "--seconds", "0", *arguments])
 
 
 def test_the_command_measures_every_form_in_turns(command, monkeypatch):
-    monkeypatch.setattr(cache_prove, "missing_rtx_package", lambda: "tensorrt_rtx_bindings")
+    monkeypatch.setattr(kv_cache, "missing_rtx_package", lambda: "tensorrt_rtx_bindings")
     result = command("--threads", "1", "--json")
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
-    assert [(r["engine"], r["form"]) for r in told["cpu"]] == list(cache_prove.CONTENDERS)
+    assert [(r["engine"], r["form"]) for r in told["cpu"]] == list(kv_cache.CONTENDERS)
     assert all(r["identical"] and 0 < r["ms_per_token"] < 100 and r["logits_differ"] < 2e-5 for r in told["cpu"])
     assert told["plans"] == []
 
@@ -310,13 +310,13 @@ def test_the_command_compiles_both_forms_and_prints_tables(command):
     result = command("--threads", "1")
     assert result.exit_code == 0, result.output
     rows = [line.split() for line in result.stdout.splitlines() if line.strip()]
-    assert [row[:2] for row in rows if row[0] in ("onnxruntime", "openvino")] == [list(c) for c in cache_prove.CONTENDERS]
+    assert [row[:2] for row in rows if row[0] in ("onnxruntime", "openvino")] == [list(c) for c in kv_cache.CONTENDERS]
     assert [row[2] for row in rows if row[0] == "tensorrt-rtx"] == list(FORMS)
 
 
 def test_the_command_ends_with_1_if_a_form_writes_other_tokens(command, monkeypatch):
-    monkeypatch.setattr(cache_prove, "missing_rtx_package", lambda: "tensorrt_rtx_bindings")
-    right = cache_prove.cache_form
+    monkeypatch.setattr(kv_cache, "missing_rtx_package", lambda: "tensorrt_rtx_bindings")
+    right = kv_cache.cache_form
 
     def wrong(model: onnx.ModelProto, config: MimoConfig, form: str):
         made, contract = right(model, config, form)
@@ -327,7 +327,7 @@ def test_the_command_ends_with_1_if_a_form_writes_other_tokens(command, monkeypa
                     weight.CopyFrom(onnx.numpy_helper.from_array(np.zeros(LENGTH, np.int32), weight.name))
         return made, contract
 
-    monkeypatch.setattr(cache_prove, "cache_form", wrong)
+    monkeypatch.setattr(kv_cache, "cache_form", wrong)
     result = command("--threads", "1")
     assert result.exit_code == 1
     assert result.stderr.startswith("error: other tokens than PyTorch: onnxruntime in_place")

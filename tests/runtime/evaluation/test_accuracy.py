@@ -12,12 +12,12 @@ import pytest
 from oracle import SETS, Oracle, OracleScan, half, write_sets
 from PIL import Image
 
+from mimo_benchmarks.suites.relations import scene_test
+from mimo_benchmarks.suites.robustness import robustness
 from mimo_runtime.data.dataset import Dataset, read_datasets
 from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation import metrics, subgroups, summary
 from mimo_runtime.evaluation.accuracy import MAX_INSTANCES, AbsentNames, evaluate
-from mimo_runtime.evaluation.robustness import robustness
-from mimo_runtime.evaluation.scene import scene_test
 from mimo_runtime.evaluation.text_slots import read_slots
 from mimo_runtime.text import grammar
 

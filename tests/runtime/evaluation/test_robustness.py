@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from mimo_benchmarks.suites import corruptions
+from mimo_benchmarks.suites import robustness as module
+from mimo_benchmarks.suites.robustness import CONDITIONS, GEOMETRY, JITTER, OFFSET, QUERY, SHIFT, Sample, robustness, summarise
 from mimo_runtime.data import prompt_sampling
 from mimo_runtime.data.dataset import Dataset, read_datasets
 from mimo_runtime.errors import PromptError, RequestError
-from mimo_runtime.evaluation import perturb
-from mimo_runtime.evaluation import robustness as module
-from mimo_runtime.evaluation.robustness import CONDITIONS, GEOMETRY, JITTER, OFFSET, QUERY, SHIFT, Sample, robustness, summarise
 from mimo_runtime.postprocessing.connected_components import label_components
 from mimo_runtime.text import grammar
 
@@ -39,20 +39,20 @@ def same_colour(seed: int) -> np.ndarray:
 
 
 @settings(max_examples=60, deadline=None)
-@given(SEEDS, st.sampled_from(sorted(perturb.SHIFTS)))
+@given(SEEDS, st.sampled_from(sorted(corruptions.SHIFTS)))
 def test_shifts_keep_the_shape_and_the_original(seed: int, name: str) -> None:
     pixels = noise_image(seed, 3)
     before = pixels.copy()
-    changed = perturb.SHIFTS[name](pixels, np.random.default_rng(seed))
+    changed = corruptions.SHIFTS[name](pixels, np.random.default_rng(seed))
     assert changed.shape == pixels.shape and changed.dtype == np.uint8
     assert (pixels == before).all() and (changed != pixels).any()
-    assert (changed == perturb.SHIFTS[name](pixels, np.random.default_rng(seed))).all()
+    assert (changed == corruptions.SHIFTS[name](pixels, np.random.default_rng(seed))).all()
 
 
 @settings(max_examples=40, deadline=None)
-@given(SEEDS, st.sampled_from(sorted(perturb.SHIFTS)))
+@given(SEEDS, st.sampled_from(sorted(corruptions.SHIFTS)))
 def test_grey_images_stay_grey(seed: int, name: str) -> None:
-    changed = perturb.SHIFTS[name](same_colour(seed), np.random.default_rng(seed))
+    changed = corruptions.SHIFTS[name](same_colour(seed), np.random.default_rng(seed))
     assert (changed == changed[..., :1]).all()
 
 
@@ -60,18 +60,18 @@ def test_grey_images_stay_grey(seed: int, name: str) -> None:
 @given(SEEDS, st.floats(0.2, 0.99))
 def test_contrast_scales_about_the_mean(seed: int, factor: float) -> None:
     pixels = noise_image(seed, 3)
-    changed = perturb.contrast(pixels, factor)
+    changed = corruptions.contrast(pixels, factor)
     assert np.abs(changed.mean((0, 1)) - pixels.mean((0, 1))).max() <= 0.5
     assert np.abs(changed.std((0, 1)) - factor * pixels.std((0, 1))).max() <= 1
-    assert (perturb.contrast(pixels, 1) == pixels).all()
+    assert (corruptions.contrast(pixels, 1) == pixels).all()
     flat = np.full((9, 9, 3), 77, np.uint8)
-    assert (perturb.contrast(flat, factor) == flat).all()
+    assert (corruptions.contrast(flat, factor) == flat).all()
 
 
 @given(st.floats(0.3, 3))
 def test_gamma_keeps_black_white_and_the_order(exponent: float) -> None:
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
-    changed = perturb.gamma(ramp, exponent)[0, :, 0].astype(int)
+    changed = corruptions.gamma(ramp, exponent)[0, :, 0].astype(int)
     assert changed[0] == 0 and changed[255] == 255 and (np.diff(changed) >= 0).all()
     assert (changed >= np.arange(256)).all() if exponent <= 1 else (changed <= np.arange(256)).all()
 
@@ -82,7 +82,7 @@ def test_noise_has_its_standard_deviation(sigma: float, grey: bool) -> None:
     pixels = np.full((120, 120, 3), 128, np.uint8)
     if not grey:
         pixels[..., 1] += 1
-    difference = perturb.gaussian_noise(pixels, sigma, np.random.default_rng(0)).astype(int) - pixels
+    difference = corruptions.gaussian_noise(pixels, sigma, np.random.default_rng(0)).astype(int) - pixels
     assert difference.std() == pytest.approx(sigma, rel=0.05) and abs(difference.mean()) < 0.05 * sigma
     correlation = np.corrcoef(difference[..., 0].ravel(), difference[..., 2].ravel())[0, 1]
     assert correlation > 0.99 if grey else abs(correlation) < 0.05
@@ -92,7 +92,7 @@ def test_noise_has_its_standard_deviation(sigma: float, grey: bool) -> None:
 def test_blur_spreads_an_edge_by_its_standard_deviation(sigma: float) -> None:
     pixels = np.zeros((64, 64, 3), np.uint8)
     pixels[:, 32:] = 255
-    row = perturb.gaussian_blur(pixels, sigma)[32, :, 0].astype(float)
+    row = corruptions.gaussian_blur(pixels, sigma)[32, :, 0].astype(float)
     spread = np.diff(row) / 255
     places = np.arange(63) + 0.5
     deviation = np.sqrt((spread * (places - (spread * places).sum()) ** 2).sum())
@@ -102,22 +102,22 @@ def test_blur_spreads_an_edge_by_its_standard_deviation(sigma: float) -> None:
 def test_a_lower_resolution_loses_what_is_finer() -> None:
     stripes = np.zeros((32, 48, 3), np.uint8)
     stripes[:, ::2] = 200
-    assert np.ptp(perturb.lower_resolution(stripes, 2)) <= 1
+    assert np.ptp(corruptions.lower_resolution(stripes, 2)) <= 1
     blocks = np.kron(noise_image(0)[:8, :8], np.ones((8, 8), np.uint8))
-    kept = perturb.lower_resolution(np.repeat(blocks[..., None], 3, axis=2), 2)
+    kept = corruptions.lower_resolution(np.repeat(blocks[..., None], 3, axis=2), 2)
     assert (kept[3::8, 3::8, 0] == blocks[3::8, 3::8]).all()  # the middle of a large block keeps its level
 
 
 def test_a_worse_jpeg_is_farther_from_the_image() -> None:
     pixels = noise_image(3, 3)
-    errors = [np.abs(perturb.jpeg(pixels, q).astype(int) - pixels).mean() for q in (95, 60, 30, 5)]
+    errors = [np.abs(corruptions.jpeg(pixels, q).astype(int) - pixels).mean() for q in (95, 60, 30, 5)]
     assert errors == sorted(errors) and errors[0] < errors[-1]
 
 
 @settings(max_examples=60, deadline=None)
 @given(SEEDS)
 def test_turns_return(seed: int) -> None:
-    pixels, turns = noise_image(seed, 3), perturb.TURNS
+    pixels, turns = noise_image(seed, 3), corruptions.TURNS
     for name in ("horizontal flip", "vertical flip", "rotation 180"):
         assert (turns[name].image(turns[name].image(pixels)) == pixels).all()
     assert (turns["rotation 270"].image(turns["rotation 90"].image(pixels)) == pixels).all()
@@ -128,9 +128,9 @@ def test_turns_return(seed: int) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(SEEDS, st.sampled_from(sorted(perturb.TURNS)))
+@given(SEEDS, st.sampled_from(sorted(corruptions.TURNS)))
 def test_truth_and_box_move_with_the_image(seed: int, name: str) -> None:
-    pixels, turn = noise_image(seed, 3), perturb.TURNS[name]
+    pixels, turn = noise_image(seed, 3), corruptions.TURNS[name]
     mask = pixels[..., 0] > 220
     mask[0, 1] = True
     height, width = mask.shape
@@ -164,7 +164,7 @@ def test_points_move_by_their_distance_and_stay_inside(seed: int, distance: floa
     rng = np.random.default_rng(seed)
     height, width = (int(v) for v in rng.integers(1, 80, 2))
     start = int(rng.integers(width)), int(rng.integers(height))
-    x, y = perturb.offset_point(start, distance, angle, height, width)
+    x, y = corruptions.offset_point(start, distance, angle, height, width)
     assert 0 <= x < width and 0 <= y < height
     moved = np.hypot(x - start[0], y - start[1])
     assert moved <= distance + 0.5**0.5
@@ -346,7 +346,7 @@ def test_question_forms_are_kinds_of_the_grammar_about_one_target() -> None:
 
 def test_every_look_of_an_image_is_opened_once(measured: tuple[dict, Threshold]) -> None:
     _, model = measured
-    looks = 1 + len(perturb.SHIFTS) + len(perturb.TURNS)
+    looks = 1 + len(corruptions.SHIFTS) + len(corruptions.TURNS)
     assert len(model.opened) == 6 * looks
     for number in range(0, len(model.opened), looks):
         clean = model.opened[number]

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mimo_benchmarks.suites.relations import EVERYTHING, scene_table, scene_test
 from mimo_runtime.data.dataset import Dataset, read_datasets
 from mimo_runtime.errors import PromptError, RequestError
-from mimo_runtime.evaluation.scene import EVERYTHING, scene_table, scene_test
 from mimo_runtime.text import grammar
 from mimo_runtime.text.grammar import Description, Phrase, describe
 

@@ -1,4 +1,4 @@
-"""``python -m mimo_export.cache_prove [CHECKPOINT]``: the forms of the text decoder, held against each other and measured here.
+"""``python -m mimo_benchmarks.kv_cache [CHECKPOINT]``: the forms of the text decoder, held against each other and measured here.
 
 Every form writes the longest answer to a few random memories, greedily: all have to choose the tokens that PyTorch chooses.
 Answers of all contenders take turns, so that what else the machine does hits them alike. TensorRT for RTX compiles both forms
@@ -18,6 +18,9 @@ import onnx
 
 from mimo_calibration.graph.ort_cpu import ort_form
 from mimo_calibration.search.latency import interleaved
+from mimo_export.graphs.static_kv_cache import FORMS, cache_form
+from mimo_export.graphs.tensorrt_options import compile_graph, default_axes, rtx_options
+from mimo_export.tools.compile_check import random_form
 from mimo_runtime.cli.app import Commands, table
 from mimo_runtime.engines import create_engine, installed_version
 from mimo_runtime.engines.tensorrt_library import missing_rtx_package
@@ -26,10 +29,6 @@ from mimo_runtime.model.config import PRESETS, MimoConfig
 from mimo_runtime.model.graph_spec import GraphContract, graph_contracts
 from mimo_runtime.model.tokenizer import BOS
 from mimo_runtime.text.generation import Decodes, TextDecoder
-
-from .graphs.static_kv_cache import FORMS, cache_form
-from .graphs.tensorrt_options import compile_graph, default_axes, rtx_options
-from .tools.compile_check import random_form
 
 #: What runs on a CPU: engine and form. OpenVINO 2026.4 has no TensorScatter.
 CONTENDERS = (("onnxruntime", "growing"), ("onnxruntime", "in_place"), ("openvino", "growing"))
@@ -59,12 +58,11 @@ def export_decoder(preset: str, checkpoint: Path | None) -> tuple[MimoConfig, An
     """Its configuration, the PyTorch engine and the graph, of a checkpoint or of a preset with random weights."""
     import torch
 
+    from mimo_export.graphs.trace import export_graph
     from mimo_train.checkpoint import load_checkpoint
     from mimo_train.model import Mimo
     from mimo_train.model.graphs import graph_modules
     from mimo_train.torch_engine import TorchEngine
-
-    from .graphs.trace import export_graph
 
     torch.set_num_threads(1)  # its products are small, and on a busy machine threads wait for each other for minutes
     torch.manual_seed(0)
@@ -150,4 +148,4 @@ alone.add_command(command)
 if __name__ == "__main__":
     import sys
 
-    alone.main(["cache", *sys.argv[1:]], prog_name="python -m mimo_export.cache_prove")
+    alone.main(["cache", *sys.argv[1:]], prog_name="python -m mimo_benchmarks.kv_cache")

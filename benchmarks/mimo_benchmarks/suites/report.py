@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from mimo_runtime.cli.app import table
 from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation.referring import ANSWERS, PROMPTS
-from mimo_runtime.evaluation.robustness import CONDITIONS, GEOMETRY, JITTER, OFFSET, QUERY, SHIFT, USUAL_JITTER
 from mimo_runtime.utils.atomic import atomic_write_bytes
 
-from .output import check_writable
+from ..output import check_writable
+from .robustness import CONDITIONS, GEOMETRY, JITTER, OFFSET, QUERY, SHIFT, USUAL_JITTER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,14 +13,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..data import prompt_sampling
-from ..data.dataset import Dataset, Record, check_records
-from ..errors import PromptError, RequestError
-from ..text import grammar
-from ..text.synonyms import misspell, synonyms
-from . import metrics
-from .accuracy import Outcome, _engine_name, _model_id, _rng, chosen_records
-from .perturb import SHIFTS, TURNS, Turn, offset_point
+from mimo_runtime.data import prompt_sampling
+from mimo_runtime.data.dataset import Dataset, Record, check_records
+from mimo_runtime.errors import PromptError, RequestError
+from mimo_runtime.evaluation import metrics
+from mimo_runtime.evaluation.accuracy import Outcome, _engine_name, _model_id, _rng, chosen_records
+from mimo_runtime.text import grammar
+from mimo_runtime.text.synonyms import misspell, synonyms
+
+from .corruptions import SHIFTS, TURNS, Turn, offset_point
 
 #: How far each side of a box moves at most, in percent of its length.
 JITTERS = (0, 5, 10, 20, 30, 40)

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ..data.dataset import Dataset, Record, check_records, read_ids
-from ..data.prompt_sampling import instance_labels
-from ..errors import PromptError, RequestError
-from ..text import grammar
-from . import metrics
-from .accuracy import AbsentNames, _engine_name, _model_id, _rng, chosen_records
+from mimo_runtime.data.dataset import Dataset, Record, check_records, read_ids
+from mimo_runtime.data.prompt_sampling import instance_labels
+from mimo_runtime.errors import PromptError, RequestError
+from mimo_runtime.evaluation import metrics
+from mimo_runtime.evaluation.accuracy import AbsentNames, _engine_name, _model_id, _rng, chosen_records
+from mimo_runtime.text import grammar
 
 #: Relations asked for per image.
 MAX_PAIRS = 3

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFilter
 
-from ..data.prompt_sampling import Box
+from mimo_runtime.data.prompt_sampling import Box
 
 # -- light -----------------------------------------------------------------------------------------------------------
 
