@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-# Where random_weights.py lies, which several packages' tests import.
-sys.path.insert(0, str(Path(__file__).parent))
+# Fakes, small graphs and small data sets that the tests of several packages import.
+sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 # Small models on few cores: more threads only wait for each other, and one thread gives the same sums every time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

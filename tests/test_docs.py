@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 #: Programs by name: module and object, as pyproject.toml says; and those that are run as modules.
 PROGRAMS = dict(re.findall(r'^(mimo-\w+) = "([\w.]+:\w+)"', (REPOSITORY / "pyproject.toml").read_text("utf-8"), re.M)) | {
-    f"mimo_export.{name}": f"mimo_export.{name}:command" for name in ("rtx_prove", "cache_prove")
+    name: f"{name}:command" for name in ("mimo_export.tools.compile_check", "mimo_benchmarks.kv_cache")
 }
 
 _OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
@@ -49,7 +49,8 @@ def program(command: str) -> tuple[str, str] | None:
     name = word.rpartition("/")[2]
     if runs_module and name in ("mimo_train", "mimo_runtime"):
         name = {"mimo_train": "mimo-train", "mimo_runtime": "mimo-run"}[name]
-    return (name, arguments) if re.fullmatch(r"mimo-[a-z]+|mimo_\w+\.\w+", name) and (arguments or name in PROGRAMS) else None
+    is_program = re.fullmatch(r"mimo-[a-z]+|mimo_\w+\.[\w.]+", name) and (arguments or name in PROGRAMS)
+    return (name, arguments) if is_program else None
 
 
 def problems(name: str, arguments: str) -> list[str]:
@@ -100,7 +101,10 @@ def test_the_pages_name_most_commands():
         ("mimo-run dream BUNDLE", ["mimo-run has no command dream"]),
         ("mimo-run verify BUNDLE --fast -x", ["mimo-run verify has no option --fast", "mimo-run verify has no option -x"]),
         ("mimo-walk BUNDLE", ["there is no program mimo-walk"]),
-        ("python -m mimo_export.tools.compile_check --precision=int8 --gpu", ["mimo_export.tools.compile_check rtx has no option --gpu"]),
+        (
+            "python -m mimo_export.tools.compile_check --precision=int8 --gpu",
+            ["mimo_export.tools.compile_check rtx has no option --gpu"],
+        ),
     ],
 )
 def test_what_does_not_exist_is_found(command: str, told: list[str]):

@@ -1,4 +1,4 @@
-"""``python -m mimo_benchmarks.kv_cache [CHECKPOINT]``: the forms of the text decoder, held against each other and measured here.
+"""``python -m mimo_benchmarks.kv_cache [CHECKPOINT]``: the forms of the text decoder, compared and measured on this machine.
 
 Every form writes the longest answer to a few random memories, greedily: all have to choose the tokens that PyTorch chooses.
 Answers of all contenders take turns, so that what else the machine does hits them alike. TensorRT for RTX compiles both forms

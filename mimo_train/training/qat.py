@@ -1,6 +1,6 @@
 """Quantisation-aware fine-tuning: the forward pass rounds as a quantised engine does, and the float weights learn to bear it.
 
-The places are the exporter's (``mimo_calibration.graph.quantizable``): every convolution, every product with a matrix that is not too
+The places are the exporter's (``mimo_calibration.graph.quantizable``): every convolution, every product with a matrix not too
 small, and the text decoder's output layer, whose weights are its table of words; looking words up in that table is exact. So
 are the weights: symmetric per output channel, scale = max|w| / qmax, rounded half to even. Activations (``int8`` alone) are the
 inputs of those modules but for the text decoder's: symmetric per tensor, scale = clip / 127. The clip is a running average of
@@ -41,7 +41,7 @@ class Mode(NamedTuple):
 MODES = {"int8": Mode(8, True), **{f"int{bits}-weights": Mode(bits, False) for bits in (8, 4, 3, 2)}}
 #: What no engine multiplies with: contrast serves training alone, and of coordinates the exporter makes constants.
 NOT_ON_DEVICE = ("contrast", "fusion.position", "mask_decoder.positions")
-#: A matrix with fewer rows (of its input) or columns (of its output) is left alone, as by ``mimo_calibration.graph.quantizable``.
+#: A matrix with fewer rows (of its input) or columns (of its output) is not quantised: ``mimo_calibration.graph.quantizable``.
 MIN_ROWS, MIN_COLUMNS = 16, 8
 #: The activations of one token are nothing to gain from, so the exporter quantises the weights of this graph alone ...
 WEIGHTS_ALONE = "text_decoder"

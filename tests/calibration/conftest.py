@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from small_sets import write_phantoms  # noqa: E402
+from small_sets import write_phantoms
 
 
 @pytest.fixture

@@ -4,37 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import onnx
 import pytest
 from click.testing import CliRunner, Result
+from quick_calibration import Lenient, always_worse, make_quick
+from small_sets import write_phantoms
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "calibration"))
-
-from quick_calibration import Lenient, always_worse, make_quick  # noqa: E402
-from small_sets import write_phantoms  # noqa: E402
-
-from mimo_calibration import quantize  # noqa: E402
-from mimo_calibration.quantize import Request  # noqa: E402
-from mimo_calibration.search import recipe, results, selector  # noqa: E402
-from mimo_export import build as build_module  # noqa: E402
-from mimo_export.build import Built, build  # noqa: E402
-from mimo_export.cli import main  # noqa: E402
-from mimo_export.graphs import select_kv_cache  # noqa: E402
-from mimo_export.parity import compare as parity_module  # noqa: E402
-from mimo_export.parity.check_bundle import prove  # noqa: E402
-from mimo_export.targets import TARGETS, choose  # noqa: E402
-from mimo_runtime import Bundle, Mimo  # noqa: E402
-from mimo_runtime.compiler import build as compiler_module  # noqa: E402
-from mimo_runtime.deploy.verify import verify  # noqa: E402
-from mimo_runtime.engines import installed_version  # noqa: E402
-from mimo_runtime.engines.tensorrt_library import missing_rtx_package  # noqa: E402
-from mimo_runtime.errors import BundleError, EngineError, RequestError, VerificationError  # noqa: E402
-from mimo_runtime.hardware.nvidia import find_gpus  # noqa: E402
-from mimo_runtime.model.graph_spec import GRAPHS  # noqa: E402
+from mimo_calibration import quantize
+from mimo_calibration.quantize import Request
+from mimo_calibration.search import recipe, results, selector
+from mimo_export import build as build_module
+from mimo_export.build import Built, build
+from mimo_export.cli import main
+from mimo_export.graphs import select_kv_cache
+from mimo_export.parity import compare as parity_module
+from mimo_export.parity.check_bundle import prove
+from mimo_export.targets import TARGETS, choose
+from mimo_runtime import Bundle, Mimo
+from mimo_runtime.compiler import build as compiler_module
+from mimo_runtime.deploy.verify import verify
+from mimo_runtime.engines import installed_version
+from mimo_runtime.engines.tensorrt_library import missing_rtx_package
+from mimo_runtime.errors import BundleError, EngineError, RequestError, VerificationError
+from mimo_runtime.hardware.nvidia import find_gpus
+from mimo_runtime.model.graph_spec import GRAPHS
 
 needs_compiler = pytest.mark.skipif(missing_rtx_package() is not None, reason="the extra tensorrt-rtx is not installed")
 pytestmark = pytest.mark.skipif(bool(find_gpus().usable), reason="about machines without a GPU")

@@ -1,16 +1,10 @@
-"""Fixtures of the runtime's tests. ``fakes`` and ``onnx_bundle`` beside this file are made importable for them."""
+"""Fixtures of the runtime's tests. ``fakes`` and ``onnx_bundle`` are in ``tests/support``."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
+import fakes
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-import fakes  # noqa: E402
 
 
 @pytest.fixture

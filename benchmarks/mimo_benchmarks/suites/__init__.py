@@ -1,0 +1,1 @@
+"""Evaluations beyond accuracy: robustness and relations."""

@@ -30,7 +30,7 @@ def half_form(model: onnx.ModelProto, seen: Mapping[str, Observed]) -> Half:
     """Cast a graph to half precision; its inputs and outputs stay float32.
 
     Args:
-        model: float32, or in the symmetric Q/DQ form of ``mimo_calibration.graph.qdq``. Scales become float16 with the rest: opset 20
+        model: float32, or in the symmetric form of ``graph.qdq``. Scales become float16 with the rest: opset 20
             has one type for a tensor and its scale, and a cast between DequantizeLinear and product would keep it from INT8.
             (It does where all scales are below 6e-5, weights below 0.008: they are scaled in float32, the product is FP16.)
         seen: statistics by tensor of the graph in full precision; every activation that is missing is taken to be small.

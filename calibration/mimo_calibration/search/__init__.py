@@ -1,0 +1,1 @@
+"""The accuracy-controlled choice of a precision for every graph."""

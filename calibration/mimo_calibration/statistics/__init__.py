@@ -1,0 +1,1 @@
+"""Activation statistics and the ranges that come from them."""

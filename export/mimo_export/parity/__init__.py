@@ -1,0 +1,1 @@
+"""The written files against the PyTorch modules that they come from."""

@@ -1,0 +1,1 @@
+"""The build report of a bundle."""

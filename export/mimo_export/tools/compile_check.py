@@ -1,4 +1,4 @@
-"""``python -m mimo_export.tools.compile_check``: does every graph of a model compile with TensorRT for RTX? It needs no GPU, and no data.
+"""``python -m mimo_export.tools.compile_check``: does every graph compile with TensorRT for RTX? Needs neither GPU nor data.
 
 Ranges come from a few random inputs: enough to make the files, not to use them. It shows what the compiler takes, how long it
 needs and how large the plans are; it says nothing about accuracy.

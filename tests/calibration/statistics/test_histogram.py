@@ -16,7 +16,7 @@ def observed(*arrays: np.ndarray) -> Observed:
     return seen
 
 
-def histogram(values: np.ndarray, limit: float) -> np.ndarray:
+def counts_of(values: np.ndarray, limit: float) -> np.ndarray:
     return np.histogram(np.abs(values), bins=BINS, range=(0, limit))[0]
 
 
@@ -25,7 +25,7 @@ def test_one_array_is_its_histogram(rng):
     seen = observed(values)
     assert seen.limit == np.abs(values).max() == seen.maximum
     # Float32 may put a value that lies on the edge of two bins into the other one.
-    assert np.abs(seen.counts - histogram(values, seen.limit)).sum() <= 4
+    assert np.abs(seen.counts - counts_of(values, seen.limit)).sum() <= 4
     assert seen.counts.sum() == seen.seen == values.size
     assert seen.energy == pytest.approx(np.square(values, dtype=np.float64).sum(), rel=1e-9)
     np.testing.assert_array_equal(seen.channels, np.abs(values).max(0))
@@ -48,7 +48,7 @@ def test_a_larger_value_doubles_the_limit_and_keeps_every_count(rng):
     assert seen.limit == 16.0 and seen.maximum == 11.0
     assert seen.counts.sum() == 2000
     # The same as if the limit had been 16 from the beginning, but for values on an edge: 1 is the last of its bin.
-    wanted = histogram(np.concatenate((small, large)), 16.0)
+    wanted = counts_of(np.concatenate((small, large)), 16.0)
     assert np.abs(np.cumsum(seen.counts) - np.cumsum(wanted)).max() <= 2
     assert seen.largest == [1.0, 11.0]
 

@@ -68,7 +68,7 @@ def test_subnormal_numbers_are_what_they_were_after_training(phantoms, tmp_path)
 def test_a_resumed_run_continues_exactly(phantoms, tmp_path):
     # A constant rate: with a schedule by steps, a shorter run would decay earlier.
     straight = fit(options(phantoms, steps=6), tmp_path / "straight", **QUIET)
-    import mimo_train.fit as module
+    import mimo_train.training.trainer as module
 
     class Stop(Exception):
         pass

@@ -22,7 +22,7 @@ import numpy as np
 
 from mimo_runtime.model.graph_spec import BATCH, PAST, GraphContract
 
-INVENTORY = json.loads((Path(__file__).parents[1] / "tensorrt_api.json").read_text("utf-8"))
+INVENTORY = json.loads((Path(__file__).with_name("tensorrt_api.json")).read_text("utf-8"))
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 

@@ -8,7 +8,7 @@ import pytest
 from small_graphs import fake_activation, fake_weight, initializers, make_model, node, operators, run
 
 from mimo_calibration.graph.observer import ObservedEngine
-from mimo_calibration.search import recipe
+from mimo_calibration.search import recipe as recipe_module
 from mimo_calibration.search.recipe import CEILING, Material, Recipe, best_recipe, score, sqnr
 from mimo_calibration.statistics import range_estimators
 from mimo_runtime.model.graph_spec import GraphContract, Tensor
@@ -100,8 +100,8 @@ def test_the_best_recipe_is_the_one_with_the_best_score(material):
     by_hand = {}
     for method in range_estimators.METHODS:
         made = material.quantised(Recipe(method))
-        wanted = [got["y"] for _, got in material.calls[: recipe.COMPARED]]
-        found = [run(made, given)["y"] for given, _ in material.calls[: recipe.COMPARED]]
+        wanted = [got["y"] for _, got in material.calls[: recipe_module.COMPARED]]
+        found = [run(made, given)["y"] for given, _ in material.calls[: recipe_module.COMPARED]]
         noise = sum(np.square(a.astype(np.float64) - b).sum() for a, b in zip(found, wanted))
         by_hand[Recipe(method).words()] = 10 * np.log10(sum(np.square(b, dtype=np.float64).sum() for b in wanted) / noise)
     assert scores == pytest.approx(by_hand, abs=0.02)

@@ -339,7 +339,7 @@ def test_a_run_leaves_an_ordinary_checkpoint(start, phantoms, tmp_path, mode):
 def test_a_resumed_run_continues_exactly(start, phantoms, tmp_path, monkeypatch):
     how = options(phantoms, steps=5, qat="int8")
     straight = fit(how, tmp_path / "straight", start_from=start, **QUIET)
-    import mimo_train.fit as module
+    import mimo_train.training.trainer as module
 
     original = module.History.add
 
