@@ -18,11 +18,11 @@ from mimo_runtime.data.dataset import read_datasets
 from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation import metrics
 from mimo_runtime.evaluation.accuracy import Overlap, measure, summarise
-from mimo_runtime.evaluation.referring import Reference, referring_test
+from mimo_runtime.evaluation.referring import Reference, measure_referring
 from mimo_runtime.utils.atomic import atomic_write_bytes
 
 from .torch_engine import load_mimo
-from .training.config import FitOptions
+from .training.config import TrainConfig
 from .training.thresholds import undecided
 from .training.trainer import STATE, TRAINING, fit
 
@@ -72,7 +72,7 @@ VARIANTS = (
 
 
 def ablate(
-    options: FitOptions,
+    options: TrainConfig,
     output: Path,
     *,
     variants: Sequence[str] = (),
@@ -137,7 +137,7 @@ def ablate(
         mimo = undecided(load_mimo(folder))
         measured = measure(mimo, datasets, split, prompts=PROMPTS, limit=limit, seed=options.seed, text=False)
         accuracy, pointed = summarise(measured), []
-        referring = referring_test(mimo, datasets, split, limit=limit, seed=options.seed, collect=pointed.extend)
+        referring = measure_referring(mimo, datasets, split, limit=limit, seed=options.seed, collect=pointed.extend)
         row = {
             "told": variant.told,
             "macro": accuracy["macro"],

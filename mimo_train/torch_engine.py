@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mimo_runtime.engines.base import Engine
-from mimo_runtime.model.graph_spec import GraphContract, graph_contracts
+from mimo_runtime.model.graph_spec import GraphSpec, graph_specs
 from mimo_runtime.pipeline import Mimo as MimoPipeline
 
 from .checkpoint import WEIGHTS, load_checkpoint
@@ -25,7 +25,7 @@ class TorchEngine(Engine):
 
     name = "torch-eager"
 
-    def __init__(self, module: nn.Module, contract: GraphContract, device: str = "cpu") -> None:
+    def __init__(self, module: nn.Module, contract: GraphSpec, device: str = "cpu") -> None:
         self.module = module.to(device).eval()
         self.device = device
         self.inputs = {t.name: t for t in contract.inputs}
@@ -43,7 +43,7 @@ class TorchEngine(Engine):
 
 def torch_mimo(model: Mimo, tokenizer: object, device: str = "cpu", info: dict | None = None) -> MimoPipeline:
     """A pipeline over a model in memory, e.g. one that is being trained."""
-    contracts = graph_contracts(model.config)
+    contracts = graph_specs(model.config)
     engines = {name: TorchEngine(module, contracts[name], device) for name, module in graph_modules(model.eval()).items()}
     return MimoPipeline(model.config, engines, tokenizer, info or {})
 

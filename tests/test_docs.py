@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from mimo_runtime.compiler.memory import needed_mb
+from mimo_runtime.compiler.memory import required_mb
 from mimo_runtime.compiler.options import Options
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -128,4 +128,4 @@ def test_the_memory_that_a_board_needs_is_what_the_program_says():
     assert [row[0] for row in rows] == ["tiny", "base", "large"]
     for _, *sizes in rows:
         for size, needs in zip(map(int, sizes[::2]), map(int, sizes[1::2])):
-            assert needed_mb(size << 20, Options({}).workspace_mb) == needs
+            assert required_mb(size << 20, Options({}).workspace_mb) == needs

@@ -53,8 +53,14 @@ def main() -> None:
 @request_options
 @json_option
 def latency(
-    bundle: Path, against: str | None, checkpoint: Path | None, repeats: int, warmup: int, threads: int | None,
-    json_path: str | None, **asked: Any,
+    bundle: Path,
+    against: str | None,
+    checkpoint: Path | None,
+    repeats: int,
+    warmup: int,
+    threads: int | None,
+    json_path: str | None,
+    **asked: Any,
 ) -> None:
     """How fast BUNDLE answers here, beside PyTorch and plain engines, in turns."""
     from .latency import measure

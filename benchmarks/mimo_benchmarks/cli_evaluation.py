@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from mimo_runtime.cli.app import Command, Option
+
 from .output import Progress, check_writable, deliver, json_option
 
 
@@ -28,14 +30,20 @@ def data_options(command: Any) -> Any:
     return command
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model", type=click.Path(path_type=Path))
 @data_options
 @click.option("--limit", type=click.IntRange(1), help="Most images with several instances per set, drawn with the seed.")
-@click.option("--no-closer", is_flag=True, help="Do not look at small targets and doubtful points again: what does it gain?")
+@click.option(
+    "--no-refine",
+    cls=Option,
+    earlier=("--no-closer",),
+    is_flag=True,
+    help="Skip the crop pass and the disambiguation of points.",
+)
 @json_option
 def referring(
-    model: Path, data_: tuple[Path, ...], split: str, limit: int | None, seed: int, threads: int | None, no_closer: bool,
+    model: Path, data_: tuple[Path, ...], split: str, limit: int | None, seed: int, threads: int | None, no_refine: bool,
     json_path: str | None,
 ) -> None:  # fmt: skip
     """Whether a box or a point brings out exactly the thing it is on, where an image has several alike.
@@ -45,7 +53,7 @@ def referring(
     MODEL is a bundle, or a checkpoint folder (needs torch).
     """
     from mimo_runtime.data.dataset import read_datasets
-    from mimo_runtime.evaluation.referring import referring_test
+    from mimo_runtime.evaluation.referring import measure_referring
 
     from .models import open_model
     from .suites.report import referring_table
@@ -53,16 +61,16 @@ def referring(
     check_writable(json_path)
     datasets = read_datasets(data_)
     with open_model(model, threads) as mimo, Progress() as progress:
-        if no_closer:
-            mimo.config = replace(mimo.config, closer_factor=0.0)
-        result = referring_test(
+        if no_refine:
+            mimo.config = replace(mimo.config, crop_scale=0.0)
+        result = measure_referring(
             mimo, datasets, split, limit=limit, seed=seed,
             progress=lambda done, total: progress("referring", done, total),
         )  # fmt: skip
     deliver(referring_table(result), result, json_path)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model", type=click.Path(path_type=Path))
 @data_options
 @click.option("--limit", type=click.IntRange(1), help="Most images per set, drawn with the seed.")
@@ -77,19 +85,19 @@ def scene(
     from mimo_runtime.data.dataset import read_datasets
 
     from .models import open_model
-    from .suites.relations import scene_table, scene_test
+    from .suites.relations import measure_relations, relations_table
 
     check_writable(json_path)
     datasets = read_datasets(data_)
     with open_model(model, threads) as mimo, Progress() as progress:
-        result = scene_test(
+        result = measure_relations(
             mimo, datasets, split, limit=limit, seed=seed,
             progress=lambda done, total: progress("looking", done, total),
         )  # fmt: skip
-    deliver(scene_table(result), result, json_path)
+    deliver(relations_table(result), result, json_path)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("full", type=click.Path(path_type=Path))
 @click.argument("reduced", type=click.Path(path_type=Path))
 @data_options
@@ -119,7 +127,7 @@ def precision(
     deliver(precision_table(result), result, json_path)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model", type=click.Path(path_type=Path))
 @data_options
 @click.option(
@@ -139,7 +147,7 @@ def robustness(
 
     from .models import open_model
     from .suites.report import check_report, markdown, write_report
-    from .suites.robustness import robustness as measure
+    from .suites.robustness import measure_robustness as measure
 
     check_writable(json_path)
     if report is not None:

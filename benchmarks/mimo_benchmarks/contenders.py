@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 
 from mimo_runtime.errors import RequestError
-from mimo_runtime.model.graph_spec import GraphContract, graph_contracts
+from mimo_runtime.model.graph_spec import GraphSpec, graph_specs
 from mimo_runtime.results.answer import Finding
 
 from .probe import Run, Watch, WatchedEngine
-from .reference_pipeline import PlainChain
+from .reference_pipeline import ReferencePipeline
 from .request import Request
 
 
@@ -133,13 +133,13 @@ class PipelineContender(Contender):
 
 
 class PlainContender(Contender):
-    """A :class:`PlainChain`: nothing to prepare, since it remembers nothing.
+    """A :class:`ReferencePipeline`: nothing to prepare, since it remembers nothing.
 
     Args:
         load: takes a file, its contract and the longest cache of the text decoder.
     """
 
-    def __init__(self, setup: Setup, load: Callable[[Path, GraphContract, int], Run]) -> None:
+    def __init__(self, setup: Setup, load: Callable[[Path, GraphSpec, int], Run]) -> None:
         from mimo_runtime.bundle.archive import Bundle
         from mimo_runtime.bundle.manifest import TOKENIZER
         from mimo_runtime.model.tokenizer import Tokenizer
@@ -149,9 +149,9 @@ class PlainContender(Contender):
         longest = bundle.config.text_decoder.max_length - 1
         runs = {
             graph: self.watch.wrap(graph, load(setup.onnx / f"{graph}.onnx", contract, longest))
-            for graph, contract in graph_contracts(bundle.config).items()
+            for graph, contract in graph_specs(bundle.config).items()
         }
-        self.chain = PlainChain(bundle.config, Tokenizer.from_bytes(bundle.bytes(TOKENIZER)), runs)
+        self.chain = ReferencePipeline(bundle.config, Tokenizer.from_bytes(bundle.bytes(TOKENIZER)), runs)
 
     def answer(self, request: Request, kind: Kind) -> tuple[str, tuple[Finding, ...], dict[str, float]]:
         return self.chain.ask(request, kind.masks, kind.text)
@@ -194,7 +194,7 @@ def _compile(setup: Setup) -> Contender:
 def _ort(setup: Setup) -> Contender:
     import onnxruntime
 
-    def load(path: Path, _contract: GraphContract, _longest: int) -> Run:
+    def load(path: Path, _contract: GraphSpec, _longest: int) -> Run:
         options = onnxruntime.SessionOptions()
         if setup.threads:
             options.intra_op_num_threads = setup.threads
@@ -214,7 +214,7 @@ def _openvino(setup: Setup) -> Contender:
     if setup.threads:
         options["INFERENCE_NUM_THREADS"] = setup.threads
 
-    def load(path: Path, contract: GraphContract, longest: int) -> Run:
+    def load(path: Path, contract: GraphSpec, longest: int) -> Run:
         model = core.read_model(path)
         model.reshape({t.name: openvino.PartialShape(list(t.concrete(batch=1, past=-1))) for t in contract.inputs})
         request = core.compile_model(model, "CPU", options).create_infer_request()

@@ -16,9 +16,9 @@ import click
 import numpy as np
 import onnx
 
-from mimo_calibration.graph.ort_cpu import ort_form
+from mimo_calibration.graph.ort_cpu import to_ort_cpu_graph
 from mimo_calibration.search.latency import interleaved
-from mimo_export.graphs.static_kv_cache import FORMS, cache_form
+from mimo_export.graphs.static_kv_cache import KV_CACHES, with_static_cache
 from mimo_export.graphs.tensorrt_options import compile_graph, default_axes, rtx_options
 from mimo_export.tools.compile_check import random_form
 from mimo_runtime.cli.app import Commands, table
@@ -26,7 +26,7 @@ from mimo_runtime.engines import create_engine, installed_version
 from mimo_runtime.engines.tensorrt_library import missing_rtx_package
 from mimo_runtime.errors import EngineError
 from mimo_runtime.model.config import PRESETS, MimoConfig
-from mimo_runtime.model.graph_spec import GraphContract, graph_contracts
+from mimo_runtime.model.graph_spec import GraphSpec, graph_specs
 from mimo_runtime.model.tokenizer import BOS
 from mimo_runtime.text.generation import Decodes, TextDecoder
 
@@ -49,7 +49,7 @@ def answer(engine: Decodes, config: MimoConfig, memory: Memory) -> tuple[list[in
 
 def random_memory(config: MimoConfig, seed: int) -> dict[str, np.ndarray]:
     """What ``fusion`` gives the text decoder, at random; a few places are padding."""
-    rng, inputs = np.random.default_rng(seed), {t.name: t for t in graph_contracts(config)["text_decoder"].inputs}
+    rng, inputs = np.random.default_rng(seed), {t.name: t for t in graph_specs(config)["text_decoder"].inputs}
     memory = {name: rng.standard_normal(inputs[name].concrete(batch=1), np.float32) for name in ("cross_keys", "cross_values")}
     return {**memory, "memory_valid": (rng.random(inputs["memory_valid"].concrete(batch=1)) < 0.9).astype(np.float32)}
 
@@ -67,7 +67,7 @@ def export_decoder(preset: str, checkpoint: Path | None) -> tuple[MimoConfig, An
     torch.set_num_threads(1)  # its products are small, and on a busy machine threads wait for each other for minutes
     torch.manual_seed(0)
     network = load_checkpoint(checkpoint)[0] if checkpoint else Mimo(MimoConfig.from_preset(preset))
-    module, contract = graph_modules(network.eval())["text_decoder"], graph_contracts(network.config)["text_decoder"]
+    module, contract = graph_modules(network.eval())["text_decoder"], graph_specs(network.config)["text_decoder"]
     return network.config, TorchEngine(module, contract), export_graph(module, contract)
 
 
@@ -81,8 +81,8 @@ def measure(
     for name, form in CONTENDERS:
         if installed_version(name) is None:
             continue
-        made, contract = cache_form(model, config, form)
-        made = ort_form(made) if name == "onnxruntime" else made
+        made, contract = with_static_cache(model, config, form)
+        made = to_ort_cpu_graph(made) if name == "onnxruntime" else made
         engines[name, form] = create_engine(name, made.SerializeToString(), contract, threads=threads)
     for (name, form), engine in engines.items():
         found = [answer(engine, config, memory) for memory in memories]
@@ -101,10 +101,10 @@ def measure(
 
 def compile_forms(config: MimoConfig, model: onnx.ModelProto) -> list[dict[str, Any]]:
     """One row per form in FP16: what TensorRT for RTX needs and makes."""
-    growing: GraphContract = graph_contracts(config)["text_decoder"]
+    growing: GraphSpec = graph_specs(config)["text_decoder"]
     half, rows = random_form(model, growing, config, "fp16"), []
-    for form in FORMS:
-        built = compile_graph(*cache_form(half, config, form), rtx_options(default_axes(config)))
+    for form in KV_CACHES:
+        built = compile_graph(*with_static_cache(half, config, form), rtx_options(default_axes(config)))
         rows.append({"engine": f"tensorrt-rtx {built.engine_version}", "form": form, "seconds": built.seconds,
                      "bytes": len(built.plan)})  # fmt: skip
     return rows

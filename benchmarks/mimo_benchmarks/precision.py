@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mimo_calibration.data import DIGITS, Images, content
-from mimo_calibration.search.accuracy_gate import Trial, compare, macro_dice, presence_words
+from mimo_calibration.search.accuracy_gate import AccuracyGate, compare, macro_dice, presence_words
 from mimo_calibration.search.latency import graph_times
 from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.data.dataset import Dataset, Record
@@ -63,7 +63,7 @@ def compare_precision(
         raise RequestError(f"no image in split '{split}'", "Choose another split or data set")
     refuse_calibrated(reduced, datasets, split)
     images = Images(tuple(items), seed)
-    trial = Trial(images, datasets, max_classes=None, max_parts=5, entities=full.config.entities)
+    trial = AccuracyGate(images, datasets, max_classes=None, max_parts=5, entities=full.config.entities)
     names = ("full", "reduced")
     with Mimo.load(full, threads=threads) as one, Mimo.load(reduced, threads=threads) as other:
         # First: what the machine does while it answers all the questions matters to nobody.

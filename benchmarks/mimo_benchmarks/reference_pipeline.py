@@ -14,17 +14,17 @@ import numpy as np
 
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.model.config import MimoConfig
-from mimo_runtime.model.graph_spec import GRAPHS, GraphContract, graph_contracts
+from mimo_runtime.model.graph_spec import GRAPHS, GraphSpec, graph_specs
 from mimo_runtime.model.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
 from mimo_runtime.pipeline import STAGES
-from mimo_runtime.postprocessing.mask_prediction import Drawn
+from mimo_runtime.postprocessing.mask_prediction import MaskPrediction
 from mimo_runtime.preprocessing.letterbox import Letterbox
 from mimo_runtime.preprocessing.prompts import Prompt, encode_prompt
 from mimo_runtime.refinement.crops import Look
 from mimo_runtime.results.answer import Finding
 from mimo_runtime.text.generation import TextDecoder
-from mimo_runtime.text.markup import public
-from mimo_runtime.text.post_edit import Seen, measure_answer
+from mimo_runtime.text.markup import strip_query_ids
+from mimo_runtime.text.post_edit import MaskFacts, edit_answer
 
 from .probe import Run
 from .request import Request
@@ -32,7 +32,7 @@ from .request import Request
 Arrays = dict[str, np.ndarray]
 
 
-class PlainChain:
+class ReferencePipeline:
     """Six functions chained.
 
     Args:
@@ -41,7 +41,7 @@ class PlainChain:
 
     def __init__(self, config: MimoConfig, tokenizer: Tokenizer, runs: Mapping[str, Run]) -> None:
         self.config, self.tokenizer, self.runs = config, tokenizer, runs
-        self._inputs = {name: [t.name for t in contract.inputs] for name, contract in graph_contracts(config).items()}
+        self._inputs = {name: [t.name for t in contract.inputs] for name, contract in graph_specs(config).items()}
 
     def ask(self, request: Request, masks: bool, text: bool) -> tuple[str, tuple[Finding, ...], dict[str, float]]:
         """Everything from the pixels on.
@@ -60,7 +60,7 @@ class PlainChain:
         for graph in ("text_encoder", "prompt_encoder", "fusion"):
             values |= self._run(graph, values)
         ticks.append(time.perf_counter())
-        drawn = Drawn(self._run("mask_decoder", values), letterbox, self.config, prompt) if masks else None
+        drawn = MaskPrediction(self._run("mask_decoder", values), letterbox, self.config, prompt) if masks else None
         ticks.append(time.perf_counter())
         look = drawn.closer_look() if drawn else None
 
@@ -78,11 +78,11 @@ class PlainChain:
         markup = self._write(values, request.max_tokens) if text else None
         ticks.append(time.perf_counter())
         if drawn and markup is not None:
-            seen = Seen.of(lambda: drawn, self.config.entities, (height, width))
-            markup = measure_answer(markup, prompt.text, seen)
+            seen = MaskFacts.of(lambda: drawn, self.config.entities, (height, width))
+            markup = edit_answer(markup, prompt.text, seen)
         findings = drawn.findings(markup) if drawn else ()
         ticks.append(time.perf_counter())
-        return public(markup or ""), findings, {s: 1000 * (b - a) for s, a, b in zip(STAGES, ticks, ticks[1:])}
+        return strip_query_ids(markup or ""), findings, {s: 1000 * (b - a) for s, a, b in zip(STAGES, ticks, ticks[1:])}
 
     def _given(self, pixels: np.ndarray, letterbox: Letterbox, prompt: Prompt) -> Arrays:
         return {
@@ -95,7 +95,7 @@ class PlainChain:
         return self.runs[graph]({name: values[name] for name in self._inputs[graph]})
 
     def _write(self, values: Arrays, max_tokens: int | None) -> str:
-        engine = _Runs(self.runs["text_decoder"], graph_contracts(self.config)["text_decoder"])
+        engine = _Runs(self.runs["text_decoder"], graph_specs(self.config)["text_decoder"])
         decoder = TextDecoder(engine, self.config, values, self.tokenizer.size, (PAD, BOS, UNK))
         tokens, token = [], BOS
         for _ in range(max_tokens or self.config.text_decoder.max_length - 1):
@@ -111,7 +111,7 @@ class _Runs(Engine):
 
     name = "plain"
 
-    def __init__(self, run: Run, contract: GraphContract) -> None:
+    def __init__(self, run: Run, contract: GraphSpec) -> None:
         self._run = run
         self.inputs, self.outputs = {t.name: t for t in contract.inputs}, {t.name: t for t in contract.outputs}
 

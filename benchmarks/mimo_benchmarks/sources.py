@@ -58,12 +58,12 @@ def write_fp32_graphs(bundle: Bundle, checkpoint: Path | None, folder: Path) -> 
         from mimo_export.graphs.trace import export_graph
     except ImportError as error:
         raise RequestError(f"exporting FP32 files needs {error.name}", "pip install 'mimo-edge[export]'") from None
-    from mimo_runtime.model.graph_spec import graph_contracts
+    from mimo_runtime.model.graph_spec import graph_specs
     from mimo_train.checkpoint import load_checkpoint
     from mimo_train.model.graphs import graph_modules
 
     model, _ = load_checkpoint(checkpoint)
-    contracts = graph_contracts(model.config)
+    contracts = graph_specs(model.config)
     for name, module in graph_modules(model).items():
         (folder / f"{name}.onnx").write_bytes(export_graph(module, contracts[name]).SerializeToString())
 

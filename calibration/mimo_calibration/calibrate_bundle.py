@@ -17,8 +17,8 @@ from mimo_runtime.utils.atomic import atomic_folder
 
 from .diagnostics import warnings_before
 from .progress import Progress
-from .quantize import Request, earn
-from .search.results import evidence_dict
+from .quantize import QuantizationRequest, quantize_with_accuracy_control
+from .search.results import results_dict
 
 NUMBERS = "calibration.json"
 #: What may run the forms, as in a bundle for the CPU.
@@ -26,7 +26,7 @@ ENGINES = ("onnxruntime", "openvino")
 
 
 def calibrate_bundle(
-    bundle: Path, output: Path, request: Request, progress: Progress = lambda *_: None, overwrite: bool = False,
+    bundle: Path, output: Path, request: QuantizationRequest, progress: Progress = lambda *_: None, overwrite: bool = False,
     warn: Callable[[str], None] = lambda told: None,
 ) -> dict[str, Any]:  # fmt: skip
     """Calibrate the graphs of a bundle.
@@ -55,12 +55,12 @@ def calibrate_bundle(
     with atomic_folder(output, overwrite, NUMBERS, "--overwrite") as folder:
         for warning in warnings_before(request, opened.config, ENGINES):
             warn(warning)
-        result, facts = earn(models, opened.config, tokenizer, request, ENGINES, progress)
+        result, facts = quantize_with_accuracy_control(models, opened.config, tokenizer, request, ENGINES, progress)
         for kind in ("symmetric", "shipped"):
             (folder / kind).mkdir()
         for name, candidate in result.chosen.items():
             (folder / "shipped" / f"{name}.onnx").write_bytes(candidate.data)
             (folder / "symmetric" / f"{name}.onnx").write_bytes(result.symmetric[name])
-        told = {**facts, **evidence_dict(result)}
+        told = {**facts, **results_dict(result)}
         (folder / NUMBERS).write_text(json.dumps(told, indent=1) + "\n", "utf-8")
     return told

@@ -43,9 +43,9 @@ def run(
     FOLDER gets ``symmetric/NAME.onnx`` (Q/DQ as TensorRT and OpenVINO take it), ``shipped/NAME.onnx`` (what was fastest here)
     and ``calibration.json``.
     """
-    from .quantize import Request
+    from .quantize import QuantizationRequest
 
-    request = Request(precision, calibration, held_out, tolerance, images, gate_images, seed, cache, force)
+    request = QuantizationRequest(precision, calibration, held_out, tolerance, images, gate_images, seed, cache, force)
     request.check()
     from .calibrate_bundle import calibrate_bundle
     from .diagnostics import given, warn, warnings_after, warnings_of_counts

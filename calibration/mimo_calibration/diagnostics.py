@@ -13,7 +13,7 @@ import click
 if TYPE_CHECKING:  # a command line is read, and refused, before anything slow is imported
     from mimo_runtime.model.config import MimoConfig
 
-    from .quantize import Request
+    from .quantize import QuantizationRequest
 
 
 def warn(told: str) -> None:
@@ -27,7 +27,7 @@ def given(*names: str) -> set[str]:
     return {name for name in names if context.get_parameter_source(name) is not default}
 
 
-def warnings_of_counts(request: Request, explicit: Collection[str]) -> Iterator[str]:
+def warnings_of_counts(request: QuantizationRequest, explicit: Collection[str]) -> Iterator[str]:
     """Fewer images than were asked for.
 
     Args:
@@ -43,7 +43,7 @@ def warnings_of_counts(request: Request, explicit: Collection[str]) -> Iterator[
             yield f"{option} is {asked}, but the data has only {there} in split '{split}'{less}: these are used"
 
 
-def warnings_before(request: Request, config: MimoConfig, engines: Sequence[str]) -> Iterator[str]:
+def warnings_before(request: QuantizationRequest, config: MimoConfig, engines: Sequence[str]) -> Iterator[str]:
     """What is known as soon as the model's configuration is: images that it cannot know, and engines that are not here.
 
     Args:

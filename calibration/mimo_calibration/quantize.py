@@ -22,7 +22,7 @@ from .graph.observer import writing
 from .progress import Progress
 from .search.pipeline import Settings
 from .search.results import Result
-from .search.selector import Optimiser
+from .search.selector import PrecisionSelector
 
 #: Images that a calibration watches, that the search for a plan is measured on, and that the gate is measured on.
 CALIBRATION_IMAGES, SEARCH_IMAGES, GATE_IMAGES = 128, 24, 96
@@ -32,7 +32,7 @@ SHOWN = {"train": MIN_IMAGES // 2, "val": MIN_HELD_OUT // 2}
 
 
 @dataclass(frozen=True)
-class Request:
+class QuantizationRequest:
     """What the user asked for.
 
     Attributes:
@@ -121,8 +121,8 @@ def check_cache(folder: Path) -> None:
         tempfile.TemporaryFile(dir=folder).close()
 
 
-def earn(
-    models: Mapping[str, onnx.ModelProto], config: MimoConfig, tokenizer: Tokenizer, request: Request, engines: Sequence[str],
+def quantize_with_accuracy_control(
+    models: Mapping[str, onnx.ModelProto], config: MimoConfig, tokenizer: Tokenizer, request: QuantizationRequest, engines: Sequence[str],
     progress: Progress, gpu: bool = False, forms: Sequence[str] = ("int8", "fp16"),
 ) -> tuple[Result, dict[str, Any]]:  # fmt: skip
     """Decide the precision of every graph.
@@ -145,7 +145,7 @@ def earn(
         request.precision, request.tolerance, threads=worker_threads(), engines=Settings.available(engines),
         cache=request.cache, seed=request.seed, force=request.force, gpu=gpu, forms=tuple(forms),
     )  # fmt: skip
-    result = Optimiser(models, config, tokenizer, held_out, calibration, search, gate, settings, progress).run()
+    result = PrecisionSelector(models, config, tokenizer, held_out, calibration, search, gate, settings, progress).run()
     missed = {} if request.precision == "auto" else result.missed(request.precision)
     if missed and not request.force:
         rows = "\n".join(f"  {name}: {told}" for name, told in missed.items())

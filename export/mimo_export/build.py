@@ -14,15 +14,15 @@ import torch
 from torch import nn
 
 from mimo_calibration.diagnostics import warnings_before
-from mimo_calibration.quantize import Request, earn
-from mimo_calibration.search.results import evidence_dict
+from mimo_calibration.quantize import QuantizationRequest, quantize_with_accuracy_control
+from mimo_calibration.search.results import results_dict
 from mimo_runtime.bundle.manifest import TOKENIZER, write_manifest
 from mimo_runtime.compiler import compile_bundle
 from mimo_runtime.data.dataset import read_datasets
 from mimo_runtime.engines import create_engine
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.errors import EngineError, RequestError, VerificationError
-from mimo_runtime.model.graph_spec import GRAPHS, GraphContract, graph_contracts
+from mimo_runtime.model.graph_spec import GRAPHS, GraphSpec, graph_specs
 from mimo_runtime.pipeline import Mimo
 from mimo_train.checkpoint import WEIGHTS, load_checkpoint
 from mimo_train.model.graphs import graph_modules
@@ -39,7 +39,7 @@ from .parity.golden import REDUCED, write_golden
 from .parity.samples import Sample, draw_samples
 from .report.markdown import inspect_dict, markdown
 from .report.precision import draw
-from .targets import STAND_IN, Target, check_compiler, choose, measuring_engine
+from .targets import PROXY_ENGINE, Target, check_compiler, choose, measuring_engine
 
 #: Samples of the parity check of a build. The numbers of a release come from ``mimo-export parity`` over hundreds.
 PARITY_SAMPLES = 8
@@ -72,7 +72,7 @@ def build(
     parity_data: Sequence[str | Path] = (),
     parity_samples: int = PARITY_SAMPLES,
     overwrite: bool = False,
-    earned: Request | None = None,
+    earned: QuantizationRequest | None = None,
     portable: bool = False,
     compute_capabilities: Sequence[str] = (),
     progress: Progress = silent,
@@ -104,7 +104,7 @@ def build(
     chosen = choose(target, precision, portable, compute_capabilities, single_graphs=len(names) < len(GRAPHS))
     check_samples(parity_samples)
     if precision != "fp32":
-        check_earned(earned, precision, names)
+        check_accuracy_gate(earned, precision, names)
     if chosen.plans and not portable:
         check_compiler(chosen)
     datasets = read_datasets(parity_data) if parity_data else []
@@ -112,7 +112,7 @@ def build(
     with output_place(output, overwrite, whole) as folder:
         model, tokenizer = load_checkpoint(checkpoint)
         check_finite(model, checkpoint)
-        on = (STAND_IN,) if chosen.gpu else chosen.engines
+        on = (PROXY_ENGINE,) if chosen.gpu else chosen.engines
         if precision != "fp32":
             for warning in warnings_before(earned, model.config, on):
                 warn(warning)
@@ -122,7 +122,7 @@ def build(
 
         for _ in samples():  # an image that cannot be read is told now, not after an hour of search
             pass
-        reference, contracts = torch_mimo(model, tokenizer), graph_contracts(model.config)
+        reference, contracts = torch_mimo(model, tokenizer), graph_specs(model.config)
 
         models = {}
         for number, name in enumerate(names):
@@ -131,7 +131,9 @@ def build(
         decided, calibration = None, None
         if earned is not None and precision != "fp32":
             forms = [form for form in ("int8", "fp16") if form in chosen.precisions]
-            decided, calibration = earn(models, model.config, tokenizer, earned, on, progress, gpu=chosen.gpu, forms=forms)
+            decided, calibration = quantize_with_accuracy_control(
+                models, model.config, tokenizer, earned, on, progress, gpu=chosen.gpu, forms=forms
+            )
         entries = {}
         for name in names:
             form = decided.chosen[name] if decided else None
@@ -160,7 +162,7 @@ def build(
         if chosen.plans and not portable:
             for engine in engines.values():
                 engine.close()  # the compiler needs the memory
-            entries, compatibility = compile_plans(folder, entries, compatibility, contracts, progress)
+            entries, compatibility = compile_engines(folder, entries, compatibility, contracts, progress)
         progress("describe", 0, 1)
         facts = {
             "id": checkpoint.resolve().name, "parameters": sum(p.numel() for p in model.parameters()),
@@ -175,7 +177,7 @@ def build(
         accuracy = None
         if decided:
             accuracy = {"macro_dice": decided.accuracy, "fp32": decided.reference_accuracy, "loss": decided.loss.to_dict()}
-            report["precision"] = {**calibration, **evidence_dict(decided)}
+            report["precision"] = {**calibration, **results_dict(decided)}
             draw(decided, folder, calibration["tolerance"], calibration["timed"])
         (folder / "report.md").write_text(markdown(report), "utf-8")
         (folder / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
@@ -184,16 +186,28 @@ def build(
             shutil.copyfile(checkpoint / TOKENIZER, folder / TOKENIZER)
             files = other_files(folder, entries)
             # The manifest is written last: without it nothing loads the folder, however this process ends.
-            manifest = write_manifest(folder, manifest_data(
-                model.config, facts, chosen, entries, contracts, compatibility, files, report["parity"], calibration, accuracy
-            ))
+            manifest = write_manifest(
+                folder,
+                manifest_data(
+                    model.config,
+                    facts,
+                    chosen,
+                    entries,
+                    contracts,
+                    compatibility,
+                    files,
+                    report["parity"],
+                    calibration,
+                    accuracy,
+                ),
+            )
             self_check(folder, chosen)
             told = inspect_dict(manifest.data)
         progress("describe", 1, 1)
     return Built(output, told, calibration)
 
 
-def check_earned(earned: Request | None, precision: str, names: Sequence[str]) -> None:
+def check_accuracy_gate(earned: QuantizationRequest | None, precision: str, names: Sequence[str]) -> None:
     """Refuse a request for reduced precision that cannot work."""
     if earned is None:
         raise RequestError(f"--precision {precision} needs --calibration DATA", "Name a data set to calibrate on")
@@ -204,7 +218,7 @@ def check_earned(earned: Request | None, precision: str, names: Sequence[str]) -
 
 
 def write_graph(
-    model: onnx.ModelProto, contract: GraphContract, target: Target, precision: str, folder: Path, form: Any = None
+    model: onnx.ModelProto, contract: GraphSpec, target: Target, precision: str, folder: Path, form: Any = None
 ) -> dict[str, Any]:
     """Write one graph to ``folder/graphs``; returns what the manifest and the report say about it.
 
@@ -240,14 +254,14 @@ def _golden(folder: Path, reference: Mimo, engines: Mapping[str, Engine] | None)
     return write_golden(folder / "golden", shipped, REDUCED)
 
 
-def load_engine(path: Path, engine: str, threads: int | None, contract: GraphContract) -> Engine:
+def load_engine(path: Path, engine: str, threads: int | None, contract: GraphSpec) -> Engine:
     """The engine of a written file: parity is measured on what is on disk, not on what is in memory."""
     return create_engine(engine, path.read_bytes(), contract, threads=threads)
 
 
-def compile_plans(
+def compile_engines(
     folder: Path, entries: Mapping[str, dict[str, Any]], compatibility: Mapping[str, Any],
-    contracts: Mapping[str, GraphContract], progress: Progress,
+    contracts: Mapping[str, GraphSpec], progress: Progress,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:  # fmt: skip
     """Put plans in the place of the ONNX files of a bundle, as ``mimo-run prepare`` does on a device.
 
@@ -255,7 +269,7 @@ def compile_plans(
         the graphs and the compatibility keys of the manifest.
     """
     compile_bundle.check(entries)
-    made = compile_bundle.finish(
+    made = compile_bundle.compile_graphs(
         entries, compatibility, contracts, lambda file: (folder / file).read_bytes(), folder, progress=progress
     )  # fmt: skip
     for entry in entries.values():
@@ -264,7 +278,11 @@ def compile_plans(
 
 
 def compare(
-    reference: Mimo, engines: Mapping[str, Engine], samples: Iterable[Sample], count: int, progress: Progress = silent,
+    reference: Mimo,
+    engines: Mapping[str, Engine],
+    samples: Iterable[Sample],
+    count: int,
+    progress: Progress = silent,
     limits: Limits = FULL_LIMITS,
 ) -> Parity:
     """Measure parity over the ``count`` samples; whether it is good enough is for :meth:`Parity.failures`."""

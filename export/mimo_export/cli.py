@@ -28,17 +28,34 @@ def main() -> None:
 @main.command()
 @click.argument("checkpoint", type=PATH)
 @click.option("-o", "--output", required=True, type=PATH, metavar="BUNDLE", help="Folder, or file ending in .mimo.")
-@click.option("--target", default="cpu", show_default=True,
-              help="Where the bundle will run: cpu, cuda, tensorrt, tensorrt-rtx.")
-@click.option("--precision", default="fp32", show_default=True,
-              help="fp32; int8 or fp16, within the tolerance or not at all; auto: per graph the fastest within it "
-                   "(for a GPU, where nothing is timed: INT8, else FP16, else FP32).")
-@click.option("--portable", is_flag=True,
-              help="Leave the graphs to be compiled by mimo-run prepare on the device (tensorrt, tensorrt-rtx).")
-@click.option("--compute-capability", "capabilities", multiple=True, metavar="X.Y",
-              help="Compile for these GPUs alone (tensorrt-rtx); repeatable. Without: 8.0 (Ampere) and later.")
-@click.option("--calibration", multiple=True, metavar="DATA",
-              help="Data set to calibrate on (train) and to measure on (val): a folder or a registered name; repeatable.")
+@click.option(
+    "--target", default="cpu", show_default=True, help="Where the bundle will run: cpu, cuda, tensorrt, tensorrt-rtx."
+)
+@click.option(
+    "--precision",
+    default="fp32",
+    show_default=True,
+    help="fp32; int8 or fp16, within the tolerance or not at all; auto: per graph the fastest within it "
+    "(for a GPU, where nothing is timed: INT8, else FP16, else FP32).",
+)
+@click.option(
+    "--portable",
+    is_flag=True,
+    help="Leave the graphs to be compiled by mimo-run prepare on the device (tensorrt, tensorrt-rtx).",
+)
+@click.option(
+    "--compute-capability",
+    "capabilities",
+    multiple=True,
+    metavar="X.Y",
+    help="Compile for these GPUs alone (tensorrt-rtx); repeatable. Without: 8.0 (Ampere) and later.",
+)
+@click.option(
+    "--calibration",
+    multiple=True,
+    metavar="DATA",
+    help="Data set to calibrate on (train) and to measure on (val): a folder or a registered name; repeatable.",
+)
 @click.option("--held-out", multiple=True, metavar="DATA", help="Measure on the val split of these instead.")
 @click.option("--tolerance", default=0.005, show_default=True, metavar="T", help="Most that Dice may lose per kind of prompt.")
 @click.option("--calibration-images", default=128, show_default=True, metavar="N", help="Images to calibrate on.")
@@ -46,17 +63,42 @@ def main() -> None:
 @click.option("--calibration-cache", type=PATH, metavar="DIR", help="Remember statistics and trials here, to resume from.")
 @click.option("--calibration-seed", default=0, show_default=True, type=click.IntRange(0), help="Which images are drawn.")
 @click.option("--graphs", metavar="NAME,…", help="Export only these graphs: gives checked ONNX files, not a bundle.")
-@click.option("--parity-data", multiple=True, type=PATH, metavar="DATA",
-              help="Data set whose images take part in the parity check beside phantoms; repeatable.")
+@click.option(
+    "--parity-data",
+    multiple=True,
+    type=PATH,
+    metavar="DATA",
+    help="Data set whose images take part in the parity check beside phantoms; repeatable.",
+)
 @click.option("--parity-samples", default=8, show_default=True, metavar="N", help="Samples of the parity check.")
 @click.option("--overwrite", is_flag=True, help="Replace the output of an earlier build.")
-@click.option("--force", is_flag=True,
-              help="Ship the precision asked for even if it misses the tolerance; also replaces like --overwrite.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Ship the precision asked for even if it misses the tolerance; also replaces like --overwrite.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what inspect --json prints.")
-def build(checkpoint: Path, output: Path, target: str, precision: str, portable: bool, capabilities: tuple[str, ...],
-          calibration: tuple[str, ...], held_out: tuple[str, ...], tolerance: float, calibration_images: int, gate_images: int,
-          calibration_cache: Path | None, calibration_seed: int, graphs: str | None, parity_data: tuple[Path, ...],
-          parity_samples: int, overwrite: bool, force: bool, as_json: bool) -> None:
+def build(
+    checkpoint: Path,
+    output: Path,
+    target: str,
+    precision: str,
+    portable: bool,
+    capabilities: tuple[str, ...],
+    calibration: tuple[str, ...],
+    held_out: tuple[str, ...],
+    tolerance: float,
+    calibration_images: int,
+    gate_images: int,
+    calibration_cache: Path | None,
+    calibration_seed: int,
+    graphs: str | None,
+    parity_data: tuple[Path, ...],
+    parity_samples: int,
+    overwrite: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
     """Build a bundle from CHECKPOINT; nothing is written unless parity holds."""
     from mimo_calibration.diagnostics import given, warn, warnings_after, warnings_of_counts
 
@@ -68,10 +110,19 @@ def build(checkpoint: Path, output: Path, target: str, precision: str, portable:
         check_compiler(chosen)
     earned, calibrating = None, [f"--{name.replace('_', '-')}" for name in CALIBRATING if name in given(*CALIBRATING)]
     if precision != "fp32":
-        from mimo_calibration.quantize import Request
+        from mimo_calibration.quantize import QuantizationRequest
 
-        earned = Request(precision, calibration, held_out, tolerance, calibration_images, gate_images, calibration_seed,
-                         calibration_cache, force)
+        earned = QuantizationRequest(
+            precision,
+            calibration,
+            held_out,
+            tolerance,
+            calibration_images,
+            gate_images,
+            calibration_seed,
+            calibration_cache,
+            force,
+        )
         earned.check()
         for told in warnings_of_counts(earned, calibrating):
             warn(told)
@@ -87,9 +138,19 @@ def build(checkpoint: Path, output: Path, target: str, precision: str, portable:
         from .build import build as build_bundle
 
         built = build_bundle(
-            checkpoint, output, target=target, precision=precision, graphs=graphs.split(",") if graphs is not None else GRAPHS,
-            parity_data=parity_data, parity_samples=parity_samples, overwrite=overwrite or force, earned=earned,
-            portable=portable, compute_capabilities=capabilities, progress=progress, warn=warn,
+            checkpoint,
+            output,
+            target=target,
+            precision=precision,
+            graphs=graphs.split(",") if graphs is not None else GRAPHS,
+            parity_data=parity_data,
+            parity_samples=parity_samples,
+            overwrite=overwrite or force,
+            earned=earned,
+            portable=portable,
+            compute_capabilities=capabilities,
+            progress=progress,
+            warn=warn,
         )
     for told in warnings_after(built.calibration, precision) if built.calibration else ():
         warn(told)
@@ -100,8 +161,11 @@ def build(checkpoint: Path, output: Path, target: str, precision: str, portable:
         return
     click.echo(_summary(built.told))
     then = f"on the device, mimo-run prepare {built.path} -o PREPARED" if portable else f"mimo-run verify {built.path}"
-    click.echo(f"\nWrote {built.path} in {time.monotonic() - start:.0f} s. Next: {then}"
-               if graphs is None else f"\nWrote graphs to {built.path}. This is not a bundle: leave --graphs out for one.")
+    click.echo(
+        f"\nWrote {built.path} in {time.monotonic() - start:.0f} s. Next: {then}"
+        if graphs is None
+        else f"\nWrote graphs to {built.path}. This is not a bundle: leave --graphs out for one."
+    )
 
 
 @main.command()
@@ -150,9 +214,9 @@ def parity(
         raise RequestError("--allow-fallback has no effect with --engine", "Leave one of them out")
     to_stdout = json_file is not None and str(json_file) == "-"
     with progress_bar(to_stdout) as progress:
-        from .parity.check_bundle import prove
+        from .parity.check_bundle import check_bundle
 
-        told, problems = prove(checkpoint, bundle, data, samples, progress, engine, allow_fallback)
+        told, problems = check_bundle(checkpoint, bundle, data, samples, progress, engine, allow_fallback)
     if to_stdout:
         _print_json(told)
     elif json_file is not None:

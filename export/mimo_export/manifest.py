@@ -16,7 +16,7 @@ from mimo_runtime.engines import installed_version
 from mimo_runtime.errors import VerificationError
 from mimo_runtime.hardware.nvidia import find_gpus
 from mimo_runtime.model.config import MimoConfig
-from mimo_runtime.model.graph_spec import GraphContract
+from mimo_runtime.model.graph_spec import GraphSpec
 from mimo_runtime.pipeline import Mimo
 
 from .graphs.trace import OPSET
@@ -34,7 +34,7 @@ def manifest_data(
     model: Mapping[str, Any],
     target: Target,
     graphs: Mapping[str, Mapping[str, Any]],
-    contracts: Mapping[str, GraphContract],
+    contracts: Mapping[str, GraphSpec],
     compatibility: Mapping[str, Any],
     files: Mapping[str, str],
     parity: Mapping[str, Any],

@@ -32,7 +32,7 @@ class Target:
 
 
 #: The engine that computes the files of a GPU target where they are decided on and compared.
-STAND_IN = "onnxruntime"
+PROXY_ENGINE = "onnxruntime"
 
 #: The oldest release of each engine that reads the graphs: opset 20, 8-bit ``MatMulNBits``, Q/DQ fused to INT8. What else a
 #: plan needs is told by ``built_with``.
@@ -112,4 +112,4 @@ def measuring_engine(target: Target) -> str | None:
     if not target.gpu:
         return None
     usable = not target.plans and bool(find_gpus().usable) and why_not(target.engine) is None
-    return target.engine if usable else STAND_IN
+    return target.engine if usable else PROXY_ENGINE

@@ -50,14 +50,14 @@ def ablate_command(
     from mimo_runtime.utils.atomic import atomic_write_bytes
 
     from ..ablation import ablate, markdown
-    from ..training.config import FitOptions
+    from ..training.config import TrainConfig
 
     if json_path and not json_path.absolute().parent.is_dir():
         raise RequestError(f"{json_path} cannot be written: its folder does not exist", "Create the folder first")
     if threads:
         torch.set_num_threads(threads)
     table = ablate(
-        FitOptions(data=tuple(map(str, data_)), **options),  # type: ignore[arg-type]
+        TrainConfig(data=tuple(map(str, data_)), **options),  # type: ignore[arg-type]
         output,
         variants=variants,
         warm_start=warm_start,

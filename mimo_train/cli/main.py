@@ -122,7 +122,7 @@ def fit(
     """Train a model, or continue to. Runs under torchrun and accelerate launch as it is."""
     if options["preset"] not in PRESETS:
         raise RequestError(f"unknown preset '{options['preset']}'", f"Choose one of {', '.join(PRESETS)}")
-    from ..training.config import FitOptions
+    from ..training.config import TrainConfig
     from ..training.losses import LossWeights
     from ..training.trainer import fit as run
 
@@ -130,7 +130,7 @@ def fit(
         import torch
 
         torch.set_num_threads(threads)
-    chosen = FitOptions(data=tuple(map(str, data_)), weights=LossWeights.parse(weight), **options)  # type: ignore[arg-type]
+    chosen = TrainConfig(data=tuple(map(str, data_)), weights=LossWeights.parse(weight), **options)  # type: ignore[arg-type]
     folder = run(
         chosen,
         output,
@@ -217,7 +217,7 @@ def calibrate(
     from mimo_runtime.data.dataset import read_datasets
 
     from ..torch_engine import load_mimo
-    from ..training.thresholds import calibrate as run
+    from ..training.thresholds import tune_thresholds as run
 
     if threads:
         torch.set_num_threads(threads)

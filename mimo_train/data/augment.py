@@ -35,13 +35,13 @@ SIDED_REGIONS = frozenset(
     ]
 )
 #: A structure that covers this share of the image can be pasted beside itself.
-PASTE_AREA = (0.001, 0.06)
+COPY_PASTE_AREA = (0.001, 0.06)
 #: Places tried for a pasted copy.
-PASTE_TRIES = 12
+COPY_PASTE_TRIES = 12
 #: The side of a closer view, as a multiple of the structure's longer side.
-CLOSER_FACTOR = (2.2, 5.0)
+CROP_SCALE = (2.2, 5.0)
 #: A structure that is longer than this share of the image is not looked at more closely.
-CLOSER_SHARE = 0.4
+CROP_FILL = 0.4
 
 
 @dataclass
@@ -108,12 +108,12 @@ def random_view(
         shift = (rng.uniform(-room, room) * width, rng.uniform(-room, room) * height)
         view = _warp(pixels, labels, size, out_h, out_w, turn / zoom, shift, instances)
     if rng.random() < paste:
-        paste_copy(view, rng)
+        copy_paste(view, rng)
     view.pixels[: view.height, : view.width] = _appearance(view.pixels[: view.height, : view.width], rng)
     return view
 
 
-def closer_view(
+def crop_view(
     pixels: np.ndarray,
     labels: np.ndarray,
     target: np.ndarray,
@@ -134,9 +134,9 @@ def closer_view(
     height, width = labels.shape
     x0, y0, x1, y1 = mask_box(target)
     longer = max(x1 - x0, y1 - y0)
-    if longer > CLOSER_SHARE * max(height, width):
+    if longer > CROP_FILL * max(height, width):
         return None
-    side = longer * rng.uniform(*CLOSER_FACTOR)
+    side = longer * rng.uniform(*CROP_SCALE)
     x, y = (x0 + x1) / 2 + rng.uniform(-0.12, 0.12) * side, (y0 + y1) / 2 + rng.uniform(-0.12, 0.12) * side
     left, top = max(0.0, x - side / 2), max(0.0, y - side / 2)
     right, bottom = min(float(width), x + side / 2), min(float(height), y + side / 2)
@@ -163,7 +163,7 @@ def _turn(record: Record, rng: np.random.Generator, names: Iterable[str]) -> np.
     return turn
 
 
-def paste_copy(view: View, rng: np.random.Generator) -> bool:
+def copy_paste(view: View, rng: np.random.Generator) -> bool:
     """Paste a second copy of one structure elsewhere into the view, with a soft seam (after Ghiasi et al. 2021,
     arXiv:2012.07177): where images rarely show two of a kind, a box or point learns from it which of two it means.
 
@@ -172,7 +172,7 @@ def paste_copy(view: View, rng: np.random.Generator) -> bool:
     """
     height, width = view.height, view.width
     labels, pixels = view.labels[:height, :width], view.pixels[:height, :width]
-    found = [i for i in np.unique(labels) if i and PASTE_AREA[0] < np.mean(labels == i) < PASTE_AREA[1]]
+    found = [i for i in np.unique(labels) if i and COPY_PASTE_AREA[0] < np.mean(labels == i) < COPY_PASTE_AREA[1]]
     if not found:
         return False
     class_id = found[int(rng.integers(len(found)))]
@@ -183,7 +183,7 @@ def paste_copy(view: View, rng: np.random.Generator) -> bool:
     if rng.random() < 0.5:
         piece, shape = piece[:, ::-1], shape[:, ::-1]
     h, w = shape.shape
-    for _ in range(PASTE_TRIES):
+    for _ in range(COPY_PASTE_TRIES):
         x, y = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
         if labels[y : y + h, x : x + w].any():
             continue

@@ -15,10 +15,10 @@ from mimo_runtime.errors import PromptError
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.tokenizer import Tokenizer
 
-from ..model.mimo import Question
+from ..model.mimo import PromptBatch
 from ..training.losses import Targets
-from .augment import View, closer_view, random_view
-from .prompts import MIN_PIXELS, Questioner, Sample, Vocabulary
+from .augment import View, crop_view, random_view
+from .prompts import MIN_PIXELS, PromptSampler, Sample, Vocabulary
 
 #: Supervised mask queries per prompt: query 0 (the target) and a few entities.
 SUPERVISED = 3
@@ -29,7 +29,7 @@ class Batch:
     """pixels [B, 3, S, S]; question and targets of B * prompts rows, in image order."""
 
     pixels: Tensor
-    question: Question
+    question: PromptBatch
     targets: Targets
 
     def to(self, device: torch.device) -> Batch:
@@ -53,7 +53,7 @@ class Batches:
         emphasis: factors of single sets' shares, by name.
         paste: by name of the set, in which share of its views a structure is pasted a second time.
         closer: share of the views that show one small structure from near, for the second look at it.
-        references, synonyms: see :class:`Questioner`.
+        references, synonyms: see :class:`PromptSampler`.
         rank, world: this process and their number; each draws its share of the one batch.
     """
 
@@ -82,7 +82,7 @@ class Batches:
         weight = np.sqrt([len(d.split("train")) * max(1, len(d.class_names)) for d in used]) * factor
         self.cumulative = np.cumsum(weight / weight.sum())
         self.paste, self.closer = dict(paste or {}), closer
-        self.vocabulary, self.questioner = vocabulary, Questioner(vocabulary, self._fits, references, synonyms)
+        self.vocabulary, self.questioner = vocabulary, PromptSampler(vocabulary, self._fits, references, synonyms)
         self.tokenizer, self.config = tokenizer, config
         self.batch, self.prompts, self.seed = batch, prompts, seed
         self.rank, self.world = rank, world
@@ -114,9 +114,9 @@ class Batches:
         if rng.random() < self.closer:
             whole = View(image, labels, *labels.shape, instances)
             class_id, target = self.questioner.focus(whole, record, rng) or (0, None)
-            view = None if target is None else closer_view(image, labels, target, record, size, rng, names)
+            view = None if target is None else crop_view(image, labels, target, record, size, rng, names)
             if view is not None and np.count_nonzero(view.target) >= MIN_PIXELS:
-                return view, self.questioner.draw_closer(view, record, class_id, self.prompts, rng)
+                return view, self.questioner.draw_crop(view, record, class_id, self.prompts, rng)
         view = random_view(image, labels, record, size, rng, instances, self.paste.get(record.set_name, 0.0), names)
         return view, self.questioner.draw(view, record, self.prompts, rng)
 
@@ -141,7 +141,7 @@ class Batches:
             self._cache[key] = loaded
         return self._cache[key]
 
-    def _question(self, samples: list[Sample], views: list[View], size: int) -> Question:
+    def _question(self, samples: list[Sample], views: list[View], size: int) -> PromptBatch:
         n, p = len(samples), self.config.prompts
         tokens = np.zeros((n, self.config.text.max_length), np.int64)
         boxes, box_labels = np.zeros((n, p.max_boxes, 4), np.float32), np.full((n, p.max_boxes), -1, np.int32)
@@ -159,7 +159,7 @@ class Batches:
                 mask[i, 0], mask_label[i] = full.reshape(size // 4, 4, size // 4, 4).mean((1, 3)), 1
         extent = np.array([(v.width / size, v.height / size) for v in views], np.float32)
         arrays = tokens, boxes, box_labels, points, point_labels, mask, mask_label, extent
-        return Question(*map(torch.from_numpy, arrays))
+        return PromptBatch(*map(torch.from_numpy, arrays))
 
     def _targets(self, samples: list[Sample], sources: list[tuple[View, Record, np.random.Generator]], size: int) -> Targets:
         n, side = len(samples), self.config.mask_size * size // self.config.image_size

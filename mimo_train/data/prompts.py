@@ -117,7 +117,7 @@ class Sample:
     several: bool = False
 
 
-class Questioner:
+class PromptSampler:
     """Draws prompts for views of a record.
 
     Args:
@@ -165,7 +165,7 @@ class Questioner:
         class_id, _ = self._pick_one(source, found, rng)
         return class_id, self._target(source, class_id, rng, INSTANCE_SHARE)[0]
 
-    def draw_closer(self, view: View, record: Record, class_id: int, count: int, rng: np.random.Generator) -> list[Sample]:
+    def draw_crop(self, view: View, record: Record, class_id: int, count: int, rng: np.random.Generator) -> list[Sample]:
         """``count`` references to the target of a closer view. Without answers: the place and size of a thing are those in the
         whole image, which such a view does not show."""
         found = {class_id: self.vocabulary.classes(record)[class_id]}

@@ -18,7 +18,7 @@ from .vision_encoder import VisionEncoder
 
 
 @dataclass
-class Question:
+class PromptBatch:
     """A batch of prompts, ``N`` of them; fields as the inputs of the graphs in ``mimo_runtime.model.graph_spec``."""
 
     token_ids: Tensor
@@ -73,11 +73,11 @@ class Mimo(nn.Module):
         self.contrast = nn.ModuleDict({name: nn.Linear(dim, 64) for name in ("image", "text", "reference")})
         self.contrast_scale = nn.Parameter(torch.tensor([2.66]))  # ln(1 / 0.07), as in CLIP; FSDP takes no scalars
 
-    def ground(self, pixels: Tensor, question: Question) -> Grounding:
+    def ground(self, pixels: Tensor, question: PromptBatch) -> Grounding:
         """pixels [B, 3, S, S] in [0, 1]; question of N = B * k prompts, k per image, in image order."""
         return self.ground_features(self.vision_encoder(pixels), question)
 
-    def ground_features(self, pyramid: tuple[Tensor, ...], question: Question) -> Grounding:
+    def ground_features(self, pyramid: tuple[Tensor, ...], question: PromptBatch) -> Grounding:
         """As :meth:`ground`, from the features of B images."""
         repeat = question.token_ids.shape[0] // pyramid[0].shape[0]
         coarse = pyramid[2], pyramid[3]

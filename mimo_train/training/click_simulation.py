@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..model.mimo import Mimo, Question
+from ..model.mimo import Mimo, PromptBatch
 from .losses import Targets
 
 #: Share of the prompts that get a point, in the steps that correct at all.
@@ -18,7 +18,7 @@ MIN_WRONG = 6
 
 
 @torch.no_grad()
-def corrected(model: Mimo, pyramid: tuple[Tensor, ...], question: Question, targets: Targets) -> Question:
+def simulate_clicks(model: Mimo, pyramid: tuple[Tensor, ...], question: PromptBatch, targets: Targets) -> PromptBatch:
     """The question with one more point where the first answer is wrong: positive on what it missed, negative on what it added.
 
     Args:

@@ -16,7 +16,7 @@ from .schedule import numbers_by_name, parse_sizes
 
 
 @dataclass(frozen=True)
-class FitOptions:
+class TrainConfig:
     """What decides the result of a run; stored with it, and compared on ``--resume``."""
 
     preset: str = "tiny"

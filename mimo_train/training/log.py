@@ -12,7 +12,7 @@ from mimo_runtime.utils.atomic import atomic_write_bytes
 COLUMNS = ("step", "seconds", "rate", "size", "loss", "bce", "dice", "presence", "box", "iou", "text", "contrast")
 
 
-class History:
+class TrainingLog:
     """Writes ``log.csv``; rows after ``from_step`` of an earlier run are dropped, since they are about to be repeated.
 
     ``note`` stands over the curves: how this run differs from an ordinary one.

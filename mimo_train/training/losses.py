@@ -87,7 +87,7 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Totals:
+class Normalizers:
     """What the sums of the losses are divided by: facts of the targets alone, so they can be known before any forward pass.
 
     With several processes or a batch in pieces, each divides its own sums by the totals of the whole batch: the sum of the
@@ -98,7 +98,7 @@ class Totals:
     values: Tensor
 
     @staticmethod
-    def of(targets: Targets) -> Totals:
+    def of(targets: Targets) -> Normalizers:
         first, valid = targets.select == 0, _weights(targets)
         nowhere = _absent(targets)
         known = targets.presence_known
@@ -108,13 +108,13 @@ class Totals:
             (known * first).sum(), (known * ~first * targets.presence).sum(), (known * ~first * (1 - targets.presence)).sum(),
             (targets.answer[:, 1:] != 0).sum(),
         )  # fmt: skip
-        return Totals(torch.stack([x.float() for x in sums]))
+        return Normalizers(torch.stack([x.float() for x in sums]))
 
     def __getitem__(self, index: int) -> Tensor:
         return self.values[index].clamp(min=1.0)
 
 
-#: Places in :class:`Totals`.
+#: Places in :class:`Normalizers`.
 MASKS, DRAWN, TARGET_MASKS, TARGETS_DRAWN, ASKED, ENTITIES_THERE, ENTITIES_ABSENT, TOKENS = range(8)
 
 
@@ -128,7 +128,7 @@ def _absent(targets: Targets) -> Tensor:
     return (targets.select == 0) * targets.presence_known * (1.0 - targets.select_valid) * 0.1
 
 
-def mask_losses(levels: list[Tensor], weights: Sequence[float], targets: Targets, totals: Totals) -> tuple[Tensor, Tensor]:
+def mask_losses(levels: list[Tensor], weights: Sequence[float], targets: Targets, totals: Normalizers) -> tuple[Tensor, Tensor]:
     """Mean BCE and Dice loss over the supervised queries of all levels.
 
     ``levels`` are [N, K, side, side], each with its weight; a level with K = 1 draws the target alone.
@@ -208,7 +208,7 @@ def contrast_loss(model: Mimo, g: Grounding, targets: Targets) -> Tensor:
 
 
 def mimo_loss(
-    model: Mimo, g: Grounding, targets: Targets, weights: LossWeights, totals: Totals | None = None, share: float = 1.0
+    model: Mimo, g: Grounding, targets: Targets, weights: LossWeights, totals: Normalizers | None = None, share: float = 1.0
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Total loss and its parts (detached) for a grounded batch.
 
@@ -216,7 +216,7 @@ def mimo_loss(
         totals: of the whole batch, if these targets are a piece of it; the losses of the pieces then add up.
         share: of the whole batch that these targets are; contrast compares within the piece and is weighted by it.
     """
-    totals = totals or Totals.of(targets)
+    totals = totals or Normalizers.of(targets)
     levels, boxes, presence, iou = model.decode_masks(g, targets.select)
     levels = [x.float() for x in (g.target, *levels)]
     bce, dice = mask_losses(levels, (LOCATOR_WEIGHT, *[weights.deep] * (len(levels) - 2), 1.0), targets, totals)

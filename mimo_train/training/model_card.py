@@ -10,7 +10,7 @@ from mimo_runtime.data.dataset import Dataset
 from mimo_runtime.model.config import MimoConfig
 
 if TYPE_CHECKING:
-    from .config import FitOptions
+    from .config import TrainConfig
 
 
 #: By this a card is known as one that nobody has edited.
@@ -22,7 +22,7 @@ def is_foreign(path: Path) -> bool:
     return path.is_file() and MARK not in path.read_text("utf-8", errors="replace")
 
 
-def training_card(config: MimoConfig, datasets: list[Dataset], options: FitOptions, steps: int, seconds: float) -> str:
+def training_card(config: MimoConfig, datasets: list[Dataset], options: TrainConfig, steps: int, seconds: float) -> str:
     """Markdown: what the weights are, what they were trained on, how, and what they are not for."""
     rows = []
     for dataset in datasets:
@@ -60,7 +60,7 @@ def training_card(config: MimoConfig, datasets: list[Dataset], options: FitOptio
     )
 
 
-def _quantised(options: FitOptions) -> list[str]:
+def _quantised(options: TrainConfig) -> list[str]:
     if options.qat is None:
         return []
     skipped = f" except for {', '.join(options.qat_skip)}" if options.qat_skip else ""

@@ -23,7 +23,7 @@ QUERY_TABLES = ("mask_decoder.queries", "mask_decoder.query_position")
 
 
 @torch.no_grad()
-def warm(model: nn.Module, tokenizer: Tokenizer, checkpoint: Path, parts: Sequence[str] = ()) -> str:
+def load_matching(model: nn.Module, tokenizer: Tokenizer, checkpoint: Path, parts: Sequence[str] = ()) -> str:
     """Copy every weight of the same name and shape; word embeddings by the word and entity queries by the entity.
 
     Args:

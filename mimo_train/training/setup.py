@@ -15,10 +15,10 @@ from ..checkpoint import load_checkpoint
 from ..data.prompts import Vocabulary
 from ..hf import adopt_bert, adopt_swin, load_into
 from ..model import Mimo
-from .config import FitOptions
+from .config import TrainConfig
 
 
-def prepare(options: FitOptions, datasets: list[Dataset], source: Path | None) -> tuple[Mimo, Tokenizer, Vocabulary]:
+def prepare(options: TrainConfig, datasets: list[Dataset], source: Path | None) -> tuple[Mimo, Tokenizer, Vocabulary]:
     """Model, tokenizer and vocabulary: new, or those of a checkpoint with the data's new entities appended.
 
     What was chosen for the weights of the checkpoint (``mimo-train calibrate``) is forgotten: other weights need other
@@ -40,8 +40,8 @@ def prepare(options: FitOptions, datasets: list[Dataset], source: Path | None) -
             presence_temperature=new.presence_temperature,
             entity_threshold=new.entity_threshold,
             abstain_threshold=new.abstain_threshold,
-            closer_factor=new.closer_factor,
-            first_share=new.first_share,
+            crop_scale=new.crop_scale,
+            full_image_weight=new.full_image_weight,
         )
         _check_names(vocabulary, tokenizer, model.config)
         return model.train(), tokenizer, vocabulary

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mimo_runtime.errors import BundleError, RequestError
 
 from ..checkpoint import save_tensors
-from .config import FitOptions
+from .config import TrainConfig
 from .distributed import full, like, local
 
 
@@ -44,7 +44,7 @@ class TrainingState:
     scaler: dict
 
     @staticmethod
-    def read(path: Path, options: FitOptions) -> TrainingState:
+    def read(path: Path, options: TrainConfig) -> TrainingState:
         """Read what :func:`save_state` wrote.
 
         Raises:
@@ -60,7 +60,7 @@ class TrainingState:
                 f"{path} cannot be read: {type(error).__name__}", "Start the run again without --resume"
             ) from None
         # An option that is younger than the run had its default.
-        before, now = FitOptions().comparable() | json.loads(told["options"]), options.comparable()
+        before, now = TrainConfig().comparable() | json.loads(told["options"]), options.comparable()
         changed = [k for k in now if before.get(k) != now[k]]
         if changed:
             names = ", ".join("--" + {"changes": "set"}.get(k, k.replace("_", "-")) for k in changed)
@@ -106,7 +106,7 @@ def save_state(
     scaler: torch.amp.GradScaler | None,
     step: int,
     elapsed: float,
-    options: FitOptions,
+    options: TrainConfig,
 ) -> None:
     """Write ``tensors`` of :func:`gather_state`, atomically."""
     told = {"step": str(step), "elapsed": repr(elapsed), "options": json.dumps(options.comparable())}

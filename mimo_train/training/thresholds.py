@@ -34,19 +34,19 @@ Progress = Callable[[int, int], None]
 
 TEMPERATURES = np.geomspace(0.25, 8.0, 121)
 #: Tried for the closer look; 0 is none.
-CLOSER_FACTORS = (0.0, 2.5, 3.5, 5.0)
+CROP_SCALES = (0.0, 2.5, 3.5, 5.0)
 #: What it must gain in mean Dice, since it takes the time of another image ...
-CLOSER_GAIN = 0.002
+CROP_PASS_GAIN = 0.002
 #: ... measured on so many images per set, with these prompts.
 CLOSER_LIMIT, CLOSER_PROMPTS = 12, ("box", "point", "mask", "text")
 #: Tried for the share of the first look in what is drawn from near; it costs no time.
-FIRST_SHARES = (0.0, 0.15, 0.3, 0.45)
+FULL_IMAGE_WEIGHTS = (0.0, 0.15, 0.3, 0.45)
 #: Evaluations that the two take at most.
-CLOSER_TRIES = len(CLOSER_FACTORS) + len(FIRST_SHARES) - 1
+CROP_SCALE_TRIALS = len(CROP_SCALES) + len(FULL_IMAGE_WEIGHTS) - 1
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Thresholds:
     """What was chosen, and what the abstention threshold does on the split it was chosen on."""
 
     presence_threshold: float
@@ -56,9 +56,9 @@ class Calibration:
     #: Findings that the abstention threshold was chosen on.
     findings: int
     #: See ``MimoConfig.closer_factor``.
-    closer_factor: float = 0.0
+    crop_scale: float = 0.0
     #: See ``MimoConfig.first_share``.
-    first_share: float = 0.0
+    full_image_weight: float = 0.0
     #: What could not be chosen, and why.
     notes: tuple[str, ...] = ()
 
@@ -73,8 +73,8 @@ class Calibration:
             "risk": self.abstention.risk,
             "risk_reached": self.abstention.reached,
             "findings": self.findings,
-            "closer_factor": self.closer_factor,
-            "first_share": self.first_share,
+            "crop_scale": self.crop_scale,
+            "full_image_weight": self.full_image_weight,
             "notes": list(self.notes),
         }
 
@@ -87,7 +87,7 @@ class Calibration:
             f"abstention threshold {chosen.threshold:.3f}: keeps {100 * chosen.coverage:.0f} % of {self.findings} findings "
             f"at a risk of {chosen.risk:.3f}\n"
             + (f"small targets: drawn again on {self.closer_factor:g} times their length, the first look counts "
-               f"{self.first_share:g}" if self.closer_factor else
+               f"{self.first_share:g}" if self.crop_scale else
                "small targets: no closer look, it gains nothing (mimo-train fit --closer trains it)")
         )  # fmt: skip
         if not chosen.reached:
@@ -119,7 +119,7 @@ def best_threshold(probabilities: np.ndarray, present: np.ndarray) -> float:
     return float(candidates[best[np.argmin(np.abs(candidates[best] - 0.5))]])
 
 
-def choose(measured: Measurements, risk: float, entities: Entities = ((), ())) -> Calibration:
+def choose_thresholds(measured: Measurements, risk: float, entities: Entities = ((), ())) -> Thresholds:
     """Choose all four numbers from the answers of an :func:`undecided` model.
 
     Temperature and threshold are chosen on the questions by name, the only ones whose answer may be "it is not there". The
@@ -147,7 +147,7 @@ def choose(measured: Measurements, risk: float, entities: Entities = ((), ())) -
     scores = presence * np.array([row.predicted_iou for row in rows])
     dices = np.where(presence >= threshold, [row.dice for row in rows], 0.0)
     chosen = choose_threshold(scores, dices, set_weights([row.set_name for row in rows]), risk)
-    return Calibration(threshold, temperature, entity_threshold, chosen, len(rows), notes=tuple(notes))
+    return Thresholds(threshold, temperature, entity_threshold, chosen, len(rows), notes=tuple(notes))
 
 
 def _presence_scale(logits: np.ndarray, present: np.ndarray) -> tuple[float, float, list[str]]:
@@ -201,7 +201,7 @@ def entity_presences(
     return probabilities, there
 
 
-def choose_closer(
+def choose_crop_scale(
     mimo: Mimo, datasets: Sequence[Dataset], split: str, limit: int | None, seed: int, progress: Progress | None = None
 ) -> tuple[float, float]:
     """The ``closer_factor`` with the best mean Dice over sets and prompts, and for it the best ``first_share``; 0 and 0 where
@@ -212,13 +212,13 @@ def choose_closer(
         limit: at most this many images per set, and at most :data:`CLOSER_LIMIT`.
         progress: called with (images done, images in all); an image counts once for each thing that may be tried.
     """
-    limit, tries = _few(limit), iter(range(CLOSER_TRIES))
+    limit, tries = _few(limit), iter(range(CROP_SCALE_TRIALS))
 
     def advance(number: int) -> Progress | None:
-        return progress and (lambda done, images: progress(number * images + done, CLOSER_TRIES * images))
+        return progress and (lambda done, images: progress(number * images + done, CROP_SCALE_TRIALS * images))
 
     def dice(factor: float, share: float) -> float:
-        config = replace(mimo.config, closer_factor=factor, first_share=share)
+        config = replace(mimo.config, crop_scale=factor, full_image_weight=share)
         tried = Mimo(config, mimo.engines, mimo.tokenizer, cache_images=1)
         options = {"prompts": CLOSER_PROMPTS, "limit": limit, "seed": seed, "text": False}
         found = measure(tried, datasets, split, **options, progress=advance(next(tries)))
@@ -228,14 +228,14 @@ def choose_closer(
                 groups.setdefault((row.prompt, row.set_name), []).append(row.dice)
         return float(np.mean([np.mean(values) for values in groups.values()])) if groups else 0.0
 
-    first, *shares = FIRST_SHARES
-    factors = {factor: dice(factor, first) for factor in CLOSER_FACTORS}
+    first, *shares = FULL_IMAGE_WEIGHTS
+    factors = {factor: dice(factor, first) for factor in CROP_SCALES}
     best = max(factors, key=lambda factor: factors[factor])
     if not best:
         return 0.0, 0.0
     tried = {first: factors[best], **{share: dice(best, share) for share in shares}}
     share = max(tried, key=lambda share: tried[share])
-    return (best, share) if tried[share] >= factors[0.0] + CLOSER_GAIN else (0.0, 0.0)
+    return (best, share) if tried[share] >= factors[0.0] + CROP_PASS_GAIN else (0.0, 0.0)
 
 
 def _few(limit: int | None) -> int:
@@ -248,7 +248,7 @@ def undecided(mimo: Mimo) -> Mimo:
     return Mimo(config, mimo.engines, mimo.tokenizer, mimo.info, cache_images=0)
 
 
-def calibrate(
+def tune_thresholds(
     checkpoint: Path,
     mimo: Mimo,
     datasets: Sequence[Dataset],
@@ -258,12 +258,12 @@ def calibrate(
     limit: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Calibration:
+) -> Thresholds:
     """Choose closer look and share of the first one, presence threshold and temperature, and the abstention threshold on
     ``split``, and store them in the checkpoint's ``config.json``.
 
     Args:
-        risk: see :func:`choose`.
+        risk: see :func:`choose_thresholds`.
         limit: at most this many images per set, drawn with ``seed``.
         progress: called with (images done, images in all); an image counts once for each time it may be asked about.
 
@@ -273,28 +273,28 @@ def calibrate(
     """
     records = list(chain.from_iterable(chosen_records(data, split, limit, seed) for data in datasets))
     check_records(records)
-    images, closer = len(records), CLOSER_TRIES * sum(len(chosen_records(d, split, _few(limit), seed)) for d in datasets)
+    images, closer = len(records), CROP_SCALE_TRIALS * sum(len(chosen_records(d, split, _few(limit), seed)) for d in datasets)
 
     def after(before: int) -> Progress | None:
         return progress and (lambda done, _: progress(before + done, closer + 2 * images))
 
     raw = undecided(mimo)
-    factor, share = choose_closer(raw, datasets, split, limit, seed, after(0))
-    config = replace(raw.config, closer_factor=factor, first_share=share)
+    factor, share = choose_crop_scale(raw, datasets, split, limit, seed, after(0))
+    config = replace(raw.config, crop_scale=factor, full_image_weight=share)
     raw = Mimo(config, raw.engines, raw.tokenizer, raw.info, cache_images=0)
     measured = measure(raw, datasets, split, limit=limit, seed=seed, progress=after(closer), text=False)
     if not measured.overlaps:
         raise RequestError(f"no image in split '{split}' shows a target", "Choose another split or data set, or more images")
-    chosen = choose(measured, risk, entity_presences(raw, datasets, split, limit, seed, after(closer + images)))
-    chosen = replace(chosen, closer_factor=factor, first_share=share)
+    chosen = choose_thresholds(measured, risk, entity_presences(raw, datasets, split, limit, seed, after(closer + images)))
+    chosen = replace(chosen, crop_scale=factor, full_image_weight=share)
     config = replace(
         mimo.config,
         presence_threshold=chosen.presence_threshold,
         presence_temperature=chosen.presence_temperature,
         entity_threshold=chosen.entity_threshold,
         abstain_threshold=chosen.abstention.threshold,
-        closer_factor=factor,
-        first_share=share,
+        crop_scale=factor,
+        full_image_weight=share,
     )
     atomic_write_bytes(Path(checkpoint) / CONFIG, (json.dumps(config.to_dict(), indent=2) + "\n").encode())
     return chosen

@@ -27,13 +27,13 @@ from ..checkpoint import CARD, CONFIG, TOKENIZER, WEIGHTS, save_checkpoint
 from ..data.loader import Batch, Batches
 from ..model import Mimo
 from . import jemalloc, qat
-from .click_simulation import corrected
-from .config import FitOptions
+from .click_simulation import simulate_clicks
+from .config import TrainConfig
 from .distributed import checkpoint_activations, like, shard, sum_over_all
-from .log import History
-from .losses import LossWeights, Totals, mimo_loss
+from .log import TrainingLog
+from .losses import LossWeights, Normalizers, mimo_loss
 from .model_card import is_foreign, training_card
-from .partial_load import warm
+from .partial_load import load_matching
 from .schedule import Schedule, parse_sizes
 from .setup import prepare
 from .state import Ema, TrainingState, gather_state, save_state
@@ -51,11 +51,11 @@ class TrainingStep(nn.Module):
         super().__init__()
         self.model, self.weights = model, weights
 
-    def forward(self, batch: Batch, totals: Totals, share: float, correct: bool) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: Batch, totals: Normalizers, share: float, correct: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """See :func:`mimo_loss`; ``correct`` adds corrective points to the questions."""
         pyramid, question = self.model.vision_encoder(batch.pixels), batch.question
         if correct:
-            question = corrected(self.model, pyramid, question, batch.targets)
+            question = simulate_clicks(self.model, pyramid, question, batch.targets)
         return mimo_loss(self.model, self.model.ground_features(pyramid, question), batch.targets, self.weights, totals, share)
 
 
@@ -82,7 +82,7 @@ def _subnormals_are_zero() -> Iterator[None]:
 
 @_subnormals_are_zero()
 def fit(
-    options: FitOptions,
+    options: TrainConfig,
     output: Path,
     *,
     resume: bool = False,
@@ -127,7 +127,7 @@ def fit(
         # Convolutions and the layer norms between them then agree about the layout; 1.1 to 1.2 times faster on a CPU.
         model = model.to(memory_format=torch.channels_last)
     if warm_start and not resume:
-        told = warm(model, tokenizer, warm_start, warm_parts)
+        told = load_matching(model, tokenizer, warm_start, warm_parts)
         if main:
             report(told)
     config, count = model.config, sum(p.numel() for p in model.parameters())
@@ -187,7 +187,7 @@ def fit(
         told = f"{count / 1e6:.2f} M parameters, {len(vocabulary.entities)} entities, {images} training images"
         among = f", {processes} processes" if processes > 1 else ""
         report(f"{told} in {len(datasets)} sets, on {accelerator.device}{among}" + (f", {note}" if note else ""))
-    history = History(training, from_step=step, note=note) if main else None
+    history = TrainingLog(training, from_step=step, note=note) if main else None
 
     def save() -> None:
         tensors = gather_state(model, ema, optimizer.optimizer, keep=main)
@@ -208,7 +208,7 @@ def fit(
 
     def learn(batch: Batch) -> dict[str, float]:
         """One optimizer step; the loss and its parts over the whole batch."""
-        totals = Totals(sum_over_all(Totals.of(batch.targets).values))
+        totals = Normalizers(sum_over_all(Normalizers.of(batch.targets).values))
         pieces = batch.pieces(options.accumulate)
         correct = np.random.default_rng((options.seed, step, 2**31)).random() < options.corrections
         sums: dict[str, Tensor] = {}
@@ -234,7 +234,7 @@ def fit(
 
     if not resume:
         save()  # from here on, whatever kills the run leaves something to resume
-    bar, ahead = _progress_bar(progress and main), _Ahead(batches)
+    bar, ahead = _progress_bar(progress and main), Prefetcher(batches)
     last_save = time.monotonic()
     with bar, ahead:
         task = bar.add_task("training", total=1.0, completed=done(), told="")
@@ -268,7 +268,7 @@ def fit(
     return output
 
 
-def _datasets(options: FitOptions) -> list[Dataset]:
+def _datasets(options: TrainConfig) -> list[Dataset]:
     datasets = read_datasets([Path(p) for p in options.data])
     if not any(d.split("train") for d in datasets):
         raise RequestError("the data has no train split", 'Mark images with "split": "train" in dataset.jsonl')
@@ -284,7 +284,7 @@ def _datasets(options: FitOptions) -> list[Dataset]:
 
 
 def _check_beginning(
-    options: FitOptions, resume: bool, start_from: Path | None, warm_start: Path | None, warm_parts: Sequence[str]
+    options: TrainConfig, resume: bool, start_from: Path | None, warm_start: Path | None, warm_parts: Sequence[str]
 ) -> None:
     """Refuse options that would not apply."""
     given = {"--start-from": start_from, "--warm-start": warm_start, "--resume": resume}
@@ -307,7 +307,7 @@ def _files(folder: Path) -> set[str]:
     return {p.name for p in folder.iterdir() if not (p.name.startswith(".") and ".tmp" in p.name)}
 
 
-def _check_split(options: FitOptions, processes: int) -> None:
+def _check_split(options: TrainConfig, processes: int) -> None:
     if options.batch % (processes * options.accumulate):
         told = f"--batch {options.batch} does not divide among {processes} processes and {options.accumulate} pieces each"
         raise RequestError(told, "Use a multiple of both")
@@ -332,7 +332,7 @@ def _load(model: nn.Module, tensors: dict[str, Tensor]) -> None:
         value.copy_(like(tensors[name], value))
 
 
-class _Ahead:
+class Prefetcher:
     """Draws the next batch while the model learns from this one. Which one it is depends on step and size alone."""
 
     def __init__(self, batches: Batches) -> None:

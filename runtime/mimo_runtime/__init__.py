@@ -27,7 +27,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "bundle.archive": ("Bundle",),
     "errors": (
-        "BundleError", "EngineError", "ImageError", "MimoError", "PromptError", "RequestError", "VerificationError",
+        "BundleError",
+        "EngineError",
+        "ImageError",
+        "MimoError",
+        "PromptError",
+        "RequestError",
+        "VerificationError",
     ),
     "imageio.reader": ("ScanImage", "read_image", "read_mask"),
     "model.config": ("MimoConfig",),
@@ -39,9 +45,26 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Answer", "Bundle", "BundleError", "EngineError", "Finding", "ImageError", "Mimo", "MimoConfig", "MimoError", "Prompt",
-    "PromptError", "RequestError", "Scan", "ScanImage", "TextPiece", "VerificationError", "draw_overlay", "draw_panel",
-    "read_image", "read_mask",
+    "Answer",
+    "Bundle",
+    "BundleError",
+    "EngineError",
+    "Finding",
+    "ImageError",
+    "Mimo",
+    "MimoConfig",
+    "MimoError",
+    "Prompt",
+    "PromptError",
+    "RequestError",
+    "Scan",
+    "ScanImage",
+    "TextPiece",
+    "VerificationError",
+    "draw_overlay",
+    "draw_panel",
+    "read_image",
+    "read_mask",
 ]
 
 

@@ -23,16 +23,16 @@ from .errors import BundleError, EngineError, PromptError, RequestError
 from .hardware.host import usable_cores
 from .imageio.reader import ScanImage, Source, read_image
 from .model.config import MimoConfig
-from .model.graph_spec import GRAPHS, graph_contracts
+from .model.graph_spec import GRAPHS, graph_specs
 from .model.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
-from .postprocessing.mask_prediction import Drawn
+from .postprocessing.mask_prediction import MaskPrediction
 from .preprocessing.letterbox import Letterbox
 from .preprocessing.prompts import Prompt, encode_prompt
 from .refinement.crops import Look
 from .results.answer import Answer, Finding, TextPiece
-from .text.generation import Sampling, TextDecoder, generate
-from .text.markup import public
-from .text.post_edit import Measured, Seen
+from .text.generation import SamplingParams, TextDecoder, generate
+from .text.markup import strip_query_ids
+from .text.post_edit import AnswerPostEditor, MaskFacts
 from .utils.cache import LruCache
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Mimo:
                 "Use the tokenizer.json that was trained with this model",
             )
         self.config, self.engines, self.tokenizer, self.info = config, dict(engines), tokenizer, dict(info or {})
-        self._inputs = {name: [t.name for t in contract.inputs] for name, contract in graph_contracts(config).items()}
+        self._inputs = {name: [t.name for t in contract.inputs] for name, contract in graph_specs(config).items()}
         self._closed = False
         self._images: LruCache[tuple[Letterbox, Arrays]] = LruCache(cache_images)
         self._near: LruCache[Arrays] = LruCache(cache_images)
@@ -191,11 +191,11 @@ class Mimo:
     def _write(
         self,
         values: Arrays,
-        sampling: Sampling,
+        sampling: SamplingParams,
         max_tokens: int,
         should_stop: Callable[[], bool] | None,
         spent: dict[str, float],
-        measured: Measured | None,
+        measured: AnswerPostEditor | None,
     ) -> Generator[TextPiece, None, tuple[str, str, str]]:
         """Yield the answer piece by piece; return its markup, what the decoder wrote, and the finish reason."""
         with _spent(spent, "text"):
@@ -207,7 +207,7 @@ class Mimo:
             return (yield from self._pieces(tokens, spent, measured))
 
     def _pieces(
-        self, tokens: Generator[int, None, str], spent: dict[str, float], measured: Measured | None
+        self, tokens: Generator[int, None, str], spent: dict[str, float], measured: AnswerPostEditor | None
     ) -> Generator[TextPiece, None, tuple[str, str, str]]:
         """Tokens as text, as soon as it can no longer change; returns as :meth:`_write`."""
         markup, written, held = "", "", []
@@ -230,7 +230,7 @@ class Mimo:
                 ready += measured.finish()
             if ready:
                 markup += ready
-                yield TextPiece(public(ready))
+                yield TextPiece(strip_query_ids(ready))
             if reason is not None:
                 return markup, written, reason
 
@@ -335,7 +335,7 @@ class Scan:
         limit = config.text_decoder.max_length - 1  # <bos> counts
         if max_tokens is not None and not 1 <= max_tokens <= limit:
             raise PromptError(f"max_tokens is {max_tokens}", f"Use 1 to {limit}")
-        sampling = Sampling(temperature, top_k, top_p, seed)
+        sampling = SamplingParams(temperature, top_k, top_p, seed)
         return self._answer(prompt, masks, text_answer, closer, max_tokens or limit, sampling, should_stop)
 
     def _answer(
@@ -345,7 +345,7 @@ class Scan:
         text_answer: bool,
         closer: bool,
         max_tokens: int,
-        sampling: Sampling,
+        sampling: SamplingParams,
         should_stop: Callable[[], bool] | None,
     ) -> Iterator[TextPiece | Answer]:
         mimo = self._mimo
@@ -357,23 +357,23 @@ class Scan:
             values = mimo._ground(self._features, request)
 
         @cache
-        def drawn() -> Drawn:
+        def drawn() -> MaskPrediction:
             return drawing.result() if drawing else draw()
 
-        def draw() -> Drawn:
+        def draw() -> MaskPrediction:
             with _spent(spent, "masks"):
-                found = Drawn(mimo._run("mask_decoder", values), self._letterbox, mimo.config, prompt)
+                found = MaskPrediction(mimo._run("mask_decoder", values), self._letterbox, mimo.config, prompt)
                 look = found.closer_look() if closer else None
 
-            def draw_closer(look: Look) -> Arrays:
+            def draw_crop(look: Look) -> Arrays:
                 return mimo._draw_closer(self.image, self._key, look)
 
             if look:
                 with _spent(spent, "closer"):
-                    found.refine(look, draw_closer(look))
+                    found.refine(look, draw_crop(look))
             if closer and found.in_doubt():
                 with _spent(spent, "closer"):
-                    found.settle(draw_closer)
+                    found.settle(draw_crop)
             return found
 
         # The graphs need nothing of each other, and engines release Python's lock while they run. The text waits for the masks
@@ -381,8 +381,8 @@ class Scan:
         drawing = mimo._pool.submit(draw) if masks and text_answer and mimo._pool else None
         markup, written, reason = None, "", None
         if text_answer:
-            seen = Seen.of(drawn, mimo.config.entities, (self.height, self.width))
-            measured = Measured(prompt.text, seen) if masks else None
+            seen = MaskFacts.of(drawn, mimo.config.entities, (self.height, self.width))
+            measured = AnswerPostEditor(prompt.text, seen) if masks else None
             markup, written, reason = yield from mimo._write(values, sampling, max_tokens, should_stop, spent, measured)
         findings: tuple[Finding, ...] = ()
         if masks:
@@ -391,7 +391,15 @@ class Scan:
                 findings = drawn().findings(markup)
         timings = {**spent, "total": (time.perf_counter() - start) * 1000}
         engines = {name: engine.name for name, engine in mimo.engines.items()}
-        yield Answer(public(markup or ""), findings, timings, reason, engines, mimo.info.get("fallback"), public(written))
+        yield Answer(
+            strip_query_ids(markup or ""),
+            findings,
+            timings,
+            reason,
+            engines,
+            mimo.info.get("fallback"),
+            strip_query_ids(written),
+        )
 
 
 @contextmanager

@@ -129,12 +129,12 @@ def test_accuracy_of_a_checkpoint_is_that_of_its_bundle(bundle, checkpoint, phan
 def test_accuracy_without_the_closer_look(checkpoint, phantoms, tmp_path):
     looking = shutil.copytree(checkpoint, tmp_path / "looking")
     config = json.loads((looking / "config.json").read_text())
-    (looking / "config.json").write_text(json.dumps({**config, "closer_factor": 3.0, "presence_threshold": 0.0}))
+    (looking / "config.json").write_text(json.dumps({**config, "crop_scale": 3.0, "presence_threshold": 0.0}))
     chosen = ("--data", phantoms, "--split", "train", "--limit", 2, "--threads", 1, "--prompts", "box", "--no-text", "--json")
-    near, far, plain = (run("accuracy", *more, *chosen) for more in ((looking,), (looking, "--no-closer"), (checkpoint,)))
+    near, far, plain = (run("accuracy", *more, *chosen) for more in ((looking,), (looking, "--no-refine"), (checkpoint,)))
     assert [r.exit_code for r in (near, far, plain)] == [0, 0, 0], near.output
     told = [json.loads(r.stdout) for r in (near, far, plain)]
-    assert [t["meta"]["closer_factor"] for t in told] == [3.0, 0.0, 0.0]
+    assert [t["meta"]["crop_scale"] for t in told] == [3.0, 0.0, 0.0]
 
 
 def test_accuracy_refuses_what_it_cannot_measure(bundle, phantoms, tmp_path):

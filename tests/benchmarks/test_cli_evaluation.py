@@ -124,12 +124,12 @@ def test_referring_writes_the_numbers_and_a_table(bright: list[tuple], data: Pat
 
 
 def test_referring_without_closer_looks(bright: list[tuple], data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Bright, "config", MimoConfig(closer_factor=3.5), raising=False)
+    monkeypatch.setattr(Bright, "config", MimoConfig(crop_scale=3.5), raising=False)
     seen: list[float] = []
     inner = Bright.open
-    monkeypatch.setattr(Bright, "open", lambda self, pixels: seen.append(self.config.closer_factor) or inner(self, pixels))
+    monkeypatch.setattr(Bright, "open", lambda self, pixels: seen.append(self.config.crop_scale) or inner(self, pixels))
     assert run("referring", "model", "--data", data, "--limit", 1).exit_code == 0
-    assert run("referring", "model", "--data", data, "--limit", 1, "--no-closer").exit_code == 0
+    assert run("referring", "model", "--data", data, "--limit", 1, "--no-refine").exit_code == 0
     assert seen == [3.5, 0.0]
 
 

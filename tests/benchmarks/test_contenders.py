@@ -10,7 +10,7 @@ import pytest
 
 from mimo_benchmarks.contenders import KINDS, Contender, PipelineContender
 from mimo_benchmarks.probe import Watch
-from mimo_benchmarks.reference_pipeline import PlainChain
+from mimo_benchmarks.reference_pipeline import ReferencePipeline
 from mimo_runtime.model.tokenizer import BOS
 from mimo_train.torch_engine import torch_mimo
 
@@ -21,7 +21,7 @@ class PlainTorch(Contender):
     def __init__(self, model, tokenizer) -> None:
         super().__init__(Watch())
         engines = torch_mimo(model, tokenizer).engines
-        self.chain = PlainChain(model.config, tokenizer, {g: self.watch.wrap(g, e.run) for g, e in engines.items()})
+        self.chain = ReferencePipeline(model.config, tokenizer, {g: self.watch.wrap(g, e.run) for g, e in engines.items()})
 
     def answer(self, request, kind):
         return self.chain.ask(request, kind.masks, kind.text)

@@ -18,7 +18,7 @@ from mimo_benchmarks.tables import latency_table
 from mimo_benchmarks.worker import Worker
 from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.errors import BundleError, EngineError, PromptError, RequestError
-from mimo_runtime.model.graph_spec import GRAPHS, GraphContract
+from mimo_runtime.model.graph_spec import GRAPHS, GraphSpec
 from mimo_runtime.results.answer import Finding
 
 
@@ -170,7 +170,7 @@ def test_plain_contenders_of_a_reduced_bundle_get_an_export_of_the_checkpoint(bu
     class Exported:
         """In place of half a minute of exporting, which has its own tests."""
 
-        def __init__(self, module: torch.nn.Module, contract: GraphContract) -> None:
+        def __init__(self, module: torch.nn.Module, contract: GraphSpec) -> None:
             self.name, self.parameters = contract.name, sum(p.numel() for p in module.parameters())
 
         def SerializeToString(self) -> bytes:

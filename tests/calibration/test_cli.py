@@ -17,7 +17,7 @@ from small_sets import make_set, read_rows, write_rows
 
 from mimo_calibration import calibrate_bundle, quantize
 from mimo_calibration.diagnostics import warnings_after
-from mimo_calibration.search.results import GraphEvidence
+from mimo_calibration.search.results import GraphResult
 from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.errors import RequestError, VerificationError
 from mimo_runtime.model.graph_spec import GRAPHS
@@ -310,7 +310,7 @@ def test_a_build_without_data_or_with_some_graphs_is_refused(micro_checkpoint, d
 def test_evidence_without_a_candidate_can_be_drawn(tmp_path):
     from mimo_export.report.precision import draw
 
-    told = GraphEvidence(chosen="fp32 onnxruntime", latency_ms={"fp32 onnxruntime": 1.0})
+    told = GraphResult(chosen="fp32 onnxruntime", latency_ms={"fp32 onnxruntime": 1.0})
     result = SimpleNamespace(evidence={"fusion": told}, chosen={"fusion": SimpleNamespace(recipe=None)})
     draw(result, tmp_path, 0.005)
     names = ["latency.png", "ranges.png", "sensitivity.png", "trade_off.png"]
@@ -324,7 +324,7 @@ def test_the_scatter_shows_what_each_form_gains_and_loses():
         return {"dice": {"box": loss - 0.001, "text": loss}, "ci95": {"box": [-1, 1], "text": [loss - 0.002, loss + 0.002]}}
 
     times = {"fp32 onnxruntime": 10.0, "int8 openvino": 4.0, "int8 weights onnxruntime": 5.0, "int8 onnxruntime": 8.0}
-    told = GraphEvidence("int8 weights onnxruntime", latency_ms=times,
+    told = GraphResult("int8 weights onnxruntime", latency_ms=times,
                          gate={"int8 openvino": gate(0.25), "int8 weights onnxruntime": gate(0.003)})  # fmt: skip
     figure = _trade_off(SimpleNamespace(evidence={"fusion": told}), 0.005)
     lines = [[*map(tuple, line.get_xydata())] for line in figure.axes[0].lines]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mimo_export import build as build_module
-from mimo_runtime.model.graph_spec import GraphContract
+from mimo_runtime.model.graph_spec import GraphSpec
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -42,7 +42,7 @@ def own_bundle(bundle: Path, tmp_path: Path) -> Path:
 def exported(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Builds take their graphs from the bundle that exists, instead of exporting them again: a second instead of a minute."""
 
-    def read(module: torch.nn.Module, contract: GraphContract) -> onnx.ModelProto:
+    def read(module: torch.nn.Module, contract: GraphSpec) -> onnx.ModelProto:
         return onnx.load(bundle / "graphs" / f"{contract.name}.onnx")
 
     monkeypatch.setattr(build_module, "export_graph", read)

@@ -20,10 +20,10 @@ from click.testing import Result as CliResult
 from PIL import Image
 from random_weights import perturb, write_checkpoint
 
-from mimo_calibration.graph.ort_cpu import ort_form
+from mimo_calibration.graph.ort_cpu import to_ort_cpu_graph
 from mimo_calibration.search.accuracy_gate import Loss
-from mimo_calibration.search.recipe import Material, Recipe
-from mimo_calibration.search.results import Candidate, GraphEvidence, Result
+from mimo_calibration.search.recipe import GraphContext, QuantizationRecipe
+from mimo_calibration.search.results import Candidate, GraphResult, Result
 from mimo_export import build as build_module
 from mimo_export.build import build
 from mimo_export.cli import main
@@ -205,7 +205,7 @@ class TestForced:
             model = onnx.load(bundle / "graphs" / f"{name}.onnx")
             label, precision = "fp32 onnxruntime", "fp32"
             if name == "text_encoder":
-                model = ort_form(Material(model, {}, []).quantised(Recipe("weights", 8)))
+                model = to_ort_cpu_graph(GraphContext(model, {}, []).quantised(QuantizationRecipe("weights", 8)))
                 for weight in model.graph.initializer:
                     if weight.name.endswith("_b8_scales"):
                         scales = onnx.numpy_helper.to_array(weight) * np.float32(3)
@@ -213,14 +213,14 @@ class TestForced:
                 label, precision = "int8 weights onnxruntime", "int8-weights"
             chosen[name] = Candidate(label, precision, "onnxruntime", 1, model.SerializeToString())
             times = {label: 1.0, "fp32 onnxruntime": 1.0}
-            evidence[name] = GraphEvidence(label, "because", latency_ms=times, bytes={label: 1})
+            evidence[name] = GraphResult(label, "because", latency_ms=times, bytes={label: 1})
         loss, spent = Loss({}, {}, 0.0, None, 0), {"calibrate": 0.0, "decide": 0.0}
         facts = {
             "id": "a", "images": 16, "sets": {}, "seed": 0, "held_out": "b", "held_out_images": 8, "tolerance": 0.005,
             "unseen_modalities": [], "forced": True, "engines_tried": [], "engines_missing": [], "timed": True,
         }  # fmt: skip
         monkeypatch.setattr(build_module, "earn", lambda *_, **__: (Result(chosen, {}, evidence, loss, {}, {}, spent), facts))
-        monkeypatch.setattr("mimo_calibration.quantize.Request.check", lambda _: None)
+        monkeypatch.setattr("mimo_calibration.quantize.QuantizationRequest.check", lambda _: None)
         monkeypatch.setattr("mimo_calibration.diagnostics.warnings_of_counts", lambda *_: ())
         monkeypatch.setattr(build_module, "warnings_before", lambda *_: ())
 
@@ -243,9 +243,10 @@ class TestForced:
         assert "outside the limits of parity, shipped because of --force: text_encoder differs by" in (
             tmp_path / "out" / "report.md"
         ).read_text("utf-8")
-        assert "shipped because of --force: text_encoder differs by" in CliRunner().invoke(
-            main, ["inspect", str(tmp_path / "out")]
-        ).stdout
+        assert (
+            "shipped because of --force: text_encoder differs by"
+            in CliRunner().invoke(main, ["inspect", str(tmp_path / "out")]).stdout
+        )
 
     def test_force_changes_nothing_where_no_graph_ships_outside_the_tolerance(self, forced, tmp_path: Path):
         result = forced(tmp_path / "out", outside_the_tolerance=False)

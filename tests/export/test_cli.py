@@ -102,7 +102,7 @@ class TestBuild:
             raise RequestError("stop", "here")
 
         monkeypatch.setattr("mimo_export.build.build", stop)
-        monkeypatch.setattr("mimo_calibration.quantize.Request.check", lambda _: None)
+        monkeypatch.setattr("mimo_calibration.quantize.QuantizationRequest.check", lambda _: None)
         monkeypatch.setattr("mimo_calibration.diagnostics.warnings_of_counts", lambda *_: ())
         command = ("build", checkpoint, "-o", tmp_path / "out", "--precision", "int8", "--calibration", "x")
         for options in ((), ("--overwrite",), ("--force",)):

@@ -14,14 +14,14 @@ from quick_calibration import Lenient, always_worse, make_quick
 from small_sets import write_phantoms
 
 from mimo_calibration import quantize
-from mimo_calibration.quantize import Request
+from mimo_calibration.quantize import QuantizationRequest
 from mimo_calibration.search import recipe, results, selector
 from mimo_export import build as build_module
 from mimo_export.build import Built, build
 from mimo_export.cli import main
 from mimo_export.graphs import select_kv_cache
 from mimo_export.parity import compare as parity_module
-from mimo_export.parity.check_bundle import prove
+from mimo_export.parity.check_bundle import check_bundle
 from mimo_export.targets import TARGETS, choose
 from mimo_runtime import Bundle, Mimo
 from mimo_runtime.compiler import build as compiler_module
@@ -47,13 +47,13 @@ def make(bundle: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactor
     def run(name: str, precision: str = "fp32", **options: object) -> Built:
         # Random weights lose anything in reduced precision; what that costs is not what is tested here.
         asked = {"images": 16, "gate_images": 8, "tolerance": 1.0, **options.pop("asked", {})}
-        earned = None if precision == "fp32" else Request(precision, (str(data),), **asked)
+        earned = None if precision == "fp32" else QuantizationRequest(precision, (str(data),), **asked)
         return build(checkpoint, place / name, precision=precision, earned=earned, parity_samples=7, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         make_quick(patch)
         patch.setattr(recipe, "METHODS", {"minmax": recipe.METHODS["minmax"]})
-        patch.setattr(selector.Optimiser, "_sensitivity", lambda *_: [])
+        patch.setattr(selector.PrecisionSelector, "_sensitivity", lambda *_: [])
         patch.setattr(quantize, "Settings", Lenient)
         patch.setitem(parity_module.LIMITS, "int8", {**parity_module.LIMITS["int8"], "masks_dice": 0.0, "text_agreement": 0.0})
         patch.setattr(build_module, "export_graph", lambda _, contract: onnx.load(bundle / f"graphs/{contract.name}.onnx"))
@@ -95,8 +95,8 @@ class TestCuda:
 
     def test_its_parity_is_proven_on_the_cpu_if_that_is_allowed(self, cuda: Path, checkpoint: Path):
         with pytest.raises(BundleError):
-            prove(checkpoint, cuda, [], 2)
-        told, problems = prove(checkpoint, cuda, [], 2, allow_fallback=True)
+            check_bundle(checkpoint, cuda, [], 2)
+        told, problems = check_bundle(checkpoint, cuda, [], 2, allow_fallback=True)
         assert set(told["parity"]) >= {"vision_encoder", "text_decoder"} and told["target"] == "cuda"
         assert not [p for p in problems if "differs" in p]
 
@@ -113,15 +113,15 @@ class TestAuto:
 
     def test_takes_int8_then_fp16_then_single_precision(self, make: Builder, monkeypatch):
         worse = {"fusion": ["int8 (FP16 between)"], "mask_decoder": ["int8 (FP16 between)", "fp16"]}
-        load, loss, gated = selector.Optimiser._load, selector.Optimiser._loss, []
+        load, loss, gated = selector.PrecisionSelector._load, selector.PrecisionSelector._loss, []
         labels: dict[object, str] = {}
 
-        def labelled(self: selector.Optimiser, name: str, candidate: results.Candidate) -> object:
+        def labelled(self: selector.PrecisionSelector, name: str, candidate: results.Candidate) -> object:
             engine = load(self, name, candidate)
             labels[engine] = candidate.label
             return engine
 
-        def worsened(self: selector.Optimiser, label: str, engines: dict) -> tuple:
+        def worsened(self: selector.PrecisionSelector, label: str, engines: dict) -> tuple:
             found, replies = loss(self, label, engines)
             name = next((n for n in engines if engines[n] is not self.engines[n]), None)
             if label == "gate" and name:
@@ -130,8 +130,8 @@ class TestAuto:
                     found = dataclasses.replace(found, dice=dict.fromkeys(found.dice, 2.0))
             return found, replies
 
-        monkeypatch.setattr(selector.Optimiser, "_load", labelled)
-        monkeypatch.setattr(selector.Optimiser, "_loss", worsened)
+        monkeypatch.setattr(selector.PrecisionSelector, "_load", labelled)
+        monkeypatch.setattr(selector.PrecisionSelector, "_loss", worsened)
         built = make("auto", "auto", target="tensorrt", portable=True)
         report = json.loads((built.path / "report.json").read_text("utf-8"))
         for name, graph in report["precision"]["graphs"].items():

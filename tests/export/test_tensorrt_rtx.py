@@ -17,8 +17,8 @@ import torch
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
-from mimo_calibration.graph.gpu import half_form
-from mimo_calibration.graph.observer import ObservedEngine
+from mimo_calibration.graph.gpu import to_gpu_graph
+from mimo_calibration.graph.observer import ObservingEngine
 from mimo_calibration.graph.qdq import Choice, quantise
 from mimo_export.graphs import tensorrt_options as plans_module
 from mimo_export.graphs.precision_audit import delivered
@@ -35,7 +35,7 @@ from mimo_runtime.engines import create_engine
 from mimo_runtime.engines.tensorrt_library import RTX_INSTALL, load_rtx_library, missing_rtx_package
 from mimo_runtime.errors import EngineError, RequestError
 from mimo_runtime.model.config import PRESETS, MimoConfig
-from mimo_runtime.model.graph_spec import BATCH, GRAPHS, GraphContract, Tensor, graph_contracts
+from mimo_runtime.model.graph_spec import BATCH, GRAPHS, GraphSpec, Tensor, graph_specs
 from mimo_train.checkpoint import load_checkpoint
 from mimo_train.model import Mimo
 from mimo_train.model.graphs import graph_modules
@@ -54,7 +54,7 @@ Models = tuple[MimoConfig, dict[str, onnx.ModelProto]]
 CHANGED = {"fp16": 0.01, "int8": 0.1}
 
 
-def build_here(data: bytes, contract: GraphContract, axes: dict, capabilities: tuple[str, ...] = ()) -> bytes:
+def build_here(data: bytes, contract: GraphSpec, axes: dict, capabilities: tuple[str, ...] = ()) -> bytes:
     """A plan, compiled in this process."""
     options = rtx_options(axes, "auto", capabilities)
     job = Job("tensorrt-rtx", contract, (axes,), options, None, ())
@@ -63,7 +63,7 @@ def build_here(data: bytes, contract: GraphContract, axes: dict, capabilities: t
 
 def export_model(config: MimoConfig) -> Models:
     torch.manual_seed(0)
-    modules, contracts = graph_modules(Mimo(config).eval()), graph_contracts(config)
+    modules, contracts = graph_modules(Mimo(config).eval()), graph_specs(config)
     return config, {name: export_graph(modules[name], contracts[name]) for name in GRAPHS}
 
 
@@ -89,7 +89,7 @@ def base_with_fewer_layers() -> Models:
     ))  # fmt: skip
 
 
-def relative_error(model: onnx.ModelProto, form: onnx.ModelProto, contract: GraphContract, inputs: dict) -> float:
+def relative_error(model: onnx.ModelProto, form: onnx.ModelProto, contract: GraphSpec, inputs: dict) -> float:
     """Of all outputs together, by ONNX Runtime."""
     outputs = []
     for one in (model, form):
@@ -102,7 +102,7 @@ def relative_error(model: onnx.ModelProto, form: onnx.ModelProto, contract: Grap
 
 def check_form(name: str, precision: str, model: onnx.ModelProto, form: onnx.ModelProto, config: MimoConfig) -> None:
     """It computes the same, and no product is left in single precision."""
-    contract, counts = graph_contracts(config)[name], delivered(form)
+    contract, counts = graph_specs(config)[name], delivered(form)
     assert counts["fp32"] == 0 and sum(counts.values()) == sum(delivered(model).values())
     if precision == "fp16":
         assert counts["fp16"] == sum(counts.values())
@@ -117,7 +117,7 @@ def check_form(name: str, precision: str, model: onnx.ModelProto, form: onnx.Mod
 def test_every_graph_of_the_bundle_compiles(micro: Models, name: str):
     config, models = micro
     data = models[name].SerializeToString()
-    plan = build_here(data, graph_contracts(config)[name], default_axes(config))
+    plan = build_here(data, graph_specs(config)[name], default_axes(config))
     assert len(plan) > len(data) / 2  # a plan carries the weights
 
 
@@ -126,7 +126,7 @@ def test_every_graph_of_the_bundle_compiles(micro: Models, name: str):
 @pytest.mark.parametrize("name", GRAPHS)
 def test_every_graph_compiles_in_reduced_precision(micro: Models, name: str, precision: str):
     config, models = micro
-    contract = graph_contracts(config)[name]
+    contract = graph_specs(config)[name]
     form = random_form(models[name], contract, config, precision)
     check_form(name, precision, models[name], form, config)
     # Turing takes least: no product in single precision. What it takes, every other GPU takes, too.
@@ -143,7 +143,7 @@ def test_every_graph_compiles_in_reduced_precision(micro: Models, name: str, pre
 def test_every_graph_of_the_shipped_preset_compiles(tiny: Models, name: str):
     config, models = tiny
     data = models[name].SerializeToString()
-    assert len(build_here(data, graph_contracts(config)[name], default_axes(config))) > 10_000
+    assert len(build_here(data, graph_specs(config)[name], default_axes(config))) > 10_000
 
 
 @needs_compiler
@@ -152,7 +152,7 @@ def test_every_graph_of_the_shipped_preset_compiles(tiny: Models, name: str):
 @pytest.mark.parametrize("models", ["tiny", "base_with_fewer_layers"])
 def test_a_whole_bundle_compiles_in_reduced_precision(models: str, precision: str, request: pytest.FixtureRequest):
     config, full = request.getfixturevalue(models)
-    contracts, seconds = graph_contracts(config), 0.0
+    contracts, seconds = graph_specs(config), 0.0
     for name, model in full.items():
         form = random_form(model, contracts[name], config, precision)
         built = compile_graph(form, contracts[name], rtx_options(default_axes(config), precision))
@@ -161,11 +161,11 @@ def test_a_whole_bundle_compiles_in_reduced_precision(models: str, precision: st
     assert seconds < 120
 
 
-def toy_contract(width: int) -> GraphContract:
-    return GraphContract("toy", (Tensor("x", "float32", (BATCH, width)),), (Tensor("y", "float32", (BATCH, width)),))
+def toy_contract(width: int) -> GraphSpec:
+    return GraphSpec("toy", (Tensor("x", "float32", (BATCH, width)),), (Tensor("y", "float32", (BATCH, width)),))
 
 
-def toy(op: str, outputs: list[str]) -> tuple[bytes, GraphContract]:
+def toy(op: str, outputs: list[str]) -> tuple[bytes, GraphSpec]:
     """One node between two tensors."""
     contract = toy_contract(4)
     node = helper.make_node(op, ["x"], outputs, name="layers.3/Op")
@@ -206,8 +206,8 @@ def product(weight: np.ndarray, second: bool = False) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
 
 
-def watched(model: onnx.ModelProto, contract: GraphContract, x: np.ndarray) -> dict:
-    engine = ObservedEngine(model, contract, every=True)
+def watched(model: onnx.ModelProto, contract: GraphSpec, x: np.ndarray) -> dict:
+    engine = ObservingEngine(model, contract, every=True)
     engine.run({"x": x})
     return engine.seen
 
@@ -222,7 +222,7 @@ def test_what_is_too_large_for_half_precision_is_multiplied_on_a_smaller_scale(q
     assert 65504 < seen["h"].maximum < seen["y"].maximum
     if quantised:
         model = quantise(model, {"a/MatMul": Choice(seen["x"].maximum), "b/MatMul": Choice(seen["h"].maximum)})
-    form = half_form(model, seen).model
+    form = to_gpu_graph(model, seen).model
     assert delivered(form) == {"int8": 2 * quantised, "fp16": 2 * (not quantised), "fp32": 0}
     assert relative_error(model, form, contract, {"x": x}) < 0.01
     # The compiler refuses FP32 products for Turing: that it takes this one proves that there are none.
@@ -244,7 +244,7 @@ def test_scales_too_small_for_half_precision_keep_their_weights(size: float):
     weight[:, ::2] *= size  # every second channel; the others keep the tensor in half precision
     model = product(weight)
     symmetric = quantise(model, {"a/MatMul": Choice(None)})
-    form = half_form(symmetric, watched(model, contract, x)).model
+    form = to_gpu_graph(symmetric, watched(model, contract, x)).model
     inputs = {"x": x}
     one, other = (
         create_engine("onnxruntime", m.SerializeToString(), contract, threads=1).run(inputs)["y"][:, ::2] for m in (model, form)
@@ -298,7 +298,7 @@ def test_a_missing_range_is_refused_before_anything_is_compiled():
 @pytest.mark.parametrize("capabilities", [(name,) for name in COMPUTE_CAPABILITIES] + [("8.6", "12.0")])
 def test_every_compute_capability_can_be_named(capabilities: tuple[str, ...]):
     model, contract = product(np.eye(32)), toy_contract(32)
-    form = half_form(model, {}).model
+    form = to_gpu_graph(model, {}).model
     assert build_here(form.SerializeToString(), contract, {BATCH: (1, 1, 2)}, capabilities)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.model.config import MimoConfig
-from mimo_runtime.model.graph_spec import GRAPHS, REFERENCE_MAP_CHANNELS, graph_contracts
+from mimo_runtime.model.graph_spec import GRAPHS, REFERENCE_MAP_CHANNELS, graph_specs
 from mimo_runtime.model.tokenizer import EOS, Tokenizer
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.text.grammar import corpus
@@ -58,7 +58,7 @@ class FakeEngine(Engine):
 
     def __init__(self, graph: str, config: MimoConfig, delay: float = 0.0) -> None:
         self.graph, self.config, self.delay = graph, config, delay
-        self.contract = graph_contracts(config)[graph]
+        self.contract = graph_specs(config)[graph]
         self.inputs = {t.name: t for t in self.contract.inputs}
         self.outputs = {t.name: t for t in self.contract.outputs}
         self.calls, self.closed, self.failure, self._lock = 0, False, None, threading.Lock()
@@ -118,8 +118,12 @@ class FakeEngine(Engine):
         memory[0, : len(ids), 0] = ids
         keys = np.zeros(self.outputs["cross_keys"].concrete(batch=1), np.float32)
         keys[0, 0, 0, : len(ids), 0] = ids
-        return {"memory": memory, "cross_keys": keys, "memory_valid": np.ones(memory.shape[:2], np.float32),
-                "fused_16": np.full(self.outputs["fused_16"].concrete(batch=1), x["features_16"].mean(), np.float32)}
+        return {
+            "memory": memory,
+            "cross_keys": keys,
+            "memory_valid": np.ones(memory.shape[:2], np.float32),
+            "fused_16": np.full(self.outputs["fused_16"].concrete(batch=1), x["features_16"].mean(), np.float32),
+        }
 
     def _mask_decoder(self, x):
         queries, side = self.config.mask_decoder.queries, self.config.mask_size
@@ -134,8 +138,12 @@ class FakeEngine(Engine):
         for i, name in enumerate(self.config.entities):
             masks[0, 1 + i, side * i // 4 : side * (i + 1) // 4] = 8
             presence[0, 1 + i] = 2 + i if name in PRESENT else -4
-        return {"masks": masks, "boxes": boxes, "presence": presence,
-                "iou": np.full((1, queries), 0.5 + x["fused_16"].mean() / 4, np.float32)}
+        return {
+            "masks": masks,
+            "boxes": boxes,
+            "presence": presence,
+            "iou": np.full((1, queries), 0.5 + x["fused_16"].mean() / 4, np.float32),
+        }
 
     def _text_decoder(self, x):
         past = x["past_keys"].shape[3]

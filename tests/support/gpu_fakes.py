@@ -20,7 +20,7 @@ from unittest.mock import NonCallableMagicMock
 
 import numpy as np
 
-from mimo_runtime.model.graph_spec import BATCH, PAST, GraphContract
+from mimo_runtime.model.graph_spec import BATCH, PAST, GraphSpec
 
 INVENTORY = json.loads((Path(__file__).with_name("tensorrt_api.json")).read_text("utf-8"))
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -347,7 +347,7 @@ class FakeTensorRt(ModuleType):
     give the smallest and largest size of each axis, and ``aliases`` name the input that an output shares its memory with.
     """
 
-    def __init__(self, driver: FakeDriver, release: str, contract: GraphContract, compute: Callable[..., Any]) -> None:
+    def __init__(self, driver: FakeDriver, release: str, contract: GraphSpec, compute: Callable[..., Any]) -> None:
         super().__init__("tensorrt")
         self.driver, self.compute, self.surface, self.__version__ = driver, compute, INVENTORY[release], release
         enums = self.surface["enums"]

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mimo_runtime.bundle.manifest import preprocessing, write_manifest
 from mimo_runtime.model.config import MimoConfig
-from mimo_runtime.model.graph_spec import BATCH, GraphContract, graph_contracts
+from mimo_runtime.model.graph_spec import BATCH, GraphSpec, graph_specs
 
 SENTENCE = fakes.DEFAULT
 _TYPES = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32}
@@ -27,25 +27,41 @@ def write_bundle(folder: Path, golden: int = 2) -> Path:
     config, tokenizer = fakes.CONFIG, fakes.tokenizer()
     (folder / "graphs").mkdir(parents=True)
     graphs = {}
-    for name, contract in graph_contracts(config).items():
+    for name, contract in graph_specs(config).items():
         data = model_bytes(contract, config)
         (folder / f"graphs/{name}.onnx").write_bytes(data)
         graphs[name] = {
-            "engine": "onnxruntime", "threads": None, "asked": "fp32", "delivered": {"int8": 0, "fp16": 0, "fp32": 3},
-            "file": f"graphs/{name}.onnx", "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "build": None,
+            "engine": "onnxruntime",
+            "threads": None,
+            "asked": "fp32",
+            "delivered": {"int8": 0, "fp16": 0, "fp32": 3},
+            "file": f"graphs/{name}.onnx",
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "bytes": len(data),
+            "build": None,
             "contract": contract.to_dict(),
         }
     tokenizer.save(folder / "tokenizer.json")
     (folder / "report.md").write_text("# A fake\n", "utf-8")
     manifest = {
-        "format": "mimo-bundle", "format_version": 3,
+        "format": "mimo-bundle",
+        "format_version": 3,
         "model": {"id": "fake", "config": config.to_dict(), "parameters": 0, "checkpoint_sha256": "0" * 64},
-        "target": "cpu", "graphs": graphs, "files": {}, "preprocessing": preprocessing(config),
+        "target": "cpu",
+        "graphs": graphs,
+        "files": {},
+        "preprocessing": preprocessing(config),
         "compatibility": {
             "engines": {"onnxruntime": {"built_with": "1.20.0", "min": "1.20", "opset": 20}},
-            "arch": None, "cpu_features": [], "compute_capability": None,
+            "arch": None,
+            "cpu_features": [],
+            "compute_capability": None,
         },
-        "tools": {"onnx": onnx.__version__}, "calibration": None, "parity": {}, "accuracy": None, "licence": "Apache-2.0",
+        "tools": {"onnx": onnx.__version__},
+        "calibration": None,
+        "parity": {},
+        "accuracy": None,
+        "licence": "Apache-2.0",
     }
     reseal(folder, manifest)
     if golden:
@@ -82,7 +98,7 @@ def _add_golden(folder: Path, count: int) -> None:
             write_sample(target, pixels, prompt, mimo.open(pixels).ask(prompt.text, prompt.boxes, prompt.points, prompt.mask))
 
 
-def model_bytes(contract: GraphContract, config: MimoConfig) -> bytes:
+def model_bytes(contract: GraphSpec, config: MimoConfig) -> bytes:
     """A graph that takes and gives what the contract says."""
     first = contract.inputs[0]
     # A zero per sample of the batch, to be added to constants: this is what keeps the batch axis dynamic.
@@ -107,7 +123,8 @@ def model_bytes(contract: GraphContract, config: MimoConfig) -> bytes:
         if into != tensor.name:
             nodes.append(helper.make_node("Concat", [f"past_{tensor.name}", into], [tensor.name], axis=3))
     graph = helper.make_graph(
-        nodes, contract.name,
+        nodes,
+        contract.name,
         [helper.make_tensor_value_info(t.name, _TYPES[t.dtype], t.shape) for t in contract.inputs],
         [helper.make_tensor_value_info(t.name, _TYPES[t.dtype], t.shape) for t in contract.outputs],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
@@ -126,16 +143,22 @@ def _value(graph: str, output: str, config: MimoConfig):
         return [helper.make_node("Pad", ["mask", "pads"], ["padded"])], {"pads": pads}, "padded"
     if (graph, output) == ("mask_decoder", "masks"):
         factor = np.array([1, 1, *(config.mask_size / (config.image_size // 4),) * 2], np.float32)
-        return [
-            helper.make_node("ReduceMax", ["reference_map", "channels"], ["covered"], keepdims=1),
-            helper.make_node("Resize", ["covered", "", "factor"], ["grown"], mode="nearest"),
-            helper.make_node("Mul", ["grown", "gain"], ["raised"]),
-            helper.make_node("Add", ["raised", "offsets"], ["drawn"]),
-        ], {
-            "channels": np.array([1], np.int64), "factor": factor, "gain": np.float32(6),
-            # Query 0 draws a band of its own even without a mask prompt.
-            "offsets": _offsets(queries, config.mask_size),
-        }, "drawn"
+        return (
+            [
+                helper.make_node("ReduceMax", ["reference_map", "channels"], ["covered"], keepdims=1),
+                helper.make_node("Resize", ["covered", "", "factor"], ["grown"], mode="nearest"),
+                helper.make_node("Mul", ["grown", "gain"], ["raised"]),
+                helper.make_node("Add", ["raised", "offsets"], ["drawn"]),
+            ],
+            {
+                "channels": np.array([1], np.int64),
+                "factor": factor,
+                "gain": np.float32(6),
+                # Query 0 draws a band of its own even without a mask prompt.
+                "offsets": _offsets(queries, config.mask_size),
+            },
+            "drawn",
+        )
     if (graph, output) == ("mask_decoder", "presence"):
         return [], {"presences": np.where(np.arange(queries) < 2, 3, -3).astype(np.float32)[None]}, "presences"
     if (graph, output) == ("mask_decoder", "iou"):
@@ -144,11 +167,15 @@ def _value(graph: str, output: str, config: MimoConfig):
         ids = fakes.tokenizer().encode_answer(SENTENCE)[1:]
         script = np.zeros((config.text_decoder.max_length, 1, config.vocab_size), np.float32)
         script[np.arange(len(ids)), 0, ids] = 5
-        return [
-            helper.make_node("Flatten", ["position"], ["positions"], axis=0),
-            helper.make_node("Squeeze", ["positions", "squeezed"], ["where"]),
-            helper.make_node("Gather", ["script", "where"], ["said"], axis=0),
-        ], {"script": script, "squeezed": np.array([0], np.int64)}, "said"
+        return (
+            [
+                helper.make_node("Flatten", ["position"], ["positions"], axis=0),
+                helper.make_node("Squeeze", ["positions", "squeezed"], ["where"]),
+                helper.make_node("Gather", ["script", "where"], ["said"], axis=0),
+            ],
+            {"script": script, "squeezed": np.array([0], np.int64)},
+            "said",
+        )
     return None
 
 

@@ -65,9 +65,12 @@ class Oracle:
         self.records = {r.load()[0].tobytes(): r for d in sets for r in d.records}
         self.draw, self.asked = draw, []
         self.config = SimpleNamespace(
-            presence_threshold=0.5, presence_temperature=1.25, entity_threshold=0.7, abstain_threshold=0.6,
-            closer_factor=3.5,
-            first_share=0.2,
+            presence_threshold=0.5,
+            presence_temperature=1.25,
+            entity_threshold=0.7,
+            abstain_threshold=0.6,
+            crop_scale=3.5,
+            full_image_weight=0.2,
         )
         self.info = {"id": "oracle", "sha256": "0123456789abcdef" * 4}
         self.engines = {"a": SimpleNamespace(name="fake"), "b": SimpleNamespace(name="fake")}

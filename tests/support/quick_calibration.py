@@ -52,7 +52,7 @@ def make_quick(patch: pytest.MonkeyPatch) -> None:
     real = candidates.blocks
     patch.setattr(selector, "graph_times", told)
     patch.setattr(pipeline, "requests", partial(pipeline.requests, per_image=1))
-    patch.setattr(pipeline, "Trial", partial(accuracy_gate.Trial, max_classes=1))
+    patch.setattr(pipeline, "Trial", partial(accuracy_gate.AccuracyGate, max_classes=1))
     patch.setattr(accuracy_gate, "ImageQuestions", Brief)
     patch.setattr(candidates, "blocks", lambda points: dict(list(real(points).items())[:2]))
     patch.setattr(progress, "LINE_EVERY", float("inf"))  # however slow the machine is
@@ -61,12 +61,12 @@ def make_quick(patch: pytest.MonkeyPatch) -> None:
 
 def only(patch: pytest.MonkeyPatch, **graphs: str) -> None:
     """These graphs have only candidates whose label starts like this, the others have none."""
-    real = selector.Optimiser._candidates
+    real = selector.PrecisionSelector._candidates
 
-    def some(self: selector.Optimiser, name: str, *rest: Any) -> list[results.Candidate]:
+    def some(self: selector.PrecisionSelector, name: str, *rest: Any) -> list[results.Candidate]:
         return [c for c in real(self, name, *rest) if c.label.startswith(graphs[name])] if name in graphs else []
 
-    patch.setattr(selector.Optimiser, "_candidates", some)
+    patch.setattr(selector.PrecisionSelector, "_candidates", some)
 
 
 @dataclass(frozen=True)

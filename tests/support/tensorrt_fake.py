@@ -23,7 +23,7 @@ from mimo_runtime.compiler.network import profiles
 from mimo_runtime.compiler.options import Options
 from mimo_runtime.compiler.versions import features
 from mimo_runtime.hardware.compute_capability import Device
-from mimo_runtime.model.graph_spec import BATCH, PAST, PAST_PLUS_ONE, GraphContract, Tensor
+from mimo_runtime.model.graph_spec import BATCH, PAST, PAST_PLUS_ONE, GraphSpec, Tensor
 
 INVENTORY = Path(__file__).with_name("tensorrt_api.json")
 #: What the builder touches, and what an engine will.
@@ -38,7 +38,7 @@ ENUMS = (
 
 GPU = Device("Fake A100", (8, 0), jetpack=False)
 AXES = {BATCH: (1, 1, 4), PAST: (0, 40, 95)}
-DECODER = GraphContract(
+DECODER = GraphSpec(
     "text_decoder",
     (Tensor("token", "int32", (BATCH, 1)), Tensor("past_keys", "float32", (2, BATCH, 4, PAST, 8))),
     (Tensor("logits", "float32", (BATCH, 1, 9)), Tensor("keys", "float32", (2, BATCH, 4, PAST_PLUS_ONE, 8))),

@@ -15,13 +15,13 @@ from mimo_train import ablation as module
 from mimo_train.ablation import VARIANTS, ablate
 from mimo_train.checkpoint import load_checkpoint
 from mimo_train.cli.main import main
-from mimo_train.training.config import FitOptions
+from mimo_train.training.config import TrainConfig
 
 QUIET = {"progress": False, "report": lambda _line: None}
 
 
-def options(data: Path, **changes) -> FitOptions:
-    return FitOptions(**{"preset": "micro", "data": (str(data),), "steps": 1, "batch": 2, "vocab_size": 400, **changes})
+def options(data: Path, **changes) -> TrainConfig:
+    return TrainConfig(**{"preset": "micro", "data": (str(data),), "steps": 1, "batch": 2, "vocab_size": 400, **changes})
 
 
 def test_each_variant_switches_off_what_it_says():

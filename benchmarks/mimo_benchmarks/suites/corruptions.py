@@ -83,7 +83,7 @@ SHIFTS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
 
 
 @dataclass(frozen=True)
-class Turn:
+class Rotation:
     """A mirror along x (if ``mirror``), then ``quarters`` turns of 90 degrees against the clock, as the image is seen.
 
     No pixel changes its value, so an image, its truth and a box on it are moved alike and exactly.
@@ -107,12 +107,12 @@ class Turn:
         return x0, y0, x1, y1
 
 
-TURNS: dict[str, Turn] = {
-    "horizontal flip": Turn(mirror=True),
-    "vertical flip": Turn(mirror=True, quarters=2),
-    "rotation 90": Turn(quarters=1),
-    "rotation 180": Turn(quarters=2),
-    "rotation 270": Turn(quarters=3),
+ROTATIONS: dict[str, Rotation] = {
+    "horizontal flip": Rotation(mirror=True),
+    "vertical flip": Rotation(mirror=True, quarters=2),
+    "rotation 90": Rotation(quarters=1),
+    "rotation 180": Rotation(quarters=2),
+    "rotation 270": Rotation(quarters=3),
 }
 
 

@@ -22,7 +22,7 @@ MAX_PAIRS = 3
 EVERYTHING = "What do you see?"
 
 
-def scene_test(
+def measure_relations(
     mimo: Any,
     datasets: Sequence[Dataset],
     split: str,
@@ -214,8 +214,8 @@ def _summary(rows: Sequence[dict[str, Any]], seed: int) -> dict[str, Any]:
     }
 
 
-def scene_table(result: dict[str, Any]) -> str:
-    """The result of :func:`scene_test` as a Markdown table, all images last."""
+def relations_table(result: dict[str, Any]) -> str:
+    """The result of :func:`measure_relations` as a Markdown table, all images last."""
     head = ["set", "seen: precision", "recall", "F1", "Dice", "counts right"]
     head += ["relations right", "without looking", "neighbours right", "without looking", "of what is absent: said so"]
     rows = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]

@@ -21,7 +21,7 @@ from mimo_runtime.evaluation.accuracy import Outcome, _engine_name, _model_id, _
 from mimo_runtime.text import grammar
 from mimo_runtime.text.synonyms import misspell, synonyms
 
-from .corruptions import SHIFTS, TURNS, Turn, offset_point
+from .corruptions import ROTATIONS, SHIFTS, Rotation, offset_point
 
 #: How far each side of a box moves at most, in percent of its length.
 JITTERS = (0, 5, 10, 20, 30, 40)
@@ -31,7 +31,7 @@ USUAL_JITTER = 10
 OFFSETS = (0, 2, 5, 10, 15, 20)
 #: Kinds of ``grammar.question`` that ask about one target by its name.
 QUESTION_FORMS = ("where", "segment", "presence", "show", "count")
-SLIPS = {"1 slip": 1, "2 slips": 2}
+TYPOS = {"1 slip": 1, "2 slips": 2}
 
 JITTER, OFFSET, SHIFT, GEOMETRY, QUERY = "box jitter", "point offset", "image shift", "geometry", "query"
 CLEAN, NAME, SYNONYMS, UPPER_CASE, ARTICLE = "clean", "name", "synonyms", "upper case", "with article"
@@ -40,8 +40,8 @@ CONDITIONS: dict[str, tuple[str, ...]] = {
     JITTER: tuple(f"{percent} %" for percent in JITTERS),
     OFFSET: tuple(f"{pixels} px" for pixels in OFFSETS),
     SHIFT: (CLEAN, *SHIFTS),
-    GEOMETRY: (CLEAN, *TURNS),
-    QUERY: (NAME, SYNONYMS, *SLIPS, UPPER_CASE, ARTICLE, *(f"question: {kind}" for kind in QUESTION_FORMS)),
+    GEOMETRY: (CLEAN, *ROTATIONS),
+    QUERY: (NAME, SYNONYMS, *TYPOS, UPPER_CASE, ARTICLE, *(f"question: {kind}" for kind in QUESTION_FORMS)),
 }
 PROMPTS = ("box", "point", "text")
 
@@ -84,7 +84,7 @@ class Wording(NamedTuple):
     delta: float
 
 
-def robustness(
+def measure_robustness(
     mimo: Any,
     datasets: Sequence[Dataset],
     split: str,
@@ -154,7 +154,7 @@ def robustness(
             "usual_jitter_percent": USUAL_JITTER,
             "skipped": {
                 mirror: {"prompt": "text", "classes": sorted(name for of, name in skipped if of == mirror)}
-                for mirror in TURNS
+                for mirror in ROTATIONS
                 if any(of == mirror for of, _ in skipped)
             },
             "refused_questions": refused,
@@ -187,13 +187,13 @@ class _Image:
         yield from self._jitters(scan)
         yield from self._offsets(scan)
         yield from self._queries(scan)
-        clean = list(self._box_and_text(SHIFT, CLEAN, scan, Turn()))
+        clean = list(self._box_and_text(SHIFT, CLEAN, scan, Rotation()))
         yield from clean
         yield from (sample._replace(group=GEOMETRY) for sample in clean)
         for condition, shift in SHIFTS.items():
             changed = self.mimo.open(shift(self.pixels, self._rng(condition)))
-            yield from self._box_and_text(SHIFT, condition, changed, Turn())
-        for condition, turn in TURNS.items():
+            yield from self._box_and_text(SHIFT, condition, changed, Rotation())
+        for condition, turn in ROTATIONS.items():
             yield from self._box_and_text(GEOMETRY, condition, self.mimo.open(turn.image(self.pixels)), turn)
 
     def _places(self, labels: np.ndarray) -> Iterator[tuple[str, str, np.ndarray]]:
@@ -229,7 +229,7 @@ class _Image:
     def _queries(self, scan: Any) -> Iterator[Sample]:
         for name, truth in self.classes.items():
             wordings = {NAME: name, UPPER_CASE: name.upper(), ARTICLE: f"the {name}"}
-            for condition, slips in SLIPS.items():  # the second text has the slip of the first and one more
+            for condition, slips in TYPOS.items():  # the second text has the slip of the first and one more
                 wordings[condition] = misspell(name, self._rng(name, "slips"), slips)
             for kind in QUESTION_FORMS:
                 wordings[f"question: {kind}"] = grammar.question(kind, name, self._rng(name, kind))
@@ -245,7 +245,7 @@ class _Image:
                 for other, dice in zip(synonyms(name), dices):
                     self.wordings.append(Wording(name, other, dice, dice - found[NAME].dice))
 
-    def _box_and_text(self, group: str, condition: str, scan: Any, turn: Turn) -> Iterator[Sample]:
+    def _box_and_text(self, group: str, condition: str, scan: Any, turn: Rotation) -> Iterator[Sample]:
         """Every target by place and by name, on an image (and with a truth and boxes) turned by ``turn``."""
         for name, target, truth in self.places:
             box = turn.box(self._box(name, target, truth, USUAL_JITTER), self.height, self.width)
@@ -285,7 +285,7 @@ class _Image:
 
 
 def summarise(samples: Sequence[Sample], seed: int = 0) -> dict[str, list[dict[str, Any]]]:
-    """``conditions`` of :func:`robustness`, prompt by prompt in the order of :data:`CONDITIONS`.
+    """``conditions`` of :func:`measure_robustness`, prompt by prompt in the order of :data:`CONDITIONS`.
 
     Raises:
         KeyError: a target has no sample under the clean condition of its group.

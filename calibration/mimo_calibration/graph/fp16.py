@@ -11,11 +11,11 @@ from onnx import TensorProto, numpy_helper
 
 from mimo_runtime.errors import EngineError
 
-from ..statistics.histogram import Observed
+from ..statistics.histogram import HistogramObserver
 from .quantizable import copied, readers_of
 
 #: Operators that add up many values or divide by small ones; they stay in float32.
-ISLANDS = frozenset({
+FP32_OPERATORS = frozenset({
     "LayerNormalization", "Softmax", "ReduceSum", "ReduceMean", "ReduceMax", "ReduceL2", "Pow", "Sqrt", "Reciprocal", "Exp",
     "Log", "Sigmoid", "Erf", "Div", "CumSum",
 })  # fmt: skip
@@ -33,7 +33,7 @@ class Half:
     islands: dict[str, str]
 
 
-def to_half(model: onnx.ModelProto, seen: Mapping[str, Observed]) -> Half:
+def to_half(model: onnx.ModelProto, seen: Mapping[str, HistogramObserver]) -> Half:
     """Cast a graph; its inputs and outputs stay float32, so that the chain around it does not change.
 
     Args:
@@ -45,7 +45,7 @@ def to_half(model: onnx.ModelProto, seen: Mapping[str, Observed]) -> Half:
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     copy = copied(model)
-    islands = find_islands(copy, seen)
+    islands = find_fp32_nodes(copy, seen)
     try:
         half = convert_float_to_float16(
             copy, keep_io_types=True, disable_shape_infer=False, node_block_list=sorted(islands), op_block_list=[],
@@ -108,12 +108,12 @@ def _sort(graph: onnx.GraphProto) -> None:
         left = later
 
 
-def find_islands(model: onnx.ModelProto, seen: Mapping[str, Observed]) -> dict[str, str]:
+def find_fp32_nodes(model: onnx.ModelProto, seen: Mapping[str, HistogramObserver]) -> dict[str, str]:
     """Nodes that stay in float32, with the reason."""
     weights = {w.name: w for w in model.graph.initializer}
     found: dict[str, str] = {}
     for node in model.graph.node:
-        if node.op_type in ISLANDS:
+        if node.op_type in FP32_OPERATORS:
             found[node.name] = f"{node.op_type} adds up many values or divides"
             continue
         for name in (*node.input, *node.output):

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ..statistics.histogram import Observed
+from ..statistics.histogram import HistogramObserver
 from .fp16 import HEADROOM, Half, to_half
 from .quantizable import drop_unused
 
@@ -26,7 +26,7 @@ _LEAST = 2.0**-23
 _MOST_HALVINGS = 12
 
 
-def half_form(model: onnx.ModelProto, seen: Mapping[str, Observed]) -> Half:
+def to_gpu_graph(model: onnx.ModelProto, seen: Mapping[str, HistogramObserver]) -> Half:
     """Cast a graph to half precision; its inputs and outputs stay float32.
 
     Args:
@@ -46,7 +46,7 @@ def half_form(model: onnx.ModelProto, seen: Mapping[str, Observed]) -> Half:
     return to_half(result, seen)
 
 
-def _shrink_products(model: onnx.ModelProto, seen: Mapping[str, Observed]) -> None:
+def _shrink_products(model: onnx.ModelProto, seen: Mapping[str, HistogramObserver]) -> None:
     """Divide one operand of a MatMul by a power of two if it, or the result, is too large for half precision, and multiply the
     result by it in float32. Powers of two change no digit.
     """
@@ -137,7 +137,7 @@ def _weight_quantisers(model: onnx.ModelProto, weights: Mapping[str, TensorProto
             yield node
 
 
-def _behind_quantisers(model: onnx.ModelProto, seen: Mapping[str, Observed]) -> dict[str, Observed]:
+def _behind_quantisers(model: onnx.ModelProto, seen: Mapping[str, HistogramObserver]) -> dict[str, HistogramObserver]:
     """Statistics of what DequantizeLinear gives, too: that of the tensor which was quantised."""
     known = dict(seen)
     quantised = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}

@@ -18,17 +18,17 @@ from onnx import TensorProto, helper
 
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.errors import EngineError, RequestError
-from mimo_runtime.model.graph_spec import GraphContract
+from mimo_runtime.model.graph_spec import GraphSpec
 from mimo_runtime.utils.atomic import atomic_file
 
-from ..statistics.histogram import Observed
-from .quantizable import copied, find_points, fold_transposed_weights
+from ..statistics.histogram import HistogramObserver
+from .quantizable import copied, find_quantizable, fold_transposed_weights
 
 #: Calls of which inputs and outputs are kept, to compare candidates on: a few, spread over the run.
 KEPT = 12
 
 
-class ObservedEngine(Engine):
+class ObservingEngine(Engine):
     """A graph on ONNX Runtime that also gives its inner activations to statistics, and keeps a few calls.
 
     Args:
@@ -37,16 +37,14 @@ class ObservedEngine(Engine):
 
     name = "onnxruntime"
 
-    def __init__(
-        self, model: onnx.ModelProto, contract: GraphContract, *, every: bool = False, threads: int | None = None
-    ) -> None:
+    def __init__(self, model: onnx.ModelProto, contract: GraphSpec, *, every: bool = False, threads: int | None = None) -> None:
         import onnxruntime as ort
 
         self.inputs, self.outputs = {t.name: t for t in contract.inputs}, {t.name: t for t in contract.outputs}
         self._graph = contract.name
         tapped = copied(model)
         # In the order of the graph: of several tensors that are not finite, the first is the one to be told.
-        points = find_points(fold_transposed_weights(model))
+        points = find_quantizable(fold_transposed_weights(model))
         wanted = _float_tensors(model) if every else list(dict.fromkeys(p.activation for p in points))
         present = set(self.inputs) | set(self.outputs)
         for name in wanted:
@@ -61,7 +59,7 @@ class ObservedEngine(Engine):
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         self._session = ort.InferenceSession(tapped.SerializeToString(), options, providers=["CPUExecutionProvider"])
         self._names = [o.name for o in self._session.get_outputs()]
-        self.seen = {name: Observed() for name in wanted}
+        self.seen = {name: HistogramObserver() for name in wanted}
         self.calls: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = []
         self.count = 0
 
@@ -126,7 +124,9 @@ class Cache:
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
 
-    def get(self, name: str, make: Callable[[], tuple[dict[str, Observed], list]]) -> tuple[dict[str, Observed], list, bool]:
+    def get(
+        self, name: str, make: Callable[[], tuple[dict[str, HistogramObserver], list]]
+    ) -> tuple[dict[str, HistogramObserver], list, bool]:
         """The statistics and kept calls of a key, and whether they were remembered. A file that cannot be read is made anew."""
         path = None if self.folder is None else self.folder / f"{name}.npz"
         if path is not None and path.is_file():
@@ -143,7 +143,7 @@ class Cache:
         return seen, calls, False
 
 
-def _pack(seen: Mapping[str, Observed], calls: list) -> dict[str, np.ndarray]:
+def _pack(seen: Mapping[str, HistogramObserver], calls: list) -> dict[str, np.ndarray]:
     arrays = {"names": np.array(sorted(seen)), "calls": np.array(len(calls))}
     for index, name in enumerate(sorted(seen)):
         arrays |= seen[name].to_arrays(f"s{index}")
@@ -152,8 +152,8 @@ def _pack(seen: Mapping[str, Observed], calls: list) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _unpack(arrays: dict[str, np.ndarray]) -> tuple[dict[str, Observed], list]:
-    seen = {str(name): Observed.from_arrays(f"s{i}", arrays) for i, name in enumerate(arrays["names"])}
+def _unpack(arrays: dict[str, np.ndarray]) -> tuple[dict[str, HistogramObserver], list]:
+    seen = {str(name): HistogramObserver.from_arrays(f"s{i}", arrays) for i, name in enumerate(arrays["names"])}
     calls = []
     for index in range(int(arrays["calls"])):
         roles = ({}, {})

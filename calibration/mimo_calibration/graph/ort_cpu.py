@@ -25,7 +25,7 @@ BLOCK = 32
 MICROSOFT = "com.microsoft"
 
 
-def ort_form(model: onnx.ModelProto, *, accuracy_level: int = 4) -> onnx.ModelProto:
+def to_ort_cpu_graph(model: onnx.ModelProto, *, accuracy_level: int = 4) -> onnx.ModelProto:
     """The CPU form of a symmetric Q/DQ graph.
 
     Args:

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from .quantizable import Point, drop_unused, find_points, fold_transposed_weights, readers_of
+from .quantizable import QuantizableNode, drop_unused, find_quantizable, fold_transposed_weights, readers_of
 
 #: Largest magnitude of a quantised weight by bits: symmetric, so that -128 is not used.
 LARGEST = {8: 127, 4: 7}
@@ -59,7 +59,7 @@ def quantise(model: onnx.ModelProto, choices: Mapping[str, Choice]) -> onnx.Mode
         ValueError: a node that is no point.
     """
     model = fold_transposed_weights(model)
-    points = {point.node: point for point in find_points(model)}
+    points = {point.node: point for point in find_quantizable(model)}
     unknown = sorted(set(choices) - set(points))
     if unknown:
         raise ValueError(f"{unknown[0]} cannot be quantised")
@@ -86,7 +86,7 @@ def quantise(model: onnx.ModelProto, choices: Mapping[str, Choice]) -> onnx.Mode
 
 
 def _early(
-    model: onnx.ModelProto, points: Mapping[str, Point], choices: Mapping[str, Choice]
+    model: onnx.ModelProto, points: Mapping[str, QuantizableNode], choices: Mapping[str, Choice]
 ) -> tuple[dict[str, float], set[str]]:
     """Quantise before an activation is rearranged rather than after: a quarter of the bytes move, and the transposition around
     a convolution cancels with the engine's own layout. Rearranging changes no value, so the result is the same.
@@ -135,7 +135,7 @@ def _activation(graph: onnx.GraphProto, nodes: list, made: dict, tensor: str, cl
     return made[key]
 
 
-def _weight(graph: onnx.GraphProto, nodes: list, made: dict, point: Point, weight: np.ndarray, bits: int) -> str:
+def _weight(graph: onnx.GraphProto, nodes: list, made: dict, point: QuantizableNode, weight: np.ndarray, bits: int) -> str:
     key = "weight", point.weight, bits, point.axis
     if key not in made:
         count = sum(1 for known in made if known[:2] == key[:2])
@@ -154,7 +154,7 @@ def _weight(graph: onnx.GraphProto, nodes: list, made: dict, point: Point, weigh
     return made[key]
 
 
-def clips_of(model: onnx.ModelProto) -> dict[str, float]:
+def amax_of(model: onnx.ModelProto) -> dict[str, float]:
     """The clip of every quantised activation, by tensor."""
     values = {w.name: numpy_helper.to_array(w) for w in model.graph.initializer}
     return {

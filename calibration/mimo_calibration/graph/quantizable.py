@@ -14,7 +14,7 @@ MIN_ROWS, MIN_COLUMNS = 16, 8
 
 
 @dataclass(frozen=True)
-class Point:
+class QuantizableNode:
     """One node with constant weights.
 
     Attributes:
@@ -32,7 +32,7 @@ class Point:
     block: str
 
 
-def find_points(model: onnx.ModelProto) -> list[Point]:
+def find_quantizable(model: onnx.ModelProto) -> list[QuantizableNode]:
     """All places of a graph that can be quantised, in the order of the graph.
 
     A product of two activations (attention scores) is none: it has no weights, and both sides would lose precision.
@@ -50,7 +50,7 @@ def find_points(model: onnx.ModelProto) -> list[Point]:
             rows = int(np.prod(weight.dims)) // weight.dims[axis]
             if len(weight.dims) != 2 or rows < MIN_ROWS or weight.dims[axis] < MIN_COLUMNS:
                 continue
-        found.append(Point(node.name, node.op_type, node.input[0], node.input[1], axis, block_of(node.name)))
+        found.append(QuantizableNode(node.name, node.op_type, node.input[0], node.input[1], axis, block_of(node.name)))
     return found
 
 
@@ -81,9 +81,9 @@ def block_of(node: str) -> str:
     return parts[0] or node
 
 
-def blocks(points: Iterable[Point]) -> dict[str, list[Point]]:
+def blocks(points: Iterable[QuantizableNode]) -> dict[str, list[QuantizableNode]]:
     """The points of every block, in the order of the graph."""
-    found: dict[str, list[Point]] = {}
+    found: dict[str, list[QuantizableNode]] = {}
     for point in points:
         found.setdefault(point.block, []).append(point)
     return found

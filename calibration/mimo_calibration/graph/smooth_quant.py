@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from ..statistics.histogram import Observed
-from .quantizable import copied, find_points, readers_of
+from ..statistics.histogram import HistogramObserver
+from .quantizable import copied, find_quantizable, readers_of
 
 #: Operators between the norm and the weights that move values but leave the last axis alone, as far as the shapes tell.
 _MOVES = frozenset({"Reshape", "Transpose", "Slice", "Concat"})
@@ -23,7 +23,7 @@ LIMIT = 100.0
 
 
 def smoothed(
-    model: onnx.ModelProto, seen: Mapping[str, Observed], alpha: float = ALPHA
+    model: onnx.ModelProto, seen: Mapping[str, HistogramObserver], alpha: float = ALPHA
 ) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
     """A copy of the graph that computes the same, with flatter activations behind its norms.
 
@@ -36,7 +36,7 @@ def smoothed(
     result = copied(model)
     graph, readers = result.graph, readers_of(result)
     weights = {w.name: w for w in graph.initializer}
-    points = {p.node: p for p in find_points(result) if p.op == "MatMul"}
+    points = {p.node: p for p in find_quantizable(result) if p.op == "MatMul"}
     outputs = {o.name for o in graph.output}
     factors: dict[str, np.ndarray] = {}
     for node in graph.node:

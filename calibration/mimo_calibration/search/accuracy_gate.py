@@ -133,7 +133,7 @@ def presence_words(loss: Mapping[str, Any]) -> str:
 
 
 @dataclass
-class Trial:
+class AccuracyGate:
     """Questions about chosen images; see :meth:`run`."""
 
     images: Images

@@ -17,7 +17,7 @@ from mimo_runtime.engines.base import Engine
 ROOM = 256 << 20
 
 
-class RememberedEngine(Engine):
+class CachingEngine(Engine):
     """Runs of ``engine``, whose outputs are kept until there is no more room; what was kept stays.
 
     Never dropping anything is right here: the images come in the same order every time, so a cache that drops the oldest would

@@ -9,13 +9,13 @@ from typing import Any
 import onnx
 
 from ..graph.fp16 import compact, to_half
-from ..graph.gpu import half_form
-from ..graph.ort_cpu import ort_form
-from ..graph.qdq import clips_of
+from ..graph.gpu import to_gpu_graph
+from ..graph.ort_cpu import to_ort_cpu_graph
+from ..graph.qdq import amax_of
 from ..graph.quantizable import blocks
-from .pipeline import ORT, Chain
-from .recipe import CEILING, Material, Recipe, best_recipe, score, sqnr
-from .results import WEIGHTS_ALONE, Candidate, GraphEvidence
+from .pipeline import ORT, QuantizedPipeline
+from .recipe import CEILING, GraphContext, QuantizationRecipe, best_recipe, score, sqnr
+from .results import WEIGHTS_ONLY, Candidate, GraphResult
 
 #: Blocks that are left out one after the other before the graph is given up.
 MOST_SKIPPED = 6
@@ -25,8 +25,8 @@ SEARCH_FLIPS = 1
 MARGIN = 0.8
 
 
-class Forms(Chain):
-    """See the module. Arguments as for :class:`~mimo_calibration.search.pipeline.Chain`."""
+class CandidateSearch(QuantizedPipeline):
+    """See the module. Arguments as for :class:`~mimo_calibration.search.pipeline.QuantizedPipeline`."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -36,7 +36,7 @@ class Forms(Chain):
     def _full(self, name: str) -> Candidate:
         return Candidate("fp32 onnxruntime", "fp32", ORT, self.settings.threads, self.models[name].SerializeToString())
 
-    def _candidates(self, name: str, material: Material, told: GraphEvidence) -> list[Candidate]:
+    def _candidates(self, name: str, material: GraphContext, told: GraphResult) -> list[Candidate]:
         precision, engines = self.settings.precision, self.settings.engines
         found: list[Candidate] = []
         if self.settings.gpu:
@@ -50,27 +50,27 @@ class Forms(Chain):
         full = self.models[name].SerializeToString()
         if precision == "auto":
             found += [Candidate(f"fp32 {e}", "fp32", e, self.settings.threads, full) for e in engines if e != ORT]
-        if name == WEIGHTS_ALONE:
+        if name == WEIGHTS_ONLY:
             if precision == "auto":
-                cut = ort_form(self.models[name]).SerializeToString()
+                cut = to_ort_cpu_graph(self.models[name]).SerializeToString()
                 found.append(Candidate("fp32 onnxruntime, 1 thread", "fp32", ORT, 1, cut))
             self._recipe(name, material, told)
             for bits in (8, 4) if precision == "auto" else (8,):
-                data = ort_form(material.quantised(Recipe("weights", bits))).SerializeToString()
+                data = to_ort_cpu_graph(material.quantised(QuantizationRecipe("weights", bits))).SerializeToString()
                 found += [
                     Candidate(f"int{bits} weights onnxruntime, {n} thread{'s' * (n > 1)}", f"int{bits}-weights", ORT, n, data,
-                              Recipe("weights", bits))
+                              QuantizationRecipe("weights", bits))
                     for n in sorted({1, self.settings.threads})
                 ]  # fmt: skip
             return found
         found += self._int8(name, material, self._recipe(name, material, told), engines)
-        weights = Recipe("weights", 8)
-        data = ort_form(compact(material.quantised(weights))).SerializeToString()
+        weights = QuantizationRecipe("weights", 8)
+        data = to_ort_cpu_graph(compact(material.quantised(weights))).SerializeToString()
         found.append(Candidate("int8 weights onnxruntime", "int8-weights", ORT, self.settings.threads, data, weights))
         return found
 
     def _int8(
-        self, name: str, material: Material, recipe: Recipe, engines: Sequence[str], label: str = ""
+        self, name: str, material: GraphContext, recipe: QuantizationRecipe, engines: Sequence[str], label: str = ""
     ) -> list[Candidate]:  # fmt: skip
         """The forms of a recipe with quantised activations, one per engine.
 
@@ -83,17 +83,17 @@ class Forms(Chain):
         model = compact(model)
         return [
             Candidate(f"int8 {e}{label}", "int8", e, self.settings.threads,
-                      (ort_form(model) if e == ORT else model).SerializeToString(), recipe)
+                      (to_ort_cpu_graph(model) if e == ORT else model).SerializeToString(), recipe)
             for e in engines
         ]  # fmt: skip
 
-    def _gpu_candidates(self, name: str, material: Material, told: GraphEvidence) -> list[Candidate]:
+    def _gpu_candidates(self, name: str, material: GraphContext, told: GraphResult) -> list[Candidate]:
         """The forms that a GPU may get, in the order in which they are tried: ONNX Runtime computes the same files."""
         forms = self.settings.forms if self.settings.precision == "auto" else (self.settings.precision,)
         found = []
         if "int8" in forms:
             recipe = self._recipe(name, material, told)
-            if name == WEIGHTS_ALONE:
+            if name == WEIGHTS_ONLY:
                 model = material.quantised(recipe)
                 found.append(self._halved(name, "int8 weights (FP16 between)", "int8-weights", model, material, recipe))
             else:
@@ -103,35 +103,41 @@ class Forms(Chain):
         return found
 
     def _halved(
-        self, name: str, label: str, precision: str, model: onnx.ModelProto, material: Material, recipe: Recipe | None = None
+        self,
+        name: str,
+        label: str,
+        precision: str,
+        model: onnx.ModelProto,
+        material: GraphContext,
+        recipe: QuantizationRecipe | None = None,
     ) -> Candidate:
         """A form for a GPU: all that is not quantised is in half precision."""
-        half = half_form(model, material.seen)
+        half = to_gpu_graph(model, material.seen)
         self.islands[name, label] = half.islands
         return Candidate(label, precision, ORT, self.settings.threads, half.model.SerializeToString(), recipe)
 
-    def _recipe(self, name: str, material: Material, told: GraphEvidence) -> Recipe:
+    def _recipe(self, name: str, material: GraphContext, told: GraphResult) -> QuantizationRecipe:
         """How to quantise a graph: the best method, without the blocks that lose too much; of the text decoder the weights."""
-        if name == WEIGHTS_ALONE:
-            recipe = Recipe("weights", 8)
+        if name == WEIGHTS_ONLY:
+            recipe = QuantizationRecipe("weights", 8)
             told.sensitivity = self._sensitivity(name, material, recipe)
             return recipe
         recipe, told.methods = best_recipe(material, self._runner(name), ORT)
         told.sensitivity = self._sensitivity(name, material, recipe)
         recipe = self._within(name, material, recipe, told)
-        told.clips = clips_of(material.quantised(recipe))
+        told.clips = amax_of(material.quantised(recipe))
         told.smoothed = frozenset(material.smoothed()[1]) if recipe.smooth else frozenset()
         return recipe
 
-    def _sensitivity(self, name: str, material: Material, recipe: Recipe) -> list[dict[str, Any]]:
+    def _sensitivity(self, name: str, material: GraphContext, recipe: QuantizationRecipe) -> list[dict[str, Any]]:
         """Every block alone: noise at the graph's outputs, and what the chain loses; worst first."""
         rows, parts = [], blocks(material.points())
-        masks = name != WEIGHTS_ALONE  # no mask depends on what it writes, so no Dice and no presence
+        masks = name != WEIGHTS_ONLY  # no mask depends on what it writes, so no Dice and no presence
         # What the graphs upstream lose already is not this block's doing.
         before = self._loss("blocks", self.engines)[0] if masks else None
         for number, (block, points) in enumerate(parts.items()):
             self.progress(f"blocks of {name}", number, len(parts))
-            engine = self._engine(name, ort_form(material.quantised(recipe, only=block)).SerializeToString())
+            engine = self._engine(name, to_ort_cpu_graph(material.quantised(recipe, only=block)).SerializeToString())
             ratio = score(sqnr(material.calls, engine.run))
             lost = presence = 0.0
             if before is not None:
@@ -145,7 +151,7 @@ class Forms(Chain):
             engine.close()
         return sorted(rows, key=lambda row: row["sqnr_db"])
 
-    def _plans(self, recipe: Recipe, told: GraphEvidence) -> list[Recipe]:
+    def _plans(self, recipe: QuantizationRecipe, told: GraphResult) -> list[QuantizationRecipe]:
         """A recipe with ever more blocks left out, from none on.
 
         First those that alone lose more Dice than the tolerance, the largest loss before the others: that is what is at stake.
@@ -162,18 +168,18 @@ class Forms(Chain):
         counts = [count for count in (0, 1, 2, 3, 4, MOST_SKIPPED) if count < max(1, len(order))]
         return [replace(recipe, skipped=tuple(sorted(order[:count]))) for count in counts]
 
-    def _next_plan(self, recipe: Recipe | None, told: GraphEvidence) -> Recipe | None:
+    def _next_plan(self, recipe: QuantizationRecipe | None, told: GraphResult) -> QuantizationRecipe | None:
         """The plan with more blocks left out than this; None if there is none."""
         if recipe is None or recipe.method == "weights":
             return None
         return next((plan for plan in self._plans(recipe, told) if len(plan.skipped) > len(recipe.skipped)), None)
 
-    def _within(self, name: str, material: Material, recipe: Recipe, told: GraphEvidence) -> Recipe:
+    def _within(self, name: str, material: GraphContext, recipe: QuantizationRecipe, told: GraphResult) -> QuantizationRecipe:
         """Leave out blocks until the search trial is within the margin of the tolerance; the best attempt if it never is."""
         before, _ = self._loss("search", self.engines)
-        found: list[tuple[float, Recipe]] = []
+        found: list[tuple[float, QuantizationRecipe]] = []
         for attempt in self._plans(recipe, told):
-            engine = self._engine(name, ort_form(material.quantised(attempt)).SerializeToString())
+            engine = self._engine(name, to_ort_cpu_graph(material.quantised(attempt)).SerializeToString())
             loss, _ = self._loss("search", {**self.engines, name: engine})
             engine.close()
             margin = MARGIN * self.settings.tolerance

@@ -17,18 +17,18 @@ from mimo_runtime.data.dataset import Dataset
 from mimo_runtime.engines import create_engine, why_not
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.model.config import MimoConfig
-from mimo_runtime.model.graph_spec import GRAPHS, graph_contracts
+from mimo_runtime.model.graph_spec import GRAPHS, graph_specs
 from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.pipeline import Mimo
 
 from ..data import Images, requests
-from ..graph.observer import Cache, ObservedEngine, key
+from ..graph.observer import Cache, ObservingEngine, key
 from ..progress import Progress
-from .accuracy_gate import Loss, Reply, Trial, compare
-from .caching_engine import RememberedEngine
-from .recipe import Calls, Material
-from .results import WEIGHTS_ALONE, Candidate
-from .trial_cache import Answers, program
+from .accuracy_gate import AccuracyGate, Loss, Reply, compare
+from .caching_engine import CachingEngine
+from .recipe import Calls, GraphContext
+from .results import WEIGHTS_ONLY, Candidate
+from .trial_cache import TrialCache, program
 
 ORT, OPENVINO = "onnxruntime", "openvino"
 
@@ -57,7 +57,7 @@ class Settings:
         return tuple(name for name in names if why_not(name) is None)
 
 
-class Chain:
+class QuantizedPipeline:
     """Graphs on their engines, the questions that they are asked, and what they answered in full precision.
 
     Args:
@@ -71,22 +71,22 @@ class Chain:
     ) -> None:  # fmt: skip
         self.models, self.config, self.tokenizer, self.settings = models, config, tokenizer, settings
         self.calibration, self.progress = calibration, progress
-        self.contracts = graph_contracts(config)
+        self.contracts = graph_specs(config)
         # Blocks are told apart by their effect on masks; texts would cost more than all the rest.
         small = Images(search.shown.items[: max(4, len(search.items) // 4)], search.seed)
         self.trials = {
-            "search": Trial(search, datasets, entities=config.entities),
-            "gate": Trial(gate, datasets, entities=config.entities),
-            "blocks": Trial(small, datasets, prompts=("box", "text"), text=False, entities=config.entities),
+            "search": AccuracyGate(search, datasets, entities=config.entities),
+            "gate": AccuracyGate(gate, datasets, entities=config.entities),
+            "blocks": AccuracyGate(small, datasets, prompts=("box", "text"), text=False, entities=config.entities),
         }
         self.references: dict[str, list[Reply]] = {}
         self.cache = Cache(settings.cache)
-        self.answers = Answers(settings.cache, json.dumps([config.to_dict(), tokenizer.to_json()]))
+        self.answers = TrialCache(settings.cache, json.dumps([config.to_dict(), tokenizer.to_json()]))
         #: What every engine computes: which library, on how many threads, what file.
         self.computes: weakref.WeakKeyDictionary[Engine, str] = weakref.WeakKeyDictionary()
         self.engines: dict[str, Engine] = {}
 
-    def _watch(self, name: str) -> Material:
+    def _watch(self, name: str) -> GraphContext:
         """Statistics and kept calls of a graph in the chain as it is so far."""
         model = self.models[name]
         every = self.settings.precision == "fp16" or self.settings.gpu
@@ -98,12 +98,12 @@ class Chain:
         }  # fmt: skip
 
         def make() -> tuple[dict, list]:
-            watched = ObservedEngine(model, self.contracts[name], every=every, threads=self.settings.threads)
+            watched = ObservingEngine(model, self.contracts[name], every=every, threads=self.settings.threads)
             self._ask_all("watch", name, watched)
             return watched.seen, watched.calls
 
         seen, calls, _ = self.cache.get(key(model, self.calibration.identity, chain, settings), make)
-        return Material(model, seen, calls)
+        return GraphContext(model, seen, calls)
 
     def _ask_all(self, label: str, name: str, engine: Engine) -> None:
         """Every calibration request, to the chain as it is so far with another engine for one graph."""
@@ -114,10 +114,10 @@ class Chain:
                 self.progress(f"{label} {name}", done, len(self.calibration.items))
                 scan = mimo.open(questions.pixels)
                 for given in asks:
-                    scan.ask(**given, masks=name != WEIGHTS_ALONE, text_answer=name == WEIGHTS_ALONE)
+                    scan.ask(**given, masks=name != WEIGHTS_ONLY, text_answer=name == WEIGHTS_ONLY)
 
     def _replies(
-        self, label: str, trial: Trial, engines: Mapping[str, Engine], reference: Sequence[Reply] | None
+        self, label: str, trial: AccuracyGate, engines: Mapping[str, Engine], reference: Sequence[Reply] | None
     ) -> list[Reply]:
         trial.progress = lambda done, total: self.progress(f"trial ({label})", done, total)
 
@@ -173,7 +173,7 @@ class _borrowed:
 
 def _inner(engine: Engine) -> Engine:
     """What computes."""
-    return engine.engine if isinstance(engine, RememberedEngine) else engine
+    return engine.engine if isinstance(engine, CachingEngine) else engine
 
 
 class _NotFinite(Exception):

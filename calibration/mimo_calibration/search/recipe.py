@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 
 from ..graph.qdq import Choice, quantise
-from ..graph.quantizable import Point, find_points, fold_transposed_weights
+from ..graph.quantizable import QuantizableNode, find_quantizable, fold_transposed_weights
 from ..graph.smooth_quant import smoothed
-from ..statistics.histogram import Observed
-from ..statistics.range_estimators import METHODS, clip
+from ..statistics.histogram import HistogramObserver
+from ..statistics.range_estimators import METHODS, amax
 
 Calls = Sequence[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]]
 #: Signal-to-noise ratios are capped here: beyond it an output is as good as exact.
@@ -27,7 +27,7 @@ Runner = Callable[[bytes, str], Callable[[Mapping[str, np.ndarray]], Mapping[str
 
 
 @dataclass(frozen=True)
-class Recipe:
+class QuantizationRecipe:
     """How a graph is quantised.
 
     Attributes:
@@ -47,7 +47,7 @@ class Recipe:
 
 
 @dataclass
-class Material:
+class GraphContext:
     """All that is known about a graph when it is quantised.
 
     Attributes:
@@ -55,19 +55,19 @@ class Material:
     """
 
     model: onnx.ModelProto
-    seen: Mapping[str, Observed]
+    seen: Mapping[str, HistogramObserver]
     calls: Calls
     _smooth: tuple | None = field(default=None, repr=False)
 
-    def points(self) -> list[Point]:
-        return find_points(fold_transposed_weights(self.model))
+    def points(self) -> list[QuantizableNode]:
+        return find_quantizable(fold_transposed_weights(self.model))
 
     def smoothed(self) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
         if self._smooth is None:
             self._smooth = smoothed(self.model, self.seen)
         return self._smooth
 
-    def quantised(self, recipe: Recipe, only: str | None = None) -> onnx.ModelProto:
+    def quantised(self, recipe: QuantizationRecipe, only: str | None = None) -> onnx.ModelProto:
         """The symmetric Q/DQ form by a recipe; ``only`` quantises a single block."""
         model, factors = self.smoothed() if recipe.smooth else (self.model, {})
         choices = {}
@@ -80,7 +80,7 @@ class Material:
             seen = self.seen.get(point.activation)
             if seen is None or not seen.seen:
                 continue
-            limit = clip(seen, recipe.method)
+            limit = amax(seen, recipe.method)
             if point.activation in factors and seen.channels is not None:
                 # The histogram is of the activation before smoothing; its largest value behind it is known per channel.
                 limit = float((seen.channels / factors[point.activation]).max()) * limit / max(seen.maximum, 1e-8)
@@ -113,15 +113,15 @@ def score(ratios: Mapping[str, float]) -> float:
     return float(np.mean(inexact)) if inexact else CEILING
 
 
-def best_recipe(material: Material, runner: Runner, engine: str) -> tuple[Recipe, dict[str, float]]:
+def best_recipe(material: GraphContext, runner: Runner, engine: str) -> tuple[QuantizationRecipe, dict[str, float]]:
     """The method and smoothing with the best score, and the scores of all."""
     scores: dict[str, float] = {}
-    recipes: dict[str, Recipe] = {}
+    recipes: dict[str, QuantizationRecipe] = {}
     for smooth in (False, True):
         if smooth and not smoothing_holds(material, runner):
             continue
         for method in METHODS:
-            recipe = Recipe(method, smooth=smooth)
+            recipe = QuantizationRecipe(method, smooth=smooth)
             run = runner(material.quantised(recipe).SerializeToString(), engine)
             recipes[recipe.words()] = recipe
             scores[recipe.words()] = round(score(sqnr(material.calls[:COMPARED], run)), 2)
@@ -129,7 +129,7 @@ def best_recipe(material: Material, runner: Runner, engine: str) -> tuple[Recipe
     return recipes[best], scores
 
 
-def smoothing_holds(material: Material, runner: Runner) -> bool:
+def smoothing_holds(material: GraphContext, runner: Runner) -> bool:
     """Whether the graph has anything to smooth, and the smoothed one still computes the same."""
     model, factors = material.smoothed()
     if not factors or not material.calls:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .accuracy_gate import Loss
-from .recipe import Recipe
+from .recipe import QuantizationRecipe
 
 #: The graph whose INT8 is in its weights by design: the activations of one token are nothing to gain from.
-WEIGHTS_ALONE = "text_decoder"
+WEIGHTS_ONLY = "text_decoder"
 
 
 @dataclass(frozen=True)
@@ -22,16 +22,16 @@ class Candidate:
     engine: str
     threads: int | None
     data: bytes
-    recipe: Recipe | None = None
+    recipe: QuantizationRecipe | None = None
 
 
 def holds(graph: str, precision: str, asked: str) -> bool:
     """Whether a candidate's ``precision`` is what was ``asked`` for by name. Weights alone are INT8 in the text decoder."""
-    return precision == asked or (precision == "int8-weights" and asked == "int8" and graph == WEIGHTS_ALONE)
+    return precision == asked or (precision == "int8-weights" and asked == "int8" and graph == WEIGHTS_ONLY)
 
 
 @dataclass
-class GraphEvidence:
+class GraphResult:
     """What was measured about one graph; everything the report needs."""
 
     chosen: str = ""
@@ -60,7 +60,7 @@ class Result:
     chosen: dict[str, Candidate]
     #: The Q/DQ form by the same recipe, for compilers that take no other; in full precision where nothing was quantised.
     symmetric: dict[str, bytes]
-    evidence: dict[str, GraphEvidence]
+    evidence: dict[str, GraphResult]
     loss: Loss
     accuracy: dict[str, float]
     reference_accuracy: dict[str, float]
@@ -85,7 +85,7 @@ class Result:
         return told
 
 
-def evidence_dict(result: Result) -> dict[str, Any]:
+def results_dict(result: Result) -> dict[str, Any]:
     """For ``report.json`` and ``calibration.json``: docs/precision.md says what the fields mean."""
     graphs = {}
     for name, told in result.evidence.items():

@@ -17,14 +17,14 @@ from mimo_runtime.errors import EngineError
 from mimo_runtime.hardware.host import process_memory_mb
 from mimo_runtime.model.graph_spec import GRAPHS
 
-from ..graph.qdq import clips_of
+from ..graph.qdq import amax_of
 from .accuracy_gate import macro_dice
-from .caching_engine import RememberedEngine
-from .candidates import Forms
+from .caching_engine import CachingEngine
+from .candidates import CandidateSearch
 from .latency import graph_times
 from .pipeline import not_finite
-from .recipe import Material, score, sqnr
-from .results import Candidate, GraphEvidence, Result, holds
+from .recipe import GraphContext, score, sqnr
+from .results import Candidate, GraphResult, Result, holds
 
 #: A candidate has to be this much faster than the incumbent to take its place; less is noise.
 FASTER = 0.97
@@ -36,7 +36,7 @@ MORE_PLANS = 2
 ENCODER = GRAPHS[0]
 
 
-class Optimiser(Forms):
+class PrecisionSelector(CandidateSearch):
     """See the module."""
 
     def run(self) -> Result:
@@ -56,14 +56,14 @@ class Optimiser(Forms):
             start = time.perf_counter()
             material = self._watch(name)
             spent["calibrate"] += time.perf_counter() - start
-            told = GraphEvidence(seen=material.seen)
+            told = GraphResult(seen=material.seen)
             chosen[name], engine = self._decide(name, material, incumbents[name], told)
             self.engines[name].close()
-            self.engines[name] = RememberedEngine(engine) if name == ENCODER else engine
+            self.engines[name] = CachingEngine(engine) if name == ENCODER else engine
             recipe = chosen[name].recipe
             model = material.quantised(recipe) if recipe else material.model
             symmetric[name] = model.SerializeToString()
-            told.clips = clips_of(model) or told.clips
+            told.clips = amax_of(model) or told.clips
             told.islands = self.islands.get((name, told.chosen), {})
             told.seconds = round(time.perf_counter() - start, 1)
             spent["decide"] += told.seconds
@@ -73,7 +73,7 @@ class Optimiser(Forms):
         peak = memory[1] if memory else None
         return Result(chosen, symmetric, evidence, loss, macro_dice(replies), reference, spent, peak)
 
-    def _decide(self, name: str, material: Material, incumbent: Candidate, told: GraphEvidence) -> tuple[Candidate, Engine]:
+    def _decide(self, name: str, material: GraphContext, incumbent: Candidate, told: GraphResult) -> tuple[Candidate, Engine]:
         """The form that ships, and its engine; those of all others are closed."""
         candidates = [incumbent, *self._candidates(name, material, told)]
         running: dict[str, tuple[Candidate, Engine]] = {}
@@ -126,8 +126,8 @@ class Optimiser(Forms):
         return self._keep(running, incumbent.label)
 
     def _start(
-        self, name: str, candidate: Candidate, material: Material, running: dict[str, tuple[Candidate, Engine]],
-        told: GraphEvidence,
+        self, name: str, candidate: Candidate, material: GraphContext, running: dict[str, tuple[Candidate, Engine]],
+        told: GraphResult,
     ) -> bool:  # fmt: skip
         """Load a candidate into ``running``; False, and ``told`` says why, if it does not load or gives NaN or infinity."""
         try:
@@ -144,13 +144,13 @@ class Optimiser(Forms):
         told.bytes[candidate.label] = len(candidate.data)
         return True
 
-    def _race(self, running: Mapping[str, tuple[Candidate, Engine]], material: Material, told: GraphEvidence) -> None:
+    def _race(self, running: Mapping[str, tuple[Candidate, Engine]], material: GraphContext, told: GraphResult) -> None:
         """Time engines against each other; nothing on behalf of a GPU, which need not be here."""
         if not self.settings.gpu:
             times = graph_times({k: e for k, (_, e) in running.items()}, [given for given, _ in material.calls])
             told.latency_ms |= {label: round(ms, 4) for label, ms in times.items()}
 
-    def _not_worth(self, candidate: Candidate, incumbent: Candidate, told: GraphEvidence) -> str | None:
+    def _not_worth(self, candidate: Candidate, incumbent: Candidate, told: GraphResult) -> str | None:
         """Why a candidate is not even tried, in words. What was asked for by name is, however slow, and what nobody timed."""
         precision = self.settings.precision
         if not told.latency_ms or (precision in ("int8", "fp16") and candidate.precision.startswith(precision)):

@@ -24,7 +24,7 @@ from .accuracy_gate import Reply
 LIBRARIES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "pillow")
 
 
-class Answers:
+class TrialCache:
     """Replies by what they depend on. They name images by a hash: a file name may name a patient, and what is kept outlives the
     run.
 

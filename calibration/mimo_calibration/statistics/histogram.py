@@ -15,7 +15,7 @@ SMALLEST = 1e-12
 
 
 @dataclass
-class Observed:
+class HistogramObserver:
     """Of one tensor: |x| in :data:`BINS` equal bins up to ``limit``, its largest |x| per run, and per channel (last axis).
 
     Values are added run by run; the memory needed does not grow with their number. A value beyond ``limit`` doubles it, as
@@ -82,10 +82,10 @@ class Observed:
         }  # fmt: skip
 
     @staticmethod
-    def from_arrays(prefix: str, arrays: dict[str, np.ndarray]) -> Observed:
+    def from_arrays(prefix: str, arrays: dict[str, np.ndarray]) -> HistogramObserver:
         limit, energy, seen = arrays[f"{prefix}/rest"]
         channels = arrays[f"{prefix}/channels"]
-        return Observed(
+        return HistogramObserver(
             float(limit), arrays[f"{prefix}/counts"], arrays[f"{prefix}/largest"].tolist(), channels if channels.size else None,
             float(energy), int(seen),
         )  # fmt: skip

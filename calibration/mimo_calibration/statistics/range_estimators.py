@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .histogram import BINS, Observed
+from .histogram import BINS, HistogramObserver
 
 LEVELS = 127
 #: Share of the values that the percentile method keeps.
@@ -18,19 +18,19 @@ PERCENTILE = 0.99995
 CANDIDATES = np.linspace(0.1, 1.0, 91)
 
 
-def minmax(seen: Observed) -> float:
+def minmax(seen: HistogramObserver) -> float:
     """The largest value."""
     return seen.maximum
 
 
-def percentile(seen: Observed) -> float:
+def percentile(seen: HistogramObserver) -> float:
     """The value that :data:`PERCENTILE` of all values do not exceed."""
     share = np.cumsum(seen.counts) / max(seen.counts.sum(), 1.0)
     edge = (int(np.searchsorted(share, PERCENTILE)) + 1) * (seen.limit / BINS)
     return min(edge, seen.maximum)
 
 
-def mse(seen: Observed) -> float:
+def mse(seen: HistogramObserver) -> float:
     """The clip of the least mean squared error between the middles of the bins and what INT8 makes of them."""
     x, counts = seen.centres(), seen.counts
     best, least = seen.maximum, np.inf
@@ -44,7 +44,7 @@ def mse(seen: Observed) -> float:
     return best
 
 
-def entropy(seen: Observed) -> float:
+def entropy(seen: HistogramObserver) -> float:
     """The clip whose quantised distribution differs least from the true one in Kullback-Leibler divergence.
 
     After Migacz, 8-bit inference with TensorRT (GTC 2017): the mass beyond the clip counts to the last bin of the reference.
@@ -72,11 +72,11 @@ def entropy(seen: Observed) -> float:
     return min(best, seen.maximum)
 
 
-METHODS: dict[str, Callable[[Observed], float]] = {
+METHODS: dict[str, Callable[[HistogramObserver], float]] = {
     "minmax": minmax, "percentile": percentile, "entropy": entropy, "mse": mse,
 }  # fmt: skip
 
 
-def clip(seen: Observed, method: str) -> float:
+def amax(seen: HistogramObserver, method: str) -> float:
     """The clip of a tensor; never zero, so that a tensor that was always zero still has a scale."""
     return max(float(METHODS[method](seen)), 1e-8)

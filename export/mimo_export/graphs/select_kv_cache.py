@@ -12,16 +12,16 @@ import onnx
 from mimo_runtime.engines import create_engine, installed_version
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.errors import EngineError, VerificationError
-from mimo_runtime.model.graph_spec import GraphContract, graph_contracts
+from mimo_runtime.model.graph_spec import GraphSpec, graph_specs
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.text.generation import TextDecoder
 
 from ..manifest import sha256
 from ..parity.compare import ask, limits_of
 from ..parity.samples import draw_samples
-from ..targets import STAND_IN, Target
+from ..targets import PROXY_ENGINE, Target
 from .precision_audit import delivered
-from .static_kv_cache import best_form, cache_form
+from .static_kv_cache import best_cache, with_static_cache
 from .tensorrt_options import left_to_build
 
 GRAPH = "text_decoder"
@@ -31,7 +31,7 @@ SAMPLES = 4
 
 def place_cache(
     folder: Path, entry: dict[str, Any], engines: Mapping[str, Engine], reference: Mimo, target: Target, portable: bool
-) -> tuple[dict[str, Any], GraphContract, dict[str, Any]]:
+) -> tuple[dict[str, Any], GraphSpec, dict[str, Any]]:
     """Give a text decoder that was measured with a growing cache the cache that its engine updates in place, if it can.
 
     Args:
@@ -44,18 +44,18 @@ def place_cache(
         VerificationError: both forms do not compute the same.
     """
     config = reference.config
-    growing = graph_contracts(config)[GRAPH]
+    growing = graph_specs(config)[GRAPH]
     if target.name == "tensorrt" and portable:
         reason = "which release of TensorRT the device has is not known, and every one takes it"
         return entry, growing, {"form": "growing", "reason": reason}
-    form = best_form(target.engine, installed_version(target.engine) or "")
+    form = best_cache(target.engine, installed_version(target.engine) or "")
     if form == "growing":
         return entry, growing, {"form": form, "reason": f"{target.engine} {installed_version(target.engine)} has no other"}
     path = folder / entry["file"]
     try:
-        model, contract = cache_form(onnx.load(path), config, form)
+        model, contract = with_static_cache(onnx.load(path), config, form)
         data = model.SerializeToString(deterministic=True)
-        placed = create_engine(STAND_IN, data, contract)
+        placed = create_engine(PROXY_ENGINE, data, contract)
     except EngineError as error:
         return entry, growing, {"form": "growing", "reason": error.what}
     try:

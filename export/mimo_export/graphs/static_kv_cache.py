@@ -19,20 +19,20 @@ from mimo_calibration.graph.quantizable import copied, drop_unused
 from mimo_runtime.compiler.versions import RTX, features
 from mimo_runtime.errors import EngineError
 from mimo_runtime.model.config import MimoConfig
-from mimo_runtime.model.graph_spec import CACHE_PREFIX, GraphContract, Tensor, graph_contracts, in_place_contract
+from mimo_runtime.model.graph_spec import CACHE_PREFIX, GraphSpec, Tensor, graph_specs, static_cache_contract
 
 from .trace import OPSET
-from .validate import check_contract, check_operators
+from .validate import check_operators, check_spec
 
-FORMS = ("growing", "in_place")
+KV_CACHES = ("growing", "in_place")
 #: TensorScatter exists since this one.
-IN_PLACE_OPSET = 24
+STATIC_CACHE_OPSET = 24
 
 _DTYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
 
 
-def best_form(api: str, version: str = "") -> str:
-    """Which of :data:`FORMS` an engine runs best.
+def best_cache(api: str, version: str = "") -> str:
+    """Which of :data:`KV_CACHES` an engine runs best.
 
     Args:
         api: one of ``mimo_runtime.engines.KINDS``.
@@ -46,22 +46,22 @@ def best_form(api: str, version: str = "") -> str:
     return features(version).cache_form if api == "tensorrt" else "growing"
 
 
-def cache_form(model: onnx.ModelProto, config: MimoConfig, form: str) -> tuple[onnx.ModelProto, GraphContract]:
+def with_static_cache(model: onnx.ModelProto, config: MimoConfig, form: str) -> tuple[onnx.ModelProto, GraphSpec]:
     """The text decoder in one of its forms, and the contract that this form has.
 
     Args:
         model: as ``export_graph`` gives it, or made from that by ``half_form`` or ``quantise``. Make those first: their
             statistics belong to the tensors of the growing form, and they decide what half precision can hold.
-        form: of :data:`FORMS`.
+        form: of :data:`KV_CACHES`.
 
     Raises:
         EngineError: the graph is no text decoder of this model, or holds its attention in parts that do not fit together
             (because half precision cannot hold some of them): such a graph can only grow.
     """
-    if form not in FORMS:
-        raise ValueError(f"form {form} is none of {', '.join(FORMS)}")
+    if form not in KV_CACHES:
+        raise ValueError(f"form {form} is none of {', '.join(KV_CACHES)}")
     if form == "growing":
-        return model, graph_contracts(config)["text_decoder"]
+        return model, graph_specs(config)["text_decoder"]
     editor = _Editor(model, config)
     editor.place_caches()
     editor.fuse_attention()
@@ -158,9 +158,9 @@ class _Editor:
         if attentions != 2 * self.config.text_decoder.layers:
             raise _misfit(f"it has {attentions} attentions in {self.config.text_decoder.layers} layers")
 
-    def finish(self) -> tuple[onnx.ModelProto, GraphContract]:
+    def finish(self) -> tuple[onnx.ModelProto, GraphSpec]:
         """Put the nodes in place, drop what nothing reads any more, and check the result."""
-        contract = in_place_contract(self.config, _DTYPES[self.kind])
+        contract = static_cache_contract(self.config, _DTYPES[self.kind])
         nodes = self.first + [new for node in self.graph.node for new in self.instead.get(node.output[0], [node])]
         for node in nodes:
             for place, name in enumerate(node.input):
@@ -177,10 +177,10 @@ class _Editor:
             del field[:]
             field.extend(items)
         drop_unused(self.model)
-        self.model.opset_import[0].version = IN_PLACE_OPSET
+        self.model.opset_import[0].version = STATIC_CACHE_OPSET
         self.model.ir_version = max(self.model.ir_version, helper.find_min_ir_version_for(self.model.opset_import))
-        check_contract(self.model, contract)
-        check_operators(self.model, contract, IN_PLACE_OPSET)
+        check_spec(self.model, contract)
+        check_operators(self.model, contract, STATIC_CACHE_OPSET)
         onnx.checker.check_model(self.model, full_check=True)
         return self.model, contract
 

@@ -14,7 +14,7 @@ from mimo_runtime.compiler import NEEDS, Built, Facts, Options, build_engine
 from mimo_runtime.compiler.network import Range
 from mimo_runtime.errors import EngineError
 from mimo_runtime.model.config import MimoConfig
-from mimo_runtime.model.graph_spec import BATCH, PAST, GraphContract
+from mimo_runtime.model.graph_spec import BATCH, PAST, GraphSpec
 
 from .precision_audit import delivered
 
@@ -47,7 +47,7 @@ def rtx_options(
     return Options(axes, precision, split_past=False, compute_capabilities=compute_capabilities, timeout_s=timeout_s)
 
 
-def compile_graph(model: onnx.ModelProto, contract: GraphContract, options: Options) -> Built:
+def compile_graph(model: onnx.ModelProto, contract: GraphSpec, options: Options) -> Built:
     """Compile one graph with TensorRT for RTX, in a process of its own.
 
     Raises:

@@ -20,9 +20,9 @@ import torch
 from torch import nn
 
 from mimo_runtime.errors import EngineError
-from mimo_runtime.model.graph_spec import BATCH, PAST, GraphContract
+from mimo_runtime.model.graph_spec import BATCH, PAST, GraphSpec
 
-from .validate import check_contract, check_operators
+from .validate import check_operators, check_spec
 
 OPSET = 20
 
@@ -30,7 +30,7 @@ OPSET = 20
 EXAMPLE = {BATCH: 2, PAST: 3}
 
 
-def export_graph(module: nn.Module, contract: GraphContract) -> onnx.ModelProto:
+def export_graph(module: nn.Module, contract: GraphSpec) -> onnx.ModelProto:
     """Export one graph.
 
     Args:
@@ -47,7 +47,7 @@ def export_graph(module: nn.Module, contract: GraphContract) -> onnx.ModelProto:
     strip(model, contract)
     model = onnxslim.slim(model)
     strip(model, contract)
-    check_contract(model, contract)
+    check_spec(model, contract)
     check_operators(model, contract, OPSET)
     try:
         onnx.checker.check_model(model, full_check=True)
@@ -56,7 +56,7 @@ def export_graph(module: nn.Module, contract: GraphContract) -> onnx.ModelProto:
     return model
 
 
-def trace(module: nn.Module, contract: GraphContract) -> onnx.ModelProto:
+def trace(module: nn.Module, contract: GraphSpec) -> onnx.ModelProto:
     """The module as the dynamo exporter writes it."""
     inputs = tuple(torch.zeros(t.concrete(**EXAMPLE), dtype=getattr(torch, t.dtype)) for t in contract.inputs)
     axes = {BATCH: torch.export.Dim(BATCH, min=1), PAST: torch.export.Dim(PAST, min=0)}
@@ -64,8 +64,14 @@ def trace(module: nn.Module, contract: GraphContract) -> onnx.ModelProto:
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
-                module, inputs, dynamo=True, opset_version=OPSET, dynamic_shapes=dynamic, verbose=False,
-                input_names=[t.name for t in contract.inputs], output_names=[t.name for t in contract.outputs],
+                module,
+                inputs,
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes=dynamic,
+                verbose=False,
+                input_names=[t.name for t in contract.inputs],
+                output_names=[t.name for t in contract.outputs],
             )
     except Exception as error:  # the exporter raises types of its own, of torch and of onnxscript
         cause = error.__cause__ or error
@@ -97,7 +103,7 @@ def name_nodes(model: onnx.ModelProto) -> None:
         weight.name = renamed.get(weight.name, weight.name)
 
 
-def strip(model: onnx.ModelProto, contract: GraphContract) -> None:
+def strip(model: onnx.ModelProto, contract: GraphSpec) -> None:
     """Remove everything but the computation: stack traces, file paths, documentation, shapes that engines infer again."""
     graph = model.graph
     model.producer_name, model.producer_version, model.doc_string = "mimo-export", "", ""

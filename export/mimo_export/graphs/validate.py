@@ -5,19 +5,23 @@ from __future__ import annotations
 import onnx
 
 from mimo_runtime.errors import EngineError
-from mimo_runtime.model.graph_spec import PAST_PLUS_ONE, GraphContract, Tensor
+from mimo_runtime.model.graph_spec import PAST_PLUS_ONE, GraphSpec, Tensor
 
 #: How the exporter may write the length of the cache after a step; the contract has one name for it.
 _PAST_PLUS_ONE = {"past + 1", "1 + past", PAST_PLUS_ONE}
 
-_DTYPES = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.INT32: "int32",
-           onnx.TensorProto.INT64: "int64"}
+_DTYPES = {
+    onnx.TensorProto.FLOAT: "float32",
+    onnx.TensorProto.FLOAT16: "float16",
+    onnx.TensorProto.INT32: "int32",
+    onnx.TensorProto.INT64: "int64",
+}
 
 #: Control flow and data-dependent shapes: no engine compiler takes them well, and nothing in the model needs them.
 FORBIDDEN = frozenset({"If", "Loop", "Scan", "NonZero", "RandomNormal", "RandomUniform", "Dropout"})
 
 
-def check_contract(model: onnx.ModelProto, contract: GraphContract) -> None:
+def check_spec(model: onnx.ModelProto, contract: GraphSpec) -> None:
     """Hold a model against its contract.
 
     Output axes that the exporter wrote as ``past + 1`` are renamed to the contract's ``past_plus_one``.
@@ -34,7 +38,7 @@ def check_contract(model: onnx.ModelProto, contract: GraphContract) -> None:
             _check_tensor(contract, role, tensor, value.type.tensor_type)
 
 
-def check_operators(model: onnx.ModelProto, contract: GraphContract, opset: int) -> None:
+def check_operators(model: onnx.ModelProto, contract: GraphSpec, opset: int) -> None:
     """Only standard operators of one opset, no control flow, no double precision.
 
     Raises:
@@ -51,7 +55,7 @@ def check_operators(model: onnx.ModelProto, contract: GraphContract, opset: int)
             raise _misfit(contract, f"constant {weight.name} is float64")
 
 
-def _check_tensor(contract: GraphContract, role: str, tensor: Tensor, found: onnx.TypeProto.Tensor) -> None:
+def _check_tensor(contract: GraphSpec, role: str, tensor: Tensor, found: onnx.TypeProto.Tensor) -> None:
     dtype = _DTYPES.get(found.elem_type, onnx.TensorProto.DataType.Name(found.elem_type))
     if dtype != tensor.dtype:
         raise _misfit(contract, f"{role} {tensor.name} is {dtype} instead of {tensor.dtype}")
@@ -71,6 +75,6 @@ def _check_tensor(contract: GraphContract, role: str, tensor: Tensor, found: onn
         raise _misfit(contract, f"{where} is {given} instead of {wanted}")
 
 
-def _misfit(contract: GraphContract, how: str) -> EngineError:
+def _misfit(contract: GraphSpec, how: str) -> EngineError:
     told = f"exported graph {contract.name} does not fit its contract: {how}"
     return EngineError(told, "Correct mimo_train.model or the contract")

@@ -20,7 +20,7 @@ from .compare import limits_of
 from .samples import draw_samples
 
 
-def prove(
+def check_bundle(
     checkpoint: str | Path,
     bundle: str | Path,
     data: Sequence[str | Path],

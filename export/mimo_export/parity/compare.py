@@ -17,7 +17,7 @@ import numpy as np
 
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.evaluation.metrics import dice
-from mimo_runtime.model.graph_spec import BATCH, GRAPHS, GraphContract, graph_contracts
+from mimo_runtime.model.graph_spec import BATCH, GRAPHS, GraphSpec, graph_specs
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.results.answer import Answer
 
@@ -30,6 +30,7 @@ LIMITS = {
     "fp16": {"relative_l2": 0.05, "masks_dice": 0.98, "text_agreement": 0.9, "presence_agreement": 0.95},
     "int8": {"relative_l2": 0.3, "masks_dice": 0.9, "text_agreement": 0.5, "presence_agreement": 0.8},
 }
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -65,7 +66,7 @@ class ShadowedEngine(Engine):
     same shapes are joined to one of batch 2, because a graph whose batch axis is broken may still be right for one.
     """
 
-    def __init__(self, contract: GraphContract, reference: Engine, candidate: Engine) -> None:
+    def __init__(self, contract: GraphSpec, reference: Engine, candidate: Engine) -> None:
         self.contract, self.reference, self.candidate = contract, reference, candidate
         self.name, self.inputs, self.outputs = reference.name, reference.inputs, reference.outputs
         self.worst, self.worst_output, self.calls, self.batches = 0.0, "", 0, 0
@@ -133,14 +134,21 @@ class Parity:
     def to_dict(self) -> dict[str, Any]:
         """For the manifest and ``inspect``: docs/formats.md, and what the numbers rest on."""
         told: dict[str, Any] = {
-            name: {"relative_l2": _rounded(shadow.worst), "limit": self.limits.of(name), "worst_output": shadow.worst_output,
-                   "calls": shadow.calls, "batches_of_two": shadow.batches}
+            name: {
+                "relative_l2": _rounded(shadow.worst),
+                "limit": self.limits.of(name),
+                "worst_output": shadow.worst_output,
+                "calls": shadow.calls,
+                "batches_of_two": shadow.batches,
+            }
             for name, shadow in self.graphs.items()
         }
         if self.texts:
             told |= {
-                "masks_dice": _rounded(_mean(self.overlaps), 6), "masks_dice_min": _rounded(min(self.overlaps, default=1.0), 6),
-                "masks": len(self.overlaps), "text_agreement": _rounded(_mean(self.texts), 6),
+                "masks_dice": _rounded(_mean(self.overlaps), 6),
+                "masks_dice_min": _rounded(min(self.overlaps, default=1.0), 6),
+                "masks": len(self.overlaps),
+                "text_agreement": _rounded(_mean(self.texts), 6),
                 "presence_agreement": _rounded(_mean(self.presences), 6),
             }
         samples, limits = dict(sorted(self.samples.items())), dict(self.limits.answers)
@@ -175,7 +183,10 @@ class Parity:
 
 
 def measure(
-    reference: Mimo, engines: Mapping[str, Engine], samples: Iterable[Sample], progress: Callable[[], None] = lambda: None,
+    reference: Mimo,
+    engines: Mapping[str, Engine],
+    samples: Iterable[Sample],
+    progress: Callable[[], None] = lambda: None,
     limits: Limits = FULL_LIMITS,
 ) -> Parity:
     """Compare engines with the reference model.
@@ -190,7 +201,7 @@ def measure(
         limits: what has to be reached.
     """
     config = dataclasses.replace(reference.config, presence_threshold=0.0)
-    contracts = graph_contracts(config)
+    contracts = graph_specs(config)
     shadows = {
         name: ShadowedEngine(contracts[name], reference.engines[name], engines[name]) for name in GRAPHS if name in engines
     }

@@ -101,7 +101,12 @@ class _Impossible(Exception):
 
 
 def _prompt(
-    kind: str, mask: np.ndarray | None, name: str, names: list[str], config: MimoConfig, rng: np.random.Generator,
+    kind: str,
+    mask: np.ndarray | None,
+    name: str,
+    names: list[str],
+    config: MimoConfig,
+    rng: np.random.Generator,
     shape: tuple[int, int],
 ) -> Prompt:
     if kind == "describe":

@@ -13,24 +13,38 @@ def markdown(told: Mapping[str, Any]) -> str:
     parity, model, golden = told["parity"], told["model"], told["golden"]
     rows = [("graph", "engine", "asked", "delivered", "MB", "nodes", "relative L2", "needed"), ("---",) * 4 + ("---:",) * 4]
     for name, graph in told["graphs"].items():
-        rows.append((
-            name, graph["engine"], graph["asked"], counts(graph["delivered"]), f"{graph['bytes'] / 1e6:.2f}",
-            str(graph["nodes"]), f"{parity[name]['relative_l2']:.1e}", f"{parity[name]['limit']:g}",
-        ))
+        rows.append(
+            (
+                name,
+                graph["engine"],
+                graph["asked"],
+                counts(graph["delivered"]),
+                f"{graph['bytes'] / 1e6:.2f}",
+                str(graph["nodes"]),
+                f"{parity[name]['relative_l2']:.1e}",
+                f"{parity[name]['limit']:g}",
+            )
+        )
     total = sum(graph["bytes"] for graph in told["graphs"].values())
     lines = [
-        f"# {model['id']} for {told['target']}", "",
-        f"{model['parameters'] / 1e6:.2f} million parameters, {total / 1e6:.1f} MB of graphs.", "",
-        *(f"| {' | '.join(row)} |" for row in rows), "",
+        f"# {model['id']} for {told['target']}",
+        "",
+        f"{model['parameters'] / 1e6:.2f} million parameters, {total / 1e6:.1f} MB of graphs.",
+        "",
+        *(f"| {' | '.join(row)} |" for row in rows),
+        "",
         "*delivered*: matrix operators by the precision they have in the file. *relative L2*: the worst output of the worst",
-        "call, written file against PyTorch on the same inputs, which come from the running chain; batch 1 and batch 2.", "",
+        "call, written file against PyTorch on the same inputs, which come from the running chain; batch 1 and batch 2.",
+        "",
         *(f"{line}\n" for line in where_measured(told)),
         f"Measured over {describe_samples(parity['samples'])}.",
     ]
     if "masks_dice" in parity:
         limits = parity["limits"]
         lines += [
-            "", "| end to end | measured | needed |", "| --- | ---: | ---: |",
+            "",
+            "| end to end | measured | needed |",
+            "| --- | ---: | ---: |",
             f"| masks, mean Dice over {parity['masks']} | {parity['masks_dice']:.5f} | {limits['masks_dice']} |",
             f"| masks, lowest Dice | {parity['masks_dice_min']:.5f} | |",
             f"| greedy text identical | {100 * parity['text_agreement']:.1f} % | {100 * limits['text_agreement']:.1f} % |",

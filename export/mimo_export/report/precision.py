@@ -48,7 +48,9 @@ def precision_lines(told: Mapping[str, Any]) -> list[str]:
     blocks = [(name, row) for name, graph in told["graphs"].items() for row in graph["sensitivity"][:5]]
     if blocks:
         lines += [
-            "", "The most sensitive blocks of each graph, each alone in INT8; `report.json` has all.", "",
+            "",
+            "The most sensitive blocks of each graph, each alone in INT8; `report.json` has all.",
+            "",
             "| graph | block | SQNR at the outputs, dB | largest Dice loss | presence F1 loss |",
             "| --- | --- | ---: | ---: | ---: |",
         ]

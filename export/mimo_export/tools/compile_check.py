@@ -16,18 +16,18 @@ import click
 import numpy as np
 import onnx
 
-from mimo_calibration.graph.gpu import half_form
-from mimo_calibration.graph.observer import ObservedEngine
+from mimo_calibration.graph.gpu import to_gpu_graph
+from mimo_calibration.graph.observer import ObservingEngine
 from mimo_calibration.graph.qdq import Choice, quantise
-from mimo_calibration.graph.quantizable import find_points, fold_transposed_weights
-from mimo_calibration.statistics.range_estimators import clip
+from mimo_calibration.graph.quantizable import find_quantizable, fold_transposed_weights
+from mimo_calibration.statistics.range_estimators import amax
 from mimo_runtime.cli.app import Commands, table
 from mimo_runtime.compiler import Built, Options
 from mimo_runtime.compiler.options import COMPUTE_CAPABILITIES
 from mimo_runtime.engines.tensorrt_library import load_rtx_library
 from mimo_runtime.errors import EngineError, MimoError
 from mimo_runtime.model.config import PRESETS, MimoConfig
-from mimo_runtime.model.graph_spec import BATCH, GRAPHS, PAST, GraphContract, graph_contracts
+from mimo_runtime.model.graph_spec import BATCH, GRAPHS, PAST, GraphSpec, graph_specs
 
 from ..graphs.tensorrt_options import compile_graph, default_axes, rtx_options
 from ..report.markdown import counts
@@ -37,7 +37,7 @@ CALLS = 2
 _IDS = ("token_ids", "token")
 
 
-def random_inputs(contract: GraphContract, config: MimoConfig, seed: int = 0, batch: int = 1, past: int = 3) -> dict[str, Any]:
+def random_inputs(contract: GraphSpec, config: MimoConfig, seed: int = 0, batch: int = 1, past: int = 3) -> dict[str, Any]:
     """Inputs of a graph: ids of the vocabulary, labels from -1 to 1, everything else between 0 and 1."""
     rng = np.random.default_rng(seed)
     inputs = {}
@@ -51,25 +51,25 @@ def random_inputs(contract: GraphContract, config: MimoConfig, seed: int = 0, ba
     return inputs
 
 
-def random_form(model: onnx.ModelProto, contract: GraphContract, config: MimoConfig, precision: str) -> onnx.ModelProto:
+def random_form(model: onnx.ModelProto, contract: GraphSpec, config: MimoConfig, precision: str) -> onnx.ModelProto:
     """A graph in ``fp32``, ``fp16`` or ``int8`` as the compiler gets it, by the ranges of random inputs.
 
     In ``int8`` every product with weights is quantised and the rest is FP16; the text decoder keeps its activations in FP16.
     """
     if precision == "fp32":
         return model
-    engine = ObservedEngine(model, contract, every=True)
+    engine = ObservingEngine(model, contract, every=True)
     for seed in range(CALLS):
         engine.run(random_inputs(contract, config, seed))
     seen = engine.seen
     engine.close()
     if precision == "int8":
-        points = find_points(fold_transposed_weights(model))
+        points = find_quantizable(fold_transposed_weights(model))
         weights_only = contract.name == "text_decoder"
         model = quantise(model, {
-            p.node: Choice(None if weights_only else clip(seen[p.activation], "minmax")) for p in points
+            p.node: Choice(None if weights_only else amax(seen[p.activation], "minmax")) for p in points
         })  # fmt: skip
-    return half_form(model, seen).model
+    return to_gpu_graph(model, seen).model
 
 
 def export_all(preset: str, checkpoint: Path | None, progress: Any) -> tuple[MimoConfig, dict[str, onnx.ModelProto]]:
@@ -87,18 +87,18 @@ def export_all(preset: str, checkpoint: Path | None, progress: Any) -> tuple[Mim
     else:
         torch.manual_seed(0)
         network = Mimo(MimoConfig.from_preset(preset)).eval()
-    modules, contracts, models = graph_modules(network), graph_contracts(network.config), {}
+    modules, contracts, models = graph_modules(network), graph_specs(network.config), {}
     for name in GRAPHS:
         progress(f"export {name}")
         models[name] = export_graph(modules[name], contracts[name])
     return network.config, models
 
 
-def prove(
+def check_compilation(
     config: MimoConfig, models: dict[str, onnx.ModelProto], precisions: tuple[str, ...], options: Options
 ) -> Iterator[tuple[str, str, Built | MimoError]]:
     """Compile every graph in every precision; what the compiler refuses is given back instead of its plan."""
-    contracts = graph_contracts(config)
+    contracts = graph_specs(config)
     for precision in precisions:
         for name, model in models.items():
             try:
@@ -139,7 +139,7 @@ def command(
     told: list[dict[str, Any]] = []
     errors: list[MimoError] = []
     options = rtx_options(default_axes(config), compute_capabilities=capabilities)
-    for name, precision, got in prove(config, models, precisions, options):
+    for name, precision, got in check_compilation(config, models, precisions, options):
         if isinstance(got, MimoError):
             rows.append((name, precision, "", "", "refused"))
             told.append({"graph": name, "precision": precision, "error": got.what})

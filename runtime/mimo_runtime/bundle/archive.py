@@ -23,7 +23,7 @@ from ..hardware.host import worker_threads
 from ..model.config import MimoConfig
 from ..utils.atomic import atomic_file
 from .manifest import MANIFEST, TOKENIZER, Manifest, check_name, parse_manifest
-from .placement import Choice, check_device, choose_device, fall_back
+from .placement import Placement, check_device, choose_device, fall_back
 
 if TYPE_CHECKING:
     from ..pipeline import Mimo
@@ -156,7 +156,7 @@ def load_mimo(
     return Mimo(manifest.config, engines, tokenizer, info, cache_images=cache_images)
 
 
-def _create_engines(bundle: Bundle, choice: Choice, threads: int) -> dict[str, Engine]:
+def _create_engines(bundle: Bundle, choice: Placement, threads: int) -> dict[str, Engine]:
     """The engines of all graphs. If one fails, those before it give their memory back."""
     engines: dict[str, Engine] = {}
     versions = bundle.manifest.data["compatibility"]["engines"]

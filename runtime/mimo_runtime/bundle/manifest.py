@@ -18,7 +18,7 @@ from ..engines import KINDS, installed_version
 from ..errors import BundleError, RequestError
 from ..hardware.host import architecture, cpu_features, operating_system
 from ..model.config import MimoConfig
-from ..model.graph_spec import BATCH, GRAPHS, PAST, GraphContract, allowed_contracts
+from ..model.graph_spec import BATCH, GRAPHS, PAST, GraphSpec, allowed_specs
 from ..utils.atomic import atomic_write_bytes
 
 FORMAT, FORMAT_VERSION = "mimo-bundle", 3
@@ -26,21 +26,41 @@ MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
 
 #: Every field of a manifest and its JSON type. A field may be null where None is listed.
 _FIELDS: dict[str, tuple[type, ...]] = {
-    "format": (str,), "format_version": (int,), "model": (dict,), "target": (str,), "graphs": (dict,), "files": (dict,),
-    "preprocessing": (dict,), "compatibility": (dict,), "tools": (dict,), "calibration": (str, dict, type(None)),
-    "parity": (dict,), "accuracy": (dict, type(None)), "licence": (str,), "manifest_sha256": (str,),
+    "format": (str,),
+    "format_version": (int,),
+    "model": (dict,),
+    "target": (str,),
+    "graphs": (dict,),
+    "files": (dict,),
+    "preprocessing": (dict,),
+    "compatibility": (dict,),
+    "tools": (dict,),
+    "calibration": (str, dict, type(None)),
+    "parity": (dict,),
+    "accuracy": (dict, type(None)),
+    "licence": (str,),
+    "manifest_sha256": (str,),
 }
 _MODEL = {"id": (str,), "config": (dict,), "parameters": (int,), "checkpoint_sha256": (str,)}
 _GRAPH = {
-    "engine": (str,), "threads": (int, type(None)), "asked": (str,), "delivered": (dict,), "file": (str,), "sha256": (str,),
-    "bytes": (int,), "build": (dict, type(None)),
+    "engine": (str,),
+    "threads": (int, type(None)),
+    "asked": (str,),
+    "delivered": (dict,),
+    "file": (str,),
+    "sha256": (str,),
+    "bytes": (int,),
+    "build": (dict, type(None)),
     "contract": (dict,),
 }
 #: Absent is null.
 _GRAPH_MORE = {"profiles": (list, type(None))}
 _BUILD = {"axes": (dict,), "compute_capabilities": (list,), "operators": (list,)}
 _COMPATIBILITY = {
-    "engines": (dict,), "arch": (str, type(None)), "cpu_features": (list,), "compute_capability": (str, type(None)),
+    "engines": (dict,),
+    "arch": (str, type(None)),
+    "cpu_features": (list,),
+    "compute_capability": (str, type(None)),
 }
 #: Absent is null.
 _COMPATIBILITY_MORE = {"os": (str, type(None))}
@@ -68,7 +88,7 @@ class GraphEntry:
     #: What is left to do, if the file is an ONNX graph that is still to be compiled, else None: ``axes`` (smallest, typical and
     #: largest size of each), ``compute_capabilities`` to compile for, and ``operators`` that not every release has.
     build: dict[str, Any] | None
-    contract: GraphContract
+    contract: GraphSpec
     #: Of a compiled plan: per profile the smallest, typical and largest size of each dynamic axis; None for files without.
     profiles: list[dict[str, list[int]]] | None = None
 
@@ -205,7 +225,7 @@ def parse_manifest(raw: bytes, source: str = MANIFEST) -> Manifest:
     try:
         _check_sizes(data["model"]["config"])
         config = MimoConfig.from_dict(data["model"]["config"], f"{source}: model.config")
-        contracts = allowed_contracts(config)
+        contracts = allowed_specs(config)
     except BundleError:
         raise
     except (RequestError, ArithmeticError, LookupError, TypeError):
@@ -230,7 +250,10 @@ def parse_manifest(raw: bytes, source: str = MANIFEST) -> Manifest:
 def preprocessing(config: MimoConfig) -> dict[str, Any]:
     """The manifest's ``preprocessing``: what this runtime does before ``vision_encoder``."""
     return {
-        "layout": "letterbox-top-left", "size": config.image_size, "range": [0, 1], "channels": "RGB",
+        "layout": "letterbox-top-left",
+        "size": config.image_size,
+        "range": [0, 1],
+        "channels": "RGB",
         "resample": "bilinear-antialias",
     }
 
@@ -242,7 +265,7 @@ def check_name(name: str, source: str = MANIFEST) -> None:
         BundleError: such a path.
     """
     parts = name.split("/")
-    if not name or any(part in ("", ".", "..") for part in parts) or re.search(r'[\\:\0-\x1f]', name) or name == MANIFEST:
+    if not name or any(part in ("", ".", "..") for part in parts) or re.search(r"[\\:\0-\x1f]", name) or name == MANIFEST:
         raise BundleError(f"{source} lists a file with the path {name!r}", "Use bundles from mimo-export build only")
 
 
@@ -264,7 +287,7 @@ def version_key(version: str) -> tuple[int, ...]:
 # -- structure -------------------------------------------------------------------------------------------------------
 
 
-def _graph(name: str, data: Any, allowed: tuple[GraphContract, ...], longest: int, where: str) -> GraphEntry:
+def _graph(name: str, data: Any, allowed: tuple[GraphSpec, ...], longest: int, where: str) -> GraphEntry:
     """Args: longest: words that an answer may have before its last one."""
     if not isinstance(data, dict):
         raise BundleError(f"{where} is not an object", REBUILD.format(target="cpu"))
@@ -307,7 +330,7 @@ def _are_ranges(axes: Any) -> bool:
     )
 
 
-def _check_profiles(profiles: list[Any], contract: GraphContract, longest: int, where: str) -> None:
+def _check_profiles(profiles: list[Any], contract: GraphSpec, longest: int, where: str) -> None:
     """See that a plan was compiled for what the runtime asks of it: one request at a time, and answers of any length."""
     if not profiles or not all(map(_are_ranges, profiles)):
         raise BundleError(f"{where} does not tell ranges of axes", REBUILD.format(target="cpu"))

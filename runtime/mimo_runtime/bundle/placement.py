@@ -20,7 +20,7 @@ _ON_THE_CPU = {"onnxruntime-cuda": "onnxruntime"}
 
 
 @dataclass(frozen=True)
-class Choice:
+class Placement:
     """Where a bundle runs."""
 
     device: str
@@ -50,7 +50,7 @@ def built_for(manifest: Manifest) -> str:
     return min(wanted, default="cpu")
 
 
-def choose_device(wanted: str, manifest: Manifest, allow_fallback: bool = False, gpus: Gpus | None = None) -> Choice:
+def choose_device(wanted: str, manifest: Manifest, allow_fallback: bool = False, gpus: Gpus | None = None) -> Placement:
     """Decide where a bundle runs, before an engine is made.
 
     Args:
@@ -70,7 +70,7 @@ def choose_device(wanted: str, manifest: Manifest, allow_fallback: bool = False,
         raise BundleError(told, f"Leave --device out, or give a bundle that was built for {wanted}")
     why = "the bundle was built for it" if wanted == "auto" else "it was asked for, and the bundle was built for it"
     if device == "cpu":
-        return Choice(device, f"cpu: {why}")
+        return Placement(device, f"cpu: {why}")
     if wanted == "cpu":
         return fall_back(manifest, "the CPU was asked for", "", allow_fallback)
     gpus = gpus or find_gpus()
@@ -78,10 +78,10 @@ def choose_device(wanted: str, manifest: Manifest, allow_fallback: bool = False,
     if reason:
         return fall_back(manifest, reason, remedy, allow_fallback)
     driver = f", driver {gpus.driver}" if gpus.driver else ""
-    return Choice(device, f"{device}: {why}, and this machine has {gpus.usable[0]}{driver}")
+    return Placement(device, f"{device}: {why}, and this machine has {gpus.usable[0]}{driver}")
 
 
-def fall_back(manifest: Manifest, reason: str, remedy: str, allowed: bool) -> Choice:
+def fall_back(manifest: Manifest, reason: str, remedy: str, allowed: bool) -> Placement:
     """Run on the CPU what was built for a GPU.
 
     Args:
@@ -105,7 +105,7 @@ def fall_back(manifest: Manifest, reason: str, remedy: str, allowed: bool) -> Ch
         if installed_version(engine) is None:
             told = f"{told}; the engine {engine}, which would run it on the CPU, is not installed"
             raise BundleError(told, KINDS[engine].install)
-    return Choice("cpu", f"cpu: built for {device}, but {reason}", f"built for {device}, runs on cpu: {reason}")
+    return Placement("cpu", f"cpu: built for {device}, but {reason}", f"built for {device}, runs on cpu: {reason}")
 
 
 def fits(wanted: str, gpu: Gpu) -> bool:

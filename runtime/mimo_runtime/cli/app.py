@@ -1,6 +1,6 @@
-"""What every command line of this project has in common: one line per error, and exit codes that tell.
+"""What every command line of this project has in common: one line per error, exit codes, and names of earlier releases.
 
-0 done, 1 the work failed, 2 the request was wrong.
+Exit codes: 0 done, 1 the work failed, 2 the request was wrong.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import click
@@ -23,11 +24,51 @@ _EXTRA_OF = {
 }  # fmt: skip
 
 
+class Option(click.Option):
+    """An option that is also read under names of earlier releases; see :class:`Command`.
+
+    Args:
+        earlier: those names, e.g. ``"--no-closer"``. A warning on standard error gives the current name.
+    """
+
+    def __init__(self, *args: Any, earlier: tuple[str, ...] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.earlier = earlier
+
+
+class Command(click.Command):
+    """A command that replaces earlier option names before it parses its arguments."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        current = {old: option.opts[0] for option in self.params if isinstance(option, Option) for old in option.earlier}
+        options = args[: args.index("--")] if "--" in args else args
+        for position, argument in enumerate(options):
+            name, equals, value = argument.partition("=")
+            if name in current:
+                _warn_renamed(name, current[name])
+                args[position] = current[name] + equals + value
+        return super().parse_args(ctx, args)
+
+
 class Commands(click.Group):
     """A click group whose commands end in one line ``error: ...`` on standard error and an exit code, without a traceback.
 
     That holds for :class:`MimoError` and for what click itself refuses. Any other exception is a bug and keeps its traceback.
+
+    Args:
+        renamed: commands by the name that they had in earlier releases.
     """
+
+    command_class = Command
+
+    def __init__(self, *args: Any, renamed: Mapping[str, str] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.renamed = dict(renamed or {})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in self.renamed:
+            _warn_renamed(cmd_name, self.renamed[cmd_name])
+        return super().get_command(ctx, self.renamed.get(cmd_name, cmd_name))
 
     def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
         if not standalone_mode:
@@ -63,6 +104,10 @@ def _end_orderly() -> None:
     goes. Without this, Python ends on the spot. ``kill -9`` cannot be caught; see ``atomic``."""
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
+def _warn_renamed(earlier: str, current: str) -> None:
+    click.echo(f"warning: {earlier} is deprecated, use {current}.", err=True)
 
 
 def _leave(line: str, code: int) -> NoReturn:

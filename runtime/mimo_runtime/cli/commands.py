@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ..errors import PromptError, RequestError, VerificationError
-from .app import Commands, table
+from .app import Commands, Option, table
 
 
 class Coordinates(click.ParamType):
@@ -70,7 +70,13 @@ def main() -> None:
 @click.option("--frame", type=click.IntRange(0), default=0, help="Frame of a multi-frame file, or slice of a volume.")
 @click.option("--masks/--no-masks", default=True, help="Draw masks.")
 @click.option("--answer/--no-answer", "text_answer", default=True, help="Write a text.")
-@click.option("--no-closer", is_flag=True, help="Do not look at a small target or doubtful point again: faster, less exact.")
+@click.option(
+    "--no-refine",
+    cls=Option,
+    earlier=("--no-closer",),
+    is_flag=True,
+    help="Skip the crop pass and the disambiguation of points: faster, less accurate.",
+)
 @click.option("--temperature", type=float, help="0, the default: the most probable text. Above: sampled.")
 @click.option("--top-k", type=int, help="Sample among the K most probable tokens.")
 @click.option("--top-p", type=float, help="Sample among the most probable tokens that sum to P.")
@@ -91,7 +97,7 @@ def predict(
     frame: int,
     masks: bool,
     text_answer: bool,
-    no_closer: bool,
+    no_refine: bool,
     threads: int | None,
     device: str,
     allow_fallback: bool,
@@ -109,7 +115,7 @@ def predict(
     if force and output is None:
         raise RequestError("--force has no effect without -o", "Name the folder to replace with -o")
     writing = {name: value for name, value in writing.items() if value is not None}
-    _refuse_idle_options(writing, masks, text_answer, no_closer)
+    _refuse_idle_options(writing, masks, text_answer, no_refine)
 
     from ..results.folder import ANSWER, write_result
 
@@ -135,7 +141,7 @@ def predict(
             prompt.mask,
             masks=masks,
             text_answer=text_answer,
-            closer=not no_closer,
+            closer=not no_refine,
             **writing,
         )
         report = {
@@ -228,13 +234,13 @@ def doctor(context: click.Context, bundle: str | None, as_json: bool) -> None:
         context.exit(1)
 
 
-def _refuse_idle_options(writing: dict[str, Any], masks: bool, text_answer: bool, no_closer: bool) -> None:
+def _refuse_idle_options(writing: dict[str, Any], masks: bool, text_answer: bool, no_refine: bool) -> None:
     """An option that would change nothing is a misunderstanding: say so instead of ignoring it."""
     options = {name: "--" + name.replace("_", "-") for name in writing}
     if not (masks or text_answer):
         raise RequestError("--no-masks and --no-answer leave nothing to do", "Leave one of them out")
-    if no_closer and not masks:
-        raise RequestError("--no-closer has no effect with --no-masks", "Leave one of them out")
+    if no_refine and not masks:
+        raise RequestError("--no-refine has no effect with --no-masks", "Leave one of them out")
     if not text_answer and options:
         raise RequestError(f"{next(iter(options.values()))} has no effect with --no-answer", "Leave one of them out")
     sampling = [options[name] for name in ("top_k", "top_p", "seed") if name in options]

@@ -19,7 +19,7 @@ from ..engines.tensorrt_library import RTX_INSTALL, missing_rtx_package
 from ..errors import EngineError, RequestError
 from ..hardware import compute_capability as devices
 from ..hardware.compute_capability import Device
-from ..model.graph_spec import GraphContract
+from ..model.graph_spec import GraphSpec
 from . import memory, precision_audit, timing_cache
 from .job import CACHE, GRAPH, LAYERS, LOG, PLAN, Job
 from .network import Range, profiles
@@ -70,7 +70,7 @@ class Built:
 
 def build_engine(
     data: bytes,
-    contract: GraphContract,
+    contract: GraphSpec,
     options: Options,
     facts: Facts,
     *,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..hardware.host import architecture, operating_system
-from ..model.graph_spec import GraphContract
+from ..model.graph_spec import GraphSpec
 from . import memory
 from .build import Built, Facts, Progress, build_engine, find_compiler, workspace_mb
 from .options import Options
@@ -21,7 +21,7 @@ Tell = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Finished:
+class CompiledGraphs:
     """What the manifest says about graphs once they are compiled."""
 
     graphs: dict[str, dict[str, Any]]
@@ -67,20 +67,20 @@ def check(graphs: Mapping[str, Mapping[str, Any]], timing_cache: Path | None = N
         find_compiler(entry["engine"])
         workspace = workspace_mb(entry["engine"], options_of(entry, timing_cache))
         memory.check(name, entry["bytes"], workspace)
-        needed = max(needed, memory.needed_mb(entry["bytes"], workspace))
+        needed = max(needed, memory.required_mb(entry["bytes"], workspace))
     return needed
 
 
-def finish(
+def compile_graphs(
     graphs: Mapping[str, Mapping[str, Any]],
     compatibility: Mapping[str, Any],
-    contracts: Mapping[str, GraphContract],
+    contracts: Mapping[str, GraphSpec],
     read: Callable[[str], bytes],
     folder: Path,
     *,
     timing_cache: Path | None = None,
     progress: Tell = lambda stage, done, total: None,
-) -> Finished:
+) -> CompiledGraphs:
     """Compile every graph of a portable bundle.
 
     Args:
@@ -110,7 +110,7 @@ def finish(
         entries[name], seconds[name] = _entry(name, entry, built), round(built.seconds, 2)
         compatibility = _compatibility(compatibility, entry, built)
         progress(f"compile {name}", number + 1, len(graphs))
-    return Finished(entries, dict(compatibility), seconds, built.timing_cache if built else "none")
+    return CompiledGraphs(entries, dict(compatibility), seconds, built.timing_cache if built else "none")
 
 
 def _entry(name: str, entry: Mapping[str, Any], built: Built) -> dict[str, Any]:

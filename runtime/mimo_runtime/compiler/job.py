@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..hardware.compute_capability import Device
-from ..model.graph_spec import GraphContract
+from ..model.graph_spec import GraphSpec
 from .network import Range
 from .options import Options
 
@@ -21,7 +21,7 @@ class Job:
 
     #: ``tensorrt`` or ``tensorrt-rtx``.
     api: str
-    contract: GraphContract
+    contract: GraphSpec
     profiles: tuple[dict[str, Range], ...]
     options: Options
     device: Device | None
@@ -45,7 +45,7 @@ class Job:
         fields = json.loads((folder / JOB).read_text("utf-8"))
         return Job(
             fields["api"],
-            GraphContract.from_dict(fields["graph"], fields["contract"]),
+            GraphSpec.from_dict(fields["graph"], fields["contract"]),
             tuple({axis: (s[0], s[1], s[2]) for axis, s in profile.items()} for profile in fields["profiles"]),
             Options.from_dict(fields["options"]),
             Device.from_dict(fields["device"]) if fields["device"] else None,

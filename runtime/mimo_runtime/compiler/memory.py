@@ -13,7 +13,7 @@ BASE_MB = 1024
 COPIES = 6
 
 
-def needed_mb(graph_bytes: int, workspace_mb: int) -> int:
+def required_mb(graph_bytes: int, workspace_mb: int) -> int:
     """An estimate from above of the memory that building one engine takes."""
     return BASE_MB + COPIES * -(-graph_bytes // 2**20) + workspace_mb
 
@@ -25,7 +25,7 @@ def check(graph: str, graph_bytes: int, workspace_mb: int) -> None:
         EngineError: it does not fit.
     """
     memory = host.memory_mb()
-    needed = needed_mb(graph_bytes, workspace_mb)
+    needed = required_mb(graph_bytes, workspace_mb)
     if memory is None or needed <= memory[1]:
         return
     parts = f"{COPIES} x {-(-graph_bytes // 2**20)} MB graph + {workspace_mb} MB workspace + {BASE_MB} MB"

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..engines.tensorrt import Log
 from ..errors import EngineError, RequestError
-from ..model.graph_spec import BATCH, PAST, PAST_PLUS_ONE, GraphContract, Tensor
+from ..model.graph_spec import BATCH, PAST, PAST_PLUS_ONE, GraphSpec, Tensor
 
 #: Smallest, typical and largest size of a dynamic axis.
 Range = tuple[int, int, int]
@@ -16,7 +16,7 @@ Range = tuple[int, int, int]
 Profile = Mapping[str, Range]
 
 
-def profiles(contract: GraphContract, axes: Profile, split_past: bool = True) -> list[dict[str, Range]]:
+def profiles(contract: GraphSpec, axes: Profile, split_past: bool = True) -> list[dict[str, Range]]:
     """The optimisation profiles of a graph.
 
     The text decoder gets two, if ``past`` begins at 0: one for the first token, whose cache is empty, and one for every other.
@@ -47,7 +47,7 @@ def profiles(contract: GraphContract, axes: Profile, split_past: bool = True) ->
     return [{**ranges, PAST: (0, 0, 0)}, {**ranges, PAST: (1, max(1, typical), high)}]
 
 
-def parse(trt: ModuleType, builder: Any, data: bytes, contract: GraphContract, log: Log, label: str) -> tuple[Any, Any]:
+def parse(trt: ModuleType, builder: Any, data: bytes, contract: GraphSpec, log: Log, label: str) -> tuple[Any, Any]:
     """``(network, parser)``. Keep the parser until the plan is made: it owns the weights.
 
     Args:
@@ -77,7 +77,7 @@ def allow_primitives(trt: ModuleType, network: Any) -> None:
             layer.attention.decomposable = True
 
 
-def add_profiles(builder: Any, config: Any, contract: GraphContract, wanted: Sequence[Profile], label: str) -> None:
+def add_profiles(builder: Any, config: Any, contract: GraphSpec, wanted: Sequence[Profile], label: str) -> None:
     """Tell the compiler the sizes of every input. Those that share an axis get the same range: else they are inconsistent.
 
     Raises:
@@ -95,7 +95,7 @@ def add_profiles(builder: Any, config: Any, contract: GraphContract, wanted: Seq
             raise _refused(label, contract, index, axes, "")
 
 
-def serialize(builder: Any, network: Any, config: Any, contract: GraphContract, log: Log, label: str) -> bytes:
+def serialize(builder: Any, network: Any, config: Any, contract: GraphSpec, log: Log, label: str) -> bytes:
     """Compile.
 
     Raises:
@@ -111,7 +111,7 @@ def _sizes(tensor: Tensor, axes: Profile, which: int) -> tuple[int, ...]:
     return tensor.concrete(**{axis: sizes[which] for axis, sizes in axes.items()})
 
 
-def _refused(label: str, contract: GraphContract, index: int, axes: Profile, reason: str) -> EngineError:
+def _refused(label: str, contract: GraphSpec, index: int, axes: Profile, reason: str) -> EngineError:
     told = ", ".join(f"{axis} {low} to {high}" for axis, (low, _, high) in axes.items())
     return EngineError(f"{label} does not compile graph {contract.name}: it refuses profile {index} ({told}) {reason}".rstrip())
 

@@ -76,12 +76,12 @@ def prepare(
             path.write_bytes(opened.bytes(name))
         contracts = {name: entry.contract for name, entry in manifest.graphs.items()}
         keys = manifest.data["compatibility"]
-        made = compile_bundle.finish(
+        made = compile_bundle.compile_graphs(
             graphs, keys, contracts, opened.bytes, folder, timing_cache=timing_cache, progress=progress
         )
         # Last: without a manifest nothing loads the folder, however this process ends.
         write_manifest(folder, {**manifest.data, "graphs": made.graphs, "compatibility": made.compatibility})
-        verified, reason = prove(folder, progress)
+        verified, reason = check_answers(folder, progress)
     version = next(iter(made.compatibility["engines"].values()))["built_with"]
     return Prepared(output, {
         "bundle": str(output), "target": manifest.target, "built_with": version,
@@ -94,7 +94,7 @@ def prepare(
     })  # fmt: skip
 
 
-def prove(folder: Path, progress: Tell) -> tuple[dict[str, Any] | None, str | None]:
+def check_answers(folder: Path, progress: Tell) -> tuple[dict[str, Any] | None, str | None]:
     """Repeat the golden samples of a compiled bundle through its engines.
 
     Returns:

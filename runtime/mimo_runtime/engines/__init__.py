@@ -12,7 +12,7 @@ from importlib import metadata
 
 from ..errors import EngineError
 from ..hardware.host import architecture
-from ..model.graph_spec import GraphContract
+from ..model.graph_spec import GraphSpec
 from .base import Engine
 
 __all__ = ["KINDS", "Engine", "EngineKind", "create_engine", "installed_version", "kind_of", "obstacle", "why_not"]
@@ -115,7 +115,7 @@ def why_not(name: str) -> str | None:
 def create_engine(
     name: str,
     data: bytes,
-    contract: GraphContract,
+    contract: GraphSpec,
     *,
     threads: int | None = None,
     spinning: bool = False,

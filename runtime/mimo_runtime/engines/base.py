@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from ..errors import EngineError
-from ..model.graph_spec import BATCH, CACHE_PREFIX, GraphContract, Tensor
+from ..model.graph_spec import BATCH, CACHE_PREFIX, GraphSpec, Tensor
 
 REBUILD = "Build the bundle again with mimo-export build"
 
@@ -101,7 +101,7 @@ def empty_cache(tensor: Tensor) -> np.ndarray:
     return np.zeros(tensor.concrete(batch=1, past=0), tensor.dtype)
 
 
-def check_contract(contract: GraphContract, inputs: list[Tensor], outputs: list[Tensor]) -> None:
+def check_spec(contract: GraphSpec, inputs: list[Tensor], outputs: list[Tensor]) -> None:
     """Compare what a loaded graph takes and gives with its contract: names, order, dtypes, static axes, dynamic axes.
 
     In the found tensors, any string is a dynamic axis, whatever its name.
@@ -157,7 +157,7 @@ def failures(name: str, graph: str) -> Iterator[None]:
         raise EngineError(f"{name} failed in graph {graph}: {in_one_line(error)}", "Run mimo-run doctor") from None
 
 
-def only_batch_varies(contract: GraphContract) -> bool:
+def only_batch_varies(contract: GraphSpec) -> bool:
     """Whether all shapes are known once the batch is."""
     axes = {axis for tensor in (*contract.inputs, *contract.outputs) for axis in tensor.shape if isinstance(axis, str)}
     return axes <= {BATCH}
@@ -171,6 +171,6 @@ def _axis(axis: int | str) -> int | None:
     return axis if isinstance(axis, int) else None
 
 
-def _differs(contract: GraphContract, how: str) -> EngineError:
+def _differs(contract: GraphSpec, how: str) -> EngineError:
     told = f"graph {contract.name} does not fit its contract: {how}"
     return EngineError(told, REBUILD)

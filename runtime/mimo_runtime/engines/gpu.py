@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..model.graph_spec import PAST, GraphContract
+from ..model.graph_spec import PAST, GraphSpec
 from . import cuda
 from .base import Decoding, Engine, caches_of, check_inputs, empty_cache, failures
 
@@ -30,7 +30,7 @@ class DeviceEngine(Engine):
     A subclass loads the graph, then sets ``_memory``; it frees what it holds beside memory in ``_unload``.
     """
 
-    def __init__(self, contract: GraphContract) -> None:
+    def __init__(self, contract: GraphSpec) -> None:
         self._contract, self._lock = contract, threading.Lock()
         self.inputs = {t.name: t for t in contract.inputs}
         self.outputs = {t.name: t for t in contract.outputs}

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import EngineError
-from ..model.graph_spec import BATCH, PAST, GraphContract, Tensor
-from .base import REBUILD, Engine, check_contract, check_inputs
+from ..model.graph_spec import BATCH, PAST, GraphSpec, Tensor
+from .base import REBUILD, Engine, check_inputs, check_spec
 
 DEVICE = "CPU"
 
@@ -50,7 +50,7 @@ class OpenVinoEngine(Engine):
 
     name = "openvino"
 
-    def __init__(self, data: bytes, contract: GraphContract, *, threads: int | None = None, spinning: bool = False) -> None:
+    def __init__(self, data: bytes, contract: GraphSpec, *, threads: int | None = None, spinning: bool = False) -> None:
         try:
             self._openvino = load_library()
         except Exception as error:  # a broken native library raises anything
@@ -75,7 +75,7 @@ class OpenVinoEngine(Engine):
             raise EngineError(f"openvino cannot load graph {contract.name}: {_line(error)}", REBUILD) from None
         inputs, outputs = self._model.inputs, self._model.outputs
         found = _tensors(inputs, contract.inputs)
-        check_contract(contract, _with_unused(found, contract.inputs), _tensors(outputs, contract.outputs))
+        check_spec(contract, _with_unused(found, contract.inputs), _tensors(outputs, contract.outputs))
         self.inputs = {t.name: t for t in contract.inputs}
         self.outputs = {t.name: t for t in contract.outputs}
         #: The inputs that the graph reads, in its order, with their element types.

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import EngineError
-from ..model.graph_spec import GraphContract, Tensor
-from .base import REBUILD, Decoding, Engine, caches_of, check_contract, empty_cache, in_one_line
+from ..model.graph_spec import GraphSpec, Tensor
+from .base import REBUILD, Decoding, Engine, caches_of, check_spec, empty_cache, in_one_line
 
 PROVIDER = "CPUExecutionProvider"
 
@@ -30,7 +30,7 @@ class OrtEngine(Engine):
 
     name = "onnxruntime"
 
-    def __init__(self, data: bytes, contract: GraphContract, *, threads: int | None = None, spinning: bool = False) -> None:
+    def __init__(self, data: bytes, contract: GraphSpec, *, threads: int | None = None, spinning: bool = False) -> None:
         try:
             ort = load_library()
         except Exception as error:  # a broken native library raises anything
@@ -48,7 +48,7 @@ class OrtEngine(Engine):
             raise EngineError(f"onnxruntime runs graph {contract.name} on {', '.join(providers)}", f"It must be {PROVIDER}")
         inputs, self._unstacked = restack(tensors(self._session.get_inputs()))
         outputs, self._unstacked_outputs = restack(tensors(self._session.get_outputs()))
-        check_contract(contract, inputs, outputs)
+        check_spec(contract, inputs, outputs)
         self._ort, self._graph = ort, contract.name
         self.inputs = {t.name: t for t in contract.inputs}
         self.outputs = {t.name: t for t in contract.outputs}

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import EngineError
-from ..model.graph_spec import BATCH, GraphContract
+from ..model.graph_spec import BATCH, GraphSpec
 from . import cuda
-from .base import REBUILD, check_contract, in_one_line, only_batch_varies
+from .base import REBUILD, check_spec, in_one_line, only_batch_varies
 from .gpu import DeviceEngine, Place
 from .ort import restack, session_options, tensors
 
@@ -99,7 +99,7 @@ class OrtCudaEngine(DeviceEngine):
 
     name = "onnxruntime-cuda"
 
-    def __init__(self, data: bytes, contract: GraphContract, *, threads: int | None = None, spinning: bool = False) -> None:
+    def __init__(self, data: bytes, contract: GraphSpec, *, threads: int | None = None, spinning: bool = False) -> None:
         try:
             self._ort = load_library()
         except EngineError:
@@ -117,7 +117,7 @@ class OrtCudaEngine(DeviceEngine):
             replay, self.not_replayed = False, str(error)
             self._session = self._open(data, threads, spinning, replay)
         found, self._unstacked = restack(tensors(self._session.get_inputs()))
-        check_contract(contract, found, tensors(self._session.get_outputs()))
+        check_spec(contract, found, tensors(self._session.get_outputs()))
         try:
             with self._cuda.current():
                 self._memory = cuda.Memory(self._cuda)

@@ -8,9 +8,9 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import EngineError
-from ..model.graph_spec import GraphContract, Tensor
+from ..model.graph_spec import GraphSpec, Tensor
 from . import cuda
-from .base import check_contract, in_one_line
+from .base import check_spec, in_one_line
 from .gpu import DeviceEngine, Place
 from .tensorrt_library import load_library, load_rtx_library
 
@@ -34,7 +34,7 @@ class TensorRtEngine(DeviceEngine):
     def __init__(
         self,
         data: bytes,
-        contract: GraphContract,
+        contract: GraphSpec,
         *,
         threads: int | None = None,
         spinning: bool = False,
@@ -70,7 +70,7 @@ class TensorRtEngine(DeviceEngine):
             told = f"graph {self._graph} was compiled by {self.label} {built_with}, this machine has {here}"
             raise EngineError(told, f"Build the bundle again on this machine, or install {self.label} {built_with}")
 
-    def _deserialize(self, trt: ModuleType, data: bytes, contract: GraphContract) -> None:
+    def _deserialize(self, trt: ModuleType, data: bytes, contract: GraphSpec) -> None:
         self._runtime = trt.Runtime(self._log.logger)
         engine = self._engine = self._runtime.deserialize_cuda_engine(data)
         if engine is None:
@@ -79,7 +79,7 @@ class TensorRtEngine(DeviceEngine):
         inputs, outputs = _tensors(trt, engine)
         # An input that nothing reads may be missing in the plan. The order of tensors in a plan means nothing.
         self._read = [name for name in self.inputs if name in inputs]
-        check_contract(contract, _sorted({**self.inputs, **inputs}, self.inputs), _sorted(outputs, self.outputs))
+        check_spec(contract, _sorted({**self.inputs, **inputs}, self.inputs), _sorted(outputs, self.outputs))
         # Since 10.15.
         alias = getattr(engine, "get_aliased_input_tensor", lambda name: None)
         self._aliases = {name: found for name in outputs if (found := alias(name))}

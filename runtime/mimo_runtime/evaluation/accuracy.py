@@ -26,7 +26,7 @@ from .text_slots import Slots, Statement, read_slots, summarise_slots, summarise
 
 #: What a checkpoint has chosen on ``val``, told with every result.
 THRESHOLDS = (
-    "presence_threshold", "presence_temperature", "entity_threshold", "abstain_threshold", "closer_factor", "first_share",
+    "presence_threshold", "presence_temperature", "entity_threshold", "abstain_threshold", "crop_scale", "full_image_weight",
 )  # fmt: skip
 
 #: Instances asked for per image and class.

@@ -19,6 +19,8 @@ def accuracy_options(command: Any) -> Any:
     """The options of both commands, as a decorator; they are the arguments of :func:`run_accuracy`."""
     import click
 
+    from ..cli.app import Option
+
     path = click.Path(path_type=Path)
     for option in reversed(
         (
@@ -28,7 +30,13 @@ def accuracy_options(command: Any) -> Any:
             click.option("--limit", type=click.IntRange(1), help="Most images per set, drawn with the seed."),
             click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the prompts."),
             click.option("--no-text", is_flag=True, help="Write no texts, and measure none: faster."),
-            click.option("--no-closer", is_flag=True, help="Do not look at small targets and doubtful points again."),
+            click.option(
+                "--no-refine",
+                cls=Option,
+                earlier=("--no-closer",),
+                is_flag=True,
+                help="Skip the crop pass and the disambiguation of points.",
+            ),
             click.option("--threads", type=click.IntRange(1), help="CPU threads."),
             click.option("--report", type=path, help="Folder for all tables, charts, and the best and worst answers."),
             click.option(
@@ -54,7 +62,7 @@ def run_accuracy(
     limit: int | None,
     seed: int,
     no_text: bool,
-    no_closer: bool,
+    no_refine: bool,
     report: Path | None,
     json_path: str | None,
     watch: AbstractContextManager[Callable[[int, int], None]],
@@ -65,7 +73,7 @@ def run_accuracy(
         load: opens the model, after all that can be refused has been refused.
         data: data sets, or folders of some.
         prompts: names with commas between, None for all.
-        no_closer: leave the closer look out, whatever the model says.
+        no_refine: skip the crop pass and the disambiguation of points.
         report: folder for the report; see ``report_folder``.
         json_path: file for the numbers, or ``-``.
         watch: entered, a function that is called with (images done, images in all): a progress bar.
@@ -95,8 +103,8 @@ def run_accuracy(
         check_report(report)
     datasets = read_datasets(data)
     with load() as mimo, watch as progress:
-        if no_closer:
-            mimo.config = replace(mimo.config, closer_factor=0.0)
+        if no_refine:
+            mimo.config = replace(mimo.config, crop_scale=0.0)
         measured = measure(mimo, datasets, split, prompts=asked, limit=limit, seed=seed, progress=progress, text=not no_text)
         result = summarise(measured)
         if file is not None:  # before the report, which asks again and could fail: the numbers are worth more

@@ -43,7 +43,7 @@ class Reference(NamedTuple):
     case: str
 
 
-def referring_test(
+def measure_referring(
     mimo: Any,
     datasets: Sequence[Dataset],
     split: str,

@@ -10,8 +10,22 @@ from pathlib import Path
 
 #: CPU features that decide how fast (never whether) integer and half-precision kernels run, as /proc/cpuinfo calls them.
 TELLING_FEATURES = (
-    "sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8",
-    "asimd", "asimddp", "i8mm", "fphp", "bf16", "sve",
+    "sse4_2",
+    "avx",
+    "avx2",
+    "fma",
+    "f16c",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512_bf16",
+    "amx_int8",
+    "asimd",
+    "asimddp",
+    "i8mm",
+    "fphp",
+    "bf16",
+    "sve",
 )
 
 

@@ -15,10 +15,14 @@ from typing import Any
 from ..errors import BundleError, RequestError
 
 #: Raised whenever the meaning of a field or the layout of the weights changes.
-FORMAT_VERSION = 7
+FORMAT_VERSION = 8
 
-#: Fields that a version only added, with what they mean where they are missing: weights of earlier versions stay readable.
+#: Oldest version that can be read.
+OLDEST_VERSION = 5
+#: Fields that a version added, with their value in files of earlier versions.
 _ADDED: dict[int, dict[str, Any]] = {6: {"first_share": 0.0}, 7: {"entity_regions": []}}
+#: Fields that a version renamed, old name to new name.
+_RENAMED: dict[int, dict[str, str]] = {8: {"closer_factor": "crop_scale", "first_share": "full_image_weight"}}
 
 #: The strides of the feature pyramid. The cascade of the mask decoder runs over the first three, coarse to fine.
 STRIDES = (4, 8, 16, 32)
@@ -30,8 +34,8 @@ _RANGES = {
     "entity_threshold": (0.0, 1.0),
     "abstain_threshold": (0.0, 1.0),
     "mask_threshold": (1e-6, 1 - 1e-6),
-    "closer_factor": (0.0, 20.0),
-    "first_share": (0.0, 1.0),
+    "crop_scale": (0.0, 20.0),
+    "full_image_weight": (0.0, 1.0),
     "mlp_ratio": (1e-3, 1e3),
 }
 
@@ -144,12 +148,11 @@ class MimoConfig:
     abstain_threshold: float = 0.0
     #: A pixel belongs to a mask if its probability is at least this.
     mask_threshold: float = 0.5
-    #: A small target is drawn again on surroundings of this many times its longer side; 0 = never. Chosen on ``val``, for a
-    #: model that was trained for it (``mimo-train fit --closer``).
-    closer_factor: float = 0.0
-    #: Share of the first look's logits in a mask that is drawn again from near: the first has seen the whole image. Chosen on
-    #: ``val``.
-    first_share: float = 0.0
+    #: The crop pass segments a small target again on a square crop of this many times its longer side; 0 disables the pass.
+    #: Chosen on ``val``, for a model that was trained on crops (``mimo-train fit --crop-views``).
+    crop_scale: float = 0.0
+    #: Weight of the full-image pass in the logits of a mask from the crop pass, 0 to 1. Chosen on ``val``.
+    full_image_weight: float = 0.0
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -208,7 +211,7 @@ class MimoConfig:
 
     @staticmethod
     def from_dict(data: Any, source: str = "config.json") -> MimoConfig:
-        """Strict inverse of :meth:`to_dict`. Earlier versions are read where the later ones only added fields.
+        """Strict inverse of :meth:`to_dict`. Earlier versions are read where later ones only added or renamed fields.
 
         Raises:
             BundleError: any other format version, or fields that the version does not know or misses.
@@ -216,17 +219,12 @@ class MimoConfig:
         if not isinstance(data, dict):
             raise BundleError(f"{source} is not a JSON object", "Use the file that mimo-train wrote")
         version = data.get("format_version")
-        if type(version) is int and min(_ADDED) - 1 <= version < FORMAT_VERSION:
-            later = {name: value for number, fields in _ADDED.items() if number > version for name, value in fields.items()}
-            if twice := sorted(set(later) & set(data)):
-                raise BundleError(f"{source} has format version {version}, which has no {twice[0]}", "Use the file as written")
-            data, version = {**data, **later, "format_version": FORMAT_VERSION}, FORMAT_VERSION
-        if version != FORMAT_VERSION:
+        if type(version) is not int or not OLDEST_VERSION <= version <= FORMAT_VERSION:
             raise BundleError(
-                f"{source} has format version {version}, this program reads {FORMAT_VERSION}",
+                f"{source} has format version {version}, this program reads {OLDEST_VERSION} to {FORMAT_VERSION}",
                 "Use the mimo-edge version that wrote it, or export it again",
             )
-        return _build(MimoConfig, data, source)
+        return _build(MimoConfig, _upgrade(data, version, source), source)
 
     @staticmethod
     def read(path: Path) -> MimoConfig:
@@ -238,6 +236,18 @@ class MimoConfig:
         except (OSError, ValueError) as error:
             raise BundleError(f"{path} cannot be read: {type(error).__name__}", "Use the file that mimo-train wrote") from None
         return MimoConfig.from_dict(data, str(path))
+
+
+def _upgrade(data: dict[str, Any], version: int, source: str) -> dict[str, Any]:
+    """The same configuration with the fields of :data:`FORMAT_VERSION`."""
+    data = {**data, "format_version": FORMAT_VERSION}
+    for number in range(version + 1, FORMAT_VERSION + 1):
+        added, renamed = _ADDED.get(number, {}), _RENAMED.get(number, {})
+        if early := sorted(({*added} | {*renamed.values()}) & data.keys()):
+            raise BundleError(f"{source} has format version {version}, which has no {early[0]}", "Use the file as written")
+        data |= added
+        data = {renamed.get(name, name): value for name, value in data.items()}
+    return data
 
 
 def _build(kind: type, data: dict[str, Any], source: str) -> Any:

@@ -3,7 +3,7 @@
 An axis is an ``int`` (static) or one of the names below (dynamic). ``batch`` is dynamic everywhere; ``past`` is the number
 of tokens already in the self-attention cache of the text decoder.
 
-The text decoder has two forms, see :func:`in_place_contract`. In both, an output ``NAME`` that an input ``past_NAME`` takes is
+The text decoder has two forms, see :func:`static_cache_contract`. In both, an output ``NAME`` that an input ``past_NAME`` takes is
 the cache: whoever decodes feeds it back.
 """
 
@@ -49,7 +49,7 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class GraphContract:
+class GraphSpec:
     name: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
@@ -58,11 +58,11 @@ class GraphContract:
         return {"inputs": [t.to_dict() for t in self.inputs], "outputs": [t.to_dict() for t in self.outputs]}
 
     @staticmethod
-    def from_dict(name: str, data: dict[str, Any]) -> GraphContract:
-        return GraphContract(name, tuple(map(Tensor.from_dict, data["inputs"])), tuple(map(Tensor.from_dict, data["outputs"])))
+    def from_dict(name: str, data: dict[str, Any]) -> GraphSpec:
+        return GraphSpec(name, tuple(map(Tensor.from_dict, data["inputs"])), tuple(map(Tensor.from_dict, data["outputs"])))
 
 
-def graph_contracts(config: MimoConfig) -> dict[str, GraphContract]:
+def graph_specs(config: MimoConfig) -> dict[str, GraphSpec]:
     """The contracts of all graphs of a model, by name, in :data:`GRAPHS` order."""
     c, size, dim = config, config.image_size, config.dim
     references, text_length, memory = c.prompts.references, c.text.max_length, c.memory_tokens
@@ -90,10 +90,10 @@ def graph_contracts(config: MimoConfig) -> dict[str, GraphContract]:
 
     contracts = (
         # pixels: RGB in [0, 1], letterboxed; normalisation is inside the graph.
-        GraphContract("vision_encoder", (real("pixels", 3, size, size),), tuple(features.values())),
+        GraphSpec("vision_encoder", (real("pixels", 3, size, size),), tuple(features.values())),
         # token_ids: padded with 0 (<pad>), which the graph masks out.
-        GraphContract("text_encoder", (whole("token_ids", text_length),), text),
-        GraphContract(
+        GraphSpec("text_encoder", (whole("token_ids", text_length),), text),
+        GraphSpec(
             "prompt_encoder",
             (
                 # Coordinates are fractions of the square model input. Labels: boxes 1 = box, -1 = padding;
@@ -108,13 +108,13 @@ def graph_contracts(config: MimoConfig) -> dict[str, GraphContract]:
             ),
             (reference_tokens, reference_valid, reference_regions, reference_map),
         ),
-        GraphContract(
+        GraphSpec(
             "fusion",
             # extent: how much of the square the image fills, (width, height) as fractions; the rest is padding.
             (features[16], features[32], *text, reference_tokens, reference_valid, reference_regions, real("extent", 2)),
             (fused, *unified, *cross),
         ),
-        GraphContract(
+        GraphSpec(
             "mask_decoder",
             (features[4], features[8], fused, *unified, reference_map),
             # Logits for masks and presence; boxes are (x0, y0, x1, y1) fractions of the model input; iou in [0, 1].
@@ -125,7 +125,7 @@ def graph_contracts(config: MimoConfig) -> dict[str, GraphContract]:
                 real("iou", queries),
             ),
         ),
-        GraphContract(
+        GraphSpec(
             "text_decoder",
             (whole("token", 1), whole("position", 1), cache("past_keys", PAST), cache("past_values", PAST), *cross, unified[1]),
             (real("logits", 1, c.vocab_size), cache("keys", PAST_PLUS_ONE), cache("values", PAST_PLUS_ONE)),
@@ -134,7 +134,7 @@ def graph_contracts(config: MimoConfig) -> dict[str, GraphContract]:
     return {contract.name: contract for contract in contracts}
 
 
-def in_place_contract(config: MimoConfig, dtype: str = "float32") -> GraphContract:
+def static_cache_contract(config: MimoConfig, dtype: str = "float32") -> GraphSpec:
     """The text decoder whose cache has a fixed size: a step writes one key and one value into it, and nothing is copied.
 
     Every layer has a cache of its own, ``past_keys_0`` -> ``keys_0`` and so on, [B, heads, max_length, d]: an engine may give
@@ -149,16 +149,16 @@ def in_place_contract(config: MimoConfig, dtype: str = "float32") -> GraphContra
         dtype: of the caches: "float16" where the graph computes in half precision. TensorRT updates a cache in place only if it
             is an input of the network itself, so there is no room for a cast.
     """
-    growing, decoder = graph_contracts(config)["text_decoder"], config.text_decoder
+    growing, decoder = graph_specs(config)["text_decoder"], config.text_decoder
     shape = (BATCH, decoder.heads, decoder.max_length, config.dim // decoder.heads)
     caches = [Tensor(f"{role}_{k}", dtype, shape) for k in range(decoder.layers) for role in ("keys", "values")]
     past = [Tensor(f"{CACHE_PREFIX}{cache.name}", cache.dtype, cache.shape) for cache in caches]
     token, position, *rest = (t for t in growing.inputs if not t.name.startswith(CACHE_PREFIX))
-    return GraphContract(growing.name, (token, position, *past, *rest), (growing.outputs[0], *caches))
+    return GraphSpec(growing.name, (token, position, *past, *rest), (growing.outputs[0], *caches))
 
 
-def allowed_contracts(config: MimoConfig) -> dict[str, tuple[GraphContract, ...]]:
+def allowed_specs(config: MimoConfig) -> dict[str, tuple[GraphSpec, ...]]:
     """Every contract that a graph of a bundle may have, the usual one first."""
-    allowed = {name: (contract,) for name, contract in graph_contracts(config).items()}
-    allowed["text_decoder"] += tuple(in_place_contract(config, dtype) for dtype in ("float32", "float16"))
+    allowed = {name: (contract,) for name, contract in graph_specs(config).items()}
+    allowed["text_decoder"] += tuple(static_cache_contract(config, dtype) for dtype in ("float32", "float16"))
     return allowed

@@ -31,7 +31,7 @@ from ..refinement.multiscale import (
 from ..results.answer import Finding
 from ..text.grammar import subject_of
 from ..text.markup import parse_grounded
-from .masks import box_of_mask, expected_centre, mask_from_logits, sigmoid
+from .masks import box_of_mask, mask_from_logits, sigmoid, soft_centroid
 
 #: What query 0 is called when a request points at something without naming it and no text names it either.
 REFERRED = "referred region"
@@ -39,7 +39,7 @@ REFERRED = "referred region"
 _ARTICLE = re.compile(r"^(?:the|an?)\s+", re.IGNORECASE)
 
 
-class Drawn:
+class MaskPrediction:
     """What the mask decoder drew for one request: presence at once, masks in the geometry of the image when they are wanted.
 
     Args:
@@ -63,7 +63,7 @@ class Drawn:
 
         A request that asks for nothing ("What do you see?") has no target, and what is not there is not looked at again.
         """
-        factor, prompt = self._config.closer_factor, self._prompt
+        factor, prompt = self._config.crop_scale, self._prompt
         if not factor or not (prompt.has_references or subject_of(prompt.text)):
             return None
         mask = self.mask(0)
@@ -72,7 +72,7 @@ class Drawn:
     def refine(self, look: Look, outputs: Mapping[str, np.ndarray]) -> None:
         """Take the target's mask from ``outputs`` of ``mask_decoder`` for a closer ``look`` and, to ``first_share``, from those
         of the first one, unless nothing was drawn there."""
-        near = self._seen(look, outputs, self._config.first_share)
+        near = self._seen(look, outputs, self._config.full_image_weight)
         if near is not None:
             # The fit to the thing that is drawn is seen better from near, whether it is the right thing from afar: the mean of
             # both goes with the true IoU more closely than either.
@@ -81,7 +81,7 @@ class Drawn:
 
     def in_doubt(self) -> bool:
         """Whether the point of a request may well mean something else than what was drawn."""
-        mask = self.mask(0) if self._config.closer_factor > 0 and is_ambiguous(self._prompt) else None
+        mask = self.mask(0) if self._config.crop_scale > 0 and is_ambiguous(self._prompt) else None
         if mask is None:
             return False
         return bool(self._iou[0] < DOUBT) or (self._is_named and not self._is_one_thing(mask))
@@ -114,7 +114,7 @@ class Drawn:
         # What is drawn at first sight of the surroundings only tells where to look closer, as the first answer does.
         glimpses = [self._seen(look, draw(look)) for look in surroundings(prompt, height, width, size)]
         for before in [c for c in glimpses if c] + [c for c in candidates if c.query]:
-            look = closer_look_at(prompt, before.box, height, width, self._config.closer_factor, size)
+            look = closer_look_at(prompt, before.box, height, width, self._config.crop_scale, size)
             near = self._seen(look, draw(look)) if look else None
             if near:
                 candidates.append(replace(near, iou=(near.iou + before.iou) / 2))
@@ -147,11 +147,13 @@ class Drawn:
         around = logits[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
         return bool(sigmoid(around.max()) >= threshold)
 
-    def _seen(self, look: Look, outputs: Mapping[str, np.ndarray], first_share: float = 0.0) -> Candidate | None:
+    def _seen(self, look: Look, outputs: Mapping[str, np.ndarray], full_image_weight: float = 0.0) -> Candidate | None:
         """What query 0 drew for a look, and to ``first_share`` at the first look at the image; None if nothing."""
-        logits = look.letterbox.masks_back(outputs["masks"][0, :1])[0]
-        if first_share:
-            logits += first_share * (self._letterbox.masks_back(self._outputs["masks"][0, :1], look.window)[0] - logits)
+        logits = look.letterbox.unletterbox_masks(outputs["masks"][0, :1])[0]
+        if full_image_weight:
+            logits += full_image_weight * (
+                self._letterbox.unletterbox_masks(self._outputs["masks"][0, :1], look.window)[0] - logits
+            )
         mask = self._clean(logits, look.letterbox)
         return None if mask is None else Candidate.of(mask, outputs["iou"][0, 0], look)
 
@@ -171,20 +173,20 @@ class Drawn:
         """Where a query's thing is, ``(x, y)`` in pixels of the image; None if the query does not exist.
 
         Of what the request points at, the centroid of the mask; of what it only names, or nobody asked for, the expected one
-        (:func:`expected_centre`), which is right more often where an outline is in doubt.
+        (:func:`soft_centroid`), which is right more often where an outline is in doubt.
         """
         if query >= len(self.presence):
             return None
         mask = self.mask(0) if query == 0 and self._prompt.has_references else None
         if mask is None:
-            return expected_centre(self._outputs["masks"][0, query], self._letterbox)
+            return soft_centroid(self._outputs["masks"][0, query], self._letterbox)
         x, y = (np.dot(mask.sum(axis), np.arange(mask.shape[1 - axis]) + 0.5) / mask.sum() for axis in (0, 1))
         return float(x), float(y)
 
     def _mask(self, query: int) -> np.ndarray | None:
         if query >= len(self.presence) or self.presence[query] < self._config.presence_threshold:
             return None
-        return self._clean(self._letterbox.masks_back(self._outputs["masks"][0, query : query + 1])[0], self._letterbox)
+        return self._clean(self._letterbox.unletterbox_masks(self._outputs["masks"][0, query : query + 1])[0], self._letterbox)
 
     def _clean(self, logits: np.ndarray, letterbox: Letterbox) -> np.ndarray | None:
         cell = letterbox.cell_area(self._config.mask_size)

@@ -76,7 +76,7 @@ def box_of_mask(mask: np.ndarray) -> tuple[int, int, int, int] | None:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def expected_centre(logits: np.ndarray, letterbox: Letterbox) -> tuple[float, float]:
+def soft_centroid(logits: np.ndarray, letterbox: Letterbox) -> tuple[float, float]:
     """Where a thing is expected, drawn or not: the mean position of the image's cells, weighted with their squared probability.
 
     The square keeps a large faint background from drawing the centre to the middle of the image. Unlike the centroid of a mask

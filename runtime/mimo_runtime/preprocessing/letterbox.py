@@ -97,7 +97,7 @@ class Letterbox:
 
     # -- and back ------------------------------------------------------------------------------------------------
 
-    def masks_back(self, logits: np.ndarray, window: tuple[int, int, int, int] | None = None) -> np.ndarray:
+    def unletterbox_masks(self, logits: np.ndarray, window: tuple[int, int, int, int] | None = None) -> np.ndarray:
         """``float32 [Q, M, M]`` logits over the whole square -> ``float32 [Q, H, W]`` logits of the image's pixels.
 
         Bilinear at each pixel's centre, so a field that is linear in the image's coordinates comes back as it was. Cells
@@ -126,7 +126,7 @@ class Letterbox:
                 near += step
         return back
 
-    def boxes_back(self, boxes: np.ndarray) -> np.ndarray:
+    def unletterbox_boxes(self, boxes: np.ndarray) -> np.ndarray:
         """``[N, 4]`` fractions of the square -> ``float32 [N, 4]`` in pixels, clipped to the image."""
         x, y = self.factors
         pixels = np.asarray(boxes, np.float64).reshape(-1, 4) / (x, y, x, y)

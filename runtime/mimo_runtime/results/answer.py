@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..text.markup import plain
+from ..text.markup import strip_markup
 
 Box = tuple[float, float, float, float]
 
@@ -97,7 +97,7 @@ class Answer:
     @property
     def plain_text(self) -> str:
         """The sentence without markup."""
-        return plain(self.text)
+        return strip_markup(self.text)
 
     def to_dict(self, masks: Mapping[int, str] | None = None) -> dict[str, Any]:
         """For JSON (docs/formats.md, ``predict``); ``masks`` maps the index of a finding to its mask file."""

@@ -21,7 +21,7 @@ STOP, LENGTH, CANCELLED = "stop", "length", "cancelled"
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingParams:
     """How the next token is chosen.
 
     Args:
@@ -50,7 +50,7 @@ class Sampling:
             raise PromptError(f"seed is {self.seed}", "Use 0 or a positive number")
 
 
-def choose(logits: np.ndarray, sampling: Sampling, rng: np.random.Generator) -> int:
+def sample_token(logits: np.ndarray, sampling: SamplingParams, rng: np.random.Generator) -> int:
     """The next token, from float logits ``[V]``; ``-inf`` is never chosen."""
     if sampling.temperature == 0:
         return int(logits.argmax())
@@ -75,7 +75,7 @@ def generate(
     begin: int,
     end: int,
     max_tokens: int,
-    sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+    sampling: SamplingParams = SamplingParams(),  # noqa: B008 - frozen
     should_stop: Callable[[], bool] | None = None,
 ) -> Generator[int, None, str]:
     """Yield tokens until ``end``, ``max_tokens`` or ``should_stop``; neither ``begin`` nor ``end`` is yielded.
@@ -92,7 +92,7 @@ def generate(
     for _ in range(max_tokens):
         if should_stop is not None and should_stop():
             return CANCELLED
-        token = choose(step(token), sampling, rng)
+        token = sample_token(step(token), sampling, rng)
         if token == end:
             return STOP
         yield token

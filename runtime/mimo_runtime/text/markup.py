@@ -29,11 +29,11 @@ def parse_grounded(text: str) -> list[tuple[str, int]]:
     return found
 
 
-def plain(text: str) -> str:
+def strip_markup(text: str) -> str:
     """The answer as a sentence, without any markup."""
     return _TAG.sub("", text)
 
 
-def public(text: str) -> str:
+def strip_query_ids(text: str) -> str:
     """The answer as ``Answer.text`` shows it: ``<segK>`` becomes ``<seg>``, because query numbers mean nothing outside."""
     return _SEG.sub("<seg>", text)

@@ -18,12 +18,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..postprocessing.mask_prediction import Drawn, target_of
+from ..postprocessing.mask_prediction import MaskPrediction, target_of
 from . import grammar
 from .grammar import COUNTS, LOCATIONS, SHAPES, SIZES, Description, Phrase
 
 
-class Seen(NamedTuple):
+class MaskFacts(NamedTuple):
     """What words are measured on; asked only when it is needed, and may wait for the mask decoder.
 
     Args:
@@ -41,14 +41,14 @@ class Seen(NamedTuple):
     size: tuple[int, int]
 
     @staticmethod
-    def of(drawn: Callable[[], Drawn], entities: Sequence[str], size: tuple[int, int]) -> Seen:
+    def of(drawn: Callable[[], MaskPrediction], entities: Sequence[str], size: tuple[int, int]) -> MaskFacts:
         """What was drawn for a request.
 
         Args:
             drawn: gives it; asked only when it is needed.
             entities: of the model, in query order.
         """
-        return Seen(
+        return MaskFacts(
             lambda query: drawn().mask(query),
             lambda query: drawn().centre(query),
             lambda: drawn().entities(),
@@ -99,7 +99,7 @@ class _Now(Enum):
     FREE = auto()  # it passes, measured
 
 
-class Measured:
+class AnswerPostEditor:
     """The text of one answer on its way to the caller: what can still change waits, the rest passes.
 
     An answer about how structures lie is known when it is complete, and so is one that says that something is not there.
@@ -109,7 +109,7 @@ class Measured:
         seen: what the words are measured on. It is asked as late as can be: the mask decoder has the time until then.
     """
 
-    def __init__(self, question: str, seen: Seen) -> None:
+    def __init__(self, question: str, seen: MaskFacts) -> None:
         self._seen = seen
         self._relation, self._neighbours = grammar.relation_asked(question), grammar.neighbours_asked(question)
         self._target = target_of(question)
@@ -123,17 +123,17 @@ class Measured:
         ready = self._pass_head() if self._now is _Now.HEAD else ""
         if self._now is _Now.BODY and not _DENIAL.startswith(self._waiting[: len(_DENIAL)].lower()) and self._settled:
             self._now = _Now.KEPT if self._seen.mask(0) is None else _Now.FREE
-        return ready + (measure_phrases(self._take(self._settled), self._seen) if self._now is _Now.FREE else "")
+        return ready + (edit_phrases(self._take(self._settled), self._seen) if self._now is _Now.FREE else "")
 
     def finish(self) -> str:
         """What is left when the decoder has ended."""
         if self._now in (_Now.HEAD, _Now.FREE):
-            return measure_phrases(self._waiting, self._seen)
+            return edit_phrases(self._waiting, self._seen)
         if self._relation:
-            return measure_relation(self._waiting, *self._relation, self._seen)
+            return edit_relation(self._waiting, *self._relation, self._seen)
         if self._neighbours:
-            return measure_neighbours(self._waiting, *self._neighbours, self._seen)
-        return measure_target(self._waiting, self._target, self._seen)
+            return edit_neighbours(self._waiting, *self._neighbours, self._seen)
+        return edit_target(self._waiting, self._target, self._seen)
 
     def _pass_head(self) -> str:
         text = self._head + self._waiting
@@ -158,13 +158,13 @@ class Measured:
         return taken
 
 
-def measure_answer(markup: str, question: str, seen: Seen) -> str:
-    """A whole answer at once; arguments as for :class:`Measured`."""
-    measured = Measured(question, seen)
+def edit_answer(markup: str, question: str, seen: MaskFacts) -> str:
+    """A whole answer at once; arguments as for :class:`AnswerPostEditor`."""
+    measured = AnswerPostEditor(question, seen)
     return measured.feed(markup) + measured.finish()
 
 
-def measure_phrases(markup: str, seen: Seen) -> str:
+def edit_phrases(markup: str, seen: MaskFacts) -> str:
     """The same text with the count and size of every phrase that names a drawn mask measured on it, and the location of every
     phrase that names a query by its centre.
 
@@ -189,9 +189,9 @@ def measure_phrases(markup: str, seen: Seen) -> str:
     return grammar.PHRASE.sub(measured, markup)
 
 
-def measure_target(sentence: str, name: str, seen: Seen) -> str:
+def edit_target(sentence: str, name: str, seen: MaskFacts) -> str:
     """What the findings tell: a sentence that denies what query 0 draws becomes ``one small <p>polyp</p><seg0> …``, one that
-    speaks of nothing that is drawn becomes ``no polyp is visible.`` Otherwise as :func:`measure_phrases`.
+    speaks of nothing that is drawn becomes ``no polyp is visible.`` Otherwise as :func:`edit_phrases`.
 
     Args:
         name: what was asked for.
@@ -200,13 +200,13 @@ def measure_target(sentence: str, name: str, seen: Seen) -> str:
     if mask is not None:
         denied = sentence.lower().startswith(_DENIAL) and not said.phrases
         phrase = grammar.observe_phrase(mask, name, 0) if denied else None
-        return measure_phrases(f"{grammar.write_phrase(phrase)}." if phrase else sentence, seen)
+        return edit_phrases(f"{grammar.write_phrase(phrase)}." if phrase else sentence, seen)
     if said.phrases and all(p.query is None or seen.mask(p.query) is None for p in said.phrases):
         return _without_head(Description(absent=name))
-    return measure_phrases(sentence, seen)
+    return edit_phrases(sentence, seen)
 
 
-def measure_relation(sentence: str, name: str, other: str, seen: Seen) -> str:
+def edit_relation(sentence: str, name: str, other: str, seen: MaskFacts) -> str:
     """``A right of the B.`` with the relation that the centres of A and B have, or ``no A is visible.``
 
     The structures are those asked for, or, where the model knows them by another name, those that the sentence speaks of.
@@ -234,7 +234,7 @@ def measure_relation(sentence: str, name: str, other: str, seen: Seen) -> str:
     return _without_head(Description(phrases=(phrases[0],), relation=relation, other=phrases[1]))
 
 
-def measure_neighbours(sentence: str, relation: str, name: str, seen: Seen) -> str:
+def edit_neighbours(sentence: str, relation: str, name: str, seen: MaskFacts) -> str:
     """``A and B below the C.`` with the structures that are drawn and whose centres lie so, in the order of their queries, or
     ``no C is visible.``
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mimo_benchmarks.suites.relations import EVERYTHING, scene_table, scene_test
+from mimo_benchmarks.suites.relations import EVERYTHING, measure_relations, relations_table
 from mimo_runtime.data.dataset import Dataset, read_datasets
 from mimo_runtime.errors import PromptError, RequestError
 from mimo_runtime.text import grammar
@@ -102,7 +102,7 @@ class Oracle:
 
 
 def test_knowing_everything_is_perfect(sets):
-    result = scene_test(Oracle(sets), sets, "test")
+    result = measure_relations(Oracle(sets), sets, "test")
     perfect = {"right": 1.0, "ci95": [1.0, 1.0]}
     assert result["everything"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0, "dice": 1.0, "dice_ci95": [1.0, 1.0], "n": 10}
     assert result["counts"] == perfect | {"n": 4}  # one class with several instances in each image
@@ -118,7 +118,7 @@ def test_what_is_missed_and_what_is_invented_counts(sets):
     def liver_alone(masks: dict) -> dict:
         return {"liver": masks["liver"], "spleen": masks["liver"]}  # the spleen is in half of the images only
 
-    result = scene_test(Oracle(sets, liver_alone), sets, "test", limit=4)["everything"]
+    result = measure_relations(Oracle(sets, liver_alone), sets, "test", limit=4)["everything"]
     assert result["recall"] == pytest.approx(6 / 10) and result["precision"] == pytest.approx(6 / 8)
     assert result["f1"] == pytest.approx(2 * 6 / (2 * 6 + 4 + 2)) and result["dice"] == pytest.approx(4 / 10)
 
@@ -127,7 +127,7 @@ def test_wrong_relations_and_counts_are_wrong(sets):
     def mirrored(masks: dict) -> dict:
         return {n: np.rot90(m, 2)[:, ::-1] if n != "cyst" else m & (np.arange(80) < 30) for n, m in masks.items()}
 
-    result = scene_test(Oracle(sets, mirrored), sets, "test")
+    result = measure_relations(Oracle(sets, mirrored), sets, "test")
     assert result["counts"]["right"] == 0.0 and result["relations"]["right"] < 1.0
 
 
@@ -135,7 +135,7 @@ def test_the_right_count_of_another_structure_is_wrong(sets):
     def renamed(told: Description) -> Description:
         return replace(told, phrases=tuple(replace(p, name="liver" if p.name == "cyst" else p.name) for p in told.phrases))
 
-    assert scene_test(Oracle(sets, slip=renamed), sets, "test")["counts"]["right"] == 0.0
+    assert measure_relations(Oracle(sets, slip=renamed), sets, "test")["counts"]["right"] == 0.0
 
 
 def test_a_relation_to_what_is_absent_is_wrong_unless_it_says_so(sets, tmp_path):
@@ -145,18 +145,22 @@ def test_a_relation_to_what_is_absent_is_wrong_unless_it_says_so(sets, tmp_path)
     def other_one(told: Description) -> Description:
         return replace(told, absent="cyst") if told.absent else told
 
-    assert scene_test(Oracle(sets, invented), sets, "test")["absent_relations"]["right"] == 0.0
-    assert scene_test(Oracle(sets, slip=other_one), sets, "test")["absent_relations"]["right"] == 0.0
-    shouted = scene_test(
+    assert measure_relations(Oracle(sets, invented), sets, "test")["absent_relations"]["right"] == 0.0
+    assert measure_relations(Oracle(sets, slip=other_one), sets, "test")["absent_relations"]["right"] == 0.0
+    shouted = measure_relations(
         Oracle(sets, slip=lambda told: replace(told, absent=told.absent.upper()) if told.absent else told), sets, "test"
     )
     assert shouted["absent_relations"]["right"] == 1.0  # case makes no other name
     # One of another set, too, and never in an image without a structure.
     record = replace(sets[0].records[0], set_name="brains", region="brain", classes={9: "ventricles"})
     other = Dataset("brains", sets[0].root, (replace(record, split="train", case="b"),))
-    assert scene_test(Oracle(sets), [*sets, other], "test")["absent_relations"] == {"right": 1.0, "ci95": [1.0, 1.0], "n": 6}
+    assert measure_relations(Oracle(sets), [*sets, other], "test")["absent_relations"] == {
+        "right": 1.0,
+        "ci95": [1.0, 1.0],
+        "n": 6,
+    }
     empty = [replace(d, records=tuple(replace(r, classes={}, mask=None) for r in d.records)) for d in sets]
-    assert scene_test(Oracle(sets), [*empty, other], "test")["absent_relations"] is None
+    assert measure_relations(Oracle(sets), [*empty, other], "test")["absent_relations"] is None
 
 
 def test_a_drawn_finding_of_what_is_said_to_be_absent_is_wrong(sets):
@@ -166,7 +170,7 @@ def test_a_drawn_finding_of_what_is_said_to_be_absent_is_wrong(sets):
             drawn = SimpleNamespace(phrase="spleen", present="relative" in text, mask=np.ones((60, 80), bool))
             return SimpleNamespace(text=answer.text, findings=[*answer.findings, drawn])
 
-    found = scene_test(Torn(sets), sets, "test")
+    found = measure_relations(Torn(sets), sets, "test")
     assert found["absent_relations"]["right"] == 0.0 and found["relations"]["right"] == 1.0
 
 
@@ -177,7 +181,7 @@ def test_a_question_that_is_too_long_ends_nothing(sets):
                 raise PromptError("the text is too long", "Shorten it")
             return super()._ask(seen, text, masks)
 
-    found = scene_test(Short(sets), sets, "test")
+    found = measure_relations(Short(sets), sets, "test")
     assert found["relations"]["right"] == found["absent_relations"]["right"] == 0.0 and found["counts"]["right"] == 1.0
 
 
@@ -191,11 +195,11 @@ def test_neighbours_are_all_that_lie_there_and_nothing_else(sets):
     def of_nothing(told: Description) -> Description:
         return Description("ct", "abdomen") if told.relation else told
 
-    assert scene_test(Oracle(sets, slip=one_more), sets, "test")["neighbours"]["right"] == 0.0
-    silent = [scene_test(Oracle(sets, slip=none), sets, "test", seed=seed)["neighbours"] for seed in range(5)]
+    assert measure_relations(Oracle(sets, slip=one_more), sets, "test")["neighbours"]["right"] == 0.0
+    silent = [measure_relations(Oracle(sets, slip=none), sets, "test", seed=seed)["neighbours"] for seed in range(5)]
     assert all(found["right"] == found["baseline"] for found in silent)
     assert len({found["right"] for found in silent} - {0.0, 1.0}) > 0  # something lies there in some of the images
-    assert scene_test(Oracle(sets, slip=of_nothing), sets, "test")["neighbours"]["right"] == 0.0
+    assert measure_relations(Oracle(sets, slip=of_nothing), sets, "test")["neighbours"]["right"] == 0.0
 
 
 def test_relations_are_guessed_from_the_train_split(sets, tmp_path):
@@ -204,12 +208,12 @@ def test_relations_are_guessed_from_the_train_split(sets, tmp_path):
     labels = np.array(Image.open(data.records[0].mask))
     Image.fromarray(labels[::-1]).save(tmp_path / "0.png")
     train = replace(data.records[0], split="train", case="train", mask=tmp_path / "0.png")
-    found = scene_test(Oracle(sets), [replace(data, records=(*data.records, train))], "test")
+    found = measure_relations(Oracle(sets), [replace(data, records=(*data.records, train))], "test")
     relations = [found["relations"], found["sets"][data.name]["relations"]]
     assert all(r["right"] == 1.0 and r["n"] == 10 and r["baseline"] < 0.5 for r in relations)  # left and right stay
     assert found["meta"]["baseline_split"] == {data.name: "train"}
     alone = replace(train, classes={1: "liver"})
-    found = scene_test(Oracle(sets), [replace(data, records=(*data.records, alone))], "test")
+    found = measure_relations(Oracle(sets), [replace(data, records=(*data.records, alone))], "test")
     assert found["relations"]["baseline"] == 0.0
 
 
@@ -218,20 +222,20 @@ def test_intervals_resample_cases(sets):
         return {"liver": masks["liver"]}
 
     one_case = [replace(d, records=tuple(replace(r, case="same") for r in d.records)) for d in sets]
-    found = scene_test(Oracle(sets, liver_alone), one_case, "test")
+    found = measure_relations(Oracle(sets, liver_alone), one_case, "test")
     dice = pytest.approx(found["everything"]["dice"])
     assert found["everything"]["dice_ci95"] == [dice, dice] and 0 < found["everything"]["dice"] < 1
-    low, high = scene_test(Oracle(sets, liver_alone), sets, "test")["everything"]["dice_ci95"]
+    low, high = measure_relations(Oracle(sets, liver_alone), sets, "test")["everything"]["dice_ci95"]
     assert low < found["everything"]["dice"] < high
 
 
 def test_the_same_seed_asks_the_same(sets):
-    one, two = (scene_test(Oracle(sets), sets, "test", limit=2, seed=5) for _ in range(2))
+    one, two = (measure_relations(Oracle(sets), sets, "test", limit=2, seed=5) for _ in range(2))
     assert one == two
 
 
 def test_the_table_and_an_empty_split(sets):
-    lines = scene_table(scene_test(Oracle(sets), sets, "test")).splitlines()
+    lines = relations_table(measure_relations(Oracle(sets), sets, "test")).splitlines()
     sure = "1.000 (1.000–1.000)"
     cells = [
         "**all images**",
@@ -242,4 +246,4 @@ def test_the_table_and_an_empty_split(sets):
     assert len(lines) == 4 and lines[-1] == f"| {' | '.join(cells)} |"
     assert len({line.count("|") for line in lines}) == 1
     with pytest.raises(RequestError, match="no image in split 'val'"):
-        scene_test(Oracle(sets), sets, "val")
+        measure_relations(Oracle(sets), sets, "val")

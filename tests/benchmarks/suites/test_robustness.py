@@ -13,7 +13,17 @@ from PIL import Image
 
 from mimo_benchmarks.suites import corruptions
 from mimo_benchmarks.suites import robustness as module
-from mimo_benchmarks.suites.robustness import CONDITIONS, GEOMETRY, JITTER, OFFSET, QUERY, SHIFT, Sample, robustness, summarise
+from mimo_benchmarks.suites.robustness import (
+    CONDITIONS,
+    GEOMETRY,
+    JITTER,
+    OFFSET,
+    QUERY,
+    SHIFT,
+    Sample,
+    measure_robustness,
+    summarise,
+)
 from mimo_runtime.data import prompt_sampling
 from mimo_runtime.data.dataset import Dataset, read_datasets
 from mimo_runtime.errors import PromptError, RequestError
@@ -117,7 +127,7 @@ def test_a_worse_jpeg_is_farther_from_the_image() -> None:
 @settings(max_examples=60, deadline=None)
 @given(SEEDS)
 def test_turns_return(seed: int) -> None:
-    pixels, turns = noise_image(seed, 3), corruptions.TURNS
+    pixels, turns = noise_image(seed, 3), corruptions.ROTATIONS
     for name in ("horizontal flip", "vertical flip", "rotation 180"):
         assert (turns[name].image(turns[name].image(pixels)) == pixels).all()
     assert (turns["rotation 270"].image(turns["rotation 90"].image(pixels)) == pixels).all()
@@ -128,9 +138,9 @@ def test_turns_return(seed: int) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(SEEDS, st.sampled_from(sorted(corruptions.TURNS)))
+@given(SEEDS, st.sampled_from(sorted(corruptions.ROTATIONS)))
 def test_truth_and_box_move_with_the_image(seed: int, name: str) -> None:
-    pixels, turn = noise_image(seed, 3), corruptions.TURNS[name]
+    pixels, turn = noise_image(seed, 3), corruptions.ROTATIONS[name]
     mask = pixels[..., 0] > 220
     mask[0, 1] = True
     height, width = mask.shape
@@ -250,7 +260,7 @@ class Threshold:
 @pytest.fixture(scope="module")
 def measured(sets: list[Dataset]) -> tuple[dict, Threshold]:
     model = Threshold()
-    return robustness(model, sets, "test"), model
+    return measure_robustness(model, sets, "test"), model
 
 
 def rows_of(result: dict, group: str, prompt: str) -> dict[str, dict]:
@@ -346,7 +356,7 @@ def test_question_forms_are_kinds_of_the_grammar_about_one_target() -> None:
 
 def test_every_look_of_an_image_is_opened_once(measured: tuple[dict, Threshold]) -> None:
     _, model = measured
-    looks = 1 + len(corruptions.SHIFTS) + len(corruptions.TURNS)
+    looks = 1 + len(corruptions.SHIFTS) + len(corruptions.ROTATIONS)
     assert len(model.opened) == 6 * looks
     for number in range(0, len(model.opened), looks):
         clean = model.opened[number]
@@ -357,7 +367,7 @@ def test_every_look_of_an_image_is_opened_once(measured: tuple[dict, Threshold])
 def test_questions_depend_on_seed_and_image_alone(sets: list[Dataset]) -> None:
     def asked(data: list[Dataset], **options) -> dict[bytes, set]:
         model = Threshold()
-        robustness(model, data, "test", **options)
+        measure_robustness(model, data, "test", **options)
         return {pixels.tobytes(): {a[1:] for a in model.asked if a[0] == i} for i, pixels in enumerate(model.opened)}
 
     everything = asked(sets)
@@ -367,7 +377,7 @@ def test_questions_depend_on_seed_and_image_alone(sets: list[Dataset]) -> None:
 
 
 def test_refused_wordings_are_counted_and_empty(sets: list[Dataset]) -> None:
-    result = robustness(Threshold(refuses="Segment"), sets, "test", limit=2)
+    result = measure_robustness(Threshold(refuses="Segment"), sets, "test", limit=2)
     assert result["meta"]["refused_questions"] > 0
     assert rows_of(result, QUERY, "text")["question: segment"]["dice"] == 0
     assert rows_of(result, QUERY, "text")["name"]["dice"] == 1
@@ -401,15 +411,15 @@ def test_intervals_resample_cases() -> None:
 
 def test_requests_that_cannot_be_met(sets: list[Dataset]) -> None:
     with pytest.raises(RequestError, match="no image in split 'val'"):
-        robustness(Threshold(), sets, "val")
+        measure_robustness(Threshold(), sets, "val")
     negative = [Dataset(d.name, d.root, tuple(r for r in d.records if not r.classes)) for d in sets]
     model = Threshold()
     with pytest.raises(RequestError, match="shows a target"):
-        robustness(model, negative, "test")
+        measure_robustness(model, negative, "test")
     assert not model.opened
 
 
 def test_progress_ends_at_the_total(sets: list[Dataset]) -> None:
     seen: list[tuple[int, int]] = []
-    robustness(Threshold(), sets[:1], "test", progress=lambda *step: seen.append(step))
+    measure_robustness(Threshold(), sets[:1], "test", progress=lambda *step: seen.append(step))
     assert seen == [(k, 3) for k in range(4)]

@@ -9,11 +9,11 @@ from onnx import TensorProto
 from small_graphs import initializers, make_model, node, operators, run
 
 from mimo_calibration.graph import fp16
-from mimo_calibration.graph.fp16 import HEADROOM, compact, find_islands, to_half
-from mimo_calibration.graph.observer import ObservedEngine
-from mimo_calibration.statistics.histogram import Observed
+from mimo_calibration.graph.fp16 import HEADROOM, compact, find_fp32_nodes, to_half
+from mimo_calibration.graph.observer import ObservingEngine
+from mimo_calibration.statistics.histogram import HistogramObserver
 from mimo_runtime.errors import EngineError
-from mimo_runtime.model.graph_spec import GraphContract, Tensor
+from mimo_runtime.model.graph_spec import GraphSpec, Tensor
 
 
 def normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -33,19 +33,19 @@ def block(rng) -> onnx.ModelProto:
     return make_model(nodes, {"x": ("batch", 6, 32)}, ["y"], made)
 
 
-CONTRACT = GraphContract("g", (Tensor("x", "float32", ("batch", 6, 32)),), (Tensor("y", "float32", ("batch", 6, 16)),))
+CONTRACT = GraphSpec("g", (Tensor("x", "float32", ("batch", 6, 32)),), (Tensor("y", "float32", ("batch", 6, 16)),))
 
 
-def watched(model: onnx.ModelProto, feed: dict[str, np.ndarray]) -> dict[str, Observed]:
-    engine = ObservedEngine(model, CONTRACT, every=True, threads=1)
+def watched(model: onnx.ModelProto, feed: dict[str, np.ndarray]) -> dict[str, HistogramObserver]:
+    engine = ObservingEngine(model, CONTRACT, every=True, threads=1)
     engine.run(feed)
     return engine.seen
 
 
-def seen_up_to(**largest: float) -> dict[str, Observed]:
+def seen_up_to(**largest: float) -> dict[str, HistogramObserver]:
     found = {}
     for name, value in largest.items():
-        found[name] = Observed()
+        found[name] = HistogramObserver()
         found[name].add(np.array([value], np.float32))
     return found
 
@@ -55,7 +55,7 @@ def test_operators_that_add_up_and_large_tensors_are_islands(rng):
     seen = watched(model, feed)
     assert set(seen) == {"x", *(n.output[0] for n in model.graph.node)}
     assert seen["large"].maximum > 65504 > HEADROOM > seen["high"].maximum
-    islands = find_islands(model, seen)
+    islands = find_fp32_nodes(model, seen)
     # All that touches a large tensor, as its input or its output.
     assert set(islands) == {"normed", "shares", "large", "low"}
     assert "LayerNormalization" in islands["normed"] and "Softmax" in islands["shares"]
@@ -64,10 +64,10 @@ def test_operators_that_add_up_and_large_tensors_are_islands(rng):
 
 def test_a_tensor_at_the_edge_of_the_headroom():
     model = make_model([node("Neg", ["x"], "a"), node("Neg", ["a"], "y")], {"x": (2,)}, ["y"], {})
-    assert find_islands(model, seen_up_to(a=HEADROOM, x=1, y=1)) == {}
-    assert set(find_islands(model, seen_up_to(a=HEADROOM * 1.01, x=1, y=1))) == {"a", "y"}
+    assert find_fp32_nodes(model, seen_up_to(a=HEADROOM, x=1, y=1)) == {}
+    assert set(find_fp32_nodes(model, seen_up_to(a=HEADROOM * 1.01, x=1, y=1))) == {"a", "y"}
     # A graph's own input may be what is too large.
-    assert set(find_islands(model, seen_up_to(x=1e5))) == {"a"}
+    assert set(find_fp32_nodes(model, seen_up_to(x=1e5))) == {"a"}
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_tensor_at_the_edge_of_the_headroom():
 )
 def test_constants_out_of_range_make_islands(value, word):
     model = make_model([node("Add", ["x", "c"], "y")], {"x": (2,)}, ["y"], {"c": np.float32([value, 0])})
-    found = find_islands(model, {})
+    found = find_fp32_nodes(model, {})
     assert (found == {}) if word is None else (word in found["y"])
 
 
@@ -140,12 +140,12 @@ def test_large_inputs_and_outputs_stay_in_single_precision(rng):
         node("Exp", ["back"], "z"),
     ]  # fmt: skip
     model = make_model(nodes, {"x": ("batch", 8)}, ["y", "z"], {"thousandth": np.float32(1e-3), "thousand": np.float32(1e3)})
-    contract = GraphContract("g", (Tensor("x", "float32", ("batch", 8)),), tuple(
+    contract = GraphSpec("g", (Tensor("x", "float32", ("batch", 8)),), tuple(
         Tensor(name, "float32", ("batch", 8)) for name in ("y", "z")
     ))  # fmt: skip
     feed = {"x": np.linspace(-7e4, 4e3, 16, dtype=np.float32).reshape(2, 8)}
     feed["x"][0, 3] = 1e3
-    engine = ObservedEngine(model, contract, every=True, threads=1)
+    engine = ObservingEngine(model, contract, every=True, threads=1)
     wanted = engine.run(feed)
     engine.seen["y"].add(np.array([1e5], np.float32))  # as another image would give
     half = to_half(model, engine.seen)
@@ -231,4 +231,4 @@ def test_the_least_size_is_what_the_caller_says(rng):
 
 
 def test_islands_hold_what_divides():
-    assert {"Softmax", "LayerNormalization", "Div", "Exp"} <= fp16.ISLANDS and "MatMul" not in fp16.ISLANDS
+    assert {"Softmax", "LayerNormalization", "Div", "Exp"} <= fp16.FP32_OPERATORS and "MatMul" not in fp16.FP32_OPERATORS

@@ -12,13 +12,13 @@ import pytest
 from small_graphs import make_model, node, run
 
 from mimo_calibration.graph import observer
-from mimo_calibration.graph.observer import KEPT, Cache, ObservedEngine, key
-from mimo_calibration.statistics.histogram import Observed
+from mimo_calibration.graph.observer import KEPT, Cache, ObservingEngine, key
+from mimo_calibration.statistics.histogram import HistogramObserver
 from mimo_runtime.engines import create_engine
 from mimo_runtime.errors import EngineError, RequestError
-from mimo_runtime.model.graph_spec import GraphContract, Tensor
+from mimo_runtime.model.graph_spec import GraphSpec, Tensor
 
-CONTRACT = GraphContract(
+CONTRACT = GraphSpec(
     "tower", (Tensor("x", "float32", ("batch", 32)), Tensor("scale", "float32", ("batch", 1))),
     (Tensor("y", "float32", ("batch", 16)), Tensor("h", "float32", ("batch", 24))),
 )  # fmt: skip
@@ -42,7 +42,7 @@ def test_it_gives_what_the_engine_gives(rng):
     model = tower(rng)
     plain = create_engine("onnxruntime", model.SerializeToString(), CONTRACT, threads=1)
     for every in (False, True):
-        engine = ObservedEngine(model, CONTRACT, every=every, threads=1)
+        engine = ObservingEngine(model, CONTRACT, every=every, threads=1)
         assert (engine.name, engine.inputs, engine.outputs) == (plain.name, plain.inputs, plain.outputs)
         for batch in (1, 5):
             given = feed(rng, batch)
@@ -55,7 +55,7 @@ def test_it_gives_what_the_engine_gives(rng):
 
 def test_it_sees_the_activations_of_the_points_and_on_demand_all(rng):
     model, given = tower(rng), feed(rng)
-    engine = ObservedEngine(model, CONTRACT, threads=1)
+    engine = ObservingEngine(model, CONTRACT, threads=1)
     engine.run(given)
     assert set(engine.seen) == {"scaled", "h"}
     scaled = np.abs(given["x"] / given["scale"])
@@ -63,7 +63,7 @@ def test_it_sees_the_activations_of_the_points_and_on_demand_all(rng):
     np.testing.assert_allclose(engine.seen["scaled"].channels, scaled.max(0), rtol=1e-6)
     assert engine.seen["h"].maximum == pytest.approx(engine.run(given)["h"].max())
     assert engine.seen["h"].seen == 2 * 3 * 24
-    everything = ObservedEngine(model, CONTRACT, every=True, threads=1)
+    everything = ObservingEngine(model, CONTRACT, every=True, threads=1)
     everything.run(given)
     assert set(everything.seen) == {"x", "scale", "scaled", "p", "q", "h", "y"}
     assert everything.seen["x"].maximum == np.abs(given["x"]).max()
@@ -72,8 +72,8 @@ def test_it_sees_the_activations_of_the_points_and_on_demand_all(rng):
 def test_an_input_that_is_an_activation_and_a_tied_weight_are_seen(rng):
     nodes = [node("Transpose", ["table"], "turned", perm=[1, 0]), node("MatMul", ["x", "turned"], "y")]
     model = make_model(nodes, {"x": ("batch", 32)}, ["y"], {"table": np.ones((40, 32), np.float32)})
-    contract = GraphContract("tied", (Tensor("x", "float32", ("batch", 32)),), (Tensor("y", "float32", ("batch", 40)),))
-    engine = ObservedEngine(model, contract, threads=1)
+    contract = GraphSpec("tied", (Tensor("x", "float32", ("batch", 32)),), (Tensor("y", "float32", ("batch", 40)),))
+    engine = ObservingEngine(model, contract, threads=1)
     engine.run({"x": np.full((2, 32), -3, np.float32)})
     assert engine.seen["x"].maximum == 3.0
 
@@ -81,7 +81,7 @@ def test_an_input_that_is_an_activation_and_a_tied_weight_are_seen(rng):
 @pytest.mark.parametrize("calls", [1, KEPT, 3 * KEPT, 700])
 def test_it_keeps_a_bounded_number_of_calls_spread_over_the_run(calls, rng):
     model = tower(rng)
-    engine = ObservedEngine(model, CONTRACT, threads=1)
+    engine = ObservingEngine(model, CONTRACT, threads=1)
     given = feed(rng, 1)
     for k in range(calls):
         given["x"][:] = k  # one buffer, as a caller may use it again
@@ -96,7 +96,7 @@ def test_it_keeps_a_bounded_number_of_calls_spread_over_the_run(calls, rng):
 
 
 def test_what_is_not_finite_is_told_with_tensor_and_graph(rng):
-    engine = ObservedEngine(tower(rng), CONTRACT, threads=1)
+    engine = ObservingEngine(tower(rng), CONTRACT, threads=1)
     given = feed(rng)
     given["scale"][1] = 0
     with pytest.raises(EngineError, match="NaN or infinity in tensor scaled of graph tower") as caught:
@@ -107,10 +107,10 @@ def test_what_is_not_finite_is_told_with_tensor_and_graph(rng):
 # -- remembering -----------------------------------------------------------------------------------------------------
 
 
-def statistics(rng, *names: str) -> dict[str, Observed]:
+def statistics(rng, *names: str) -> dict[str, HistogramObserver]:
     found = {}
     for name in names:
-        found[name] = Observed()
+        found[name] = HistogramObserver()
         for _ in range(3):
             found[name].add(rng.normal(size=(4, 6)).astype(np.float32))
     return found

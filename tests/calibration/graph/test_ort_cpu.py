@@ -8,13 +8,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from small_graphs import fake_activation, fake_weight, initializers, make_model, node, operators, run
 
-from mimo_calibration.graph.ort_cpu import BLOCK, ort_form
+from mimo_calibration.graph.ort_cpu import BLOCK, to_ort_cpu_graph
 from mimo_calibration.graph.qdq import Choice, quantise
 from mimo_runtime.engines import create_engine
 from mimo_runtime.engines.base import Decoding
 from mimo_runtime.engines.ort import restack
 from mimo_runtime.errors import EngineError
-from mimo_runtime.model.graph_spec import GraphContract, Tensor
+from mimo_runtime.model.graph_spec import GraphSpec, Tensor
 
 K, N = 2 * BLOCK, 24
 
@@ -37,12 +37,12 @@ def test_unsigned_activations_round_exactly_as_signed_ones(clip, rng):
     x = np.concatenate((normal(rng, 2000), np.linspace(-2 * clip, 2 * clip, 2001, dtype=np.float32)))
     model, _, _ = product(rng)
     made = quantise(model, {"y": Choice(clip)})
-    for graph in (made, ort_form(made)):
+    for graph in (made, to_ort_cpu_graph(made)):
         pair = [n for n in graph.graph.node if n.name.startswith("x/q")]
         alone = make_alone(graph, pair)
         np.testing.assert_array_equal(run(alone, {"x": x}, optimised=False)["out"], fake_activation(x, clip))
     assert initializers(made)["x/q_zero"].dtype == np.int8
-    zero = initializers(ort_form(made))["x/q_zero"]
+    zero = initializers(to_ort_cpu_graph(made))["x/q_zero"]
     assert zero.dtype == np.uint8 and zero == 128
 
 
@@ -71,7 +71,7 @@ def layers(rng) -> onnx.ModelProto:
 def test_the_form_computes_what_the_symmetric_file_computes(chosen, rng):
     symmetric = quantise(layers(rng), {name: Choice({"conv": 2.5, "gemm": 4.0, "y": 3.0}[name]) for name in chosen})
     before = symmetric.SerializeToString()
-    form = ort_form(symmetric)
+    form = to_ort_cpu_graph(symmetric)
     assert symmetric.SerializeToString() == before
     onnx.checker.check_model(form, full_check=True)
     assert not operators(form, "MatMulNBits")  # their activations are quantised, too
@@ -88,7 +88,7 @@ def test_an_activation_that_is_rearranged_after_rounding_stays_one(rng):
     nodes = [node("LayerNormalization", ["x", "scale", "bias"], "normed"), node("Reshape", ["normed", "shape"], "cut"),
              node("MatMul", ["cut", "w"], "y")]  # fmt: skip
     symmetric = quantise(make_model(nodes, {"x": ("batch", 6, K)}, ["y"], made), {"y": Choice(2.0)})
-    form, x = ort_form(symmetric), normal(rng, 2, 6, K)
+    form, x = to_ort_cpu_graph(symmetric), normal(rng, 2, 6, K)
     assert not operators(form, "MatMulNBits") and len(operators(form, "MatMul")) == 1
     np.testing.assert_allclose(run(form, {"x": x})["y"], run(symmetric, {"x": x}, optimised=False)["y"], rtol=1e-3, atol=1e-3)
 
@@ -100,7 +100,7 @@ def test_an_activation_that_is_rearranged_after_rounding_stays_one(rng):
 def test_weights_alone_are_read_as_they_were_rounded(bits, largest, rng):
     model, w, x = product(rng)
     symmetric = quantise(model, {"y": Choice(None, bits)})
-    form = ort_form(symmetric, accuracy_level=1)
+    form = to_ort_cpu_graph(symmetric, accuracy_level=1)
     (made,) = operators(form, "MatMulNBits")
     told = {a.name: helper.get_attribute_value(a) for a in made.attribute}
     assert (told["bits"], told["K"], told["N"], told["block_size"]) == (bits, K, N, BLOCK)
@@ -115,7 +115,7 @@ def test_weights_alone_are_read_as_they_were_rounded(bits, largest, rng):
 def test_rounding_the_activations_as_well_costs_little(bits, rng):
     model, _, x = product(rng)
     symmetric = quantise(model, {"y": Choice(None, bits)})
-    exact, fast = (run(ort_form(symmetric, accuracy_level=level), {"x": x})["y"] for level in (1, 4))
+    exact, fast = (run(to_ort_cpu_graph(symmetric, accuracy_level=level), {"x": x})["y"] for level in (1, 4))
     assert 0 < np.linalg.norm(fast - exact) < 0.02 * np.linalg.norm(exact)
 
 
@@ -123,7 +123,7 @@ def test_two_products_with_one_weight_share_its_form(rng):
     w = normal(rng, K, N)
     nodes = [node("MatMul", ["a", "w"], "ya"), node("MatMul", ["b", "w"], "yb")]
     model = make_model(nodes, {"a": ("batch", K), "b": ("batch", K)}, ["ya", "yb"], {"w": w})
-    form = ort_form(quantise(model, {"ya": Choice(None), "yb": Choice(None)}), accuracy_level=1)
+    form = to_ort_cpu_graph(quantise(model, {"ya": Choice(None), "yb": Choice(None)}), accuracy_level=1)
     assert len(operators(form, "MatMulNBits")) == 2 and len(form.graph.initializer) == 2
     feed = {"a": normal(rng, 3, K), "b": normal(rng, 3, K)}
     found = run(form, feed)
@@ -135,7 +135,7 @@ def test_a_weight_both_alone_and_beside_a_quantised_activation(rng):
     w = normal(rng, K, N)
     nodes = [node("MatMul", ["a", "w"], "ya"), node("MatMul", ["b", "w"], "yb")]
     model = make_model(nodes, {"a": ("batch", K), "b": ("batch", K)}, ["ya", "yb"], {"w": w})
-    form = ort_form(quantise(model, {"ya": Choice(None), "yb": Choice(2.0)}), accuracy_level=1)
+    form = to_ort_cpu_graph(quantise(model, {"ya": Choice(None), "yb": Choice(2.0)}), accuracy_level=1)
     assert (len(operators(form, "MatMulNBits")), len(operators(form, "MatMul"))) == (1, 1)
     feed = {"a": normal(rng, 3, K), "b": normal(rng, 3, K)}
     found, rounded = run(form, feed), fake_weight(w, 1)
@@ -145,7 +145,7 @@ def test_a_weight_both_alone_and_beside_a_quantised_activation(rng):
 
 def test_rows_that_fill_no_block_stay_a_product(rng):
     model, w, x = product(rng, rows=BLOCK + 8)
-    form = ort_form(quantise(model, {"y": Choice(None)}))
+    form = to_ort_cpu_graph(quantise(model, {"y": Choice(None)}))
     assert not operators(form, "MatMulNBits")
     wanted = x.astype(np.float64) @ fake_weight(w, 1)
     np.testing.assert_allclose(run(form, {"x": x}, optimised=False)["y"], wanted, rtol=1e-4, atol=1e-4)
@@ -153,7 +153,7 @@ def test_rows_that_fill_no_block_stay_a_product(rng):
 
 def test_a_graph_without_anything_quantised_stays_as_it_is(rng):
     model = layers(rng)
-    assert ort_form(model) == model
+    assert to_ort_cpu_graph(model) == model
 
 
 # -- inputs cut into slices ------------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ def stacked(rng, *more: onnx.NodeProto, indices: tuple[int, ...] = tuple(range(L
     return make_model([*nodes, *more], shapes, outputs, made)
 
 
-CONTRACT = GraphContract(
+CONTRACT = GraphSpec(
     "g", (Tensor("keys", "float32", (LAYERS, "batch", 4, 8)), Tensor("x", "float32", ("batch", 4, 8)),
           Tensor("bias", "float32", (1,))), (Tensor("y", "float32", ("batch", 4, 8)),),
 )  # fmt: skip
@@ -188,7 +188,7 @@ def feed(rng, batch: int = 2) -> dict[str, np.ndarray]:
 
 def test_an_unstacked_graph_gives_through_the_engine_what_the_stacked_one_gives(rng):
     model = stacked(rng)
-    form = ort_form(model)
+    form = to_ort_cpu_graph(model)
     onnx.checker.check_model(form, full_check=True)
     assert [i.name for i in form.graph.input] == ["keys.0", "keys.1", "keys.2", "x", "bias"]
     assert not operators(form, "Gather") and not any("index" in name for name in initializers(form))
@@ -212,18 +212,18 @@ def test_an_input_that_is_used_otherwise_too_is_not_unstacked(rng):
         [node("Gather", ["keys", "index1"], "z", axis=0)],  # given out as it is
     ):
         model = stacked(rng, *more)
-        assert ort_form(model) == model
+        assert to_ort_cpu_graph(model) == model
 
 
 def test_slices_that_are_not_all_there_are_not_unstacked(rng):
     model = stacked(rng, indices=(0, 2))
-    assert ort_form(model) == model
+    assert to_ort_cpu_graph(model) == model
 
 
 def test_an_input_of_an_unknown_number_of_layers_is_not_unstacked(rng):
     model = stacked(rng)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "layers"
-    assert ort_form(model) == model
+    assert to_ort_cpu_graph(model) == model
 
 
 def test_a_slice_of_several_indices_is_not_unstacked(rng):
@@ -231,7 +231,7 @@ def test_a_slice_of_several_indices_is_not_unstacked(rng):
     for weight in model.graph.initializer:
         if weight.name == "index1":
             weight.CopyFrom(numpy_helper.from_array(np.array([1], np.int64), "index1"))
-    assert ort_form(model) == model
+    assert to_ort_cpu_graph(model) == model
 
 
 def test_two_inputs_are_unstacked_each_in_its_place(rng):
@@ -242,7 +242,7 @@ def test_two_inputs_are_unstacked_each_in_its_place(rng):
     shapes = {"values": (2, "batch", 3), "token": ("batch", 3), "keys": (2, "batch", 3)}
     nodes.append(node("Add", ["token", "keys_out"], "y"))
     model = make_model(nodes, shapes, ["y", "values_out"], {f"index{k}": np.array(k, np.int64) for k in range(2)})
-    form = ort_form(model)
+    form = to_ort_cpu_graph(model)
     assert [i.name for i in form.graph.input] == ["values.0", "values.1", "token", "keys.0", "keys.1"]
     given = {name: normal(rng, *(4 if a == "batch" else a for a in shape)) for name, shape in shapes.items()}
     split = {k: v for k, v in given.items() if k == "token"}
@@ -261,8 +261,8 @@ def test_restack_joins_numbered_inputs_and_no_others():
 
 def test_a_wrong_number_of_slices_does_not_fit_the_contract(rng):
     model = stacked(rng)
-    form = ort_form(model)
-    fewer = GraphContract("g", (Tensor("keys", "float32", (LAYERS + 1, "batch", 4, 8)), *CONTRACT.inputs[1:]), CONTRACT.outputs)
+    form = to_ort_cpu_graph(model)
+    fewer = GraphSpec("g", (Tensor("keys", "float32", (LAYERS + 1, "batch", 4, 8)), *CONTRACT.inputs[1:]), CONTRACT.outputs)
     with pytest.raises(EngineError, match=r"keys has the shape \[3"):
         create_engine("onnxruntime", form.SerializeToString(), fewer, threads=1)
 
@@ -285,7 +285,7 @@ def stacking(rng, **changes) -> onnx.ModelProto:
     return make_model([changes.get(n.name, n) for n in nodes], shapes, ["logits", "keys"], made)
 
 
-STACKED = GraphContract(
+STACKED = GraphSpec(
     "text_decoder",
     (Tensor("past_keys", "float32", (2, "batch", "past", 4)), Tensor("x", "float32", ("batch", 1, 4))),
     (Tensor("logits", "float32", ("batch", "past_plus_one", 4)), Tensor("keys", "float32", (2, "batch", "past_plus_one", 4))),
@@ -294,7 +294,7 @@ STACKED = GraphContract(
 
 def test_stacked_outputs_become_their_parts(rng):
     model = stacking(rng)
-    form = ort_form(model)
+    form = to_ort_cpu_graph(model)
     onnx.checker.check_model(form, full_check=True)
     assert [o.name for o in form.graph.output] == ["logits", "keys.0", "keys.1"]
     assert not operators(form, "Unsqueeze") and len(operators(form, "Concat")) == 2
@@ -308,7 +308,7 @@ def test_stacked_outputs_become_their_parts(rng):
 
 def test_parts_of_a_cache_go_into_the_next_step_as_they_are(rng):
     model = stacking(rng)
-    engines = [create_engine("onnxruntime", m.SerializeToString(), STACKED) for m in (model, ort_form(model))]
+    engines = [create_engine("onnxruntime", m.SerializeToString(), STACKED) for m in (model, to_ort_cpu_graph(model))]
     decodings = [engines[0].decoding({}), engines[1].decoding({}), Decoding(engines[1], {})]
     for _ in range(5):
         x = normal(rng, 1, 1, 4)
@@ -333,14 +333,14 @@ def test_outputs_that_are_stacked_otherwise_stay(change, rng):
     for number, old in enumerate(model.graph.node):
         if old.name in change:
             model.graph.node[number].CopyFrom(change[old.name])
-    assert [o.name for o in ort_form(model).graph.output] == ["logits", "keys"]
+    assert [o.name for o in to_ort_cpu_graph(model).graph.output] == ["logits", "keys"]
 
 
 def test_a_stacked_output_that_the_graph_reads_itself_stays(rng):
     model = stacking(rng, logits=node("ReduceMax", ["long1"], "logits"))
     model.graph.node.append(node("ReduceMax", ["keys"], "more"))
     model.graph.output.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, None))
-    assert "keys" in [o.name for o in ort_form(model).graph.output]
+    assert "keys" in [o.name for o in to_ort_cpu_graph(model).graph.output]
 
 
 # -- what the report counts ------------------------------------------------------------------------------------------
@@ -367,7 +367,7 @@ def attention(rng) -> onnx.ModelProto:
 def test_the_precision_that_is_delivered_can_be_counted_in_the_form(choice, counts, rng):
     from mimo_export.graphs.precision_audit import delivered
 
-    assert delivered(ort_form(quantise(attention(rng), {"queries": choice, "keys": choice}))) == counts
+    assert delivered(to_ort_cpu_graph(quantise(attention(rng), {"queries": choice, "keys": choice}))) == counts
 
 
 def test_what_is_quantised_before_it_is_rearranged_counts_as_int8(rng):
@@ -377,5 +377,5 @@ def test_what_is_quantised_before_it_is_rearranged_counts_as_int8(rng):
     nodes = [node("LayerNormalization", ["x", "scale", "bias"], "normed"),
              node("Transpose", ["normed"], "turned", perm=[0, 3, 1, 2]), node("Conv", ["turned", "w"], "y")]  # fmt: skip
     symmetric = quantise(make_model(nodes, {"x": ("batch", 6, 6, 8)}, ["y"], made), {"y": Choice(2.0)})
-    for form in (symmetric, ort_form(symmetric)):
+    for form in (symmetric, to_ort_cpu_graph(symmetric)):
         assert delivered(form) == {"int8": 1, "fp16": 0, "fp32": 0}

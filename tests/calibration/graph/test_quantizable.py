@@ -7,7 +7,14 @@ import onnx
 import pytest
 from small_graphs import initializers, make_model, node, operators, run
 
-from mimo_calibration.graph.quantizable import Point, block_of, blocks, drop_unused, find_points, fold_transposed_weights
+from mimo_calibration.graph.quantizable import (
+    QuantizableNode,
+    block_of,
+    blocks,
+    drop_unused,
+    find_quantizable,
+    fold_transposed_weights,
+)
 
 
 def test_products_with_constant_weights_are_points_and_nothing_else_is(rng):
@@ -27,10 +34,10 @@ def test_products_with_constant_weights_are_points_and_nothing_else_is(rng):
     made = {"w": w, "wt": w.T.copy(), "narrow": w[:, :7].copy(), "short": w[:8].copy(), "stack": w[None].copy(),
             "left": rng.normal(size=(16, 4)).astype(np.float32), "bias": w[0].copy()}  # fmt: skip
     model = make_model(nodes, {"x": (4, 32)}, [n.output[0] for n in nodes if n.output[0] not in ("matmul", "turned")], made)
-    assert find_points(model) == [
-        Point("matmul", "MatMul", "x", "w", 1, "matmul"),
-        Point("gemm", "Gemm", "x", "w", 1, "gemm"),
-        Point("gemm_t", "Gemm", "x", "wt", 0, "gemm_t"),
+    assert find_quantizable(model) == [
+        QuantizableNode("matmul", "MatMul", "x", "w", 1, "matmul"),
+        QuantizableNode("gemm", "Gemm", "x", "w", 1, "gemm"),
+        QuantizableNode("gemm_t", "Gemm", "x", "wt", 0, "gemm_t"),
     ]
 
 
@@ -43,7 +50,7 @@ def test_convolutions_of_any_size_are_points_with_their_output_channels(rng):
     shapes = {"full": (5, 3, 1, 1), "depthwise": (3, 1, 3, 3), "up": (3, 7, 2, 2)}
     made = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     model = make_model(nodes, {"x": (1, 3, 8, 8)}, [n.output[0] for n in nodes], made)
-    channels = {p.node: shapes[p.weight][p.axis] for p in find_points(model)}
+    channels = {p.node: shapes[p.weight][p.axis] for p in find_quantizable(model)}
     assert channels == {"full_out": 5, "depthwise_out": 3, "up_out": 7}
 
 
@@ -51,7 +58,7 @@ def test_weights_that_are_no_float32_are_no_points():
     nodes = [node("Cast", ["x"], "half", to=onnx.TensorProto.FLOAT16), node("MatMul", ["half", "w"], "product"),
              node("Cast", ["product"], "y", to=onnx.TensorProto.FLOAT)]  # fmt: skip
     model = make_model(nodes, {"x": (4, 32)}, ["y"], {"w": np.ones((32, 8), np.float16)})
-    assert find_points(model) == []
+    assert find_quantizable(model) == []
 
 
 @pytest.mark.parametrize(
@@ -71,7 +78,7 @@ def test_the_block_is_the_deepest_numbered_module(name: str, block: str):
 
 
 def test_blocks_keep_the_order_of_the_graph():
-    points = [Point(n, "MatMul", "x", "w", 1, b) for n, b in (("a", "late"), ("b", "early"), ("c", "late"))]
+    points = [QuantizableNode(n, "MatMul", "x", "w", 1, b) for n, b in (("a", "late"), ("b", "early"), ("c", "late"))]
     assert {name: [p.node for p in found] for name, found in blocks(points).items()} == {"late": ["a", "c"], "early": ["b"]}
     assert list(blocks(points)) == ["late", "early"]
 
@@ -92,7 +99,7 @@ def test_a_tied_output_layer_becomes_a_weight_and_its_table_stays(rng, permutati
     assert model.SerializeToString() == before
     onnx.checker.check_model(folded, full_check=True)
     assert not operators(folded, "Transpose")
-    assert [(p.node, p.weight, p.axis) for p in find_points(folded)] == [("logits", "table_t", 1)]
+    assert [(p.node, p.weight, p.axis) for p in find_quantizable(folded)] == [("logits", "table_t", 1)]
     np.testing.assert_array_equal(initializers(folded)["table"], table)
     feed = {"x": np.array([0, 3, 3, 39], np.float32)}
     np.testing.assert_allclose(run(folded, feed)["logits"], table[[0, 3, 3, 39]] @ table.T, rtol=1e-4, atol=1e-4)

@@ -9,8 +9,8 @@ from small_graphs import initializers, make_model, node, run
 
 from mimo_calibration.graph.qdq import Choice, quantise
 from mimo_calibration.graph.smooth_quant import LIMIT, smoothed
-from mimo_calibration.search.recipe import Material, Recipe, smoothing_holds
-from mimo_calibration.statistics.histogram import Observed
+from mimo_calibration.search.recipe import GraphContext, QuantizationRecipe, smoothing_holds
+from mimo_calibration.statistics.histogram import HistogramObserver
 
 CHANNELS, LOUD = 32, (3, 17)
 
@@ -23,7 +23,7 @@ def parameters(rng: np.random.Generator, columns: int = 24) -> dict[str, np.ndar
     return {name: value.astype(np.float32) for name, value in made.items()}
 
 
-def statistics(model: onnx.ModelProto, feed: dict[str, np.ndarray], *names: str) -> dict[str, Observed]:
+def statistics(model: onnx.ModelProto, feed: dict[str, np.ndarray], *names: str) -> dict[str, HistogramObserver]:
     """What the named inner tensors are for one input."""
     tapped = onnx.ModelProto()
     tapped.CopyFrom(model)
@@ -33,7 +33,7 @@ def statistics(model: onnx.ModelProto, feed: dict[str, np.ndarray], *names: str)
     )
     values, seen = run(tapped, feed), {}
     for name in names:
-        seen[name] = Observed()
+        seen[name] = HistogramObserver()
         seen[name].add(values[name])
     return seen
 
@@ -127,14 +127,14 @@ def test_what_is_quantised_behind_it_loses_less(rng):
     feed = {"x": rng.normal(size=(2, 6, CHANNELS)).astype(np.float32)}
     seen = statistics(model, feed, "normed")
     exact, errors = run(model, feed), {}
-    material = Material(model, seen, [(feed, exact)])
+    material = GraphContext(model, seen, [(feed, exact)])
     for smooth in (False, True):
-        found = run(material.quantised(Recipe("minmax", smooth=smooth)), feed)
+        found = run(material.quantised(QuantizationRecipe("minmax", smooth=smooth)), feed)
         errors[smooth] = np.square(found["y"] - exact["y"]).mean()
     assert errors[True] < 0.5 * errors[False]
 
 
-def untouched(model: onnx.ModelProto, seen: dict[str, Observed]) -> None:
+def untouched(model: onnx.ModelProto, seen: dict[str, HistogramObserver]) -> None:
     result, factors = smoothed(model, seen)
     assert result == model and factors == {}
 
@@ -200,9 +200,9 @@ def test_smoothing_that_would_change_the_result_is_noticed(rng):
         return lambda inputs: run(onnx.load_from_string(data), inputs)
 
     for (model, feed), name, holds in ((joined(rng), "both", False), ((plain(rng)[0], joined(rng)[1]), "normed", True)):
-        material = Material(model, statistics(model, feed, name), [(feed, run(model, feed))])
+        material = GraphContext(model, statistics(model, feed, name), [(feed, run(model, feed))])
         assert smoothing_holds(material, runner) is holds
-    nothing = Material(model, {}, [(feed, run(model, feed))])
+    nothing = GraphContext(model, {}, [(feed, run(model, feed))])
     assert smoothing_holds(nothing, runner) is False
 
 

@@ -10,7 +10,16 @@ from PIL import Image
 from small_sets import read_rows, write_rows
 
 from mimo_calibration.data import choose
-from mimo_calibration.search.accuracy_gate import MIN_ABSENT, PROMPTS, Loss, Reply, Trial, compare, macro_dice, presence_words
+from mimo_calibration.search.accuracy_gate import (
+    MIN_ABSENT,
+    PROMPTS,
+    AccuracyGate,
+    Loss,
+    Reply,
+    compare,
+    macro_dice,
+    presence_words,
+)
 from mimo_runtime.data.dataset import read_datasets
 
 
@@ -233,9 +242,9 @@ class Model:
         return SimpleNamespace(ask=ask, stream=stream)
 
 
-def make_trial(folder, **options) -> Trial:
+def make_trial(folder, **options) -> AccuracyGate:
     datasets = read_datasets(folder)
-    return Trial(choose(datasets, "val", 16, 0, least=8), datasets, **options)
+    return AccuracyGate(choose(datasets, "val", 16, 0, least=8), datasets, **options)
 
 
 def test_every_model_is_asked_the_same_and_gets_what_it_deserves(data):
@@ -350,5 +359,5 @@ def test_whatever_changes_the_questions_changes_the_identity(data, own_data):
     others = [make_trial(data, entities=("liver",)), make_trial(data, text=False), make_trial(data, prompts=("box",))]
     # Which names are absent for sure depends on the regions of images that were not drawn, too.
     write_rows(own_data, [{**row, "region": "brain"} if row["split"] == "train" else row for row in read_rows(own_data)])
-    there = Trial(make_trial(data).images, read_datasets(own_data))
+    there = AccuracyGate(make_trial(data).images, read_datasets(own_data))
     assert len({base, *(trial.identity for trial in others), there.identity}) == 5 and make_trial(data).identity == base

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mimo_calibration.search.caching_engine import RememberedEngine
+from mimo_calibration.search.caching_engine import CachingEngine
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.model.graph_spec import Tensor
 
@@ -32,7 +32,7 @@ def image(value: float) -> dict[str, np.ndarray]:
 
 def test_the_same_inputs_run_once():
     inner = Doubles()
-    engine = RememberedEngine(inner)
+    engine = CachingEngine(inner)
     for _ in range(3):
         for value in (1.0, 2.0):
             np.testing.assert_array_equal(engine.run(image(value))["y"], np.full((1, 4), 2 * value))
@@ -45,7 +45,7 @@ def test_the_same_inputs_run_once():
 
 
 def test_nobody_can_change_what_is_remembered():
-    engine = RememberedEngine(Doubles())
+    engine = CachingEngine(Doubles())
     for _ in range(2):
         with pytest.raises(ValueError, match="read-only"):
             engine.run(image(1.0))["y"][:] = 0
@@ -55,7 +55,7 @@ def test_nobody_can_change_what_is_remembered():
 
 def test_what_does_not_fit_is_computed_again_and_displaces_nothing():
     inner = Doubles()
-    engine = RememberedEngine(inner, room=2 * 16)  # two images
+    engine = CachingEngine(inner, room=2 * 16)  # two images
     for _ in range(2):
         for value in (1.0, 2.0, 3.0):
             engine.run(image(value))

@@ -18,20 +18,20 @@ from small_sets import make_set, read_rows, write_rows
 
 from mimo_calibration import quantize
 from mimo_calibration.data import Images, choose
-from mimo_calibration.graph.qdq import Choice, clips_of, quantise
-from mimo_calibration.quantize import Request
+from mimo_calibration.graph.qdq import Choice, amax_of, quantise
+from mimo_calibration.quantize import QuantizationRequest
 from mimo_calibration.search import candidates as forms_module
 from mimo_calibration.search import pipeline as running_chain
 from mimo_calibration.search import selector
 from mimo_calibration.search.accuracy_gate import Loss, compare, macro_dice
 from mimo_calibration.search.pipeline import Settings
-from mimo_calibration.search.recipe import Material, Recipe
-from mimo_calibration.search.results import Candidate, GraphEvidence, Result
-from mimo_calibration.search.selector import Optimiser
+from mimo_calibration.search.recipe import GraphContext, QuantizationRecipe
+from mimo_calibration.search.results import Candidate, GraphResult, Result
+from mimo_calibration.search.selector import PrecisionSelector
 from mimo_runtime.data.dataset import read_datasets
 from mimo_runtime.engines import create_engine, why_not
 from mimo_runtime.errors import EngineError, RequestError
-from mimo_runtime.model.graph_spec import GRAPHS, graph_contracts
+from mimo_runtime.model.graph_spec import GRAPHS, graph_specs
 from mimo_runtime.pipeline import Mimo
 
 ENGINES = [name for name in ("onnxruntime", "openvino") if why_not(name) is None]
@@ -117,7 +117,7 @@ def test_something_was_reduced_and_the_files_are_smaller(calibrated):
 @pytest.mark.slow
 def test_the_shipped_files_are_what_was_measured(quick, calibrated, chain, data):
     """The chain put together again from the files gives the accuracy that the report tells."""
-    contracts, engines = graph_contracts(chain.config), {}
+    contracts, engines = graph_specs(chain.config), {}
     for name, graph in calibrated.told["graphs"].items():
         content = (calibrated.folder / "shipped" / f"{name}.onnx").read_bytes()
         assert len(content) == graph["bytes"][graph["chosen"]]
@@ -141,7 +141,7 @@ def test_the_shipped_files_are_what_was_measured(quick, calibrated, chain, data)
 
 @pytest.mark.slow
 def test_the_symmetric_files_are_valid_and_fit_their_contracts(calibrated, chain):
-    contracts = graph_contracts(chain.config)
+    contracts = graph_specs(chain.config)
     for name, graph in calibrated.told["graphs"].items():
         model = onnx.load(calibrated.folder / "symmetric" / f"{name}.onnx")
         onnx.checker.check_model(model, full_check=True)
@@ -156,7 +156,7 @@ def test_the_clips_told_are_those_in_the_file(calibrated):
     for name, graph in calibrated.told["graphs"].items():
         if graph["chosen"].startswith("int8 onnxruntime") and graph["recipe"].startswith("INT8,"):
             model = onnx.load(calibrated.folder / "symmetric" / f"{name}.onnx")
-            assert graph["clips"] == pytest.approx(clips_of(model), rel=1e-4, abs=1e-6)
+            assert graph["clips"] == pytest.approx(amax_of(model), rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.slow
@@ -238,15 +238,19 @@ def test_fp16_ships_where_it_was_asked_for_even_if_it_is_no_faster(quick, micro_
 
 
 @pytest.fixture
-def nobody(chain) -> Optimiser:
+def nobody(chain) -> PrecisionSelector:
     """An optimiser without images."""
     none = Images((), 0)
-    return Optimiser(chain.models, chain.config, chain.tokenizer, [], none, none, none, Settings(threads=1))
+    return PrecisionSelector(chain.models, chain.config, chain.tokenizer, [], none, none, none, Settings(threads=1))
 
 
 def decide(
-    nobody: Optimiser, monkeypatch: pytest.MonkeyPatch, latencies: dict[str, float], losses: dict[str, Loss], **settings: Any
-) -> tuple[Candidate, GraphEvidence]:
+    nobody: PrecisionSelector,
+    monkeypatch: pytest.MonkeyPatch,
+    latencies: dict[str, float],
+    losses: dict[str, Loss],
+    **settings: Any,
+) -> tuple[Candidate, GraphResult]:
     """What is chosen for a graph among made-up candidates, of which the first is the incumbent."""
     nobody.settings = dataclasses.replace(nobody.settings, **settings)
     sizes = {"small": b"0" * 10}
@@ -264,9 +268,9 @@ def decide(
     monkeypatch.setattr(nobody, "_load", load)
     monkeypatch.setattr(selector, "graph_times", lambda runs, inputs: {label: latencies[label] for label in runs})
     monkeypatch.setattr(nobody, "_loss", lambda label, engines: (losses[engines["fusion"].label], []))
-    told = GraphEvidence()
+    told = GraphResult()
     calls = [({"x": np.zeros(1)}, {"y": np.zeros(1)})]
-    chosen, engine = nobody._decide("fusion", Material(onnx.ModelProto(), {}, calls), made[0], told)
+    chosen, engine = nobody._decide("fusion", GraphContext(onnx.ModelProto(), {}, calls), made[0], told)
     assert told.chosen == chosen.label == engine.label and told.reason
     assert sorted(closed) == sorted(set(latencies) - {chosen.label, "int8 broken"})
     return chosen, told
@@ -340,7 +344,7 @@ def test_force_changes_nothing_of_auto(nobody, monkeypatch):
 @pytest.mark.parametrize("precision", ["auto", "int8"])
 def test_the_text_decoder_gets_what_was_asked_for(nobody, precision):
     nobody.settings = dataclasses.replace(nobody.settings, precision=precision, threads=2)
-    found = nobody._candidates("text_decoder", Material(nobody.models["text_decoder"], {}, []), GraphEvidence())
+    found = nobody._candidates("text_decoder", GraphContext(nobody.models["text_decoder"], {}, []), GraphResult())
     kinds = {c.precision for c in found}
     # Four bits are no answer to --precision int8: they would count as missed.
     assert kinds == ({"int8-weights"} if precision == "int8" else {"fp32", "int8-weights", "int4-weights"})
@@ -352,7 +356,7 @@ def test_the_text_decoder_gets_what_was_asked_for(nobody, precision):
 
 def test_blocks_are_left_out_until_the_search_is_within_the_margin(nobody, monkeypatch):
     order = ["worst", "bad", "fair", "good"]
-    told = GraphEvidence(sensitivity=[{"block": b, "sqnr_db": 20.0 + k, "dice_loss": 0.0} for k, b in enumerate(order)])
+    told = GraphResult(sensitivity=[{"block": b, "sqnr_db": 20.0 + k, "dice_loss": 0.0} for k, b in enumerate(order)])
     attempts = []
 
     class Stub:
@@ -364,20 +368,20 @@ def test_blocks_are_left_out_until_the_search_is_within_the_margin(nobody, monke
     monkeypatch.setattr(nobody, "_engine", lambda *_: SimpleNamespace(close=lambda: None))
     results = iter([FINE, lost(0.009), lost(0.006), lost(0.0039)])
     monkeypatch.setattr(nobody, "_loss", lambda label, engines: (next(results), []))
-    recipe = nobody._within("fusion", Stub(), Recipe("mse"), told)
+    recipe = nobody._within("fusion", Stub(), QuantizationRecipe("mse"), told)
     # 0.0039 is within 0.8 of the tolerance of 0.005.
     assert recipe.skipped == ("bad", "worst") and attempts == [(), ("worst",), ("bad", "worst")]
     assert len(told.rejected) == 2
 
 
 def test_the_best_attempt_is_left_to_the_gate(nobody, monkeypatch):
-    told = GraphEvidence(sensitivity=[{"block": str(k), "sqnr_db": 20.0 + k, "dice_loss": 0.0} for k in range(3)])
+    told = GraphResult(sensitivity=[{"block": str(k), "sqnr_db": 20.0 + k, "dice_loss": 0.0} for k in range(3)])
     monkeypatch.setattr(forms_module, "ort_form", lambda model: model)
     monkeypatch.setattr(nobody, "_engine", lambda *_: SimpleNamespace(close=lambda: None))
     results = iter([FINE, lost(0.1), lost(0.05, text=0.0), lost(0.07)])  # no text at all is the same
     monkeypatch.setattr(nobody, "_loss", lambda label, engines: (next(results), []))
     stub = SimpleNamespace(quantised=lambda recipe: onnx.ModelProto())
-    assert nobody._within("fusion", stub, Recipe("mse"), told).skipped == ("0", "1")
+    assert nobody._within("fusion", stub, QuantizationRecipe("mse"), told).skipped == ("0", "1")
 
 
 def sensitivity(*rows: tuple[str, float, float]) -> list[dict[str, Any]]:
@@ -385,16 +389,23 @@ def sensitivity(*rows: tuple[str, float, float]) -> list[dict[str, Any]]:
 
 
 def test_blocks_that_lose_dice_are_left_out_before_noisy_ones(nobody):
-    told = GraphEvidence(sensitivity=sensitivity(
+    told = GraphResult(sensitivity=sensitivity(
         ("noisy", 10.0, 0.004), ("less", 20.0, 0.0), ("worst", 30.0, 0.09), ("bad", 15.0, 0.006), ("exact", 60.0, 0.0),
     ))  # fmt: skip
-    plans = nobody._plans(Recipe("mse", smooth=True), told)
+    plans = nobody._plans(QuantizationRecipe("mse", smooth=True), told)
     order = ["worst", "bad", "noisy"]  # one block at least is quantised, and "exact" stays anyway
     assert [plan.skipped for plan in plans] == [tuple(sorted(order[:n])) for n in range(4)]
     assert all((plan.method, plan.smooth) == ("mse", True) for plan in plans)
-    assert [plan.skipped for plan in nobody._plans(Recipe("mse"), GraphEvidence())] == [()]
-    many = GraphEvidence(sensitivity=sensitivity(*((str(k), 10.0 + k, 0.0) for k in range(20))))
-    assert [len(plan.skipped) for plan in nobody._plans(Recipe("mse"), many)] == [0, 1, 2, 3, 4, forms_module.MOST_SKIPPED]
+    assert [plan.skipped for plan in nobody._plans(QuantizationRecipe("mse"), GraphResult())] == [()]
+    many = GraphResult(sensitivity=sensitivity(*((str(k), 10.0 + k, 0.0) for k in range(20))))
+    assert [len(plan.skipped) for plan in nobody._plans(QuantizationRecipe("mse"), many)] == [
+        0,
+        1,
+        2,
+        3,
+        4,
+        forms_module.MOST_SKIPPED,
+    ]
 
 
 @pytest.mark.parametrize("gpu", [False, True])
@@ -409,8 +420,8 @@ def test_blocks_that_lose_dice_are_left_out_before_noisy_ones(nobody):
 )
 def test_plans_with_more_blocks_left_out_follow_when_the_gate_is_missed(nobody, monkeypatch, fine, chosen, asked, gpu):
     nobody.settings = dataclasses.replace(nobody.settings, gpu=gpu)
-    told = GraphEvidence(sensitivity=sensitivity(*((str(k), 10.0 + k, 0.0) for k in range(9))))
-    made = [Candidate("fp32", "fp32", "onnxruntime", 1, b"0"), Candidate("int8", "int8", "onnxruntime", 1, b"", Recipe("mse")),
+    told = GraphResult(sensitivity=sensitivity(*((str(k), 10.0 + k, 0.0) for k in range(9))))
+    made = [Candidate("fp32", "fp32", "onnxruntime", 1, b"0"), Candidate("int8", "int8", "onnxruntime", 1, b"", QuantizationRecipe("mse")),
             Candidate("other", "fp16", "onnxruntime", 1, b"")]  # fmt: skip
     raced, gated, closed = [], [], []
 
@@ -436,7 +447,7 @@ def test_plans_with_more_blocks_left_out_follow_when_the_gate_is_missed(nobody, 
         label=candidate.label, run=lambda given: {"y": np.zeros(1)}, close=lambda: closed.append(candidate.label)
     ))  # fmt: skip
     calls = [({"x": np.zeros(1)}, {"y": np.zeros(1)})]
-    found, _ = nobody._decide("fusion", Material(onnx.ModelProto(), {}, calls), made[0], told)
+    found, _ = nobody._decide("fusion", GraphContext(onnx.ModelProto(), {}, calls), made[0], told)
     assert found.label == chosen and gated == asked
     assert set(told.rejected) == set(asked[:-1]) and sorted(closed) == sorted({"fp32", "other", *asked} - {chosen})
     wanted = [["fp32", "int8", "other"]] + [["fp32", label, "other"] for label in asked if "without" in label]
@@ -444,9 +455,9 @@ def test_plans_with_more_blocks_left_out_follow_when_the_gate_is_missed(nobody, 
 
 
 def test_a_plan_is_tried_once_whatever_engine_missed_with_the_one_before(nobody, monkeypatch):
-    told = GraphEvidence(sensitivity=sensitivity(("a", 10.0, 0.0), ("b", 20.0, 0.0)))
+    told = GraphResult(sensitivity=sensitivity(("a", 10.0, 0.0), ("b", 20.0, 0.0)))
     made = [Candidate("fp32", "fp32", "onnxruntime", 1, b"")]
-    made += [Candidate(f"int8 {e}", "int8", e, 1, b"", Recipe("mse")) for e in ("one", "two")]
+    made += [Candidate(f"int8 {e}", "int8", e, 1, b"", QuantizationRecipe("mse")) for e in ("one", "two")]
     monkeypatch.setattr(selector, "graph_times", lambda runs, inputs: {k: 9.0 if k == "fp32" else 1.0 for k in runs})
     monkeypatch.setattr(nobody, "_candidates", lambda *_: made[1:])
     monkeypatch.setattr(
@@ -454,15 +465,15 @@ def test_a_plan_is_tried_once_whatever_engine_missed_with_the_one_before(nobody,
     )
     monkeypatch.setattr(nobody, "_loss", lambda *_: (BAD, []))
     monkeypatch.setattr(nobody, "_load", lambda name, candidate: SimpleNamespace(run=lambda given: {}, close=lambda: None))
-    found, _ = nobody._decide("fusion", Material(onnx.ModelProto(), {}, [({"x": np.zeros(1)}, {})]), made[0], told)
+    found, _ = nobody._decide("fusion", GraphContext(onnx.ModelProto(), {}, [({"x": np.zeros(1)}, {})]), made[0], told)
     assert found.label == "fp32" and set(told.gate) == {"int8 one", "int8 two", "more one"}
 
 
 def test_weights_alone_have_no_blocks_to_leave_out(nobody):
-    told = GraphEvidence(sensitivity=sensitivity(("a", 10.0, 0.0), ("b", 20.0, 0.0)))
-    assert nobody._next_plan(Recipe("weights"), told) is None and nobody._next_plan(None, told) is None
-    assert nobody._next_plan(Recipe("mse"), told).skipped == ("a",)
-    assert nobody._next_plan(Recipe("mse", skipped=("a",)), told) is None
+    told = GraphResult(sensitivity=sensitivity(("a", 10.0, 0.0), ("b", 20.0, 0.0)))
+    assert nobody._next_plan(QuantizationRecipe("weights"), told) is None and nobody._next_plan(None, told) is None
+    assert nobody._next_plan(QuantizationRecipe("mse"), told).skipped == ("a",)
+    assert nobody._next_plan(QuantizationRecipe("mse", skipped=("a",)), told) is None
 
 
 # -- for a GPU -------------------------------------------------------------------------------------------------------
@@ -479,12 +490,12 @@ def test_weights_alone_have_no_blocks_to_leave_out(nobody):
 )
 def test_a_gpu_gets_int8_before_fp16_where_it_has_it(nobody, monkeypatch, precision, forms, wanted):
     nobody.settings = dataclasses.replace(nobody.settings, precision=precision, forms=forms, gpu=True)
-    monkeypatch.setattr(nobody, "_recipe", lambda *_: Recipe("minmax"))
+    monkeypatch.setattr(nobody, "_recipe", lambda *_: QuantizationRecipe("minmax"))
     monkeypatch.setattr(
         forms_module, "half_form", lambda model, seen: SimpleNamespace(model=onnx.ModelProto(), islands={"n": "why"})
     )
     stub = SimpleNamespace(quantised=lambda recipe: onnx.ModelProto(), seen={})
-    found = nobody._candidates("fusion", stub, GraphEvidence())
+    found = nobody._candidates("fusion", stub, GraphResult())
     assert [c.label for c in found] == wanted
     assert [bool(c.recipe) for c in found] == [label.startswith("int8") for label in wanted]
     assert all(nobody.islands["fusion", label] == {"n": "why"} for label in wanted)
@@ -503,7 +514,7 @@ def test_a_graph_that_misses_in_int8_becomes_fp16_and_then_single_precision(nobo
 # -- what is not a number --------------------------------------------------------------------------------------------
 
 
-def overflowing(nobody: Optimiser, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> tuple[Candidate, GraphEvidence]:
+def overflowing(nobody: PrecisionSelector, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> tuple[Candidate, GraphResult]:
     """A decision where every form in lower precision gives infinity, though not on the calls that were kept."""
     asked: list[str] = []
 
@@ -540,11 +551,11 @@ def test_for_a_gpu_int8_is_checked_as_well_because_the_rest_is_in_half_precision
 
 
 def test_what_is_not_a_number_on_the_kept_calls_says_so(nobody, monkeypatch):
-    told, running = GraphEvidence(), {"first": ()}
+    told, running = GraphResult(), {"first": ()}
     monkeypatch.setattr(nobody, "_load", lambda *_: SimpleNamespace(
         run=lambda given: {"y": np.float32(np.nan)}, close=lambda: None
     ))  # fmt: skip
-    material = Material(onnx.ModelProto(), {}, [({}, {})])
+    material = GraphContext(onnx.ModelProto(), {}, [({}, {})])
     assert not nobody._start("fusion", Candidate("int8 a", "int8", "x", 1, b""), material, running, told)
     assert told.rejected == {"int8 a": "NaN or infinity in output y on the calibration calls that were kept"}
     assert set(running) == {"first"}
@@ -554,7 +565,7 @@ def test_what_is_not_a_number_on_the_kept_calls_says_so(nobody, monkeypatch):
 def test_the_check_asks_every_request_in_the_running_chain(quick, chain, data):
     images = choose(read_datasets(data), "train", 16, 0)
     none = Images((), 0)
-    optimiser = Optimiser(
+    optimiser = PrecisionSelector(
         chain.models, chain.config, chain.tokenizer, [], images, none, none, Settings(threads=1, precision="fp16")
     )
     optimiser.engines = {name: optimiser._load(name, optimiser._full(name)) for name in GRAPHS}
@@ -585,7 +596,7 @@ def test_statistics_are_remembered_by_all_that_decides_what_a_graph_is_fed(chain
     none, found = Images((), 0), {}
 
     def key(config=chain.config, tokenizer=chain.tokenizer, computes="onnxruntime 1 aa", threads=1, graph="vision_encoder"):
-        optimiser = Optimiser(chain.models, config, tokenizer, [], none, none, none, Settings(threads=threads))
+        optimiser = PrecisionSelector(chain.models, config, tokenizer, [], none, none, none, Settings(threads=threads))
         for name in GRAPHS:
             optimiser.engines[name] = engine = running_chain._Finite(SimpleNamespace(name="", inputs={}, outputs={}))
             optimiser.computes[engine] = computes if name == graph else f"onnxruntime 1 {name}"
@@ -597,7 +608,7 @@ def test_statistics_are_remembered_by_all_that_decides_what_a_graph_is_fed(chain
     found["base"] = key()
     assert key() == found["base"]
     # mimo-train calibrate changes these, and no graph.
-    found["closer"] = key(config=dataclasses.replace(chain.config, closer_factor=3.5))
+    found["closer"] = key(config=dataclasses.replace(chain.config, crop_scale=3.5))
     found["threshold"] = key(config=dataclasses.replace(chain.config, presence_threshold=0.25))
     told = chain.tokenizer.to_json()
     monkeypatch.setattr(type(chain.tokenizer), "to_json", lambda self: {"other": told})
@@ -615,8 +626,8 @@ def test_statistics_are_remembered_by_all_that_decides_what_a_graph_is_fed(chain
 
 
 def test_what_was_missed_is_told_with_what_was_measured():
-    def graph(label: str, precision: str, **told: Any) -> tuple[Candidate, GraphEvidence]:
-        return Candidate(label, precision, "onnxruntime", 1, b""), GraphEvidence(chosen=label, reason="why", **told)
+    def graph(label: str, precision: str, **told: Any) -> tuple[Candidate, GraphResult]:
+        return Candidate(label, precision, "onnxruntime", 1, b""), GraphResult(chosen=label, reason="why", **told)
 
     graphs = {
         "a": graph("int8 onnxruntime", "int8"),
@@ -643,7 +654,7 @@ def test_engines_that_do_not_load_are_left_out(monkeypatch):
 
 def test_clips_are_read_from_the_file(rng):
     model = make_model([node("MatMul", ["x", "w"], "y")], {"x": ("batch", 32)}, ["y"], {"w": np.ones((32, 8), np.float32)})
-    assert clips_of(quantise(model, {"y": Choice(2.5)})) == pytest.approx({"x": 2.5})
+    assert amax_of(quantise(model, {"y": Choice(2.5)})) == pytest.approx({"x": 2.5})
 
 
 def test_the_chain_of_a_trial_leaves_its_engines_open(chain):
@@ -675,27 +686,31 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_request_that_cannot_work_is_refused_before_any_work(changes, words, data):
-    request = Request(**{"precision": "auto", "calibration": (str(data),), "images": 16, "gate_images": 8, **changes})
+    request = QuantizationRequest(
+        **{"precision": "auto", "calibration": (str(data),), "images": 16, "gate_images": 8, **changes}
+    )
     with pytest.raises(RequestError) as caught:
         request.check()
     assert all(word in str(caught.value) for word in words) and caught.value.exit_code == 2
 
 
-def earn(chain, request: Request) -> Any:
-    return quantize.earn(chain.models, chain.config, chain.tokenizer, request, ENGINES, lambda *_: None)
+def earn(chain, request: QuantizationRequest) -> Any:
+    return quantize.quantize_with_accuracy_control(
+        chain.models, chain.config, chain.tokenizer, request, ENGINES, lambda *_: None
+    )
 
 
 def test_too_few_images_are_refused_before_any_work(no_work, chain, tmp_path):
     make_set(tmp_path / "few", {"ct": 15})
     with pytest.raises(RequestError, match="15 images of split 'train', too few to calibrate on.*at least 16"):
-        earn(chain, Request("auto", (str(tmp_path / "few"),)))
+        earn(chain, QuantizationRequest("auto", (str(tmp_path / "few"),)))
     make_set(tmp_path / "more", {"ct": 20})
     with pytest.raises(RequestError, match="0 images of split 'val', too few to decide on.*at least 8"):
-        earn(chain, Request("auto", (str(tmp_path / "more"),)))
+        earn(chain, QuantizationRequest("auto", (str(tmp_path / "more"),)))
     # Search and gate need eight each.
     make_set(tmp_path / "held", {"ct": 15}, split="val")
     with pytest.raises(RequestError, match="7 more images of split 'val', too few to decide on.*at least 16"):
-        earn(chain, Request("auto", (str(tmp_path / "more"),), (str(tmp_path / "held"),)))
+        earn(chain, QuantizationRequest("auto", (str(tmp_path / "more"),), (str(tmp_path / "held"),)))
 
 
 def test_images_that_show_nothing_decide_nothing(no_work, chain, tmp_path):
@@ -705,8 +720,8 @@ def test_images_that_show_nothing_decide_nothing(no_work, chain, tmp_path):
     make_set(tmp_path / "empty", {"ct": 40}, split="val", negatives=40)
     make_set(tmp_path / "mixed", {"ct": 40}, split="val", negatives=20)
 
-    def request(train: str, held_out: str) -> Request:
-        return Request("auto", (str(tmp_path / train),), (str(tmp_path / held_out),), gate_images=16)
+    def request(train: str, held_out: str) -> QuantizationRequest:
+        return QuantizationRequest("auto", (str(tmp_path / train),), (str(tmp_path / held_out),), gate_images=16)
 
     told = "of the 13 images of split 'val' to search with, 0 show something.*At least 4 have to.*raise --gate-images"
     with pytest.raises(RequestError, match=told):
@@ -717,7 +732,7 @@ def test_images_that_show_nothing_decide_nothing(no_work, chain, tmp_path):
     _, _, search, gate = request("train", "mixed").chosen
     # Enough to decide on, and what blocks are measured on shows a target.
     assert 4 <= len(search.shown.items) < len(search.items) and 4 <= len(gate.shown.items) < len(gate.items)
-    blocks = Optimiser(chain.models, chain.config, chain.tokenizer, [], gate, search, gate, Settings()).trials["blocks"]
+    blocks = PrecisionSelector(chain.models, chain.config, chain.tokenizer, [], gate, search, gate, Settings()).trials["blocks"]
     assert len(blocks.images.items) == 4
     assert all(item in search.shown.items for item in blocks.images.items)
 
@@ -726,18 +741,18 @@ def test_an_image_that_cannot_be_read_is_told_before_any_work(no_work, chain, ow
     rows = read_rows(own_data)
     (own_data / next(row for row in rows if row["split"] == "val")["image"]).write_bytes(b"no image")
     with pytest.raises(RequestError, match="images/"):
-        Request("auto", (str(own_data),), images=16, gate_images=8).check()
+        QuantizationRequest("auto", (str(own_data),), images=16, gate_images=8).check()
 
 
 def test_an_image_in_both_splits_is_refused_even_if_neither_was_drawn(no_work, chain, tmp_path):
     train, val = make_set(tmp_path / "train", {"ct": 60}), make_set(tmp_path / "val", {"ct": 60}, split="val")
     request = {"precision": "auto", "calibration": (str(tmp_path / "train"),), "held_out": (str(tmp_path / "val"),)}
-    _, *groups = Request(**request, images=16, gate_images=8).chosen
+    _, *groups = QuantizationRequest(**request, images=16, gate_images=8).chosen
     drawn = {record.image for images in groups for _, record in images.items}
     source, target = (next(r.image for r in data.records if r.image not in drawn) for data in (train, val))
     target.write_bytes(source.read_bytes())
     with pytest.raises(RequestError, match=f"val/images/{target.name} .*is also train/images/{source.name}"):
-        Request(**request, images=16, gate_images=8).check()
+        QuantizationRequest(**request, images=16, gate_images=8).check()
 
 
 def test_an_image_in_both_splits_is_refused_before_any_work(no_work, chain, own_data):
@@ -745,24 +760,24 @@ def test_an_image_in_both_splits_is_refused_before_any_work(no_work, chain, own_
     first = {split: next(row for row in rows if row["split"] == split) for split in ("train", "val")}
     (own_data / first["val"]["image"]).write_bytes((own_data / first["train"]["image"]).read_bytes())
     with pytest.raises(RequestError, match=f"{first['val']['image']} .*is also .*{first['train']['image']}"):
-        earn(chain, Request("auto", (str(own_data),), images=16, gate_images=8))
+        earn(chain, QuantizationRequest("auto", (str(own_data),), images=16, gate_images=8))
 
 
 def test_search_gate_and_calibration_have_no_image_in_common(own_data, tmp_path):
-    request = Request("auto", (str(own_data),), images=16, gate_images=8)
+    request = QuantizationRequest("auto", (str(own_data),), images=16, gate_images=8)
     _, calibration, search, gate = request.chosen
     parts = [set(images.hashes.values()) for images in (calibration, search, gate)]
     assert [len(p) for p in parts] == [16, 8, 8] and len(set().union(*parts)) == 32
     make_set(tmp_path / "large", {"ct": 300}, split="val")
-    _, _, search, gate = Request("auto", (str(own_data),), (str(tmp_path / "large"),), images=16).chosen
+    _, _, search, gate = QuantizationRequest("auto", (str(own_data),), (str(tmp_path / "large"),), images=16).chosen
     assert (len(search.items), len(gate.items)) == (quantize.SEARCH_IMAGES, quantize.GATE_IMAGES)
     assert search.counts() == {"large": 24}
     # Who tries with a small gate does not wait for a large search.
-    quick = Request("auto", (str(own_data),), (str(tmp_path / "large"),), images=16, gate_images=9)
+    quick = QuantizationRequest("auto", (str(own_data),), (str(tmp_path / "large"),), images=16, gate_images=9)
     assert [len(images.items) for images in quick.chosen[2:]] == [9, 9]
     # A third of few images is for the search.
     make_set(tmp_path / "small", {"ct": 30}, split="val")
-    _, _, search, gate = Request("auto", (str(own_data),), (str(tmp_path / "small"),), images=16).chosen
+    _, _, search, gate = QuantizationRequest("auto", (str(own_data),), (str(tmp_path / "small"),), images=16).chosen
     assert (len(search.items), len(gate.items)) == (10, 20)
 
 
@@ -770,10 +785,12 @@ def test_modalities_that_the_model_never_saw_are_told(chain, own_data, monkeypat
     write_rows(own_data, [{**row, "modality": "pet"} if row["split"] == "train" else row for row in read_rows(own_data)])
     done = Result({}, {}, {}, FINE, {}, {}, {})
     monkeypatch.setattr(quantize, "Optimiser", lambda *_: SimpleNamespace(run=lambda: done))
-    request = Request("auto", (str(own_data),), images=16, gate_images=8)
+    request = QuantizationRequest("auto", (str(own_data),), images=16, gate_images=8)
     for known, unseen in (((), []), (("ct", "mri"), ["pet"]), (("ct", "pet"), [])):
         config = dataclasses.replace(chain.config, modalities=known)
-        _, facts = quantize.earn(chain.models, config, chain.tokenizer, request, ("onnxruntime",), lambda *_: None)
+        _, facts = quantize.quantize_with_accuracy_control(
+            chain.models, config, chain.tokenizer, request, ("onnxruntime",), lambda *_: None
+        )
         assert facts["unseen_modalities"] == unseen
 
 
@@ -792,7 +809,7 @@ def test_a_block_answers_only_for_what_it_loses_itself(nobody, monkeypatch):
     stub = SimpleNamespace(
         points=lambda: points, calls=[({}, exact)], quantised=lambda recipe, only: onnx.ModelProto(),
     )  # fmt: skip
-    first, second = nobody._sensitivity("fusion", stub, Recipe("mse"))
+    first, second = nobody._sensitivity("fusion", stub, QuantizationRecipe("mse"))
     # The noisiest comes first.
     assert (first["block"], first["points"], first["dice_loss"]) == ("b", 2, pytest.approx(0.3))
     assert (second["block"], second["points"], second["dice_loss"]) == ("a", 1, pytest.approx(0.03))

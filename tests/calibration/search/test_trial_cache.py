@@ -10,7 +10,7 @@ import pytest
 
 from mimo_calibration.search import trial_cache as module
 from mimo_calibration.search.accuracy_gate import Reply
-from mimo_calibration.search.trial_cache import Answers
+from mimo_calibration.search.trial_cache import TrialCache
 from mimo_runtime.errors import RequestError
 
 NAME = "Doe_Jane_1950.png"
@@ -32,29 +32,29 @@ class Chain:
 @pytest.mark.parametrize("kept", [False, True])
 def test_the_same_chain_is_asked_once(tmp_path, kept):
     folder, chain = tmp_path / "cache" if kept else None, Chain()
-    answers = Answers(folder, "model")
+    answers = TrialCache(folder, "model")
     assert [answers.get(CHAIN, TRIAL, None, chain.ask) for _ in range(2)] == [REPLIES, REPLIES]
     assert chain.asked == 1
     assert not kept or not any(b"Doe" in path.read_bytes() for path in folder.iterdir())
     # Another process: only a folder remembers.
-    assert Answers(folder, "model").get(CHAIN, TRIAL, None, chain.ask) == REPLIES
+    assert TrialCache(folder, "model").get(CHAIN, TRIAL, None, chain.ask) == REPLIES
     assert chain.asked == (1 if kept else 2)
 
 
 def test_whatever_is_different_is_asked_again(tmp_path, monkeypatch):
     chain = Chain()
-    Answers(tmp_path, "model").get(CHAIN, TRIAL, None, chain.ask)
-    Answers(tmp_path, "other model").get(CHAIN, TRIAL, None, chain.ask)
-    Answers(tmp_path, "model").get(("onnxruntime 1 aa", CHAIN[1]), TRIAL, None, chain.ask)
-    Answers(tmp_path, "model").get(CHAIN, "other questions", None, chain.ask)
+    TrialCache(tmp_path, "model").get(CHAIN, TRIAL, None, chain.ask)
+    TrialCache(tmp_path, "other model").get(CHAIN, TRIAL, None, chain.ask)
+    TrialCache(tmp_path, "model").get(("onnxruntime 1 aa", CHAIN[1]), TRIAL, None, chain.ask)
+    TrialCache(tmp_path, "model").get(CHAIN, "other questions", None, chain.ask)
     assert chain.asked == 4 and len(list(tmp_path.iterdir())) == 4
     monkeypatch.setattr(module, "program", lambda: "after a change of the code")
-    Answers(tmp_path, "model").get(CHAIN, TRIAL, None, chain.ask)
+    TrialCache(tmp_path, "model").get(CHAIN, TRIAL, None, chain.ask)
     assert chain.asked == 5
 
 
 def test_replies_that_were_cut_short_serve_only_their_reference(tmp_path):
-    chain, answers = Chain(), Answers(tmp_path, "model")
+    chain, answers = Chain(), TrialCache(tmp_path, "model")
     other = [Reply("ct", "a.png", "absent", None, False, "another text")]
     answers.get(CHAIN, TRIAL, REPLIES, chain.ask)
     answers.get(CHAIN, TRIAL, REPLIES, chain.ask)
@@ -69,11 +69,11 @@ def test_replies_that_were_cut_short_serve_only_their_reference(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"[[1, 2", b"[[1]]", b"7"])
 def test_a_file_that_cannot_be_read_is_made_anew(tmp_path, content):
     chain = Chain()
-    Answers(tmp_path, "model").get(CHAIN, TRIAL, None, chain.ask)
+    TrialCache(tmp_path, "model").get(CHAIN, TRIAL, None, chain.ask)
     (path,) = tmp_path.iterdir()
     path.write_bytes(content)
-    assert Answers(tmp_path, "model").get(CHAIN, TRIAL, None, chain.ask) == REPLIES
-    assert chain.asked == 2 and Answers(tmp_path, "model").get(CHAIN, TRIAL, None, chain.ask) == REPLIES and chain.asked == 2
+    assert TrialCache(tmp_path, "model").get(CHAIN, TRIAL, None, chain.ask) == REPLIES
+    assert chain.asked == 2 and TrialCache(tmp_path, "model").get(CHAIN, TRIAL, None, chain.ask) == REPLIES and chain.asked == 2
 
 
 def test_a_full_disk_is_told(tmp_path, monkeypatch):
@@ -82,7 +82,7 @@ def test_a_full_disk_is_told(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RequestError) as caught:
-        Answers(tmp_path, "model").get(CHAIN, TRIAL, None, Chain().ask)
+        TrialCache(tmp_path, "model").get(CHAIN, TRIAL, None, Chain().ask)
     assert str(caught.value).startswith(f"cache {tmp_path} cannot be written: No space left on device. Make room or choose")
     assert not list(tmp_path.iterdir())
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from mimo_calibration.statistics import histogram
-from mimo_calibration.statistics.histogram import BINS, SAMPLED, Observed
+from mimo_calibration.statistics.histogram import BINS, SAMPLED, HistogramObserver
 
 
-def observed(*arrays: np.ndarray) -> Observed:
-    seen = Observed()
+def observed(*arrays: np.ndarray) -> HistogramObserver:
+    seen = HistogramObserver()
     for values in arrays:
         seen.add(values)
     return seen
@@ -96,9 +96,13 @@ def test_zeros_and_what_is_next_to_zero_are_counted(tiny, rng):
 
 
 def test_round_trip_through_arrays(rng):
-    for seen in (observed(*rng.normal(size=(5, 3, 8)).astype(np.float32)), observed(np.ones(4, np.float32)), Observed()):
+    for seen in (
+        observed(*rng.normal(size=(5, 3, 8)).astype(np.float32)),
+        observed(np.ones(4, np.float32)),
+        HistogramObserver(),
+    ):
         arrays = seen.to_arrays("s0")
-        again = Observed.from_arrays("s0", arrays)
+        again = HistogramObserver.from_arrays("s0", arrays)
         assert all(np.array_equal(a, arrays[name]) for name, a in again.to_arrays("s0").items())
         assert (again.largest, again.seen, again.limit, again.energy) == (seen.largest, seen.seen, seen.limit, seen.energy)
         assert (again.channels is None) == (seen.channels is None)
@@ -132,4 +136,4 @@ def test_a_sample_of_a_large_tensor_sees_every_channel_and_counts_for_all(shape,
 def test_every_run_weighs_by_its_size(monkeypatch):
     monkeypatch.setattr(histogram, "SAMPLED", 100)
     seen = observed(np.full(10_000, 2.0, np.float32), np.full(50, 1.0, np.float32))
-    assert seen.counts[-1] == pytest.approx(10_000) and seen.counts[: -1].sum() == pytest.approx(50)
+    assert seen.counts[-1] == pytest.approx(10_000) and seen.counts[:-1].sum() == pytest.approx(50)

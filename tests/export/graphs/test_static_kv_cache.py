@@ -14,10 +14,10 @@ from onnx import TensorProto, helper
 
 from mimo_benchmarks import kv_cache
 from mimo_benchmarks.kv_cache import answer, random_memory
-from mimo_calibration.graph.ort_cpu import ort_form
+from mimo_calibration.graph.ort_cpu import to_ort_cpu_graph
 from mimo_calibration.graph.quantizable import copied
 from mimo_export.graphs.precision_audit import delivered
-from mimo_export.graphs.static_kv_cache import FORMS, IN_PLACE_OPSET, best_form, cache_form
+from mimo_export.graphs.static_kv_cache import KV_CACHES, STATIC_CACHE_OPSET, best_cache, with_static_cache
 from mimo_export.graphs.tensorrt_options import compile_graph, default_axes, rtx_options
 from mimo_export.graphs.trace import OPSET, export_graph
 from mimo_export.tools.compile_check import random_form
@@ -26,7 +26,7 @@ from mimo_runtime.engines import Engine, create_engine
 from mimo_runtime.engines.tensorrt_library import load_rtx_library, missing_rtx_package
 from mimo_runtime.errors import EngineError
 from mimo_runtime.model.config import MimoConfig
-from mimo_runtime.model.graph_spec import allowed_contracts, graph_contracts
+from mimo_runtime.model.graph_spec import allowed_specs, graph_specs
 from mimo_runtime.model.tokenizer import BOS
 from mimo_runtime.text.generation import TextDecoder
 from mimo_train.model import Mimo
@@ -38,7 +38,7 @@ needs_compiler = pytest.mark.skipif(missing_rtx_package() is not None, reason=f"
 MICRO = MimoConfig.from_preset("micro")
 #: Two layers: a cache of the wrong one would show. Two heads: TensorRT-RTX has no fused kernel for so few.
 CONFIG = dataclasses.replace(MICRO, text_decoder=dataclasses.replace(MICRO.text_decoder, layers=2))
-GROWING = graph_contracts(CONFIG)["text_decoder"]
+GROWING = graph_specs(CONFIG)["text_decoder"]
 LENGTH = CONFIG.text_decoder.max_length
 MEMORIES = [random_memory(CONFIG, seed) for seed in range(4)]
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -75,8 +75,8 @@ def answers(engine: Engine) -> Answers:
 
 
 def on(engine: str, model: onnx.ModelProto, form: str, *, shipped: bool = False) -> Engine:
-    made, contract = cache_form(model, CONFIG, form)
-    made = ort_form(made) if shipped else made
+    made, contract = with_static_cache(model, CONFIG, form)
+    made = to_ort_cpu_graph(made) if shipped else made
     return create_engine(engine, made.SerializeToString(), contract, threads=1)
 
 
@@ -110,7 +110,7 @@ def test_every_form_writes_the_tokens_of_pytorch(exported, wanted: Answers, engi
 @pytest.mark.parametrize(("precision", "limit"), [("fp16", 0.005), ("int8", 0.05)])
 def test_reduced_precision_loses_no_more_in_place(exported, wanted: Answers, precision: str, limit: float):
     """Roundings differ, since a fused softmax is computed in half precision by ONNX Runtime: their size must not."""
-    loaded = [on("onnxruntime", exported[precision], form) for form in FORMS]
+    loaded = [on("onnxruntime", exported[precision], form) for form in KV_CACHES]
     for memory, (tokens, reference) in zip(MEMORIES, wanted):
         found = [read(engine, memory, [BOS, *tokens[:-1]]) for engine in loaded]
         growing, in_place = (float(np.linalg.norm(logits - reference) / np.linalg.norm(reference)) for logits in found)
@@ -127,7 +127,7 @@ def test_the_reference_implementation_of_onnx_agrees(exported, wanted: Answers):
     """ONNX Runtime's kernels of these operators are new: hold them against what defines the operators."""
     from onnx.reference import ReferenceEvaluator
 
-    model, contract = cache_form(exported["fp32"], CONFIG, "in_place")
+    model, contract = with_static_cache(exported["fp32"], CONFIG, "in_place")
     evaluator = ReferenceEvaluator(model)
 
     class Reference(Engine):
@@ -160,11 +160,11 @@ def test_what_lies_behind_the_position_is_not_read(exported):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_graph_in_place(exported, precision: str):
-    model, contract = cache_form(exported[precision], CONFIG, "in_place")
+    model, contract = with_static_cache(exported[precision], CONFIG, "in_place")
     kinds = [node.op_type for node in model.graph.node]
-    assert contract in allowed_contracts(CONFIG)["text_decoder"]
+    assert contract in allowed_specs(CONFIG)["text_decoder"]
     assert contract.inputs[2].dtype == ("float32" if precision == "fp32" else "float16")
-    assert [i.version for i in model.opset_import] == [IN_PLACE_OPSET]
+    assert [i.version for i in model.opset_import] == [STATIC_CACHE_OPSET]
     assert (kinds.count("TensorScatter"), kinds.count("Attention")) == (4, 4)
     assert not {"Concat", "Softmax"} & set(kinds) and len({n.name for n in model.graph.node}) == len(kinds)
     # Two products became one node; every other is what it was.
@@ -178,9 +178,9 @@ def test_the_graph_in_place(exported, precision: str):
 def test_the_model_that_it_is_made_from_stays_as_it_was(exported):
     model = exported["fp32"]
     before = model.SerializeToString(deterministic=True)
-    first, second = (cache_form(model, CONFIG, "in_place")[0].SerializeToString(deterministic=True) for _ in range(2))
+    first, second = (with_static_cache(model, CONFIG, "in_place")[0].SerializeToString(deterministic=True) for _ in range(2))
     assert model.SerializeToString(deterministic=True) == before and first == second
-    assert cache_form(model, CONFIG, "growing") == (model, GROWING)
+    assert with_static_cache(model, CONFIG, "growing") == (model, GROWING)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_a_graph_that_does_not_fit_is_refused(exported, change, words: str):
     model = copied(exported["fp32"])
     change(model)
     with pytest.raises(EngineError, match=f"cannot update its cache in place: .*{words}.*growing form"):
-        cache_form(model, CONFIG, "in_place")
+        with_static_cache(model, CONFIG, "in_place")
 
 
 def swap(model: onnx.ModelProto, old: str, new: str) -> None:
@@ -225,7 +225,7 @@ def widen(model: onnx.ModelProto) -> None:
 
 def test_an_unknown_form_is_refused(exported):
     with pytest.raises(ValueError, match="form paged is none of growing, in_place"):
-        cache_form(exported["fp32"], CONFIG, "paged")
+        with_static_cache(exported["fp32"], CONFIG, "paged")
 
 
 @pytest.mark.parametrize(
@@ -237,12 +237,12 @@ def test_an_unknown_form_is_refused(exported):
     ],
 )  # fmt: skip
 def test_every_engine_has_its_form(api: str, version: str, form: str):
-    assert best_form(api, version) == form
+    assert best_cache(api, version) == form
 
 
 def test_a_tensorrt_without_a_version_has_none():
     with pytest.raises(ValueError, match="no version"):
-        best_form("tensorrt")
+        best_cache("tensorrt")
 
 
 # -- TensorRT for RTX ------------------------------------------------------------------------------------------------
@@ -253,7 +253,7 @@ def test_a_tensorrt_without_a_version_has_none():
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("capabilities", [(), ("7.5",)])
 def test_it_compiles_in_place(exported, precision: str, capabilities: tuple[str, ...]):
-    model, contract = cache_form(exported[precision], CONFIG, "in_place")
+    model, contract = with_static_cache(exported[precision], CONFIG, "in_place")
     options = rtx_options(default_axes(CONFIG), precision, capabilities)
     if precision == "fp32" and capabilities:  # its products are refused for Turing in any form
         with pytest.raises(EngineError, match="FP32 GEMM"):
@@ -270,7 +270,7 @@ def test_it_compiles_in_place(exported, precision: str, capabilities: tuple[str,
 def test_tensorrt_sees_a_cache_that_is_updated_in_place_and_attention_with_a_mask(exported, precision: str):
     """Without the mask it would attend to what lies behind the last token: the compiler would not mind."""
     trt = load_rtx_library()
-    model, contract = cache_form(exported[precision], CONFIG, "in_place")
+    model, contract = with_static_cache(exported[precision], CONFIG, "in_place")
     log = Log(trt)
     network, _parser = parse(trt, trt.Builder(log.logger), model.SerializeToString(), contract, log, "TensorRT-RTX")
     layers = [network.get_layer(k) for k in range(network.num_layers)]
@@ -311,7 +311,7 @@ def test_the_command_compiles_both_forms_and_prints_tables(command):
     assert result.exit_code == 0, result.output
     rows = [line.split() for line in result.stdout.splitlines() if line.strip()]
     assert [row[:2] for row in rows if row[0] in ("onnxruntime", "openvino")] == [list(c) for c in kv_cache.CONTENDERS]
-    assert [row[2] for row in rows if row[0] == "tensorrt-rtx"] == list(FORMS)
+    assert [row[2] for row in rows if row[0] == "tensorrt-rtx"] == list(KV_CACHES)
 
 
 def test_the_command_ends_with_1_if_a_form_writes_other_tokens(command, monkeypatch):

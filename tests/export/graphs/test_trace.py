@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mimo_export.graphs.trace import EXAMPLE, OPSET, export_graph
 from mimo_runtime.errors import EngineError
 from mimo_runtime.model import graph_spec
-from mimo_runtime.model.graph_spec import GRAPHS, GraphContract, graph_contracts
+from mimo_runtime.model.graph_spec import GRAPHS, GraphSpec, graph_specs
 from mimo_train.checkpoint import load_checkpoint
 from mimo_train.model.graphs import graph_modules
 
@@ -37,7 +37,7 @@ class TestFile:
 
     def test_keeps_dynamic_axes_and_no_others(self, bundle: Path, checkpoint: Path, name: str):
         model = onnx.load(bundle / "graphs" / f"{name}.onnx")
-        contract = graph_contracts(load_checkpoint(checkpoint)[0].config)[name]
+        contract = graph_specs(load_checkpoint(checkpoint)[0].config)[name]
         for tensor, value in zip((*contract.inputs, *contract.outputs), (*model.graph.input, *model.graph.output)):
             assert tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim) == tensor.shape, tensor.name
 
@@ -60,7 +60,7 @@ class TestFile:
     @pytest.mark.parametrize(("batch", "past"), [(1, 0), (3, 1), (2, 7)])
     def test_computes_what_the_module_computes_for_any_size(self, bundle, checkpoint, name: str, batch: int, past: int):
         model, _ = load_checkpoint(checkpoint)
-        contract = graph_contracts(model.config)[name]
+        contract = graph_specs(model.config)[name]
         session = onnxruntime.InferenceSession(bundle / "graphs" / f"{name}.onnx", providers=["CPUExecutionProvider"])
         rng = np.random.default_rng(batch)
         inputs = {
@@ -95,9 +95,7 @@ def test_another_process_writes_the_same_bytes(bundle: Path, checkpoint: Path, n
     assert run.stdout.strip() == hashlib.sha256((bundle / "graphs" / f"{name}.onnx").read_bytes()).hexdigest()
 
 
-TOY = GraphContract(
-    "toy", (graph_spec.Tensor("x", "float32", ("batch", 4)),), (graph_spec.Tensor("y", "float32", ("batch", 4)),)
-)
+TOY = GraphSpec("toy", (graph_spec.Tensor("x", "float32", ("batch", 4)),), (graph_spec.Tensor("y", "float32", ("batch", 4)),))
 
 
 class Frozen(nn.Module):

@@ -7,11 +7,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from mimo_export.graphs.validate import check_contract, check_operators
+from mimo_export.graphs.validate import check_operators, check_spec
 from mimo_runtime.errors import EngineError
-from mimo_runtime.model.graph_spec import GraphContract, Tensor
+from mimo_runtime.model.graph_spec import GraphSpec, Tensor
 
-CONTRACT = GraphContract(
+CONTRACT = GraphSpec(
     "text_decoder",
     (Tensor("token", "int32", ("batch", 1)), Tensor("past_keys", "float32", (2, "batch", "past", 8))),
     (Tensor("logits", "float32", ("batch", 16)), Tensor("keys", "float32", (2, "batch", "past_plus_one", 8))),
@@ -32,14 +32,14 @@ def model(op: str = "Identity", domain: str = "", opset: int = 20, **shapes: tup
 
 
 def test_what_fits_passes():
-    check_contract(model(), CONTRACT)
+    check_spec(model(), CONTRACT)
     check_operators(model(), CONTRACT, 20)
 
 
 @pytest.mark.parametrize("spelling", ["past + 1", "1 + past"])
 def test_the_length_of_the_new_cache_gets_the_name_of_the_contract(spelling: str):
     found = model(keys=("float32", (2, "batch", spelling, 8)))
-    check_contract(found, CONTRACT)
+    check_spec(found, CONTRACT)
     assert found.graph.output[1].type.tensor_type.shape.dim[2].dim_param == "past_plus_one"
 
 
@@ -59,13 +59,13 @@ def test_the_length_of_the_new_cache_gets_the_name_of_the_contract(spelling: str
 )
 def test_a_misfit_is_named(shapes: dict, message: str):
     with pytest.raises(EngineError, match=message):
-        check_contract(model(**shapes), CONTRACT)
+        check_spec(model(**shapes), CONTRACT)
 
 
 def test_names_and_order_matter():
-    swapped = GraphContract(CONTRACT.name, CONTRACT.inputs[::-1], CONTRACT.outputs)
+    swapped = GraphSpec(CONTRACT.name, CONTRACT.inputs[::-1], CONTRACT.outputs)
     with pytest.raises(EngineError, match="inputs are token, past_keys instead of past_keys, token"):
-        check_contract(model(), swapped)
+        check_spec(model(), swapped)
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,13 @@ import pytest
 from mimo_export.build import refused
 from mimo_export.parity.compare import LIMITS, Limits, Parity, ShadowedEngine, limits_of, relative_l2
 from mimo_export.parity.samples import Sample
-from mimo_runtime.model.graph_spec import GraphContract, Tensor
+from mimo_runtime.model.graph_spec import GraphSpec, Tensor
 from mimo_runtime.preprocessing.prompts import Prompt
 from mimo_runtime.results.answer import Answer, Finding
 
-CONTRACT = GraphContract(
-    "fusion", (Tensor("x", "float32", ("batch", 2)), Tensor("keys", "float32", (3, "batch", "past"))),
+CONTRACT = GraphSpec(
+    "fusion",
+    (Tensor("x", "float32", ("batch", 2)), Tensor("keys", "float32", (3, "batch", "past"))),
     (Tensor("y", "float32", ("batch", 2)), Tensor("z", "float32", (3, "batch", "past_plus_one"))),
 )
 
@@ -67,8 +68,10 @@ def test_the_reference_goes_on_and_the_candidate_is_measured():
 def test_an_error_for_batches_alone_is_found():
     def broken(outputs):
         # As a graph whose batch was frozen: the first item is repeated.
-        return {name: np.repeat(v.take([0], 0 if name == "y" else 1), v.shape[0 if name == "y" else 1], 0 if name == "y" else 1)
-                for name, v in outputs.items()}
+        return {
+            name: np.repeat(v.take([0], 0 if name == "y" else 1), v.shape[0 if name == "y" else 1], 0 if name == "y" else 1)
+            for name, v in outputs.items()
+        }
 
     good, bad = (ShadowedEngine(CONTRACT, FakeEngine(), FakeEngine(change)) for change in (lambda o: o, broken))
     for engine in (good, bad):

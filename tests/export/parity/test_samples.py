@@ -31,8 +31,17 @@ def dataset(tmp_path: Path) -> Dataset:
         Image.fromarray(pixels).save(tmp_path / f"{k}.png")
         Image.fromarray(mask).save(tmp_path / f"m{k}.png")
         classes = {"7": "polyp"} if k < 2 else {}
-        lines.append({"image": f"{k}.png", "mask": f"m{k}.png", "case": str(k), "split": split, "modality": "endoscopy",
-                      "region": "colon", "classes": classes})
+        lines.append(
+            {
+                "image": f"{k}.png",
+                "mask": f"m{k}.png",
+                "case": str(k),
+                "split": split,
+                "modality": "endoscopy",
+                "region": "colon",
+                "classes": classes,
+            }
+        )
     (tmp_path / "dataset.jsonl").write_text("\n".join(map(json.dumps, lines)))
     return Dataset.read(tmp_path)
 

@@ -374,6 +374,22 @@ def test_a_command_that_is_told_to_end_leaves_nothing_half_written(tmp_path):
 
 
 def test_predict_without_a_closer_look(run, bundle_folder, image_file):
-    result = run("predict", "BUNDLE", "IMAGE", "--text", "polyp", "--no-closer", "--json")
+    result = run("predict", "BUNDLE", "IMAGE", "--text", "polyp", "--no-refine", "--json")
     assert result.exit_code == 0 and json.loads(result.stdout)["timings_ms"]["closer"] == 0
-    refused(run("predict", "BUNDLE", "IMAGE", "--text", "x", "--no-masks", "--no-closer"), "--no-closer has no effect")
+    refused(run("predict", "BUNDLE", "IMAGE", "--text", "x", "--no-masks", "--no-refine"), "--no-refine has no effect")
+
+
+def test_an_option_of_an_earlier_release_is_read_and_reported_as_deprecated(bundle_folder, image_file):
+    asked = ["predict", str(bundle_folder), str(image_file), "--text", "polyp", "--json"]
+    current, earlier = (CliRunner().invoke(main, [*asked, option]) for option in ("--no-refine", "--no-closer"))
+    assert (current.exit_code, current.stderr) == (0, "")
+    assert (earlier.exit_code, earlier.stderr) == (0, "warning: --no-closer is deprecated, use --no-refine.\n")
+    assert json.loads(earlier.stdout)["findings"] == json.loads(current.stdout)["findings"]
+
+
+def test_a_command_of_an_earlier_release_is_run_and_reported_as_deprecated():
+    group = Commands("demo", renamed={"old": "new"})
+    group.add_command(click.Command("new", callback=lambda: click.echo("done")))
+    result = CliRunner().invoke(group, ["old"])
+    assert (result.stdout, result.stderr) == ("done\n", "warning: old is deprecated, use new.\n")
+    assert "old" not in CliRunner().invoke(group, ["--help"]).stdout

@@ -27,11 +27,11 @@ from mimo_runtime.engines import tensorrt_library as library
 from mimo_runtime.errors import EngineError, MimoError, RequestError
 from mimo_runtime.hardware import host
 from mimo_runtime.hardware.compute_capability import Device
-from mimo_runtime.model.graph_spec import BATCH, PAST, GraphContract, Tensor
+from mimo_runtime.model.graph_spec import BATCH, PAST, GraphSpec, Tensor
 
 RELEASES = tuple(tensorrt_wheels.WHEELS)
 ORIN = Device("Orin", (8, 7), jetpack=True)
-TOY = GraphContract("toy", (Tensor("x", "float32", (BATCH, 4)),), (Tensor("y", "float32", (BATCH, 4)),))
+TOY = GraphSpec("toy", (Tensor("x", "float32", (BATCH, 4)),), (Tensor("y", "float32", (BATCH, 4)),))
 BATCHES = {BATCH: (1, 1, 4)}
 #: Of :func:`toy`.
 SINGLE, HALF = Facts({"int8": 0, "fp16": 0, "fp32": 1}), Facts({"int8": 0, "fp16": 1, "fp32": 0})

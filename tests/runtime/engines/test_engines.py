@@ -17,10 +17,10 @@ import pytest
 from mimo_runtime import engines
 from mimo_runtime.engines import base, create_engine
 from mimo_runtime.errors import EngineError
-from mimo_runtime.model.graph_spec import GraphContract, Tensor, graph_contracts
+from mimo_runtime.model.graph_spec import GraphSpec, Tensor, graph_specs
 
 onnx_bundle = pytest.importorskip("onnx_bundle", reason="needs onnx", exc_type=ImportError)
-CONTRACTS = graph_contracts(fakes.CONFIG)
+CONTRACTS = graph_specs(fakes.CONFIG)
 ENGINES = ["onnxruntime", "openvino"]
 
 
@@ -119,7 +119,7 @@ def test_a_graph_that_differs_from_its_contract_is_refused(kind, role, change, m
 
 
 def test_names_of_dynamic_axes_do_not_matter():
-    base.check_contract(GraphContract("g", (Tensor("a", "float32", ("batch", 3)),), ()), [Tensor("a", "float32", ("N", 3))], [])
+    base.check_spec(GraphSpec("g", (Tensor("a", "float32", ("batch", 3)),), ()), [Tensor("a", "float32", ("N", 3))], [])
 
 
 @pytest.mark.parametrize("data", [b"", b"not a model", b"\0" * 100], ids=["empty", "text", "zeros"])
@@ -208,7 +208,7 @@ def test_outputs_share_no_memory_with_inputs_or_each_other(kind):
     # Both outputs are the input itself, which an engine could hand out again.
     data = graph([("Identity", ["x"], ["a"]), ("Relu", ["x"], ["b"]), ("Identity", ["x"], ["c"])])
     x = Tensor("x", "float32", ("batch", 4))
-    contract = GraphContract("plain", (x,), tuple(dataclasses.replace(x, name=name) for name in "abc"))
+    contract = GraphSpec("plain", (x,), tuple(dataclasses.replace(x, name=name) for name in "abc"))
     engine = create_engine(kind, data, contract, threads=1)
     given = np.arange(8, dtype=np.float32).reshape(2, 4)
     found = engine.run({"x": given})
@@ -274,7 +274,7 @@ def test_openvino_takes_integers_as_they_are():
     pytest.importorskip("openvino")
     ids = Tensor("ids", "int32", ("batch", 2))
     results = Tensor("real", "float32", ("batch", 2)), Tensor("row", "float32", ("batch", 2, 1))
-    contract = GraphContract("ids", (ids,), results)
+    contract = GraphSpec("ids", (ids,), results)
     nodes = [("Cast", ["ids"], ["real"], {"to": 1}), ("Abs", ["ids"], ["place"]), ("Gather", ["table", "place"], ["row"])]
     data = graph(nodes, contract, {"table": np.arange(70000, dtype=np.float32)[:, None]})
     values = np.array([[69999, -65537], [0, -1]], np.int32)
@@ -341,7 +341,7 @@ def graph(nodes, contract=None, constants=None):
 
     if contract is None:
         results = [out for _, _, outs, *_ in nodes for out in outs]
-        contract = GraphContract(
+        contract = GraphSpec(
             "g", (Tensor("x", "float32", ("batch", 4)),), tuple(Tensor(name, "float32", ("batch", 4)) for name in results)
         )
     types = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32}
@@ -364,7 +364,7 @@ def _cache(name, length):
     return Tensor(name, "float32", ("batch", HEADS, length, HEAD))
 
 
-DECODER = GraphContract(
+DECODER = GraphSpec(
     "text_decoder",
     (Tensor("token", "int32", ("batch", 1)), _cache("past_keys", "past"), _cache("past_values", "past")),
     (Tensor("logits", "float32", ("batch", 1, VOCABULARY)), _cache("keys", "past_plus_one"), _cache("values", "past_plus_one")),

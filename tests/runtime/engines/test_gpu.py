@@ -18,11 +18,11 @@ from mimo_runtime.compiler import Facts, Options, build_engine
 from mimo_runtime.engines import base, create_engine, cuda, ort_cuda, tensorrt_library
 from mimo_runtime.engines.tensorrt import TensorRtEngine, TensorRtRtxEngine
 from mimo_runtime.errors import EngineError
-from mimo_runtime.model.graph_spec import GraphContract, Tensor, graph_contracts, in_place_contract
+from mimo_runtime.model.graph_spec import GraphSpec, Tensor, graph_specs, static_cache_contract
 from mimo_runtime.text.generation import TextDecoder
 
 onnx_bundle = pytest.importorskip("onnx_bundle", reason="needs onnx", exc_type=ImportError)
-CONTRACTS = graph_contracts(fakes.CONFIG)
+CONTRACTS = graph_specs(fakes.CONFIG)
 DECODER = CONTRACTS["text_decoder"]
 
 
@@ -318,9 +318,7 @@ def test_ort_takes_slices_of_an_input_from_one_buffer(ort):
     nodes = [helper.make_node("Sub", ["keys.0", "keys.2"], ["d"]), helper.make_node("Mul", ["d", "keys.1"], ["y"])]
     graph = helper.make_graph(nodes, "g", slices, [y])
     data = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9).SerializeToString()
-    contract = GraphContract(
-        "g", (Tensor("keys", "float32", (3, "batch", "past")),), (Tensor("y", "float32", ("batch", "past")),)
-    )
+    contract = GraphSpec("g", (Tensor("keys", "float32", (3, "batch", "past")),), (Tensor("y", "float32", ("batch", "past")),))
     engine = ort_cuda.OrtCudaEngine(data, contract)
     keys = np.random.default_rng(0).random((3, 2, 5), np.float32)
     before = len(ort.driver.uploads)
@@ -481,7 +479,7 @@ def test_tensorrt_touches_nothing_that_a_release_lacks(gpu, release):
     runtime.deserialize_cuda_engine.assert_called_once_with(b"a plan")
 
 
-IN_PLACE = in_place_contract(fakes.CONFIG, "float16")
+IN_PLACE = static_cache_contract(fakes.CONFIG, "float16")
 CACHES = [tensor.name for tensor in IN_PLACE.outputs[1:]]
 
 

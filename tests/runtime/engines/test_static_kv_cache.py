@@ -13,12 +13,12 @@ import pytest
 from mimo_runtime.bundle.manifest import parse_manifest, seal, spell
 from mimo_runtime.engines.base import Decoding
 from mimo_runtime.errors import BundleError
-from mimo_runtime.model.graph_spec import BATCH, allowed_contracts, graph_contracts, in_place_contract
+from mimo_runtime.model.graph_spec import BATCH, allowed_specs, graph_specs, static_cache_contract
 from mimo_runtime.pipeline import Mimo
 
 onnx_bundle = pytest.importorskip("onnx_bundle", reason="needs onnx", exc_type=ImportError)
 CONFIG = fakes.CONFIG
-CONTRACT = in_place_contract(CONFIG)
+CONTRACT = static_cache_contract(CONFIG)
 
 
 def decoder_bytes() -> bytes:
@@ -95,7 +95,7 @@ def test_the_longest_answer_fits_into_the_cache(folder: Path, pixels):
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_its_contract_stands_in_the_manifest(folder: Path, dtype: str):
     manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
-    contract = in_place_contract(CONFIG, dtype)
+    contract = static_cache_contract(CONFIG, dtype)
     manifest["graphs"]["text_decoder"]["contract"] = contract.to_dict()
     assert parse_manifest(spell(seal(manifest))).graphs["text_decoder"].contract == contract
 
@@ -111,8 +111,8 @@ def test_no_other_contract_does(folder: Path, graph: str):
 
 
 def test_contracts_differ_in_the_cache_alone():
-    growing, *in_place = allowed_contracts(CONFIG)["text_decoder"]
-    assert growing == graph_contracts(CONFIG)["text_decoder"]
+    growing, *in_place = allowed_specs(CONFIG)["text_decoder"]
+    assert growing == graph_specs(CONFIG)["text_decoder"]
     layers, length = CONFIG.text_decoder.layers, CONFIG.text_decoder.max_length
     shape = (BATCH, CONFIG.text_decoder.heads, length, CONFIG.dim // CONFIG.text_decoder.heads)
     for contract, dtype in zip(in_place, ("float32", "float16"), strict=True):
@@ -121,4 +121,4 @@ def test_contracts_differ_in_the_cache_alone():
         assert {(t.dtype, t.shape) for t in (*past, *present)} == {(dtype, shape)}
         assert contract.inputs[:2] + contract.inputs[-3:] == growing.inputs[:2] + growing.inputs[-3:]
         assert contract.outputs[0] == growing.outputs[0]
-    assert all(len(allowed) == 1 for name, allowed in allowed_contracts(CONFIG).items() if name != "text_decoder")
+    assert all(len(allowed) == 1 for name, allowed in allowed_specs(CONFIG).items() if name != "text_decoder")

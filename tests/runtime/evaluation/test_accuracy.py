@@ -12,8 +12,8 @@ import pytest
 from oracle import SETS, Oracle, OracleScan, half, write_sets
 from PIL import Image
 
-from mimo_benchmarks.suites.relations import scene_test
-from mimo_benchmarks.suites.robustness import robustness
+from mimo_benchmarks.suites.relations import measure_relations
+from mimo_benchmarks.suites.robustness import measure_robustness
 from mimo_runtime.data.dataset import Dataset, read_datasets
 from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation import metrics, subgroups, summary
@@ -75,7 +75,7 @@ def test_counts_of_questions(sets: list[Dataset]) -> None:
         "split": "test", "images": 20, "images_per_set": dict.fromkeys(sorted(SETS), 5), "limit": None, "seed": 0,
         "prompts": list(summary.PROMPTS), "model": "oracle", "sha256": "0123456789ab", "engine": "fake",
         "presence_threshold": 0.5, "presence_temperature": 1.25, "entity_threshold": 0.7, "abstain_threshold": 0.6,
-        "closer_factor": 3.5, "first_share": 0.2, "interval": metrics.INTERVAL,
+        "crop_scale": 3.5, "full_image_weight": 0.2, "interval": metrics.INTERVAL,
     }  # fmt: skip
 
 
@@ -237,7 +237,7 @@ def test_one_bad_file_is_told_before_the_first_question(sets: list[Dataset], tmp
     }
     for told, change in flaws.items():
         bad = replace(sets[-1], records=(*sets[-1].records[:-1], replace(good, **change)))
-        for test in (evaluate, robustness, scene_test):
+        for test in (evaluate, measure_robustness, measure_relations):
             oracle = Oracle(sets)
             with pytest.raises(RequestError, match=told.rstrip(" *")):
                 test(oracle, [*sets[:-1], bad], "test")

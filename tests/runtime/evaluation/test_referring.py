@@ -16,7 +16,7 @@ from mimo_runtime.data import prompt_sampling
 from mimo_runtime.data.dataset import Dataset, read_datasets
 from mimo_runtime.errors import PromptError, RequestError
 from mimo_runtime.evaluation import metrics
-from mimo_runtime.evaluation.referring import MAX_INSTANCES, PROMPTS, exactly_that_one, referring_test
+from mimo_runtime.evaluation.referring import MAX_INSTANCES, PROMPTS, exactly_that_one, measure_referring
 from mimo_runtime.postprocessing.connected_components import label_components
 
 SHAPE = (48, 64)
@@ -146,7 +146,7 @@ def test_numbers_without_pixels_are_no_instances() -> None:
 
 def test_a_model_that_tells_instances_apart_is_always_right(sets: list[Dataset]) -> None:
     model = Model(sets, only)
-    result = referring_test(model, sets, "test")
+    result = measure_referring(model, sets, "test")
     assert 2 * model.named == len(model.asked) == len(PROMPTS) * result["box"]["n"]
     for prompt in PROMPTS:
         found = result[prompt]
@@ -161,7 +161,7 @@ def test_a_model_that_tells_instances_apart_is_always_right(sets: list[Dataset])
 
 
 def test_a_model_that_brings_the_whole_class_is_never_right(sets: list[Dataset]) -> None:
-    result = referring_test(Model(sets, whole_class), sets, "test")
+    result = measure_referring(Model(sets, whole_class), sets, "test")
     for prompt in PROMPTS:
         assert result[prompt]["right"] == result[prompt]["macro"] == 0 < result[prompt]["dice"]
 
@@ -169,14 +169,14 @@ def test_a_model_that_brings_the_whole_class_is_never_right(sets: list[Dataset])
 def test_a_name_too_long_for_the_model_is_a_wrong_answer(sets: list[Dataset]) -> None:
     model = Model(sets, only)
     model.too_long = "polyp"
-    found = referring_test(model, sets, "test")["sets"]
+    found = measure_referring(model, sets, "test")["sets"]
     assert found["polyps"]["text+box"]["right"] == found["polyps"]["text+point"]["right"] == 0
     assert found["polyps"]["box"]["right"] == found["cells"]["text+point"]["right"] == 1
 
 
 def test_shares_are_of_answers_and_macro_is_of_sets(sets: list[Dataset]) -> None:
     """Right where the asked instance is in the left half of the image."""
-    result = referring_test(Model(sets, lambda a, _: a & (prompt_sampling.mask_box(a)[0] < SHAPE[1] // 2)), sets, "test")
+    result = measure_referring(Model(sets, lambda a, _: a & (prompt_sampling.mask_box(a)[0] < SHAPE[1] // 2)), sets, "test")
     for prompt in PROMPTS:
         counts = {name: (found[prompt]["right"], found[prompt]["n"]) for name, found in result["sets"].items()}
         assert counts["polyps"] == (0.5, 2) and 0 < counts["cells"][0] < 1
@@ -191,7 +191,7 @@ def test_intervals_resample_cases(sets: list[Dataset]) -> None:
     """One case per set: nothing is left to resample, however much its images differ."""
     alone = [replace(d, records=tuple(replace(r, case="the same") for r in d.records)) for d in sets]
     model = Model(sets, lambda a, _: a & (prompt_sampling.mask_box(a)[0] < SHAPE[1] // 2))
-    result = referring_test(model, alone, "test")
+    result = measure_referring(model, alone, "test")
     for prompt in PROMPTS:
         macro = pytest.approx(result[prompt]["macro"])
         assert result[prompt]["macro_ci95"] == [macro, macro]
@@ -200,7 +200,7 @@ def test_intervals_resample_cases(sets: list[Dataset]) -> None:
 
 def test_prompts_are_on_the_instances(sets: list[Dataset]) -> None:
     model = Model(sets, only)
-    referring_test(model, sets, "test")
+    measure_referring(model, sets, "test")
     assert model.opened == 3
     parts, _ = label_components(next(r for r in sets[0].records).load()[1] == 1)
     points = [place for name, image, place in model.asked if (name, image, len(place)) == ("cells", "0.png", 2)]
@@ -213,7 +213,7 @@ def test_prompts_are_on_the_instances(sets: list[Dataset]) -> None:
 def test_questions_depend_on_seed_and_image_alone(sets: list[Dataset]) -> None:
     def asked(data: list[Dataset], **options) -> set:
         model = Model(sets, only)
-        referring_test(model, data, "test", **options)
+        measure_referring(model, data, "test", **options)
         return set(model.asked)
 
     everything = asked(sets)
@@ -232,7 +232,7 @@ def test_frames_of_one_file_are_several_images(sets: list[Dataset], tmp_path: Pa
     records = tuple(replace(first, image=tmp_path / "0.tif", frame=k) for k in range(2))
     film = Dataset("cells", tmp_path, records)
     model = Model([film], only)
-    result = referring_test(model, [film], "test")
+    result = measure_referring(model, [film], "test")
     assert result["box"]["images"] == model.opened == 2 and result["box"]["n"] == 2 * MAX_INSTANCES
     half = len(model.asked) // 2
     assert not set(model.asked[:half]) & {asked for asked in model.asked[half:] if len(asked[2]) == 4}
@@ -240,12 +240,12 @@ def test_frames_of_one_file_are_several_images(sets: list[Dataset], tmp_path: Pa
 
 def test_requests_that_cannot_be_met(sets: list[Dataset]) -> None:
     with pytest.raises(RequestError, match="no image in split 'val'"):
-        referring_test(Model(sets, only), sets, "val")
+        measure_referring(Model(sets, only), sets, "val")
     polyps = next(d for d in sets if d.name == "polyps")
     single = Dataset("single", polyps.root, (polyps.records[0], *polyps.records[2:]))
     model = Model(sets, only)
     with pytest.raises(RequestError, match="two or more instances") as caught:
-        referring_test(model, [single], "test")
+        measure_referring(model, [single], "test")
     assert caught.value.remedy and model.opened == 0
 
 
@@ -255,11 +255,11 @@ def test_a_broken_image_is_found_before_the_first_question(sets: list[Dataset], 
     broken = first.__class__(**{**vars(first), "image": tmp_path / "broken.png", "set_name": "broken"})
     model = Model(sets, only)
     with pytest.raises(RequestError, match="broken.png"):
-        referring_test(model, [*sets, Dataset("broken", tmp_path, (broken,))], "test")
+        measure_referring(model, [*sets, Dataset("broken", tmp_path, (broken,))], "test")
     assert model.opened == 0
 
 
 def test_progress_ends_at_the_total(sets: list[Dataset]) -> None:
     seen: list[tuple[int, int]] = []
-    referring_test(Model(sets, only), sets, "test", progress=lambda *step: seen.append(step))
+    measure_referring(Model(sets, only), sets, "test", progress=lambda *step: seen.append(step))
     assert seen == [(k, 3) for k in range(4)]

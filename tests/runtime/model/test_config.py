@@ -12,20 +12,24 @@ from mimo_runtime.model.config import PRESETS, MimoConfig
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_what_is_written_is_read(preset, tmp_path):
-    config = MimoConfig.from_preset(preset, presence_threshold=0.0, abstain_threshold=1.0, closer_factor=3.5, first_share=0.3)
+    config = MimoConfig.from_preset(
+        preset, presence_threshold=0.0, abstain_threshold=1.0, crop_scale=3.5, full_image_weight=0.3
+    )
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     assert MimoConfig.read(tmp_path / "config.json") == config
 
 
 def test_weights_of_earlier_versions_stay_readable():
-    config = MimoConfig(entities=("liver",), closer_factor=3.5)
+    config = MimoConfig(entities=("liver",), crop_scale=3.5)
     data = json.loads(json.dumps(config.to_dict()))
-    six = {k: v for k, v in data.items() if k != "entity_regions"} | {"format_version": 6}
+    renamed = {"crop_scale": "closer_factor", "full_image_weight": "first_share"}
+    seven = {renamed.get(k, k): v for k, v in data.items()} | {"format_version": 7}
+    six = {k: v for k, v in seven.items() if k != "entity_regions"} | {"format_version": 6}
     five = {k: v for k, v in six.items() if k != "first_share"} | {"format_version": 5}
     assert MimoConfig.from_dict(six) == MimoConfig.from_dict(five) == config
-    with pytest.raises(BundleError, match="has format version 4, this program reads 7"):
+    with pytest.raises(BundleError, match="has format version 4, this program reads 5 to 8"):
         MimoConfig.from_dict({**five, "format_version": 4})
-    with pytest.raises(BundleError, match="missing closer_factor"):
+    with pytest.raises(BundleError, match="missing crop_scale"):
         MimoConfig.from_dict({k: v for k, v in five.items() if k != "closer_factor"})
     with pytest.raises(BundleError, match="has format version 5, which has no first_share"):
         MimoConfig.from_dict({**five, "first_share": 0.3})
@@ -59,9 +63,9 @@ def test_regions_of_entities_are_read_and_fit_them():
         (("entity_threshold",), -0.1, "entity_threshold is -0.1"),
         (("abstain_threshold",), 2, "abstain_threshold is 2.0"),
         (("mask_threshold",), 1.0, "mask_threshold is 1.0"),
-        (("closer_factor",), float("inf"), "closer_factor is inf"),
-        (("closer_factor",), "3", "closer_factor has the wrong type"),
-        (("first_share",), 1.5, "first_share is 1.5, not from 0 to 1"),
+        (("crop_scale",), float("inf"), "crop_scale is inf"),
+        (("crop_scale",), "3", "crop_scale has the wrong type"),
+        (("full_image_weight",), 1.5, "full_image_weight is 1.5, not from 0 to 1"),
     ],
 )
 def test_numbers_outside_their_range_are_told(path, value, told):

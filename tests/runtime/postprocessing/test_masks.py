@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from mimo_runtime.postprocessing.masks import box_of_mask, expected_centre, mask_from_logits, remove_small_parts, sigmoid
+from mimo_runtime.postprocessing.masks import box_of_mask, mask_from_logits, remove_small_parts, sigmoid, soft_centroid
 from mimo_runtime.preprocessing.letterbox import Letterbox
 
 
@@ -101,7 +101,7 @@ def test_the_expected_centre_of_a_sure_mask_is_its_centroid(height, width):
     columns, rows = np.meshgrid(*(np.arange(64) + 0.5,) * 2)
     px, py = (c * f * 64 for c, f in zip((x, y), letterbox.factors))
     logits = np.where((columns - px) ** 2 + (rows - py) ** 2 <= 9, 12.0, -12.0)
-    found = expected_centre(logits, letterbox)
+    found = soft_centroid(logits, letterbox)
     cell = max(height, width) / 64
     assert abs(found[0] - x) <= cell and abs(found[1] - y) <= cell
 
@@ -109,9 +109,9 @@ def test_the_expected_centre_of_a_sure_mask_is_its_centroid(height, width):
 def test_the_expected_centre_weighs_by_how_sure_it_is_and_ignores_the_padding():
     logits = np.full((64, 64), -12.0)
     logits[10:14, 10:14], logits[10:14, 50:54], logits[40:, :] = 3.0, -1.5, 12.0
-    x, y = expected_centre(logits, Letterbox(32, 64, 64))
+    x, y = soft_centroid(logits, Letterbox(32, 64, 64))
     assert 12 <= x < 15 and 11 < y < 13
 
 
 def test_nothing_anywhere_is_expected_in_the_middle():
-    assert expected_centre(np.full((64, 64), -30.0), Letterbox(100, 200, 64)) == pytest.approx((100, 50), abs=2)
+    assert soft_centroid(np.full((64, 64), -30.0), Letterbox(100, 200, 64)) == pytest.approx((100, 50), abs=2)

@@ -38,12 +38,12 @@ def test_boxes_come_back(height: int, width: int, size: int, data: st.DataObject
     x = sorted(data.draw(st.tuples(st.floats(0, width), st.floats(0, width))))
     y = sorted(data.draw(st.tuples(st.floats(0, height), st.floats(0, height))))
     given_box = [x[0], y[0], x[1], y[1]]
-    np.testing.assert_allclose(box.boxes_back(box.boxes([given_box]))[0], given_box, atol=1e-3)
+    np.testing.assert_allclose(box.unletterbox_boxes(box.boxes([given_box]))[0], given_box, atol=1e-3)
 
 
 def test_boxes_that_reach_into_the_padding_are_clipped() -> None:
     box = Letterbox(100, 200, 64)
-    np.testing.assert_array_equal(box.boxes_back([[-0.5, 0.1, 1.5, 1.0]]), np.array([[0, 20, 200, 100]], np.float32))
+    np.testing.assert_array_equal(box.unletterbox_boxes([[-0.5, 0.1, 1.5, 1.0]]), np.array([[0, 20, 200, 100]], np.float32))
 
 
 @settings(max_examples=60)
@@ -62,7 +62,7 @@ def test_a_linear_field_comes_back_exactly(
     x = (np.arange(side) + 0.5) * stride / box.new_width * width
     y = (np.arange(side) + 0.5) * stride / box.new_height * height
     logits = (a * x[None, :] / width + b * y[:, None] / height + c).astype(np.float32)
-    back = box.masks_back(logits[None])
+    back = box.unletterbox_masks(logits[None])
     assert back.shape == (1, height, width) and back.dtype == np.float32
     # The last cell with a part of the image in it, counted in whole numbers.
     u = np.clip(np.arange(width) + 0.5, x[0], x[-(-box.new_width // stride) - 1])
@@ -79,7 +79,7 @@ def test_a_mask_comes_back(height: int, width: int, size: int, data: st.DataObje
     rx, ry = data.draw(st.floats(0.1, 0.4)) * width, data.draw(st.floats(0.1, 0.4)) * height
     u, v = np.arange(width) + 0.5, np.arange(height) + 0.5
     mask = ((u[None, :] - cx) / rx) ** 2 + ((v[:, None] - cy) / ry) ** 2 <= 1
-    back = box.masks_back(box.coverage(mask, size // 2)[None] - 0.5)[0] >= 0
+    back = box.unletterbox_masks(box.coverage(mask, size // 2)[None] - 0.5)[0] >= 0
     assert back.shape == (height, width)
     cell = max(1, 2 * max(height, width) / size)  # pixels of the image per cell
     wrong = mask != back
@@ -94,8 +94,8 @@ def test_a_window_of_the_masks_is_cut_from_the_whole(height, width, data):
     box, logits = Letterbox(height, width, 64), np.random.default_rng(0).normal(size=(2, 16, 16)).astype(np.float32)
     left, top = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
     right, bottom = data.draw(st.integers(left + 1, width)), data.draw(st.integers(top + 1, height))
-    whole = box.masks_back(logits)
-    np.testing.assert_array_equal(box.masks_back(logits, (left, top, right, bottom)), whole[:, top:bottom, left:right])
+    whole = box.unletterbox_masks(logits)
+    np.testing.assert_array_equal(box.unletterbox_masks(logits, (left, top, right, bottom)), whole[:, top:bottom, left:right])
 
 
 @given(st.integers(4, 9), st.integers(4, 9))
@@ -103,7 +103,7 @@ def test_masks_back_is_exact_where_cells_are_pixels(rows: int, columns: int) -> 
     """If the square has the size of the image and the grid the size of the square, nothing may change at all."""
     side = max(rows, columns)
     logits = np.random.default_rng(rows * 10 + columns).normal(size=(3, side, side)).astype(np.float32)
-    np.testing.assert_array_equal(Letterbox(rows, columns, side).masks_back(logits), logits[:, :rows, :columns])
+    np.testing.assert_array_equal(Letterbox(rows, columns, side).unletterbox_masks(logits), logits[:, :rows, :columns])
 
 
 def test_padding_does_not_leak_into_the_image() -> None:
@@ -112,14 +112,14 @@ def test_padding_does_not_leak_into_the_image() -> None:
     assert box.new_height == 34
     logits = np.full((1, 32, 32), 7, np.float32)
     logits[:, 17:] = -100
-    assert (box.masks_back(logits) == 7).all()
+    assert (box.unletterbox_masks(logits) == 7).all()
 
 
 @pytest.mark.parametrize(("height", "width"), [(16384, 8), (8, 16384), (8, 8), (1, 1), (4000, 257)])
 def test_extreme_shapes(height: int, width: int) -> None:
     box = Letterbox(height, width, 256)
     assert box.image(np.full((height, width, 3), 255, np.uint8)).max() == 1
-    assert box.masks_back(np.ones((1, 128, 128), np.float32)).shape == (1, height, width)
+    assert box.unletterbox_masks(np.ones((1, 128, 128), np.float32)).shape == (1, height, width)
     assert box.mask(np.ones((height, width), bool)).shape == (1, 64, 64)
 
 
@@ -170,6 +170,6 @@ def test_other_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="10 x 20"):
         box.mask(np.zeros((20, 10), bool))
     with pytest.raises(ValueError, match="Q, M, M"):
-        box.masks_back(np.zeros((2, 3), np.float32))
+        box.unletterbox_masks(np.zeros((2, 3), np.float32))
     with pytest.raises(ValueError, match="at least 1"):
         Letterbox(0, 5, 64)

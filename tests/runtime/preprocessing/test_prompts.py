@@ -9,7 +9,7 @@ import pytest
 
 from mimo_runtime.errors import PromptError
 from mimo_runtime.model.config import MimoConfig
-from mimo_runtime.model.graph_spec import graph_contracts
+from mimo_runtime.model.graph_spec import graph_specs
 from mimo_runtime.preprocessing.letterbox import Letterbox
 from mimo_runtime.preprocessing.prompts import Prompt, encode_prompt
 
@@ -137,7 +137,7 @@ def test_encoding_matches_the_contract() -> None:
     prompt = Prompt("x", [(8, 4, 40, 36)], [(0, 0), (79, 39, 0)], np.ones((HEIGHT, WIDTH), bool))
     check(prompt)
     encoded = encode_prompt(prompt, Letterbox(HEIGHT, WIDTH, CONFIG.image_size), CONFIG)
-    contracts = graph_contracts(CONFIG)
+    contracts = graph_specs(CONFIG)
     wanted = {t.name: t for t in contracts["prompt_encoder"].inputs if t.name != "features_16"}
     wanted |= {t.name: t for t in contracts["fusion"].inputs if t.name == "extent"}
     assert set(encoded) == set(wanted)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mimo_runtime.preprocessing.prompts import Prompt
 from mimo_runtime.refinement.crops import LARGEST_SHARE, MAX_GAIN, closer_look, contrast_table
 
-NEAR = replace(fakes.CONFIG, closer_factor=3.0)
+NEAR = replace(fakes.CONFIG, crop_scale=3.0)
 #: A small target: 6 x 4 pixels.
 SMALL = (40.0, 20.0, 46.0, 24.0)
 
@@ -181,7 +181,7 @@ def test_nothing_drawn_from_near_leaves_the_first_mask(pixels):
 )
 def test_the_mask_is_drawn_from_both_looks_and_more_from_near(pixels, far, near, drawn):
     """Logits of both looks in the target's box: together they count 0.3 and 0.7."""
-    with fakes.fake_mimo(config=replace(NEAR, first_share=0.3)) as mimo:
+    with fakes.fake_mimo(config=replace(NEAR, full_image_weight=0.3)) as mimo:
         engine = mimo.engines["mask_decoder"]
         inner, results = engine.run, []
 

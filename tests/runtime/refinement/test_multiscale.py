@@ -25,7 +25,7 @@ from mimo_runtime.refinement.multiscale import (
     surroundings,
 )
 
-NEAR = replace(fakes.CONFIG, closer_factor=3.0)
+NEAR = replace(fakes.CONFIG, crop_scale=3.0)
 SHAPE = (100, 200)
 
 

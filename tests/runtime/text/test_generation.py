@@ -8,8 +8,8 @@ import pytest
 
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.errors import PromptError
-from mimo_runtime.model.graph_spec import allowed_contracts, graph_contracts, in_place_contract
-from mimo_runtime.text.generation import Sampling, TextDecoder, choose, generate
+from mimo_runtime.model.graph_spec import allowed_specs, graph_specs, static_cache_contract
+from mimo_runtime.text.generation import SamplingParams, TextDecoder, generate, sample_token
 
 END = 9
 
@@ -51,60 +51,69 @@ def test_same_seed_same_tokens_other_seed_other_tokens():
     def flat(_):
         return np.linspace(0, 1, 50, dtype=np.float32)
 
-    runs = [run(flat, end=99, max_tokens=30, sampling=Sampling(temperature=1.0, seed=seed))[0] for seed in (0, 0, 1)]
+    runs = [run(flat, end=99, max_tokens=30, sampling=SamplingParams(temperature=1.0, seed=seed))[0] for seed in (0, 0, 1)]
     assert runs[0] == runs[1] != runs[2]
 
 
 def draws(logits, sampling, count=4000):
     rng = np.random.default_rng(0)
     logits = np.asarray(logits, np.float32)
-    return np.bincount([choose(logits, sampling, rng) for _ in range(count)], minlength=len(logits)) / count
+    return np.bincount([sample_token(logits, sampling, rng) for _ in range(count)], minlength=len(logits)) / count
 
 
 def test_temperature_one_draws_from_the_softmax():
     logits = np.log([0.5, 0.3, 0.2])
-    np.testing.assert_allclose(draws(logits, Sampling(temperature=1.0)), [0.5, 0.3, 0.2], atol=0.03)
+    np.testing.assert_allclose(draws(logits, SamplingParams(temperature=1.0)), [0.5, 0.3, 0.2], atol=0.03)
 
 
 def test_temperature_sharpens_and_flattens():
     logits = np.log([0.6, 0.4])
     expected = np.array([0.6, 0.4]) ** 2
-    np.testing.assert_allclose(draws(logits, Sampling(temperature=0.5)), expected / expected.sum(), atol=0.03)
+    np.testing.assert_allclose(draws(logits, SamplingParams(temperature=0.5)), expected / expected.sum(), atol=0.03)
 
 
 def test_top_k_keeps_the_k_most_probable():
-    frequencies = draws([0, 3, 2, 1], Sampling(temperature=1.0, top_k=2))
+    frequencies = draws([0, 3, 2, 1], SamplingParams(temperature=1.0, top_k=2))
     assert frequencies[0] == frequencies[3] == 0
     np.testing.assert_allclose(frequencies[1:3], np.exp([3, 2]) / np.exp([3, 2]).sum(), atol=0.03)
 
 
 def test_top_p_keeps_the_smallest_set_that_reaches_p():
     logits = np.log([0.5, 0.3, 0.15, 0.05])
-    assert (draws(logits, Sampling(temperature=1.0, top_p=0.7)) > 0).tolist() == [True, True, False, False]
-    assert (draws(logits, Sampling(temperature=1.0, top_p=0.81)) > 0).tolist() == [True, True, True, False]
-    assert (draws(logits, Sampling(temperature=1.0, top_p=1e-9)) > 0).tolist() == [True, False, False, False]
+    assert (draws(logits, SamplingParams(temperature=1.0, top_p=0.7)) > 0).tolist() == [True, True, False, False]
+    assert (draws(logits, SamplingParams(temperature=1.0, top_p=0.81)) > 0).tolist() == [True, True, True, False]
+    assert (draws(logits, SamplingParams(temperature=1.0, top_p=1e-9)) > 0).tolist() == [True, False, False, False]
 
 
 def test_forbidden_tokens_are_never_drawn():
-    assert draws([0, -np.inf, 0], Sampling(temperature=5.0))[1] == 0
-    assert choose(np.array([-np.inf, 1, 0], np.float32), Sampling(), np.random.default_rng(0)) == 1
+    assert draws([0, -np.inf, 0], SamplingParams(temperature=5.0))[1] == 0
+    assert sample_token(np.array([-np.inf, 1, 0], np.float32), SamplingParams(), np.random.default_rng(0)) == 1
 
 
 def test_huge_logits_do_not_overflow():
     with np.errstate(over="raise", invalid="raise"):
-        assert choose(np.array([1e30, -1e30, 0], np.float32), Sampling(temperature=1e-3), np.random.default_rng(0)) == 0
+        assert (
+            sample_token(np.array([1e30, -1e30, 0], np.float32), SamplingParams(temperature=1e-3), np.random.default_rng(0))
+            == 0
+        )
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"temperature": -1}, {"temperature": float("nan")}, {"temperature": float("inf")}, {"top_k": -1}, {"top_p": 0},
-        {"top_p": 1.1}, {"top_p": float("nan")}, {"seed": -1},
+        {"temperature": -1},
+        {"temperature": float("nan")},
+        {"temperature": float("inf")},
+        {"top_k": -1},
+        {"top_p": 0},
+        {"top_p": 1.1},
+        {"top_p": float("nan")},
+        {"seed": -1},
     ],
 )
 def test_sampling_outside_its_range_is_refused(options):
     with pytest.raises(PromptError, match=next(iter(options))):
-        Sampling(**options)
+        SamplingParams(**options)
 
 
 CONFIG = fakes.CONFIG
@@ -141,7 +150,7 @@ class InPlace(Recorder):
 
 
 def test_text_decoder_feeds_the_cache_that_it_got():
-    engine = Growing(graph_contracts(CONFIG)["text_decoder"])
+    engine = Growing(graph_specs(CONFIG)["text_decoder"])
     decoder = TextDecoder(engine, CONFIG, MEMORY, size=100, never=(0, 99))
     logits = [decoder.step(token) for token in (1, 7, 8)]
     shape = (CONFIG.text_decoder.layers, 1, CONFIG.text_decoder.heads)
@@ -158,7 +167,7 @@ def test_text_decoder_feeds_the_cache_that_it_got():
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_text_decoder_feeds_a_cache_of_fixed_size(dtype):
     config = dataclasses.replace(CONFIG, text_decoder=dataclasses.replace(CONFIG.text_decoder, layers=2))
-    engine = InPlace(in_place_contract(config, dtype))
+    engine = InPlace(static_cache_contract(config, dtype))
     decoder = TextDecoder(engine, config, MEMORY, size=100, never=())
     for token in (1, 7, 8):
         decoder.step(token)
@@ -171,7 +180,7 @@ def test_text_decoder_feeds_a_cache_of_fixed_size(dtype):
             assert cache[0, 0, :4, 0].tolist() == [*(sign * t for t in (1, 7, 8)[:position]), *[0] * (4 - position)]
 
 
-@pytest.mark.parametrize("contract", allowed_contracts(CONFIG)["text_decoder"])
+@pytest.mark.parametrize("contract", allowed_specs(CONFIG)["text_decoder"])
 def test_text_decoder_does_not_go_beyond_the_positions_of_the_model(contract):
     engine = (Growing if any("past" in t.shape for t in contract.inputs) else InPlace)(contract)
     decoder = TextDecoder(engine, CONFIG, MEMORY, size=100, never=())
@@ -183,5 +192,5 @@ def test_text_decoder_does_not_go_beyond_the_positions_of_the_model(contract):
 
 
 def test_a_tiny_temperature_is_the_greedy_choice():
-    sampling = Sampling(temperature=1e-320)
-    assert choose(np.array([3.0, 7.0, 5.0]), sampling, np.random.default_rng(0)) == 1
+    sampling = SamplingParams(temperature=1e-320)
+    assert sample_token(np.array([3.0, 7.0, 5.0]), sampling, np.random.default_rng(0)) == 1

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mimo_runtime.text.markup import ground, parse_grounded, plain, public
+from mimo_runtime.text.markup import ground, parse_grounded, strip_markup, strip_query_ids
 
 
 def test_phrases_and_queries_in_order():
@@ -35,9 +35,9 @@ def test_malformed_markup_gives_what_can_be_read(text, expected):
 
 def test_plain_and_public():
     text = "CT: <p>liver</p><seg5> and <p>aorta</p><seg12>."
-    assert plain(text) == "CT: liver and aorta."
-    assert public(text) == "CT: <p>liver</p><seg> and <p>aorta</p><seg>."
-    assert plain(public(text)) == plain(text)
+    assert strip_markup(text) == "CT: liver and aorta."
+    assert strip_query_ids(text) == "CT: <p>liver</p><seg> and <p>aorta</p><seg>."
+    assert strip_markup(strip_query_ids(text)) == strip_markup(text)
 
 
 @given(st.lists(st.tuples(st.text(st.characters(categories=["L", "N"]), min_size=1), st.integers(0, 127)), max_size=5))
@@ -48,5 +48,5 @@ def test_what_is_grounded_is_parsed_back(pairs):
 @given(st.text("<>/pseg0 a", max_size=40))
 def test_never_raises_and_plain_leaves_no_complete_tag(text):
     parse_grounded(text)
-    public(text)
-    assert plain("no tags here") == "no tags here"
+    strip_query_ids(text)
+    assert strip_markup("no tags here") == "no tags here"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mimo_runtime.text import grammar
 from mimo_runtime.text.grammar import LOCATIONS, Description, Phrase, describe
-from mimo_runtime.text.post_edit import Measured, Seen, measure_answer
+from mimo_runtime.text.post_edit import AnswerPostEditor, MaskFacts, edit_answer
 
 NAMES = ("liver", "spleen", "aorta")
 
@@ -34,13 +34,13 @@ def centre(query: int, masks: dict[int, np.ndarray] = MASKS) -> tuple[float, flo
 
 
 def measured(text: str, question: str = "", masks: dict[int, np.ndarray] = MASKS) -> str:
-    return measure_answer(text, question, seen(masks))
+    return edit_answer(text, question, seen(masks))
 
 
-def seen(masks: dict[int, np.ndarray] = MASKS, **changes: object) -> Seen:
+def seen(masks: dict[int, np.ndarray] = MASKS, **changes: object) -> MaskFacts:
     """Of a model that expects every structure somewhere, and draws those of ``masks``, which are in the image."""
     entities = {name: 1 + i for i, name in enumerate(NAMES) if 1 + i in masks}
-    found = Seen(masks.get, centre, lambda: entities, {n: 1 + i for i, n in enumerate(NAMES)}, (96, 96))
+    found = MaskFacts(masks.get, centre, lambda: entities, {n: 1 + i for i, n in enumerate(NAMES)}, (96, 96))
     return found._replace(**changes)
 
 
@@ -63,7 +63,7 @@ def test_number_size_and_place_are_those_of_the_mask(said: str, expected: str):
 def test_a_place_is_known_without_a_mask():
     """Too little is sure for a mask, but where it would be is expected somewhere."""
     text = "CT: one large oval <p>cyst</p><seg7> in the center."
-    answer = measure_answer(text, "", seen({}, centre=lambda query: (5.0, 180.0), size=(200, 400)))
+    answer = edit_answer(text, "", seen({}, centre=lambda query: (5.0, 180.0), size=(200, 400)))
     assert answer == "CT: one large oval <p>cyst</p><seg7> in the lower left."
 
 
@@ -71,8 +71,8 @@ def test_relations_are_those_of_the_centres_in_pixels():
     text, asked = "CT: <p>liver</p><seg1> below the <p>aorta</p><seg3>.", "Where is the liver relative to the aorta?"
     centres = {1: (10.0, 10.0), 3: (40.0, 30.0)}
     looked = seen(centre=centres.get, size=(50, 400))
-    assert measure_answer(text, asked, looked).startswith("CT: <p>liver</p><seg1> left of")
-    assert measure_answer(text, asked, looked._replace(centre={1: (10.0, 10.0)}.get)) == text
+    assert edit_answer(text, asked, looked).startswith("CT: <p>liver</p><seg1> left of")
+    assert edit_answer(text, asked, looked._replace(centre={1: (10.0, 10.0)}.get)) == text
 
 
 @pytest.mark.parametrize(
@@ -181,13 +181,13 @@ def test_the_masks_are_asked_for_late_and_what_is_denied_waits():
         asked.append(query)
         return MASKS.get(query)
 
-    stream = Measured("polyp", seen(mask=mask))
+    stream = AnswerPostEditor("polyp", seen(mask=mask))
     assert [stream.feed(p) for p in ("CT", " of", " the", " colon", ":", " ")] == ["CT", " of", " the", " colon", ":", " "]
     assert [stream.feed(p) for p in ("one", " large", " <p>", "polyp", "</p>", "<seg0>", " in the")] == [""] * 7 and not asked
     assert stream.feed(" center,").startswith("one small <p>polyp</p><seg0> in the") and asked
     assert stream.feed(" yes") == " yes"
     asked.clear()
-    stream = Measured("polyp", seen(mask=mask))
+    stream = AnswerPostEditor("polyp", seen(mask=mask))
     assert [stream.feed(p) for p in ("CT: ", "no", " polyp", " is visible.")] == ["CT: ", "", "", ""] and not asked
     assert stream.finish().startswith("two small round <p>polyps</p><seg0> in the") and asked
 
@@ -223,7 +223,7 @@ questions = st.sampled_from(
 def test_pieces_add_up_to_the_whole(sentence: str, question: str, data: st.DataObject):
     cuts = sorted(data.draw(st.lists(st.integers(0, len(sentence)), max_size=12)))
     masks = data.draw(st.sampled_from((MASKS, {1: MASKS[1]}, {0: MASKS[0]}, {})))
-    stream = Measured(question, seen(masks))
+    stream = AnswerPostEditor(question, seen(masks))
     pieces = [stream.feed(sentence[a:b]) for a, b in zip([0, *cuts], [*cuts, len(sentence)])]
     assert "".join(pieces) + stream.finish() == measured(sentence, question, masks)
 
@@ -236,7 +236,7 @@ def test_measuring_twice_changes_nothing(sentence: str, question: str, masks: di
 
 
 def test_words_that_are_no_slots_pass_at_once():
-    stream = Measured("", seen())
+    stream = AnswerPostEditor("", seen())
     assert [stream.feed(piece) for piece in ("CT", " of", " the", " abdomen", ":", " ")] == [
         "CT",
         " of",

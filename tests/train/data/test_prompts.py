@@ -17,9 +17,9 @@ from mimo_runtime.data.prompt_sampling import instance_labels
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.text.grammar import corpus, neighbours_asked, parse, relation_asked, relation_word, subject_of
-from mimo_train.data.augment import View, closer_view, may_mirror, paste_copy, plain_view, random_view
+from mimo_train.data.augment import View, copy_paste, crop_view, may_mirror, plain_view, random_view
 from mimo_train.data.loader import Batches
-from mimo_train.data.prompts import Questioner, Vocabulary
+from mimo_train.data.prompts import PromptSampler, Vocabulary
 
 
 def record(**changes) -> Record:
@@ -63,7 +63,7 @@ def scene(seed: int = 0) -> View:
 @given(seed=st.integers(0, 10**6))
 def test_every_prompt_agrees_with_its_answer(seed):
     view, rec = scene(), record()
-    for sample in Questioner(VOCABULARY, fits).draw(view, rec, 4, np.random.default_rng(seed)):
+    for sample in PromptSampler(VOCABULARY, fits).draw(view, rec, 4, np.random.default_rng(seed)):
         said = parse(sample.answer)
         assert said.modality == "ct" and said.region == "abdomen"
         if sample.several and said.relation:
@@ -99,7 +99,7 @@ def test_every_prompt_agrees_with_its_answer(seed):
 def test_an_image_without_findings_is_only_asked_for_what_is_not_there():
     empty = View(np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64), np.int32), 64, 64)
     for seed in range(20):
-        for sample in Questioner(VOCABULARY, fits).draw(empty, record(classes={}), 4, np.random.default_rng(seed)):
+        for sample in PromptSampler(VOCABULARY, fits).draw(empty, record(classes={}), 4, np.random.default_rng(seed)):
             assert sample.mask is None and not parse(sample.answer).phrases
 
 
@@ -140,14 +140,14 @@ def test_one_name_in_two_spellings_is_one_entity(liver_set):
     both = Vocabulary.of(liver_set, ("LIVER", "spleen"), (("abdomen",), ("abdomen",)))
     assert both.entities == ("LIVER", "spleen") and both.of_set == {"mine": frozenset({"LIVER"})}
     view = View(np.zeros((64, 64, 3), np.uint8), np.ones((64, 64), np.int32), 64, 64)
-    for sample in Questioner(both, fits).draw(view, liver_set[0].records[0], 8, np.random.default_rng(0)):
+    for sample in PromptSampler(both, fits).draw(view, liver_set[0].records[0], 8, np.random.default_rng(0)):
         assert sample.mask is not None or sample.several
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 8])
 def test_every_number_of_prompts_serves_every_kind(count):
     """With fewer than four prompts some kinds never came, with more the first came too often."""
-    asker, found, total = Questioner(VOCABULARY, fits), Counter(), 0
+    asker, found, total = PromptSampler(VOCABULARY, fits), Counter(), 0
     for seed in range(400):
         drawn = asker.draw(scene(), record(), count, np.random.default_rng(seed))
         total += len(drawn)
@@ -163,7 +163,7 @@ def test_every_number_of_prompts_serves_every_kind(count):
 
 def test_relations_to_what_is_not_there_are_refused():
     """Otherwise the model learns that whatever is named in such a question is there."""
-    view, asker, found = scene(), Questioner(VOCABULARY, fits), {1: "liver", 2: "spleen"}
+    view, asker, found = scene(), PromptSampler(VOCABULARY, fits), {1: "liver", 2: "spleen"}
     drawn = [asker._relation(view, record(), found, np.random.default_rng(seed)) for seed in range(200)]
     absent = [s for s in drawn if parse(s.answer).absent]
     assert 20 < len(absent) < 60
@@ -175,7 +175,7 @@ def test_relations_to_what_is_not_there_are_refused():
 
 
 def test_own_words_for_own_classes_are_practised():
-    asker = Questioner(VOCABULARY, fits, words={"liver": ("jecur",)})
+    asker = PromptSampler(VOCABULARY, fits, words={"liver": ("jecur",)})
     texts = [asker._ask("liver", np.random.default_rng(seed)) for seed in range(300)]
     assert sum("jecur" in text for text in texts) > 5
     assert not any("jecur" in asker._ask("spleen", np.random.default_rng(seed)) for seed in range(100))
@@ -261,10 +261,10 @@ def test_touching_instances_are_told_apart_by_their_map():
     for seed in range(12):
         view = random_view(np.zeros((90, 120, 3), np.uint8), labels, rec, 128, np.random.default_rng(seed), parts)
         assert set(np.unique(view.instances)) <= {0, 7, 300} and not (view.instances[view.labels == 0]).any()
-        mask, count = Questioner._target(view, 1, np.random.default_rng(seed), 1.0)
+        mask, count = PromptSampler._target(view, 1, np.random.default_rng(seed), 1.0)
         if len(np.unique(view.instances)) == 3:
             assert count == 1 and len(np.unique(view.instances[mask])) == 1
-        whole, number = Questioner._target(view, 1, np.random.default_rng(seed), 0.0)
+        whole, number = PromptSampler._target(view, 1, np.random.default_rng(seed), 0.0)
         assert number == len(np.unique(view.instances)) - 1 and np.array_equal(whole, view.labels == 1)
 
 
@@ -274,7 +274,7 @@ def test_sentences_count_instances_by_their_map():
     view.instances = np.zeros_like(view.labels)
     view.instances[10:60, 10:30], view.instances[10:60, 30:50] = 1, 2  # touching: one component
     for kind in ("_text", "_all"):
-        sample = getattr(Questioner(VOCABULARY, fits), kind)(view, rec, {1: "liver"}, np.random.default_rng(0))
+        sample = getattr(PromptSampler(VOCABULARY, fits), kind)(view, rec, {1: "liver"}, np.random.default_rng(0))
         assert parse(sample.answer).phrases[0].count == "two"
 
 
@@ -287,14 +287,14 @@ def test_what_is_too_small_to_name_is_not_denied():
         if not with_liver:
             view.labels[view.labels == 1] = 0
         for seed in range(40):
-            for sample in Questioner(VOCABULARY, fits).draw(view, record(), 4, np.random.default_rng(seed)):
+            for sample in PromptSampler(VOCABULARY, fits).draw(view, record(), 4, np.random.default_rng(seed)):
                 assert not sample.several
 
 
 def test_questions_that_are_too_long_are_not_asked():
     short = lambda text: len(text) <= len("kidney cyst")  # noqa: E731
     for seed in range(60):
-        for sample in Questioner(VOCABULARY, short).draw(scene(), record(), 4, np.random.default_rng(seed)):
+        for sample in PromptSampler(VOCABULARY, short).draw(scene(), record(), 4, np.random.default_rng(seed)):
             assert not parse(sample.answer).relation
             assert not sample.text_names or short(sample.text)
 
@@ -339,7 +339,7 @@ def test_a_pasted_copy_is_a_second_instance_that_looks_like_the_first():
     for parts in (None, (labels > 0).astype(np.int32)):
         view = plain_view(pixels, labels, 128, parts)
         before = view.labels.copy()
-        assert paste_copy(view, np.random.default_rng(1))
+        assert copy_paste(view, np.random.default_rng(1))
         assert (view.labels[before == 4] == 4).all() and set(np.unique(view.labels)) == {0, 4}
         maps, areas = instance_labels(view.labels, 4, view.instances)
         assert len(areas) == 2 and abs(areas[0] - areas[1]) <= 0.05 * areas[0]
@@ -347,7 +347,7 @@ def test_a_pasted_copy_is_a_second_instance_that_looks_like_the_first():
     # Nothing of a fit size, or no room: the view stays as it is.
     for whole in (np.full((64, 64), 4, np.int32), np.zeros((64, 64), np.int32)):
         view = plain_view(np.zeros((64, 64, 3), np.uint8), whole, 64)
-        assert not paste_copy(view, np.random.default_rng(0)) and (view.labels == whole).all()
+        assert not copy_paste(view, np.random.default_rng(0)) and (view.labels == whole).all()
 
 
 def test_several_of_a_kind_are_pointed_at_more_often():
@@ -356,7 +356,7 @@ def test_several_of_a_kind_are_pointed_at_more_often():
     labels[4:14, 40:50] = 2
     view = View(np.zeros((64, 64, 3), np.uint8), labels, 64, 64)
     found, rng = {1: "polyp", 2: "ulcer"}, np.random.default_rng(0)
-    picked = [Questioner._pick_one(view, found, rng)[0] for _ in range(400)]
+    picked = [PromptSampler._pick_one(view, found, rng)[0] for _ in range(400)]
     assert 0.68 < np.mean(np.array(picked) == 1) < 0.82  # half of the time surely, else one of two
 
 
@@ -372,9 +372,9 @@ def small_things() -> tuple[np.ndarray, np.ndarray]:
 def test_a_closer_view_shows_its_target_large_and_clear(seed: int, size: int):
     pixels, labels = small_things()
     rng = np.random.default_rng(seed)
-    asker = Questioner(VOCABULARY, fits)
+    asker = PromptSampler(VOCABULARY, fits)
     class_id, target = asker.focus(View(pixels, labels, *labels.shape), record(classes={1: "liver"}), rng)
-    view = closer_view(pixels, labels, target, record(classes={1: "liver"}), size, rng)
+    view = crop_view(pixels, labels, target, record(classes={1: "liver"}), size, rng)
     if view is None:  # both of them
         assert (target == (labels == 1)).all()
         return
@@ -384,7 +384,7 @@ def test_a_closer_view_shows_its_target_large_and_clear(seed: int, size: int):
     area = np.s_[: view.height, : view.width]
     inside, around = view.pixels[view.target], view.pixels[area][~view.target[area]]
     assert inside.mean() - np.median(around) > 45  # of 30 grey values between the two
-    for sample in asker.draw_closer(view, record(classes={1: "liver"}), class_id, 6, rng):
+    for sample in asker.draw_crop(view, record(classes={1: "liver"}), class_id, 6, rng):
         assert sample.answer == "" and (sample.mask == view.target).all()
         assert sample.boxes or sample.points or sample.rough is not None
         for x, y, label in sample.points:
@@ -395,8 +395,8 @@ def test_what_is_large_already_has_no_closer_view():
     labels = np.zeros((100, 100), np.int32)
     labels[20:70, 20:70] = 1
     pixels = np.zeros((100, 100, 3), np.uint8)
-    assert closer_view(pixels, labels, labels == 1, record(), 64, np.random.default_rng(0)) is None
-    assert Questioner(VOCABULARY, fits).focus(View(pixels, 0 * labels, 100, 100), record(), np.random.default_rng(0)) is None
+    assert crop_view(pixels, labels, labels == 1, record(), 64, np.random.default_rng(0)) is None
+    assert PromptSampler(VOCABULARY, fits).focus(View(pixels, 0 * labels, 100, 100), record(), np.random.default_rng(0)) is None
 
 
 def test_batches_of_closer_views_teach_masks_and_no_text(phantoms):
@@ -420,7 +420,7 @@ def test_more_of_the_questions_can_point_at_something():
     """By itself half of the questions have a reference; ``references`` turns so many of the others into ones that have."""
 
     def share(references: float) -> float:
-        asker, drawn = Questioner(VOCABULARY, fits, references), []
+        asker, drawn = PromptSampler(VOCABULARY, fits, references), []
         for seed in range(200):
             drawn += asker.draw(scene(), record(), 4, np.random.default_rng(seed))
         return float(np.mean([bool(s.boxes or s.points or s.rough is not None) for s in drawn]))
@@ -429,5 +429,5 @@ def test_more_of_the_questions_can_point_at_something():
     assert share(0.6) == pytest.approx(0.8, abs=0.04)
     assert share(1.0) == 1.0
     empty = View(np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64), np.int32), 64, 64)
-    for sample in Questioner(VOCABULARY, fits, 1.0).draw(empty, record(classes={}), 4, np.random.default_rng(0)):
+    for sample in PromptSampler(VOCABULARY, fits, 1.0).draw(empty, record(classes={}), 4, np.random.default_rng(0)):
         assert sample.mask is None and not (sample.boxes or sample.points)

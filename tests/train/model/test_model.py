@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mimo_runtime.model.config import FusionConfig, MaskDecoderConfig, MimoConfig
-from mimo_runtime.model.graph_spec import graph_contracts
-from mimo_train.model import Mimo, Question
+from mimo_runtime.model.graph_spec import graph_specs
+from mimo_train.model import Mimo, PromptBatch
 from mimo_train.model.graphs import graph_modules
 from mimo_train.model.position import mask_geometry
 from mimo_train.model.prompt_encoder import box_map
@@ -25,14 +25,14 @@ def make(seed: int = 0, **changes) -> Mimo:
     return model
 
 
-def ask(model: Mimo, rows: int = 2, boxes: bool = False, points: bool = False, mask: bool = False) -> Question:
+def ask(model: Mimo, rows: int = 2, boxes: bool = False, points: bool = False, mask: bool = False) -> PromptBatch:
     c, side = model.config.prompts, model.config.image_size // 4
     g = torch.Generator().manual_seed(1)
     low = torch.rand(rows, c.max_boxes, 2, generator=g) * 0.5
     tokens = torch.randint(3, 300, (rows, model.config.text.max_length), generator=g)
     tokens[:, 9:] = 0
     labels = lambda n, on: torch.full((rows, n), 1 if on else -1, dtype=torch.int32)  # noqa: E731
-    return Question(
+    return PromptBatch(
         tokens,
         torch.cat((low, low + 0.3), -1),
         labels(c.max_boxes, boxes),
@@ -56,7 +56,7 @@ def test_every_graph_keeps_its_contract(levels, upsample):
     model = make(mask_decoder=replace(config.mask_decoder, levels=levels, upsample=upsample))
     values: dict[str, torch.Tensor] = {}
     modules = graph_modules(model)
-    for name, contract in graph_contracts(model.config).items():
+    for name, contract in graph_specs(model.config).items():
         inputs = []
         for tensor in contract.inputs:
             shape = tensor.concrete(batch=2, past=3)

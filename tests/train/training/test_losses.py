@@ -14,8 +14,8 @@ from mimo_runtime.text.grammar import corpus
 from mimo_train.data.loader import Batches
 from mimo_train.data.prompts import Vocabulary
 from mimo_train.model import Mimo
-from mimo_train.training.click_simulation import corrected
-from mimo_train.training.losses import LossWeights, Targets, Totals, box_loss, dice_loss, info_nce, mask_losses, mimo_loss
+from mimo_train.training.click_simulation import simulate_clicks
+from mimo_train.training.losses import LossWeights, Normalizers, Targets, box_loss, dice_loss, info_nce, mask_losses, mimo_loss
 
 
 def square(x0: int, y0: int, x1: int, y1: int, side: int = 32) -> torch.Tensor:
@@ -42,7 +42,7 @@ def targets(masks: torch.Tensor, valid: torch.Tensor) -> Targets:
 
 
 def losses(levels: list[torch.Tensor], t: Targets, deep: float) -> tuple[torch.Tensor, torch.Tensor]:
-    return mask_losses(levels, [deep] * (len(levels) - 1) + [1.0], t, Totals.of(t))
+    return mask_losses(levels, [deep] * (len(levels) - 1) + [1.0], t, Normalizers.of(t))
 
 
 def test_dice_loss_by_hand():
@@ -115,7 +115,7 @@ def test_pieces_of_a_batch_add_up_to_the_whole(batch):
     model, drawn = batch
     weights = LossWeights(contrast=0.0)  # contrast compares within a piece
     whole, parts = mimo_loss(model, model.ground(drawn.pixels, drawn.question), drawn.targets, weights)
-    totals, sums, total = Totals.of(drawn.targets), {}, 0.0
+    totals, sums, total = Normalizers.of(drawn.targets), {}, 0.0
     for piece in drawn.pieces(4):
         loss, some = mimo_loss(model, model.ground(piece.pixels, piece.question), piece.targets, weights, totals, 0.25)
         total += loss
@@ -145,8 +145,8 @@ def test_corrective_points_lie_on_mistakes(batch):
     targets_ = replace(drawn.targets, chance=torch.zeros_like(drawn.targets.chance))
     pyramid = model.vision_encoder(drawn.pixels)
     before = drawn.question
-    after = corrected(model, pyramid, before, targets_)
-    again = corrected(model, pyramid, before, targets_)
+    after = simulate_clicks(model, pyramid, before, targets_)
+    again = simulate_clicks(model, pyramid, before, targets_)
     assert torch.equal(after.points, again.points) and torch.equal(before.point_labels, drawn.question.point_labels)
     first = targets_.select[:, :1]
     drawn_masks = model.decode_masks(model.ground_features(pyramid, before), first)[0][-1][:, 0] > 0
@@ -163,7 +163,7 @@ def test_corrective_points_lie_on_mistakes(batch):
     labels = {}
     for has in (0.0, 1.0):
         asked = replace(targets_, has_reference=torch.full_like(targets_.has_reference, has))
-        labels[has] = corrected(model, pyramid, before, asked).point_labels[before.point_labels < 0]
+        labels[has] = simulate_clicks(model, pyramid, before, asked).point_labels[before.point_labels < 0]
     assert 1 in labels[1.0] and 1 not in labels[0.0] and 0 in labels[0.0]
-    nobody = corrected(model, pyramid, before, replace(targets_, chance=torch.ones_like(targets_.chance)))
+    nobody = simulate_clicks(model, pyramid, before, replace(targets_, chance=torch.ones_like(targets_.chance)))
     assert torch.equal(nobody.point_labels, before.point_labels)

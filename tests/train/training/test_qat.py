@@ -30,7 +30,7 @@ from mimo_train.cli.main import main
 from mimo_train.model import Mimo
 from mimo_train.torch_engine import load_mimo
 from mimo_train.training import qat
-from mimo_train.training.config import FitOptions
+from mimo_train.training.config import TrainConfig
 from mimo_train.training.distributed import checkpoint_activations
 from mimo_train.training.qat import (
     MIN_COLUMNS,
@@ -293,9 +293,9 @@ def test_in_pieces_with_activations_computed_again_the_ranges_are_the_same():
 # -- runs ------------------------------------------------------------------------------------------------------------------
 
 
-def options(data: Path, **changes) -> FitOptions:
+def options(data: Path, **changes) -> TrainConfig:
     values = dict(preset="micro", data=(str(data),), steps=4, batch=2, prompts=4, vocab_size=400, warmup_steps=2)
-    return FitOptions(**{**values, **changes})
+    return TrainConfig(**{**values, **changes})
 
 
 def log(folder: Path) -> list[dict[str, float]]:

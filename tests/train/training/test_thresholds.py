@@ -15,20 +15,20 @@ from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation.accuracy import THRESHOLDS, Measurements, measure
 from mimo_runtime.evaluation.summary import Overlap, Presence
 from mimo_runtime.model.config import MimoConfig
-from mimo_runtime.model.graph_spec import GRAPHS, graph_contracts
+from mimo_runtime.model.graph_spec import GRAPHS, graph_specs
 from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.text.grammar import corpus
 from mimo_train.training.thresholds import (
-    CLOSER_FACTORS,
-    CLOSER_TRIES,
-    FIRST_SHARES,
+    CROP_SCALE_TRIALS,
+    CROP_SCALES,
+    FULL_IMAGE_WEIGHTS,
     TEMPERATURES,
     best_temperature,
     best_threshold,
-    calibrate,
-    choose,
-    choose_closer,
+    choose_crop_scale,
+    choose_thresholds,
+    tune_thresholds,
     undecided,
 )
 
@@ -68,24 +68,24 @@ def test_scores_are_those_of_the_new_temperature_and_masks_those_of_the_new_thre
         for k, (x, dice) in enumerate(zip(logits, (1.0, 0.8, 1.0)))
     ]
     overlaps.append(Overlap("a", "x", "ellipse", "0", 0.0, 0.0))
-    found = choose(Measurements(overlaps, presences, [], {}), risk=0.15)
+    found = choose_thresholds(Measurements(overlaps, presences, [], {}), risk=0.15)
     assert found.presence_temperature == pytest.approx(2, rel=0.1) and found.presence_threshold == pytest.approx(0.5, abs=0.1)
     scores = [0.8 * sigmoid(x / found.presence_temperature) for x in logits]
     assert scores[2] < found.abstention.threshold <= scores[1] and found.findings == 3
     assert (found.abstention.coverage, found.abstention.risk) == pytest.approx((2 / 3, 0.1)) and found.abstention.reached
-    assert choose(Measurements(overlaps, presences, [], {}), risk=0.5).abstention.threshold == 0
+    assert choose_thresholds(Measurements(overlaps, presences, [], {}), risk=0.5).abstention.threshold == 0
     # The third one is as good as not drawn: of all three the risk is 0.4.
-    assert choose(Measurements(overlaps, presences, [], {}), risk=0.5).abstention.risk == pytest.approx(0.4)
+    assert choose_thresholds(Measurements(overlaps, presences, [], {}), risk=0.5).abstention.risk == pytest.approx(0.4)
 
 
 def test_what_is_told_about_a_risk_out_of_reach():
     presences = [Presence("a", "present", True, 0.9), Presence("a", "within", False, 0.1)]
     overlaps = [Overlap("a", "x", "box", "0", 0.3, 0.2, score=0.5, presence=0.9, predicted_iou=0.6, drawn=True)]
-    found = choose(Measurements(overlaps, presences, [], {}), risk=0.1)
+    found = choose_thresholds(Measurements(overlaps, presences, [], {}), risk=0.1)
     assert not found.abstention.reached and found.to_dict()["risk_reached"] is False
     assert found.to_dict()["risk"] == pytest.approx(0.7) and found.to_dict()["coverage"] == 1
     assert "No threshold that keeps half of the findings reaches 0.1" in found.sentences(0.1)
-    assert "No threshold" not in choose(Measurements(overlaps, presences, [], {}), risk=0.8).sentences(0.8)
+    assert "No threshold" not in choose_thresholds(Measurements(overlaps, presences, [], {}), risk=0.8).sentences(0.8)
 
 
 OVERLAPS = [Overlap("a", "x", "box", "0", 0.9, 0.8, score=0.8, presence=0.9, predicted_iou=0.9, drawn=True)]
@@ -94,7 +94,7 @@ OVERLAPS = [Overlap("a", "x", "box", "0", 0.9, 0.8, score=0.8, presence=0.9, pre
 def test_nothing_is_chosen_on_one_kind_of_question():
     """Where everything that can be asked for is there, the likelihood is largest at the edge, and that says nothing."""
     presences = [Presence("a", "present", True, p) for p in (0.7, 0.9, 0.95)]
-    found = choose(Measurements(OVERLAPS, presences, [], {}), 0.1, ((0.7, 0.9), (True, True)))
+    found = choose_thresholds(Measurements(OVERLAPS, presences, [], {}), 0.1, ((0.7, 0.9), (True, True)))
     new = MimoConfig()
     assert (
         (found.presence_temperature, found.presence_threshold) == (new.presence_temperature, new.presence_threshold) == (1, 0.5)
@@ -113,11 +113,11 @@ def test_a_temperature_at_the_edge_is_told():
         Presence("a", kind, True, p) for kind, p in (("present", 0.9), ("present", 0.8), ("within", 0.1), ("across", 0.2))
     ]
     entities = ((0.9, 0.1), (True, False))
-    sure = choose(Measurements(OVERLAPS, presences, [], {}), 0.1, entities)
+    sure = choose_thresholds(Measurements(OVERLAPS, presences, [], {}), 0.1, entities)
     assert sure.presence_temperature == TEMPERATURES[0] and len(sure.notes) == 1
     assert "the best temperature, 0.25, is the edge of what is tried (0.25 to 8)" in sure.sentences(0.1)
     mixed = [*presences, Presence("a", "within", True, 0.85), Presence("a", "present", True, 0.15)]
-    found = choose(Measurements(OVERLAPS, mixed, [], {}), 0.1, entities)
+    found = choose_thresholds(Measurements(OVERLAPS, mixed, [], {}), 0.1, entities)
     assert (
         TEMPERATURES[0] < found.presence_temperature < TEMPERATURES[-1]
         and found.notes == ()
@@ -131,7 +131,7 @@ class Zeros:
     name = "zeros"
 
     def __init__(self, graph: str, config: MimoConfig, logit: float) -> None:
-        contract = graph_contracts(config)[graph]
+        contract = graph_specs(config)[graph]
         self.inputs, self.outputs = ({t.name: t for t in side} for side in (contract.inputs, contract.outputs))
         self.graph, self.logit, self.runs = graph, logit, 0
 
@@ -169,15 +169,15 @@ def test_an_undecided_model_draws_what_the_other_does_not_believe_in(sets: list[
 def test_calibration_asks_everything_once_and_is_stored(sets: list[Dataset], tmp_path: Path):
     mimo = zeros(2.0, presence_temperature=4.0, presence_threshold=0.9)  # as it is, it would draw nothing
     told_progress = []
-    found = calibrate(tmp_path, mimo, sets, "train", limit=3, progress=lambda *step: told_progress.append(step))
+    found = tune_thresholds(tmp_path, mimo, sets, "train", limit=3, progress=lambda *step: told_progress.append(step))
     # All of the work, image by image: closer looks and shares, the questions, the entities.
-    total = 3 * (CLOSER_TRIES + 2)
+    total = 3 * (CROP_SCALE_TRIALS + 2)
     done = [done for done, _ in told_progress]
     assert {of for _, of in told_progress} == {total} and done == sorted(done) and set(done) == set(range(total + 1))
     assert mimo.engines["text_decoder"].runs == 0
     # One pass per way of looking closer and share of the first look, one for the thresholds, one for the entities. Even this
     # model gains by it: all of the surroundings of a box are less wrong than all of the image.
-    assert mimo.engines["vision_encoder"].runs >= (len(CLOSER_FACTORS) + len(FIRST_SHARES) + 1) * 3 and found.closer_factor > 0
+    assert mimo.engines["vision_encoder"].runs >= (len(CROP_SCALES) + len(FULL_IMAGE_WEIGHTS) + 1) * 3 and found.crop_scale > 0
     stored = MimoConfig.read(tmp_path / "config.json")
     told = json.loads(json.dumps(found.to_dict()))
     for name in THRESHOLDS:
@@ -233,8 +233,8 @@ def test_a_closer_look_is_taken_where_it_gains(blind: bool, tmp_path: Path):
     config = MimoConfig.from_preset("micro")
     tokenizer = Tokenizer.train(corpus(("liver",), ("ct",), ("abdomen",)), config.vocab_size - 4, config.mask_decoder.queries)
     mimo = Mimo(config, {graph: Boxes(graph, config, blind) for graph in GRAPHS}, tokenizer, {"id": "boxes"})
-    factor, _ = choose_closer(mimo, read_datasets(folder), "val", None, 0)
-    assert factor == 0 if blind else factor in CLOSER_FACTORS[1:]
+    factor, _ = choose_crop_scale(mimo, read_datasets(folder), "val", None, 0)
+    assert factor == 0 if blind else factor in CROP_SCALES[1:]
 
 
 @pytest.mark.parametrize(
@@ -250,16 +250,16 @@ def test_the_first_look_counts_as_much_as_is_best(
     dices: tuple[float, ...], gain: float, chosen: tuple[float, float], monkeypatch: pytest.MonkeyPatch
 ):
     """``gain``: of the best closer look over none."""
-    told, asked = dict(zip(FIRST_SHARES, dices, strict=True)), []
+    told, asked = dict(zip(FULL_IMAGE_WEIGHTS, dices, strict=True)), []
 
     def answers(mimo, *_args, **_options):
-        asked.append((mimo.config.closer_factor, mimo.config.first_share))
-        dice = told[mimo.config.first_share] - gain * abs(mimo.config.closer_factor - 3.5) / 3.5
+        asked.append((mimo.config.crop_scale, mimo.config.full_image_weight))
+        dice = told[mimo.config.full_image_weight] - gain * abs(mimo.config.crop_scale - 3.5) / 3.5
         return Measurements([Overlap("a", "x", "box", "1", dice, 0.8, 0, 0.1, "ct", {}, "1")], [], [], {})
 
     monkeypatch.setattr("mimo_train.training.thresholds.measure", answers)
-    assert choose_closer(zeros(1.0), [], "val", None, 0) == chosen
-    assert asked == [*((factor, 0.0) for factor in CLOSER_FACTORS), *((3.5, share) for share in FIRST_SHARES[1:])]
+    assert choose_crop_scale(zeros(1.0), [], "val", None, 0) == chosen
+    assert asked == [*((factor, 0.0) for factor in CROP_SCALES), *((3.5, share) for share in FULL_IMAGE_WEIGHTS[1:])]
 
 
 def test_the_threshold_of_what_nobody_named_parts_what_is_there_from_what_is_not():
@@ -269,10 +269,10 @@ def test_the_threshold_of_what_nobody_named_parts_what_is_there_from_what_is_not
         Overlap("a", "x", "box", "1", 0.9, 0.8, 0, 0.1, "ct", {}, "1")._replace(score=0.9, presence=0.9, predicted_iou=0.9)
     ]
     presences = [Presence("a", "present", True, 0.9), Presence("a", "within", False, 0.1)]
-    found = choose(Measurements(overlaps, presences, [], {}), 0.1, logits)
+    found = choose_thresholds(Measurements(overlaps, presences, [], {}), 0.1, logits)
     low, high = (sigmoid(np.log(p / (1 - p)) / found.presence_temperature) for p in (0.65, 0.7))
     assert low <= found.entity_threshold <= high
-    assert choose(Measurements(overlaps, presences, [], {}), 0.1).entity_threshold == MimoConfig().entity_threshold
+    assert choose_thresholds(Measurements(overlaps, presences, [], {}), 0.1).entity_threshold == MimoConfig().entity_threshold
 
 
 def test_one_kind_of_question_is_told_and_a_bad_file_comes_first(sets: list[Dataset], tmp_path: Path):
@@ -284,18 +284,18 @@ def test_one_kind_of_question_is_told_and_a_bad_file_comes_first(sets: list[Data
     Image.fromarray(record.load()[0]).save(image)
     Image.fromarray((labels == next(iter(record.classes))).astype(np.uint8)).save(mask)
     alone = replace(record, image=image, mask=mask, classes={1: "liver"}, instances=None)
-    found = calibrate(tmp_path, zeros(2.0), [replace(data, root=tmp_path, records=(alone,))], "train")
+    found = tune_thresholds(tmp_path, zeros(2.0), [replace(data, root=tmp_path, records=(alone,))], "train")
     stored = MimoConfig.read(tmp_path / "config.json")
     assert (stored.presence_temperature, stored.presence_threshold) == (1, 0.5) and len(found.notes) == 1
 
     bad, model = replace(alone, classes={2: "liver"}, case="bad"), zeros(2.0)
     with pytest.raises(RequestError, match="class ids .* without a name"):
-        calibrate(tmp_path, model, [replace(data, root=tmp_path, records=(alone, bad))], "train")
+        tune_thresholds(tmp_path, model, [replace(data, root=tmp_path, records=(alone, bad))], "train")
     assert not model.engines["vision_encoder"].runs
 
 
 def test_a_split_without_targets_is_refused(sets: list[Dataset], tmp_path: Path):
     negative = [Dataset(d.name, d.root, tuple(replace(r, classes={}, mask=None) for r in d.records)) for d in sets]
     with pytest.raises(RequestError, match="no image in split 'train' shows a target"):
-        calibrate(tmp_path, zeros(1.0), negative, "train", limit=2)
+        tune_thresholds(tmp_path, zeros(1.0), negative, "train", limit=2)
     assert not list(tmp_path.iterdir())

@@ -20,18 +20,18 @@ from safetensors.torch import load_file
 from mimo_runtime.errors import BundleError, RequestError
 from mimo_train.checkpoint import load_checkpoint
 from mimo_train.model import Mimo
-from mimo_train.training.config import FitOptions
+from mimo_train.training.config import TrainConfig
 from mimo_train.training.losses import LossWeights
-from mimo_train.training.partial_load import warm
+from mimo_train.training.partial_load import load_matching
 from mimo_train.training.schedule import Schedule
 from mimo_train.training.trainer import fit
 
 QUIET = {"progress": False, "report": lambda _line: None}
 
 
-def options(data: Path, **changes) -> FitOptions:
+def options(data: Path, **changes) -> TrainConfig:
     values = dict(preset="micro", data=(str(data),), steps=6, batch=2, prompts=4, vocab_size=400, warmup_steps=2)
-    return FitOptions(**{**values, **changes})
+    return TrainConfig(**{**values, **changes})
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -308,7 +308,7 @@ def test_warm_start_takes_queries_by_the_name_of_their_entity(whole):
     before = model.mask_decoder.queries.detach().clone()
     turned = model.config.entities[::-1]
     other = Mimo(replace(model.config, entities=turned))
-    warm(other, tokenizer, whole)
+    load_matching(other, tokenizer, whole)
     for i, name in enumerate(turned):
         assert torch.equal(other.mask_decoder.queries[1 + i], before[1 + model.config.entities.index(name)])
     assert torch.equal(other.mask_decoder.queries[0], before[0])

@@ -1,0 +1,66 @@
+"""The one progress display: a bar where a person watches standard error, a line a minute in a log."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+
+#: Called as ``progress(stage, done, total)``.
+Progress = Callable[[str, int, int], None]
+
+#: Seconds between two lines in a log.
+LINE_INTERVAL = 60.0
+
+
+@contextlib.contextmanager
+def progress_bar(quiet: bool = False) -> Iterator[Progress]:
+    """A progress display on standard error.
+
+    Args:
+        quiet: show nothing.
+    """
+    if quiet:
+        yield lambda stage, done, total: None
+    elif sys.stderr.isatty():
+        with contextlib.closing(_Bar()) as bar:
+            yield bar.show
+    else:
+        yield _log_lines()
+
+
+class _Bar:
+    """One click bar at a time: a new stage or total ends the bar before."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def show(self, stage: str, done: int, total: int) -> None:
+        if self._bar is None or self._bar.label != stage or self._bar.length != total:
+            self.close()
+            self._bar = click.progressbar(length=total, label=stage, file=sys.stderr)
+            self._bar.__enter__()
+        self._bar.update(done - self._bar.pos)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+            self._bar = None
+
+
+def _log_lines() -> Progress:
+    """Prints the stage at most once in :data:`LINE_INTERVAL` seconds, so that short work stays silent."""
+    begun = last = time.monotonic()
+
+    def show(stage: str, done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= LINE_INTERVAL:
+            last = now
+            click.echo(f"{now - begun:.0f} s: {stage} {done}/{total}", err=True)
+
+    return show
