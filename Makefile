@@ -1,6 +1,6 @@
 # Two commands: `make demo` shows the whole chain, `make test` proves it.
 # Needed: Python 3.10 to 3.13 with pip and venv. Another interpreter: `make demo PYTHON=python3.12`.
-# Linux without a GPU: the default index serves torch with CUDA; docs/dependencies.md says how to get the smaller CPU wheel.
+# Linux without a GPU: the default index serves torch with CUDA; docs/reference/dependencies.md names the smaller CPU wheel.
 
 PYTHON ?= python3
 VENV ?= .venv

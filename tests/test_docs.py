@@ -14,13 +14,20 @@ from mimo_runtime.compiler.memory import required_mb
 from mimo_runtime.compiler.options import Options
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES = [
+    *(REPOSITORY / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "checkpoints/mimo-tiny/README.md")),
+    *sorted((REPOSITORY / "docs").rglob("*.md")),
+]
 #: Programs by name: module and object, as pyproject.toml says; and those that are run as modules.
 PROGRAMS = dict(re.findall(r'^(mimo-\w+) = "([\w.]+:\w+)"', (REPOSITORY / "pyproject.toml").read_text("utf-8"), re.M)) | {
     name: f"{name}:command" for name in ("mimo_export.tools.compile_check", "mimo_benchmarks.kv_cache")
 }
 
 _OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
+
+
+def page_id(page: Path) -> str:
+    return str(page.relative_to(REPOSITORY))
 
 
 def commands(page: str) -> Iterator[tuple[int, str]]:
@@ -69,12 +76,12 @@ def problems(name: str, arguments: str) -> list[str]:
     return [f"{name} {found.name} has no option {option}" for option in _OPTION.findall(" ".join(words)) if option not in known]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_every_command_and_option_of_a_page_exists(page: Path):
     wrong = []
     for line, command in commands(page.read_text("utf-8")):
         if (called := program(command)) is not None:
-            wrong += [f"{page.name}:{line}: {problem}" for problem in problems(*called)]
+            wrong += [f"{page_id(page)}:{line}: {problem}" for problem in problems(*called)]
     assert not wrong, "\n".join(wrong)
 
 
@@ -116,14 +123,14 @@ def test_what_is_no_command_is_left_alone(command: str):
     assert program(command) is None
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_links_lead_somewhere(page: Path):
     targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text("utf-8"))
     assert not [target for target in targets if "://" not in target and not (page.parent / target).exists()]
 
 
 def test_the_memory_that_a_board_needs_is_what_the_program_says():
-    page = (REPOSITORY / "docs" / "jetson.md").read_text("utf-8")
+    page = (REPOSITORY / "docs" / "how-to" / "jetson.md").read_text("utf-8")
     rows = re.findall(r"^\| `(\w+)` \|[^|]*\|[^|]*\| (\d+) MB \| (\d+) MB \| (\d+) MB \| (\d+) MB \|$", page, re.M)
     assert [row[0] for row in rows] == ["tiny", "base", "large"]
     for _, *sizes in rows:

@@ -42,7 +42,7 @@ class Kind:
     text: bool
 
 
-#: The kinds of docs/formats.md, in its order.
+#: The kinds of docs/reference/json.md, in its order.
 KINDS: dict[str, Kind] = {
     "first_ask": Kind(known=False, masks=True, text=True),
     "second_ask": Kind(known=True, masks=True, text=True),

@@ -1,4 +1,4 @@
-"""Latency of a bundle beside what people would run instead, in turns in one run: the ``latency`` JSON of docs/formats.md."""
+"""Latency of a bundle and its alternatives, interleaved in one run: the ``latency`` JSON (docs/reference/json.md)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def measure(
         progress: called with (what is done now, steps done, steps in all).
 
     Returns:
-        docs/formats.md, plus ``request``, ``bundle``, ``agreement``, ``repeats``, ``warnings``, and per contender ``stages``
+        docs/reference/json.md; ``request``, ``bundle``, ``agreement``, ``repeats``, ``warnings``; per contender ``stages``
         (milliseconds by stage of ``first_ask``), ``graphs`` (milliseconds per run of each graph), ``glue_fraction`` by kind,
         ``resident_mb`` and ``peak_mb``.
 

@@ -1,4 +1,4 @@
-"""The MIMO network. One file per part, named as the part (see docs/architecture.md)."""
+"""The MIMO network. One file per part, named as the part (see docs/explanation/architecture.md)."""
 
 from .fusion import FusionEncoder
 from .mask_decoder import MaskDecoder

@@ -86,7 +86,7 @@ class Result:
 
 
 def results_dict(result: Result) -> dict[str, Any]:
-    """For ``report.json`` and ``calibration.json``: docs/precision.md says what the fields mean."""
+    """For ``report.json`` and ``calibration.json``: docs/reference/json.md says what the fields mean."""
     graphs = {}
     for name, told in result.evidence.items():
         recipe = result.chosen[name].recipe

@@ -1,6 +1,6 @@
 """One graph of the model as ONNX: traced by torch.export, simplified, named, stripped, and held against its contract.
 
-What was measured to matter (docs/architecture.md): the dynamo exporter, opset 20 (native LayerNormalization and Gelu),
+The rules and their reasons (docs/explanation/architecture.md): dynamo exporter, opset 20 (native LayerNormalization and Gelu),
 example sizes of at least 2 (a size of 1 is silently frozen), one pass of onnxslim.
 """
 

@@ -132,7 +132,7 @@ class Parity:
                 self.overlaps.append(dice(a.mask, b.mask))
 
     def to_dict(self) -> dict[str, Any]:
-        """For the manifest and ``inspect``: docs/formats.md, and what the numbers rest on."""
+        """For the manifest and ``inspect``: docs/reference/json.md, and what the numbers rest on."""
         told: dict[str, Any] = {
             name: {
                 "relative_l2": _rounded(shadow.worst),

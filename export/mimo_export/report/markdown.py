@@ -98,7 +98,7 @@ def describe_samples(samples: Mapping[str, int]) -> str:
 
 
 def inspect_dict(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``mimo-export inspect --json`` prints (docs/formats.md)."""
+    """What ``mimo-export inspect --json`` prints (docs/reference/json.md)."""
     keys = ("engine", "threads", "asked", "delivered", "file", "sha256", "bytes", "build")
     return {
         "format": manifest["format"],

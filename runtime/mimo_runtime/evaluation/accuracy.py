@@ -1,4 +1,4 @@
-"""The accuracy of a model on data sets, defined once for checkpoints and bundles (docs/formats.md is the JSON).
+"""The accuracy of a model on data sets, defined once for checkpoints and bundles (docs/reference/json.md is the JSON).
 
 Per image and class, with seeded prompts; in images where a class has many instances, per instance (a seeded few).
 What a model was asked depends only on the seed, the image and the prompt type, never on the order or the number of images.
@@ -178,7 +178,7 @@ def evaluate(
         text: also generate the answers to the ``text`` and ``absent`` prompts and measure them.
 
     Returns:
-        ``accuracy`` of docs/formats.md. Parts without a sample are missing (in tables) or None (single numbers).
+        ``accuracy`` of docs/reference/json.md. Parts without a sample are missing (in tables) or None (single numbers).
 
     Raises:
         RequestError: unknown prompt, empty split, or an image that cannot be read. All images are read before the first

@@ -1,4 +1,4 @@
-"""From single measurements to the ``accuracy`` JSON of docs/formats.md."""
+"""From single measurements to the ``accuracy`` JSON of docs/reference/json.md."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ class Answer:
         return strip_markup(self.text)
 
     def to_dict(self, masks: Mapping[int, str] | None = None) -> dict[str, Any]:
-        """For JSON (docs/formats.md, ``predict``); ``masks`` maps the index of a finding to its mask file."""
+        """For JSON (docs/reference/json.md, ``predict``); ``masks`` maps the index of a finding to its mask file."""
         masks = masks or {}
         return {
             "text": self.text,
