@@ -122,7 +122,8 @@ def check_cache(folder: Path) -> None:
 
 
 def quantize_with_accuracy_control(
-    models: Mapping[str, onnx.ModelProto], config: MimoConfig, tokenizer: Tokenizer, request: QuantizationRequest, engines: Sequence[str],
+    models: Mapping[str, onnx.ModelProto], config: MimoConfig, tokenizer: Tokenizer, request: QuantizationRequest,
+    engines: Sequence[str],
     progress: Progress, gpu: bool = False, forms: Sequence[str] = ("int8", "fp16"),
 ) -> tuple[Result, dict[str, Any]]:  # fmt: skip
     """Decide the precision of every graph.

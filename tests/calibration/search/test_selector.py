@@ -421,7 +421,8 @@ def test_blocks_that_lose_dice_are_left_out_before_noisy_ones(nobody):
 def test_plans_with_more_blocks_left_out_follow_when_the_gate_is_missed(nobody, monkeypatch, fine, chosen, asked, gpu):
     nobody.settings = dataclasses.replace(nobody.settings, gpu=gpu)
     told = GraphResult(sensitivity=sensitivity(*((str(k), 10.0 + k, 0.0) for k in range(9))))
-    made = [Candidate("fp32", "fp32", "onnxruntime", 1, b"0"), Candidate("int8", "int8", "onnxruntime", 1, b"", QuantizationRecipe("mse")),
+    made = [Candidate("fp32", "fp32", "onnxruntime", 1, b"0"),
+            Candidate("int8", "int8", "onnxruntime", 1, b"", QuantizationRecipe("mse")),
             Candidate("other", "fp16", "onnxruntime", 1, b"")]  # fmt: skip
     raced, gated, closed = [], [], []
 
