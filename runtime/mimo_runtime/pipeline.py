@@ -22,6 +22,7 @@ import numpy as np
 from .errors import BundleError, EngineError, PromptError, RequestError
 from .hardware.host import usable_cores
 from .imageio.reader import ScanImage, Source, read_image
+from .loading import load_bundle
 from .model.config import MimoConfig
 from .model.graph_spec import GRAPHS, graph_specs
 from .model.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
@@ -114,9 +115,8 @@ class Mimo:
             BundleError: missing, damaged, of another version, or built for another machine; nothing was loaded.
             EngineError: an engine is missing or refuses its graph.
         """
-        from .bundle.archive import load_mimo
-
-        return load_mimo(bundle, device=device, threads=threads, cache_images=cache_images, allow_fallback=allow_fallback)
+        loaded = load_bundle(bundle, device=device, threads=threads, allow_fallback=allow_fallback)
+        return Mimo(loaded.config, loaded.engines, loaded.tokenizer, loaded.info, cache_images=cache_images)
 
     def open(self, image: Source, *, frame: int = 0) -> Scan:
         """Read and encode an image. An image with the same pixels as a recent one is not encoded again.

@@ -15,18 +15,12 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
 
-from ..engines import Engine, create_engine
-from ..errors import BundleError, EngineError, RequestError
-from ..hardware.host import worker_threads
+from ..errors import BundleError
 from ..model.config import MimoConfig
 from ..utils.atomic import atomic_file
-from .manifest import MANIFEST, TOKENIZER, Manifest, check_name, parse_manifest
-from .placement import Placement, check_device, choose_device, fall_back
-
-if TYPE_CHECKING:
-    from ..pipeline import Mimo
+from .manifest import MANIFEST, Manifest, check_name, parse_manifest
 
 SUFFIX = ".mimo"
 _POINT = "Point to a bundle that mimo-export build wrote"
@@ -109,71 +103,6 @@ class Bundle:
         if digest != self.manifest.hashes[name]:
             told = f"bundle {self.path} is damaged: {name} does not have the sha256 of the manifest"
             raise BundleError(told, f"Copy it again. {self.manifest.rebuild}")
-
-
-def load_mimo(
-    bundle: str | os.PathLike[str] | Bundle,
-    *,
-    device: str = "auto",
-    threads: int | None = None,
-    cache_images: int = 8,
-    allow_fallback: bool = False,
-) -> Mimo:
-    """See :meth:`mimo_runtime.pipeline.Mimo.load`."""
-    from ..model.tokenizer import Tokenizer
-    from ..pipeline import Mimo
-
-    check_device(device)
-    if threads is not None and threads < 1:
-        raise RequestError(f"threads is {threads}", "Use at least 1, or leave it out")
-    if not isinstance(bundle, Bundle):
-        # What a fallback makes up for must not refuse the bundle before it is known whether it is needed.
-        bundle = Bundle.open(bundle, this_machine=not allow_fallback)
-    manifest = bundle.manifest
-    manifest.check_compiled()
-    choice = choose_device(device, manifest, allow_fallback)
-    if choice.fallback is None:
-        manifest.check_machine()  # also where the caller opened it without
-    tokenizer = Tokenizer.from_bytes(bundle.bytes(TOKENIZER), f"{bundle.path}/{TOKENIZER}")
-    threads = threads or worker_threads()
-    try:
-        engines = _create_engines(bundle, choice, threads)
-    except EngineError as error:
-        if choice.device == "cpu" or not allow_fallback:
-            raise
-        choice = fall_back(manifest, error.what, error.remedy, allow_fallback)
-        engines = _create_engines(bundle, choice, threads)
-    info = {
-        "id": manifest.model_id,
-        "target": manifest.target,
-        "bundle": str(bundle.path),
-        # Of the weights, so that a bundle and its checkpoint tell the same.
-        "sha256": manifest.data["model"]["checkpoint_sha256"],
-        "device": choice.device,
-        "device_explanation": choice.explanation,
-        "fallback": choice.fallback,
-    }
-    return Mimo(manifest.config, engines, tokenizer, info, cache_images=cache_images)
-
-
-def _create_engines(bundle: Bundle, choice: Placement, threads: int) -> dict[str, Engine]:
-    """The engines of all graphs. If one fails, those before it give their memory back."""
-    engines: dict[str, Engine] = {}
-    versions = bundle.manifest.data["compatibility"]["engines"]
-    try:
-        for name, entry in bundle.manifest.graphs.items():
-            engines[name] = create_engine(
-                choice.engine(entry.engine),
-                bundle.bytes(entry.file),
-                entry.contract,
-                threads=min(threads, entry.threads or threads),
-                built_with=versions[entry.engine].get("built_with"),
-            )
-    except BaseException:
-        for engine in engines.values():
-            engine.close()
-        raise
-    return engines
 
 
 def pack(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:

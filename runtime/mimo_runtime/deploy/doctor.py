@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
 
-from ..bundle.archive import Bundle, load_mimo
+from ..bundle.archive import Bundle
 from ..bundle.placement import DEVICES
 from ..engines import KINDS, installed_version, obstacle
 from ..errors import MimoError
@@ -182,6 +182,8 @@ def _engines(gpus: Gpus) -> list[Check]:
 
 
 def _bundle(path: str | os.PathLike[str]) -> list[Check]:
+    from ..pipeline import Mimo  # doctor must also start where tokenizers does not import
+
     checks = []
     try:
         bundle = Bundle.open(path)
@@ -191,7 +193,7 @@ def _bundle(path: str | os.PathLike[str]) -> list[Check]:
         graphs = manifest.graphs.values()
         delivered = sorted({f"{e.engine} {precision}" for e in graphs for precision, nodes in e.delivered.items() if nodes})
         checks.append(Check("graphs", "ok", f"{len(graphs)} graphs: {', '.join(delivered)}"))
-        with load_mimo(bundle) as mimo:
+        with Mimo.load(bundle) as mimo:
             told = f"every graph loads and fits its contract ({mimo.info['device_explanation']}); next: mimo-run verify"
         checks.append(Check("loads", "ok", told))
     except MimoError as error:

@@ -9,7 +9,7 @@ import fakes
 import numpy as np
 import pytest
 
-from mimo_runtime.bundle import archive as module
+from mimo_runtime import loading
 from mimo_runtime.bundle.archive import Bundle, pack
 from mimo_runtime.errors import BundleError, RequestError
 from mimo_runtime.pipeline import Mimo
@@ -31,7 +31,7 @@ def archive(bundle_folder, tmp_path):
 @pytest.fixture
 def no_engine(monkeypatch):
     """Fails the test if anything reaches an engine."""
-    monkeypatch.setattr(module, "create_engine", lambda *a, **k: pytest.fail("an engine was created"))
+    monkeypatch.setattr(loading, "create_engine", lambda *a, **k: pytest.fail("an engine was created"))
 
 
 def ask(mimo):
@@ -210,7 +210,7 @@ def test_another_machine_may_inspect_but_not_load(copy, monkeypatch):
     data["compatibility"]["arch"] = "riscv64"
     onnx_bundle.reseal(copy, data)
     assert Bundle.open(copy, this_machine=False).manifest.target == "cpu"
-    monkeypatch.setattr(module, "create_engine", lambda *a, **k: pytest.fail("an engine was created"))
+    monkeypatch.setattr(loading, "create_engine", lambda *a, **k: pytest.fail("an engine was created"))
     with pytest.raises(BundleError, match="built for riscv64"):
         Mimo.load(copy)
     with pytest.raises(BundleError, match="built for riscv64"):

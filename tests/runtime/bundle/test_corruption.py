@@ -20,8 +20,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from mimo_runtime import engines
-from mimo_runtime.bundle import archive as bundle_module
+from mimo_runtime import engines, loading
 from mimo_runtime.bundle import manifest, placement
 from mimo_runtime.bundle.archive import Bundle, pack
 from mimo_runtime.bundle.manifest import MANIFEST, seal, spell
@@ -46,7 +45,7 @@ def no_engine(monkeypatch):
     def create(*_: object, **__: object) -> None:
         raise Reached
 
-    monkeypatch.setattr(bundle_module, "create_engine", create)
+    monkeypatch.setattr(loading, "create_engine", create)
 
 
 @pytest.fixture(scope="module")

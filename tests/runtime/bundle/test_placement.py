@@ -13,10 +13,9 @@ import pytest
 from click.testing import CliRunner
 from gpu_fakes import FakeDriver, FakeNvml, FakeOnnxRuntime
 
-from mimo_runtime import engines
-from mimo_runtime.bundle import archive as bundle_module
+from mimo_runtime import engines, loading
 from mimo_runtime.bundle import manifest, placement
-from mimo_runtime.bundle.archive import Bundle, load_mimo
+from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.bundle.placement import choose_device
 from mimo_runtime.cli.commands import main
 from mimo_runtime.deploy.verify import verify
@@ -446,7 +445,7 @@ class Both:
 
 
 def test_what_was_loaded_is_freed_when_a_later_graph_fails(make, fake_gpu, monkeypatch):
-    real, made = bundle_module.create_engine, []
+    real, made = loading.create_engine, []
 
     def create(name, data, contract, **options):
         if len(made) == 3:
@@ -454,7 +453,7 @@ def test_what_was_loaded_is_freed_when_a_later_graph_fails(make, fake_gpu, monke
         made.append(real(name, data, contract, **options))
         return made[-1]
 
-    monkeypatch.setattr(bundle_module, "create_engine", create)
+    monkeypatch.setattr(loading, "create_engine", create)
     with pytest.raises(EngineError, match="enough"):
         Mimo.load(make("onnxruntime-cuda"))
     assert len(made) == 3 and fake_gpu.driver.memory == {}
@@ -464,9 +463,9 @@ def test_what_compiled_a_plan_reaches_its_engine(make, here, monkeypatch):
     here(HERE, "tensorrt")
     monkeypatch.setattr(manifest.Manifest, "check_machine", lambda self: None)  # TensorRT is not here
     seen = []
-    monkeypatch.setattr(bundle_module, "create_engine", lambda name, *args, **options: seen.append((name, options)) or 1 / 0)
+    monkeypatch.setattr(loading, "create_engine", lambda name, *args, **options: seen.append((name, options)) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        load_mimo(Bundle.open(make("tensorrt", "10.3.0", "8.6"), this_machine=False))
+        Mimo.load(Bundle.open(make("tensorrt", "10.3.0", "8.6"), this_machine=False))
     ((name, options),) = seen
     assert name == "tensorrt" and options["built_with"] == "10.3.0"
 

@@ -1,0 +1,99 @@
+"""From a verified bundle to engines: choose the device, create one engine per graph, read the tokenizer."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from .bundle.archive import Bundle
+from .bundle.manifest import TOKENIZER
+from .bundle.placement import Placement, check_device, choose_device, fall_back
+from .engines import Engine, create_engine
+from .errors import EngineError, RequestError
+from .hardware.host import worker_threads
+from .model.config import MimoConfig
+from .model.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class LoadedBundle:
+    """What a pipeline needs of a bundle."""
+
+    config: MimoConfig
+    #: One engine per graph, by the graph's name.
+    engines: dict[str, Engine]
+    tokenizer: Tokenizer
+    #: Facts about the model and where it runs; see ``Mimo.info``.
+    info: dict[str, Any]
+
+
+def load_bundle(
+    bundle: str | os.PathLike[str] | Bundle, *, device: str = "auto", threads: int | None = None, allow_fallback: bool = False
+) -> LoadedBundle:
+    """Verify a bundle and create its engines.
+
+    Args:
+        bundle: a folder, a ``.mimo`` file, or an opened bundle.
+        device, threads, allow_fallback: see ``Mimo.load``.
+
+    Raises:
+        RequestError: ``device`` or ``threads`` is invalid.
+        BundleError: missing, damaged, of another version, or built for another machine; nothing was loaded.
+        EngineError: an engine is missing or refuses its graph.
+    """
+    check_device(device)
+    if threads is not None and threads < 1:
+        raise RequestError(f"threads is {threads}", "Use at least 1, or leave it out")
+    if not isinstance(bundle, Bundle):
+        # A fallback may lift what the machine lacks: whether it is needed is known only after the device is chosen.
+        bundle = Bundle.open(bundle, this_machine=not allow_fallback)
+    manifest = bundle.manifest
+    manifest.check_compiled()
+    placement = choose_device(device, manifest, allow_fallback)
+    if placement.fallback is None:
+        manifest.check_machine()  # also where the caller opened the bundle without this check
+    tokenizer = Tokenizer.from_bytes(bundle.bytes(TOKENIZER), f"{bundle.path}/{TOKENIZER}")
+    threads = threads or worker_threads()
+    try:
+        engines = _create_engines(bundle, placement, threads)
+    except EngineError as error:
+        if placement.device == "cpu" or not allow_fallback:
+            raise
+        placement = fall_back(manifest, error.what, error.remedy, allow_fallback)
+        engines = _create_engines(bundle, placement, threads)
+    return LoadedBundle(manifest.config, engines, tokenizer, _info(bundle, placement))
+
+
+def _info(bundle: Bundle, placement: Placement) -> dict[str, Any]:
+    manifest = bundle.manifest
+    return {
+        "id": manifest.model_id,
+        "target": manifest.target,
+        "bundle": str(bundle.path),
+        # The hash of the weights: equal for a bundle and the checkpoint that it was built from.
+        "sha256": manifest.data["model"]["checkpoint_sha256"],
+        "device": placement.device,
+        "device_explanation": placement.explanation,
+        "fallback": placement.fallback,
+    }
+
+
+def _create_engines(bundle: Bundle, placement: Placement, threads: int) -> dict[str, Engine]:
+    """The engines of all graphs. If one fails, those created before it are closed."""
+    engines: dict[str, Engine] = {}
+    versions = bundle.manifest.data["compatibility"]["engines"]
+    try:
+        for name, entry in bundle.manifest.graphs.items():
+            engines[name] = create_engine(
+                placement.engine(entry.engine),
+                bundle.bytes(entry.file),
+                entry.contract,
+                threads=min(threads, entry.threads or threads),
+                built_with=versions[entry.engine].get("built_with"),
+            )
+    except BaseException:
+        for engine in engines.values():
+            engine.close()
+        raise
+    return engines
