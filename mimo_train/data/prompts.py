@@ -18,16 +18,9 @@ from mimo_runtime.data.prompt_sampling import (
     negative_point,
     rough_mask,
 )
-from mimo_runtime.text.grammar import (
-    RELATIONS,
-    Description,
-    Phrase,
-    count_word,
-    describe,
-    observe_phrase,
-    question,
-    relation_word,
-)
+from mimo_runtime.text.grammar import RELATIONS, Description, Phrase, describe
+from mimo_runtime.text.observe import count_word, observe_phrase, relation_word
+from mimo_runtime.text.questions import question
 from mimo_runtime.text.synonyms import misspell, synonyms
 
 from .augment import View

@@ -9,7 +9,7 @@ from mimo_runtime.data.dataset import Dataset
 from mimo_runtime.errors import PromptError, RequestError
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.tokenizer import Tokenizer
-from mimo_runtime.text.grammar import corpus, question
+from mimo_runtime.text.questions import corpus, question
 
 from ..checkpoint import load_checkpoint
 from ..data.prompts import Vocabulary

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from mimo_benchmarks.suites.relations import EVERYTHING
 from mimo_runtime.data.dataset import Dataset, check_records
 from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation.accuracy import AbsentNames, Measurements, chosen_records, measure
@@ -23,6 +22,7 @@ from mimo_runtime.evaluation.confidence import Choice, choose_threshold, set_wei
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.postprocessing.masks import sigmoid
+from mimo_runtime.text.questions import EVERYTHING
 from mimo_runtime.utils.atomic import atomic_write_bytes
 
 from ..checkpoint import CONFIG

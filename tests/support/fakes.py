@@ -20,7 +20,7 @@ from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.graph_spec import GRAPHS, REFERENCE_MAP_CHANNELS, graph_specs
 from mimo_runtime.model.tokenizer import EOS, Tokenizer
 from mimo_runtime.pipeline import Mimo
-from mimo_runtime.text.grammar import corpus
+from mimo_runtime.text.questions import corpus
 
 ENTITIES = ("liver", "spleen", "aorta")
 PRESENT = ("liver", "aorta")

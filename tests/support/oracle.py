@@ -14,7 +14,7 @@ from PIL import Image
 from mimo_runtime.data import prompt_sampling
 from mimo_runtime.data.dataset import Dataset
 from mimo_runtime.evaluation import metrics
-from mimo_runtime.text import grammar
+from mimo_runtime.text import grammar, observe
 
 Asked = namedtuple("Asked", "image text kind boxes points mask text_answer")
 SETS = {  # name: modality, region, classes
@@ -106,7 +106,7 @@ class OracleScan:
         if text_answer:
             record = self.record
             truth = found if found is not None else np.zeros((8, 8), bool)
-            said = grammar.describe(grammar.observe(truth, text, record.modality, record.region))
+            said = grammar.describe(observe.observe(truth, text, record.modality, record.region))
         here = found is not None
         drawn = self.oracle.draw(found) if here else np.zeros((72, 96), bool)
         presence, iou = float(here and drawn.any()), metrics.iou(drawn, found) if here else 0.0

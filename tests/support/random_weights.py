@@ -10,7 +10,7 @@ import torch
 
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.tokenizer import Tokenizer
-from mimo_runtime.text import grammar
+from mimo_runtime.text import questions
 from mimo_train.checkpoint import save_checkpoint
 from mimo_train.model import Mimo
 
@@ -20,7 +20,7 @@ ENTITIES = ("liver", "spleen", "aorta", "heart", "cyst")
 def write_checkpoint(folder: str | Path, preset: str = "micro", seed: int = 0, **changes: object) -> Path:
     """A checkpoint of random weights, whose tokenizer knows the words of phantoms."""
     config = MimoConfig.from_preset(preset, entities=ENTITIES, **changes)
-    texts = grammar.corpus(ENTITIES, ["ct", "mri", "xray", "ultrasound"], ["abdomen", "brain", "chest", "breast"])
+    texts = questions.corpus(ENTITIES, ["ct", "mri", "xray", "ultrasound"], ["abdomen", "brain", "chest", "breast"])
     tokenizer = Tokenizer.train(texts, config.vocab_size, config.mask_decoder.queries)
     config = dataclasses.replace(config, vocab_size=tokenizer.size)
     torch.manual_seed(seed)

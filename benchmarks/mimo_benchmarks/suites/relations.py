@@ -15,11 +15,11 @@ from mimo_runtime.data.prompt_sampling import instance_labels
 from mimo_runtime.errors import PromptError, RequestError
 from mimo_runtime.evaluation import metrics
 from mimo_runtime.evaluation.accuracy import AbsentNames, _engine_name, _model_id, _rng, chosen_records
-from mimo_runtime.text import grammar
+from mimo_runtime.text import grammar, observe, questions
+from mimo_runtime.text.questions import EVERYTHING
 
 #: Relations asked for per image.
 MAX_PAIRS = 3
-EVERYTHING = "What do you see?"
 
 
 def measure_relations(
@@ -95,7 +95,7 @@ def _usual_relations(records: Sequence[Record]) -> dict[tuple[str, str], str]:
         if len(record.classes) >= 2:
             masks = _masks(record, read_ids(record.mask, None, record.image))
             for one, other in permutations(masks, 2):
-                found.setdefault((one, other), Counter())[grammar.relation_word(masks[one], masks[other])] += 1
+                found.setdefault((one, other), Counter())[observe.relation_word(masks[one], masks[other])] += 1
     return {pair: count.most_common(1)[0][0] for pair, count in found.items()}
 
 
@@ -131,7 +131,7 @@ def _ask(
 
     def asked(kind: str, name: str | None = None, **more: str) -> tuple[grammar.Description, Sequence[Any]]:
         try:
-            answer = scan.ask(grammar.question(kind, name, **more))
+            answer = scan.ask(questions.question(kind, name, **more))
         except PromptError:  # too long for the model
             return grammar.Description(), ()
         return grammar.parse(answer.text), answer.findings
@@ -144,18 +144,18 @@ def _ask(
         number = len(instance_labels(labels, class_id, instance_map)[1])
         if number > 1:
             counted = [(p.name.casefold(), p.count) for p in told("count", name).phrases]
-            row["counts"].append(counted == [(name.casefold(), grammar.count_word(number))])
+            row["counts"].append(counted == [(name.casefold(), observe.count_word(number))])
     pairs = list(permutations(sorted(masks), 2))
     rng = _rng(seed, data.name, data.key(record), "relations")
     for number in rng.permutation(len(pairs))[:MAX_PAIRS]:
         one, other = pairs[number]
-        true = grammar.relation_word(masks[one], masks[other])
+        true = observe.relation_word(masks[one], masks[other])
         row["relations"].append(_says(told("relation", one, other=other), true, other, {one}))
         row["usual_relation"].append(usual.get((one, other)) == true)
     if pairs:
         rng = _rng(seed, data.name, data.key(record), "neighbours")
         other, relation = str(rng.choice(sorted(masks))), str(rng.choice(grammar.RELATIONS))
-        there = {n for n in masks if n != other and grammar.relation_word(masks[n], masks[other]) == relation}
+        there = {n for n in masks if n != other and observe.relation_word(masks[n], masks[other]) == relation}
         row["neighbours"].append(_says(told("neighbours", other=other, relation=relation), relation, other, there))
         row["no_neighbour"].append(not there)
     for kind, choice in zip(("within", "across"), names.of(record)):

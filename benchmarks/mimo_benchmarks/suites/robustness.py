@@ -18,7 +18,7 @@ from mimo_runtime.data.dataset import Dataset, Record, check_records
 from mimo_runtime.errors import PromptError, RequestError
 from mimo_runtime.evaluation import metrics
 from mimo_runtime.evaluation.accuracy import Outcome, _engine_name, _model_id, _rng, chosen_records
-from mimo_runtime.text import grammar
+from mimo_runtime.text import questions
 from mimo_runtime.text.synonyms import misspell, synonyms
 
 from .corruptions import ROTATIONS, SHIFTS, Rotation, offset_point
@@ -232,7 +232,7 @@ class _Image:
             for condition, slips in TYPOS.items():  # the second text has the slip of the first and one more
                 wordings[condition] = misspell(name, self._rng(name, "slips"), slips)
             for kind in QUESTION_FORMS:
-                wordings[f"question: {kind}"] = grammar.question(kind, name, self._rng(name, kind))
+                wordings[f"question: {kind}"] = questions.question(kind, name, self._rng(name, kind))
             found = {
                 condition: self._sample(QUERY, condition, "text", name, "", self._ask(scan, truth, text), truth)
                 for condition, text in wordings.items()

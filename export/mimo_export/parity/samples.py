@@ -16,7 +16,7 @@ from mimo_runtime.errors import PromptError
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.preprocessing.prompts import Prompt
-from mimo_runtime.text import grammar
+from mimo_runtime.text import questions
 
 #: Kinds of request. Seven, so that they meet every one of the four phantom modalities in turn.
 KINDS = ("box", "text", "mask", "point", "mix", "absent", "describe")
@@ -110,17 +110,17 @@ def _prompt(
     shape: tuple[int, int],
 ) -> Prompt:
     if kind == "describe":
-        return Prompt(grammar.question("describe", rng=rng))
+        return Prompt(questions.question("describe", rng=rng))
     if kind == "absent":
         others = [entity for entity in config.entities if entity not in names] or ["polyp"]
-        return Prompt(grammar.question("presence", others[int(rng.integers(len(others)))], rng))
+        return Prompt(questions.question("presence", others[int(rng.integers(len(others)))], rng))
     if kind == "whole":
         return Prompt(boxes=[(0, 0, shape[1], shape[0])])
     if mask is None:
         raise _Impossible
     if kind == "text":
         kinds = ("name", "where", "segment", "presence", "show")
-        return Prompt(grammar.question(kinds[int(rng.integers(len(kinds)))], name, rng))
+        return Prompt(questions.question(kinds[int(rng.integers(len(kinds)))], name, rng))
     if kind == "mask":
         return Prompt(mask=prompt_sampling.rough_mask(mask, rng))
     if kind == "point":

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mimo_runtime.text.grammar import MODALITIES, QUESTIONS, clean_name, parse, pluralise, subject_of
+from mimo_runtime.text.grammar import MODALITIES, clean_name, parse, pluralise
+from mimo_runtime.text.questions import QUESTIONS, subject_of
 
 from .common import class_name
 

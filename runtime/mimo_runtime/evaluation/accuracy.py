@@ -17,7 +17,7 @@ import numpy as np
 from ..data import prompt_sampling
 from ..data.dataset import Dataset, Record, check_records
 from ..errors import RequestError
-from ..text import grammar
+from ..text import grammar, observe
 from . import metrics
 from .confidence import summarise_confidence
 from .subgroups import named_attributes, subgroup_attributes, summarise_subgroups
@@ -270,7 +270,7 @@ class ImageQuestions:
         """What a right answer says about a whole class; instances are counted by their map where the set has one."""
         parts = self.record.load_instances(mask.shape)
         count = None if parts is None else len(prompt_sampling.instance_labels(mask.astype(np.uint8), 1, parts)[1])
-        return grammar.observe(mask, name, self.record.modality, self.record.region, count=count)
+        return observe.observe(mask, name, self.record.modality, self.record.region, count=count)
 
     def _answered(self, prompt: str, name: str, outcome: Outcome, truth: np.ndarray, number: int) -> Overlap:
         return self._overlap(prompt, name, outcome.mask, truth, number)._replace(

@@ -29,8 +29,8 @@ from ..refinement.multiscale import (
     unnamed,
 )
 from ..results.answer import Finding
-from ..text.grammar import subject_of
 from ..text.markup import parse_grounded
+from ..text.questions import subject_of
 from .masks import box_of_mask, mask_from_logits, sigmoid, soft_centroid
 
 #: What query 0 is called when a request points at something without naming it and no text names it either.

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..postprocessing.mask_prediction import MaskPrediction, target_of
-from . import grammar
+from . import grammar, observe, questions
 from .grammar import COUNTS, LOCATIONS, SHAPES, SIZES, Description, Phrase
 
 
@@ -111,7 +111,7 @@ class AnswerPostEditor:
 
     def __init__(self, question: str, seen: MaskFacts) -> None:
         self._seen = seen
-        self._relation, self._neighbours = grammar.relation_asked(question), grammar.neighbours_asked(question)
+        self._relation, self._neighbours = questions.relation_asked(question), questions.neighbours_asked(question)
         self._target = target_of(question)
         named = self._relation or self._neighbours or self._target
         self._now = _Now.HEAD if named else _Now.FREE
@@ -178,11 +178,11 @@ def edit_phrases(markup: str, seen: MaskFacts) -> str:
         if phrase is None or phrase.query is None or not (phrase.count or phrase.size or phrase.location):
             return match.group()
         mask, centre = seen.mask(phrase.query), seen.centre(phrase.query)
-        observed = None if mask is None else grammar.observe_phrase(mask, phrase.name, phrase.query)
+        observed = None if mask is None else observe.observe_phrase(mask, phrase.name, phrase.query)
         wanted = () if observed is None else ("size",) if phrase.count == "one" else ("count", "size")
         slots = {slot: getattr(observed, slot) for slot in wanted if getattr(phrase, slot)}
         if phrase.location and centre is not None:
-            slots["location"] = grammar.location_word(centre[0] / seen.size[1], centre[1] / seen.size[0])
+            slots["location"] = observe.location_word(centre[0] / seen.size[1], centre[1] / seen.size[0])
         better = replace(phrase, **slots)
         return match.group() if better == phrase else grammar.write_phrase(better)
 
@@ -199,7 +199,7 @@ def edit_target(sentence: str, name: str, seen: MaskFacts) -> str:
     said, mask = grammar.parse(sentence), seen.mask(0)
     if mask is not None:
         denied = sentence.lower().startswith(_DENIAL) and not said.phrases
-        phrase = grammar.observe_phrase(mask, name, 0) if denied else None
+        phrase = observe.observe_phrase(mask, name, 0) if denied else None
         return edit_phrases(f"{grammar.write_phrase(phrase)}." if phrase else sentence, seen)
     if said.phrases and all(p.query is None or seen.mask(p.query) is None for p in said.phrases):
         return _without_head(Description(absent=name))
@@ -230,7 +230,7 @@ def edit_relation(sentence: str, name: str, other: str, seen: MaskFacts) -> str:
             return _without_head(Description(absent=phrase.name))
     if None in centres:
         return sentence
-    relation = grammar.relation_of_centres(*centres)
+    relation = observe.relation_of_centres(*centres)
     return _without_head(Description(phrases=(phrases[0],), relation=relation, other=phrases[1]))
 
 
@@ -252,7 +252,7 @@ def edit_neighbours(sentence: str, relation: str, name: str, seen: MaskFacts) ->
     phrases = []
     for entity, query in seen.entities().items():
         centre = None if query == other.query or seen.mask(query) is None else seen.centre(query)
-        if centre is not None and grammar.relation_of_centres(centre, reference) == relation:
+        if centre is not None and observe.relation_of_centres(centre, reference) == relation:
             phrases.append(Phrase(entity, query))
     return _without_head(Description(phrases=tuple(phrases), relation=relation, other=other))
 

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mimo_benchmarks.suites.relations import EVERYTHING, measure_relations, relations_table
+from mimo_benchmarks.suites.relations import measure_relations, relations_table
 from mimo_runtime.data.dataset import Dataset, read_datasets
 from mimo_runtime.errors import PromptError, RequestError
-from mimo_runtime.text import grammar
+from mimo_runtime.text import grammar, observe, questions
 from mimo_runtime.text.grammar import Description, Phrase, describe
+from mimo_runtime.text.questions import EVERYTHING
 
 NAMES = {1: "liver", 2: "spleen", 3: "cyst"}
 
@@ -73,14 +74,14 @@ class Oracle:
 
     def _ask(self, seen: dict[str, np.ndarray], text: str, masks: bool) -> SimpleNamespace:
         query = {name: 1 + i for i, name in enumerate(NAMES.values())}
-        phrases = {n: grammar.observe_phrase(m, n, query.get(n, 9)) for n, m in seen.items()}
+        phrases = {n: observe.observe_phrase(m, n, query.get(n, 9)) for n, m in seen.items()}
         if text == EVERYTHING:
             told = Description("ct", "abdomen", tuple(phrases.values()))
             plurals = {n: n if p.count == "one" else grammar.pluralise(n) for n, p in phrases.items()}
             findings = [SimpleNamespace(phrase=plurals[n], present=True, mask=m) for n, m in seen.items()]
             return SimpleNamespace(text=describe(told), findings=findings)
         assert masks  # the words of a relation are measured on them
-        name = grammar.subject_of(text)
+        name = questions.subject_of(text)
         if name is not None:
             found = (phrases[name],) if name in phrases else ()
             absent = None if found else name
@@ -89,14 +90,14 @@ class Oracle:
         if asked:
             word, other = asked.groups()
             names = [n for n in seen if n != other and other in seen]
-            there = tuple(Phrase(n, 1) for n in names if grammar.relation_word(seen[n], seen[other]) == word)
+            there = tuple(Phrase(n, 1) for n in names if observe.relation_word(seen[n], seen[other]) == word)
             told = Description("ct", "abdomen", there, relation=word, other=Phrase(other, 2))
             return SimpleNamespace(text=self.say(told), findings=[])
         one, other = (text.removeprefix("Where is the ").rstrip("?")).split(" relative to the ")
         missing = [name for name in (one, other) if name not in seen]
         if missing:
             return SimpleNamespace(text=self.say(Description("ct", "abdomen", absent=missing[0])), findings=[])
-        word = grammar.relation_word(seen[one], seen[other])
+        word = observe.relation_word(seen[one], seen[other])
         told = Description("ct", "abdomen", (Phrase(one, 1),), relation=word, other=Phrase(other, 2))
         return SimpleNamespace(text=self.say(told), findings=[])
 

@@ -28,7 +28,7 @@ from mimo_runtime.data import prompt_sampling
 from mimo_runtime.data.dataset import Dataset, read_datasets
 from mimo_runtime.errors import PromptError, RequestError
 from mimo_runtime.postprocessing.connected_components import label_components
-from mimo_runtime.text import grammar
+from mimo_runtime.text import questions
 
 SEEDS = st.integers(0, 2**32 - 1)
 LEVELS = {"left kidney": 90, "liver": 150, "aorta": 210, "cell nucleus": 150}
@@ -345,13 +345,13 @@ def test_words_that_a_model_does_not_know_cost_everything(measured: tuple[dict, 
     assert all(row["dice"] == 0 and row["delta"] == -1 and row["n"] == 3 for row in result["synonyms"])
     asked = {text for _, text, *_ in model.asked}
     assert {"hepatic organ", "hepatic parenchyma", "LIVER"} <= asked
-    assert {grammar.subject_of(text) for text in asked if text.startswith("How many")} <= set(LEVELS)
+    assert {questions.subject_of(text) for text in asked if text.startswith("How many")} <= set(LEVELS)
 
 
 def test_question_forms_are_kinds_of_the_grammar_about_one_target() -> None:
-    assert set(module.QUESTION_FORMS) <= set(grammar.QUESTION_KINDS)
+    assert set(module.QUESTION_FORMS) <= set(questions.QUESTION_KINDS)
     for kind in module.QUESTION_FORMS:
-        assert grammar.subject_of(grammar.question(kind, "liver")) == "liver"
+        assert questions.subject_of(questions.question(kind, "liver")) == "liver"
 
 
 def test_every_look_of_an_image_is_opened_once(measured: tuple[dict, Threshold]) -> None:

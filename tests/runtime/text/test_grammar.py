@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mimo_runtime.text import grammar
+from mimo_runtime.text import grammar, observe, questions
 from mimo_runtime.text.grammar import COUNTS, LOCATIONS, SHAPES, SIZES, Description, Phrase, describe, parse
 from mimo_runtime.text.shape_descriptors import shape_numbers
 
@@ -123,7 +123,7 @@ def ellipse(height: int, width: int, x: float, y: float, a: float, b: float, ang
 @pytest.mark.parametrize(("ratio", "word"), [(1.0, "round"), (0.62, "oval"), (0.3, "elongated")])
 def test_shapes_at_any_angle_and_size(angle: float, scale: float, ratio: float, word: str) -> None:
     mask = ellipse(128, 128, 64, 64, scale, scale * ratio, angle)
-    assert grammar.shape_word(mask) == word
+    assert observe.shape_word(mask) == word
     assert shape_numbers(mask)[1] == pytest.approx(ratio, abs=0.1)
 
 
@@ -131,7 +131,7 @@ def test_irregular_shapes() -> None:
     ring = ellipse(100, 100, 50, 50, 40, 40) & ~ellipse(100, 100, 50, 50, 25, 25)
     cross = np.zeros((100, 100), bool)
     cross[45:55, 10:90] = cross[10:90, 45:55] = True
-    assert grammar.shape_word(ring) == grammar.shape_word(cross) == "irregular"
+    assert observe.shape_word(ring) == observe.shape_word(cross) == "irregular"
 
 
 @settings(max_examples=40, deadline=None)
@@ -158,7 +158,7 @@ def test_solidity_counts_the_pixels_of_the_hull(bits: int) -> None:
 def test_locations(index: int) -> None:
     row, column = divmod(index, 3)
     mask = ellipse(90, 150, 25 + 50 * column, 15 + 30 * row, 8, 8)
-    assert grammar.observe_phrase(mask, "x").location == LOCATIONS[index]
+    assert observe.observe_phrase(mask, "x").location == LOCATIONS[index]
     assert "upper left" in LOCATIONS[0] and "lower" in LOCATIONS[7] and "right" in LOCATIONS[5]
 
 
@@ -166,31 +166,31 @@ def test_locations(index: int) -> None:
     ("fraction", "word"), [(0.001, "small"), (0.0299, "small"), (0.03, "medium"), (0.149, "medium"), (0.15, "large")]
 )
 def test_sizes(fraction: float, word: str) -> None:
-    assert grammar.size_word(fraction) == word
+    assert observe.size_word(fraction) == word
     mask = np.zeros((100, 100), bool)
     mask.reshape(-1)[: round(fraction * 10000)] = True
-    assert grammar.observe_phrase(mask, "x").size == word
+    assert observe.observe_phrase(mask, "x").size == word
 
 
 def test_counts() -> None:
-    words = [grammar.count_word(n) for n in (1, 2, 5, 6, 9, 10, 500)]
+    words = [observe.count_word(n) for n in (1, 2, 5, 6, 9, 10, 500)]
     assert words == ["one", "two", "five", "several", "several", "many", "many"]
     mask = np.zeros((100, 100), bool)
     for i in range(7):
         mask |= ellipse(100, 100, 10 + 12 * i, 50, 4, 4)
     mask[0, 0] = True  # a crumb
-    phrase = grammar.observe_phrase(mask, "cell nucleus")
+    phrase = observe.observe_phrase(mask, "cell nucleus")
     assert (phrase.count, phrase.size, phrase.shape) == ("several", "small", "round")
-    assert grammar.observe_phrase(mask, "cell nucleus", count=12).count == "many"
-    assert grammar.observe_phrase(mask, "cell nucleus", count=1).count == "one"
+    assert observe.observe_phrase(mask, "cell nucleus", count=12).count == "many"
+    assert observe.observe_phrase(mask, "cell nucleus", count=1).count == "one"
 
 
 def test_size_is_that_of_one_instance() -> None:
     mask = np.zeros((100, 100), bool)
     for y, x in ((0, 0), (40, 0), (80, 0), (0, 40), (40, 40)):  # 5 times 4 %
         mask[y : y + 20, x : x + 20] = True
-    assert grammar.observe_phrase(mask, "x").size == "medium"
-    assert grammar.observe_phrase(mask, "x", count=1).size == "large"
+    assert observe.observe_phrase(mask, "x").size == "medium"
+    assert observe.observe_phrase(mask, "x", count=1).size == "large"
 
 
 def test_shape_is_that_of_the_median_instance() -> None:
@@ -198,20 +198,20 @@ def test_shape_is_that_of_the_median_instance() -> None:
     for i in range(4):
         mask |= ellipse(100, 100, 10 + 20 * i, 20, 6, 6)
     mask[80:84] = True  # one long bar, larger than any of the disks
-    assert grammar.observe_phrase(mask, "x").shape == "round"
+    assert observe.observe_phrase(mask, "x").shape == "round"
     mask[:50, :65] = False  # the bar and one disk: of two, the larger
-    assert grammar.observe_phrase(mask, "x").shape == "elongated"
+    assert observe.observe_phrase(mask, "x").shape == "elongated"
 
 
 def test_empty_masks_are_absent() -> None:
     empty = np.zeros((10, 10), bool)
-    assert grammar.observe(empty, "polyp", "endoscopy", "colon") == Description("endoscopy", "colon", absent="polyp")
-    assert grammar.observe_phrase(empty, "polyp") is None
+    assert observe.observe(empty, "polyp", "endoscopy", "colon") == Description("endoscopy", "colon", absent="polyp")
+    assert observe.observe_phrase(empty, "polyp") is None
 
 
 def test_observe_is_said_and_read() -> None:
     mask = ellipse(100, 100, 20, 20, 15, 9)
-    seen = grammar.observe(mask, "polyp", "endoscopy", "colon", query=3)
+    seen = observe.observe(mask, "polyp", "endoscopy", "colon", query=3)
     assert describe(seen) == "Endoscopy of the colon: one medium oval <p>polyp</p><seg3> in the upper left."
     assert parse(describe(seen)) == seen
 
@@ -220,38 +220,38 @@ def test_observe_is_said_and_read() -> None:
 
 
 @pytest.mark.parametrize("name", ["polyp", "aorta", "portal and splenic vein", "vertebra, c7", "cell nucleus"])
-@pytest.mark.parametrize("kind", grammar.QUESTION_KINDS)
+@pytest.mark.parametrize("kind", questions.QUESTION_KINDS)
 def test_subject_of_every_question(kind: str, name: str) -> None:
     for seed in range(12):
-        asked = grammar.question(kind, name, np.random.default_rng(seed), other="liver", relation="left of")
-        assert grammar.subject_of(asked) == (None if kind in ("what", "describe", *grammar.SEVERAL) else name), asked
-        assert grammar.subject_of(asked.upper()) in (None, name.upper())
+        asked = questions.question(kind, name, np.random.default_rng(seed), other="liver", relation="left of")
+        assert questions.subject_of(asked) == (None if kind in ("what", "describe", *questions.SEVERAL) else name), asked
+        assert questions.subject_of(asked.upper()) in (None, name.upper())
 
 
 def test_questions_as_people_type_them() -> None:
-    assert grammar.question("presence", "aorta") == "Is there an aorta?"
-    assert grammar.question("name", "polyp") == "polyp"
-    assert grammar.subject_of("  where is  the left kidney ") == "left kidney"
-    assert grammar.subject_of("segment polyp") == "polyp"
-    assert grammar.subject_of("the polyp") == "polyp"
-    assert grammar.subject_of("") is grammar.subject_of(" ?") is grammar.subject_of("what do you see") is None
-    assert grammar.question("count", "cell nucleus") == "How many cell nuclei are there?"
-    assert grammar.question("relation", "spleen", other="liver") == "Where is the spleen relative to the liver?"
-    assert grammar.question("neighbours", other="liver", relation="below") == "What is below the liver?"
-    assert grammar.subject_of("count the polyps") == "polyp"
+    assert questions.question("presence", "aorta") == "Is there an aorta?"
+    assert questions.question("name", "polyp") == "polyp"
+    assert questions.subject_of("  where is  the left kidney ") == "left kidney"
+    assert questions.subject_of("segment polyp") == "polyp"
+    assert questions.subject_of("the polyp") == "polyp"
+    assert questions.subject_of("") is questions.subject_of(" ?") is questions.subject_of("what do you see") is None
+    assert questions.question("count", "cell nucleus") == "How many cell nuclei are there?"
+    assert questions.question("relation", "spleen", other="liver") == "Where is the spleen relative to the liver?"
+    assert questions.question("neighbours", other="liver", relation="below") == "What is below the liver?"
+    assert questions.subject_of("count the polyps") == "polyp"
     for kind, missing in (("where", "a name"), ("relation", "a name"), ("neighbours", "other")):
         with pytest.raises(ValueError, match=f"needs {missing}"):
-            grammar.question(kind)
+            questions.question(kind)
 
 
 def test_what_a_question_about_two_structures_names() -> None:
     for seed in range(9):
         rng = np.random.default_rng(seed)
-        asked = grammar.question("relation", "left kidney", rng, "spleen")
-        assert grammar.relation_asked(asked) == ("left kidney", "spleen") and grammar.neighbours_asked(asked) is None
-        asked = grammar.question("neighbours", None, rng, "spleen", "left of")
-        assert grammar.neighbours_asked(asked.upper()) == ("left of", "SPLEEN") and grammar.relation_asked(asked) is None
-    assert grammar.relation_asked("Where is the spleen?") is None
+        asked = questions.question("relation", "left kidney", rng, "spleen")
+        assert questions.relation_asked(asked) == ("left kidney", "spleen") and questions.neighbours_asked(asked) is None
+        asked = questions.question("neighbours", None, rng, "spleen", "left of")
+        assert questions.neighbours_asked(asked.upper()) == ("left of", "SPLEEN") and questions.relation_asked(asked) is None
+    assert questions.relation_asked("Where is the spleen?") is None
 
 
 @pytest.mark.parametrize(
@@ -261,14 +261,14 @@ def test_what_a_question_about_two_structures_names() -> None:
 def test_relations_follow_the_longer_axis(a: tuple[int, int], b: tuple[int, int], word: str) -> None:
     masks = np.zeros((2, 20, 20), bool)
     masks[0][a], masks[1][b] = True, True
-    assert grammar.relation_word(masks[0], masks[1]) == word
+    assert observe.relation_word(masks[0], masks[1]) == word
 
 
 def test_corpus_holds_the_vocabulary() -> None:
     entities = ["polyp", "cell nucleus", "left kidney"]
-    texts = grammar.corpus(entities, ["ct", "mri"], ["abdomen", "cells"])
+    texts = questions.corpus(entities, ["ct", "mri"], ["abdomen", "cells"])
     joined = "\n".join(texts)
     for words in (COUNTS, SIZES, SHAPES, LOCATIONS, entities, ("CT", "MRI", "cell nuclei", "no finding", "is visible")):
         assert all(word in joined for word in words)
-    assert grammar.question("where", "polyp") in texts
-    assert texts == grammar.corpus(entities, ["ct", "mri"], ["abdomen", "cells"])
+    assert questions.question("where", "polyp") in texts
+    assert texts == questions.corpus(entities, ["ct", "mri"], ["abdomen", "cells"])

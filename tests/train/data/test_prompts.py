@@ -16,7 +16,9 @@ from mimo_runtime.data.dataset import Dataset, Record, read_datasets
 from mimo_runtime.data.prompt_sampling import instance_labels
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.tokenizer import Tokenizer
-from mimo_runtime.text.grammar import corpus, neighbours_asked, parse, relation_asked, relation_word, subject_of
+from mimo_runtime.text.grammar import parse
+from mimo_runtime.text.observe import relation_word
+from mimo_runtime.text.questions import corpus, neighbours_asked, relation_asked, subject_of
 from mimo_train.data.augment import View, copy_paste, crop_view, may_mirror, plain_view, random_view
 from mimo_train.data.loader import Batches
 from mimo_train.data.prompts import PromptSampler, Vocabulary

@@ -18,7 +18,7 @@ from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.graph_spec import GRAPHS, graph_specs
 from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.pipeline import Mimo
-from mimo_runtime.text.grammar import corpus
+from mimo_runtime.text.questions import corpus
 from mimo_train.training.thresholds import (
     CROP_SCALE_TRIALS,
     CROP_SCALES,

@@ -13,7 +13,7 @@ from PIL import Image
 
 from mimo_runtime.data.dataset import Dataset, Record
 from mimo_runtime.errors import RequestError
-from mimo_runtime.text.grammar import QUESTIONS, question
+from mimo_runtime.text.questions import QUESTIONS, question
 from mimo_train.cli.main import main
 from mimo_train.data.importers import Target, plan_instruct, write_set
 from mimo_train.data.importers.instruct import NOT_ASKED, QUESTIONS_READ

@@ -1,0 +1,84 @@
+"""From masks to the words of the grammar: number, size, shape, location, relation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..data.prompt_sampling import INSTANCE_MIN_PIXELS, INSTANCE_MIN_SHARE
+from ..postprocessing.connected_components import label_components
+from ..postprocessing.masks import box_of_mask
+from .grammar import COUNTS, LOCATIONS, RELATIONS, SIZES, Description, Phrase
+from .shape_descriptors import shape_numbers
+
+#: Area of one instance as a fraction of the image: below the first is small, from the second on large.
+SIZE_LIMITS = (0.03, 0.15)
+#: Below this share of its convex hull a shape is irregular; otherwise minor / major axis decides round, oval, elongated.
+SOLIDITY_LIMIT, ROUND_LIMIT, OVAL_LIMIT = 0.85, 0.75, 0.5
+
+
+def observe(
+    mask: np.ndarray, name: str, modality: str = "", region: str = "", query: int | None = 0, count: int | None = None
+) -> Description:
+    """The description of one structure from its bool mask ``[H, W]``; an empty mask is an absent structure.
+
+    ``count`` is the number of instances where it is known; otherwise components are counted, without crumbs.
+    """
+    phrase = observe_phrase(mask, name, query, count)
+    return Description(modality, region, absent=name) if phrase is None else Description(modality, region, (phrase,))
+
+
+def observe_phrase(mask: np.ndarray, name: str, query: int | None = 0, count: int | None = None) -> Phrase | None:
+    """The slots of one mask, or None for an empty one. Size is the mean over instances, shape that of the median one."""
+    mask = np.asarray(mask, bool)
+    box = box_of_mask(mask)
+    if box is None:
+        return None
+    x0, y0, x1, y1 = box
+    crop = mask[y0:y1, x0:x1]
+    parts, _ = label_components(crop)
+    areas = np.bincount(parts.reshape(-1))
+    areas[0] = 0
+    kept = np.flatnonzero(areas >= min(areas.max(), max(INSTANCE_MIN_PIXELS, INSTANCE_MIN_SHARE * areas.max())))
+    middle = kept[np.argsort(areas[kept], kind="stable")[len(kept) // 2]]
+    number = len(kept) if count is None else max(1, count)
+    height, width = mask.shape
+    size = size_word(areas.sum() / number / (height * width))
+    row_mean = float(np.dot(crop.sum(1), np.arange(y0, y1) + 0.5) / areas.sum())
+    column_mean = float(np.dot(crop.sum(0), np.arange(x0, x1) + 0.5) / areas.sum())
+    location = location_word(column_mean / width, row_mean / height)
+    return Phrase(name, query, count_word(number), size, shape_word(parts == middle), location)
+
+
+def count_word(count: int) -> str:
+    return COUNTS[count - 1] if count <= 5 else COUNTS[5] if count < 10 else COUNTS[6]
+
+
+def size_word(fraction: float) -> str:
+    """The word for an area, given as a fraction of the image."""
+    return SIZES[int(np.searchsorted(SIZE_LIMITS, fraction, side="right"))]
+
+
+def location_word(x: float, y: float) -> str:
+    """The word for a centroid, given as fractions of the image's sides."""
+    return LOCATIONS[min(2, int(y * 3)) * 3 + min(2, int(x * 3))]
+
+
+def relation_word(a: np.ndarray, b: np.ndarray) -> str:
+    """How mask ``a`` lies relative to mask ``b``, both bool ``[H, W]`` and not empty: along the axis that parts them more."""
+    return relation_of_centres(*((float(x.mean()), float(y.mean())) for y, x in (np.nonzero(m) for m in (a, b))))
+
+
+def relation_of_centres(a: tuple[float, float], b: tuple[float, float]) -> str:
+    """As :func:`relation_word`, for two centroids ``(x, y)`` in pixels."""
+    (xa, ya), (xb, yb) = a, b
+    if abs(ya - yb) >= abs(xa - xb):
+        return RELATIONS[0] if ya < yb else RELATIONS[1]
+    return RELATIONS[2] if xa < xb else RELATIONS[3]
+
+
+def shape_word(mask: np.ndarray) -> str:
+    """The word for a connected, non-empty mask; see :data:`SOLIDITY_LIMIT`."""
+    area, ratio, solidity = shape_numbers(mask)
+    if solidity < SOLIDITY_LIMIT and area >= 16:  # fewer pixels have no outline to speak of
+        return "irregular"
+    return "round" if ratio >= ROUND_LIMIT else "oval" if ratio >= OVAL_LIMIT else "elongated"
