@@ -14,7 +14,7 @@ from mimo_runtime.cli.commands import Coordinates
 from mimo_runtime.errors import VerificationError
 from mimo_runtime.evaluation.command import accuracy_options, run_accuracy
 
-from .cli_evaluation import precision, referring, robustness, scene
+from .cli_evaluation import compare_revisions, precision, referring, robustness, scene
 from .output import Progress, check_writable, deliver, json_option
 
 
@@ -130,6 +130,7 @@ main.add_command(referring)
 main.add_command(scene)
 main.add_command(precision)
 main.add_command(robustness)
+main.add_command(compare_revisions)
 
 if __name__ == "__main__":
     main()

@@ -144,3 +144,15 @@ def test_accuracy_refuses_what_it_cannot_measure(bundle, phantoms, tmp_path):
     refused(run("accuracy", bundle, "--data", phantoms, "--prompts", ","), 2, "names no prompt type")
     refused(run("accuracy", bundle, "--data", phantoms, "--report", phantoms), 2, "did not write it")
     refused(run("accuracy", tmp_path / "nothing", "--data", phantoms, "--split", "train"), 2, "nothing does not exist")
+
+
+def test_the_checkout_answers_as_its_own_commit(bundle, phantoms, tmp_path, repository):
+    if not (repository / ".git").exists():
+        pytest.skip("not a git checkout")
+    refused(run("compare-revisions", "no-such-revision", bundle, "--data", phantoms, "--split", "train"), 2, "no-such-revision")
+    out = tmp_path / "out.json"
+    chosen = ("--data", phantoms, "--split", "train", "--limit", 1, "--repeats", 1, "--threads", 1)
+    result = run("compare-revisions", "HEAD", bundle, *chosen, "--json", out)
+    found = json.loads(out.read_text())
+    assert result.exit_code == (1 if found["different"] else 0) and found["questions"] > 10
+    assert found["current"]["modified"] or found["different"] == 0

@@ -1,0 +1,1 @@
+"""Two revisions of this repository compared on the same bundle and the same questions."""
