@@ -15,7 +15,9 @@ from pathlib import Path
 import click
 
 from mimo_runtime.errors import MimoError, RequestError
-from mimo_runtime.imageio.reader import ScanImage, read_image, write_png
+from mimo_runtime.imageio.image import ScanImage
+from mimo_runtime.imageio.png import write_png
+from mimo_runtime.imageio.reader import read_image
 from mimo_runtime.model.graph_spec import GRAPHS
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.preprocessing.prompts import Prompt

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .bundle.archive import Bundle
     from .errors import BundleError, EngineError, ImageError, MimoError, PromptError, RequestError, VerificationError
-    from .imageio.reader import ScanImage, read_image, read_mask
+    from .imageio.image import ScanImage
+    from .imageio.reader import read_image, read_mask
     from .model.config import MimoConfig
     from .pipeline import Mimo, Scan
     from .preprocessing.prompts import Prompt
@@ -35,7 +36,8 @@ _HOMES = {
         "RequestError",
         "VerificationError",
     ),
-    "imageio.reader": ("ScanImage", "read_image", "read_mask"),
+    "imageio.image": ("ScanImage",),
+    "imageio.reader": ("read_image", "read_mask"),
     "model.config": ("MimoConfig",),
     "pipeline": ("Mimo", "Scan"),
     "preprocessing.prompts": ("Prompt",),

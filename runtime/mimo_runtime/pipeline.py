@@ -21,7 +21,8 @@ import numpy as np
 
 from .errors import BundleError, EngineError, PromptError, RequestError
 from .hardware.host import usable_cores
-from .imageio.reader import ScanImage, Source, read_image
+from .imageio.image import ScanImage
+from .imageio.reader import Source, read_image
 from .loading import load_bundle
 from .model.config import MimoConfig
 from .model.graph_spec import GRAPHS, graph_specs

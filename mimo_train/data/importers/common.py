@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mimo_runtime.errors import RequestError
-from mimo_runtime.imageio.reader import ScanImage, read_image
+from mimo_runtime.imageio.image import ScanImage
+from mimo_runtime.imageio.reader import read_image
 from mimo_runtime.text.grammar import Description, clean_name
 
 #: Suffixes of image files. DICOM files often have none, or the end of a UID; their content tells.

@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from mimo_runtime.errors import RequestError
-from mimo_runtime.imageio.reader import FORMATS, check_size, read_mask
+from mimo_runtime.imageio.image import check_size
+from mimo_runtime.imageio.reader import FORMATS, read_mask
 
 
 def read_ids(path: Path) -> np.ndarray:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from mimo_runtime.errors import RequestError
-from mimo_runtime.imageio.reader import check_size
+from mimo_runtime.imageio.image import check_size
 
 from .common import class_name, few, inside, known_modality, read_json, required_folder, required_region
 from .slices import Case, Slicing, slices

@@ -19,7 +19,8 @@ import numpy as np
 from ..bundle.archive import Bundle
 from ..errors import BundleError, VerificationError
 from ..evaluation.metrics import dice
-from ..imageio.reader import read_image, read_mask, write_png
+from ..imageio.png import write_png
+from ..imageio.reader import read_image, read_mask
 from ..pipeline import Mimo
 from ..preprocessing.prompts import Prompt
 from ..results.answer import Answer

@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import ImageError
+from .image import ScanImage, check_size
 from .intensity import as_rgb, stretch, to_8_bit, window
-from .reader import ScanImage, check_size
 
 #: DICOM modality -> modality of data sets. Others are written in lower case; OT (other) is None.
 MODALITIES = {

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import ImageError
+from .image import ScanImage, check_size
 from .intensity import as_rgb, to_8_bit
-from .reader import ScanImage, check_size
 
 _MAGIC = ((348, 344, (b"n+1\0", b"ni1\0")), (540, 4, (b"n+2\0", b"ni2\0")))
 

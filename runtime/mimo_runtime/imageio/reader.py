@@ -15,13 +15,11 @@ Nothing here depends on the model; it only limits the size.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import os
 import threading
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Union
 
@@ -29,57 +27,12 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import ImageError
-from ..utils.atomic import atomic_write_bytes
+from .image import ScanImage, check_size
 from .intensity import as_rgb, to_8_bit
-
-#: Limits of an image, checked from the header, before decoding. The largest needs 192 MB as RGB.
-MIN_SIDE, MAX_SIDE, MAX_PIXELS = 8, 16384, 64_000_000
 
 #: Pillow plugins used. Everything else (EPS would start a program) is refused.
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 _ACCEPTED = "PNG, JPEG, BMP, TIFF, WebP, DICOM or NIfTI"
-
-
-@dataclass(frozen=True, eq=False)
-class ScanImage:
-    """An image as the model and the pictures use it.
-
-    Args:
-        pixels: ``uint8 [H, W, 3]`` RGB.
-        spacing_mm: distance of neighbouring pixels in millimetres as ``(row, column)``, that is ``(down, across)``;
-            None if the file does not say.
-        modality: as data sets write it ("ct", "mri", "ultrasound", "xray", ...), None if the file does not say.
-        bits: how the values became 8 bit, for people.
-        spacing_source: where ``spacing_mm`` comes from, and whether it holds in the patient; None without spacing.
-    """
-
-    pixels: np.ndarray
-    spacing_mm: tuple[float, float] | None = None
-    modality: str | None = None
-    bits: str = "8 bit as stored"
-    spacing_source: str | None = None
-
-    def __post_init__(self) -> None:
-        pixels = self.pixels
-        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-            raise ImageError("ScanImage.pixels is not uint8 [H, W, 3]", "Let read_image make it")
-        check_size("the image", *pixels.shape[:2])
-        object.__setattr__(self, "pixels", np.ascontiguousarray(pixels))
-
-    @property
-    def height(self) -> int:
-        return self.pixels.shape[0]
-
-    @property
-    def width(self) -> int:
-        return self.pixels.shape[1]
-
-    @property
-    def sha256(self) -> str:
-        """Hexadecimal hash of size and pixels: equal exactly if the model sees the same image."""
-        digest = hashlib.sha256(f"{self.height}x{self.width}:".encode())
-        digest.update(self.pixels.data)
-        return digest.hexdigest()
 
 
 Source = Union[str, "os.PathLike[str]", bytes, Image.Image, np.ndarray, ScanImage]
@@ -128,29 +81,6 @@ def read_mask(source: str | os.PathLike[str] | bytes | Image.Image) -> np.ndarra
             return _mask_of(_pil_open(file, name), name)
         except UnidentifiedImageError:
             raise ImageError(f"{name} is not a picture that can be read", "Use a PNG file as mask") from None
-
-
-def write_png(path: str | os.PathLike[str], image: np.ndarray | Image.Image) -> None:
-    """Write a PNG so that ``path`` never holds half a file: ``uint8 [H, W]`` or ``[H, W, 3]``, or bool as 0 and 255.
-
-    Raises:
-        RequestError: the place cannot be written to.
-    """
-    if isinstance(image, np.ndarray):
-        image = Image.fromarray(image.astype(np.uint8) * 255 if image.dtype == bool else image)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    atomic_write_bytes(path, buffer.getvalue())
-
-
-def check_size(name: str, height: int, width: int) -> None:
-    """Refuse sizes outside the limits. Raises ImageError."""
-    told = f"{name} has {width} x {height} pixels"
-    if min(height, width) < MIN_SIDE:
-        raise ImageError(told, f"Each side needs at least {MIN_SIDE} pixels")
-    if max(height, width) > MAX_SIDE or height * width > MAX_PIXELS:
-        limits = f"Crop or shrink it to at most {MAX_SIDE} pixels a side and {MAX_PIXELS // 10**6} million in all"
-        raise ImageError(told, limits)
 
 
 # -- sources ---------------------------------------------------------------------------------------------------------

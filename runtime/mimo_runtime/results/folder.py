@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..imageio.reader import write_png
+from ..imageio.png import write_png
 from ..preprocessing.prompts import Prompt
 from ..utils.atomic import atomic_folder
 from ..viz.overlay import draw_overlay, draw_panel

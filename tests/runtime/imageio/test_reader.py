@@ -16,8 +16,10 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from mimo_runtime.errors import ImageError, RequestError
+from mimo_runtime.imageio.image import ScanImage
 from mimo_runtime.imageio.intensity import to_8_bit
-from mimo_runtime.imageio.reader import ScanImage, read_image, read_mask, write_png
+from mimo_runtime.imageio.png import write_png
+from mimo_runtime.imageio.reader import read_image, read_mask
 from mimo_runtime.utils import atomic
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)

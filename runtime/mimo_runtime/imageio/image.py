@@ -1,0 +1,65 @@
+"""The image type of the package: 8-bit RGB pixels, their spacing and their source."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import ImageError
+
+#: Limits of an image, checked from the header, before decoding. The largest needs 192 MB as RGB.
+MIN_SIDE, MAX_SIDE, MAX_PIXELS = 8, 16384, 64_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class ScanImage:
+    """An image as the model and the pictures use it.
+
+    Args:
+        pixels: ``uint8 [H, W, 3]`` RGB.
+        spacing_mm: distance of neighbouring pixels in millimetres as ``(row, column)``, that is ``(down, across)``;
+            None if the file does not say.
+        modality: as data sets write it ("ct", "mri", "ultrasound", "xray", ...), None if the file does not say.
+        bits: how the values became 8 bit, for people.
+        spacing_source: where ``spacing_mm`` comes from, and whether it holds in the patient; None without spacing.
+    """
+
+    pixels: np.ndarray
+    spacing_mm: tuple[float, float] | None = None
+    modality: str | None = None
+    bits: str = "8 bit as stored"
+    spacing_source: str | None = None
+
+    def __post_init__(self) -> None:
+        pixels = self.pixels
+        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+            raise ImageError("ScanImage.pixels is not uint8 [H, W, 3]", "Call read_image to convert it")
+        check_size("the image", *pixels.shape[:2])
+        object.__setattr__(self, "pixels", np.ascontiguousarray(pixels))
+
+    @property
+    def height(self) -> int:
+        return self.pixels.shape[0]
+
+    @property
+    def width(self) -> int:
+        return self.pixels.shape[1]
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal hash of size and pixels: equal exactly if the model sees the same image."""
+        digest = hashlib.sha256(f"{self.height}x{self.width}:".encode())
+        digest.update(self.pixels.data)
+        return digest.hexdigest()
+
+
+def check_size(name: str, height: int, width: int) -> None:
+    """Refuse sizes outside the limits. Raises ImageError."""
+    told = f"{name} has {width} x {height} pixels"
+    if min(height, width) < MIN_SIDE:
+        raise ImageError(told, f"Each side needs at least {MIN_SIDE} pixels")
+    if max(height, width) > MAX_SIDE or height * width > MAX_PIXELS:
+        limits = f"Crop or shrink it to at most {MAX_SIDE} pixels a side and {MAX_PIXELS // 10**6} million in all"
+        raise ImageError(told, limits)

@@ -1,0 +1,24 @@
+"""PNG files, written atomically."""
+
+from __future__ import annotations
+
+import io
+import os
+
+import numpy as np
+from PIL import Image
+
+from ..utils.atomic import atomic_write_bytes
+
+
+def write_png(path: str | os.PathLike[str], image: np.ndarray | Image.Image) -> None:
+    """Write a PNG so that ``path`` never holds half a file: ``uint8 [H, W]`` or ``[H, W, 3]``, or bool as 0 and 255.
+
+    Raises:
+        RequestError: the place cannot be written to.
+    """
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image.astype(np.uint8) * 255 if image.dtype == bool else image)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    atomic_write_bytes(path, buffer.getvalue())
