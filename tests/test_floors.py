@@ -32,8 +32,10 @@ MAY_USE = {
 #: Everything from an index that the ground floor may name. What is not here needs a reason, and a line in
 #: docs/reference/dependencies.md, before a device has to install it.
 RUNTIME_ALWAYS = {"numpy", "PIL", "tokenizers", "click"}
-#: Engines and file formats: inside functions only, so that a device installs the one that it uses.
-RUNTIME_LAZILY = {"onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "pydicom", "nibabel"}
+#: Engines, file formats and charts: inside functions only, so that a device installs the ones that it uses.
+RUNTIME_LAZILY = {
+    "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "pydicom", "nibabel", "matplotlib",
+}  # fmt: skip
 #: The part of the ground floor that training, calibration and benchmarks stand on.
 EVALUATION = {"numpy", "PIL"}
 
@@ -55,9 +57,10 @@ def imports(source: str, package: str = "") -> Iterator[tuple[str, int, bool]]:
             target = node.args[0].value if isinstance(node.args[0], ast.Constant) else None
             if called in ("import_module", "__import__") and isinstance(target, str):
                 yield (package if target.startswith(".") else target.split(".")[0]), node.lineno, at_import
-        inside = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        later = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        later = later or isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
         for child in ast.iter_child_nodes(node):
-            yield from walk(child, at_import and not inside)
+            yield from walk(child, at_import and not later)
 
     yield from walk(ast.parse(source), True)
 
@@ -84,11 +87,13 @@ def test_the_reader_of_imports_sees_every_form():
             import_module(".l", __name__)
         class Eager:
             import m
+        if TYPE_CHECKING:
+            import n
         """
     )
     assert [(module, at_import) for module, _, at_import in imports(source, "own")] == [
         ("a", True), ("c", True), ("d", True), ("own", True),
-        ("h", False), ("i", False), ("k", False), ("own", False), ("m", True),
+        ("h", False), ("i", False), ("k", False), ("own", False), ("m", True), ("n", False),
     ]  # fmt: skip
 
 

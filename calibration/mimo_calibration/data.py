@@ -19,7 +19,7 @@ import numpy as np
 
 from mimo_runtime.data.dataset import Dataset, Record, read_datasets
 from mimo_runtime.errors import RequestError
-from mimo_runtime.evaluation.accuracy import ImageQuestions
+from mimo_runtime.evaluation.questions import ImageQuestions
 
 GROUP = "mimo_edge.datasets"
 #: Fewer images than this leave the rare values of an activation to chance.

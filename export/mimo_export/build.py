@@ -17,6 +17,7 @@ from mimo_calibration.diagnostics import warnings_before
 from mimo_calibration.quantize import QuantizationRequest, quantize_with_accuracy_control
 from mimo_calibration.search.results import results_dict
 from mimo_runtime.bundle.manifest import TOKENIZER, write_manifest
+from mimo_runtime.bundle.writer import REPORT, output_place
 from mimo_runtime.compiler import compile_bundle
 from mimo_runtime.data.dataset import read_datasets
 from mimo_runtime.engines import create_engine
@@ -33,7 +34,6 @@ from .graphs.select_kv_cache import place_cache
 from .graphs.tensorrt_options import check_precision, left_to_build
 from .graphs.trace import export_graph
 from .manifest import compatibility_keys, manifest_data, other_files, self_check, sha256, tool_versions
-from .output import REPORT, output_place
 from .parity.compare import FULL_LIMITS, Limits, Parity, limits_of, measure
 from .parity.golden import REDUCED, write_golden
 from .parity.samples import Sample, draw_samples

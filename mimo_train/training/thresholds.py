@@ -17,8 +17,9 @@ import numpy as np
 
 from mimo_runtime.data.dataset import Dataset, check_records
 from mimo_runtime.errors import RequestError
-from mimo_runtime.evaluation.accuracy import AbsentNames, Measurements, chosen_records, measure
+from mimo_runtime.evaluation.accuracy import Measurements, measure
 from mimo_runtime.evaluation.confidence import Choice, choose_threshold, set_weights
+from mimo_runtime.evaluation.questions import AbsentNames, chosen_records
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.postprocessing.masks import sigmoid

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from mimo_calibration import cli, progress
 from mimo_calibration.search import accuracy_gate, candidates, pipeline, recipe, results, selector
 from mimo_calibration.search.accuracy_gate import Loss, Reply
-from mimo_runtime.evaluation.accuracy import ImageQuestions
+from mimo_runtime.evaluation.questions import ImageQuestions
 
 #: Milliseconds that each form is said to take, by the start of its label; the first that fits.
 LATENCIES = {

@@ -22,7 +22,7 @@ from mimo_runtime.compiler.job import Job
 from mimo_runtime.compiler.network import profiles
 from mimo_runtime.compiler.options import Options
 from mimo_runtime.compiler.versions import features
-from mimo_runtime.hardware.compute_capability import Device
+from mimo_runtime.hardware.nvidia import CudaDevice
 from mimo_runtime.model.graph_spec import BATCH, PAST, PAST_PLUS_ONE, GraphSpec, Tensor
 
 INVENTORY = Path(__file__).with_name("tensorrt_api.json")
@@ -36,7 +36,7 @@ ENUMS = (
     "MemoryPoolType", "NetworkDefinitionCreationFlag", "ProfilingVerbosity", "TensorIOMode",
 )  # fmt: skip
 
-GPU = Device("Fake A100", (8, 0), jetpack=False)
+GPU = CudaDevice("Fake A100", (8, 0), jetpack=False)
 AXES = {BATCH: (1, 1, 4), PAST: (0, 40, 95)}
 DECODER = GraphSpec(
     "text_decoder",

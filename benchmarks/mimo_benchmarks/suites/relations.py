@@ -14,7 +14,7 @@ from mimo_runtime.data.dataset import Dataset, Record, check_records, read_ids
 from mimo_runtime.data.prompt_sampling import instance_labels
 from mimo_runtime.errors import PromptError, RequestError
 from mimo_runtime.evaluation import metrics
-from mimo_runtime.evaluation.accuracy import AbsentNames, _engine_name, _model_id, _rng, chosen_records
+from mimo_runtime.evaluation.questions import AbsentNames, chosen_records, engine_names, model_id_of, seeded_rng
 from mimo_runtime.text import grammar, observe, questions
 from mimo_runtime.text.questions import EVERYTHING
 
@@ -82,8 +82,8 @@ def measure_relations(
             "limit": limit,
             "seed": seed,
             "baseline_split": {data.name: "train" if data.split("train") else split for data in datasets},
-            "model": _model_id(mimo),
-            "engine": _engine_name(mimo),
+            "model": model_id_of(mimo),
+            "engine": engine_names(mimo),
         },
     }
 
@@ -146,21 +146,21 @@ def _ask(
             counted = [(p.name.casefold(), p.count) for p in told("count", name).phrases]
             row["counts"].append(counted == [(name.casefold(), observe.count_word(number))])
     pairs = list(permutations(sorted(masks), 2))
-    rng = _rng(seed, data.name, data.key(record), "relations")
+    rng = seeded_rng(seed, data.name, data.key(record), "relations")
     for number in rng.permutation(len(pairs))[:MAX_PAIRS]:
         one, other = pairs[number]
         true = observe.relation_word(masks[one], masks[other])
         row["relations"].append(_says(told("relation", one, other=other), true, other, {one}))
         row["usual_relation"].append(usual.get((one, other)) == true)
     if pairs:
-        rng = _rng(seed, data.name, data.key(record), "neighbours")
+        rng = seeded_rng(seed, data.name, data.key(record), "neighbours")
         other, relation = str(rng.choice(sorted(masks))), str(rng.choice(grammar.RELATIONS))
         there = {n for n in masks if n != other and observe.relation_word(masks[n], masks[other]) == relation}
         row["neighbours"].append(_says(told("neighbours", other=other, relation=relation), relation, other, there))
         row["no_neighbour"].append(not there)
     for kind, choice in zip(("within", "across"), names.of(record)):
         if masks and choice:
-            rng = _rng(seed, data.name, data.key(record), "absent relations", kind)
+            rng = seeded_rng(seed, data.name, data.key(record), "absent relations", kind)
             gone, structure = str(rng.choice(choice)), str(rng.choice(sorted(masks)))
             one, other = (gone, structure) if rng.random() < 0.5 else (structure, gone)
             said, findings = asked("relation", one, other=other)

@@ -17,7 +17,7 @@ from mimo_runtime.data import prompt_sampling
 from mimo_runtime.data.dataset import Dataset, Record, check_records
 from mimo_runtime.errors import PromptError, RequestError
 from mimo_runtime.evaluation import metrics
-from mimo_runtime.evaluation.accuracy import Outcome, _engine_name, _model_id, _rng, chosen_records
+from mimo_runtime.evaluation.questions import Outcome, chosen_records, engine_names, model_id_of, seeded_rng
 from mimo_runtime.text import questions
 from mimo_runtime.text.synonyms import misspell, synonyms
 
@@ -158,8 +158,8 @@ def measure_robustness(
                 if any(of == mirror for of, _ in skipped)
             },
             "refused_questions": refused,
-            "model": _model_id(mimo),
-            "engine": _engine_name(mimo),
+            "model": model_id_of(mimo),
+            "engine": engine_names(mimo),
         },
     }
 
@@ -280,8 +280,8 @@ class _Image:
         dice = metrics.dice(mask, truth)
         return Sample(group, condition, prompt, self.record.set_name, name, self.key, target, dice, case=self.record.case)
 
-    def _rng(self, *what: object) -> np.random.Generator:
-        return _rng(self.seed, self.record.set_name, self.key, "robustness", *what)
+    def seeded_rng(self, *what: object) -> np.random.Generator:
+        return seeded_rng(self.seed, self.record.set_name, self.key, "robustness", *what)
 
 
 def summarise(samples: Sequence[Sample], seed: int = 0) -> dict[str, list[dict[str, Any]]]:

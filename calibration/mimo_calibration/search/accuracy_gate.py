@@ -12,7 +12,7 @@ import numpy as np
 
 from mimo_runtime.data.dataset import Dataset, Record
 from mimo_runtime.evaluation import metrics
-from mimo_runtime.evaluation.accuracy import AbsentNames, ImageQuestions, Outcome
+from mimo_runtime.evaluation.questions import AbsentNames, ImageQuestions, Outcome
 
 from ..data import Images
 

@@ -1,4 +1,4 @@
-"""Where a bundle is written: beside its destination, which it reaches by one rename when everything is proven."""
+"""Where a bundle or a folder of graphs is written: a temporary folder, renamed to its destination when it is complete."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from ..errors import RequestError
 from ..utils.atomic import atomic_folder, remedy_for_existing
 from .archive import SUFFIX, pack
 from .manifest import MANIFEST
+
+#: The machine-readable report; it marks a folder of single graphs, which has no manifest.
+REPORT = "report.json"
 
 
 @contextlib.contextmanager
@@ -44,3 +47,27 @@ def bundle_place(output: Path, overwrite: bool, option: str = "--force") -> Iter
         pack(folder, output)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def output_place(output: Path, overwrite: bool, whole: bool, option: str = "--overwrite") -> Iterator[Path]:
+    """A folder to write the result of a build into. If the block raises, or the process is killed, ``output`` does not exist.
+
+    Args:
+        output: a folder, or a file if its name ends in ``.mimo``.
+        overwrite: replace what an earlier build wrote there; anything else is never replaced.
+        whole: a bundle; otherwise a folder of single graphs.
+        option: see :func:`bundle_place`.
+
+    Raises:
+        RequestError: the output exists, is no earlier build, or cannot be written.
+    """
+    if whole:
+        with bundle_place(output, overwrite, option) as folder:
+            yield folder
+        return
+    if output.suffix == SUFFIX:
+        problem = f"-o {output} is a single-file bundle, which needs all graphs"
+        raise RequestError(problem, "Name a folder, or leave --graphs out")
+    with atomic_folder(output, overwrite, REPORT, option) as folder:
+        yield folder

@@ -17,8 +17,7 @@ from typing import Any
 
 from ..engines.tensorrt_library import RTX_INSTALL, missing_rtx_package
 from ..errors import EngineError, RequestError
-from ..hardware import compute_capability as devices
-from ..hardware.compute_capability import Device
+from ..hardware.nvidia import CudaDevice, find_cuda_device
 from ..model.graph_spec import GraphSpec
 from . import memory, precision_audit, timing_cache
 from .job import CACHE, GRAPH, LAYERS, LOG, PLAN, Job
@@ -60,7 +59,7 @@ class Built:
     in_graph: dict[str, int]
     #: The complete release, such as 10.3.0. A plan runs in no other, unless it was built version compatible.
     engine_version: str
-    device: Device | None
+    device: CudaDevice | None
     #: In the engine's order: a runtime chooses the first that its sizes fit into.
     profiles: tuple[dict[str, Range], ...]
     #: ``none``, ``new``, ``used``, or ``refused``: TensorRT did not take the one that was there and began a new one.
@@ -118,7 +117,7 @@ def build_engine(
     return Built(plan, delivered, dict(facts.delivered), str(result["version"]), device, tuple(wanted), state, seconds)
 
 
-def find_compiler(api: str) -> Device | None:
+def find_compiler(api: str) -> CudaDevice | None:
     """See that a compiler can work here, before anything is handed to it.
 
     Returns:
@@ -132,7 +131,7 @@ def find_compiler(api: str) -> Device | None:
         if missing := missing_rtx_package():
             raise RequestError(f"the package {missing} is not installed", RTX_INSTALL)
         return None
-    device = devices.find()
+    device = find_cuda_device()
     if device is None:
         told = "no NVIDIA GPU is visible, and TensorRT compiles by measuring on one"
         raise EngineError(told, "Build on the machine that will run the engine, and see that nvidia-smi works there")

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..hardware.compute_capability import Device
+from ..hardware.nvidia import CudaDevice
 from ..model.graph_spec import GraphSpec
 from .network import Range
 from .options import Options
@@ -24,7 +24,7 @@ class Job:
     contract: GraphSpec
     profiles: tuple[dict[str, Range], ...]
     options: Options
-    device: Device | None
+    device: CudaDevice | None
     #: Operators of the graph that not every release has: see ``versions.NEEDS``.
     operators: tuple[str, ...]
 
@@ -48,6 +48,6 @@ class Job:
             GraphSpec.from_dict(fields["graph"], fields["contract"]),
             tuple({axis: (s[0], s[1], s[2]) for axis, s in profile.items()} for profile in fields["profiles"]),
             Options.from_dict(fields["options"]),
-            Device.from_dict(fields["device"]) if fields["device"] else None,
+            CudaDevice.from_dict(fields["device"]) if fields["device"] else None,
             tuple(fields["operators"]),
         )

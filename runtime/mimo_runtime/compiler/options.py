@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError
-from ..hardware.compute_capability import Device
+from ..hardware.nvidia import CudaDevice
 from .network import Range
 from .versions import Features
 
@@ -67,7 +67,7 @@ class Options:
         if self.timing_cache is not None and self.optimization_level == 0:
             raise RequestError("optimization level 0 does not use a timing cache", "Leave one of the two out")
 
-    def check(self, version: str, can: Features, device: Device | None) -> None:
+    def check(self, version: str, can: Features, device: CudaDevice | None) -> None:
         """Refuse what this release or this GPU lacks. Without a device (TensorRT for RTX), nothing is taken that needs one.
 
         Raises:

@@ -6,21 +6,16 @@ What a model was asked depends only on the seed, the image and the prompt type, 
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from ..data import prompt_sampling
 from ..data.dataset import Dataset, Record, check_records
 from ..errors import RequestError
-from ..text import grammar, observe
 from . import metrics
 from .confidence import summarise_confidence
-from .subgroups import named_attributes, subgroup_attributes, summarise_subgroups
+from .questions import AbsentNames, ImageQuestions, chosen_records, engine_names, model_id_of
+from .subgroups import subgroup_attributes, summarise_subgroups
 from .summary import MASK_PROMPTS, PROMPTS, Overlap, Presence, summarise_overlaps, summarise_presence
 from .text_slots import Slots, Statement, read_slots, summarise_slots, summarise_statements
 
@@ -28,40 +23,6 @@ from .text_slots import Slots, Statement, read_slots, summarise_slots, summarise
 THRESHOLDS = (
     "presence_threshold", "presence_temperature", "entity_threshold", "abstain_threshold", "crop_scale", "full_image_weight",
 )  # fmt: skip
-
-#: Instances asked for per image and class.
-MAX_INSTANCES = 5
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What an answer says about the thing asked for, which is always query 0."""
-
-    mask: np.ndarray  # bool [H, W]
-    present: bool
-    presence: float
-    findings: tuple[Any, ...] = ()
-
-    @staticmethod
-    def of(answer: Any, height: int, width: int) -> Outcome:
-        """The union of query 0's findings; none at all is an empty mask with presence 0."""
-        mask, present, presence = np.zeros((height, width), bool), False, 0.0
-        findings = tuple(finding for finding in answer.findings if finding.query == 0)
-        for finding in findings:
-            if finding.mask.shape != mask.shape:
-                raise ValueError(f"a mask of shape {finding.mask.shape} for an image of {mask.shape}")
-            mask |= finding.mask
-            present, presence = present or bool(finding.present), max(presence, float(finding.presence))
-        return Outcome(mask, present, presence, findings)
-
-    @property
-    def score(self) -> float:
-        return max((float(finding.score) for finding in self.findings), default=0.0)
-
-    @property
-    def iou(self) -> float:
-        """As the model estimates it."""
-        return max((float(finding.iou) for finding in self.findings), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -187,131 +148,6 @@ def evaluate(
     return summarise(measure(mimo, datasets, split, prompts=prompts, limit=limit, seed=seed, progress=progress, text=text))
 
 
-class ImageQuestions:
-    """The questions about one image. Each has its own generator, so none depends on the others.
-
-    Args:
-        attributes: those of the record that make subgroups.
-    """
-
-    def __init__(self, mimo: Any, data: Dataset, record: Record, seed: int, attributes: AbstractSet[str] = frozenset()) -> None:
-        self.record, self.seed = record, seed
-        self.pixels, self.labels = record.load()
-        self.height, self.width = self.labels.shape
-        self.key = data.key(record)
-        self.attributes = named_attributes(record, attributes)
-        self.scan = mimo.open(self.pixels)
-
-    def rng(self, *what: object) -> np.random.Generator:
-        return _rng(self.seed, self.record.set_name, self.key, *what)
-
-    def targets(self) -> Iterator[tuple[str, np.ndarray, list[np.ndarray]]]:
-        """Per class: name, the whole class's mask, and the masks to ask for by place (instances of a many-instance class)."""
-        instance_map = self.record.load_instances(self.labels.shape)
-        for class_id, name in self.record.classes.items():
-            whole = self.labels == class_id
-            if not whole.any():
-                continue
-            parts, areas = prompt_sampling.instance_labels(self.labels, class_id, instance_map)
-            chosen = [whole]
-            if prompt_sampling.is_many(areas):
-                numbers = self.rng(name, "instances").choice(len(areas), min(MAX_INSTANCES, len(areas)), replace=False)
-                chosen = [parts == 1 + number for number in sorted(numbers)]
-            yield name, whole, chosen
-
-    def request(self, prompt: str, name: str, truth: np.ndarray, number: int) -> dict[str, Any]:
-        """What :meth:`Scan.ask` is given for one prompt about ``truth``, the target ``number`` of class ``name``."""
-        # The same box with and without text, so that the two differ in the text alone.
-        rng = self.rng(name, number, "box" if prompt == "text+box" else prompt)
-        if prompt == "text":
-            return {"text": name}
-        if prompt == "point":
-            return {"text": "", "points": [prompt_sampling.interior_point(truth, rng)]}
-        if prompt == "mask":
-            return {"text": "", "mask": prompt_sampling.rough_mask(truth, rng)}
-        return {"text": name if prompt == "text+box" else "", "boxes": [prompt_sampling.jitter_box(truth, rng)]}
-
-    def ask_mask(self, prompt: str, name: str, truth: np.ndarray, number: int) -> list[Overlap]:
-        """One prompt that points at ``truth``, and the baseline that knows the same."""
-        given = self.request(prompt, name, truth, number)
-        outcome = Outcome.of(self.scan.ask(**given, text_answer=False), self.height, self.width)
-        results = [self._answered(prompt, name, outcome, truth, number)]
-        if prompt == "box":
-            ellipse = metrics.ellipse_in_box(given["boxes"][0], self.height, self.width)
-            results.append(self._overlap("ellipse", name, ellipse, truth, number))
-        if prompt == "mask":
-            results.append(self._overlap("input_mask", name, given["mask"], truth, number))
-        return results
-
-    def ask_text(self, name: str, truth: np.ndarray, text: bool) -> tuple[Any, Overlap, Presence]:
-        """The class name alone; the truth is the whole class."""
-        answer, outcome, presence = self._ask_name(name, "present", text)
-        return answer, self._answered("text", name, outcome, truth, 0), presence
-
-    def ask_absent(self, names: AbsentNames, text: bool) -> list[tuple[str, Any, Presence]]:
-        """One class of the set that is not in the image, and one of other sets (where there are any), with the answer to it."""
-        results = []
-        for kind, choice in zip(("within", "across"), names.of(self.record)):
-            if choice:
-                name = choice[int(self.rng(kind).integers(len(choice)))]
-                answer, _, presence = self._ask_name(name, kind, text)
-                results.append((name, answer, presence))
-        return results
-
-    def _ask_name(self, name: str, kind: str, text: bool) -> tuple[Any, Outcome, Presence]:
-        answer = grounded = self.scan.ask(name, text_answer=text)
-        if text and all(finding.query != 0 for finding in answer.findings):
-            # The text grounds something else, and query 0 was not present: its presence is still wanted.
-            grounded = self.scan.ask(name, text_answer=False)
-        outcome = Outcome.of(grounded, self.height, self.width)
-        return answer, outcome, Presence(self.record.set_name, kind, outcome.present, outcome.presence)
-
-    def observed(self, mask: np.ndarray, name: str) -> grammar.Description:
-        """What a right answer says about a whole class; instances are counted by their map where the set has one."""
-        parts = self.record.load_instances(mask.shape)
-        count = None if parts is None else len(prompt_sampling.instance_labels(mask.astype(np.uint8), 1, parts)[1])
-        return observe.observe(mask, name, self.record.modality, self.record.region, count=count)
-
-    def _answered(self, prompt: str, name: str, outcome: Outcome, truth: np.ndarray, number: int) -> Overlap:
-        return self._overlap(prompt, name, outcome.mask, truth, number)._replace(
-            score=outcome.score, presence=outcome.presence, predicted_iou=outcome.iou, drawn=bool(outcome.mask.any())
-        )
-
-    def _overlap(self, prompt: str, name: str, mask: np.ndarray, truth: np.ndarray, number: int) -> Overlap:
-        return Overlap(
-            self.record.set_name, name, prompt, self.key, metrics.dice(mask, truth), metrics.iou(mask, truth), number,
-            float(truth.mean()), self.record.modality, self.attributes, case=self.record.case,
-        )  # fmt: skip
-
-
-class AbsentNames:
-    """Which names can be asked for and are not in an image.
-
-    ``across`` leaves out every name that some set looks for in the same body region: in an image of another set it may be
-    there without being annotated (a hippocampus in a tumour image). Upper and lower case make no other name or region: a
-    question is read without case.
-    """
-
-    def __init__(self, datasets: Sequence[Dataset]) -> None:
-        #: Names of each set by how they are compared; those of all sets, spelled as in the first set of the alphabet.
-        self.of_set = {data.name: {name.casefold(): name for name in data.class_names} for data in datasets}
-        self.everything: dict[str, str] = {}
-        for _, names in sorted(self.of_set.items(), reverse=True):
-            self.everything.update(names)
-        self.of_region: dict[str, set[str]] = {}
-        for data in datasets:
-            for region in {record.region.casefold() for record in data.records}:
-                self.of_region.setdefault(region, set()).update(self.of_set[data.name])
-
-    def of(self, record: Record) -> tuple[list[str], list[str]]:
-        """``(within, across)``, sorted."""
-        own = self.of_set[record.set_name]
-        there = {name.casefold() for name in record.classes.values()}
-        looked_for = own.keys() | self.of_region[record.region.casefold()]
-        within = [name for key, name in own.items() if key not in there]
-        return sorted(within), sorted(name for key, name in self.everything.items() if key not in looked_for)
-
-
 def _meta(
     mimo: Any,
     datasets: Sequence[Dataset],
@@ -331,32 +167,10 @@ def _meta(
         "limit": limit,
         "seed": seed,
         "prompts": list(prompts),
-        "model": _model_id(mimo),
+        "model": model_id_of(mimo),
         "sha256": sha256[:12] if sha256 else None,
-        "engine": _engine_name(mimo),
+        "engine": engine_names(mimo),
         **{name: getattr(config, name, None) for name in THRESHOLDS},
         "interval": metrics.INTERVAL,
         **{name: known[name] for name in ("weight_bits", "qat_skip") if name in known},
     }
-
-
-def _rng(seed: int, *what: object) -> np.random.Generator:
-    return np.random.default_rng([seed, zlib.crc32("\0".join(map(str, what)).encode())])
-
-
-def chosen_records(data: Dataset, split: str, limit: int | None, seed: int) -> list[Record]:
-    """The records of a split, or ``limit`` of them drawn with ``seed``, in the order of the set."""
-    records = data.split(split)
-    if limit is None or len(records) <= limit:
-        return records
-    return [records[i] for i in sorted(_rng(seed, data.name, "limit").choice(len(records), limit, replace=False))]
-
-
-def _model_id(mimo: Any) -> str | None:
-    info = getattr(mimo, "info", None)
-    return info.get("id") if isinstance(info, dict) else getattr(info, "id", None)
-
-
-def _engine_name(mimo: Any) -> str | None:
-    engines = getattr(mimo, "engines", None) or {}
-    return ", ".join(sorted({str(getattr(e, "name", type(e).__name__)) for e in engines.values()})) or None

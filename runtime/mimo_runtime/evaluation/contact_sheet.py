@@ -16,7 +16,7 @@ from ..data.dataset import Dataset
 from ..data.prompt_sampling import mask_box
 from ..viz.annotate import INK, WHITE, Colour, font, shorten
 from ..viz.overlay import OKABE_ITO, paint_mask
-from .accuracy import ImageQuestions, Outcome
+from .questions import ImageQuestions, Outcome
 from .summary import Overlap
 
 #: Prompts that a sheet shows, where they were asked.

@@ -16,7 +16,7 @@ from ..data import prompt_sampling
 from ..data.dataset import Dataset, Record
 from ..errors import PromptError, RequestError
 from . import metrics
-from .accuracy import Outcome, _engine_name, _model_id, _rng, chosen_records
+from .questions import Outcome, chosen_records, engine_names, model_id_of, seeded_rng
 
 #: Instances asked for per image and class.
 MAX_INSTANCES = 5
@@ -120,8 +120,8 @@ def measure_referring(
             "seed": seed,
             "instances_per_class_and_image": MAX_INSTANCES,
             "rule": {"min_dice": MIN_DICE, "max_share_of_another": MAX_OTHER},
-            "model": _model_id(mimo),
-            "engine": _engine_name(mimo),
+            "model": model_id_of(mimo),
+            "engine": engine_names(mimo),
         },
     }
 
@@ -169,7 +169,7 @@ def _ask(mimo: Any, data: Dataset, record: Record, seed: int) -> list[Reference]
     for name, parts, count in _several(record, labels):
 
         def rng(*what: object, name: str = name) -> np.random.Generator:
-            return _rng(seed, record.set_name, key, name, "referring", *what)
+            return seeded_rng(seed, record.set_name, key, name, "referring", *what)
 
         for number in np.sort(rng("instances").choice(count, min(MAX_INSTANCES, count), replace=False)):
             asked = int(number) + 1

@@ -1,36 +1,51 @@
-"""The report of an evaluation as a folder: ``report.md``, ``accuracy.json``, two charts, and a contact sheet per set."""
+"""The report of an evaluation as a folder: ``report.md``, ``accuracy.json``, two charts, and a contact sheet per set.
+
+The charts are drawn by matplotlib. It is imported inside the functions that draw, because only ``--report`` needs it and a
+device that runs bundles does not install it; :func:`check_report` refuses a report before the work starts where it is missing.
+"""
 
 from __future__ import annotations
 
 import io
 import json
-import math
 from collections.abc import Sequence
 from fnmatch import fnmatch
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from ..data.dataset import Dataset
 from ..errors import RequestError
 from ..utils.atomic import atomic_folder, check_output_folder
+from ..viz.overlay import OKABE_ITO
 from .accuracy import Measurements
-from .charts import BLACK, COLOURS, GREY, Axis, Line, line_chart
 from .contact_sheet import contact_sheet
 from .report import markdown
 from .summary import MASK_PROMPTS
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 TEXT, NUMBERS = "report.md", "accuracy.json"
 COVERAGE_RISK, RELIABILITY, SHEETS = "coverage_risk.png", "reliability.png", "sheet_*.png"
+
+#: Okabe and Ito's colours for lines on white, the ones that are dark enough.
+COLOURS = tuple(tuple(channel / 255 for channel in OKABE_ITO[i]) for i in (6, 4, 2, 5, 0, 1))
+BLACK, GREY = "0.13", "0.6"
 
 
 def check_report(folder: Path) -> None:
     """Refuse a report before the work rather than after it.
 
     Raises:
-        RequestError: ``folder`` holds something that is not an earlier report, or cannot be written.
+        RequestError: matplotlib is not installed, ``folder`` holds something that is not an earlier report, or it cannot be
+            written.
     """
+    if find_spec("matplotlib") is None:
+        raise RequestError("a report needs matplotlib for its charts", "pip install 'mimo-edge[train]', or leave --report out")
     # A bundle has a report.md as well, so the numbers are what tells an earlier report.
     check_output_folder(folder, True, NUMBERS)
     own = {TEXT, NUMBERS, COVERAGE_RISK, RELIABILITY}
@@ -53,11 +68,9 @@ def write_report(folder: Path, result: dict[str, Any], measured: Measurements, m
     with atomic_folder(folder, True, NUMBERS) as target:
         pictures: dict[str, list[str]] = {"sheets": [], "coverage_risk": [], "reliability": []}
 
-        def save(section: str, name: str, picture: Image.Image | None) -> None:
+        def save(section: str, name: str, picture: Image.Image | Figure | None) -> None:
             if picture is not None:
-                data = io.BytesIO()
-                picture.save(data, "PNG", optimize=True)
-                (target / name).write_bytes(data.getvalue())
+                (target / name).write_bytes(_png(picture))
                 pictures[section].append(name)
 
         save("coverage_risk", COVERAGE_RISK, coverage_risk_chart(result["confidence"]))
@@ -69,42 +82,62 @@ def write_report(folder: Path, result: dict[str, Any], measured: Measurements, m
         (target / NUMBERS).write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
 
 
-def coverage_risk_chart(confidence: dict[str, Any]) -> Image.Image | None:
+def coverage_risk_chart(confidence: dict[str, Any]) -> Figure | None:
     """Selective risk over coverage per prompt and over all, with the model's threshold; None without a finding."""
     if not confidence:
         return None
-    lines = [
-        Line(prompt, _points(confidence[prompt]), COLOURS[MASK_PROMPTS.index(prompt)])
-        for prompt in MASK_PROMPTS
-        if prompt in confidence
-    ]
+    figure, axes = _axes("Risk over coverage", (7.2, 4.8))
+    for name, colour in zip(MASK_PROMPTS, COLOURS):
+        if name in confidence:
+            axes.plot(*_curve(confidence[name]), label=name, color=colour)
     whole = confidence["all"]
-    lines.append(Line("all prompts", _points(whole), BLACK, 3.5))
+    axes.plot(*_curve(whole), label="all prompts", color=BLACK, linewidth=3)
     if whole["risk_at_threshold"] is not None:
-        place = (whole["coverage_at_threshold"], whole["risk_at_threshold"])
-        lines.append(Line(f"score {whole['threshold']:.2f} and above", [place], BLACK, dots=[6]))
-    highest = max(risk for line in lines for _, risk in line.points)
-    step = next(step for step in (0.02, 0.05, 0.1, 0.2) if highest <= 6 * step or step == 0.2)
-    risk = Axis("risk: mean 1 - Dice of the accepted", 0, step * max(1, math.ceil(highest / step - 1e-9)), step)
-    return line_chart("Risk over coverage", Axis("coverage: share of findings that are accepted", 0, 1, 0.2), risk, lines)
+        label = f"score {whole['threshold']:.2f} and above"
+        axes.plot(whole["coverage_at_threshold"], whole["risk_at_threshold"], "o", label=label, color=BLACK, markersize=8)
+    axes.set(xlim=(0, 1), ylim=(0, None), xlabel="coverage: share of findings that are accepted")
+    axes.set_ylabel("risk: mean 1 - Dice of the accepted")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
+    return figure
 
 
-def reliability_chart(presence: dict[str, Any]) -> Image.Image | None:
-    """How often a target is there over how probable the model calls it; None where only one kind was asked."""
+def reliability_chart(presence: dict[str, Any]) -> Figure | None:
+    """Observed rate of present targets over the predicted probability; None where only one kind of target was asked for."""
     bins = presence["bins"]
     if not bins:
         return None
     total = sum(b["n"] for b in bins)
-    # The area of a dot is the share of the questions, so that a bin of two questions does not look like a finding.
-    dots = [2.5 + 12 * (b["n"] / total) ** 0.5 for b in bins]
-    lines = [
-        Line("perfect", [(0, 0), (1, 1)], GREY, 1.5, dashed=True),
-        Line("model", [(b["mean_probability"], b["rate"]) for b in bins], COLOURS[0], 2, dots),
-    ]
-    x = Axis("presence as the model says (the larger a dot, the more questions)", 0, 1, 0.2)
-    title = f"Reliability of presence: ECE {presence['ece']:.3f} over {total} questions"
-    return line_chart(title, x, Axis("share of targets that are there", 0, 1, 0.2), lines, (640, 520))
+    figure, axes = _axes(f"Reliability of presence: ECE {presence['ece']:.3f} over {total} questions", (6.4, 5.2))
+    axes.plot((0, 1), (0, 1), "--", label="perfect", color=GREY)
+    predicted, observed = [b["mean_probability"] for b in bins], [b["rate"] for b in bins]
+    axes.plot(predicted, observed, label="model", color=COLOURS[0])
+    # The area of a dot is the share of the questions: a bin of two questions must not look like a result.
+    axes.scatter(predicted, observed, [12 + 400 * b["n"] / total for b in bins], color=COLOURS[0], edgecolor="white", zorder=3)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted presence (the larger a dot, the more questions)")
+    axes.set_ylabel("share of targets that are present")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
+    return figure
 
 
-def _points(part: dict[str, Any]) -> list[tuple[float, float]]:
-    return list(zip(part["risk_coverage"]["coverage"], part["risk_coverage"]["risk"]))
+def _axes(title: str, inches: tuple[float, float]) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure  # not pyplot, which keeps global state and chooses a window system
+
+    figure = Figure(inches, dpi=100, layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title, loc="left")
+    axes.grid(color="0.9")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _png(picture: Image.Image | Figure) -> bytes:
+    data = io.BytesIO()
+    if isinstance(picture, Image.Image):
+        picture.save(data, "PNG", optimize=True)
+    else:
+        picture.savefig(data, format="png", metadata={"Software": None})
+    return data.getvalue()
+
+
+def _curve(part: dict[str, Any]) -> tuple[list[float], list[float]]:
+    return part["risk_coverage"]["coverage"], part["risk_coverage"]["risk"]

@@ -25,12 +25,13 @@ from mimo_runtime.compiler.options import COMPUTE_CAPABILITIES
 from mimo_runtime.compiler.versions import RTX, SINCE
 from mimo_runtime.engines import tensorrt_library as library
 from mimo_runtime.errors import EngineError, MimoError, RequestError
-from mimo_runtime.hardware import host
-from mimo_runtime.hardware.compute_capability import Device
+from mimo_runtime.hardware import host, nvidia
+from mimo_runtime.hardware.nvidia import CudaDevice, find_cuda_device
 from mimo_runtime.model.graph_spec import BATCH, PAST, GraphSpec, Tensor
 
 RELEASES = tuple(tensorrt_wheels.WHEELS)
-ORIN = Device("Orin", (8, 7), jetpack=True)
+ORIN = CudaDevice("Orin", (8, 7), jetpack=True)
+TURING = CudaDevice("T4", (7, 5), False)
 TOY = GraphSpec("toy", (Tensor("x", "float32", (BATCH, 4)),), (Tensor("y", "float32", (BATCH, 4)),))
 BATCHES = {BATCH: (1, 1, 4)}
 #: Of :func:`toy`.
@@ -302,13 +303,18 @@ def test_a_release_without_progress_builds_without_it():
         ("10.3.0", ORIN, {"hardware": "ampere_plus"}, "does not exist on JetPack, and Orin"),
         ("11.4.0.106", ORIN, {"hardware": "same_compute_capability"}, "does not exist on JetPack"),
         ("11.4.0.106", GPU, {"compute_capabilities": ("8.6",)}, "the GPU of this machine, not for compute capability 8.6"),
-        ("11.4.0.106", Device("T4", (7, 5), False), {"hardware": "ampere_plus"}, "needs compute capability 8.0; T4 has 7.5"),
+        (
+            "11.4.0.106",
+            CudaDevice("T4", (7, 5), False),
+            {"hardware": "ampere_plus"},
+            "needs compute capability 8.0; T4 has 7.5",
+        ),
         ("1.7.1", None, {"hardware": "ampere_plus"}, "no use for hardware compatibility"),
         ("1.7.1", None, {"version_compatible": True}, "no use for version compatibility"),
         ("1.7.1", None, {"timing_cache": Path("somewhere")}, "no use for a timing cache"),
     ],
 )
-def test_combinations_that_do_not_exist_are_refused(release: str, device: Device | None, options: dict, told: str):
+def test_combinations_that_do_not_exist_are_refused(release: str, device: CudaDevice | None, options: dict, told: str):
     can = RTX if device is None else features(release)
     with pytest.raises(RequestError, match=told):
         Options(AXES, **options).check(release, can, device)
@@ -414,7 +420,7 @@ def fake_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (package / "__init__.py").write_text("import tensorrt_fake\ntensorrt_fake.install_for_child()\n", "utf-8")
     monkeypatch.syspath_prepend(package.parent)
     monkeypatch.setenv("FAKE_TENSORRT", "none")
-    monkeypatch.setattr(build_module.devices, "find", lambda: GPU)
+    monkeypatch.setattr(build_module, "find_cuda_device", lambda: GPU)
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
@@ -486,7 +492,7 @@ def test_no_child_is_started_for_what_cannot_work(monkeypatch):
     monkeypatch.setattr(host, "memory_mb", lambda: (4000, 1000))
     with pytest.raises(EngineError, match="graph toy needs about"):
         build_engine(toy(), TOY, Options(BATCHES), SINGLE)
-    monkeypatch.setattr(build_module.devices, "find", lambda: None)
+    monkeypatch.setattr(build_module, "find_cuda_device", lambda: None)
     with pytest.raises(EngineError, match="no NVIDIA GPU is visible.*Build on the machine that will run the engine"):
         build_engine(toy(), TOY, Options(BATCHES), SINGLE)
 
@@ -513,18 +519,16 @@ class Driver:
 
 
 def test_the_driver_is_asked_for_the_gpu(monkeypatch, tmp_path: Path):
-    devices = build_module.devices
-    monkeypatch.setattr(devices, "_JETPACK", tmp_path)
-    monkeypatch.setattr(devices.ctypes, "CDLL", lambda name: Driver())
-    assert devices.find() == ORIN and Device.from_dict(json.loads(json.dumps(ORIN.to_dict()))) == ORIN
-    monkeypatch.setattr(devices.ctypes, "CDLL", lambda name: Driver(status=100))  # CUDA_ERROR_NO_DEVICE
-    assert devices.find() is None
+    monkeypatch.setattr(nvidia.ctypes, "CDLL", lambda name: Driver())
+    assert find_cuda_device(tmp_path) == ORIN and CudaDevice.from_dict(json.loads(json.dumps(ORIN.to_dict()))) == ORIN
+    monkeypatch.setattr(nvidia.ctypes, "CDLL", lambda name: Driver(status=100))  # CUDA_ERROR_NO_DEVICE
+    assert find_cuda_device() is None
 
     def missing(name: str) -> None:
         raise OSError(f"{name}: cannot open shared object file")
 
-    monkeypatch.setattr(devices.ctypes, "CDLL", missing)
-    assert devices.find() is None
+    monkeypatch.setattr(nvidia.ctypes, "CDLL", missing)
+    assert find_cuda_device() is None
 
 
 @pytest.mark.rtx

@@ -17,7 +17,8 @@ from mimo_benchmarks.suites.robustness import measure_robustness
 from mimo_runtime.data.dataset import Dataset, read_datasets
 from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation import metrics, subgroups, summary
-from mimo_runtime.evaluation.accuracy import MAX_INSTANCES, AbsentNames, evaluate
+from mimo_runtime.evaluation.accuracy import evaluate
+from mimo_runtime.evaluation.questions import MAX_INSTANCES, AbsentNames
 from mimo_runtime.evaluation.text_slots import read_slots
 from mimo_runtime.text import grammar
 

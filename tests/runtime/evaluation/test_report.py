@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,6 @@ from mimo_runtime.data.dataset import Dataset, read_datasets
 from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation import contact_sheet as sheets
 from mimo_runtime.evaluation.accuracy import Measurements, evaluate, measure, summarise
-from mimo_runtime.evaluation.charts import BLACK, COLOURS, Axis, Line, line_chart
 from mimo_runtime.evaluation.report import markdown, overview
 from mimo_runtime.evaluation.report_folder import (
     NUMBERS,
@@ -24,7 +24,7 @@ from mimo_runtime.evaluation.report_folder import (
     reliability_chart,
     write_report,
 )
-from mimo_runtime.evaluation.summary import Overlap
+from mimo_runtime.evaluation.summary import MASK_PROMPTS, Overlap
 
 
 @pytest.fixture(scope="module")
@@ -176,21 +176,31 @@ def test_small_targets_are_enlarged_with_their_surroundings() -> None:
 # -- charts ----------------------------------------------------------------------------------------------------------
 
 
-def test_lines_go_where_their_points_are() -> None:
-    line = Line("rising", [(0, 0), (1, 1)], COLOURS[0], 4)
-    picture = line_chart("Title", Axis("x", 0, 1, 0.5), Axis("y", 0, 1, 0.5), [line, Line("", [(0, 1)], COLOURS[1], dots=[5])])
-    assert picture.size == (720, 480) and picture.mode == "RGB"
-    ys, xs = np.nonzero(np.abs(np.asarray(picture).astype(int) - COLOURS[0]).max(-1) <= 4)
-    plot = xs < 610  # the legend is to the right
-    assert np.corrcoef(xs[plot], ys[plot])[0, 1] < -0.99 and xs[plot].min() < 80 and ys[plot].min() < 60
-    assert (~plot).any()  # the legend
-    assert has(picture.crop((56, 36, 76, 56)), COLOURS[1])  # the dot in the upper left corner of the axes
+def test_the_chart_of_risk_has_a_curve_per_prompt_and_marks_the_threshold(measured: Measurements) -> None:
+    confidence = summarise(measured)["confidence"]
+    without = coverage_risk_chart(confidence)  # no answer reaches the threshold
+    confidence["all"] |= {"coverage_at_threshold": 0.5, "risk_at_threshold": 0.3}
+    marked = coverage_risk_chart(confidence)
+    assert without and marked
+    labels = [line.get_label() for line in without.axes[0].get_lines()]
+    assert labels == [*(name for name in MASK_PROMPTS if name in confidence), "all prompts"]
+    mark = marked.axes[0].get_lines()[-1]
+    assert (list(mark.get_xdata()), list(mark.get_ydata())) == ([0.5], [0.3])
+    curve = dict(zip(labels, without.axes[0].get_lines()))["all prompts"]
+    assert list(curve.get_ydata()) == confidence["all"]["risk_coverage"]["risk"]
 
 
-def test_chart_of_risk_marks_the_threshold(measured: Measurements) -> None:
-    found = summarise(measured)["confidence"]
-    without = coverage_risk_chart(found)  # it is confident of nothing
-    found["all"] |= {"coverage_at_threshold": 0.5, "risk_at_threshold": 0.3}
-    marked = coverage_risk_chart(found)
-    dark = [int((np.asarray(picture).max(-1) <= max(BLACK)).sum()) for picture in (without, marked)]
-    assert dark[1] > dark[0] + 50
+def test_the_chart_of_reliability_shows_every_bin(measured: Measurements) -> None:
+    presence = summarise(measured)["presence"]
+    chart = reliability_chart(presence)
+    assert chart and "ECE" in chart.axes[0].get_title(loc="left")
+    perfect, model = chart.axes[0].get_lines()
+    assert list(perfect.get_ydata()) == [0, 1]
+    assert list(model.get_xdata()) == [b["mean_probability"] for b in presence["bins"]]
+
+
+def test_a_report_without_matplotlib_is_refused_and_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(RequestError, match="matplotlib") as refused:
+        check_report(tmp_path / "report")
+    assert "mimo-edge[train]" in refused.value.remedy
