@@ -280,7 +280,7 @@ class _Image:
         dice = metrics.dice(mask, truth)
         return Sample(group, condition, prompt, self.record.set_name, name, self.key, target, dice, case=self.record.case)
 
-    def seeded_rng(self, *what: object) -> np.random.Generator:
+    def _rng(self, *what: object) -> np.random.Generator:
         return seeded_rng(self.seed, self.record.set_name, self.key, "robustness", *what)
 
 
