@@ -1,5 +1,5 @@
 """``python -m mimo_benchmarks``."""
 
-from .cli import main
+from .cli.main import main
 
 main()

@@ -28,7 +28,7 @@ from mimo_runtime.errors import RequestError
 from mimo_runtime.model.graph_spec import GraphSpec, graph_specs
 from mimo_runtime.results.answer import Finding
 
-from .probe import Run, Watch, WatchedEngine
+from .engine_trace import Run, Watch, WatchedEngine
 from .reference_pipeline import ReferencePipeline
 from .request import Request
 

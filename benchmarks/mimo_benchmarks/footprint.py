@@ -21,7 +21,7 @@ from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.engines import KINDS as ENGINES
 from mimo_runtime.errors import EngineError
 
-from . import machine
+from .report import machine
 from .request import Request, check_request
 
 #: Packages that no device process may have loaded.

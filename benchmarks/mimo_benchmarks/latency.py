@@ -17,9 +17,9 @@ from mimo_runtime.engines import KINDS as ENGINES
 from mimo_runtime.errors import EngineError, RequestError
 from mimo_runtime.evaluation.metrics import dice
 
-from . import machine
 from .contenders import CONTENDERS, KINDS, Sample, Setup
-from .percentiles import percentiles
+from .report import machine
+from .report.percentiles import percentiles
 from .request import Request, check_request
 from .sources import find_checkpoint, is_fp32_onnx, write_fp32_graphs
 from .worker import Worker

@@ -20,7 +20,7 @@ from mimo_runtime.errors import BundleError, RequestError
 from mimo_runtime.model.graph_spec import GRAPHS
 from mimo_runtime.pipeline import Mimo
 
-from .machine import describe
+from .report.machine import describe
 
 #: The exporter's report, in the bundle.
 REPORT = "report.json"

@@ -26,7 +26,7 @@ from mimo_runtime.text.generation import TextDecoder
 from mimo_runtime.text.markup import strip_query_ids
 from mimo_runtime.text.post_edit import MaskFacts, edit_answer
 
-from .probe import Run
+from .engine_trace import Run
 from .request import Request
 
 Arrays = dict[str, np.ndarray]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mimo_benchmarks.contenders import KINDS, Contender, PipelineContender
-from mimo_benchmarks.probe import Watch
+from mimo_benchmarks.engine_trace import Watch
 from mimo_benchmarks.reference_pipeline import ReferencePipeline
 from mimo_runtime.model.tokenizer import BOS
 from mimo_train.torch_engine import torch_mimo

@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from mimo_benchmarks import footprint, machine
-from mimo_benchmarks.tables import footprint_table
+from mimo_benchmarks import footprint
+from mimo_benchmarks.report import machine
+from mimo_benchmarks.report.tables import footprint_table
 from mimo_runtime.errors import EngineError, PromptError, RequestError
 
 

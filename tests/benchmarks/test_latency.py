@@ -13,8 +13,8 @@ import torch
 
 from mimo_benchmarks import latency
 from mimo_benchmarks.contenders import CONTENDERS, KINDS, Sample, Setup
+from mimo_benchmarks.report.tables import latency_table
 from mimo_benchmarks.sources import find_checkpoint, write_fp32_graphs
-from mimo_benchmarks.tables import latency_table
 from mimo_benchmarks.worker import Worker
 from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.errors import BundleError, EngineError, PromptError, RequestError

@@ -20,7 +20,7 @@ from mimo_runtime.cli.app import table
 from mimo_runtime.data.dataset import Dataset
 from mimo_runtime.evaluation.metrics import bootstrap_ci
 
-from .. import machine
+from ..report import machine
 from .checkout import REPOSITORY, RUNTIME, current_revision, export_runtime, resolve_revision
 from .process import Reply, RevisionProcess
 from .questions import Question, draw_questions, write_questions

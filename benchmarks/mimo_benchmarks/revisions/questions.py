@@ -14,7 +14,8 @@ from mimo_runtime.data import prompt_sampling
 from mimo_runtime.data.dataset import Dataset, Record, check_records
 from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation.accuracy import AbsentNames, chosen_records
-from mimo_runtime.text import grammar
+from mimo_runtime.text.grammar import RELATIONS
+from mimo_runtime.text.questions import question
 
 #: Classes asked about per image.
 MAX_CLASSES = 2
@@ -76,7 +77,7 @@ def _about(record: Record, absent: Sequence[str], prefix: Path, rng: np.random.G
     masks = {name: labels == number for number, name in record.classes.items() if (labels == number).any()}
     instance_map = record.load_instances(labels.shape)
     numbers = {name: number for number, name in record.classes.items()}
-    yield Question("describe", **where, text=grammar.question("describe"))
+    yield Question("describe", **where, text=question("describe"))
     for name in [str(n) for n in rng.permutation(sorted(masks))[:MAX_CLASSES]]:
         target = prompt_sampling.instances(labels, numbers[name], instance_map, limit=1, rng=rng)[0]
         rough = Path(f"{prefix}-{numbers[name]}.npy")
@@ -93,12 +94,12 @@ def _about(record: Record, absent: Sequence[str], prefix: Path, rng: np.random.G
         yield Question("text+box", **where, text=name, boxes=[box])
         yield Question("text+point", **where, text=name, points=[point])
         for kind in ("count", "where"):
-            yield Question(kind, **where, text=grammar.question(kind, name, rng))
+            yield Question(kind, **where, text=question(kind, name, rng))
     pairs = list(permutations(sorted(masks), 2))
     if pairs:
         one, other = pairs[rng.integers(len(pairs))]
-        yield Question("relation", **where, text=grammar.question("relation", one, rng, other=other))
-        relation = str(rng.choice(grammar.RELATIONS))
-        yield Question("neighbours", **where, text=grammar.question("neighbours", rng=rng, other=other, relation=relation))
+        yield Question("relation", **where, text=question("relation", one, rng, other=other))
+        relation = str(rng.choice(RELATIONS))
+        yield Question("neighbours", **where, text=question("neighbours", rng=rng, other=other, relation=relation))
     for name in absent:
-        yield Question("absent", **where, text=grammar.question("where", name, rng))
+        yield Question("absent", **where, text=question("where", name, rng))

@@ -14,7 +14,7 @@ from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation.referring import ANSWERS, PROMPTS
 from mimo_runtime.utils.atomic import atomic_write_bytes
 
-from ..output import check_writable
+from ..report.output import check_writable
 from .robustness import CONDITIONS, GEOMETRY, JITTER, OFFSET, QUERY, SHIFT, USUAL_JITTER
 
 if TYPE_CHECKING:

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from mimo_benchmarks.percentiles import covered, percentiles
+from mimo_benchmarks.engine_trace import covered
+from mimo_benchmarks.report.percentiles import percentiles
 
 
 def test_percentiles_of_a_ramp():

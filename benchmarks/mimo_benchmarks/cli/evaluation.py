@@ -1,4 +1,4 @@
-"""The commands ``mimo-bench referring``, ``scene``, ``precision`` and ``robustness``; ``cli.py`` attaches them."""
+"""The commands ``mimo-bench referring``, ``scene``, ``precision`` and ``robustness``; ``main.py`` attaches them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from mimo_runtime.cli.app import Command, Option
 from mimo_runtime.errors import VerificationError
 
-from .output import Progress, check_writable, deliver, json_option
+from ..report.output import Progress, check_writable, deliver, json_option
 
 
 def data_options(command: Any) -> Any:
@@ -56,8 +56,8 @@ def referring(
     from mimo_runtime.data.dataset import read_datasets
     from mimo_runtime.evaluation.referring import measure_referring
 
-    from .models import open_model
-    from .suites.report import referring_table
+    from ..models import open_model
+    from ..suites.report import referring_table
 
     check_writable(json_path)
     datasets = read_datasets(data_)
@@ -85,8 +85,8 @@ def scene(
     """
     from mimo_runtime.data.dataset import read_datasets
 
-    from .models import open_model
-    from .suites.relations import measure_relations, relations_table
+    from ..models import open_model
+    from ..suites.relations import measure_relations, relations_table
 
     check_writable(json_path)
     datasets = read_datasets(data_)
@@ -115,7 +115,7 @@ def precision(
     from mimo_runtime.bundle.archive import Bundle
     from mimo_runtime.data.dataset import read_datasets
 
-    from .precision import calibrated_on, compare_precision, precision_table
+    from ..precision import calibrated_on, compare_precision, precision_table
 
     check_writable(json_path)
     datasets = read_datasets(data_)
@@ -146,7 +146,7 @@ def compare_revisions(
     from mimo_runtime.bundle.archive import Bundle
     from mimo_runtime.data.dataset import read_datasets
 
-    from .revisions import compare
+    from ..revisions import compare
 
     check_writable(json_path)
     Bundle.open(bundle)
@@ -180,9 +180,9 @@ def robustness(
     """
     from mimo_runtime.data.dataset import read_datasets
 
-    from .models import open_model
-    from .suites.report import check_report, markdown, write_report
-    from .suites.robustness import measure_robustness as measure
+    from ..models import open_model
+    from ..suites.report import check_report, markdown, write_report
+    from ..suites.robustness import measure_robustness as measure
 
     check_writable(json_path)
     if report is not None:

@@ -14,8 +14,8 @@ from mimo_runtime.cli.commands import Coordinates
 from mimo_runtime.errors import VerificationError
 from mimo_runtime.evaluation.command import accuracy_options, run_accuracy
 
-from .cli_evaluation import compare_revisions, precision, referring, robustness, scene
-from .output import Progress, check_writable, deliver, json_option
+from ..report.output import Progress, check_writable, deliver, json_option
+from .evaluation import compare_revisions, precision, referring, robustness, scene
 
 
 def request_options(command: Any) -> Any:
@@ -63,9 +63,9 @@ def latency(
     **asked: Any,
 ) -> None:
     """How fast BUNDLE answers here, beside PyTorch and plain engines, in turns."""
-    from .latency import measure
-    from .request import make_request
-    from .tables import latency_table
+    from ..latency import measure
+    from ..report.tables import latency_table
+    from ..request import make_request
 
     check_writable(json_path)
     names = None if against is None else [name.strip() for name in against.split(",") if name.strip()]
@@ -93,7 +93,7 @@ def accuracy(model: Path, threads: int | None, **asked: Any) -> None:
     """
 
     def load() -> Any:
-        from .models import open_model
+        from ..models import open_model
 
         return open_model(model, threads)
 
@@ -112,9 +112,9 @@ def accuracy(model: Path, threads: int | None, **asked: Any) -> None:
 @json_option
 def footprint(bundle: Path, repeats: int, threads: int | None, json_path: str | None, **asked: Any) -> None:
     """What BUNDLE costs before its first answer: import time, load time, memory of the process."""
-    from .footprint import measure
-    from .request import make_request
-    from .tables import footprint_table
+    from ..footprint import measure
+    from ..report.tables import footprint_table
+    from ..request import make_request
 
     check_writable(json_path)
     with Progress() as progress:

@@ -15,7 +15,8 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from mimo_benchmarks import cli, models, precision
+from mimo_benchmarks import models, precision
+from mimo_benchmarks.cli.main import main
 from mimo_benchmarks.suites import report
 from mimo_benchmarks.suites.robustness import CONDITIONS, SHIFT
 from mimo_runtime.bundle.archive import Bundle
@@ -29,7 +30,7 @@ SQUARES = {"one": [(6, 6)], "two": [(6, 6), (36, 18)]}
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(cli.main, [str(a) for a in arguments])
+    return CliRunner().invoke(main, [str(a) for a in arguments])
 
 
 def refused(result: Result, *words: str) -> None:
@@ -291,7 +292,7 @@ def test_a_checkpoint_is_measured_by_all(checkpoint: Path, data: Path) -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     program = (
-        "import sys, mimo_benchmarks.cli as c; assert {'referring', 'robustness', 'scene'} <= set(c.main.commands);"
+        "import sys, mimo_benchmarks.cli.main as c; assert {'referring', 'robustness', 'scene'} <= set(c.main.commands);"
         "print([m for m in ('torch', 'numpy', 'matplotlib', 'onnxruntime') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from mimo_benchmarks import cli, latency
+from mimo_benchmarks import latency
+from mimo_benchmarks.cli.main import main
 from mimo_train.data.phantom import generate
 
 QUICK = ("--against", "ort", "--repeats", 1, "--warmup", 0, "--threads", 1, "--max-tokens", 2)
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(cli.main, [str(a) for a in arguments])
+    return CliRunner().invoke(main, [str(a) for a in arguments])
 
 
 def refused(result: Result, code: int, *words: str) -> None:
@@ -35,7 +36,7 @@ def phantoms(tmp_path_factory) -> Path:
 
 
 def test_help_is_quick_and_imports_nothing_heavy():
-    code = "import sys, mimo_benchmarks.cli; print([m for m in ('torch', 'numpy', 'onnxruntime') if m in sys.modules])"
+    code = "import sys, mimo_benchmarks.cli.main; print([m for m in ('torch', 'numpy', 'onnxruntime') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
     result = run("--help")
     assert result.exit_code == 0

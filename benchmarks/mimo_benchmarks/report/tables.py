@@ -6,7 +6,7 @@ from typing import Any
 
 from mimo_runtime.cli.app import table
 
-from .contenders import KINDS
+from ..contenders import KINDS
 
 _TITLES = {
     "first_ask": "first ask (new image: masks and text)",
