@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
+from mimo_runtime.cli.accuracy import accuracy_options, run_accuracy
 from mimo_runtime.cli.app import Commands
 from mimo_runtime.errors import RequestError
-from mimo_runtime.evaluation.command import accuracy_options, run_accuracy
 from mimo_runtime.model.config import PRESETS
 
 from .ablation import ablate_command

@@ -1,7 +1,8 @@
 """Files that an earlier release wrote are read, and give the answers that the earlier release gave.
 
-``tests/data/configuration_7`` was written by commit 79f3548, the last one before configuration 8: a checkpoint of configuration
-7 with random weights, its ``config.json`` in versions 5 and 6, a bundle of format 3 built from it, and the answers of that commit.
+``tests/data/configuration_7`` was written by commit 79f3548, the last one before configuration 8: a checkpoint of
+configuration 7 with random weights, its ``config.json`` in versions 5 and 6, a bundle of format 3 built from it, and the
+answers of that commit.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def modules(package: str) -> dict[str, Path]:
 
 
 def import_graph(package: str) -> dict[str, set[str]]:
-    """The modules of a package that each of its modules imports: lazily, for type checking, and by ``import_module`` as well."""
+    """The modules of a package that each of its modules imports: lazily, for type checking, and by ``import_module``, too."""
     files = modules(package)
     return {name: set(_imports(name, file, files)) - {name} for name, file in files.items()}
 
@@ -60,7 +60,7 @@ def _imports(name: str, file: Path, known: dict[str, Path]) -> Iterator[str]:
             target = node.args[0].value
             if called in ("import_module", "__import__") and isinstance(target, str):
                 level = len(target) - len(target.lstrip("."))
-                yield from (module for module in [absolute(target.lstrip("."), level)] if module in known)
+                yield from {absolute(target.lstrip("."), level)} & known.keys()
 
 
 def cycles(graph: dict[str, set[str]]) -> list[list[str]]:

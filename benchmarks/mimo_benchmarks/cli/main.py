@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
+from mimo_runtime.cli.accuracy import accuracy_options, run_accuracy
 from mimo_runtime.cli.app import Commands
 from mimo_runtime.cli.commands import Coordinates
 from mimo_runtime.errors import VerificationError
-from mimo_runtime.evaluation.command import accuracy_options, run_accuracy
 
 from ..report.output import Progress, check_writable, deliver, json_option
 from .evaluation import compare_revisions, precision, referring, robustness, scene

@@ -19,7 +19,7 @@ def accuracy_options(command: Any) -> Any:
     """The options of both commands, as a decorator; they are the arguments of :func:`run_accuracy`."""
     import click
 
-    from ..cli.app import Option
+    from .app import Option
 
     path = click.Path(path_type=Path)
     for option in reversed(
@@ -85,11 +85,11 @@ def run_accuracy(
 
     from ..data.dataset import read_datasets
     from ..errors import RequestError
+    from ..evaluation.accuracy import measure, summarise
+    from ..evaluation.report import overview
+    from ..evaluation.report_folder import check_report, write_report
+    from ..evaluation.summary import PROMPTS
     from ..utils.atomic import atomic_write_bytes
-    from .accuracy import measure, summarise
-    from .report import overview
-    from .report_folder import check_report, write_report
-    from .summary import PROMPTS
 
     asked = PROMPTS if prompts is None else tuple(name.strip() for name in prompts.split(",") if name.strip())
     unknown = [name for name in asked if name not in PROMPTS]
