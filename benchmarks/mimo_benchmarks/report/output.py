@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import click
 
@@ -15,11 +15,13 @@ from mimo_runtime.utils.atomic import atomic_write_bytes
 
 STDOUT = "-"
 
+Function = TypeVar("Function", bound=Callable[..., object])
 
-def json_option(command: Any) -> Any:
+
+def json_option(command: Function) -> Function:
     """The option ``--json``."""
-    told = "File for the numbers; - prints them as one line, and everything else on standard error."
-    return click.option("--json", "json_path", is_flag=False, flag_value=STDOUT, metavar="OUT.json", help=told)(command)
+    text = "File for the numbers. - prints them as one line, and everything else on standard error."
+    return click.option("--json", "json_path", is_flag=False, flag_value=STDOUT, metavar="OUT.json", help=text)(command)
 
 
 def check_writable(*paths: str | Path | None) -> None:
@@ -37,7 +39,7 @@ def check_writable(*paths: str | Path | None) -> None:
             raise RequestError(f"output {path} cannot be written", "Choose another place")
 
 
-def deliver(text: str, result: dict[str, Any], json_path: str | None) -> None:
+def deliver(text: str, result: Mapping[str, object], json_path: str | None) -> None:
     """Show ``text`` to a person and write ``result`` for machines."""
     click.echo(text, err=json_path == STDOUT)
     if json_path == STDOUT:
@@ -45,30 +47,3 @@ def deliver(text: str, result: dict[str, Any], json_path: str | None) -> None:
     elif json_path is not None:
         data = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         atomic_write_bytes(json_path, data.encode("utf-8"))
-
-
-class Progress:
-    """A progress bar on standard error; silent where nobody watches. Call it with (what, steps done, steps in all)."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if not sys.stderr.isatty():
-            return
-        if self._bar is None or self._bar.label != what or self._bar.length != total:
-            self.close()
-            self._bar = click.progressbar(length=total, label=what, file=sys.stderr)
-            self._bar.__enter__()
-        self._bar.update(done - self._bar.pos)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(None, None, None)
-            self._bar = None
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

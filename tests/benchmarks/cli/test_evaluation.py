@@ -209,7 +209,7 @@ def test_questions_that_the_model_refused_are_told(bright: list[tuple], data: Pa
 # -- refusals --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["referring", "robustness", "scene"])
+@pytest.mark.parametrize("command", ["referring", "robustness", "relations"])
 def test_requests_that_cannot_be_met(bright: list[tuple], data: Path, tmp_path: Path, command: str) -> None:
     refused(run(command, "model", "--data", tmp_path / "nothing"), "holds no data set")
     refused(
@@ -250,7 +250,7 @@ def test_a_report_without_matplotlib_is_refused_before_the_work(
 # -- models ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["referring", "robustness", "scene"])
+@pytest.mark.parametrize("command", ["referring", "robustness", "relations"])
 def test_a_model_that_does_not_exist_is_refused(data: Path, tmp_path: Path, command: str) -> None:
     refused(run(command, tmp_path / "nothing", "--data", data), "nothing does not exist", "mimo-export build", "mimo-train fit")
     refused(run(command, tmp_path, "--data", data), "not a bundle")
@@ -284,7 +284,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_is_measured_by_all(checkpoint: Path, data: Path) -> None:
-    for command in ("referring", "robustness", "scene"):
+    for command in ("referring", "robustness", "relations"):
         result = run(command, checkpoint, "--data", data / "two", "--limit", 1, "--threads", 1, "--json")
         assert result.exit_code == 0, result.output
         assert json.loads(result.stdout)["meta"] | {"engine": "torch-eager", "images": 1} == json.loads(result.stdout)["meta"]
@@ -292,7 +292,7 @@ def test_a_checkpoint_is_measured_by_all(checkpoint: Path, data: Path) -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     program = (
-        "import sys, mimo_benchmarks.cli.main as c; assert {'referring', 'robustness', 'scene'} <= set(c.main.commands);"
+        "import sys, mimo_benchmarks.cli.main as c; assert {'referring', 'robustness', 'relations'} <= set(c.main.commands);"
         "print([m for m in ('torch', 'numpy', 'matplotlib', 'onnxruntime') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -1,0 +1,48 @@
+"""The command ``mimo-bench compare-revisions``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mimo_runtime.cli.app import Command
+from mimo_runtime.cli.progress import progress_bar
+from mimo_runtime.errors import VerificationError
+
+from ..report.output import check_writable, deliver, json_option
+from .options import data_options
+
+
+@click.command("compare-revisions", cls=Command)
+@click.argument("revision")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@data_options
+@click.option("--limit", default=3, show_default=True, type=click.IntRange(1), help="Most images per set.")
+@click.option("--repeats", default=3, show_default=True, type=click.IntRange(1), help="Rounds over all questions.")
+@json_option
+def compare_revisions(
+    revision: str, bundle: Path, data_: tuple[Path, ...], split: str, limit: int, seed: int, threads: int | None, repeats: int,
+    json_path: str | None,
+) -> None:  # fmt: skip
+    """Ask BUNDLE the same questions with the runtime of REVISION and of this checkout, in turns.
+
+    Needs a git checkout. Masks are compared to the bit and texts to the letter. Exit code 1 if an answer differs.
+    """
+    from mimo_runtime.bundle.archive import Bundle
+    from mimo_runtime.data.dataset import read_datasets
+
+    from ..revisions import compare
+
+    check_writable(json_path)
+    Bundle.open(bundle)
+    datasets = read_datasets(data_)
+    with progress_bar() as progress:
+        result = compare.compare_revisions(
+            revision, bundle, datasets, split=split, limit=limit, seed=seed, repeats=repeats, threads=threads,
+            progress=progress,
+        )  # fmt: skip
+    deliver(compare.comparison_table(result), result, json_path)
+    if result["different"]:
+        what = f"{result['different']} of {result['questions']} answers differ from those of revision {revision}"
+        raise VerificationError(what, "See the differences above")
