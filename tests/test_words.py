@@ -54,10 +54,10 @@ PHRASES = (
     "every form", "the forms",
     # Modules: "alone" and "finish" stay as ordinary words, and in `finish_reason`.
     "alone.py", "finish.py", "labels.py", "machine.py", "scales.py", "measured.py", "contracts.py", "closer.py",
-    # Partial load of weights: "warm-up" of a benchmark or a schedule stays, and so does the option `--warm-start`.
-    "warm start", "warm loading",
+    # Partial load of weights. "Warm-up" of a benchmark or a schedule stays.
+    "warm start", "warm loading", "--warm-start", "--warm-part",
     # Options and commands of earlier releases.
-    "--paste", "--emphasis", "--closer", "--no-closer", "mimo-train calibrate", "mimo-bench scene",
+    "--paste", "--emphasis", "--closer", "--no-closer", "--corrections", "mimo-train calibrate", "mimo-bench scene",
 )  # fmt: skip
 #: Identifiers that are ordinary words or terms of the field without backticks: data sets are "public", a user gets "answers" to
 #: a "question", TensorRT writes "plans", classes are "labels", the manifest has "contracts". `points` are prompts, and stay.
