@@ -25,7 +25,7 @@ PROGRAMS = dict(re.findall(r'^(mimo-\w+) = "([\w.]+:\w+)"', (REPOSITORY / "pypro
 }
 
 #: Names that the code does not have yet.
-PENDING = re.compile("tune-thresholds|relations|--crop-views|--copy-paste|--sampling-weights|--click-simulation|--partial-load")
+PENDING = re.compile("tune-thresholds|relations|--crop-views|--copy-paste|--sampling-weights|--click-simulation|--partial-")
 
 _OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
 

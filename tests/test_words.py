@@ -176,20 +176,30 @@ def test_the_help_of_every_command_uses_the_words_of_the_field():
 
 
 def error_texts(source: str) -> Iterator[tuple[int, str]]:
-    """``(line, text)`` of every string literal, also in f-strings, in the arguments of a call of something named ``…Error``."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call):
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if name.endswith("Error"):
-                for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
-                    for leaf in ast.walk(argument):
-                        if isinstance(leaf, ast.Constant) and isinstance(leaf.value, str):
-                            yield leaf.lineno, leaf.value
+    """``(line, text)`` of every string literal, also in f-strings, in the arguments of a call of something named ``…Error``, and in
+    what is assigned to a variable that such an argument names."""
+    tree = ast.parse(source)
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _name_of(node.func).endswith("Error")]
+    arguments = [argument for call in calls for argument in (*call.args, *(keyword.value for keyword in call.keywords))]
+    names = {leaf.id for argument in arguments for leaf in ast.walk(argument) if isinstance(leaf, ast.Name)}
+    assigned = [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and any(_name_of(target) in names for target in node.targets)
+    ]
+    for node in (*arguments, *assigned):
+        for leaf in ast.walk(node):
+            if isinstance(leaf, ast.Constant) and isinstance(leaf.value, str):
+                yield leaf.lineno, leaf.value
+
+
+def _name_of(node: ast.AST) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
 
 
 def test_the_reader_of_errors_sees_literals_and_f_strings():
-    source = 'raise BundleError(f"one {x} two", "three")\nraise errors.EngineError(what="four" + y)\nprint("five")'
-    assert [text for _, text in error_texts(source)] == ["one ", " two", "three", "four"]
+    source = 'y = "zero"\nraise BundleError(f"one {x} two", "three")\nraise errors.EngineError(what="four" + y)\nprint("five")'
+    assert [text for _, text in error_texts(source)] == ["one ", " two", "three", "four", "zero"]
 
 
 @pytest.mark.parametrize("package", PACKAGES)
