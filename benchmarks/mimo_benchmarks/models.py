@@ -1,4 +1,4 @@
-"""A model to measure: a bundle, as a device runs it, or a checkpoint, as PyTorch runs it. Both answer alike."""
+"""A model to measure: a bundle, as a device runs it, or a checkpoint, as PyTorch runs it. Both have the same interface."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WEIGHTS = "model.safetensors"
 
 
 def open_model(path: str | Path, threads: int | None = None) -> Mimo:
-    """Load a model to ask about images that are opened once each. Only a checkpoint needs torch.
+    """Load a model for images that are opened once each. Only a checkpoint needs torch.
 
     Args:
         path: a bundle (a folder or a ``.mimo`` file), or a checkpoint: a folder with ``model.safetensors``.
@@ -20,12 +20,13 @@ def open_model(path: str | Path, threads: int | None = None) -> Mimo:
 
     Raises:
         BundleError: neither of the two, damaged, of another version, or built for another machine.
-        ModuleNotFoundError: a checkpoint without torch; the command line says what to install.
+        ModuleNotFoundError: a checkpoint without torch; the command line names the extra.
     """
     path = Path(path)
     if not path.exists():
-        told = f"model {path} does not exist"
-        raise BundleError(told, "Point to a bundle of mimo-export build or to a checkpoint of mimo-train fit")
+        raise BundleError(
+            f"model {path} does not exist", "Point to a bundle of mimo-export build or to a checkpoint of mimo-train fit"
+        )
     if not (path / WEIGHTS).is_file():
         return Mimo.load(path, threads=threads, cache_images=0)
     import torch

@@ -40,7 +40,7 @@ def referring(
     from mimo_runtime.evaluation.referring import measure_referring
 
     from ..models import open_model
-    from ..suites.report import referring_table
+    from ..suites.tables import referring_table
 
     check_writable(json_path)
     datasets = read_datasets(data_)
@@ -66,7 +66,8 @@ def relations(
     from mimo_runtime.data.dataset import read_datasets
 
     from ..models import open_model
-    from ..suites.relations import measure_relations, relations_table
+    from ..suites.relations import measure_relations
+    from ..suites.tables import relations_table
 
     check_writable(json_path)
     datasets = read_datasets(data_)

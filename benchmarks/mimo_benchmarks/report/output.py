@@ -33,10 +33,10 @@ def check_writable(*paths: str | Path | None) -> None:
     for path in (Path(p) for p in paths if p is not None and str(p) != STDOUT):
         folder = path.absolute().parent
         if not folder.is_dir():
-            told = f"output {path} cannot be written: folder {folder.name} does not exist"
-            raise RequestError(told, "Create the folder first")
+            what = f"output {path} cannot be written: folder {folder.name} does not exist"
+            raise RequestError(what, "Create the folder first")
         if path.is_dir() or not os.access(folder, os.W_OK):
-            raise RequestError(f"output {path} cannot be written", "Choose another place")
+            raise RequestError(f"output {path} cannot be written", "Choose another folder")
 
 
 def deliver(text: str, result: Mapping[str, object], json_path: str | None) -> None:

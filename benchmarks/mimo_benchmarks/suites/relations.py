@@ -1,12 +1,12 @@
-"""Answers about several structures: "What do you see?", how many there are, and how one lies relative to another, which may not
-be there."""
+"""Answers about several structures: which are there, how many, and how one lies relative to another, which may be absent."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import permutations
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from mimo_runtime.data.prompt_sampling import instance_labels
 from mimo_runtime.errors import PromptError, RequestError
 from mimo_runtime.evaluation import metrics
 from mimo_runtime.evaluation.questions import AbsentNames, chosen_records, engine_names, model_id_of, seeded_rng
+from mimo_runtime.pipeline import Mimo, Scan
+from mimo_runtime.results.answer import Finding
 from mimo_runtime.text import grammar, observe, questions
 from mimo_runtime.text.questions import EVERYTHING
 
@@ -22,41 +24,110 @@ from mimo_runtime.text.questions import EVERYTHING
 MAX_PAIRS = 3
 
 
+class Everything(TypedDict):
+    """Of the answers to "What do you see?". ``n`` counts annotated structures."""
+
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    dice: float | None
+    dice_ci95: list[float] | None
+    n: int
+
+
+class Share(TypedDict, total=False):
+    """The share of right answers among ``n``. ``baseline``: that of answers without the image, where there are some."""
+
+    right: float
+    ci95: list[float]
+    n: int
+    baseline: float
+
+
+class RelationsPart(TypedDict):
+    """The numbers of one set, or of all images; a part without a sample is None."""
+
+    everything: Everything
+    counts: Share | None
+    relations: Share | None
+    neighbours: Share | None
+    absent_relations: Share | None
+
+
+class RelationsMeta(TypedDict):
+    split: str
+    images: int
+    limit: int | None
+    seed: int
+    baseline_split: dict[str, str]
+    model: str | None
+    engine: str | None
+
+
+class Relations(RelationsPart):
+    """The JSON of ``mimo-bench relations``."""
+
+    sets: dict[str, RelationsPart]
+    meta: RelationsMeta
+
+
+@dataclass
+class ImageResult:
+    """What one image contributes.
+
+    Args:
+        hits, misses: annotated structures that the answer names, and those that it does not.
+        wrong: named structures that are known to be absent.
+        dice: of every annotated structure.
+        counts, relations, neighbours, absent_relations: whether each answer is right.
+        usual_relation, no_neighbour: whether the baseline is right.
+    """
+
+    case: tuple[str, str]
+    hits: int = 0
+    misses: int = 0
+    wrong: int = 0
+    dice: list[float] = field(default_factory=list)
+    counts: list[bool] = field(default_factory=list)
+    relations: list[bool] = field(default_factory=list)
+    neighbours: list[bool] = field(default_factory=list)
+    absent_relations: list[bool] = field(default_factory=list)
+    usual_relation: list[bool] = field(default_factory=list)
+    no_neighbour: list[bool] = field(default_factory=list)
+
+
 def measure_relations(
-    mimo: Any,
+    mimo: Mimo,
     datasets: Sequence[Dataset],
     split: str,
     *,
     limit: int | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
+) -> Relations:
     """Ask every image what is in it, and how its structures lie.
 
-    A structure counts as *seen* if the answer has a present finding of its name. Recall is over the annotated structures,
-    precision over the seen ones of which the annotation tells (a set says nothing about structures that nobody looked for).
-    ``dice`` is over annotated structures: 0 where one is not seen. A count is right if the answer names the class alone, with
-    the counting word of the true instances. A relation is right if the answer names both structures and the relation that
-    their true masks have. "What is below the liver?" (``neighbours``, one seeded question per image with two structures) is
-    right if the answer tells of that relation to that structure, and names the structures whose true masks have it, no more
-    and no less.
+    - ``everything``: recall is over the annotated structures, precision over the named ones whose presence is known (a set says
+      nothing about structures that nobody annotated). A structure is named if the answer has a present finding of its name.
+      ``dice`` is over annotated structures: 0 where one is not named.
+    - ``counts``: right if the answer names only the class, with the counting word of the true instances.
+    - ``relations``: right if the answer names both structures and the relation of their true masks.
+    - ``neighbours``: "What is below the liver?", one seeded question per image with two structures. Right if the answer gives
+      that relation to that structure, and names exactly the structures whose true masks have it.
+    - ``absent_relations``: how something that is known to be absent (a seeded class of the set, and one of other sets:
+      :class:`AbsentNames`) lies relative to a structure of the image, or the other way round. Right if the answer says that
+      just this class is absent, and draws nothing of that name. A question that is too long for the model has no answer.
 
-    ``absent_relations`` ask how something that is known not to be in the image (a seeded class of the set, and one of other
-    sets: :class:`AbsentNames`) lies relative to a structure of it, or the other way round. Such an answer is right if it says
-    that just this class is absent, and draws nothing of that name. A question that is too long for the model has no answer.
-
-    ``baseline`` answers without looking. Relations: the most frequent one of the two names in the set's ``train`` split
-    (``split``, if there is none: then it knows more than it should), wrong for names that never occur together there.
-    Neighbours: always nothing.
+    ``baseline`` does not use the image. Relations: the most frequent one of the two names in the set's ``train`` split
+    (``split`` if there is none, which favours the baseline); wrong for names that never occur together there. Neighbours:
+    always nothing.
 
     Args:
         limit: at most this many images per set, drawn with ``seed``.
 
     Returns:
-        ``{"everything": {"precision", "recall", "f1", "dice", "dice_ci95", "n"}, "counts": {"right", "ci95", "n"},
-        "relations": {"right", "ci95", "n", "baseline"}, "neighbours": {"right", "ci95", "n", "baseline"},
-        "absent_relations": {"right", "ci95", "n"}, "sets": {SET: the same}, "meta"}``; a part without a sample is None. The
-        intervals are 95 % bootstrap intervals over cases.
+        The parts of all images, ``sets`` with those of each set, and ``meta``. The intervals are 95 % bootstrap intervals over
+        cases.
 
     Raises:
         RequestError: empty split, or an image that cannot be read. All images are read before the first question.
@@ -67,15 +138,17 @@ def measure_relations(
         raise RequestError(f"no image in split '{split}'", "Choose another split or data set")
     check_records(record for _, record in records)
     usual = {data.name: _usual_relations(data.split("train") or data.split(split)) for data in datasets}
-    rows: dict[str, list[dict[str, Any]]] = {}
+    results: dict[str, list[ImageResult]] = {}
     for done, (data, record) in enumerate(records):
         if progress:
             progress(done, len(records))
-        rows.setdefault(data.name, []).append(_ask(mimo, data, record, names, usual[data.name], seed))
+        image = _ImageQuestions(mimo, data, record, seed)
+        results.setdefault(data.name, []).append(image.ask(names.of(record), usual[data.name]))
     if progress:
         progress(len(records), len(records))
-    return _summary([row for found in rows.values() for row in found], seed) | {
-        "sets": {name: _summary(found, seed) for name, found in rows.items()},
+    return {
+        **_summary([result for of_set in results.values() for result in of_set], seed),
+        "sets": {name: _summary(of_set, seed) for name, of_set in results.items()},
         "meta": {
             "split": split,
             "images": len(records),
@@ -90,83 +163,102 @@ def measure_relations(
 
 def _usual_relations(records: Sequence[Record]) -> dict[tuple[str, str], str]:
     """The most frequent relation of every ordered pair of names that occur together."""
-    found: dict[tuple[str, str], Counter[str]] = {}
+    counts: dict[tuple[str, str], Counter[str]] = {}
     for record in records:
         if len(record.classes) >= 2:
             masks = _masks(record, read_ids(record.mask, None, record.image))
             for one, other in permutations(masks, 2):
-                found.setdefault((one, other), Counter())[observe.relation_word(masks[one], masks[other])] += 1
-    return {pair: count.most_common(1)[0][0] for pair, count in found.items()}
+                counts.setdefault((one, other), Counter())[observe.relation_word(masks[one], masks[other])] += 1
+    return {pair: count.most_common(1)[0][0] for pair, count in counts.items()}
 
 
 def _masks(record: Record, labels: np.ndarray) -> dict[str, np.ndarray]:
     return {name: labels == i for i, name in record.classes.items() if (labels == i).any()}
 
 
-def _ask(
-    mimo: Any, data: Dataset, record: Record, names: AbsentNames, usual: dict[tuple[str, str], str], seed: int
-) -> dict[str, Any]:
-    pixels, labels = record.load()
-    scan = mimo.open(pixels)
-    masks = _masks(record, labels)
-    answer = scan.ask(EVERYTHING)
-    seen = {f.phrase.lower(): f.mask for f in answer.findings if f.present}
-    said = {p.name.lower(): p for p in grammar.parse(answer.text).phrases}
-    # The finding's phrase may be a plural ("cell nuclei"); the grammar knows the name behind it.
-    seen = {next((n for n in said if grammar.pluralise(n) == phrase), phrase): mask for phrase, mask in seen.items()}
-    absent = {name.lower() for part in names.of(record) for name in part}
-    row: dict[str, Any] = {
-        "case": (data.name, record.case),
-        "hits": sum(name.lower() in seen for name in masks),
-        "misses": sum(name.lower() not in seen for name in masks),
-        "wrong": sum(name in absent for name in seen),
-        "dice": [metrics.dice(seen[n.lower()], m) if n.lower() in seen else 0.0 for n, m in masks.items()],
-        "counts": [],
-        "relations": [],
-        "neighbours": [],
-        "usual_relation": [],
-        "no_neighbour": [],
-        "absent_relations": [],
-    }
+class _ImageQuestions:
+    """The questions about one image. Each kind has its own generator, so that none depends on the others."""
 
-    def asked(kind: str, name: str | None = None, **more: str) -> tuple[grammar.Description, Sequence[Any]]:
+    def __init__(self, mimo: Mimo, data: Dataset, record: Record, seed: int) -> None:
+        pixels, self._labels = record.load()
+        self._data, self._record, self._seed = data, record, seed
+        self._scan: Scan = mimo.open(pixels)
+        self._masks = _masks(record, self._labels)
+        self._result = ImageResult((data.name, record.case))
+
+    def ask(self, absent: tuple[list[str], list[str]], usual: dict[tuple[str, str], str]) -> ImageResult:
+        """All answers.
+
+        Args:
+            absent: names that are not in the image, of its set and of other sets.
+            usual: the baseline's relation by ordered pair of names.
+        """
+        self._everything({name.lower() for names in absent for name in names})
+        self._counts()
+        pairs = list(permutations(sorted(self._masks), 2))
+        self._relations(pairs, usual)
+        if pairs:
+            self._neighbours()
+        for kind, names in zip(("within", "across"), absent):
+            if self._masks and names:
+                self._absent_relation(kind, names)
+        return self._result
+
+    def _everything(self, absent: set[str]) -> None:
+        answer = self._scan.ask(EVERYTHING)
+        named = list(dict.fromkeys(p.name.lower() for p in grammar.parse(answer.text).phrases))
+        # A finding's phrase may be a plural ("cell nuclei"); the grammar has the name behind it.
+        singular = {grammar.pluralise(name): name for name in reversed(named)}
+        drawn = {singular.get(f.phrase.lower(), f.phrase.lower()): f.mask for f in answer.findings if f.present}
+        result = self._result
+        result.hits = sum(name.lower() in drawn for name in self._masks)
+        result.misses = len(self._masks) - result.hits
+        result.wrong = sum(name in absent for name in drawn)
+        result.dice = [
+            metrics.dice(drawn[name.lower()], mask) if name.lower() in drawn else 0.0 for name, mask in self._masks.items()
+        ]
+
+    def _counts(self) -> None:
+        instance_map = self._record.load_instances(self._labels.shape)
+        for class_id, name in self._record.classes.items():
+            number = len(instance_labels(self._labels, class_id, instance_map)[1])
+            if number > 1:
+                counts = [(p.name.casefold(), p.count) for p in self._answer("count", name)[0].phrases]
+                self._result.counts.append(counts == [(name.casefold(), observe.count_word(number))])
+
+    def _relations(self, pairs: Sequence[tuple[str, str]], usual: dict[tuple[str, str], str]) -> None:
+        for number in self._rng("relations").permutation(len(pairs))[:MAX_PAIRS]:
+            one, other = pairs[number]
+            true = observe.relation_word(self._masks[one], self._masks[other])
+            answer, _ = self._answer("relation", one, other=other)
+            self._result.relations.append(_says(answer, true, other, {one}))
+            self._result.usual_relation.append(usual.get((one, other)) == true)
+
+    def _neighbours(self) -> None:
+        rng, masks = self._rng("neighbours"), self._masks
+        other, relation = str(rng.choice(sorted(masks))), str(rng.choice(grammar.RELATIONS))
+        there = {n for n in masks if n != other and observe.relation_word(masks[n], masks[other]) == relation}
+        answer, _ = self._answer("neighbours", other=other, relation=relation)
+        self._result.neighbours.append(_says(answer, relation, other, there))
+        self._result.no_neighbour.append(not there)
+
+    def _absent_relation(self, kind: str, names: Sequence[str]) -> None:
+        rng = self._rng("absent relations", kind)
+        absent, structure = str(rng.choice(names)), str(rng.choice(sorted(self._masks)))
+        one, other = (absent, structure) if rng.random() < 0.5 else (structure, absent)
+        answer, findings = self._answer("relation", one, other=other)
+        drawn = any(f.present and _same(f.phrase, absent) for f in findings)
+        self._result.absent_relations.append(_same(answer.absent or "", absent) and not drawn)
+
+    def _answer(self, kind: str, name: str | None = None, **more: str) -> tuple[grammar.Description, Sequence[Finding]]:
         try:
-            answer = scan.ask(questions.question(kind, name, **more))
+            answer = self._scan.ask(questions.question(kind, name, **more))
         except PromptError:  # too long for the model
             return grammar.Description(), ()
         return grammar.parse(answer.text), answer.findings
 
-    def told(kind: str, name: str | None = None, **more: str) -> grammar.Description:
-        return asked(kind, name, **more)[0]
-
-    instance_map = record.load_instances(labels.shape)
-    for class_id, name in record.classes.items():
-        number = len(instance_labels(labels, class_id, instance_map)[1])
-        if number > 1:
-            counted = [(p.name.casefold(), p.count) for p in told("count", name).phrases]
-            row["counts"].append(counted == [(name.casefold(), observe.count_word(number))])
-    pairs = list(permutations(sorted(masks), 2))
-    rng = seeded_rng(seed, data.name, data.key(record), "relations")
-    for number in rng.permutation(len(pairs))[:MAX_PAIRS]:
-        one, other = pairs[number]
-        true = observe.relation_word(masks[one], masks[other])
-        row["relations"].append(_says(told("relation", one, other=other), true, other, {one}))
-        row["usual_relation"].append(usual.get((one, other)) == true)
-    if pairs:
-        rng = seeded_rng(seed, data.name, data.key(record), "neighbours")
-        other, relation = str(rng.choice(sorted(masks))), str(rng.choice(grammar.RELATIONS))
-        there = {n for n in masks if n != other and observe.relation_word(masks[n], masks[other]) == relation}
-        row["neighbours"].append(_says(told("neighbours", other=other, relation=relation), relation, other, there))
-        row["no_neighbour"].append(not there)
-    for kind, choice in zip(("within", "across"), names.of(record)):
-        if masks and choice:
-            rng = seeded_rng(seed, data.name, data.key(record), "absent relations", kind)
-            gone, structure = str(rng.choice(choice)), str(rng.choice(sorted(masks)))
-            one, other = (gone, structure) if rng.random() < 0.5 else (structure, gone)
-            said, findings = asked("relation", one, other=other)
-            drawn = any(f.present and _same(f.phrase, gone) for f in findings)
-            row["absent_relations"].append(_same(said.absent or "", gone) and not drawn)
-    return row
+    def _rng(self, *what: str) -> np.random.Generator:
+        return seeded_rng(self._seed, self._data.name, self._data.key(self._record), *what)
 
 
 def _same(one: str, other: str) -> bool:
@@ -181,21 +273,24 @@ def _says(answer: grammar.Description, relation: str, other: str, names: set[str
     return right and {p.name.casefold() for p in answer.phrases} == {name.casefold() for name in names}
 
 
-def _summary(rows: Sequence[dict[str, Any]], seed: int) -> dict[str, Any]:
-    hits, misses, wrong = (sum(row[key] for row in rows) for key in ("hits", "misses", "wrong"))
+def _summary(results: Sequence[ImageResult], seed: int) -> RelationsPart:
+    hits, misses, wrong = (sum(getattr(result, key) for result in results) for key in ("hits", "misses", "wrong"))
 
     def ratio(a: float, b: float) -> float | None:
         return a / b if b else None
 
     def mean(key: str) -> tuple[float, list[float], int] | None:
         """With its interval, and of how many."""
-        values = [value for row in rows for value in row[key]]
-        cases = [row["case"] for row in rows for _ in row[key]]
+        values = [value for result in results for value in getattr(result, key)]
+        cases = [result.case for result in results for _ in getattr(result, key)]
         return (float(np.mean(values)), metrics.bootstrap_ci(values, cases, seed), len(values)) if values else None
 
-    def share(key: str, baseline: str = "") -> dict[str, Any] | None:
-        found, blind = mean(key), mean(baseline) if baseline else None
-        return dict(zip(("right", "ci95", "n"), found)) | ({"baseline": blind[0]} if blind else {}) if found else None
+    def share(key: str, baseline: str = "") -> Share | None:
+        right, blind = mean(key), mean(baseline) if baseline else None
+        if not right:
+            return None
+        result: Share = {"right": right[0], "ci95": right[1], "n": right[2]}
+        return {**result, "baseline": blind[0]} if blind else result
 
     dice = mean("dice")
     return {
@@ -212,29 +307,3 @@ def _summary(rows: Sequence[dict[str, Any]], seed: int) -> dict[str, Any]:
         "neighbours": share("neighbours", "no_neighbour"),
         "absent_relations": share("absent_relations"),
     }
-
-
-def relations_table(result: dict[str, Any]) -> str:
-    """The result of :func:`measure_relations` as a Markdown table, all images last."""
-    head = ["set", "seen: precision", "recall", "F1", "Dice", "counts right"]
-    head += ["relations right", "without looking", "neighbours right", "without looking", "of what is absent: said so"]
-    rows = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for name, part in [*((f"`{n}`", p) for n, p in result["sets"].items()), ("**all images**", result)]:
-        seen = part["everything"]
-        cells = [_number(seen[key]) for key in ("precision", "recall", "f1")]
-        cells += [_number(seen["dice"], seen["dice_ci95"]), _right(part["counts"])]
-        for asked in (part["relations"], part["neighbours"]):
-            cells += [_right(asked), _number(asked["baseline"] if asked else None)]
-        cells.append(_right(part["absent_relations"]))
-        rows.append(f"| {' | '.join([name, *cells])} |")
-    return "\n".join(rows)
-
-
-def _right(part: dict[str, Any] | None) -> str:
-    return f"{_number(part['right'], part['ci95'])} of {part['n']}" if part else "–"
-
-
-def _number(value: float | None, ci95: list[float] | None = None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.3f}" + (f" ({ci95[0]:.3f}–{ci95[1]:.3f})" if ci95 else "")

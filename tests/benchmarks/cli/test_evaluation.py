@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import subprocess
@@ -12,61 +11,21 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from bench_cli import refused, run
 from PIL import Image
 
-from mimo_benchmarks import models, precision
-from mimo_benchmarks.cli.main import main
-from mimo_benchmarks.suites import report
-from mimo_benchmarks.suites.robustness import CONDITIONS, SHIFT
-from mimo_runtime.bundle.archive import Bundle
-from mimo_runtime.data.dataset import read_datasets
-from mimo_runtime.errors import BundleError, RequestError
+from mimo_benchmarks import models
+from mimo_benchmarks.suites import charts, report
+from mimo_benchmarks.suites.conditions import CONDITIONS, SHIFT
+from mimo_runtime.errors import BundleError
 from mimo_runtime.model.config import MimoConfig
-from mimo_runtime.model.graph_spec import GRAPHS
 from mimo_runtime.postprocessing.connected_components import label_components
-
-SQUARES = {"one": [(6, 6)], "two": [(6, 6), (36, 18)]}
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(a) for a in arguments])
-
-
-def refused(result: Result, *words: str) -> None:
-    assert result.exit_code == 2, result.output
-    lines = result.stderr.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: "), lines
-    assert all(word in lines[0] for word in words), lines[0]
-    assert result.stdout == ""
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Set ``one`` with one bright left lung per image and set ``two`` with two polyps; two images each, of split test."""
-    root = tmp_path_factory.mktemp("data")
-    for name, corners in SQUARES.items():
-        for folder in ("images", "masks"):
-            (root / name / folder).mkdir(parents=True)
-        lines = []
-        for k in range(2):
-            mask = np.zeros((44, 60), np.uint8)
-            for x, y in corners:
-                mask[y + k : y + k + 14, x : x + 14] = 1
-            Image.fromarray(np.where(mask, 180, 20 + k).astype(np.uint8)).save(root / name / f"images/{k}.png")
-            Image.fromarray(mask).save(root / name / f"masks/{k}.png")
-            lines.append({
-                "image": f"images/{k}.png", "mask": f"masks/{k}.png", "case": str(k), "split": "test", "modality": "ct",
-                "region": "chest", "classes": {"1": "left lung" if name == "one" else "polyp"},
-            })  # fmt: skip
-        (root / name / "dataset.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    return root
 
 
 class Bright:
     """Segments what is bright: in a box, around a point, or everywhere for a text."""
 
-    info, engines = {"id": "bright"}, {"eyes": SimpleNamespace(name="fake")}
+    info, engines = {"id": "bright"}, {"graph": SimpleNamespace(name="fake")}
 
     def __enter__(self) -> Bright:
         return self
@@ -138,8 +97,8 @@ def test_robustness_writes_the_numbers_and_the_report(bright: list[tuple], data:
     out, folder = tmp_path / "out.json", tmp_path / "report"
     folder.mkdir()
     (folder / "note.txt").write_text("mine")
-    given = ("--data", data / "one", "--data", data / "two", "--limit", 1, "--json", out, "--report", folder)
-    result = run("robustness", "model", *given)
+    options = ("--data", data / "one", "--data", data / "two", "--limit", 1, "--json", out, "--report", folder)
+    result = run("robustness", "model", *options)
     assert result.exit_code == 0, result.output
     found = json.loads(out.read_text())
     assert list(found["conditions"]) == list(CONDITIONS) and found["meta"]["images_per_set"] == {"one": 1, "two": 1}
@@ -187,19 +146,19 @@ def test_changes_are_drawn_to_the_left_of_nothing(bright: list[tuple], data: Pat
     drawn: dict[str, list[float]] = {}
     close = pyplot.close
 
-    def look(figure) -> None:
+    def record(figure) -> None:
         for axis in figure.axes:
             drawn[axis.get_title(loc="left")] = [bar.get_width() for bar in axis.patches]
             assert axis.get_xlim()[0] < -0.6 or axis.get_ylabel() == "Dice"
         close(figure)
 
-    monkeypatch.setattr(pyplot, "close", look)
-    report.picture(result)
+    monkeypatch.setattr(pyplot, "close", record)
+    charts.picture(result)
     wanted = [row["delta"] for row in result["conditions"][SHIFT] if row["name"] != "clean"]
-    assert drawn["Image changed"][: len(wanted)] == pytest.approx(wanted) and -0.5 in wanted
+    assert drawn["Image corrupted"][: len(wanted)] == pytest.approx(wanted) and -0.5 in wanted
 
 
-def test_questions_that_the_model_refused_are_told(bright: list[tuple], data: Path) -> None:
+def test_the_report_counts_questions_that_the_model_refused(bright: list[tuple], data: Path) -> None:
     result = json.loads(run("robustness", "model", "--data", data / "two", "--json").stdout)
     assert "too long" not in report.markdown(result)
     result["meta"]["refused_questions"] = 7
@@ -290,126 +249,7 @@ def test_a_checkpoint_is_measured_by_all(checkpoint: Path, data: Path) -> None:
         assert json.loads(result.stdout)["meta"] | {"engine": "torch-eager", "images": 1} == json.loads(result.stdout)["meta"]
 
 
-def test_help_imports_nothing_heavy() -> None:
-    program = (
-        "import sys, mimo_benchmarks.cli.main as c; assert {'referring', 'robustness', 'relations'} <= set(c.main.commands);"
-        "print([m for m in ('torch', 'numpy', 'matplotlib', 'onnxruntime') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
-
-
-# -- precision ---------------------------------------------------------------------------------------------------------
-
-
-def test_a_bundle_loses_nothing_against_itself(bundle, data, tmp_path):
-    out = tmp_path / "out.json"
-    result = run("precision", bundle, bundle, "--data", data, "--limit", 1, "--threads", 1, "--json", out)
-    assert result.exit_code == 0, result.output
-    told = json.loads(out.read_text())
-    loss = told["loss"]
-    # Two images: three prompts by place for one lung and for two polyps (one class: its mask), the name, and what is absent.
-    assert loss["dice"] == dict.fromkeys(("box", "point", "mask", "text"), 0.0)
-    assert (loss["presence_f1"], loss["text_agreement"]) == (0.0, 1.0)
-    assert told["macro_dice"]["full"] == told["macro_dice"]["reduced"] and told["images"] == 2
-    assert told["calibration"] is None  # nothing was calibrated
-    assert told["bytes"]["share"] == 1.0 and set(told["latency_ms"]) == {*GRAPHS, "answer"}
-    assert all(0.2 < ms["ratio"] < 5 and ms["full"] > 0 for ms in told["latency_ms"].values())
-    for words in ("macro Dice", "vision_encoder", "100.00 % of the texts", "100.0 % of full precision"):
-        assert words in result.stdout
-
-
-def test_what_a_calibration_took_is_told():
-    cost = {"images": 128, "seconds": {"calibrate": 94.4, "decide": 480.0}, "peak_mb": 1020}
-
-    class Reported:
-        def __init__(self, report: dict) -> None:
-            self.report = report
-
-        def bytes(self, name: str) -> bytes:
-            assert name == "report.json"
-            return json.dumps(self.report).encode()
-
-    assert precision.calibration_cost(Reported({"precision": {**cost, "graphs": {}}})) == cost
-    assert precision.calibration_cost(Reported({})) is None
-    loss = {"dice": {}, "ci95": {}, "presence_f1": 0.0, "presence_by": "f1", "text_agreement": 1.0, "questions": 3}
-    result = {"loss": loss, "macro_dice": {}, "images": 3, "split": "test", "latency_ms": {}, "engines": {"reduced": {}},
-              "bytes": {"reduced": 14.2e6, "share": 0.326}, "calibration": cost}  # fmt: skip
-    told = precision.precision_table(result)
-    assert "calibrated on 128 images: watched in 94 s, searched and decided in 386 s; at most 1.02 GB resident" in told
-    assert "calibrated" not in precision.precision_table({**result, "calibration": None})
-
-
-def test_precision_refuses_images_that_were_calibrated_on(bundle, data, tmp_path, monkeypatch):
-    from mimo_benchmarks import precision as module
-
-    hashes = [hashlib.sha256((data / "two" / "images/1.png").read_bytes()).hexdigest()[:16]]
-    real, told = Bundle.open, {"image_hashes": ["0" * 16, *hashes]}
-
-    def opened(path, **options):
-        found = real(path, **options)
-        if str(path).endswith("calibrated"):
-            found.manifest.data["calibration"] = told
-        return found
-
-    monkeypatch.setattr(Bundle, "open", opened)
-    monkeypatch.setattr(module.Mimo, "load", lambda *_, **__: pytest.fail("it began"))
-    place = tmp_path / "calibrated"
-    place.symlink_to(bundle)
-    # Whether it would be drawn or not.
-    for limit in ((), ("--limit", 1)):
-        result = run("precision", bundle, place, "--data", data, *limit)
-        refused(result, "was calibrated on the image two/images/1.png of split 'test'", "another --split or --data")
-    with pytest.raises(RequestError, match="was calibrated on"):
-        module.refuse_calibrated(opened(place), read_datasets(data), "test")
-    module.refuse_calibrated(opened(place), read_datasets(data), "val")
-    told["image_hashes"] = ["0" * 16]
-    module.refuse_calibrated(opened(place), read_datasets(data), "test")
-
-
-def test_precision_says_that_an_older_bundle_does_not_tell_its_images(bundle, data, tmp_path, monkeypatch):
-    from mimo_benchmarks import precision as module
-
-    real = Bundle.open
-
-    def opened(path, **options):
-        found = real(path, **options)
-        if str(path).endswith("older"):
-            found.manifest.data["calibration"] = {"id": "x", "images": 16}
-        return found
-
-    monkeypatch.setattr(Bundle, "open", opened)
-    monkeypatch.setattr(module, "compare_precision", lambda *_, **__: {})
-    monkeypatch.setattr(module, "precision_table", lambda *_: "table")
-    (tmp_path / "older").symlink_to(bundle)
-    result = run("precision", bundle, tmp_path / "older", "--data", data)
-    assert result.exit_code == 0 and result.stdout == "table\n", result.output
-    assert result.stderr.count("\n") == 1 and "older does not say which images it was calibrated on" in result.stderr
-    # A bundle in single precision was calibrated on nothing.
-    assert run("precision", bundle, bundle, "--data", data).stderr == ""
-
-
-def test_precision_refuses_other_weights_and_a_reduced_reference(bundle, data, monkeypatch):
-    real = Bundle.open
-
-    def changed(**model):
-        def opened(path, **options):
-            found = real(path, **options)
-            if str(path).endswith("other"):
-                found.manifest.data["model"].update(model)
-            if str(path).endswith("small"):
-                found.manifest.graphs["fusion"].delivered.update(int8=1)
-            return found
-
-        return opened
-
-    monkeypatch.setattr(Bundle, "open", lambda path, **options: changed(checkpoint_sha256="0" * 64)(path, **options))
-    for name in ("other", "small"):
-        (bundle.parent / name).unlink(missing_ok=True)
-        (bundle.parent / name).symlink_to(bundle)
-    try:
-        refused(run("precision", bundle, bundle.parent / "other", "--data", data), "different weights")
-        refused(run("precision", bundle.parent / "small", bundle, "--data", data), "not in single precision")
-    finally:
-        for name in ("other", "small"):
-            (bundle.parent / name).unlink()
+def test_the_earlier_name_of_relations_is_read_and_reported_once(bright: list[tuple], data: Path, tmp_path: Path) -> None:
+    result = run("scene", "model", "--data", data, "--split", "val")
+    warning, error = result.stderr.strip().splitlines()
+    assert warning == "warning: scene is deprecated, use relations." and "no image in split 'val'" in error

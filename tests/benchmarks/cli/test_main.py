@@ -9,25 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from bench_cli import refused, run
 
 from mimo_benchmarks import latency
-from mimo_benchmarks.cli.main import main
 from mimo_train.data.phantom import generate
 
 QUICK = ("--against", "ort", "--repeats", 1, "--warmup", 0, "--threads", 1, "--max-tokens", 2)
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(a) for a in arguments])
-
-
-def refused(result: Result, code: int, *words: str) -> None:
-    assert result.exit_code == code, result.output
-    lines = result.stderr.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: "), lines
-    assert all(word in lines[0] for word in words), lines[0]
-    assert result.stdout == ""
 
 
 @pytest.fixture(scope="module")
@@ -36,34 +23,36 @@ def phantoms(tmp_path_factory) -> Path:
 
 
 def test_help_is_quick_and_imports_nothing_heavy():
-    code = "import sys, mimo_benchmarks.cli.main; print([m for m in ('torch', 'numpy', 'onnxruntime') if m in sys.modules])"
+    heavy = ("torch", "numpy", "matplotlib", "onnxruntime")
+    code = f"import sys, mimo_benchmarks.cli.main; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
     result = run("--help")
     assert result.exit_code == 0
-    assert all(command in result.output for command in ("latency", "accuracy", "footprint"))
+    commands = ("latency", "accuracy", "footprint", "referring", "relations", "precision", "robustness", "compare-revisions")
+    assert all(command in result.output for command in commands)
 
 
 @pytest.mark.parametrize("command", ["latency", "footprint"])
 def test_a_missing_bundle_is_refused_and_nothing_is_written(tmp_path, command):
     out = tmp_path / "out.json"
-    refused(run(command, tmp_path / "nothing", "--json", out), 2, "nothing does not exist", "mimo-export build")
+    refused(run(command, tmp_path / "nothing", "--json", out), "nothing does not exist", "mimo-export build")
     assert not out.exists()
 
 
 def test_an_image_that_does_not_exist_is_refused(bundle, tmp_path):
-    refused(run("latency", bundle, "--image", tmp_path / "missing.png"), 2, "missing.png")
+    refused(run("latency", bundle, "--image", tmp_path / "missing.png"), "missing.png")
 
 
 @pytest.mark.parametrize("command", ["latency", "footprint", "accuracy"])
 def test_an_output_that_cannot_be_written_is_refused_before_the_work(bundle, tmp_path, command):
     data = ["--data", tmp_path] if command == "accuracy" else []
-    refused(run(command, bundle, *data, "--json", tmp_path / "no" / "out.json"), 2, "cannot be written", "Create the folder")
-    refused(run(command, bundle, *data, "--json", tmp_path), 2, "cannot be written")
+    refused(run(command, bundle, *data, "--json", tmp_path / "no" / "out.json"), "cannot be written", "Create the folder")
+    refused(run(command, bundle, *data, "--json", tmp_path), "cannot be written")
 
 
 def test_contenders_are_refused_by_name(bundle):
-    refused(run("latency", bundle, "--against", "ort,tvm"), 2, "unknown contender 'tvm'")
-    refused(run("latency", bundle, "--box", "1,2,3"), 2, "'1,2,3' is not X0,Y0,X1,Y1")
+    refused(run("latency", bundle, "--against", "ort,tvm"), "unknown contender 'tvm'")
+    refused(run("latency", bundle, "--box", "1,2,3"), "'1,2,3' is not X0,Y0,X1,Y1")
 
 
 def test_latency_writes_a_file_and_a_table(bundle, tmp_path):
@@ -127,30 +116,30 @@ def test_accuracy_of_a_checkpoint_is_that_of_its_bundle(bundle, checkpoint, phan
         assert of_bundle["macro"][prompt]["dice"] == pytest.approx(of_checkpoint["macro"][prompt]["dice"], abs=0.02)
 
 
-def test_accuracy_without_the_closer_look(checkpoint, phantoms, tmp_path):
-    looking = shutil.copytree(checkpoint, tmp_path / "looking")
-    config = json.loads((looking / "config.json").read_text())
-    (looking / "config.json").write_text(json.dumps({**config, "crop_scale": 3.0, "presence_threshold": 0.0}))
+def test_accuracy_without_the_crop_pass(checkpoint, phantoms, tmp_path):
+    with_crops = shutil.copytree(checkpoint, tmp_path / "with_crops")
+    config = json.loads((with_crops / "config.json").read_text())
+    (with_crops / "config.json").write_text(json.dumps({**config, "crop_scale": 3.0, "presence_threshold": 0.0}))
     chosen = ("--data", phantoms, "--split", "train", "--limit", 2, "--threads", 1, "--prompts", "box", "--no-text", "--json")
-    near, far, plain = (run("accuracy", *more, *chosen) for more in ((looking,), (looking, "--no-refine"), (checkpoint,)))
-    assert [r.exit_code for r in (near, far, plain)] == [0, 0, 0], near.output
-    told = [json.loads(r.stdout) for r in (near, far, plain)]
-    assert [t["meta"]["crop_scale"] for t in told] == [3.0, 0.0, 0.0]
+    on, off, without = (run("accuracy", *more, *chosen) for more in ((with_crops,), (with_crops, "--no-refine"), (checkpoint,)))
+    assert [r.exit_code for r in (on, off, without)] == [0, 0, 0], on.output
+    results = [json.loads(r.stdout) for r in (on, off, without)]
+    assert [t["meta"]["crop_scale"] for t in results] == [3.0, 0.0, 0.0]
 
 
 def test_accuracy_refuses_what_it_cannot_measure(bundle, phantoms, tmp_path):
-    refused(run("accuracy", bundle, "--data", tmp_path), 2)
-    refused(run("accuracy", bundle, "--data", phantoms, "--split", "holdout"), 2, "holdout")
-    refused(run("accuracy", bundle, "--data", phantoms, "--prompts", "circle"), 2, "unknown prompt type 'circle'")
-    refused(run("accuracy", bundle, "--data", phantoms, "--prompts", ","), 2, "names no prompt type")
-    refused(run("accuracy", bundle, "--data", phantoms, "--report", phantoms), 2, "did not write it")
-    refused(run("accuracy", tmp_path / "nothing", "--data", phantoms, "--split", "train"), 2, "nothing does not exist")
+    refused(run("accuracy", bundle, "--data", tmp_path))
+    refused(run("accuracy", bundle, "--data", phantoms, "--split", "holdout"), "holdout")
+    refused(run("accuracy", bundle, "--data", phantoms, "--prompts", "circle"), "unknown prompt type 'circle'")
+    refused(run("accuracy", bundle, "--data", phantoms, "--prompts", ","), "names no prompt type")
+    refused(run("accuracy", bundle, "--data", phantoms, "--report", phantoms), "did not write it")
+    refused(run("accuracy", tmp_path / "nothing", "--data", phantoms, "--split", "train"), "nothing does not exist")
 
 
 def test_the_checkout_answers_as_its_own_commit(bundle, phantoms, tmp_path, repository):
     if not (repository / ".git").exists():
         pytest.skip("not a git checkout")
-    refused(run("compare-revisions", "no-such-revision", bundle, "--data", phantoms, "--split", "train"), 2, "no-such-revision")
+    refused(run("compare-revisions", "no-such-revision", bundle, "--data", phantoms, "--split", "train"), "no-such-revision")
     out = tmp_path / "out.json"
     chosen = ("--data", phantoms, "--split", "train", "--limit", 1, "--repeats", 1, "--threads", 1)
     result = run("compare-revisions", "HEAD", bundle, *chosen, "--json", out)

@@ -1,4 +1,4 @@
-"""The perturbations one by one, and robustness() with a model that sees grey levels and nothing else."""
+"""The robustness suite with a model that segments grey levels and nothing else."""
 
 from __future__ import annotations
 
@@ -7,183 +7,28 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from mimo_benchmarks.suites import corruptions
-from mimo_benchmarks.suites import robustness as module
-from mimo_benchmarks.suites.robustness import (
+from mimo_benchmarks.suites.conditions import (
     CONDITIONS,
     GEOMETRY,
     JITTER,
     OFFSET,
+    ONE_TARGET_KINDS,
     QUERY,
     SHIFT,
+    USUAL_JITTER,
     Sample,
-    measure_robustness,
-    summarise,
 )
-from mimo_runtime.data import prompt_sampling
+from mimo_benchmarks.suites.robustness import measure_robustness, summarise
 from mimo_runtime.data.dataset import Dataset, read_datasets
 from mimo_runtime.errors import PromptError, RequestError
 from mimo_runtime.postprocessing.connected_components import label_components
 from mimo_runtime.text import questions
 
-SEEDS = st.integers(0, 2**32 - 1)
 LEVELS = {"left kidney": 90, "liver": 150, "aorta": 210, "cell nucleus": 150}
 BACKGROUND = 30
-
-
-def noise_image(seed: int, *channels: int) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (*rng.integers(8, 24, 2), *channels), np.uint8)
-
-
-def same_colour(seed: int) -> np.ndarray:
-    """A grey image as RGB."""
-    return np.repeat(noise_image(seed, 1), 3, axis=2)
-
-
-# -- perturbations ---------------------------------------------------------------------------------------------------
-
-
-@settings(max_examples=60, deadline=None)
-@given(SEEDS, st.sampled_from(sorted(corruptions.SHIFTS)))
-def test_shifts_keep_the_shape_and_the_original(seed: int, name: str) -> None:
-    pixels = noise_image(seed, 3)
-    before = pixels.copy()
-    changed = corruptions.SHIFTS[name](pixels, np.random.default_rng(seed))
-    assert changed.shape == pixels.shape and changed.dtype == np.uint8
-    assert (pixels == before).all() and (changed != pixels).any()
-    assert (changed == corruptions.SHIFTS[name](pixels, np.random.default_rng(seed))).all()
-
-
-@settings(max_examples=40, deadline=None)
-@given(SEEDS, st.sampled_from(sorted(corruptions.SHIFTS)))
-def test_grey_images_stay_grey(seed: int, name: str) -> None:
-    changed = corruptions.SHIFTS[name](same_colour(seed), np.random.default_rng(seed))
-    assert (changed == changed[..., :1]).all()
-
-
-@settings(max_examples=40, deadline=None)
-@given(SEEDS, st.floats(0.2, 0.99))
-def test_contrast_scales_about_the_mean(seed: int, factor: float) -> None:
-    pixels = noise_image(seed, 3)
-    changed = corruptions.contrast(pixels, factor)
-    assert np.abs(changed.mean((0, 1)) - pixels.mean((0, 1))).max() <= 0.5
-    assert np.abs(changed.std((0, 1)) - factor * pixels.std((0, 1))).max() <= 1
-    assert (corruptions.contrast(pixels, 1) == pixels).all()
-    flat = np.full((9, 9, 3), 77, np.uint8)
-    assert (corruptions.contrast(flat, factor) == flat).all()
-
-
-@given(st.floats(0.3, 3))
-def test_gamma_keeps_black_white_and_the_order(exponent: float) -> None:
-    ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
-    changed = corruptions.gamma(ramp, exponent)[0, :, 0].astype(int)
-    assert changed[0] == 0 and changed[255] == 255 and (np.diff(changed) >= 0).all()
-    assert (changed >= np.arange(256)).all() if exponent <= 1 else (changed <= np.arange(256)).all()
-
-
-@pytest.mark.parametrize("sigma", [5, 15, 30])
-@pytest.mark.parametrize("grey", [True, False])
-def test_noise_has_its_standard_deviation(sigma: float, grey: bool) -> None:
-    pixels = np.full((120, 120, 3), 128, np.uint8)
-    if not grey:
-        pixels[..., 1] += 1
-    difference = corruptions.gaussian_noise(pixels, sigma, np.random.default_rng(0)).astype(int) - pixels
-    assert difference.std() == pytest.approx(sigma, rel=0.05) and abs(difference.mean()) < 0.05 * sigma
-    correlation = np.corrcoef(difference[..., 0].ravel(), difference[..., 2].ravel())[0, 1]
-    assert correlation > 0.99 if grey else abs(correlation) < 0.05
-
-
-@pytest.mark.parametrize("sigma", [1, 2, 4])
-def test_blur_spreads_an_edge_by_its_standard_deviation(sigma: float) -> None:
-    pixels = np.zeros((64, 64, 3), np.uint8)
-    pixels[:, 32:] = 255
-    row = corruptions.gaussian_blur(pixels, sigma)[32, :, 0].astype(float)
-    spread = np.diff(row) / 255
-    places = np.arange(63) + 0.5
-    deviation = np.sqrt((spread * (places - (spread * places).sum()) ** 2).sum())
-    assert deviation == pytest.approx(sigma, rel=0.2)
-
-
-def test_a_lower_resolution_loses_what_is_finer() -> None:
-    stripes = np.zeros((32, 48, 3), np.uint8)
-    stripes[:, ::2] = 200
-    assert np.ptp(corruptions.lower_resolution(stripes, 2)) <= 1
-    blocks = np.kron(noise_image(0)[:8, :8], np.ones((8, 8), np.uint8))
-    kept = corruptions.lower_resolution(np.repeat(blocks[..., None], 3, axis=2), 2)
-    assert (kept[3::8, 3::8, 0] == blocks[3::8, 3::8]).all()  # the middle of a large block keeps its level
-
-
-def test_a_worse_jpeg_is_farther_from_the_image() -> None:
-    pixels = noise_image(3, 3)
-    errors = [np.abs(corruptions.jpeg(pixels, q).astype(int) - pixels).mean() for q in (95, 60, 30, 5)]
-    assert errors == sorted(errors) and errors[0] < errors[-1]
-
-
-@settings(max_examples=60, deadline=None)
-@given(SEEDS)
-def test_turns_return(seed: int) -> None:
-    pixels, turns = noise_image(seed, 3), corruptions.ROTATIONS
-    for name in ("horizontal flip", "vertical flip", "rotation 180"):
-        assert (turns[name].image(turns[name].image(pixels)) == pixels).all()
-    assert (turns["rotation 270"].image(turns["rotation 90"].image(pixels)) == pixels).all()
-    assert (turns["horizontal flip"].image(pixels) == pixels[:, ::-1]).all()
-    assert (turns["vertical flip"].image(pixels) == pixels[::-1]).all()
-    # Against the clock: what was at the top right is at the top left.
-    assert (turns["rotation 90"].image(pixels)[0, 0] == pixels[0, -1]).all()
-
-
-@settings(max_examples=100, deadline=None)
-@given(SEEDS, st.sampled_from(sorted(corruptions.ROTATIONS)))
-def test_truth_and_box_move_with_the_image(seed: int, name: str) -> None:
-    pixels, turn = noise_image(seed, 3), corruptions.ROTATIONS[name]
-    mask = pixels[..., 0] > 220
-    mask[0, 1] = True
-    height, width = mask.shape
-    turned = turn.image(mask)
-    assert sorted(map(tuple, turn.image(pixels)[turned])) == sorted(map(tuple, pixels[mask]))
-    assert turn.box(prompt_sampling.mask_box(mask), height, width) == prompt_sampling.mask_box(turned)
-    x0, y0, x1, y1 = turn.box(prompt_sampling.jitter_box(mask, np.random.default_rng(seed)), height, width)
-    assert 0 <= x0 < x1 <= turned.shape[1] and 0 <= y0 < y1 <= turned.shape[0]
-
-
-@settings(max_examples=100, deadline=None)
-@given(SEEDS, st.sampled_from(module.JITTERS))
-def test_box_jitter_stays_within_its_bounds(seed: int, percent: int) -> None:
-    mask = noise_image(seed) > 200
-    mask[3, 3] = True
-    height, width = mask.shape
-    true = np.array(prompt_sampling.mask_box(mask), float)
-    length = np.tile(true[2:] - true[:2], 2)
-    box = np.array(prompt_sampling.jitter_box(mask, np.random.default_rng(seed), percent / 100))
-    assert (np.abs(box - true) <= percent / 100 * length + 1e-9).all()
-    assert (box >= 0).all() and (box <= (width, height, width, height)).all() and (box[:2] < box[2:]).all()
-    # The same random numbers move the sides the same way, only farther (up to the border of the image).
-    twice = np.array(prompt_sampling.jitter_box(mask, np.random.default_rng(seed), percent / 200))
-    inside = (box > 0) & (box < (width, height, width, height))
-    assert np.allclose((box - true)[inside], 2 * (twice - true)[inside])
-
-
-@settings(max_examples=200, deadline=None)
-@given(SEEDS, st.floats(0, 30), st.floats(0, 2 * np.pi))
-def test_points_move_by_their_distance_and_stay_inside(seed: int, distance: float, angle: float) -> None:
-    rng = np.random.default_rng(seed)
-    height, width = (int(v) for v in rng.integers(1, 80, 2))
-    start = int(rng.integers(width)), int(rng.integers(height))
-    x, y = corruptions.offset_point(start, distance, angle, height, width)
-    assert 0 <= x < width and 0 <= y < height
-    moved = np.hypot(x - start[0], y - start[1])
-    assert moved <= distance + 0.5**0.5
-    wanted = start[0] + distance * np.cos(angle), start[1] + distance * np.sin(angle)
-    if 0 <= wanted[0] <= width - 1 and 0 <= wanted[1] <= height - 1:
-        assert np.hypot(x - wanted[0], y - wanted[1]) <= 0.5**0.5 + 1e-9
-
-
-# -- the whole measurement -------------------------------------------------------------------------------------------
 
 
 def disk(labels: np.ndarray, x: int, y: int, radius: int, value: int) -> None:
@@ -220,14 +65,14 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> list[Dataset]:
 
 
 class Threshold:
-    """Answers with what its eyes see: names are grey levels, a point is its connected part, a box whatever is bright in it."""
+    """Segments grey levels by name, the connected part at a point, and whatever is bright in a box."""
 
     def __init__(self, refuses: str | None = None) -> None:
         self.opened: list[np.ndarray] = []
         self.asked: list[tuple] = []
         self.refuses = refuses
         self.info = {"id": "threshold"}
-        self.engines = {"eyes": SimpleNamespace(name="fake")}
+        self.engines = {"graph": SimpleNamespace(name="fake")}
 
     def open(self, pixels: np.ndarray) -> SimpleNamespace:
         self.opened.append(pixels)
@@ -321,7 +166,7 @@ def test_wider_jitter_is_worse_and_the_ellipse_sees_the_same_boxes(measured: tup
         assert values[first:] == sorted(values[first:], reverse=True) and values[-1] < 0.85 * values[0]
     assert 0.9 < rows[0]["baseline_dice"] < 1
     # Image shifts ask with the very boxes of the usual jitter.
-    usual = rows_of(result, JITTER, "box")[f"{module.USUAL_JITTER} %"]
+    usual = rows_of(result, JITTER, "box")[f"{USUAL_JITTER} %"]
     assert rows_of(result, SHIFT, "box")["clean"]["dice"] == usual["dice"]
 
 
@@ -338,9 +183,9 @@ def test_words_that_a_model_does_not_know_cost_everything(measured: tuple[dict, 
     result, model = measured
     rows = rows_of(result, QUERY, "text")
     assert rows["upper case"]["delta"] == 0  # this model reads without case
-    for name in ("synonyms", *(f"question: {kind}" for kind in module.QUESTION_FORMS)):
+    for name in ("synonyms", *(f"question: {kind}" for kind in ONE_TARGET_KINDS)):
         assert rows[name]["dice"] == 0 and rows[name]["delta"] == -1
-    assert rows["1 slip"]["dice"] == rows["2 slips"]["dice"] == 0
+    assert rows["1 typo"]["dice"] == rows["2 typos"]["dice"] == 0
     assert {row["class"] for row in result["synonyms"]} == set(LEVELS)
     assert all(row["dice"] == 0 and row["delta"] == -1 and row["n"] == 3 for row in result["synonyms"])
     asked = {text for _, text, *_ in model.asked}
@@ -349,18 +194,18 @@ def test_words_that_a_model_does_not_know_cost_everything(measured: tuple[dict, 
 
 
 def test_question_forms_are_kinds_of_the_grammar_about_one_target() -> None:
-    assert set(module.QUESTION_FORMS) <= set(questions.QUESTION_KINDS)
-    for kind in module.QUESTION_FORMS:
+    assert set(ONE_TARGET_KINDS) <= set(questions.QUESTION_KINDS)
+    for kind in ONE_TARGET_KINDS:
         assert questions.subject_of(questions.question(kind, "liver")) == "liver"
 
 
-def test_every_look_of_an_image_is_opened_once(measured: tuple[dict, Threshold]) -> None:
+def test_every_version_of_an_image_is_opened_once(measured: tuple[dict, Threshold]) -> None:
     _, model = measured
-    looks = 1 + len(corruptions.SHIFTS) + len(corruptions.ROTATIONS)
-    assert len(model.opened) == 6 * looks
-    for number in range(0, len(model.opened), looks):
+    versions = 1 + len(corruptions.SHIFTS) + len(corruptions.ROTATIONS)
+    assert len(model.opened) == 6 * versions
+    for number in range(0, len(model.opened), versions):
         clean = model.opened[number]
-        for other in model.opened[number + 1 : number + looks]:
+        for other in model.opened[number + 1 : number + versions]:
             assert other.shape != clean.shape or (other != clean).any()
 
 

@@ -1,0 +1,62 @@
+"""The results of ``mimo-bench referring`` and ``mimo-bench relations`` as tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mimo_runtime.cli.app import table
+from mimo_runtime.evaluation.referring import ANSWERS, PROMPTS
+
+from .relations import Relations, Share
+
+
+def referring_table(result: dict[str, Any]) -> str:
+    """The shares of right answers as aligned text: the mean of the sets, then each set and class, then all answers."""
+    meta = result["meta"]
+    all_of = {**{prompt: result[prompt] for prompt in PROMPTS}, **result["baselines"]}
+    heads = (k.replace("text+", "name + ").replace("ellipse", "ellipse in the box") for k in ANSWERS)
+    rows = [("set", "class", "images", "instances", *heads)]
+    rows.append(("mean of sets", "", "", "", *(_share(all_of[k], "macro", "macro_ci95") for k in ANSWERS)))
+    for name, classes in result["sets"].items():
+        for of, part in (("all", classes), *result["classes"][name].items()):
+            if of == "all" and len(result["classes"][name]) == 1:
+                continue
+            rows.append((name, of, *_counts(part["box"]), *(_share(part[k]) for k in ANSWERS)))
+    rows.append(("all answers", "", *_counts(all_of["box"]), *(_share(all_of[k]) for k in ANSWERS)))
+    title = f"{meta['model'] or 'model'}, split {meta['split']}, seed {meta['seed']}: how often exactly the requested instance"
+    return "\n".join([title, table(rows)])
+
+
+def _counts(part: dict[str, Any]) -> tuple[str, str]:
+    return str(part["images"]), str(part["n"])
+
+
+def _share(part: dict[str, Any], of: str = "right", interval: str = "ci95") -> str:
+    low, high = part[interval]
+    return f"{100 * part[of]:.1f} % ({100 * low:.0f}-{100 * high:.0f})"
+
+
+def relations_table(result: Relations) -> str:
+    """The result of :func:`measure_relations` as a Markdown table, all images last."""
+    head = ["set", "named: precision", "recall", "F1", "Dice", "counts right"]
+    head += ["relations right", "baseline", "neighbours right", "baseline", "absent: says so"]
+    rows = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for name, part in [*((f"`{n}`", p) for n, p in result["sets"].items()), ("**all images**", result)]:
+        everything = part["everything"]
+        cells = [_number(everything[key]) for key in ("precision", "recall", "f1")]
+        cells += [_number(everything["dice"], everything["dice_ci95"]), _right(part["counts"])]
+        for share in (part["relations"], part["neighbours"]):
+            cells += [_right(share), _number(share["baseline"] if share else None)]
+        cells.append(_right(part["absent_relations"]))
+        rows.append(f"| {' | '.join([name, *cells])} |")
+    return "\n".join(rows)
+
+
+def _right(part: Share | None) -> str:
+    return f"{_number(part['right'], part['ci95'])} of {part['n']}" if part else "–"
+
+
+def _number(value: float | None, ci95: list[float] | None = None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" + (f" ({ci95[0]:.3f}–{ci95[1]:.3f})" if ci95 else "")
