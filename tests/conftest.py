@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,19 +26,35 @@ def repository() -> Path:
     return Path(__file__).resolve().parents[1]
 
 
+def _once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that one of the workers of this session makes, and that all of them read."""
+    from filelock import FileLock  # comes with torch
+
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    shared.mkdir(exist_ok=True)
+    folder = shared / name
+    with FileLock(shared / f"{name}.lock"):
+        if not folder.exists():
+            unfinished = shared / f"unfinished-{name}"
+            make(unfinished)
+            unfinished.rename(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def micro_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The smallest checkpoint with every part of the model, with random weights."""
+    """The smallest checkpoint with every part of the model, with random weights. Read only."""
     pytest.importorskip("torch")
     pytest.importorskip("onnx")
     from random_weights import write_checkpoint
 
-    return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "mimo-micro")
+    return _once(tmp_path_factory, "mimo-micro", write_checkpoint)
 
 
 @pytest.fixture(scope="session")
 def micro_bundle(micro_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle that the exporter built from :func:`micro_checkpoint`. Costs half a minute, once a session: do not change it."""
+    """A bundle that the exporter built from :func:`micro_checkpoint`. Takes half a minute, once a session. Read only."""
     from mimo_export.build import build
 
-    return build(micro_checkpoint, tmp_path_factory.mktemp("bundle") / "micro", parity_samples=7).path
+    return _once(tmp_path_factory, "micro-bundle", lambda folder: build(micro_checkpoint, folder, parity_samples=7))

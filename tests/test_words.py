@@ -36,7 +36,6 @@ PAGES = [page for page in PAGES if str(page.relative_to(REPOSITORY)) not in WITH
 PENDING = {
     "help",
     "mimo_train",
-    "export/mimo_export",
     "benchmarks/mimo_benchmarks",
     "docs/reference/api.md",
     "docs/reference/cli.md",

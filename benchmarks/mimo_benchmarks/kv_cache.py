@@ -31,7 +31,7 @@ from mimo_runtime.model.tokenizer import BOS
 from mimo_runtime.text.generation import Decodes, TextDecoder
 
 #: What runs on a CPU: engine and form. OpenVINO 2026.4 has no TensorScatter.
-CONTENDERS = (("onnxruntime", "growing"), ("onnxruntime", "in_place"), ("openvino", "growing"))
+CONTENDERS = (("onnxruntime", "dynamic"), ("onnxruntime", "static"), ("openvino", "dynamic"))
 MEMORIES = 4
 
 Memory = Mapping[str, np.ndarray]

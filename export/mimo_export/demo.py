@@ -1,7 +1,7 @@
-"""``make demo``: the whole chain in one go, from the committed checkpoint to two answers that can be looked at.
+"""``make demo``: the whole chain, from the committed checkpoint to two answers with pictures.
 
-Builds a bundle, loads it as a device would, and asks about a phantom and about a real MR slice that pydicom ships with its
-package. What it calls is what the command lines call. Nothing is downloaded.
+Builds a bundle, loads it as a device does, and asks about a phantom and about a real MR slice that comes with pydicom. It
+calls the same functions as the command lines. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 
+from mimo_runtime.cli.progress import progress_bar
 from mimo_runtime.errors import MimoError, RequestError
 from mimo_runtime.imageio.image import ScanImage
 from mimo_runtime.imageio.png import write_png
@@ -55,17 +56,17 @@ class Shown:
         for k, name in masks.items():
             write_png(folder / name, self.answer.findings[k].mask)
         question = {"text": self.prompt.text, "boxes": [list(box) for box in self.prompt.boxes]}
-        told = json.dumps({"question": question, **self.answer.to_dict(masks)}, indent=1, ensure_ascii=False)
-        atomic_write_bytes(folder / f"{self.prefix}answer.json", f"{told}\n".encode())
+        answer = json.dumps({"question": question, **self.answer.to_dict(masks)}, indent=1, ensure_ascii=False)
+        atomic_write_bytes(folder / f"{self.prefix}answer.json", f"{answer}\n".encode())
 
     def lines(self) -> list[str]:
-        """What a person reads on the terminal."""
+        """The summary on the terminal."""
         around = f" (box {','.join(f'{v:g}' for v in self.prompt.boxes[0])})" if self.prompt.boxes else ""
-        found = [f"{f.phrase} {f.score:.2f}" if f.present else f"no {f.phrase}" for f in self.answer.findings]
+        findings = [f"{f.phrase} {f.score:.2f}" if f.present else f"no {f.phrase}" for f in self.answer.findings]
         return [
             f"asked   {self.prompt.text}{around}",
             f"answer  {self.answer.plain_text}",
-            f"masks   {', '.join(found) or 'none'}",
+            f"masks   {', '.join(findings) or 'none'}",
             f"took    {self.answer.timings['total']:.0f} ms",
         ]
 
@@ -88,18 +89,11 @@ def scanner_file() -> Path:
 
 
 def phantom_image(file: Path) -> ScanImage:
-    """Draw the phantom and keep it as ``file``, so that people can ask about it themselves."""
+    """Draw the phantom and keep it as ``file``, so that ``mimo-run predict`` can read it."""
     from mimo_train.data.phantom import phantom
 
     write_png(file, phantom(*PHANTOM).pixels)
     return read_image(file)
-
-
-def show_progress(stage: str, done: int, total: int) -> None:
-    """One line on the terminal that is written over; nothing where nobody looks."""
-    if sys.stderr.isatty():
-        line = "" if stage == "describe" and done == total else f"     {stage} {done}/{total}"
-        click.echo(f"\r{line:<60}\r", err=True, nl=False)
 
 
 def shown_path(path: Path) -> Path:
@@ -119,17 +113,18 @@ def demo(checkpoint: Path, folder: Path) -> None:
     click.echo(f"1/3  bundle: {checkpoint} to six ONNX graphs, each compared with PyTorch ...")
     from .build import build
 
-    parity = build(checkpoint, bundle, overwrite=bundle.exists(), progress=show_progress).told["parity"]
+    with progress_bar() as progress:
+        parity = build(checkpoint, bundle, overwrite=bundle.exists(), progress=progress).report["parity"]
     worst = max(parity[graph]["relative_l2"] for graph in GRAPHS)
     click.echo(
         f"     largest relative error {worst:.0e}, masks Dice {parity['masks_dice']:.4f}, "
         f"texts identical {parity['text_agreement']:.0%}; {time.monotonic() - start:.0f} s"
     )
     phantom, scanner = phantom_image(folder / "phantom.png"), read_image(source)
-    unlike = "3/3  scanner: a DICOM file of pydicom's, an abdominal MR slice, of which the shipped weights never saw any"
+    title = "3/3  scanner: a DICOM file of pydicom's, an abdominal MR slice; no scanner of this kind is in the training data"
     shown = [
         ("2/3  phantom: a synthetic X-ray image", "", phantom, PHANTOM_PROMPT),
-        (unlike, "scanner_", scanner, SCANNER_PROMPT),
+        (title, "scanner_", scanner, SCANNER_PROMPT),
     ]
     with Mimo.load(bundle) as mimo:
         for title, prefix, image, prompt in shown:
@@ -137,10 +132,10 @@ def demo(checkpoint: Path, folder: Path) -> None:
             one.write(folder)
             click.echo("\n     ".join([title, *one.lines()]))
     command = shown_path(Path(sys.executable).with_name("mimo-run"))
-    click.echo(f"\nLook at  {folder}/panel.png, scanner_panel.png    image, question and answer side by side")
-    click.echo(f"         {folder}/overlay.png, answer.json          the same for people and for programs; scanner_* likewise")
-    click.echo(f"         {folder}/bundle/report.md                  what was built, and how it was proven")
-    click.echo(f"\nAsk for yourself:  {command} predict {bundle} {folder / 'phantom.png'} --text heart")
+    click.echo(f"\nSee      {folder}/panel.png, scanner_panel.png    image, question and answer side by side")
+    click.echo(f"         {folder}/overlay.png, answer.json          overlay and JSON answer; scanner_* likewise")
+    click.echo(f"         {folder}/bundle/report.md                  what was built, and how it compares with PyTorch")
+    click.echo(f"\nAsk another question:  {command} predict {bundle} {folder / 'phantom.png'} --text heart")
     click.echo("Research software. Not a medical device, not for diagnosis.")
 
 

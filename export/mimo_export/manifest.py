@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.bundle.manifest import FORMAT, FORMAT_VERSION, Manifest, preprocessing
@@ -18,9 +17,10 @@ from mimo_runtime.hardware.nvidia import find_gpus
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.graph_spec import GraphSpec
 from mimo_runtime.pipeline import Mimo
+from mimo_runtime.utils.hashing import sha256
 
-from .graphs.trace import OPSET
-from .targets import ENGINE_MIN, Target
+from .schema import Compatibility, EngineKeys, GraphFile, ModelFacts
+from .targets import ENGINE_MIN, OPSET, Target
 
 #: Distributions whose versions shape the result.
 TOOLS = ("mimo-edge", "torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "openvino")
@@ -29,26 +29,30 @@ TOOLS = ("mimo-edge", "torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", 
 GRAPH_FIELDS = ("engine", "threads", "asked", "delivered", "file", "sha256", "bytes", "build")
 
 
+@dataclass(frozen=True)
+class Measurements:
+    """What was measured about a bundle.
+
+    Attributes:
+        parity: as ``ParitySummary.to_dict``, with ``measured_on``.
+        calibration: what reduced precision was calibrated and measured on; None in single precision.
+        accuracy: what that measurement gave.
+    """
+
+    parity: Mapping[str, object]
+    calibration: Mapping[str, object] | None = None
+    accuracy: Mapping[str, object] | None = None
+
+
 def manifest_data(
-    config: MimoConfig,
-    model: Mapping[str, Any],
-    target: Target,
-    graphs: Mapping[str, Mapping[str, Any]],
-    contracts: Mapping[str, GraphSpec],
-    compatibility: Mapping[str, Any],
-    files: Mapping[str, str],
-    parity: Mapping[str, Any],
-    calibration: Mapping[str, Any] | None = None,
-    accuracy: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+    config: MimoConfig, model: ModelFacts, target: Target, graphs: Mapping[str, GraphFile], specs: Mapping[str, GraphSpec],
+    compatibility: Compatibility, files: Mapping[str, str], measured: Measurements,
+) -> dict[str, object]:  # fmt: skip
     """The manifest of a bundle, before it is sealed. Holds no date and no path: the same inputs give the same bytes.
 
     Args:
-        model: ``id``, ``parameters`` and ``checkpoint_sha256``.
-        contracts: of the graphs as they ship.
-        compatibility: see :func:`compatibility_keys`.
+        specs: of the graphs as they ship.
         files: sha256 of every file that is not a graph.
-        calibration: what reduced precision was calibrated and measured on; accuracy: what that measurement gave.
     """
     return {
         "format": FORMAT, "format_version": FORMAT_VERSION,
@@ -58,7 +62,7 @@ def manifest_data(
             name: {
                 **{key: graph[key] for key in GRAPH_FIELDS},
                 "profiles": graph.get("profiles"),
-                "contract": contracts[name].to_dict(),
+                "contract": specs[name].to_dict(),
             }
             for name, graph in graphs.items()
         },
@@ -66,16 +70,16 @@ def manifest_data(
         "preprocessing": preprocessing(config),
         "compatibility": dict(compatibility),
         "tools": tool_versions(),
-        "calibration": None if calibration is None else dict(calibration),
-        "parity": dict(parity),
-        "accuracy": None if accuracy is None else dict(accuracy),
+        "calibration": None if measured.calibration is None else dict(measured.calibration),
+        "parity": dict(measured.parity),
+        "accuracy": None if measured.accuracy is None else dict(measured.accuracy),
         "licence": "Apache-2.0",
     }  # fmt: skip
 
 
-def compatibility_keys(graphs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def compatibility_keys(graphs: Mapping[str, GraphFile]) -> Compatibility:
     """What a machine must have to run the files of these graphs; compiling them adds to it."""
-    engines = {}
+    engines: dict[str, EngineKeys] = {}
     for name in sorted({graph["engine"] for graph in graphs.values()}):
         compiled_later = any(graph["engine"] == name and graph["build"] for graph in graphs.values())
         version = None if compiled_later else installed_version(name)
@@ -85,34 +89,27 @@ def compatibility_keys(graphs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
 
 def tool_versions() -> dict[str, str]:
     """Versions of what shapes the result; a package that runs from a source tree without being installed has none."""
-    found = {}
+    versions = {}
     for name in TOOLS:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
-def other_files(folder: Path, graphs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+def other_files(folder: Path, graphs: Mapping[str, GraphFile]) -> dict[str, str]:
     """sha256 by path of every file under ``folder`` that is not a graph."""
     known = {graph["file"] for graph in graphs.values()}
     paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return {path: sha256(folder / path) for path in paths if path not in known}
 
 
-def sha256(path: Path) -> str:
-    """The hash of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def self_check(folder: Path, target: Target) -> None:
-    """Open the bundle as a device will, and repeat its golden samples. Plans run on their GPUs alone: elsewhere, and in a
-    portable bundle, the samples are only read. Without a GPU, what CUDA would run is run on the CPU.
+    """Open the bundle as a device does, and repeat its golden samples.
+
+    Compiled graphs run on their GPUs alone: elsewhere, and in a portable bundle, the samples are only read. Without a GPU,
+    the files of the target ``cuda`` run on the CPU.
 
     Raises:
         BundleError: it does not open.
@@ -127,8 +124,8 @@ def self_check(folder: Path, target: Target) -> None:
         results = verify(mimo, bundle)["samples"]
     problems = [f"{result['sample']}: {problem}" for result in results for problem in result["problems"]]
     if problems:
-        told = f"the bundle does not reproduce its golden samples: {'; '.join(problems)}"
-        raise VerificationError(told, "Nothing was written")
+        message = f"the bundle does not reproduce its golden samples: {'; '.join(problems)}"
+        raise VerificationError(message, "Nothing was written")
 
 
 def _plans_run_here(manifest: Manifest) -> bool:

@@ -11,6 +11,7 @@ from mimo_runtime.engines import why_not
 from mimo_runtime.engines.tensorrt_library import load_library
 from mimo_runtime.errors import MimoError, RequestError
 from mimo_runtime.hardware.nvidia import find_gpus
+from mimo_runtime.model.graph_spec import GRAPHS
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,14 @@ class Target:
         return self.engines[0]
 
 
+#: Of ONNX, in which graphs are exported: native LayerNormalization and Gelu, and every engine reads it.
+OPSET = 20
+
 #: The engine that computes the files of a GPU target where they are decided on and compared.
 PROXY_ENGINE = "onnxruntime"
 
 #: The oldest release of each engine that reads the graphs: opset 20, 8-bit ``MatMulNBits``, Q/DQ fused to INT8. What else a
-#: plan needs is told by ``built_with``.
+#: plan needs is the release in ``built_with``.
 ENGINE_MIN = {
     "onnxruntime": "1.20", "openvino": "2025.0", "onnxruntime-cuda": "1.20", "tensorrt": "10.3", "tensorrt-rtx": "1.7",
 }  # fmt: skip
@@ -50,7 +54,7 @@ TARGETS: dict[str, Target] = {
 }  # fmt: skip
 
 
-def choose(
+def choose_target(
     target: str, precision: str, portable: bool = False, compute_capabilities: Sequence[str] = (), single_graphs: bool = False
 ) -> Target:
     """The target of a request.
@@ -73,21 +77,36 @@ def choose(
             f"Use --precision {' or '.join(chosen.precisions)}",
         )
     if portable and not chosen.plans:
-        told = f"--portable has no effect with --target {target}: there is nothing to compile on the device"
-        raise RequestError(told, "Leave it out, or use --target tensorrt or tensorrt-rtx")
+        message = f"--portable has no effect with --target {target}: there is nothing to compile on the device"
+        raise RequestError(message, "Leave it out, or use --target tensorrt or tensorrt-rtx")
     if single_graphs and chosen.plans:
-        told = f"--graphs gives ONNX files and compiles nothing, and --target {target} is about compiled graphs"
-        raise RequestError(told, "Use --target cpu, or leave --graphs out")
+        message = f"--graphs gives ONNX files and compiles nothing, and --target {target} is about compiled graphs"
+        raise RequestError(message, "Use --target cpu, or leave --graphs out")
     if compute_capabilities and target != "tensorrt-rtx":
-        told = f"--compute-capability has no effect with --target {target}"
+        message = f"--compute-capability has no effect with --target {target}"
         way = "it compiles for the GPU of the machine it runs on" if chosen.plans else "its files run on every GPU"
-        raise RequestError(f"{told}: {way}", "Leave it out, or use --target tensorrt-rtx")
+        raise RequestError(f"{message}: {way}", "Leave it out, or use --target tensorrt-rtx")
     check_capabilities(compute_capabilities)
     if precision in ("fp32", "auto") and "7.5" in compute_capabilities:
         may = "" if precision == "fp32" else ", and auto keeps what misses the tolerance in FP32"
-        told = f"--precision {precision} cannot be built for --compute-capability 7.5: TensorRT-RTX has no FP32 products there"
-        raise RequestError(told + may, "Use --precision fp16 or int8")
+        message = (
+            f"--precision {precision} cannot be built for --compute-capability 7.5: TensorRT-RTX has no FP32 products there"
+        )
+        raise RequestError(message + may, "Use --precision fp16 or int8")
     return chosen
+
+
+def check_graphs(graphs: Sequence[str]) -> tuple[str, ...]:
+    """The chosen graphs in the order in which an answer runs them.
+
+    Raises:
+        RequestError: an unknown name, or none.
+    """
+    unknown = [name for name in graphs if name not in GRAPHS]
+    if unknown or not graphs:
+        message = f"--graphs: {unknown[0]!r} is not a graph" if unknown else "--graphs is empty"
+        raise RequestError(message, f"Choose from {', '.join(GRAPHS)}")
+    return tuple(name for name in GRAPHS if name in graphs)
 
 
 def check_compiler(target: Target) -> None:
@@ -101,8 +120,8 @@ def check_compiler(target: Target) -> None:
         if target.name == "tensorrt":
             load_library()
     except MimoError as error:
-        told = f"--target {target.name} cannot be compiled on this machine: {error.what}"
-        raise RequestError(told, f"{error.remedy}. Or add --portable, and run mimo-run prepare on the device") from None
+        message = f"--target {target.name} cannot be compiled on this machine: {error.what}"
+        raise RequestError(message, f"{error.remedy}. Or add --portable, and run mimo-run prepare on the device") from None
 
 
 def measuring_engine(target: Target) -> str | None:

@@ -153,8 +153,8 @@ def test_a_calibration_warns_before_the_work(without_openvino, micro_bundle, for
 def test_a_build_warns_before_the_work(without_openvino, foreign, tmp_path, monkeypatch):
     from random_weights import write_checkpoint
 
-    from mimo_export import build as module
     from mimo_export import cli
+    from mimo_export import stages as module
 
     checkpoint = write_checkpoint(tmp_path / "checkpoint", modalities=MODALITIES)
     monkeypatch.setattr(module, "export_graph", fails)
@@ -221,8 +221,8 @@ def test_run_prints_a_table_and_writes_the_folder(quick, micro_bundle, data, tmp
 @pytest.fixture(scope="module")
 def built(micro_bundle: Path, micro_checkpoint: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``mimo-export build --precision auto``; its graphs are those of the micro bundle, not exported once more."""
-    from mimo_export import build as module
     from mimo_export import cli
+    from mimo_export import stages as module
 
     out = tmp_path_factory.mktemp("built") / "bundle"
     with pytest.MonkeyPatch.context() as patch:

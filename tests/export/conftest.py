@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 
-from mimo_export import build as build_module
+from mimo_export import stages
 from mimo_runtime.model.graph_spec import GraphSpec
 
 
@@ -45,4 +45,4 @@ def exported(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def read(module: torch.nn.Module, contract: GraphSpec) -> onnx.ModelProto:
         return onnx.load(bundle / "graphs" / f"{contract.name}.onnx")
 
-    monkeypatch.setattr(build_module, "export_graph", read)
+    monkeypatch.setattr(stages, "export_graph", read)

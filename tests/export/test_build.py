@@ -24,9 +24,10 @@ from mimo_calibration.graph.ort_cpu import to_ort_cpu_graph
 from mimo_calibration.search.accuracy_gate import Loss
 from mimo_calibration.search.recipe import GraphContext, QuantizationRecipe
 from mimo_calibration.search.results import Candidate, GraphResult, Result
-from mimo_export import build as build_module
+from mimo_export import stages
 from mimo_export.build import build
 from mimo_export.cli import main
+from mimo_export.graphs import graph_file
 from mimo_export.parity.compare import ask
 from mimo_export.parity.samples import draw_samples
 from mimo_runtime import Bundle, Mimo
@@ -121,7 +122,7 @@ class TestRepeated:
 class TestRefused:
     def test_an_image_that_cannot_be_read_is_told_before_the_work(self, checkpoint, tmp_path, monkeypatch):
         """A search takes an hour; its parity check comes after it."""
-        monkeypatch.setattr(build_module, "export_graph", lambda *_: pytest.fail("the work has begun"))
+        monkeypatch.setattr(stages, "export_graph", lambda *_: pytest.fail("the work has begun"))
         (tmp_path / "a.png").write_bytes(b"no image")
         row = {"image": "a.png", "case": "1", "split": "test", "modality": "ct", "region": "head", "classes": {}}
         (tmp_path / "dataset.jsonl").write_text(json.dumps(row))
@@ -131,7 +132,7 @@ class TestRefused:
 
     @pytest.mark.parametrize("previous", [False, True])
     def test_a_file_that_computes_something_else_is_no_bundle(self, exported, checkpoint, tmp_path, monkeypatch, previous):
-        original = build_module.export_graph
+        original = stages.export_graph
 
         def tampered(module, contract):
             model = original(module, contract)
@@ -143,7 +144,7 @@ class TestRefused:
         if previous:
             build(checkpoint, output, parity_samples=7)
         before = {p: p.read_bytes() for p in output.rglob("*") if p.is_file()}
-        monkeypatch.setattr(build_module, "export_graph", tampered)
+        monkeypatch.setattr(stages, "export_graph", tampered)
         with pytest.raises(VerificationError, match="fusion differs by .* relative L2 in output") as caught:
             build(checkpoint, output, parity_samples=7, overwrite=previous)
         assert caught.value.exit_code == 1
@@ -152,7 +153,7 @@ class TestRefused:
         assert sorted(p.name for p in tmp_path.iterdir()) == (["out"] if previous else [])
 
     def test_parity_is_measured_on_the_written_file(self, exported, checkpoint: Path, tmp_path: Path, monkeypatch):
-        original = build_module.write_graph
+        original = stages.write_graph
 
         def damaged(model, contract, target, precision, folder, form=None):
             entry = original(model, contract, target, precision, folder, form)
@@ -161,7 +162,7 @@ class TestRefused:
             onnx.save(model, folder / entry["file"])
             return entry
 
-        monkeypatch.setattr(build_module, "write_graph", damaged)
+        monkeypatch.setattr(stages, "write_graph", damaged)
         with pytest.raises(VerificationError, match="gives NaN"):
             build(checkpoint, tmp_path / "out", parity_samples=2)
         assert not any(tmp_path.iterdir())
@@ -170,13 +171,13 @@ class TestRefused:
         model, tokenizer = load_checkpoint(checkpoint)
         with torch.no_grad():
             model.fusion.level[0, 0] = float("nan")
-        monkeypatch.setattr(build_module, "load_checkpoint", lambda folder: (model, tokenizer))
+        monkeypatch.setattr(stages, "load_checkpoint", lambda folder: (model, tokenizer))
         with pytest.raises(RequestError, match="holds NaN or infinity in fusion.level"):
             build(checkpoint, tmp_path / "out")
         assert not any(tmp_path.iterdir())
 
     def test_another_precision_than_asked(self, exported, checkpoint: Path, tmp_path: Path, monkeypatch):
-        monkeypatch.setattr(build_module, "delivered", lambda model: {"int8": 0, "fp16": 1, "fp32": 8})
+        monkeypatch.setattr(graph_file, "delivered", lambda model: {"int8": 0, "fp16": 1, "fp32": 8})
         with pytest.raises(EngineError, match="vision_encoder was asked for in fp32"):
             build(checkpoint, tmp_path / "out")
         assert not any(tmp_path.iterdir())
@@ -219,10 +220,14 @@ class TestForced:
             "id": "a", "images": 16, "sets": {}, "seed": 0, "held_out": "b", "held_out_images": 8, "tolerance": 0.005,
             "unseen_modalities": [], "forced": True, "engines_tried": [], "engines_missing": [], "timed": True,
         }  # fmt: skip
-        monkeypatch.setattr(build_module, "earn", lambda *_, **__: (Result(chosen, {}, evidence, loss, {}, {}, spent), facts))
+        monkeypatch.setattr(
+            stages,
+            "quantize_with_accuracy_control",
+            lambda *_, **__: (Result(chosen, {}, evidence, loss, {}, {}, spent), facts),
+        )
         monkeypatch.setattr("mimo_calibration.quantize.QuantizationRequest.check", lambda _: None)
         monkeypatch.setattr("mimo_calibration.diagnostics.warnings_of_counts", lambda *_: ())
-        monkeypatch.setattr(build_module, "warnings_before", lambda *_: ())
+        monkeypatch.setattr(stages, "warnings_before", lambda *_: ())
 
         def run(output: Path, outside_the_tolerance: bool) -> CliResult:
             evidence["text_encoder"].forced = outside_the_tolerance
@@ -259,7 +264,7 @@ class TestGraphsAlone:
         built = build(checkpoint, tmp_path / "out", graphs=["text_encoder"], parity_samples=2)
         files = sorted(p.relative_to(built.path).as_posix() for p in built.path.rglob("*") if p.is_file())
         assert files == ["graphs/text_encoder.onnx", "report.json", "report.md"]
-        assert built.told["parity"]["text_encoder"]["relative_l2"] < 1e-3
+        assert built.report["parity"]["text_encoder"]["relative_l2"] < 1e-3
         with pytest.raises(BundleError, match=r"no manifest\.json"):
             Bundle.open(built.path)
 
@@ -272,17 +277,18 @@ KILLED = """
 import sys, time
 from pathlib import Path
 import onnx
-from mimo_export import build as module
+from mimo_export import stages
+from mimo_export.build import build
 
 checkpoint, bundle, output, stage = sys.argv[1:]
-module.export_graph = lambda _, contract: onnx.load(Path(bundle) / "graphs" / f"{contract.name}.onnx")
+stages.export_graph = lambda _, contract: onnx.load(Path(bundle) / "graphs" / f"{contract.name}.onnx")
 
 def hang(*arguments):
     print("there", flush=True)
     time.sleep(600)
 
-setattr(module, stage, hang)
-module.build(checkpoint, output, parity_samples=7)
+setattr(stages, stage, hang)
+build(checkpoint, output, parity_samples=7)
 """
 
 
@@ -304,4 +310,4 @@ def test_a_killed_build_leaves_nothing_that_loads(bundle: Path, checkpoint: Path
 def test_a_checkpoint_of_other_weights_gives_other_hashes(tmp_path: Path, bundle: Path):
     other = write_checkpoint(tmp_path / "other", seed=1)
     built = build(other, tmp_path / "out", graphs=["text_encoder"], parity_samples=2)
-    assert built.told["graphs"]["text_encoder"]["sha256"] != Bundle.open(bundle).manifest.graphs["text_encoder"].sha256
+    assert built.report["graphs"]["text_encoder"]["sha256"] != Bundle.open(bundle).manifest.graphs["text_encoder"].sha256

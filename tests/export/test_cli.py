@@ -15,10 +15,10 @@ from click.testing import CliRunner, Result
 from random_weights import perturb, write_checkpoint
 
 from mimo_export.cli import main
-from mimo_export.manifest import sha256
 from mimo_runtime.bundle.manifest import write_manifest
 from mimo_runtime.errors import RequestError
 from mimo_runtime.model.graph_spec import GRAPHS
+from mimo_runtime.utils.hashing import sha256
 
 
 def run(*arguments: object) -> Result:
@@ -97,8 +97,8 @@ class TestBuild:
     def test_only_force_ships_what_misses_the_tolerance(self, checkpoint: Path, tmp_path: Path, monkeypatch):
         asked = []
 
-        def stop(*_, earned, overwrite, **__):
-            asked.append((earned.force, overwrite))
+        def stop(*_, quantization, overwrite, **__):
+            asked.append((quantization.force, overwrite))
             raise RequestError("stop", "here")
 
         monkeypatch.setattr("mimo_export.build.build", stop)

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 from tensorrt_fake import GPU
 
-from mimo_export import build as build_module
+from mimo_export import stages
 from mimo_export.build import build
 from mimo_runtime import Bundle
 from mimo_runtime.bundle.archive import pack
@@ -38,7 +38,7 @@ def portable(bundle: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFa
     """Portable bundles by target; read only."""
     place = tmp_path_factory.mktemp("portable")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build_module, "export_graph", lambda _, contract: onnx.load(bundle / f"graphs/{contract.name}.onnx"))
+        patch.setattr(stages, "export_graph", lambda _, contract: onnx.load(bundle / f"graphs/{contract.name}.onnx"))
         options = {"portable": True, "parity_samples": 7}
         return {t: build(checkpoint, place / t, target=t, **options).path for t in ("tensorrt", "tensorrt-rtx")}
 
@@ -52,7 +52,7 @@ def prepare(*arguments: object) -> Result:
 
 @pytest.fixture
 def fake_tensorrt(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
-    """A GPU, a ``tensorrt`` that the child processes find, a device that cannot prove anything, and no litter in the end."""
+    """A GPU, a ``tensorrt`` that the child processes find, and answers that nothing verifies. No temporary file stays."""
     place = tmp_path_factory.mktemp("fake")
     (place / "tensorrt").mkdir()
     (place / "tensorrt" / "__init__.py").write_text("import tensorrt_fake\ntensorrt_fake.install_for_child()\n", "utf-8")
@@ -60,7 +60,9 @@ def fake_tensorrt(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
     monkeypatch.syspath_prepend(place)
     monkeypatch.setenv("FAKE_TENSORRT", "none")
     monkeypatch.setattr(compiler_module.devices, "find", lambda: GPU)
-    monkeypatch.setattr(prepare_module, "prove", lambda folder, progress: ({"passed": True, "samples": [1, 2, 3]}, None))
+    monkeypatch.setattr(
+        prepare_module, "check_answers", lambda folder, progress: ({"passed": True, "samples": [1, 2, 3]}, None)
+    )
     monkeypatch.setattr(tempfile, "tempdir", str(place / "temporary"))
     yield
     assert list((place / "temporary").iterdir()) == []
@@ -112,19 +114,20 @@ def test_a_bundle_that_does_not_reproduce_its_samples_is_not_written(portable, t
     source = tmp_path / "portable"
     shutil.copytree(portable["tensorrt"], source)
 
-    def finish(graphs, keys, contracts, read, folder, **_):
+    def compile_graphs(graphs, keys, contracts, read, folder, **_):
         """Plans that ONNX Runtime computes; one of them is of another graph."""
         (folder / "graphs").mkdir()
-        made = {}
+        compiled = {}
         for name, entry in graphs.items():
             data = read(entry["file"])
             (folder / entry["file"]).write_bytes(data)
-            made[name] = {**entry, "engine": "onnxruntime", "build": None}
+            compiled[name] = {**entry, "engine": "onnxruntime", "build": None}
         versions = {"onnxruntime": {"built_with": None, "min": "1.20", "opset": 20}}
-        return prepare_module.finish.Finished(made, {**keys, "engines": versions}, dict.fromkeys(made, 0.0), "none")
+        compatibility = {**keys, "engines": versions}
+        return prepare_module.compile_bundle.CompiledGraphs(compiled, compatibility, dict.fromkeys(compiled, 0.0), "none")
 
-    monkeypatch.setattr(prepare_module.finish, "check", lambda *_: 1)
-    monkeypatch.setattr(prepare_module.finish, "finish", finish)
+    monkeypatch.setattr(prepare_module.compile_bundle, "check", lambda *_: 1)
+    monkeypatch.setattr(prepare_module.compile_bundle, "compile_graphs", compile_graphs)
     assert prepare(source, "-o", tmp_path / "good", "--json").exit_code == 0
     expected = source / "golden" / "00" / "expected.json"
     wrong = {**json.loads(expected.read_text("utf-8")), "text": "something else"}
@@ -203,9 +206,9 @@ def test_what_cannot_work_is_refused_before_it_starts(portable, bundle: Path, tm
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_prepare_leaves_nothing_that_loads(portable, how: signal.Signals, tmp_path: Path):
     program = (
-        "import sys, time\nfrom mimo_runtime import cli\nfrom mimo_runtime.compiler import finish\n"
+        "import sys, time\nfrom mimo_runtime.cli.commands import main\nfrom mimo_runtime.compiler import compile_bundle\n"
         "def hang(*_, **__):\n    print('there', flush=True)\n    time.sleep(600)\n"
-        "finish.check, finish.build_engine = lambda *_: 1, hang\ncli.main(['prepare', *sys.argv[1:]])"
+        "compile_bundle.check, compile_bundle.build_engine = lambda *_: 1, hang\nmain(['prepare', *sys.argv[1:]])"
     )
     command = [sys.executable, "-c", program, str(portable["tensorrt-rtx"]), "-o", str(tmp_path / "out")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -16,13 +16,13 @@ from small_sets import write_phantoms
 from mimo_calibration import quantize
 from mimo_calibration.quantize import QuantizationRequest
 from mimo_calibration.search import recipe, results, selector
-from mimo_export import build as build_module
+from mimo_export import stages
 from mimo_export.build import Built, build
 from mimo_export.cli import main
 from mimo_export.graphs import select_kv_cache
 from mimo_export.parity import compare as parity_module
 from mimo_export.parity.check_bundle import check_bundle
-from mimo_export.targets import TARGETS, choose
+from mimo_export.targets import TARGETS, choose_target
 from mimo_runtime import Bundle, Mimo
 from mimo_runtime.compiler import build as compiler_module
 from mimo_runtime.deploy.verify import verify
@@ -47,8 +47,8 @@ def make(bundle: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactor
     def run(name: str, precision: str = "fp32", **options: object) -> Built:
         # Random weights lose anything in reduced precision; what that costs is not what is tested here.
         asked = {"images": 16, "gate_images": 8, "tolerance": 1.0, **options.pop("asked", {})}
-        earned = None if precision == "fp32" else QuantizationRequest(precision, (str(data),), **asked)
-        return build(checkpoint, place / name, precision=precision, earned=earned, parity_samples=7, **options)
+        quantization = None if precision == "fp32" else QuantizationRequest(precision, (str(data),), **asked)
+        return build(checkpoint, place / name, precision=precision, quantization=quantization, parity_samples=7, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         make_quick(patch)
@@ -56,7 +56,7 @@ def make(bundle: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactor
         patch.setattr(selector.PrecisionSelector, "_sensitivity", lambda *_: [])
         patch.setattr(quantize, "Settings", Lenient)
         patch.setitem(parity_module.LIMITS, "int8", {**parity_module.LIMITS["int8"], "masks_dice": 0.0, "text_agreement": 0.0})
-        patch.setattr(build_module, "export_graph", lambda _, contract: onnx.load(bundle / f"graphs/{contract.name}.onnx"))
+        patch.setattr(stages, "export_graph", lambda _, contract: onnx.load(bundle / f"graphs/{contract.name}.onnx"))
         yield run
 
 
@@ -96,9 +96,9 @@ class TestCuda:
     def test_its_parity_is_proven_on_the_cpu_if_that_is_allowed(self, cuda: Path, checkpoint: Path):
         with pytest.raises(BundleError):
             check_bundle(checkpoint, cuda, [], 2)
-        told, problems = check_bundle(checkpoint, cuda, [], 2, allow_fallback=True)
-        assert set(told["parity"]) >= {"vision_encoder", "text_decoder"} and told["target"] == "cuda"
-        assert not [p for p in problems if "differs" in p]
+        report = check_bundle(checkpoint, cuda, [], 2, allow_fallback=True)
+        assert set(report.summary.graphs) == set(GRAPHS) and report.target == "cuda"
+        assert not [problem for problem in report.failures if "differs" in problem]
 
     def test_a_precision_outside_the_tolerance_is_no_bundle_unless_forced(self, make: Builder, tmp_path: Path, monkeypatch):
         always_worse(monkeypatch)
@@ -135,8 +135,8 @@ class TestAuto:
         built = make("auto", "auto", target="tensorrt", portable=True)
         report = json.loads((built.path / "report.json").read_text("utf-8"))
         for name, graph in report["precision"]["graphs"].items():
-            counts, label = built.told["graphs"][name]["delivered"], graph["chosen"]
-            assert built.told["graphs"][name]["asked"] == "auto"
+            counts, label = built.report["graphs"][name]["delivered"], graph["chosen"]
+            assert built.report["graphs"][name]["asked"] == "auto"
             if name == "mask_decoder":
                 assert label == "fp32 onnxruntime" and counts["fp32"] > 0 and counts["fp16"] == counts["int8"] == 0
                 assert graph["fp32_islands"] == {} and graph["reason"].startswith("nothing in lower precision stays within")
@@ -200,32 +200,35 @@ class TestPortable:
             with pytest.raises(BundleError, match="is portable: .*Run mimo-run prepare BUNDLE -o PREPARED on the device"):
                 load(built.path)
         shown = CliRunner().invoke(main, ["inspect", str(built.path), "--json"])
-        assert json.loads(shown.stdout)["portable"] is True and json.loads(shown.stdout) == built.told
+        assert json.loads(shown.stdout)["portable"] is True and json.loads(shown.stdout) == built.report
 
 
 class TestCache:
-    """The text decoder whose cache is updated in place."""
+    """The KV cache of the text decoder."""
 
-    def test_is_told_in_the_report(self, make: Builder):
-        told = {"tensorrt-rtx": "in place; tensorrt-rtx updates it where it is", "tensorrt": "growing; which release"}
-        for target, words in told.items():
+    def test_is_in_the_report(self, make: Builder):
+        reasons = {
+            "tensorrt-rtx": "static KV cache: tensorrt-rtx updates it in place",
+            "tensorrt": "dynamic KV cache: which release",
+        }
+        for target, words in reasons.items():
             folder = make(f"report-{target}", target=target, portable=True).path
             assert words in (folder / "report.md").read_text("utf-8")
 
     def test_that_computes_something_else_is_refused(self, make: Builder, tmp_path: Path, monkeypatch):
-        monkeypatch.setattr(select_kv_cache, "difference", lambda *_: 0.5)
-        with pytest.raises(VerificationError, match="cache in place differs by 5.0e-01"):
+        monkeypatch.setattr(select_kv_cache, "logits_difference", lambda *_: 0.5)
+        with pytest.raises(VerificationError, match="static KV cache differs by 5.0e-01"):
             make(tmp_path / "out", target="tensorrt-rtx", portable=True)
         assert not list(tmp_path.iterdir())
 
-    def test_stays_growing_where_it_cannot_be_checked(self, make: Builder, tmp_path: Path, monkeypatch):
+    def test_stays_dynamic_where_it_cannot_be_checked(self, make: Builder, tmp_path: Path, monkeypatch):
         def refuse(*_: object) -> None:
             raise EngineError("onnxruntime has no TensorScatter")
 
         monkeypatch.setattr(select_kv_cache, "create_engine", refuse)
         built = make(tmp_path / "out", target="tensorrt-rtx", portable=True)
-        assert "growing; onnxruntime has no TensorScatter" in (built.path / "report.md").read_text("utf-8")
-        assert built.told["graphs"]["text_decoder"]["build"]["operators"] == []
+        assert "dynamic KV cache: onnxruntime has no TensorScatter" in (built.path / "report.md").read_text("utf-8")
+        assert built.report["graphs"]["text_decoder"]["build"]["operators"] == []
 
 
 class TestRefused:
@@ -252,7 +255,7 @@ class TestRefused:
         ],
     )
     def test_before_work_starts(self, checkpoint: Path, tmp_path: Path, monkeypatch, options: list[str], words: list[str]):
-        monkeypatch.setattr(build_module, "load_checkpoint", lambda *_: pytest.fail("it began"))
+        monkeypatch.setattr(stages, "load_checkpoint", lambda *_: pytest.fail("it began"))
         result: Result = CliRunner().invoke(main, ["build", str(checkpoint), "-o", str(tmp_path / "out"), *options])
         assert result.exit_code == 2 and result.stdout == "", result.output
         assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
@@ -269,5 +272,5 @@ class TestRefused:
     def test_every_target_and_precision_that_is_told_is_taken(self):
         for target in TARGETS.values():
             for precision in target.precisions:
-                assert choose(target.name, precision) is target
-        assert dataclasses.asdict(choose("tensorrt-rtx", "int8", True, ("7.5",)))["plans"] is True
+                assert choose_target(target.name, precision) is target
+        assert dataclasses.asdict(choose_target("tensorrt-rtx", "int8", True, ("7.5",)))["plans"] is True

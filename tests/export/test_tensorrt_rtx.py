@@ -23,7 +23,8 @@ from mimo_calibration.graph.qdq import Choice, quantise
 from mimo_export.graphs import tensorrt_options as plans_module
 from mimo_export.graphs.precision_audit import delivered
 from mimo_export.graphs.tensorrt_options import check_precision, compile_graph, default_axes, rtx_options
-from mimo_export.graphs.trace import OPSET, export_graph
+from mimo_export.graphs.trace import export_graph
+from mimo_export.targets import OPSET
 from mimo_export.tools import compile_check
 from mimo_export.tools.compile_check import random_form, random_inputs
 from mimo_runtime.compiler import options as options_module

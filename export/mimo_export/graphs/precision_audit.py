@@ -1,4 +1,4 @@
-"""The precision that a graph really has, counted in the file: what is written beside what was asked for."""
+"""The precision that a graph has, counted in its file: the reports show it beside the requested one."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""The form of the text decoder that ships for an engine of plans: written, and held against the form that was measured."""
+"""The KV cache with which the text decoder ships for TensorRT: converted, and compared with the one that was measured."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -15,69 +15,83 @@ from mimo_runtime.errors import EngineError, VerificationError
 from mimo_runtime.model.graph_spec import GraphSpec, graph_specs
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.text.generation import TextDecoder
+from mimo_runtime.utils.hashing import sha256
 
-from ..manifest import sha256
 from ..parity.compare import ask, limits_of
 from ..parity.samples import draw_samples
+from ..schema import GraphFile
 from ..targets import PROXY_ENGINE, Target
 from .precision_audit import delivered
 from .static_kv_cache import best_cache, with_static_cache
 from .tensorrt_options import left_to_build
 
 GRAPH = "text_decoder"
-#: Requests that both forms answer before one takes the other's place.
+#: Requests that both caches answer before the static one replaces the dynamic one.
 SAMPLES = 4
 
 
-def place_cache(
-    folder: Path, entry: dict[str, Any], engines: Mapping[str, Engine], reference: Mimo, target: Target, portable: bool
-) -> tuple[dict[str, Any], GraphSpec, dict[str, Any]]:
-    """Give a text decoder that was measured with a growing cache the cache that its engine updates in place, if it can.
+@dataclass(frozen=True)
+class KVCache:
+    """The decision, for the report."""
+
+    kind: str  # of KV_CACHES
+    reason: str
+
+    def to_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+
+def select_kv_cache(
+    folder: Path, file: GraphFile, engines: Mapping[str, Engine], reference: Mimo, target: Target, portable: bool
+) -> tuple[GraphFile, GraphSpec, KVCache]:
+    """Give a text decoder that was measured with a dynamic KV cache a static one, if its engine can update it in place.
 
     Args:
-        folder: of the bundle. entry: of the text decoder's file there; engines: that ran it and all others.
+        folder: of the bundle.
+        file: of the text decoder in that folder. It is rewritten if the cache becomes static.
+        engines: that ran the text decoder and all other graphs.
 
     Returns:
-        the entry of the file that ships, its contract, and what the report says: ``form``, and ``reason`` in words.
+        The file that ships, its interface, and the decision.
 
     Raises:
-        VerificationError: both forms do not compute the same.
+        VerificationError: both do not compute the same.
     """
     config = reference.config
-    growing = graph_specs(config)[GRAPH]
+    dynamic = graph_specs(config)[GRAPH]
     if target.name == "tensorrt" and portable:
         reason = "which release of TensorRT the device has is not known, and every one takes it"
-        return entry, growing, {"form": "growing", "reason": reason}
-    form = best_cache(target.engine, installed_version(target.engine) or "")
-    if form == "growing":
-        return entry, growing, {"form": form, "reason": f"{target.engine} {installed_version(target.engine)} has no other"}
-    path = folder / entry["file"]
+        return file, dynamic, KVCache("dynamic", reason)
+    kind = best_cache(target.engine, installed_version(target.engine) or "")
+    if kind == "dynamic":
+        return file, dynamic, KVCache(kind, f"{target.engine} {installed_version(target.engine)} has no other")
+    path = folder / file["file"]
     try:
-        model, contract = with_static_cache(onnx.load(path), config, form)
+        model, spec = with_static_cache(onnx.load(path), config, kind)
         data = model.SerializeToString(deterministic=True)
-        placed = create_engine(PROXY_ENGINE, data, contract)
+        static = create_engine(PROXY_ENGINE, data, spec)
     except EngineError as error:
-        return entry, growing, {"form": "growing", "reason": error.what}
+        return file, dynamic, KVCache("dynamic", error.what)
     try:
-        differs = difference(engines, placed, reference)
+        error_l2 = logits_difference(engines, static, reference)
     finally:
-        placed.close()
-    limit = limits_of({GRAPH: entry}).of(GRAPH)
-    if not differs <= limit:
-        told = f"the text decoder with its cache in place differs by {differs:.1e} (relative L2), more than {limit}"
-        raise VerificationError(told, "Nothing was written")
+        static.close()
+    limit = limits_of({GRAPH: file["delivered"]}).of(GRAPH)
+    if not error_l2 <= limit:
+        message = f"the text decoder with a static KV cache differs by {error_l2:.1e} (relative L2), more than {limit}"
+        raise VerificationError(message, "Nothing was written")
     path.write_bytes(data)
-    build = left_to_build(model, config, entry["build"]["compute_capabilities"])
-    changed = {
-        "delivered": delivered(model), "sha256": sha256(path), "bytes": len(data), "nodes": len(model.graph.node),
-        "build": build,
+    compute_capabilities = file["build"]["compute_capabilities"] if file["build"] else ()
+    changed: GraphFile = {
+        **file, "delivered": delivered(model), "sha256": sha256(path), "bytes": len(data), "nodes": len(model.graph.node),
+        "build": left_to_build(model, config, compute_capabilities),
     }  # fmt: skip
-    reason = f"{target.engine} updates it where it is; logits differ by {differs:.1e} from those of a growing one"
-    return {**entry, **changed}, contract, {"form": form, "reason": reason}
+    reason = f"{target.engine} updates it in place; logits differ by {error_l2:.1e} from those with a dynamic cache"
+    return changed, spec, KVCache(kind, reason)
 
 
 class _Recorder(Engine):
-    """An engine that remembers what the text decoder was asked and what it gave."""
+    """An engine that records the inputs and the logits of every call."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -90,16 +104,16 @@ class _Recorder(Engine):
         return outputs
 
 
-def difference(engines: Mapping[str, Engine], placed: Engine, reference: Mimo) -> float:
-    """The largest relative L2 of the logits of a word, both forms fed with the words that the growing one chose."""
+def logits_difference(engines: Mapping[str, Engine], static: Engine, reference: Mimo) -> float:
+    """The largest relative L2 of the logits of a token; both decoders read the tokens that the dynamic one chose."""
     config, tokenizer = reference.config, reference.tokenizer
     recorder = _Recorder(engines[GRAPH])
     chain, worst = Mimo(config, {**engines, GRAPH: recorder}, tokenizer), 0.0
     for sample in draw_samples(SAMPLES, [], config, tokenizer):
         recorder.calls.clear()
         ask(chain, sample)
-        decoder = TextDecoder(placed, config, recorder.calls[0][0], tokenizer.size, ())
-        for given, wanted in recorder.calls:
-            logits, wanted = decoder.step(int(given["token"][0, 0])), wanted.reshape(-1)[: tokenizer.size]
-            worst = max(worst, float(np.linalg.norm(logits - wanted) / max(np.linalg.norm(wanted), 1e-12)))
+        decoder = TextDecoder(static, config, recorder.calls[0][0], tokenizer.size, ())
+        for inputs, expected in recorder.calls:
+            logits, expected = decoder.step(int(inputs["token"][0, 0])), expected.reshape(-1)[: tokenizer.size]
+            worst = max(worst, float(np.linalg.norm(logits - expected) / max(np.linalg.norm(expected), 1e-12)))
     return worst

@@ -1,12 +1,12 @@
-"""The text decoder in the form that an engine runs best, made from the one graph that was exported.
+"""The text decoder with the KV cache that an engine runs best, made from the one graph that was exported.
 
-* ``growing``: as exported, opset 20. The cache is an input of any length, Concat appends to it, attention is MatMul and
+* ``dynamic``: as exported, opset 20. The cache is an input of any length, Concat appends to it, attention is MatMul and
   Softmax. Every engine takes it, TensorRT 10.3 among them.
-* ``in_place``: opset 24. TensorScatter writes into a cache of a fixed size, Attention reads it. TensorRT (10.15 and later, and
-  TensorRT-RTX) makes of it one layer that updates the cache in the memory where it is and one fused kernel per attention, and
-  all shapes are known once the batch is.
+* ``static``: opset 24. TensorScatter writes into a cache of a fixed size, Attention reads it. TensorRT (10.15 and later, and
+  TensorRT-RTX) compiles it to one layer that updates the cache in place and one fused kernel per attention, and all shapes
+  are known once the batch is.
 
-The step from one to the other only rewires nodes: weights, their precision and the names of all other tensors stay.
+The conversion only rewires nodes: weights, their precision and the names of all other tensors stay.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from mimo_runtime.errors import EngineError
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.graph_spec import CACHE_PREFIX, GraphSpec, Tensor, graph_specs, static_cache_contract
 
-from .trace import OPSET
+from ..targets import OPSET
 from .validate import check_operators, check_spec
 
-KV_CACHES = ("growing", "in_place")
+KV_CACHES = ("dynamic", "static")
 #: TensorScatter exists since this one.
 STATIC_CACHE_OPSET = 24
 
@@ -42,34 +42,34 @@ def best_cache(api: str, version: str = "") -> str:
         ValueError: ``api`` is "tensorrt" and ``version`` is no version.
     """
     if api == "tensorrt-rtx":
-        return RTX.cache_form
-    return features(version).cache_form if api == "tensorrt" else "growing"
+        return RTX.kv_cache
+    return features(version).kv_cache if api == "tensorrt" else "dynamic"
 
 
-def with_static_cache(model: onnx.ModelProto, config: MimoConfig, form: str) -> tuple[onnx.ModelProto, GraphSpec]:
-    """The text decoder in one of its forms, and the contract that this form has.
+def with_static_cache(model: onnx.ModelProto, config: MimoConfig, kind: str) -> tuple[onnx.ModelProto, GraphSpec]:
+    """The text decoder with one of the KV caches, and the interface that this graph has.
 
     Args:
-        model: as ``export_graph`` gives it, or made from that by ``half_form`` or ``quantise``. Make those first: their
-            statistics belong to the tensors of the growing form, and they decide what half precision can hold.
-        form: of :data:`KV_CACHES`.
+        model: as ``export_graph`` gives it, or made from that by ``to_gpu_graph`` or ``quantise``. Reduce the precision first:
+            its statistics belong to the tensors of the dynamic cache, and they decide which nodes can be half precision.
+        kind: of :data:`KV_CACHES`.
 
     Raises:
-        EngineError: the graph is no text decoder of this model, or holds its attention in parts that do not fit together
-            (because half precision cannot hold some of them): such a graph can only grow.
+        EngineError: the graph is no text decoder of this model, or its attention mixes precisions: such a graph has to keep
+            its dynamic cache.
     """
-    if form not in KV_CACHES:
-        raise ValueError(f"form {form} is none of {', '.join(KV_CACHES)}")
-    if form == "growing":
+    if kind not in KV_CACHES:
+        raise ValueError(f"KV cache {kind} is none of {', '.join(KV_CACHES)}")
+    if kind == "dynamic":
         return model, graph_specs(config)["text_decoder"]
     editor = _Editor(model, config)
-    editor.place_caches()
+    editor.write_caches()
     editor.fuse_attention()
     return editor.finish()
 
 
 class _Editor:
-    """A copy of a growing text decoder that is being rewired."""
+    """A copy of a text decoder with a dynamic cache that is being rewired."""
 
     def __init__(self, model: onnx.ModelProto, config: MimoConfig) -> None:
         self.model, self.config = copied(model), config
@@ -87,7 +87,7 @@ class _Editor:
         self.first: list[onnx.NodeProto] = []
         self.kind = 0  # of the caches: TensorProto.FLOAT or FLOAT16
 
-    def place_caches(self) -> None:
+    def write_caches(self) -> None:
         """A TensorScatter for every Concat of past and new keys or values.
 
         The cache is what the graph takes and gives, with nothing between, not even a cast: TensorRT asks for that.
@@ -126,8 +126,8 @@ class _Editor:
     def fuse_attention(self) -> None:
         """An Attention for every ``softmax(query @ key^T [+ bias]) @ value``.
 
-        How much of a cache is filled is told by a mask. ``nonpad_kv_seqlen`` is made for that, but the parser of TensorRT-RTX
-        1.7 takes it and does nothing with it: every step would attend to all that is behind the last token. A test looks.
+        A mask says how much of a cache is filled. ``nonpad_kv_seqlen`` is made for that, but the parser of TensorRT-RTX 1.7
+        ignores it: every step would attend to the slots behind the last token. A test covers this.
         """
         attentions = 0
         for node in list(self.graph.node):
@@ -160,29 +160,29 @@ class _Editor:
 
     def finish(self) -> tuple[onnx.ModelProto, GraphSpec]:
         """Put the nodes in place, drop what nothing reads any more, and check the result."""
-        contract = static_cache_contract(self.config, _DTYPES[self.kind])
+        spec = static_cache_contract(self.config, _DTYPES[self.kind])
         nodes = self.first + [new for node in self.graph.node for new in self.instead.get(node.output[0], [node])]
         for node in nodes:
             for place, name in enumerate(node.input):
                 node.input[place] = self.renamed.get(name, name)
-        read = {tensor.name for tensor in contract.outputs}
+        read = {tensor.name for tensor in spec.outputs}
         kept: list[onnx.NodeProto] = []
         for node in reversed(nodes):
             if read.intersection(node.output):
                 read.update(node.input)
                 kept.append(onnx.NodeProto.FromString(node.SerializeToString()))
         known = {v.name: v for v in (*self.graph.input, *self.graph.output)}
-        ports = [[_port(known, t, self.kind) for t in tensors] for tensors in (contract.inputs, contract.outputs)]
+        ports = [[_port(known, t, self.kind) for t in tensors] for tensors in (spec.inputs, spec.outputs)]
         for field, items in zip((self.graph.node, self.graph.input, self.graph.output), (reversed(kept), *ports)):
             del field[:]
             field.extend(items)
         drop_unused(self.model)
         self.model.opset_import[0].version = STATIC_CACHE_OPSET
         self.model.ir_version = max(self.model.ir_version, helper.find_min_ir_version_for(self.model.opset_import))
-        check_spec(self.model, contract)
-        check_operators(self.model, contract, STATIC_CACHE_OPSET)
+        check_spec(self.model, spec)
+        check_operators(self.model, spec, STATIC_CACHE_OPSET)
         onnx.checker.check_model(self.model, full_check=True)
-        return self.model, contract
+        return self.model, spec
 
     def _constant(self, name: str, value: np.ndarray) -> None:
         self.graph.initializer.append(numpy_helper.from_array(value, name))
@@ -212,4 +212,4 @@ def _port(known: dict[str, onnx.ValueInfoProto], tensor: Tensor, kind: int) -> o
 
 
 def _misfit(how: str) -> EngineError:
-    return EngineError(f"graph text_decoder cannot update its cache in place: {how}", "Use the growing form")
+    return EngineError(f"graph text_decoder cannot have a static KV cache: {how}", "Use the dynamic KV cache")

@@ -1,12 +1,11 @@
-"""What a compiler of plans is told about a graph: sizes of its axes, and what the ONNX file holds.
+"""What a TensorRT compiler needs to know about a graph: the sizes of its axes, and what the ONNX file holds.
 
-Compilers live in ``mimo_runtime.compiler``, where a device has them, too; they do not read ONNX files.
+The compilers are in ``mimo_runtime.compiler``, because a device has them as well. They do not read ONNX files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import onnx
 
@@ -16,6 +15,7 @@ from mimo_runtime.errors import EngineError
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.graph_spec import BATCH, PAST, GraphSpec
 
+from ..schema import BuildOptions
 from .precision_audit import delivered
 
 
@@ -25,8 +25,8 @@ def default_axes(config: MimoConfig, batch: int = 4) -> dict[str, Range]:
     return {BATCH: (1, 1, batch), PAST: (0, longest // 2, longest)}
 
 
-def left_to_build(model: onnx.ModelProto, config: MimoConfig, compute_capabilities: Sequence[str] = ()) -> dict[str, Any]:
-    """A manifest's ``graphs.*.build``: all that a device needs to compile the graph."""
+def left_to_build(model: onnx.ModelProto, config: MimoConfig, compute_capabilities: Sequence[str] = ()) -> BuildOptions:
+    """All that a device needs to compile the graph."""
     axes = {axis: list(sizes) for axis, sizes in default_axes(config).items()}
     return {"axes": axes, "compute_capabilities": list(compute_capabilities), "operators": list(operators(model))}
 
@@ -47,39 +47,39 @@ def rtx_options(
     return Options(axes, precision, split_past=False, compute_capabilities=compute_capabilities, timeout_s=timeout_s)
 
 
-def compile_graph(model: onnx.ModelProto, contract: GraphSpec, options: Options) -> Built:
+def compile_graph(model: onnx.ModelProto, spec: GraphSpec, options: Options) -> Built:
     """Compile one graph with TensorRT for RTX, in a process of its own.
 
     Raises:
         RequestError: the compiler is not installed, or an axis has no range.
-        EngineError: the graph does not hold the asked precision, or as ``build_engine``.
+        EngineError: the graph does not hold the requested precision, or as ``build_engine``.
     """
     counts = delivered(model)
-    check_precision(contract.name, options.precision, counts)
+    check_precision(spec.name, options.precision, counts)
     try:
         data = model.SerializeToString(deterministic=True)
     except ValueError:
-        told = f"graph {contract.name} is larger than 2 GB, the limit of an ONNX file"
-        raise EngineError(told, "Use a smaller preset, or a lower precision") from None
-    return build_engine(data, contract, options, Facts(counts, operators(model)), api="tensorrt-rtx")
+        message = f"graph {spec.name} is larger than 2 GB, the limit of an ONNX file"
+        raise EngineError(message, "Use a smaller preset, or a lower precision") from None
+    return build_engine(data, spec, options, Facts(counts, operators(model)), api="tensorrt-rtx")
 
 
 def check_precision(graph: str, asked: str, counts: Mapping[str, int]) -> None:
-    """Hold what a graph holds against what was asked for.
+    """Compare the precision of a graph with the requested one.
 
     Args:
-        counts: matrix operators by precision. Products of two activations stay FP16 in an INT8 graph, FP32 islands may be in
-            both, and the text decoder has no INT8 but in its weights, so one in the asked precision is enough; in FP32 all
-            have to be.
+        counts: matrix operators by precision. In FP32 all have to be FP32. In a lower precision one operator is enough:
+            products of two activations stay FP16 in an INT8 graph, some nodes may stay FP32 in both, and the text decoder
+            has INT8 in its weights alone.
 
     Raises:
-        EngineError: it does not hold it.
+        EngineError: the graph does not hold it.
     """
     total, quantised = sum(counts.values()), counts["int8"] + counts.get("int8_weights", 0)
-    held = {
+    holds = {
         "fp32": counts["fp32"] == total, "fp16": counts["fp16"] > 0 and not quantised, "int8": quantised > 0, "auto": True,
     }[asked]  # fmt: skip
-    if total and not held:
+    if total and not holds:
         has = ", ".join(f"{n} {name}" for name, n in counts.items() if n)
-        told = f"graph {graph} was asked for in {asked}; its matrix operators are {has}"
-        raise EngineError(told, "Convert it first: nothing is converted when it is compiled")
+        message = f"graph {graph} was asked for in {asked}; its matrix operators are {has}"
+        raise EngineError(message, "Convert it first: nothing is converted when it is compiled")

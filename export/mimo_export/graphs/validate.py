@@ -1,4 +1,4 @@
-"""An ONNX model held against its contract: names, order, dtypes, and which axes are static or dynamic."""
+"""Check that an ONNX model has the interface of its graph spec: names, order, dtypes, static and dynamic axes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import onnx
 from mimo_runtime.errors import EngineError
 from mimo_runtime.model.graph_spec import PAST_PLUS_ONE, GraphSpec, Tensor
 
-#: How the exporter may write the length of the cache after a step; the contract has one name for it.
+#: How the exporter may write the length of the cache after a step; the spec has one name for it.
 _PAST_PLUS_ONE = {"past + 1", "1 + past", PAST_PLUS_ONE}
 
 _DTYPES = {
@@ -21,24 +21,24 @@ _DTYPES = {
 FORBIDDEN = frozenset({"If", "Loop", "Scan", "NonZero", "RandomNormal", "RandomUniform", "Dropout"})
 
 
-def check_spec(model: onnx.ModelProto, contract: GraphSpec) -> None:
-    """Hold a model against its contract.
+def check_spec(model: onnx.ModelProto, spec: GraphSpec) -> None:
+    """Compare the interface of a model with its spec.
 
-    Output axes that the exporter wrote as ``past + 1`` are renamed to the contract's ``past_plus_one``.
+    Output axes that the exporter wrote as ``past + 1`` are renamed to the spec's ``past_plus_one``.
 
     Raises:
         EngineError: the first difference; it names graph, tensor and axis.
     """
     graph = model.graph
-    for role, wanted, found in (("input", contract.inputs, graph.input), ("output", contract.outputs, graph.output)):
-        names = [value.name for value in found]
-        if names != [t.name for t in wanted]:
-            raise _misfit(contract, f"its {role}s are {', '.join(names)} instead of {', '.join(t.name for t in wanted)}")
-        for tensor, value in zip(wanted, found):
-            _check_tensor(contract, role, tensor, value.type.tensor_type)
+    for role, expected, values in (("input", spec.inputs, graph.input), ("output", spec.outputs, graph.output)):
+        names = [value.name for value in values]
+        if names != [t.name for t in expected]:
+            raise _misfit(spec, f"its {role}s are {', '.join(names)} instead of {', '.join(t.name for t in expected)}")
+        for tensor, value in zip(expected, values):
+            _check_tensor(spec, role, tensor, value.type.tensor_type)
 
 
-def check_operators(model: onnx.ModelProto, contract: GraphSpec, opset: int) -> None:
+def check_operators(model: onnx.ModelProto, spec: GraphSpec, opset: int) -> None:
     """Only standard operators of one opset, no control flow, no double precision.
 
     Raises:
@@ -46,35 +46,35 @@ def check_operators(model: onnx.ModelProto, contract: GraphSpec, opset: int) -> 
     """
     imports = {(i.domain, i.version) for i in model.opset_import}
     if imports != {("", opset)}:
-        raise _misfit(contract, f"its operator sets are {sorted(imports)} instead of ai.onnx {opset}")
+        raise _misfit(spec, f"its operator sets are {sorted(imports)} instead of ai.onnx {opset}")
     for node in model.graph.node:
         if node.domain or node.op_type in FORBIDDEN:
-            raise _misfit(contract, f"node {node.name} is a {node.domain or 'ai.onnx'} {node.op_type}")
+            raise _misfit(spec, f"node {node.name} is a {node.domain or 'ai.onnx'} {node.op_type}")
     for weight in model.graph.initializer:
         if weight.data_type == onnx.TensorProto.DOUBLE:
-            raise _misfit(contract, f"constant {weight.name} is float64")
+            raise _misfit(spec, f"constant {weight.name} is float64")
 
 
-def _check_tensor(contract: GraphSpec, role: str, tensor: Tensor, found: onnx.TypeProto.Tensor) -> None:
-    dtype = _DTYPES.get(found.elem_type, onnx.TensorProto.DataType.Name(found.elem_type))
+def _check_tensor(spec: GraphSpec, role: str, tensor: Tensor, actual: onnx.TypeProto.Tensor) -> None:
+    dtype = _DTYPES.get(actual.elem_type, onnx.TensorProto.DataType.Name(actual.elem_type))
     if dtype != tensor.dtype:
-        raise _misfit(contract, f"{role} {tensor.name} is {dtype} instead of {tensor.dtype}")
-    if len(found.shape.dim) != len(tensor.shape):
-        raise _misfit(contract, f"{role} {tensor.name} has {len(found.shape.dim)} axes instead of {len(tensor.shape)}")
-    for axis, (wanted, dim) in enumerate(zip(tensor.shape, found.shape.dim)):
-        if wanted == PAST_PLUS_ONE and dim.dim_param in _PAST_PLUS_ONE:
+        raise _misfit(spec, f"{role} {tensor.name} is {dtype} instead of {tensor.dtype}")
+    if len(actual.shape.dim) != len(tensor.shape):
+        raise _misfit(spec, f"{role} {tensor.name} has {len(actual.shape.dim)} axes instead of {len(tensor.shape)}")
+    for axis, (expected, dim) in enumerate(zip(tensor.shape, actual.shape.dim)):
+        if expected == PAST_PLUS_ONE and dim.dim_param in _PAST_PLUS_ONE:
             dim.dim_param = PAST_PLUS_ONE
-        given: int | str = dim.dim_param or dim.dim_value
-        if given == wanted:
+        size: int | str = dim.dim_param or dim.dim_value
+        if size == expected:
             continue
         where = f"axis {axis} of {role} {tensor.name}"
-        if isinstance(wanted, str) and isinstance(given, int):
-            raise _misfit(contract, f"{where} was frozen to {given}, it must stay dynamic ({wanted})")
-        if isinstance(wanted, int) and isinstance(given, str):
-            raise _misfit(contract, f"{where} became dynamic ({given}), it must be {wanted}")
-        raise _misfit(contract, f"{where} is {given} instead of {wanted}")
+        if isinstance(expected, str) and isinstance(size, int):
+            raise _misfit(spec, f"{where} was frozen to {size}, it must stay dynamic ({expected})")
+        if isinstance(expected, int) and isinstance(size, str):
+            raise _misfit(spec, f"{where} became dynamic ({size}), it must be {expected}")
+        raise _misfit(spec, f"{where} is {size} instead of {expected}")
 
 
-def _misfit(contract: GraphSpec, how: str) -> EngineError:
-    told = f"exported graph {contract.name} does not fit its contract: {how}"
-    return EngineError(told, "Correct mimo_train.model or the contract")
+def _misfit(spec: GraphSpec, how: str) -> EngineError:
+    message = f"exported graph {spec.name} does not fit its contract: {how}"
+    return EngineError(message, "Correct mimo_train.model or mimo_runtime.model.graph_spec")

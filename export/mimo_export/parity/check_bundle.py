@@ -3,21 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mimo_runtime.bundle.archive import Bundle
+from mimo_runtime.cli.progress import Progress
 from mimo_runtime.data.dataset import read_datasets
 from mimo_runtime.engines import KINDS, Engine, create_engine, why_not
 from mimo_runtime.errors import EngineError, RequestError
 from mimo_runtime.pipeline import Mimo
+from mimo_runtime.utils.hashing import sha256
 from mimo_train.checkpoint import WEIGHTS, load_checkpoint
 from mimo_train.torch_engine import torch_mimo
 
-from ..build import Progress, check_samples, compare, silent
-from ..manifest import sha256, tool_versions
-from .compare import limits_of
+from ..manifest import tool_versions
+from .compare import check_samples, compare, limits_of, silent
 from .samples import draw_samples
+from .summary import ParitySummary
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """The comparison of a bundle with its checkpoint.
+
+    Attributes:
+        failures: what is outside the limits, in words; empty if parity holds.
+        differing_texts: the first texts that differ.
+    """
+
+    model_id: str
+    checkpoint_sha256: str
+    target: str
+    summary: ParitySummary
+    failures: tuple[str, ...]
+    differing_texts: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """The JSON object of ``mimo-export parity --json``."""
+        return {
+            "model": {"id": self.model_id, "checkpoint_sha256": self.checkpoint_sha256}, "target": self.target,
+            "passed": not self.failures, "parity": self.summary.to_dict(), "differing_texts": list(self.differing_texts),
+            "tools": tool_versions(),
+        }  # fmt: skip
 
 
 def check_bundle(
@@ -28,16 +55,13 @@ def check_bundle(
     progress: Progress = silent,
     engine: str | None = None,
     allow_fallback: bool = False,
-) -> tuple[dict[str, Any], list[str]]:
+) -> ParityReport:
     """Measure parity.
 
     Args:
         data: folders with data sets; they and phantoms share the samples evenly.
         engine: runs the bundle's files instead of the engines that it names.
         allow_fallback: run on the CPU what was built for a GPU that is not here.
-
-    Returns:
-        the numbers, and what is outside the limits (empty if parity holds).
 
     Raises:
         RequestError: something cannot be read, the bundle was built from another checkpoint, or there is no such ``engine``, or
@@ -53,26 +77,24 @@ def check_bundle(
     model, tokenizer = load_checkpoint(checkpoint)
     facts = opened.manifest.data["model"]
     if facts["checkpoint_sha256"] != sha256(Path(checkpoint) / WEIGHTS):
-        told = f"bundle {bundle} was not built from checkpoint {checkpoint}"
-        raise RequestError(told, "Give the checkpoint it was built from")
-    graphs = {name: {"delivered": entry.delivered} for name, entry in opened.manifest.graphs.items()}
+        message = f"bundle {bundle} was not built from checkpoint {checkpoint}"
+        raise RequestError(message, "Give the checkpoint it was built from")
     reference = torch_mimo(model, tokenizer)
     if engine is None:
         candidate = Mimo.load(opened, allow_fallback=allow_fallback)
     else:
-        candidate = Mimo(model.config, _on(engine, opened), tokenizer)
+        candidate = Mimo(model.config, _load_on(engine, opened), tokenizer)
+    limits = limits_of({name: entry.delivered for name, entry in opened.manifest.graphs.items()})
     with candidate:
         drawn = draw_samples(samples, datasets, model.config, tokenizer)
-        parity = compare(reference, candidate.engines, drawn, samples, progress, limits_of(graphs))
-    told = {
-        "model": {key: facts[key] for key in ("id", "checkpoint_sha256")}, "target": opened.manifest.target,
-        "passed": not parity.failures(), "parity": parity.to_dict(), "differing_texts": parity.differing,
-        "tools": tool_versions(),
-    }  # fmt: skip
-    return told, parity.failures()
+        parity = compare(reference, candidate.engines, drawn, samples, progress, limits)
+    return ParityReport(
+        facts["id"], facts["checkpoint_sha256"], opened.manifest.target, parity.summary(), tuple(parity.failures()),
+        tuple(parity.differing),
+    )  # fmt: skip
 
 
-def _on(engine: str, bundle: Bundle) -> dict[str, Engine]:
+def _load_on(engine: str, bundle: Bundle) -> dict[str, Engine]:
     """A bundle's files on one engine.
 
     Raises:
@@ -87,7 +109,7 @@ def _on(engine: str, bundle: Bundle) -> dict[str, Engine]:
         except EngineError as error:
             for other in loaded.values():
                 other.close()
-            told = f"--engine {engine} does not take graph {name}, which was built for {entry.engine}: {error.what}"
+            message = f"--engine {engine} does not take graph {name}, which was built for {entry.engine}: {error.what}"
             remedy = "Give a bundle that was built with --precision fp32: its files are plain ONNX, which every engine takes"
-            raise RequestError(told, remedy) from None
+            raise RequestError(message, remedy) from None
     return loaded

@@ -1,7 +1,7 @@
-"""Parity: the files that were written against the PyTorch model, graph by graph and from image to answer.
+"""Parity: the written files against the PyTorch model, graph by graph and from image to answer.
 
-Per graph, both sides get the same inputs, taken from the chain as it runs on real requests: an error in one graph cannot
-hide in, or be blamed on, another. End to end, each side runs its own chain.
+Per graph, both sides get the same inputs, taken from the chain as it runs on real requests. So an error is attributed to the
+graph that makes it. End to end, each side runs its own chain.
 """
 
 from __future__ import annotations
@@ -9,22 +9,24 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
+from mimo_runtime.cli.progress import Progress
 from mimo_runtime.engines.base import Engine
+from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation.metrics import dice
 from mimo_runtime.model.graph_spec import BATCH, GRAPHS, GraphSpec, graph_specs
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.results.answer import Answer
 
 from .samples import Sample
+from .summary import AnswerParity, GraphParity, ParitySummary
 
-#: What a bundle has to reach, by precision. In reduced precision this is a net for broken files (a wrong axis, a wrong scale):
-#: what is lost was decided on real images before, see ``mimo_calibration``.
+#: What a bundle has to reach, by precision. In reduced precision these limits detect broken files (a wrong axis, a wrong
+#: scale). The accuracy loss is decided on real images before, see ``mimo_calibration``.
 LIMITS = {
     "fp32": {"relative_l2": 1e-3, "masks_dice": 0.999, "text_agreement": 0.995, "presence_agreement": 0.995},
     "fp16": {"relative_l2": 0.05, "masks_dice": 0.98, "text_agreement": 0.9, "presence_agreement": 0.95},
@@ -46,52 +48,59 @@ class Limits:
 
 FULL_LIMITS = Limits(LIMITS["fp32"])
 
+
+def silent(stage: str, done: int, total: int) -> None:
+    """No progress."""
+
+
+Arrays = dict[str, np.ndarray]
+
 #: Calls of a graph that wait for a second one of the same shapes, to run both as a batch of 2.
 _WAITING = 8
 
 
-def relative_l2(given: np.ndarray, wanted: np.ndarray) -> float:
-    """``|given - wanted| / |wanted|`` in the Euclidean norm; infinite for NaN, infinity, or anything instead of zeros."""
-    if given.shape != wanted.shape or not np.isfinite(given).all():
+def relative_l2(actual: np.ndarray, expected: np.ndarray) -> float:
+    """``|actual - expected| / |expected|`` in the Euclidean norm; infinite for NaN, infinity, or anything instead of zeros."""
+    if actual.shape != expected.shape or not np.isfinite(actual).all():
         return float("inf")
-    difference = float(np.linalg.norm(given.astype(np.float64) - wanted))
-    scale = float(np.linalg.norm(wanted.astype(np.float64)))
+    difference = float(np.linalg.norm(actual.astype(np.float64) - expected))
+    scale = float(np.linalg.norm(expected.astype(np.float64)))
     return difference / scale if scale else (0.0 if difference == 0.0 else float("inf"))
 
 
 class ShadowedEngine(Engine):
-    """Runs the reference, and beside it a candidate on the same inputs; hands on what the reference gave.
+    """Runs the reference, and beside it a candidate on the same inputs; returns the outputs of the reference.
 
     The worst relative L2 error over all outputs and calls is kept in :attr:`worst`. Calls come with batch 1; two calls of the
     same shapes are joined to one of batch 2, because a graph whose batch axis is broken may still be right for one.
     """
 
-    def __init__(self, contract: GraphSpec, reference: Engine, candidate: Engine) -> None:
-        self.contract, self.reference, self.candidate = contract, reference, candidate
+    def __init__(self, spec: GraphSpec, reference: Engine, candidate: Engine) -> None:
+        self.spec, self.reference, self.candidate = spec, reference, candidate
         self.name, self.inputs, self.outputs = reference.name, reference.inputs, reference.outputs
         self.worst, self.worst_output, self.calls, self.batches = 0.0, "", 0, 0
-        self._waiting: dict[tuple, tuple[dict, dict]] = {}
+        self._waiting: dict[tuple[tuple[int, ...], ...], tuple[Arrays, Arrays]] = {}
         self._lock = threading.Lock()
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        wanted = self.reference.run(inputs)
-        self._compare(self.candidate.run(inputs), wanted)
+        expected = self.reference.run(inputs)
+        self._compare(self.candidate.run(inputs), expected)
         key = tuple(value.shape for value in inputs.values())
         with self._lock:
             self.calls += 1
             earlier = self._waiting.pop(key, None)
             if earlier is None and len(self._waiting) < _WAITING:
-                self._waiting[key] = ({k: v.copy() for k, v in inputs.items()}, {k: v.copy() for k, v in wanted.items()})
+                self._waiting[key] = ({k: v.copy() for k, v in inputs.items()}, {k: v.copy() for k, v in expected.items()})
         if earlier:
-            joined = {t.name: _join(t.shape.index(BATCH), earlier[0], inputs, t.name) for t in self.contract.inputs}
-            expected = {t.name: _join(t.shape.index(BATCH), earlier[1], wanted, t.name) for t in self.contract.outputs}
-            self._compare(self.candidate.run(joined), expected)
+            joined = {t.name: _join(t.shape.index(BATCH), earlier[0], inputs, t.name) for t in self.spec.inputs}
+            both = {t.name: _join(t.shape.index(BATCH), earlier[1], expected, t.name) for t in self.spec.outputs}
+            self._compare(self.candidate.run(joined), both)
             self.batches += 1
-        return wanted
+        return expected
 
-    def _compare(self, given: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> None:
+    def _compare(self, actual: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> None:
         for name in self.outputs:
-            error = relative_l2(given[name], wanted[name]) if np.isfinite(wanted[name]).all() else float("inf")
+            error = relative_l2(actual[name], expected[name]) if np.isfinite(expected[name]).all() else float("inf")
             with self._lock:
                 if error >= self.worst:
                     self.worst, self.worst_output = error, name
@@ -106,7 +115,7 @@ def _join(axis: int, a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray], n
 
 @dataclass
 class Parity:
-    """What was measured."""
+    """The comparison so far: :func:`measure` adds the samples."""
 
     graphs: dict[str, ShadowedEngine]
     limits: Limits = FULL_LIMITS
@@ -131,9 +140,9 @@ class Parity:
             if a.mask.any() or b.mask.any():
                 self.overlaps.append(dice(a.mask, b.mask))
 
-    def to_dict(self) -> dict[str, Any]:
-        """For the manifest and ``inspect``: docs/reference/json.md, and what the numbers rest on."""
-        told: dict[str, Any] = {
+    def summary(self) -> ParitySummary:
+        """The numbers for the manifest and the report."""
+        graphs: dict[str, GraphParity] = {
             name: {
                 "relative_l2": _rounded(shadow.worst),
                 "limit": self.limits.of(name),
@@ -143,23 +152,22 @@ class Parity:
             }
             for name, shadow in self.graphs.items()
         }
+        answers = None
         if self.texts:
-            told |= {
-                "masks_dice": _rounded(_mean(self.overlaps), 6),
-                "masks_dice_min": _rounded(min(self.overlaps, default=1.0), 6),
-                "masks": len(self.overlaps),
-                "text_agreement": _rounded(_mean(self.texts), 6),
-                "presence_agreement": _rounded(_mean(self.presences), 6),
-            }
-        samples, limits = dict(sorted(self.samples.items())), dict(self.limits.answers)
-        return {**told, "samples": samples, "limits": limits, "missed": list(self.missed().values())}
+            overlaps = (_mean(self.overlaps), min(self.overlaps, default=1.0))
+            agreements = (_mean(self.texts), _mean(self.presences))
+            answers = AnswerParity(
+                *(_six_digits(value) for value in overlaps), len(self.overlaps), *(_six_digits(v) for v in agreements)
+            )
+        missed = tuple(self.missed().values())
+        return ParitySummary(graphs, answers, dict(sorted(self.samples.items())), dict(self.limits.answers), missed)
 
     def failures(self) -> list[str]:
         """What is wrong or outside the limits, in words; empty if parity holds."""
         return [*self.flaws(), *self.missed().values()]
 
     def flaws(self) -> list[str]:
-        """What no limit could allow: a graph that gives nonsense, or of which too little was seen."""
+        """What no limit allows: a graph that gives NaN, infinity or other zeros, or that ran too few times."""
         return [
             f"{name} gives NaN, infinity or other zeros in output {shadow.worst_output}"
             for name, shadow in self.graphs.items() if not np.isfinite(shadow.worst)
@@ -201,20 +209,55 @@ def measure(
         limits: what has to be reached.
     """
     config = dataclasses.replace(reference.config, presence_threshold=0.0)
-    contracts = graph_specs(config)
-    shadows = {
-        name: ShadowedEngine(contracts[name], reference.engines[name], engines[name]) for name in GRAPHS if name in engines
-    }
+    specs = graph_specs(config)
+    shadows = {name: ShadowedEngine(specs[name], reference.engines[name], engines[name]) for name in GRAPHS if name in engines}
     parity, whole = Parity(shadows, limits), len(shadows) == len(GRAPHS)
     chain = Mimo(config, {**reference.engines, **shadows}, reference.tokenizer)
     candidate = Mimo(config, engines, reference.tokenizer) if whole else None
     for sample in samples:
-        wanted = ask(chain, sample)
+        expected = ask(chain, sample)
         if candidate:
-            parity.add(sample, wanted, ask(candidate, sample), reference.config.presence_threshold)
+            parity.add(sample, expected, ask(candidate, sample), reference.config.presence_threshold)
         parity.samples[sample.source] += 1
         progress()
     return parity
+
+
+def compare(
+    reference: Mimo,
+    engines: Mapping[str, Engine],
+    samples: Iterable[Sample],
+    count: int,
+    progress: Progress = silent,
+    limits: Limits = FULL_LIMITS,
+) -> Parity:
+    """Measure parity over the ``count`` samples; whether it suffices is for :meth:`Parity.failures`."""
+    done = iter(range(1, count + 1))
+    progress("compare", 0, count)
+    return measure(reference, engines, samples, lambda: progress("compare", next(done), count), limits)
+
+
+def parity_failures(parity: Parity, forced: bool) -> list[str]:
+    """What keeps a build from being written, in words.
+
+    Args:
+        forced: a graph ships outside the tolerance because of ``--force``. Answers may then miss their limits, and so may
+            graphs in reduced precision. A graph that gives NaN, or one in single precision that differs, is still a failure.
+    """
+    if not forced:
+        return parity.failures()
+    full = [name for name in parity.graphs if parity.limits.of(name) <= FULL_LIMITS.of(name)]
+    return [*parity.flaws(), *(problem for name, problem in parity.missed().items() if name in full)]
+
+
+def check_samples(count: int) -> None:
+    """Refuse a parity check of too few samples.
+
+    Raises:
+        RequestError: fewer than 2.
+    """
+    if count < 2:
+        raise RequestError(f"{count} parity samples are too few", "Use at least 2: graphs are compared as a batch of 2 too")
 
 
 def ask(mimo: Mimo, sample: Sample) -> Answer:
@@ -223,22 +266,31 @@ def ask(mimo: Mimo, sample: Sample) -> Answer:
     return mimo.open(sample.pixels).ask(prompt.text, prompt.boxes, prompt.points, prompt.mask)
 
 
-def _mean(values: list) -> float:
+def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else 1.0
 
 
-def _rounded(value: float, digits: int = 3) -> float | None:
-    """Few digits: the last ones differ between machines and would change the manifest's hash for nothing."""
-    return float(f"{value:.{digits}g}") if np.isfinite(value) else None
+def _rounded(value: float) -> float | None:
+    """Three digits: the last ones differ between machines and would change the manifest's hash for nothing."""
+    return float(f"{value:.3g}") if np.isfinite(value) else None
 
 
-def limits_of(entries: Mapping[str, Mapping[str, Any]]) -> Limits:
-    """The limits for a bundle. A graph is compared on inputs of the reference, so its own is of the lowest precision in its
-    file; an answer has been through all graphs, so those of answers are of the lowest precision of any.
+def _six_digits(share: float) -> float:
+    return float(f"{share:.6g}")
+
+
+def limits_of(delivered: Mapping[str, Mapping[str, int]]) -> Limits:
+    """The limits for a bundle.
+
+    A graph is compared on inputs of the reference, so its limit is that of the lowest precision in its file. An answer goes
+    through all graphs, so the limits of answers are those of the lowest precision of any graph.
+
+    Args:
+        delivered: matrix operators by precision, of each graph.
     """
-    found = {name: _lowest(entry["delivered"]) for name, entry in entries.items()}
-    lowest = next(precision for precision in ("int8", "fp16", "fp32") if precision in {*found.values(), "fp32"})
-    return Limits(LIMITS[lowest], {name: LIMITS[precision]["relative_l2"] for name, precision in found.items()})
+    precisions = {name: _lowest(counts) for name, counts in delivered.items()}
+    lowest = next(precision for precision in ("int8", "fp16", "fp32") if precision in {*precisions.values(), "fp32"})
+    return Limits(LIMITS[lowest], {name: LIMITS[precision]["relative_l2"] for name, precision in precisions.items()})
 
 
 def _lowest(delivered: Mapping[str, int]) -> str:

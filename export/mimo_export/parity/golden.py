@@ -1,11 +1,10 @@
-"""Golden samples: a few requests on phantoms with the PyTorch model's answers, for the self-test of a device."""
+"""Golden samples: a few requests on phantoms with their answers, for the self-test of a device."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from mimo_runtime.deploy.verify import TOLERANCES, write_sample
 from mimo_runtime.pipeline import Mimo
@@ -21,15 +20,15 @@ COUNT = 3
 REDUCED = {**TOLERANCES, "mask_dice": 0.97, "score": 0.05}
 
 
-def write_golden(folder: Path, model: Mimo, tolerances: Mapping[str, Any] = TOLERANCES) -> Iterator[str]:
+def write_golden(folder: Path, model: Mimo, tolerances: Mapping[str, float | str] = TOLERANCES) -> Iterator[str]:
     """Write golden samples to ``folder/NN``. Always phantoms: an image of a user's data set has no place in a bundle.
 
     Args:
-        model: what a device must agree with: PyTorch for a bundle in single precision; for reduced precision the engines as
-            they ship, whose distance from PyTorch is the report's business.
+        model: what a device must agree with. PyTorch for a bundle in single precision; the shipped engines for reduced
+            precision, whose distance from PyTorch is in the report.
 
     Yields:
-        what each sample holds, in words.
+        One line a sample: the kind of prompt and the answer.
     """
     for number, sample in enumerate(draw_samples(COUNT, (), model.config, model.tokenizer)):
         place = folder / f"{number:02d}"

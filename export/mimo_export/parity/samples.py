@@ -1,4 +1,4 @@
-"""What parity is measured on: phantoms and, if given, images of data sets, each with one request of a changing kind.
+"""The samples of a parity check: phantoms and images of data sets, each with one request of a changing kind.
 
 The same arguments give the same samples in the same order.
 """

@@ -1,18 +1,50 @@
-"""The build report: what was asked, what was delivered, and how well it agrees, for people and for machines."""
+"""The build report for people: requested and delivered precision, and how well the files agree with PyTorch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from ..parity.summary import AnswerParity, ParitySummary
+from ..schema import BuildReport, GraphFile, Inspection
 from .precision import precision_lines
 
+_GRAPH_KEYS = ("engine", "threads", "asked", "delivered", "file", "sha256", "bytes", "build")
 
-def markdown(told: Mapping[str, Any]) -> str:
+
+def markdown(report: BuildReport) -> str:
     """``report.md`` from the content of ``report.json``."""
-    parity, model, golden = told["parity"], told["model"], told["golden"]
+    parity, model = ParitySummary.from_dict(report["parity"]), report["model"]
+    total = sum(graph["bytes"] for graph in report["graphs"].values())
+    cache = report.get("kv_cache")
+    lines = [
+        f"# {model['id']} for {report['target']}",
+        "",
+        f"{model['parameters'] / 1e6:.2f} million parameters, {total / 1e6:.1f} MB of graphs.",
+        "",
+        *_graph_table(report["graphs"], parity),
+        "",
+        "*delivered*: matrix operators by the precision they have in the file. *relative L2*: the worst output of the worst",
+        "call, written file against PyTorch on the same inputs, which come from the running chain; batch 1 and batch 2.",
+        "",
+        *(f"{line}\n" for line in where_measured(report["target"], report["graphs"], parity.measured_on)),
+        *([f"The text decoder has a {cache['kind']} KV cache: {cache['reason']}.\n"] if cache else []),
+        f"Measured over {describe_samples(parity.samples)}.",
+        *(_answer_table(parity.answers, parity.limits) if parity.answers else []),
+        *missed_lines(parity),
+    ]
+    if "precision" in report:
+        lines += precision_lines(report["precision"])
+    if report["golden"]:
+        lines += ["", "Golden samples (phantoms), which `mimo-run verify` repeats on a device:", ""]
+        lines += [f"- `golden/{k:02d}` {line}" for k, line in enumerate(report["golden"])]
+    return "\n".join(lines) + "\n"
+
+
+def _graph_table(graphs: Mapping[str, GraphFile], parity: ParitySummary) -> list[str]:
     rows = [("graph", "engine", "asked", "delivered", "MB", "nodes", "relative L2", "needed"), ("---",) * 4 + ("---:",) * 4]
-    for name, graph in told["graphs"].items():
+    for name, graph in graphs.items():
+        measured = parity.graphs[name]
         rows.append(
             (
                 name,
@@ -21,69 +53,46 @@ def markdown(told: Mapping[str, Any]) -> str:
                 counts(graph["delivered"]),
                 f"{graph['bytes'] / 1e6:.2f}",
                 str(graph["nodes"]),
-                f"{parity[name]['relative_l2']:.1e}",
-                f"{parity[name]['limit']:g}",
+                f"{measured['relative_l2']:.1e}",
+                f"{measured['limit']:g}",
             )
         )
-    total = sum(graph["bytes"] for graph in told["graphs"].values())
-    lines = [
-        f"# {model['id']} for {told['target']}",
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def _answer_table(answers: AnswerParity, limits: Mapping[str, float]) -> list[str]:
+    return [
         "",
-        f"{model['parameters'] / 1e6:.2f} million parameters, {total / 1e6:.1f} MB of graphs.",
-        "",
-        *(f"| {' | '.join(row)} |" for row in rows),
-        "",
-        "*delivered*: matrix operators by the precision they have in the file. *relative L2*: the worst output of the worst",
-        "call, written file against PyTorch on the same inputs, which come from the running chain; batch 1 and batch 2.",
-        "",
-        *(f"{line}\n" for line in where_measured(told)),
-        f"Measured over {describe_samples(parity['samples'])}.",
+        "| end to end | measured | needed |",
+        "| --- | ---: | ---: |",
+        f"| masks, mean Dice over {answers.masks} | {answers.masks_dice:.5f} | {limits['masks_dice']} |",
+        f"| masks, lowest Dice | {answers.masks_dice_min:.5f} | |",
+        f"| greedy text identical | {100 * answers.text_agreement:.1f} % | {100 * limits['text_agreement']:.1f} % |",
+        f"| present or absent decided alike | {100 * answers.presence_agreement:.1f} % | "
+        f"{100 * limits['presence_agreement']:.1f} % |",
     ]
-    if "masks_dice" in parity:
-        limits = parity["limits"]
-        lines += [
-            "",
-            "| end to end | measured | needed |",
-            "| --- | ---: | ---: |",
-            f"| masks, mean Dice over {parity['masks']} | {parity['masks_dice']:.5f} | {limits['masks_dice']} |",
-            f"| masks, lowest Dice | {parity['masks_dice_min']:.5f} | |",
-            f"| greedy text identical | {100 * parity['text_agreement']:.1f} % | {100 * limits['text_agreement']:.1f} % |",
-            f"| present or absent decided alike | {100 * parity['presence_agreement']:.1f} % | "
-            f"{100 * limits['presence_agreement']:.1f} % |",
-        ]
-    lines += missed_lines(parity)
-    if "precision" in told:
-        lines += precision_lines(told["precision"])
-    if golden:
-        lines += ["", "Golden samples (phantoms), which `mimo-run verify` repeats on a device:", ""]
-        lines += [f"- `golden/{k:02d}` {line}" for k, line in enumerate(golden)]
-    return "\n".join(lines) + "\n"
 
 
-def missed_lines(parity: Mapping[str, Any]) -> list[str]:
-    """What a forced build ships although it is outside the limits of parity; an earlier version told of none."""
-    return [f"outside the limits of parity, shipped because of --force: {told}" for told in parity.get("missed", ())]
+def missed_lines(parity: ParitySummary) -> list[str]:
+    """Limits of parity that a bundle misses although it ships."""
+    return [f"outside the limits of parity, shipped because of --force: {problem}" for problem in parity.missed]
 
 
-def where_measured(told: Mapping[str, Any]) -> list[str]:
+def where_measured(target: str, graphs: Mapping[str, GraphFile], measured_on: str | None) -> list[str]:
     """What ran where, in words, for a bundle whose files another engine computed than the one that will run them.
 
     Args:
-        told: a report, or what ``inspect`` prints.
+        measured_on: that other engine; None if there is none.
     """
-    graphs, engine = told["graphs"].values(), told["parity"]["measured_on"]
-    target = told["target"]
     lines = []
-    if any(graph["build"] for graph in graphs):
+    if any(graph["build"] for graph in graphs.values()):
         lines.append(f"Portable: the graphs are ONNX files, which mimo-run prepare compiles with {target} on the device.")
-    if engine is None or all(graph["engine"] == engine for graph in graphs):
+    if measured_on is None or all(graph["engine"] == measured_on for graph in graphs.values()):
         return lines
-    if any(not graph["file"].endswith(".onnx") for graph in graphs):
-        lines.append("The graphs are plans; parity and precision are those of the ONNX files that they were compiled from.")
-    lines.append(f"Everything was measured on the ONNX form with {engine} on the CPU, not on a GPU: nothing here says how fast "
-                 f"{target} is, and mimo-run verify on the GPU says whether it computes the same.")  # fmt: skip
-    if cache := told.get("cache"):
-        lines.append(f"The cache of the text decoder: {cache['form'].replace('_', ' ')}; {cache['reason']}.")
+    if any(not graph["file"].endswith(".onnx") for graph in graphs.values()):
+        lines.append("The graphs are compiled; parity and precision are those of the ONNX files that they were compiled from.")
+    lines.append(f"Everything was measured on the ONNX files with {measured_on} on the CPU, not on a GPU: nothing here says "
+                 f"how fast {target} is, and mimo-run verify on the GPU says whether it computes the same.")  # fmt: skip
     return lines
 
 
@@ -97,14 +106,17 @@ def describe_samples(samples: Mapping[str, int]) -> str:
     return f"{sum(samples.values())} samples ({', '.join(f'{n} {source}' for source, n in samples.items())})"
 
 
-def inspect_dict(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``mimo-export inspect --json`` prints (docs/reference/json.md)."""
-    keys = ("engine", "threads", "asked", "delivered", "file", "sha256", "bytes", "build")
+def inspect_dict(manifest: Mapping[str, Any]) -> Inspection:
+    """What ``mimo-export inspect --json`` prints.
+
+    Args:
+        manifest: of a bundle, or the report of a folder of graphs with a ``format``.
+    """
     return {
         "format": manifest["format"],
         "target": manifest["target"],
         "portable": any(graph["build"] for graph in manifest["graphs"].values()),
         "compute_capability": manifest["compatibility"]["compute_capability"],
-        "graphs": {name: {key: graph[key] for key in keys} for name, graph in manifest["graphs"].items()},
+        "graphs": {name: {key: graph[key] for key in _GRAPH_KEYS} for name, graph in manifest["graphs"].items()},
         "parity": manifest["parity"],
     }

@@ -20,6 +20,7 @@ from typing import BinaryIO, Protocol
 from ..errors import BundleError
 from ..model.config import MimoConfig
 from ..utils.atomic import atomic_file
+from ..utils.hashing import sha256_of
 from .manifest import MANIFEST, Manifest, check_name, parse_manifest
 
 SUFFIX = ".mimo"
@@ -75,7 +76,7 @@ class Bundle:
         bundle = Bundle(path, manifest, store)
         for name in sorted(hashes):
             with store.read(name) as file:
-                bundle._check(name, _digest(file))
+                bundle._check(name, sha256_of(file))
         return bundle
 
     @property
@@ -213,10 +214,3 @@ def _alone(archive: zipfile.ZipFile) -> bool:
     end = archive.fp.read(_END)
     first = min((info.header_offset for info in archive.infolist()), default=0)
     return first == 0 and end.startswith(b"PK\5\6") and end.endswith(b"\0\0")
-
-
-def _digest(file: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
-    return digest.hexdigest()

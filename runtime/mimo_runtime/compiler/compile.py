@@ -54,7 +54,7 @@ def compile_graph(
     for operator in job.operators:
         if not getattr(can, NEEDS[operator]):
             told = f"{label} has no {operator} operator, which graph {contract.name} uses"
-            raise EngineError(told, f"Export the graph with {can.attention_form} attention and a {can.cache_form} cache")
+            raise EngineError(told, f"Export the graph with {can.attention_form} attention and a {can.kv_cache} KV cache")
     log = Log(trt)
     builder = trt.Builder(log.logger)
     network, _parser = parse(trt, builder, data, contract, log, label)

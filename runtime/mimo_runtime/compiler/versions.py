@@ -33,9 +33,9 @@ class Features:
         return "fused" if self.attention else "primitive"
 
     @property
-    def cache_form(self) -> str:
-        """Which text decoder to build from: ``in_place`` (``TensorScatter`` and ``Attention``), or ``growing`` (Concat)."""
-        return "in_place" if self.kv_cache_update and self.attention else "growing"
+    def kv_cache(self) -> str:
+        """Which KV cache to build with: ``static`` (``TensorScatter`` and ``Attention``), or ``dynamic`` (Concat)."""
+        return "static" if self.kv_cache_update and self.attention else "dynamic"
 
 
 #: TensorRT for RTX 1.7: an engine is portable on its own, and measures nothing when it compiles.

@@ -19,7 +19,8 @@ from mimo_calibration.graph.quantizable import copied
 from mimo_export.graphs.precision_audit import delivered
 from mimo_export.graphs.static_kv_cache import KV_CACHES, STATIC_CACHE_OPSET, best_cache, with_static_cache
 from mimo_export.graphs.tensorrt_options import compile_graph, default_axes, rtx_options
-from mimo_export.graphs.trace import OPSET, export_graph
+from mimo_export.graphs.trace import export_graph
+from mimo_export.targets import OPSET
 from mimo_export.tools.compile_check import random_form
 from mimo_runtime.compiler.network import Log, parse
 from mimo_runtime.engines import Engine, create_engine
@@ -38,7 +39,7 @@ needs_compiler = pytest.mark.skipif(missing_rtx_package() is not None, reason=f"
 MICRO = MimoConfig.from_preset("micro")
 #: Two layers: a cache of the wrong one would show. Two heads: TensorRT-RTX has no fused kernel for so few.
 CONFIG = dataclasses.replace(MICRO, text_decoder=dataclasses.replace(MICRO.text_decoder, layers=2))
-GROWING = graph_specs(CONFIG)["text_decoder"]
+DYNAMIC = graph_specs(CONFIG)["text_decoder"]
 LENGTH = CONFIG.text_decoder.max_length
 MEMORIES = [random_memory(CONFIG, seed) for seed in range(4)]
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -60,14 +61,14 @@ def module() -> torch.nn.Module:
 @pytest.fixture(scope="module")
 def exported(module: torch.nn.Module) -> dict[str, onnx.ModelProto]:
     """The growing form in every precision."""
-    model = export_graph(module, GROWING)
-    return {precision: random_form(model, GROWING, CONFIG, precision) for precision in PRECISIONS}
+    model = export_graph(module, DYNAMIC)
+    return {precision: random_form(model, DYNAMIC, CONFIG, precision) for precision in PRECISIONS}
 
 
 @pytest.fixture(scope="module")
 def wanted(module: torch.nn.Module) -> Answers:
     """What PyTorch writes."""
-    return answers(TorchEngine(module, GROWING))
+    return answers(TorchEngine(module, DYNAMIC))
 
 
 def answers(engine: Engine) -> Answers:
@@ -91,11 +92,11 @@ def test_answers_are_worth_comparing(wanted: Answers):
 @pytest.mark.parametrize(
     ("engine", "form", "shipped"),
     [
-        ("onnxruntime", "growing", False),
-        ("onnxruntime", "in_place", False),
-        ("onnxruntime", "growing", True),
-        ("onnxruntime", "in_place", True),
-        ("openvino", "growing", False),
+        ("onnxruntime", "dynamic", False),
+        ("onnxruntime", "static", False),
+        ("onnxruntime", "dynamic", True),
+        ("onnxruntime", "static", True),
+        ("openvino", "dynamic", False),
     ],
 )
 def test_every_form_writes_the_tokens_of_pytorch(exported, wanted: Answers, engine: str, form: str, shipped: bool):
@@ -113,8 +114,8 @@ def test_reduced_precision_loses_no_more_in_place(exported, wanted: Answers, pre
     loaded = [on("onnxruntime", exported[precision], form) for form in KV_CACHES]
     for memory, (tokens, reference) in zip(MEMORIES, wanted):
         found = [read(engine, memory, [BOS, *tokens[:-1]]) for engine in loaded]
-        growing, in_place = (float(np.linalg.norm(logits - reference) / np.linalg.norm(reference)) for logits in found)
-        assert growing < limit and in_place < 1.2 * growing
+        dynamic, static = (float(np.linalg.norm(logits - reference) / np.linalg.norm(reference)) for logits in found)
+        assert dynamic < limit and static < 1.2 * dynamic
 
 
 def read(engine: Engine, memory: dict[str, np.ndarray], tokens: list[int]) -> np.ndarray:
@@ -127,7 +128,7 @@ def test_the_reference_implementation_of_onnx_agrees(exported, wanted: Answers):
     """ONNX Runtime's kernels of these operators are new: hold them against what defines the operators."""
     from onnx.reference import ReferenceEvaluator
 
-    model, contract = with_static_cache(exported["fp32"], CONFIG, "in_place")
+    model, contract = with_static_cache(exported["fp32"], CONFIG, "static")
     evaluator = ReferenceEvaluator(model)
 
     class Reference(Engine):
@@ -143,7 +144,7 @@ def test_the_reference_implementation_of_onnx_agrees(exported, wanted: Answers):
 
 def test_what_lies_behind_the_position_is_not_read(exported):
     """Samples of a batch may be at different places, and a cache need not be empty."""
-    engine = on("onnxruntime", exported["fp32"], "in_place")
+    engine = on("onnxruntime", exported["fp32"], "static")
     rng, positions = np.random.default_rng(0), np.array([[0], [7], [LENGTH - 1]], np.int32)
     inputs = {t.name: rng.standard_normal(t.concrete(batch=3)).astype(t.dtype) for t in engine.inputs.values()}
     inputs |= {"token": np.array([[5], [6], [7]], np.int32), "position": positions}
@@ -160,7 +161,7 @@ def test_what_lies_behind_the_position_is_not_read(exported):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_graph_in_place(exported, precision: str):
-    model, contract = with_static_cache(exported[precision], CONFIG, "in_place")
+    model, contract = with_static_cache(exported[precision], CONFIG, "static")
     kinds = [node.op_type for node in model.graph.node]
     assert contract in allowed_specs(CONFIG)["text_decoder"]
     assert contract.inputs[2].dtype == ("float32" if precision == "fp32" else "float16")
@@ -178,9 +179,9 @@ def test_the_graph_in_place(exported, precision: str):
 def test_the_model_that_it_is_made_from_stays_as_it_was(exported):
     model = exported["fp32"]
     before = model.SerializeToString(deterministic=True)
-    first, second = (with_static_cache(model, CONFIG, "in_place")[0].SerializeToString(deterministic=True) for _ in range(2))
+    first, second = (with_static_cache(model, CONFIG, "static")[0].SerializeToString(deterministic=True) for _ in range(2))
     assert model.SerializeToString(deterministic=True) == before and first == second
-    assert with_static_cache(model, CONFIG, "growing") == (model, GROWING)
+    assert with_static_cache(model, CONFIG, "dynamic") == (model, DYNAMIC)
 
 
 @pytest.mark.parametrize(
@@ -196,8 +197,8 @@ def test_the_model_that_it_is_made_from_stays_as_it_was(exported):
 def test_a_graph_that_does_not_fit_is_refused(exported, change, words: str):
     model = copied(exported["fp32"])
     change(model)
-    with pytest.raises(EngineError, match=f"cannot update its cache in place: .*{words}.*growing form"):
-        with_static_cache(model, CONFIG, "in_place")
+    with pytest.raises(EngineError, match=f"cannot have a static KV cache: .*{words}.*dynamic KV cache"):
+        with_static_cache(model, CONFIG, "static")
 
 
 def swap(model: onnx.ModelProto, old: str, new: str) -> None:
@@ -224,16 +225,16 @@ def widen(model: onnx.ModelProto) -> None:
 
 
 def test_an_unknown_form_is_refused(exported):
-    with pytest.raises(ValueError, match="form paged is none of growing, in_place"):
+    with pytest.raises(ValueError, match="KV cache paged is none of dynamic, static"):
         with_static_cache(exported["fp32"], CONFIG, "paged")
 
 
 @pytest.mark.parametrize(
     ("api", "version", "form"),
     [
-        ("tensorrt", "10.3.0", "growing"), ("tensorrt", "10.14.1", "growing"), ("tensorrt", "10.15.1", "in_place"),
-        ("tensorrt", "10.16.1.11", "in_place"), ("tensorrt", "11.4.0.106", "in_place"), ("tensorrt-rtx", "", "in_place"),
-        ("onnxruntime", "", "growing"), ("openvino", "", "growing"), ("onnxruntime-cuda", "", "growing"),
+        ("tensorrt", "10.3.0", "dynamic"), ("tensorrt", "10.14.1", "dynamic"), ("tensorrt", "10.15.1", "static"),
+        ("tensorrt", "10.16.1.11", "static"), ("tensorrt", "11.4.0.106", "static"), ("tensorrt-rtx", "", "static"),
+        ("onnxruntime", "", "dynamic"), ("openvino", "", "dynamic"), ("onnxruntime-cuda", "", "dynamic"),
     ],
 )  # fmt: skip
 def test_every_engine_has_its_form(api: str, version: str, form: str):
@@ -253,7 +254,7 @@ def test_a_tensorrt_without_a_version_has_none():
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("capabilities", [(), ("7.5",)])
 def test_it_compiles_in_place(exported, precision: str, capabilities: tuple[str, ...]):
-    model, contract = with_static_cache(exported[precision], CONFIG, "in_place")
+    model, contract = with_static_cache(exported[precision], CONFIG, "static")
     options = rtx_options(default_axes(CONFIG), precision, capabilities)
     if precision == "fp32" and capabilities:  # its products are refused for Turing in any form
         with pytest.raises(EngineError, match="FP32 GEMM"):
@@ -270,7 +271,7 @@ def test_it_compiles_in_place(exported, precision: str, capabilities: tuple[str,
 def test_tensorrt_sees_a_cache_that_is_updated_in_place_and_attention_with_a_mask(exported, precision: str):
     """Without the mask it would attend to what lies behind the last token: the compiler would not mind."""
     trt = load_rtx_library()
-    model, contract = with_static_cache(exported[precision], CONFIG, "in_place")
+    model, contract = with_static_cache(exported[precision], CONFIG, "static")
     log = Log(trt)
     network, _parser = parse(trt, trt.Builder(log.logger), model.SerializeToString(), contract, log, "TensorRT-RTX")
     layers = [network.get_layer(k) for k in range(network.num_layers)]
@@ -290,7 +291,7 @@ def test_tensorrt_sees_a_cache_that_is_updated_in_place_and_attention_with_a_mas
 
 @pytest.fixture
 def command(monkeypatch, module: torch.nn.Module, exported):
-    monkeypatch.setattr(kv_cache, "export_decoder", lambda *_: (CONFIG, TorchEngine(module, GROWING), exported["fp32"]))
+    monkeypatch.setattr(kv_cache, "export_decoder", lambda *_: (CONFIG, TorchEngine(module, DYNAMIC), exported["fp32"]))
     return lambda *arguments: CliRunner().invoke(kv_cache.alone, ["cache", "--seconds", "0", *arguments])
 
 
@@ -316,18 +317,18 @@ def test_the_command_compiles_both_forms_and_prints_tables(command):
 
 def test_the_command_ends_with_1_if_a_form_writes_other_tokens(command, monkeypatch):
     monkeypatch.setattr(kv_cache, "missing_rtx_package", lambda: "tensorrt_rtx_bindings")
-    right = kv_cache.cache_form
+    right = kv_cache.with_static_cache
 
     def wrong(model: onnx.ModelProto, config: MimoConfig, form: str):
         made, contract = right(model, config, form)
         made = copied(made)
-        if form == "in_place":  # every token at place 0
+        if form == "static":  # every token at place 0
             for weight in made.graph.initializer:
                 if weight.name == "cache/slots":
                     weight.CopyFrom(onnx.numpy_helper.from_array(np.zeros(LENGTH, np.int32), weight.name))
         return made, contract
 
-    monkeypatch.setattr(kv_cache, "cache_form", wrong)
+    monkeypatch.setattr(kv_cache, "with_static_cache", wrong)
     result = command("--threads", "1")
     assert result.exit_code == 1
-    assert result.stderr.startswith("error: other tokens than PyTorch: onnxruntime in_place")
+    assert result.stderr.startswith("error: other tokens than PyTorch: onnxruntime static")

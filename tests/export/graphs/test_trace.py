@@ -15,7 +15,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mimo_export.graphs.trace import EXAMPLE, OPSET, export_graph
+from mimo_export.graphs.trace import EXAMPLE, export_graph
+from mimo_export.targets import OPSET
 from mimo_runtime.errors import EngineError
 from mimo_runtime.model import graph_spec
 from mimo_runtime.model.graph_spec import GRAPHS, GraphSpec, graph_specs
@@ -77,12 +78,12 @@ class TestFile:
 
 AGAIN = """
 import hashlib, sys
-from mimo_export.export_graphs import export_graph
-from mimo_runtime.contracts import graph_contracts
+from mimo_export.graphs.trace import export_graph
+from mimo_runtime.model.graph_spec import graph_specs
 from mimo_train.checkpoint import load_checkpoint
 from mimo_train.model.graphs import graph_modules
 model, _ = load_checkpoint(sys.argv[1])
-graph = export_graph(graph_modules(model)[sys.argv[2]], graph_contracts(model.config)[sys.argv[2]])
+graph = export_graph(graph_modules(model)[sys.argv[2]], graph_specs(model.config)[sys.argv[2]])
 print(hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest())
 """
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mimo_export.build import refused
-from mimo_export.parity.compare import LIMITS, Limits, Parity, ShadowedEngine, limits_of, relative_l2
+from mimo_export.parity.compare import LIMITS, Limits, Parity, ShadowedEngine, limits_of, parity_failures, relative_l2
 from mimo_export.parity.samples import Sample
 from mimo_runtime.model.graph_spec import GraphSpec, Tensor
 from mimo_runtime.preprocessing.prompts import Prompt
@@ -106,7 +105,7 @@ def test_nan_is_never_parity(which: str):
     parity = Parity({"fusion": engine})
     assert engine.worst == np.inf
     assert any("fusion gives NaN" in problem for problem in parity.failures())
-    assert parity.to_dict()["fusion"]["relative_l2"] is None  # JSON has no infinity
+    assert parity.summary().to_dict()["fusion"]["relative_l2"] is None  # JSON has no infinity
 
 
 def test_a_graph_that_nothing_reached_is_not_proven():
@@ -162,23 +161,23 @@ def test_limits_are_those_of_the_project():
     assert full["relative_l2"] == 1e-3 and full["masks_dice"] == 0.999 and full["text_agreement"] == 0.995
 
 
-def entry(**delivered: int) -> dict[str, dict[str, int]]:
-    return {"delivered": {"int8": 0, "fp16": 0, "fp32": 3, **delivered}}
+def delivered(**counts: int) -> dict[str, int]:
+    return {"int8": 0, "fp16": 0, "fp32": 3, **counts}
 
 
 def test_every_graph_has_the_limit_of_what_it_delivers():
-    entries = {
-        "vision_encoder": entry(int8=2), "text_decoder": entry(int8_weights=2), "fusion": entry(),
-        "mask_decoder": entry(fp16=1),
+    graphs = {
+        "vision_encoder": delivered(int8=2), "text_decoder": delivered(int8_weights=2), "fusion": delivered(),
+        "mask_decoder": delivered(fp16=1),
     }  # fmt: skip
-    limits = limits_of(entries)
-    assert {name: limits.of(name) for name in entries} == {
+    limits = limits_of(graphs)
+    assert {name: limits.of(name) for name in graphs} == {
         "vision_encoder": 0.3, "text_decoder": 0.3, "fusion": 1e-3, "mask_decoder": 0.05,
     }  # fmt: skip
     assert limits.answers == LIMITS["int8"]  # an answer has been through all of them
-    assert limits_of({"fusion": entry(), "mask_decoder": entry(fp16=1)}).answers == LIMITS["fp16"]
-    assert limits_of({"fusion": entry()}).answers == LIMITS["fp32"]
-    assert limits_of({"fusion": entry(int4=1)}).of("fusion") == 0.3
+    assert limits_of({"fusion": delivered(), "mask_decoder": delivered(fp16=1)}).answers == LIMITS["fp16"]
+    assert limits_of({"fusion": delivered()}).answers == LIMITS["fp32"]
+    assert limits_of({"fusion": delivered(int4=1)}).of("fusion") == 0.3
 
 
 def shadow(error: float) -> ShadowedEngine:
@@ -190,10 +189,10 @@ def shadow(error: float) -> ShadowedEngine:
 
 
 def test_a_graph_in_full_precision_is_not_forgiven_what_int8_beside_it_is():
-    limits = limits_of({"fusion": entry(), "vision_encoder": entry(int8=2)})
+    limits = limits_of({"fusion": delivered(), "vision_encoder": delivered(int8=2)})
     parity = Parity({"fusion": shadow(0.05), "vision_encoder": shadow(0.05)}, limits)
     assert [told.split()[0] for told in parity.failures()] == ["fusion"]
-    told = parity.to_dict()
+    told = parity.summary().to_dict()
     assert (told["fusion"]["limit"], told["vision_encoder"]["limit"]) == (1e-3, 0.3)
     assert told["limits"] == LIMITS["int8"] and told["missed"] == parity.failures()
 
@@ -202,12 +201,12 @@ def test_force_lets_through_what_reduced_precision_misses_and_nothing_else():
     limits = Limits(LIMITS["int8"], {"vision_encoder": 0.3, "fusion": 1e-3})
     lost = Parity({"vision_encoder": shadow(0.5), "fusion": shadow(0.0)}, limits)
     lost.add(SAMPLE, answer("a", q0=FULL), answer("b", q0=EMPTY), 0.5)
-    assert [told.split()[0] for told in refused(lost, forced=False)] == [
+    assert [told.split()[0] for told in parity_failures(lost, forced=False)] == [
         "vision_encoder", "masks_dice", "text_agreement", "presence_agreement"
     ]  # fmt: skip
-    assert refused(lost, forced=True) == []
+    assert parity_failures(lost, forced=True) == []
     for error, words in ((0.01, "fusion differs"), (np.nan, "fusion gives NaN"), (np.inf, "fusion gives NaN")):
-        told = refused(Parity({"vision_encoder": shadow(0.5), "fusion": shadow(error)}, limits), forced=True)
+        told = parity_failures(Parity({"vision_encoder": shadow(0.5), "fusion": shadow(error)}, limits), forced=True)
         assert len(told) == 1 and told[0].startswith(words)
     unseen = ShadowedEngine(CONTRACT, FakeEngine(), FakeEngine())
-    assert "never as a batch of 2" in refused(Parity({"vision_encoder": unseen}, limits), forced=True)[0]
+    assert "never as a batch of 2" in parity_failures(Parity({"vision_encoder": unseen}, limits), forced=True)[0]

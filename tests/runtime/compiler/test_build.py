@@ -96,10 +96,10 @@ def test_the_table_of_features_says_what_the_bindings_have(release: str):
 
 
 def test_what_a_release_lacks_is_replaced():
-    assert (features("10.3.0").cache_form, features("10.3.0").attention_form) == ("growing", "primitive")
-    assert (features("10.14.1.48").cache_form, features("10.14.1.48").attention_form) == ("growing", "fused")
+    assert (features("10.3.0").kv_cache, features("10.3.0").attention_form) == ("dynamic", "primitive")
+    assert (features("10.14.1.48").kv_cache, features("10.14.1.48").attention_form) == ("dynamic", "fused")
     for release in ("10.16.1.11", "11.4.0.106"):
-        assert (features(release).cache_form, features(release).attention_form) == ("in_place", "fused")
+        assert (features(release).kv_cache, features(release).attention_form) == ("static", "fused")
     for name, (major, minor) in SINCE.items():
         assert getattr(features(f"{major}.{minor}.0"), name) and not getattr(features(f"{major}.{minor - 1}.9"), name)
     with pytest.raises(ValueError):
@@ -107,7 +107,7 @@ def test_what_a_release_lacks_is_replaced():
 
 
 def test_a_graph_with_operators_that_a_release_lacks_is_refused_with_the_form_that_it_takes():
-    with pytest.raises(EngineError, match="TensorRT 10.3.0 has no Attention operator.*text_decoder.*primitive.*growing"):
+    with pytest.raises(EngineError, match="TensorRT 10.3.0 has no Attention operator.*text_decoder.*primitive.*dynamic"):
         compile_with(offline("10.3.0"), operators=("Attention", "TensorScatter"))
     assert compile_with(offline("11.4.0.106"), operators=("Attention", "TensorScatter")).plan
 

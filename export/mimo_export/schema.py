@@ -1,0 +1,104 @@
+"""The JSON objects of a build (docs/reference/formats.md).
+
+They are parts of ``manifest.json``, ``report.json``, and the output of ``mimo-export inspect --json``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+
+class BuildOptions(TypedDict):
+    """A manifest's ``graphs.*.build``: what a device needs to compile the file of a graph."""
+
+    #: Smallest, typical and largest size of each dynamic axis.
+    axes: dict[str, list[int]]
+    compute_capabilities: list[str]
+    #: Operators that not every release of TensorRT has.
+    operators: list[str]
+
+
+class _Profiles(TypedDict, total=False):
+    #: Of a compiled plan: per profile the smallest, typical and largest size of each dynamic axis.
+    profiles: Sequence[dict[str, list[int]]] | None
+
+
+class GraphFile(_Profiles):
+    """What the manifest (docs/reference/formats.md) and the report say about the file of a graph."""
+
+    engine: str
+    #: Threads within one operator that were measured to be best; None leaves it to the caller.
+    threads: int | None
+    asked: str
+    #: Matrix operators by the precision that they have in the file.
+    delivered: dict[str, int]
+    #: Relative to the folder of the bundle.
+    file: str
+    sha256: str
+    bytes: int
+    nodes: int
+    #: What a device needs to compile the file; None if nothing is left to compile.
+    build: BuildOptions | None
+
+
+class ModelFacts(TypedDict):
+    """The checkpoint that was built from."""
+
+    id: str
+    parameters: int
+    checkpoint_sha256: str
+
+
+class EngineKeys(TypedDict):
+    """What a machine needs of one engine."""
+
+    #: The release that wrote the files; None if the files are still to be compiled.
+    built_with: str | None
+    min: str
+    opset: int
+
+
+class _OperatingSystem(TypedDict, total=False):
+    os: str | None
+
+
+class Compatibility(_OperatingSystem):
+    """What a machine must have to run the files."""
+
+    engines: dict[str, EngineKeys]
+    arch: str | None
+    cpu_features: list[str]
+    compute_capability: str | None
+
+
+class Inspection(TypedDict):
+    """What ``mimo-export inspect --json`` prints."""
+
+    format: str
+    target: str
+    portable: bool
+    compute_capability: str | None
+    graphs: dict[str, GraphFile]
+    #: See ``ParitySummary.from_dict``.
+    parity: Mapping[str, Any]
+
+
+class _ReducedPrecision(TypedDict, total=False):
+    #: ``kind`` and ``reason`` of the text decoder's KV cache, of a target with compiled graphs.
+    kv_cache: dict[str, str]
+    #: The calibration and its results, of a bundle in reduced precision.
+    precision: Mapping[str, Any]
+
+
+class BuildReport(_ReducedPrecision):
+    """``report.json``."""
+
+    model: ModelFacts
+    target: str
+    graphs: dict[str, GraphFile]
+    compatibility: Compatibility
+    parity: Mapping[str, Any]
+    #: One line a golden sample.
+    golden: list[str]
+    tools: dict[str, str]

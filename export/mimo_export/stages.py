@@ -1,0 +1,378 @@
+"""The stages of a build. Each reads what earlier stages left in a :class:`BuildState` and adds its own result there.
+
+:data:`STAGES` is their order, and a build visits each once. A stage that does not apply to a request is skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import nn
+
+from mimo_calibration.diagnostics import warnings_before
+from mimo_calibration.quantize import QuantizationRequest, quantize_with_accuracy_control
+from mimo_calibration.search.results import Candidate, Result, results_dict
+from mimo_runtime.bundle.manifest import TOKENIZER, write_manifest
+from mimo_runtime.bundle.writer import REPORT
+from mimo_runtime.cli.progress import Progress
+from mimo_runtime.compiler import compile_bundle
+from mimo_runtime.data.dataset import Dataset
+from mimo_runtime.engines import create_engine
+from mimo_runtime.engines.base import Engine
+from mimo_runtime.errors import RequestError, VerificationError
+from mimo_runtime.model.graph_spec import GRAPHS, GraphSpec, graph_specs
+from mimo_runtime.model.tokenizer import Tokenizer
+from mimo_runtime.pipeline import Mimo as Pipeline
+from mimo_runtime.utils.hashing import sha256
+from mimo_train.checkpoint import WEIGHTS, load_checkpoint
+from mimo_train.model import Mimo
+from mimo_train.model.graphs import graph_modules
+from mimo_train.torch_engine import torch_mimo
+
+from .graphs.graph_file import write_graph
+from .graphs.select_kv_cache import KVCache, select_kv_cache
+from .graphs.tensorrt_options import left_to_build
+from .graphs.trace import export_graph
+from .manifest import Measurements, compatibility_keys, manifest_data, other_files, self_check, tool_versions
+from .parity.compare import Parity, compare, limits_of, parity_failures
+from .parity.golden import REDUCED, write_golden
+from .parity.samples import Sample, draw_samples
+from .report.markdown import inspect_dict, markdown
+from .report.precision import draw
+from .schema import BuildReport, Compatibility, GraphFile, Inspection
+from .targets import PROXY_ENGINE, Target, measuring_engine
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """A checked request.
+
+    Attributes:
+        graphs: names, in the order in which an answer runs them.
+        datasets: images that take part in the parity check beside phantoms.
+        quantization: what to calibrate and to measure on; None in single precision.
+        portable: leave the graphs to be compiled on the device.
+        compute_capabilities: GPUs that TensorRT for RTX compiles for; none: 8.0 and later.
+    """
+
+    checkpoint: Path
+    target: Target
+    precision: str = "fp32"
+    graphs: tuple[str, ...] = GRAPHS
+    datasets: tuple[Dataset, ...] = ()
+    parity_samples: int = 8
+    quantization: QuantizationRequest | None = None
+    portable: bool = False
+    compute_capabilities: tuple[str, ...] = ()
+
+    @property
+    def is_bundle(self) -> bool:
+        """Whether all graphs are built. Otherwise the output is a folder of checked ONNX files."""
+        return len(self.graphs) == len(GRAPHS)
+
+    @property
+    def compiles(self) -> bool:
+        """Whether the build itself runs the compiler of the target."""
+        return self.target.plans and not self.portable
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The engines that candidates in reduced precision are tried on."""
+        return (PROXY_ENGINE,) if self.target.gpu else self.target.engines
+
+
+@dataclass
+class BuildState:
+    """What the stages of one build pass on. A field without a default is set by the stage that its comment names."""
+
+    request: BuildRequest
+    #: The output, still hidden: what is written here appears when the last stage is done.
+    folder: Path
+    progress: Progress = lambda stage, done, total: None
+    warn: Callable[[str], None] = lambda message: None
+
+    # load_model
+    model: Mimo = field(init=False)
+    tokenizer: Tokenizer = field(init=False)
+    #: PyTorch behind the runtime's interface: what every file is compared with.
+    reference: Pipeline = field(init=False)
+    #: The interface of each graph as it ships. select_kv_cache may replace that of the text decoder.
+    specs: dict[str, GraphSpec] = field(init=False)
+    #: export_graphs: in single precision.
+    models: dict[str, onnx.ModelProto] = field(init=False)
+    #: quantize: the decision per graph, and what the manifest says about the calibration.
+    quantized: Result | None = None
+    calibration: dict[str, Any] | None = None
+    #: write_graphs: what the manifest and the report say about each file.
+    files: dict[str, GraphFile] = field(init=False)
+    #: load_engines: of the written files.
+    engines: dict[str, Engine] = field(init=False)
+    #: The engine that computes a GPU target's files on this machine; None if each file is computed by its own engine.
+    measured_on: str | None = None
+    #: check_parity
+    parity: Parity = field(init=False)
+    #: write_golden_samples: one line a sample.
+    golden: list[str] = field(default_factory=list)
+    #: collect_compatibility; compile_engines adds to it.
+    compatibility: Compatibility = field(init=False)
+    #: select_cache
+    kv_cache: KVCache | None = None
+    #: write_report: the content of ``report.json``.
+    report: BuildReport = field(init=False)
+    #: write_report, replaced by write_bundle: as ``mimo-export inspect --json`` prints it.
+    summary: Inspection = field(init=False)
+
+    def samples(self) -> Iterator[Sample]:
+        """The samples of the parity check, the same in every call."""
+        request = self.request
+        return draw_samples(request.parity_samples, request.datasets, self.model.config, self.tokenizer)
+
+    def candidate(self, graph: str) -> Candidate | None:
+        """The form that was decided on for a graph; None in single precision."""
+        return self.quantized.chosen[graph] if self.quantized else None
+
+
+def load_model(state: BuildState) -> None:
+    """Load the checkpoint.
+
+    Raises:
+        RequestError: it cannot be read, or its weights are not finite.
+    """
+    state.model, state.tokenizer = load_checkpoint(state.request.checkpoint)
+    check_finite(state.model, state.request.checkpoint)
+    state.reference, state.specs = torch_mimo(state.model, state.tokenizer), graph_specs(state.model.config)
+
+
+def check_finite(model: nn.Module, checkpoint: Path) -> None:
+    """Refuse weights that hold NaN or infinity.
+
+    Raises:
+        RequestError: names them.
+    """
+    weights = ((name, value) for name, value in model.state_dict().items() if value.is_floating_point())
+    flawed = [name for name, value in weights if not torch.isfinite(value).all()]
+    if flawed:
+        more = f" and {len(flawed) - 3} more" if len(flawed) > 3 else ""
+        message = f"{checkpoint / WEIGHTS} holds NaN or infinity in {', '.join(flawed[:3])}{more}"
+        raise RequestError(message, "Use a checkpoint from before training diverged")
+
+
+def check_data(state: BuildState) -> None:
+    """Warn about the calibration data, and read every image of the parity check.
+
+    A search takes an hour and the parity check comes after it: an image that cannot be read is an error before.
+
+    Raises:
+        RequestError: an image cannot be read.
+    """
+    if state.request.quantization is not None:
+        for warning in warnings_before(state.request.quantization, state.model.config, state.request.engines):
+            state.warn(warning)
+    for _ in state.samples():
+        pass
+
+
+def export_graphs(state: BuildState) -> None:
+    """Trace the graphs in single precision.
+
+    Raises:
+        EngineError: a graph cannot be exported.
+    """
+    names, modules, state.models = state.request.graphs, graph_modules(state.model), {}
+    for number, name in enumerate(names):
+        state.progress(f"export {name}", number, len(names))
+        state.models[name] = export_graph(modules[name], state.specs[name])
+
+
+def quantize(state: BuildState) -> None:
+    """Decide the precision of every graph by running the whole chain.
+
+    Raises:
+        RequestError: the data cannot serve.
+        VerificationError: a precision was asked for by name and misses the tolerance.
+    """
+    request = state.request
+    assert request.quantization is not None, "this stage is for reduced precision"
+    state.quantized, state.calibration = quantize_with_accuracy_control(
+        state.models, state.model.config, state.tokenizer, request.quantization, request.engines, state.progress,
+        gpu=request.target.gpu, forms=[form for form in ("int8", "fp16") if form in request.target.precisions],
+    )  # fmt: skip
+
+
+def write_graphs(state: BuildState) -> None:
+    """Write one ONNX file per graph.
+
+    Raises:
+        EngineError: a graph does not hold the precision that was asked for, or is too large for one file.
+    """
+    request, state.files = state.request, {}
+    for name, model in state.models.items():
+        file = write_graph(model, state.specs[name], request.target, request.precision, state.folder, state.candidate(name))
+        if request.target.plans:
+            shipped = onnx.load(state.folder / file["file"])
+            file["build"] = left_to_build(shipped, state.model.config, request.compute_capabilities)
+        state.files[name] = file
+
+
+def load_engines(state: BuildState) -> None:
+    """Load the written files: parity is measured on what is on disk, not on what is in memory.
+
+    Raises:
+        EngineError: an engine refuses a file.
+    """
+    state.measured_on = measuring_engine(state.request.target)
+    state.engines = {
+        name: create_engine(
+            state.measured_on or file["engine"], (state.folder / file["file"]).read_bytes(), state.specs[name],
+            threads=file["threads"],
+        ) for name, file in state.files.items()
+    }  # fmt: skip
+
+
+def check_parity(state: BuildState) -> None:
+    """Compare the written files with PyTorch, graph by graph and from image to answer.
+
+    Raises:
+        VerificationError: they do not compute the same.
+    """
+    state.parity = compare(
+        state.reference, state.engines, state.samples(), state.request.parity_samples, state.progress,
+        limits_of({name: file["delivered"] for name, file in state.files.items()}),
+    )  # fmt: skip
+    forced = state.quantized is not None and any(graph.forced for graph in state.quantized.evidence.values())
+    if problems := parity_failures(state.parity, forced):
+        raise VerificationError("parity failed: " + "; ".join(problems), "Nothing was written")
+
+
+def write_golden_samples(state: BuildState) -> None:
+    """Write the samples that a device repeats.
+
+    In reduced precision the answers are those of the shipped files, whose distance from PyTorch is in the report.
+    """
+    golden = state.folder / "golden"
+    if state.quantized is None:
+        state.golden = list(write_golden(golden, state.reference))
+    else:
+        shipped = Pipeline(state.model.config, state.engines, state.tokenizer)
+        state.golden = list(write_golden(golden, shipped, REDUCED))
+
+
+def collect_compatibility(state: BuildState) -> None:
+    """Collect what a machine must have to run the files."""
+    state.compatibility = compatibility_keys(state.files)
+
+
+def select_cache(state: BuildState) -> None:
+    """Give the text decoder the KV cache that its engine runs best.
+
+    Raises:
+        VerificationError: with it, the decoder does not compute the same.
+    """
+    state.progress("select the KV cache", 0, 1)
+    state.files["text_decoder"], state.specs["text_decoder"], state.kv_cache = select_kv_cache(
+        state.folder, state.files["text_decoder"], state.engines, state.reference, state.request.target, state.request.portable
+    )
+
+
+def compile_engines(state: BuildState) -> None:
+    """Put compiled plans in the place of the ONNX files, as ``mimo-run prepare`` does on a device.
+
+    Raises:
+        EngineError: a graph does not compile, or memory does not suffice.
+    """
+    for engine in state.engines.values():
+        engine.close()  # the compiler needs the memory
+    compile_bundle.check(state.files)
+    compiled = compile_bundle.compile_graphs(
+        state.files, state.compatibility, state.specs, lambda file: (state.folder / file).read_bytes(), state.folder,
+        progress=state.progress,
+    )  # fmt: skip
+    for file in state.files.values():
+        (state.folder / file["file"]).unlink()
+    state.files, state.compatibility = compiled.graphs, compiled.compatibility
+
+
+def write_report(state: BuildState) -> None:
+    """Write ``report.md``, ``report.json`` and the pictures of the precision search."""
+    state.progress("write the report", 0, 1)
+    checkpoint = state.request.checkpoint
+    state.report = {
+        "model": {
+            "id": checkpoint.resolve().name,
+            "parameters": sum(p.numel() for p in state.model.parameters()),
+            "checkpoint_sha256": sha256(checkpoint / WEIGHTS),
+        },
+        "target": state.request.target.name, "graphs": state.files, "compatibility": state.compatibility,
+        "parity": {**state.parity.summary().to_dict(), "measured_on": state.measured_on}, "golden": state.golden,
+        "tools": tool_versions(),
+    }  # fmt: skip
+    if state.kv_cache:
+        state.report["kv_cache"] = state.kv_cache.to_dict()
+    if state.quantized and state.calibration:
+        state.report["precision"] = {**state.calibration, **results_dict(state.quantized)}
+        draw(state.quantized, state.folder, state.calibration["tolerance"], state.calibration["timed"])
+    (state.folder / "report.md").write_text(markdown(state.report), "utf-8")
+    (state.folder / REPORT).write_text(json.dumps(state.report, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    state.summary = inspect_dict({"format": "graphs", **state.report})
+
+
+def write_bundle(state: BuildState) -> None:
+    """Seal the bundle and open it as a device does.
+
+    The manifest is written last: without it nothing loads the folder, however this process ends.
+
+    Raises:
+        VerificationError: the bundle does not reproduce its golden samples.
+    """
+    shutil.copyfile(state.request.checkpoint / TOKENIZER, state.folder / TOKENIZER)
+    accuracy = None
+    if state.quantized:
+        accuracy = {
+            "macro_dice": state.quantized.accuracy, "fp32": state.quantized.reference_accuracy,
+            "loss": state.quantized.loss.to_dict(),
+        }  # fmt: skip
+    data = manifest_data(
+        state.model.config, state.report["model"], state.request.target, state.files, state.specs, state.compatibility,
+        other_files(state.folder, state.files), Measurements(state.report["parity"], state.calibration, accuracy),
+    )  # fmt: skip
+    manifest = write_manifest(state.folder, data)
+    self_check(state.folder, state.request.target)
+    state.summary = inspect_dict(manifest.data)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a build."""
+
+    run: Callable[[BuildState], None]
+    #: Whether a request needs it.
+    applies: Callable[[BuildRequest], bool] = lambda request: True
+
+    @property
+    def name(self) -> str:
+        return self.run.__name__
+
+
+#: In the order in which a build visits them.
+STAGES: tuple[Stage, ...] = (
+    Stage(load_model),
+    Stage(check_data),
+    Stage(export_graphs),
+    Stage(quantize, lambda request: request.quantization is not None),
+    Stage(write_graphs),
+    Stage(load_engines),
+    Stage(check_parity),
+    Stage(write_golden_samples, lambda request: request.is_bundle),
+    Stage(collect_compatibility),
+    Stage(select_cache, lambda request: request.target.plans),
+    Stage(compile_engines, lambda request: request.compiles),
+    Stage(write_report),
+    Stage(write_bundle, lambda request: request.is_bundle),
+)
