@@ -1,20 +1,20 @@
-"""Does the idea matter? The same model, data and budget, each time with one mechanism switched off.
+"""Ablation: the same model, data and budget, each time with one mechanism switched off.
 
-Every variant draws the same batches and starts from the same seed (and the same encoders, if ``warm_start`` is given), so the
-rows of the table differ in the mechanism alone; one seed each, so small differences mean little, which the intervals show.
+Every variant draws the same batches and starts from the same seed, and from the same encoders with ``partial_load``. The rows
+of the table therefore differ in the mechanism only. Each variant has one seed; the intervals show which differences are noise.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
-from mimo_runtime.data.dataset import read_datasets
+from mimo_runtime.data.dataset import Dataset, read_datasets
 from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation import metrics
 from mimo_runtime.evaluation.accuracy import Overlap, measure, summarise
@@ -22,14 +22,14 @@ from mimo_runtime.evaluation.referring import Reference, measure_referring
 from mimo_runtime.utils.atomic import atomic_write_bytes
 
 from .torch_engine import load_mimo
-from .training.config import TrainConfig
-from .training.thresholds import undecided
+from .training.config import TrainConfig, with_current_names
+from .training.thresholds import without_thresholds
 from .training.trainer import STATE, TRAINING, fit
 
-#: Measured on every variant; "mask" and "text+box" would say the same twice.
+#: Measured on every variant; "mask" and "text+box" would repeat "box" and "text".
 PROMPTS = ("box", "point", "text", "absent")
 RESULT, ROW = "ablation.json", "result.json"
-#: What the others are compared with.
+#: The variant that the others are compared with.
 FULL = "full"
 
 
@@ -38,7 +38,7 @@ class Variant:
     """One row of the table: the configuration's changes, and loss weights that differ."""
 
     name: str
-    told: str
+    description: str
     changes: tuple[str, ...] = ()
     losses: tuple[tuple[str, float], ...] = ()
 
@@ -46,9 +46,7 @@ class Variant:
 VARIANTS = (
     Variant(FULL, "everything on"),
     Variant("no-gate", "no learned gates, neither in the cross-attention nor on the pixels", ("fusion.gate=false",)),
-    Variant(
-        "no-map", "references do not reach the pixels (no dense map, so no gate there)", ("mask_decoder.reference_map=false",)
-    ),
+    Variant("no-map", "no dense reference map, so no gate on the pixels", ("mask_decoder.reference_map=false",)),
     Variant("no-bias", "reference tokens without the bias on the attention logits", ("fusion.region_bias=false",)),
     Variant(
         "tokens-only",
@@ -57,10 +55,10 @@ VARIANTS = (
     ),
     Variant(
         "no-referring",
-        "references neither pull the attention nor gate what comes out of it; the dense map stays",
+        "no bias on the attention and no gates; the dense map stays",
         ("fusion.gate=false", "fusion.region_bias=false"),
     ),
-    # On the same grid: otherwise the masks would be coarser, too, and that is not what the cascade is about.
+    # On the same grid: otherwise the masks would be coarser, too.
     Variant(
         "no-cascade",
         "one level (stride 16) instead of three, drawn on the same grid",
@@ -71,26 +69,62 @@ VARIANTS = (
 )
 
 
+class Answers(TypedDict):
+    """One value per prompt, with its set and a number for its case, in the order of the prompts."""
+
+    set: list[str]
+    case: list[int]
+    value: list[float]
+
+
+class Change(TypedDict):
+    """Change of a variant against the full model: mean over sets and over all prompts, with 95 % intervals."""
+
+    macro: float
+    macro_ci95: list[float]
+    mean: float
+    ci95: list[float]
+    n: int
+
+
+class Row(TypedDict, total=False):
+    """Accuracy of one variant; ``change`` by measure where the full model is measured, too."""
+
+    description: str
+    macro: dict[str, dict[str, object]]
+    absent_auc: float | None
+    referring: dict[str, object]
+    answers: dict[str, Answers]
+    change: dict[str, Change]
+
+
+class Table(TypedDict):
+    """The JSON of :func:`ablate`: the options of all runs, and a row per variant."""
+
+    budget: dict[str, object]
+    variants: dict[str, Row]
+
+
 def ablate(
-    options: TrainConfig,
+    config: TrainConfig,
     output: Path,
     *,
     variants: Sequence[str] = (),
-    warm_start: Path | None = None,
+    partial_load: Path | None = None,
     split: str = "val",
     limit: int | None = None,
     report: Callable[[str], None] = print,
     progress: bool = True,
-) -> dict[str, Any]:
-    """Train and measure the variants, one after the other; what is there already is not done again.
+) -> Table:
+    """Train and measure the variants, one after the other; finished ones are skipped.
 
     Several processes may share a folder, each with variants of its own.
 
     Args:
-        options: of every run; ``changes`` and ``weights`` are those of the full model.
+        config: of every run; ``changes`` and ``weights`` are those of the full model.
         output: a folder; ``VARIANT/`` holds its checkpoint and its row, ``ablation.json`` and ``ablation.md`` the table.
         variants: names of :data:`VARIANTS`; all if empty.
-        warm_start: a checkpoint whose vision and text encoder all variants begin with.
+        partial_load: a checkpoint whose vision and text encoder all variants start with.
         split, limit: of the data, to measure on.
 
     Raises:
@@ -100,77 +134,100 @@ def ablate(
     unknown = [name for name in variants if name not in known]
     if unknown:
         raise RequestError(f"unknown variant '{unknown[0]}'", f"Choose from {', '.join(known)}")
-    options.check()
-    datasets = read_datasets([Path(p) for p in options.data])
-    # Names, not paths: the table is made to be shown.
-    budget = options.comparable() | {"data": [d.name for d in datasets], "steps": options.steps, "minutes": options.minutes}
+    config.check()
+    datasets = read_datasets([Path(p) for p in config.data])
+    # Names instead of paths: the table is for publication.
+    budget = config.comparable() | {"data": [d.name for d in datasets], "steps": config.steps, "minutes": config.minutes}
     budget = json.loads(json.dumps(budget | {"split": split, "limit": limit}))
+    _check_output(output, budget)
+    for name in variants or known:
+        folder = output / name
+        if (folder / ROW).is_file():
+            continue
+        report(f"{name}: {known[name].description}")
+        _train(config, known[name], folder, partial_load, report, progress)
+        _write(folder / ROW, _measure(known[name], folder, datasets, split, limit, config.seed))
+        _collect(output, budget)
+    return _collect(output, budget)
+
+
+def _check_output(output: Path, budget: dict[str, object]) -> None:
+    """Refuse a folder with a table of other options, or with other files; start the table of a new one."""
     path = output / RESULT
     if path.is_file():
-        if json.loads(path.read_text("utf-8"))["budget"] != budget:
-            raise RequestError(f"{path} was made with other options", "Repeat them, or choose another folder")
+        if with_current_names(json.loads(path.read_text("utf-8"))["budget"]) != budget:
+            raise RequestError(f"{path} has other options", "Repeat its options, or choose another folder")
     elif output.exists() and any(output.iterdir()):
         raise RequestError(f"{output} is not empty", "Choose a new folder")
     else:
         output.mkdir(parents=True, exist_ok=True)
         _collect(output, budget)
-    for name in variants or known:
-        if (output / name / ROW).is_file():
-            continue
-        variant = known[name]
-        chosen = replace(
-            options, changes=(*options.changes, *variant.changes), weights=replace(options.weights, **dict(variant.losses))
-        )
-        report(f"{name}: {variant.told}")
-        folder = output / name
-        resume = (folder / TRAINING / STATE).is_file()
-        fit(
-            chosen,
-            folder,
-            resume=resume,
-            warm_start=None if resume else warm_start,
-            warm_parts=("vision_encoder", "text_encoder") if warm_start else (),
-            report=report,
-            progress=progress,
-        )
-        # Every answer with its mask: a presence threshold that was not calibrated would only hide what was drawn.
-        mimo = undecided(load_mimo(folder))
-        measured = measure(mimo, datasets, split, prompts=PROMPTS, limit=limit, seed=options.seed, text=False)
-        accuracy, pointed = summarise(measured), []
-        referring = measure_referring(mimo, datasets, split, limit=limit, seed=options.seed, collect=pointed.extend)
-        row = {
-            "told": variant.told,
-            "macro": accuracy["macro"],
-            "absent_auc": accuracy["absent"]["auc"],
-            "referring": referring,
-            "answers": {**_dice_answers(measured.overlaps), **_referring_answers(pointed)},
-        }
-        _write(folder / ROW, row)
-        _collect(output, budget)
-    return _collect(output, budget)
 
 
-def _collect(output: Path, budget: dict[str, Any]) -> dict[str, Any]:
-    """Every variant has its row in a file of its own, so processes that share a folder lose nothing of each other."""
-    rows = {v.name: output / v.name / ROW for v in VARIANTS}
-    found = {name: json.loads(path.read_text("utf-8")) for name, path in rows.items() if path.is_file()}
-    answers = {name: row.pop("answers") for name, row in found.items()}
-    for name in found:
-        if name != FULL and FULL in found:
-            found[name]["change"] = {
-                what: _change(answers[name][what], whole, budget["seed"]) for what, whole in answers[FULL].items()
+def _train(
+    config: TrainConfig,
+    variant: Variant,
+    folder: Path,
+    partial_load: Path | None,
+    report: Callable[[str], None],
+    progress: bool,
+) -> None:
+    """Train a variant, or resume its run."""
+    resume = (folder / TRAINING / STATE).is_file()
+    fit(
+        replace(
+            config, changes=(*config.changes, *variant.changes), weights=replace(config.weights, **dict(variant.losses))
+        ),
+        folder,
+        resume=resume,
+        partial_load=None if resume else partial_load,
+        partial_parts=("vision_encoder", "text_encoder") if partial_load else (),
+        report=report,
+        progress=progress,
+    )  # fmt: skip
+
+
+def _measure(variant: Variant, folder: Path, datasets: Sequence[Dataset], split: str, limit: int | None, seed: int) -> Row:
+    # Every answer with its mask: an untuned presence threshold would only hide masks.
+    mimo = without_thresholds(load_mimo(folder))
+    measured = measure(mimo, datasets, split, prompts=PROMPTS, limit=limit, seed=seed, text=False)
+    accuracy = summarise(measured)
+    references: list[Reference] = []
+    referring = measure_referring(mimo, datasets, split, limit=limit, seed=seed, collect=references.extend)
+    return {
+        "description": variant.description,
+        "macro": accuracy["macro"],
+        "absent_auc": accuracy["absent"]["auc"],
+        "referring": referring,
+        "answers": {**_dice_answers(measured.overlaps), **_referring_answers(references)},
+    }
+
+
+def _collect(output: Path, budget: dict[str, object]) -> Table:
+    """The table of all finished variants; each row is a file, so processes that share a folder lose none."""
+    files = {v.name: output / v.name / ROW for v in VARIANTS}
+    rows = {name: _read_row(path) for name, path in files.items() if path.is_file()}
+    answers = {name: row.pop("answers") for name, row in rows.items()}
+    for name, row in rows.items():
+        if name != FULL and FULL in rows:
+            row["change"] = {
+                name_of_measure: _change(answers[name][name_of_measure], full, int(budget["seed"]))
+                for name_of_measure, full in answers[FULL].items()
             }
-    table = {"budget": budget, "variants": found}
+    table: Table = {"budget": budget, "variants": rows}
     _write(output / RESULT, table)
     atomic_write_bytes(output / "ablation.md", markdown(table).encode())
     return table
 
 
-Answers = dict[str, list]
+def _read_row(path: Path) -> Row:
+    row = json.loads(path.read_text("utf-8"))
+    if "told" in row:  # earlier releases
+        row["description"] = row.pop("told")
+    return row
 
 
 def _dice_answers(overlaps: Sequence[Overlap]) -> dict[str, Answers]:
-    """Per prompt the Dice of every answer, with its set and a number for its case, in the order of the questions."""
     return {
         f"dice {prompt}": _answers([(r.set_name, r.case or r.image, r.dice) for r in overlaps if r.prompt == prompt])
         for prompt in PROMPTS if any(r.prompt == prompt for r in overlaps)
@@ -185,42 +242,46 @@ def _referring_answers(rows: Sequence[Reference]) -> dict[str, Answers]:
 
 
 def _answers(rows: Sequence[tuple[str, str, float]]) -> Answers:
-    # A case may be called after a patient, and the table is made to be shown.
+    # A case may have the name of a patient, and the table is for publication.
     numbers = {case: i for i, case in enumerate(dict.fromkeys((s, c) for s, c, _ in rows))}
     return {
         "set": [s for s, _, _ in rows],
         "case": [numbers[s, c] for s, c, _ in rows],
         "value": [round(v, 6) for _, _, v in rows],
-    }  # fmt: skip
+    }
 
 
-def _change(mine: Answers, whole: Answers, seed: int) -> dict[str, Any]:
-    """What a variant changes against the full model, question by question: of Dice the mean of the sets, of right instances
-    the mean of all; with the 95 % bootstrap interval over cases."""
-    if (mine["set"], mine["case"]) != (whole["set"], whole["case"]):
-        raise RequestError("two variants answered different questions", "Ablate into a new folder")
-    differences = [a - b for a, b in zip(mine["value"], whole["value"])]
+def _change(variant: Answers, full: Answers, seed: int) -> Change:
+    """Difference prompt by prompt, with the 95 % bootstrap interval over cases."""
+    if (variant["set"], variant["case"]) != (full["set"], full["case"]):
+        raise RequestError("two variants answered different prompts", "Ablate into a new folder")
+    differences = [a - b for a, b in zip(variant["value"], full["value"])]
     values: dict[str, list[float]] = {}
     cases: dict[str, list[int]] = {}
-    for name, case, value in zip(mine["set"], mine["case"], differences):
+    for name, case, value in zip(variant["set"], variant["case"], differences):
         values.setdefault(name, []).append(value)
         cases.setdefault(name, []).append(case)
     mean, ci95 = metrics.mean_over_sets(values, cases, seed)
-    return {"macro": mean, "macro_ci95": ci95, "mean": float(np.mean(differences)),
-            "ci95": metrics.bootstrap_ci(differences, mine["case"], seed), "n": len(differences)}  # fmt: skip
+    return {
+        "macro": mean,
+        "macro_ci95": ci95,
+        "mean": float(np.mean(differences)),
+        "ci95": metrics.bootstrap_ci(differences, variant["case"], seed),
+        "n": len(differences),
+    }
 
 
-def _write(path: Path, value: dict[str, Any]) -> None:
+def _write(path: Path, value: Mapping[str, object]) -> None:
     atomic_write_bytes(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
-def markdown(table: dict[str, Any]) -> str:
-    """The table of :func:`ablate`: the full model's values, and what each variant changes, question by question."""
+def markdown(table: Table) -> str:
+    """The table of :func:`ablate`: the full model's values, and the change of each variant."""
     head = "| variant | right instance: box | right instance: point | Dice box | Dice point | Dice text | AUC absent |"
     rows = [head, "|---|---|---|---|---|---|---|"]
     for name, row in table["variants"].items():
         change = row.get("change", {})
-        cells = [f"{name}: {row['told']}"]
+        cells = [f"{name}: {row['description']}"]
         cells += [_rate(row["referring"].get(prompt), change.get(f"right {prompt}")) for prompt in ("box", "point")]
         cells += [_dice(row["macro"].get(prompt), change.get(f"dice {prompt}")) for prompt in ("box", "point", "text")]
         cells.append("–" if row["absent_auc"] is None else f"{row['absent_auc']:.3f}")
@@ -228,7 +289,7 @@ def markdown(table: dict[str, Any]) -> str:
     return "\n".join(rows) + "\n"
 
 
-def _rate(part: dict[str, Any] | None, change: dict[str, Any] | None) -> str:
+def _rate(part: Mapping[str, object] | None, change: Change | None) -> str:
     if not part or not part.get("n"):
         return "–"
     if change is None:
@@ -238,7 +299,7 @@ def _rate(part: dict[str, Any] | None, change: dict[str, Any] | None) -> str:
     return f"{part['right']:.1%}, {100 * change['mean']:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
-def _dice(part: dict[str, Any] | None, change: dict[str, Any] | None) -> str:
+def _dice(part: Mapping[str, object] | None, change: Change | None) -> str:
     if not part:
         return "–"
     if change is None:

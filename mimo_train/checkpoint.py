@@ -97,7 +97,7 @@ def load_checkpoint(folder: str | Path) -> tuple[Mimo, Tokenizer]:
         if k in expected and v.shape != expected[k].shape
     ]
     if flaws:
-        told = ", ".join(flaws[:6]) + (f" and {len(flaws) - 6} more" if len(flaws) > 6 else "")
-        raise BundleError(f"{folder / WEIGHTS} does not fit {CONFIG}: {told}", "Use the mimo-edge version that wrote it")
+        misfits = ", ".join(flaws[:6]) + (f" and {len(flaws) - 6} more" if len(flaws) > 6 else "")
+        raise BundleError(f"{folder / WEIGHTS} does not fit {CONFIG}: {misfits}", "Use the mimo-edge version that wrote it")
     model.load_state_dict({k: v.to(expected[k].dtype) for k, v in weights.items()})
     return model.eval(), tokenizer

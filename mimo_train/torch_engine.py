@@ -1,4 +1,4 @@
-"""PyTorch behind the runtime's engine interface: the checkpoint answers through the very code that a bundle answers through."""
+"""PyTorch behind the runtime's engine interface: checkpoint and bundle answer through the same pipeline."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.model.graph_spec import GraphSpec, graph_specs
+from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.pipeline import Mimo as MimoPipeline
 
 from .checkpoint import WEIGHTS, load_checkpoint
@@ -25,11 +26,11 @@ class TorchEngine(Engine):
 
     name = "torch-eager"
 
-    def __init__(self, module: nn.Module, contract: GraphSpec, device: str = "cpu") -> None:
+    def __init__(self, module: nn.Module, spec: GraphSpec, device: str = "cpu") -> None:
         self.module = module.to(device).eval()
         self.device = device
-        self.inputs = {t.name: t for t in contract.inputs}
-        self.outputs = {t.name: t for t in contract.outputs}
+        self.inputs = {t.name: t for t in spec.inputs}
+        self.outputs = {t.name: t for t in spec.outputs}
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         with torch.inference_mode():
@@ -38,13 +39,13 @@ class TorchEngine(Engine):
         return {name: value.cpu().numpy() for name, value in zip(self.outputs, results)}
 
     def close(self) -> None:
-        """Nothing to free: the module belongs to the caller."""
+        """Free nothing: the module belongs to the caller."""
 
 
-def torch_mimo(model: Mimo, tokenizer: object, device: str = "cpu", info: dict | None = None) -> MimoPipeline:
+def torch_mimo(model: Mimo, tokenizer: Tokenizer, device: str = "cpu", info: dict[str, object] | None = None) -> MimoPipeline:
     """A pipeline over a model in memory, e.g. one that is being trained."""
-    contracts = graph_specs(model.config)
-    engines = {name: TorchEngine(module, contracts[name], device) for name, module in graph_modules(model.eval()).items()}
+    specs = graph_specs(model.config)
+    engines = {name: TorchEngine(module, specs[name], device) for name, module in graph_modules(model.eval()).items()}
     return MimoPipeline(model.config, engines, tokenizer, info or {})
 
 
@@ -57,7 +58,7 @@ def load_mimo(
     """
     model, tokenizer = load_checkpoint(checkpoint)
     digest = hashlib.sha256((Path(checkpoint) / WEIGHTS).read_bytes()).hexdigest()
-    info: dict = {"id": Path(checkpoint).resolve().name, "sha256": digest}
+    info: dict[str, object] = {"id": Path(checkpoint).resolve().name, "sha256": digest}
     if weight_bits is not None:
         round_weights(model, weight_bits, skip)
         info |= {"weight_bits": weight_bits, "qat_skip": list(skip)}

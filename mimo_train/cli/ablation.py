@@ -8,8 +8,10 @@ from pathlib import Path
 
 import click
 
+from mimo_runtime.cli.app import Command, Option
 
-@click.command("ablate")
+
+@click.command("ablate", cls=Command)
 @click.option("--data", "data_", multiple=True, required=True, type=click.Path(path_type=Path), help="Data set; repeatable.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for checkpoints and table.")
 @click.option("--preset", default="tiny", show_default=True)
@@ -23,7 +25,13 @@ import click
 @click.option("--warmup-steps", default=50, show_default=True)
 @click.option("--ema", default=0.99, show_default=True)
 @click.option("--precision", default="no", show_default=True, type=click.Choice(["no", "bf16", "fp16"]))
-@click.option("--warm-start", type=click.Path(path_type=Path), help="Checkpoint whose encoders all variants begin with.")
+@click.option(
+    "--partial-load",
+    cls=Option,
+    earlier=("--warm-start",),
+    type=click.Path(path_type=Path),
+    help="Checkpoint whose encoders all variants start with.",
+)
 @click.option("--split", default="val", show_default=True, type=click.Choice(["train", "val", "test"]))
 @click.option("--limit", type=click.IntRange(1), help="Most images per set to measure on.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
@@ -33,16 +41,16 @@ def ablate_command(
     data_: tuple[Path, ...],
     output: Path,
     variants: tuple[str, ...],
-    warm_start: Path | None,
+    partial_load: Path | None,
     split: str,
     limit: int | None,
     threads: int | None,
     json_path: Path | None,
     **options: object,
 ) -> None:
-    """Train the model again and again at one budget, each time with one mechanism off, and compare.
+    """Train variants of the model at one budget, each with one mechanism off, and compare their accuracy.
 
-    A killed run goes on where it was: the same command skips what is done.
+    The same command resumes a killed run and skips finished variants.
     """
     import torch
 
@@ -60,7 +68,7 @@ def ablate_command(
         TrainConfig(data=tuple(map(str, data_)), **options),  # type: ignore[arg-type]
         output,
         variants=variants,
-        warm_start=warm_start,
+        partial_load=partial_load,
         split=split,
         limit=limit,
         report=click.echo,

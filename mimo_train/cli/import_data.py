@@ -6,11 +6,15 @@ import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
+from mimo_runtime.cli.progress import progress_bar
 from mimo_runtime.errors import RequestError
+
+if TYPE_CHECKING:
+    from ..data.importers import Plan, Target
 
 _FOLDER = click.Path(path_type=Path)
 
@@ -69,7 +73,7 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
         seed: int,
         case_pattern: str | None,
         keep_names: bool,
-        **options: Any,
+        **options: object,
     ) -> None:
         from ..data.importers import Target
 
@@ -83,7 +87,7 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--images", type=_FOLDER, help="Folder of the images; that of SOURCE if left out.")
 @click.option("--skip-unclear", is_flag=True, help="Leave out images with an annotation that has no usable outline.")
 @_common
-def import_coco(as_json: bool, **options: Any) -> None:
+def import_coco(as_json: bool, **options: object) -> None:
     """SOURCE is a JSON file of COCO instances (polygons or RLE)."""
     from ..data.importers import plan_coco
 
@@ -115,7 +119,7 @@ def import_nnunet(
     empty_share: float,
     window: tuple[float, float] | None,
     classes: tuple[str, ...],
-    **options: Any,
+    **options: object,
 ) -> None:
     """SOURCE is an nnU-Net v2 or Medical Segmentation Decathlon folder with dataset.json and NIfTI volumes."""
     from ..data.importers import plan_nnunet
@@ -142,7 +146,7 @@ def import_nnunet(
 @click.option("--mask-suffix", default="", help="What the name of a mask has more than that of its image, e.g. _mask.")
 @click.option("--allow-missing-masks", is_flag=True, help="Images without a mask show none of the classes.")
 @_common
-def import_folders(as_json: bool, classes: tuple[str, ...], **options: Any) -> None:
+def import_folders(as_json: bool, classes: tuple[str, ...], **options: object) -> None:
     """SOURCE is a folder of images; --masks one of masks with the same names, or of one folder per class."""
     from ..data.importers import plan_folders
     from ..data.importers.common import class_names
@@ -159,7 +163,7 @@ def import_folders(as_json: bool, classes: tuple[str, ...], **options: Any) -> N
 @click.option("--complete", is_flag=True, help="An image's masks are all there is, also of classes that nobody asked about.")
 @click.option("--keep-texts", is_flag=True, help="Write questions and answers as they are: they may name people.")
 @_common
-def import_instruct(as_json: bool, names: str, keep_texts: bool, **options: Any) -> None:
+def import_instruct(as_json: bool, names: str, keep_texts: bool, **options: object) -> None:
     """SOURCE is a JSON or JSONL file of visual instructions with masks (also LLaVA's conversations)."""
     from ..data.importers import plan_instruct
     from ..data.importers.instruct import QUESTIONS_READ
@@ -170,23 +174,23 @@ def import_instruct(as_json: bool, names: str, keep_texts: bool, **options: Any)
     _write(plan_instruct(known=known, keep_texts=keep_texts, **options), options["target"], as_json, remarks)
 
 
-def _write(plan: Any, target: Any, as_json: bool, remarks: Mapping[str, str] | None = None) -> None:
-    """Write the set, with a progress bar, and say what it holds; ``remarks`` explain notes by their name."""
+def _write(plan: Plan, target: Target, as_json: bool, remarks: Mapping[str, str] | None = None) -> None:
+    """Write the set and print its contents; ``remarks`` explain notes by their name."""
     from ..data.importers import write_set
-    from .main import _bar
 
-    with _bar("import", plan.total, not as_json) as advance:
-        told = write_set(plan, target, lambda done, _total: advance(done))
+    with progress_bar(quiet=as_json) as show:
+        summary = write_set(plan, target, lambda done, total: show("import", done, total))
     if as_json:
-        click.echo(json.dumps(told))
+        click.echo(json.dumps(summary))
         return
-    splits = ", ".join(f"{name} {count}" for name, count in told["splits"].items())
-    click.echo(f"{told['images']} images ({told['negatives']} negative) of {told['cases']} cases in {target.output}: {splits}.")
-    click.echo("Images of each class: " + (", ".join(f"{n} {c}" for n, c in told["classes"].items()) or "none") + ".")
-    for name, count in told["notes"].items():
+    splits = ", ".join(f"{name} {count}" for name, count in summary["splits"].items())
+    contents = f"{summary['images']} images ({summary['negatives']} negative) of {summary['cases']} cases"
+    click.echo(f"{contents} in {target.output}: {splits}.")
+    click.echo("Images of each class: " + (", ".join(f"{n} {c}" for n, c in summary["classes"].items()) or "none") + ".")
+    for name, count in summary["notes"].items():
         remark = f": {remarks[name]}" if remarks and name in remarks else ""
         click.echo(f"Note: {count} {name.replace('_', ' ')}{remark}.")
-    empty = [name for (name, count), share in zip(told["splits"].items(), target.splits) if share and not count]
+    empty = [name for (name, count), share in zip(summary["splits"].items(), target.splits) if share and not count]
     if empty:
         click.echo(f"Note: {' and '.join(empty)} got no case. Add cases, or choose another --seed or --splits.")
     click.echo(f"Train on it: mimo-train fit --data {target.output} -o CKPT")

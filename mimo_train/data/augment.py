@@ -15,7 +15,7 @@ from mimo_runtime.refinement.crops import contrast_table
 
 #: Modalities without an up or down: any flip or quarter turn is another plausible image.
 ORIENTATION_FREE = ("endoscopy", "microscopy")
-#: Names with one of these words have a side, and so have the organs of these regions: a mirror would swap or misplace them.
+#: Structures with one of these words, and the organs of these regions, have a side: a mirror would swap or misplace them.
 SIDE_WORDS = frozenset({"left", "right", "lt", "rt"})
 SIDED_REGIONS = frozenset(
     [
@@ -34,13 +34,13 @@ SIDED_REGIONS = frozenset(
         "trunk",
     ]
 )
-#: A structure that covers this share of the image can be pasted beside itself.
+#: Structures that cover this share of the image are copied.
 COPY_PASTE_AREA = (0.001, 0.06)
-#: Places tried for a pasted copy.
+#: Places tried for a copy.
 COPY_PASTE_TRIES = 12
-#: The side of a closer view, as a multiple of the structure's longer side.
+#: The side of a crop view, as a multiple of the structure's longer side.
 CROP_SCALE = (2.2, 5.0)
-#: A structure that is longer than this share of the image is not looked at more closely.
+#: A structure that is longer than this share of the image gets no crop view.
 CROP_FILL = 0.4
 
 
@@ -48,8 +48,8 @@ CROP_FILL = 0.4
 class View:
     """pixels uint8 [S, S, 3] and labels int32 [S, S] on the canvas; the image fills the first ``height`` x ``width``.
 
-    ``instances`` int32 [S, S] holds instance ids where the data set has them; ``target`` bool [S, S] the structure that a
-    closer view shows.
+    ``instances`` int32 [S, S] holds instance ids where the data set has them; ``target`` bool [S, S] is the structure of a
+    crop view.
     """
 
     pixels: np.ndarray
@@ -69,10 +69,10 @@ def plain_view(pixels: np.ndarray, labels: np.ndarray, size: int, instances: np.
 
 
 def may_mirror(record: Record, names: Iterable[str] = ()) -> bool:
-    """Whether a mirrored image is still true: not where a class is called left or right, nor where organs have a side.
+    """Whether a mirrored image is still plausible: not where a class is called left or right, nor where organs have a side.
 
     Args:
-        names: of all classes of its set, besides those of the record: what is not in this image may have a side, too.
+        names: of all classes of its set, besides those of the record: a class that is not in this image may have a side.
     """
     words = {word for name in (*record.classes.values(), *names) for word in _words(name)}
     return not words & SIDE_WORDS and not set(_words(record.region)) & SIDED_REGIONS
@@ -89,10 +89,10 @@ def random_view(
     size: int,
     rng: np.random.Generator,
     instances: np.ndarray | None = None,
-    paste: float = 0.0,
+    copy_share: float = 0.0,
     names: Iterable[str] = (),
 ) -> View:
-    """Rotation, scale, shift, aspect, mirror, contrast, gamma, noise and blur; with probability ``paste`` a second copy.
+    """Rotation, scale, shift, aspect, mirror, contrast, gamma, noise and blur; with probability ``copy_share`` a second copy.
 
     ``names`` are those of all classes of the set, see :func:`may_mirror`.
     """
@@ -107,7 +107,7 @@ def random_view(
         room = 0.12 if zoom < 1 else 0.12 + 0.5 * (1 - 1 / zoom)
         shift = (rng.uniform(-room, room) * width, rng.uniform(-room, room) * height)
         view = _warp(pixels, labels, size, out_h, out_w, turn / zoom, shift, instances)
-    if rng.random() < paste:
+    if rng.random() < copy_share:
         copy_paste(view, rng)
     view.pixels[: view.height, : view.width] = _appearance(view.pixels[: view.height, : view.width], rng)
     return view
@@ -122,14 +122,14 @@ def crop_view(
     rng: np.random.Generator,
     names: Iterable[str] = (),
 ) -> View | None:
-    """A small structure and what surrounds it, large: what the second look at it sees (``mimo_runtime.refinement.crops``).
+    """A small structure with its surroundings, enlarged as the crop pass does (``mimo_runtime.refinement.crops``).
 
     Args:
         target: bool [H, W], the structure; not empty.
         names: of all classes of the set, see :func:`may_mirror`.
 
     Returns:
-        None where the structure is too large for that.
+        None where the structure is too large for a crop.
     """
     height, width = labels.shape
     x0, y0, x1, y1 = mask_box(target)
@@ -152,7 +152,7 @@ def crop_view(
 
 
 def _turn(record: Record, rng: np.random.Generator, names: Iterable[str]) -> np.ndarray:
-    """[2, 2]: a small rotation, and the quarter turns and mirrors under which the image stays true."""
+    """[2, 2]: a small rotation, and the quarter turns and mirrors that keep the image plausible."""
     free, mirrored = record.modality.casefold() in ORIENTATION_FREE, may_mirror(record, names)
     angle = rng.uniform(-0.26, 0.26) + (rng.integers(4) * np.pi / 2 if free and rng.random() < 0.5 else 0.0)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -164,18 +164,19 @@ def _turn(record: Record, rng: np.random.Generator, names: Iterable[str]) -> np.
 
 
 def copy_paste(view: View, rng: np.random.Generator) -> bool:
-    """Paste a second copy of one structure elsewhere into the view, with a soft seam (after Ghiasi et al. 2021,
-    arXiv:2012.07177): where images rarely show two of a kind, a box or point learns from it which of two it means.
+    """Copy one structure to another place of the view, with a soft seam (after Ghiasi et al. 2021, arXiv:2012.07177).
+
+    Where images rarely show two structures of a class, such views teach a box or point to select one of them.
 
     Returns:
-        whether something was of a fit size and had room.
+        whether a structure had a fit size and enough room.
     """
     height, width = view.height, view.width
     labels, pixels = view.labels[:height, :width], view.pixels[:height, :width]
-    found = [i for i in np.unique(labels) if i and COPY_PASTE_AREA[0] < np.mean(labels == i) < COPY_PASTE_AREA[1]]
-    if not found:
+    class_ids = [i for i in np.unique(labels) if i and COPY_PASTE_AREA[0] < np.mean(labels == i) < COPY_PASTE_AREA[1]]
+    if not class_ids:
         return False
-    class_id = found[int(rng.integers(len(found)))]
+    class_id = class_ids[int(rng.integers(len(class_ids)))]
     x0, y0, x1, y1 = mask_box(labels == class_id)
     margin = max(2, round(0.15 * max(x1 - x0, y1 - y0)))
     x0, y0, x1, y1 = max(0, x0 - margin), max(0, y0 - margin), min(width, x1 + margin), min(height, y1 + margin)

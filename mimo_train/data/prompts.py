@@ -1,14 +1,13 @@
-"""Questions about a view: prompts as a user would give them, and the answer that the masks dictate."""
+"""Prompts about a view, as a user would write them, and the answers that follow from the masks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 
-from mimo_runtime.data.dataset import Dataset, Record
+from mimo_runtime.data.dataset import Record
 from mimo_runtime.data.prompt_sampling import (
     instance_labels,
     instances,
@@ -24,74 +23,21 @@ from mimo_runtime.text.questions import question
 from mimo_runtime.text.synonyms import misspell, synonyms
 
 from .augment import View
+from .vocabulary import Vocabulary
 
-#: A structure of fewer canvas pixels is too small to be asked for, and its absence is not claimed either.
+#: A structure of fewer canvas pixels is too small for a prompt, and too large to be called absent.
 MIN_PIXELS = 12
-#: Share of the questions by name that use another word for it, and of those with a slip of the typist.
+#: Share of the questions by name that use a synonym, and of those with a typing error.
 SYNONYM_SHARE, TYPO_SHARE = 0.2, 0.08
-#: A part of a class (one lesion of several) is what a box or a rough mask refers to, nearly always. A point has no extent that
-#: could tell the part from the whole, so it always refers to the part.
+#: How often a box or a rough mask refers to one instance of a class (one lesion of several). A point has no extent that
+#: separates the instance from the whole class, so it always refers to the instance.
 INSTANCE_SHARE = 0.9
-#: Share of the references that go to a class with several instances where there is one: few images have any.
+#: Share of the references that go to a class with several instances where there is one: few images have such a class.
 SEVERAL_SHARE = 0.5
-#: Share of the questions about how structures lie that name one which is not there.
+#: Share of the questions about relative positions that name an absent structure.
 ABSENT_RELATION_SHARE = 0.2
-#: What a question without a reference becomes where ``references`` asks for more of them, and how often.
+#: Kinds of prompts with a reference and their shares, for prompts that ``references`` converts.
 REFERENCE_KINDS = {"box": 0.4, "named_box": 0.2, "point": 0.25, "rough": 0.1, "mixed": 0.05}
-
-
-@dataclass
-class Vocabulary:
-    """What the data sets name: entities in query order, and per set the names that its annotators looked for."""
-
-    entities: tuple[str, ...]
-    of_set: dict[str, frozenset[str]]
-    #: Body regions, in lower case, in which a name was looked for by some set: elsewhere it is absent for sure. A name that no
-    #: set is known to have looked for may be anywhere.
-    seen: dict[str, frozenset[str]]
-
-    @staticmethod
-    def of(datasets: list[Dataset], known: tuple[str, ...] = (), known_regions: tuple[tuple[str, ...], ...] = ()) -> Vocabulary:
-        """``known`` entities keep their query, and the ``known_regions`` that earlier training looked for them in; new ones
-        follow in order of appearance. "Polyp" and "polyp" are one entity, which goes by the name that came first."""
-        names = {name.casefold(): name for name in reversed(known)}
-        entities = list(known)
-        of_set: dict[str, frozenset[str]] = {}
-        seen = {name: {region.casefold() for region in regions} for name, regions in zip(known, known_regions)}
-        for dataset in datasets:
-            for name in dataset.class_names:
-                if name.casefold() not in names:
-                    names[name.casefold()] = name
-                    entities.append(name)
-            own = frozenset(names[name.casefold()] for name in dataset.class_names)
-            of_set[dataset.name] = own
-            regions = {record.region.casefold() for record in dataset.records}
-            for name in own:
-                seen.setdefault(name, set()).update(regions)
-        return Vocabulary(tuple(entities), of_set, {n: frozenset(s) for n, s in seen.items()})
-
-    @property
-    def regions(self) -> tuple[tuple[str, ...], ...]:
-        """Per entity the regions it was looked for in, sorted: what a checkpoint remembers (``MimoConfig.entity_regions``)."""
-        return tuple(tuple(sorted(self.seen.get(name, ()))) for name in self.entities)
-
-    @cached_property
-    def _names(self) -> dict[str, str]:
-        return {name.casefold(): name for name in reversed(self.entities)}
-
-    def classes(self, record: Record) -> dict[int, str]:
-        """The classes of a record by the names that their entities go by."""
-        return {i: self._names.get(name.casefold(), name) for i, name in record.classes.items()}
-
-    def absent(self, record: Record, name: str) -> bool:
-        """Whether an annotated image without the entity ``name`` proves that it is not in it."""
-        if name in self.classes(record).values():
-            return False
-        if name in self.of_set[record.set_name]:
-            return True
-        # An entity of an earlier training on data of unknown regions may be in any image.
-        regions = self.seen.get(name)
-        return bool(regions) and record.region.casefold() not in regions
 
 
 @dataclass
@@ -99,14 +45,14 @@ class Sample:
     """One prompt with its truth, in canvas pixels."""
 
     text: str
-    answer: str  # "": none is to be learnt
+    answer: str  # "": no text is supervised
     mask: np.ndarray | None  # bool [S, S]; None = absent
     boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
     points: list[tuple[float, float, int]] = field(default_factory=list)
     rough: np.ndarray | None = None
     group: int = -1
     text_names: bool = False
-    #: The question is about no single target, so query 0 has nothing to draw.
+    #: The prompt has no single target, so query 0 draws nothing.
     several: bool = False
 
 
@@ -114,10 +60,10 @@ class PromptSampler:
     """Draws prompts for views of a record.
 
     Args:
-        fits: whether the model can take a question; those that are too long are not asked.
-        references: share of the questions without a reference (names, relations, "what do you see?") that become one with a
-            reference, where there is something to point at. By itself half of four questions about a view have one.
-        words: other words by class name in lower case, besides those of ``evaluation.synonyms``.
+        fits: whether a question is short enough for the model; longer ones are not sampled.
+        references: share of the prompts without a reference (names, relations, "what do you see?") that become prompts with
+            one, where the view shows a structure. Without it, half of four prompts about a view have a reference.
+        synonyms: other words by class name in lower case, besides those of ``mimo_runtime.text.synonyms``.
     """
 
     def __init__(
@@ -125,87 +71,93 @@ class PromptSampler:
         vocabulary: Vocabulary,
         fits: Callable[[str], bool],
         references: float = 0.0,
-        words: Mapping[str, tuple[str, ...]] | None = None,
+        synonyms: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
-        self.vocabulary, self.fits, self.references, self.words = vocabulary, fits, references, words or {}
-        self.index = {name: i for i, name in enumerate(vocabulary.entities)}
+        self.vocabulary, self.fits, self.references, self.synonyms = vocabulary, fits, references, synonyms or {}
+        self.index = vocabulary.index
 
     def draw(self, view: View, record: Record, count: int, rng: np.random.Generator) -> list[Sample]:
-        """``count`` prompts about one view. Their kinds rotate from a random one on: four are one of each, and fewer or more
-        have the same shares on average."""
-        found = self._found(view, record)
+        """``count`` prompts about one view.
+
+        Their kinds rotate from a random start: four prompts have one of each, other counts have the same shares on average.
+        """
+        classes = self._visible(view, record)
         kinds: list[str] = []
         while len(kinds) < count:
-            cycle = [str(kind) for kind in self._kinds(len(found), rng)]
+            cycle = [str(kind) for kind in self._kinds(len(classes), rng)]
             start = int(rng.integers(len(cycle)))
             kinds += (cycle[start:] + cycle[:start])[: count - len(kinds)]
-        if self.references and found:
+        if self.references and classes:
             kinds = [self._with_reference(kind, rng) for kind in kinds]
         if any(0 < np.count_nonzero(view.labels == i) < MIN_PIXELS for i in record.classes):
-            # Something is there that is too small to be named: "no finding" or "nothing below" would be untrue.
-            kinds = [("text" if found else "absent") if kind in ("all", "relation") else kind for kind in kinds]
-        return [getattr(self, f"_{kind}")(view, record, found, rng) for kind in kinds]
+            # A structure is too small to be named: "no finding" or "nothing below" would be untrue.
+            kinds = [("text" if classes else "absent") if kind in ("all", "relation") else kind for kind in kinds]
+        return [getattr(self, f"_{kind}")(view, record, classes, rng) for kind in kinds]
 
     def focus(self, source: View, record: Record, rng: np.random.Generator) -> tuple[int, np.ndarray] | None:
-        """A class and the structure of it that a closer view is to show; None in an image without any.
+        """A class and the structure of it for a crop view; None in an image without any.
 
         Args:
             source: the whole image.
         """
-        found = self._found(source, record)
-        if not found:
+        classes = self._visible(source, record)
+        if not classes:
             return None
-        class_id, _ = self._pick_one(source, found, rng)
+        class_id, _ = self._pick_one(source, classes, rng)
         return class_id, self._target(source, class_id, rng, INSTANCE_SHARE)[0]
 
     def draw_crop(self, view: View, record: Record, class_id: int, count: int, rng: np.random.Generator) -> list[Sample]:
-        """``count`` references to the target of a closer view. Without answers: the place and size of a thing are those in the
-        whole image, which such a view does not show."""
-        found = {class_id: self.vocabulary.classes(record)[class_id]}
+        """``count`` prompts with a reference to the target of a crop view.
+
+        They have no answers: place and size in a text refer to the whole image, which a crop view does not show.
+        """
+        classes = {class_id: self.vocabulary.classes(record)[class_id]}
         kinds = rng.choice(["box", "named_box", "point", "mixed", "rough"], count, p=[0.25, 0.15, 0.3, 0.15, 0.15])
-        samples = [getattr(self, f"_{kind}")(view, record, found, rng) for kind in kinds]
+        samples = [getattr(self, f"_{kind}")(view, record, classes, rng) for kind in kinds]
         for sample in samples:
             sample.answer = ""
         return samples
 
-    def _found(self, view: View, record: Record) -> dict[int, str]:
-        """The classes of which enough is in the view to be asked for."""
+    def _visible(self, view: View, record: Record) -> dict[int, str]:
+        """The classes with at least :data:`MIN_PIXELS` in the view."""
         classes = self.vocabulary.classes(record)
         return {i: name for i, name in classes.items() if np.count_nonzero(view.labels == i) >= MIN_PIXELS}
 
     @staticmethod
-    def _kinds(found: int, rng: np.random.Generator):
-        if not found:
+    def _kinds(count: int, rng: np.random.Generator) -> Iterator[str]:
+        if not count:
             yield from ("absent", "all", "absent", "absent")
             return
-        # Of the questions by name about a fifth to a third ask for what is not there.
+        # About a fifth to a third of the questions by name ask for an absent structure.
         yield rng.choice(["point", "rough", "mixed"], p=[0.5, 0.35, 0.15])
         yield "text"
         yield rng.choice(["box", "named_box"], p=[0.6, 0.4])
-        if found > 1:
+        if count > 1:
             yield rng.choice(["absent", "all", "relation"], p=[0.4, 0.2, 0.4])
         else:
             yield rng.choice(["absent", "all", "text"], p=[0.5, 0.2, 0.3])
 
     def _with_reference(self, kind: str, rng: np.random.Generator) -> str:
-        """The kind itself, or with probability ``references`` one that points at something."""
+        """The kind itself, or with probability ``references`` a kind with a reference."""
         if kind in REFERENCE_KINDS or rng.random() >= self.references:
             return kind
         return str(rng.choice(list(REFERENCE_KINDS), p=list(REFERENCE_KINDS.values())))
 
     # -- kinds of prompts --------------------------------------------------------------------------------------------
 
-    def _box(self, view: View, record: Record, found: dict[int, str], rng: np.random.Generator, named: bool = False) -> Sample:
-        name, mask, count = self._referred(view, found, rng, INSTANCE_SHARE)
+    def _box(
+        self, view: View, record: Record, classes: dict[int, str], rng: np.random.Generator, named: bool = False
+    ) -> Sample:
+        name, mask, count = self._referred(view, classes, rng, INSTANCE_SHARE)
         sample = self._present(view, record, name, mask, count, self._ask(name, rng) if named else self._open(rng), named)
         sample.boxes = [jitter_box(mask, rng, float(rng.choice([0.05, 0.1, 0.2])))]
         return sample
 
-    def _named_box(self, view: View, record: Record, found: dict[int, str], rng: np.random.Generator) -> Sample:
-        return self._box(view, record, found, rng, named=True)
+    def _named_box(self, view: View, record: Record, classes: dict[int, str], rng: np.random.Generator) -> Sample:
+        return self._box(view, record, classes, rng, named=True)
 
-    def _point(self, view: View, record: Record, found: dict[int, str], rng: np.random.Generator) -> Sample:
-        name, mask, count = self._referred(view, found, rng, 1.0)
+    def _point(self, view: View, record: Record, classes: dict[int, str], rng: np.random.Generator) -> Sample:
+        name, mask, count = self._referred(view, classes, rng, 1.0)
         named = rng.random() < 0.3
         sample = self._present(view, record, name, mask, count, self._ask(name, rng) if named else self._open(rng), named)
         for _ in range(int(rng.choice([1, 2, 3], p=[0.7, 0.2, 0.1]))):
@@ -217,41 +169,41 @@ class PromptSampler:
                 sample.points.append((outside[0] + 0.5, outside[1] + 0.5, 0))
         return sample
 
-    def _rough(self, view: View, record: Record, found: dict[int, str], rng: np.random.Generator) -> Sample:
-        name, mask, count = self._referred(view, found, rng, INSTANCE_SHARE)
+    def _rough(self, view: View, record: Record, classes: dict[int, str], rng: np.random.Generator) -> Sample:
+        name, mask, count = self._referred(view, classes, rng, INSTANCE_SHARE)
         named = rng.random() < 0.3
         sample = self._present(view, record, name, mask, count, self._ask(name, rng) if named else self._open(rng), named)
         sample.rough = rough_mask(mask[: view.height, : view.width], rng)
         return sample
 
-    def _mixed(self, view: View, record: Record, found: dict[int, str], rng: np.random.Generator) -> Sample:
-        sample = self._point(view, record, found, rng)
+    def _mixed(self, view: View, record: Record, classes: dict[int, str], rng: np.random.Generator) -> Sample:
+        sample = self._point(view, record, classes, rng)
         sample.boxes = [jitter_box(sample.mask, rng, 0.1)]
         if rng.random() < 0.3:
             sample.rough = rough_mask(sample.mask[: view.height, : view.width], rng)
         return sample
 
-    def _text(self, view: View, record: Record, found: dict[int, str], rng: np.random.Generator) -> Sample:
-        class_id, name = _pick(found, rng)
+    def _text(self, view: View, record: Record, classes: dict[int, str], rng: np.random.Generator) -> Sample:
+        class_id, name = _pick(classes, rng)
         mask, count = self._target(view, class_id, rng, instance=0.0)
         return self._present(view, record, name, mask, count, self._ask(name, rng), True)
 
-    def _absent(self, view: View, record: Record, found: dict[int, str], rng: np.random.Generator) -> Sample:
-        own = sorted(n for n in self.vocabulary.of_set[record.set_name] if self.vocabulary.absent(record, n))
-        # A name of the same set is the harder question, so it is asked more often where there is one.
-        others = [n for n in self.vocabulary.entities if n not in own and self.vocabulary.absent(record, n)]
+    def _absent(self, view: View, record: Record, classes: dict[int, str], rng: np.random.Generator) -> Sample:
+        own = sorted(n for n in self.vocabulary.of_set[record.set_name] if self.vocabulary.is_absent(record, n))
+        # A name of the same set is the harder question, so it is sampled more often.
+        others = [n for n in self.vocabulary.entities if n not in own and self.vocabulary.is_absent(record, n)]
         pool = own if own and (not others or rng.random() < 0.7) else others
         if not pool:
-            return self._all(view, record, found, rng)
+            return self._all(view, record, classes, rng)
         name = pool[int(rng.integers(len(pool)))]
         answer = describe(Description(record.modality, record.region, absent=name))
         return Sample(self._ask(name, rng), answer, None, text_names=True)
 
-    def _all(self, view: View, record: Record, found: dict[int, str], rng: np.random.Generator) -> Sample:
+    def _all(self, view: View, record: Record, classes: dict[int, str], rng: np.random.Generator) -> Sample:
         area = view.labels[: view.height, : view.width]
         phrases = []
-        for class_id, name in sorted(found.items(), key=lambda item: self.index[item[1]]):
-            if len(found) > 3:
+        for class_id, name in sorted(classes.items(), key=lambda item: self.index[item[1]]):
+            if len(classes) > 3:
                 many = len(instance_labels(view.labels, class_id, view.instances)[1])
                 phrases.append(Phrase(name, 1 + self.index[name], count_word(many) if many > 1 else ""))
             else:
@@ -260,23 +212,23 @@ class PromptSampler:
         answer = describe(Description(record.modality, record.region, tuple(p for p in phrases if p)))
         return Sample(question("describe", rng=rng), answer, None, several=True)
 
-    def _relation(self, view: View, record: Record, found: dict[int, str], rng: np.random.Generator) -> Sample:
-        """Where one structure lies relative to another, or what lies on one side of it."""
-        if len(found) < 2:
-            return self._text(view, record, found, rng)
+    def _relation(self, view: View, record: Record, classes: dict[int, str], rng: np.random.Generator) -> Sample:
+        """The relative position of two structures, or the structures on one side of another."""
+        if len(classes) < 2:
+            return self._text(view, record, classes, rng)
         area = view.labels[: view.height, : view.width]
-        names = {name: area == i for i, name in found.items()}
+        names = {name: area == i for i, name in classes.items()}
         name, other = (str(n) for n in rng.choice(sorted(names), 2, replace=False))
-        missing = sorted(n for n in self.vocabulary.of_set[record.set_name] if self.vocabulary.absent(record, n))
+        missing = sorted(n for n in self.vocabulary.of_set[record.set_name] if self.vocabulary.is_absent(record, n))
         if missing and rng.random() < ABSENT_RELATION_SHARE:
-            gone = missing[int(rng.integers(len(missing)))]
+            absent = missing[int(rng.integers(len(missing)))]
             kind = str(rng.choice(["relation", "neighbours"]))
             if kind == "neighbours":
-                text = question(kind, None, rng, gone, str(rng.choice(RELATIONS)))
+                text = question(kind, None, rng, absent, str(rng.choice(RELATIONS)))
             else:
-                text = question(kind, *((gone, rng, other) if rng.random() < 0.5 else (other, rng, gone)))
-            answer = describe(Description(record.modality, record.region, absent=gone))
-            return Sample(text, answer, None, several=True) if self.fits(text) else self._text(view, record, found, rng)
+                text = question(kind, *((absent, rng, other) if rng.random() < 0.5 else (other, rng, absent)))
+            answer = describe(Description(record.modality, record.region, absent=absent))
+            return Sample(text, answer, None, several=True) if self.fits(text) else self._text(view, record, classes, rng)
         reference = Phrase(other, 1 + self.index[other])
         if rng.random() < 0.6:
             word, related = relation_word(names[name], names[other]), [name]
@@ -286,12 +238,12 @@ class PromptSampler:
             related = [n for n in names if n != other and relation_word(names[n], names[other]) == word]
             text = question("neighbours", None, rng, other, word)
         if not self.fits(text):
-            return self._text(view, record, found, rng)
+            return self._text(view, record, classes, rng)
         phrases = tuple(Phrase(n, 1 + self.index[n]) for n in sorted(related, key=self.index.__getitem__))
         answer = describe(Description(record.modality, record.region, phrases, relation=word, other=reference))
         return Sample(text, answer, None, several=True)
 
-    # -- pieces ------------------------------------------------------------------------------------------------------
+    # -- parts -------------------------------------------------------------------------------------------------------
 
     @staticmethod
     def _open(rng: np.random.Generator) -> str:
@@ -299,7 +251,7 @@ class PromptSampler:
 
     def _ask(self, name: str, rng: np.random.Generator) -> str:
         kind = "name" if rng.random() < 0.4 else str(rng.choice(["where", "segment", "presence", "show", "count"]))
-        others = (*self.words.get(name.casefold(), ()), *synonyms(name))
+        others = (*self.synonyms.get(name.casefold(), ()), *synonyms(name))
         word = others[int(rng.integers(len(others)))] if others and rng.random() < SYNONYM_SHARE else name
         text = question(kind, word, rng)
         text = misspell(text, rng) if rng.random() < TYPO_SHARE else text
@@ -311,18 +263,18 @@ class PromptSampler:
         return None if view.instances is None else len(instance_labels(view.labels, class_id, view.instances)[1])
 
     @staticmethod
-    def _pick_one(view: View, found: dict[int, str], rng: np.random.Generator) -> tuple[int, str]:
-        """A class to point at: more often one of which there are several, where the reference says which."""
-        if len(found) > 1 and rng.random() < SEVERAL_SHARE:
-            several = {i: n for i, n in found.items() if len(instance_labels(view.labels, i, view.instances)[1]) > 1}
-            return _pick(several or found, rng)
-        return _pick(found, rng)
+    def _pick_one(view: View, classes: dict[int, str], rng: np.random.Generator) -> tuple[int, str]:
+        """The class of a reference: more often one with several instances, where the reference selects one."""
+        if len(classes) > 1 and rng.random() < SEVERAL_SHARE:
+            several = {i: n for i, n in classes.items() if len(instance_labels(view.labels, i, view.instances)[1]) > 1}
+            return _pick(several or classes, rng)
+        return _pick(classes, rng)
 
     def _referred(
-        self, view: View, found: dict[int, str], rng: np.random.Generator, instance: float
+        self, view: View, classes: dict[int, str], rng: np.random.Generator, instance: float
     ) -> tuple[str, np.ndarray, int | None]:
-        """What a reference is put on: name, mask, and how many instances it holds where that is known."""
-        class_id, name = self._pick_one(view, found, rng)
+        """The target of a reference: name, mask, and its number of instances where that is known."""
+        class_id, name = self._pick_one(view, classes, rng)
         return name, *(self._target(view, class_id, rng, instance) if view.target is None else (view.target, 1))
 
     @classmethod
@@ -330,7 +282,7 @@ class PromptSampler:
         """The class's whole mask, or one instance of it: always where there are many, else with this probability.
 
         Returns:
-            the mask, and how many instances it holds where that is known.
+            the mask, and its number of instances where that is known.
         """
         whole, count = view.labels == class_id, cls._count(view, class_id)
         if instance == 0.0:
@@ -348,7 +300,7 @@ class PromptSampler:
         return Sample(text, answer, mask, group=self.index[name], text_names=named)
 
 
-def _pick(found: dict[int, str], rng: np.random.Generator) -> tuple[int, str]:
-    keys = sorted(found)
+def _pick(classes: dict[int, str], rng: np.random.Generator) -> tuple[int, str]:
+    keys = sorted(classes)
     key = keys[int(rng.integers(len(keys)))]
-    return key, found[key]
+    return key, classes[key]

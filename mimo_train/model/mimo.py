@@ -36,7 +36,7 @@ class PromptBatch:
 
 @dataclass
 class Grounding:
-    """What fusion gives the two decoders, and what the contrastive loss compares."""
+    """The outputs of fusion for the two decoders, and the embeddings of the contrastive loss."""
 
     pyramid: tuple[Tensor, ...]
     text: Tensor
@@ -47,7 +47,7 @@ class Grounding:
     fused_16: Tensor
     memory: Tensor
     memory_valid: Tensor
-    #: [N, 1, S / 16, S / 16] logits: where fusion locates the target.
+    #: [N, 1, S / 16, S / 16] logits: the location of the target, by fusion.
     target: Tensor
 
 
@@ -73,22 +73,20 @@ class Mimo(nn.Module):
         self.contrast = nn.ModuleDict({name: nn.Linear(dim, 64) for name in ("image", "text", "reference")})
         self.contrast_scale = nn.Parameter(torch.tensor([2.66]))  # ln(1 / 0.07), as in CLIP; FSDP takes no scalars
 
-    def ground(self, pixels: Tensor, question: PromptBatch) -> Grounding:
-        """pixels [B, 3, S, S] in [0, 1]; question of N = B * k prompts, k per image, in image order."""
-        return self.ground_features(self.vision_encoder(pixels), question)
+    def ground(self, pixels: Tensor, prompts: PromptBatch) -> Grounding:
+        """pixels [B, 3, S, S] in [0, 1]; prompts: N = B * k, k per image, in image order."""
+        return self.ground_features(self.vision_encoder(pixels), prompts)
 
-    def ground_features(self, pyramid: tuple[Tensor, ...], question: PromptBatch) -> Grounding:
+    def ground_features(self, pyramid: tuple[Tensor, ...], prompts: PromptBatch) -> Grounding:
         """As :meth:`ground`, from the features of B images."""
-        repeat = question.token_ids.shape[0] // pyramid[0].shape[0]
+        repeat = prompts.token_ids.shape[0] // pyramid[0].shape[0]
         coarse = pyramid[2], pyramid[3]
         if repeat > 1:
             pyramid = tuple(_repeat(f, repeat) for f in pyramid)
-        text, text_valid = self.text_encoder(question.token_ids)
-        references, valid, regions, reference_map = self.prompt_encoder(*question.references(), pyramid[2])
+        text, text_valid = self.text_encoder(prompts.token_ids)
+        references, valid, regions, reference_map = self.prompt_encoder(*prompts.references(), pyramid[2])
         # Fusion gets the features once per image: what it does before it looks at the prompt need not be repeated.
-        fused, memory, memory_valid, target = self.fusion(
-            *coarse, text, text_valid, references, valid, regions, question.extent
-        )
+        fused, memory, memory_valid, target = self.fusion(*coarse, text, text_valid, references, valid, regions, prompts.extent)
         return Grounding(pyramid, text, text_valid, references, valid, reference_map, fused, memory, memory_valid, target)
 
     def decode_masks(self, g: Grounding, select: Tensor | None = None) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:

@@ -77,8 +77,8 @@ class TextDecoder(nn.Module):
         is and how large, wherever its attention goes: finding that one token among hundreds is slow to learn.
         """
         keys = [split_heads(layer.cross_key(memory), layer.heads) for layer in self.layers]
-        told = memory + self.target(memory[:, -1:])
-        values = [split_heads(layer.cross_value(told), layer.heads) for layer in self.layers]
+        target_memory = memory + self.target(memory[:, -1:])
+        values = [split_heads(layer.cross_value(target_memory), layer.heads) for layer in self.layers]
         return torch.stack(keys), torch.stack(values)
 
     def forward(self, tokens: Tensor, memory: Tensor, memory_valid: Tensor) -> Tensor:

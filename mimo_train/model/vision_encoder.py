@@ -34,7 +34,7 @@ def relative_position_index(window: int) -> Tensor:
 def shift_mask(height: int, width: int, window: int, shift: int) -> np.ndarray:
     """Bias [windows, 1, window^2, window^2] that keeps rolled-in pixels apart from their new neighbours.
 
-    An array, not a tensor: a tensor made while a graph is exported would be a symbolic one, and the cache would keep it.
+    An array, not a tensor: during export a tensor would be symbolic, and the cache would keep it.
     """
     regions = np.zeros((height, width), np.float32)
     cuts = (slice(0, -window), slice(-window, -shift), slice(-shift, None))

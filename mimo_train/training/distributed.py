@@ -1,4 +1,4 @@
-"""Several processes: sums over all of them, FSDP, and activation checkpointing. With one process everything is the identity."""
+"""Several processes: sums over all of them, FSDP, and activation checkpointing. One process changes nothing."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ class _GatherRows(torch.autograd.Function):
 
 
 def gather_rows(x: Tensor) -> Tensor:
-    """The rows of all processes, in their order; each must have as many. Gradients flow back to the process that made a row."""
+    """The rows of all processes, in their order; each must have the same number. Gradients flow back to each row's process."""
     return _GatherRows.apply(x.contiguous()) if world() > 1 else x
 
 
 def checkpoint_activations(model: nn.Module) -> None:
-    """Compute the activations of the large blocks again in the backward pass: less memory for about a third more time."""
+    """Recompute the activations of the large blocks in the backward pass: less memory for about a third more time."""
     from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
 
     apply_activation_checkpointing(model, check_fn=lambda module: isinstance(module, BLOCKS))

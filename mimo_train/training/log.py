@@ -1,4 +1,4 @@
-"""The run's log: a CSV that survives a crash, TensorBoard if it is installed, and a picture of the curves."""
+"""The run's log: a CSV file that survives a crash, TensorBoard if it is installed, and a picture of the curves."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ import csv
 import io
 from collections import deque
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mimo_runtime.utils.atomic import atomic_write_bytes
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 COLUMNS = ("step", "seconds", "rate", "size", "loss", "bce", "dice", "presence", "box", "iou", "text", "contrast")
 
 
 class TrainingLog:
-    """Writes ``log.csv``; rows after ``from_step`` of an earlier run are dropped, since they are about to be repeated.
+    """Writes ``log.csv``, TensorBoard events and ``curve.png``.
 
-    ``note`` stands over the curves: how this run differs from an ordinary one.
+    Args:
+        from_step: rows after this step of an earlier run are dropped; the resumed run writes them again.
+        note: how this run differs from an ordinary one; part of the title of the curves.
     """
 
     def __init__(self, folder: Path, from_step: int = 0, note: str = "") -> None:
@@ -37,6 +43,7 @@ class TrainingLog:
             self._board.add_text("run", note, from_step)
 
     def add(self, step: int, seconds: float, rate: float, size: int, loss: float, parts: dict[str, float]) -> None:
+        """Write the losses of one step."""
         row = {"step": step, "seconds": seconds, "rate": rate, "size": size, "loss": loss, **parts}
         self._recent.append(row)
         self._csv.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
@@ -55,7 +62,7 @@ class TrainingLog:
         return f"step {last['step']} at {last['size']} px  " + "  ".join(f"{k} {v:.3f}" for k, v in mean.items())
 
     def flush(self) -> None:
-        """Everything that was added is in the file from here on."""
+        """Write all added rows to the file."""
         self._file.flush()
 
     def plot(self) -> None:
@@ -105,7 +112,7 @@ def _smooth(values: list[float], window: int) -> list[float]:
     return out
 
 
-def _tensorboard(folder: Path):
+def _tensorboard(folder: Path) -> SummaryWriter | None:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

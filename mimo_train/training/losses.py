@@ -11,14 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mimo_runtime.errors import RequestError
-from mimo_train.model.mimo import Grounding, Mimo
 
+from ..data.targets import Targets
+from ..model.mimo import Grounding, Mimo
 from .distributed import gather_rows
 from .schedule import numbers_by_name
 
-#: Weight of the map that fusion locates the target with, beside the finest mask.
+#: Weight of the target's location map of fusion, relative to the finest mask.
 LOCATOR_WEIGHT = 0.4
-#: Weight of the masks that nobody asked for, beside the target's.
+#: Weight of the masks of entities, relative to the target's.
 ENTITY_WEIGHT = 0.5
 
 
@@ -51,34 +52,6 @@ class LossWeights:
         return LossWeights(**changed)
 
 
-@dataclass
-class Targets:
-    """What the model should have said about N prompts; K supervised mask queries each (K >= 1, the first is query 0).
-
-    Attributes:
-        select: [N, K] int64 query indices; 0 is the query of the target, the others are entities'.
-        masks: [N, K, M, M] float in [0, 1]; boxes: [N, K, 4] as (x0, y0, x1, y1), fractions of the square.
-        select_valid: [N, K] 1 where the mask exists, 0 on padding or absent targets.
-        presence: [N, K] 1 / 0; presence_known: [N, K] 1 where the annotation tells, 0 where it is silent or there is no query.
-        answer: [N, T] int64 token ids, 0 = padding.
-        group: [N] int64: prompts with the same group are positives of each other (the same entity); -1 = no contrast.
-        text_names: [N] 1 where the query names the target; has_reference: [N] 1 where there is a visual reference.
-        chance: [N] uniform in [0, 1), drawn with the prompt: whatever else is decided by lot in a step.
-    """
-
-    select: Tensor
-    masks: Tensor
-    boxes: Tensor
-    select_valid: Tensor
-    presence: Tensor
-    presence_known: Tensor
-    answer: Tensor
-    group: Tensor
-    text_names: Tensor
-    has_reference: Tensor
-    chance: Tensor
-
-
 def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     """1 - soft Dice (Milletari et al. 2016, arXiv:1606.04797) over the last two axes; the 1 keeps empty targets finite."""
     p = logits.sigmoid()
@@ -88,10 +61,10 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Normalizers:
-    """What the sums of the losses are divided by: facts of the targets alone, so they can be known before any forward pass.
+    """Divisors of the loss sums; they depend on the targets alone, so they are known before any forward pass.
 
-    With several processes or a batch in pieces, each divides its own sums by the totals of the whole batch: the sum of the
-    pieces is then what one process would have computed at once.
+    With several processes or micro-batches, each divides its own sums by the normalizers of the whole batch. The losses of the
+    micro-batches then add up to the loss of the whole batch.
     """
 
     #: [8] float; see the places below.
@@ -100,11 +73,11 @@ class Normalizers:
     @staticmethod
     def of(targets: Targets) -> Normalizers:
         first, valid = targets.select == 0, _weights(targets)
-        nowhere = _absent(targets)
+        absent = _absent(targets)
         known = targets.presence_known
         sums = (
-            (valid + nowhere).sum(), valid.sum(),
-            ((valid + nowhere) * first)[:, 0].sum(), (valid * first)[:, 0].sum(),
+            (valid + absent).sum(), valid.sum(),
+            ((valid + absent) * first)[:, 0].sum(), (valid * first)[:, 0].sum(),
             (known * first).sum(), (known * ~first * targets.presence).sum(), (known * ~first * (1 - targets.presence)).sum(),
             (targets.answer[:, 1:] != 0).sum(),
         )  # fmt: skip
@@ -115,7 +88,7 @@ class Normalizers:
 
 
 #: Places in :class:`Normalizers`.
-MASKS, DRAWN, TARGET_MASKS, TARGETS_DRAWN, ASKED, ENTITIES_THERE, ENTITIES_ABSENT, TOKENS = range(8)
+MASKS, VALID_MASKS, TARGET_MASKS, VALID_TARGET_MASKS, TARGETS, ENTITIES_PRESENT, ENTITIES_ABSENT, TOKENS = range(8)
 
 
 def _weights(targets: Targets) -> Tensor:
@@ -124,14 +97,16 @@ def _weights(targets: Targets) -> Tensor:
 
 
 def _absent(targets: Targets) -> Tensor:
-    """[N, K] weight of the masks that should be empty: an absent target draws nothing; lightly, since presence says so."""
+    """[N, K] weight of the masks that should be empty; low, because presence already decides that a target is absent."""
     return (targets.select == 0) * targets.presence_known * (1.0 - targets.select_valid) * 0.1
 
 
-def mask_losses(levels: list[Tensor], weights: Sequence[float], targets: Targets, totals: Normalizers) -> tuple[Tensor, Tensor]:
+def mask_losses(
+    levels: list[Tensor], weights: Sequence[float], targets: Targets, normalizers: Normalizers
+) -> tuple[Tensor, Tensor]:
     """Mean BCE and Dice loss over the supervised queries of all levels.
 
-    ``levels`` are [N, K, side, side], each with its weight; a level with K = 1 draws the target alone.
+    ``levels`` are [N, K, side, side], each with its weight; a level with K = 1 holds only the target's mask.
     """
     valid, absent = _weights(targets), _absent(targets)
     total_bce, total_dice, total_weight = 0.0, 0.0, 0.0
@@ -139,16 +114,17 @@ def mask_losses(levels: list[Tensor], weights: Sequence[float], targets: Targets
         if weight == 0.0:
             continue
         truth = F.adaptive_avg_pool2d(targets.masks[:, : logits.shape[1]], logits.shape[-1])
-        here, nowhere, places = valid, absent, (MASKS, DRAWN)
+        valid_here, absent_here, places = valid, absent, (MASKS, VALID_MASKS)
         if logits.shape[1] == 1:
-            asked = targets.select[:, :1] == 0
-            here, nowhere, places = valid[:, :1] * asked, absent[:, :1] * asked, (TARGET_MASKS, TARGETS_DRAWN)
+            is_target = targets.select[:, :1] == 0
+            valid_here, absent_here = valid[:, :1] * is_target, absent[:, :1] * is_target
+            places = (TARGET_MASKS, VALID_TARGET_MASKS)
         # Small structures would vanish in a mean over all pixels: each mask's BCE is scaled by its share of the image.
         share = truth.mean((-2, -1)).clamp(min=0.02)
         bce = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((-2, -1))
         bce = bce / share.sqrt()
-        total_bce = total_bce + weight * (bce * (here + nowhere)).sum() / totals[places[0]]
-        total_dice = total_dice + weight * (dice_loss(logits, truth) * here).sum() / totals[places[1]]
+        total_bce = total_bce + weight * (bce * (valid_here + absent_here)).sum() / normalizers[places[0]]
+        total_dice = total_dice + weight * (dice_loss(logits, truth) * valid_here).sum() / normalizers[places[1]]
         total_weight += weight
     return total_bce / total_weight, total_dice / total_weight
 
@@ -175,7 +151,7 @@ def info_nce(a: Tensor, b: Tensor, scale: Tensor, group: Tensor, use: Tensor) ->
         a, b: [N, D] embeddings of two modalities; group: [N]; use: [N] 1 where the pair exists.
     """
     if use.sum() < 2:
-        # Nothing to compare; the zero keeps every parameter in the graph, which data-parallel training insists on.
+        # Nothing to compare; the zero keeps every parameter in the graph, which data-parallel training requires.
         return (a.sum() + b.sum() + scale.sum()) * 0.0
     keep = use > 0
     a, b, group = F.normalize(a[keep], dim=-1), F.normalize(b[keep], dim=-1), group[keep]
@@ -208,35 +184,40 @@ def contrast_loss(model: Mimo, g: Grounding, targets: Targets) -> Tensor:
 
 
 def mimo_loss(
-    model: Mimo, g: Grounding, targets: Targets, weights: LossWeights, totals: Normalizers | None = None, share: float = 1.0
+    model: Mimo,
+    g: Grounding,
+    targets: Targets,
+    weights: LossWeights,
+    normalizers: Normalizers | None = None,
+    share: float = 1.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Total loss and its parts (detached) for a grounded batch.
 
     Args:
-        totals: of the whole batch, if these targets are a piece of it; the losses of the pieces then add up.
-        share: of the whole batch that these targets are; contrast compares within the piece and is weighted by it.
+        normalizers: of the whole batch, if these targets are a micro-batch of it; the losses then add up.
+        share: of these targets in the whole batch; the contrastive loss compares within them and is weighted by it.
     """
-    totals = totals or Normalizers.of(targets)
+    normalizers = normalizers or Normalizers.of(targets)
     levels, boxes, presence, iou = model.decode_masks(g, targets.select)
     levels = [x.float() for x in (g.target, *levels)]
-    bce, dice = mask_losses(levels, (LOCATOR_WEIGHT, *[weights.deep] * (len(levels) - 2), 1.0), targets, totals)
+    bce, dice = mask_losses(levels, (LOCATOR_WEIGHT, *[weights.deep] * (len(levels) - 2), 1.0), targets, normalizers)
 
     first, known = (targets.select == 0).float(), targets.presence_known
     presence_bce = F.binary_cross_entropy_with_logits(presence.float(), targets.presence, reduction="none") * known
-    # Query 0 answers the question; the entity queries share the other half of the weight. Most of them are silent, so what
-    # is there weighs as much in all as what is not: in a plain mean they would learn to say no to everything.
-    asked = (presence_bce * first).sum() / totals[ASKED]
+    # Query 0 is the target; the entity queries share the other half of the weight. Most entities are absent, so present and
+    # absent ones get the same total weight: with a plain mean the queries would learn to call everything absent.
+    target = (presence_bce * first).sum() / normalizers[TARGETS]
     others = presence_bce * (1.0 - first)
-    there = (others * targets.presence).sum() / totals[ENTITIES_THERE]
-    absent = (others * (1.0 - targets.presence)).sum() / totals[ENTITIES_ABSENT]
+    present = (others * targets.presence).sum() / normalizers[ENTITIES_PRESENT]
+    absent = (others * (1.0 - targets.presence)).sum() / normalizers[ENTITIES_ABSENT]
 
     valid = _weights(targets)
-    box = (box_loss(boxes.float(), targets.boxes) * valid).sum() / totals[DRAWN]
+    box = (box_loss(boxes.float(), targets.boxes) * valid).sum() / normalizers[VALID_MASKS]
 
     with torch.no_grad():
         drawn, truth = levels[-1] > 0, F.adaptive_avg_pool2d(targets.masks, levels[-1].shape[-1]) >= 0.5
         true_iou = (drawn & truth).sum((-2, -1)) / (drawn | truth).sum((-2, -1)).clamp(min=1)
-    iou_error = ((iou.float() - true_iou).square() * valid).sum() / totals[DRAWN]
+    iou_error = ((iou.float() - true_iou).square() * valid).sum() / normalizers[VALID_MASKS]
 
     logits = model.text_decoder(targets.answer[:, :-1], g.memory, g.memory_valid).float()
     text = F.cross_entropy(logits.flatten(0, 1), targets.answer[:, 1:].flatten(), ignore_index=0, reduction="sum")
@@ -244,10 +225,10 @@ def mimo_loss(
     parts = {
         "bce": bce,
         "dice": dice,
-        "presence": asked + 0.5 * (there + absent),
+        "presence": target + 0.5 * (present + absent),
         "box": box,
         "iou": iou_error,
-        "text": text / totals[TOKENS],
+        "text": text / normalizers[TOKENS],
         "contrast": contrast_loss(model, g, targets) * share,
     }
     total = sum(getattr(weights, name) * value for name, value in parts.items())

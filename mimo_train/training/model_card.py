@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mimo_runtime.data.dataset import Dataset
 from mimo_runtime.model.config import MimoConfig
 
-if TYPE_CHECKING:
-    from .config import TrainConfig
+from .config import TrainConfig
+from .state import Position
 
-
-#: By this a card is known as one that nobody has edited.
+#: Marks a card as written by a run; a card without it is kept as it is.
 MARK = "<!-- Written by mimo-train fit at every save. Without this line it leaves the card alone. -->"
 
 
 def is_foreign(path: Path) -> bool:
-    """Whether there is a card that :func:`training_card` did not write, or that somebody made his own."""
+    """Whether there is a card that :func:`training_card` did not write, or whose mark was removed."""
     return path.is_file() and MARK not in path.read_text("utf-8", errors="replace")
 
 
-def training_card(config: MimoConfig, datasets: list[Dataset], options: TrainConfig, steps: int, seconds: float) -> str:
-    """Markdown: what the weights are, what they were trained on, how, and what they are not for."""
+def training_card(model_config: MimoConfig, datasets: list[Dataset], config: TrainConfig, position: Position) -> str:
+    """Markdown: the purpose of the weights, their data, and how they were trained."""
     rows = []
     for dataset in datasets:
         split = Counter(r.split for r in dataset.records)
@@ -32,7 +30,7 @@ def training_card(config: MimoConfig, datasets: list[Dataset], options: TrainCon
         rows.append(f"| {dataset.name} | {modalities} | {len(dataset.class_names)} | {sizes} |")
     return "\n".join(
         [
-            f"# MIMO {config.preset}",
+            f"# MIMO {model_config.preset}",
             "",
             "Masks and grounded text for medical images. Not a medical device: research weights without clinical validation.",
             "",
@@ -46,13 +44,14 @@ def training_card(config: MimoConfig, datasets: list[Dataset], options: TrainCon
             "",
             "## Training",
             "",
-            f"{steps} steps of {options.batch} images with {options.prompts} prompts each, {seconds / 60:.0f} minutes, "
-            f"seed {options.seed}, AdamW with peak learning rate {options.learning_rate:g}, EMA {options.ema:g}.",
-            *_quantised(options),
+            f"{position.step} steps of {config.batch} images with {config.prompts} prompts each, "
+            f"{position.elapsed / 60:.0f} minutes, seed {config.seed}, AdamW with peak learning rate {config.learning_rate:g}, "
+            f"EMA {config.ema:g}.",
+            *_quantised(config),
             "",
             "## Structures with a mask query of their own",
             "",
-            ", ".join(config.entities) + ".",
+            ", ".join(model_config.entities) + ".",
             "",
             MARK,
             "",
@@ -60,9 +59,8 @@ def training_card(config: MimoConfig, datasets: list[Dataset], options: TrainCon
     )
 
 
-def _quantised(options: TrainConfig) -> list[str]:
-    if options.qat is None:
+def _quantised(config: TrainConfig) -> list[str]:
+    if config.qat is None:
         return []
-    skipped = f" except for {', '.join(options.qat_skip)}" if options.qat_skip else ""
-    told = f"Quantisation-aware fine-tuning, `{options.qat}`{skipped}: trained to be rounded. The weights here are not rounded."
-    return ["", told]
+    skipped = f" except for {', '.join(config.qat_skip)}" if config.qat_skip else ""
+    return ["", f"Quantisation-aware fine-tuning, `{config.qat}`{skipped}. The weights stored here are not rounded."]

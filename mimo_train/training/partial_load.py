@@ -1,4 +1,4 @@
-"""Begin with what fits of another checkpoint: another version of the model, another tokenizer, another preset."""
+"""Load what fits of another checkpoint: another version of the model, another tokenizer, another preset."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def load_matching(model: nn.Module, tokenizer: Tokenizer, checkpoint: Path, part
     """Copy every weight of the same name and shape; word embeddings by the word and entity queries by the entity.
 
     Args:
-        parts: of the model (``vision_encoder`` ...) to take; all if empty.
+        parts: of the model (``vision_encoder`` ...) to load; all if empty.
 
     Returns:
-        a sentence that says how much was taken.
+        a sentence that says how much was loaded.
 
     Raises:
         BundleError: the checkpoint is missing, damaged, or nothing of it fits.
@@ -41,25 +41,25 @@ def load_matching(model: nn.Module, tokenizer: Tokenizer, checkpoint: Path, part
         raise BundleError(f"{checkpoint / WEIGHTS} cannot be read: {type(error).__name__}", "Point to a checkpoint") from None
     source = Tokenizer.read(checkpoint / TOKENIZER)
     try:
-        before = list(json.loads((checkpoint / CONFIG).read_text("utf-8"))["entities"])
+        entities = list(json.loads((checkpoint / CONFIG).read_text("utf-8"))["entities"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{checkpoint / CONFIG} cannot be read: {type(error).__name__}", "Point to a checkpoint") from None
     # Query 0 draws the target; the query of an entity goes to the query of the same entity, and no other.
-    queries = [(0, 0)] + [(1 + i, 1 + before.index(name)) for i, name in enumerate(model.config.entities) if name in before]
+    queries = [(0, 0)] + [(1 + i, 1 + entities.index(name)) for i, name in enumerate(model.config.entities) if name in entities]
     rows = [(new, old) for new in range(tokenizer.size) if (old := source.id_of(tokenizer.token_of(new))) is not None]
     own, taken = model.state_dict(), 0
     for name, value in own.items():
-        given = weights.get(name)
-        if given is None or (parts and name.split(".")[0] not in parts):
+        source_value = weights.get(name)
+        if source_value is None or (parts and name.split(".")[0] not in parts):
             continue
         pairs = rows if name in WORD_TABLES else queries if name in QUERY_TABLES else None
-        if pairs and given.shape[1:] == value.shape[1:]:
+        if pairs and source_value.shape[1:] == value.shape[1:]:
             new_rows, old_rows = (torch.tensor(side) for side in zip(*pairs))
-            value[new_rows] = given[old_rows].to(value)
+            value[new_rows] = source_value[old_rows].to(value)
             taken += len(pairs) * value.shape[1]
-        elif given.shape == value.shape:
-            value.copy_(given)
+        elif source_value.shape == value.shape:
+            value.copy_(source_value)
             taken += value.numel()
     if not taken:
         raise BundleError(f"nothing of {checkpoint} fits this model", "Use a checkpoint of the same preset")
-    return f"{taken / sum(v.numel() for v in own.values()):.0%} of the weights begin as in {checkpoint}"
+    return f"{taken / sum(v.numel() for v in own.values()):.0%} of the weights loaded from {checkpoint}"

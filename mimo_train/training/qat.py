@@ -1,16 +1,17 @@
-"""Quantisation-aware fine-tuning: the forward pass rounds as a quantised engine does, and the float weights learn to bear it.
+"""Quantisation-aware fine-tuning: the forward pass rounds as a quantised engine does, and the float weights adapt to it.
 
-The places are the exporter's (``mimo_calibration.graph.quantizable``): every convolution, every product with a matrix not too
-small, and the text decoder's output layer, whose weights are its table of words; looking words up in that table is exact. So
-are the weights: symmetric per output channel, scale = max|w| / qmax, rounded half to even. Activations (``int8`` alone) are the
-inputs of those modules but for the text decoder's: symmetric per tensor, scale = clip / 127. The clip is a running average of
-max|x|; the exporter, which has weights that no longer change, chooses it by the noise that it makes. Gradients pass the
-rounding as if it were not there, inside the clip range alone (the straight-through estimator of Bengio et al. 2013,
-arXiv:1308.3432, as in Jacob et al. 2018, arXiv:1712.05877).
+The rounded modules are those of the exporter (``mimo_calibration.graph.quantizable``): every convolution, every product with a
+matrix that is not too small, and the text decoder's output layer, whose weights are its word table. Lookups in that table are
+exact. Weights are symmetric per output channel, scale = max|w| / qmax, rounded half to even. Activations (``int8`` only) are
+the inputs of those modules except in the text decoder: symmetric per tensor, scale = amax / 127. Here amax is a running average
+of max|x|; the exporter, whose weights are final, chooses it by the quantisation noise. Gradients pass the rounding unchanged
+inside the range, and are zero outside (the straight-through estimator of Bengio et al. 2013, arXiv:1308.3432, as in Jacob et
+al. 2018, arXiv:1712.05877).
 
-A module that rounds keeps its place, its parameters and their names and only changes its class: state dict, averaged weights,
-optimizer, wrappers for several processes and checkpoint files see the float weights under their old names and know nothing of
-all this.
+A module that rounds keeps its place, its parameters and their names; only its class changes. State dict, averaged weights,
+optimizer, wrappers for several processes and checkpoint files see the float weights under their own names.
+``torch.nn.utils.parametrize`` also changes the class, but it renames ``weight`` to ``parametrizations.weight.original`` and
+moves it behind the bias, so training states would not resume. It rounds the lookups of the word table, too.
 """
 
 from __future__ import annotations
@@ -37,17 +38,17 @@ class Mode(NamedTuple):
     activations: bool
 
 
-#: int3 and int2 are for measuring how far tuning reaches: no engine here runs them.
+#: int3 and int2 are for experiments: no engine here runs them.
 MODES = {"int8": Mode(8, True), **{f"int{bits}-weights": Mode(bits, False) for bits in (8, 4, 3, 2)}}
-#: What no engine multiplies with: contrast serves training alone, and of coordinates the exporter makes constants.
+#: Not in the exported graphs: contrast serves training only, and coordinates become constants.
 NOT_ON_DEVICE = ("contrast", "fusion.position", "mask_decoder.positions")
 #: A matrix with fewer rows (of its input) or columns (of its output) is not quantised: ``mimo_calibration.graph.quantizable``.
 MIN_ROWS, MIN_COLUMNS = 16, 8
-#: The activations of one token are nothing to gain from, so the exporter quantises the weights of this graph alone ...
-WEIGHTS_ALONE = "text_decoder"
-#: ... which these modules of it are no part of: what depends on the memory alone is computed in the graph of fusion.
+#: Activations of a single token gain nothing, so the exporter quantises only the weights of this graph ...
+WEIGHTS_ONLY = "text_decoder"
+#: ... except for these modules, which depend on the memory only and are computed in the graph of fusion.
 IN_FUSION = ("cross_key", "cross_value", "target")
-#: How much of the running average of a range stays with every step.
+#: Share of the running average of a range that is kept in every step.
 RANGE_DECAY = 0.99
 
 
@@ -87,35 +88,35 @@ def weight_scale(w: Tensor, qmax: int, axis: int) -> Tensor:
 
 
 def prepare(model: nn.Module, mode: str, skip: Sequence[str] = ()) -> None:
-    """Make a model round from now on. Before wrappers and optimizer, while modules have the names of the checkpoint.
+    """Make a model round from here on. Call it before wrappers and optimizer, while modules have the names of the checkpoint.
 
     Args:
         mode: one of ``MODES``.
-        skip: names of modules to leave alone, with all that is in them.
+        skip: names of modules that stay as they are, with all their submodules.
 
     Raises:
-        RequestError: ``skip`` names nothing that could be quantised.
+        RequestError: ``skip`` names no quantised module.
     """
     bits, activations = MODES[mode]
-    for name, module in list(points(model, skip)):
+    for name, module in list(quantizable_modules(model, skip)):
         module.__class__ = _with(_RoundsLogits if isinstance(module, WordEmbedding) else _RoundsForward, type(module))
-        module.path, module.qmax, module.seen = name, largest_step(bits), None
-        clip = torch.zeros((), device=module.weight.device) if activations and _has_range(name) else None
-        module.register_buffer("clip", clip, persistent=False)  # zero: nothing seen yet
+        module.path, module.qmax, module.step_amax = name, largest_step(bits), None
+        amax = torch.zeros((), device=module.weight.device) if activations and _has_range(name) else None
+        module.register_buffer("amax", amax, persistent=False)  # zero: no input yet
 
 
 def finish(model: nn.Module) -> None:
-    """Undo :func:`prepare`; what stays are the float weights as they were trained."""
+    """Undo :func:`prepare`; the float weights stay as they were trained."""
     for module in model.modules():
         if isinstance(module, _Rounds):
             module.__class__ = type(module).__bases__[1]
-            del module.path, module.qmax, module.seen, module.clip
+            del module.path, module.qmax, module.step_amax, module.amax
 
 
 @torch.no_grad()
 def round_weights(model: nn.Module, bits: int, skip: Sequence[str] = ()) -> None:
-    """Round the weights, to measure what that costs: quantisation after training. In place, but for the table of words."""
-    for _, module in points(model, skip):
+    """Round the weights in place (post-training quantisation), to measure the loss of accuracy; the word table stays exact."""
+    for _, module in quantizable_modules(model, skip):
         rounded = _rounded_weight(module, module.weight, largest_step(bits))
         if isinstance(module, WordEmbedding):
             module.__class__ = _with(_RoundedLogits, type(module))
@@ -124,59 +125,63 @@ def round_weights(model: nn.Module, bits: int, skip: Sequence[str] = ()) -> None
             module.weight.copy_(rounded)
 
 
-def points(model: nn.Module, skip: Sequence[str] = ()) -> Iterator[tuple[str, nn.Module]]:
-    """What is quantised, by name."""
+def quantizable_modules(model: nn.Module, skip: Sequence[str] = ()) -> Iterator[tuple[str, nn.Module]]:
+    """The quantised modules, by name.
+
+    Raises:
+        RequestError: a part of ``skip`` holds none.
+    """
     kinds = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, WordEmbedding)
-    found = {n: m for n, m in model.named_modules() if isinstance(m, kinds) and _is_quantised(n, m)}
+    modules = {n: m for n, m in model.named_modules() if isinstance(m, kinds) and _is_quantised(n, m)}
     for part in skip:
-        if not any(_inside(name, part) for name in found):
-            known = ", ".join(sorted({name.split(".")[0] for name in found}))
+        if not any(_inside(name, part) for name in modules):
+            known = ", ".join(sorted({name.split(".")[0] for name in modules}))
             raise RequestError(f"--qat-skip '{part}' holds nothing that is quantised", f"Choose from {known}, or a part of one")
-    for name, module in found.items():
+    for name, module in modules.items():
         if not any(_inside(name, part) for part in skip):
             yield name, module
 
 
 @torch.no_grad()
 def update_ranges(model: nn.Module) -> None:
-    """The end of a step: what all its forward passes saw, in all pieces and processes, goes into the running averages.
+    """At the end of a step, update the running averages with the inputs of all its micro-batches and processes.
 
-    Within a step the ranges do not change, so that how its work is shared makes no difference. Only before the first end of
-    a step there is no average, and every tensor has the range of its own values.
+    The ranges do not change within a step, so the distribution of its work makes no difference. In the first step there is no
+    average yet, and every tensor has the range of its own values.
     """
     modules = list(_with_ranges(model))
     if not modules:
         return
-    clips = torch.stack([m.clip for m in modules])
-    seen = max_over_all(torch.stack([torch.zeros_like(m.clip) if m.seen is None else m.seen for m in modules]))
-    average = torch.where(clips > 0, torch.lerp(seen, clips, RANGE_DECAY), seen)
-    # Zeros alone say nothing about a range: there was e.g. no box in the whole batch.
-    for module, clip in zip(modules, torch.where(seen > 0, average, clips)):
-        module.clip.copy_(clip)
-        module.seen = None
+    amax = torch.stack([m.amax for m in modules])
+    latest = max_over_all(torch.stack([torch.zeros_like(m.amax) if m.step_amax is None else m.step_amax for m in modules]))
+    average = torch.where(amax > 0, torch.lerp(latest, amax, RANGE_DECAY), latest)
+    # An input of zeros has no range: e.g. no prompt of the whole batch has a box.
+    for module, value in zip(modules, torch.where(latest > 0, average, amax)):
+        module.amax.copy_(value)
+        module.step_amax = None
 
 
 def ranges(model: nn.Module) -> dict[str, Tensor]:
-    """The activations' clips by name of the module; what a training state keeps beside the weights."""
-    return {m.path: m.clip for m in _with_ranges(model)}
+    """Largest magnitude of the activations by name of the module; a training state stores it beside the weights."""
+    return {m.path: m.amax for m in _with_ranges(model)}
 
 
 @torch.no_grad()
-def restore_ranges(model: nn.Module, clips: Mapping[str, Tensor]) -> None:
-    """Put back what :func:`ranges` gave."""
+def restore_ranges(model: nn.Module, amax: Mapping[str, Tensor]) -> None:
+    """Set the ranges to those of :func:`ranges`."""
     for module in _with_ranges(model):
-        module.clip.copy_(clips[module.path])
+        module.amax.copy_(amax[module.path])
 
 
 class _Rounds:
-    """Comes before the class of a module: it works with rounded weights and, where it has a clip, a rounded input.
+    """Mixed in before the class of a module: it computes with rounded weights and, where it has a range, a rounded input.
 
-    Only for as long as it works: whoever else asks for its weight (FSDP does) gets the parameter.
+    The rounded weight exists during the computation only: other code, such as FSDP, reads the parameter.
 
     Attributes:
         path: name of the module; qmax: of its weights.
-        clip: buffer, largest magnitude of the input, 0 before the first one was seen; None leaves the input alone.
-        seen: largest magnitude of the inputs of this step.
+        amax: buffer, largest magnitude of the input, 0 before the first one; None leaves the input as it is.
+        step_amax: largest magnitude of the inputs of this step.
     """
 
     @contextmanager
@@ -189,15 +194,15 @@ class _Rounds:
             del self.__dict__["weight"]
 
     def _input(self, x: Tensor) -> Tensor:
-        if self.clip is None:
+        if self.amax is None:
             return x
         low, high = torch.aminmax(x.detach())
         largest = torch.maximum(high, -low).float()
         if self.training:
-            self.seen = largest if self.seen is None else torch.maximum(self.seen, largest)
-        clip = torch.where(self.clip > 0, self.clip, largest)
+            self.step_amax = largest if self.step_amax is None else torch.maximum(self.step_amax, largest)
+        amax = torch.where(self.amax > 0, self.amax, largest)
         qmax = largest_step(8)
-        return fake_quantise(x, torch.where(clip > 0, clip, 1.0) / qmax, qmax)
+        return fake_quantise(x, torch.where(amax > 0, amax, 1.0) / qmax, qmax)
 
 
 class _RoundsForward(_Rounds):
@@ -211,7 +216,7 @@ class _RoundsForward(_Rounds):
 
 
 class _RoundsLogits(_Rounds):
-    """Of a :class:`WordEmbedding`, which looks words up in the table as it is: the exported graph keeps that for it."""
+    """For a :class:`WordEmbedding`: the output layer is rounded, lookups are exact, as in the exported graph."""
 
     def logits(self, x: Tensor) -> Tensor:
         with self._rounded():
@@ -219,7 +224,7 @@ class _RoundsLogits(_Rounds):
 
 
 class _RoundedLogits:
-    """As :class:`_RoundsLogits` for good: the buffer ``rounded`` takes the place of the table in the output layer alone."""
+    """As :class:`_RoundsLogits` with fixed weights: the buffer ``rounded`` replaces the table in the output layer only."""
 
     def logits(self, x: Tensor) -> Tensor:
         return x @ self.rounded.t()
@@ -253,11 +258,11 @@ def _is_quantised(name: str, module: nn.Module) -> bool:
 
 
 def _has_range(name: str) -> bool:
-    return not _inside(name, WEIGHTS_ALONE) or name.rpartition(".")[2] in IN_FUSION
+    return not _inside(name, WEIGHTS_ONLY) or name.rpartition(".")[2] in IN_FUSION
 
 
 def _with_ranges(model: nn.Module) -> Iterator[nn.Module]:
-    return (m for m in model.modules() if isinstance(m, _Rounds) and m.clip is not None)
+    return (m for m in model.modules() if isinstance(m, _Rounds) and m.amax is not None)
 
 
 def _inside(name: str, part: str) -> bool:

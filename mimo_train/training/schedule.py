@@ -1,4 +1,4 @@
-"""What changes in the course of a run: learning rate and image size, as functions of its progress."""
+"""Learning rate and image size as functions of the progress of a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mimo_runtime.errors import RequestError
 
-#: Linear warm-up where nothing else was asked for: so many steps, but no larger a share of the run.
+#: Default of the linear warm-up: so many steps, but at most this share of the run.
 WARMUP_STEPS, WARMUP_SHARE = 250, 0.05
 
 
@@ -55,12 +55,13 @@ class Schedule:
         cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
         decayed = self.final_share + (1.0 - self.final_share) * cosine
         if self.warmup_steps is None:
-            warm = max((step + 1) / WARMUP_STEPS, progress / WARMUP_SHARE)
+            warmup = max((step + 1) / WARMUP_STEPS, progress / WARMUP_SHARE)
         else:
-            warm = (step + 1) / max(1, self.warmup_steps)
-        return self.learning_rate * min(1.0, warm) * decayed
+            warmup = (step + 1) / max(1, self.warmup_steps)
+        return self.learning_rate * min(1.0, warmup) * decayed
 
     def image_size(self, progress: float) -> int:
+        """Image size when ``progress`` in [0, 1] of the run is over."""
         end = 0.0
         for size, share in self.sizes:
             end += share
@@ -70,7 +71,11 @@ class Schedule:
 
 
 def numbers_by_name(option: str, texts: Sequence[str], below: float) -> dict[str, float]:
-    """NAME=NUMBER texts as a table; numbers from 0 to less than ``below``."""
+    """NAME=NUMBER texts as a table; numbers from 0 to less than ``below``.
+
+    Raises:
+        RequestError: another form, or a number out of range.
+    """
     table = {}
     for text in texts:
         name, _, number = text.rpartition("=")
@@ -80,5 +85,7 @@ def numbers_by_name(option: str, texts: Sequence[str], below: float) -> dict[str
             table[name] = math.nan
         if not name or not 0 <= table[name] < below:
             allowed = "of 0 or more" if below == math.inf else "from 0 to 1"
-            raise RequestError(f"{option} '{text}' is not understood", f"Write NAME=NUMBER {allowed}, e.g. phantoms=0.5")
+            raise RequestError(
+                f"{option} '{text}' is not of the form NAME=NUMBER", f"Write NAME=NUMBER {allowed}, e.g. phantoms=0.5"
+            )
     return table

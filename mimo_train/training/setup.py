@@ -1,70 +1,129 @@
-"""What a run begins with: model, tokenizer and vocabulary."""
+"""The data sets, model, tokenizer and vocabulary that a run starts with."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mimo_runtime.data.dataset import Dataset
+from mimo_runtime.data.dataset import Dataset, read_datasets
 from mimo_runtime.errors import PromptError, RequestError
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.text.questions import corpus, question
 
 from ..checkpoint import load_checkpoint
-from ..data.prompts import Vocabulary
+from ..data.vocabulary import Vocabulary
 from ..hf import adopt_bert, adopt_swin, load_into
 from ..model import Mimo
 from .config import TrainConfig
 
 
-def prepare(options: TrainConfig, datasets: list[Dataset], source: Path | None) -> tuple[Mimo, Tokenizer, Vocabulary]:
-    """Model, tokenizer and vocabulary: new, or those of a checkpoint with the data's new entities appended.
+@dataclass
+class ModelSetup:
+    """A model in training mode, with the tokenizer and the vocabulary of its data."""
 
-    What was chosen for the weights of the checkpoint (``mimo-train calibrate``) is forgotten: other weights need other
-    thresholds.
+    model: Mimo
+    tokenizer: Tokenizer
+    vocabulary: Vocabulary
+
+
+def read_training_sets(config: TrainConfig) -> list[Dataset]:
+    """The data sets of a run.
+
+    Raises:
+        RequestError: no train split, or an option that names a set or class that is not in the data.
     """
-    if source is not None:
-        model, tokenizer = load_checkpoint(source)
-        if model.config.preset != options.preset:
-            told = f"{source} is a '{model.config.preset}' checkpoint, --preset says '{options.preset}'"
-            raise RequestError(told, f"Use --preset {model.config.preset}")
-        vocabulary = Vocabulary.of(datasets, model.config.entities, model.config.entity_regions)
-        new = MimoConfig()
-        model.config = replace(
-            model.config,
-            entities=vocabulary.entities,
-            entity_regions=vocabulary.regions,
-            modalities=_modalities(datasets, model.config.modalities),
-            presence_threshold=new.presence_threshold,
-            presence_temperature=new.presence_temperature,
-            entity_threshold=new.entity_threshold,
-            abstain_threshold=new.abstain_threshold,
-            crop_scale=new.crop_scale,
-            full_image_weight=new.full_image_weight,
+    datasets = read_datasets([Path(p) for p in config.data])
+    if not any(d.split("train") for d in datasets):
+        raise RequestError("the data has no train split", 'Mark images with "split": "train" in dataset.jsonl')
+    names = [d.name for d in datasets]
+    by_set = (("--sampling-weights", config.sampling_weights_by_set()), ("--copy-paste", config.copy_paste_by_set()))
+    for option, named in by_set:
+        unknown = sorted(set(named) - set(names))
+        if unknown:
+            raise RequestError(f"{option} names the set '{unknown[0]}'", f"Name one of {', '.join(names)}")
+    classes = {name.casefold(): name for d in datasets for name in d.class_names}
+    if unknown := sorted(set(config.synonyms_by_class()) - set(classes)):
+        raise RequestError(f"--synonym names the class '{unknown[0]}'", f"Name one of {', '.join(sorted(classes.values()))}")
+    return datasets
+
+
+def check_processes(config: TrainConfig, processes: int) -> None:
+    """Refuse a batch that does not divide, and sharding without a second process."""
+    if config.batch % (processes * config.accumulate):
+        raise RequestError(
+            f"--batch {config.batch} does not divide among {processes} processes and {config.accumulate} micro-batches each",
+            "Use a multiple of both",
         )
-        _check_names(vocabulary, tokenizer, model.config)
-        return model.train(), tokenizer, vocabulary
-    config = options.config()
+    if config.shard and processes == 1:
+        raise RequestError("--shard with one process has nothing to share", "Start under torchrun, or leave --shard out")
+
+
+def build_model(config: TrainConfig, datasets: list[Dataset], checkpoint: Path | None) -> ModelSetup:
+    """A new model, or that of a checkpoint with the data's new entities appended.
+
+    Raises:
+        RequestError, BundleError: options or a checkpoint that do not fit the data.
+    """
+    setup = _new_model(config, datasets) if checkpoint is None else _from_checkpoint(config, datasets, checkpoint)
+    setup.model.train()
+    return setup
+
+
+def _from_checkpoint(config: TrainConfig, datasets: list[Dataset], checkpoint: Path) -> ModelSetup:
+    """Thresholds of the checkpoint (``mimo-train tune-thresholds``) are reset: other weights need other thresholds."""
+    model, tokenizer = load_checkpoint(checkpoint)
+    if model.config.preset != config.preset:
+        raise RequestError(
+            f"{checkpoint} is a '{model.config.preset}' checkpoint, --preset says '{config.preset}'",
+            f"Use --preset {model.config.preset}",
+        )
+    vocabulary = Vocabulary.of(datasets, model.config.entities, model.config.entity_regions)
+    default = MimoConfig()
+    model.config = replace(
+        model.config,
+        entities=vocabulary.entities,
+        entity_regions=vocabulary.regions,
+        modalities=_modalities(datasets, model.config.modalities),
+        presence_threshold=default.presence_threshold,
+        presence_temperature=default.presence_temperature,
+        entity_threshold=default.entity_threshold,
+        abstain_threshold=default.abstain_threshold,
+        crop_scale=default.crop_scale,
+        full_image_weight=default.full_image_weight,
+    )
+    _check_names(vocabulary, tokenizer, model.config)
+    return ModelSetup(model, tokenizer, vocabulary)
+
+
+def _new_model(config: TrainConfig, datasets: list[Dataset]) -> ModelSetup:
+    model_config = config.model_config()
     vocabulary = Vocabulary.of(datasets)
     swin = bert = None
-    if options.swin:
-        config, swin = adopt_swin(config, options.swin)
-    if options.bert:
-        config, bert, tokenizer = adopt_bert(config, options.bert)
+    if config.swin:
+        model_config, swin = adopt_swin(model_config, config.swin)
+    if config.bert:
+        model_config, bert, tokenizer = adopt_bert(model_config, config.bert)
     else:
         records = [r for d in datasets for r in d.records]
         texts = corpus(vocabulary.entities, sorted({r.modality for r in records}), sorted({r.region for r in records}))
-        tokenizer = Tokenizer.train(texts, min(options.vocab_size, config.vocab_size), config.mask_decoder.queries)
-        config = replace(config, vocab_size=tokenizer.size)
-    _check_names(vocabulary, tokenizer, config)
-    learnt = {"entity_regions": vocabulary.regions, "modalities": _modalities(datasets)}
-    model = Mimo(replace(config, entities=vocabulary.entities, **learnt))
+        size = min(config.vocab_size, model_config.vocab_size)
+        tokenizer = Tokenizer.train(texts, size, model_config.mask_decoder.queries)
+        model_config = replace(model_config, vocab_size=tokenizer.size)
+    _check_names(vocabulary, tokenizer, model_config)
+    model = Mimo(
+        replace(
+            model_config,
+            entities=vocabulary.entities,
+            entity_regions=vocabulary.regions,
+            modalities=_modalities(datasets),
+        )
+    )
     if swin is not None:
-        load_into(model.vision_encoder.backbone, swin, str(options.swin))
+        load_into(model.vision_encoder.backbone, swin, str(config.swin))
     if bert is not None:
-        load_into(model.text_encoder, bert, str(options.bert), own=("project.",))
-    return model.train(), tokenizer, vocabulary
+        load_into(model.text_encoder, bert, str(config.bert), own=("project.",))
+    return ModelSetup(model, tokenizer, vocabulary)
 
 
 def _modalities(datasets: list[Dataset], known: tuple[str, ...] = ()) -> tuple[str, ...]:
@@ -72,7 +131,7 @@ def _modalities(datasets: list[Dataset], known: tuple[str, ...] = ()) -> tuple[s
 
 
 def _check_names(vocabulary: Vocabulary, tokenizer: Tokenizer, config: MimoConfig) -> None:
-    """Every name must fit the text encoder: told now, not in the middle of the run."""
+    """Every name must fit the text encoder; checked here, before the run."""
     for name in vocabulary.entities:
         try:
             tokenizer.encode_query(question("presence", name), config.text.max_length)

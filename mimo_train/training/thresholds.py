@@ -1,5 +1,4 @@
-"""What is chosen on ``val``: confidence that means something (a temperature, what counts as present and what is doubted), and
-whether small targets are looked at more closely.
+"""Thresholds that are chosen on ``val``: presence, abstention and the crop pass.
 
 Temperature scaling after Guo et al. 2017, arXiv:1706.04599; abstention after Geifman and El-Yaniv 2017, arXiv:1705.08500.
 """
@@ -11,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -28,42 +27,60 @@ from mimo_runtime.utils.atomic import atomic_write_bytes
 
 from ..checkpoint import CONFIG
 
-#: Probabilities, and whether each entity is there.
+#: Probabilities, and whether each entity is in the image.
 Entities = tuple[Sequence[float], Sequence[bool]]
 #: Called with (done, in all).
 Progress = Callable[[int, int], None]
 
 TEMPERATURES = np.geomspace(0.25, 8.0, 121)
-#: Tried for the closer look; 0 is none.
+#: Tried scales of the crop; 0 leaves the crop pass out.
 CROP_SCALES = (0.0, 2.5, 3.5, 5.0)
-#: What it must gain in mean Dice, since it takes the time of another image ...
+#: Required gain in mean Dice, because the crop pass takes as long as another image.
 CROP_PASS_GAIN = 0.002
-#: ... measured on so many images per set, with these prompts.
-CLOSER_LIMIT, CLOSER_PROMPTS = 12, ("box", "point", "mask", "text")
-#: Tried for the share of the first look in what is drawn from near; it costs no time.
+#: Images per set, and prompts, on which the gain is measured.
+CROP_PASS_LIMIT, CROP_PASS_PROMPTS = 12, ("box", "point", "mask", "text")
+#: Tried weights of the full-image pass in the mask of the crop pass; they cost no time.
 FULL_IMAGE_WEIGHTS = (0.0, 0.15, 0.3, 0.45)
-#: Evaluations that the two take at most.
+#: Evaluations that the search over both takes at most.
 CROP_SCALE_TRIALS = len(CROP_SCALES) + len(FULL_IMAGE_WEIGHTS) - 1
+
+
+class ThresholdReport(TypedDict):
+    """JSON of :class:`Thresholds`."""
+
+    presence_threshold: float
+    presence_temperature: float
+    entity_threshold: float
+    abstain_threshold: float
+    coverage: float
+    risk: float
+    risk_reached: bool
+    findings: int
+    crop_scale: float
+    full_image_weight: float
+    notes: list[str]
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What was chosen, and what the abstention threshold does on the split it was chosen on."""
+    """The chosen values, and the effect of the abstention threshold on the split that it was chosen on.
+
+    Attributes:
+        findings: number of findings that the abstention threshold was chosen on.
+        crop_scale, full_image_weight: see ``MimoConfig``.
+        notes: values that could not be chosen, with the reason.
+    """
 
     presence_threshold: float
     presence_temperature: float
     entity_threshold: float
     abstention: Choice
-    #: Findings that the abstention threshold was chosen on.
     findings: int
-    #: See ``MimoConfig.closer_factor``.
     crop_scale: float = 0.0
-    #: See ``MimoConfig.first_share``.
     full_image_weight: float = 0.0
-    #: What could not be chosen, and why.
     notes: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> ThresholdReport:
         """For JSON."""
         return {
             "presence_threshold": self.presence_threshold,
@@ -79,21 +96,25 @@ class Thresholds:
             "notes": list(self.notes),
         }
 
-    def sentences(self, wanted: float) -> str:
-        """For a person."""
+    def sentences(self, risk: float) -> str:
+        """For a person; ``risk`` is the requested one."""
         chosen = self.abstention
-        told = (
-            f"presence threshold {self.presence_threshold:.3f}, temperature {self.presence_temperature:.3f}, "
-            f"threshold of what nobody named {self.entity_threshold:.3f}\n"
-            f"abstention threshold {chosen.threshold:.3f}: keeps {100 * chosen.coverage:.0f} % of {self.findings} findings "
-            f"at a risk of {chosen.risk:.3f}\n"
-            + (f"small targets: drawn again on {self.closer_factor:g} times their length, the first look counts "
-               f"{self.first_share:g}" if self.crop_scale else
-               "small targets: no closer look, it gains nothing (mimo-train fit --closer trains it)")
+        if self.crop_scale:
+            crop_pass = f"crop pass: crop scale {self.crop_scale:g}, full-image weight {self.full_image_weight:g}"
+        else:
+            crop_pass = "crop pass: off, it gains nothing (mimo-train fit --crop-views trains it)"
+        missed = "" if chosen.reached else (
+            f". No threshold that keeps half of the findings reaches {risk:g}; this one comes nearest."
         )  # fmt: skip
-        if not chosen.reached:
-            told += f". No threshold that keeps half of the findings reaches {wanted:g}; this one comes nearest."
-        return "\n".join((told, *(f"Note: {note}." for note in self.notes)))
+        lines = (
+            f"presence threshold {self.presence_threshold:.3f}, temperature {self.presence_temperature:.3f}, "
+            f"entity threshold {self.entity_threshold:.3f}",
+            f"abstention threshold {chosen.threshold:.3f}: keeps {100 * chosen.coverage:.0f} % of {self.findings} findings "
+            f"at a risk of {chosen.risk:.3f}",
+            crop_pass + missed,
+            *(f"Note: {note}." for note in self.notes),
+        )
+        return "\n".join(lines)
 
 
 def best_temperature(logits: np.ndarray, present: np.ndarray) -> float:
@@ -104,45 +125,45 @@ def best_temperature(logits: np.ndarray, present: np.ndarray) -> float:
 
 
 def best_threshold(probabilities: np.ndarray, present: np.ndarray) -> float:
-    """The threshold with the best F1 of "absent" plus F1 of "present": neither kind of mistake is bought with the other."""
+    """The threshold with the best F1 of "absent" plus F1 of "present"; of equals, the one nearest to 0.5."""
     order = np.sort(np.unique(probabilities))
     candidates = np.concatenate(([0.5], (order[1:] + order[:-1]) / 2))
     scores = []
     for threshold in candidates:
-        said = probabilities >= threshold
+        predicted = probabilities >= threshold
         f1 = [
-            2 * np.sum(said & present) / max(1, said.sum() + present.sum()),
-            2 * np.sum(~said & ~present) / max(1, (~said).sum() + (~present).sum()),
+            2 * np.sum(predicted & present) / max(1, predicted.sum() + present.sum()),
+            2 * np.sum(~predicted & ~present) / max(1, (~predicted).sum() + (~present).sum()),
         ]
         scores.append(sum(f1))
     best = np.flatnonzero(np.asarray(scores) >= max(scores) - 1e-9)
-    # Of equals, the one nearest to an undecided 0.5.
     return float(candidates[best[np.argmin(np.abs(candidates[best] - 0.5))]])
 
 
 def choose_thresholds(measured: Measurements, risk: float, entities: Entities = ((), ())) -> Thresholds:
-    """Choose all four numbers from the answers of an :func:`undecided` model.
+    """Choose presence threshold, temperature, entity threshold and abstention threshold.
 
-    Temperature and threshold are chosen on the questions by name, the only ones whose answer may be "it is not there". The
-    abstention threshold is chosen on all prompts, every set with the same weight, for scores and masks as the other two make
-    them: a finding below the presence threshold will have no mask. Where nothing absent could be asked for, no temperature is
-    the best and every threshold is right: both stay those of a new model, as does the threshold of what nobody named where it
-    is not known of any entity both that it is there and that it is not. ``notes`` say so.
+    Temperature and presence threshold are chosen on the prompts by name, the only ones whose target may be absent. The
+    abstention threshold is chosen on all prompts, with the same weight for every set. Scores and masks are those of the new
+    temperature and presence threshold: a finding below the threshold has no mask. A value keeps the default of a new model
+    where the data has only present or only absent targets; ``notes`` say so.
 
     Args:
+        measured: of a model :func:`without_thresholds`.
         risk: mean ``1 - Dice`` of confident findings that is still acceptable.
-        entities: see :func:`entity_presences`; without any, the threshold of what nobody named is that of a new model.
+        entities: see :func:`entity_presences`; without any, the entity threshold is the default.
     """
     logits = _logits([p.probability for p in measured.presences])
     present = np.array([p.kind == "present" for p in measured.presences])
     temperature, threshold, notes = _presence_scale(logits, present)
-    probabilities, there = entities
+    probabilities, shown = entities
     entity_threshold = MimoConfig().entity_threshold
-    if _both(there):
-        entity_threshold = round(best_threshold(sigmoid(_logits(probabilities) / temperature), np.asarray(there)), 4)
-    elif _both(present):
-        told = "no entity is known both to be there and not to be, so the threshold of what nobody named stays"
-        notes.append(f"{told} {entity_threshold:g}")
+    if _has_both(shown):
+        entity_threshold = round(best_threshold(sigmoid(_logits(probabilities) / temperature), np.asarray(shown)), 4)
+    elif _has_both(present):
+        notes.append(
+            f"no entity is present in one image and absent in another, so the entity threshold stays {entity_threshold:g}"
+        )
     rows = [row for row in measured.overlaps if row.score is not None]
     presence = sigmoid(_logits([row.presence for row in rows]) / temperature)
     scores = presence * np.array([row.predicted_iou for row in rows])
@@ -153,98 +174,102 @@ def choose_thresholds(measured: Measurements, risk: float, entities: Entities = 
 
 def _presence_scale(logits: np.ndarray, present: np.ndarray) -> tuple[float, float, list[str]]:
     """Temperature, presence threshold, and notes on them."""
-    if not _both(present):
+    if not _has_both(present):
         temperature, threshold = MimoConfig().presence_temperature, MimoConfig().presence_threshold
         return temperature, threshold, [
-            "nothing that is absent could be asked for, so presence threshold and temperature stay those of a new model, "
+            "the prompts by name have no absent target, so presence threshold and temperature keep the defaults, "
             f"{threshold:g} and {temperature:g}; add images without the target (classes {{}}), or a data set of other classes"
         ]  # fmt: skip
     temperature, notes = best_temperature(logits, present), []
     low, high = TEMPERATURES[0], TEMPERATURES[-1]
     if temperature in (low, high):
         notes.append(
-            f"the best temperature, {temperature:g}, is the edge of what is tried ({low:g} to {high:g}), so presence is not "
-            "calibrated: these questions are too few, or all right, or all wrong; calibrate on more images"
+            f"the best temperature, {temperature:g}, is the edge of the range ({low:g} to {high:g}), so presence is not "
+            "calibrated: the prompts are too few, or all right, or all wrong; use more images"
         )
     temperature = round(temperature, 4)
     return temperature, round(best_threshold(sigmoid(logits / temperature), present), 4), notes
 
 
-def _both(there: Sequence[bool] | np.ndarray) -> bool:
-    """Whether some are there and some are not."""
-    return any(there) and not all(there)
+def _has_both(present: Sequence[bool] | np.ndarray) -> bool:
+    """Whether some are present and some are absent."""
+    return any(present) and not all(present)
 
 
 def entity_presences(
     mimo: Mimo, datasets: Sequence[Dataset], split: str, limit: int | None, seed: int, progress: Progress | None = None
 ) -> Entities:
-    """Presence probability of every entity in every image where it is known whether it is there, and whether it is.
+    """Presence probability of every entity in every image whose annotation decides its presence, and that presence.
 
     Args:
-        mimo: see :func:`undecided`.
+        mimo: see :func:`without_thresholds`.
         progress: called with (images done, images in all).
     """
-    # Nothing is drawn: a mask per entity and image would take minutes, and only the presence is looked at.
-    asked = Mimo(replace(mimo.config, presence_threshold=2.0), mimo.engines, mimo.tokenizer, cache_images=0)
-    names, probabilities, there = AbsentNames(datasets), [], []
+    # A threshold above 1 draws no mask: a mask per entity and image would take minutes, and only the presence is used.
+    config = replace(mimo.config, presence_threshold=2.0)
+    no_masks = Mimo(config, mimo.engines, mimo.tokenizer, cache_images=0)
+    names, probabilities, shown = AbsentNames(datasets), [], []
     records = list(chain.from_iterable(chosen_records(data, split, limit, seed) for data in datasets))
     for done, record in enumerate(records, 1):
         pixels, labels = record.load()
-        # Case makes no other name (AbsentNames).
+        # Names are compared without case, as AbsentNames does.
         present = {name.casefold() for i, name in record.classes.items() if (labels == i).any()}
         absent = {name.casefold() for part in names.of(record) for name in part}
-        for finding in asked.open(pixels).ask(EVERYTHING, text_answer=False).findings:
+        for finding in no_masks.open(pixels).ask(EVERYTHING, text_answer=False).findings:
             if finding.phrase.casefold() in present | absent:
                 probabilities.append(finding.presence)
-                there.append(finding.phrase.casefold() in present)
+                shown.append(finding.phrase.casefold() in present)
         if progress:
             progress(done, len(records))
-    return probabilities, there
+    return probabilities, shown
 
 
 def choose_crop_scale(
     mimo: Mimo, datasets: Sequence[Dataset], split: str, limit: int | None, seed: int, progress: Progress | None = None
 ) -> tuple[float, float]:
-    """The ``closer_factor`` with the best mean Dice over sets and prompts, and for it the best ``first_share``; 0 and 0 where
-    the two do not gain :data:`CLOSER_GAIN`.
+    """The ``crop_scale`` with the best mean Dice over sets and prompts, and for it the best ``full_image_weight``.
+
+    Both are 0 where the crop pass gains less than :data:`CROP_PASS_GAIN`.
 
     Args:
-        mimo: see :func:`undecided`.
-        limit: at most this many images per set, and at most :data:`CLOSER_LIMIT`.
-        progress: called with (images done, images in all); an image counts once for each thing that may be tried.
+        mimo: see :func:`without_thresholds`.
+        limit: at most this many images per set, and at most :data:`CROP_PASS_LIMIT`.
+        progress: called with (images done, images in all); an image counts once for each trial.
     """
-    limit, tries = _few(limit), iter(range(CROP_SCALE_TRIALS))
+    limit, trials = _crop_pass_limit(limit), iter(range(CROP_SCALE_TRIALS))
 
     def advance(number: int) -> Progress | None:
         return progress and (lambda done, images: progress(number * images + done, CROP_SCALE_TRIALS * images))
 
-    def dice(factor: float, share: float) -> float:
-        config = replace(mimo.config, crop_scale=factor, full_image_weight=share)
-        tried = Mimo(config, mimo.engines, mimo.tokenizer, cache_images=1)
-        options = {"prompts": CLOSER_PROMPTS, "limit": limit, "seed": seed, "text": False}
-        found = measure(tried, datasets, split, **options, progress=advance(next(tries)))
+    def dice(scale: float, weight: float) -> float:
+        config = replace(mimo.config, crop_scale=scale, full_image_weight=weight)
+        candidate = Mimo(config, mimo.engines, mimo.tokenizer, cache_images=1)
+        measured = measure(
+            candidate, datasets, split, prompts=CROP_PASS_PROMPTS, limit=limit, seed=seed, text=False,
+            progress=advance(next(trials)),
+        )  # fmt: skip
         groups: dict[tuple[str, str], list[float]] = {}
-        for row in found.overlaps:
-            if row.prompt in CLOSER_PROMPTS:
+        for row in measured.overlaps:
+            if row.prompt in CROP_PASS_PROMPTS:
                 groups.setdefault((row.prompt, row.set_name), []).append(row.dice)
         return float(np.mean([np.mean(values) for values in groups.values()])) if groups else 0.0
 
-    first, *shares = FULL_IMAGE_WEIGHTS
-    factors = {factor: dice(factor, first) for factor in CROP_SCALES}
-    best = max(factors, key=lambda factor: factors[factor])
+    first, *weights = FULL_IMAGE_WEIGHTS
+    by_scale = {scale: dice(scale, first) for scale in CROP_SCALES}
+    best = max(by_scale, key=lambda scale: by_scale[scale])
     if not best:
         return 0.0, 0.0
-    tried = {first: factors[best], **{share: dice(best, share) for share in shares}}
-    share = max(tried, key=lambda share: tried[share])
-    return (best, share) if tried[share] >= factors[0.0] + CROP_PASS_GAIN else (0.0, 0.0)
+    by_weight = {first: by_scale[best], **{weight: dice(best, weight) for weight in weights}}
+    weight = max(by_weight, key=lambda weight: by_weight[weight])
+    return (best, weight) if by_weight[weight] >= by_scale[0.0] + CROP_PASS_GAIN else (0.0, 0.0)
 
 
-def _few(limit: int | None) -> int:
-    return CLOSER_LIMIT if limit is None else min(limit, CLOSER_LIMIT)
+def _crop_pass_limit(limit: int | None) -> int:
+    return CROP_PASS_LIMIT if limit is None else min(limit, CROP_PASS_LIMIT)
 
 
-def undecided(mimo: Mimo) -> Mimo:
-    """The same model, which draws what it does not believe in, and whose presence is that of the bare logit."""
+def without_thresholds(mimo: Mimo) -> Mimo:
+    """The same model without presence and abstention thresholds; its presence is the sigmoid of the bare logit."""
     config = replace(mimo.config, presence_threshold=0.0, presence_temperature=1.0, entity_threshold=0.0, abstain_threshold=0.0)
     return Mimo(config, mimo.engines, mimo.tokenizer, mimo.info, cache_images=0)
 
@@ -260,45 +285,52 @@ def tune_thresholds(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Thresholds:
-    """Choose closer look and share of the first one, presence threshold and temperature, and the abstention threshold on
-    ``split``, and store them in the checkpoint's ``config.json``.
+    """Choose crop scale, full-image weight and all thresholds on ``split``, and store them in the checkpoint's ``config.json``.
+
+    ``mimo`` itself is not changed.
 
     Args:
         risk: see :func:`choose_thresholds`.
         limit: at most this many images per set, drawn with ``seed``.
-        progress: called with (images done, images in all); an image counts once for each time it may be asked about.
+        progress: called with (images done, images in all); an image counts once for each evaluation.
 
     Raises:
         RequestError: empty split, a split without a target, or an image that cannot be read. All images are read before the
-            first question.
+            first evaluation.
     """
     records = list(chain.from_iterable(chosen_records(data, split, limit, seed) for data in datasets))
     check_records(records)
-    images, closer = len(records), CROP_SCALE_TRIALS * sum(len(chosen_records(d, split, _few(limit), seed)) for d in datasets)
+    images = len(records)
+    crop_images = sum(len(chosen_records(data, split, _crop_pass_limit(limit), seed)) for data in datasets)
+    crop_work = CROP_SCALE_TRIALS * crop_images
 
     def after(before: int) -> Progress | None:
-        return progress and (lambda done, _: progress(before + done, closer + 2 * images))
+        return progress and (lambda done, _: progress(before + done, crop_work + 2 * images))
 
-    raw = undecided(mimo)
-    factor, share = choose_crop_scale(raw, datasets, split, limit, seed, after(0))
-    config = replace(raw.config, crop_scale=factor, full_image_weight=share)
-    raw = Mimo(config, raw.engines, raw.tokenizer, raw.info, cache_images=0)
-    measured = measure(raw, datasets, split, limit=limit, seed=seed, progress=after(closer), text=False)
+    bare = without_thresholds(mimo)
+    scale, weight = choose_crop_scale(bare, datasets, split, limit, seed, after(0))
+    config = replace(bare.config, crop_scale=scale, full_image_weight=weight)
+    bare = Mimo(config, bare.engines, bare.tokenizer, bare.info, cache_images=0)
+    measured = measure(bare, datasets, split, limit=limit, seed=seed, progress=after(crop_work), text=False)
     if not measured.overlaps:
         raise RequestError(f"no image in split '{split}' shows a target", "Choose another split or data set, or more images")
-    chosen = choose_thresholds(measured, risk, entity_presences(raw, datasets, split, limit, seed, after(closer + images)))
-    chosen = replace(chosen, crop_scale=factor, full_image_weight=share)
+    entities = entity_presences(bare, datasets, split, limit, seed, after(crop_work + images))
+    chosen = replace(choose_thresholds(measured, risk, entities), crop_scale=scale, full_image_weight=weight)
+    _store(Path(checkpoint), mimo.config, chosen)
+    return chosen
+
+
+def _store(checkpoint: Path, config: MimoConfig, chosen: Thresholds) -> None:
     config = replace(
-        mimo.config,
+        config,
         presence_threshold=chosen.presence_threshold,
         presence_temperature=chosen.presence_temperature,
         entity_threshold=chosen.entity_threshold,
         abstain_threshold=chosen.abstention.threshold,
-        crop_scale=factor,
-        full_image_weight=share,
+        crop_scale=chosen.crop_scale,
+        full_image_weight=chosen.full_image_weight,
     )
-    atomic_write_bytes(Path(checkpoint) / CONFIG, (json.dumps(config.to_dict(), indent=2) + "\n").encode())
-    return chosen
+    atomic_write_bytes(checkpoint / CONFIG, (json.dumps(config.to_dict(), indent=2) + "\n").encode())
 
 
 def _logits(probabilities: Sequence[float]) -> np.ndarray:

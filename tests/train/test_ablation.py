@@ -24,13 +24,13 @@ def options(data: Path, **changes) -> TrainConfig:
     return TrainConfig(**{"preset": "micro", "data": (str(data),), "steps": 1, "batch": 2, "vocab_size": 400, **changes})
 
 
-def test_each_variant_switches_off_what_it_says():
-    full = options(Path("x")).config()
+def test_each_variant_switches_off_its_mechanism():
+    full = options(Path("x")).model_config()
     for variant in VARIANTS:
-        changed = replace(options(Path("x")), changes=variant.changes).config()
+        changed = replace(options(Path("x")), changes=variant.changes).model_config()
         assert (changed == full) == (not variant.changes), variant.name
         assert variant.name == "full" or variant.changes or variant.losses
-    by_name = {v.name: replace(options(Path("x")), changes=v.changes).config() for v in VARIANTS}
+    by_name = {v.name: replace(options(Path("x")), changes=v.changes).model_config() for v in VARIANTS}
     assert not by_name["no-gate"].fusion.gate and by_name["no-gate"].fusion.region_bias
     assert by_name["no-bias"].fusion.gate and not by_name["no-bias"].fusion.region_bias
     assert by_name["no-cascade"].mask_decoder.levels == 1 and by_name["no-cascade"].mask_size == by_name["full"].mask_size
@@ -47,7 +47,7 @@ def table(phantoms, tmp_path_factory) -> Path:
     return output
 
 
-def test_the_table_holds_what_was_trained(table):
+def test_the_table_holds_the_trained_variants(table):
     result = json.loads((table / "ablation.json").read_text())
     assert list(result["variants"]) == ["full", "no-gate"] and result["budget"]["steps"] == 1
     assert load_checkpoint(table / "full")[0].config.fusion.gate
@@ -58,7 +58,7 @@ def test_the_table_holds_what_was_trained(table):
     assert all(line.count("|") == lines[0].count("|") for line in lines)
 
 
-def test_variants_are_compared_question_by_question(table):
+def test_variants_are_compared_prompt_by_prompt(table):
     result = json.loads((table / "ablation.json").read_text())["variants"]
     full, other = (json.loads((table / name / "result.json").read_text())["answers"] for name in ("full", "no-gate"))
     assert "change" not in result["full"] and result["no-gate"]["change"].keys() == full.keys()
@@ -71,7 +71,7 @@ def test_variants_are_compared_question_by_question(table):
     assert all(isinstance(case, int) for case in full["dice box"]["case"])  # never what a case is called
 
 
-def test_the_table_says_what_changes():
+def test_the_table_shows_changes_with_intervals():
     part, change = {"right": 0.5, "ci95": [0.4, 0.6], "n": 9}, {"mean": -0.05, "ci95": [-0.1, 0.01]}
     assert module._rate(part, None) == "50.0% (40.0% to 60.0%)"
     assert module._rate(part, change) == "50.0%, -5.0 (-10.0 to +1.0)"
@@ -80,7 +80,7 @@ def test_the_table_says_what_changes():
     assert module._dice(dice, {"macro": -0.02, "macro_ci95": [-0.03, -0.01]}) == "0.700, -0.020 (-0.030 to -0.010)"
 
 
-def test_what_is_done_is_not_done_again(table, phantoms, monkeypatch):
+def test_finished_variants_are_skipped(table, phantoms, monkeypatch):
     monkeypatch.setattr(module, "fit", lambda *_a, **_k: pytest.fail("trained again"))
     again = ablate(options(phantoms), table, variants=("full", "no-gate"), split="train", limit=2, **QUIET)
     assert again == json.loads((table / "ablation.json").read_text())

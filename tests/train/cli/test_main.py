@@ -24,10 +24,10 @@ def test_phantoms_fit_evaluate(tmp_path):
     assert run("data", "phantom", "-o", data, "--count", 20, "--size", 80, "--json")[0] == 0
     code, out, _ = run(
         "fit", "--preset", "micro", "--data", data, "-o", checkpoint, "--steps", 3, "--batch", 2, "--threads", 1, "--json",
-        "--sizes", "64:0.5", "--set", "image_size=96", "--emphasis", "data=2", "--accumulate", 2,
+        "--sizes", "64:0.5", "--set", "image_size=96", "--sampling-weights", "data=2", "--accumulate", 2,
     )  # fmt: skip
     assert code == 0 and json.loads(out)["checkpoint"] == str(checkpoint)
-    code, out, _ = run("calibrate", checkpoint, "--data", data, "--limit", 2, "--threads", 1, "--json")
+    code, out, _ = run("tune-thresholds", checkpoint, "--data", data, "--limit", 2, "--threads", 1, "--json")
     chosen = json.loads(out)
     assert code == 0 and chosen["wanted_risk"] == 0.1 and chosen["split"] == "val" and 0 <= chosen["risk"] <= 1
     code, out, _ = run(
@@ -35,15 +35,20 @@ def test_phantoms_fit_evaluate(tmp_path):
     )  # fmt: skip
     assert code == 0 and "| set |" in out and "| set |" in (tmp_path / "report" / "report.md").read_text("utf-8")
     assert (tmp_path / "report" / "sheet_data.png").is_file()
-    told = json.loads(numbers.read_text())
-    assert told == json.loads((tmp_path / "report" / "accuracy.json").read_text())
+    accuracy = json.loads(numbers.read_text())
+    assert accuracy == json.loads((tmp_path / "report" / "accuracy.json").read_text())
     code, _, err = run("evaluate", checkpoint, "--data", data, "--split", "val", "--report", data)
     assert code == 2 and "did not write it" in err
-    assert set(told["macro"]) == {"box", "point", "mask", "text", "text+box"} and 0 <= told["macro"]["box"]["dice"] <= 1
-    assert set(told["baselines"]) >= {"ellipse", "input_mask"} and "phantoms" not in told["sets"] and "data" in told["sets"]
+    assert set(accuracy["macro"]) == {"box", "point", "mask", "text", "text+box"}
+    assert 0 <= accuracy["macro"]["box"]["dice"] <= 1
+    assert (
+        set(accuracy["baselines"]) >= {"ellipse", "input_mask"}
+        and "phantoms" not in accuracy["sets"]
+        and "data" in accuracy["sets"]
+    )
     stored = json.loads((checkpoint / "config.json").read_text())
     for name in ("presence_threshold", "presence_temperature", "entity_threshold", "abstain_threshold"):
-        assert told["meta"][name] == stored[name] == chosen[name]
+        assert accuracy["meta"][name] == stored[name] == chosen[name]
 
 
 @pytest.mark.parametrize(
@@ -54,14 +59,14 @@ def test_phantoms_fit_evaluate(tmp_path):
         (("fit", "--data", "nowhere", "-o", "x"), "--steps or --minutes"),
         (("fit", "--data", "nowhere", "-o", "x", "--steps", "1", "--sizes", "96"), "--sizes '96'"),
         (("fit", "--data", "nowhere", "-o", "x", "--steps", "1", "--set", "fusion.gate"), "--set 'fusion.gate'"),
-        (("fit", "--data", "nowhere", "-o", "x", "--steps", "1", "--emphasis", "a"), "--emphasis 'a'"),
+        (("fit", "--data", "nowhere", "-o", "x", "--steps", "1", "--sampling-weights", "a"), "--sampling-weights 'a'"),
         (("fit", "--data", "nowhere", "-o", "x", "--steps", "1", "--weight", "speed=2"), "the loss 'speed'"),
         (("fit", "--data", "nowhere", "-o", "x", "--steps", "1", "--weight", "text=-1"), "--weight 'text=-1'"),
         (("evaluate", "nowhere", "--data", "."), "no data set"),
         (("evaluate", "nowhere", "--data", ".", "--prompts", "box,circle"), "unknown prompt type 'circle'"),
         (("evaluate", "nowhere", "--data", ".", "--json", "no/out.json"), "cannot be written"),
-        (("calibrate", "nowhere", "--data", ".", "--split", "test"), "'--split'"),
-        (("calibrate", "nowhere", "--data", ".", "--risk", "2"), "'--risk'"),
+        (("tune-thresholds", "nowhere", "--data", ".", "--split", "test"), "'--split'"),
+        (("tune-thresholds", "nowhere", "--data", ".", "--risk", "2"), "'--risk'"),
     ],
 )
 def test_bad_requests_give_one_line_and_exit_code_2(tmp_path, monkeypatch, args, words):
@@ -78,3 +83,22 @@ def test_as_a_process_without_a_traceback(tmp_path):
         text=True,
     )
     assert result.returncode == 2 and "Traceback" not in result.stderr and result.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("args", "current"),
+    [
+        (("calibrate", "nowhere", "--data", "."), "calibrate is deprecated, use tune-thresholds"),
+        (("fit", "--data", "nowhere", "-o", "x", "--emphasis", "a=1"), "--emphasis is deprecated, use --sampling-weights"),
+        (("fit", "--data", "nowhere", "-o", "x", "--paste=a=1"), "--paste is deprecated, use --copy-paste"),
+        (("fit", "--data", "nowhere", "-o", "x", "--closer", "0.1"), "--closer is deprecated, use --crop-views"),
+        (("fit", "--data", "nowhere", "-o", "x", "--corrections", "0"), "--corrections is deprecated, use --click-simulation"),
+        (("fit", "--data", "nowhere", "-o", "x", "--warm-start", "y"), "--warm-start is deprecated, use --partial-load"),
+        (("ablate", "--data", "nowhere", "-o", "x", "--steps", "1", "--warm-start", "y"), "--warm-start is deprecated"),
+    ],
+)
+def test_earlier_names_are_read_with_a_warning(tmp_path, monkeypatch, args, current):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(*args)
+    warning, error = err.splitlines()
+    assert code == 2 and warning.startswith(f"warning: {current}") and error.startswith("error: ")

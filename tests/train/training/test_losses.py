@@ -1,4 +1,4 @@
-"""Losses against hand-made cases: right is cheap, wrong is dear, and what is unknown costs nothing."""
+"""Losses on small cases: low for right outputs, high for wrong ones, zero where the annotation is unknown."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.text.questions import corpus
 from mimo_train.data.loader import Batches
-from mimo_train.data.prompts import Vocabulary
+from mimo_train.data.targets import Targets
+from mimo_train.data.vocabulary import Vocabulary
 from mimo_train.model import Mimo
 from mimo_train.training.click_simulation import simulate_clicks
-from mimo_train.training.losses import LossWeights, Normalizers, Targets, box_loss, dice_loss, info_nce, mask_losses, mimo_loss
+from mimo_train.training.losses import LossWeights, Normalizers, box_loss, dice_loss, info_nce, mask_losses, mimo_loss
 
 
 def square(x0: int, y0: int, x1: int, y1: int, side: int = 32) -> torch.Tensor:
@@ -75,8 +76,8 @@ def test_padded_queries_do_not_count():
     mask = square(4, 4, 20, 20)
     logits = torch.stack(((mask * 2 - 1) * 20, torch.full_like(mask, 20.0)))[None]
     padded = targets(torch.stack((mask, torch.zeros_like(mask)))[None], torch.tensor([[1.0, 0.0]]))
-    alone = targets(mask[None, None], torch.ones(1, 1))
-    for a, b in zip(losses([logits], padded, 0.4), losses([logits[:, :1]], alone, 0.4)):
+    single = targets(mask[None, None], torch.ones(1, 1))
+    for a, b in zip(losses([logits], padded, 0.4), losses([logits[:, :1]], single, 0.4)):
         torch.testing.assert_close(a, b)
 
 
@@ -89,10 +90,10 @@ def test_info_nce_wants_groups_together():
     assert info_nce(directions, directions.flip(0), torch.tensor(2.66), group, torch.tensor([1.0, 0, 0, 0])) == 0
 
 
-def test_a_level_of_the_target_alone_ignores_other_queries():
+def test_a_level_with_the_target_only_ignores_other_queries():
     mask = square(4, 4, 20, 20)
     t = targets(mask.expand(2, 2, 32, 32), torch.ones(2, 2))
-    t.select = torch.tensor([[0, 3], [5, 3]])  # the second row asks for nothing in particular
+    t.select = torch.tensor([[0, 3], [5, 3]])  # the second row has no target
     logits = torch.stack(((mask * 2 - 1) * 20, torch.full_like(mask, 20.0)))[:, None]
     assert sum(losses([logits], t, 0.4)) < 0.01
 
@@ -108,16 +109,16 @@ def batch(phantoms):
     model = Mimo(config).double()
     drawn = Batches(datasets, vocabulary, tokenizer, config, batch=4, prompts=3, seed=0)(0, 64)
     as_double = lambda x: x.double() if x.is_floating_point() else x  # noqa: E731
-    return model, drawn._map(as_double)
+    return model, drawn.map(as_double)
 
 
-def test_pieces_of_a_batch_add_up_to_the_whole(batch):
+def test_micro_batches_add_up_to_the_whole_batch(batch):
     model, drawn = batch
-    weights = LossWeights(contrast=0.0)  # contrast compares within a piece
-    whole, parts = mimo_loss(model, model.ground(drawn.pixels, drawn.question), drawn.targets, weights)
-    totals, sums, total = Normalizers.of(drawn.targets), {}, 0.0
-    for piece in drawn.pieces(4):
-        loss, some = mimo_loss(model, model.ground(piece.pixels, piece.question), piece.targets, weights, totals, 0.25)
+    weights = LossWeights(contrast=0.0)  # contrast compares within a micro-batch
+    whole, parts = mimo_loss(model, model.ground(drawn.pixels, drawn.prompts), drawn.targets, weights)
+    normalizers, sums, total = Normalizers.of(drawn.targets), {}, 0.0
+    for part in drawn.micro_batches(4):
+        loss, some = mimo_loss(model, model.ground(part.pixels, part.prompts), part.targets, weights, normalizers, 0.25)
         total += loss
         sums = {k: sums.get(k, 0.0) + v for k, v in some.items()}
     torch.testing.assert_close(total, whole)
@@ -125,7 +126,7 @@ def test_pieces_of_a_batch_add_up_to_the_whole(batch):
         torch.testing.assert_close(sums[name], parts[name])
 
 
-def test_every_loss_reaches_the_part_that_it_teaches(batch):
+def test_every_loss_reaches_its_part_of_the_model(batch):
     model, drawn = batch
     for name, part in {
         "dice": "mask_decoder.fine", "presence": "mask_decoder.presence.0", "box": "mask_decoder.box.0",
@@ -135,19 +136,19 @@ def test_every_loss_reaches_the_part_that_it_teaches(batch):
             **{**dict.fromkeys(("bce", "dice", "presence", "box", "iou", "text", "contrast"), 0.0), name: 1.0}
         )
         model.zero_grad()
-        mimo_loss(model, model.ground(drawn.pixels, drawn.question), drawn.targets, weights)[0].backward()
+        mimo_loss(model, model.ground(drawn.pixels, drawn.prompts), drawn.targets, weights)[0].backward()
         gradient = model.get_parameter(f"{part}.weight").grad
         assert gradient is not None and gradient.abs().sum() > 0, name
 
 
-def test_corrective_points_lie_on_mistakes(batch):
+def test_simulated_clicks_lie_on_errors(batch):
     model, drawn = batch
     targets_ = replace(drawn.targets, chance=torch.zeros_like(drawn.targets.chance))
     pyramid = model.vision_encoder(drawn.pixels)
-    before = drawn.question
+    before = drawn.prompts
     after = simulate_clicks(model, pyramid, before, targets_)
     again = simulate_clicks(model, pyramid, before, targets_)
-    assert torch.equal(after.points, again.points) and torch.equal(before.point_labels, drawn.question.point_labels)
+    assert torch.equal(after.points, again.points) and torch.equal(before.point_labels, drawn.prompts.point_labels)
     first = targets_.select[:, :1]
     drawn_masks = model.decode_masks(model.ground_features(pyramid, before), first)[0][-1][:, 0] > 0
     truth = targets_.masks[:, 0] > 0.5
@@ -162,8 +163,8 @@ def test_corrective_points_lie_on_mistakes(batch):
     # A name with a positive point means the one under it; a name alone means all, so such a click would change the question.
     labels = {}
     for has in (0.0, 1.0):
-        asked = replace(targets_, has_reference=torch.full_like(targets_.has_reference, has))
-        labels[has] = simulate_clicks(model, pyramid, before, asked).point_labels[before.point_labels < 0]
+        referred = replace(targets_, has_reference=torch.full_like(targets_.has_reference, has))
+        labels[has] = simulate_clicks(model, pyramid, before, referred).point_labels[before.point_labels < 0]
     assert 1 in labels[1.0] and 1 not in labels[0.0] and 0 in labels[0.0]
     nobody = simulate_clicks(model, pyramid, before, replace(targets_, chance=torch.ones_like(targets_.chance)))
     assert torch.equal(nobody.point_labels, before.point_labels)

@@ -1,15 +1,20 @@
-"""What a run saves is gathered tensor by tensor, and by one process alone is it kept."""
+"""Training states: gathering of tensors, and states of earlier releases."""
 
 from __future__ import annotations
 
+import json
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from mimo_runtime.errors import RequestError
+from mimo_train.checkpoint import save_tensors
 from mimo_train.training import state
-from mimo_train.training.state import Ema, gather_state
+from mimo_train.training.config import TrainConfig
+from mimo_train.training.state import Ema, Position, TrainingState, gather_state
 
 
 def trained() -> tuple[nn.Module, Ema, torch.optim.Optimizer]:
@@ -24,7 +29,7 @@ def trained() -> tuple[nn.Module, Ema, torch.optim.Optimizer]:
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_one_whole_tensor_is_there_at_a_time_and_who_does_not_write_keeps_none(monkeypatch, keep):
+def test_one_whole_tensor_exists_at_a_time_and_only_the_writing_process_keeps_them(monkeypatch, keep):
     model, ema, optimizer = trained()
     gathered: list[weakref.ref[Tensor]] = []
 
@@ -47,3 +52,14 @@ def test_one_whole_tensor_is_there_at_a_time_and_who_does_not_write_keeps_none(m
     assert list(tensors) == list(expected) and all(torch.equal(tensors[k], expected[k]) for k in expected)
     assert not any(v.requires_grad or v.device.type != "cpu" for v in tensors.values())
     assert not torch.equal(tensors["ema.0.weight"], tensors["model.0.weight"])
+
+
+def test_a_state_with_the_option_names_of_earlier_releases_is_read(tmp_path):
+    options = {"emphasis": ["a=2"], "paste": ["a=0.5"], "closer": 0.4, "corrections": 0.5, "steps": 8}
+    metadata = {"step": "3", "elapsed": "1.5", "options": json.dumps(options)}
+    save_tensors(tmp_path / "state.safetensors", {"model.x": torch.ones(2)}, metadata)
+    same = TrainConfig(sampling_weights=("a=2",), copy_paste=("a=0.5",), crop_views=0.4, click_simulation=0.5)
+    state = TrainingState.read(tmp_path / "state.safetensors", same)
+    assert state.position == Position(3, 1.5) and torch.equal(state.part("model.")["x"], torch.ones(2))
+    with pytest.raises(RequestError, match="--resume with other options than the run had: --crop-views$|--crop-views\\."):
+        TrainingState.read(tmp_path / "state.safetensors", replace(same, crop_views=0.3))

@@ -1,4 +1,4 @@
-"""Temperature and thresholds on numbers whose answer is known, and the pass over a split that they are chosen in."""
+"""Temperature and thresholds on numbers with a known optimum, and the evaluation of a split."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from mimo_train.training.thresholds import (
     choose_crop_scale,
     choose_thresholds,
     tune_thresholds,
-    undecided,
+    without_thresholds,
 )
 
 
@@ -68,60 +68,62 @@ def test_scores_are_those_of_the_new_temperature_and_masks_those_of_the_new_thre
         for k, (x, dice) in enumerate(zip(logits, (1.0, 0.8, 1.0)))
     ]
     overlaps.append(Overlap("a", "x", "ellipse", "0", 0.0, 0.0))
-    found = choose_thresholds(Measurements(overlaps, presences, [], {}), risk=0.15)
-    assert found.presence_temperature == pytest.approx(2, rel=0.1) and found.presence_threshold == pytest.approx(0.5, abs=0.1)
-    scores = [0.8 * sigmoid(x / found.presence_temperature) for x in logits]
-    assert scores[2] < found.abstention.threshold <= scores[1] and found.findings == 3
-    assert (found.abstention.coverage, found.abstention.risk) == pytest.approx((2 / 3, 0.1)) and found.abstention.reached
+    chosen = choose_thresholds(Measurements(overlaps, presences, [], {}), risk=0.15)
+    assert chosen.presence_temperature == pytest.approx(2, rel=0.1) and chosen.presence_threshold == pytest.approx(0.5, abs=0.1)
+    scores = [0.8 * sigmoid(x / chosen.presence_temperature) for x in logits]
+    assert scores[2] < chosen.abstention.threshold <= scores[1] and chosen.findings == 3
+    assert (chosen.abstention.coverage, chosen.abstention.risk) == pytest.approx((2 / 3, 0.1)) and chosen.abstention.reached
     assert choose_thresholds(Measurements(overlaps, presences, [], {}), risk=0.5).abstention.threshold == 0
     # The third one is as good as not drawn: of all three the risk is 0.4.
     assert choose_thresholds(Measurements(overlaps, presences, [], {}), risk=0.5).abstention.risk == pytest.approx(0.4)
 
 
-def test_what_is_told_about_a_risk_out_of_reach():
+def test_a_risk_out_of_reach_is_reported():
     presences = [Presence("a", "present", True, 0.9), Presence("a", "within", False, 0.1)]
     overlaps = [Overlap("a", "x", "box", "0", 0.3, 0.2, score=0.5, presence=0.9, predicted_iou=0.6, drawn=True)]
-    found = choose_thresholds(Measurements(overlaps, presences, [], {}), risk=0.1)
-    assert not found.abstention.reached and found.to_dict()["risk_reached"] is False
-    assert found.to_dict()["risk"] == pytest.approx(0.7) and found.to_dict()["coverage"] == 1
-    assert "No threshold that keeps half of the findings reaches 0.1" in found.sentences(0.1)
+    chosen = choose_thresholds(Measurements(overlaps, presences, [], {}), risk=0.1)
+    assert not chosen.abstention.reached and chosen.to_dict()["risk_reached"] is False
+    assert chosen.to_dict()["risk"] == pytest.approx(0.7) and chosen.to_dict()["coverage"] == 1
+    assert "No threshold that keeps half of the findings reaches 0.1" in chosen.sentences(0.1)
     assert "No threshold" not in choose_thresholds(Measurements(overlaps, presences, [], {}), risk=0.8).sentences(0.8)
 
 
 OVERLAPS = [Overlap("a", "x", "box", "0", 0.9, 0.8, score=0.8, presence=0.9, predicted_iou=0.9, drawn=True)]
 
 
-def test_nothing_is_chosen_on_one_kind_of_question():
-    """Where everything that can be asked for is there, the likelihood is largest at the edge, and that says nothing."""
+def test_only_present_targets_keep_the_defaults():
+    """Without absent targets the likelihood is largest at the edge of the range, which means nothing."""
     presences = [Presence("a", "present", True, p) for p in (0.7, 0.9, 0.95)]
-    found = choose_thresholds(Measurements(OVERLAPS, presences, [], {}), 0.1, ((0.7, 0.9), (True, True)))
+    chosen = choose_thresholds(Measurements(OVERLAPS, presences, [], {}), 0.1, ((0.7, 0.9), (True, True)))
     new = MimoConfig()
     assert (
-        (found.presence_temperature, found.presence_threshold) == (new.presence_temperature, new.presence_threshold) == (1, 0.5)
+        (chosen.presence_temperature, chosen.presence_threshold)
+        == (new.presence_temperature, new.presence_threshold)
+        == (1, 0.5)
     )
-    assert found.entity_threshold == new.entity_threshold
-    (note,) = found.to_dict()["notes"]
+    assert chosen.entity_threshold == new.entity_threshold
+    (note,) = chosen.to_dict()["notes"]
     assert (
-        "stay those of a new model, 0.5 and 1" in note
+        "keep the defaults, 0.5 and 1" in note
         and "add images without the target (classes {}), or a data set of other classes" in note
     )
-    assert note in found.sentences(0.1) and json.loads(json.dumps(found.to_dict()))["notes"] == [note]
+    assert note in chosen.sentences(0.1) and json.loads(json.dumps(chosen.to_dict()))["notes"] == [note]
 
 
-def test_a_temperature_at_the_edge_is_told():
+def test_a_temperature_at_the_edge_of_the_range_is_noted():
     presences = [
         Presence("a", kind, True, p) for kind, p in (("present", 0.9), ("present", 0.8), ("within", 0.1), ("across", 0.2))
     ]
     entities = ((0.9, 0.1), (True, False))
     sure = choose_thresholds(Measurements(OVERLAPS, presences, [], {}), 0.1, entities)
     assert sure.presence_temperature == TEMPERATURES[0] and len(sure.notes) == 1
-    assert "the best temperature, 0.25, is the edge of what is tried (0.25 to 8)" in sure.sentences(0.1)
+    assert "the best temperature, 0.25, is the edge of the range (0.25 to 8)" in sure.sentences(0.1)
     mixed = [*presences, Presence("a", "within", True, 0.85), Presence("a", "present", True, 0.15)]
-    found = choose_thresholds(Measurements(OVERLAPS, mixed, [], {}), 0.1, entities)
+    chosen = choose_thresholds(Measurements(OVERLAPS, mixed, [], {}), 0.1, entities)
     assert (
-        TEMPERATURES[0] < found.presence_temperature < TEMPERATURES[-1]
-        and found.notes == ()
-        and "Note" not in found.sentences(0.1)
+        TEMPERATURES[0] < chosen.presence_temperature < TEMPERATURES[-1]
+        and chosen.notes == ()
+        and "Note" not in chosen.sentences(0.1)
     )
 
 
@@ -131,8 +133,8 @@ class Zeros:
     name = "zeros"
 
     def __init__(self, graph: str, config: MimoConfig, logit: float) -> None:
-        contract = graph_specs(config)[graph]
-        self.inputs, self.outputs = ({t.name: t for t in side} for side in (contract.inputs, contract.outputs))
+        spec = graph_specs(config)[graph]
+        self.inputs, self.outputs = ({t.name: t for t in side} for side in (spec.inputs, spec.outputs))
         self.graph, self.logit, self.runs = graph, logit, 0
 
     def run(self, inputs):
@@ -157,38 +159,38 @@ def zeros(logit: float, **changes: float) -> Mimo:
     return Mimo(config, {graph: Zeros(graph, config, logit) for graph in GRAPHS}, tokenizer, {"id": "zeros"})
 
 
-def test_an_undecided_model_draws_what_the_other_does_not_believe_in(sets: list[Dataset]):
+def test_a_model_without_thresholds_draws_masks_of_low_presence(sets: list[Dataset]):
     shy = zeros(-2.0, presence_temperature=4.0, presence_threshold=0.9)
     options = {"prompts": ("box",), "limit": 2, "text": False}
     assert not any(row.drawn for row in measure(shy, sets, "train", **options).overlaps if row.score is not None)
-    rows = [row for row in measure(undecided(shy), sets, "train", **options).overlaps if row.score is not None]
+    rows = [row for row in measure(without_thresholds(shy), sets, "train", **options).overlaps if row.score is not None]
     assert rows and all(row.drawn and row.presence == pytest.approx(sigmoid(-2.0)) for row in rows)
     assert shy.config.presence_threshold == 0.9
 
 
-def test_calibration_asks_everything_once_and_is_stored(sets: list[Dataset], tmp_path: Path):
-    mimo = zeros(2.0, presence_temperature=4.0, presence_threshold=0.9)  # as it is, it would draw nothing
-    told_progress = []
-    found = tune_thresholds(tmp_path, mimo, sets, "train", limit=3, progress=lambda *step: told_progress.append(step))
-    # All of the work, image by image: closer looks and shares, the questions, the entities.
+def test_tuning_evaluates_every_image_and_stores_the_result(sets: list[Dataset], tmp_path: Path):
+    mimo = zeros(2.0, presence_temperature=4.0, presence_threshold=0.9)  # with its own thresholds it would draw nothing
+    steps = []
+    chosen = tune_thresholds(tmp_path, mimo, sets, "train", limit=3, progress=lambda *step: steps.append(step))
+    # All evaluations, image by image: crop scales and weights, prompts, entities.
     total = 3 * (CROP_SCALE_TRIALS + 2)
-    done = [done for done, _ in told_progress]
-    assert {of for _, of in told_progress} == {total} and done == sorted(done) and set(done) == set(range(total + 1))
+    done = [done for done, _ in steps]
+    assert {of for _, of in steps} == {total} and done == sorted(done) and set(done) == set(range(total + 1))
     assert mimo.engines["text_decoder"].runs == 0
-    # One pass per way of looking closer and share of the first look, one for the thresholds, one for the entities. Even this
-    # model gains by it: all of the surroundings of a box are less wrong than all of the image.
-    assert mimo.engines["vision_encoder"].runs >= (len(CROP_SCALES) + len(FULL_IMAGE_WEIGHTS) + 1) * 3 and found.crop_scale > 0
+    # One evaluation per crop scale and full-image weight, one for the thresholds, one for the entities. This model gains by
+    # the crop pass: all of the surroundings of a box are less wrong than all of the image.
+    assert mimo.engines["vision_encoder"].runs >= (len(CROP_SCALES) + len(FULL_IMAGE_WEIGHTS) + 1) * 3 and chosen.crop_scale > 0
     stored = MimoConfig.read(tmp_path / "config.json")
-    told = json.loads(json.dumps(found.to_dict()))
+    report = json.loads(json.dumps(chosen.to_dict()))
     for name in THRESHOLDS:
-        assert getattr(stored, name) == told[name]
+        assert getattr(stored, name) == report[name]
     # Every answer is the whole image, with one score: nothing can be told apart, and nothing is promised.
-    assert not found.abstention.reached and found.abstention.coverage == 1 and found.abstention.threshold == 0
-    assert 0 < found.abstention.risk < 1
+    assert not chosen.abstention.reached and chosen.abstention.coverage == 1 and chosen.abstention.threshold == 0
+    assert 0 < chosen.abstention.risk < 1
 
 
 class Boxes(Zeros):
-    """Draws the box, or what the mask prompt covers, in cells of its grid; ``blind`` from near: nothing but a corner."""
+    """Draws the box, or the mask prompt, in cells of its grid; ``blind``: in a crop it draws nothing but a corner."""
 
     def __init__(self, graph: str, config: MimoConfig, blind: bool = False) -> None:
         super().__init__(graph, config, 3.0)
@@ -210,14 +212,14 @@ class Boxes(Zeros):
             covered = inputs["reference_map"][0, 0]
             cell = values["masks"].shape[-1] // len(covered)
             values["masks"][0, 0] = np.where(np.kron(covered, np.ones((cell, cell))) > 0, 8, -8)
-            if self.blind and covered.sum() > 6:  # the target is large: this is the look from near
+            if self.blind and covered.sum() > 6:  # the target is large: this is the crop pass
                 values["masks"][0, 0] = -8
                 values["masks"][0, 0, :2, :2] = 8
         return values
 
 
 @pytest.mark.parametrize("blind", [False, True])
-def test_a_closer_look_is_taken_where_it_gains(blind: bool, tmp_path: Path):
+def test_the_crop_pass_is_chosen_where_it_gains(blind: bool, tmp_path: Path):
     """Small squares, which a grid of 16 x 16 cells draws too coarsely."""
     folder = tmp_path / "squares"
     (folder / "images").mkdir(parents=True)
@@ -238,7 +240,7 @@ def test_a_closer_look_is_taken_where_it_gains(blind: bool, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("dices", "gain", "chosen"),
+    ("dices", "gain", "expected"),
     [
         ((0.80, 0.81, 0.82, 0.79), 0.3, (3.5, 0.3)),
         ((0.80, 0.79, 0.78, 0.7), 0.3, (3.5, 0.0)),
@@ -246,36 +248,36 @@ def test_a_closer_look_is_taken_where_it_gains(blind: bool, tmp_path: Path):
         ((0.80, 0.80, 0.80, 0.80), 0.001, (0.0, 0.0)),
     ],
 )
-def test_the_first_look_counts_as_much_as_is_best(
-    dices: tuple[float, ...], gain: float, chosen: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+def test_the_best_full_image_weight_is_chosen(
+    dices: tuple[float, ...], gain: float, expected: tuple[float, float], monkeypatch: pytest.MonkeyPatch
 ):
-    """``gain``: of the best closer look over none."""
-    told, asked = dict(zip(FULL_IMAGE_WEIGHTS, dices, strict=True)), []
+    """``gain``: of the best crop scale over none."""
+    by_weight, tried = dict(zip(FULL_IMAGE_WEIGHTS, dices, strict=True)), []
 
     def answers(mimo, *_args, **_options):
-        asked.append((mimo.config.crop_scale, mimo.config.full_image_weight))
-        dice = told[mimo.config.full_image_weight] - gain * abs(mimo.config.crop_scale - 3.5) / 3.5
+        tried.append((mimo.config.crop_scale, mimo.config.full_image_weight))
+        dice = by_weight[mimo.config.full_image_weight] - gain * abs(mimo.config.crop_scale - 3.5) / 3.5
         return Measurements([Overlap("a", "x", "box", "1", dice, 0.8, 0, 0.1, "ct", {}, "1")], [], [], {})
 
     monkeypatch.setattr("mimo_train.training.thresholds.measure", answers)
-    assert choose_crop_scale(zeros(1.0), [], "val", None, 0) == chosen
-    assert asked == [*((factor, 0.0) for factor in CROP_SCALES), *((3.5, share) for share in FULL_IMAGE_WEIGHTS[1:])]
+    assert choose_crop_scale(zeros(1.0), [], "val", None, 0) == expected
+    assert tried == [*((factor, 0.0) for factor in CROP_SCALES), *((3.5, share) for share in FULL_IMAGE_WEIGHTS[1:])]
 
 
-def test_the_threshold_of_what_nobody_named_parts_what_is_there_from_what_is_not():
-    there, absent = np.random.default_rng(0).uniform((0.7, 0.0), (1.0, 0.65), (200, 2)).T
-    logits = np.concatenate((there, absent)), [True] * 200 + [False] * 200
+def test_the_entity_threshold_separates_present_from_absent():
+    present, absent = np.random.default_rng(0).uniform((0.7, 0.0), (1.0, 0.65), (200, 2)).T
+    logits = np.concatenate((present, absent)), [True] * 200 + [False] * 200
     overlaps = [
         Overlap("a", "x", "box", "1", 0.9, 0.8, 0, 0.1, "ct", {}, "1")._replace(score=0.9, presence=0.9, predicted_iou=0.9)
     ]
     presences = [Presence("a", "present", True, 0.9), Presence("a", "within", False, 0.1)]
-    found = choose_thresholds(Measurements(overlaps, presences, [], {}), 0.1, logits)
-    low, high = (sigmoid(np.log(p / (1 - p)) / found.presence_temperature) for p in (0.65, 0.7))
-    assert low <= found.entity_threshold <= high
+    chosen = choose_thresholds(Measurements(overlaps, presences, [], {}), 0.1, logits)
+    low, high = (sigmoid(np.log(p / (1 - p)) / chosen.presence_temperature) for p in (0.65, 0.7))
+    assert low <= chosen.entity_threshold <= high
     assert choose_thresholds(Measurements(overlaps, presences, [], {}), 0.1).entity_threshold == MimoConfig().entity_threshold
 
 
-def test_one_kind_of_question_is_told_and_a_bad_file_comes_first(sets: list[Dataset], tmp_path: Path):
+def test_missing_absent_targets_are_noted_and_bad_files_are_refused_first(sets: list[Dataset], tmp_path: Path):
     """A set with one class, which every image shows."""
     data = sets[0]
     record = next(r for r in data.split("train") if r.classes)
@@ -283,14 +285,14 @@ def test_one_kind_of_question_is_told_and_a_bad_file_comes_first(sets: list[Data
     image, mask = tmp_path / "image.png", tmp_path / "mask.png"
     Image.fromarray(record.load()[0]).save(image)
     Image.fromarray((labels == next(iter(record.classes))).astype(np.uint8)).save(mask)
-    alone = replace(record, image=image, mask=mask, classes={1: "liver"}, instances=None)
-    found = tune_thresholds(tmp_path, zeros(2.0), [replace(data, root=tmp_path, records=(alone,))], "train")
+    single = replace(record, image=image, mask=mask, classes={1: "liver"}, instances=None)
+    chosen = tune_thresholds(tmp_path, zeros(2.0), [replace(data, root=tmp_path, records=(single,))], "train")
     stored = MimoConfig.read(tmp_path / "config.json")
-    assert (stored.presence_temperature, stored.presence_threshold) == (1, 0.5) and len(found.notes) == 1
+    assert (stored.presence_temperature, stored.presence_threshold) == (1, 0.5) and len(chosen.notes) == 1
 
-    bad, model = replace(alone, classes={2: "liver"}, case="bad"), zeros(2.0)
+    bad, model = replace(single, classes={2: "liver"}, case="bad"), zeros(2.0)
     with pytest.raises(RequestError, match="class ids .* without a name"):
-        tune_thresholds(tmp_path, model, [replace(data, root=tmp_path, records=(alone, bad))], "train")
+        tune_thresholds(tmp_path, model, [replace(data, root=tmp_path, records=(single, bad))], "train")
     assert not model.engines["vision_encoder"].runs
 
 

@@ -56,10 +56,10 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(whole, phanto
 def test_subnormal_numbers_are_what_they_were_after_training(phantoms, tmp_path):
     smallest = torch.tensor(5e-324, dtype=torch.float64)
     there = lambda: bool(smallest * 1.0 > 0)  # noqa: E731
-    seen = []
+    during = []
     assert there()
-    fit(options(phantoms, steps=1), tmp_path / "done", progress=False, report=lambda _line: seen.append(there()))
-    assert there() and seen and not any(seen)
+    fit(options(phantoms, steps=1), tmp_path / "done", progress=False, report=lambda _line: during.append(there()))
+    assert there() and during and not any(during)
     with pytest.raises(RequestError):
         fit(options(phantoms, steps=0), tmp_path / "refused", **QUIET)
     assert there()
@@ -73,7 +73,7 @@ def test_a_resumed_run_continues_exactly(phantoms, tmp_path):
     class Stop(Exception):
         pass
 
-    original = module.History.add
+    original = module.TrainingLog.add
 
     def stop_after_three(self, step, *args):
         original(self, step, *args)
@@ -81,7 +81,7 @@ def test_a_resumed_run_continues_exactly(phantoms, tmp_path):
             raise Stop
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module.History, "add", stop_after_three)
+        patch.setattr(module.TrainingLog, "add", stop_after_three)
         with pytest.raises(Stop):
             fit(options(phantoms), tmp_path / "parts", save_every=0.0, **QUIET)
     fit(options(phantoms), tmp_path / "parts", resume=True, **QUIET)
@@ -141,13 +141,13 @@ def test_kill_9_at_any_moment_leaves_a_run_that_resumes(phantoms, tmp_path):
         ({"sizes": "33:0.5"}, "--sizes"),
         ({"sizes": "64:0.7,96:0.7"}, "--sizes"),
         ({"sizes": "64"}, "--sizes"),
-        ({"emphasis": ("nothing=2",)}, "--emphasis"),
-        ({"emphasis": ("phantoms",)}, "--emphasis"),
+        ({"sampling_weights": ("nothing=2",)}, "--sampling-weights"),
+        ({"sampling_weights": ("phantoms",)}, "--sampling-weights"),
         ({"synonyms": ("liver",)}, "--synonym 'liver' is not understood"),
         ({"synonyms": ("dragon=wyvern",)}, "--synonym names the class 'dragon'"),
-        ({"paste": ("nothing=0.5",)}, "--paste names the set 'nothing'"),
-        ({"paste": ("phantoms=1.5",)}, "--paste 'phantoms=1.5'.*from 0 to 1"),
-        ({"closer": 1.5}, "--closer"),
+        ({"copy_paste": ("nothing=0.5",)}, "--copy-paste names the set 'nothing'"),
+        ({"copy_paste": ("phantoms=1.5",)}, "--copy-paste 'phantoms=1.5'.*from 0 to 1"),
+        ({"crop_views": 1.5}, "--crop-views"),
         ({"changes": ("fusion.gates=false",)}, "--set"),
         ({"changes": ("fusion.gate=maybe",)}, "--set"),
         ({"changes": ("fusion.gate=3",)}, "--set"),
@@ -157,7 +157,7 @@ def test_kill_9_at_any_moment_leaves_a_run_that_resumes(phantoms, tmp_path):
         ({"ema": 2.0}, "--ema"),
     ],
 )
-def test_bad_options_are_told_before_anything_is_written(phantoms, tmp_path, change, message):
+def test_bad_options_are_refused_before_anything_is_written(phantoms, tmp_path, change, message):
     with pytest.raises(RequestError, match=message):
         fit(options(phantoms, **change), tmp_path / "x", **QUIET)
     assert not (tmp_path / "x").exists()
@@ -180,18 +180,18 @@ def test_fine_tuning_keeps_the_queries_of_known_entities(whole, phantoms, tmp_pa
     assert all(regions == ("abdomen", "brain", "breast", "chest") for regions in before.entity_regions)
 
 
-def test_training_forgets_thresholds_of_other_weights(whole, phantoms, tmp_path):
+def test_training_resets_thresholds(whole, phantoms, tmp_path):
     folder = tmp_path / "calibrated"
     shutil.copytree(whole, folder)
-    config = json.loads((folder / "config.json").read_text())
+    stored = json.loads((folder / "config.json").read_text())
     chosen = {"presence_threshold": 0.3, "presence_temperature": 2.0, "entity_threshold": 0.8, "abstain_threshold": 0.6}
-    (folder / "config.json").write_text(json.dumps({**config, **chosen}))
-    told = load_checkpoint(fit(options(phantoms, steps=1), tmp_path / "tuned", start_from=folder, **QUIET))[0].config
-    assert (told.presence_threshold, told.presence_temperature) == (0.5, 1.0)
-    assert (told.entity_threshold, told.abstain_threshold) == (0.5, 0.0)
+    (folder / "config.json").write_text(json.dumps({**stored, **chosen}))
+    config = load_checkpoint(fit(options(phantoms, steps=1), tmp_path / "tuned", start_from=folder, **QUIET))[0].config
+    assert (config.presence_threshold, config.presence_temperature) == (0.5, 1.0)
+    assert (config.entity_threshold, config.abstain_threshold) == (0.5, 0.0)
 
 
-def test_a_card_that_somebody_wrote_is_left_alone(whole, phantoms, tmp_path):
+def test_an_edited_card_is_kept(whole, phantoms, tmp_path):
     folder = tmp_path / "mine"
     shutil.copytree(whole, folder)
     fit(options(phantoms, steps=7), folder, resume=True, **QUIET)
@@ -201,7 +201,7 @@ def test_a_card_that_somebody_wrote_is_left_alone(whole, phantoms, tmp_path):
     assert (folder / "README.md").read_text() == "my own words"
 
 
-def test_what_a_kill_leaves_in_the_first_save_does_not_stop_a_new_start(phantoms, tmp_path):
+def test_a_run_killed_in_its_first_save_can_be_started_again(phantoms, tmp_path):
     folder = tmp_path / "killed"
     (folder / "training").mkdir(parents=True)
     (folder / ".model.safetensors.123.tmp").write_bytes(b"half")
@@ -210,18 +210,18 @@ def test_what_a_kill_leaves_in_the_first_save_does_not_stop_a_new_start(phantoms
 
 
 @pytest.mark.parametrize(
-    ("changes", "given", "words"),
+    ("changes", "start", "words"),
     [
-        ({}, {"start_from": Path("a"), "warm_start": Path("b")}, "different weights"),
+        ({}, {"start_from": Path("a"), "partial_load": Path("b")}, "different weights"),
         ({}, {"start_from": Path("a"), "resume": True}, "different weights"),
-        ({}, {"warm_parts": ("vision_encoder",)}, "--warm-part"),
+        ({}, {"partial_parts": ("vision_encoder",)}, "--partial-part"),
         ({"changes": ("fusion.gate=false",)}, {"start_from": Path("a")}, "--set does not apply"),
         ({"swin": "x"}, {"start_from": Path("a")}, "--swin does not apply"),
     ],
 )
-def test_options_that_would_not_apply_are_refused(phantoms, tmp_path, changes, given, words):
+def test_options_that_would_not_apply_are_refused(phantoms, tmp_path, changes, start, words):
     with pytest.raises(RequestError, match=words):
-        fit(options(phantoms, **changes), tmp_path / "x", **given, **QUIET)
+        fit(options(phantoms, **changes), tmp_path / "x", **start, **QUIET)
     assert not (tmp_path / "x").exists()
 
 
@@ -231,7 +231,7 @@ def test_fine_tuning_needs_the_preset_of_the_checkpoint(whole, phantoms, tmp_pat
 
 
 @pytest.mark.parametrize("damage", ["config.json", "model.safetensors", "tokenizer.json"])
-def test_a_damaged_checkpoint_is_told_in_one_line(whole, tmp_path, damage):
+def test_a_damaged_checkpoint_gives_one_line(whole, tmp_path, damage):
     for change in ("missing", "garbage"):
         folder = tmp_path / change
         shutil.copytree(whole, folder)
@@ -276,21 +276,21 @@ def curve(folder: Path) -> list[dict[str, float]]:
         return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
 
 
-def test_a_step_in_pieces_is_the_same_step(phantoms, tmp_path):
+def test_micro_batches_make_the_same_step(phantoms, tmp_path):
     """Gradient accumulation and activation checkpointing change nothing but rounding (contrast apart, see losses.py)."""
     weights_ = LossWeights(contrast=0.0)
     one = fit(options(phantoms, batch=4, weights=weights_), tmp_path / "one", **QUIET)
-    pieces = fit(options(phantoms, batch=4, weights=weights_, accumulate=2, checkpointing=True), tmp_path / "two", **QUIET)
-    for a, b in zip(curve(one), curve(pieces), strict=True):
+    split = fit(options(phantoms, batch=4, weights=weights_, accumulate=2, checkpointing=True), tmp_path / "two", **QUIET)
+    for a, b in zip(curve(one), curve(split), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=2e-3)
 
 
-def test_warm_start_takes_what_fits(whole, phantoms, tmp_path):
-    told = []
-    quiet = {"progress": False, "report": told.append}
+def test_partial_load_takes_all_weights_that_fit(whole, phantoms, tmp_path):
+    messages = []
+    quiet = {"progress": False, "report": messages.append}
     changes = ("mask_decoder.queries=40",)
-    folder = fit(options(phantoms, steps=1, learning_rate=1e-9, changes=changes), tmp_path / "w", warm_start=whole, **quiet)
-    assert told[0].endswith(f"of the weights begin as in {whole}")
+    folder = fit(options(phantoms, steps=1, learning_rate=1e-9, changes=changes), tmp_path / "w", partial_load=whole, **quiet)
+    assert messages[0].endswith(f"of the weights loaded from {whole}")
     before, after = weights(whole), weights(folder)
     assert after["mask_decoder.queries"].shape[0] == 40 != before["mask_decoder.queries"].shape[0]
     name = "vision_encoder.backbone.stages.0.0.mlp.0.weight"
@@ -300,16 +300,16 @@ def test_warm_start_takes_what_fits(whole, phantoms, tmp_path):
     table = "text_encoder.word.weight"
     torch.testing.assert_close(after[table][rows[1]], before[table][rows[0]], atol=1e-3, rtol=0)
     with pytest.raises(BundleError, match="cannot be read"):
-        fit(options(phantoms, steps=1), tmp_path / "none", warm_start=tmp_path, **quiet)
+        fit(options(phantoms, steps=1), tmp_path / "none", partial_load=tmp_path, **quiet)
 
 
-def test_warm_start_takes_queries_by_the_name_of_their_entity(whole):
+def test_partial_load_takes_queries_by_the_name_of_their_entity(whole):
     model, tokenizer = load_checkpoint(whole)
     before = model.mask_decoder.queries.detach().clone()
-    turned = model.config.entities[::-1]
-    other = Mimo(replace(model.config, entities=turned))
+    reversed_ = model.config.entities[::-1]
+    other = Mimo(replace(model.config, entities=reversed_))
     load_matching(other, tokenizer, whole)
-    for i, name in enumerate(turned):
+    for i, name in enumerate(reversed_):
         assert torch.equal(other.mask_decoder.queries[1 + i], before[1 + model.config.entities.index(name)])
     assert torch.equal(other.mask_decoder.queries[0], before[0])
 
@@ -334,17 +334,17 @@ def torchrun(data: Path, output: Path, *more: str) -> subprocess.CompletedProces
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [(), ("--accumulate", "2"), ("--shard",), ("--shard", "--checkpointing")])
 def test_two_processes_give_the_curve_of_one(phantoms, tmp_path, how):
-    """Under torchrun with gloo: data parallel, in pieces (where contrast compares less and is left out here), and sharded."""
+    """Under torchrun with gloo: data parallel, with micro-batches (which change the contrastive loss), and sharded."""
     result = torchrun(phantoms, tmp_path / "run", *how)
     assert result.returncode == 0, result.stderr[-3000:]
-    alone = fit(options(phantoms, steps=4, batch=4, vocab_size=1024), tmp_path / "one", **QUIET)
+    single = fit(options(phantoms, steps=4, batch=4, vocab_size=1024), tmp_path / "one", **QUIET)
     skipped = {"seconds"} | ({"contrast", "loss"} if "--accumulate" in how else set())
     tolerance = 2e-2 if "--accumulate" in how else 2e-3
-    for a, b in zip(curve(alone), curve(tmp_path / "run"), strict=True):
+    for a, b in zip(curve(single), curve(tmp_path / "run"), strict=True):
         for name in a.keys() - skipped:
             assert a[name] == pytest.approx(b[name], rel=tolerance, abs=1e-4), (a["step"], name)
     model, _ = load_checkpoint(tmp_path / "run")
-    reference = load_checkpoint(alone)[0].state_dict()
+    reference = load_checkpoint(single)[0].state_dict()
     moved = torch.cat([(v.float() - reference[k].float()).abs().flatten() for k, v in model.state_dict().items()])
     assert moved.mean() < 1e-4
 

@@ -1,0 +1,81 @@
+"""The entities that the data sets name, and where each of them was annotated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from mimo_runtime.data.dataset import Dataset, Record
+
+
+@dataclass
+class Vocabulary:
+    """Entities in query order, and per set the names that its annotators looked for.
+
+    Attributes:
+        entities: names in the order of their mask queries.
+        of_set: names by data set.
+        annotated_regions: by name the body regions, in lower case, in which some set annotates it. In any other region it is
+            absent for sure. A name without regions may be anywhere.
+    """
+
+    entities: tuple[str, ...]
+    of_set: dict[str, frozenset[str]]
+    annotated_regions: dict[str, frozenset[str]]
+
+    @staticmethod
+    def of(
+        datasets: Sequence[Dataset], known: tuple[str, ...] = (), known_regions: tuple[tuple[str, ...], ...] = ()
+    ) -> Vocabulary:
+        """The vocabulary of some data sets.
+
+        "Polyp" and "polyp" are one entity, which goes by the name that comes first.
+
+        Args:
+            known: entities of an earlier training; they keep their queries. New ones follow in order of appearance.
+            known_regions: for each known entity the regions in which earlier training annotated it.
+        """
+        names = {name.casefold(): name for name in reversed(known)}
+        entities = list(known)
+        of_set: dict[str, frozenset[str]] = {}
+        regions_of = {name: {region.casefold() for region in regions} for name, regions in zip(known, known_regions)}
+        for dataset in datasets:
+            for name in dataset.class_names:
+                if name.casefold() not in names:
+                    names[name.casefold()] = name
+                    entities.append(name)
+            own = frozenset(names[name.casefold()] for name in dataset.class_names)
+            of_set[dataset.name] = own
+            regions = {record.region.casefold() for record in dataset.records}
+            for name in own:
+                regions_of.setdefault(name, set()).update(regions)
+        return Vocabulary(tuple(entities), of_set, {name: frozenset(regions) for name, regions in regions_of.items()})
+
+    @property
+    def regions(self) -> tuple[tuple[str, ...], ...]:
+        """Per entity its annotated regions, sorted: what a checkpoint stores as ``MimoConfig.entity_regions``."""
+        return tuple(tuple(sorted(self.annotated_regions.get(name, ()))) for name in self.entities)
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Position of each entity; its mask query is one more."""
+        return {name: i for i, name in enumerate(self.entities)}
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        return {name.casefold(): name for name in reversed(self.entities)}
+
+    def classes(self, record: Record) -> dict[int, str]:
+        """The classes of a record by the names of their entities."""
+        return {i: self._names.get(name.casefold(), name) for i, name in record.classes.items()}
+
+    def is_absent(self, record: Record, name: str) -> bool:
+        """Whether an annotated image without the entity ``name`` is sure not to show it."""
+        if name in self.classes(record).values():
+            return False
+        if name in self.of_set[record.set_name]:
+            return True
+        # An entity of an earlier training on data of unknown regions may be in any image.
+        regions = self.annotated_regions.get(name)
+        return bool(regions) and record.region.casefold() not in regions
