@@ -11,7 +11,7 @@ import torch
 from mimo_runtime.data.dataset import read_datasets
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.tokenizer import Tokenizer
-from mimo_runtime.text.grammar import corpus
+from mimo_runtime.text.questions import corpus
 from mimo_train.data.loader import Batches
 from mimo_train.data.vocabulary import Vocabulary
 

@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from views import VOCABULARY, fits, record, two_organs
 
-from mimo_runtime.text.grammar import neighbours_asked, parse, relation_asked, relation_word, subject_of
+from mimo_runtime.text.grammar import parse
+from mimo_runtime.text.observe import relation_word
+from mimo_runtime.text.questions import neighbours_asked, relation_asked, subject_of
 from mimo_train.data.augment import View, random_view
 from mimo_train.data.prompts import PromptSampler
 
