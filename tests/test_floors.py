@@ -31,7 +31,7 @@ MAY_USE = {
 
 #: Everything from an index that the ground floor may name. What is not here needs a reason, and a line in
 #: docs/reference/dependencies.md, before a device has to install it.
-RUNTIME_ALWAYS = {"numpy", "PIL", "tokenizers", "click"}
+RUNTIME_ALWAYS = {"numpy", "PIL", "tokenizers", "click", "packaging"}
 #: Engines, file formats and charts: inside functions only, so that a device installs the ones that it uses.
 RUNTIME_LAZILY = {
     "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "pydicom", "nibabel", "matplotlib",

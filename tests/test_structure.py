@@ -16,8 +16,8 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "preprocessing": "errors model",
         "viz": "preprocessing",
         # Engines and the bundles that hold their graphs.
-        "engines": "errors hardware model",
-        "compiler": "engines errors hardware model utils",
+        "engines": "errors hardware model utils",
+        "compiler": "bundle engines errors hardware model utils",
         "bundle": "engines errors hardware model utils",
         "loading": "bundle engines errors hardware model",
         # From arrays to answers.

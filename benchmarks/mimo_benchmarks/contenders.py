@@ -141,7 +141,7 @@ class PlainContender(Contender):
 
     def __init__(self, setup: Setup, load: Callable[[Path, GraphSpec, int], Run]) -> None:
         from mimo_runtime.bundle.archive import Bundle
-        from mimo_runtime.bundle.manifest import TOKENIZER
+        from mimo_runtime.bundle.schema import TOKENIZER
         from mimo_runtime.model.tokenizer import Tokenizer
 
         super().__init__(Watch())

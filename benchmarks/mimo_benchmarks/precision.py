@@ -13,7 +13,7 @@ from mimo_calibration.data import DIGITS, Images, content
 from mimo_calibration.search.accuracy_gate import AccuracyGate, Reply, compare, macro_dice, presence_words
 from mimo_calibration.search.latency import graph_times
 from mimo_runtime.bundle.archive import Bundle
-from mimo_runtime.bundle.manifest import GraphEntry
+from mimo_runtime.bundle.schema import GraphEntry
 from mimo_runtime.cli.app import table
 from mimo_runtime.data.dataset import Dataset, Record
 from mimo_runtime.engines.base import Engine

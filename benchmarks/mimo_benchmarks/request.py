@@ -48,7 +48,7 @@ def check_request(request: Request, bundle: Bundle) -> None:
     Raises:
         PromptError: as ``Scan.ask`` would.
     """
-    from mimo_runtime.bundle.manifest import TOKENIZER
+    from mimo_runtime.bundle.schema import TOKENIZER
     from mimo_runtime.errors import PromptError
     from mimo_runtime.model.tokenizer import Tokenizer
     from mimo_runtime.preprocessing.prompts import Prompt

@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 
 from mimo_runtime.bundle.archive import Bundle
-from mimo_runtime.bundle.manifest import TOKENIZER
+from mimo_runtime.bundle.schema import TOKENIZER
 from mimo_runtime.errors import RequestError
 from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.utils.atomic import atomic_folder

@@ -8,8 +8,9 @@ from importlib import metadata
 from pathlib import Path
 
 from mimo_runtime.bundle.archive import Bundle
-from mimo_runtime.bundle.manifest import FORMAT, FORMAT_VERSION, Manifest, preprocessing
+from mimo_runtime.bundle.manifest import Manifest, preprocessing
 from mimo_runtime.bundle.placement import fits
+from mimo_runtime.bundle.schema import FORMAT, FORMAT_VERSION
 from mimo_runtime.deploy.verify import read_sample, sample_names, verify
 from mimo_runtime.engines import installed_version
 from mimo_runtime.errors import VerificationError

@@ -19,7 +19,8 @@ from torch import nn
 from mimo_calibration.diagnostics import warnings_before
 from mimo_calibration.quantize import QuantizationRequest, quantize_with_accuracy_control
 from mimo_calibration.search.results import Candidate, Result, results_dict
-from mimo_runtime.bundle.manifest import TOKENIZER, write_manifest
+from mimo_runtime.bundle.manifest import write_manifest
+from mimo_runtime.bundle.schema import TOKENIZER
 from mimo_runtime.bundle.writer import REPORT
 from mimo_runtime.cli.progress import Progress
 from mimo_runtime.compiler import compile_bundle

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .bundle.archive import Bundle
-from .bundle.manifest import TOKENIZER
 from .bundle.placement import Placement, check_device, choose_device, fall_back
+from .bundle.schema import TOKENIZER
 from .engines import Engine, create_engine
 from .errors import EngineError, RequestError
 from .hardware.host import worker_threads

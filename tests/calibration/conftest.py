@@ -40,7 +40,7 @@ class Chain(NamedTuple):
 @pytest.fixture(scope="session")
 def chain(micro_bundle: Path) -> Chain:
     from mimo_runtime.bundle.archive import Bundle
-    from mimo_runtime.bundle.manifest import TOKENIZER
+    from mimo_runtime.bundle.schema import TOKENIZER
     from mimo_runtime.model.tokenizer import Tokenizer
 
     opened = Bundle.open(micro_bundle)

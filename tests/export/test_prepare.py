@@ -59,7 +59,7 @@ def fake_tensorrt(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
     (place / "temporary").mkdir()
     monkeypatch.syspath_prepend(place)
     monkeypatch.setenv("FAKE_TENSORRT", "none")
-    monkeypatch.setattr(compiler_module.devices, "find", lambda: GPU)
+    monkeypatch.setattr(compiler_module, "find_cuda_device", lambda: GPU)
     monkeypatch.setattr(
         prepare_module, "check_answers", lambda folder, progress: ({"passed": True, "samples": [1, 2, 3]}, None)
     )

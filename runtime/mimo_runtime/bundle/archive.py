@@ -21,7 +21,8 @@ from ..errors import BundleError
 from ..model.config import MimoConfig
 from ..utils.atomic import atomic_file
 from ..utils.hashing import sha256_of
-from .manifest import MANIFEST, Manifest, check_name, parse_manifest
+from .manifest import Manifest, parse_manifest
+from .schema import MANIFEST, check_name
 
 SUFFIX = ".mimo"
 _POINT = "Point to a bundle that mimo-export build wrote"

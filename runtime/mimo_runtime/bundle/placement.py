@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ..engines import KINDS, installed_version, kind_of
 from ..errors import BundleError, RequestError
 from ..hardware.nvidia import Gpu, Gpus, find_gpus
+from ..utils.versions import is_at_least
 
 if TYPE_CHECKING:
     from .manifest import Manifest
@@ -116,7 +117,7 @@ def fits(wanted: str, gpu: Gpu) -> bool:
     if "," in wanted:
         return any(fits(one, gpu) for one in wanted.split(","))
     if wanted.endswith("+"):
-        return _numbers(gpu.compute_capability) >= _numbers(wanted[:-1])
+        return is_at_least(gpu.compute_capability, wanted[:-1])
     return gpu.compute_capability == wanted
 
 
@@ -133,7 +134,3 @@ def _obstacle(manifest: Manifest, device: str, gpus: Gpus) -> tuple[str, str]:
         if kind_of(name).device != "cpu" and installed_version(name) is None:
             return f"the engine {name} is not installed", kind_of(name).install
     return "", ""
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("."))

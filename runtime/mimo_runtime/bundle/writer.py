@@ -11,7 +11,7 @@ from pathlib import Path
 from ..errors import RequestError
 from ..utils.atomic import atomic_folder, remedy_for_existing
 from .archive import SUFFIX, pack
-from .manifest import MANIFEST
+from .schema import MANIFEST
 
 #: The machine-readable report; it marks a folder of single graphs, which has no manifest.
 REPORT = "report.json"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
+
+from ..utils.versions import release_numbers
 
 #: The first release that has it. Absent before, present in every later one.
 SINCE: dict[str, tuple[int, int]] = {
@@ -42,19 +43,13 @@ class Features:
 RTX = Features(same_compute_capability=False, attention=True, kv_cache_update=True)
 
 
-def parse_version(version: str) -> tuple[int, int] | None:
-    """``(10, 16)`` of ``"10.16.1.11"``; None if it is no version."""
-    found = re.match(r"(\d+)\.(\d+)", version)
-    return (int(found[1]), int(found[2])) if found else None
-
-
 def features(version: str) -> Features:
     """What a release of TensorRT, such as ``"10.3.0"``, can do.
 
     Raises:
         ValueError: it is no version.
     """
-    number = parse_version(version)
-    if number is None:
+    numbers = release_numbers(version)
+    if len(numbers) < 2:
         raise ValueError(f"{version!r} is no version")
-    return Features(**{name: number >= first for name, first in SINCE.items()})
+    return Features(**{name: numbers[:2] >= first for name, first in SINCE.items()})

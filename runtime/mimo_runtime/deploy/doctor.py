@@ -24,7 +24,7 @@ _OPTIONAL = {
     "nibabel": "NIfTI files",
 }
 _OPTIONAL_EXTRA = "pip install 'mimo-edge[dicom]'"
-_REQUIRED = ("numpy", "pillow", "tokenizers", "click")
+_REQUIRED = ("numpy", "pillow", "tokenizers", "click", "packaging")
 
 
 @dataclass(frozen=True)

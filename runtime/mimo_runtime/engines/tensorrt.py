@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 from ..errors import EngineError
 from ..model.graph_spec import GraphSpec, Tensor
+from ..utils.versions import is_same_release, release_numbers
 from . import cuda
 from .base import check_spec, in_one_line
 from .gpu import DeviceEngine, Place
@@ -64,11 +64,9 @@ class TensorRtEngine(DeviceEngine):
 
     def _check_release(self, built_with: str | None, here: str) -> None:
         """A plan runs in no other release. Seen to before the library reads a byte of it."""
-        wanted, found = _numbers(built_with or ""), _numbers(here)
-        common = min(len(wanted), len(found))  # 10.3.0 and 10.3.0.26 are told about the same release
-        if wanted[:common] != found[:common]:
-            told = f"graph {self._graph} was compiled by {self.label} {built_with}, this machine has {here}"
-            raise EngineError(told, f"Build the bundle again on this machine, or install {self.label} {built_with}")
+        if built_with and release_numbers(built_with) and not is_same_release(built_with, here):
+            problem = f"graph {self._graph} was compiled by {self.label} {built_with}, this machine has {here}"
+            raise EngineError(problem, f"Build the bundle again on this machine, or install {self.label} {built_with}")
 
     def _deserialize(self, trt: ModuleType, data: bytes, contract: GraphSpec) -> None:
         self._runtime = trt.Runtime(self._log.logger)
@@ -182,9 +180,3 @@ def _range(shapes: Any) -> _Range:
 
 def _fits(shape: tuple[int, ...], allowed: _Range) -> bool:
     return all(low <= size <= high for low, size, high in zip(allowed[0], shape, allowed[1]))
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """``(10, 3, 0)`` of ``"10.3.0"``; up to the first part that is no number."""
-    found = re.match(r"\d*(?:\.\d+)*", version)
-    return tuple(int(part) for part in (found.group() if found else "").split(".") if part)

@@ -6,12 +6,12 @@ import ctypes
 import importlib
 import importlib.util
 import platform
-import re
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
 from ..errors import EngineError
+from ..utils.versions import release_numbers
 
 #: The oldest release of TensorRT that is known (JetPack 6), and the first that is not.
 OLDEST, NEWEST_BELOW = (10, 3), (12, 0)
@@ -42,10 +42,10 @@ def load_library() -> ModuleType:
     except Exception as error:  # a native library that is missing or of another release raises anything
         raise EngineError(f"TensorRT does not load: {' '.join(str(error).split())[:200]}", f"{INSTALL} again") from None
     version = str(getattr(tensorrt, "__version__", ""))
-    known = re.match(r"(\d+)\.(\d+)", version)
-    if known is None:
+    numbers = release_numbers(version)
+    if not numbers:
         raise EngineError("TensorRT is installed without its bindings", f"{INSTALL} again")
-    if not OLDEST <= (int(known[1]), int(known[2])) < NEWEST_BELOW:
+    if not OLDEST <= numbers[:2] < NEWEST_BELOW:
         told = f"TensorRT {version} is installed; this program knows {OLDEST[0]}.{OLDEST[1]} to {NEWEST_BELOW[0] - 1}.x"
         raise EngineError(told, "Install one of those, or update mimo-edge")
     return tensorrt

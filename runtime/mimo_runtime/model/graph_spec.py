@@ -10,7 +10,7 @@ is the cache: whoever decodes feeds it back.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 from .config import MimoConfig
 
@@ -26,6 +26,21 @@ GRAPHS = ("vision_encoder", "text_encoder", "prompt_encoder", "fusion", "mask_de
 REFERENCE_MAP_CHANNELS = 6
 
 
+class TensorData(TypedDict):
+    """A tensor as JSON."""
+
+    name: str
+    dtype: str
+    shape: list[int | str]
+
+
+class GraphSpecData(TypedDict):
+    """A specification as JSON: ``contract`` of a graph in a manifest."""
+
+    inputs: list[TensorData]
+    outputs: list[TensorData]
+
+
 @dataclass(frozen=True)
 class Tensor:
     """One input or output of a graph."""
@@ -34,11 +49,11 @@ class Tensor:
     dtype: str  # numpy name: "float32", "int32", or "float16" (a cache in place)
     shape: tuple[int | str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> TensorData:
         return {"name": self.name, "dtype": self.dtype, "shape": list(self.shape)}
 
     @staticmethod
-    def from_dict(data: dict[str, Any]) -> Tensor:
+    def from_dict(data: TensorData) -> Tensor:
         return Tensor(str(data["name"]), str(data["dtype"]), tuple(data["shape"]))
 
     def concrete(self, **axes: int) -> tuple[int, ...]:
@@ -54,11 +69,11 @@ class GraphSpec:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> GraphSpecData:
         return {"inputs": [t.to_dict() for t in self.inputs], "outputs": [t.to_dict() for t in self.outputs]}
 
     @staticmethod
-    def from_dict(name: str, data: dict[str, Any]) -> GraphSpec:
+    def from_dict(name: str, data: GraphSpecData) -> GraphSpec:
         return GraphSpec(name, tuple(map(Tensor.from_dict, data["inputs"])), tuple(map(Tensor.from_dict, data["outputs"])))
 
 

@@ -23,7 +23,8 @@ from click.testing import CliRunner
 from mimo_runtime import engines, loading
 from mimo_runtime.bundle import manifest, placement
 from mimo_runtime.bundle.archive import Bundle, pack
-from mimo_runtime.bundle.manifest import MANIFEST, seal, spell
+from mimo_runtime.bundle.manifest import seal, spell
+from mimo_runtime.bundle.schema import MANIFEST
 from mimo_runtime.cli.commands import main
 from mimo_runtime.errors import BundleError, MimoError
 from mimo_runtime.hardware import host
