@@ -113,9 +113,7 @@ class PipelineContender(Contender):
     def prepare(self, request: Request, kind: Kind) -> None:
         # What a first request would not find there. The question's embedding neither, even where the image is known:
         # the second question about an image is usually another one.
-        self.mimo._images.clear()
-        self.mimo._near.clear()
-        self.mimo._queries.clear()
+        self.mimo.graphs.clear_caches()
         self.scan = self._open(request) if kind.known else None
         if self.scan is not None:
             self.scan._opening.clear()  # else the time of opening, which is not measured here, shows up in the stages

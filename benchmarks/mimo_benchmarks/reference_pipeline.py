@@ -1,13 +1,12 @@
-"""The script that someone would write who has the six ONNX files and an engine, and no runtime.
+"""The reference pipeline: a script over the six ONNX files and an engine, as a user would write it without the runtime.
 
-It runs the graphs one after the other for every request. Reading prompts, greedy decoding and turning outputs into findings
-are the runtime's own functions, so that what differs is what the runtime adds: it encodes an image and a question once, runs
-masks beside text, and chooses the engine's options.
+It runs the graphs one after the other for every request. Prompt encoding, refinement and answer assembly are the runtime's own
+functions, so the difference is what the runtime adds: it caches images and texts, runs masks beside the text, and sets the
+engine's options.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 
 import numpy as np
@@ -16,15 +15,16 @@ from mimo_runtime.engines.base import Engine
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.graph_spec import GRAPHS, GraphSpec, graph_specs
 from mimo_runtime.model.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
-from mimo_runtime.pipeline import STAGES
 from mimo_runtime.postprocessing.mask_prediction import MaskPrediction
 from mimo_runtime.preprocessing.letterbox import Letterbox
 from mimo_runtime.preprocessing.prompts import Prompt, encode_prompt
-from mimo_runtime.refinement.crops import Look
-from mimo_runtime.results.answer import Finding
+from mimo_runtime.refinement.config import RefinementConfig
+from mimo_runtime.refinement.crops import CropRequest
+from mimo_runtime.refinement.refiner import MaskRefiner
+from mimo_runtime.results.answer import STAGES, Finding
+from mimo_runtime.results.assembly import assemble_answer
 from mimo_runtime.text.generation import TextDecoder
-from mimo_runtime.text.markup import strip_query_ids
-from mimo_runtime.text.post_edit import MaskFacts, edit_answer
+from mimo_runtime.utils.timing import StageTimer
 
 from .engine_trace import Run
 from .request import Request
@@ -49,42 +49,41 @@ class ReferencePipeline:
         Returns:
             The text as ``Answer.text`` has it, the findings, and milliseconds by stage.
         """
-        ticks = [time.perf_counter()]
-        height, width = request.pixels.shape[:2]
-        letterbox = Letterbox(height, width, self.config.image_size)
+        timer = StageTimer(STAGES)
         prompt = Prompt(request.text, request.boxes, request.points)
-        values = self._given(request.pixels, letterbox, prompt)
-        ticks.append(time.perf_counter())
-        values |= self._run("vision_encoder", values)
-        ticks.append(time.perf_counter())
-        for graph in ("text_encoder", "prompt_encoder", "fusion"):
-            values |= self._run(graph, values)
-        ticks.append(time.perf_counter())
-        drawn = MaskPrediction(self._run("mask_decoder", values), letterbox, self.config, prompt) if masks else None
-        ticks.append(time.perf_counter())
-        look = drawn.closer_look() if drawn else None
+        letterbox = Letterbox(*request.pixels.shape[:2], self.config.image_size)
+        with timer("preprocess"):
+            values = self._inputs_of(request.pixels, letterbox, prompt)
+        with timer("encode"):
+            values |= self._run("vision_encoder", values)
+        with timer("ground"):
+            for graph in ("text_encoder", "prompt_encoder", "fusion"):
+                values |= self._run(graph, values)
+        prediction = self._segment(request.pixels, letterbox, prompt, values, timer) if masks else None
+        with timer("text"):
+            markup = self._write(values, request.max_tokens) if text else None
+        with timer("postprocess"):
+            answer = assemble_answer(prompt, prediction, markup)
+        return answer.text, answer.findings, timer.ms
 
-        def draw(look: Look) -> dict[str, np.ndarray]:
-            near = self._given(look.pixels(request.pixels), look.letterbox, look.prompt)
+    def _segment(
+        self, pixels: np.ndarray, letterbox: Letterbox, prompt: Prompt, values: Arrays, timer: StageTimer
+    ) -> MaskPrediction:
+        refinement = RefinementConfig.of(self.config)
+
+        def segment_crop(crop: CropRequest) -> Arrays:
+            values = self._inputs_of(crop.pixels(pixels, refinement), crop.letterbox, crop.prompt)
             for graph in GRAPHS[:-1]:
-                near |= self._run(graph, near)
-            return near
+                values |= self._run(graph, values)
+            return values
 
-        if look:
-            drawn.refine(look, draw(look))
-        if drawn and drawn.in_doubt():
-            drawn.settle(draw)
-        ticks.append(time.perf_counter())
-        markup = self._write(values, request.max_tokens) if text else None
-        ticks.append(time.perf_counter())
-        if drawn and markup is not None:
-            seen = MaskFacts.of(lambda: drawn, self.config.entities, (height, width))
-            markup = edit_answer(markup, prompt.text, seen)
-        findings = drawn.findings(markup) if drawn else ()
-        ticks.append(time.perf_counter())
-        return strip_query_ids(markup or ""), findings, {s: 1000 * (b - a) for s, a, b in zip(STAGES, ticks, ticks[1:])}
+        with timer("masks"):
+            outputs = self._run("mask_decoder", values)
+            prediction = MaskPrediction(outputs, letterbox, self.config, points_at_target=prompt.has_references)
+        with timer("refine"):
+            return MaskRefiner(refinement).refine(prediction, prompt, segment_crop)
 
-    def _given(self, pixels: np.ndarray, letterbox: Letterbox, prompt: Prompt) -> Arrays:
+    def _inputs_of(self, pixels: np.ndarray, letterbox: Letterbox, prompt: Prompt) -> Arrays:
         return {
             "pixels": letterbox.image(pixels)[None],
             "token_ids": self.tokenizer.encode_query(prompt.text, self.config.text.max_length)[None],

@@ -15,6 +15,9 @@ from .hardware.host import worker_threads
 from .model.config import MimoConfig
 from .model.tokenizer import Tokenizer
 
+#: A bundle's folder or ``.mimo`` file, or an opened bundle.
+BundleSource = str | os.PathLike[str] | Bundle
+
 
 @dataclass(frozen=True)
 class LoadedBundle:
@@ -29,7 +32,7 @@ class LoadedBundle:
 
 
 def load_bundle(
-    bundle: str | os.PathLike[str] | Bundle, *, device: str = "auto", threads: int | None = None, allow_fallback: bool = False
+    bundle: BundleSource, *, device: str = "auto", threads: int | None = None, allow_fallback: bool = False
 ) -> LoadedBundle:
     """Verify a bundle and create its engines.
 

@@ -224,7 +224,7 @@ def test_the_whole_measurement(bundle, checkpoint, request_):
             assert set(times) == {"p50_ms", "p90_ms", "p99_ms"}
             assert 0 < times["p50_ms"] <= times["p90_ms"] <= times["p99_ms"]
         assert found["tokens_per_s"] > 0
-        assert set(found["stages"]) == {"preprocess", "encode", "ground", "masks", "closer", "text", "postprocess"}
+        assert set(found["stages"]) == {"preprocess", "encode", "ground", "masks", "refine", "text", "postprocess"}
         assert set(found["graphs"]) == set(GRAPHS)
         assert set(found["glue_fraction"]) == set(KINDS) and all(0 <= g < 1 for g in found["glue_fraction"].values())
         assert 20 < found["resident_mb"] <= found["peak_mb"]

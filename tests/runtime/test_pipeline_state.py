@@ -42,7 +42,7 @@ def test_image_cache_is_bounded_and_keeps_the_recent(pixels):
         mimo.open(images[1])
         assert calls(mimo)["vision_encoder"] == 4
         mimo.open(images[3])
-        assert len(mimo._images) == 2
+        assert len(mimo.graphs._images) == 2
         assert scan.ask("polyp").text  # a scan outlives its place in the cache
 
 

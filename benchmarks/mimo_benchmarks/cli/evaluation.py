@@ -44,9 +44,8 @@ def referring(
 
     check_writable(json_path)
     datasets = read_datasets(data_)
-    with open_model(model, threads) as mimo, image_progress("referring") as progress:
-        if no_refine:
-            mimo.config = replace(mimo.config, crop_scale=0.0)
+    with open_model(model, threads) as loaded, image_progress("referring") as progress:
+        mimo = loaded.with_config(replace(loaded.config, crop_scale=0.0)) if no_refine else loaded
         result = measure_referring(mimo, datasets, split, limit=limit, seed=seed, progress=progress)
     deliver(referring_table(result), result, json_path)
 

@@ -102,9 +102,8 @@ def run_accuracy(
     if report is not None:
         check_report(report)
     datasets = read_datasets(data)
-    with load() as mimo, watch as progress:
-        if no_refine:
-            mimo.config = replace(mimo.config, crop_scale=0.0)
+    with load() as loaded, watch as progress:
+        mimo = loaded.with_config(replace(loaded.config, crop_scale=0.0)) if no_refine else loaded
         measured = measure(mimo, datasets, split, prompts=asked, limit=limit, seed=seed, progress=progress, text=not no_text)
         result = summarise(measured)
         if file is not None:  # before the report, which asks again and could fail: the numbers are worth more

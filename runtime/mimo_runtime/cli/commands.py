@@ -141,7 +141,7 @@ def predict(
             prompt.mask,
             masks=masks,
             text_answer=text_answer,
-            closer=not no_refine,
+            refine=not no_refine,
             **writing,
         )
         report = {

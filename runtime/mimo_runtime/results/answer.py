@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -12,16 +13,47 @@ from ..text.markup import strip_markup
 
 Box = tuple[float, float, float, float]
 
+#: Stages of an answer, in order; the keys of ``Answer.timings`` besides ``total``.
+STAGES = ("preprocess", "encode", "ground", "masks", "refine", "text", "postprocess")
+
 
 class TextPiece(str):
-    """A piece of a streamed answer; a plain string, so that it can be printed."""
+    """A piece of the decoder's draft; a plain string, so that it can be printed."""
 
     __slots__ = ()
 
 
+class FindingJson(TypedDict):
+    """A finding in JSON; ``mask`` is the name of its file."""
+
+    phrase: str
+    box: list[float] | None
+    score: float
+    presence: float
+    present: bool
+    area_px: int
+    query: int
+    iou: float
+    confident: bool
+    refined: bool
+    mask: str | None
+
+
+class AnswerJson(TypedDict):
+    """An answer in JSON."""
+
+    text: str
+    generated: str
+    findings: list[FindingJson]
+    finish_reason: str | None
+    timings_ms: dict[str, float]
+    engines: dict[str, str]
+    fallback: str | None
+
+
 @dataclass(frozen=True, eq=False)
 class Finding:
-    """One thing that was found, or that was asked for and is not there.
+    """One structure that is present, or that the request names and that is absent.
 
     Args:
         phrase: its name, as the answer words it or as it was asked for.
@@ -35,8 +67,7 @@ class Finding:
         iou: the model's own estimate of the mask's intersection over union.
         confident: ``score >= abstain_threshold`` (chosen on validation data for a wanted mean error, stored in the model):
             whether the mask may be used without being checked. It says nothing about what is not present, which has no mask.
-        closer: whether the mask was drawn again from near, as small targets of a request are
-            (``mimo_runtime.refinement.crops``) and what a single point may mean (``mimo_runtime.refinement.multiscale``).
+        refined: whether the mask comes from a crop pass (``mimo_runtime.refinement``).
     """
 
     phrase: str
@@ -49,9 +80,15 @@ class Finding:
     query: int
     iou: float
     confident: bool = True
-    closer: bool = False
+    refined: bool = False
 
-    def to_dict(self, mask: str | None = None) -> dict[str, Any]:
+    @property
+    def closer(self) -> bool:
+        """Deprecated name of ``refined``."""
+        warnings.warn("Finding.closer is deprecated, use Finding.refined", DeprecationWarning, stacklevel=2)
+        return self.refined
+
+    def to_dict(self, mask: str | None = None) -> FindingJson:
         """For JSON; ``mask`` is the name of the file that holds the mask."""
         return {
             "phrase": self.phrase,
@@ -63,7 +100,7 @@ class Finding:
             "query": self.query,
             "iou": round(self.iou, 6),
             "confident": self.confident,
-            "closer": self.closer,
+            "refined": self.refined,
             "mask": mask,
         }
 
@@ -73,23 +110,23 @@ class Answer:
     """The answer to one request.
 
     Args:
-        text: the sentence with its markup, ``<p>polyp</p><seg>``; "" if no text was asked for. With masks, its words of size
-            and number of several are measured on them, place and relation on their centres (``mimo_runtime.text.post_edit``).
+        text: the sentence with its markup, ``<p>polyp</p><seg>``; "" if no text was asked for. With masks, its words of
+            presence, number, size, location and relation follow the masks (``mimo_runtime.text.post_edit``).
         findings: in the order of the text; see :class:`Finding`.
-        timings: milliseconds by stage: ``preprocess, encode, ground, masks, closer, text, postprocess, total``. ``masks``,
-            then ``closer``, and ``text`` run side by side, so the stages may sum to more than ``total``. The first answer about
-            an image includes opening it (``preprocess, encode``; 0 where the cache knew the image), later ones do not. Time
-            that the caller of ``stream`` takes between two pieces is counted in ``text``.
+        timings: milliseconds by stage: ``preprocess, encode, ground, masks, refine, text, postprocess, total``. ``masks``, then
+            ``refine``, run beside ``text``, so the stages may sum to more than ``total``. The first answer about an image
+            includes opening it (``preprocess, encode``), later ones do not. ``total`` includes the time that the caller of
+            ``stream`` takes between two pieces.
         finish_reason: why the text ended: ``"stop"``, ``"length"``, ``"cancelled"``; None if no text was asked for.
         engines: the engine of every graph.
-        generated: the sentence as the text decoder wrote it, before anything was measured.
-        fallback: what the bundle was built for and why it runs on the CPU instead, in words; None if it runs as it was built.
+        generated: the decoder's draft, before it was edited; the pieces of ``stream``, joined.
+        fallback: the device that the bundle was built for and why it runs on the CPU instead; None if it runs as it was built.
     """
 
     text: str
     findings: tuple[Finding, ...]
-    timings: Mapping[str, float]
-    finish_reason: str | None
+    timings: Mapping[str, float] = field(default_factory=dict)
+    finish_reason: str | None = None
     engines: Mapping[str, str] = field(default_factory=dict)
     fallback: str | None = None
     generated: str = ""
@@ -99,7 +136,7 @@ class Answer:
         """The sentence without markup."""
         return strip_markup(self.text)
 
-    def to_dict(self, masks: Mapping[int, str] | None = None) -> dict[str, Any]:
+    def to_dict(self, masks: Mapping[int, str] | None = None) -> AnswerJson:
         """For JSON (docs/reference/json.md, ``predict``); ``masks`` maps the index of a finding to its mask file."""
         masks = masks or {}
         return {

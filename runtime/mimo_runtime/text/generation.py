@@ -1,4 +1,4 @@
-"""Autoregressive decoding over token ids: it knows neither text nor engines, so a three-line mock tests it.
+"""Autoregressive decoding: token by token, and the tokens as a draft of the answer.
 
 Sampling follows the usual order: temperature, top-k (Fan et al. 2018, arXiv:1805.04833), nucleus top-p (Holtzman et al. 2020,
 arXiv:1904.09751).
@@ -7,7 +7,7 @@ arXiv:1904.09751).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import PromptError
 from ..model.config import MimoConfig
+from ..model.tokenizer import BOS, EOS, Tokenizer
 
 #: Why an answer ended: the model ended it, it reached its maximum, or the caller stopped it.
 STOP, LENGTH, CANCELLED = "stop", "length", "cancelled"
@@ -72,13 +73,13 @@ def sample_token(logits: np.ndarray, sampling: SamplingParams, rng: np.random.Ge
 def generate(
     step: Callable[[int], np.ndarray],
     *,
-    begin: int,
-    end: int,
+    bos: int,
+    eos: int,
     max_tokens: int,
     sampling: SamplingParams = SamplingParams(),  # noqa: B008 - frozen
     should_stop: Callable[[], bool] | None = None,
 ) -> Generator[int, None, str]:
-    """Yield tokens until ``end``, ``max_tokens`` or ``should_stop``; neither ``begin`` nor ``end`` is yielded.
+    """Yield tokens until ``eos``, ``max_tokens`` or ``should_stop``; neither ``bos`` nor ``eos`` is yielded.
 
     Args:
         step: takes a token, remembers it, and gives the float logits ``[V]`` of the next one.
@@ -88,12 +89,12 @@ def generate(
         The finish reason, ``"stop"``, ``"length"`` or ``"cancelled"`` (the value of ``StopIteration``).
     """
     rng = np.random.default_rng(sampling.seed)
-    token = begin
+    token = bos
     for _ in range(max_tokens):
         if should_stop is not None and should_stop():
             return CANCELLED
         token = sample_token(step(token), sampling, rng)
-        if token == end:
+        if token == eos:
             return STOP
         yield token
     return LENGTH
@@ -124,18 +125,18 @@ class TextDecoder:
         config: of the model.
         memory: ``cross_keys``, ``cross_values`` (float32 [layers, 1, heads, memory, head]) and ``memory_valid`` [1, memory].
         size: number of tokens of the tokenizer; the model's vocabulary may be padded beyond it.
-        never: tokens that no answer contains.
+        suppress_tokens: tokens that no answer contains.
     """
 
     def __init__(
-        self, engine: Decodes, config: MimoConfig, memory: Mapping[str, np.ndarray], size: int, never: tuple[int, ...]
+        self, engine: Decodes, config: MimoConfig, memory: Mapping[str, np.ndarray], size: int, suppress_tokens: tuple[int, ...]
     ) -> None:
         self._max_length = config.text_decoder.max_length
         self._steps = engine.decoding({name: memory[name] for name in ("cross_keys", "cross_values", "memory_valid")})
         # One dict and two int arrays for the whole answer: the loop is the only place where Python costs per token.
         self._token, self._position = np.zeros((1, 1), np.int32), np.full((1, 1), -1, np.int32)
         self._changing = {"token": self._token, "position": self._position}
-        self._size, self._never = size, list(never)
+        self._size, self._suppressed = size, list(suppress_tokens)
 
     def __enter__(self) -> TextDecoder:
         return self
@@ -155,5 +156,50 @@ class TextDecoder:
         self._token[0, 0] = token
         self._position[0, 0] += 1
         logits = self._steps.step(self._changing)["logits"].reshape(-1)[: self._size].copy()  # ours to change
-        logits[self._never] = -np.inf
+        logits[self._suppressed] = -np.inf
         return logits
+
+
+class Draft:
+    """The text of one answer while the decoder writes it. Iterate over it once to get its pieces.
+
+    Args:
+        decoder: its memory is freed when the iteration ends or is left.
+        tokenizer: ``decode`` turns tokens into text; bytes that are no character become U+FFFD.
+        max_tokens, sampling, should_stop: see :func:`generate`.
+    """
+
+    def __init__(
+        self,
+        decoder: TextDecoder,
+        tokenizer: Tokenizer,
+        max_tokens: int,
+        sampling: SamplingParams,
+        should_stop: Callable[[], bool] | None,
+    ) -> None:
+        self._decoder, self._tokenizer = decoder, tokenizer
+        self._tokens = generate(
+            decoder.step, bos=BOS, eos=EOS, max_tokens=max_tokens, sampling=sampling, should_stop=should_stop
+        )
+        #: The text so far, with query numbers.
+        self.markup = ""
+        #: "stop", "length" or "cancelled"; None until the text is complete.
+        self.finish_reason: str | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        """Pieces of ``markup``. The tokens of a character of several bytes are held back until it is complete, or can no longer
+        become so."""
+        held: list[int] = []
+        with self._decoder:
+            while self.finish_reason is None:
+                try:
+                    held.append(next(self._tokens))
+                except StopIteration as end:
+                    self.finish_reason = end.value
+                piece = self._tokenizer.decode(held)
+                if self.finish_reason is None and piece.endswith("\ufffd") and len(held) < 4:
+                    continue
+                if piece:
+                    held = []
+                    self.markup += piece
+                    yield piece

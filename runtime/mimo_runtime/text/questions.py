@@ -69,6 +69,7 @@ def _matcher(template: str) -> re.Pattern[str]:
     return re.compile(pattern.replace("the\\ (", "(?:the )?(") + r"\s*[.?!]*", re.IGNORECASE)
 
 
+_ARTICLE = re.compile(r"^(?:the|an?)\s+", re.IGNORECASE)
 _COUNTING = [_matcher(t) for t in QUESTIONS["count"]]
 _NAMING = [_matcher(t) for kind, ts in QUESTIONS.items() for t in ts if kind not in ("name", "count", *SEVERAL) and "{" in t]
 _RELATIVE = [_matcher(t) for t in QUESTIONS["relation"]]
@@ -94,6 +95,12 @@ def subject_of(text: str) -> str | None:
             name = clean_name(match.group(1))
             return singular(name.lower()).upper() if name.isupper() else singular(name)
     return re.sub(r"(?i)^the (?=.)", "", clean_name(text))
+
+
+def target_of(text: str) -> str | None:
+    """What a request names, without an article; None where it names nothing (:func:`subject_of`)."""
+    subject = subject_of(text)
+    return None if subject is None else _ARTICLE.sub("", subject)
 
 
 def relation_asked(text: str) -> tuple[str, str] | None:

@@ -83,14 +83,12 @@ def test_referring_writes_the_numbers_and_a_table(bright: list[tuple], data: Pat
     assert rows[2][:3] == ["mean", "of", "sets"] and rows[2][3:6] == ["100.0", "%", "(100-100)"]
 
 
-def test_referring_without_closer_looks(bright: list[tuple], data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_referring_without_refinement(bright: list[tuple], data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scales: list[float] = []
     monkeypatch.setattr(Bright, "config", MimoConfig(crop_scale=3.5), raising=False)
-    seen: list[float] = []
-    inner = Bright.open
-    monkeypatch.setattr(Bright, "open", lambda self, pixels: seen.append(self.config.crop_scale) or inner(self, pixels))
-    assert run("referring", "model", "--data", data, "--limit", 1).exit_code == 0
-    assert run("referring", "model", "--data", data, "--limit", 1, "--no-refine").exit_code == 0
-    assert seen == [3.5, 0.0]
+    monkeypatch.setattr(Bright, "with_config", lambda self, config: scales.append(config.crop_scale) or self, raising=False)
+    assert run("referring", "model", "--data", data, "--limit", 1).exit_code == 0 and scales == []
+    assert run("referring", "model", "--data", data, "--limit", 1, "--no-refine").exit_code == 0 and scales == [0.0]
 
 
 def test_robustness_writes_the_numbers_and_the_report(bright: list[tuple], data: Path, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_predict_json_has_the_documented_fields(run):
     data = json.loads(result.stdout)
     assert data["text"] == "Endoscopy of the colon: one medium oval <p>polyp</p><seg> in the upper middle."
     assert data["generated"] == "Endoscopy of the colon: one large oval <p>polyp</p><seg> in the center."
-    assert set(data["timings_ms"]) == {"preprocess", "encode", "ground", "masks", "closer", "text", "postprocess", "total"}
+    assert set(data["timings_ms"]) == {"preprocess", "encode", "ground", "masks", "refine", "text", "postprocess", "total"}
     assert data["engines"]["fusion"] == "onnxruntime"
     (finding,) = data["findings"]
     assert {"phrase", "box", "score", "present", "confident", "area_px", "mask"} <= set(finding)
@@ -373,9 +373,9 @@ def test_a_command_that_is_told_to_end_leaves_nothing_half_written(tmp_path):
     assert (process.returncode, errors, list(tmp_path.iterdir())) == (143, "", [])
 
 
-def test_predict_without_a_closer_look(run, bundle_folder, image_file):
+def test_predict_without_refinement(run, bundle_folder, image_file):
     result = run("predict", "BUNDLE", "IMAGE", "--text", "polyp", "--no-refine", "--json")
-    assert result.exit_code == 0 and json.loads(result.stdout)["timings_ms"]["closer"] == 0
+    assert result.exit_code == 0 and json.loads(result.stdout)["timings_ms"]["refine"] == 0
     refused(run("predict", "BUNDLE", "IMAGE", "--text", "x", "--no-masks", "--no-refine"), "--no-refine has no effect")
 
 

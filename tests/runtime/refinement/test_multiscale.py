@@ -1,4 +1,4 @@
-"""What a single point means: when it is in doubt, where the model looks, and which of the masks is taken."""
+"""A single point: when it is ambiguous, which crops are segmented, and which mask is selected."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mimo_runtime.preprocessing.prompts import Prompt
-from mimo_runtime.refinement.crops import look_at
+from mimo_runtime.refinement.config import RefinementConfig
+from mimo_runtime.refinement.crops import CropRequest, crop_around
 from mimo_runtime.refinement.multiscale import (
-    DOUBT,
-    SIDES,
-    SMALLEST_SIDE,
     Candidate,
     _dice,
-    choose,
-    is_ambiguous,
+    has_single_point,
     pixel_of,
-    surroundings,
+    point_crops,
+    select_best_mask,
 )
 
-NEAR = replace(fakes.CONFIG, crop_scale=3.0)
+CONFIG = RefinementConfig()
+#: A model that was trained on crops.
+REFINING = replace(fakes.CONFIG, crop_scale=3.0)
 SHAPE = (100, 200)
 
 
@@ -33,6 +33,14 @@ def rectangle(x0: int, y0: int, x1: int, y1: int, shape: tuple[int, int] = SHAPE
     mask = np.zeros(shape, bool)
     mask[y0:y1, x0:x1] = True
     return mask
+
+
+def crop_at(x: float, y: float, side: float) -> CropRequest:
+    return crop_around(Prompt(points=[(x, y)]), None, (x, y), side, *SHAPE, 64)
+
+
+def select(candidates: list[Candidate], **more) -> int:
+    return select_best_mask(candidates, *SHAPE, CONFIG, **more)
 
 
 def candidate(*box: int, iou: float = 0.6, **more) -> Candidate:
@@ -43,19 +51,19 @@ def candidate(*box: int, iou: float = 0.6, **more) -> Candidate:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "ambiguous"),
+    ("prompt", "single"),
     [
         (Prompt(points=[(5, 5)]), True),
         (Prompt("What is this?", points=[(5, 5), (9, 9, 0)]), True),
         (Prompt(points=[(5, 5), (6, 6)]), False),  # two points have an extent
-        (Prompt("liver", points=[(5, 5)]), True),  # a name tells of which kind, but not which one
+        (Prompt("liver", points=[(5, 5)]), True),  # a name gives the kind, not which one
         (Prompt(boxes=[(1, 1, 9, 9)], points=[(5, 5)]), False),
         (Prompt(points=[(5, 5)], mask=rectangle(1, 1, 9, 9)), False),
         (Prompt("What do you see?"), False),
     ],
 )
-def test_one_point_is_ambiguous_without_an_extent(prompt, ambiguous):
-    assert is_ambiguous(prompt) is ambiguous
+def test_a_single_point_has_no_extent(prompt, single):
+    assert has_single_point(prompt) is single
 
 
 # -- where ---------------------------------------------------------------------------------------------------------
@@ -63,21 +71,24 @@ def test_one_point_is_ambiguous_without_an_extent(prompt, ambiguous):
 
 @settings(deadline=None)
 @given(st.data(), st.integers(1, 400), st.integers(1, 400))
-def test_surroundings_hold_the_point_and_grow(data, height, width):
+def test_point_crops_hold_the_point_and_grow(data, height, width):
     x, y = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
-    looks = surroundings(Prompt(points=[(x, y)]), height, width, 64)
-    assert len(looks) == sum(side * max(height, width) >= SMALLEST_SIDE for side in SIDES)
-    for look in looks:
-        assert 0 <= look.left <= x < look.right <= width and 0 <= look.top <= y < look.bottom <= height
-        assert look.prompt.points == ((x - look.left, y - look.top, 1),) and look.prompt.boxes == ()
-        look.prompt.validate(look.letterbox.height, look.letterbox.width, fakes.CONFIG)
-    for near, far in zip(looks, looks[1:]):
-        assert far.left <= near.left and near.right <= far.right and far.top <= near.top and near.bottom <= far.bottom
+    crops = point_crops(Prompt(points=[(x, y)]), height, width, 64, CONFIG)
+    sides = [share * max(height, width) for share in CONFIG.point_crop_shares]
+    assert len(crops) == sum(side >= CONFIG.min_point_crop_side for side in sides)
+    for crop in crops:
+        left, top, right, bottom = crop.crop_box
+        assert 0 <= left <= x < right <= width and 0 <= top <= y < bottom <= height
+        assert crop.prompt.points == ((x - left, y - top, 1),) and crop.prompt.boxes == ()
+        crop.prompt.validate(crop.letterbox.height, crop.letterbox.width, fakes.CONFIG)
+    for small, large in zip(crops, crops[1:]):
+        (a0, b0, a1, b1), (x0, y0, x1, y1) = small.crop_box, large.crop_box
+        assert x0 <= a0 and a1 <= x1 and y0 <= b0 and b1 <= y1
 
 
-def test_a_point_beside_the_target_comes_along_where_it_can_be_seen():
-    looks = surroundings(Prompt(points=[(100, 50), (112, 50, 0)]), *SHAPE, 64)
-    assert [len(look.prompt.points) for look in looks] == [1, 2, 2]
+def test_a_negative_point_is_kept_in_the_crops_that_hold_it():
+    crops = point_crops(Prompt(points=[(100, 50), (112, 50, 0)]), *SHAPE, 64, CONFIG)
+    assert [len(crop.prompt.points) for crop in crops] == [1, 2, 2]
 
 
 # -- which ---------------------------------------------------------------------------------------------------------
@@ -86,12 +97,13 @@ def test_a_point_beside_the_target_comes_along_where_it_can_be_seen():
 def test_a_mask_keeps_its_place():
     mask = rectangle(60, 40, 70, 50)
     mask[45, 65] = False
-    found = Candidate.of(mask, 0.5)
-    assert found.box == (60, 40, 70, 50) and found.area == 99
-    np.testing.assert_array_equal(found.whole(*SHAPE), mask)
-    look = look_at(Prompt(points=[(65, 45)]), (), (65, 45), 40, *SHAPE, 64)
-    seen = Candidate.of(mask[look.top : look.bottom, look.left : look.right], 0.5, look)
-    np.testing.assert_array_equal(seen.whole(*SHAPE), mask)
+    full = Candidate.of(mask, 0.5)
+    assert full.box == (60, 40, 70, 50) and full.area == 99
+    np.testing.assert_array_equal(full.full_mask(*SHAPE), mask)
+    crop = crop_at(65, 45, 40)
+    left, top, right, bottom = crop.crop_box
+    cropped = Candidate.of(mask[top:bottom, left:right], 0.5, crop)
+    np.testing.assert_array_equal(cropped.full_mask(*SHAPE), mask)
     assert Candidate.of(np.zeros(SHAPE, bool), 0.5) is None and Candidate.of(None, 0.5) is None
 
 
@@ -106,90 +118,89 @@ def test_dice_of_two_candidates_is_that_of_their_masks(data):
     assert _dice(Candidate.of(a, 1), Candidate.of(b, 1)) == pytest.approx(expected)
 
 
-def test_a_mask_is_cut_where_its_surroundings_end_inside_the_image():
-    look = look_at(Prompt(points=[(10, 50)]), (), (10, 50), 60, *SHAPE, 64)  # to the left border of the image
-    assert (look.left, look.top, look.right, look.bottom) == (0, 20, 40, 80)
-    seen = lambda *box: Candidate(box, np.ones((box[3] - box[1], box[2] - box[0]), bool), 0.5, look)  # noqa: E731
-    assert not seen(0, 30, 20, 60).cut(*SHAPE)
+def test_an_edge_of_the_crop_inside_the_image_cuts_a_mask_off():
+    crop = crop_at(10, 50, 60)  # up to the left border of the image
+    assert crop.crop_box == (0, 20, 40, 80)
+    of_crop = lambda *box: Candidate(box, np.ones((box[3] - box[1], box[2] - box[0]), bool), 0.5, crop)  # noqa: E731
+    assert not of_crop(0, 30, 20, 60).is_cut_off(*SHAPE)
     for box in ((5, 20, 20, 60), (5, 30, 40, 60), (5, 30, 20, 80)):
-        assert seen(*box).cut(*SHAPE)
-    assert not candidate(0, 0, 200, 100).cut(*SHAPE)  # the whole image has no surroundings
+        assert of_crop(*box).is_cut_off(*SHAPE)
+    assert not candidate(0, 0, 200, 100).is_cut_off(*SHAPE)  # of the full image
 
 
 def test_the_part_that_a_pixel_lies_on():
     whole = Candidate.of(rectangle(10, 10, 20, 20) | rectangle(50, 60, 90, 70), 0.5, query=3)
     part = whole.part_at(60, 65)
     assert part.box == (50, 60, 90, 70) and part.area == 400 and (part.iou, part.query) == (0.5, 3)
-    np.testing.assert_array_equal(part.whole(*SHAPE), rectangle(50, 60, 90, 70))
+    np.testing.assert_array_equal(part.full_mask(*SHAPE), rectangle(50, 60, 90, 70))
     assert whole.part_at(30, 30) is None and whole.part_at(0, 0) is None
     for place in ((8, 15), (21, 21), (8, 8)):  # two pixels beside the other part
-        assert whole.part_at(*place) is None and whole.part_at(*place, reach=2).box == (10, 10, 20, 20)
+        assert whole.part_at(*place) is None and whole.part_at(*place, tolerance=2).box == (10, 10, 20, 20)
     close = Candidate.of(rectangle(10, 10, 20, 20) | rectangle(21, 10, 30, 20), 0.5)
-    assert close.part_at(20, 15, reach=2).box[0] in (10, 21) and close.part_at(19, 15, reach=2).box == (10, 10, 20, 20)
-    assert whole.part_at(199, 99, reach=2) is None
+    assert close.part_at(20, 15, tolerance=2).box[0] in (10, 21) and close.part_at(19, 15, tolerance=2).box == (10, 10, 20, 20)
+    assert whole.part_at(199, 99, tolerance=2) is None
 
 
-def test_the_better_fit_is_taken():
-    assert choose([candidate(10, 10, 20, 20, iou=0.5), candidate(50, 50, 60, 60, iou=0.7)], *SHAPE) == 1
+def test_the_higher_predicted_iou_is_selected():
+    assert select([candidate(10, 10, 20, 20, iou=0.5), candidate(50, 50, 60, 60, iou=0.7)]) == 1
 
 
 def test_agreement_counts():
     odd, alike = candidate(10, 10, 90, 90, iou=0.65), [candidate(40, 40, 50 + i, 50, iou=0.6) for i in range(3)]
-    assert choose([odd, *alike], *SHAPE) in (1, 2, 3)
-    assert choose([odd], *SHAPE) == 0
+    assert select([odd, *alike]) in (1, 2, 3)
+    assert select([odd]) == 0
 
 
-def test_of_equals_the_smaller_is_taken():
-    assert choose([candidate(0, 0, 80, 80), candidate(90, 10, 95, 15)], *SHAPE) == 1
+def test_of_equals_the_smaller_is_selected():
+    assert select([candidate(0, 0, 80, 80), candidate(90, 10, 95, 15)]) == 1
 
 
-def test_what_was_cut_is_never_taken_but_for_want_of_others():
-    look = look_at(Prompt(points=[(50, 50)]), (), (50, 50), 20, *SHAPE, 64)
-    cut = Candidate((40, 40, 60, 60), np.ones((20, 20), bool), 0.99, look)
-    assert choose([candidate(10, 10, 20, 20, iou=0.1), cut], *SHAPE) == 0
-    assert choose([cut, cut], *SHAPE) == 0
+def test_a_mask_that_is_cut_off_is_selected_only_where_there_is_no_other():
+    cut_off = Candidate((40, 40, 60, 60), np.ones((20, 20), bool), 0.99, crop_at(50, 50, 20))
+    assert select([candidate(10, 10, 20, 20, iou=0.1), cut_off]) == 0
+    assert select([cut_off, cut_off]) == 0
 
 
 # -- answers -------------------------------------------------------------------------------------------------------
 
 
-def test_a_point_in_doubt_is_looked_at_from_several_distances(pixels):
-    with fakes.fake_mimo(config=NEAR) as mimo:
+def test_an_ambiguous_point_is_segmented_at_several_scales(pixels):
+    with fakes.fake_mimo(config=REFINING) as mimo:
         scan = mimo.open(pixels)
         (finding,) = scan.ask(points=[(50, 30)], text_answer=False).findings
-        # The fake draws a disc of a fixed share of what it sees: large in the whole image, small from near.
+        # The fake segments a disc of a fixed share of its input: large in the full image, small in a crop.
         assert calls(mimo)["vision_encoder"] > 3
-        (first,) = scan.ask(points=[(50, 30)], text_answer=False, closer=False).findings
-        assert first.iou < DOUBT  # the fakes doubt everything
-        assert finding.closer and finding.mask[30, 50] and finding.area_px < first.area_px
+        (first,) = scan.ask(points=[(50, 30)], text_answer=False, refine=False).findings
+        assert first.iou < CONFIG.refine_below_iou
+        assert finding.refined and finding.mask[30, 50] and finding.area_px < first.area_px
         assert finding.presence == first.presence
 
 
-def test_nothing_is_looked_at_again_without_doubt(pixels):
-    with fakes.fake_mimo(config=NEAR) as mimo:
+def test_a_confident_point_takes_the_crop_pass_alone(pixels):
+    with fakes.fake_mimo(config=REFINING) as mimo:
         engine = mimo.engines["mask_decoder"]
         inner = engine.run
-        engine.run = lambda inputs: {**(out := inner(inputs)), "iou": np.full_like(out["iou"], DOUBT)}
+        engine.run = lambda inputs: {**(out := inner(inputs)), "iou": np.full_like(out["iou"], CONFIG.refine_below_iou)}
         (finding,) = mimo.open(pixels).ask(points=[(50, 30)], text_answer=False).findings
-        assert calls(mimo)["vision_encoder"] == 2 and finding.closer  # the one closer look at what was drawn
+        assert calls(mimo)["vision_encoder"] == 2 and finding.refined  # the crop pass
 
 
 @pytest.mark.parametrize(
-    ("request_", "looks"),
+    ("request_", "crops"),
     [
-        ({"points": [(50, 30)], "closer": False}, 0),
+        ({"points": [(50, 30)], "refine": False}, 0),
         ({"points": [(50, 30)], "masks": False}, 0),
         ({"text": "the absent polyp", "points": [(50, 30)]}, 0),
     ],
 )
-def test_when_a_point_is_not_in_doubt(pixels, request_, looks):
-    with fakes.fake_mimo(config=NEAR) as mimo:
+def test_requests_without_further_passes(pixels, request_, crops):
+    with fakes.fake_mimo(config=REFINING) as mimo:
         mimo.open(pixels).ask(**request_)
-        assert calls(mimo)["vision_encoder"] == 1 + looks
+        assert calls(mimo)["vision_encoder"] == 1 + crops
 
 
-def drawing(mimo, change):
-    """``change`` what the model draws, in place: the outputs of ``mask_decoder``, and which call it is."""
+def changing(mimo, change):
+    """``change`` the outputs of ``mask_decoder`` in place; it also gets the number of the call."""
     engine = mimo.engines["mask_decoder"]
     inner, count = engine.run, iter(range(1000))
 
@@ -202,7 +213,7 @@ def drawing(mimo, change):
 
 
 def disc_and_another(out, call):
-    """The model is sure, and at first (``call`` 0) draws a second thing of the same name in the lower right corner."""
+    """The model is confident; in the full image (``call`` 0) it segments a second object, in the lower right corner."""
     out["iou"][:] = 0.95
     if call == 0:
         side = out["masks"].shape[-1]
@@ -210,28 +221,28 @@ def disc_and_another(out, call):
 
 
 @pytest.mark.parametrize(
-    ("text", "sees_one"), [("polyp", True), ("Where is the polyp?", True), ("", False), ("What is this?", False)]
+    ("text", "is_one"), [("polyp", True), ("Where is the polyp?", True), ("", False), ("What is this?", False)]
 )
-def test_a_name_and_a_point_mean_the_one_under_the_point(text, sees_one):
+def test_a_name_and_a_point_select_the_object_under_the_point(text, is_one):
     pixels = np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8)
-    with fakes.fake_mimo(config=NEAR) as mimo:
-        drawing(mimo, disc_and_another)
+    with fakes.fake_mimo(config=REFINING) as mimo:
+        changing(mimo, disc_and_another)
         finding = next(f for f in mimo.open(pixels).ask(text, points=[(50, 30)]).findings if f.query == 0)
         assert finding.mask[30, 50]
-        assert finding.mask[-1, -1] != sees_one
-        # Without a name nobody said that both are of one kind: a model that is sure of its mask is believed.
-        assert (calls(mimo)["vision_encoder"] > 2) == sees_one
+        assert finding.mask[-1, -1] != is_one
+        # Without a name, a confident mask may be one object in two parts.
+        assert (calls(mimo)["vision_encoder"] > 2) == is_one
 
 
-def test_a_name_and_a_point_on_all_there_is_are_not_in_doubt(pixels):
-    with fakes.fake_mimo(config=NEAR) as mimo:
-        drawing(mimo, lambda out, _: out["iou"].fill(0.95))
+def test_a_name_and_a_point_on_the_only_object_are_not_ambiguous(pixels):
+    with fakes.fake_mimo(config=REFINING) as mimo:
+        changing(mimo, lambda out, _: out["iou"].fill(0.95))
         (finding,) = mimo.open(pixels).ask("polyp", points=[(50, 30)], text_answer=False).findings
-        assert calls(mimo)["vision_encoder"] == 2 and finding.closer  # the one closer look at what was drawn
+        assert calls(mimo)["vision_encoder"] == 2 and finding.refined  # the crop pass
 
 
-def test_a_name_drawn_elsewhere_says_nothing_about_the_point():
-    """A click on the polyp that the model forgot, with its name: what the looks draw there is meant, not the other polyp."""
+def test_a_named_mask_elsewhere_does_not_override_the_point():
+    """A click on a polyp that the full-image mask misses: the mask of the crops is selected, not the other polyp."""
 
     def elsewhere(out, call):
         out["iou"][:] = 0.5
@@ -242,15 +253,15 @@ def test_a_name_drawn_elsewhere_says_nothing_about_the_point():
             out["masks"][0, 0, -side // 8 :, -side // 8 :] = 8
 
     pixels = np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8)
-    with fakes.fake_mimo(config=NEAR) as mimo:
-        drawing(mimo, elsewhere)
+    with fakes.fake_mimo(config=REFINING) as mimo:
+        changing(mimo, elsewhere)
         (finding,) = mimo.open(pixels).ask("polyp", points=[(50, 30)], text_answer=False).findings
         assert finding.mask[30, 50] and not finding.mask[-1, -1]
 
 
-@pytest.mark.parametrize(("off", "in_doubt"), [(0, False), (2, False), (3, True), (20, True)])
-def test_a_click_just_beside_the_only_thing_means_it(off, in_doubt):
-    """Farther away something else of that name may be meant."""
+@pytest.mark.parametrize(("off", "ambiguous"), [(0, False), (2, False), (3, True), (20, True)])
+def test_a_click_just_beside_the_only_object_refers_to_it(off, ambiguous):
+    """Farther away, it may refer to another object of that name."""
     pixels = np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8)
 
     def square(out, call):
@@ -260,27 +271,27 @@ def test_a_click_just_beside_the_only_thing_means_it(off, in_doubt):
             out["masks"][0, 0] = -8
             out["masks"][0, 0, side // 2 :, side // 2 :] = 8
 
-    with fakes.fake_mimo(config=NEAR) as mimo:
-        drawing(mimo, square)
+    with fakes.fake_mimo(config=REFINING) as mimo:
+        changing(mimo, square)
         scan = mimo.open(pixels)
-        (first,) = scan.ask("polyp", points=[(100, 100)], text_answer=False, closer=False).findings
+        (first,) = scan.ask("polyp", points=[(100, 100)], text_answer=False, refine=False).findings
     left, top, *_ = map(int, first.box)
-    with fakes.fake_mimo(config=NEAR) as mimo:
-        drawing(mimo, square)
+    with fakes.fake_mimo(config=REFINING) as mimo:
+        changing(mimo, square)
         mimo.open(pixels).ask("polyp", points=[(left - off, top + 20)], text_answer=False)
-        assert (calls(mimo)["vision_encoder"] > 2) == in_doubt
+        assert (calls(mimo)["vision_encoder"] > 2) == ambiguous
 
 
-def test_the_looks_of_a_named_point_leave_the_name_out():
+def test_the_crops_of_a_named_point_are_segmented_without_the_name():
     pixels = np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8)
-    with fakes.fake_mimo(config=NEAR) as mimo:
-        drawing(mimo, disc_and_another)
+    with fakes.fake_mimo(config=REFINING) as mimo:
+        changing(mimo, disc_and_another)
         engine = mimo.engines["text_encoder"]
-        inner, seen = engine.run, []
-        engine.run = lambda inputs: seen.append(inputs["token_ids"].copy()) or inner(inputs)
+        inner, texts = engine.run, []
+        engine.run = lambda inputs: texts.append(inputs["token_ids"].copy()) or inner(inputs)
         mimo.open(pixels).ask("polyp", points=[(50, 30), (90, 90, 0)], text_answer=False)
         expected = [mimo.tokenizer.encode_query(text, mimo.config.text.max_length) for text in ("polyp", "")]
-        assert len(seen) == 2 and all((a[0] == b).all() for a, b in zip(seen, expected))  # each once: embeddings are kept
+        assert len(texts) == 2 and all((a[0] == b).all() for a, b in zip(texts, expected))  # each once: embeddings are cached
 
 
 @pytest.mark.parametrize(("place", "pixel"), [((0, 0), (0, 0)), ((49.4, 10.5), (49, 11)), ((199.7, 99.9), (199, 99))])
@@ -288,21 +299,21 @@ def test_whole_numbers_are_the_middle_of_a_pixel(place, pixel):
     assert pixel_of(Prompt(points=[(*place, 1), (5, 5, 0)]), *SHAPE) == pixel
 
 
-def test_what_lies_within_the_named_mask_is_preferred():
+def test_a_candidate_within_the_named_mask_is_preferred():
     inside, outside = candidate(10, 10, 20, 20, iou=0.6), candidate(50, 50, 60, 60, iou=0.7)
-    assert choose([inside, outside], *SHAPE) == 1
-    assert choose([inside, outside], *SHAPE, named=candidate(5, 5, 30, 30)) == 0
+    assert select([inside, outside]) == 1
+    assert select([inside, outside], named_part=candidate(5, 5, 30, 30)) == 0
 
 
-def test_a_model_that_was_not_trained_for_near_views_takes_its_first_answer(pixels):
+def test_a_model_that_was_not_trained_on_crops_runs_no_further_pass(pixels):
     with fakes.fake_mimo() as mimo:
         mimo.open(pixels).ask(points=[(50, 30)], text_answer=False)
         assert calls(mimo)["vision_encoder"] == 1
 
 
 def test_a_part_of_an_entity_is_a_candidate(pixels):
-    """Where the referred mask is worthless, the point still lies on a structure that has a query of its own."""
-    with fakes.fake_mimo(config=NEAR) as mimo:
+    """Where the target's mask is wrong, the point still lies on a structure with a query of its own."""
+    with fakes.fake_mimo(config=REFINING) as mimo:
         engine = mimo.engines["mask_decoder"]
         inner = engine.run
 
@@ -326,7 +337,7 @@ def test_what_is_not_believed_in_is_no_candidate(pixels):
     """Also where a calibration lowers every threshold to see all answers: it would choose on other masks than are delivered."""
     seen = []
     for threshold in (0.0, 0.7):
-        config = replace(NEAR, entity_threshold=threshold, presence_threshold=threshold)
+        config = replace(REFINING, entity_threshold=threshold, presence_threshold=threshold)
         with fakes.fake_mimo(config=config) as mimo:
             (finding,) = mimo.open(pixels).ask(points=[(50, 30)], text_answer=False).findings
             seen.append((calls(mimo)["vision_encoder"], finding.area_px))

@@ -22,7 +22,7 @@ def counting_step(token):
 
 
 def run(step=counting_step, **options):
-    tokens, generator = [], generate(step, **{"begin": 1, "end": END, "max_tokens": 100, **options})
+    tokens, generator = [], generate(step, **{"bos": 1, "eos": END, "max_tokens": 100, **options})
     while True:
         try:
             tokens.append(next(generator))
@@ -34,7 +34,7 @@ def test_greedy_runs_to_the_end_token():
     assert run() == ([2, 3, 4, 5, 6, 7, 8], "stop")
 
 
-def test_maximum_counts_tokens_without_begin_and_end():
+def test_maximum_counts_tokens_without_bos_and_eos():
     assert run(max_tokens=3) == ([2, 3, 4], "length")
     assert run(max_tokens=7) == ([2, 3, 4, 5, 6, 7, 8], "length")
     assert run(max_tokens=8) == ([2, 3, 4, 5, 6, 7, 8], "stop")
@@ -51,7 +51,7 @@ def test_same_seed_same_tokens_other_seed_other_tokens():
     def flat(_):
         return np.linspace(0, 1, 50, dtype=np.float32)
 
-    runs = [run(flat, end=99, max_tokens=30, sampling=SamplingParams(temperature=1.0, seed=seed))[0] for seed in (0, 0, 1)]
+    runs = [run(flat, eos=99, max_tokens=30, sampling=SamplingParams(temperature=1.0, seed=seed))[0] for seed in (0, 0, 1)]
     assert runs[0] == runs[1] != runs[2]
 
 
@@ -133,7 +133,7 @@ class Recorder(Engine):
         return {"logits": np.arange(CONFIG.vocab_size, dtype=np.float32)[None, None], **self.caches(inputs)}
 
 
-class Growing(Recorder):
+class DynamicCache(Recorder):
     def caches(self, inputs):
         past = inputs["past_keys"]
         new = np.full((*past.shape[:3], 1, past.shape[4]), inputs["token"][0, 0], np.float32)
@@ -141,7 +141,7 @@ class Growing(Recorder):
         return {"keys": keys, "values": -keys}
 
 
-class InPlace(Recorder):
+class StaticCache(Recorder):
     def caches(self, inputs):
         found = {name.removeprefix("past_"): inputs[name].copy() for name in self.inputs if name.startswith("past_")}
         for name, cache in found.items():
@@ -150,8 +150,8 @@ class InPlace(Recorder):
 
 
 def test_text_decoder_feeds_the_cache_that_it_got():
-    engine = Growing(graph_specs(CONFIG)["text_decoder"])
-    decoder = TextDecoder(engine, CONFIG, MEMORY, size=100, never=(0, 99))
+    engine = DynamicCache(graph_specs(CONFIG)["text_decoder"])
+    decoder = TextDecoder(engine, CONFIG, MEMORY, size=100, suppress_tokens=(0, 99))
     logits = [decoder.step(token) for token in (1, 7, 8)]
     shape = (CONFIG.text_decoder.layers, 1, CONFIG.text_decoder.heads)
     for position, (token, told, past) in enumerate(engine.seen):
@@ -167,8 +167,8 @@ def test_text_decoder_feeds_the_cache_that_it_got():
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_text_decoder_feeds_a_cache_of_fixed_size(dtype):
     config = dataclasses.replace(CONFIG, text_decoder=dataclasses.replace(CONFIG.text_decoder, layers=2))
-    engine = InPlace(static_cache_contract(config, dtype))
-    decoder = TextDecoder(engine, config, MEMORY, size=100, never=())
+    engine = StaticCache(static_cache_contract(config, dtype))
+    decoder = TextDecoder(engine, config, MEMORY, size=100, suppress_tokens=())
     for token in (1, 7, 8):
         decoder.step(token)
     for position, (token, told, past) in enumerate(engine.seen):
@@ -182,8 +182,8 @@ def test_text_decoder_feeds_a_cache_of_fixed_size(dtype):
 
 @pytest.mark.parametrize("contract", allowed_specs(CONFIG)["text_decoder"])
 def test_text_decoder_does_not_go_beyond_the_positions_of_the_model(contract):
-    engine = (Growing if any("past" in t.shape for t in contract.inputs) else InPlace)(contract)
-    decoder = TextDecoder(engine, CONFIG, MEMORY, size=100, never=())
+    engine = (DynamicCache if any("past" in t.shape for t in contract.inputs) else StaticCache)(contract)
+    decoder = TextDecoder(engine, CONFIG, MEMORY, size=100, suppress_tokens=())
     for _ in range(CONFIG.text_decoder.max_length):
         decoder.step(1)
     with pytest.raises(ValueError, match=f"the model has {CONFIG.text_decoder.max_length} positions"):

@@ -1,8 +1,9 @@
-"""Words that the masks decide: what is replaced, what is left alone, and that streaming changes nothing."""
+"""Words that the masks decide: which are replaced, and which stay."""
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import fakes
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from mimo_runtime.text import grammar
 from mimo_runtime.text.grammar import LOCATIONS, Description, Phrase, describe
-from mimo_runtime.text.post_edit import AnswerPostEditor, MaskFacts, edit_answer
+from mimo_runtime.text.post_edit import edit_answer
 
 NAMES = ("liver", "spleen", "aorta")
 
@@ -33,15 +34,28 @@ def centre(query: int, masks: dict[int, np.ndarray] = MASKS) -> tuple[float, flo
     return columns.mean() + 0.5, rows.mean() + 0.5
 
 
-def measured(text: str, question: str = "", masks: dict[int, np.ndarray] = MASKS) -> str:
-    return edit_answer(text, question, seen(masks))
+@dataclass(frozen=True)
+class Facts:
+    """Of a model with a centre for every structure and masks for those that are present."""
+
+    masks: dict[int, np.ndarray] = field(default_factory=lambda: MASKS)
+    centres: Callable[[int], tuple[float, float] | None] = centre
+    height: int = 96
+    width: int = 96
+    entity_names: tuple[str, ...] = NAMES
+
+    def mask(self, query: int) -> np.ndarray | None:
+        return self.masks.get(query)
+
+    def centre(self, query: int) -> tuple[float, float] | None:
+        return self.centres(query)
+
+    def entities(self) -> dict[str, int]:
+        return {name: 1 + i for i, name in enumerate(NAMES) if 1 + i in self.masks}
 
 
-def seen(masks: dict[int, np.ndarray] = MASKS, **changes: object) -> MaskFacts:
-    """Of a model that expects every structure somewhere, and draws those of ``masks``, which are in the image."""
-    entities = {name: 1 + i for i, name in enumerate(NAMES) if 1 + i in masks}
-    found = MaskFacts(masks.get, centre, lambda: entities, {n: 1 + i for i, n in enumerate(NAMES)}, (96, 96))
-    return found._replace(**changes)
+def edited(text: str, question: str = "", masks: dict[int, np.ndarray] = MASKS) -> str:
+    return edit_answer(text, question, Facts(masks))
 
 
 @pytest.mark.parametrize(
@@ -57,22 +71,22 @@ def seen(masks: dict[int, np.ndarray] = MASKS, **changes: object) -> MaskFacts:
     ],
 )
 def test_number_size_and_place_are_those_of_the_mask(said: str, expected: str):
-    assert measured(said) == expected
+    assert edited(said) == expected
 
 
 def test_a_place_is_known_without_a_mask():
     """Too little is sure for a mask, but where it would be is expected somewhere."""
     text = "CT: one large oval <p>cyst</p><seg7> in the center."
-    answer = edit_answer(text, "", seen({}, centre=lambda query: (5.0, 180.0), size=(200, 400)))
+    answer = edit_answer(text, "", Facts({}, lambda query: (5.0, 180.0), 200, 400))
     assert answer == "CT: one large oval <p>cyst</p><seg7> in the lower left."
 
 
 def test_relations_are_those_of_the_centres_in_pixels():
-    text, asked = "CT: <p>liver</p><seg1> below the <p>aorta</p><seg3>.", "Where is the liver relative to the aorta?"
+    text, question = "CT: <p>liver</p><seg1> below the <p>aorta</p><seg3>.", "Where is the liver relative to the aorta?"
     centres = {1: (10.0, 10.0), 3: (40.0, 30.0)}
-    looked = seen(centre=centres.get, size=(50, 400))
-    assert edit_answer(text, asked, looked).startswith("CT: <p>liver</p><seg1> left of")
-    assert edit_answer(text, asked, looked._replace(centre={1: (10.0, 10.0)}.get)) == text
+    facts = Facts(centres=centres.get, height=50, width=400)
+    assert edit_answer(text, question, facts).startswith("CT: <p>liver</p><seg1> left of")
+    assert edit_answer(text, question, replace(facts, centres={1: (10.0, 10.0)}.get)) == text
 
 
 @pytest.mark.parametrize(
@@ -89,12 +103,12 @@ def test_relations_are_those_of_the_centres_in_pixels():
         "two small oval <p>cysts</p><seg0> in the middle left",
     ],
 )
-def test_everything_else_is_left_alone(said: str):
-    assert measured(said) == said
+def test_all_other_words_stay(said: str):
+    assert edited(said) == said
 
 
 def test_shape_stays_the_decoders():
-    assert measured("irregular <p>liver</p><seg1> in the center") == "irregular <p>liver</p><seg1> in the upper left"
+    assert edited("irregular <p>liver</p><seg1> in the center") == "irregular <p>liver</p><seg1> in the upper left"
 
 
 def test_relations_are_those_of_the_masks():
@@ -102,25 +116,25 @@ def test_relations_are_those_of_the_masks():
         "Where is the spleen relative to the liver?",
         "CT of the abdomen: <p>spleen</p><seg2> above the <p>liver</p><seg1>.",
     )
-    assert measured(wrong, ask) == wrong.replace("above", "below")
+    assert edited(wrong, ask) == wrong.replace("above", "below")
     # The same sentence as an answer to something else is nobody's relation.
-    assert measured("CT: <p>spleen</p><seg2> above the mark.", ask) == "CT: <p>spleen</p><seg2> above the mark."
+    assert edited("CT: <p>spleen</p><seg2> above the mark.", ask) == "CT: <p>spleen</p><seg2> above the mark."
 
 
 def test_neighbours_are_all_that_lie_there():
     nothing = "CT of the abdomen: nothing below the <p>liver</p><seg1>."
     spleen = "CT of the abdomen: <p>spleen</p><seg2> below the <p>liver</p><seg1>."
-    assert measured(nothing, "What is below the liver?") == spleen
-    assert measured(spleen, "Which structures are below the liver?", {1: MASKS[1], 3: MASKS[3]}) == nothing
+    assert edited(nothing, "What is below the liver?") == spleen
+    assert edited(spleen, "Which structures are below the liver?", {1: MASKS[1], 3: MASKS[3]}) == nothing
     # What was asked counts, not what the decoder made of it.
     assert (
-        measured(spleen, "What is right of the liver?")
+        edited(spleen, "What is right of the liver?")
         == "CT of the abdomen: <p>aorta</p><seg3> right of the <p>liver</p><seg1>."
     )
     absent = "CT of the abdomen: no liver is visible."
     for said in (nothing, spleen, absent):
-        assert measured(said, "What is below the liver?", {2: MASKS[2]}) == absent
-    assert measured(absent, "What is below the liver?") == spleen
+        assert edited(said, "What is below the liver?", {2: MASKS[2]}) == absent
+    assert edited(absent, "What is below the liver?") == spleen
 
 
 def test_nothing_lies_anywhere_to_what_is_not_there():
@@ -128,16 +142,16 @@ def test_nothing_lies_anywhere_to_what_is_not_there():
     said = "CT of the abdomen: <p>spleen</p><seg2> above the <p>liver</p><seg1>."
     ask, twisted = "Where is the spleen relative to the liver?", "How does the liver lie relative to the spleen?"
     gone = {name: f"CT of the abdomen: no {name} is visible." for name in NAMES}
-    assert measured(said, ask, {1: MASKS[1]}) == measured(gone["spleen"], ask, {1: MASKS[1]}) == gone["spleen"]
-    assert measured(said, ask, {2: MASKS[2]}) == measured(said, twisted, {2: MASKS[2]}) == gone["liver"]
+    assert edited(said, ask, {1: MASKS[1]}) == edited(gone["spleen"], ask, {1: MASKS[1]}) == gone["spleen"]
+    assert edited(said, ask, {2: MASKS[2]}) == edited(said, twisted, {2: MASKS[2]}) == gone["liver"]
     # The decoder spoke of something else, which is there.
-    assert measured(said, "Where is the aorta relative to the liver?", {1: MASKS[1], 2: MASKS[2]}) == gone["aorta"]
+    assert edited(said, "Where is the aorta relative to the liver?", {1: MASKS[1], 2: MASKS[2]}) == gone["aorta"]
     # It denied what is there.
-    assert measured(gone["spleen"], ask) == said.replace("above", "below")
+    assert edited(gone["spleen"], ask) == said.replace("above", "below")
     # Another word for the spleen, which only the decoder knows.
-    assert measured(said, "Where is the milt relative to the liver?", {1: MASKS[1]}) == gone["spleen"]
-    assert measured(said, "Where is the milt relative to the liver?") == said.replace("above", "below")
-    assert measured("CT: no milt is visible.", "Where is the milt relative to the liver?") == "CT: no milt is visible."
+    assert edited(said, "Where is the milt relative to the liver?", {1: MASKS[1]}) == gone["spleen"]
+    assert edited(said, "Where is the milt relative to the liver?") == said.replace("above", "below")
+    assert edited("CT: no milt is visible.", "Where is the milt relative to the liver?") == "CT: no milt is visible."
 
 
 POLYP = "CT: one large oval <p>polyp</p><seg0> in the center."
@@ -147,12 +161,12 @@ ABSENT = "CT: no polyp is visible."
 @pytest.mark.parametrize("question", ["polyp", "Is there a polyp?", "How many polyps are there?", "the polyp"])
 def test_a_sentence_and_the_findings_say_the_same_of_what_was_named(question: str):
     there, nothing = {0: MASKS[1]}, {1: MASKS[1]}
-    assert measured(POLYP, question, nothing) == measured(ABSENT, question, nothing) == ABSENT
-    assert measured("CT: one <p>polyp</p>.", question, nothing) == ABSENT  # that names no query asserts no less
+    assert edited(POLYP, question, nothing) == edited(ABSENT, question, nothing) == ABSENT
+    assert edited("CT: one <p>polyp</p>.", question, nothing) == ABSENT  # that names no query asserts no less
     small = "CT: one small round <p>polyp</p><seg0> in the middle left."  # where it is expected
     for denied in (ABSENT, "CT: no colon polyp is visible.", "CT: no finding."):
-        assert measured(denied, question, there) == small
-    assert measured(POLYP, question, there) == small.replace("round", "oval")
+        assert edited(denied, question, there) == small
+    assert edited(POLYP, question, there) == small.replace("round", "oval")
 
 
 @pytest.mark.parametrize(
@@ -169,27 +183,9 @@ def test_a_sentence_and_the_findings_say_the_same_of_what_was_named(question: st
 )
 def test_what_contradicts_nothing_stays_where_the_target_is_absent(said: str, question: str):
     if question == "polyp":
-        assert measured(said, question, {1: MASKS[1]}) == said
+        assert edited(said, question, {1: MASKS[1]}) == said
     else:
-        assert measured(said, question, {}).startswith("CT: one large oval <p>polyp</p><seg0>")
-
-
-def test_the_masks_are_asked_for_late_and_what_is_denied_waits():
-    asked = []
-
-    def mask(query: int) -> np.ndarray | None:
-        asked.append(query)
-        return MASKS.get(query)
-
-    stream = AnswerPostEditor("polyp", seen(mask=mask))
-    assert [stream.feed(p) for p in ("CT", " of", " the", " colon", ":", " ")] == ["CT", " of", " the", " colon", ":", " "]
-    assert [stream.feed(p) for p in ("one", " large", " <p>", "polyp", "</p>", "<seg0>", " in the")] == [""] * 7 and not asked
-    assert stream.feed(" center,").startswith("one small <p>polyp</p><seg0> in the") and asked
-    assert stream.feed(" yes") == " yes"
-    asked.clear()
-    stream = AnswerPostEditor("polyp", seen(mask=mask))
-    assert [stream.feed(p) for p in ("CT: ", "no", " polyp", " is visible.")] == ["CT: ", "", "", ""] and not asked
-    assert stream.finish().startswith("two small round <p>polyps</p><seg0> in the") and asked
+        assert edited(said, question, {}).startswith("CT: one large oval <p>polyp</p><seg0>")
 
 
 phrases = st.builds(
@@ -203,8 +199,8 @@ phrases = st.builds(
 )
 sentences = (
     st.builds(
-        lambda found, other, relation: describe(
-            Description("ct", "abdomen", tuple(found), relation=relation, other=other if relation else None)
+        lambda named, other, relation: describe(
+            Description("ct", "abdomen", tuple(named), relation=relation, other=other if relation else None)
         ),
         st.lists(phrases, max_size=3),
         phrases,
@@ -218,43 +214,19 @@ questions = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
-@given(sentences, questions, st.data())
-def test_pieces_add_up_to_the_whole(sentence: str, question: str, data: st.DataObject):
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(sentence)), max_size=12)))
-    masks = data.draw(st.sampled_from((MASKS, {1: MASKS[1]}, {0: MASKS[0]}, {})))
-    stream = AnswerPostEditor(question, seen(masks))
-    pieces = [stream.feed(sentence[a:b]) for a, b in zip([0, *cuts], [*cuts, len(sentence)])]
-    assert "".join(pieces) + stream.finish() == measured(sentence, question, masks)
-
-
 @settings(max_examples=200, deadline=None)
 @given(sentences, questions, st.sampled_from((MASKS, {1: MASKS[1]}, {0: MASKS[0]}, {})))
-def test_measuring_twice_changes_nothing(sentence: str, question: str, masks: dict[int, np.ndarray]):
-    once = measured(sentence, question, masks)
-    assert measured(once, question, masks) == once
+def test_editing_twice_changes_nothing(sentence: str, question: str, masks: dict[int, np.ndarray]):
+    once = edited(sentence, question, masks)
+    assert edited(once, question, masks) == once
 
 
-def test_words_that_are_no_slots_pass_at_once():
-    stream = AnswerPostEditor("", seen())
-    assert [stream.feed(piece) for piece in ("CT", " of", " the", " abdomen", ":", " ")] == [
-        "CT",
-        " of",
-        " the",
-        " abdomen",
-        ":",
-        " ",
-    ]
-    assert [stream.feed(piece) for piece in ("one", " large", " <p>", "liver</p>", "<seg1>", " in the")] == [""] * 6
-    assert stream.feed(" center.") == "one small <p>liver</p><seg1> in the upper left."
-
-
-def test_the_answer_is_measured_and_keeps_what_was_written(mimo, pixels):
+def test_an_answer_has_the_edited_text_and_the_draft(mimo, pixels):
     written = fakes.DEFAULT.replace("<seg0>", "<seg>")
     answer = mimo.open(pixels).ask("polyp", boxes=[(60.0, 40.0, 100.0, 60.0)])
     assert answer.generated == answer.to_dict()["generated"] == written
     assert answer.text == answer.to_dict()["text"] == written.replace("in the center", "in the lower right")
-    # Without masks nothing is there to measure.
+    # Without masks the text is the draft.
     assert mimo.open(pixels).ask("polyp", boxes=[(60.0, 40.0, 100.0, 60.0)], masks=False).text == written
 
 
@@ -275,25 +247,24 @@ def test_answers_invent_nothing_about_what_is_absent(mimo, pixels, monkeypatch):
         "what is below the spleen?",
     )
     for question in questions:
-        *pieces, answer = scan.stream(question)
-        assert answer.text == "".join(pieces) == "CT of the abdomen: no spleen is visible." and answer.findings == (), question
-    *pieces, answer = scan.stream("Is the absent polyp visible?")
-    assert answer.text == "".join(pieces) == "Endoscopy of the colon: no absent polyp is visible."
+        answer = scan.ask(question)
+        assert answer.text == "CT of the abdomen: no spleen is visible." and answer.findings == (), question
+    answer = scan.ask("Is the absent polyp visible?")
+    assert answer.text == "Endoscopy of the colon: no absent polyp is visible."
     assert [(f.phrase, f.present, f.mask.any()) for f in answer.findings] == [("absent polyp", False, False)]
     assert "<p>polyp</p>" in answer.generated
     monkeypatch.setitem(fakes.ANSWERS, "where is the polyp?", "Endoscopy of the colon: no polyp is visible.")
-    *pieces, answer = scan.stream("where is the polyp?")
-    assert answer.text == "".join(pieces)
+    answer = scan.ask("where is the polyp?")
     assert answer.text.startswith("Endoscopy of the colon: one large ") and answer.text.count("<p>polyp</p><seg>") == 1
     assert [(f.phrase, f.present) for f in answer.findings] == [("polyp", True)]
 
 
-def test_structures_that_are_there_keep_their_relation(mimo, pixels, monkeypatch):
-    """Also one that is too doubtful to be brought up by itself, but not too doubtful for a mask."""
+def test_structures_that_are_present_keep_their_relation(pixels, monkeypatch):
+    """Also an entity below the threshold for entities that no request names."""
     written = "CT of the abdomen: <p>liver</p><seg1> below the <p>aorta</p><seg3>."
     monkeypatch.setitem(fakes.ANSWERS, "where is the liver relative to the aorta?", written)
-    mimo.config = dataclasses.replace(mimo.config, entity_threshold=0.9)  # the liver has 0.88
-    answer = mimo.open(pixels).ask("where is the liver relative to the aorta?")
+    with fakes.fake_mimo(config=replace(fakes.CONFIG, entity_threshold=0.9)) as mimo:  # the liver has 0.88
+        answer = mimo.open(pixels).ask("where is the liver relative to the aorta?")
     assert answer.text == "CT of the abdomen: <p>liver</p><seg> above the <p>aorta</p><seg>."
     assert all(f.present for f in answer.findings) and len(answer.findings) == 2
 

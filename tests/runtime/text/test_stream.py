@@ -1,21 +1,27 @@
 from __future__ import annotations
 
+import inspect
+
 import fakes
 import numpy as np
 import pytest
 from fakes import BOX, calls, summary
 
 from mimo_runtime.errors import PromptError
+from mimo_runtime.pipeline import Scan
+from mimo_runtime.preprocessing.request import AskRequest
 from mimo_runtime.results.answer import Answer, TextPiece
 
 
-def test_stream_yields_the_text_and_then_the_answer(mimo, pixels):
-    *pieces, answer = mimo.open(pixels).stream("Where is the polyp?", boxes=[BOX])
+def test_stream_yields_the_draft_and_then_the_answer_with_the_final_text(mimo, pixels):
+    box = (60.0, 40.0, 100.0, 60.0)
+    *pieces, answer = mimo.open(pixels).stream("Where is the polyp?", boxes=[box])
     assert isinstance(answer, Answer) and len(pieces) > 5
     assert all(isinstance(piece, TextPiece) and isinstance(piece, str) for piece in pieces)
-    assert "".join(pieces) == answer.text
-    assert sum("<seg>" in piece for piece in pieces) == 1  # a phrase comes as a whole: its words are measured on its mask
-    assert summary(answer) == summary(mimo.open(pixels).ask("Where is the polyp?", boxes=[BOX]))
+    assert "".join(pieces) == answer.generated
+    assert answer.generated.endswith("in the center.") and answer.text.endswith("in the lower right.")
+    assert sum("<seg>" in piece for piece in pieces) == 1
+    assert summary(answer) == summary(mimo.open(pixels).ask("Where is the polyp?", boxes=[box]))
 
 
 def test_characters_of_several_bytes_are_not_torn(mimo, pixels):
@@ -84,3 +90,24 @@ def test_sampling_is_seeded(mimo, pixels):
     assert texts[0] == texts[1] != texts[2]
     assert scan.ask("polyp", temperature=1.0, top_k=1, seed=5, max_tokens=20).text == scan.ask("polyp", max_tokens=20).text
     assert scan.ask("polyp", temperature=1.0, top_p=1e-9, max_tokens=20).text == scan.ask("polyp", max_tokens=20).text
+
+
+def test_a_request_may_be_typed_and_gives_the_same_answer(mimo, pixels):
+    scan = mimo.open(pixels)
+    *_, answer = scan.answer(AskRequest.of("polyp", boxes=[BOX], max_tokens=9))
+    assert summary(answer) == summary(scan.ask("polyp", boxes=[BOX], max_tokens=9))
+
+
+def test_ask_and_stream_show_the_arguments_of_a_request():
+    names = list(inspect.signature(AskRequest.of).parameters)
+    assert names[:4] == ["text", "boxes", "points", "mask"]
+    for method in (Scan.ask, Scan.stream):
+        assert list(inspect.signature(method).parameters) == ["self", *names]
+
+
+def test_the_argument_of_an_earlier_release_is_read_and_reported_as_deprecated(mimo, pixels):
+    scan = mimo.open(pixels)
+    with pytest.deprecated_call(match="closer= is deprecated, use refine="):
+        answer = scan.ask("polyp", closer=False)
+    with pytest.deprecated_call(match="use Finding.refined"):
+        assert answer.findings[0].closer is answer.findings[0].refined is False

@@ -6,8 +6,8 @@ import pytest
 from fakes import BOX
 
 from mimo_runtime.model.config import MimoConfig
-from mimo_runtime.postprocessing.mask_prediction import choose_queries
 from mimo_runtime.preprocessing.prompts import Prompt
+from mimo_runtime.results.findings import choose_queries
 
 
 def test_open_question_grounds_entities(mimo, pixels):
@@ -84,8 +84,8 @@ def test_asked_by_name_and_absent_is_added_only_where_nothing_else_answers():
 
 def test_what_was_pointed_at_always_has_a_finding():
     presence = np.where(np.arange(32) == 2, 0.9, 0.1)
-    found = choose_queries("<p>spleen</p><seg2>", Prompt("", [BOX]), presence, fakes.CONFIG)
-    assert found == [("spleen", 2), ("referred region", 0)]
+    chosen = choose_queries("<p>spleen</p><seg2>", Prompt("", [BOX]), presence, fakes.CONFIG)
+    assert chosen == [("spleen", 2), ("referred region", 0)]
 
 
 def test_presence_temperature_and_threshold_are_those_of_the_model(pixels):

@@ -1,0 +1,119 @@
+"""The six graphs of a model as functions over named arrays.
+
+The names of the graphs' inputs and outputs are the wiring: every step adds its outputs to one dict of arrays, and every graph
+takes its inputs from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from .engines.base import Engine
+from .errors import BundleError, EngineError
+from .model.config import MimoConfig
+from .model.graph_spec import GRAPHS, graph_specs
+from .model.tokenizer import BOS, PAD, UNK, Tokenizer
+from .preprocessing.letterbox import Letterbox
+from .preprocessing.prompts import Prompt, encode_prompt
+from .preprocessing.request import AskRequest, longest_text
+from .refinement.config import RefinementConfig
+from .refinement.crops import CropRequest
+from .text.generation import Draft, TextDecoder
+from .utils.cache import LruCache
+
+Arrays = dict[str, np.ndarray]
+
+#: Text embeddings kept; 20 kB each for ``tiny``.
+CACHED_TEXTS = 64
+
+
+class ModelGraphs:
+    """Threads may share it: engines allow concurrent runs, and the caches are locked.
+
+    Args:
+        config: of the model.
+        engines: one per graph of ``graph_spec.GRAPHS``.
+        tokenizer: of the model.
+        cache_images: number of images, and of crops, whose features are kept.
+
+    Raises:
+        BundleError: a graph is missing, or the tokenizer is of another model.
+    """
+
+    def __init__(self, config: MimoConfig, engines: Mapping[str, Engine], tokenizer: Tokenizer, cache_images: int) -> None:
+        missing = [name for name in GRAPHS if name not in engines]
+        if missing:
+            raise BundleError(f"no engine for graph {', '.join(missing)}", "Build the bundle again with mimo-export build")
+        if tokenizer.queries < config.mask_decoder.queries or tokenizer.size > config.vocab_size:
+            raise BundleError(
+                f"the tokenizer has {tokenizer.size} tokens and {tokenizer.queries} mask tokens, the model {config.vocab_size} "
+                f"and {config.mask_decoder.queries}",
+                "Use the tokenizer.json that was trained with this model",
+            )
+        self.config, self.engines, self.tokenizer = config, dict(engines), tokenizer
+        self._inputs = {name: [t.name for t in spec.inputs] for name, spec in graph_specs(config).items()}
+        self._images: LruCache[Arrays] = LruCache(cache_images)
+        self._crops: LruCache[Arrays] = LruCache(cache_images)
+        self._texts: LruCache[Arrays] = LruCache(CACHED_TEXTS)
+        self._closed = False
+
+    def encode_image(self, key: str, pixels: np.ndarray, letterbox: Letterbox) -> Arrays:
+        """``uint8 [H, W, 3]`` -> outputs of ``vision_encoder``, from the cache where ``key`` is known."""
+        return self._images.get(key, lambda: self._encode(pixels, letterbox))[0]
+
+    def segment_crop(self, key: str, pixels: np.ndarray, config: RefinementConfig, crop: CropRequest) -> Arrays:
+        """Outputs of ``mask_decoder`` for a crop of the image ``pixels``, whose key is ``key``."""
+        features, _ = self._crops.get((key, *crop.crop_box), lambda: self._encode(crop.pixels(pixels, config), crop.letterbox))
+        return self.decode_masks(self.ground(features, self.encode_request(crop.prompt, crop.letterbox)))
+
+    def encode_request(self, prompt: Prompt, letterbox: Letterbox) -> Arrays:
+        """What the graphs take of a request: token ids and references."""
+        tokens = self.tokenizer.encode_query(prompt.text, self.config.text.max_length)[None]
+        return {**encode_prompt(prompt, letterbox, self.config), "token_ids": tokens}
+
+    def ground(self, features: Arrays, request: Arrays) -> Arrays:
+        """Image features and the encoded request -> the inputs of both decoders. Embeddings of recent texts are cached."""
+        text, _ = self._texts.get(request["token_ids"].tobytes(), lambda: self._run("text_encoder", request))
+        values = {**features, **request, **text}
+        values |= self._run("prompt_encoder", values)
+        return values | self._run("fusion", values)
+
+    def decode_masks(self, values: Arrays) -> Arrays:
+        """Outputs of :meth:`ground` -> outputs of ``mask_decoder``."""
+        return self._run("mask_decoder", values)
+
+    def write_text(self, values: Arrays, request: AskRequest) -> Draft:
+        """Outputs of :meth:`ground` -> the draft of one answer, to be iterated over."""
+        self._check_open()
+        decoder = TextDecoder(self.engines["text_decoder"], self.config, values, self.tokenizer.size, (PAD, BOS, UNK))
+        limit = request.max_tokens or longest_text(self.config)
+        return Draft(decoder, self.tokenizer, limit, request.sampling, request.should_stop)
+
+    def engine_names(self) -> dict[str, str]:
+        """The engine of every graph."""
+        return {name: engine.name for name, engine in self.engines.items()}
+
+    def clear_caches(self, *, texts: bool = True) -> None:
+        """Forget the features of all images and crops, and the embeddings of texts."""
+        for cache in (self._images, self._crops, *((self._texts,) if texts else ())):
+            cache.clear()
+
+    def close(self) -> None:
+        """Free engines and caches. No method answers afterwards."""
+        self._closed = True
+        self.clear_caches()
+        for engine in self.engines.values():
+            engine.close()
+
+    def _encode(self, pixels: np.ndarray, letterbox: Letterbox) -> Arrays:
+        return self._run("vision_encoder", {"pixels": letterbox.image(pixels)[None]})
+
+    def _run(self, graph: str, values: Arrays) -> Arrays:
+        self._check_open()
+        return self.engines[graph].run({name: values[name] for name in self._inputs[graph]})
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineError("this Mimo is closed", "Load the bundle again")

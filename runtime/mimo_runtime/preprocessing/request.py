@@ -1,0 +1,130 @@
+"""A request with everything that decides its answer."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Concatenate, ParamSpec, TypeVar
+
+import numpy as np
+
+from ..errors import PromptError, RequestError
+from ..model.config import MimoConfig
+from ..model.tokenizer import Tokenizer
+from ..text.generation import SamplingParams
+from .prompts import Prompt
+
+Arguments = ParamSpec("Arguments")
+Self = TypeVar("Self")
+Returned = TypeVar("Returned")
+
+#: Rows of numbers: a list of tuples, or an array ``[N, K]``.
+Rows = Sequence[Sequence[float]] | np.ndarray
+
+
+@dataclass(frozen=True)
+class AskRequest:
+    """What ``Scan.ask`` and ``Scan.stream`` take, checked and typed. :meth:`of` makes it of their arguments.
+
+    Args:
+        prompt: text and references.
+        masks: whether findings with masks are wanted; without, ``Answer.findings`` is empty.
+        text_answer: whether a text is wanted; without, ``Answer.text`` is "".
+        refine: whether the target's mask is refined (:meth:`of`).
+        max_tokens: longest text in tokens; None is the model's limit.
+        sampling: how tokens are chosen.
+        should_stop: called before every token; True ends the text with ``finish_reason`` "cancelled".
+    """
+
+    prompt: Prompt
+    masks: bool = True
+    text_answer: bool = True
+    refine: bool = True
+    max_tokens: int | None = None
+    sampling: SamplingParams = SamplingParams()  # noqa: RUF009 - frozen
+    should_stop: Callable[[], bool] | None = None
+
+    @staticmethod
+    def of(
+        text: str = "",
+        boxes: Rows = (),
+        points: Rows = (),
+        mask: np.ndarray | None = None,
+        *,
+        masks: bool = True,
+        text_answer: bool = True,
+        refine: bool = True,
+        max_tokens: int | None = None,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        should_stop: Callable[[], bool] | None = None,
+        closer: bool | None = None,
+    ) -> AskRequest:
+        """A request of plain arguments.
+
+        Args:
+            text: a name ("polyp") or a question; "" if there is at least one reference.
+            boxes: any number of ``(x0, y0, x1, y1)`` in pixels of the image.
+            points: any number of ``(x, y)`` or ``(x, y, label)``, label 1 = on the target, 0 = not on it.
+            mask: ``[H, W]``, a rough mask of the target.
+            masks, text_answer, max_tokens, should_stop: see :class:`AskRequest`.
+            refine: whether a crop pass refines a small target, if the model was trained for it (``MimoConfig.crop_scale``): a
+                better mask for about the time of another image. A single point with an ambiguous mask is segmented at several
+                scales, in the time of three to ten images. A name beside the point gives the kind of object, the point selects
+                one of them; without ``refine``, the answer is all that name and point give together.
+            temperature, top_k, top_p, seed: see ``SamplingParams``; the default takes the most probable text.
+            closer: deprecated name of ``refine``.
+
+        Raises:
+            PromptError: an argument that cannot be read, or is outside its range.
+        """
+        if closer is not None:
+            warnings.warn(
+                "closer= is deprecated, use refine=", DeprecationWarning, stacklevel=3
+            )  # of `ask`, not of its wrapper
+            refine = closer
+        prompt, sampling = Prompt(text, boxes, points, mask), SamplingParams(temperature, top_k, top_p, seed)
+        return AskRequest(prompt, masks, text_answer, refine, max_tokens, sampling, should_stop)
+
+    def validate(self, height: int, width: int, config: MimoConfig, tokenizer: Tokenizer) -> None:
+        """Check this request against an image of ``height x width`` pixels and a model.
+
+        Raises:
+            PromptError: the request does not fit the image or the model.
+            RequestError: neither masks nor a text are wanted.
+        """
+        self.prompt.validate(height, width, config, tokenizer)
+        if not (self.masks or self.text_answer):
+            raise RequestError("neither masks nor text are asked for", "Leave at least one of them on")
+        limit = longest_text(config)
+        if self.max_tokens is not None and not 1 <= self.max_tokens <= limit:
+            raise PromptError(f"max_tokens is {self.max_tokens}", f"Use 1 to {limit}")
+
+
+def longest_text(config: MimoConfig) -> int:
+    """The model's limit in tokens; ``<bos>`` takes one position."""
+    return config.text_decoder.max_length - 1
+
+
+def takes_arguments_of(
+    build: Callable[Arguments, AskRequest],
+) -> Callable[[Callable[[Self, AskRequest], Returned]], Callable[Concatenate[Self, Arguments], Returned]]:
+    """A decorator for methods that take a request: they get the arguments of ``build``, and its signature."""
+
+    def decorate(method: Callable[[Self, AskRequest], Returned]) -> Callable[Concatenate[Self, Arguments], Returned]:
+        @functools.wraps(method)
+        def with_arguments(self: Self, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Returned:
+            return method(self, build(*args, **kwargs))
+
+        of_self, of_build = inspect.signature(method), inspect.signature(build)
+        first = next(iter(of_self.parameters.values()))
+        signature = of_self.replace(parameters=[first, *of_build.parameters.values()])
+        with_arguments.__signature__ = signature  # type: ignore[attr-defined]
+        return with_arguments
+
+    return decorate
