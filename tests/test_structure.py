@@ -21,13 +21,15 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "bundle": "engines errors hardware model utils",
         "loading": "bundle engines errors hardware model",
         # From arrays to answers.
-        "postprocessing": "model preprocessing refinement results text",
+        "postprocessing": "model preprocessing",
         "refinement": "errors model postprocessing preprocessing text",
         "text": "data errors model postprocessing",
         "results": "errors imageio model postprocessing preprocessing text utils viz",
         "data": "errors imageio postprocessing",
+        "request": "errors model preprocessing text",
+        "graphs": "engines errors model preprocessing refinement request text utils",
         "pipeline": (
-            "bundle engines errors hardware imageio loading model postprocessing preprocessing refinement results text utils"
+            "engines graphs hardware imageio loading model postprocessing preprocessing refinement request results text utils"
         ),
         # On top of the pipeline.
         "evaluation": "data errors pipeline postprocessing preprocessing results text utils viz",
@@ -71,6 +73,11 @@ def test_a_room_imports_only_the_rooms_it_may(package: str) -> None:
         if room
     }
     assert {room: names for room, names in wrong.items() if names} == {}
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_the_table_of_rooms_has_no_cycle(package: str) -> None:
+    assert structure.cycles({room: set(names.split()) for room, names in MAY_IMPORT[package].items()}) == []
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)

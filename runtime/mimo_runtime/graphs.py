@@ -17,9 +17,9 @@ from .model.graph_spec import GRAPHS, graph_specs
 from .model.tokenizer import BOS, PAD, UNK, Tokenizer
 from .preprocessing.letterbox import Letterbox
 from .preprocessing.prompts import Prompt, encode_prompt
-from .preprocessing.request import AskRequest, longest_text
 from .refinement.config import RefinementConfig
 from .refinement.crops import CropRequest
+from .request import AskRequest, longest_text
 from .text.generation import Draft, TextDecoder
 from .utils.cache import LruCache
 

@@ -23,9 +23,9 @@ from .model.config import MimoConfig
 from .model.tokenizer import Tokenizer
 from .postprocessing.mask_prediction import MaskPrediction
 from .preprocessing.letterbox import Letterbox
-from .preprocessing.request import AskRequest, takes_arguments_of
 from .refinement.config import RefinementConfig
 from .refinement.refiner import MaskRefiner
+from .request import AskRequest, takes_arguments_of
 from .results.answer import STAGES, Answer, TextPiece
 from .results.assembly import assemble_answer
 from .text.markup import strip_query_ids

@@ -9,7 +9,7 @@ from fakes import BOX, calls, summary
 
 from mimo_runtime.errors import PromptError
 from mimo_runtime.pipeline import Scan
-from mimo_runtime.preprocessing.request import AskRequest
+from mimo_runtime.request import AskRequest
 from mimo_runtime.results.answer import Answer, TextPiece
 
 

@@ -11,11 +11,11 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
-from ..errors import PromptError, RequestError
-from ..model.config import MimoConfig
-from ..model.tokenizer import Tokenizer
-from ..text.generation import SamplingParams
-from .prompts import Prompt
+from .errors import PromptError, RequestError
+from .model.config import MimoConfig
+from .model.tokenizer import Tokenizer
+from .preprocessing.prompts import Prompt
+from .text.generation import SamplingParams
 
 Arguments = ParamSpec("Arguments")
 Self = TypeVar("Self")
