@@ -9,9 +9,10 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from mimo_calibration.data import DIGITS, Images, content
-from mimo_calibration.search.accuracy_gate import AccuracyGate, Reply, compare, macro_dice, presence_words
+from mimo_calibration.data import DIGITS, Images, content_hash
+from mimo_calibration.search.accuracy_gate import AccuracyGate
 from mimo_calibration.search.latency import graph_times
+from mimo_calibration.search.loss import Reply, compare, macro_dice, presence_summary
 from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.bundle.schema import GraphEntry
 from mimo_runtime.cli.app import table
@@ -157,7 +158,7 @@ def refuse_calibrated(bundle: Bundle, datasets: Sequence[Dataset], split: str) -
     known = calibrated_on(bundle) or frozenset()
     for data in datasets if known else ():
         for record in data.split(split):
-            if content(record)[:DIGITS] in known:
+            if content_hash(record)[:DIGITS] in known:
                 what = f"{bundle.path} was calibrated on the image {data.name}/{data.key(record)} of split '{split}'"
                 raise RequestError(what, "Measure on another --split or --data")
 
@@ -230,7 +231,7 @@ def precision_table(result: Precision) -> str:
     lines = (_calibration_words(result["calibration"]),) if result["calibration"] else ()
     return "\n".join((
         f"{result['images']} images of split {result['split']}, {loss['questions']} questions to each", "", table(rows), "",
-        f"  {presence_words(loss)}; {100 * agreement:.2f} % of the texts are the same to the letter", "",
+        f"  {presence_summary(loss)}; {100 * agreement:.2f} % of the texts are the same to the letter", "",
         table(speed), "",
         f"  {result['bytes']['reduced'] / 1e6:.1f} MB of graphs, {100 * share:.1f} % of full precision", *lines,
     ))  # fmt: skip

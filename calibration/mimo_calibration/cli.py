@@ -1,4 +1,4 @@
-"""``mimo-calibrate``: the calibration alone, for graphs that another compiler takes."""
+"""``mimo-calibrate``: calibration without an export, for graphs that another compiler takes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from pathlib import Path
 import click
 
 from mimo_runtime.cli.app import Commands, table
-
-from .progress import progress_bar
+from mimo_runtime.cli.progress import progress_bar
 
 PATH = click.Path(path_type=Path)
 
@@ -17,7 +16,7 @@ PATH = click.Path(path_type=Path)
 @click.group(cls=Commands)
 @click.version_option(package_name="mimo-edge")
 def main() -> None:
-    """Calibrate the graphs of a bundle: ranges, quantised files, and what each block and choice costs."""
+    """Calibrate the graphs of a bundle: ranges, quantised files, and the loss by block and candidate."""
 
 
 @main.command()
@@ -28,40 +27,40 @@ def main() -> None:
 @click.option("--precision", default="int8", show_default=True, type=click.Choice(["auto", "int8", "fp16"]))
 @click.option("--tolerance", default=0.005, show_default=True, metavar="T", help="Most that Dice may lose per kind of prompt.")
 @click.option("--calibration-images", "images", default=128, show_default=True, metavar="N", help="Images to calibrate on.")
-@click.option("--gate-images", default=96, show_default=True, metavar="N", help="Images that decide.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Which images are drawn.")
-@click.option("--cache", type=PATH, metavar="DIR", help="Remember statistics and trials here, to resume from.")
-@click.option("--force", is_flag=True, help="Write what misses the tolerance, too.")
-@click.option("--overwrite", is_flag=True, help="Replace FOLDER if an earlier calibration is in it.")
-@click.option("--json", "as_json", is_flag=True, help="Print what calibration.json holds.")
+@click.option("--gate-images", default=96, show_default=True, metavar="N", help="Images of the accuracy gate.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Decides which images are drawn.")
+@click.option("--cache", type=PATH, metavar="DIR", help="Cache of statistics and replies, to resume from.")
+@click.option("--force", is_flag=True, help="Write the requested precision although it misses the tolerance.")
+@click.option("--overwrite", is_flag=True, help="Replace FOLDER if it holds an earlier calibration.")
+@click.option("--json", "as_json", is_flag=True, help="Print the content of calibration.json.")
 def run(
     bundle: Path, calibration: tuple[str, ...], held_out: tuple[str, ...], output: Path, precision: str, tolerance: float,
     images: int, gate_images: int, seed: int, cache: Path | None, force: bool, overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Quantise the graphs of BUNDLE, which must be in single precision.
 
-    FOLDER gets ``symmetric/NAME.onnx`` (Q/DQ as TensorRT and OpenVINO take it), ``shipped/NAME.onnx`` (what was fastest here)
-    and ``calibration.json``.
+    FOLDER gets ``symmetric/NAME.onnx`` (Q/DQ for TensorRT and OpenVINO), ``shipped/NAME.onnx`` (the fastest candidate on this
+    machine within the tolerance) and ``calibration.json``.
     """
     from .quantize import QuantizationRequest
 
     request = QuantizationRequest(precision, calibration, held_out, tolerance, images, gate_images, seed, cache, force)
     request.check()
     from .calibrate_bundle import calibrate_bundle
-    from .diagnostics import given, warn, warnings_after, warnings_of_counts
+    from .diagnostics import explicit_parameters, print_warning, warnings_after, warnings_of_counts
 
     options = {"images": "--calibration-images", "gate_images": "--gate-images"}
-    for warning in warnings_of_counts(request, {options[name] for name in given(*options)}):
-        warn(warning)
+    for warning in warnings_of_counts(request, {options[name] for name in explicit_parameters(*options)}):
+        print_warning(warning)
     with progress_bar(as_json) as progress:
-        told = calibrate_bundle(bundle, output, request, progress, overwrite, warn)
-    for warning in warnings_after(told, precision):
-        warn(warning)
+        report = calibrate_bundle(bundle, output, request, progress, overwrite, print_warning)
+    for warning in warnings_after(report, precision):
+        print_warning(warning)
     if as_json:
-        click.echo(json.dumps(told, indent=1))
+        click.echo(json.dumps(report, indent=1))
         return
     rows = [("graph", "ships", "times as fast", "why")]
-    for name, graph in told["graphs"].items():
+    for name, graph in report["graphs"].items():
         base, ms = graph["latency_ms"]["fp32 onnxruntime"], graph["latency_ms"][graph["chosen"]]
         rows.append((name, graph["chosen"], f"{base / ms:.2f}", graph["reason"]))
     click.echo(f"{table(rows)}\n\nWrote {output}")
@@ -69,10 +68,10 @@ def run(
 
 @main.command()
 def names() -> None:
-    """The data sets that --calibration knows by name."""
-    from .data import registered
+    """List the data sets that --calibration knows by name."""
+    from .data import registered_datasets
 
-    for name in registered():
+    for name in registered_datasets():
         click.echo(name)
 
 

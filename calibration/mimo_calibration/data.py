@@ -1,19 +1,19 @@
-"""Which images and questions a calibration runs on, and which it is measured on: never the same ones.
+"""The images and questions that a calibration runs on, and those that it is measured on. No image is in both.
 
 A data set is named by its folder, or by a name that an installed package registers as an entry point of the group
-``mimo_edge.datasets``: a function without arguments that returns the folder (and may have to make it first).
+``mimo_edge.datasets``: a function without arguments that returns the folder, and may create it first.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,19 +22,19 @@ from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation.questions import ImageQuestions
 
 GROUP = "mimo_edge.datasets"
-#: Fewer images than this leave the rare values of an activation to chance.
+#: Fewer images than this do not show the rare values of an activation.
 MIN_IMAGES = 16
-#: Fewer held-out images than this decide nothing.
+#: Fewer held-out images than this are too few to decide on.
 MIN_HELD_OUT = 8
-#: Digits of a content hash that tell images apart where hashes are written down.
+#: Digits of a content hash in reports and manifests.
 DIGITS = 16
-#: Kinds of request that take turns; text alone comes twice because it depends on the image most.
+#: Kinds of request, in turn. Text alone comes twice: it depends on the image most.
 KINDS = ("box", "point", "mask", "text", "text+box", "text")
 
 
 @dataclass(frozen=True)
 class Images:
-    """Chosen records with the sets that they are of."""
+    """Drawn images, each with its data set, and the seed that drew them."""
 
     items: tuple[tuple[Dataset, Record], ...]
     seed: int
@@ -42,16 +42,14 @@ class Images:
     @property
     def hashes(self) -> dict[str, str]:
         """SHA-256 of every image file, by the set and key that name it."""
-        return {f"{data.name}/{data.key(r)}": content(r) for data, r in self.items}
+        return {f"{data.name}/{data.key(r)}": content_hash(r) for data, r in self.items}
 
     @property
     def identity(self) -> str:
-        """One hash of what was chosen, in which order, with which seed, and of all that questions about it are made of: masks
-        and instances, from which prompts are drawn, and the names that are asked for.
-        """
+        """One hash of the images, their order, the seed, and all that questions are made of: masks, instances and names."""
         names = {data.name: data.class_names for data, _ in self.items}
         rows = [
-            (f"{data.name}/{data.key(r)}", content(r), *(_digest(file) if file else "" for file in (r.mask, r.instances)),
+            (f"{data.name}/{data.key(r)}", content_hash(r), *(_digest(file) if file else "" for file in (r.mask, r.instances)),
              sorted(r.classes.items()), r.region, r.modality)
             for data, r in self.items
         ]  # fmt: skip
@@ -59,26 +57,40 @@ class Images:
 
     @cached_property
     def shown(self) -> Images:
-        """Those that show something of their classes: only there can Dice be measured. Reads every image, as questions will.
+        """The images that show something of their classes: Dice can only be measured there. Reads every image.
 
         Raises:
-            RequestError: an image, its mask or its instances cannot be read or do not fit each other.
+            RequestError: an image, its mask or its instances cannot be read, or their sizes differ.
         """
         return Images(tuple((data, record) for data, record in self.items if _shows_something(record)), self.seed)
 
     def counts(self) -> dict[str, int]:
-        """Images by set."""
-        found: dict[str, int] = {}
-        for data, _ in self.items:
-            found[data.name] = found.get(data.name, 0) + 1
-        return found
+        """Number of images by set."""
+        return dict(Counter(data.name for data, _ in self.items))
 
     @property
     def modalities(self) -> set[str]:
         return {record.modality for _, record in self.items}
 
 
-def registered() -> list[str]:
+@dataclass(frozen=True)
+class ImageSplit:
+    """Disjoint images of a calibration.
+
+    Attributes:
+        held_out: the sets that ``search`` and ``gate`` are drawn from.
+        calibration: statistics are collected on these.
+        search: recipes are compared on these.
+        gate: the accuracy gate decides on these.
+    """
+
+    held_out: tuple[Dataset, ...]
+    calibration: Images
+    search: Images
+    gate: Images
+
+
+def registered_datasets() -> list[str]:
     """The names of registered data sets, sorted."""
     return sorted({point.name for point in entry_points(group=GROUP)})
 
@@ -87,32 +99,34 @@ def open_data(names: Sequence[str | Path], option: str = "--calibration") -> lis
     """Data sets by registered name or folder.
 
     Raises:
-        RequestError: neither; lists the known names.
+        RequestError: a name is neither; lists the known names.
     """
     folders: list[Path] = []
     for name in names:
-        found = {point.name: point for point in entry_points(group=GROUP)}
-        if str(name) in found and not Path(name).exists():
-            folders.append(Path(found[str(name)].load()()))
+        points = {point.name: point for point in entry_points(group=GROUP)}
+        if str(name) in points and not Path(name).exists():
+            folders.append(Path(points[str(name)].load()()))
         elif Path(name).is_dir():
             folders.append(Path(name))
         else:
-            known = ", ".join(registered()) or "none"
+            known = ", ".join(registered_datasets()) or "none"
             raise RequestError(f"{option} {name} is neither a folder nor a registered data set", f"Registered: {known}")
     return read_datasets(folders)
 
 
-def choose(
+def draw_images(
     datasets: Sequence[Dataset], split: str, count: int, seed: int, skip: frozenset[str] = frozenset(), least: int = MIN_IMAGES
 ) -> Images:
-    """``count`` images of a split, spread evenly over modalities, within these over sets, seeded.
+    """Images of a split, drawn evenly from its modalities, and within a modality evenly from its sets.
 
     Args:
-        skip: content hashes of images that must not be among them.
-        least: fewer than this are refused.
+        count: how many at most.
+        seed: decides the order within each set.
+        skip: content hashes of images that are left out.
+        least: fewer images than this are refused.
 
     Raises:
-        RequestError: too few to be had; says how many there are and how many are needed.
+        RequestError: there are fewer than ``least``; says how many there are and how many are needed.
     """
     pools: dict[str, dict[str, list[tuple[Dataset, Record]]]] = {}
     for data in datasets:
@@ -120,20 +134,20 @@ def choose(
         order = np.random.default_rng([seed, len(records)]).permutation(len(records))
         for record in (records[i] for i in order):
             pools.setdefault(record.modality, {}).setdefault(data.name, []).append((data, record))
-    # Modalities take turns, and so do the sets of a modality: none fills the places of another.
+    # Modalities take turns, and so do the sets of a modality, so that a large one does not crowd out the others.
     turns = [list(sets.values()) for _, sets in sorted(pools.items())]
-    chosen: list[tuple[Dataset, Record]] = []
-    while len(chosen) < count and turns:
+    drawn: list[tuple[Dataset, Record]] = []
+    while len(drawn) < count and turns:
         for sets in turns:
-            item = _next(sets, skip) if len(chosen) < count else None
+            item = _next(sets, skip) if len(drawn) < count else None
             if item:
-                chosen.append(item)
+                drawn.append(item)
         turns = [sets for sets in turns if sets]
-    if len(chosen) < least:
+    if len(drawn) < least:
         what = "calibrate on" if split == "train" else "decide on"
-        told = f"the data has {len(chosen)} {'more ' if skip else ''}images of split '{split}', too few to {what}"
-        raise RequestError(told, f"Give data with at least {least + len(skip)} images in that split")
-    return Images(tuple(chosen), seed)
+        message = f"the data has {len(drawn)} {'more ' if skip else ''}images of split '{split}', too few to {what}"
+        raise RequestError(message, f"Give data with at least {least + len(skip)} images in that split")
+    return Images(tuple(drawn), seed)
 
 
 def _next(sets: list[list[tuple[Dataset, Record]]], skip: frozenset[str]) -> tuple[Dataset, Record] | None:
@@ -142,63 +156,62 @@ def _next(sets: list[list[tuple[Dataset, Record]]], skip: frozenset[str]) -> tup
         pool = sets.pop(0)
         while pool:
             item = pool.pop(0)
-            if not skip or content(item[1]) not in skip:
+            if not skip or content_hash(item[1]) not in skip:
                 sets.append(pool)
                 return item
     return None
 
 
 def refuse_overlap(calibration: Sequence[Dataset], held_out: Sequence[Dataset]) -> None:
-    """No image that may be calibrated on may be measured on, under whatever name: the whole splits, whatever is drawn of them.
+    """Refuse an image that is in the ``train`` split of the calibration data and the ``val`` split of the held-out data.
+
+    Images are compared by content, and whole splits are checked, not only the images that are drawn.
 
     Raises:
-        RequestError: names both; or a file cannot be read.
+        RequestError: names both images; or a file cannot be read.
     """
-    known = {content(record): f"{data.name}/{data.key(record)}" for data in calibration for record in data.split("train")}
+    known = {content_hash(record): f"{data.name}/{data.key(record)}" for data in calibration for record in data.split("train")}
     for data in held_out:
         for record in data.split("val"):
-            if twin := known.get(content(record)):
-                told = f"the image {data.name}/{data.key(record)} of the held-out split is also {twin} of the calibration data"
-                raise RequestError(told, "Split the data by case, so that no image is in two splits")
+            if twin := known.get(content_hash(record)):
+                message = (
+                    f"the image {data.name}/{data.key(record)} of the held-out split is also {twin} of the calibration data"
+                )
+                raise RequestError(message, "Split the data by case, so that no image is in two splits")
 
 
-def requests(images: Images, per_image: int = 2) -> Iterator[tuple[ImageQuestions, list[dict[str, Any]]]]:
-    """A stand-in for users: per image what it is asked.
+def simulated_requests(images: Images, per_image: int = 2) -> Iterator[tuple[ImageQuestions, list[dict[str, object]]]]:
+    """Requests as users would make them, drawn from the annotations of each image.
 
     Yields:
-        the questions object, for its ``pixels``, and keyword arguments of ``Scan.ask``.
+        the questions about an image, for its ``pixels``, and keyword arguments of ``Scan.ask``.
     """
     for turn, (data, record) in enumerate(images.items):
-        questions = _Lazy(data, record, images.seed)
+        questions = ImageQuestions(_NoModel(), data, record, images.seed)
         targets = list(questions.targets())
-        asks = []
+        requests: list[dict[str, object]] = []
         for k in range(per_image):
             kind = KINDS[(turn * per_image + k) % len(KINDS)]
             if not targets:
                 names = data.class_names or [record.region]
-                asks.append({"text": names[turn % len(names)]})
+                requests.append({"text": names[turn % len(names)]})
                 continue
             name, whole, parts = targets[(turn + k) % len(targets)]
             part = whole if kind == "text" else parts[(turn + k) % len(parts)]
-            asks.append(questions.request(kind, name, part, k))
-        yield questions, asks
+            requests.append(questions.request(kind, name, part, k))
+        yield questions, requests
 
 
-class _Lazy(ImageQuestions):
-    """Questions about an image that no model has opened."""
+class _NoModel:
+    """For questions that are made before a model opens the image."""
 
-    def __init__(self, data: Dataset, record: Record, seed: int) -> None:
-        super().__init__(_Nobody(), data, record, seed)
-
-
-class _Nobody:
     @staticmethod
     def open(pixels: np.ndarray) -> None:
         return None
 
 
-def content(record: Record) -> str:
-    """SHA-256 of the image file, and of the frame where it holds several.
+def content_hash(record: Record) -> str:
+    """SHA-256 of the image file, and of the frame number where the file holds several.
 
     Raises:
         RequestError: the file cannot be read.
@@ -208,7 +221,7 @@ def content(record: Record) -> str:
 
 
 def _digest(path: Path) -> str:
-    """SHA-256 of a file, which is read once as long as it stays the same."""
+    """SHA-256 of a file, cached while size and time of the file stay the same."""
     try:
         status = path.stat()
         return _digest_of(path, status.st_size, status.st_mtime_ns)

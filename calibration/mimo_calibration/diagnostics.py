@@ -1,70 +1,71 @@
-"""What a person should know about a calibration although it is no error: before the work begins, and about what ships.
+"""Warnings about a calibration: before the work begins, and about its result.
 
-Both ``mimo-calibrate run`` and ``mimo-export build`` print it on standard error, beginning with "warning: ".
+Both ``mimo-calibrate run`` and ``mimo-export build`` print them on standard error, beginning with "warning: ".
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:  # a command line is read, and refused, before anything slow is imported
+if TYPE_CHECKING:  # a command line is checked before anything slow is imported
     from mimo_runtime.model.config import MimoConfig
 
-    from .quantize import QuantizationRequest
+    from .quantize import CalibrationFacts, QuantizationRequest
 
 
-def warn(told: str) -> None:
-    """Print a warning."""
-    click.echo(f"warning: {told}", err=True)
+def print_warning(message: str) -> None:
+    """Print a warning on standard error."""
+    click.echo(f"warning: {message}", err=True)
 
 
-def given(*names: str) -> set[str]:
-    """Those parameters of the running command that were given explicitly, rather than left at their default."""
+def explicit_parameters(*names: str) -> set[str]:
+    """Parameters of the running command that are given explicitly, not left at their default."""
     context, default = click.get_current_context(), click.core.ParameterSource.DEFAULT
     return {name for name in names if context.get_parameter_source(name) is not default}
 
 
 def warnings_of_counts(request: QuantizationRequest, explicit: Collection[str]) -> Iterator[str]:
-    """Fewer images than were asked for.
+    """Fewer images than requested.
 
     Args:
-        explicit: options that were given; nobody misses what is a default.
+        explicit: options that are given explicitly; a default that is not reached is no warning.
     """
-    _, calibration, _, gate = request.chosen
-    for option, asked, images, split in (
+    calibration, gate = request.split.calibration, request.split.gate
+    for option, requested, images, split in (
         ("--calibration-images", request.images, calibration, "train"), ("--gate-images", request.gate_images, gate, "val")
     ):  # fmt: skip
-        there = len(images.items)
-        if option in explicit and there < asked:
+        available = len(images.items)
+        if option in explicit and available < requested:
             less = " besides those of the search" if split == "val" else ""
-            yield f"{option} is {asked}, but the data has only {there} in split '{split}'{less}: these are used"
+            yield f"{option} is {requested}, but the data has only {available} in split '{split}'{less}: these are used"
 
 
 def warnings_before(request: QuantizationRequest, config: MimoConfig, engines: Sequence[str]) -> Iterator[str]:
-    """What is known as soon as the model's configuration is: images that it cannot know, and engines that are not here.
+    """Modalities that the model does not know, and engines that are not installed.
 
     Args:
         engines: that the target may use.
     """
     from .search.pipeline import Settings
 
-    _, calibration, search, gate = request.chosen
-    for what, images in (("calibrates", (calibration,)), ("decides", (search, gate))):
-        unseen = set().union(*(i.modalities for i in images)) - set(config.modalities) if config.modalities else set()
-        if unseen:
-            yield f"{what} on modalities that the model never saw in training: {', '.join(sorted(unseen))}"
+    split = request.split
+    for what, images in (("calibrates", (split.calibration,)), ("decides", (split.search, split.gate))):
+        modalities = set().union(*(i.modalities for i in images))
+        unknown = modalities - set(config.modalities) if config.modalities else set()
+        if unknown:
+            yield f"{what} on modalities that the training data did not have: {', '.join(sorted(unknown))}"
     if missing := [name for name in engines if name not in Settings.available(engines)]:
         yield f"not installed, so not tried: {', '.join(missing)}"
 
 
-def warnings_after(facts: Mapping[str, Any], precision: str) -> Iterator[str]:
-    """What about the outcome must not be overlooked.
+def warnings_after(facts: CalibrationFacts, precision: str) -> Iterator[str]:
+    """Graphs that ship outside the tolerance.
 
     Args:
-        facts: the manifest's ``calibration``.
+        facts: ``calibration`` of the manifest.
     """
     if facts["forced"]:
-        yield f"not every graph is in {precision} within the tolerance; ships nevertheless, as --force asked for"
+        yield f"not every graph is in {precision} within the tolerance; ships because of --force"

@@ -122,7 +122,7 @@ def build(
     as_json: bool,
 ) -> None:
     """Build a bundle from CHECKPOINT; nothing is written unless parity holds."""
-    from mimo_calibration.diagnostics import warn, warnings_after
+    from mimo_calibration.diagnostics import print_warning, warnings_after
 
     from .targets import check_compiler, choose_target
 
@@ -142,12 +142,12 @@ def build(
         built = build_bundle(
             checkpoint, output, target=target, precision=precision, graphs=GRAPHS if graphs is None else graphs.split(","),
             parity_data=parity_data, parity_samples=parity_samples, overwrite=overwrite or force, quantization=quantization,
-            portable=portable, compute_capabilities=compute_capabilities, progress=progress, warn=warn,
+            portable=portable, compute_capabilities=compute_capabilities, progress=progress, warn=print_warning,
         )  # fmt: skip
     for message in warnings_after(built.calibration, precision) if built.calibration else ():
-        warn(message)
+        print_warning(message)
     for problem in built.report["parity"]["missed"]:
-        warn(f"parity: {problem}; ships nevertheless, as --force asked for")
+        print_warning(f"parity: {problem}; ships nevertheless, as --force asked for")
     if as_json:
         _print_json(built.report)
         return
@@ -169,9 +169,9 @@ def _quantization_request(
     Raises:
         RequestError: an option has no effect, or as ``QuantizationRequest.check``.
     """
-    from mimo_calibration.diagnostics import given, warn, warnings_of_counts
+    from mimo_calibration.diagnostics import explicit_parameters, print_warning, warnings_of_counts
 
-    explicit = given(*CALIBRATING)
+    explicit = explicit_parameters(*CALIBRATING)
     options = [f"--{name.replace('_', '-')}" for name in CALIBRATING if name in explicit]
     if precision == "fp32":
         if options:
@@ -182,7 +182,7 @@ def _quantization_request(
     request = QuantizationRequest(precision, calibration, held_out, tolerance, images, gate_images, seed, cache, force)
     request.check()
     for message in warnings_of_counts(request, options):
-        warn(message)
+        print_warning(message)
     return request
 
 

@@ -203,7 +203,7 @@ def quantize(state: BuildState) -> None:
     assert request.quantization is not None, "this stage is for reduced precision"
     state.quantized, state.calibration = quantize_with_accuracy_control(
         state.models, state.model.config, state.tokenizer, request.quantization, request.engines, state.progress,
-        gpu=request.target.gpu, forms=[form for form in ("int8", "fp16") if form in request.target.precisions],
+        gpu=request.target.gpu, precisions=[kind for kind in ("int8", "fp16") if kind in request.target.precisions],
     )  # fmt: skip
 
 
@@ -247,7 +247,7 @@ def check_parity(state: BuildState) -> None:
         state.reference, state.engines, state.samples(), state.request.parity_samples, state.progress,
         limits_of({name: file["delivered"] for name, file in state.files.items()}),
     )  # fmt: skip
-    forced = state.quantized is not None and any(graph.forced for graph in state.quantized.evidence.values())
+    forced = state.quantized is not None and any(graph.forced for graph in state.quantized.graphs.values())
     if problems := parity_failures(state.parity, forced):
         raise VerificationError("parity failed: " + "; ".join(problems), "Nothing was written")
 

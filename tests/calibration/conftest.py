@@ -1,4 +1,4 @@
-"""Fixtures of the calibration's tests: a few phantoms, and the graphs of the micro bundle. Helpers lie beside this file."""
+"""Fixtures of the calibration's tests: a few phantoms, and the graphs of the micro bundle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands: ``mimo-calibrate``, and ``mimo-export build`` with a precision that has to be earned."""
+"""The commands: ``mimo-calibrate``, and ``mimo-export build`` with a reduced precision."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def refused(result: Result, *words: str) -> None:
 
 @pytest.fixture
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mimo_calibration.quantize.Optimiser", lambda *_: pytest.fail("it began"))
+    monkeypatch.setattr("mimo_calibration.quantize.PrecisionSelector", lambda *_: pytest.fail("it began"))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_an_earlier_output_is_replaced_by_overwrite_alone(micro_bundle, data, tm
     def fail(*_: object) -> None:
         raise VerificationError("it began", "stop")
 
-    monkeypatch.setattr(calibrate_bundle, "earn", fail)
+    monkeypatch.setattr(calibrate_bundle, "quantize_with_accuracy_control", fail)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / calibrate_bundle.NUMBERS).write_text("{}")
     for options in ((), ("--force",)):
@@ -123,8 +123,8 @@ MODALITIES = ("ct", "mri", "xray", "ultrasound")
 WARNED = [
     "warning: --calibration-images is 500, but the data has only 16 in split 'train': these are used",
     "warning: --gate-images is 90, but the data has only 8 in split 'val' besides those of the search: these are used",
-    "warning: calibrates on modalities that the model never saw in training: pet",
-    "warning: decides on modalities that the model never saw in training: oct",
+    "warning: calibrates on modalities that the training data did not have: pet",
+    "warning: decides on modalities that the training data did not have: oct",
     "warning: not installed, so not tried: openvino",
     "error: misses the tolerance. stop.",
 ]
@@ -144,7 +144,7 @@ def test_a_calibration_warns_before_the_work(without_openvino, micro_bundle, for
     config = dataclasses.replace(opened.config, modalities=MODALITIES)
     knowing = SimpleNamespace(manifest=opened.manifest, config=config, bytes=opened.bytes)
     monkeypatch.setattr(calibrate_bundle.Bundle, "open", lambda _: knowing)
-    monkeypatch.setattr(quantize, "Optimiser", fails)
+    monkeypatch.setattr(quantize, "PrecisionSelector", fails)
     options = ("--held-out", foreign[1], "--calibration-images", 500, "--gate-images", 90)
     result = calibrate(micro_bundle, foreign[0], tmp_path / "out", *options)
     assert result.exit_code == 1 and result.stderr.splitlines() == WARNED
@@ -166,14 +166,14 @@ def test_a_build_warns_before_the_work(without_openvino, foreign, tmp_path, monk
 
 def test_nobody_is_warned_of_a_default_or_of_what_is_known(micro_bundle, data, tmp_path, monkeypatch):
     monkeypatch.setattr("mimo_calibration.search.pipeline.why_not", lambda name: None)
-    monkeypatch.setattr(quantize, "Optimiser", fails)
+    monkeypatch.setattr(quantize, "PrecisionSelector", fails)
     result = invoke("run", micro_bundle, "--calibration", data, "-o", tmp_path / "out")
     assert result.exit_code == 1 and result.stderr.splitlines() == WARNED[-1:]
 
 
 def test_what_was_forced_is_warned_of_at_the_end():
-    told = list(warnings_after({"forced": True}, "int8"))
-    assert len(told) == 1 and "int8" in told[0] and "--force" in told[0]
+    (warning,) = warnings_after({"forced": True}, "int8")
+    assert "int8" in warning and "--force" in warning
     assert list(warnings_after({"forced": False}, "int8")) == []
 
 
@@ -203,9 +203,9 @@ def test_run_prints_a_table_and_writes_the_folder(quick, micro_bundle, data, tmp
     only(monkeypatch, text_encoder="")
     result = calibrate(micro_bundle, data, tmp_path / "out", "--precision", "auto", "--tolerance", "0.2")
     assert result.exit_code == 0 and result.stderr == "", result.output
-    told = json.loads((tmp_path / "out" / "calibration.json").read_text("utf-8"))
+    report = json.loads((tmp_path / "out" / "calibration.json").read_text("utf-8"))
     lines = {line.split()[0]: line for line in result.stdout.splitlines() if line.split()}
-    for name, graph in told["graphs"].items():
+    for name, graph in report["graphs"].items():
         assert graph["chosen"] in lines[name] and graph["reason"] in lines[name]
         ratio = graph["latency_ms"]["fp32 onnxruntime"] / graph["latency_ms"][graph["chosen"]]
         assert f" {ratio:.2f} " in lines[name]
@@ -242,15 +242,15 @@ def built(micro_bundle: Path, micro_checkpoint: Path, data: Path, tmp_path_facto
 def test_a_build_tells_what_it_was_calibrated_on_and_what_it_lost(built, data):
     manifest = json.loads((built / "manifest.json").read_text("utf-8"))
     report = json.loads((built / "report.json").read_text("utf-8"))
-    told, accuracy = manifest["calibration"], manifest["accuracy"]
-    assert (told["images"], told["held_out_images"], told["sets"]) == (16, 8, {"phantoms": 16})
-    assert told["tolerance"] == 0.005 and told["forced"] is False and told["id"] != told["held_out"]
+    facts, accuracy = manifest["calibration"], manifest["accuracy"]
+    assert (facts["images"], facts["held_out_images"], facts["sets"]) == (16, 8, {"phantoms": 16})
+    assert facts["tolerance"] == 0.005 and facts["forced"] is False and facts["id"] != facts["held_out"]
     assert set(accuracy) == {"macro_dice", "fp32", "loss"}
     prompts = {"box", "point", "mask", "text"}
     assert set(accuracy["macro_dice"]) == set(accuracy["fp32"]) == set(accuracy["loss"]["dice"]) == prompts
     for prompt, lost in accuracy["loss"]["dice"].items():
         assert accuracy["fp32"][prompt] - accuracy["macro_dice"][prompt] == pytest.approx(lost, abs=1e-4)
-    assert {k: report["precision"][k] for k in told} == told
+    assert {k: report["precision"][k] for k in facts} == facts
     graphs = report["precision"]["graphs"]
     assert graphs["text_encoder"]["chosen"].startswith("int8")
     assert graphs["text_decoder"]["chosen"] == "fp32 onnxruntime, 1 thread"
@@ -286,8 +286,8 @@ def test_a_device_verifies_it(built):
 
     result = CliRunner().invoke(commands.main, ["verify", str(built), "--json"])
     assert result.exit_code == 0, result.output
-    told = json.loads(result.stdout)
-    assert told["passed"] and len(told["samples"]) == 3
+    report = json.loads(result.stdout)
+    assert report["passed"] and len(report["samples"]) == 3
 
 
 @pytest.mark.slow
@@ -310,8 +310,8 @@ def test_a_build_without_data_or_with_some_graphs_is_refused(micro_checkpoint, d
 def test_evidence_without_a_candidate_can_be_drawn(tmp_path):
     from mimo_export.report.precision import draw
 
-    told = GraphResult(chosen="fp32 onnxruntime", latency_ms={"fp32 onnxruntime": 1.0})
-    result = SimpleNamespace(evidence={"fusion": told}, chosen={"fusion": SimpleNamespace(recipe=None)})
+    graph = GraphResult(chosen="fp32 onnxruntime", latency_ms={"fp32 onnxruntime": 1.0})
+    result = SimpleNamespace(graphs={"fusion": graph}, chosen={"fusion": SimpleNamespace(recipe=None)})
     draw(result, tmp_path, 0.005)
     names = ["latency.png", "ranges.png", "sensitivity.png", "trade_off.png"]
     assert sorted(p.name for p in (tmp_path / "report").iterdir()) == names
@@ -324,9 +324,9 @@ def test_the_scatter_shows_what_each_form_gains_and_loses():
         return {"dice": {"box": loss - 0.001, "text": loss}, "ci95": {"box": [-1, 1], "text": [loss - 0.002, loss + 0.002]}}
 
     times = {"fp32 onnxruntime": 10.0, "int8 openvino": 4.0, "int8 weights onnxruntime": 5.0, "int8 onnxruntime": 8.0}
-    told = GraphResult("int8 weights onnxruntime", latency_ms=times,
+    graph = GraphResult("int8 weights onnxruntime", latency_ms=times,
                          gate={"int8 openvino": gate(0.25), "int8 weights onnxruntime": gate(0.003)})  # fmt: skip
-    figure = _trade_off(SimpleNamespace(evidence={"fusion": told}), 0.005)
+    figure = _trade_off(SimpleNamespace(graphs={"fusion": graph}), 0.005)
     lines = [[*map(tuple, line.get_xydata())] for line in figure.axes[0].lines]
     # Each prompt that loses most, with its interval, by how fast the form is; the shipped one is marked in the same place.
     assert [(2.5, 0.25)] in lines and lines.count([(2.0, 0.003)]) == 2 and [(1.0, 0.0)] in lines

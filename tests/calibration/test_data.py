@@ -14,7 +14,7 @@ from PIL import Image
 from small_sets import make_set, read_rows, write_rows
 
 from mimo_calibration import data as module
-from mimo_calibration.data import KINDS, Images, choose, open_data, refuse_overlap, registered, requests
+from mimo_calibration.data import KINDS, Images, draw_images, open_data, refuse_overlap, registered_datasets, simulated_requests
 from mimo_runtime.data.dataset import Dataset, read_datasets
 from mimo_runtime.errors import RequestError
 
@@ -33,7 +33,7 @@ def by_modality(images: Images) -> Counter[str]:
 @pytest.mark.parametrize("count", [16, 17, 19, 30, 40])
 def test_modalities_take_turns_until_one_is_used_up(count, tmp_path):
     sets = [make_set(tmp_path / "a", {"ct": 40, "mri": 9}), make_set(tmp_path / "b", {"ct": 30, "xray": 50})]
-    found = by_modality(choose(sets, "train", count, 0))
+    found = by_modality(draw_images(sets, "train", count, 0))
     assert sum(found.values()) == count
     assert found["mri"] <= 9 and found["mri"] >= min(9, count // 3)
     # Those that have images left are within one of each other.
@@ -44,56 +44,56 @@ def test_modalities_take_turns_until_one_is_used_up(count, tmp_path):
 
 def test_the_sets_of_a_modality_take_turns(tmp_path):
     sets = [make_set(tmp_path / name, {"ct": count}) for name, count in (("a", 100), ("b", 20), ("c", 3))]
-    assert choose(sets, "train", 30, 0).counts() == {"a": 14, "b": 13, "c": 3}
-    assert choose(sets, "train", 16, 0).counts() == {"a": 7, "b": 6, "c": 3}
+    assert draw_images(sets, "train", 30, 0).counts() == {"a": 14, "b": 13, "c": 3}
+    assert draw_images(sets, "train", 16, 0).counts() == {"a": 7, "b": 6, "c": 3}
 
 
 def test_the_seed_decides_and_nothing_else(tmp_path):
     sets = [make_set(tmp_path / "a", {"ct": 60, "mri": 60})]
-    first, again, other = (choose(sets, "train", 24, seed) for seed in (1, 1, 2))
+    first, again, other = (draw_images(sets, "train", 24, seed) for seed in (1, 1, 2))
     assert keys(first) == keys(again) and first.identity == again.identity
     assert set(keys(first)) != set(keys(other)) and first.identity != other.identity
     assert len(set(keys(first))) == 24
     # Asking for more keeps what fewer gave.
-    assert keys(choose(sets, "train", 40, 1))[:24] == keys(first)
+    assert keys(draw_images(sets, "train", 40, 1))[:24] == keys(first)
 
 
 def test_only_the_split_asked_for_is_drawn_from(tmp_path):
     sets = [make_set(tmp_path / "a", {"ct": 20}), make_set(tmp_path / "b", {"ct": 20}, split="val")]
-    assert choose(sets, "train", 40, 0).counts() == {"a": 20}
-    assert choose(sets, "val", 40, 0).counts() == {"b": 20}
+    assert draw_images(sets, "train", 40, 0).counts() == {"a": 20}
+    assert draw_images(sets, "val", 40, 0).counts() == {"b": 20}
 
 
 def test_what_is_to_be_skipped_is_skipped_by_content_and_costs_no_turn(tmp_path):
     sets = [make_set(tmp_path / name, {"ct": 10}) for name in "abc"] + [make_set(tmp_path / "d", {"mri": 30})]
-    first = choose(sets, "train", 60, 0)
+    first = draw_images(sets, "train", 60, 0)
     # Two of the three sets of one modality are known altogether.
     skip = frozenset(digest for name, digest in first.hashes.items() if name[0] in "ab")
-    second = choose(sets, "train", 20, 0, skip)
+    second = draw_images(sets, "train", 20, 0, skip)
     assert second.counts() == {"c": 10, "d": 10}
     assert not skip & set(second.hashes.values())
     half = frozenset(list(first.hashes.values())[:30])
-    rest = choose(sets, "train", 60, 0, half)
+    rest = draw_images(sets, "train", 60, 0, half)
     assert len(rest.items) == 30 and not half & set(rest.hashes.values())
 
 
 def test_too_few_are_refused_with_both_numbers(tmp_path):
     sets = [make_set(tmp_path / "a", {"ct": 9, "mri": 6})]
     with pytest.raises(RequestError, match="has 15 images of split 'train', too few to calibrate on.*at least 16") as caught:
-        choose(sets, "train", 128, 0)
+        draw_images(sets, "train", 128, 0)
     assert caught.value.exit_code == 2
-    assert len(choose(sets, "train", 128, 0, least=15).items) == 15
+    assert len(draw_images(sets, "train", 128, 0, least=15).items) == 15
     with pytest.raises(RequestError, match="has 0 images of split 'val', too few to decide on.*at least 8"):
-        choose(sets, "val", 10, 0, least=8)
+        draw_images(sets, "val", 10, 0, least=8)
     # Those that the search took are needed beside.
-    taken = frozenset(list(choose(sets, "train", 15, 0, least=1).hashes.values())[:10])
+    taken = frozenset(list(draw_images(sets, "train", 15, 0, least=1).hashes.values())[:10])
     with pytest.raises(RequestError, match="has 5 more images of split 'train'.*at least 18 images"):
-        choose(sets, "train", 10, 0, taken, least=8)
+        draw_images(sets, "train", 10, 0, taken, least=8)
 
 
 def test_the_identity_depends_on_content_order_and_seed(tmp_path):
     sets = [make_set(tmp_path / "a", {"ct": 20})]
-    images = choose(sets, "train", 16, 0)
+    images = draw_images(sets, "train", 16, 0)
     assert len(images.identity) == 16 and int(images.identity, 16) >= 0
     assert Images(images.items[::-1], 0).identity != images.identity
     assert Images(images.items, 1).identity != images.identity
@@ -121,7 +121,7 @@ def test_the_identity_depends_on_all_that_questions_are_made_of(change, tmp_path
     def identity(**changes: object) -> str:
         base = {"classes": {"1": "liver", "2": "cyst"}}
         write_rows(folder, [{**row, **base, **(changes if k == 4 else {})} for k, row in enumerate(read_rows(folder))])
-        return choose([Dataset.read(folder)], "train", 20, 0).identity
+        return draw_images([Dataset.read(folder)], "train", 20, 0).identity
 
     before = identity()
     assert identity() == before != identity(**change)
@@ -134,7 +134,7 @@ def test_the_identity_depends_on_what_the_file_of_instances_holds(tmp_path):
     found = set()
     for value in (1, 2):
         Image.new("L", (16, 16), value).save(folder / "instances.png")
-        found.add(choose([Dataset.read(folder)], "train", 20, 0).identity)
+        found.add(draw_images([Dataset.read(folder)], "train", 20, 0).identity)
     assert len(found) == 2
 
 
@@ -159,11 +159,11 @@ def test_every_file_is_read_once(tmp_path, monkeypatch):
     train, val = make_set(tmp_path / "a", {"ct": 20}), make_set(tmp_path / "b", {"ct": 20}, split="val")
     for _ in range(2):
         refuse_overlap([train], [val])
-        assert len(choose([train], "train", 16, 0).hashes) == 16
+        assert len(draw_images([train], "train", 16, 0).hashes) == 16
     assert len(read) == len(set(read)) == 40
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path):
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path):
     train = make_set(tmp_path / "a", {"ct": 20})
     train.records[3].image.unlink()
     with pytest.raises(RequestError, match=f"{train.records[3].image} cannot be read: No such file"):
@@ -180,25 +180,25 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path):
         ({"instances": "small.png"}, r"small.png is 8x8, 7.png is"),
     ],
 )
-def test_what_questions_would_stumble_on_is_told_when_it_is_looked_for_targets(flaw, words, tmp_path):
+def test_unusable_records_are_an_error_when_targets_are_counted(flaw, words, tmp_path):
     folder = tmp_path / "a"
     make_set(folder, {"ct": 20})
     (folder / "bad.png").write_bytes(b"no image")
     Image.new("L", (8, 8)).save(folder / "small.png")
     write_rows(folder, [{**row, **(flaw if k == 7 else {})} for k, row in enumerate(read_rows(folder))])
-    images = choose([Dataset.read(folder)], "train", 20, 0)
+    images = draw_images([Dataset.read(folder)], "train", 20, 0)
     with pytest.raises(RequestError, match=words):
         _ = images.shown
 
 
-def test_those_that_show_something_are_told_from_the_others(tmp_path):
+def test_those_that_show_something_are_known(tmp_path):
     folder = tmp_path / "a"
     make_set(folder, {"ct": 20}, negatives=5)
     # A class that is named and has no pixel is not shown.
     Image.new("L", (16, 16)).save(folder / "empty.png")
     rows = read_rows(folder)
     write_rows(folder, [{**row, "mask": "empty.png"} if k >= 17 else row for k, row in enumerate(rows)])
-    images = choose([Dataset.read(folder)], "train", 20, 0)
+    images = draw_images([Dataset.read(folder)], "train", 20, 0)
     assert {int(record.case) for _, record in images.shown.items} == set(range(5, 17))
     assert [item for item in images.items if item in images.shown.items] == list(images.shown.items)
 
@@ -210,7 +210,7 @@ def test_two_frames_of_one_file_are_two_images(tmp_path):
     row = {"image": "images/all.dcm", "modality": "ct", "region": "chest", "classes": {}}
     write_rows(folder, [{**row, "case": str(k), "frame": k, "split": "train" if k < 16 else "val"} for k in range(24)])
     data = [Dataset.read(folder)]
-    calibration, held_out = choose(data, "train", 16, 0), choose(data, "val", 8, 0, least=8)
+    calibration, held_out = draw_images(data, "train", 16, 0), draw_images(data, "val", 8, 0, least=8)
     assert len(set(calibration.hashes.values())) == 16 and len(set(held_out.hashes.values())) == 8
     refuse_overlap(data, data)
 
@@ -231,7 +231,7 @@ def test_folders_and_registered_names_are_opened(tmp_path, monkeypatch):
     make_set(tmp_path / "theirs", {"mri": 3})
     monkeypatch.setattr(module, "entry_points", lambda group: _points(group, tmp_path / "theirs"))
     monkeypatch.chdir(tmp_path)
-    assert registered() == ["theirs_by_name"]
+    assert registered_datasets() == ["theirs_by_name"]
     assert [d.name for d in open_data([tmp_path / "mine", "theirs_by_name"])] == ["mine", "theirs"]
     # A folder of that name goes first: it is what the user sees.
     make_set(tmp_path / "theirs_by_name", {"ct": 1})
@@ -261,7 +261,7 @@ def test_the_phantoms_are_registered_and_made_once(tmp_path, monkeypatch):
         made.append(seed)
         return generate(folder, count, seed, size=64)
 
-    assert "phantoms" in registered()
+    assert "phantoms" in registered_datasets()
     monkeypatch.setattr(phantoms, "COUNT", 5)
     monkeypatch.setattr(phantoms, "generate", small)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -282,12 +282,12 @@ def test_the_entry_point_of_the_project_file_loads(repository):
 # -- requests --------------------------------------------------------------------------------------------------------
 
 
-def told(asks: list[dict]) -> set[str]:
+def kinds_of(asks: list[dict]) -> set[str]:
     """Which kind of request each is."""
     kinds = set()
-    for given in asks:
-        parts = [part for part in ("text", "points", "mask", "boxes") if part in given and given[part] is not None]
-        text = bool(given["text"])
+    for request in asks:
+        parts = [part for part in ("text", "points", "mask", "boxes") if part in request and request[part] is not None]
+        text = bool(request["text"])
         kinds.add("text+box" if text and "boxes" in parts else "text" if text else {"points": "point", "boxes": "box"}.get(
             parts[1], parts[1]
         ))  # fmt: skip
@@ -295,22 +295,22 @@ def told(asks: list[dict]) -> set[str]:
 
 
 def test_requests_are_of_every_kind_and_always_the_same(data):
-    images = choose(read_datasets(data), "train", 16, 0)
-    first, second = (list(requests(images)) for _ in range(2))
+    images = draw_images(read_datasets(data), "train", 16, 0)
+    first, second = (list(simulated_requests(images)) for _ in range(2))
     assert len(first) == 16 and all(len(asks) == 2 for _, asks in first)
-    assert told([given for _, asks in first for given in asks]) == set(KINDS)
+    assert kinds_of([request for _, asks in first for request in asks]) == set(KINDS)
     for (questions, asks), (again, same) in zip(first, second):
         assert questions.key == again.key
         np.testing.assert_equal(asks, same)
-        for given in asks:
-            if given.get("boxes"):
-                x0, y0, x1, y1 = given["boxes"][0]
+        for request in asks:
+            if request.get("boxes"):
+                x0, y0, x1, y1 = request["boxes"][0]
                 assert 0 <= x0 < x1 <= questions.width and 0 <= y0 < y1 <= questions.height
-            if given.get("points"):
-                x, y = given["points"][0][:2]
+            if request.get("points"):
+                x, y = request["points"][0][:2]
                 assert questions.labels[int(y), int(x)] > 0
-            if given["text"]:
-                assert given["text"] in (questions.record.classes.values() or images.items[0][0].class_names)
+            if request["text"]:
+                assert request["text"] in (questions.record.classes.values() or images.items[0][0].class_names)
 
 
 def test_an_image_without_anything_in_it_is_asked_for_a_name_of_its_set(own_data):
@@ -318,14 +318,14 @@ def test_an_image_without_anything_in_it_is_asked_for_a_name_of_its_set(own_data
     rows[0] |= {"classes": {}, "mask": None}
     write_rows(own_data, rows)
     data = read_datasets(own_data)
-    images = choose(data, "train", 16, 0)
-    ((questions, asks),) = [(q, a) for q, a in requests(images) if q.record.image.name == Path(rows[0]["image"]).name]
-    assert len(asks) == 2 and all(given["text"] in data[0].class_names for given in asks)
+    images = draw_images(data, "train", 16, 0)
+    ((questions, asks),) = [(q, a) for q, a in simulated_requests(images) if q.record.image.name == Path(rows[0]["image"]).name]
+    assert len(asks) == 2 and all(request["text"] in data[0].class_names for request in asks)
 
 
 def test_a_set_that_names_nothing_is_asked_for_its_region(own_data):
     rows = read_rows(own_data)
     write_rows(own_data, [{**row, "classes": {}, "mask": None} for row in rows])
-    images = choose(read_datasets(own_data), "train", 16, 0)
-    asked = [(q.record.region, given) for q, asks in requests(images, 1) for given in asks]
-    assert len(asked) == 16 and all(given == {"text": region} for region, given in asked)
+    images = draw_images(read_datasets(own_data), "train", 16, 0)
+    asked = [(q.record.region, request) for q, asks in simulated_requests(images, 1) for request in asks]
+    assert len(asked) == 16 and all(request == {"text": region} for region, request in asked)

@@ -20,8 +20,7 @@ from click.testing import Result as CliResult
 from PIL import Image
 from random_weights import perturb, write_checkpoint
 
-from mimo_calibration.graph.ort_cpu import to_ort_cpu_graph
-from mimo_calibration.search.accuracy_gate import Loss
+from mimo_calibration.search.loss import Loss
 from mimo_calibration.search.recipe import GraphContext, QuantizationRecipe
 from mimo_calibration.search.results import Candidate, GraphResult, Result
 from mimo_export import stages
@@ -201,20 +200,20 @@ class TestForced:
 
     @pytest.fixture
     def forced(self, exported, checkpoint: Path, bundle: Path, monkeypatch) -> Callable[..., Path]:
-        chosen, evidence = {}, {}
+        chosen, graphs = {}, {}
         for name in GRAPHS:
             model = onnx.load(bundle / "graphs" / f"{name}.onnx")
             label, precision = "fp32 onnxruntime", "fp32"
             if name == "text_encoder":
-                model = to_ort_cpu_graph(GraphContext(model, {}, []).quantised(QuantizationRecipe("weights", 8)))
+                model = GraphContext(model, {}, []).ort_cpu(QuantizationRecipe("weights", 8))
                 for weight in model.graph.initializer:
-                    if weight.name.endswith("_b8_scales"):
+                    if weight.name.endswith("_scales"):
                         scales = onnx.numpy_helper.to_array(weight) * np.float32(3)
                         weight.CopyFrom(onnx.numpy_helper.from_array(scales, weight.name))
                 label, precision = "int8 weights onnxruntime", "int8-weights"
             chosen[name] = Candidate(label, precision, "onnxruntime", 1, model.SerializeToString())
             times = {label: 1.0, "fp32 onnxruntime": 1.0}
-            evidence[name] = GraphResult(label, "because", latency_ms=times, bytes={label: 1})
+            graphs[name] = GraphResult(label, "because", latency_ms=times, bytes={label: 1})
         loss, spent = Loss({}, {}, 0.0, None, 0), {"calibrate": 0.0, "decide": 0.0}
         facts = {
             "id": "a", "images": 16, "sets": {}, "seed": 0, "held_out": "b", "held_out_images": 8, "tolerance": 0.005,
@@ -223,14 +222,14 @@ class TestForced:
         monkeypatch.setattr(
             stages,
             "quantize_with_accuracy_control",
-            lambda *_, **__: (Result(chosen, {}, evidence, loss, {}, {}, spent), facts),
+            lambda *_, **__: (Result(chosen, {}, graphs, loss, {}, {}, spent), facts),
         )
         monkeypatch.setattr("mimo_calibration.quantize.QuantizationRequest.check", lambda _: None)
         monkeypatch.setattr("mimo_calibration.diagnostics.warnings_of_counts", lambda *_: ())
         monkeypatch.setattr(stages, "warnings_before", lambda *_: ())
 
         def run(output: Path, outside_the_tolerance: bool) -> CliResult:
-            evidence["text_encoder"].forced = outside_the_tolerance
+            graphs["text_encoder"].forced = outside_the_tolerance
             options = ("--precision", "int8", "--calibration", "x", "--force", "--parity-samples", "7")
             return CliRunner().invoke(main, ["build", str(checkpoint), "-o", str(output), *options])
 

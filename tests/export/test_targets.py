@@ -15,7 +15,10 @@ from small_sets import write_phantoms
 
 from mimo_calibration import quantize
 from mimo_calibration.quantize import QuantizationRequest
-from mimo_calibration.search import recipe, results, selector
+from mimo_calibration.search import recipe, results
+from mimo_calibration.search.loss import Loss
+from mimo_calibration.search.pipeline import QuantizedPipeline
+from mimo_calibration.search.recipe_search import RecipeSearch
 from mimo_export import stages
 from mimo_export.build import Built, build
 from mimo_export.cli import main
@@ -53,7 +56,7 @@ def make(bundle: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactor
     with pytest.MonkeyPatch.context() as patch:
         make_quick(patch)
         patch.setattr(recipe, "METHODS", {"minmax": recipe.METHODS["minmax"]})
-        patch.setattr(selector.PrecisionSelector, "_sensitivity", lambda *_: [])
+        patch.setattr(RecipeSearch, "sensitivity", lambda *_: [])
         patch.setattr(quantize, "Settings", Lenient)
         patch.setitem(parity_module.LIMITS, "int8", {**parity_module.LIMITS["int8"], "masks_dice": 0.0, "text_agreement": 0.0})
         patch.setattr(stages, "export_graph", lambda _, contract: onnx.load(bundle / f"graphs/{contract.name}.onnx"))
@@ -113,25 +116,25 @@ class TestAuto:
 
     def test_takes_int8_then_fp16_then_single_precision(self, make: Builder, monkeypatch):
         worse = {"fusion": ["int8 (FP16 between)"], "mask_decoder": ["int8 (FP16 between)", "fp16"]}
-        load, loss, gated = selector.PrecisionSelector._load, selector.PrecisionSelector._loss, []
+        load, loss, gated = QuantizedPipeline.load, QuantizedPipeline.loss, []
         labels: dict[object, str] = {}
 
-        def labelled(self: selector.PrecisionSelector, name: str, candidate: results.Candidate) -> object:
+        def labelled(self: QuantizedPipeline, name: str, candidate: results.Candidate) -> object:
             engine = load(self, name, candidate)
             labels[engine] = candidate.label
             return engine
 
-        def worsened(self: selector.PrecisionSelector, label: str, engines: dict) -> tuple:
-            found, replies = loss(self, label, engines)
-            name = next((n for n in engines if engines[n] is not self.engines[n]), None)
-            if label == "gate" and name:
-                gated.append((name, labels[engines[name]]))
-                if labels[engines[name]] in worse.get(name, ()):
-                    found = dataclasses.replace(found, dice=dict.fromkeys(found.dice, 2.0))
-            return found, replies
+        def worsened(self: QuantizedPipeline, label: str, changed: dict | None = None) -> Loss:
+            measured = loss(self, label, changed)
+            if label == "gate":
+                ((name, engine),) = changed.items()
+                gated.append((name, labels[engine]))
+                if labels[engine] in worse.get(name, ()):
+                    measured = dataclasses.replace(measured, dice=dict.fromkeys(measured.dice, 2.0))
+            return measured
 
-        monkeypatch.setattr(selector.PrecisionSelector, "_load", labelled)
-        monkeypatch.setattr(selector.PrecisionSelector, "_loss", worsened)
+        monkeypatch.setattr(QuantizedPipeline, "load", labelled)
+        monkeypatch.setattr(QuantizedPipeline, "loss", worsened)
         built = make("auto", "auto", target="tensorrt", portable=True)
         report = json.loads((built.path / "report.json").read_text("utf-8"))
         for name, graph in report["precision"]["graphs"].items():
@@ -139,9 +142,9 @@ class TestAuto:
             assert built.report["graphs"][name]["asked"] == "auto"
             if name == "mask_decoder":
                 assert label == "fp32 onnxruntime" and counts["fp32"] > 0 and counts["fp16"] == counts["int8"] == 0
-                assert graph["fp32_islands"] == {} and graph["reason"].startswith("nothing in lower precision stays within")
+                assert graph["fp32_nodes"] == {} and graph["reason"].startswith("nothing in lower precision stays within")
             elif name == "fusion":
-                assert label == "fp16" and counts["fp16"] > 0 and counts["int8"] == 0 and graph["fp32_islands"]
+                assert label == "fp16" and counts["fp16"] > 0 and counts["int8"] == 0 and graph["fp32_nodes"]
             else:
                 assert label.startswith("int8") and counts["int8"] + counts.get("int8_weights", 0) > 0
             assert graph["latency_ms"] == {}

@@ -210,7 +210,7 @@ def product(weight: np.ndarray, second: bool = False) -> onnx.ModelProto:
 def watched(model: onnx.ModelProto, contract: GraphSpec, x: np.ndarray) -> dict:
     engine = ObservingEngine(model, contract, every=True)
     engine.run({"x": x})
-    return engine.seen
+    return engine.histograms
 
 
 @needs_compiler

@@ -1,4 +1,4 @@
-"""Calibrations of seconds, whose decisions do not depend on the machine that runs the tests."""
+"""Calibrations that take seconds, with decisions that do not depend on the machine that runs the tests."""
 
 from __future__ import annotations
 
@@ -12,18 +12,23 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from mimo_calibration import cli, progress
-from mimo_calibration.search import accuracy_gate, candidates, pipeline, recipe, results, selector
-from mimo_calibration.search.accuracy_gate import Loss, Reply
+from mimo_calibration import cli
+from mimo_calibration.graph.quantizable import QuantizableNode
+from mimo_calibration.search import accuracy_gate, pipeline, recipe, recipe_search, selector
+from mimo_calibration.search.candidates import CandidateGenerator
+from mimo_calibration.search.loss import Loss, Reply
+from mimo_calibration.search.results import Candidate
+from mimo_runtime.cli import progress
+from mimo_runtime.engines.base import Engine
 from mimo_runtime.evaluation.questions import ImageQuestions
 
-#: Milliseconds that each form is said to take, by the start of its label; the first that fits.
+#: Milliseconds of each candidate, by the start of its label; the first that fits.
 LATENCIES = {
     "fp32 onnxruntime, 1 thread": 3.5, "fp32 onnxruntime": 4.0, "fp32 openvino": 4.2, "int8 onnxruntime": 1.0,
     "int8 openvino": 1.5, "int8 weights": 2.0, "int4 weights": 1.8, "fp16 onnxruntime": 3.0, "fp16 openvino": 3.1,
 }  # fmt: skip
 
-#: The least that a calibration takes, see ``small_sets.PER_SPLIT``.
+#: The fewest images that a calibration accepts, see ``small_sets.PER_SPLIT``.
 FEW = ("--calibration-images", "16", "--gate-images", "8")
 
 
@@ -32,13 +37,13 @@ def latency(label: str) -> float:
 
 
 def make_quick(patch: pytest.MonkeyPatch) -> None:
-    """Latencies as told instead of measured; two methods, two blocks per graph, one request per image, one class per image in
-    the trials, and short texts there.
+    """Fixed latencies, two methods, two blocks per graph, one request per image, and in the gates one class per image and short
+    texts.
     """
 
-    def told(engines: Mapping[str, Any], inputs: Sequence[Any], **_: object) -> dict[str, float]:
+    def fixed(engines: Mapping[str, Engine], inputs: Sequence[Any], **_: object) -> dict[str, float]:
         for engine in engines.values():
-            engine.run(inputs[0])  # every form must at least run
+            engine.run(inputs[0])  # every candidate must at least run
         return {label: latency(label) for label in engines}
 
     class Brief(ImageQuestions):
@@ -49,29 +54,33 @@ def make_quick(patch: pytest.MonkeyPatch) -> None:
             scan = self.scan
             self.scan = SimpleNamespace(ask=partial(scan.ask, max_tokens=12), stream=partial(scan.stream, max_tokens=12))
 
-    real = candidates.blocks
-    patch.setattr(selector, "graph_times", told)
-    patch.setattr(pipeline, "requests", partial(pipeline.requests, per_image=1))
-    patch.setattr(pipeline, "Trial", partial(accuracy_gate.AccuracyGate, max_classes=1))
+    all_blocks = recipe_search.blocks
+
+    def two_blocks(nodes: Sequence[QuantizableNode]) -> dict[str, list[QuantizableNode]]:
+        return dict(list(all_blocks(nodes).items())[:2])
+
+    patch.setattr(selector, "graph_times", fixed)
+    patch.setattr(pipeline, "simulated_requests", partial(pipeline.simulated_requests, per_image=1))
+    patch.setattr(pipeline, "AccuracyGate", partial(accuracy_gate.AccuracyGate, max_classes=1))
     patch.setattr(accuracy_gate, "ImageQuestions", Brief)
-    patch.setattr(candidates, "blocks", lambda points: dict(list(real(points).items())[:2]))
-    patch.setattr(progress, "LINE_EVERY", float("inf"))  # however slow the machine is
+    patch.setattr(recipe_search, "blocks", two_blocks)
+    patch.setattr(progress, "LINE_INTERVAL", float("inf"))  # however slow the machine is
     patch.setattr(recipe, "METHODS", {k: recipe.METHODS[k] for k in ("minmax", "mse")})
 
 
 def only(patch: pytest.MonkeyPatch, **graphs: str) -> None:
     """These graphs have only candidates whose label starts like this, the others have none."""
-    real = selector.PrecisionSelector._candidates
+    all_candidates = CandidateGenerator.candidates
 
-    def some(self: selector.PrecisionSelector, name: str, *rest: Any) -> list[results.Candidate]:
-        return [c for c in real(self, name, *rest) if c.label.startswith(graphs[name])] if name in graphs else []
+    def some(self: CandidateGenerator, name: str, *rest: Any) -> list[Candidate]:
+        return [c for c in all_candidates(self, name, *rest) if c.label.startswith(graphs[name])] if name in graphs else []
 
-    patch.setattr(selector.PrecisionSelector, "_candidates", some)
+    patch.setattr(CandidateGenerator, "candidates", some)
 
 
 @dataclass(frozen=True)
 class Lenient(pipeline.Settings):
-    """Random weights say anything: that texts differ is no reason to keep a graph in single precision."""
+    """Texts of random weights may differ: they are no reason to keep a graph in single precision."""
 
     text_agreement: float = 0.0
 

@@ -1,4 +1,4 @@
-"""Small ONNX graphs, and what they compute said once more in numpy: the oracle of these tests."""
+"""Small ONNX graphs, and the same computations in numpy as the reference of the tests."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def operators(model: onnx.ModelProto, op: str) -> list[onnx.NodeProto]:
     return [n for n in model.graph.node if n.op_type == op]
 
 
-# -- the oracle ------------------------------------------------------------------------------------------------------
+# -- reference ------------------------------------------------------------------------------------------------------
 
 
-def fake_activation(x: np.ndarray, clip: float) -> np.ndarray:
-    """Rounded to multiples of clip / 127. INT8 holds -128 too, so the negative side reaches one step further."""
-    step = np.float32(clip / 127)
+def fake_activation(x: np.ndarray, amax: float) -> np.ndarray:
+    """Rounded to multiples of amax / 127. INT8 holds -128 too, so the negative side reaches one step further."""
+    step = np.float32(amax / 127)
     return np.clip(np.rint(x / step), -128, 127).astype(np.float32) * step
 
 

@@ -1,4 +1,4 @@
-"""Half precision by casting, with islands in single precision where the measured ranges or the operator ask for it."""
+"""Half precision by casting. Nodes stay in single precision where the measured range or the operator requires it."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ from onnx import TensorProto, numpy_helper
 from mimo_runtime.errors import EngineError
 
 from ..statistics.histogram import HistogramObserver
-from .quantizable import copied, readers_of
+from .quantizable import copied, readers_of, replace_nodes
 
-#: Operators that add up many values or divide by small ones; they stay in float32.
+#: Operators that add up many values or divide by small values stay in float32.
 FP32_OPERATORS = frozenset({
     "LayerNormalization", "Softmax", "ReduceSum", "ReduceMean", "ReduceMax", "ReduceL2", "Pow", "Sqrt", "Reciprocal", "Exp",
     "Log", "Sigmoid", "Erf", "Div", "CumSum",
 })  # fmt: skip
-#: A measured |x| beyond this is too near the end of half precision (65504): the next image may be larger.
+#: A node with a larger measured |x| stays in float32. An eighth of the largest float16: the next image may have larger values.
 HEADROOM = 65504.0 / 8.0
-#: A constant smaller than this, yet not zero, would become zero or lose most of its digits.
+#: A node whose constant is not zero and nowhere larger than this stays in float32: float16 would lose most of its digits.
 SMALLEST = 6e-5
 
 
 @dataclass(frozen=True)
 class Half:
-    """A graph in half precision, and which nodes were left out and why."""
+    """A graph in half precision, and the nodes that stay in float32, with the reason."""
 
     model: onnx.ModelProto
-    islands: dict[str, str]
+    fp32_nodes: dict[str, str]
 
 
-def to_half(model: onnx.ModelProto, seen: Mapping[str, HistogramObserver]) -> Half:
-    """Cast a graph; its inputs and outputs stay float32, so that the chain around it does not change.
+def to_half(model: onnx.ModelProto, histograms: Mapping[str, HistogramObserver]) -> Half:
+    """Cast a graph to half precision; its inputs and outputs stay float32, so that the pipeline around it does not change.
 
     Args:
-        seen: statistics of every activation (``ObservedEngine(every=True)``).
+        model: float32.
+        histograms: of every activation (``ObservingEngine(every=True)``).
 
     Raises:
         EngineError: the converter failed.
@@ -45,10 +46,10 @@ def to_half(model: onnx.ModelProto, seen: Mapping[str, HistogramObserver]) -> Ha
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     copy = copied(model)
-    islands = find_fp32_nodes(copy, seen)
+    fp32_nodes = find_fp32_nodes(copy, histograms)
     try:
         half = convert_float_to_float16(
-            copy, keep_io_types=True, disable_shape_infer=False, node_block_list=sorted(islands), op_block_list=[],
+            copy, keep_io_types=True, disable_shape_infer=False, node_block_list=sorted(fp32_nodes), op_block_list=[],
             min_positive_val=1e-7, max_finite_val=65504.0,
         )  # fmt: skip
     except Exception as error:  # the converter raises plain exceptions of many kinds
@@ -56,15 +57,16 @@ def to_half(model: onnx.ModelProto, seen: Mapping[str, HistogramObserver]) -> Ha
     _join(half.graph, {node.name for node in model.graph.node})
     _sort(half.graph)
     del half.graph.value_info[:]
-    return Half(half, islands)
+    return Half(half, fp32_nodes)
 
 
 def _join(graph: onnx.GraphProto, original: Set[str]) -> None:
-    """From island to island a tensor stays in single precision: the converter casts it to half and back, and what is too large
-    for half precision would be lost just where it is looked after.
+    """Remove the casts between two nodes in single precision.
+
+    The converter casts the tensor between them to half and back, and what is too large for half precision would be lost.
 
     Args:
-        original: names of the nodes that the converter did not add.
+        original: names of the nodes of the graph before the conversion.
     """
     outputs = {o.name for o in graph.output}
     down = {
@@ -91,7 +93,7 @@ def _join(graph: onnx.GraphProto, original: Set[str]) -> None:
 
 
 def _sort(graph: onnx.GraphProto) -> None:
-    """Every node behind those whose results it reads: the converter adds its casts at the end."""
+    """Sort the nodes topologically: the converter adds its casts at the end."""
     known = {""} | {v.name for v in graph.input} | {w.name for w in graph.initializer}
     left = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
     del graph.node[:]
@@ -104,35 +106,40 @@ def _sort(graph: onnx.GraphProto) -> None:
             else:
                 later.append(node)
         if len(later) == len(left):
-            raise EngineError(f"graph {graph.name} cannot be cast to half precision: it reads what nothing computes")
+            raise EngineError(
+                f"graph {graph.name} cannot be cast to half precision: a node reads a tensor that no node computes"
+            )
         left = later
 
 
-def find_fp32_nodes(model: onnx.ModelProto, seen: Mapping[str, HistogramObserver]) -> dict[str, str]:
+def find_fp32_nodes(model: onnx.ModelProto, histograms: Mapping[str, HistogramObserver]) -> dict[str, str]:
     """Nodes that stay in float32, with the reason."""
     weights = {w.name: w for w in model.graph.initializer}
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for node in model.graph.node:
         if node.op_type in FP32_OPERATORS:
-            found[node.name] = f"{node.op_type} adds up many values or divides"
+            reasons[node.name] = f"{node.op_type} adds up many values or divides"
             continue
         for name in (*node.input, *node.output):
-            if name in seen and seen[name].maximum > HEADROOM:
-                found[node.name] = f"|x| up to {seen[name].maximum:.0f} in {name}"
+            if name in histograms and histograms[name].maximum > HEADROOM:
+                reasons[node.name] = f"|x| up to {histograms[name].maximum:.0f} in {name}"
             elif name in weights and weights[name].data_type == TensorProto.FLOAT:
                 values = np.abs(numpy_helper.to_array(weights[name]))
                 if values.size and values.max() > HEADROOM:
-                    found[node.name] = f"constant {name} is up to {values.max():.0f}"
+                    reasons[node.name] = f"constant {name} is up to {values.max():.0f}"
                 elif 0 < values.max(initial=0) < SMALLEST:
-                    found[node.name] = f"constant {name} is at most {values.max():.1e}"
-    return found
+                    reasons[node.name] = f"constant {name} is at most {values.max():.1e}"
+    return reasons
 
 
 def compact(model: onnx.ModelProto, least: int = 4096) -> onnx.ModelProto:
-    """Store large float32 constants that are added (attention biases and masks) as float16 with a cast behind them.
+    """A copy of a graph that stores large float32 constants that are added (attention biases, masks) as float16 with a cast.
 
-    Engines fold the cast when they load: half the file, the same speed, 11 bits of precision. Weights of products and
-    tables of embeddings are not touched: only what an Add reads.
+    Engines fold the cast when they load: half the file, the same speed, 11 bits of precision. Only constants that nothing but
+    ``Add`` reads are changed; weights of products and embedding tables are not.
+
+    Args:
+        least: elements of the smallest constant that is changed.
     """
     result = copied(model)
     graph, readers = result.graph, readers_of(result)
@@ -146,8 +153,5 @@ def compact(model: onnx.ModelProto, least: int = 4096) -> onnx.ModelProto:
             continue
         weight.CopyFrom(numpy_helper.from_array(value.astype(np.float16), f"{name}_half"))
         casts.append(onnx.helper.make_node("Cast", [f"{name}_half"], [name], name=f"{name}/Cast", to=TensorProto.FLOAT))
-    nodes = [*casts, *graph.node]
-    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(kept)
+    replace_nodes(graph, [*casts, *graph.node])
     return result

@@ -1,6 +1,6 @@
-"""Watching a graph while the chain runs on real requests: statistics of every activation that could be quantised.
+"""Statistics of a graph's activations while the pipeline runs on real requests.
 
-The graph under observation gets what its upstream really emits, whatever engine and precision that has by then.
+The observed graph gets what the graphs upstream really give, on the engine and in the precision that they have by then.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +25,29 @@ from mimo_runtime.utils.atomic import atomic_file
 from ..statistics.histogram import HistogramObserver
 from .quantizable import copied, find_quantizable, fold_transposed_weights
 
-#: Calls of which inputs and outputs are kept, to compare candidates on: a few, spread over the run.
+#: Inputs and outputs of so many calls are kept to compare candidates on, spread over the run; at most twice as many.
 KEPT = 12
+
+#: Inputs and outputs of one call.
+Call = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
+
+
+@dataclass
+class GraphStatistics:
+    """What :class:`ObservingEngine` collects: statistics by tensor, and the kept calls."""
+
+    histograms: dict[str, HistogramObserver]
+    calls: list[Call]
 
 
 class ObservingEngine(Engine):
-    """A graph on ONNX Runtime that also gives its inner activations to statistics, and keeps a few calls.
+    """A graph on ONNX Runtime that adds its inner activations to statistics and keeps a few calls.
 
     Args:
-        every: observe every activation, not only those of the points.
+        model: in full precision.
+        contract: inputs and outputs of the graph.
+        every: observe every activation, not only those that are inputs of quantizable nodes.
+        threads: of the session; None leaves the choice to ONNX Runtime.
     """
 
     name = "onnxruntime"
@@ -42,66 +57,81 @@ class ObservingEngine(Engine):
 
         self.inputs, self.outputs = {t.name: t for t in contract.inputs}, {t.name: t for t in contract.outputs}
         self._graph = contract.name
+        # In the order of the graph: of several tensors that are not finite, the error names the first.
+        nodes = find_quantizable(fold_transposed_weights(model))
+        observed = _float_tensors(model) if every else list(dict.fromkeys(entry.activation for entry in nodes))
         tapped = copied(model)
-        # In the order of the graph: of several tensors that are not finite, the first is the one to be told.
-        points = find_quantizable(fold_transposed_weights(model))
-        wanted = _float_tensors(model) if every else list(dict.fromkeys(p.activation for p in points))
-        present = set(self.inputs) | set(self.outputs)
-        for name in wanted:
-            if name not in present:
+        for name in observed:
+            if name not in self.inputs and name not in self.outputs:
                 tapped.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if threads:
             options.intra_op_num_threads = threads
-        # Every observed tensor is needed as it is: fused operators would hide some.
+        # Extended optimisation fuses operators, and the tensors between them are then not computed.
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         self._session = ort.InferenceSession(tapped.SerializeToString(), options, providers=["CPUExecutionProvider"])
         self._names = [o.name for o in self._session.get_outputs()]
-        self.seen = {name: HistogramObserver() for name in wanted}
-        self.calls: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = []
+        self.histograms = {name: HistogramObserver() for name in observed}
+        self.calls: list[Call] = []
         self.count = 0
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run the graph.
+
+        Raises:
+            EngineError: an activation holds NaN or infinity.
+        """
         values = dict(zip(self._names, self._session.run(self._names, dict(inputs))))
-        for name, seen in self.seen.items():
+        for name, histogram in self.histograms.items():
             try:
-                seen.add(inputs[name] if name in self.inputs else values[name])
+                histogram.add(inputs[name] if name in self.inputs else values[name])
             except FloatingPointError as error:
-                told = f"{error} in tensor {name} of graph {self._graph}, in full precision"
-                raise EngineError(told, "Use a checkpoint whose training did not diverge") from None
-        results = {name: values[name] for name in self.outputs}
-        # Doubling the distance keeps the calls spread over a run of unknown length.
+                message = f"{error} in tensor {name} of graph {self._graph}, in full precision"
+                raise EngineError(message, "Use a checkpoint whose training did not diverge") from None
+        outputs = {name: values[name] for name in self.outputs}
+        # The distance doubles, so that the kept calls are spread over a run of unknown length.
         if self.count % max(1, 1 << max(0, (self.count // KEPT).bit_length())) == 0:
-            self.calls.append(({k: np.array(v) for k, v in inputs.items()}, results))
+            self.calls.append(({k: np.array(v) for k, v in inputs.items()}, outputs))
             if len(self.calls) > 2 * KEPT:
                 del self.calls[1::2]
         self.count += 1
-        return results
+        return outputs
+
+    @property
+    def statistics(self) -> GraphStatistics:
+        return GraphStatistics(self.histograms, self.calls)
 
 
 def _float_tensors(model: onnx.ModelProto) -> list[str]:
-    """Every activation of element type float32, the graph's inputs among them."""
+    """Every activation of element type float32, the inputs of the graph included."""
     inferred = onnx.shape_inference.infer_shapes(model).graph
     kinds = {v.name: v.type.tensor_type.elem_type for v in (*inferred.input, *inferred.value_info, *inferred.output)}
     names = [value.name for value in inferred.input] + [name for node in model.graph.node for name in node.output]
     return [name for name in names if kinds.get(name) == TensorProto.FLOAT]
 
 
-# -- remembering -----------------------------------------------------------------------------------------------------
+# -- cache -----------------------------------------------------------------------------------------------------------
 
 
-def key(model: onnx.ModelProto, data: str, chain: Iterable[str], settings: Mapping[str, object]) -> str:
-    """What a set of statistics depends on: graph, data, the files and engines of the other graphs, and the settings."""
+def statistics_key(model: onnx.ModelProto, data: str, chain: Iterable[str], settings: Mapping[str, object]) -> str:
+    """A hash of all that statistics depend on.
+
+    Args:
+        model: the observed graph.
+        data: identity of the calibration images.
+        chain: files and engines of the other graphs.
+        settings: anything else, as JSON values.
+    """
     digest = hashlib.sha256(model.SerializeToString(deterministic=True))
     digest.update(json.dumps([data, sorted(chain), settings], sort_keys=True).encode())
     return digest.hexdigest()[:32]
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Makes the folder of a cache; whatever cannot be written there is told.
+def writable_folder(folder: Path) -> Iterator[None]:
+    """Creates the folder of a cache, and turns what goes wrong while something is written there into one error.
 
     Raises:
         RequestError: it is a file, nothing may be written there, or the disk is full.
@@ -110,55 +140,54 @@ def writing(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         yield
     except (OSError, RequestError) as error:
-        # ``atomic_file`` tells of an output; what it could not do is behind that.
+        # ``atomic_file`` raises a RequestError about an output; the OSError is its context.
         reason = error if isinstance(error, OSError) else error.__context__
         if not isinstance(reason, OSError):
             raise
-        told = f"cache {folder} cannot be written: {reason.strerror or type(reason).__name__}"
-        raise RequestError(told, "Make room or choose another folder; what is kept there already is used again") from None
+        message = f"cache {folder} cannot be written: {reason.strerror or type(reason).__name__}"
+        raise RequestError(message, "Make room or choose another folder; what is kept there already is used again") from None
 
 
-class Cache:
+class StatisticsCache:
     """Statistics on disk, one file per key. ``None`` as the folder keeps nothing."""
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
 
-    def get(
-        self, name: str, make: Callable[[], tuple[dict[str, HistogramObserver], list]]
-    ) -> tuple[dict[str, HistogramObserver], list, bool]:
-        """The statistics and kept calls of a key, and whether they were remembered. A file that cannot be read is made anew."""
+    def get(self, name: str, collect: Callable[[], GraphStatistics]) -> tuple[GraphStatistics, bool]:
+        """The statistics of a key, and whether they come from the cache. A file that cannot be read is written anew."""
         path = None if self.folder is None else self.folder / f"{name}.npz"
         if path is not None and path.is_file():
             try:
                 with np.load(path, allow_pickle=False) as file:
                     arrays = {k: file[k] for k in file.files}
-                return *_unpack(arrays), True
+                return _unpack(arrays), True
             except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
                 path.unlink(missing_ok=True)
-        seen, calls = make()
+        statistics = collect()
         if path is not None:
-            with writing(path.parent), atomic_file(path) as file:
-                np.savez(file, **_pack(seen, calls))
-        return seen, calls, False
+            with writable_folder(path.parent), atomic_file(path) as file:
+                np.savez(file, **_pack(statistics))
+        return statistics, False
 
 
-def _pack(seen: Mapping[str, HistogramObserver], calls: list) -> dict[str, np.ndarray]:
-    arrays = {"names": np.array(sorted(seen)), "calls": np.array(len(calls))}
-    for index, name in enumerate(sorted(seen)):
-        arrays |= seen[name].to_arrays(f"s{index}")
-    for index, (given, got) in enumerate(calls):
-        arrays |= {f"c{index}/i/{k}": v for k, v in given.items()} | {f"c{index}/o/{k}": v for k, v in got.items()}
+def _pack(statistics: GraphStatistics) -> dict[str, np.ndarray]:
+    histograms = statistics.histograms
+    arrays = {"names": np.array(sorted(histograms)), "calls": np.array(len(statistics.calls))}
+    for index, name in enumerate(sorted(histograms)):
+        arrays |= histograms[name].to_arrays(f"s{index}")
+    for index, (inputs, outputs) in enumerate(statistics.calls):
+        arrays |= {f"c{index}/i/{k}": v for k, v in inputs.items()} | {f"c{index}/o/{k}": v for k, v in outputs.items()}
     return arrays
 
 
-def _unpack(arrays: dict[str, np.ndarray]) -> tuple[dict[str, HistogramObserver], list]:
-    seen = {str(name): HistogramObserver.from_arrays(f"s{i}", arrays) for i, name in enumerate(arrays["names"])}
-    calls = []
+def _unpack(arrays: Mapping[str, np.ndarray]) -> GraphStatistics:
+    histograms = {str(name): HistogramObserver.from_arrays(f"s{i}", arrays) for i, name in enumerate(arrays["names"])}
+    calls: list[Call] = []
     for index in range(int(arrays["calls"])):
-        roles = ({}, {})
-        for role, table in zip("io", roles):
-            prefix = f"c{index}/{role}/"
-            table.update({k[len(prefix) :]: v for k, v in arrays.items() if k.startswith(prefix)})
-        calls.append(roles)
-    return seen, calls
+        calls.append((_with_prefix(arrays, f"c{index}/i/"), _with_prefix(arrays, f"c{index}/o/")))
+    return GraphStatistics(histograms, calls)
+
+
+def _with_prefix(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {name[len(prefix) :]: value for name, value in arrays.items() if name.startswith(prefix)}

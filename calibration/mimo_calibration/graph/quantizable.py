@@ -1,4 +1,4 @@
-"""Where a graph can be quantised: the products of an activation with constant weights, and the blocks that they belong to."""
+"""The nodes of a graph that can be quantised (products of an activation with constant weights), and their blocks."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-#: Fewer rows or columns than this are not worth a kernel of their own; they are the coordinate tables and the scalar heads.
+#: A matrix with fewer rows or columns is not quantised: a coordinate table or a scalar head, where INT8 saves no time.
 MIN_ROWS, MIN_COLUMNS = 16, 8
 
 
 @dataclass(frozen=True)
 class QuantizableNode:
-    """One node with constant weights.
+    """A node with constant weights.
 
     Attributes:
-        node: its name; op: its type.
-        activation: the tensor that it multiplies with its weights; weight: the name of the initializer.
-        axis: the axis of the weights that holds the output channels.
-        block: the module of the model that the node is part of, e.g. ``backbone.stages.2.1``.
+        node: name of the node.
+        op: operator type.
+        activation: name of the tensor that is multiplied with the weights.
+        weight: name of the initializer.
+        axis: axis of the weights that holds the output channels.
+        block: module of the model that the node is part of, e.g. ``backbone.stages.2.1``.
     """
 
     node: str
@@ -33,12 +35,12 @@ class QuantizableNode:
 
 
 def find_quantizable(model: onnx.ModelProto) -> list[QuantizableNode]:
-    """All places of a graph that can be quantised, in the order of the graph.
+    """All nodes of a graph that can be quantised, in the order of the graph.
 
-    A product of two activations (attention scores) is none: it has no weights, and both sides would lose precision.
+    A product of two activations (attention scores) is left out: it has no weights, and both operands would lose precision.
     """
     weights = {w.name: w for w in model.graph.initializer}
-    found = []
+    nodes = []
     for node in model.graph.node:
         if node.op_type not in ("MatMul", "Gemm", "Conv", "ConvTranspose") or node.input[1] not in weights:
             continue
@@ -50,8 +52,8 @@ def find_quantizable(model: onnx.ModelProto) -> list[QuantizableNode]:
             rows = int(np.prod(weight.dims)) // weight.dims[axis]
             if len(weight.dims) != 2 or rows < MIN_ROWS or weight.dims[axis] < MIN_COLUMNS:
                 continue
-        found.append(QuantizableNode(node.name, node.op_type, node.input[0], node.input[1], axis, block_of(node.name)))
-    return found
+        nodes.append(QuantizableNode(node.name, node.op_type, node.input[0], node.input[1], axis, block_of(node.name)))
+    return nodes
 
 
 def channel_axis(node: onnx.NodeProto, dims: int) -> int:
@@ -60,8 +62,7 @@ def channel_axis(node: onnx.NodeProto, dims: int) -> int:
     if node.op_type == "Gemm":
         return 0 if attributes.get("transB") else 1
     if node.op_type == "ConvTranspose":
-        # Grouped, its output channels are spread over two axes; then one scale for all of them is the safe choice (axis 1 of
-        # the weights would mix groups). The model has no grouped one.
+        # A grouped ConvTranspose spreads its output channels over two axes, and axis 1 would mix groups. The model has none.
         return 1
     return 0 if node.op_type == "Conv" else dims - 1
 
@@ -81,16 +82,16 @@ def block_of(node: str) -> str:
     return parts[0] or node
 
 
-def blocks(points: Iterable[QuantizableNode]) -> dict[str, list[QuantizableNode]]:
-    """The points of every block, in the order of the graph."""
-    found: dict[str, list[QuantizableNode]] = {}
-    for point in points:
-        found.setdefault(point.block, []).append(point)
-    return found
+def blocks(nodes: Iterable[QuantizableNode]) -> dict[str, list[QuantizableNode]]:
+    """The quantizable nodes of every block, in the order of the graph."""
+    by_block: dict[str, list[QuantizableNode]] = {}
+    for node in nodes:
+        by_block.setdefault(node.block, []).append(node)
+    return by_block
 
 
 def fold_transposed_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which a ``Transpose`` of a constant is a constant: a tied output layer becomes a weight like any other."""
+    """A copy of a graph with every ``Transpose`` of a constant folded, so that a tied output layer is an ordinary weight."""
     model = copied(model)
     weights = {w.name: w for w in model.graph.initializer}
     for node in list(model.graph.node):
@@ -113,15 +114,22 @@ def drop_unused(model: onnx.ModelProto) -> None:
 
 def readers_of(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
     """The nodes that read each tensor."""
-    found: dict[str, list[onnx.NodeProto]] = {}
+    readers: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
         for name in node.input:
-            found.setdefault(name, []).append(node)
-    return found
+            readers.setdefault(name, []).append(node)
+    return readers
 
 
 def copied(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy to change."""
+    """A copy of a model that may be edited."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     return copy
+
+
+def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
+    """Make ``nodes`` the nodes of a graph. They may be nodes of the graph itself: protobuf needs copies of those."""
+    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(kept)

@@ -1,6 +1,6 @@
-"""An engine that computes nothing twice: trials ask about the same images again and again, and a decided graph stays as it is.
+"""An engine that keeps its outputs: every run of the accuracy gate encodes the same images with an encoder that is decided.
 
-Encoding an image is most of an answer's time, so without it a trial of a graph behind the encoder costs a fraction.
+Encoding an image takes most of the time of an answer, so a gate run for a graph behind the encoder costs a fraction.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ ROOM = 256 << 20
 
 
 class CachingEngine(Engine):
-    """Runs of ``engine``, whose outputs are kept until there is no more room; what was kept stays.
+    """Runs ``engine`` and keeps its outputs until ``room`` bytes are used.
 
-    Never dropping anything is right here: the images come in the same order every time, so a cache that drops the oldest would
-    have dropped each before it comes again. The outputs are shared and read-only.
+    Nothing is ever dropped: the images come in the same order every time, so a cache that drops the oldest would drop each
+    image before it comes again. The outputs are shared and read-only.
     """
 
     def __init__(self, engine: Engine, room: int = ROOM) -> None:
-        #: What computes.
+        #: The engine that computes.
         self.engine = engine
         self._room = room
         self.name, self.inputs, self.outputs = engine.name, engine.inputs, engine.outputs
@@ -42,15 +42,15 @@ class CachingEngine(Engine):
         known = self._known.get(key)
         if known is not None:
             return dict(known)
-        found = self.engine.run(inputs)
-        needed = sum(value.nbytes for value in found.values())
+        outputs = self.engine.run(inputs)
+        needed = sum(value.nbytes for value in outputs.values())
         with self._lock:
             if key not in self._known and needed <= self._room:
                 self._room -= needed
-                for value in found.values():
+                for value in outputs.values():
                     value.flags.writeable = False
-                self._known[key] = dict(found)
-        return found
+                self._known[key] = dict(outputs)
+        return outputs
 
     def close(self) -> None:
         self._known.clear()

@@ -1,4 +1,4 @@
-"""Latency of several engines of one graph, interleaved: what else the machine does meanwhile hits all alike."""
+"""Latency of several engines of one graph, measured in turn, so that other load on the machine affects all alike."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mimo_runtime.model.graph_spec import CACHE_PREFIX
 
 Run = Callable[[Mapping[str, np.ndarray]], object]
 
-#: Steps of an answer that is timed: about as many words as answers have.
+#: Steps of a timed answer: about as many as answers have words.
 STEPS = 24
 
 
@@ -22,7 +22,8 @@ def graph_times(
     """Median milliseconds per run of one graph on several engines, by name; of a graph with a cache, per step of an answer.
 
     Args:
-        calls: inputs of runs of the chain. The cache among them is not used: an answer begins with an empty one.
+        calls: inputs of runs in the pipeline. Their KV cache is not used: an answer begins with an empty one.
+        seconds: about how long to measure.
     """
     cached = any(name.startswith(CACHE_PREFIX) for engine in engines.values() for name in engine.inputs)
     if not cached:
@@ -32,11 +33,11 @@ def graph_times(
 
 
 def answer_of(engine: Engine) -> Run:
-    """An answer of :data:`STEPS` steps, always with the same token."""
+    """A run of :data:`STEPS` decoding steps, always with the same token."""
 
-    def answer(given: Mapping[str, np.ndarray]) -> None:
-        changing = {"token": given["token"], "position": np.zeros_like(given["position"])}
-        constant = {name: value for name, value in given.items() if name in engine.inputs and name not in changing}
+    def answer(inputs: Mapping[str, np.ndarray]) -> None:
+        changing = {"token": inputs["token"], "position": np.zeros_like(inputs["position"])}
+        constant = {name: value for name, value in inputs.items() if name in engine.inputs and name not in changing}
         decoding = engine.decoding({name: value for name, value in constant.items() if not name.startswith(CACHE_PREFIX)})
         for _ in range(STEPS):
             decoding.step(changing)
@@ -52,21 +53,23 @@ def interleaved(
     """Median milliseconds per run, by name.
 
     Args:
-        inputs: take turns.
-        seconds: about how long to measure; every contender runs at least ``least`` times.
+        runs: by name.
+        inputs: of the runs, in turn.
+        seconds: about how long to measure.
+        least: every contender runs at least so often.
     """
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
-        for given in inputs[:2]:
-            run(given)
+        for arrays in inputs[:2]:
+            run(arrays)
     start, turn = time.perf_counter(), 0
     while turn < least or (time.perf_counter() - start < seconds and turn < 400):
-        given = inputs[turn % len(inputs)]
-        # The order changes: none is always the one that finds the caches as another left them.
+        arrays = inputs[turn % len(inputs)]
+        # The order alternates, so that no contender always runs behind the same other one.
         names = list(runs) if turn % 2 else list(runs)[::-1]
         for name in names:
             begin = time.perf_counter()
-            runs[name](given)
+            runs[name](arrays)
             taken[name].append((time.perf_counter() - begin) * 1000)
         turn += 1
     return {name: float(np.median(values)) for name, values in taken.items()}

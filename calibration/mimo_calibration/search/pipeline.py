@@ -1,4 +1,4 @@
-"""The chain as it is so far, and what it answers: every form of a graph is judged by what it does in there."""
+"""The pipeline with the graphs decided so far: collects statistics, and measures what a candidate of one graph changes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 
-from mimo_runtime.data.dataset import Dataset
+from mimo_runtime.cli.progress import Progress
 from mimo_runtime.engines import create_engine, why_not
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.model.config import MimoConfig
@@ -21,144 +20,192 @@ from mimo_runtime.model.graph_spec import GRAPHS, graph_specs
 from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.pipeline import Mimo
 
-from ..data import Images, requests
-from ..graph.observer import Cache, ObservingEngine, key
-from ..progress import Progress
-from .accuracy_gate import AccuracyGate, Loss, Reply, compare
+from ..data import Images, ImageSplit, simulated_requests
+from ..graph.observer import GraphStatistics, ObservingEngine, StatisticsCache, statistics_key
+from .accuracy_gate import AccuracyGate
 from .caching_engine import CachingEngine
-from .recipe import Calls, GraphContext
+from .loss import Loss, Reply, compare
+from .recipe import Calls, GraphContext, Run
 from .results import WEIGHTS_ONLY, Candidate
-from .trial_cache import TrialCache, program
+from .trial_cache import TrialCache, program_hash
 
 ORT, OPENVINO = "onnxruntime", "openvino"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user decided, and what the machine has."""
+    """Options of the user, and what the machine has.
 
-    precision: str = "auto"  # auto, fp16, int8
+    Attributes:
+        precision: auto, fp16 or int8.
+        tolerance: most that Dice may lose per kind of prompt.
+        text_agreement: least share of identical texts.
+        engines: that candidates are made for.
+        cache: folder of statistics and replies.
+        force: ship the requested precision although it misses the tolerance.
+        gpu: the target is a GPU, which need not be present: ONNX Runtime on the CPU computes its graphs, and nothing is timed.
+        precisions: those that "auto" tries for a GPU, in this order; not every target has INT8.
+    """
+
+    precision: str = "auto"
     tolerance: float = 0.005
     text_agreement: float = 0.98
     threads: int = 2
     engines: tuple[str, ...] = (ORT, OPENVINO)
     cache: Path | None = None
     seed: int = 0
-    #: Ship what was asked for although it misses the tolerance.
     force: bool = False
-    #: For a GPU, which need not be here: its forms are computed by ONNX Runtime on the CPU, and nothing is timed.
     gpu: bool = False
-    #: What "auto" tries for a GPU, in this order; not every target has INT8.
-    forms: tuple[str, ...] = ("int8", "fp16")
+    precisions: tuple[str, ...] = ("int8", "fp16")
 
     @staticmethod
     def available(names: Sequence[str]) -> tuple[str, ...]:
-        """Those engines that load here."""
+        """Those engines that can be loaded here."""
         return tuple(name for name in names if why_not(name) is None)
 
 
 class QuantizedPipeline:
-    """Graphs on their engines, the questions that they are asked, and what they answered in full precision.
+    """All graphs on their engines, the accuracy gates, and the replies in full precision.
 
     Args:
         models: all graphs in full precision.
-        calibration, search, gate: disjoint images; see ``data.refuse_overlap``.
+        split: disjoint images to calibrate on, to search with and to decide on.
+        progress: called with stage, number done and number of all.
+
+    Attributes:
+        engines: by graph; graphs that are decided run as they ship.
+        gates: "search" and "gate" ask everything about their images; "blocks" asks less about fewer images.
+        references: replies in full precision by gate; :meth:`start` asks for them.
     """
 
     def __init__(
-        self, models: Mapping[str, onnx.ModelProto], config: MimoConfig, tokenizer: Tokenizer, datasets: Sequence[Dataset],
-        calibration: Images, search: Images, gate: Images, settings: Settings, progress: Progress = lambda *_: None,
+        self, models: Mapping[str, onnx.ModelProto], config: MimoConfig, tokenizer: Tokenizer, split: ImageSplit,
+        settings: Settings, progress: Progress = lambda *_: None,
     ) -> None:  # fmt: skip
         self.models, self.config, self.tokenizer, self.settings = models, config, tokenizer, settings
-        self.calibration, self.progress = calibration, progress
+        self.calibration, self.progress = split.calibration, progress
         self.contracts = graph_specs(config)
-        # Blocks are told apart by their effect on masks; texts would cost more than all the rest.
-        small = Images(search.shown.items[: max(4, len(search.items) // 4)], search.seed)
-        self.trials = {
-            "search": AccuracyGate(search, datasets, entities=config.entities),
-            "gate": AccuracyGate(gate, datasets, entities=config.entities),
-            "blocks": AccuracyGate(small, datasets, prompts=("box", "text"), text=False, entities=config.entities),
-        }
+        self.gates = _gates(split, config.entities)
         self.references: dict[str, list[Reply]] = {}
-        self.cache = Cache(settings.cache)
-        self.answers = TrialCache(settings.cache, json.dumps([config.to_dict(), tokenizer.to_json()]))
-        #: What every engine computes: which library, on how many threads, what file.
-        self.computes: weakref.WeakKeyDictionary[Engine, str] = weakref.WeakKeyDictionary()
         self.engines: dict[str, Engine] = {}
+        self._statistics = StatisticsCache(settings.cache)
+        self._replies = TrialCache(settings.cache, json.dumps([config.to_dict(), tokenizer.to_json()]))
+        #: What every engine computes: library, number of threads, and hash of the file.
+        self._fingerprints: weakref.WeakKeyDictionary[Engine, str] = weakref.WeakKeyDictionary()
 
-    def _watch(self, name: str) -> GraphContext:
-        """Statistics and kept calls of a graph in the chain as it is so far."""
-        model = self.models[name]
-        every = self.settings.precision == "fp16" or self.settings.gpu
-        # All that decides what the graph is fed: the other graphs (what is near is looked at again by what they drew), in which
-        # file on which engine, the questions' words, and what the configuration makes of answers.
-        chain = [self.computes[_inner(engine)] for graph, engine in self.engines.items() if graph != name]
+    def full_precision(self, name: str) -> Candidate:
+        """A graph as it is, on ONNX Runtime."""
+        return Candidate("fp32 onnxruntime", "fp32", ORT, self.settings.threads, self.models[name].SerializeToString())
+
+    def start(self) -> None:
+        """Load every graph in full precision, and ask for the replies that candidates are compared with."""
+        self.engines = {name: self.load(name, self.full_precision(name)) for name in GRAPHS}
+        for label in self.gates:
+            self.references[label] = self.replies(label, self.engines, None)
+
+    def load(self, name: str, candidate: Candidate) -> Engine:
+        """The engine of a candidate.
+
+        Raises:
+            EngineError: the engine refuses the file.
+        """
+        return self._create(name, candidate.engine, candidate.data, candidate.threads)
+
+    def load_ort(self, name: str, model: onnx.ModelProto) -> Engine:
+        """A model on ONNX Runtime, in place of graph ``name``."""
+        return self._create(name, ORT, model.SerializeToString(), self.settings.threads)
+
+    def run_ort(self, name: str, data: bytes) -> Run:
+        """The ``run`` of an ONNX file on ONNX Runtime, in place of graph ``name``."""
+        return self._create(name, ORT, data, self.settings.threads).run
+
+    def _create(self, name: str, kind: str, data: bytes, threads: int | None) -> Engine:
+        engine = create_engine(kind, data, self.contracts[name], threads=threads)
+        self._fingerprints[engine] = f"{kind} {threads} {hashlib.sha256(data).hexdigest()}"
+        return engine
+
+    def fingerprint(self, engine: Engine) -> str:
+        """What an engine of :meth:`load` computes: library, number of threads, and hash of the file."""
+        return self._fingerprints[_uncached(engine)]
+
+    def collect_statistics(self, name: str) -> GraphContext:
+        """Statistics and kept calls of a graph on the calibration images, in the pipeline as it is so far."""
+        model, settings = self.models[name], self.settings
+        every = settings.precision == "fp16" or settings.gpu
+
+        def collect() -> GraphStatistics:
+            engine = ObservingEngine(model, self.contracts[name], every=every, threads=settings.threads)
+            self.ask_all("statistics of", name, engine)
+            return engine.statistics
+
+        statistics, _ = self._statistics.get(self._statistics_key(name, every), collect)
+        return GraphContext(model, statistics.histograms, statistics.calls)
+
+    def _statistics_key(self, name: str, every: bool) -> str:
+        # The inputs of a graph depend on the files and engines of all others (the crop pass follows what the mask decoder
+        # gives), on the words of the questions, and on what the configuration makes of answers.
+        others = [self.fingerprint(engine) for graph, engine in self.engines.items() if graph != name]
         settings = {
-            "every": every, "threads": self.settings.threads, "model": self.answers.fixed, "program": program(),
+            "every": every, "threads": self.settings.threads, "model": self._replies.fixed, "program": program_hash(),
         }  # fmt: skip
+        return statistics_key(self.models[name], self.calibration.identity, others, settings)
 
-        def make() -> tuple[dict, list]:
-            watched = ObservingEngine(model, self.contracts[name], every=every, threads=self.settings.threads)
-            self._ask_all("watch", name, watched)
-            return watched.seen, watched.calls
-
-        seen, calls, _ = self.cache.get(key(model, self.calibration.identity, chain, settings), make)
-        return GraphContext(model, seen, calls)
-
-    def _ask_all(self, label: str, name: str, engine: Engine) -> None:
-        """Every calibration request, to the chain as it is so far with another engine for one graph."""
-        # The calibration images come once per graph: remembering them would take the room of those of the trials.
-        engines = {k: _inner(e) for k, e in self.engines.items()}
+    def ask_all(self, stage: str, name: str, engine: Engine) -> None:
+        """Every calibration request, to the pipeline as it is so far with ``engine`` for graph ``name``."""
+        # Every calibration image comes once per graph. A cache would fill with them instead of the images of the gates.
+        engines = {k: _uncached(e) for k, e in self.engines.items()}
         with _borrowed(self.config, {**engines, name: engine}, self.tokenizer) as mimo:
-            for done, (questions, asks) in enumerate(requests(self.calibration)):
-                self.progress(f"{label} {name}", done, len(self.calibration.items))
+            for done, (questions, requests) in enumerate(simulated_requests(self.calibration)):
+                self.progress(f"{stage} {name}", done, len(self.calibration.items))
                 scan = mimo.open(questions.pixels)
-                for given in asks:
-                    scan.ask(**given, masks=name != WEIGHTS_ONLY, text_answer=name == WEIGHTS_ONLY)
+                for request in requests:
+                    scan.ask(**request, masks=name != WEIGHTS_ONLY, text_answer=name == WEIGHTS_ONLY)
 
-    def _replies(
-        self, label: str, trial: AccuracyGate, engines: Mapping[str, Engine], reference: Sequence[Reply] | None
-    ) -> list[Reply]:
-        trial.progress = lambda done, total: self.progress(f"trial ({label})", done, total)
+    def replies(self, label: str, engines: Mapping[str, Engine], reference: Sequence[Reply] | None) -> list[Reply]:
+        """The replies of a pipeline to the questions of a gate; ``reference`` as for :meth:`AccuracyGate.run`."""
+        gate = self.gates[label]
+        gate.progress = lambda done, total: self.progress(f"accuracy ({label})", done, total)
 
         def ask() -> list[Reply]:
             with _borrowed(self.config, engines, self.tokenizer) as mimo:
-                return trial.run(mimo, reference)
+                return gate.run(mimo, reference)
 
-        return self.answers.get([self.computes[_inner(engines[name])] for name in GRAPHS], trial.identity, reference, ask)
+        return self._replies.get([self.fingerprint(engines[name]) for name in GRAPHS], gate.identity, reference, ask)
 
-    def _loss(self, label: str, engines: Mapping[str, Engine]) -> tuple[Loss, list[Reply]]:
-        trial = self.trials[label]
-        replies = self._replies(label, trial, engines, self.references[label])
-        return compare(self.references[label], replies, trial.prompts), replies
+    def loss(self, label: str, changed: Mapping[str, Engine] | None = None) -> Loss:
+        """What the pipeline as it is so far loses in a gate.
 
-    def _load(self, name: str, candidate: Candidate) -> Engine:
-        return self._create(name, candidate.engine, candidate.data, candidate.threads)
+        Args:
+            changed: engines that take the place of others, by graph.
+        """
+        reference = self.references[label]
+        return compare(
+            reference, self.replies(label, {**self.engines, **(changed or {})}, reference), self.gates[label].prompts
+        )
 
-    def _engine(self, name: str, data: bytes, engine: str = ORT) -> Engine:
-        return self._create(name, engine, data, self.settings.threads)
-
-    def _create(self, name: str, kind: str, data: bytes, threads: int) -> Engine:
-        engine = create_engine(kind, data, self.contracts[name], threads=threads)
-        self.computes[engine] = f"{kind} {threads} {hashlib.sha256(data).hexdigest()}"
-        return engine
-
-    def _runner(self, name: str) -> Any:
-        return lambda data, engine: self._engine(name, data, engine).run
-
-    def _not_finite_anywhere(self, name: str, candidate: Candidate, engine: Engine) -> str | None:
-        """Why a form in half precision cannot ship: its outputs on all calibration requests, in the running chain."""
+    def not_finite_on_calibration(self, name: str, candidate: Candidate, engine: Engine) -> str | None:
+        """Why a candidate in half precision cannot ship: NaN or infinity on any calibration request; None if there is none."""
         if candidate.precision != "fp16" and not self.settings.gpu:
             return None
         try:
-            self._ask_all("check", name, _Finite(engine))
-        except _NotFinite as flaw:
-            return f"NaN or infinity in output {flaw} on the calibration data"
+            self.ask_all("check", name, _FiniteCheck(engine))
+        except _NotFiniteError as error:
+            return f"NaN or infinity in output {error} on the calibration data"
         return None
 
 
+def _gates(split: ImageSplit, entities: Sequence[str]) -> dict[str, AccuracyGate]:
+    # Blocks are compared by their effect on masks: texts would take longer than everything else.
+    few = Images(split.search.shown.items[: max(4, len(split.search.items) // 4)], split.search.seed)
+    return {
+        "search": AccuracyGate(split.search, split.held_out, entities=entities),
+        "gate": AccuracyGate(split.gate, split.held_out, entities=entities),
+        "blocks": AccuracyGate(few, split.held_out, prompts=("box", "text"), text=False, entities=entities),
+    }
+
+
 class _borrowed:
-    """A chain over engines that it does not own: leaving it closes none of them."""
+    """A pipeline over engines that it does not own: leaving it closes none of them."""
 
     def __init__(self, config: MimoConfig, engines: Mapping[str, Engine], tokenizer: Tokenizer) -> None:
         self.mimo = Mimo(config, engines, tokenizer, cache_images=1)
@@ -171,35 +218,35 @@ class _borrowed:
         self.mimo.close()
 
 
-def _inner(engine: Engine) -> Engine:
-    """What computes."""
+def _uncached(engine: Engine) -> Engine:
+    """The engine that computes."""
     return engine.engine if isinstance(engine, CachingEngine) else engine
 
 
-class _NotFinite(Exception):
+class _NotFiniteError(Exception):
     """Names the output."""
 
 
-class _Finite(Engine):
-    """Runs of ``engine`` up to the first output that is not finite; it belongs to someone else."""
+class _FiniteCheck(Engine):
+    """Runs ``engine``, which it does not own, and raises at the first output that is not finite."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.name, self.inputs, self.outputs = engine.name, engine.inputs, engine.outputs
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        found = self.engine.run(inputs)
-        if flaw := _first_not_finite(found):
-            raise _NotFinite(flaw)
-        return found
+        outputs = self.engine.run(inputs)
+        if name := _first_not_finite(outputs):
+            raise _NotFiniteError(name)
+        return outputs
 
     def close(self) -> None:
-        """Its owner closes it."""
+        """The owner closes the engine."""
 
 
-def not_finite(engine: Engine, calls: Calls) -> str | None:
+def first_output_not_finite(engine: Engine, calls: Calls) -> str | None:
     """The first output that is not finite on the kept calls."""
-    return next((flaw for given, _ in calls if (flaw := _first_not_finite(engine.run(given)))), None)
+    return next((name for inputs, _ in calls if (name := _first_not_finite(engine.run(inputs)))), None)
 
 
 def _first_not_finite(outputs: Mapping[str, np.ndarray]) -> str | None:

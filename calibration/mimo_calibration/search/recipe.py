@@ -1,4 +1,4 @@
-"""The ways to quantise one graph, compared by how much signal is left over noise at its outputs."""
+"""Quantisation recipes of one graph, compared by the signal-to-noise ratio at its outputs."""
 
 from __future__ import annotations
 
@@ -8,22 +8,29 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 
+from ..graph.ort_cpu import quantise_weights, to_ort_cpu_graph
 from ..graph.qdq import Choice, quantise
 from ..graph.quantizable import QuantizableNode, find_quantizable, fold_transposed_weights
 from ..graph.smooth_quant import smoothed
 from ..statistics.histogram import HistogramObserver
 from ..statistics.range_estimators import METHODS, amax
 
-Calls = Sequence[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]]
-#: Signal-to-noise ratios are capped here: beyond it an output is as good as exact.
+Arrays = Mapping[str, np.ndarray]
+#: Inputs of runs with the outputs in full precision.
+Calls = Sequence[tuple[Arrays, Arrays]]
+Run = Callable[[Arrays], Arrays]
+Edit = Callable[[onnx.ModelProto], onnx.ModelProto]
+#: Loads an ONNX file on ONNX Runtime.
+Runner = Callable[[bytes], Run]
+
+#: Signal-to-noise ratios are limited to this; beyond it an output counts as exact.
 CEILING = 60.0
 #: Largest relative change of a graph's outputs by smoothing, which computes the same but for rounding.
 SMOOTHING_LIMIT = 1e-3
-
 #: Calls that the methods are compared on.
 COMPARED = 6
-
-Runner = Callable[[bytes, str], Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]]
+#: The method of weight-only quantisation.
+WEIGHTS = "weights"
 
 
 @dataclass(frozen=True)
@@ -31,8 +38,9 @@ class QuantizationRecipe:
     """How a graph is quantised.
 
     Attributes:
-        method: of ``ranges.METHODS``, or "weights" where no activation is quantised; bits: of the weights.
-        smooth: whether outliers were moved into the weights first.
+        method: of ``range_estimators.METHODS``, or "weights" where no activation is quantised.
+        bits: of the weights.
+        smooth: whether outliers are moved into the weights first.
         skipped: blocks that stay in full precision.
     """
 
@@ -41,69 +49,97 @@ class QuantizationRecipe:
     smooth: bool = False
     skipped: tuple[str, ...] = ()
 
-    def words(self) -> str:
-        text = f"INT{self.bits} weights" if self.method == "weights" else f"INT8, {self.method}"
+    def description(self) -> str:
+        text = f"INT{self.bits} weights" if self.method == WEIGHTS else f"INT8, {self.method}"
         return text + (", smoothed" if self.smooth else "") + (f", {len(self.skipped)} blocks FP32" if self.skipped else "")
 
 
 @dataclass
 class GraphContext:
-    """All that is known about a graph when it is quantised.
+    """A graph with its statistics.
 
     Attributes:
-        model: in full precision; seen: statistics by tensor; calls: a few inputs with the outputs in full precision.
+        model: in full precision.
+        histograms: by tensor.
+        calls: a few inputs with the outputs in full precision.
     """
 
     model: onnx.ModelProto
-    seen: Mapping[str, HistogramObserver]
+    histograms: Mapping[str, HistogramObserver]
     calls: Calls
-    _smooth: tuple | None = field(default=None, repr=False)
+    _smoothed: tuple[onnx.ModelProto, dict[str, np.ndarray]] | None = field(default=None, repr=False)
 
-    def points(self) -> list[QuantizableNode]:
+    def nodes(self) -> list[QuantizableNode]:
+        """The nodes that can be quantised."""
         return find_quantizable(fold_transposed_weights(self.model))
 
     def smoothed(self) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
-        if self._smooth is None:
-            self._smooth = smoothed(self.model, self.seen)
-        return self._smooth
+        """The smoothed model and its factors, computed once."""
+        if self._smoothed is None:
+            self._smoothed = smoothed(self.model, self.histograms)
+        return self._smoothed
 
     def quantised(self, recipe: QuantizationRecipe, only: str | None = None) -> onnx.ModelProto:
-        """The symmetric Q/DQ form by a recipe; ``only`` quantises a single block."""
+        """The symmetric Q/DQ graph of a recipe.
+
+        Args:
+            only: quantise this block alone.
+        """
         model, factors = self.smoothed() if recipe.smooth else (self.model, {})
-        choices = {}
-        for point in self.points():
-            if point.block in recipe.skipped or (only is not None and point.block != only):
-                continue
-            if recipe.method == "weights":
-                choices[point.node] = Choice(None, recipe.bits)
-                continue
-            seen = self.seen.get(point.activation)
-            if seen is None or not seen.seen:
-                continue
-            limit = amax(seen, recipe.method)
-            if point.activation in factors and seen.channels is not None:
-                # The histogram is of the activation before smoothing; its largest value behind it is known per channel.
-                limit = float((seen.channels / factors[point.activation]).max()) * limit / max(seen.maximum, 1e-8)
-            choices[point.node] = Choice(limit, recipe.bits)
+        choices: dict[str, Choice] = {}
+        for node in self._selected(recipe, only):
+            if recipe.method == WEIGHTS:
+                choices[node.node] = Choice(None, recipe.bits)
+            elif limit := self._amax(node.activation, recipe.method, factors.get(node.activation)):
+                choices[node.node] = Choice(limit, recipe.bits)
         return quantise(model, choices)
 
+    def ort_cpu(
+        self, recipe: QuantizationRecipe, only: str | None = None, finish: Edit = lambda model: model
+    ) -> onnx.ModelProto:
+        """The graph of a recipe for ONNX Runtime on a CPU.
 
-def sqnr(given: Calls, run: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]) -> dict[str, float]:
+        Args:
+            only: quantise this block alone.
+            finish: an edit before the graph is converted for ONNX Runtime.
+        """
+        if recipe.method == WEIGHTS:
+            model = quantise_weights(self.model, self._selected(recipe, only), recipe.bits)
+        else:
+            model = self.quantised(recipe, only)
+        return to_ort_cpu_graph(finish(model))
+
+    def _selected(self, recipe: QuantizationRecipe, only: str | None) -> list[QuantizableNode]:
+        return [n for n in self.nodes() if n.block not in recipe.skipped and only in (None, n.block)]
+
+    def _amax(self, tensor: str, method: str, factor: np.ndarray | None) -> float | None:
+        """The range of an activation, behind smoothing by ``factor``; None without statistics."""
+        histogram = self.histograms.get(tensor)
+        if histogram is None or not histogram.count:
+            return None
+        limit = amax(histogram, method)
+        if factor is not None and histogram.channels is not None:
+            # The histogram is of the activation before smoothing; its maximum behind it is known per channel.
+            limit = float((histogram.channels / factor).max()) * limit / max(histogram.maximum, 1e-8)
+        return limit
+
+
+def sqnr(calls: Calls, run: Run) -> dict[str, float]:
     """Signal-to-quantisation-noise ratio in dB of every output over the kept calls, at most :data:`CEILING`."""
     signal: dict[str, float] = {}
     noise: dict[str, float] = {}
-    for inputs, wanted in given:
-        got = run(inputs)
-        for name, value in wanted.items():
+    for inputs, reference in calls:
+        outputs = run(inputs)
+        for name, value in reference.items():
             signal[name] = signal.get(name, 0.0) + float(np.square(value, dtype=np.float64).sum())
-            noise[name] = noise.get(name, 0.0) + float(np.square(got[name].astype(np.float64) - value).sum())
+            noise[name] = noise.get(name, 0.0) + float(np.square(outputs[name].astype(np.float64) - value).sum())
     return {name: _decibels(signal[name], noise[name]) for name in signal}
 
 
 def _decibels(signal: float, noise: float) -> float:
     if noise == 0.0:
         return CEILING
-    # What is not a number is nothing but noise.
+    # NaN and infinity count as noise alone.
     return min(CEILING, 10.0 * float(np.log10(max(signal, 1e-30) / noise))) if np.isfinite(noise) else -CEILING
 
 
@@ -113,31 +149,31 @@ def score(ratios: Mapping[str, float]) -> float:
     return float(np.mean(inexact)) if inexact else CEILING
 
 
-def best_recipe(material: GraphContext, runner: Runner, engine: str) -> tuple[QuantizationRecipe, dict[str, float]]:
+def best_recipe(context: GraphContext, runner: Runner) -> tuple[QuantizationRecipe, dict[str, float]]:
     """The method and smoothing with the best score, and the scores of all."""
     scores: dict[str, float] = {}
     recipes: dict[str, QuantizationRecipe] = {}
     for smooth in (False, True):
-        if smooth and not smoothing_holds(material, runner):
+        if smooth and not is_smoothing_exact(context, runner):
             continue
         for method in METHODS:
             recipe = QuantizationRecipe(method, smooth=smooth)
-            run = runner(material.quantised(recipe).SerializeToString(), engine)
-            recipes[recipe.words()] = recipe
-            scores[recipe.words()] = round(score(sqnr(material.calls[:COMPARED], run)), 2)
+            run = runner(context.quantised(recipe).SerializeToString())
+            recipes[recipe.description()] = recipe
+            scores[recipe.description()] = round(score(sqnr(context.calls[:COMPARED], run)), 2)
     best = max(scores, key=scores.__getitem__)
     return recipes[best], scores
 
 
-def smoothing_holds(material: GraphContext, runner: Runner) -> bool:
-    """Whether the graph has anything to smooth, and the smoothed one still computes the same."""
-    model, factors = material.smoothed()
-    if not factors or not material.calls:
+def is_smoothing_exact(context: GraphContext, runner: Runner) -> bool:
+    """Whether the graph has anything to smooth, and the smoothed graph computes the same."""
+    model, factors = context.smoothed()
+    if not factors or not context.calls:
         return False
-    run = runner(model.SerializeToString(), "onnxruntime")
-    for inputs, wanted in material.calls[:2]:
-        got = run(inputs)
-        for name, value in wanted.items():
-            if np.linalg.norm(got[name] - value) > SMOOTHING_LIMIT * max(float(np.linalg.norm(value)), 1e-6):
+    run = runner(model.SerializeToString())
+    for inputs, reference in context.calls[:2]:
+        outputs = run(inputs)
+        for name, value in reference.items():
+            if np.linalg.norm(outputs[name] - value) > SMOOTHING_LIMIT * max(float(np.linalg.norm(value)), 1e-6):
                 return False
     return True

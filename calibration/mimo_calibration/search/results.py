@@ -1,105 +1,191 @@
-"""What was decided about every graph, and why: the evidence that a report is made of."""
+"""What was measured and decided about every graph, and its form in ``report.json`` and ``calibration.json``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
-from .accuracy_gate import Loss
+from ..statistics.histogram import HistogramObserver
+from .loss import Loss, LossReport
 from .recipe import QuantizationRecipe
 
-#: The graph whose INT8 is in its weights by design: the activations of one token are nothing to gain from.
+#: The graph whose INT8 is in its weights alone: it computes one token at a time, and quantising that activation saves nothing.
 WEIGHTS_ONLY = "text_decoder"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One form of a graph for one engine."""
+    """One variant of a graph for one engine.
+
+    Attributes:
+        label: unique among the candidates of a graph; reports use it.
+        precision: fp32, fp16, int8, int8-weights or int4-weights.
+        engine: name of the engine.
+        threads: of the engine; None leaves the choice to the engine.
+        data: the ONNX file.
+        recipe: None where nothing is quantised.
+    """
 
     label: str
-    precision: str  # fp32, fp16, int8, int8-weights, int4-weights
+    precision: str
     engine: str
     threads: int | None
     data: bytes
     recipe: QuantizationRecipe | None = None
 
 
-def holds(graph: str, precision: str, asked: str) -> bool:
-    """Whether a candidate's ``precision`` is what was ``asked`` for by name. Weights alone are INT8 in the text decoder."""
-    return precision == asked or (precision == "int8-weights" and asked == "int8" and graph == WEIGHTS_ONLY)
+def satisfies(graph: str, precision: str, requested: str) -> bool:
+    """Whether a candidate's ``precision`` is the ``requested`` one. Weight-only INT8 counts as INT8 in the text decoder."""
+    return precision == requested or (precision == "int8-weights" and requested == "int8" and graph == WEIGHTS_ONLY)
+
+
+class BlockSensitivity(TypedDict):
+    """What quantising one block alone does."""
+
+    block: str
+    #: Quantised nodes of the block.
+    nodes: int
+    #: Signal-to-noise ratio at the outputs of the graph.
+    sqnr_db: float
+    #: Largest Dice loss of any kind of prompt.
+    dice_loss: float
+    presence_f1_loss: float
 
 
 @dataclass
 class GraphResult:
-    """What was measured about one graph; everything the report needs."""
+    """What was measured about one graph.
+
+    Attributes:
+        chosen: label of the candidate that ships.
+        reason: why.
+        methods: SQNR in dB by recipe.
+        sqnr_db, latency_ms, bytes, gate, rejected: by label of the candidate.
+        sensitivity: worst block first.
+        fp32_nodes: nodes of a graph in half precision that stay in float32, with the reason.
+        forced: the candidate ships although it misses the tolerance, because the user requested it.
+        histograms: by tensor.
+        amax: largest magnitude of every quantised activation.
+        smoothed: activations whose outliers were moved into the weights: their amax is that of the smoothed activation.
+    """
 
     chosen: str = ""
     reason: str = ""
     methods: dict[str, float] = field(default_factory=dict)
     sqnr_db: dict[str, float] = field(default_factory=dict)
-    sensitivity: list[dict[str, Any]] = field(default_factory=list)
+    sensitivity: list[BlockSensitivity] = field(default_factory=list)
     latency_ms: dict[str, float] = field(default_factory=dict)
     bytes: dict[str, int] = field(default_factory=dict)
-    gate: dict[str, dict[str, Any]] = field(default_factory=dict)
+    gate: dict[str, LossReport] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
-    islands: dict[str, str] = field(default_factory=dict)
-    #: Shipped although it misses the tolerance, because the user insisted.
+    fp32_nodes: dict[str, str] = field(default_factory=dict)
     forced: bool = False
     seconds: float = 0.0
-    seen: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    clips: dict[str, float] = field(default_factory=dict, repr=False)
-    #: Activations whose outliers were moved into the weights: their clips are of what is left.
+    histograms: Mapping[str, HistogramObserver] = field(default_factory=dict, repr=False)
+    amax: dict[str, float] = field(default_factory=dict, repr=False)
     smoothed: frozenset[str] = frozenset()
 
 
 @dataclass
 class Result:
-    """The chosen form of every graph, and the evidence."""
+    """The chosen candidate of every graph, and what was measured.
+
+    Attributes:
+        chosen: by graph.
+        symmetric: the Q/DQ graph of the same recipe, for compilers that take no other; in full precision where nothing is
+            quantised.
+        graphs: by graph.
+        loss: of the shipped bundle on the images of the gate.
+        accuracy, reference_accuracy: macro Dice by prompt, shipped and in full precision.
+        seconds: by part of the work.
+        peak_mb: largest resident memory of this process until then; None where the system does not say.
+    """
 
     chosen: dict[str, Candidate]
-    #: The Q/DQ form by the same recipe, for compilers that take no other; in full precision where nothing was quantised.
     symmetric: dict[str, bytes]
-    evidence: dict[str, GraphResult]
+    graphs: dict[str, GraphResult]
     loss: Loss
     accuracy: dict[str, float]
     reference_accuracy: dict[str, float]
     seconds: dict[str, float]
-    #: Largest resident memory of this process until then, in MB; None where the system does not tell.
     peak_mb: float | None = None
 
     def missed(self, precision: str) -> dict[str, str]:
-        """Graphs that did not become what was asked for by name within the tolerance, with what was measured instead.
+        """Graphs that did not get the requested precision within the tolerance, with what was measured instead.
 
-        ``auto`` asks for nothing that could be missed.
+        ``auto`` requests no precision, so nothing is missed.
         """
-        told = {}
+        reasons = {}
         for name, candidate in self.chosen.items() if precision != "auto" else ():
-            evidence = self.evidence[name]
-            if holds(name, candidate.precision, precision) and not evidence.forced:
+            graph = self.graphs[name]
+            if satisfies(name, candidate.precision, precision) and not graph.forced:
                 continue
-            reasons = [f"{label}: {why}" for label, why in evidence.rejected.items() if label.startswith(precision)]
+            why = [f"{label}: {reason}" for label, reason in graph.rejected.items() if label.startswith(precision)]
             if candidate.precision.startswith(f"{precision}-weights"):
-                reasons.append(f"{candidate.label} is {precision.upper()} in its weights alone")
-            told[name] = "; ".join(reasons) or evidence.reason
-        return told
+                why.append(f"{candidate.label} is {precision.upper()} in its weights alone")
+            reasons[name] = "; ".join(why) or graph.reason
+        return reasons
 
 
-def results_dict(result: Result) -> dict[str, Any]:
-    """For ``report.json`` and ``calibration.json``: docs/reference/json.md says what the fields mean."""
-    graphs = {}
-    for name, told in result.evidence.items():
-        recipe = result.chosen[name].recipe
-        graphs[name] = {
-            "chosen": told.chosen, "reason": told.reason, "forced": told.forced,
-            "recipe": None if recipe is None else recipe.words(), "fp32_blocks": list(recipe.skipped) if recipe else [],
-            "methods_sqnr_db": told.methods, "sqnr_db": told.sqnr_db, "latency_ms": told.latency_ms, "bytes": told.bytes,
-            "clips": {tensor: round(clip, 6) for tensor, clip in told.clips.items()},
-            "gate": told.gate, "rejected": told.rejected, "sensitivity": told.sensitivity, "fp32_islands": told.islands,
-            "seconds": told.seconds,
-        }  # fmt: skip
+class GraphReport(TypedDict):
+    """One graph in ``report.json`` and ``calibration.json``; see :class:`GraphResult`."""
+
+    chosen: str
+    reason: str
+    forced: bool
+    recipe: str | None
+    fp32_blocks: list[str]
+    methods_sqnr_db: dict[str, float]
+    sqnr_db: dict[str, float]
+    latency_ms: dict[str, float]
+    bytes: dict[str, int]
+    amax: dict[str, float]
+    gate: dict[str, LossReport]
+    rejected: dict[str, str]
+    sensitivity: list[BlockSensitivity]
+    fp32_nodes: dict[str, str]
+    seconds: float
+
+
+class ResultReport(TypedDict):
+    """All graphs and the whole model in ``report.json`` and ``calibration.json``."""
+
+    graphs: dict[str, GraphReport]
+    macro_dice: dict[str, float]
+    macro_dice_fp32: dict[str, float]
+    loss: LossReport
+    seconds: dict[str, float]
+    peak_mb: int | None
+
+
+def results_dict(result: Result) -> ResultReport:
+    """The fields of ``report.json`` and ``calibration.json``; the documentation of precision describes them."""
     return {
-        "graphs": graphs, "macro_dice": result.accuracy, "macro_dice_fp32": result.reference_accuracy,
-        "loss": result.loss.to_dict(), "seconds": {k: round(v, 1) for k, v in result.seconds.items()},
+        "graphs": {name: _graph_report(graph, result.chosen[name].recipe) for name, graph in result.graphs.items()},
+        "macro_dice": result.accuracy,
+        "macro_dice_fp32": result.reference_accuracy,
+        "loss": result.loss.to_dict(),
+        "seconds": {k: round(v, 1) for k, v in result.seconds.items()},
         "peak_mb": None if result.peak_mb is None else round(result.peak_mb),
-    }  # fmt: skip
+    }
+
+
+def _graph_report(graph: GraphResult, recipe: QuantizationRecipe | None) -> GraphReport:
+    return {
+        "chosen": graph.chosen,
+        "reason": graph.reason,
+        "forced": graph.forced,
+        "recipe": None if recipe is None else recipe.description(),
+        "fp32_blocks": list(recipe.skipped) if recipe else [],
+        "methods_sqnr_db": graph.methods,
+        "sqnr_db": graph.sqnr_db,
+        "latency_ms": graph.latency_ms,
+        "bytes": graph.bytes,
+        "amax": {tensor: round(value, 6) for tensor, value in graph.amax.items()},
+        "gate": graph.gate,
+        "rejected": graph.rejected,
+        "sensitivity": graph.sensitivity,
+        "fp32_nodes": graph.fp32_nodes,
+        "seconds": graph.seconds,
+    }

@@ -1,7 +1,7 @@
-"""What chains answered in trials: the same chain is asked once, also after an interruption if there is a folder.
+"""Replies of pipelines to the questions of the accuracy gate, kept in memory and, with a folder, across runs.
 
-A search runs hundreds of trials, which for a large model on a slow machine take an hour. What shipped so far is asked again
-before every graph, and a build that was killed begins anew; neither has to compute what it knows.
+A search runs the gate hundreds of times, which takes an hour for a large model on a slow machine. The graphs decided so far are
+measured again before every graph, and an interrupted build starts anew; neither computes known replies again.
 """
 
 from __future__ import annotations
@@ -17,20 +17,19 @@ from pathlib import Path
 import mimo_runtime
 from mimo_runtime.utils.atomic import atomic_write_bytes
 
-from ..graph.observer import writing
+from ..graph.observer import writable_folder
 from .accuracy_gate import Reply
 
-#: Whatever computes an answer beside our own code; those that are not installed have no version.
+#: Libraries that compute an answer. Those that are not installed are left out.
 LIBRARIES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "pillow")
 
 
 class TrialCache:
-    """Replies by what they depend on. They name images by a hash: a file name may name a patient, and what is kept outlives the
-    run.
+    """Replies by all that they depend on. Images are named by a hash: a file name may name a patient, and the files stay.
 
     Args:
-        folder: where they are kept, one file per trial; None keeps them for the life of this object.
-        fixed: what all trials have in common, e.g. the configuration of the model.
+        folder: where replies are kept, one file per gate run; None keeps them for the life of this object.
+        fixed: what all gate runs have in common, e.g. the configuration of the model.
     """
 
     def __init__(self, folder: Path | None, fixed: str) -> None:
@@ -38,18 +37,19 @@ class TrialCache:
         self._known: dict[str, list[Reply]] = {}
 
     def get(
-        self, chain: Sequence[str], trial: str, reference: Sequence[Reply] | None, ask: Callable[[], list[Reply]]
+        self, chain: Sequence[str], questions: str, reference: Sequence[Reply] | None, ask: Callable[[], list[Reply]]
     ) -> list[Reply]:
-        """The replies of a chain, from memory if it was asked before.
+        """The replies of a pipeline, from the cache if they are known.
 
         Args:
-            chain: what identifies the files and engines of all graphs.
-            trial: what identifies the questions.
-            reference: as for ``Trial.run``: replies that were cut short for one reference serve no other, whole ones all.
+            chain: identifies the files and engines of all graphs.
+            questions: identifies the questions.
+            reference: as for ``AccuracyGate.run``. Replies that were shortened for one reference serve no other; whole replies
+                serve all.
             ask: asks the questions.
         """
-        whole = self._key(chain, trial, None)
-        key = whole if reference is None else self._key(chain, trial, reference)
+        whole = self._key(chain, questions, None)
+        key = whole if reference is None else self._key(chain, questions, reference)
         for known in (whole, key):
             if known not in self._known and (replies := self._read(known)) is not None:
                 self._known[known] = replies
@@ -57,21 +57,21 @@ class TrialCache:
                 return self._known[known]
         replies = self._known[key] = [replace(reply, image=_hashed(reply.image)) for reply in ask()]
         if self.folder is not None:
-            with writing(self.folder):
+            with writable_folder(self.folder):
                 atomic_write_bytes(self._path(key), json.dumps([astuple(reply) for reply in replies]).encode())
         return replies
 
-    def _key(self, chain: Sequence[str], trial: str, reference: Sequence[Reply] | None) -> str:
+    def _key(self, chain: Sequence[str], questions: str, reference: Sequence[Reply] | None) -> str:
         texts = None if reference is None else [reply.text for reply in reference]
-        told = json.dumps([program(), self.fixed, *chain, trial, texts])
-        return hashlib.sha256(told.encode()).hexdigest()[:32]
+        content = json.dumps([program_hash(), self.fixed, *chain, questions, texts])
+        return hashlib.sha256(content.encode()).hexdigest()[:32]
 
     def _path(self, key: str) -> Path:
         assert self.folder is not None
         return self.folder / f"trial_{key}.json"
 
     def _read(self, key: str) -> list[Reply] | None:
-        """What is on disk; None if there is nothing, or nothing that can be read."""
+        """The replies on disk; None if there are none, or the file cannot be read."""
         if self.folder is None:
             return None
         try:
@@ -85,10 +85,10 @@ def _hashed(image: str) -> str:
 
 
 @cache
-def program() -> str:
-    """One hash of all that turns graphs and questions into replies: this code and the libraries that it calls."""
+def program_hash() -> str:
+    """One hash of the code and the versions of the libraries that turn graphs and questions into replies."""
     digest = hashlib.sha256()
-    for package in (Path(mimo_runtime.__file__).parent, Path(__file__).parent):
+    for package in (Path(mimo_runtime.__file__).parent, Path(__file__).parents[1]):
         for path in sorted(package.rglob("*.py")):
             digest.update(path.read_bytes())
     for name in LIBRARIES:

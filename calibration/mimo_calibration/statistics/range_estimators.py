@@ -1,6 +1,6 @@
-"""Where to clip an activation: four methods, each a function from a histogram of |x| to the largest value that is kept.
+"""Range estimators: four methods, each a function from a histogram of |x| to ``amax``, the largest magnitude that INT8 holds.
 
-Quantisation is symmetric to 8 bits: ``q = clip(round(x / s), -127, 127)`` with ``s = clip / 127``.
+Quantisation is symmetric: ``q = clip(round(x / s), -127, 127)`` with ``s = amax / 127``.
 """
 
 from __future__ import annotations
@@ -14,45 +14,45 @@ from .histogram import BINS, HistogramObserver
 LEVELS = 127
 #: Share of the values that the percentile method keeps.
 PERCENTILE = 0.99995
-#: Clips that the searching methods try, as shares of the largest value.
+#: Values of amax that ``mse`` and ``entropy`` try, as shares of the maximum.
 CANDIDATES = np.linspace(0.1, 1.0, 91)
 
 
-def minmax(seen: HistogramObserver) -> float:
-    """The largest value."""
-    return seen.maximum
+def minmax(histogram: HistogramObserver) -> float:
+    """The maximum."""
+    return histogram.maximum
 
 
-def percentile(seen: HistogramObserver) -> float:
-    """The value that :data:`PERCENTILE` of all values do not exceed."""
-    share = np.cumsum(seen.counts) / max(seen.counts.sum(), 1.0)
-    edge = (int(np.searchsorted(share, PERCENTILE)) + 1) * (seen.limit / BINS)
-    return min(edge, seen.maximum)
+def percentile(histogram: HistogramObserver) -> float:
+    """The value that a share of :data:`PERCENTILE` of all values does not exceed."""
+    share = np.cumsum(histogram.counts) / max(histogram.counts.sum(), 1.0)
+    edge = (int(np.searchsorted(share, PERCENTILE)) + 1) * (histogram.limit / BINS)
+    return min(edge, histogram.maximum)
 
 
-def mse(seen: HistogramObserver) -> float:
-    """The clip of the least mean squared error between the middles of the bins and what INT8 makes of them."""
-    x, counts = seen.centres(), seen.counts
-    best, least = seen.maximum, np.inf
+def mse(histogram: HistogramObserver) -> float:
+    """The amax with the least mean squared error between the centres of the bins and their quantised values."""
+    x, counts = histogram.centres(), histogram.counts
+    best, least = histogram.maximum, np.inf
     for share in CANDIDATES:
-        step = share * seen.maximum / LEVELS
+        step = share * histogram.maximum / LEVELS
         if step <= 0:
             continue
         error = float((counts * np.square(x - np.minimum(np.rint(x / step), LEVELS) * step)).sum())
         if error < least:
-            best, least = share * seen.maximum, error
+            best, least = share * histogram.maximum, error
     return best
 
 
-def entropy(seen: HistogramObserver) -> float:
-    """The clip whose quantised distribution differs least from the true one in Kullback-Leibler divergence.
+def entropy(histogram: HistogramObserver) -> float:
+    """The amax whose quantised distribution has the least Kullback-Leibler divergence from the measured one.
 
-    After Migacz, 8-bit inference with TensorRT (GTC 2017): the mass beyond the clip counts to the last bin of the reference.
+    After Migacz, 8-bit inference with TensorRT (GTC 2017): the mass beyond amax counts to the last bin of the reference.
     """
-    counts = seen.counts
-    best, least = seen.maximum, np.inf
+    counts = histogram.counts
+    best, least = histogram.maximum, np.inf
     for share in CANDIDATES:
-        bins = max(LEVELS + 1, min(BINS, round(share * seen.maximum / seen.limit * BINS)))
+        bins = max(LEVELS + 1, min(BINS, round(share * histogram.maximum / histogram.limit * BINS)))
         reference = counts[:bins].copy()
         reference[-1] += counts[bins:].sum()
         if not reference.sum():
@@ -68,8 +68,8 @@ def entropy(seen: HistogramObserver) -> float:
         both = p > 0
         divergence = float((p[both] * np.log(p[both] / np.maximum(q[both], 1e-9))).sum())
         if divergence < least:
-            best, least = bins * seen.limit / BINS, divergence
-    return min(best, seen.maximum)
+            best, least = bins * histogram.limit / BINS, divergence
+    return min(best, histogram.maximum)
 
 
 METHODS: dict[str, Callable[[HistogramObserver], float]] = {
@@ -77,6 +77,6 @@ METHODS: dict[str, Callable[[HistogramObserver], float]] = {
 }  # fmt: skip
 
 
-def amax(seen: HistogramObserver, method: str) -> float:
-    """The clip of a tensor; never zero, so that a tensor that was always zero still has a scale."""
-    return max(float(METHODS[method](seen)), 1e-8)
+def amax(histogram: HistogramObserver, method: str) -> float:
+    """The amax of a tensor by one of :data:`METHODS`; at least 1e-8, so that a tensor of zeros has a scale."""
+    return max(float(METHODS[method](histogram)), 1e-8)

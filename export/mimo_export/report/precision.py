@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mimo_calibration.search.accuracy_gate import presence_words
+from mimo_calibration.search.loss import presence_summary
 
 #: Pictures of a bundle's report, by the file under ``report/``.
 RANGES, SENSITIVITY, LATENCY, TRADE_OFF = "ranges.png", "sensitivity.png", "latency.png", "trade_off.png"
@@ -38,7 +38,7 @@ def precision_lines(told: Mapping[str, Any]) -> list[str]:
         full, shipped = told["macro_dice_fp32"][prompt], told["macro_dice"][prompt]
         lines.append(f"| {prompt} | {full:.4f} | {shipped:.4f} | {value:+.4f} [{low:+.4f}, {high:+.4f}] |")
     agreement = "" if loss["text_agreement"] is None else f"; {100 * loss['text_agreement']:.1f} % of the texts are the same"
-    lines += ["", f"Of {loss['questions']} questions: {presence_words(loss)}{agreement}.", ""]
+    lines += ["", f"Of {loss['questions']} questions: {presence_summary(loss)}{agreement}.", ""]
     for name, graph in told["graphs"].items():
         recipe = f" ({graph['recipe']})" if graph["recipe"] else ""
         lines.append(f"- **{name}**: {graph['chosen']}{recipe}: {graph['reason']}")
@@ -117,11 +117,11 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1, height
 def _ranges(result: Any) -> Any:
     """Histograms of the activations whose clip leaves out most, with the clip."""
     found = []
-    for name, told in result.evidence.items():
-        for tensor, limit in told.clips.items():
+    for name, told in result.graphs.items():
+        for tensor, limit in told.amax.items():
             # Behind a smoothed norm the histogram is of other values than the clip.
-            if tensor in told.seen and tensor not in told.smoothed:
-                seen = told.seen[tensor]
+            if tensor in told.histograms and tensor not in told.smoothed:
+                seen = told.histograms[tensor]
                 found.append((limit / max(seen.maximum, 1e-9), name, tensor, limit, seen))
     found.sort(key=lambda row: row[0])
     shown = found[:6]
@@ -146,7 +146,7 @@ def _ranges(result: Any) -> Any:
 
 def _sensitivity(result: Any) -> Any:
     """Bars of signal-to-noise per block, each quantised alone; those left in FP32 in another colour."""
-    shown = {n: told for n, told in result.evidence.items() if told.sensitivity}
+    shown = {n: told for n, told in result.graphs.items() if told.sensitivity}
     heights = [min(len(told.sensitivity), 16) + 1.5 for told in shown.values()] or [1.0]
     figure, axes = _figure(10, 0.6 + 0.19 * sum(heights) + 0.3 * len(heights), len(heights), heights=heights)
     for axis, (name, told) in zip(axes.flat, shown.items()):
@@ -167,7 +167,7 @@ def _sensitivity(result: Any) -> Any:
 
 def _latency(result: Any) -> Any:
     """Bars of the latency of every candidate, per graph; the chosen one in another colour."""
-    shown = {n: told for n, told in result.evidence.items() if len(told.latency_ms) > 1}
+    shown = {n: told for n, told in result.graphs.items() if len(told.latency_ms) > 1}
     rows = max(1, (len(shown) + 2) // 3)
     figure, axes = _figure(10, 2.9 * rows, rows, 3)
     for axis in axes.flat[len(shown) :]:
@@ -199,7 +199,7 @@ def _trade_off(result: Any, tolerance: float) -> Any:
     from matplotlib.lines import Line2D
     from matplotlib.ticker import FuncFormatter, NullLocator
 
-    shown = {n: told for n, told in result.evidence.items() if len(told.latency_ms) > 1}
+    shown = {n: told for n, told in result.graphs.items() if len(told.latency_ms) > 1}
     rows = max(1, (len(shown) + 2) // 3)
     figure, axes = _figure(11, 3.3 * rows + 0.9, rows, 3)
     labels: dict[str, None] = {}

@@ -61,15 +61,15 @@ def random_form(model: onnx.ModelProto, contract: GraphSpec, config: MimoConfig,
     engine = ObservingEngine(model, contract, every=True)
     for seed in range(CALLS):
         engine.run(random_inputs(contract, config, seed))
-    seen = engine.seen
+    histograms = engine.histograms
     engine.close()
     if precision == "int8":
-        points = find_quantizable(fold_transposed_weights(model))
+        nodes = find_quantizable(fold_transposed_weights(model))
         weights_only = contract.name == "text_decoder"
         model = quantise(model, {
-            p.node: Choice(None if weights_only else amax(seen[p.activation], "minmax")) for p in points
+            n.node: Choice(None if weights_only else amax(histograms[n.activation], "minmax")) for n in nodes
         })  # fmt: skip
-    return to_gpu_graph(model, seen).model
+    return to_gpu_graph(model, histograms).model
 
 
 def export_all(preset: str, checkpoint: Path | None, progress: Any) -> tuple[MimoConfig, dict[str, onnx.ModelProto]]:

@@ -17,7 +17,7 @@ from mimo_calibration.graph.quantizable import (
 )
 
 
-def test_products_with_constant_weights_are_points_and_nothing_else_is(rng):
+def test_products_with_constant_weights_can_be_quantised_and_nothing_else(rng):
     w = rng.normal(size=(32, 8)).astype(np.float32)
     nodes = [
         node("MatMul", ["x", "w"], "matmul"),
@@ -31,9 +31,11 @@ def test_products_with_constant_weights_are_points_and_nothing_else_is(rng):
         node("MatMul", ["matmul", "turned"], "scores"),  # two activations
         node("Add", ["matmul", "bias"], "sum"),
     ]
-    made = {"w": w, "wt": w.T.copy(), "narrow": w[:, :7].copy(), "short": w[:8].copy(), "stack": w[None].copy(),
+    constants = {"w": w, "wt": w.T.copy(), "narrow": w[:, :7].copy(), "short": w[:8].copy(), "stack": w[None].copy(),
             "left": rng.normal(size=(16, 4)).astype(np.float32), "bias": w[0].copy()}  # fmt: skip
-    model = make_model(nodes, {"x": (4, 32)}, [n.output[0] for n in nodes if n.output[0] not in ("matmul", "turned")], made)
+    model = make_model(
+        nodes, {"x": (4, 32)}, [n.output[0] for n in nodes if n.output[0] not in ("matmul", "turned")], constants
+    )
     assert find_quantizable(model) == [
         QuantizableNode("matmul", "MatMul", "x", "w", 1, "matmul"),
         QuantizableNode("gemm", "Gemm", "x", "w", 1, "gemm"),
@@ -41,20 +43,20 @@ def test_products_with_constant_weights_are_points_and_nothing_else_is(rng):
     ]
 
 
-def test_convolutions_of_any_size_are_points_with_their_output_channels(rng):
+def test_convolutions_of_any_size_can_be_quantised_per_output_channel(rng):
     nodes = [
         node("Conv", ["x", "full"], "full_out"),
         node("Conv", ["x", "depthwise"], "depthwise_out", group=3),
         node("ConvTranspose", ["x", "up"], "up_out"),
     ]
     shapes = {"full": (5, 3, 1, 1), "depthwise": (3, 1, 3, 3), "up": (3, 7, 2, 2)}
-    made = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    model = make_model(nodes, {"x": (1, 3, 8, 8)}, [n.output[0] for n in nodes], made)
+    constants = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    model = make_model(nodes, {"x": (1, 3, 8, 8)}, [n.output[0] for n in nodes], constants)
     channels = {p.node: shapes[p.weight][p.axis] for p in find_quantizable(model)}
     assert channels == {"full_out": 5, "depthwise_out": 3, "up_out": 7}
 
 
-def test_weights_that_are_no_float32_are_no_points():
+def test_weights_that_are_no_float32_cannot_be_quantised():
     nodes = [node("Cast", ["x"], "half", to=onnx.TensorProto.FLOAT16), node("MatMul", ["half", "w"], "product"),
              node("Cast", ["product"], "y", to=onnx.TensorProto.FLOAT)]  # fmt: skip
     model = make_model(nodes, {"x": (4, 32)}, ["y"], {"w": np.ones((32, 8), np.float16)})
@@ -78,9 +80,12 @@ def test_the_block_is_the_deepest_numbered_module(name: str, block: str):
 
 
 def test_blocks_keep_the_order_of_the_graph():
-    points = [QuantizableNode(n, "MatMul", "x", "w", 1, b) for n, b in (("a", "late"), ("b", "early"), ("c", "late"))]
-    assert {name: [p.node for p in found] for name, found in blocks(points).items()} == {"late": ["a", "c"], "early": ["b"]}
-    assert list(blocks(points)) == ["late", "early"]
+    quantizable = [QuantizableNode(n, "MatMul", "x", "w", 1, b) for n, b in (("a", "late"), ("b", "early"), ("c", "late"))]
+    assert {name: [p.node for p in members] for name, members in blocks(quantizable).items()} == {
+        "late": ["a", "c"],
+        "early": ["b"],
+    }
+    assert list(blocks(quantizable)) == ["late", "early"]
 
 
 @pytest.mark.parametrize("permutation", [None, [1, 0]])

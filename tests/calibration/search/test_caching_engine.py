@@ -1,4 +1,4 @@
-"""What was computed once is not computed again, and is the same."""
+"""Cached outputs are not computed again, and are the same."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from mimo_runtime.model.graph_spec import Tensor
 
 def test_contenders_take_turns_on_the_same_inputs():
     order: list[tuple[str, int]] = []
-    runs = {name: lambda given, name=name: order.append((name, given["k"])) for name in ("a", "b", "c")}
+    runs = {name: lambda arrays, name=name: order.append((name, arrays["k"])) for name in ("a", "b", "c")}
     found = interleaved(runs, [{"k": 0}, {"k": 1}, {"k": 2}], seconds=0, least=6)
     assert set(found) == {"a", "b", "c"} and all(ms >= 0 for ms in found.values())
     measured = order[6:]  # two runs each to warm up
@@ -26,14 +26,14 @@ def test_contenders_take_turns_on_the_same_inputs():
     assert {turn[0][0] for turn in rounds} == {"a", "c"}
 
 
-def test_the_median_is_told_in_milliseconds():
+def test_the_median_is_in_milliseconds():
     slow = {"k": 0}
 
-    def sometimes(given):
+    def sometimes(arrays):
         slow["k"] += 1
         time.sleep(0.05 if slow["k"] == 5 else 0.004)
 
-    found = interleaved({"fast": lambda given: None, "slow": sometimes}, [{}], seconds=0, least=9)
+    found = interleaved({"fast": lambda arrays: None, "slow": sometimes}, [{}], seconds=0, least=9)
     assert 4 <= found["slow"] < 40 and found["fast"] < 1
 
 
@@ -41,7 +41,7 @@ def test_the_median_is_told_in_milliseconds():
 def test_it_ends_in_time_but_not_before_enough_runs(seconds):
     count = []
     start = time.perf_counter()
-    interleaved({"a": lambda given: count.append(time.sleep(0.01))}, [{}], seconds=seconds, least=4)
+    interleaved({"a": lambda arrays: count.append(time.sleep(0.01))}, [{}], seconds=seconds, least=4)
     assert len(count) >= 1 + 4 and time.perf_counter() - start >= seconds
     assert len(count) <= 1 + max(4, seconds / 0.01 + 1)
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mimo_calibration.statistics import histogram
+from mimo_calibration.statistics import histogram as histogram_module
 from mimo_calibration.statistics.histogram import BINS, SAMPLED, HistogramObserver
 
 
 def observed(*arrays: np.ndarray) -> HistogramObserver:
-    seen = HistogramObserver()
+    histogram = HistogramObserver()
     for values in arrays:
-        seen.add(values)
-    return seen
+        histogram.add(values)
+    return histogram
 
 
 def counts_of(values: np.ndarray, limit: float) -> np.ndarray:
@@ -22,13 +22,13 @@ def counts_of(values: np.ndarray, limit: float) -> np.ndarray:
 
 def test_one_array_is_its_histogram(rng):
     values = rng.normal(size=(50, 40)).astype(np.float32)
-    seen = observed(values)
-    assert seen.limit == np.abs(values).max() == seen.maximum
+    histogram = observed(values)
+    assert histogram.limit == np.abs(values).max() == histogram.maximum
     # Float32 may put a value that lies on the edge of two bins into the other one.
-    assert np.abs(seen.counts - counts_of(values, seen.limit)).sum() <= 4
-    assert seen.counts.sum() == seen.seen == values.size
-    assert seen.energy == pytest.approx(np.square(values, dtype=np.float64).sum(), rel=1e-9)
-    np.testing.assert_array_equal(seen.channels, np.abs(values).max(0))
+    assert np.abs(histogram.counts - counts_of(values, histogram.limit)).sum() <= 4
+    assert histogram.counts.sum() == histogram.count == values.size
+    assert histogram.energy == pytest.approx(np.square(values, dtype=np.float64).sum(), rel=1e-9)
+    np.testing.assert_array_equal(histogram.channels, np.abs(values).max(0))
 
 
 def test_streaming_equals_one_shot(rng):
@@ -37,20 +37,20 @@ def test_streaming_equals_one_shot(rng):
     whole, streamed = observed(first), observed(*first)
     np.testing.assert_array_equal(streamed.counts, whole.counts)
     np.testing.assert_array_equal(streamed.channels, whole.channels)
-    assert (streamed.limit, streamed.maximum, streamed.seen) == (whole.limit, whole.maximum, whole.seen)
+    assert (streamed.limit, streamed.maximum, streamed.count) == (whole.limit, whole.maximum, whole.count)
     assert streamed.energy == pytest.approx(whole.energy, rel=1e-9)
 
 
 def test_a_larger_value_doubles_the_limit_and_keeps_every_count(rng):
     small, large = rng.uniform(0, 1, 1000).astype(np.float32), rng.uniform(0, 11, 1000).astype(np.float32)
     small[0], large[0] = 1.0, 11.0
-    seen = observed(small, large)
-    assert seen.limit == 16.0 and seen.maximum == 11.0
-    assert seen.counts.sum() == 2000
+    histogram = observed(small, large)
+    assert histogram.limit == 16.0 and histogram.maximum == 11.0
+    assert histogram.counts.sum() == 2000
     # The same as if the limit had been 16 from the beginning, but for values on an edge: 1 is the last of its bin.
-    wanted = counts_of(np.concatenate((small, large)), 16.0)
-    assert np.abs(np.cumsum(seen.counts) - np.cumsum(wanted)).max() <= 2
-    assert seen.largest == [1.0, 11.0]
+    expected = counts_of(np.concatenate((small, large)), 16.0)
+    assert np.abs(np.cumsum(histogram.counts) - np.cumsum(expected)).max() <= 2
+    assert histogram.largest == [1.0, 11.0]
 
 
 @pytest.mark.parametrize("factor", [1.0, 3.0, 1e-3, 1e6])
@@ -58,10 +58,12 @@ def test_order_matters_only_for_the_width_of_the_bins(rng, factor):
     a, b = rng.normal(size=500).astype(np.float32), (factor * rng.normal(size=500)).astype(np.float32)
     one, two = observed(a, b), observed(b, a)
     assert one.maximum == two.maximum and one.counts.sum() == two.counts.sum() == 1000
-    for seen in (one, two):
-        assert seen.maximum <= seen.limit < 2 * max(seen.maximum, seen.largest[0]) * 1.001
+    for histogram in (one, two):
+        assert histogram.maximum <= histogram.limit < 2 * max(histogram.maximum, histogram.largest[0]) * 1.001
         quarter = np.quantile(np.abs(np.concatenate((a, b))), 0.25)
-        assert np.interp(250, np.cumsum(seen.counts), seen.centres()) == pytest.approx(quarter, abs=3 * seen.limit / BINS)
+        assert np.interp(250, np.cumsum(histogram.counts), histogram.centres()) == pytest.approx(
+            quarter, abs=3 * histogram.limit / BINS
+        )
 
 
 def test_memory_does_not_grow_with_the_number_of_runs(rng):
@@ -74,38 +76,43 @@ def test_memory_does_not_grow_with_the_number_of_runs(rng):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_is_refused_and_leaves_no_trace(bad):
-    seen = observed(np.ones((2, 3), np.float32))
-    before = {k: v.copy() for k, v in seen.to_arrays("p").items()}
+    histogram = observed(np.ones((2, 3), np.float32))
+    before = {k: v.copy() for k, v in histogram.to_arrays("p").items()}
     with pytest.raises(FloatingPointError, match="NaN or infinity"):
-        seen.add(np.array([[1, bad, 2]], np.float32))
-    for name, array in seen.to_arrays("p").items():
+        histogram.add(np.array([[1, bad, 2]], np.float32))
+    for name, array in histogram.to_arrays("p").items():
         np.testing.assert_array_equal(array, before[name])
 
 
 def test_nothing_is_added_by_an_empty_array():
-    seen = observed(np.zeros((0, 4), np.float32))
-    assert seen.seen == 0 and seen.largest == [] and seen.maximum == 0.0 and seen.channels is None
+    histogram = observed(np.zeros((0, 4), np.float32))
+    assert histogram.count == 0 and histogram.largest == [] and histogram.maximum == 0.0 and histogram.channels is None
 
 
 @pytest.mark.parametrize("tiny", [0.0, 1e-40, 1e-30], ids=str)
 def test_zeros_and_what_is_next_to_zero_are_counted(tiny, rng):
     later = rng.uniform(0, 1, 100).astype(np.float32)
-    seen = observed(np.full(7, tiny, np.float32), later)
-    assert seen.counts.sum() == 107 and seen.maximum == later.max()
-    assert seen.counts[0] >= 7
+    histogram = observed(np.full(7, tiny, np.float32), later)
+    assert histogram.counts.sum() == 107 and histogram.maximum == later.max()
+    assert histogram.counts[0] >= 7
 
 
 def test_round_trip_through_arrays(rng):
-    for seen in (
+    for histogram in (
         observed(*rng.normal(size=(5, 3, 8)).astype(np.float32)),
         observed(np.ones(4, np.float32)),
         HistogramObserver(),
     ):
-        arrays = seen.to_arrays("s0")
+        arrays = histogram.to_arrays("s0")
         again = HistogramObserver.from_arrays("s0", arrays)
         assert all(np.array_equal(a, arrays[name]) for name, a in again.to_arrays("s0").items())
-        assert (again.largest, again.seen, again.limit, again.energy) == (seen.largest, seen.seen, seen.limit, seen.energy)
-        assert (again.channels is None) == (seen.channels is None)
+        assert (again.largest, again.count, again.limit, again.energy) == (
+            histogram.largest,
+            histogram.count,
+            histogram.limit,
+            histogram.energy,
+        )
+        assert (again.channels is None) == (histogram.channels is None)
         again.add(np.full((1, 8), 9, np.float32))  # it goes on
         assert again.maximum == 9.0
 
@@ -123,17 +130,17 @@ def test_a_sample_of_a_large_tensor_sees_every_channel_and_counts_for_all(shape,
     values = np.zeros(shape, np.float32)
     # Channel c holds c + 1 throughout: the histogram must show each as often as the next.
     values[:] = np.arange(1, channels + 1)
-    seen = observed(values)
-    assert seen.seen == size and seen.counts.sum() == pytest.approx(size)
-    assert seen.maximum == channels
+    histogram = observed(values)
+    assert histogram.count == size and histogram.counts.sum() == pytest.approx(size)
+    assert histogram.maximum == channels
     if channels < BINS:
-        found = seen.counts[seen.counts > 0]
+        found = histogram.counts[histogram.counts > 0]
         assert len(found) == channels
         np.testing.assert_allclose(found, size / channels, rtol=0.02)
-    assert seen.energy == pytest.approx(np.square(values, dtype=np.float64).sum(), rel=0.02)
+    assert histogram.energy == pytest.approx(np.square(values, dtype=np.float64).sum(), rel=0.02)
 
 
 def test_every_run_weighs_by_its_size(monkeypatch):
-    monkeypatch.setattr(histogram, "SAMPLED", 100)
-    seen = observed(np.full(10_000, 2.0, np.float32), np.full(50, 1.0, np.float32))
-    assert seen.counts[-1] == pytest.approx(10_000) and seen.counts[:-1].sum() == pytest.approx(50)
+    monkeypatch.setattr(histogram_module, "SAMPLED", 100)
+    histogram = observed(np.full(10_000, 2.0, np.float32), np.full(50, 1.0, np.float32))
+    assert histogram.counts[-1] == pytest.approx(10_000) and histogram.counts[:-1].sum() == pytest.approx(50)

@@ -1,4 +1,4 @@
-"""Long work that nobody watches leaves a trace in its log, short work none."""
+"""Progress without a terminal: long work writes a line a minute to its log, short work nothing."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import itertools
 
 import pytest
 
-from mimo_calibration import progress
-from mimo_calibration.progress import progress_bar
+from mimo_runtime.cli import progress
+from mimo_runtime.cli.progress import progress_bar
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Every look at the clock is 25 s later."""
+    """The clock advances by 25 s with every reading."""
     ticks = itertools.count(0, 25)
     monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(ticks)))
 
 
 def work(quiet: bool, steps: int) -> None:
-    with progress_bar(quiet) as told:
+    with progress_bar(quiet) as show:
         for done in range(steps):
-            told("calibrate fusion", done, steps)
+            show("calibrate fusion", done, steps)
 
 
 def test_a_line_a_minute_in_a_log(clock, capsys):
