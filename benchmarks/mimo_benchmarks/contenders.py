@@ -134,7 +134,7 @@ class PlainContender(Contender):
     """A :class:`ReferencePipeline`: nothing to prepare, since it remembers nothing.
 
     Args:
-        load: takes a file, its contract and the longest cache of the text decoder.
+        load: takes a file, its specification and the longest cache of the text decoder.
     """
 
     def __init__(self, setup: Setup, load: Callable[[Path, GraphSpec, int], Run]) -> None:
@@ -146,8 +146,8 @@ class PlainContender(Contender):
         bundle = Bundle.open(setup.bundle)
         longest = bundle.config.text_decoder.max_length - 1
         runs = {
-            graph: self.watch.wrap(graph, load(setup.onnx / f"{graph}.onnx", contract, longest))
-            for graph, contract in graph_specs(bundle.config).items()
+            graph: self.watch.wrap(graph, load(setup.onnx / f"{graph}.onnx", spec, longest))
+            for graph, spec in graph_specs(bundle.config).items()
         }
         self.chain = ReferencePipeline(bundle.config, Tokenizer.from_bytes(bundle.bytes(TOKENIZER)), runs)
 
@@ -192,7 +192,7 @@ def _compile(setup: Setup) -> Contender:
 def _ort(setup: Setup) -> Contender:
     import onnxruntime
 
-    def load(path: Path, _contract: GraphSpec, _longest: int) -> Run:
+    def load(path: Path, _spec: GraphSpec, _longest: int) -> Run:
         options = onnxruntime.SessionOptions()
         if setup.threads:
             options.intra_op_num_threads = setup.threads
@@ -212,13 +212,13 @@ def _openvino(setup: Setup) -> Contender:
     if setup.threads:
         options["INFERENCE_NUM_THREADS"] = setup.threads
 
-    def load(path: Path, contract: GraphSpec, longest: int) -> Run:
+    def load(path: Path, spec: GraphSpec, longest: int) -> Run:
         model = core.read_model(path)
-        model.reshape({t.name: openvino.PartialShape(list(t.concrete(batch=1, past=-1))) for t in contract.inputs})
+        model.reshape({t.name: openvino.PartialShape(list(t.concrete(batch=1, past=-1))) for t in spec.inputs})
         request = core.compile_model(model, "CPU", options).create_infer_request()
         # Not only a warm-up: a text decoder of OpenVINO 2026.4 whose first cache is empty computes garbage from the 16th
         # token on (its compiled kernels of the first shape stay in use). One run with the longest cache prevents that.
-        request.infer({t.name: np.zeros(t.concrete(batch=1, past=longest), t.dtype) for t in contract.inputs})
+        request.infer({t.name: np.zeros(t.concrete(batch=1, past=longest), t.dtype) for t in spec.inputs})
         names = [output.get_any_name() for output in model.outputs]
         # Copies: an inference request uses its output memory again.
         return lambda inputs: dict(zip(names, [np.array(v) for v in request.infer(dict(inputs)).values()]))

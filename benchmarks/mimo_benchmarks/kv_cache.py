@@ -67,8 +67,8 @@ def export_decoder(preset: str, checkpoint: Path | None) -> tuple[MimoConfig, An
     torch.set_num_threads(1)  # its products are small, and on a busy machine threads wait for each other for minutes
     torch.manual_seed(0)
     network = load_checkpoint(checkpoint)[0] if checkpoint else Mimo(MimoConfig.from_preset(preset))
-    module, contract = graph_modules(network.eval())["text_decoder"], graph_specs(network.config)["text_decoder"]
-    return network.config, TorchEngine(module, contract), export_graph(module, contract)
+    module, spec = graph_modules(network.eval())["text_decoder"], graph_specs(network.config)["text_decoder"]
+    return network.config, TorchEngine(module, spec), export_graph(module, spec)
 
 
 def measure(
@@ -81,9 +81,9 @@ def measure(
     for name, form in CONTENDERS:
         if installed_version(name) is None:
             continue
-        made, contract = with_static_cache(model, config, form)
+        made, spec = with_static_cache(model, config, form)
         made = to_ort_cpu_graph(made) if name == "onnxruntime" else made
-        engines[name, form] = create_engine(name, made.SerializeToString(), contract, threads=threads)
+        engines[name, form] = create_engine(name, made.SerializeToString(), spec, threads=threads)
     for (name, form), engine in engines.items():
         found = [answer(engine, config, memory) for memory in memories]
         rows.append({

@@ -41,7 +41,7 @@ class ReferencePipeline:
 
     def __init__(self, config: MimoConfig, tokenizer: Tokenizer, runs: Mapping[str, Run]) -> None:
         self.config, self.tokenizer, self.runs = config, tokenizer, runs
-        self._inputs = {name: [t.name for t in contract.inputs] for name, contract in graph_specs(config).items()}
+        self._inputs = {name: [t.name for t in spec.inputs] for name, spec in graph_specs(config).items()}
 
     def ask(self, request: Request, masks: bool, text: bool) -> tuple[str, tuple[Finding, ...], dict[str, float]]:
         """Everything from the pixels on.
@@ -110,9 +110,9 @@ class _Runs(Engine):
 
     name = "plain"
 
-    def __init__(self, run: Run, contract: GraphSpec) -> None:
+    def __init__(self, run: Run, spec: GraphSpec) -> None:
         self._run = run
-        self.inputs, self.outputs = {t.name: t for t in contract.inputs}, {t.name: t for t in contract.outputs}
+        self.inputs, self.outputs = {t.name: t for t in spec.inputs}, {t.name: t for t in spec.outputs}
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         return self._run(inputs)

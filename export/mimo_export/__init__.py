@@ -1,1 +1,1 @@
-"""Checkpoint to bundle: graphs are exported, held against their contracts, compared with PyTorch, and written as one."""
+"""Checkpoint to bundle: graphs are exported, held against their specifications, compared with PyTorch, and written as one."""

@@ -91,7 +91,7 @@ def _create_engines(bundle: Bundle, placement: Placement, threads: int) -> dict[
             engines[name] = create_engine(
                 placement.engine(entry.engine),
                 bundle.bytes(entry.file),
-                entry.contract,
+                entry.spec,
                 threads=min(threads, entry.threads or threads),
                 built_with=versions[entry.engine].get("built_with"),
             )

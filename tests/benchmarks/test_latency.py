@@ -170,8 +170,8 @@ def test_plain_contenders_of_a_reduced_bundle_get_an_export_of_the_checkpoint(bu
     class Exported:
         """In place of half a minute of exporting, which has its own tests."""
 
-        def __init__(self, module: torch.nn.Module, contract: GraphSpec) -> None:
-            self.name, self.parameters = contract.name, sum(p.numel() for p in module.parameters())
+        def __init__(self, module: torch.nn.Module, spec: GraphSpec) -> None:
+            self.name, self.parameters = spec.name, sum(p.numel() for p in module.parameters())
 
         def SerializeToString(self) -> bytes:
             return f"{self.name} {self.parameters}".encode()

@@ -103,13 +103,13 @@ def test_something_was_reduced_and_the_files_are_smaller(calibrated):
 
 def test_the_shipped_files_are_what_was_measured(quick, calibrated, chain, data):
     """The chain put together again from the files gives the accuracy that the report tells."""
-    contracts, engines = graph_specs(chain.config), {}
+    specs, engines = graph_specs(chain.config), {}
     for name, graph in calibrated.report["graphs"].items():
         content = (calibrated.folder / "shipped" / f"{name}.onnx").read_bytes()
         assert len(content) == graph["bytes"][graph["chosen"]]
         engine = next(e for e in ENGINES if e in graph["chosen"])
-        engines[name] = create_engine(engine, content, contracts[name], threads=1)
-    full = {n: create_engine("onnxruntime", m.SerializeToString(), contracts[n], threads=1) for n, m in chain.models.items()}
+        engines[name] = create_engine(engine, content, specs[name], threads=1)
+    full = {n: create_engine("onnxruntime", m.SerializeToString(), specs[n], threads=1) for n, m in chain.models.items()}
     datasets = read_datasets(data)
     search = draw_images(datasets, "val", 8, 0, least=8)
     gate = draw_images(datasets, "val", 8, 1, frozenset(search.hashes.values()), least=8)
@@ -125,13 +125,13 @@ def test_the_shipped_files_are_what_was_measured(quick, calibrated, chain, data)
     assert loss.questions == calibrated.report["loss"]["questions"]
 
 
-def test_the_symmetric_files_are_valid_and_fit_their_contracts(calibrated, chain):
-    contracts = graph_specs(chain.config)
+def test_the_symmetric_files_are_valid_and_fit_their_specs(calibrated, chain):
+    specs = graph_specs(chain.config)
     for name, graph in calibrated.report["graphs"].items():
         model = onnx.load(calibrated.folder / "symmetric" / f"{name}.onnx")
         onnx.checker.check_model(model, full_check=True)
         assert {o.domain for o in model.opset_import} == {""}
-        create_engine("onnxruntime", model.SerializeToString(), contracts[name], threads=1)
+        create_engine("onnxruntime", model.SerializeToString(), specs[name], threads=1)
         quantised = len(operators(model, "DequantizeLinear"))
         assert bool(quantised) == bool(graph["recipe"]) == (not graph["chosen"].startswith("fp32"))
 
@@ -167,9 +167,9 @@ def test_int8_that_loses_too_much_is_refused_with_a_table_and_shipped_by_force(
     observed = []
 
     class Counted(pipeline_module.ObservingEngine):
-        def __init__(self, model, contract, **options):
-            observed.append(contract.name)
-            super().__init__(model, contract, **options)
+        def __init__(self, model, spec, **options):
+            observed.append(spec.name)
+            super().__init__(model, spec, **options)
 
     monkeypatch.setattr(pipeline_module, "ObservingEngine", Counted)
     cache = ("--cache", tmp_path / "cache")

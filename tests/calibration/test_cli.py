@@ -228,7 +228,7 @@ def built(micro_bundle: Path, micro_checkpoint: Path, data: Path, tmp_path_facto
     with pytest.MonkeyPatch.context() as patch:
         make_quick(patch)
         only(patch, text_encoder="", text_decoder="fp32")
-        patch.setattr(module, "export_graph", lambda _, contract: onnx.load(micro_bundle / "graphs" / f"{contract.name}.onnx"))
+        patch.setattr(module, "export_graph", lambda _, spec: onnx.load(micro_bundle / "graphs" / f"{spec.name}.onnx"))
         images = ("--calibration-images", FEW[1], "--gate-images", FEW[3])
         arguments = ("build", micro_checkpoint, "-o", out, "--precision", "auto", "--calibration", data, *images)
         patch.setattr(quantize, "Settings", Lenient)

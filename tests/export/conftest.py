@@ -42,7 +42,7 @@ def own_bundle(bundle: Path, tmp_path: Path) -> Path:
 def exported(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Builds take their graphs from the bundle that exists, instead of exporting them again: a second instead of a minute."""
 
-    def read(module: torch.nn.Module, contract: GraphSpec) -> onnx.ModelProto:
-        return onnx.load(bundle / "graphs" / f"{contract.name}.onnx")
+    def read(module: torch.nn.Module, spec: GraphSpec) -> onnx.ModelProto:
+        return onnx.load(bundle / "graphs" / f"{spec.name}.onnx")
 
     monkeypatch.setattr(stages, "export_graph", read)

@@ -133,9 +133,9 @@ class TestRefused:
     def test_a_file_that_computes_something_else_is_no_bundle(self, exported, checkpoint, tmp_path, monkeypatch, previous):
         original = stages.export_graph
 
-        def tampered(module, contract):
-            model = original(module, contract)
-            if contract.name == "fusion":
+        def tampered(module, spec):
+            model = original(module, spec)
+            if spec.name == "fusion":
                 perturb(model, 1.05)
             return model
 
@@ -154,8 +154,8 @@ class TestRefused:
     def test_parity_is_measured_on_the_written_file(self, exported, checkpoint: Path, tmp_path: Path, monkeypatch):
         original = stages.write_graph
 
-        def damaged(model, contract, target, precision, folder, form=None):
-            entry = original(model, contract, target, precision, folder, form)
+        def damaged(model, spec, target, precision, folder, form=None):
+            entry = original(model, spec, target, precision, folder, form)
             model = onnx.load(folder / entry["file"])
             perturb(model, float("nan"))
             onnx.save(model, folder / entry["file"])
@@ -280,7 +280,7 @@ from mimo_export import stages
 from mimo_export.build import build
 
 checkpoint, bundle, output, stage = sys.argv[1:]
-stages.export_graph = lambda _, contract: onnx.load(Path(bundle) / "graphs" / f"{contract.name}.onnx")
+stages.export_graph = lambda _, specification: onnx.load(Path(bundle) / "graphs" / f"{spec.name}.onnx")
 
 def hang(*arguments):
     print("there", flush=True)

@@ -38,7 +38,7 @@ def portable(bundle: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFa
     """Portable bundles by target; read only."""
     place = tmp_path_factory.mktemp("portable")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages, "export_graph", lambda _, contract: onnx.load(bundle / f"graphs/{contract.name}.onnx"))
+        patch.setattr(stages, "export_graph", lambda _, spec: onnx.load(bundle / f"graphs/{spec.name}.onnx"))
         options = {"portable": True, "parity_samples": 7}
         return {t: build(checkpoint, place / t, target=t, **options).path for t in ("tensorrt", "tensorrt-rtx")}
 
@@ -114,7 +114,7 @@ def test_a_bundle_that_does_not_reproduce_its_samples_is_not_written(portable, t
     source = tmp_path / "portable"
     shutil.copytree(portable["tensorrt"], source)
 
-    def compile_graphs(graphs, keys, contracts, read, folder, **_):
+    def compile_graphs(graphs, keys, specs, read, folder, **_):
         """Plans that ONNX Runtime computes; one of them is of another graph."""
         (folder / "graphs").mkdir()
         compiled = {}

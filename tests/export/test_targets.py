@@ -59,7 +59,7 @@ def make(bundle: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactor
         patch.setattr(RecipeSearch, "sensitivity", lambda *_: [])
         patch.setattr(quantize, "Settings", Lenient)
         patch.setitem(parity_module.LIMITS, "int8", {**parity_module.LIMITS["int8"], "masks_dice": 0.0, "text_agreement": 0.0})
-        patch.setattr(stages, "export_graph", lambda _, contract: onnx.load(bundle / f"graphs/{contract.name}.onnx"))
+        patch.setattr(stages, "export_graph", lambda _, spec: onnx.load(bundle / f"graphs/{spec.name}.onnx"))
         yield run
 
 
@@ -197,7 +197,7 @@ class TestPortable:
             in_place = target == "tensorrt-rtx" and entry.name == "text_decoder"  # TensorRT 10.3 has neither operator
             operators = ["Attention", "TensorScatter"] if in_place else []
             assert entry.build == {"axes": axes, "compute_capabilities": [], "operators": operators}
-            assert any(t.name == "past_keys_0" for t in entry.contract.inputs) == in_place
+            assert any(t.name == "past_keys_0" for t in entry.spec.inputs) == in_place
             assert (entry.engine, entry.delivered["fp32"] > 0, entry.file[-5:]) == (target, True, ".onnx")
         for load in (Mimo.load, Bundle.open):
             with pytest.raises(BundleError, match="is portable: .*Run mimo-run prepare BUNDLE -o PREPARED on the device"):

@@ -55,17 +55,17 @@ Models = tuple[MimoConfig, dict[str, onnx.ModelProto]]
 CHANGED = {"fp16": 0.01, "int8": 0.1}
 
 
-def build_here(data: bytes, contract: GraphSpec, axes: dict, capabilities: tuple[str, ...] = ()) -> bytes:
+def build_here(data: bytes, spec: GraphSpec, axes: dict, capabilities: tuple[str, ...] = ()) -> bytes:
     """A plan, compiled in this process."""
     options = rtx_options(axes, "auto", capabilities)
-    job = Job("tensorrt-rtx", contract, (axes,), options, None, ())
+    job = Job("tensorrt-rtx", spec, (axes,), options, None, ())
     return compile_here(load_rtx_library(), data, job, RTX, lambda *step: None).plan
 
 
 def export_model(config: MimoConfig) -> Models:
     torch.manual_seed(0)
-    modules, contracts = graph_modules(Mimo(config).eval()), graph_specs(config)
-    return config, {name: export_graph(modules[name], contracts[name]) for name in GRAPHS}
+    modules, specs = graph_modules(Mimo(config).eval()), graph_specs(config)
+    return config, {name: export_graph(modules[name], specs[name]) for name in GRAPHS}
 
 
 @pytest.fixture(scope="session")
@@ -90,11 +90,11 @@ def base_with_fewer_layers() -> Models:
     ))  # fmt: skip
 
 
-def relative_error(model: onnx.ModelProto, form: onnx.ModelProto, contract: GraphSpec, inputs: dict) -> float:
+def relative_error(model: onnx.ModelProto, form: onnx.ModelProto, spec: GraphSpec, inputs: dict) -> float:
     """Of all outputs together, by ONNX Runtime."""
     outputs = []
     for one in (model, form):
-        engine = create_engine("onnxruntime", one.SerializeToString(), contract, threads=1)
+        engine = create_engine("onnxruntime", one.SerializeToString(), spec, threads=1)
         outputs.append(np.concatenate([value.ravel() for value in engine.run(inputs).values()]).astype(np.float64))
         engine.close()
     assert np.isfinite(outputs[1]).all()
@@ -103,14 +103,14 @@ def relative_error(model: onnx.ModelProto, form: onnx.ModelProto, contract: Grap
 
 def check_form(name: str, precision: str, model: onnx.ModelProto, form: onnx.ModelProto, config: MimoConfig) -> None:
     """It computes the same, and no product is left in single precision."""
-    contract, counts = graph_specs(config)[name], delivered(form)
+    spec, counts = graph_specs(config)[name], delivered(form)
     assert counts["fp32"] == 0 and sum(counts.values()) == sum(delivered(model).values())
     if precision == "fp16":
         assert counts["fp16"] == sum(counts.values())
     else:
         assert counts["int8" if name != "text_decoder" else "int8_weights"] >= 6
         assert ("int8_weights" in counts) == (name == "text_decoder")
-    assert relative_error(model, form, contract, random_inputs(contract, config)) < CHANGED[precision]
+    assert relative_error(model, form, spec, random_inputs(spec, config)) < CHANGED[precision]
 
 
 @needs_compiler
@@ -127,12 +127,12 @@ def test_every_graph_of_the_bundle_compiles(micro: Models, name: str):
 @pytest.mark.parametrize("name", GRAPHS)
 def test_every_graph_compiles_in_reduced_precision(micro: Models, name: str, precision: str):
     config, models = micro
-    contract = graph_specs(config)[name]
-    form = random_form(models[name], contract, config, precision)
+    spec = graph_specs(config)[name]
+    form = random_form(models[name], spec, config, precision)
     check_form(name, precision, models[name], form, config)
     # Turing takes least: no product in single precision. What it takes, every other GPU takes, too.
     capabilities = ("7.5",) if precision == "int8" else ()
-    built = compile_graph(form, contract, rtx_options(default_axes(config), precision, capabilities))
+    built = compile_graph(form, spec, rtx_options(default_axes(config), precision, capabilities))
     assert len(built.plan) > 10_000 and built.seconds > 0 and len(built.profiles) == 1
     assert built.in_graph == delivered(form) and built.delivered is None
     assert built.engine_version.startswith("1.")
@@ -153,43 +153,43 @@ def test_every_graph_of_the_shipped_preset_compiles(tiny: Models, name: str):
 @pytest.mark.parametrize("models", ["tiny", "base_with_fewer_layers"])
 def test_a_whole_bundle_compiles_in_reduced_precision(models: str, precision: str, request: pytest.FixtureRequest):
     config, full = request.getfixturevalue(models)
-    contracts, seconds = graph_specs(config), 0.0
+    specs, seconds = graph_specs(config), 0.0
     for name, model in full.items():
-        form = random_form(model, contracts[name], config, precision)
-        built = compile_graph(form, contracts[name], rtx_options(default_axes(config), precision))
+        form = random_form(model, specs[name], config, precision)
+        built = compile_graph(form, specs[name], rtx_options(default_axes(config), precision))
         assert len(built.plan) > 10_000 and built.in_graph == delivered(form) and built.in_graph["fp32"] == 0
         seconds += built.seconds
     assert seconds < 120
 
 
-def toy_contract(width: int) -> GraphSpec:
+def toy_spec(width: int) -> GraphSpec:
     return GraphSpec("toy", (Tensor("x", "float32", (BATCH, width)),), (Tensor("y", "float32", (BATCH, width)),))
 
 
 def toy(op: str, outputs: list[str]) -> tuple[bytes, GraphSpec]:
     """One node between two tensors."""
-    contract = toy_contract(4)
+    spec = toy_spec(4)
     node = helper.make_node(op, ["x"], outputs, name="layers.3/Op")
     dtype = TensorProto.UINT8 if op == "DynamicQuantizeLinear" else TensorProto.FLOAT
     y = helper.make_tensor_value_info(outputs[0], dtype, [BATCH, 4])
     graph = helper.make_graph([node], "toy", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [BATCH, 4])], [y])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10).SerializeToString(), contract
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10).SerializeToString(), spec
 
 
 @needs_compiler
 def test_what_tensorrt_does_not_take_is_an_error_that_names_the_node():
-    data, contract = toy("DynamicQuantizeLinear", ["y", "scale", "zero"])
+    data, spec = toy("DynamicQuantizeLinear", ["y", "scale", "zero"])
     with pytest.raises(EngineError, match="does not parse graph toy: .*DynamicQuantizeLinear") as caught:
-        build_here(data, contract, {BATCH: (1, 1, 4)})
+        build_here(data, spec, {BATCH: (1, 1, 4)})
     assert "layers.3/Op" in str(caught.value)
 
 
 @needs_compiler
 def test_a_range_that_the_graph_cannot_have_is_an_error():
-    data, contract = toy("Gelu", ["y"])
-    assert build_here(data, contract, {BATCH: (1, 1, 4)})
+    data, spec = toy("Gelu", ["y"])
+    assert build_here(data, spec, {BATCH: (1, 1, 4)})
     with pytest.raises(EngineError, match="does not compile graph toy"):
-        build_here(data, contract, {BATCH: (4, 2, 1)})
+        build_here(data, spec, {BATCH: (4, 2, 1)})
 
 
 # -- forms -----------------------------------------------------------------------------------------------------------
@@ -207,8 +207,8 @@ def product(weight: np.ndarray, second: bool = False) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
 
 
-def watched(model: onnx.ModelProto, contract: GraphSpec, x: np.ndarray) -> dict:
-    engine = ObservingEngine(model, contract, every=True)
+def watched(model: onnx.ModelProto, spec: GraphSpec, x: np.ndarray) -> dict:
+    engine = ObservingEngine(model, spec, every=True)
     engine.run({"x": x})
     return engine.histograms
 
@@ -217,38 +217,38 @@ def watched(model: onnx.ModelProto, contract: GraphSpec, x: np.ndarray) -> dict:
 @pytest.mark.parametrize("quantised", [False, True])
 def test_what_is_too_large_for_half_precision_is_multiplied_on_a_smaller_scale(quantised: bool):
     """The first result is beyond half precision, the second product reads it, and the output is larger still."""
-    rng, contract = np.random.default_rng(0), toy_contract(32)
+    rng, spec = np.random.default_rng(0), toy_spec(32)
     model, x = product(rng.normal(size=(32, 32)) * 5e3, second=True), rng.normal(size=(2, 32)).astype(np.float32)
-    seen = watched(model, contract, x)
+    seen = watched(model, spec, x)
     assert 65504 < seen["h"].maximum < seen["y"].maximum
     if quantised:
         model = quantise(model, {"a/MatMul": Choice(seen["x"].maximum), "b/MatMul": Choice(seen["h"].maximum)})
     form = to_gpu_graph(model, seen).model
     assert delivered(form) == {"int8": 2 * quantised, "fp16": 2 * (not quantised), "fp32": 0}
-    assert relative_error(model, form, contract, {"x": x}) < 0.01
+    assert relative_error(model, form, spec, {"x": x}) < 0.01
     # The compiler refuses FP32 products for Turing: that it takes this one proves that there are none.
-    assert compile_graph(form, contract, rtx_options({BATCH: (1, 1, 2)}, "auto", ("7.5",))).plan
+    assert compile_graph(form, spec, rtx_options({BATCH: (1, 1, 2)}, "auto", ("7.5",))).plan
 
 
 @needs_compiler
 def test_products_in_single_precision_are_refused_for_turing_by_name():
     model = product(np.eye(32))
     with pytest.raises(EngineError, match="a/MatMul.* for Turing .*FP32 GEMM is not supported"):
-        compile_graph(model, toy_contract(32), rtx_options({BATCH: (1, 1, 2)}, "fp32", ("7.5",)))
+        compile_graph(model, toy_spec(32), rtx_options({BATCH: (1, 1, 2)}, "fp32", ("7.5",)))
 
 
 @pytest.mark.parametrize("size", [1.0, 1e-3, 1e-5])
 def test_scales_too_small_for_half_precision_keep_their_weights(size: float):
     """float16 has few digits below 6e-5, and a scale is a 127th of the largest weight."""
-    rng, contract = np.random.default_rng(0), toy_contract(32)
+    rng, spec = np.random.default_rng(0), toy_spec(32)
     weight, x = rng.normal(size=(32, 32)), rng.normal(size=(2, 32)).astype(np.float32)
     weight[:, ::2] *= size  # every second channel; the others keep the tensor in half precision
     model = product(weight)
     symmetric = quantise(model, {"a/MatMul": Choice(None)})
-    form = to_gpu_graph(symmetric, watched(model, contract, x)).model
+    form = to_gpu_graph(symmetric, watched(model, spec, x)).model
     inputs = {"x": x}
     one, other = (
-        create_engine("onnxruntime", m.SerializeToString(), contract, threads=1).run(inputs)["y"][:, ::2] for m in (model, form)
+        create_engine("onnxruntime", m.SerializeToString(), spec, threads=1).run(inputs)["y"][:, ::2] for m in (model, form)
     )
     assert np.linalg.norm(other - one) / np.linalg.norm(one) < 0.03
     stored = [numpy_helper.to_array(w) for w in form.graph.initializer if w.data_type == TensorProto.INT8 and len(w.dims) == 2]
@@ -286,35 +286,35 @@ def test_a_graph_with_the_asked_precision_is_taken():
 def test_precision_is_compared_before_anything_is_compiled(monkeypatch):
     monkeypatch.setattr(plans_module, "build_engine", lambda *_, **__: pytest.fail("compiled"))
     with pytest.raises(EngineError, match="graph toy was asked for in int8"):
-        compile_graph(product(np.eye(32)), toy_contract(32), rtx_options({BATCH: (1, 1, 2)}, "int8"))
+        compile_graph(product(np.eye(32)), toy_spec(32), rtx_options({BATCH: (1, 1, 2)}, "int8"))
 
 
 @needs_compiler
 def test_a_missing_range_is_refused_before_anything_is_compiled():
     with pytest.raises(RequestError, match="axis batch of graph toy has no range"):
-        compile_graph(product(np.eye(32)), toy_contract(32), rtx_options({}, "fp32"))
+        compile_graph(product(np.eye(32)), toy_spec(32), rtx_options({}, "fp32"))
 
 
 @needs_compiler
 @pytest.mark.parametrize("capabilities", [(name,) for name in COMPUTE_CAPABILITIES] + [("8.6", "12.0")])
 def test_every_compute_capability_can_be_named(capabilities: tuple[str, ...]):
-    model, contract = product(np.eye(32)), toy_contract(32)
+    model, spec = product(np.eye(32)), toy_spec(32)
     form = to_gpu_graph(model, {}).model
-    assert build_here(form.SerializeToString(), contract, {BATCH: (1, 1, 2)}, capabilities)
+    assert build_here(form.SerializeToString(), spec, {BATCH: (1, 1, 2)}, capabilities)
 
 
 @needs_compiler
 def test_a_compute_capability_that_the_release_lacks_is_an_error(monkeypatch):
     monkeypatch.setattr(options_module, "COMPUTE_CAPABILITIES", ("9.0",))
     with pytest.raises(EngineError, match="graph toy for compute capability 9.0"):
-        build_here(product(np.eye(32)).SerializeToString(), toy_contract(32), {BATCH: (1, 1, 2)}, ("9.0",))
+        build_here(product(np.eye(32)).SerializeToString(), toy_spec(32), {BATCH: (1, 1, 2)}, ("9.0",))
 
 
 @needs_compiler
 def test_what_the_compiler_refuses_comes_back_from_the_child_process():
-    data, contract = toy("DynamicQuantizeLinear", ["y", "scale", "zero"])
+    data, spec = toy("DynamicQuantizeLinear", ["y", "scale", "zero"])
     with pytest.raises(EngineError, match="does not parse graph toy: .*DynamicQuantizeLinear"):
-        compile_graph(onnx.load_from_string(data), contract, rtx_options({BATCH: (1, 1, 4)}, "fp32"))
+        compile_graph(onnx.load_from_string(data), spec, rtx_options({BATCH: (1, 1, 4)}, "fp32"))
 
 
 # -- the command -----------------------------------------------------------------------------------------------------

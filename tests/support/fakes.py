@@ -1,4 +1,4 @@
-"""A model without weights: engines in numpy with the shapes of the contracts, and behaviour that a test can predict.
+"""A model without weights: engines in numpy with the shapes of the specifications, and behaviour that a test can predict.
 
 - The mask of query 0 is what boxes and the mask prompt cover (and a disc at positive points); without references, the whole
   image. Query ``1 + i`` draws the rows of the i-th quarter of the square.
@@ -58,9 +58,9 @@ class FakeEngine(Engine):
 
     def __init__(self, graph: str, config: MimoConfig, delay: float = 0.0) -> None:
         self.graph, self.config, self.delay = graph, config, delay
-        self.contract = graph_specs(config)[graph]
-        self.inputs = {t.name: t for t in self.contract.inputs}
-        self.outputs = {t.name: t for t in self.contract.outputs}
+        self.spec = graph_specs(config)[graph]
+        self.inputs = {t.name: t for t in self.spec.inputs}
+        self.outputs = {t.name: t for t in self.spec.outputs}
         self.calls, self.closed, self.failure, self._lock = 0, False, None, threading.Lock()
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

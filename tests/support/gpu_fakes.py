@@ -347,7 +347,7 @@ class FakeTensorRt(ModuleType):
     give the smallest and largest size of each axis, and ``aliases`` name the input that an output shares its memory with.
     """
 
-    def __init__(self, driver: FakeDriver, release: str, contract: GraphSpec, compute: Callable[..., Any]) -> None:
+    def __init__(self, driver: FakeDriver, release: str, spec: GraphSpec, compute: Callable[..., Any]) -> None:
         super().__init__("tensorrt")
         self.driver, self.compute, self.surface, self.__version__ = driver, compute, INVENTORY[release], release
         enums = self.surface["enums"]
@@ -355,10 +355,10 @@ class FakeTensorRt(ModuleType):
         kinds = {"float32": "FLOAT", "float16": "HALF", "int32": "INT32"}
         self.tensors = [
             (t.name, is_input, kinds[t.dtype], tuple(-1 if isinstance(a, str) else a for a in t.shape))
-            for is_input, tensors in ((False, contract.outputs), (True, contract.inputs))  # in no particular order
+            for is_input, tensors in ((False, spec.outputs), (True, spec.inputs))  # in no particular order
             for t in tensors
         ]
-        self.contract = contract
+        self.spec = spec
         self.profiles: list[dict[str, tuple[int, int]]] = [{BATCH: (1, 4), PAST: (0, 0)}, {BATCH: (1, 4), PAST: (1, 40)}]
         self.aliases: dict[str, str] = {}
         self.deserializes, self.prepares, self.executes = True, True, True
@@ -408,7 +408,7 @@ class FakeTensorRt(ModuleType):
         engine.get_tensor_shape.side_effect = lambda name: by_name[name][3]
         if "get_aliased_input_tensor" in self.surface["classes"]["ICudaEngine"]:
             engine.get_aliased_input_tensor.side_effect = self.aliases.get
-        wanted = {t.name: t for t in self.contract.inputs}
+        wanted = {t.name: t for t in self.spec.inputs}
 
         def ranges(name: str, index: int) -> list[tuple[int, ...]]:
             low, high = ({axis: sizes[k] for axis, sizes in self.profiles[index].items()} for k in (0, 1))
@@ -423,11 +423,11 @@ class FakeTensorRt(ModuleType):
         context.set_optimization_profile_async.return_value = True
         context.set_input_shape.side_effect = lambda name, shape: shapes.update({name: tuple(shape)}) or True
         context.set_tensor_address.side_effect = lambda name, address: places.update({name: address}) or address > 0
-        outputs = {t.name: t for t in self.contract.outputs}
+        outputs = {t.name: t for t in self.spec.outputs}
 
         def promised(name: str) -> tuple[int, ...]:
             axes: dict[str, int] = {}
-            for tensor in self.contract.inputs:
+            for tensor in self.spec.inputs:
                 axes.update({a: s for a, s in zip(tensor.shape, shapes.get(tensor.name, ())) if isinstance(a, str)})
             return outputs[name].concrete(**axes)
 
@@ -441,7 +441,7 @@ class FakeTensorRt(ModuleType):
                 return False
 
             def work() -> None:
-                kinds = {t.name: t.dtype for t in (*self.contract.inputs, *self.contract.outputs)}
+                kinds = {t.name: t.dtype for t in (*self.spec.inputs, *self.spec.outputs)}
                 found = self.compute({n: self.driver.array(into[n], s, kinds[n]) for n, s in given.items()})
                 for name, value in found.items():
                     self.driver.array(into[name], value.shape, kinds[name])[...] = value

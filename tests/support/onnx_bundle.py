@@ -27,8 +27,8 @@ def write_bundle(folder: Path, golden: int = 2) -> Path:
     config, tokenizer = fakes.CONFIG, fakes.tokenizer()
     (folder / "graphs").mkdir(parents=True)
     graphs = {}
-    for name, contract in graph_specs(config).items():
-        data = model_bytes(contract, config)
+    for name, spec in graph_specs(config).items():
+        data = model_bytes(spec, config)
         (folder / f"graphs/{name}.onnx").write_bytes(data)
         graphs[name] = {
             "engine": "onnxruntime",
@@ -39,7 +39,7 @@ def write_bundle(folder: Path, golden: int = 2) -> Path:
             "sha256": hashlib.sha256(data).hexdigest(),
             "bytes": len(data),
             "build": None,
-            "contract": contract.to_dict(),
+            "contract": spec.to_dict(),
         }
     tokenizer.save(folder / "tokenizer.json")
     (folder / "report.md").write_text("# A fake\n", "utf-8")
@@ -98,9 +98,9 @@ def _add_golden(folder: Path, count: int) -> None:
             write_sample(target, pixels, prompt, mimo.open(pixels).ask(prompt.text, prompt.boxes, prompt.points, prompt.mask))
 
 
-def model_bytes(contract: GraphSpec, config: MimoConfig) -> bytes:
-    """A graph that takes and gives what the contract says."""
-    first = contract.inputs[0]
+def model_bytes(spec: GraphSpec, config: MimoConfig) -> bytes:
+    """A graph that takes and gives what the specification says."""
+    first = spec.inputs[0]
     # A zero per sample of the batch, to be added to constants: this is what keeps the batch axis dynamic.
     nodes = [
         helper.make_node("Cast", [first.name], ["real"], to=TensorProto.FLOAT),
@@ -109,11 +109,11 @@ def model_bytes(contract: GraphSpec, config: MimoConfig) -> bytes:
         helper.make_node("Mul", ["largest", "nought"], ["zero"]),
     ]
     constants = {"axis": np.array([1], np.int64), "nought": np.float32(0)}
-    for tensor in contract.outputs:
+    for tensor in spec.outputs:
         batch = tensor.shape.index(BATCH)
         constants[f"{tensor.name}_shape"] = np.array([-1 if i == batch else 1 for i in range(len(tensor.shape))], np.int64)
         nodes.append(helper.make_node("Reshape", ["zero", f"{tensor.name}_shape"], [f"{tensor.name}_zero"]))
-        more_nodes, more_constants, source = _value(contract.name, tensor.name, config) or ([], {}, None)
+        more_nodes, more_constants, source = _value(spec.name, tensor.name, config) or ([], {}, None)
         nodes, constants = nodes + more_nodes, {**constants, **more_constants}
         if source is None:
             source = f"{tensor.name}_value"
@@ -124,9 +124,9 @@ def model_bytes(contract: GraphSpec, config: MimoConfig) -> bytes:
             nodes.append(helper.make_node("Concat", [f"past_{tensor.name}", into], [tensor.name], axis=3))
     graph = helper.make_graph(
         nodes,
-        contract.name,
-        [helper.make_tensor_value_info(t.name, _TYPES[t.dtype], t.shape) for t in contract.inputs],
-        [helper.make_tensor_value_info(t.name, _TYPES[t.dtype], t.shape) for t in contract.outputs],
+        spec.name,
+        [helper.make_tensor_value_info(t.name, _TYPES[t.dtype], t.shape) for t in spec.inputs],
+        [helper.make_tensor_value_info(t.name, _TYPES[t.dtype], t.shape) for t in spec.outputs],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)

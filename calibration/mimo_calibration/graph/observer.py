@@ -45,18 +45,18 @@ class ObservingEngine(Engine):
 
     Args:
         model: in full precision.
-        contract: inputs and outputs of the graph.
+        specification: inputs and outputs of the graph.
         every: observe every activation, not only those that are inputs of quantizable nodes.
         threads: of the session; None leaves the choice to ONNX Runtime.
     """
 
     name = "onnxruntime"
 
-    def __init__(self, model: onnx.ModelProto, contract: GraphSpec, *, every: bool = False, threads: int | None = None) -> None:
+    def __init__(self, model: onnx.ModelProto, spec: GraphSpec, *, every: bool = False, threads: int | None = None) -> None:
         import onnxruntime as ort
 
-        self.inputs, self.outputs = {t.name: t for t in contract.inputs}, {t.name: t for t in contract.outputs}
-        self._graph = contract.name
+        self.inputs, self.outputs = {t.name: t for t in spec.inputs}, {t.name: t for t in spec.outputs}
+        self._graph = spec.name
         # In the order of the graph: of several tensors that are not finite, the error names the first.
         nodes = find_quantizable(fold_transposed_weights(model))
         observed = _float_tensors(model) if every else list(dict.fromkeys(entry.activation for entry in nodes))

@@ -84,7 +84,7 @@ class QuantizedPipeline:
     ) -> None:  # fmt: skip
         self.models, self.config, self.tokenizer, self.settings = models, config, tokenizer, settings
         self.calibration, self.progress = split.calibration, progress
-        self.contracts = graph_specs(config)
+        self.specs = graph_specs(config)
         self.gates = _gates(split, config.entities)
         self.references: dict[str, list[Reply]] = {}
         self.engines: dict[str, Engine] = {}
@@ -120,7 +120,7 @@ class QuantizedPipeline:
         return self._create(name, ORT, data, self.settings.threads).run
 
     def _create(self, name: str, kind: str, data: bytes, threads: int | None) -> Engine:
-        engine = create_engine(kind, data, self.contracts[name], threads=threads)
+        engine = create_engine(kind, data, self.specs[name], threads=threads)
         self._fingerprints[engine] = f"{kind} {threads} {hashlib.sha256(data).hexdigest()}"
         return engine
 
@@ -134,7 +134,7 @@ class QuantizedPipeline:
         every = settings.precision == "fp16" or settings.gpu
 
         def collect() -> GraphStatistics:
-            engine = ObservingEngine(model, self.contracts[name], every=every, threads=settings.threads)
+            engine = ObservingEngine(model, self.specs[name], every=every, threads=settings.threads)
             self.ask_all("statistics of", name, engine)
             return engine.statistics
 

@@ -19,7 +19,7 @@ from mimo_calibration.graph.quantizable import copied, drop_unused
 from mimo_runtime.compiler.versions import RTX, features
 from mimo_runtime.errors import EngineError
 from mimo_runtime.model.config import MimoConfig
-from mimo_runtime.model.graph_spec import CACHE_PREFIX, GraphSpec, Tensor, graph_specs, static_cache_contract
+from mimo_runtime.model.graph_spec import CACHE_PREFIX, GraphSpec, Tensor, graph_specs, static_cache_spec
 
 from ..targets import OPSET
 from .validate import check_operators, check_spec
@@ -160,7 +160,7 @@ class _Editor:
 
     def finish(self) -> tuple[onnx.ModelProto, GraphSpec]:
         """Put the nodes in place, drop what nothing reads any more, and check the result."""
-        spec = static_cache_contract(self.config, _DTYPES[self.kind])
+        spec = static_cache_spec(self.config, _DTYPES[self.kind])
         nodes = self.first + [new for node in self.graph.node for new in self.instead.get(node.output[0], [node])]
         for node in nodes:
             for place, name in enumerate(node.input):

@@ -76,5 +76,5 @@ def _check_tensor(spec: GraphSpec, role: str, tensor: Tensor, actual: onnx.TypeP
 
 
 def _misfit(spec: GraphSpec, how: str) -> EngineError:
-    message = f"exported graph {spec.name} does not fit its contract: {how}"
+    message = f"exported graph {spec.name} does not fit its specification: {how}"
     return EngineError(message, "Correct mimo_train.model or mimo_runtime.model.graph_spec")

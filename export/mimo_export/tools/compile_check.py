@@ -37,11 +37,11 @@ CALLS = 2
 _IDS = ("token_ids", "token")
 
 
-def random_inputs(contract: GraphSpec, config: MimoConfig, seed: int = 0, batch: int = 1, past: int = 3) -> dict[str, Any]:
+def random_inputs(spec: GraphSpec, config: MimoConfig, seed: int = 0, batch: int = 1, past: int = 3) -> dict[str, Any]:
     """Inputs of a graph: ids of the vocabulary, labels from -1 to 1, everything else between 0 and 1."""
     rng = np.random.default_rng(seed)
     inputs = {}
-    for tensor in contract.inputs:
+    for tensor in spec.inputs:
         shape = tensor.concrete(**{BATCH: batch, PAST: past})
         if tensor.dtype == "float32":
             inputs[tensor.name] = rng.random(shape, np.float32)
@@ -51,21 +51,21 @@ def random_inputs(contract: GraphSpec, config: MimoConfig, seed: int = 0, batch:
     return inputs
 
 
-def random_form(model: onnx.ModelProto, contract: GraphSpec, config: MimoConfig, precision: str) -> onnx.ModelProto:
+def random_form(model: onnx.ModelProto, spec: GraphSpec, config: MimoConfig, precision: str) -> onnx.ModelProto:
     """A graph in ``fp32``, ``fp16`` or ``int8`` as the compiler gets it, by the ranges of random inputs.
 
     In ``int8`` every product with weights is quantised and the rest is FP16; the text decoder keeps its activations in FP16.
     """
     if precision == "fp32":
         return model
-    engine = ObservingEngine(model, contract, every=True)
+    engine = ObservingEngine(model, spec, every=True)
     for seed in range(CALLS):
-        engine.run(random_inputs(contract, config, seed))
+        engine.run(random_inputs(spec, config, seed))
     histograms = engine.histograms
     engine.close()
     if precision == "int8":
         nodes = find_quantizable(fold_transposed_weights(model))
-        weights_only = contract.name == "text_decoder"
+        weights_only = spec.name == "text_decoder"
         model = quantise(model, {
             n.node: Choice(None if weights_only else amax(histograms[n.activation], "minmax")) for n in nodes
         })  # fmt: skip
@@ -87,10 +87,10 @@ def export_all(preset: str, checkpoint: Path | None, progress: Any) -> tuple[Mim
     else:
         torch.manual_seed(0)
         network = Mimo(MimoConfig.from_preset(preset)).eval()
-    modules, contracts, models = graph_modules(network), graph_specs(network.config), {}
+    modules, specs, models = graph_modules(network), graph_specs(network.config), {}
     for name in GRAPHS:
         progress(f"export {name}")
-        models[name] = export_graph(modules[name], contracts[name])
+        models[name] = export_graph(modules[name], specs[name])
     return network.config, models
 
 
@@ -98,12 +98,12 @@ def check_compilation(
     config: MimoConfig, models: dict[str, onnx.ModelProto], precisions: tuple[str, ...], options: Options
 ) -> Iterator[tuple[str, str, Built | MimoError]]:
     """Compile every graph in every precision; what the compiler refuses is given back instead of its plan."""
-    contracts = graph_specs(config)
+    specs = graph_specs(config)
     for precision in precisions:
         for name, model in models.items():
             try:
-                form = random_form(model, contracts[name], config, precision)
-                yield name, precision, compile_graph(form, contracts[name], dataclasses.replace(options, precision=precision))
+                form = random_form(model, specs[name], config, precision)
+                yield name, precision, compile_graph(form, specs[name], dataclasses.replace(options, precision=precision))
             except EngineError as error:
                 yield name, precision, error
 

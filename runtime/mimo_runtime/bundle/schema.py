@@ -53,7 +53,7 @@ class GraphData(TypedDict):
     bytes: int
     build: BuildData | None
     profiles: list[Axes] | None
-    contract: GraphSpecData
+    spec: GraphSpecData
 
 
 class EngineVersions(TypedDict):
@@ -157,7 +157,7 @@ class GraphEntry:
     bytes: int
     #: How to compile the file, if it is an ONNX graph that is still to be compiled, else None.
     build: BuildData | None
-    contract: GraphSpec
+    spec: GraphSpec
     #: Of a compiled plan: one set of sizes per optimisation profile; None for files without.
     profiles: list[Axes] | None = None
 

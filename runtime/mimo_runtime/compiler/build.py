@@ -69,7 +69,7 @@ class Built:
 
 def build_engine(
     data: bytes,
-    contract: GraphSpec,
+    spec: GraphSpec,
     options: Options,
     facts: Facts,
     *,
@@ -92,24 +92,24 @@ def build_engine(
     started = time.monotonic()
     if api not in APIS:
         raise RequestError(f"compiler {api} does not exist", f"Use {' or '.join(APIS)}")
-    wanted = profiles(contract, options.axes, options.split_past)
+    wanted = profiles(spec, options.axes, options.split_past)
     device = find_compiler(api)
-    memory.check(contract.name, len(data), workspace_mb(api, options))
-    job = Job(api, contract, tuple(wanted), options, device, facts.operators)
+    memory.check(spec.name, len(data), workspace_mb(api, options))
+    job = Job(api, spec, tuple(wanted), options, device, facts.operators)
     with tempfile.TemporaryDirectory(prefix="mimo-tensorrt-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         try:
             job.write(folder)
             (folder / GRAPH).write_bytes(data)
         except OSError as error:
-            told = f"graph {contract.name} cannot be written to {folder.parent}: {error.strerror}"
+            told = f"graph {spec.name} cannot be written to {folder.parent}: {error.strerror}"
             raise EngineError(told, "Free space there, or name another folder in TMPDIR") from None
-        result = _run(folder, contract.name, options.timeout_s, on_progress)
+        result = _run(folder, spec.name, options.timeout_s, on_progress)
         plan = (folder / PLAN).read_bytes()
         delivered = None
         if device is not None:
             delivered = precision_audit.count((folder / LAYERS).read_text("utf-8"), len(wanted) - 1)
-            precision_audit.check(contract.name, options.precision, facts.delivered, delivered)
+            precision_audit.check(spec.name, options.precision, facts.delivered, delivered)
         if result["cache_file"] and options.timing_cache is not None:
             timing_cache.write(options.timing_cache, result["cache_file"], (folder / CACHE).read_bytes())
     seconds = time.monotonic() - started

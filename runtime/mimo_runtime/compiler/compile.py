@@ -48,20 +48,20 @@ def compile_graph(
         RequestError: an option does not apply to this release or GPU.
         EngineError: the parser, the compiler or the timing cache refused.
     """
-    contract, options, device = job.contract, job.options, job.device
+    spec, options, device = job.spec, job.options, job.device
     label = f"TensorRT {trt.__version__}" if device is not None else "TensorRT-RTX"
     options.check(trt.__version__, can, device)
     for operator in job.operators:
         if not getattr(can, NEEDS[operator]):
-            told = f"{label} has no {operator} operator, which graph {contract.name} uses"
+            told = f"{label} has no {operator} operator, which graph {spec.name} uses"
             raise EngineError(told, f"Export the graph with {can.attention_form} attention and a {can.kv_cache} KV cache")
     log = Log(trt)
     builder = trt.Builder(log.logger)
-    network, _parser = parse(trt, builder, data, contract, log, label)
+    network, _parser = parse(trt, builder, data, spec, log, label)
     if "Attention" in job.operators:
         allow_primitives(trt, network)
     config = builder.create_builder_config()
-    add_profiles(builder, config, contract, job.profiles, label)
+    add_profiles(builder, config, spec, job.profiles, label)
     if device is not None:
         _configure(trt, config, options)
     elif not options.tf32:
@@ -76,7 +76,7 @@ def compile_graph(
     monitor = _monitor(trt, tell)
     if monitor is not None:
         config.progress_monitor = monitor
-    plan = serialize(builder, network, config, contract, log, label)
+    plan = serialize(builder, network, config, spec, log, label)
     cache = None
     if state != "none":
         cache = key.file_name, timing_cache.pack(key, bytes(config.get_timing_cache().serialize()))
@@ -106,7 +106,7 @@ def _aim(trt: ModuleType, config: Any, job: Job, label: str) -> None:
     for index, name in enumerate(names):
         known = getattr(trt.ComputeCapability, f"SM{name.replace('.', '')}", None)
         if known is None or not config.set_compute_capability(known, index):
-            raise EngineError(f"{label} does not compile graph {job.contract.name} for compute capability {name}")
+            raise EngineError(f"{label} does not compile graph {job.spec.name} for compute capability {name}")
 
 
 def _attach_cache(config: Any, data: bytes) -> str:
@@ -160,16 +160,16 @@ def _inspect(trt: ModuleType, log: Log, plan: bytes, job: Job, label: str) -> st
         runtime.engine_host_code_allowed = True  # the lean runtime inside a plan that this process has just made
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        raise EngineError(f"{label} cannot load graph {job.contract.name}, which it has just compiled: {log.last_error}")
+        raise EngineError(f"{label} cannot load graph {job.spec.name}, which it has just compiled: {log.last_error}")
     # USER_MANAGED: the context is looked at and never runs, so it needs no memory for activations.
     context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
     last = len(job.profiles) - 1
     taken = last == 0 or context.set_optimization_profile_async(last, 0)
-    for tensor in job.contract.inputs:
+    for tensor in job.spec.inputs:
         shape = tensor.concrete(**{axis: sizes[1] for axis, sizes in job.profiles[last].items()})
         taken = taken and context.set_input_shape(tensor.name, shape)
     if not taken:
-        raise EngineError(f"{label} does not take the sizes of its own profile of graph {job.contract.name}: {log.last_error}")
+        raise EngineError(f"{label} does not take the sizes of its own profile of graph {job.spec.name}: {log.last_error}")
     inspector = engine.create_engine_inspector()
     inspector.execution_context = context
     return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))

@@ -74,7 +74,7 @@ def check(graphs: Mapping[str, Mapping[str, Any]], timing_cache: Path | None = N
 def compile_graphs(
     graphs: Mapping[str, Mapping[str, Any]],
     compatibility: Mapping[str, Any],
-    contracts: Mapping[str, GraphSpec],
+    specs: Mapping[str, GraphSpec],
     read: Callable[[str], bytes],
     folder: Path,
     *,
@@ -104,7 +104,7 @@ def compile_graphs(
 
         facts = Facts(entry["delivered"], tuple(entry["build"]["operators"]))
         built = build_engine(
-            read(entry["file"]), contracts[name], options_of(entry, timing_cache), facts, api=entry["engine"], on_progress=step
+            read(entry["file"]), specs[name], options_of(entry, timing_cache), facts, api=entry["engine"], on_progress=step
         )
         (place / f"{name}.plan").write_bytes(built.plan)
         entries[name], seconds[name] = _entry(name, entry, built), round(built.seconds, 2)

@@ -21,7 +21,7 @@ class Job:
 
     #: ``tensorrt`` or ``tensorrt-rtx``.
     api: str
-    contract: GraphSpec
+    spec: GraphSpec
     profiles: tuple[dict[str, Range], ...]
     options: Options
     device: CudaDevice | None
@@ -31,8 +31,8 @@ class Job:
     def write(self, folder: Path) -> None:
         fields = {
             "api": self.api,
-            "graph": self.contract.name,
-            "contract": self.contract.to_dict(),
+            "graph": self.spec.name,
+            "contract": self.spec.to_dict(),
             "profiles": self.profiles,
             "options": self.options.to_dict(),
             "device": self.device.to_dict() if self.device else None,

@@ -16,7 +16,7 @@ Range = tuple[int, int, int]
 Profile = Mapping[str, Range]
 
 
-def profiles(contract: GraphSpec, axes: Profile, split_past: bool = True) -> list[dict[str, Range]]:
+def profiles(spec: GraphSpec, axes: Profile, split_past: bool = True) -> list[dict[str, Range]]:
     """The optimisation profiles of a graph.
 
     The text decoder gets two, if ``past`` begins at 0: one for the first token, whose cache is empty, and one for every other.
@@ -25,20 +25,20 @@ def profiles(contract: GraphSpec, axes: Profile, split_past: bool = True) -> lis
     up for it: the graph has no mask that could hide one.
 
     Args:
-        axes: for each dynamic axis of the contract's inputs; more are ignored.
+        axes: for each dynamic axis of the specification's inputs; more are ignored.
         split_past: False makes one profile of it, which builds in half the time.
 
     Raises:
         RequestError: a range is missing or is none.
     """
-    wanted = {axis for tensor in contract.inputs for axis in tensor.shape if isinstance(axis, str)} - {PAST_PLUS_ONE}
+    wanted = {axis for tensor in spec.inputs for axis in tensor.shape if isinstance(axis, str)} - {PAST_PLUS_ONE}
     ranges: dict[str, Range] = {}
     for axis in sorted(wanted):
         if axis not in axes:
-            raise RequestError(f"axis {axis} of graph {contract.name} has no range", "Give smallest, typical and largest size")
+            raise RequestError(f"axis {axis} of graph {spec.name} has no range", "Give smallest, typical and largest size")
         low, typical, high = axes[axis]
         if not (1 if axis == BATCH else 0) <= low <= typical <= high:
-            told = f"{low}, {typical}, {high} is no range for axis {axis} of graph {contract.name}"
+            told = f"{low}, {typical}, {high} is no range for axis {axis} of graph {spec.name}"
             raise RequestError(told, "Give smallest, typical and largest size, in this order")
         ranges[axis] = (low, typical, high)
     low, typical, high = ranges.get(PAST, (1, 1, 1))
@@ -47,7 +47,7 @@ def profiles(contract: GraphSpec, axes: Profile, split_past: bool = True) -> lis
     return [{**ranges, PAST: (0, 0, 0)}, {**ranges, PAST: (1, max(1, typical), high)}]
 
 
-def parse(trt: ModuleType, builder: Any, data: bytes, contract: GraphSpec, log: Log, label: str) -> tuple[Any, Any]:
+def parse(trt: ModuleType, builder: Any, data: bytes, spec: GraphSpec, log: Log, label: str) -> tuple[Any, Any]:
     """``(network, parser)``. Keep the parser until the plan is made: it owns the weights.
 
     Args:
@@ -61,7 +61,7 @@ def parse(trt: ModuleType, builder: Any, data: bytes, contract: GraphSpec, log: 
     parser = trt.OnnxParser(network, log.logger)
     if not parser.parse(data):
         errors = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
-        raise EngineError(f"{label} does not parse graph {contract.name}: {_line(errors or log.last_error)}")
+        raise EngineError(f"{label} does not parse graph {spec.name}: {_line(errors or log.last_error)}")
     return network, parser
 
 
@@ -77,7 +77,7 @@ def allow_primitives(trt: ModuleType, network: Any) -> None:
             layer.attention.decomposable = True
 
 
-def add_profiles(builder: Any, config: Any, contract: GraphSpec, wanted: Sequence[Profile], label: str) -> None:
+def add_profiles(builder: Any, config: Any, spec: GraphSpec, wanted: Sequence[Profile], label: str) -> None:
     """Tell the compiler the sizes of every input. Those that share an axis get the same range: else they are inconsistent.
 
     Raises:
@@ -86,16 +86,16 @@ def add_profiles(builder: Any, config: Any, contract: GraphSpec, wanted: Sequenc
     for index, axes in enumerate(wanted):
         profile = builder.create_optimization_profile()
         try:
-            for tensor in contract.inputs:
+            for tensor in spec.inputs:
                 profile.set_shape(tensor.name, *(_sizes(tensor, axes, i) for i in range(3)))
             taken = config.add_optimization_profile(profile)
         except (ValueError, RuntimeError) as error:
-            raise _refused(label, contract, index, axes, _line(str(error))) from None
+            raise _refused(label, spec, index, axes, _line(str(error))) from None
         if taken != index:
-            raise _refused(label, contract, index, axes, "")
+            raise _refused(label, spec, index, axes, "")
 
 
-def serialize(builder: Any, network: Any, config: Any, contract: GraphSpec, log: Log, label: str) -> bytes:
+def serialize(builder: Any, network: Any, config: Any, spec: GraphSpec, log: Log, label: str) -> bytes:
     """Compile.
 
     Raises:
@@ -103,7 +103,7 @@ def serialize(builder: Any, network: Any, config: Any, contract: GraphSpec, log:
     """
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise EngineError(f"{label} does not compile graph {contract.name}: {log.last_error or 'no reason given'}")
+        raise EngineError(f"{label} does not compile graph {spec.name}: {log.last_error or 'no reason given'}")
     return bytes(plan)
 
 
@@ -111,9 +111,9 @@ def _sizes(tensor: Tensor, axes: Profile, which: int) -> tuple[int, ...]:
     return tensor.concrete(**{axis: sizes[which] for axis, sizes in axes.items()})
 
 
-def _refused(label: str, contract: GraphSpec, index: int, axes: Profile, reason: str) -> EngineError:
+def _refused(label: str, spec: GraphSpec, index: int, axes: Profile, reason: str) -> EngineError:
     told = ", ".join(f"{axis} {low} to {high}" for axis, (low, _, high) in axes.items())
-    return EngineError(f"{label} does not compile graph {contract.name}: it refuses profile {index} ({told}) {reason}".rstrip())
+    return EngineError(f"{label} does not compile graph {spec.name}: it refuses profile {index} ({told}) {reason}".rstrip())
 
 
 def _line(text: str) -> str:

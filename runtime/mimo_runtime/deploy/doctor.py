@@ -194,7 +194,7 @@ def _bundle(path: str | os.PathLike[str]) -> list[Check]:
         delivered = sorted({f"{e.engine} {precision}" for e in graphs for precision, nodes in e.delivered.items() if nodes})
         checks.append(Check("graphs", "ok", f"{len(graphs)} graphs: {', '.join(delivered)}"))
         with Mimo.load(bundle) as mimo:
-            told = f"every graph loads and fits its contract ({mimo.info['device_explanation']}); next: mimo-run verify"
+            told = f"every graph loads and fits its specification ({mimo.info['device_explanation']}); next: mimo-run verify"
         checks.append(Check("loads", "ok", told))
     except MimoError as error:
         checks.append(Check("bundle" if not checks else "loads", "broken", error.what, error.remedy))

@@ -74,10 +74,10 @@ def prepare(
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(opened.bytes(name))
-        contracts = {name: entry.contract for name, entry in manifest.graphs.items()}
+        specs = {name: entry.spec for name, entry in manifest.graphs.items()}
         keys = manifest.data["compatibility"]
         made = compile_bundle.compile_graphs(
-            graphs, keys, contracts, opened.bytes, folder, timing_cache=timing_cache, progress=progress
+            graphs, keys, specs, opened.bytes, folder, timing_cache=timing_cache, progress=progress
         )
         # Last: without a manifest nothing loads the folder, however this process ends.
         write_manifest(folder, {**manifest.data, "graphs": made.graphs, "compatibility": made.compatibility})

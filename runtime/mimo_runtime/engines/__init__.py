@@ -115,7 +115,7 @@ def why_not(name: str) -> str | None:
 def create_engine(
     name: str,
     data: bytes,
-    contract: GraphSpec,
+    spec: GraphSpec,
     *,
     threads: int | None = None,
     spinning: bool = False,
@@ -126,21 +126,21 @@ def create_engine(
     Args:
         name: one of :data:`KINDS`.
         data: the model file's contents, already verified.
-        contract: what the graph must take and give; checked against what the engine finds in ``data``.
+        specification: what the graph must take and give; checked against what the engine finds in ``data``.
         threads: threads within one operator; None leaves it to the engine, which may pin them to cores.
         spinning: threads that wait for work keep a core busy. A little faster on an idle machine, much slower on one that
             does anything else, masks beside text included: with two busy cores, encoding took 350 instead of 220 ms.
         built_with: the release of the engine that compiled ``data``, for the kinds that read plans; None if it is not known.
 
     Raises:
-        EngineError: the engine is missing or broken, or the graph does not load or does not fit its contract.
+        EngineError: the engine is missing or broken, or the graph does not load or does not fit its specification.
     """
     kind = kind_of(name)
     if installed_version(name) is None:
         raise EngineError(f"the engine {name} is not installed", kind.install)
     module = importlib.import_module(f".{kind.module}", __name__)
     options = {"built_with": built_with} if kind.plans else {}
-    return getattr(module, kind.class_name)(data, contract, threads=threads, spinning=spinning, **options)
+    return getattr(module, kind.class_name)(data, spec, threads=threads, spinning=spinning, **options)
 
 
 def _version(distribution: str) -> str | None:

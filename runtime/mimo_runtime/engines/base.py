@@ -17,7 +17,7 @@ REBUILD = "Build the bundle again with mimo-export build"
 class Engine(ABC):
     """One loaded graph.
 
-    ``run`` may be called from several threads at once. ``inputs`` and ``outputs`` are the graph's contract, by name.
+    ``run`` may be called from several threads at once. ``inputs`` and ``outputs`` are the graph's specification, by name.
     """
 
     #: The engine's name as manifests and answers show it, e.g. "onnxruntime".
@@ -30,8 +30,8 @@ class Engine(ABC):
         """Run the graph.
 
         Args:
-            inputs: every input by name, C-contiguous, of the contract's dtype and shape. An engine with memory of its own may
-                take an array that owns its data and is not writeable for what it was when it was last given.
+            inputs: every input by name, C-contiguous, of the dtype and shape in the specification. An engine with memory of
+                its own copies an array that owns its data and is not writeable only once.
 
         Returns:
             Every output by name. The arrays belong to the caller. A cache that the engine updates in its own memory is
@@ -42,7 +42,7 @@ class Engine(ABC):
         """
 
     def decoding(self, constant: Mapping[str, np.ndarray]) -> Decoding:
-        """Begin an answer of a graph that has a cache (``contracts.CACHE_PREFIX``), for a batch of one.
+        """Begin an answer of a graph that has a cache (``graph_spec.CACHE_PREFIX``), for a batch of one.
 
         Args:
             constant: the inputs that are the same in all steps; nobody may change them before the answer ends.
@@ -101,23 +101,23 @@ def empty_cache(tensor: Tensor) -> np.ndarray:
     return np.zeros(tensor.concrete(batch=1, past=0), tensor.dtype)
 
 
-def check_spec(contract: GraphSpec, inputs: list[Tensor], outputs: list[Tensor]) -> None:
-    """Compare what a loaded graph takes and gives with its contract: names, order, dtypes, static axes, dynamic axes.
+def check_spec(spec: GraphSpec, inputs: list[Tensor], outputs: list[Tensor]) -> None:
+    """Compare what a loaded graph takes and gives with its specification: names, order, dtypes, static axes, dynamic axes.
 
     In the found tensors, any string is a dynamic axis, whatever its name.
 
     Raises:
         EngineError: the first difference.
     """
-    for role, wanted, found in (("input", contract.inputs, inputs), ("output", contract.outputs, outputs)):
+    for role, wanted, found in (("input", spec.inputs, inputs), ("output", spec.outputs, outputs)):
         names = [t.name for t in wanted], [t.name for t in found]
         if names[0] != names[1]:
-            raise _differs(contract, f"its {role}s are {', '.join(names[1])} instead of {', '.join(names[0])}")
+            raise _differs(spec, f"its {role}s are {', '.join(names[1])} instead of {', '.join(names[0])}")
         for a, b in zip(wanted, found):
             if a.dtype != b.dtype:
-                raise _differs(contract, f"{role} {a.name} is {b.dtype} instead of {a.dtype}")
+                raise _differs(spec, f"{role} {a.name} is {b.dtype} instead of {a.dtype}")
             if [_axis(x) for x in a.shape] != [_axis(x) for x in b.shape]:
-                raise _differs(contract, f"{role} {a.name} has the shape {list(b.shape)} instead of {list(a.shape)}")
+                raise _differs(spec, f"{role} {a.name} has the shape {list(b.shape)} instead of {list(a.shape)}")
 
 
 def check_inputs(
@@ -157,9 +157,9 @@ def failures(name: str, graph: str) -> Iterator[None]:
         raise EngineError(f"{name} failed in graph {graph}: {in_one_line(error)}", "Run mimo-run doctor") from None
 
 
-def only_batch_varies(contract: GraphSpec) -> bool:
+def only_batch_varies(spec: GraphSpec) -> bool:
     """Whether all shapes are known once the batch is."""
-    axes = {axis for tensor in (*contract.inputs, *contract.outputs) for axis in tensor.shape if isinstance(axis, str)}
+    axes = {axis for tensor in (*spec.inputs, *spec.outputs) for axis in tensor.shape if isinstance(axis, str)}
     return axes <= {BATCH}
 
 
@@ -171,6 +171,6 @@ def _axis(axis: int | str) -> int | None:
     return axis if isinstance(axis, int) else None
 
 
-def _differs(contract: GraphSpec, how: str) -> EngineError:
-    told = f"graph {contract.name} does not fit its contract: {how}"
+def _differs(spec: GraphSpec, how: str) -> EngineError:
+    told = f"graph {spec.name} does not fit its specification: {how}"
     return EngineError(told, REBUILD)

@@ -30,10 +30,10 @@ class DeviceEngine(Engine):
     A subclass loads the graph, then sets ``_memory``; it frees what it holds beside memory in ``_unload``.
     """
 
-    def __init__(self, contract: GraphSpec) -> None:
-        self._contract, self._lock = contract, threading.Lock()
-        self.inputs = {t.name: t for t in contract.inputs}
-        self.outputs = {t.name: t for t in contract.outputs}
+    def __init__(self, spec: GraphSpec) -> None:
+        self._spec, self._lock = spec, threading.Lock()
+        self.inputs = {t.name: t for t in spec.inputs}
+        self.outputs = {t.name: t for t in spec.outputs}
         #: Inputs that the graph reads: no others are copied.
         self._read = list(self.inputs)
         #: Outputs that are an input, updated in the memory where it is: the cache of a text decoder.
@@ -45,7 +45,7 @@ class DeviceEngine(Engine):
         self._cuda = cuda.driver()
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        with failures(self.name, self._contract.name):
+        with failures(self.name, self._spec.name):
             arrays, axes = check_inputs(self.inputs, inputs)
             with self._lock, self._cuda.current():
                 return self._run(self._memory_of(axes), arrays, axes)
@@ -123,7 +123,7 @@ class DeviceDecoding(Decoding):
 
     def step(self, changing: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         engine, memory = self._engine, self._memory
-        with failures(engine.name, engine._contract.name):
+        with failures(engine.name, engine._spec.name):
             arrays, axes = check_inputs(self._others, {**self._constant, **changing})
             if memory is None:
                 raise ValueError("the answer is closed")

@@ -50,7 +50,7 @@ class OpenVinoEngine(Engine):
 
     name = "openvino"
 
-    def __init__(self, data: bytes, contract: GraphSpec, *, threads: int | None = None, spinning: bool = False) -> None:
+    def __init__(self, data: bytes, spec: GraphSpec, *, threads: int | None = None, spinning: bool = False) -> None:
         try:
             self._openvino = load_library()
         except Exception as error:  # a broken native library raises anything
@@ -68,19 +68,19 @@ class OpenVinoEngine(Engine):
         }
         if threads:
             self._options["INFERENCE_NUM_THREADS"] = threads
-        self._graph, self._contract, self._lock = contract.name, contract, threading.Lock()
+        self._graph, self._spec, self._lock = spec.name, spec, threading.Lock()
         try:
             self._model = _core().read_model(data)
         except Exception as error:
-            raise EngineError(f"openvino cannot load graph {contract.name}: {_line(error)}", REBUILD) from None
+            raise EngineError(f"openvino cannot load graph {spec.name}: {_line(error)}", REBUILD) from None
         inputs, outputs = self._model.inputs, self._model.outputs
-        found = _tensors(inputs, contract.inputs)
-        check_spec(contract, _with_unused(found, contract.inputs), _tensors(outputs, contract.outputs))
-        self.inputs = {t.name: t for t in contract.inputs}
-        self.outputs = {t.name: t for t in contract.outputs}
+        found = _tensors(inputs, spec.inputs)
+        check_spec(spec, _with_unused(found, spec.inputs), _tensors(outputs, spec.outputs))
+        self.inputs = {t.name: t for t in spec.inputs}
+        self.outputs = {t.name: t for t in spec.outputs}
         #: The inputs that the graph reads, in its order, with their element types.
         self._read = {tensor.name: port.element_type for tensor, port in zip(found, inputs)}
-        cached = any(PAST in tensor.shape for tensor in contract.inputs)
+        cached = any(PAST in tensor.shape for tensor in spec.inputs)
         #: By whether it takes one batch only.
         self._pools: dict[bool, _Requests] = {not cached: self._compile(fixed=not cached)}
         self._fixed, self._closed = not cached, False
@@ -110,7 +110,7 @@ class OpenVinoEngine(Engine):
             self._pools, self._model, self._closed = {}, None, True
 
     def _requests(self, arrays: Mapping[str, np.ndarray]) -> _Requests:
-        first = self._contract.inputs[0]
+        first = self._spec.inputs[0]
         fixed = self._fixed and arrays[first.name].shape[first.shape.index(BATCH)] == 1
         with self._lock:
             if self._closed:
@@ -210,11 +210,11 @@ def _core() -> Any:
     return load_library().Core()
 
 
-def _tensors(ports: list, contract: tuple[Tensor, ...]) -> list[Tensor]:
+def _tensors(ports: list, spec: tuple[Tensor, ...]) -> list[Tensor]:
     """What the ports take or give. A port may have several names, e.g. those of the tensors before and after an Identity."""
     found = []
     for k, port in enumerate(ports):
-        names, wanted = port.get_names(), [t.name for t in (*contract[k : k + 1], *contract)]
+        names, wanted = port.get_names(), [t.name for t in (*spec[k : k + 1], *spec)]
         name = next((name for name in wanted if name in names), min(names, default="(unnamed)"))
         kind = port.element_type.get_type_name()
         shape = tuple(axis.get_length() if axis.is_static else str(axis) for axis in port.partial_shape)
@@ -222,12 +222,12 @@ def _tensors(ports: list, contract: tuple[Tensor, ...]) -> list[Tensor]:
     return found
 
 
-def _with_unused(found: list[Tensor], contract: tuple[Tensor, ...]) -> list[Tensor]:
-    """OpenVINO drops inputs that nothing in the graph reads: take them from the contract, in its order."""
+def _with_unused(found: list[Tensor], spec: tuple[Tensor, ...]) -> list[Tensor]:
+    """OpenVINO drops inputs that nothing in the graph reads: take them from the specification, in its order."""
     names, rest = {t.name for t in found}, iter(found)
-    if len(names) < len(found) or not names <= {t.name for t in contract}:
+    if len(names) < len(found) or not names <= {t.name for t in spec}:
         return found
-    return [next(rest) if tensor.name in names else tensor for tensor in contract]
+    return [next(rest) if tensor.name in names else tensor for tensor in spec]
 
 
 def _line(error: Exception) -> str:

@@ -30,7 +30,7 @@ class OrtEngine(Engine):
 
     name = "onnxruntime"
 
-    def __init__(self, data: bytes, contract: GraphSpec, *, threads: int | None = None, spinning: bool = False) -> None:
+    def __init__(self, data: bytes, spec: GraphSpec, *, threads: int | None = None, spinning: bool = False) -> None:
         try:
             ort = load_library()
         except Exception as error:  # a broken native library raises anything
@@ -42,16 +42,16 @@ class OrtEngine(Engine):
             self._session = ort.InferenceSession(data, options, providers=[PROVIDER])
             self._session.disable_fallback()
         except Exception as error:
-            raise EngineError(f"onnxruntime cannot load graph {contract.name}: {in_one_line(error)}", REBUILD) from None
+            raise EngineError(f"onnxruntime cannot load graph {spec.name}: {in_one_line(error)}", REBUILD) from None
         providers = self._session.get_providers()
         if providers != [PROVIDER]:
-            raise EngineError(f"onnxruntime runs graph {contract.name} on {', '.join(providers)}", f"It must be {PROVIDER}")
+            raise EngineError(f"onnxruntime runs graph {spec.name} on {', '.join(providers)}", f"It must be {PROVIDER}")
         inputs, self._unstacked = restack(tensors(self._session.get_inputs()))
         outputs, self._unstacked_outputs = restack(tensors(self._session.get_outputs()))
-        check_spec(contract, inputs, outputs)
-        self._ort, self._graph = ort, contract.name
-        self.inputs = {t.name: t for t in contract.inputs}
-        self.outputs = {t.name: t for t in contract.outputs}
+        check_spec(spec, inputs, outputs)
+        self._ort, self._graph = ort, spec.name
+        self.inputs = {t.name: t for t in spec.inputs}
+        self.outputs = {t.name: t for t in spec.outputs}
         self._names = [part for name in self.outputs for part in parts_of(name, self._unstacked_outputs)]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -184,7 +184,7 @@ def restack(found: list[Tensor]) -> tuple[list[Tensor], dict[str, int]]:
     cutting them out of it, a copy of the whole memory of an answer for every word. Likewise with outputs.
 
     Returns:
-        the inputs (outputs) as the contract has them, and how many slices each unstacked one has.
+        the inputs (outputs) as the specification has them, and how many slices each unstacked one has.
     """
     whole: list[Tensor] = []
     count: dict[str, int] = {}

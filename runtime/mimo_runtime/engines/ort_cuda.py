@@ -99,25 +99,25 @@ class OrtCudaEngine(DeviceEngine):
 
     name = "onnxruntime-cuda"
 
-    def __init__(self, data: bytes, contract: GraphSpec, *, threads: int | None = None, spinning: bool = False) -> None:
+    def __init__(self, data: bytes, spec: GraphSpec, *, threads: int | None = None, spinning: bool = False) -> None:
         try:
             self._ort = load_library()
         except EngineError:
             raise
         except Exception as error:  # a broken native library raises anything
             raise EngineError(f"onnxruntime does not load: {in_one_line(error)}", REINSTALL) from None
-        super().__init__(contract)
+        super().__init__(spec)
         self.not_replayed, self._session = "", None
         #: Memory of the captured graph.
         self._fixed: cuda.Memory | None = None
-        replay = only_batch_varies(contract)
+        replay = only_batch_varies(spec)
         try:
             self._session = self._open(data, threads, spinning, replay)
         except _NoGraph as error:
             replay, self.not_replayed = False, str(error)
             self._session = self._open(data, threads, spinning, replay)
         found, self._unstacked = restack(tensors(self._session.get_inputs()))
-        check_spec(contract, found, tensors(self._session.get_outputs()))
+        check_spec(spec, found, tensors(self._session.get_outputs()))
         try:
             with self._cuda.current():
                 self._memory = cuda.Memory(self._cuda)
@@ -148,7 +148,7 @@ class OrtCudaEngine(DeviceEngine):
             _NoGraph: it cannot be captured.
             EngineError: ONNX Runtime refuses the graph, or would run it elsewhere.
         """
-        ort, graph = self._ort, self._contract.name
+        ort, graph = self._ort, self._spec.name
         # FP32 is FP32: without use_tf32 = 0, products round their inputs to 10 bits. HEURISTIC: neither minutes of trying nor
         # another choice every time.
         options = {
@@ -204,7 +204,7 @@ class OrtCudaEngine(DeviceEngine):
 
         A graph whose inputs moved, or that has a part on the CPU, gives the first image's answer for ever, without an error.
         """
-        first, second = ({t.name: _example(t.dtype, t.concrete(batch=1), k) for t in self._contract.inputs} for k in (0, 1))
+        first, second = ({t.name: _example(t.dtype, t.concrete(batch=1), k) for t in self._spec.inputs} for k in (0, 1))
         try:
             wanted = self._run(self._memory, second, {BATCH: 1})
             self._run(self._fixed, first, {BATCH: 1})

@@ -34,7 +34,7 @@ class TensorRtEngine(DeviceEngine):
     def __init__(
         self,
         data: bytes,
-        contract: GraphSpec,
+        spec: GraphSpec,
         *,
         threads: int | None = None,
         spinning: bool = False,
@@ -43,16 +43,16 @@ class TensorRtEngine(DeviceEngine):
     ) -> None:
         if trt is None:
             trt = self._load()
-        self._graph = contract.name
+        self._graph = spec.name
         self._check_release(built_with, str(trt.__version__))
-        super().__init__(contract)
+        super().__init__(spec)
         self._log = Log(trt)
         self._contexts: list[Any] = []
         self._runtime = self._engine = None
         try:
             with self._cuda.current():
                 self._memory = cuda.Memory(self._cuda)
-                self._deserialize(trt, data, contract)
+                self._deserialize(trt, data, spec)
         except BaseException:
             self.close()
             raise
@@ -68,7 +68,7 @@ class TensorRtEngine(DeviceEngine):
             problem = f"graph {self._graph} was compiled by {self.label} {built_with}, this machine has {here}"
             raise EngineError(problem, f"Build the bundle again on this machine, or install {self.label} {built_with}")
 
-    def _deserialize(self, trt: ModuleType, data: bytes, contract: GraphSpec) -> None:
+    def _deserialize(self, trt: ModuleType, data: bytes, spec: GraphSpec) -> None:
         self._runtime = trt.Runtime(self._log.logger)
         engine = self._engine = self._runtime.deserialize_cuda_engine(data)
         if engine is None:
@@ -77,7 +77,7 @@ class TensorRtEngine(DeviceEngine):
         inputs, outputs = _tensors(trt, engine)
         # An input that nothing reads may be missing in the plan. The order of tensors in a plan means nothing.
         self._read = [name for name in self.inputs if name in inputs]
-        check_spec(contract, _sorted({**self.inputs, **inputs}, self.inputs), _sorted(outputs, self.outputs))
+        check_spec(spec, _sorted({**self.inputs, **inputs}, self.inputs), _sorted(outputs, self.outputs))
         # Since 10.15.
         alias = getattr(engine, "get_aliased_input_tensor", lambda name: None)
         self._aliases = {name: found for name in outputs if (found := alias(name))}
@@ -169,7 +169,7 @@ def _tensors(trt: ModuleType, engine: Any) -> tuple[dict[str, Tensor], dict[str,
 
 
 def _sorted(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[Tensor]:
-    """In the order of the contract; what it does not know comes last."""
+    """In the order of the specification; what it does not know comes last."""
     return [found[name] for name in wanted if name in found] + [t for name, t in found.items() if name not in wanted]
 
 

@@ -3,7 +3,7 @@
 An axis is an ``int`` (static) or one of the names below (dynamic). ``batch`` is dynamic everywhere; ``past`` is the number
 of tokens already in the self-attention cache of the text decoder.
 
-The text decoder has two forms, see :func:`static_cache_contract`. In both, an output ``NAME`` that an input ``past_NAME`` takes
+The text decoder has two forms, see :func:`static_cache_spec`. In both, an output ``NAME`` that an input ``past_NAME`` takes
 is the cache: whoever decodes feeds it back.
 """
 
@@ -78,7 +78,7 @@ class GraphSpec:
 
 
 def graph_specs(config: MimoConfig) -> dict[str, GraphSpec]:
-    """The contracts of all graphs of a model, by name, in :data:`GRAPHS` order."""
+    """The specifications of all graphs of a model, by name, in :data:`GRAPHS` order."""
     c, size, dim = config, config.image_size, config.dim
     references, text_length, memory = c.prompts.references, c.text.max_length, c.memory_tokens
     head = dim // c.text_decoder.heads
@@ -103,7 +103,7 @@ def graph_specs(config: MimoConfig) -> dict[str, GraphSpec]:
     unified = real("memory", memory, dim), real("memory_valid", memory)
     cross = cache("cross_keys", memory), cache("cross_values", memory)
 
-    contracts = (
+    specs = (
         # pixels: RGB in [0, 1], letterboxed; normalisation is inside the graph.
         GraphSpec("vision_encoder", (real("pixels", 3, size, size),), tuple(features.values())),
         # token_ids: padded with 0 (<pad>), which the graph masks out.
@@ -146,10 +146,10 @@ def graph_specs(config: MimoConfig) -> dict[str, GraphSpec]:
             (real("logits", 1, c.vocab_size), cache("keys", PAST_PLUS_ONE), cache("values", PAST_PLUS_ONE)),
         ),
     )
-    return {contract.name: contract for contract in contracts}
+    return {spec.name: spec for spec in specs}
 
 
-def static_cache_contract(config: MimoConfig, dtype: str = "float32") -> GraphSpec:
+def static_cache_spec(config: MimoConfig, dtype: str = "float32") -> GraphSpec:
     """The text decoder whose cache has a fixed size: a step writes one key and one value into it, and nothing is copied.
 
     Every layer has a cache of its own, ``past_keys_0`` -> ``keys_0`` and so on, [B, heads, max_length, d]: an engine may give
@@ -173,7 +173,7 @@ def static_cache_contract(config: MimoConfig, dtype: str = "float32") -> GraphSp
 
 
 def allowed_specs(config: MimoConfig) -> dict[str, tuple[GraphSpec, ...]]:
-    """Every contract that a graph of a bundle may have, the usual one first."""
-    allowed = {name: (contract,) for name, contract in graph_specs(config).items()}
-    allowed["text_decoder"] += tuple(static_cache_contract(config, dtype) for dtype in ("float32", "float16"))
+    """Every specification that a graph of a bundle may have, the usual one first."""
+    allowed = {name: (spec,) for name, spec in graph_specs(config).items()}
+    allowed["text_decoder"] += tuple(static_cache_spec(config, dtype) for dtype in ("float32", "float16"))
     return allowed

@@ -118,7 +118,7 @@ class TextDecoder:
     """One answer's decoding state; the engine of ``text_decoder`` keeps its KV cache. Not shared between answers or threads.
 
     Whether the cache grows by every token or has a fixed size into which the graph writes at ``position`` is the engine's
-    affair (``contracts.in_place_contract``). Leave it, as a context, to free what the answer held.
+    affair (``graph_spec.static_cache_spec``). Leave it, as a context, to free what the answer held.
 
     Args:
         engine: of the graph ``text_decoder``.

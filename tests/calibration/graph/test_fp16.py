@@ -139,12 +139,12 @@ def test_large_inputs_and_outputs_stay_in_single_precision(rng):
         node("Exp", ["back"], "z"),
     ]  # fmt: skip
     model = make_model(nodes, {"x": ("batch", 8)}, ["y", "z"], {"thousandth": np.float32(1e-3), "thousand": np.float32(1e3)})
-    contract = GraphSpec("g", (Tensor("x", "float32", ("batch", 8)),), tuple(
+    spec = GraphSpec("g", (Tensor("x", "float32", ("batch", 8)),), tuple(
         Tensor(name, "float32", ("batch", 8)) for name in ("y", "z")
     ))  # fmt: skip
     feed = {"x": np.linspace(-7e4, 4e3, 16, dtype=np.float32).reshape(2, 8)}
     feed["x"][0, 3] = 1e3
-    engine = ObservingEngine(model, contract, every=True, threads=1)
+    engine = ObservingEngine(model, spec, every=True, threads=1)
     expected = engine.run(feed)
     engine.histograms["y"].add(np.array([1e5], np.float32))  # as another image would give
     half = to_half(model, engine.histograms)

@@ -72,8 +72,8 @@ def test_activations_of_quantizable_nodes_are_observed_and_on_demand_all(rng):
 def test_an_input_that_is_an_activation_and_a_tied_weight_are_observed(rng):
     nodes = [node("Transpose", ["table"], "turned", perm=[1, 0]), node("MatMul", ["x", "turned"], "y")]
     model = make_model(nodes, {"x": ("batch", 32)}, ["y"], {"table": np.ones((40, 32), np.float32)})
-    contract = GraphSpec("tied", (Tensor("x", "float32", ("batch", 32)),), (Tensor("y", "float32", ("batch", 40)),))
-    engine = ObservingEngine(model, contract, threads=1)
+    spec = GraphSpec("tied", (Tensor("x", "float32", ("batch", 32)),), (Tensor("y", "float32", ("batch", 40)),))
+    engine = ObservingEngine(model, spec, threads=1)
     engine.run({"x": np.full((2, 32), -3, np.float32)})
     assert engine.histograms["x"].maximum == 3.0
 

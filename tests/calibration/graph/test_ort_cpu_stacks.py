@@ -123,7 +123,7 @@ def test_restack_joins_numbered_inputs_and_no_others():
     assert restack([whole]) == ([whole], {})
 
 
-def test_a_wrong_number_of_slices_does_not_fit_the_contract(rng):
+def test_a_wrong_number_of_slices_does_not_fit_the_spec(rng):
     model = stacked(rng)
     cpu = to_ort_cpu_graph(model)
     fewer = GraphSpec("g", (Tensor("keys", "float32", (LAYERS + 1, "batch", 4, 8)), *CONTRACT.inputs[1:]), CONTRACT.outputs)

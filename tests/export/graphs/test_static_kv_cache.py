@@ -76,9 +76,9 @@ def answers(engine: Engine) -> Answers:
 
 
 def on(engine: str, model: onnx.ModelProto, form: str, *, shipped: bool = False) -> Engine:
-    made, contract = with_static_cache(model, CONFIG, form)
+    made, spec = with_static_cache(model, CONFIG, form)
     made = to_ort_cpu_graph(made) if shipped else made
-    return create_engine(engine, made.SerializeToString(), contract, threads=1)
+    return create_engine(engine, made.SerializeToString(), spec, threads=1)
 
 
 def test_answers_are_worth_comparing(wanted: Answers):
@@ -128,14 +128,14 @@ def test_the_reference_implementation_of_onnx_agrees(exported, wanted: Answers):
     """ONNX Runtime's kernels of these operators are new: hold them against what defines the operators."""
     from onnx.reference import ReferenceEvaluator
 
-    model, contract = with_static_cache(exported["fp32"], CONFIG, "static")
+    model, spec = with_static_cache(exported["fp32"], CONFIG, "static")
     evaluator = ReferenceEvaluator(model)
 
     class Reference(Engine):
-        inputs = {t.name: t for t in contract.inputs}
+        inputs = {t.name: t for t in spec.inputs}
 
         def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-            return dict(zip([t.name for t in contract.outputs], evaluator.run(None, inputs)))
+            return dict(zip([t.name for t in spec.outputs], evaluator.run(None, inputs)))
 
     tokens, logits = answer(Reference(), CONFIG, MEMORIES[0])
     assert tokens == wanted[0][0]
@@ -161,10 +161,10 @@ def test_what_lies_behind_the_position_is_not_read(exported):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_graph_in_place(exported, precision: str):
-    model, contract = with_static_cache(exported[precision], CONFIG, "static")
+    model, spec = with_static_cache(exported[precision], CONFIG, "static")
     kinds = [node.op_type for node in model.graph.node]
-    assert contract in allowed_specs(CONFIG)["text_decoder"]
-    assert contract.inputs[2].dtype == ("float32" if precision == "fp32" else "float16")
+    assert spec in allowed_specs(CONFIG)["text_decoder"]
+    assert spec.inputs[2].dtype == ("float32" if precision == "fp32" else "float16")
     assert [i.version for i in model.opset_import] == [STATIC_CACHE_OPSET]
     assert (kinds.count("TensorScatter"), kinds.count("Attention")) == (4, 4)
     assert not {"Concat", "Softmax"} & set(kinds) and len({n.name for n in model.graph.node}) == len(kinds)
@@ -254,13 +254,13 @@ def test_a_tensorrt_without_a_version_has_none():
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("capabilities", [(), ("7.5",)])
 def test_it_compiles_in_place(exported, precision: str, capabilities: tuple[str, ...]):
-    model, contract = with_static_cache(exported[precision], CONFIG, "static")
+    model, spec = with_static_cache(exported[precision], CONFIG, "static")
     options = rtx_options(default_axes(CONFIG), precision, capabilities)
     if precision == "fp32" and capabilities:  # its products are refused for Turing in any form
         with pytest.raises(EngineError, match="FP32 GEMM"):
-            compile_graph(model, contract, options)
+            compile_graph(model, spec, options)
         return
-    built = compile_graph(model, contract, options)
+    built = compile_graph(model, spec, options)
     assert len(built.plan) > 10_000 and built.in_graph == delivered(model)
     assert built.profiles == ({"batch": (1, 1, 4)},)
 
@@ -271,14 +271,14 @@ def test_it_compiles_in_place(exported, precision: str, capabilities: tuple[str,
 def test_tensorrt_sees_a_cache_that_is_updated_in_place_and_attention_with_a_mask(exported, precision: str):
     """Without the mask it would attend to what lies behind the last token: the compiler would not mind."""
     trt = load_rtx_library()
-    model, contract = with_static_cache(exported[precision], CONFIG, "static")
+    model, spec = with_static_cache(exported[precision], CONFIG, "static")
     log = Log(trt)
-    network, _parser = parse(trt, trt.Builder(log.logger), model.SerializeToString(), contract, log, "TensorRT-RTX")
+    network, _parser = parse(trt, trt.Builder(log.logger), model.SerializeToString(), spec, log, "TensorRT-RTX")
     layers = [network.get_layer(k) for k in range(network.num_layers)]
     updates = [layer for layer in layers if layer.type == trt.LayerType.KV_CACHE_UPDATE]
     inputs = {network.get_input(k).name for k in range(network.num_inputs)}
     outputs = {network.get_output(k).name for k in range(network.num_outputs)}
-    for layer, cache in zip(updates, contract.outputs[1:], strict=True):
+    for layer, cache in zip(updates, spec.outputs[1:], strict=True):
         assert (layer.get_input(0).name, layer.get_output(0).name) == (f"past_{cache.name}", cache.name)
         assert layer.get_input(0).name in inputs and layer.get_output(0).name in outputs
     masks = [layer.get_input(3) for layer in layers if layer.type == trt.LayerType.ATTENTION_INPUT]
@@ -320,13 +320,13 @@ def test_the_command_ends_with_1_if_a_form_writes_other_tokens(command, monkeypa
     right = kv_cache.with_static_cache
 
     def wrong(model: onnx.ModelProto, config: MimoConfig, form: str):
-        made, contract = right(model, config, form)
+        made, spec = right(model, config, form)
         made = copied(made)
         if form == "static":  # every token at place 0
             for weight in made.graph.initializer:
                 if weight.name == "cache/slots":
                     weight.CopyFrom(onnx.numpy_helper.from_array(np.zeros(LENGTH, np.int32), weight.name))
-        return made, contract
+        return made, spec
 
     monkeypatch.setattr(kv_cache, "with_static_cache", wrong)
     result = command("--threads", "1")

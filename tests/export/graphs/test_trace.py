@@ -38,8 +38,8 @@ class TestFile:
 
     def test_keeps_dynamic_axes_and_no_others(self, bundle: Path, checkpoint: Path, name: str):
         model = onnx.load(bundle / "graphs" / f"{name}.onnx")
-        contract = graph_specs(load_checkpoint(checkpoint)[0].config)[name]
-        for tensor, value in zip((*contract.inputs, *contract.outputs), (*model.graph.input, *model.graph.output)):
+        spec = graph_specs(load_checkpoint(checkpoint)[0].config)[name]
+        for tensor, value in zip((*spec.inputs, *spec.outputs), (*model.graph.input, *model.graph.output)):
             assert tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim) == tensor.shape, tensor.name
 
     def test_says_nothing_about_the_machine(self, bundle: Path, repository: Path, name: str):
@@ -61,17 +61,17 @@ class TestFile:
     @pytest.mark.parametrize(("batch", "past"), [(1, 0), (3, 1), (2, 7)])
     def test_computes_what_the_module_computes_for_any_size(self, bundle, checkpoint, name: str, batch: int, past: int):
         model, _ = load_checkpoint(checkpoint)
-        contract = graph_specs(model.config)[name]
+        spec = graph_specs(model.config)[name]
         session = onnxruntime.InferenceSession(bundle / "graphs" / f"{name}.onnx", providers=["CPUExecutionProvider"])
         rng = np.random.default_rng(batch)
         inputs = {
             t.name: rng.integers(0, 2, t.concrete(batch=batch, past=past)).astype(np.int32) if t.dtype == "int32"
             else rng.random(t.concrete(batch=batch, past=past), np.float32)
-            for t in contract.inputs
+            for t in spec.inputs
         }  # fmt: skip
         with torch.no_grad():
             wanted = graph_modules(model)[name](*map(torch.from_numpy, inputs.values()))
-        for tensor, a, b in zip(contract.outputs, session.run(None, inputs), wanted):
+        for tensor, a, b in zip(spec.outputs, session.run(None, inputs), wanted):
             assert a.shape == tensor.concrete(batch=batch, past=past)
             assert np.linalg.norm(a - b.numpy()) <= 1e-4 * np.linalg.norm(b.numpy()), tensor.name
 
@@ -124,7 +124,7 @@ class WrongWidth(nn.Module):
         (WrongWidth(), "axis 1 of output y is 3 instead of 4"),
     ],
 )
-def test_a_module_that_breaks_its_contract_is_refused_in_one_line(module: nn.Module, message: str):
+def test_a_module_that_breaks_its_spec_is_refused_in_one_line(module: nn.Module, message: str):
     with pytest.raises(EngineError, match=message) as caught:
         export_graph(module.eval(), TOY)
     assert "\n" not in str(caught.value)

@@ -19,7 +19,7 @@ CONTRACT = GraphSpec(
 
 
 def model(op: str = "Identity", domain: str = "", opset: int = 20, **shapes: tuple) -> onnx.ModelProto:
-    """A graph with the contract's tensors; ``shapes`` replaces some, as (dtype, shape)."""
+    """A graph with the specification's tensors; ``shapes`` replaces some, as (dtype, shape)."""
     kinds = {"int32": TensorProto.INT32, "float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16}
 
     def value(tensor: Tensor) -> onnx.ValueInfoProto:
@@ -37,7 +37,7 @@ def test_what_fits_passes():
 
 
 @pytest.mark.parametrize("spelling", ["past + 1", "1 + past"])
-def test_the_length_of_the_new_cache_gets_the_name_of_the_contract(spelling: str):
+def test_the_length_of_the_new_cache_gets_the_name_of_the_spec(spelling: str):
     found = model(keys=("float32", (2, "batch", spelling, 8)))
     check_spec(found, CONTRACT)
     assert found.graph.output[1].type.tensor_type.shape.dim[2].dim_param == "past_plus_one"

@@ -447,10 +447,10 @@ class Both:
 def test_what_was_loaded_is_freed_when_a_later_graph_fails(make, fake_gpu, monkeypatch):
     real, made = loading.create_engine, []
 
-    def create(name, data, contract, **options):
+    def create(name, data, spec, **options):
         if len(made) == 3:
             raise EngineError("enough", "")
-        made.append(real(name, data, contract, **options))
+        made.append(real(name, data, spec, **options))
         return made[-1]
 
     monkeypatch.setattr(loading, "create_engine", create)

@@ -32,9 +32,9 @@ def kind(request):
     return request.param
 
 
-def load(kind, name="text_decoder", contract=None, threads=1, **options):
+def load(kind, name="text_decoder", spec=None, threads=1, **options):
     data = onnx_bundle.model_bytes(CONTRACTS[name], fakes.CONFIG)
-    return create_engine(kind, data, contract or CONTRACTS[name], threads=threads, **options)
+    return create_engine(kind, data, spec or CONTRACTS[name], threads=threads, **options)
 
 
 def feed(name, batch=1, past=2):
@@ -50,7 +50,7 @@ def same(found, expected, tolerance=1e-5):
 
 @pytest.mark.parametrize("name", CONTRACTS)
 @pytest.mark.parametrize("batch", [1, 3])
-def test_outputs_have_the_contracts_names_dtypes_and_shapes(kind, name, batch):
+def test_outputs_have_the_specs_names_dtypes_and_shapes(kind, name, batch):
     engine = load(kind, name)
     out = engine.run(feed(name, batch))
     assert list(out) == [t.name for t in CONTRACTS[name].outputs] == list(engine.outputs)
@@ -95,10 +95,10 @@ def test_outputs_of_every_graph_belong_to_the_caller(kind, name):
         same(engine.run(x), copies, tolerance=0)
 
 
-def changed(contract, role, index, **changes):
-    tensors = list(getattr(contract, role))
+def changed(spec, role, index, **changes):
+    tensors = list(getattr(spec, role))
     tensors[index] = dataclasses.replace(tensors[index], **changes)
-    return dataclasses.replace(contract, **{role: tuple(tensors)})
+    return dataclasses.replace(spec, **{role: tuple(tensors)})
 
 
 @pytest.mark.parametrize(
@@ -112,9 +112,9 @@ def changed(contract, role, index, **changes):
         ("outputs", {"shape": ("batch", 1)}, "output logits has the shape"),
     ],
 )
-def test_a_graph_that_differs_from_its_contract_is_refused(kind, role, change, match):
+def test_a_graph_that_differs_from_its_spec_is_refused(kind, role, change, match):
     with pytest.raises(EngineError, match=match) as caught:
-        load(kind, contract=changed(CONTRACTS["text_decoder"], role, 0, **change))
+        load(kind, spec=changed(CONTRACTS["text_decoder"], role, 0, **change))
     assert "text_decoder" in str(caught.value) and "mimo-export build" in str(caught.value)
 
 
@@ -208,8 +208,8 @@ def test_outputs_share_no_memory_with_inputs_or_each_other(kind):
     # Both outputs are the input itself, which an engine could hand out again.
     data = graph([("Identity", ["x"], ["a"]), ("Relu", ["x"], ["b"]), ("Identity", ["x"], ["c"])])
     x = Tensor("x", "float32", ("batch", 4))
-    contract = GraphSpec("plain", (x,), tuple(dataclasses.replace(x, name=name) for name in "abc"))
-    engine = create_engine(kind, data, contract, threads=1)
+    spec = GraphSpec("plain", (x,), tuple(dataclasses.replace(x, name=name) for name in "abc"))
+    engine = create_engine(kind, data, spec, threads=1)
     given = np.arange(8, dtype=np.float32).reshape(2, 4)
     found = engine.run({"x": given})
     arrays = [given, *found.values()]
@@ -274,11 +274,11 @@ def test_openvino_takes_integers_as_they_are():
     pytest.importorskip("openvino")
     ids = Tensor("ids", "int32", ("batch", 2))
     results = Tensor("real", "float32", ("batch", 2)), Tensor("row", "float32", ("batch", 2, 1))
-    contract = GraphSpec("ids", (ids,), results)
+    spec = GraphSpec("ids", (ids,), results)
     nodes = [("Cast", ["ids"], ["real"], {"to": 1}), ("Abs", ["ids"], ["place"]), ("Gather", ["table", "place"], ["row"])]
-    data = graph(nodes, contract, {"table": np.arange(70000, dtype=np.float32)[:, None]})
+    data = graph(nodes, spec, {"table": np.arange(70000, dtype=np.float32)[:, None]})
     values = np.array([[69999, -65537], [0, -1]], np.int32)
-    engine = create_engine("openvino", data, contract, threads=1)
+    engine = create_engine("openvino", data, spec, threads=1)
     (requests,) = engine._pools.values()
     assert requests._compiled.inputs[0].element_type.get_type_name() == "i32"
     out = engine.run({"ids": values})
@@ -335,23 +335,22 @@ def test_openvino_starts_no_telemetry():
 HEADS, HEAD, VOCABULARY, STEPS = 2, 8, 32, 40
 
 
-def graph(nodes, contract=None, constants=None):
-    """An ONNX file of nodes ``(operator, inputs, outputs[, attributes])``; without a contract, of one input ``x``."""
+def graph(nodes, spec=None, constants=None):
+    """An ONNX file of nodes ``(operator, inputs, outputs[, attributes])``; without a specification, of one input ``x``."""
     from onnx import TensorProto, checker, helper, numpy_helper
 
-    if contract is None:
+    if spec is None:
         results = [out for _, _, outs, *_ in nodes for out in outs]
-        contract = GraphSpec(
+        spec = GraphSpec(
             "g", (Tensor("x", "float32", ("batch", 4)),), tuple(Tensor(name, "float32", ("batch", 4)) for name in results)
         )
     types = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32}
     ports = [
-        [helper.make_tensor_value_info(t.name, types[t.dtype], t.shape) for t in role]
-        for role in (contract.inputs, contract.outputs)
+        [helper.make_tensor_value_info(t.name, types[t.dtype], t.shape) for t in role] for role in (spec.inputs, spec.outputs)
     ]
     made = helper.make_graph(
         [helper.make_node(kind, ins, outs, **(rest[0] if rest else {})) for kind, ins, outs, *rest in nodes],
-        contract.name,
+        spec.name,
         *ports,
         [numpy_helper.from_array(np.asarray(value), name) for name, value in (constants or {}).items()],
     )

@@ -18,7 +18,7 @@ from mimo_runtime.compiler import Facts, Options, build_engine
 from mimo_runtime.engines import base, create_engine, cuda, ort_cuda, tensorrt_library
 from mimo_runtime.engines.tensorrt import TensorRtEngine, TensorRtRtxEngine
 from mimo_runtime.errors import EngineError
-from mimo_runtime.model.graph_spec import GraphSpec, Tensor, graph_specs, static_cache_contract
+from mimo_runtime.model.graph_spec import GraphSpec, Tensor, graph_specs, static_cache_spec
 from mimo_runtime.text.generation import TextDecoder
 
 onnx_bundle = pytest.importorskip("onnx_bundle", reason="needs onnx", exc_type=ImportError)
@@ -39,10 +39,10 @@ def graph_bytes(name):
     return onnx_bundle.model_bytes(CONTRACTS[name], fakes.CONFIG)
 
 
-def feed(contract, batch=1, past=2, seed=0):
+def feed(spec, batch=1, past=2, seed=0):
     """Inputs with another value in every place, such that a step reads past and position, too."""
     rng = np.random.default_rng(seed)
-    shapes = {t: t.concrete(batch=batch, past=past) for t in contract.inputs}
+    shapes = {t: t.concrete(batch=batch, past=past) for t in spec.inputs}
     return {t.name: rng.integers(0, 3, shape).astype(t.dtype) for t, shape in shapes.items()}
 
 
@@ -168,8 +168,8 @@ def ort(gpu, monkeypatch):
     return fake
 
 
-def ort_engine(name="text_decoder", contract=None, **options):
-    return ort_cuda.OrtCudaEngine(graph_bytes(name), contract or CONTRACTS[name], **options)
+def ort_engine(name="text_decoder", spec=None, **options):
+    return ort_cuda.OrtCudaEngine(graph_bytes(name), spec or CONTRACTS[name], **options)
 
 
 def reference(name, inputs):
@@ -303,11 +303,11 @@ def test_a_provider_that_does_not_load_is_told_by_its_missing_library(ort, monke
     assert "exit code -11" in engines.why_not("onnxruntime-cuda")
 
 
-def test_ort_refuses_bytes_that_are_no_graph_and_another_contract(ort):
+def test_ort_refuses_bytes_that_are_no_graph_and_another_spec(ort):
     with pytest.raises(EngineError, match="onnxruntime-cuda cannot load graph text_decoder"):
         ort_cuda.OrtCudaEngine(b"no graph", DECODER)
-    with pytest.raises(EngineError, match="text_decoder does not fit its contract: its inputs are"):
-        ort_engine(contract=dataclasses.replace(DECODER, inputs=DECODER.inputs[1:]))
+    with pytest.raises(EngineError, match="text_decoder does not fit its specification: its inputs are"):
+        ort_engine(spec=dataclasses.replace(DECODER, inputs=DECODER.inputs[1:]))
 
 
 def test_ort_takes_slices_of_an_input_from_one_buffer(ort):
@@ -318,8 +318,8 @@ def test_ort_takes_slices_of_an_input_from_one_buffer(ort):
     nodes = [helper.make_node("Sub", ["keys.0", "keys.2"], ["d"]), helper.make_node("Mul", ["d", "keys.1"], ["y"])]
     graph = helper.make_graph(nodes, "g", slices, [y])
     data = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9).SerializeToString()
-    contract = GraphSpec("g", (Tensor("keys", "float32", (3, "batch", "past")),), (Tensor("y", "float32", ("batch", "past")),))
-    engine = ort_cuda.OrtCudaEngine(data, contract)
+    spec = GraphSpec("g", (Tensor("keys", "float32", (3, "batch", "past")),), (Tensor("y", "float32", ("batch", "past")),))
+    engine = ort_cuda.OrtCudaEngine(data, spec)
     keys = np.random.default_rng(0).random((3, 2, 5), np.float32)
     before = len(ort.driver.uploads)
     np.testing.assert_allclose(engine.run({"keys": keys})["y"], (keys[0] - keys[2]) * keys[1])
@@ -479,7 +479,7 @@ def test_tensorrt_touches_nothing_that_a_release_lacks(gpu, release):
     runtime.deserialize_cuda_engine.assert_called_once_with(b"a plan")
 
 
-IN_PLACE = static_cache_contract(fakes.CONFIG, "float16")
+IN_PLACE = static_cache_spec(fakes.CONFIG, "float16")
 CACHES = [tensor.name for tensor in IN_PLACE.outputs[1:]]
 
 
@@ -602,10 +602,10 @@ def changed(tensors, which, change):
         ("logits", {"name": "scores"}, "its outputs are keys, values, scores instead of"),
     ],
 )
-def test_a_plan_that_differs_from_its_contract_is_refused(gpu, name, change, match):
+def test_a_plan_that_differs_from_its_spec_is_refused(gpu, name, change, match):
     fake = trt(gpu)
     fake.tensors = changed(fake.tensors, name, change)
-    with pytest.raises(EngineError, match=f"text_decoder does not fit its contract: {match}"):
+    with pytest.raises(EngineError, match=f"text_decoder does not fit its specification: {match}"):
         TensorRtEngine(b"", DECODER, trt=fake)
 
 
@@ -693,16 +693,16 @@ def test_the_real_tensorrt_rtx_reads_the_plan_and_says_what_it_lacks(gpu):
 
     if find_gpus().usable:
         pytest.skip("there is a GPU here")
-    contract = CONTRACTS["vision_encoder"]
+    spec = CONTRACTS["vision_encoder"]
     options = Options({"batch": (1, 1, 2)}, split_past=False)
-    plan = build_engine(graph_bytes("vision_encoder"), contract, options, Facts({"fp32": 1}), api="tensorrt-rtx").plan
+    plan = build_engine(graph_bytes("vision_encoder"), spec, options, Facts({"fp32": 1}), api="tensorrt-rtx").plan
     tensorrt_library.load_rtx_library.cache_clear()
     version = str(tensorrt_library.load_rtx_library().__version__)
     with pytest.raises(EngineError, match="tensorrt-rtx cannot load graph vision_encoder: .*CUDA") as caught:
-        TensorRtRtxEngine(plan, contract, built_with=version)
+        TensorRtRtxEngine(plan, spec, built_with=version)
     assert "\n" not in str(caught.value)
     with pytest.raises(EngineError, match=f"compiled by TensorRT-RTX 1.0.0, this machine has {version}"):
-        TensorRtRtxEngine(plan, contract, built_with="1.0.0")
+        TensorRtRtxEngine(plan, spec, built_with="1.0.0")
 
 
 # -- answers whose cache stays on the GPU ------------------------------------------------------------------------------

@@ -13,12 +13,12 @@ import pytest
 from mimo_runtime.bundle.manifest import parse_manifest, seal, spell
 from mimo_runtime.engines.base import Decoding
 from mimo_runtime.errors import BundleError
-from mimo_runtime.model.graph_spec import BATCH, allowed_specs, graph_specs, static_cache_contract
+from mimo_runtime.model.graph_spec import BATCH, allowed_specs, graph_specs, static_cache_spec
 from mimo_runtime.pipeline import Mimo
 
 onnx_bundle = pytest.importorskip("onnx_bundle", reason="needs onnx", exc_type=ImportError)
 CONFIG = fakes.CONFIG
-CONTRACT = static_cache_contract(CONFIG)
+CONTRACT = static_cache_spec(CONFIG)
 
 
 def decoder_bytes() -> bytes:
@@ -93,15 +93,15 @@ def test_the_longest_answer_fits_into_the_cache(folder: Path, pixels):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_its_contract_stands_in_the_manifest(folder: Path, dtype: str):
+def test_its_spec_stands_in_the_manifest(folder: Path, dtype: str):
     manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
-    contract = static_cache_contract(CONFIG, dtype)
-    manifest["graphs"]["text_decoder"]["contract"] = contract.to_dict()
-    assert parse_manifest(spell(seal(manifest))).graphs["text_decoder"].contract == contract
+    spec = static_cache_spec(CONFIG, dtype)
+    manifest["graphs"]["text_decoder"]["contract"] = spec.to_dict()
+    assert parse_manifest(spell(seal(manifest))).graphs["text_decoder"].spec == spec
 
 
 @pytest.mark.parametrize("graph", ["text_decoder", "fusion"])
-def test_no_other_contract_does(folder: Path, graph: str):
+def test_no_other_spec_does(folder: Path, graph: str):
     manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
     changed = CONTRACT.to_dict()
     changed["inputs"][2]["shape"][2] -= 1  # a cache that is too short
@@ -110,15 +110,15 @@ def test_no_other_contract_does(folder: Path, graph: str):
         parse_manifest(spell(seal(manifest)))
 
 
-def test_contracts_differ_in_the_cache_alone():
+def test_specs_differ_in_the_cache_alone():
     growing, *in_place = allowed_specs(CONFIG)["text_decoder"]
     assert growing == graph_specs(CONFIG)["text_decoder"]
     layers, length = CONFIG.text_decoder.layers, CONFIG.text_decoder.max_length
     shape = (BATCH, CONFIG.text_decoder.heads, length, CONFIG.dim // CONFIG.text_decoder.heads)
-    for contract, dtype in zip(in_place, ("float32", "float16"), strict=True):
-        past, present = contract.inputs[2:-3], contract.outputs[1:]
+    for spec, dtype in zip(in_place, ("float32", "float16"), strict=True):
+        past, present = spec.inputs[2:-3], spec.outputs[1:]
         assert [t.name for t in past] == [f"past_{t.name}" for t in present] and len(past) == 2 * layers
         assert {(t.dtype, t.shape) for t in (*past, *present)} == {(dtype, shape)}
-        assert contract.inputs[:2] + contract.inputs[-3:] == growing.inputs[:2] + growing.inputs[-3:]
-        assert contract.outputs[0] == growing.outputs[0]
+        assert spec.inputs[:2] + spec.inputs[-3:] == growing.inputs[:2] + growing.inputs[-3:]
+        assert spec.outputs[0] == growing.outputs[0]
     assert all(len(allowed) == 1 for name, allowed in allowed_specs(CONFIG).items() if name != "text_decoder")

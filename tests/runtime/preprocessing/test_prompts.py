@@ -133,13 +133,13 @@ def test_arrays_are_welcome() -> None:
     assert prompt.has_references and not Prompt("x").has_references
 
 
-def test_encoding_matches_the_contract() -> None:
+def test_encoding_matches_the_spec() -> None:
     prompt = Prompt("x", [(8, 4, 40, 36)], [(0, 0), (79, 39, 0)], np.ones((HEIGHT, WIDTH), bool))
     check(prompt)
     encoded = encode_prompt(prompt, Letterbox(HEIGHT, WIDTH, CONFIG.image_size), CONFIG)
-    contracts = graph_specs(CONFIG)
-    wanted = {t.name: t for t in contracts["prompt_encoder"].inputs if t.name != "features_16"}
-    wanted |= {t.name: t for t in contracts["fusion"].inputs if t.name == "extent"}
+    specs = graph_specs(CONFIG)
+    wanted = {t.name: t for t in specs["prompt_encoder"].inputs if t.name != "features_16"}
+    wanted |= {t.name: t for t in specs["fusion"].inputs if t.name == "extent"}
     assert set(encoded) == set(wanted)
     for name, array in encoded.items():
         assert array.dtype == wanted[name].dtype and array.shape == wanted[name].concrete(batch=1)

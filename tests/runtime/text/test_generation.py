@@ -8,7 +8,7 @@ import pytest
 
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.errors import PromptError
-from mimo_runtime.model.graph_spec import allowed_specs, graph_specs, static_cache_contract
+from mimo_runtime.model.graph_spec import allowed_specs, graph_specs, static_cache_spec
 from mimo_runtime.text.generation import SamplingParams, TextDecoder, generate, sample_token
 
 END = 9
@@ -123,8 +123,8 @@ MEMORY = {name: np.zeros(1, np.float32) for name in ("cross_keys", "cross_values
 class Recorder(Engine):
     """An engine that keeps what it was fed; its logits count."""
 
-    def __init__(self, contract):
-        self.inputs, self.outputs = {t.name: t for t in contract.inputs}, {t.name: t for t in contract.outputs}
+    def __init__(self, spec):
+        self.inputs, self.outputs = {t.name: t for t in spec.inputs}, {t.name: t for t in spec.outputs}
         self.seen = []
 
     def run(self, inputs):
@@ -167,7 +167,7 @@ def test_text_decoder_feeds_the_cache_that_it_got():
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_text_decoder_feeds_a_cache_of_fixed_size(dtype):
     config = dataclasses.replace(CONFIG, text_decoder=dataclasses.replace(CONFIG.text_decoder, layers=2))
-    engine = StaticCache(static_cache_contract(config, dtype))
+    engine = StaticCache(static_cache_spec(config, dtype))
     decoder = TextDecoder(engine, config, MEMORY, size=100, suppress_tokens=())
     for token in (1, 7, 8):
         decoder.step(token)
@@ -180,9 +180,9 @@ def test_text_decoder_feeds_a_cache_of_fixed_size(dtype):
             assert cache[0, 0, :4, 0].tolist() == [*(sign * t for t in (1, 7, 8)[:position]), *[0] * (4 - position)]
 
 
-@pytest.mark.parametrize("contract", allowed_specs(CONFIG)["text_decoder"])
-def test_text_decoder_does_not_go_beyond_the_positions_of_the_model(contract):
-    engine = (DynamicCache if any("past" in t.shape for t in contract.inputs) else StaticCache)(contract)
+@pytest.mark.parametrize("spec", allowed_specs(CONFIG)["text_decoder"])
+def test_text_decoder_does_not_go_beyond_the_positions_of_the_model(spec):
+    engine = (DynamicCache if any("past" in t.shape for t in spec.inputs) else StaticCache)(spec)
     decoder = TextDecoder(engine, CONFIG, MEMORY, size=100, suppress_tokens=())
     for _ in range(CONFIG.text_decoder.max_length):
         decoder.step(1)

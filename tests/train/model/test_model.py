@@ -1,4 +1,4 @@
-"""The network's promises: contract shapes, neutral gate, padding that does not matter, a cache that changes nothing."""
+"""The network's promises: specification shapes, neutral gate, padding that does not matter, a cache that changes nothing."""
 
 from __future__ import annotations
 
@@ -51,19 +51,19 @@ def images(model: Mimo, rows: int = 2) -> torch.Tensor:
 @pytest.mark.parametrize("levels", [1, 2, 3])
 @pytest.mark.parametrize("upsample", [1, 2])
 @torch.no_grad()
-def test_every_graph_keeps_its_contract(levels, upsample):
+def test_every_graph_keeps_its_spec(levels, upsample):
     config = MimoConfig.from_preset("micro")
     model = make(mask_decoder=replace(config.mask_decoder, levels=levels, upsample=upsample))
     values: dict[str, torch.Tensor] = {}
     modules = graph_modules(model)
-    for name, contract in graph_specs(model.config).items():
+    for name, spec in graph_specs(model.config).items():
         inputs = []
-        for tensor in contract.inputs:
+        for tensor in spec.inputs:
             shape = tensor.concrete(batch=2, past=3)
             new = torch.ones(shape, dtype=torch.int32) if tensor.dtype == "int32" else torch.rand(shape)
             inputs.append(values.get(tensor.name, new))
             assert tuple(inputs[-1].shape) == shape
-        for tensor, value in zip(contract.outputs, modules[name](*inputs), strict=True):
+        for tensor, value in zip(spec.outputs, modules[name](*inputs), strict=True):
             assert tuple(value.shape) == tensor.concrete(batch=2, past=3), (name, tensor.name)
             assert torch.isfinite(value).all()
             values[tensor.name] = value
