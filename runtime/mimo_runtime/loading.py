@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 from .bundle.archive import Bundle
 from .bundle.placement import Placement, check_device, choose_device, fall_back
@@ -19,6 +19,21 @@ from .model.tokenizer import Tokenizer
 BundleSource = str | os.PathLike[str] | Bundle
 
 
+class ModelInfo(TypedDict, total=False):
+    """Facts about a model and where it runs."""
+
+    id: str
+    target: str
+    #: Path of the bundle.
+    bundle: str
+    #: Hash of the weights: equal for a bundle and the checkpoint that it was built from.
+    sha256: str
+    device: str
+    device_explanation: str
+    #: The device that the bundle was built for and why it runs on the CPU instead; None if it runs as it was built.
+    fallback: str | None
+
+
 @dataclass(frozen=True)
 class LoadedBundle:
     """What a pipeline needs of a bundle."""
@@ -27,8 +42,7 @@ class LoadedBundle:
     #: One engine per graph, by the graph's name.
     engines: dict[str, Engine]
     tokenizer: Tokenizer
-    #: Facts about the model and where it runs; see ``Mimo.info``.
-    info: dict[str, Any]
+    info: ModelInfo
 
 
 def load_bundle(
@@ -68,13 +82,12 @@ def load_bundle(
     return LoadedBundle(manifest.config, engines, tokenizer, _info(bundle, placement))
 
 
-def _info(bundle: Bundle, placement: Placement) -> dict[str, Any]:
+def _info(bundle: Bundle, placement: Placement) -> ModelInfo:
     manifest = bundle.manifest
     return {
         "id": manifest.model_id,
         "target": manifest.target,
         "bundle": str(bundle.path),
-        # The hash of the weights: equal for a bundle and the checkpoint that it was built from.
         "sha256": manifest.data["model"]["checkpoint_sha256"],
         "device": placement.device,
         "device_explanation": placement.explanation,

@@ -11,14 +11,13 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from .engines.base import Engine
 from .graphs import Arrays, ModelGraphs
 from .hardware.host import usable_cores
 from .imageio.image import ScanImage
 from .imageio.reader import Source, read_image
-from .loading import BundleSource, load_bundle
+from .loading import BundleSource, ModelInfo, load_bundle
 from .model.config import MimoConfig
 from .model.tokenizer import Tokenizer
 from .postprocessing.mask_prediction import MaskPrediction
@@ -39,9 +38,8 @@ class Mimo:
         config: of the model.
         engines: one per graph of ``graph_spec.GRAPHS``.
         tokenizer: of the model.
-        info: facts about the model, e.g. ``{"id": "mimo-tiny"}``.
-        cache_images: how many images stay encoded (1.6 MB each for ``tiny``, 25 MB for ``large``), and as many crops of small
-            targets; 0 keeps none.
+        info: facts about the model, e.g. ``ModelInfo(id="mimo-tiny")``.
+        cache_images: number of images, and of crops, that stay encoded (each 1.6 MB for ``tiny``, 25 MB for ``large``).
     """
 
     def __init__(
@@ -49,12 +47,12 @@ class Mimo:
         config: MimoConfig,
         engines: Mapping[str, Engine],
         tokenizer: Tokenizer,
-        info: Mapping[str, Any] | None = None,
+        info: ModelInfo | None = None,
         *,
         cache_images: int = 8,
     ) -> None:
         self.graphs = ModelGraphs(config, engines, tokenizer, cache_images)
-        self.engines, self.tokenizer, self.info = self.graphs.engines, tokenizer, dict(info or {})
+        self.engines, self.tokenizer, self.info = self.graphs.engines, tokenizer, info or ModelInfo()
         self._refiner = MaskRefiner(RefinementConfig.of(config))
         # On one core the masks would only delay the first word.
         self._pool = ThreadPoolExecutor(usable_cores(), "mimo-masks") if usable_cores() > 1 else None

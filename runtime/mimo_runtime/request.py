@@ -7,7 +7,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar, cast
 
 import numpy as np
 
@@ -88,7 +88,9 @@ class AskRequest:
                 "closer= is deprecated, use refine=", DeprecationWarning, stacklevel=3
             )  # of `ask`, not of its wrapper
             refine = closer
-        prompt, sampling = Prompt(text, boxes, points, mask), SamplingParams(temperature, top_k, top_p, seed)
+        # Prompt reads any iterable of numbers, and refuses the rest.
+        prompt = Prompt(text, cast("Sequence[Sequence[float]]", boxes), cast("Sequence[Sequence[float]]", points), mask)
+        sampling = SamplingParams(temperature, top_k, top_p, seed)
         return AskRequest(prompt, masks, text_answer, refine, max_tokens, sampling, should_stop)
 
     def validate(self, height: int, width: int, config: MimoConfig, tokenizer: Tokenizer) -> None:

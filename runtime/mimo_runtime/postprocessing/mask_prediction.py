@@ -99,7 +99,8 @@ class MaskPrediction:
 
     def target_logits(self, window: tuple[int, int, int, int]) -> np.ndarray:
         """Logits of query 0 in the full-image pass for a window of the image, float32 ``[y1 - y0, x1 - x0]``."""
-        return self.letterbox.unletterbox_masks(self._logits[:1], window)[0]
+        logits: np.ndarray = self.letterbox.unletterbox_masks(self._logits[:1], window)[0]
+        return logits
 
     def clean_mask(self, logits: np.ndarray, letterbox: Letterbox) -> np.ndarray | None:
         """Logits ``[H, W]`` in the geometry of ``letterbox`` as a mask without small parts; None if it is empty."""

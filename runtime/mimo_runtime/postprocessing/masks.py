@@ -19,7 +19,8 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     """Probabilities of logits, without overflow; float32 stays float32."""
     logits = np.asarray(logits)
     small = np.exp(-np.abs(logits))
-    return np.where(logits >= 0, 1, small) / (1 + small)
+    probabilities: np.ndarray = np.where(logits >= 0, 1, small) / (1 + small)
+    return probabilities
 
 
 def mask_from_logits(logits: np.ndarray, threshold: float = 0.5, *, cell_area: float = 1.0) -> np.ndarray:
@@ -77,10 +78,10 @@ def box_of_mask(mask: np.ndarray) -> tuple[int, int, int, int] | None:
 
 
 def soft_centroid(logits: np.ndarray, letterbox: Letterbox) -> tuple[float, float]:
-    """Where a thing is expected, drawn or not: the mean position of the image's cells, weighted with their squared probability.
+    """The position of a structure, with or without a mask: the mean position of the cells, weighted with squared probability.
 
     The square keeps a large faint background from drawing the centre to the middle of the image. Unlike the centroid of a mask
-    it counts how sure each part is, and it exists for an empty mask.
+    it weights every part with its probability, and it exists for an empty mask.
 
     Args:
         logits: ``[M, M]`` of one query over the whole square.

@@ -7,18 +7,18 @@ it is: the box of the whole image is ``(0, 0, W, H)``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TypeVar
 
 import numpy as np
 
 from ..errors import PromptError
 from ..model.config import MimoConfig
+from ..model.tokenizer import Tokenizer
 from .letterbox import Letterbox
 
-if TYPE_CHECKING:
-    from ..model.tokenizer import Tokenizer
+Entry = TypeVar("Entry")
 
 #: Labels of the ``prompt_encoder`` inputs.
 GIVEN, POSITIVE, NEGATIVE, PADDING = 1, 1, 0, -1
@@ -125,11 +125,11 @@ def encode_prompt(prompt: Prompt, letterbox: Letterbox, config: MimoConfig) -> d
         boxes[0, : len(prompt.boxes)] = letterbox.boxes(np.array(prompt.boxes))
         box_labels[0, : len(prompt.boxes)] = GIVEN
     if prompt.points:
-        given = np.array(prompt.points, np.float64)
+        values = np.array(prompt.points, np.float64)
         # The centre of the named pixel; the minimum only matters for fractions beyond the last pixel's centre.
-        centres = np.minimum(given[:, :2] + 0.5, (letterbox.width, letterbox.height))
-        points[0, : len(given)] = letterbox.points(centres)
-        point_labels[0, : len(given)] = given[:, 2]
+        centres = np.minimum(values[:, :2] + 0.5, (letterbox.width, letterbox.height))
+        points[0, : len(values)] = letterbox.points(centres)
+        point_labels[0, : len(values)] = values[:, 2]
     if prompt.mask is not None:
         mask[0] = letterbox.mask(prompt.mask)
         mask_label[:] = GIVEN
@@ -144,14 +144,14 @@ def encode_prompt(prompt: Prompt, letterbox: Letterbox, config: MimoConfig) -> d
     }
 
 
-def _entries(values: Any, name: str) -> list[tuple[int, Any]]:
+def _entries(values: Iterable[Entry], name: str) -> list[tuple[int, Entry]]:
     try:
         return list(enumerate(values, 1))
     except TypeError:
         raise PromptError(f"{name} is a {type(values).__name__}", "Pass a list") from None
 
 
-def _numbers(value: Any, name: str, lengths: tuple[int, ...], form: str) -> tuple[float, ...]:
+def _numbers(value: Iterable[float], name: str, lengths: tuple[int, ...], form: str) -> tuple[float, ...]:
     try:
         numbers = tuple(float(v) for v in value)
     except (TypeError, ValueError):
@@ -170,7 +170,7 @@ def _labelled(k: int, point: tuple[float, ...]) -> tuple[float, float, int]:
     return point[0], point[1], int(label)
 
 
-def _as_mask(mask: Any) -> np.ndarray:
+def _as_mask(mask: np.ndarray) -> np.ndarray:
     array = np.asarray(mask)
     if array.ndim != 2:
         raise PromptError(f"the mask has the shape {list(array.shape)}", "Pass one of [height, width]")
@@ -183,6 +183,6 @@ def _as_mask(mask: Any) -> np.ndarray:
     return array >= 0.5
 
 
-def _limit(name: str, given: Sequence[Any], limit: int) -> None:
-    if len(given) > limit:
-        raise PromptError(f"{len(given)} {name} are given", f"This model takes at most {limit}")
+def _limit(name: str, values: Sequence[object], limit: int) -> None:
+    if len(values) > limit:
+        raise PromptError(f"{len(values)} {name} are given", f"This model takes at most {limit}")

@@ -38,7 +38,8 @@ class CropRequest:
         """``uint8 [H, W, 3]`` of the image -> those of the crop, with stretched contrast."""
         x0, y0, x1, y1 = self.crop_box
         crop = image[y0:y1, x0:x1]
-        return contrast_table(crop, config)[crop]
+        stretched: np.ndarray = contrast_table(crop, config)[crop]
+        return stretched
 
 
 def crop_around_target(
@@ -107,7 +108,8 @@ def contrast_table(pixels: np.ndarray, config: RefinementConfig = RefinementConf
     """``uint8 [256]``: the values with which ``pixels`` (``uint8 [H, W, 3]``) fill the range, one table for all channels."""
     dark, bright = np.percentile(pixels, config.contrast_percentiles)
     width = max(float(bright - dark), 255.0 / config.max_contrast_gain)
-    return np.clip(np.rint((np.arange(256) - dark) * (255.0 / width)), 0, 255).astype(np.uint8)
+    table: np.ndarray = np.clip(np.rint((np.arange(256) - dark) * (255.0 / width)), 0, 255).astype(np.uint8)
+    return table
 
 
 def _hull(boxes: Sequence[Sequence[float]]) -> tuple[float, float, float, float]:

@@ -56,17 +56,17 @@ class Finding:
     """One structure that is present, or that the request names and that is absent.
 
     Args:
-        phrase: its name, as the answer words it or as it was asked for.
+        phrase: its name in the text or in the request.
         mask: bool ``[H, W]`` in the geometry of the image as given; empty where ``present`` is False.
         box: ``(x0, y0, x1, y1)`` of the mask in pixels; None where not present.
-        score: ``presence * iou``: how likely it is there, times how well the mask is expected to fit.
+        score: ``presence * iou``.
         presence: probability in [0, 1] that it is in the image: ``sigmoid(logit / presence_temperature)``.
-        present: ``presence >= presence_threshold`` (both chosen on validation data, stored in the model) and a mask was drawn.
+        present: ``presence >= presence_threshold`` (chosen on validation data, stored in the model) and the mask has a pixel.
         area_px: pixels in the mask.
-        query: the mask query that drew it: 0 for what was asked, ``1 + i`` for ``entities[i]``.
-        iou: the model's own estimate of the mask's intersection over union.
+        query: its mask query: 0 for the target of the request, ``1 + i`` for ``entities[i]``.
+        iou: predicted intersection over union of the mask.
         confident: ``score >= abstain_threshold`` (chosen on validation data for a wanted mean error, stored in the model):
-            whether the mask may be used without being checked. It says nothing about what is not present, which has no mask.
+            whether the mask may be used without review. It says nothing about a finding that is not present: it has no mask.
         refined: whether the mask comes from a crop pass (``mimo_runtime.refinement``).
     """
 

@@ -7,7 +7,6 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,7 +21,7 @@ ANSWER = "answer.json"
 
 
 def write_result(
-    folder: Path | str, overwrite: bool, pixels: np.ndarray, prompt: Prompt, answer: Answer, report: Mapping[str, Any]
+    folder: Path | str, overwrite: bool, pixels: np.ndarray, prompt: Prompt, answer: Answer, report: Mapping[str, object]
 ) -> dict[int, str]:
     """Write a result folder in one step.
 

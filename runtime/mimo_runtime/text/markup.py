@@ -1,6 +1,6 @@
 """The markup of grounded answers: ``<p>liver</p><seg5>`` says that mask query 5 draws the liver.
 
-Everything here takes whatever a model may write, well-formed or not, and never raises.
+All functions take any text, well-formed or not, and never raise.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ def parse_grounded(text: str) -> list[tuple[str, int]]:
 
     One phrase may own several queries (``<p>nodules</p><seg3><seg4>``). A ``<segK>`` without a phrase gives an empty one.
     """
-    found = []
+    phrases = []
     for match in _GROUNDED.finditer(text):
         phrase = " ".join((match["phrase"] or "").split())
-        found += [(phrase, int(query)) for query in _SEG.findall(match["segs"])]
-    return found
+        phrases += [(phrase, int(query)) for query in _SEG.findall(match["segs"])]
+    return phrases
 
 
 def strip_markup(text: str) -> str:

@@ -21,7 +21,7 @@ def observe(
 ) -> Description:
     """The description of one structure from its bool mask ``[H, W]``; an empty mask is an absent structure.
 
-    ``count`` is the number of instances where it is known; otherwise components are counted, without crumbs.
+    ``count`` is the number of instances where it is known; otherwise components are counted, without small parts.
     """
     phrase = observe_phrase(mask, name, query, count)
     return Description(modality, region, absent=name) if phrase is None else Description(modality, region, (phrase,))

@@ -53,9 +53,9 @@ def question(
     templates = QUESTIONS[kind]
     template = templates[0 if rng is None else int(rng.integers(len(templates)))]
     needed = {"a name": (name, "{name}", "{a}", "{many}"), "other": (other, "{other}"), "relation": (relation, "{relation}")}
-    for told, (value, *slots) in needed.items():
-        if not value and any(slot in template for slot in slots):
-            raise ValueError(f"a question of kind {kind} needs {told}")
+    for what, (value, *slots) in needed.items():
+        if not value and any(str(slot) in template for slot in slots):
+            raise ValueError(f"a question of kind {kind} needs {what}")
     name, other = clean_name(name or ""), clean_name(other or "")
     article = ("an " if name[:1].lower() in "aeiou" else "a ") + name
     return template.format(name=name, a=article, many=pluralise(name) or name, other=other, relation=relation)
