@@ -140,6 +140,40 @@ def test_links_lead_somewhere(page: Path):
     assert not [target for target in targets if "://" not in target and not (page.parent / target).exists()]
 
 
+_FOLDERS = {name.rpartition("/")[2]: REPOSITORY / name for name in (
+    "runtime/mimo_runtime", "mimo_train", "calibration/mimo_calibration", "export/mimo_export", "benchmarks/mimo_benchmarks",
+)}  # fmt: skip
+_TOP = "runtime|mimo_train|calibration|export|benchmarks|tests|docs|checkpoints"
+
+
+def unknown_places(page: str) -> list[str]:
+    """Inline code that names a module (``mimo_runtime.text.grammar``) or a file (``tests/test_docs.py``) that does not exist."""
+    missing = []
+    for code in re.findall(r"`([^`\n]+)`", page):
+        if re.fullmatch(r"mimo_\w+(\.\w+)+", code):
+            package, *parts = code.split(".")
+            places = (
+                [_FOLDERS[package].joinpath(*parts[:end]) for end in (len(parts), len(parts) - 1)]
+                if package in _FOLDERS
+                else []
+            )
+            if not any(place.is_dir() or place.with_suffix(".py").exists() for place in places):
+                missing.append(code)
+        elif re.fullmatch(rf"(?:{_TOP})/[\w./-]*", code) and not (REPOSITORY / code).exists():
+            missing.append(code)
+    return missing
+
+
+def test_unknown_places_are_seen():
+    page = "`mimo_runtime.text.grammar`, `mimo_runtime.text.nothing.more`, `tests/test_docs.py`, `tests/nothing.py`, `a/b`"
+    assert unknown_places(page) == ["mimo_runtime.text.nothing.more", "tests/nothing.py"]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page_id(page) not in WITH_OLD_NAMES], ids=page_id)
+def test_every_module_and_file_of_a_page_exists(page: Path):
+    assert not unknown_places(page.read_text("utf-8"))
+
+
 def test_the_generated_references_are_current():
     """``python docs/generate_reference.py`` rewrites them."""
     spec = importlib.util.spec_from_file_location("generate_reference", REPOSITORY / "docs" / "generate_reference.py")
