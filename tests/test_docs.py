@@ -147,16 +147,12 @@ _TOP = "runtime|mimo_train|calibration|export|benchmarks|tests|docs|checkpoints"
 
 
 def unknown_places(page: str) -> list[str]:
-    """Inline code that names a module (``mimo_runtime.text.grammar``) or a file (``tests/test_docs.py``) that does not exist."""
+    """Modules (``mimo_runtime.text.grammar``) and files (``tests/test_docs.py``) of inline code that do not exist."""
     missing = []
     for code in re.findall(r"`([^`\n]+)`", page):
-        if re.fullmatch(r"mimo_\w+(\.\w+)+", code):
-            package, *parts = code.split(".")
-            places = (
-                [_FOLDERS[package].joinpath(*parts[:end]) for end in (len(parts), len(parts) - 1)]
-                if package in _FOLDERS
-                else []
-            )
+        package, *parts = code.split(".")
+        if package in _FOLDERS and re.fullmatch(r"\w+(\.\w+)+", code):
+            places = [_FOLDERS[package].joinpath(*parts[:end]) for end in (len(parts), len(parts) - 1)]
             if not any(place.is_dir() or place.with_suffix(".py").exists() for place in places):
                 missing.append(code)
         elif re.fullmatch(rf"(?:{_TOP})/[\w./-]*", code) and not (REPOSITORY / code).exists():
