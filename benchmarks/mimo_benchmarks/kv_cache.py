@@ -1,4 +1,4 @@
-"""``python -m mimo_benchmarks.kv_cache [CHECKPOINT]``: the forms of the text decoder, compared and measured on this machine.
+"""``python -m mimo_benchmarks.kv_cache [CHECKPOINT]``: the KV caches of the text decoder, compared on this machine.
 
 Every form writes the longest answer to a few random memories, greedily: all have to choose the tokens that PyTorch chooses.
 Answers of all contenders take turns, so that what else the machine does hits them alike. TensorRT for RTX compiles both forms
@@ -117,7 +117,7 @@ def compile_forms(config: MimoConfig, model: onnx.ModelProto) -> list[dict[str, 
 @click.option("--seconds", default=20.0, show_default=True, type=click.FloatRange(0), help="How long to measure each.")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def command(checkpoint: Path | None, preset: str, threads: tuple[int, ...], seconds: float, as_json: bool) -> None:
-    """Compare and measure the forms of a text decoder. Exit code 1 if one writes other tokens than PyTorch."""
+    """Compare and measure the static and the dynamic KV cache. Exit code 1 if one writes other tokens than PyTorch."""
     config, reference, model = export_decoder(preset, checkpoint)
     rows = [row for count in threads for row in measure(config, reference, model, count, seconds)]
     plans = [] if missing_rtx_package() else compile_forms(config, model)

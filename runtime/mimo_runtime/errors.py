@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class MimoError(Exception):
-    """Something failed for a reason that can be told.
+    """A failure with a known reason and a remedy.
 
     Args:
         what: what is wrong, naming the file or the option.
