@@ -1,4 +1,4 @@
-# Two commands: `make demo` shows the whole chain, `make test` proves it.
+# `make demo` shows the whole chain, `make test` runs the tests, `make test-all` also the slow ones.
 # Needed: Python 3.10 to 3.13 with pip and venv. Another interpreter: `make demo PYTHON=python3.12`.
 # Linux without a GPU: the default index serves torch with CUDA; docs/reference/dependencies.md names the smaller CPU wheel.
 
@@ -7,21 +7,27 @@ VENV ?= .venv
 WHEELHOUSE := build/wheelhouse
 PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt
 
+PYTEST := $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test
+.PHONY: help demo test test-all
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo   build a bundle from the committed checkpoint and answer on two images (build/demo/)"
-	@echo "make test   run the tests"
+	@echo "make demo      build a bundle from the committed checkpoint and answer on two images (build/demo/)"
+	@echo "make test      run the tests, without those marked slow"
+	@echo "make test-all  run every test, the TensorRT-RTX compiler included"
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/python -m mimo_export.demo
 
 test: $(VENV)/.test $(WHEELHOUSE)/.filled
-	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(PYTEST) -m "not slow"
 
-# -- what the two stand on ---------------------------------------------------------------------------------------------
+test-all: $(VENV)/.test $(WHEELHOUSE)/.filled
+	$(PYTEST)
+
+# -- what they stand on -------------------------------------------------------------------------------------------------
 
 $(VENV)/.made:
 	@command -v "$(PYTHON)" >/dev/null || { echo "error: no '$(PYTHON)' here. Install Python 3.10 to 3.13 or name one: make PYTHON=python3.12" >&2; exit 2; }
