@@ -137,6 +137,19 @@ def test_links_lead_somewhere(page: Path):
     assert not [target for target in targets if "://" not in target and not (page.parent / target).exists()]
 
 
+def test_the_page_of_renamed_names_lists_every_deprecated_command_and_option():
+    page = (REPOSITORY / "docs" / "reference" / "renamed.md").read_text("utf-8")
+    deprecated = set()
+    pending = [getattr(importlib.import_module(module), name) for module, name in (p.split(":") for p in PROGRAMS.values())]
+    while pending:
+        command = pending.pop()
+        deprecated |= {name for option in command.params for name in getattr(option, "earlier", ())}
+        deprecated |= set(getattr(command, "renamed", ()))
+        pending += command.commands.values() if isinstance(command, click.Group) else ()
+    assert "--no-closer" in deprecated
+    assert not [name for name in deprecated if not re.search(rf"`[^`]*(?<![\w-]){name}\b[^`]*`", page)]
+
+
 _FOLDERS = {name.rpartition("/")[2]: REPOSITORY / name for name in (
     "runtime/mimo_runtime", "mimo_train", "calibration/mimo_calibration", "export/mimo_export", "benchmarks/mimo_benchmarks",
 )}  # fmt: skip
