@@ -14,7 +14,7 @@ import onnx
 
 from mimo_runtime.cli.progress import Progress
 from mimo_runtime.engines import create_engine, why_not
-from mimo_runtime.engines.base import Engine
+from mimo_runtime.engines.base import Decoding, Engine
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.graph_spec import GRAPHS, graph_specs
 from mimo_runtime.model.tokenizer import Tokenizer
@@ -71,6 +71,7 @@ class QuantizedPipeline:
         models: all graphs in full precision.
         split: disjoint images to calibrate on, to search with and to decide on.
         progress: called with stage, number done and number of all.
+        gates: by label, instead of :func:`default_gates`.
 
     Attributes:
         engines: by graph; graphs that are decided run as they ship.
@@ -80,12 +81,12 @@ class QuantizedPipeline:
 
     def __init__(
         self, models: Mapping[str, onnx.ModelProto], config: MimoConfig, tokenizer: Tokenizer, split: ImageSplit,
-        settings: Settings, progress: Progress = lambda *_: None,
+        settings: Settings, progress: Progress = lambda *_: None, gates: Mapping[str, AccuracyGate] | None = None,
     ) -> None:  # fmt: skip
         self.models, self.config, self.tokenizer, self.settings = models, config, tokenizer, settings
         self.calibration, self.progress = split.calibration, progress
         self.specs = graph_specs(config)
-        self.gates = _gates(split, config.entities)
+        self.gates = dict(gates or default_gates(split, config.entities))
         self.references: dict[str, list[Reply]] = {}
         self.engines: dict[str, Engine] = {}
         self._statistics = StatisticsCache(settings.cache)
@@ -150,13 +151,18 @@ class QuantizedPipeline:
         }  # fmt: skip
         return statistics_key(self.models[name], self.calibration.identity, others, settings)
 
-    def ask_all(self, stage: str, name: str, engine: Engine) -> None:
-        """Every calibration request, to the pipeline as it is so far with ``engine`` for graph ``name``."""
+    def ask_all(self, stage: str, name: str, engine: Engine, images: Images | None = None) -> None:
+        """Every request about the calibration images, to the pipeline as it is so far with ``engine`` for graph ``name``.
+
+        Args:
+            images: others than the calibration images.
+        """
+        images = images or self.calibration
         # Every calibration image comes once per graph. A cache would fill with them instead of the images of the gates.
         engines = {k: _uncached(e) for k, e in self.engines.items()}
-        with _borrowed(self.config, {**engines, name: engine}, self.tokenizer) as mimo:
-            for done, (questions, requests) in enumerate(simulated_requests(self.calibration)):
-                self.progress(f"{stage} {name}", done, len(self.calibration.items))
+        with _open(self.config, {**engines, name: engine}, self.tokenizer) as mimo:
+            for done, (questions, requests) in enumerate(simulated_requests(images)):
+                self.progress(f"{stage} {name}", done, len(images.items))
                 scan = mimo.open(questions.pixels)
                 for request in requests:
                     scan.ask(**request, masks=name != WEIGHTS_ONLY, text_answer=name == WEIGHTS_ONLY)
@@ -167,7 +173,7 @@ class QuantizedPipeline:
         gate.progress = lambda done, total: self.progress(f"accuracy ({label})", done, total)
 
         def ask() -> list[Reply]:
-            with _borrowed(self.config, engines, self.tokenizer) as mimo:
+            with _open(self.config, engines, self.tokenizer) as mimo:
                 return gate.run(mimo, reference)
 
         return self._replies.get([self.fingerprint(engines[name]) for name in GRAPHS], gate.identity, reference, ask)
@@ -194,7 +200,8 @@ class QuantizedPipeline:
         return None
 
 
-def _gates(split: ImageSplit, entities: Sequence[str]) -> dict[str, AccuracyGate]:
+def default_gates(split: ImageSplit, entities: Sequence[str]) -> dict[str, AccuracyGate]:
+    """The gates of :class:`QuantizedPipeline`."""
     # Blocks are compared by their effect on masks: texts would take longer than everything else.
     few = Images(split.search.shown.items[: max(4, len(split.search.items) // 4)], split.search.seed)
     return {
@@ -204,18 +211,26 @@ def _gates(split: ImageSplit, entities: Sequence[str]) -> dict[str, AccuracyGate
     }
 
 
-class _borrowed:
-    """A pipeline over engines that it does not own: leaving it closes none of them."""
+class _Borrowed(Engine):
+    """An engine that stays open when a pipeline that uses it is closed."""
 
-    def __init__(self, config: MimoConfig, engines: Mapping[str, Engine], tokenizer: Tokenizer) -> None:
-        self.mimo = Mimo(config, engines, tokenizer, cache_images=1)
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.name, self.inputs, self.outputs = engine.name, engine.inputs, engine.outputs
 
-    def __enter__(self) -> Mimo:
-        return self.mimo
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return self.engine.run(inputs)
 
-    def __exit__(self, *_: object) -> None:
-        self.mimo.engines = {}
-        self.mimo.close()
+    def decoding(self, constant: Mapping[str, np.ndarray]) -> Decoding:
+        return self.engine.decoding(constant)
+
+    def close(self) -> None:
+        """The owner closes the engine."""
+
+
+def _open(config: MimoConfig, engines: Mapping[str, Engine], tokenizer: Tokenizer) -> Mimo:
+    """A pipeline over engines that it does not own."""
+    return Mimo(config, {name: _Borrowed(engine) for name, engine in engines.items()}, tokenizer, cache_images=1)
 
 
 def _uncached(engine: Engine) -> Engine:

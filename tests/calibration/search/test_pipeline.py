@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,18 +27,23 @@ def test_engines_that_do_not_load_are_left_out(monkeypatch):
 
 
 def test_a_gate_leaves_the_engines_open(chain):
-    engines = {name: SimpleNamespace(close=lambda: pytest.fail("closed")) for name in GRAPHS}
-    with module._borrowed(chain.config, engines, chain.tokenizer) as mimo:
-        assert mimo.engines == engines
+    engines = {name: Nothing() for name in GRAPHS}
+    with module._open(chain.config, engines, chain.tokenizer) as mimo:
+        assert mimo.engines["fusion"].run({}) == {}
+    assert not any(engine.closed for engine in engines.values())
 
 
 class Nothing(Engine):
     """An engine to be identified."""
 
     name, inputs, outputs = "", {}, {}
+    closed = False
 
     def run(self, inputs):
         return {}
+
+    def close(self):
+        self.closed = True
 
 
 def test_statistics_are_cached_by_all_that_decides_the_inputs_of_a_graph(chain, monkeypatch):
