@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import onnx
 import pytest
+from onnx_bundle import write_bundle
+from quick_calibration import make_quick
 from small_sets import write_phantoms
+
+from mimo_runtime.bundle.archive import Bundle
+from mimo_runtime.bundle.schema import TOKENIZER
+from mimo_runtime.model.config import MimoConfig
+from mimo_runtime.model.tokenizer import Tokenizer
 
 
 @pytest.fixture
@@ -30,26 +37,37 @@ def own_data(data: Path, tmp_path: Path) -> Path:
 
 
 class Chain(NamedTuple):
-    """What a calibration starts from."""
+    """The graphs and the model of a bundle."""
 
     models: dict[str, onnx.ModelProto]
-    config: Any
-    tokenizer: Any
+    config: MimoConfig
+    tokenizer: Tokenizer
 
 
-@pytest.fixture(scope="session")
-def chain(micro_bundle: Path) -> Chain:
-    from mimo_runtime.bundle.archive import Bundle
-    from mimo_runtime.bundle.schema import TOKENIZER
-    from mimo_runtime.model.tokenizer import Tokenizer
-
-    opened = Bundle.open(micro_bundle)
+def open_chain(bundle: Path) -> Chain:
+    opened = Bundle.open(bundle)
     models = {name: onnx.load_from_string(opened.bytes(entry.file)) for name, entry in opened.manifest.graphs.items()}
     return Chain(models, opened.config, Tokenizer.from_bytes(opened.bytes(TOKENIZER), TOKENIZER))
 
 
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of hand-made graphs, written in a second; see ``onnx_bundle``."""
+    return write_bundle(tmp_path_factory.mktemp("bundle") / "fake", golden=0)
+
+
+@pytest.fixture(scope="session")
+def chain(bundle: Path) -> Chain:
+    """Hand-made graphs, for tests that quantise nothing."""
+    return open_chain(bundle)
+
+
+@pytest.fixture(scope="session")
+def micro_chain(micro_bundle: Path) -> Chain:
+    """The exported graphs of a small model, for slow tests."""
+    return open_chain(micro_bundle)
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    from quick_calibration import make_quick
-
     make_quick(monkeypatch)

@@ -101,22 +101,22 @@ def test_something_was_reduced_and_the_files_are_smaller(calibrated):
         assert graph["sqnr_db"][graph["chosen"]] > 15
 
 
-def test_the_shipped_files_are_what_was_measured(quick, calibrated, chain, data):
+def test_the_shipped_files_are_what_was_measured(quick, calibrated, micro_chain, data):
     """The chain put together again from the files gives the accuracy that the report tells."""
-    specs, engines = graph_specs(chain.config), {}
+    specs, engines = graph_specs(micro_chain.config), {}
     for name, graph in calibrated.report["graphs"].items():
         content = (calibrated.folder / "shipped" / f"{name}.onnx").read_bytes()
         assert len(content) == graph["bytes"][graph["chosen"]]
         engine = next(e for e in ENGINES if e in graph["chosen"])
         engines[name] = create_engine(engine, content, specs[name], threads=1)
-    full = {n: create_engine("onnxruntime", m.SerializeToString(), specs[n], threads=1) for n, m in chain.models.items()}
+    full = {n: create_engine("onnxruntime", m.SerializeToString(), specs[n], threads=1) for n, m in micro_chain.models.items()}
     datasets = read_datasets(data)
     search = draw_images(datasets, "val", 8, 0, least=8)
     gate = draw_images(datasets, "val", 8, 1, frozenset(search.hashes.values()), least=8)
     assert gate.identity == calibrated.report["held_out"]
     accuracy_gate, replies = AccuracyGate(gate, datasets, max_classes=1), []
     for chosen in (engines, full):
-        with Mimo(chain.config, chosen, chain.tokenizer) as mimo:
+        with Mimo(micro_chain.config, chosen, micro_chain.tokenizer) as mimo:
             replies.append(accuracy_gate.run(mimo))
     assert macro_dice(replies[0]) == pytest.approx(calibrated.report["macro_dice"], abs=2e-3)
     assert macro_dice(replies[1]) == pytest.approx(calibrated.report["macro_dice_fp32"], abs=2e-3)
@@ -125,8 +125,8 @@ def test_the_shipped_files_are_what_was_measured(quick, calibrated, chain, data)
     assert loss.questions == calibrated.report["loss"]["questions"]
 
 
-def test_the_symmetric_files_are_valid_and_fit_their_specs(calibrated, chain):
-    specs = graph_specs(chain.config)
+def test_the_symmetric_files_are_valid_and_fit_their_specs(calibrated, micro_chain):
+    specs = graph_specs(micro_chain.config)
     for name, graph in calibrated.report["graphs"].items():
         model = onnx.load(calibrated.folder / "symmetric" / f"{name}.onnx")
         onnx.checker.check_model(model, full_check=True)
@@ -196,7 +196,7 @@ def test_int8_that_loses_too_much_is_refused_with_a_table_and_shipped_by_force(
     assert observed == list(GRAPHS[2:])
 
 
-def test_requested_fp16_ships_even_if_it_is_no_faster(quick, micro_bundle, data, chain, tmp_path, monkeypatch):
+def test_requested_fp16_ships_even_if_it_is_no_faster(quick, micro_bundle, data, tmp_path, monkeypatch):
     only(monkeypatch, text_encoder="", vision_encoder="")
     monkeypatch.setattr(selector, "graph_times", lambda runs, inputs: {label: 5.0 - label.startswith("fp32") for label in runs})
     refused = calibrate(micro_bundle, data, tmp_path / "out", "--precision", "fp16", "--force", "--json")
@@ -212,3 +212,19 @@ def test_requested_fp16_ships_even_if_it_is_no_faster(quick, micro_bundle, data,
         assert any(w.data_type == onnx.TensorProto.FLOAT16 for w in shipped.graph.initializer)
         assert graph["bytes"][graph["chosen"]] < 0.8 * graph["bytes"]["fp32 onnxruntime"]
         assert graph["sqnr_db"][graph["chosen"]] > 40
+
+
+def test_run_prints_a_table_and_writes_the_folder(quick, micro_bundle, data, tmp_path, monkeypatch):
+    only(monkeypatch, text_encoder="")
+    result = calibrate(micro_bundle, data, tmp_path / "out", "--precision", "auto", "--tolerance", "0.2")
+    assert result.exit_code == 0 and result.stderr == "", result.output
+    report = json.loads((tmp_path / "out" / "calibration.json").read_text("utf-8"))
+    lines = {line.split()[0]: line for line in result.stdout.splitlines() if line.split()}
+    for name, graph in report["graphs"].items():
+        assert graph["chosen"] in lines[name] and graph["reason"] in lines[name]
+        ratio = graph["latency_ms"]["fp32 onnxruntime"] / graph["latency_ms"][graph["chosen"]]
+        assert f" {ratio:.2f} " in lines[name]
+        for kind in ("symmetric", "shipped"):
+            onnx.load(tmp_path / "out" / kind / f"{name}.onnx")
+    assert result.stdout.rstrip().endswith(f"Wrote {tmp_path / 'out'}")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["calibration.json", "shipped", "symmetric"]

@@ -101,10 +101,12 @@ def test_half_precision_is_checked_on_the_calibration_requests(chain, monkeypatc
 
 
 @pytest.mark.slow
-def test_the_check_asks_every_request_in_the_running_pipeline(quick, chain, data):
+def test_the_check_asks_every_request_in_the_running_pipeline(quick, micro_chain, data):
     images = draw_images(read_datasets(data), "train", 16, 0)
     settings = Settings(threads=1, precision="fp16")
-    pipeline = QuantizedPipeline(chain.models, chain.config, chain.tokenizer, ImageSplit((), images, NONE, NONE), settings)
+    pipeline = QuantizedPipeline(
+        micro_chain.models, micro_chain.config, micro_chain.tokenizer, ImageSplit((), images, NONE, NONE), settings
+    )
     pipeline.engines = {name: pipeline.load(name, pipeline.full_precision(name)) for name in GRAPHS}
     engine, runs, limit = pipeline.engines["fusion"], [], 0
 
