@@ -1,14 +1,14 @@
-"""Who competes: the bundle in its runtime (``mimo``), and what people would run instead.
+"""The contenders of the latency benchmark: the bundle in its runtime (``mimo``), and the alternatives to it.
 
 ======== ===========================================================================================================
 mimo     the bundle through ``mimo_runtime``, as a device runs it
 torch    the checkpoint in PyTorch eager, through the same pipeline: the same caches, the same masks beside text
 compile  the same with ``torch.compile``
-ort      the FP32 ONNX files chained with ONNX Runtime's ``session.run`` (``plain.py``): default options, no cache
-openvino the same files chained with OpenVINO's own API: latency hint, FP32, static shapes where a shape is static
+ort      the FP32 ONNX files in the reference pipeline with ONNX Runtime's ``session.run``: default options, no cache
+openvino the same files in the reference pipeline with OpenVINO: latency hint, FP32, static shapes where possible
 ======== ===========================================================================================================
 
-``ort`` and ``openvino`` encode the image for every request, because nothing in such a script remembers it.
+``ort`` and ``openvino`` encode the image for every request, because such a script has no cache.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,33 +28,17 @@ from mimo_runtime.errors import RequestError
 from mimo_runtime.model.graph_spec import GraphSpec, graph_specs
 from mimo_runtime.results.answer import Finding
 
-from .engine_trace import Run, Watch, WatchedEngine
+from .engine_trace import EngineTrace, Run, TracedEngine
 from .reference_pipeline import ReferencePipeline
-from .request import Request
+from .request import Request, RequestKind
 
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of request. ``known``: the image was encoded before, in another request; the question never was."""
-
-    known: bool
-    masks: bool
-    text: bool
-
-
-#: The kinds of docs/reference/json.md, in its order.
-KINDS: dict[str, Kind] = {
-    "first_ask": Kind(known=False, masks=True, text=True),
-    "second_ask": Kind(known=True, masks=True, text=True),
-    "mask_only": Kind(known=False, masks=True, text=False),
-    "second_ask_mask_only": Kind(known=True, masks=True, text=False),
-    "text_only": Kind(known=False, masks=False, text=True),
-}
+if TYPE_CHECKING:
+    from mimo_runtime.pipeline import Mimo, Scan
 
 
 @dataclass
 class Sample:
-    """One timed request: milliseconds, and what was written, to see that all contenders do the same work."""
+    """One timed request: milliseconds, and the answer, to check that all contenders do the same work."""
 
     total_ms: float
     engine_ms: float
@@ -67,8 +51,8 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Setup:
-    """What a contender is made from; travels to its process."""
+class ContenderSetup:
+    """The files and options of a contender; sent to its process."""
 
     bundle: Path
     checkpoint: Path | None
@@ -78,50 +62,52 @@ class Setup:
 
 
 class Contender:
-    """Something that answers. ``answer`` is timed, ``prepare`` is not."""
+    """Answers requests. ``answer`` is timed, ``prepare`` is not."""
 
-    def __init__(self, watch: Watch) -> None:
-        self.watch = watch
+    def __init__(self, trace: EngineTrace) -> None:
+        self.trace = trace
 
-    def prepare(self, request: Request, kind: Kind) -> None:
-        """Bring it into the state in which the kind finds it."""
+    def prepare(self, request: Request, kind: RequestKind) -> None:
+        """Restore the state that the kind of request begins with."""
 
-    def answer(self, request: Request, kind: Kind) -> tuple[str, tuple[Finding, ...], dict[str, float]]:
+    def answer(self, request: Request, kind: RequestKind) -> tuple[str, tuple[Finding, ...], dict[str, float]]:
         """The text, the findings, and milliseconds by stage."""
         raise NotImplementedError
 
-    def ask(self, request: Request, kind: Kind) -> Sample:
+    def ask(self, request: Request, kind: RequestKind) -> Sample:
         self.prepare(request, kind)
-        self.watch.reset()
+        self.trace.reset()
         start = time.perf_counter()
         text, findings, stages = self.answer(request, kind)
         total = 1000 * (time.perf_counter() - start)
-        w = self.watch
-        return Sample(total, w.engine_ms, w.decode_ms, stages, w.graphs_ms, tuple(w.tokens), text, findings)
+        trace = self.trace
+        return Sample(
+            total, trace.engine_ms, trace.decode_ms, stages, trace.graphs_ms, tuple(trace.tokens), text, findings
+        )  # fmt: skip
 
 
 class PipelineContender(Contender):
-    """A ``mimo_runtime.pipeline.Mimo``, whatever its engines are."""
+    """A ``mimo_runtime.pipeline.Mimo`` with any engines."""
 
-    def __init__(self, mimo: Any) -> None:
-        super().__init__(Watch())
+    def __init__(self, mimo: Mimo) -> None:
+        super().__init__(EngineTrace())
         self.mimo = mimo
-        self.scan: Any = None
+        self.scan: Scan | None = None
         for graph, engine in mimo.engines.items():
-            mimo.engines[graph] = WatchedEngine(engine, graph, self.watch)
+            mimo.engines[graph] = TracedEngine(engine, graph, self.trace)
 
-    def prepare(self, request: Request, kind: Kind) -> None:
-        # What a first request would not find there. The question's embedding neither, even where the image is known:
-        # the second question about an image is usually another one.
+    def prepare(self, request: Request, kind: RequestKind) -> None:
+        # A first request finds empty caches. The text embedding is removed even where the image is known: the second question
+        # about an image is usually another one.
         self.mimo.graphs.clear_caches()
         self.scan = self._open(request) if kind.known else None
         if self.scan is not None:
-            self.scan._opening.clear()  # else the time of opening, which is not measured here, shows up in the stages
+            self.scan._opening.clear()  # else the stages include the time of opening, which is not measured here
 
-    def _open(self, request: Request) -> Any:
+    def _open(self, request: Request) -> Scan:
         return self.mimo.open(request.pixels)
 
-    def answer(self, request: Request, kind: Kind) -> tuple[str, tuple[Finding, ...], dict[str, float]]:
+    def answer(self, request: Request, kind: RequestKind) -> tuple[str, tuple[Finding, ...], dict[str, float]]:
         scan = self.scan or self._open(request)
         answer = scan.ask(
             request.text, request.boxes, request.points,
@@ -130,41 +116,41 @@ class PipelineContender(Contender):
         return answer.text, answer.findings, {k: v for k, v in answer.timings.items() if k != "total"}
 
 
-class PlainContender(Contender):
-    """A :class:`ReferencePipeline`: nothing to prepare, since it remembers nothing.
+class ReferenceContender(Contender):
+    """A :class:`ReferencePipeline`: nothing to prepare, since it has no cache.
 
     Args:
         load: takes a file, its specification and the longest cache of the text decoder.
     """
 
-    def __init__(self, setup: Setup, load: Callable[[Path, GraphSpec, int], Run]) -> None:
+    def __init__(self, setup: ContenderSetup, load: Callable[[Path, GraphSpec, int], Run]) -> None:
         from mimo_runtime.bundle.archive import Bundle
         from mimo_runtime.bundle.schema import TOKENIZER
         from mimo_runtime.model.tokenizer import Tokenizer
 
-        super().__init__(Watch())
+        super().__init__(EngineTrace())
         bundle = Bundle.open(setup.bundle)
         longest = bundle.config.text_decoder.max_length - 1
         runs = {
-            graph: self.watch.wrap(graph, load(setup.onnx / f"{graph}.onnx", spec, longest))
+            graph: self.trace.wrap(graph, load(setup.onnx / f"{graph}.onnx", spec, longest))
             for graph, spec in graph_specs(bundle.config).items()
         }
-        self.chain = ReferencePipeline(bundle.config, Tokenizer.from_bytes(bundle.bytes(TOKENIZER)), runs)
+        self.pipeline = ReferencePipeline(bundle.config, Tokenizer.from_bytes(bundle.bytes(TOKENIZER)), runs)
 
-    def answer(self, request: Request, kind: Kind) -> tuple[str, tuple[Finding, ...], dict[str, float]]:
-        return self.chain.ask(request, kind.masks, kind.text)
-
-
-# -- how each is made; every import of an engine is in here ------------------------------------------------------------
+    def answer(self, request: Request, kind: RequestKind) -> tuple[str, tuple[Finding, ...], dict[str, float]]:
+        return self.pipeline.ask(request, kind.masks, kind.text)
 
 
-def _mimo(setup: Setup) -> Contender:
+# -- construction; every import of an engine is in here ----------------------------------------------------------------
+
+
+def _mimo(setup: ContenderSetup) -> Contender:
     from mimo_runtime.pipeline import Mimo
 
     return PipelineContender(Mimo.load(setup.bundle, threads=setup.threads))
 
 
-def _torch(setup: Setup) -> Contender:
+def _torch(setup: ContenderSetup) -> Contender:
     import torch
 
     from mimo_train.torch_engine import load_mimo
@@ -174,7 +160,7 @@ def _torch(setup: Setup) -> Contender:
     return PipelineContender(load_mimo(setup.checkpoint))
 
 
-def _compile(setup: Setup) -> Contender:
+def _compile(setup: ContenderSetup) -> Contender:
     import torch
 
     from mimo_train.torch_engine import load_mimo
@@ -189,7 +175,7 @@ def _compile(setup: Setup) -> Contender:
     return PipelineContender(mimo)
 
 
-def _ort(setup: Setup) -> Contender:
+def _ort(setup: ContenderSetup) -> Contender:
     import onnxruntime
 
     def load(path: Path, _spec: GraphSpec, _longest: int) -> Run:
@@ -200,15 +186,15 @@ def _ort(setup: Setup) -> Contender:
         names = [output.name for output in session.get_outputs()]
         return lambda inputs: dict(zip(names, session.run(None, dict(inputs))))
 
-    return PlainContender(setup, load)
+    return ReferenceContender(setup, load)
 
 
-def _openvino(setup: Setup) -> Contender:
+def _openvino(setup: ContenderSetup) -> Contender:
     import openvino
 
     core = openvino.Core()
     # Without the precision hint, CPUs with AMX or AVX512-BF16 would run in bfloat16.
-    options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    options: dict[str, str | int] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     if setup.threads:
         options["INFERENCE_NUM_THREADS"] = setup.threads
 
@@ -223,14 +209,14 @@ def _openvino(setup: Setup) -> Contender:
         # Copies: an inference request uses its output memory again.
         return lambda inputs: dict(zip(names, [np.array(v) for v in request.infer(dict(inputs)).values()]))
 
-    return PlainContender(setup, load)
+    return ReferenceContender(setup, load)
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What a contender needs before it is worth starting."""
+class ContenderSpec:
+    """The requirements of a contender."""
 
-    make: Callable[[Setup], Contender]
+    make: Callable[[ContenderSetup], Contender]
     #: Importable modules, and the extra of mimo-edge that installs them.
     modules: tuple[str, ...] = ()
     extra: str = ""
@@ -247,19 +233,19 @@ class Entry:
         """
         missing = [m for m in self.modules if importlib.util.find_spec(m) is None]
         if missing:
-            told = f"--against {name} needs {', '.join(missing)}, which is not installed"
-            raise RequestError(told, f"pip install 'mimo-edge[{self.extra}]', or leave {name} out")
+            what = f"--against {name} needs {', '.join(missing)}, which is not installed"
+            raise RequestError(what, f"pip install 'mimo-edge[{self.extra}]', or leave {name} out")
         if name == "compile" and not any(map(shutil.which, (os.environ.get("CXX") or "g++", "c++", "clang++"))):
-            told = "--against compile needs a C++ compiler, and none is on the PATH"
-            raise RequestError(told, "Install g++, or leave compile out")
+            what = "--against compile needs a C++ compiler, and none is on the PATH"
+            raise RequestError(what, "Install g++, or leave compile out")
 
 
 _TRAINING = ("torch", "transformers", "safetensors")
 
-CONTENDERS: dict[str, Entry] = {
-    "mimo": Entry(_mimo),
-    "torch": Entry(_torch, _TRAINING, "train", needs_checkpoint=True, distributions=("torch",)),
-    "compile": Entry(_compile, _TRAINING, "train", needs_checkpoint=True, distributions=("torch",)),
-    "ort": Entry(_ort, ("onnxruntime",), "cpu", needs_onnx=True, distributions=("onnxruntime", "onnxruntime-gpu")),
-    "openvino": Entry(_openvino, ("openvino",), "openvino", needs_onnx=True, distributions=("openvino",)),
+CONTENDERS: dict[str, ContenderSpec] = {
+    "mimo": ContenderSpec(_mimo),
+    "torch": ContenderSpec(_torch, _TRAINING, "train", needs_checkpoint=True, distributions=("torch",)),
+    "compile": ContenderSpec(_compile, _TRAINING, "train", needs_checkpoint=True, distributions=("torch",)),
+    "ort": ContenderSpec(_ort, ("onnxruntime",), "cpu", needs_onnx=True, distributions=("onnxruntime", "onnxruntime-gpu")),
+    "openvino": ContenderSpec(_openvino, ("openvino",), "openvino", needs_onnx=True, distributions=("openvino",)),
 }

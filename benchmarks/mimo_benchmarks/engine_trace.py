@@ -1,4 +1,4 @@
-"""Watching engines at work: when each ran, and which tokens the text decoder was given."""
+"""A trace of engine runs: when each ran, and which tokens the text decoder took."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mimo_runtime.engines.base import Decoding, Engine
 Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 
-class Watch:
-    """What the engines of one contender did since the last :meth:`reset`. Times are seconds of ``time.perf_counter``."""
+class EngineTrace:
+    """The runs of the engines of one contender since the last :meth:`reset`. Times are seconds of ``time.perf_counter``."""
 
     def __init__(self) -> None:
         self.reset()
@@ -25,9 +25,9 @@ class Watch:
         self.tokens: list[int] = []
 
     def wrap(self, graph: str, run: Run) -> Run:
-        """``run``, watched; costs under a microsecond."""
+        """``run`` with a trace; costs under a microsecond."""
 
-        def watched(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        def traced(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             if graph == "text_decoder":
                 self.tokens.append(int(inputs["token"][0, 0]))
             start = time.perf_counter()
@@ -35,7 +35,7 @@ class Watch:
             self.runs.append((graph, start, time.perf_counter()))
             return outputs
 
-        return watched
+        return traced
 
     @property
     def engine_ms(self) -> float:
@@ -51,26 +51,26 @@ class Watch:
     @property
     def graphs_ms(self) -> dict[str, list[float]]:
         """Milliseconds of every run by graph."""
-        found: dict[str, list[float]] = {}
+        times: dict[str, list[float]] = {}
         for graph, start, end in self.runs:
-            found.setdefault(graph, []).append(1000 * (end - start))
-        return found
+            times.setdefault(graph, []).append(1000 * (end - start))
+        return times
 
 
-class WatchedEngine(Engine):
-    """An engine whose runs and steps a :class:`Watch` sees."""
+class TracedEngine(Engine):
+    """An engine whose runs and steps are recorded in an :class:`EngineTrace`."""
 
-    def __init__(self, engine: Engine, graph: str, watch: Watch) -> None:
-        self._engine, self._graph, self._watch = engine, graph, watch
+    def __init__(self, engine: Engine, graph: str, trace: EngineTrace) -> None:
+        self._engine, self._graph, self._trace = engine, graph, trace
         self.name, self.inputs, self.outputs = engine.name, engine.inputs, engine.outputs
-        self._run = watch.wrap(graph, engine.run)
+        self._run = trace.wrap(graph, engine.run)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return self._run(inputs)
 
     def decoding(self, constant: Mapping[str, np.ndarray]) -> Decoding:
         decoding = self._engine.decoding(constant)
-        decoding.step = self._watch.wrap(self._graph, decoding.step)
+        decoding.step = self._trace.wrap(self._graph, decoding.step)
         return decoding
 
     def close(self) -> None:
@@ -79,9 +79,9 @@ class WatchedEngine(Engine):
 
 def covered(spans: Iterable[tuple[float, float]]) -> float:
     """Length of the union of intervals ``(start, end)``: engines that run side by side count once."""
-    total, reached = 0.0, float("-inf")
+    total, last_end = 0.0, float("-inf")
     for start, end in sorted(spans):
-        if end > reached:
-            total += end - max(start, reached)
-            reached = end
+        if end > last_end:
+            total += end - max(start, last_end)
+            last_end = end
     return total

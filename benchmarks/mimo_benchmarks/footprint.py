@@ -1,6 +1,6 @@
-"""What a device pays before the first answer: import time, load time, and the memory of a process that asked once.
+"""Import time, load time, and the memory of a process that asked once.
 
-Measured from outside, on a bare interpreter that runs what an integrator would type.
+Measured from outside, on a bare interpreter that runs the lines of an integrator.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from PIL import Image
 
@@ -22,6 +21,7 @@ from mimo_runtime.engines import KINDS as ENGINES
 from mimo_runtime.errors import EngineError
 
 from .report import machine
+from .report.results import Footprint, ProcessFootprint
 from .request import Request, check_request
 
 #: Packages that no device process may have loaded.
@@ -43,7 +43,7 @@ asked = time.perf_counter()
 heavy = [name for name in request["heavy"] if name in sys.modules]
 seconds = {"import_s": imported - start, "load_s": loaded - imported, "first_answer_s": asked - loaded}
 print(json.dumps({**seconds, "heavy": heavy}), flush=True)
-time.sleep(600)  # the parent looks at this process and ends it
+time.sleep(600)  # the parent measures this process and ends it
 """
 
 
@@ -54,14 +54,8 @@ def measure(
     threads: int | None = None,
     repeats: int = 5,
     progress: Callable[[str, int, int], None] | None = None,
-) -> dict[str, Any]:
+) -> Footprint:
     """Measure import time and memory.
-
-    Returns:
-        ``{"machine", "import": {"mimo_runtime_s", "mimo_s", "process_s", "interpreter_s"}, "process": {"import_s", "load_s",
-        "first_answer_s", "resident_mb", "peak_mb", "heavy_modules"}, "bundle_mb", "repeats"}``. ``mimo_runtime_s`` is ``import
-        mimo_runtime`` alone, ``mimo_s`` is ``from mimo_runtime import Mimo``, ``process_s`` the whole of ``python -c "import
-        mimo_runtime"`` and ``interpreter_s`` the part of it that ``python -c pass`` takes; medians over ``repeats``.
 
     Raises:
         BundleError: the bundle is not what it should be.
@@ -69,34 +63,34 @@ def measure(
     """
     bundle = Bundle.open(bundle_path)
     check_request(request, bundle)
-    tell = progress or (lambda *_: None)
+    report = progress or (lambda *_: None)
     kinds = {ENGINES[entry.engine] for entry in bundle.manifest.graphs.values()}
-    told = machine.describe(tuple(d for kind in kinds for d in kind.distributions), threads)
+    described = machine.describe(tuple(d for kind in kinds for d in kind.distributions), threads)
     times: dict[str, list[float]] = {"mimo_runtime_s": [], "mimo_s": [], "process_s": [], "interpreter_s": []}
     for repeat in range(repeats):
-        tell("importing", repeat, repeats + 1)
+        report("importing", repeat, repeats + 1)
         times["interpreter_s"].append(_python("pass")[1])
         inside, whole = _python(_IMPORT.format("import mimo_runtime"))
         times["mimo_runtime_s"].append(float(inside))
         times["process_s"].append(whole)
         times["mimo_s"].append(float(_python(_IMPORT.format("from mimo_runtime import Mimo"))[0]))
-    tell("asking", repeats, repeats + 1)
+    report("asking", repeats, repeats + 1)
     process = _ask_once(bundle_path, request, threads)
-    tell("asking", repeats + 1, repeats + 1)
-    told["load_after"] = machine.load()
+    report("asking", repeats + 1, repeats + 1)
+    described["load_after"] = machine.load()
     return {
-        "machine": told,
+        "machine": described,
         "import": {name: round(median(values), 4) for name, values in times.items()},
         "process": process,
         "bundle_mb": round(sum(entry.bytes for entry in bundle.manifest.graphs.values()) / 2**20, 2),
         "request": request.to_dict(),
         "repeats": repeats,
-        "warnings": machine.warnings(told),
+        "warnings": machine.warnings(described),
     }
 
 
 def _python(code: str) -> tuple[str, float]:
-    """What a fresh interpreter prints, and the seconds from its start to its end."""
+    """The output of a fresh interpreter, and the seconds from its start to its end."""
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     seconds = time.perf_counter() - start
@@ -105,11 +99,11 @@ def _python(code: str) -> tuple[str, float]:
     return done.stdout.strip(), seconds
 
 
-def _ask_once(bundle_path: Path, request: Request, threads: int | None) -> dict[str, Any]:
+def _ask_once(bundle_path: Path, request: Request, threads: int | None) -> ProcessFootprint:
     with tempfile.TemporaryDirectory(prefix="mimo-bench-") as folder:
         image = Path(folder) / "image.png"
         Image.fromarray(request.pixels).save(image)
-        said = {
+        message = {
             "bundle": str(bundle_path), "image": str(image), "threads": threads, "text": request.text, "boxes": request.boxes,
             "points": request.points, "max_tokens": request.max_tokens, "heavy": HEAVY,
         }  # fmt: skip
@@ -117,7 +111,7 @@ def _ask_once(bundle_path: Path, request: Request, threads: int | None) -> dict[
             [sys.executable, "-c", _ASK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         try:
-            process.stdin.write(json.dumps(said))
+            process.stdin.write(json.dumps(message))
             process.stdin.close()
             line = process.stdout.readline()
             if not line:
@@ -128,9 +122,9 @@ def _ask_once(bundle_path: Path, request: Request, threads: int | None) -> dict[
             process.wait()
             process.stdout.close()
             process.stderr.close()
-    found = json.loads(line)
-    seconds = {name: round(found[name], 4) for name in ("import_s", "load_s", "first_answer_s")}
-    return {**seconds, **memory, "heavy_modules": found["heavy"]}
+    reply = json.loads(line)
+    seconds = {name: round(reply[name], 4) for name in ("import_s", "load_s", "first_answer_s")}
+    return {**seconds, **memory, "heavy_modules": reply["heavy"]}
 
 
 def _failed(stderr: str) -> EngineError:

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
 from mimo_runtime.bundle.archive import Bundle
+from mimo_runtime.cli.progress import Progress
 from mimo_runtime.engines import KINDS as ENGINES
 from mimo_runtime.errors import EngineError, RequestError
 from mimo_runtime.evaluation.metrics import dice
 
-from .contenders import CONTENDERS, KINDS, Sample, Setup
+from .contenders import CONTENDERS, ContenderSetup, Sample
 from .report import machine
 from .report.percentiles import percentiles
-from .request import Request, check_request
+from .report.results import Agreement, ContenderLatency, Latency
+from .request import KINDS, Request, check_request
 from .sources import find_checkpoint, is_fp32_onnx, write_fp32_graphs
 from .worker import Worker
 
 #: Samples of a contender: kind -> one per repeat.
 Samples = dict[str, list[Sample]]
+
+Item = TypeVar("Item")
 
 
 def measure(
@@ -37,25 +41,20 @@ def measure(
     threads: int | None = None,
     repeats: int = 30,
     warmup: int = 3,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> dict[str, Any]:
+    progress: Progress | None = None,
+) -> Latency:
     """Time every kind of request on every contender.
 
-    In each repeat the contenders take turns, and who begins changes from repeat to repeat, as does the order of the kinds:
-    whatever else the machine does hits all alike.
+    In each repeat the contenders take turns. Who begins changes from repeat to repeat, as does the order of the kinds, so that
+    other work of the machine slows all of them alike.
 
     Args:
         against: names of :data:`CONTENDERS` besides ``mimo``; None is ``torch`` (if the checkpoint is found) and ``ort``.
-        checkpoint: that the bundle was built from; see ``find_checkpoint``.
+        checkpoint: the checkpoint that the bundle was built from; see ``find_checkpoint``.
         threads: per operator, for all contenders; None leaves it to each.
         repeats: samples per contender and kind.
         warmup: unmeasured requests per contender and kind.
         progress: called with (what is done now, steps done, steps in all).
-
-    Returns:
-        docs/reference/json.md; ``request``, ``bundle``, ``agreement``, ``repeats``, ``warnings``; per contender ``stages``
-        (milliseconds by stage of ``first_ask``), ``graphs`` (milliseconds per run of each graph), ``glue_fraction`` by kind,
-        ``resident_mb`` and ``peak_mb``.
 
     Raises:
         RequestError: an unknown contender, or one that cannot run here.
@@ -65,40 +64,22 @@ def measure(
     bundle = Bundle.open(bundle_path)
     check_request(request, bundle)
     names, folder = _entrants(bundle, against, checkpoint)
-    tell = progress or (lambda *_: None)
-    entries = [CONTENDERS[name] for name in names]
-    engines = {e.engine for e in bundle.manifest.graphs.values()}
-    distributions = {d for name in engines for d in ENGINES[name].distributions} | {d for e in entries for d in e.distributions}
-    told = machine.describe(tuple(sorted(distributions)), threads)
+    show = progress or (lambda *_: None)
+    described = machine.describe(_distributions(bundle, names), threads)
     with ExitStack() as stack:
-        onnx = None
-        if any(entry.needs_onnx for entry in entries):
-            onnx = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mimo-bench-")))
-            write_fp32_graphs(bundle, folder, onnx)
-        setup = Setup(bundle_path, folder, onnx, threads)
-        workers = []
-        for number, name in enumerate(names):
-            tell(f"starting {name}", number, len(names))
-            workers.append(stack.enter_context(Worker(name, setup)))
+        workers = _start_workers(stack, bundle, folder, names, threads, show)
         texts = {w.name: w.ask(request, "text_only") for w in workers}
         agreement = compare(texts, {w.name: w.ask(request, "mask_only", findings=True) for w in workers})
         # Where answers differ in length, all are cut to the shortest: a time per answer compares only equal work.
         timed = dataclasses.replace(request, max_tokens=agreement["timed_tokens"])
-        samples: dict[str, Samples] = {name: {kind: [] for kind in KINDS} for name in names}
-        steps = warmup + repeats
-        for repeat in range(steps):
-            for worker, kind in turns(workers, repeat):
-                tell("warming up" if repeat < warmup else "measuring", repeat, steps)
-                sample = worker.ask(timed, kind)
-                _check_length(worker.name, kind, sample, agreement["timed_tokens"])
-                if repeat >= warmup:
-                    samples[worker.name][kind].append(sample)
-        tell("measuring", steps, steps)
-        contenders = {w.name: {**summarise(samples[w.name]), **machine.process_memory(w.pid)} for w in workers}
-    told["load_after"] = machine.load()
+        samples = _sample_rounds(workers, timed, repeats, warmup, show)
+        contenders: dict[str, ContenderLatency] = {
+            w.name: {**summarise(samples[w.name]), **machine.process_memory(w.pid)} for w in workers
+        }
+    described["load_after"] = machine.load()
     mimo = contenders["mimo"]
     return {
-        "machine": told,
+        "machine": described,
         "bundle": {
             "id": bundle.manifest.model_id,
             "target": bundle.manifest.target,
@@ -108,32 +89,71 @@ def measure(
         "request": request.to_dict(),
         "repeats": repeats,
         "contenders": contenders,
-        "ratios": {name: ratios(mimo, found) for name, found in contenders.items() if name != "mimo"},
+        "ratios": {name: ratios(mimo, other) for name, other in contenders.items() if name != "mimo"},
         "glue_fraction": glue(s for kind in samples["mimo"].values() for s in kind),
         "agreement": agreement,
-        "warnings": machine.warnings(told),
+        "warnings": machine.warnings(described),
     }
 
 
-def turns(workers: Sequence[Any], repeat: int) -> Iterator[tuple[Any, str]]:
-    """Who answers what, in one repeat: every worker every kind once, both rotated by the number of the repeat."""
+def _distributions(bundle: Bundle, names: Sequence[str]) -> tuple[str, ...]:
+    """Distributions of the bundle's engines and of the contenders."""
+    engines = {entry.engine for entry in bundle.manifest.graphs.values()}
+    of_engines = {d for name in engines for d in ENGINES[name].distributions}
+    return tuple(sorted(of_engines | {d for name in names for d in CONTENDERS[name].distributions}))
+
+
+def _start_workers(
+    stack: ExitStack, bundle: Bundle, checkpoint: Path | None, names: Sequence[str], threads: int | None, progress: Progress
+) -> list[Worker]:
+    """One process per contender; ``stack`` ends them, and removes the FP32 files that some of them take."""
+    onnx = None
+    if any(CONTENDERS[name].needs_onnx for name in names):
+        onnx = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mimo-bench-")))
+        write_fp32_graphs(bundle, checkpoint, onnx)
+    setup = ContenderSetup(Path(bundle.path), checkpoint, onnx, threads)
+    workers = []
+    for number, name in enumerate(names):
+        progress(f"starting {name}", number, len(names))
+        workers.append(stack.enter_context(Worker(name, setup)))
+    return workers
+
+
+def _sample_rounds(
+    workers: Sequence[Worker], request: Request, repeats: int, warmup: int, progress: Progress
+) -> dict[str, Samples]:
+    """``warmup`` rounds without and ``repeats`` rounds with samples.
+
+    Raises:
+        EngineError: a contender decodes another number of tokens than before.
+    """
+    samples: dict[str, Samples] = {worker.name: {kind: [] for kind in KINDS} for worker in workers}
+    steps = warmup + repeats
+    for repeat in range(steps):
+        for worker, kind in rotation(workers, repeat):
+            progress("warming up" if repeat < warmup else "measuring", repeat, steps)
+            sample = worker.ask(request, kind)
+            _check_length(worker.name, kind, sample, request.max_tokens or 0)
+            if repeat >= warmup:
+                samples[worker.name][kind].append(sample)
+    progress("measuring", steps, steps)
+    return samples
+
+
+def rotation(workers: Sequence[Item], repeat: int) -> Iterator[tuple[Item, str]]:
+    """The requests of one repeat: every worker and kind once, both rotated by the number of the repeat."""
     kinds = list(KINDS)
     for worker in _rotated(workers, repeat):
         for kind in _rotated(kinds, repeat):
             yield worker, kind
 
 
-def compare(texts: dict[str, Sample], masks: dict[str, Sample]) -> dict[str, Any]:
+def compare(texts: dict[str, Sample], masks: dict[str, Sample]) -> Agreement:
     """Whether all contenders answer as ``mimo`` does.
 
     Args:
         texts: answers to ``text_only`` by contender.
         masks: answers to ``mask_only``, with findings; these do not depend on the text.
-
-    Returns:
-        ``decoded_tokens`` by contender, ``timed_tokens`` (the fewest of them), ``same_tokens`` and ``same_text`` over all,
-        ``differs`` (who writes another text), ``masks_dice`` by contender (mean over findings, 0 for one that only one of the
-        two has, None where neither has any) and the ``text``.
     """
     mimo = texts["mimo"]
     decoded = {name: len(sample.tokens) for name, sample in texts.items()}
@@ -150,7 +170,7 @@ def compare(texts: dict[str, Sample], masks: dict[str, Sample]) -> dict[str, Any
     }
 
 
-def summarise(samples: Samples) -> dict[str, Any]:
+def summarise(samples: Samples) -> dict[str, object]:
     """One contender's part of the JSON."""
     first = samples["first_ask"]
     runs: dict[str, list[float]] = {}
@@ -158,24 +178,24 @@ def summarise(samples: Samples) -> dict[str, Any]:
         for graph, times in sample.graphs_ms.items():
             runs.setdefault(graph, []).extend(times)
     return {
-        **{kind: percentiles([s.total_ms for s in found]) for kind, found in samples.items()},
+        **{kind: percentiles([s.total_ms for s in of_kind]) for kind, of_kind in samples.items()},
         "tokens_per_s": round(median(1000 * len(s.tokens) / s.decode_ms for s in samples["text_only"]), 2),
         "stages": {stage: percentiles([s.stages_ms[stage] for s in first]) for stage in first[0].stages_ms},
         "graphs": {graph: percentiles(times) for graph, times in runs.items()},
-        "glue_fraction": {kind: glue(found) for kind, found in samples.items()},
+        "glue_fraction": {kind: glue(of_kind) for kind, of_kind in samples.items()},
     }
 
 
-def ratios(mimo: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
+def ratios(mimo: ContenderLatency, other: ContenderLatency) -> dict[str, float]:
     """How many times faster ``mimo`` is, by kind: medians against medians."""
     times = {kind: round(other[kind]["p50_ms"] / mimo[kind]["p50_ms"], 3) for kind in KINDS}
     return {**times, "tokens_per_s": round(mimo["tokens_per_s"] / other["tokens_per_s"], 3)}
 
 
-def glue(samples: Any) -> float:
+def glue(samples: Iterable[Sample]) -> float:
     """The share of the time in which no engine ran: Python, numpy, image and mask resampling."""
-    found = list(samples)
-    return round(1 - sum(s.engine_ms for s in found) / sum(s.total_ms for s in found), 4)
+    timed = list(samples)
+    return round(1 - sum(s.engine_ms for s in timed) / sum(s.total_ms for s in timed), 4)
 
 
 def _entrants(bundle: Bundle, against: Sequence[str] | None, checkpoint: Path | None) -> tuple[list[str], Path | None]:
@@ -191,16 +211,16 @@ def _entrants(bundle: Bundle, against: Sequence[str] | None, checkpoint: Path | 
         entry = CONTENDERS[name]
         entry.check(name)
         if entry.needs_checkpoint and folder is None:
-            told = f"--against {name} needs the checkpoint that bundle {bundle.path} was built from"
-            raise RequestError(told, "Add --checkpoint CKPT")
+            what = f"--against {name} needs the checkpoint that bundle {bundle.path} was built from"
+            raise RequestError(what, "Add --checkpoint CKPT")
     return names, folder
 
 
 def _check_length(name: str, kind: str, sample: Sample, tokens: int) -> None:
-    wanted = tokens if KINDS[kind].text else 0
-    if len(sample.tokens) != wanted:
-        told = f"contender {name} decoded {len(sample.tokens)} tokens instead of {wanted} in {kind}"
-        raise EngineError(told, "It does not repeat its own answer, so its times mean nothing: leave it out of --against")
+    expected = tokens if KINDS[kind].text else 0
+    if len(sample.tokens) != expected:
+        what = f"contender {name} decoded {len(sample.tokens)} tokens instead of {expected} in {kind}"
+        raise EngineError(what, "It does not repeat its own answer, so its times mean nothing: leave it out of --against")
 
 
 def _masks_dice(reference: Sample, other: Sample) -> float | None:
@@ -211,6 +231,6 @@ def _masks_dice(reference: Sample, other: Sample) -> float | None:
     return round(float(np.mean([dice(mine[q], theirs[q]) if q in mine and q in theirs else 0.0 for q in queries])), 6)
 
 
-def _rotated(items: Sequence[Any], by: int) -> list[Any]:
+def _rotated(items: Sequence[Item], by: int) -> list[Item]:
     by %= len(items)
     return [*items[by:], *items[:by]]

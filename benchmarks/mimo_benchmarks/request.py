@@ -1,11 +1,11 @@
-"""What the contenders are asked: an image in memory and one request about it."""
+"""The request of a benchmark: an image in memory, a text, boxes and points."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -14,6 +14,37 @@ if TYPE_CHECKING:
 
 #: The default phantom: a CT slice has 512 x 512 pixels.
 PHANTOM_MODALITY, PHANTOM_SIZE = "ct", 512
+
+
+@dataclass(frozen=True)
+class RequestKind:
+    """A kind of request. ``known``: the image was encoded before, in another request; the question never was."""
+
+    known: bool
+    masks: bool
+    text: bool
+
+
+#: The kinds of docs/reference/json.md, in its order.
+KINDS: dict[str, RequestKind] = {
+    "first_ask": RequestKind(known=False, masks=True, text=True),
+    "second_ask": RequestKind(known=True, masks=True, text=True),
+    "mask_only": RequestKind(known=False, masks=True, text=False),
+    "second_ask_mask_only": RequestKind(known=True, masks=True, text=False),
+    "text_only": RequestKind(known=False, masks=False, text=True),
+}
+
+
+class RequestDict(TypedDict):
+    """A request in the JSON of a benchmark."""
+
+    image: str
+    height: int
+    width: int
+    text: str
+    boxes: list[list[float]]
+    points: list[list[float]]
+    max_tokens: int | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +65,7 @@ class Request:
     source: str = ""
     max_tokens: int | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> RequestDict:
         height, width = self.pixels.shape[:2]
         return {
             "image": self.source, "height": height, "width": width, "text": self.text,
@@ -73,7 +104,7 @@ def make_request(
     """A request about an image file, or about a seeded phantom if there is none.
 
     Args:
-        text: the question; None asks where a phantom's first organ is, and nothing about a file that comes with a box or point.
+        text: the question; None is "Where is the X?" for a phantom's first organ, and "" for a file with a box or point.
 
     Raises:
         ImageError: the image cannot be read.
@@ -82,9 +113,9 @@ def make_request(
         # Needs numpy and pillow only.
         from mimo_train.data.phantom import phantom
 
-        drawn = phantom(PHANTOM_MODALITY, seed, PHANTOM_SIZE)
-        pixels, source = drawn.pixels, f"{PHANTOM_MODALITY} phantom, seed {seed}"
-        text = f"Where is the {next(iter(drawn.classes.values()))}?" if text is None else text
+        image_and_truth = phantom(PHANTOM_MODALITY, seed, PHANTOM_SIZE)
+        pixels, source = image_and_truth.pixels, f"{PHANTOM_MODALITY} phantom, seed {seed}"
+        text = f"Where is the {next(iter(image_and_truth.classes.values()))}?" if text is None else text
     else:
         from mimo_runtime.imageio.reader import read_image
 

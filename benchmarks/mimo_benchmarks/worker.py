@@ -11,18 +11,18 @@ from typing import Any
 
 from mimo_runtime.errors import EngineError, MimoError
 
-from .contenders import CONTENDERS, KINDS, Sample, Setup
-from .request import Request
+from .contenders import CONTENDERS, ContenderSetup, Sample
+from .request import KINDS, Request
 
 
 class Worker:
-    """A contender that lives in another process. Use as a context manager.
+    """A contender in another process. Use as a context manager.
 
     Raises:
-        MimoError: what the contender raised while it was made.
+        MimoError: the error of the contender's construction.
     """
 
-    def __init__(self, name: str, setup: Setup) -> None:
+    def __init__(self, name: str, setup: ContenderSetup) -> None:
         self.name = name
         # spawn: a forked process would inherit the parent's memory, and threads that no longer run.
         context = multiprocessing.get_context("spawn")
@@ -41,7 +41,7 @@ class Worker:
         return self._process.pid
 
     def ask(self, request: Request, kind: str, *, findings: bool = False) -> Sample:
-        """One timed request; ``findings`` also brings what was found."""
+        """One timed request; ``findings``: whether the sample has them."""
         try:
             self._pipe.send((request, kind, findings))
         except OSError:
@@ -72,8 +72,8 @@ class Worker:
 
     def _died(self) -> EngineError:
         self._process.join(10)
-        told = f"contender {self.name} died with exit code {self._process.exitcode}"
-        return EngineError(told, "Look at its messages above; -9 usually means that memory ran out")
+        what = f"contender {self.name} died with exit code {self._process.exitcode}"
+        return EngineError(what, "Read its messages above; -9 usually means that memory ran out")
 
 
 class _Failure:
@@ -90,7 +90,7 @@ class _Failure:
         return self.kind(self.what, self.remedy)
 
 
-def _serve(pipe: Connection, name: str, setup: Setup) -> None:
+def _serve(pipe: Connection, name: str, setup: ContenderSetup) -> None:
     try:
         contender = CONTENDERS[name].make(setup)
         pipe.send("ready")

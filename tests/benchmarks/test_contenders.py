@@ -8,23 +8,24 @@ import time
 import numpy as np
 import pytest
 
-from mimo_benchmarks.contenders import KINDS, Contender, PipelineContender
-from mimo_benchmarks.engine_trace import Watch
+from mimo_benchmarks.contenders import Contender, PipelineContender
+from mimo_benchmarks.engine_trace import EngineTrace
 from mimo_benchmarks.reference_pipeline import ReferencePipeline
+from mimo_benchmarks.request import KINDS
 from mimo_runtime.model.tokenizer import BOS
 from mimo_train.torch_engine import torch_mimo
 
 ENCODERS = {"text_encoder", "prompt_encoder", "fusion"}
 
 
-class PlainTorch(Contender):
+class ReferenceTorch(Contender):
     def __init__(self, model, tokenizer) -> None:
-        super().__init__(Watch())
+        super().__init__(EngineTrace())
         engines = torch_mimo(model, tokenizer).engines
-        self.chain = ReferencePipeline(model.config, tokenizer, {g: self.watch.wrap(g, e.run) for g, e in engines.items()})
+        self.pipeline = ReferencePipeline(model.config, tokenizer, {g: self.trace.wrap(g, e.run) for g, e in engines.items()})
 
     def answer(self, request, kind):
-        return self.chain.ask(request, kind.masks, kind.text)
+        return self.pipeline.ask(request, kind.masks, kind.text)
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +34,8 @@ def pipeline(model) -> PipelineContender:
 
 
 @pytest.fixture(scope="module")
-def plain(model) -> PlainTorch:
-    return PlainTorch(*model)
+def reference(model) -> ReferenceTorch:
+    return ReferenceTorch(*model)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -59,33 +60,33 @@ def test_a_kind_runs_what_its_name_says(pipeline, request_, kind: str):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_plain_chain_answers_as_the_pipeline_does(pipeline, plain, request_, kind: str):
-    mine, theirs = pipeline.ask(request_, KINDS[kind]), plain.ask(request_, KINDS[kind])
+def test_the_reference_pipeline_answers_as_the_pipeline_does(pipeline, reference, request_, kind: str):
+    mine, theirs = pipeline.ask(request_, KINDS[kind]), reference.ask(request_, KINDS[kind])
     assert theirs.text == mine.text
     assert theirs.tokens == mine.tokens
     assert [(f.phrase, f.query, f.box) for f in theirs.findings] == [(f.phrase, f.query, f.box) for f in mine.findings]
     assert all(np.array_equal(a.mask, b.mask) for a, b in zip(theirs.findings, mine.findings))
-    assert "vision_encoder" in theirs.graphs_ms  # it remembers nothing, whatever the kind
+    assert "vision_encoder" in theirs.graphs_ms  # it has no cache, whatever the kind
     assert theirs.stages_ms.keys() == mine.stages_ms.keys()
 
 
-def test_the_plain_chain_takes_references_and_ends_at_the_limit_of_the_model(pipeline, plain, request_):
-    asked = dataclasses.replace(request_, text="", boxes=((10, 20, 200, 220),), points=((50, 60), (5, 5, 0)), max_tokens=None)
-    mine, theirs = pipeline.ask(asked, KINDS["first_ask"]), plain.ask(asked, KINDS["first_ask"])
+def test_the_reference_pipeline_takes_references_and_ends_at_the_limit_of_the_model(pipeline, reference, request_):
+    timed = dataclasses.replace(request_, text="", boxes=((10, 20, 200, 220),), points=((50, 60), (5, 5, 0)), max_tokens=None)
+    mine, theirs = pipeline.ask(timed, KINDS["first_ask"]), reference.ask(timed, KINDS["first_ask"])
     assert theirs.tokens == mine.tokens
     assert theirs.text == mine.text
-    other = plain.ask(dataclasses.replace(asked, boxes=()), KINDS["first_ask"])
+    other = reference.ask(dataclasses.replace(timed, boxes=()), KINDS["first_ask"])
     assert [f.presence for f in other.findings] != [f.presence for f in theirs.findings]
 
 
-def test_a_watch_sees_runs_side_by_side_and_the_tokens_in_order():
-    watch = Watch()
-    decode = watch.wrap("text_decoder", lambda inputs: time.sleep(0.002) or {"logits": inputs["token"]})
+def test_a_trace_has_runs_side_by_side_and_the_tokens_in_order():
+    trace = EngineTrace()
+    decode = trace.wrap("text_decoder", lambda inputs: time.sleep(0.002) or {"logits": inputs["token"]})
     for token in (BOS, 7, 9):
         assert decode({"token": np.array([[token]], np.int32)}) == {"logits": np.array([[token]])}
-    watch.runs.append(("mask_decoder", watch.runs[0][1], watch.runs[0][2]))  # at the same time as the first
-    assert watch.tokens == [BOS, 7, 9]
-    assert {graph: len(times) for graph, times in watch.graphs_ms.items()} == {"text_decoder": 3, "mask_decoder": 1}
-    assert 6 <= watch.engine_ms <= watch.decode_ms
-    watch.reset()
-    assert (watch.engine_ms, watch.decode_ms, watch.tokens) == (0, 0, [])
+    trace.runs.append(("mask_decoder", trace.runs[0][1], trace.runs[0][2]))  # at the same time as the first
+    assert trace.tokens == [BOS, 7, 9]
+    assert {graph: len(times) for graph, times in trace.graphs_ms.items()} == {"text_decoder": 3, "mask_decoder": 1}
+    assert 6 <= trace.engine_ms <= trace.decode_ms
+    trace.reset()
+    assert (trace.engine_ms, trace.decode_ms, trace.tokens) == (0, 0, [])

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from mimo_benchmarks import latency
-from mimo_benchmarks.contenders import CONTENDERS, KINDS, Sample, Setup
+from mimo_benchmarks.contenders import CONTENDERS, ContenderSetup, Sample
 from mimo_benchmarks.report.tables import latency_table
+from mimo_benchmarks.request import KINDS
 from mimo_benchmarks.sources import find_checkpoint, write_fp32_graphs
 from mimo_benchmarks.worker import Worker
 from mimo_runtime.bundle.archive import Bundle
@@ -38,9 +39,9 @@ def finding(query: int, *pixels: int) -> Finding:
 
 
 def test_everybody_answers_everything_once_per_repeat_and_nobody_always_begins():
-    seen = [list(latency.turns(["mimo", "torch", "ort"], repeat)) for repeat in range(15)]
-    assert all(len(set(turn)) == len(turn) == 15 for turn in seen)
-    assert {turn[0] for turn in seen} == {(name, kind) for name in ("mimo", "torch", "ort") for kind in KINDS}
+    rounds = [list(latency.rotation(["mimo", "torch", "ort"], repeat)) for repeat in range(15)]
+    assert all(len(set(turn)) == len(turn) == 15 for turn in rounds)
+    assert {turn[0] for turn in rounds} == {(name, kind) for name in ("mimo", "torch", "ort") for kind in KINDS}
 
 
 def test_ratios_say_how_many_times_faster_mimo_is():
@@ -62,8 +63,9 @@ def test_tokens_per_second_are_of_the_decoding_alone():
 
 def test_contenders_that_answer_alike():
     same = sample(findings=(finding(0, 1, 2),))
-    told = latency.compare({"mimo": sample(), "ort": sample()}, {"mimo": same, "ort": same})
-    assert (told["same_text"], told["same_tokens"], told["differs"], told["masks_dice"]) == (True, True, [], {"ort": 1.0})
+    agreement = latency.compare({"mimo": sample(), "ort": sample()}, {"mimo": same, "ort": same})
+    assert agreement["same_text"] and agreement["same_tokens"]
+    assert agreement["differs"] == [] and agreement["masks_dice"] == {"ort": 1.0}
 
 
 def test_contenders_that_do_not_answer_alike_are_named_and_cut_to_the_same_length():
@@ -73,12 +75,12 @@ def test_contenders_that_do_not_answer_alike_are_named_and_cut_to_the_same_lengt
         "ort": sample(findings=(finding(0, 2, 3),)),  # half of one, and the other is missing
         "torch": sample(findings=(finding(3, 4), finding(0, 1, 2))),
     }
-    told = latency.compare(texts, masks)
-    assert told["differs"] == ["ort"]
-    assert not told["same_text"] and not told["same_tokens"]
-    assert told["decoded_tokens"] == {"mimo": 3, "ort": 2, "torch": 3}
-    assert told["timed_tokens"] == 2
-    assert told["masks_dice"] == {"ort": 0.25, "torch": 1.0}
+    agreement = latency.compare(texts, masks)
+    assert agreement["differs"] == ["ort"]
+    assert not agreement["same_text"] and not agreement["same_tokens"]
+    assert agreement["decoded_tokens"] == {"mimo": 3, "ort": 2, "torch": 3}
+    assert agreement["timed_tokens"] == 2
+    assert agreement["masks_dice"] == {"ort": 0.25, "torch": 1.0}
 
 
 # -- refusals --------------------------------------------------------------------------------------------------------
@@ -152,7 +154,7 @@ def reduced(bundle: Path, kind: str = "int8") -> Bundle:
     return opened
 
 
-def test_plain_contenders_get_the_files_of_an_fp32_bundle(bundle, tmp_path):
+def test_file_contenders_get_the_files_of_an_fp32_bundle(bundle, tmp_path):
     write_fp32_graphs(Bundle.open(bundle), None, tmp_path)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {
         f"{g}.onnx": (bundle / "graphs" / f"{g}.onnx").read_bytes() for g in GRAPHS
@@ -160,13 +162,13 @@ def test_plain_contenders_get_the_files_of_an_fp32_bundle(bundle, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["int8", "int8_weights", "int4", "fp16"])
-def test_plain_contenders_of_a_reduced_bundle_need_the_checkpoint(bundle, tmp_path, kind):
+def test_file_contenders_of_a_reduced_bundle_need_the_checkpoint(bundle, tmp_path, kind):
     with pytest.raises(RequestError, match="no FP32 ONNX files.*Add --checkpoint CKPT"):
         write_fp32_graphs(reduced(bundle, kind), None, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_plain_contenders_of_a_reduced_bundle_get_an_export_of_the_checkpoint(bundle, checkpoint, tmp_path, monkeypatch):
+def test_file_contenders_of_a_reduced_bundle_get_an_export_of_the_checkpoint(bundle, checkpoint, tmp_path, monkeypatch):
     class Exported:
         """In place of half a minute of exporting, which has its own tests."""
 
@@ -188,18 +190,18 @@ def test_plain_contenders_of_a_reduced_bundle_get_an_export_of_the_checkpoint(bu
 
 def test_a_contender_that_cannot_be_made_raises_its_own_error(tmp_path):
     with pytest.raises(BundleError, match="does not exist") as raised:
-        Worker("mimo", Setup(tmp_path / "nothing", None, None, 1))
+        Worker("mimo", ContenderSetup(tmp_path / "nothing", None, None, 1))
     assert raised.value.exit_code == 2 and raised.value.remedy
 
 
 def test_a_contender_that_fails_is_named(bundle, tmp_path):
     (tmp_path / "vision_encoder.onnx").write_bytes(b"not ONNX")
     with pytest.raises(EngineError, match="contender ort failed: "):
-        Worker("ort", Setup(bundle, None, tmp_path, 1))
+        Worker("ort", ContenderSetup(bundle, None, tmp_path, 1))
 
 
 def test_a_contender_that_dies_is_named_with_its_exit_code(bundle, request_):
-    with Worker("mimo", Setup(bundle, None, None, 1)) as worker:
+    with Worker("mimo", ContenderSetup(bundle, None, None, 1)) as worker:
         assert worker.ask(request_, "mask_only").total_ms > 0
         os.kill(worker.pid, signal.SIGKILL)
         with pytest.raises(EngineError, match="contender mimo died with exit code -9"):
@@ -261,7 +263,7 @@ def test_torch_compile_competes(checkpoint, bundle, request_, monkeypatch):
         return real(module, dynamic=dynamic, backend="eager")
 
     monkeypatch.setattr(torch, "compile", trace)
-    setup = Setup(bundle, checkpoint, None, 1)
+    setup = ContenderSetup(bundle, checkpoint, None, 1)
     mine, theirs = (CONTENDERS[name].make(setup).ask(request_, KINDS["first_ask"]) for name in ("compile", "torch"))
     assert compiled == [False, False, False, False, False, True]  # the text decoder's cache grows
     assert (mine.text, mine.tokens) == (theirs.text, theirs.tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypedDict
 
 import numpy as np
 
@@ -10,7 +11,14 @@ import numpy as np
 PERCENTILES = (50, 90, 99)
 
 
-def percentiles(values_ms: Sequence[float]) -> dict[str, float]:
-    """``{"p50_ms", "p90_ms", "p99_ms"}``, linear between samples (with fewer than 100 samples p99 is close to the slowest)."""
+class Percentiles(TypedDict):
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+
+
+def percentiles(values_ms: Sequence[float]) -> Percentiles:
+    """Linear between samples (with fewer than 100 samples p99 is close to the slowest)."""
     levels = np.percentile(np.asarray(values_ms, float), PERCENTILES)
-    return {f"p{p}_ms": round(float(value), 3) for p, value in zip(PERCENTILES, levels)}
+    p50, p90, p99 = (round(float(value), 3) for value in levels)
+    return {"p50_ms": p50, "p90_ms": p90, "p99_ms": p99}

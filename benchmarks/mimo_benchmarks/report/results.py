@@ -1,0 +1,101 @@
+"""The JSON of ``mimo-bench latency`` and ``mimo-bench footprint``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypedDict
+
+from ..request import RequestDict
+from .machine import Machine, ProcessMemory
+from .percentiles import Percentiles
+
+
+class ContenderLatency(ProcessMemory):
+    """One contender: milliseconds by kind of request, and where they go.
+
+    ``stages`` are of ``first_ask``, ``graphs`` per run of a graph. ``glue_fraction`` is the share outside engines, by kind.
+    """
+
+    first_ask: Percentiles
+    second_ask: Percentiles
+    mask_only: Percentiles
+    second_ask_mask_only: Percentiles
+    text_only: Percentiles
+    tokens_per_s: float
+    stages: dict[str, Percentiles]
+    graphs: dict[str, Percentiles]
+    glue_fraction: dict[str, float]
+
+
+class Agreement(TypedDict):
+    """Whether all contenders answer as ``mimo`` does.
+
+    ``decoded_tokens`` by contender and ``timed_tokens``, the fewest of them; ``same_tokens`` and ``same_text`` over all, and
+    ``differs``: the contenders with another text. ``masks_dice`` by contender is the mean over findings: 0 for one that only
+    one of the two has, None where neither has any.
+    """
+
+    reference: str
+    decoded_tokens: dict[str, int]
+    timed_tokens: int
+    same_tokens: bool
+    same_text: bool
+    differs: list[str]
+    masks_dice: dict[str, float | None]
+    text: str
+
+
+class TimedBundle(TypedDict):
+    """The bundle; ``fp32``: whether all its graphs are FP32 ONNX files."""
+
+    id: str
+    target: str
+    graphs: dict[str, GraphDelivery]
+    fp32: bool
+
+
+class GraphDelivery(TypedDict):
+    engine: str
+    delivered: Mapping[str, int]
+
+
+class Latency(TypedDict):
+    """``ratios``: how many times faster ``mimo`` is than each other contender, by kind and in tokens per second."""
+
+    machine: Machine
+    bundle: TimedBundle
+    request: RequestDict
+    repeats: int
+    contenders: dict[str, ContenderLatency]
+    ratios: dict[str, dict[str, float]]
+    glue_fraction: float
+    agreement: Agreement
+    warnings: list[str]
+
+
+class ProcessFootprint(ProcessMemory):
+    """Seconds and memory of a process that asked once; ``heavy_modules``: packages that a device must not need."""
+
+    import_s: float
+    load_s: float
+    first_answer_s: float
+    heavy_modules: list[str]
+
+
+#: ``mimo_runtime_s`` is ``import mimo_runtime``, ``mimo_s`` is ``from mimo_runtime import Mimo``. ``process_s`` is the whole of
+#: ``python -c "import mimo_runtime"``, and ``interpreter_s`` that of ``python -c pass``. Medians.
+ImportTimes = dict[str, float]
+
+#: ``import`` is a keyword.
+Footprint = TypedDict(
+    "Footprint",
+    {
+        "machine": Machine,
+        "import": ImportTimes,
+        "process": ProcessFootprint,
+        "bundle_mb": float,
+        "request": RequestDict,
+        "repeats": int,
+        "warnings": list[str],
+    },
+)
