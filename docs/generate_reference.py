@@ -38,8 +38,8 @@ MODULE_OF = {"AskRequest": "mimo_runtime.request", "SamplingParams": "mimo_runti
 DEPRECATED = {"closer"}
 #: Classes that other calls return; their constructors are not public.
 RETURNED = {"Scan", "Bundle"}
-#: Programs of the CLI page that are run as modules, beside the console scripts of pyproject.toml.
-MODULES = ("mimo_export.tools.compile_check", "mimo_benchmarks.kv_cache")
+#: Folders of the packages, whose modules may be programs.
+PACKAGES = ("runtime", ".", "calibration", "export", "benchmarks")
 
 _SECTIONS = {"Args:": "Arguments", "Attributes:": "Attributes", "Returns:": "Returns", "Yields:": "Yields", "Raises:": "Raises"}
 _ENTRY = re.compile(r"(\*{0,2}\w[\w.,* ]*?)(?: \([^)]*\))?: +(.*)", re.S)
@@ -178,8 +178,12 @@ def programs() -> Iterator[tuple[str, click.Command]]:
     """``(name, command)`` of all console scripts, and of the programs that are run as modules."""
     for name, module, attribute in re.findall(r'^(mimo-\w+) = "([\w.]+):(\w+)"', PYPROJECT.read_text("utf-8"), re.M):
         yield name, getattr(importlib.import_module(module), attribute)
-    for module in MODULES:
-        yield f"python -m {module}", importlib.import_module(module).command
+    for folder in PACKAGES:
+        root = PYPROJECT.parent / folder
+        for file in sorted(root.glob("mimo_*/**/*.py")):
+            if re.search(r"^def command\(.*^if __name__ ==", file.read_text("utf-8"), re.M | re.S):
+                module = ".".join(file.relative_to(root).with_suffix("").parts)
+                yield f"python -m {module}", importlib.import_module(module).command
 
 
 def leaves(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
+from pages import CURRENT_PAGES, PAGES, PROGRAMS, REPOSITORY, WITH_OLD_NAMES, all_commands, page_id, reference_generator
 
 from mimo_runtime.compiler.memory import required_mb
 from mimo_runtime.compiler.options import Options
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-PAGES = [
-    *(REPOSITORY / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "checkpoints/mimo-tiny/README.md")),
-    *sorted((REPOSITORY / "docs").rglob("*.md")),
-]
-#: Pages that name deprecated commands and options.
-WITH_OLD_NAMES = {"docs/reference/renamed.md", "CHANGELOG.md"}
-#: Programs by name: module and object, as pyproject.toml says; and those that are run as modules.
-PROGRAMS = dict(re.findall(r'^(mimo-\w+) = "([\w.]+:\w+)"', (REPOSITORY / "pyproject.toml").read_text("utf-8"), re.M)) | {
-    name: f"{name}:command" for name in ("mimo_export.tools.compile_check", "mimo_benchmarks.kv_cache")
-}
-
 _OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
-
-
-def page_id(page: Path) -> str:
-    return str(page.relative_to(REPOSITORY))
 
 
 def commands(page: str) -> Iterator[tuple[int, str]]:
@@ -67,8 +50,7 @@ def problems(name: str, arguments: str, earlier: bool = False) -> list[str]:
     """What of a command does not exist. With ``earlier``, deprecated names count as existing."""
     if name not in PROGRAMS:
         return [f"there is no program {name}"]
-    module, _, attribute = PROGRAMS[name].partition(":")
-    found: click.Command = getattr(importlib.import_module(module), attribute)
+    found = PROGRAMS[name]
     words = arguments.split()
     while isinstance(found, click.Group) and words and not words[0].startswith(("-", "…", "...")):
         word = words.pop(0)
@@ -140,12 +122,9 @@ def test_links_lead_somewhere(page: Path):
 def test_the_page_of_renamed_names_lists_every_deprecated_command_and_option():
     page = (REPOSITORY / "docs" / "reference" / "renamed.md").read_text("utf-8")
     deprecated = set()
-    pending = [getattr(importlib.import_module(module), name) for module, name in (p.split(":") for p in PROGRAMS.values())]
-    while pending:
-        command = pending.pop()
+    for _, command in all_commands():
         deprecated |= {name for option in command.params for name in getattr(option, "earlier", ())}
         deprecated |= set(getattr(command, "renamed", ()))
-        pending += command.commands.values() if isinstance(command, click.Group) else ()
     assert "--no-closer" in deprecated
     assert not [name for name in deprecated if not re.search(rf"`[^`]*(?<![\w-]){name}\b[^`]*`", page)]
 
@@ -175,16 +154,14 @@ def test_unknown_places_are_seen():
     assert unknown_places(page) == ["mimo_runtime.text.nothing.more", "tests/nothing.py"]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page_id(page) not in WITH_OLD_NAMES], ids=page_id)
+@pytest.mark.parametrize("page", CURRENT_PAGES, ids=page_id)
 def test_every_module_and_file_of_a_page_exists(page: Path):
     assert not unknown_places(page.read_text("utf-8"))
 
 
 def test_the_generated_references_are_current():
     """``python docs/generate_reference.py`` rewrites them."""
-    spec = importlib.util.spec_from_file_location("generate_reference", REPOSITORY / "docs" / "generate_reference.py")
-    generator = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(generator)
+    generator = reference_generator()
     assert {page: page.read_text("utf-8") for page in generator.pages()} == generator.pages()
 
 

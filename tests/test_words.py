@@ -8,29 +8,13 @@ model card, CLI help or error messages. Where such a word is also ordinary Engli
 from __future__ import annotations
 
 import ast
-import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import pytest
-
-REPOSITORY = Path(__file__).resolve().parents[1]
-PACKAGES = (
-    "runtime/mimo_runtime",
-    "mimo_train",
-    "calibration/mimo_calibration",
-    "export/mimo_export",
-    "benchmarks/mimo_benchmarks",
-)
-#: These two pages list old names beside the new ones.
-WITH_OLD_NAMES = {"docs/reference/renamed.md", "CHANGELOG.md"}
-PAGES = [
-    *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "checkpoints/mimo-tiny/README.md")),
-    *sorted((REPOSITORY / "docs").rglob("*.md")),
-]
-PAGES = [page for page in PAGES if str(page.relative_to(REPOSITORY)) not in WITH_OLD_NAMES]
+from pages import CURRENT_PAGES, REPOSITORY, all_commands, page_id
+from structure import PACKAGES
 
 MOST_WORDS_PER_SENTENCE = 22
 MOST_LINES_OF_THE_README = 130
@@ -66,10 +50,6 @@ IDENTIFIERS = (
 
 _BANNED = re.compile(rf"(?<![\w-])({'|'.join(map(re.escape, (*PHRASES, *WORDS.split())))})(?![\w-])", re.I)
 _BANNED_IDENTIFIER = re.compile(f"`({'|'.join(IDENTIFIERS.split())})`")
-
-
-def page_id(page: Path) -> str:
-    return str(page.relative_to(REPOSITORY))
 
 
 def banned_in(text: str) -> list[str]:
@@ -118,7 +98,7 @@ def test_sentences_are_counted_as_documented():
     assert [words(sentence) for sentence in sentences(page)] == [4, 3, 2, 3]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=page_id)
+@pytest.mark.parametrize("page", CURRENT_PAGES, ids=page_id)
 def test_sentences_are_short(page: Path):
     counts = [words(sentence) for sentence in sentences(page.read_text("utf-8"))]
     assert sum(counts) / max(len(counts), 1) <= MOST_WORDS_PER_SENTENCE
@@ -131,7 +111,7 @@ def test_the_readme_is_short():
 # -- words -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("page", PAGES, ids=page_id)
+@pytest.mark.parametrize("page", CURRENT_PAGES, ids=page_id)
 def test_a_page_uses_the_words_of_the_field(page: Path):
     wrong = [
         f"{page_id(page)}:{number}: {word}"
@@ -141,21 +121,9 @@ def test_a_page_uses_the_words_of_the_field(page: Path):
     assert not wrong, "\n".join(wrong)
 
 
-def programs() -> Iterator[tuple[str, click.Command]]:
-    """``(full name, command)`` of every command and group of the console scripts and of the programs that run as modules."""
-    scripts = re.findall(r'^(mimo-\w+) = "([\w.]+):(\w+)"', (REPOSITORY / "pyproject.toml").read_text("utf-8"), re.M)
-    modules = [(name, name, "command") for name in ("mimo_export.tools.compile_check", "mimo_benchmarks.kv_cache")]
-    pending = [(name, getattr(importlib.import_module(module), attribute)) for name, module, attribute in [*scripts, *modules]]
-    while pending:
-        name, command = pending.pop()
-        yield name, command
-        if isinstance(command, click.Group):
-            pending += [(f"{name} {child}", found) for child, found in command.commands.items()]
-
-
 def test_the_help_of_every_command_uses_the_words_of_the_field():
     wrong = []
-    for name, command in programs():
+    for name, command in all_commands():
         texts = [command.help or "", command.short_help or "", command.epilog or "", name]
         for parameter in command.params:
             texts += [
@@ -200,7 +168,7 @@ def test_the_reader_of_errors_sees_literals_and_f_strings():
 def test_error_messages_use_the_words_of_the_field(package: str):
     wrong = [
         f"{page_id(file)}:{line}: {word}"
-        for file in sorted((REPOSITORY / package).rglob("*.py"))
+        for file in sorted(PACKAGES[package].rglob("*.py"))
         for line, text in error_texts(file.read_text("utf-8"))
         for word in banned_in(text)
     ]
