@@ -1,14 +1,15 @@
 """Hugging Face weights: Swin for the vision encoder, BERT (and its vocabulary) for the text encoder.
 
 A source is a local folder or a hub id; transformers reads it, whatever its file format. The configuration follows the
-source, so any Swin and any BERT fits. Weights that do not find their place are an error, never a silent default.
+source, so any Swin and any BERT fits. Weights without a counterpart are an error. The parameter names
+of transformers 4 and 5 differ; both are read.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import tokenizers
 import torch
@@ -21,7 +22,10 @@ from mimo_runtime.model.tokenizer import Tokenizer, special_tokens
 from .model.text_encoder import TextEncoder
 from .model.vision_encoder import SwinTransformer
 
-#: Names inside a Swin block, by transformers release (5 and 4), to ours.
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+#: Names inside a Swin block of transformers 5 and 4, and ours.
 _SWIN_BLOCK = {
     "layernorm_before": "norm_before", "layernorm_after": "norm_after",
     "attention.o_proj": "attention.output", "attention.output.dense": "attention.output",
@@ -34,7 +38,7 @@ _BERT_LAYER = {
 }  # fmt: skip
 
 
-def _open(source: str, kind: str) -> Any:
+def _open(source: str, kind: str) -> PreTrainedModel:
     """The transformers model at ``source``, which must be of ``kind`` ("swin" or "bert")."""
     from transformers import AutoConfig, AutoModel
 
@@ -117,7 +121,7 @@ def adopt_bert(config: MimoConfig, source: str) -> tuple[MimoConfig, dict[str, T
     )
     tokenizer, begin, end = bert_tokenizer(source, config.mask_decoder.queries)
     weights = bert_weights(model.state_dict())
-    # Our <bos> and <eos> play the part of [CLS] and [SEP].
+    # Our <bos> and <eos> replace [CLS] and [SEP].
     table = weights["word.weight"].clone()
     table[1], table[2] = table[begin], table[end]
     weights["word.weight"] = table

@@ -41,7 +41,7 @@ def _numbers(option: str, example: str) -> Callable[[click.Context, click.Parame
 def data_import() -> None:
     """Turn COCO, nnU-Net, MSD, folders of masks and visual instructions into a data set.
 
-    Names of files and cases stay behind: they often name a person. The source is not changed.
+    Names of files and cases are not written: they often name a person. The source is not changed.
     """
 
 
@@ -50,10 +50,8 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
 
     @click.option("-o", "--output", required=True, type=_FOLDER, help="Folder to write; must not exist or be empty.")
     @click.option("--force", is_flag=True, help="Replace the data set in the output folder.")
-    @click.option(
-        "--modality", help="ct, mri, ultrasound, endoscopy, microscopy, xray, ...; needed where the source is silent."
-    )
-    @click.option("--region", help="Part of the body, e.g. abdomen; needed where the source is silent.")
+    @click.option("--modality", help="ct, mri, ultrasound, endoscopy, microscopy, xray, ...; needed where the source has none.")
+    @click.option("--region", help="Part of the body, e.g. abdomen; needed where the source has none.")
     @click.option(
         "--splits",
         default="0.8,0.1,0.1",
@@ -62,7 +60,7 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
         help="Shares of train,val,test.",
     )
     @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Another seed, other splits.")
-    @click.option("--case-pattern", metavar="REGEX", help="Its first group, found in a file's name, is the case (patient).")
+    @click.option("--case-pattern", metavar="REGEX", help="The first group of its match in a file name is the case (patient).")
     @click.option("--keep-names", is_flag=True, help="Write the source's names of files and cases: they may name people.")
     @click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of sentences.")
     @functools.wraps(command)
@@ -158,9 +156,9 @@ def import_folders(as_json: bool, classes: tuple[str, ...], **options: object) -
 @click.argument("source", type=_FOLDER)
 @click.option("--images", type=_FOLDER, help="Folder of the images; that of SOURCE if left out.")
 @click.option("--masks", type=_FOLDER, help="Folder of the masks; that of the images if left out.")
-@click.option("--names", default="", help="Class names to look for in free text, e.g. 'polyp,instrument'.")
+@click.option("--names", default="", help="Class names to search for in free text, e.g. 'polyp,instrument'.")
 @click.option("--skip-unclear", is_flag=True, help="Leave out records that cannot be understood, and count them.")
-@click.option("--complete", is_flag=True, help="An image's masks are all there is, also of classes that nobody asked about.")
+@click.option("--complete", is_flag=True, help="The masks of an image are complete, also for classes without a question.")
 @click.option("--keep-texts", is_flag=True, help="Write questions and answers as they are: they may name people.")
 @_common
 def import_instruct(as_json: bool, names: str, keep_texts: bool, **options: object) -> None:
@@ -169,8 +167,8 @@ def import_instruct(as_json: bool, names: str, keep_texts: bool, **options: obje
     from ..data.importers.instruct import QUESTIONS_READ
 
     known = [name.strip() for name in names.split(",") if name.strip()]
-    kept = "were kept in attributes" if keep_texts else "stayed behind (--keep-texts keeps them)"
-    remarks = {QUESTIONS_READ: f"training uses their masks and names, not the texts, which {kept}"}
+    written = "were written to attributes" if keep_texts else "were not written (--keep-texts writes them)"
+    remarks = {QUESTIONS_READ: f"training uses their masks and names, not the texts, which {written}"}
     _write(plan_instruct(known=known, keep_texts=keep_texts, **options), options["target"], as_json, remarks)
 
 

@@ -2,7 +2,7 @@
 
 The heart of the model is the **referring-aware cross-attention** between prompt (text and reference tokens) and image.
 The references act twice: a bias on the attention logits draws attention towards the referred region, and a learned gate
-scales what comes out of it. Without any reference the bias is exactly 0 and the gate exactly 1: the model is then an
+scales its result. Without any reference the bias is exactly 0 and the gate exactly 1: the model is then an
 ordinary text-conditioned one.
 """
 
@@ -34,7 +34,7 @@ class SelfAttentionBlock(nn.Module):
 
 
 class ReferringCrossAttention(nn.Module):
-    """Cross-attention whose logits are pulled towards referred regions and whose result is gated by the references."""
+    """Cross-attention with a logit bias towards referred regions, and a gate on its result that the references open."""
 
     def __init__(self, dim: int, config: FusionConfig) -> None:
         super().__init__()
@@ -42,7 +42,8 @@ class ReferringCrossAttention(nn.Module):
         self.norm_x, self.norm_source = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.query, self.key, self.value = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.output = nn.Linear(dim, dim)
-        #: How strongly each reference pulls each head. Starts at +1: towards the region.
+        #: Strength of the region bias per reference and head; it starts at +1, towards the region. The name is that of the
+        #: parameter in checkpoints.
         self.pull = nn.Linear(dim, config.heads)
         nn.init.zeros_(self.pull.weight)
         nn.init.ones_(self.pull.bias)
@@ -52,7 +53,7 @@ class ReferringCrossAttention(nn.Module):
             nn.init.zeros_(self.gate.weight)
 
     def pulls(self, references: Tensor, valid: Tensor) -> Tensor:
-        """Pull of each reference on each head [B, heads, R]; zero on padding, and everywhere if the bias is switched off."""
+        """Region bias per reference and head [B, heads, R]; zero on padding, and everywhere if the bias is switched off."""
         return (self.pull(references) * (valid * float(self.region_bias))[..., None]).transpose(1, 2)
 
     def forward(
@@ -109,7 +110,7 @@ class FusionBlock(nn.Module):
         references = self.references(references, padding_bias(valid)) * valid[..., None]
         summary = references.sum(1) / valid.sum(1, keepdim=True).clamp(min=1.0)
 
-        # Prompt to image: every prompt token is pulled towards the image tokens inside the regions.
+        # Prompt to image: the bias moves every prompt token's attention to the image tokens inside the regions.
         pulls = self.prompt_to_image.pulls(references, valid)
         prompt, prompt_valid = torch.cat((text, references), dim=1), torch.cat((text_valid, valid), dim=1)
         prompt = (
@@ -125,7 +126,7 @@ class FusionBlock(nn.Module):
         )
         text, references = prompt[:, :length], prompt[:, length:]
 
-        # Image to prompt: an image token inside region r is pulled to reference token r, and the gate opens inside the regions.
+        # Image to prompt: the bias moves the attention inside region r to reference token r; the gate opens inside the regions.
         pulls = self.image_to_prompt.pulls(references, valid)
         towards = pulls[:, :, None, :] * regions.transpose(1, 2)[:, None]
         neutral = torch.zeros_like(towards[..., :1]) * text_valid[:, None, None, :]
@@ -141,16 +142,16 @@ class FusionBlock(nn.Module):
 
 
 class TargetLocator(nn.Module):
-    """Where the target is, said once and for all: a map over the stride-16 tokens, and a token that sums it up.
+    """The location of the target: a map over the stride-16 tokens, and a token that summarises it.
 
-    The map is supervised with the target's mask. The token holds what the map's region looks like and its place, area and
-    extent, in the square and relative to the image, so that the text decoder can read "upper left" and "small" off it
-    instead of estimating them from a few hundred image tokens. Both are measured twice: on the map as it is, whose sum is the
-    area, and on the part around its peak. A map that is unsure of a small target is faintly on everywhere, and its centroid
-    is then the middle of the image, wherever the peak is.
+    The map is supervised with the target's mask. The token holds the features of the map's region and its place, area
+    and extent, in the square and relative to the image. The text decoder can then read "upper left" and "small" from one
+    token instead of estimating them from a few hundred image tokens. Both are measured twice: on the map itself,
+    whose sum is the area, and around its peak. The map of an uncertain small target is low but positive everywhere, so its
+    centroid is the middle of the image, wherever the peak is.
     """
 
-    #: How much steeper the map around the peak falls off, and how far below the peak it is half.
+    #: Slope of the map around the peak, and the distance below the peak at which it is one half.
     SHARPNESS, BELOW_PEAK = 4.0, 1.0
 
     def __init__(self, dim: int) -> None:
@@ -218,7 +219,7 @@ class FusionEncoder(nn.Module):
         fused = self.norm(image[:, : side * side])
         target, located = self.locator(fused, extent)
         memory_valid = torch.cat((torch.ones_like(image[..., 0]), text_valid, valid, torch.ones_like(extent[:, :1])), dim=1)
-        # The decoders must say where something is, so the memory of the image carries its position.
+        # The decoders name locations, so the memory of the image carries its position.
         parts = [self.norm(image + position), self.norm(text), self.norm(references), target]
         memory = torch.cat([x + self.modality[i] for i, x in enumerate(parts)], dim=1) * memory_valid[..., None]
         return fused.transpose(1, 2).reshape(-1, image.shape[2], side, side), memory, memory_valid, located

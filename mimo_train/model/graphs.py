@@ -12,7 +12,7 @@ from .mimo import Mimo
 
 
 class FusionGraph(nn.Module):
-    """Fusion, and the text decoder's cross-attention keys and values, which depend on the memory alone."""
+    """Fusion, and the text decoder's cross-attention keys and values, which depend on the memory only."""
 
     def __init__(self, model: Mimo) -> None:
         super().__init__()

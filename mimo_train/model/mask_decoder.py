@@ -17,7 +17,7 @@ from mimo_runtime.model.graph_spec import REFERENCE_MAP_CHANNELS
 from .attention import Attention, FeedForward, mlp, padding_bias
 from .position import CoordinateEmbedding, grid_centres
 
-#: Floor of the attention bias: a query may still glance outside its mask, with weight e^-6.
+#: Floor of the attention bias: a query attends outside its mask with weight e^-6.
 MASK_BIAS_FLOOR = -6.0
 
 

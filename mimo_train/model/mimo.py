@@ -1,4 +1,4 @@
-"""The whole model: composition of the parts, nothing else."""
+"""The whole model, as the composition of its parts."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Mimo(nn.Module):
         self.fusion = FusionEncoder(config.fusion, dim)
         self.mask_decoder = MaskDecoder(config.mask_decoder, config.vision.neck, dim, config.fusion.gate)
         self.text_decoder = TextDecoder(config.text_decoder, config.vocab_size, dim)
-        #: Projections of image region, text and reference into one space, for InfoNCE alone; not exported.
+        #: Projections of image region, text and reference into one space, for InfoNCE only; not exported.
         self.contrast = nn.ModuleDict({name: nn.Linear(dim, 64) for name in ("image", "text", "reference")})
         self.contrast_scale = nn.Parameter(torch.tensor([2.66]))  # ln(1 / 0.07), as in CLIP; FSDP takes no scalars
 
@@ -85,7 +85,7 @@ class Mimo(nn.Module):
             pyramid = tuple(_repeat(f, repeat) for f in pyramid)
         text, text_valid = self.text_encoder(prompts.token_ids)
         references, valid, regions, reference_map = self.prompt_encoder(*prompts.references(), pyramid[2])
-        # Fusion gets the features once per image: what it does before it looks at the prompt need not be repeated.
+        # Fusion gets the features once per image: its layers before the prompt are not repeated.
         fused, memory, memory_valid, target = self.fusion(*coarse, text, text_valid, references, valid, regions, prompts.extent)
         return Grounding(pyramid, text, text_valid, references, valid, reference_map, fused, memory, memory_valid, target)
 

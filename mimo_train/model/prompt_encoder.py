@@ -40,10 +40,10 @@ def point_map(points: Tensor, side: int, sigma: float) -> Tensor:
 
 
 def nearness_map(points: Tensor, side: int) -> Tensor:
-    """How near each cell is to points [B, N, 2]: exp(-distance / length), [B, N, side, side] in (0, 1].
+    """Nearness of each cell to points [B, N, 2]: exp(-distance / length), [B, N, side, side] in (0, 1].
 
-    A blob marks the spot and says nothing a few cells away. This falls slowly, so that every pixel can tell whether the point
-    is meant for the thing it belongs to or for its neighbour of the same looks.
+    A blob is zero a few cells away from its point. Nearness falls slowly, so that pixels of two structures with the same
+    appearance differ in it.
     """
     centre = (torch.arange(side, device=points.device, dtype=points.dtype) + 0.5) / side
     x, y = (centre - points[..., 0:1]).square(), (centre - points[..., 1:2]).square()

@@ -1,6 +1,6 @@
 """Text decoder: autoregressive transformer with cross-attention to the unified memory.
 
-Training runs all positions at once (:meth:`TextDecoder.forward`); a device runs one token at a time with a growing
+Training runs all positions at once (:meth:`TextDecoder.forward`); a device runs one token at a time with a dynamic
 self-attention cache (:meth:`TextDecoder.step`) and cross-attention keys and values computed once per answer
 (:meth:`TextDecoder.cross_cache`). A test holds that both give the same logits.
 """
@@ -53,7 +53,7 @@ class WordEmbedding(nn.Embedding):
     """Vectors of words, and with the same weights the output layer (Press and Wolf 2017, arXiv:1608.05859)."""
 
     def logits(self, x: Tensor) -> Tensor:
-        """How well each word fits: [..., dim] -> [..., vocabulary]."""
+        """Logits of all words: [..., dim] -> [..., vocabulary]."""
         return x @ self.weight.t()
 
 
@@ -64,7 +64,7 @@ class TextDecoder(nn.Module):
         self.position = nn.Embedding(config.max_length, dim)
         self.layers = nn.ModuleList(DecoderLayer(dim, config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(dim)
-        #: What the target token says, added to all that is read from the memory; see :meth:`cross_cache`.
+        #: Projection of the target token, added to all values of the memory; see :meth:`cross_cache`.
         self.target = nn.Linear(dim, dim, bias=False)
         nn.init.zeros_(self.target.weight)
         for table in (self.word, self.position):
@@ -73,8 +73,8 @@ class TextDecoder(nn.Module):
     def cross_cache(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """memory [B, M, dim] -> cross-attention keys and values, each [layers, B, heads, M, d].
 
-        The last token of the memory is the target token. It is added to all values, so that every word knows where the target
-        is and how large, wherever its attention goes: finding that one token among hundreds is slow to learn.
+        The last token of the memory is the target token. It is added to all values, so that every word has the place and
+        size of the target, wherever its attention goes: to find that one token among hundreds is slow to learn.
         """
         keys = [split_heads(layer.cross_key(memory), layer.heads) for layer in self.layers]
         target_memory = memory + self.target(memory[:, -1:])

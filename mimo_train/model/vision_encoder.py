@@ -18,7 +18,7 @@ from mimo_runtime.model.config import VisionConfig
 
 from .attention import FeedForward, attend
 
-#: ImageNet statistics of RGB in [0, 1]: what published Swin weights were trained with.
+#: ImageNet statistics of RGB in [0, 1], as in the training of the published Swin weights.
 PIXEL_MEAN, PIXEL_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -173,7 +173,7 @@ class SwinTransformer(nn.Module):
 
 
 class VisionEncoder(nn.Module):
-    """Swin, then a feature pyramid (Lin et al. 2017, arXiv:1612.03144): everything that depends on the image alone."""
+    """Swin, then a feature pyramid (Lin et al. 2017, arXiv:1612.03144): everything that depends on the image only."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""Import of what people have into our data set format: COCO, nnU-Net and MSD, folders, visual instructions.
+"""Import of COCO, nnU-Net and MSD, folders and visual instructions as data sets.
 
-Every source has a ``plan_...`` function that checks the source and says what will come; :func:`write_set` does it.
+Every source has a ``plan_...`` function, which checks the source and plans its import; :func:`write_set` writes the plan.
 """
 
 from .coco import plan_coco

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from mimo_runtime.errors import RequestError
+from mimo_runtime.imageio.image import ScanImage
 from mimo_runtime.imageio.reader import read_image
 
 from .common import (
+    JsonObject,
     check_first,
     class_name,
     inside,
@@ -29,7 +33,38 @@ from .common import (
 from .shapes import check, draw, paint
 from .writer import Item, Plan, Target
 
+#: Id of an image.
+Key = int | str
+
 _SKIP = "Repair it, or leave out the images with such annotations: --skip-unclear"
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """An image of the file; ``size`` (height, width) as the file states it."""
+
+    path: Path
+    file_name: str
+    size: tuple[object, object]
+
+
+@dataclass(frozen=True)
+class _Annotation:
+    """An annotation of a known image and category; ``label`` identifies it in messages."""
+
+    label: str
+    category: int
+    segmentation: object
+    crowd: bool
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """An image with its masks."""
+
+    scan: ScanImage
+    labels: np.ndarray
+    instances: np.ndarray
 
 
 def plan_coco(
@@ -41,7 +76,7 @@ def plan_coco(
     region: str | None = None,
     skip_unclear: bool = False,
 ) -> Plan:
-    """Check a COCO file and say what it will give.
+    """Check a COCO file and plan its import.
 
     Args:
         source: the JSON file.
@@ -60,23 +95,23 @@ def plan_coco(
         if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
             raise RequestError(f"{source} has no list of {key}", "Export it as COCO instances (object detection)")
     entries = _images(source, lists["images"], root)
-    missing_files([entry["path"] for entry in entries.values()], "--images")
+    missing_files([entry.path for entry in entries.values()], "--images")
     names = _categories(source, lists["categories"])
     notes: Counter[str] = Counter()
     annotations, unclear = _annotations(source, lists["annotations"], entries, names, skip_unclear)
-    classes = _class_ids(names, {a["category_id"] for group in annotations.values() for a in group})
-    for entry in entries.values():
-        entry["case"] = target.case_of(entry["file_name"], stem_of(entry["file_name"]))
+    classes = _class_ids(names, {a.category for group in annotations.values() for a in group})
+    cases = {key: target.case_of(entry.file_name, stem_of(entry.file_name)) for key, entry in entries.items()}
     target.check_sources(source, root)
     if entries:
-        check_first(next(iter(entries.values()))["path"], modality)
+        check_first(next(iter(entries.values())).path, modality)
 
     def groups() -> Iterator[list[Item]]:
-        for key in sorted(entries, key=lambda k: entries[k]["file_name"]):
+        for key in sorted(entries, key=lambda k: entries[k].file_name):
             try:
                 if key in unclear:
                     raise ValueError(unclear[key])
-                yield [_item(source, entries[key], annotations[key], classes, notes, modality, region)]
+                drawing = _draw(source, entries[key], annotations[key], classes, notes)
+                yield [_item(entries[key], cases[key], drawing, dict(classes.values()), modality, region)]
             except ValueError as error:
                 if not skip_unclear:
                     raise RequestError(f"{source}: {error}", _SKIP) from None
@@ -86,23 +121,25 @@ def plan_coco(
     return Plan(len(entries), groups(), notes)
 
 
-def _images(source: Path, listed: list[dict[str, Any]], root: Path) -> dict[Any, dict[str, Any]]:
-    entries: dict[Any, dict[str, Any]] = {}
+def _images(source: Path, listed: list[JsonObject], root: Path) -> dict[Key, _Entry]:
+    entries: dict[Key, _Entry] = {}
     names = set()
     for position, image in enumerate(listed, 1):
         key, name = image.get("id"), image.get("file_name")
         path = inside(root, name)
         if not isinstance(key, (int, str)) or path is None:
-            told = f"{source}: image {position} has no id, or no file_name inside the folder"
-            raise RequestError(told, "Write file_name relative to --images")
+            raise RequestError(
+                f"{source}: image {position} has no id, or no file_name inside the folder",
+                "Write file_name relative to --images",
+            )
         if key in entries or name in names:
             raise RequestError(f"{source}: image {key} ({name}) is listed twice", "List every image once")
         names.add(name)
-        entries[key] = {"path": path, "file_name": name, "size": (image.get("height"), image.get("width"))}
+        entries[key] = _Entry(path, str(name), (image.get("height"), image.get("width")))
     return entries
 
 
-def _categories(source: Path, listed: list[dict[str, Any]]) -> dict[int, str]:
+def _categories(source: Path, listed: list[JsonObject]) -> dict[int, str]:
     names: dict[int, str] = {}
     for category in listed:
         key, name = category.get("id"), category.get("name")
@@ -115,28 +152,30 @@ def _categories(source: Path, listed: list[dict[str, Any]]) -> dict[int, str]:
 
 
 def _annotations(
-    source: Path, listed: list[dict[str, Any]], entries: dict[Any, Any], names: dict[int, str], skip_unclear: bool
-) -> tuple[dict[Any, list[dict[str, Any]]], dict[Any, str]]:
+    source: Path, listed: list[JsonObject], entries: dict[Key, _Entry], names: dict[int, str], skip_unclear: bool
+) -> tuple[dict[Key, list[_Annotation]], dict[Key, str]]:
     """Annotations by image, and the images that have one without a usable outline, with the reason."""
-    found: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-    unclear: dict[Any, str] = {}
+    annotations: dict[Key, list[_Annotation]] = defaultdict(list)
+    unclear: dict[Key, str] = {}
     for position, annotation in enumerate(listed, 1):
-        told = f"annotation {annotation.get('id', f'number {position}')}"
+        label = f"annotation {annotation.get('id', f'number {position}')}"
         key, category = annotation.get("image_id"), annotation.get("category_id")
         if not isinstance(key, (int, str)) or key not in entries:
-            raise RequestError(f"{source}: {told} is of image {key}, which is not listed", "Export images and annotations anew")
+            message = f"{source}: {label} is of image {key}, which is not listed"
+            raise RequestError(message, "Export images and annotations again")
         if not isinstance(category, int) or category not in names:
-            raise RequestError(f"{source}: {told} is of category {category}, which is not listed", "List it in categories")
-        found[key].append(annotation | {"told": told})
-        height, width = entries[key]["size"]
+            raise RequestError(f"{source}: {label} is of category {category}, which is not listed", "List it in categories")
+        segmentation = annotation.get("segmentation")
+        annotations[key].append(_Annotation(label, category, segmentation, bool(annotation.get("iscrowd"))))
+        height, width = entries[key].size
         if isinstance(height, int) and isinstance(width, int):
             try:
-                check(annotation.get("segmentation"), height, width)
+                check(segmentation, height, width)
             except ValueError as error:
                 if not skip_unclear:
-                    raise RequestError(f"{source}: {told}: {error}", _SKIP) from None
-                unclear.setdefault(key, f"{told}: {error}")
-    return found, unclear
+                    raise RequestError(f"{source}: {label}: {error}", _SKIP) from None
+                unclear.setdefault(key, f"{label}: {error}")
+    return annotations, unclear
 
 
 def _class_ids(names: dict[int, str], used: set[int]) -> dict[int, tuple[int, str]]:
@@ -145,40 +184,44 @@ def _class_ids(names: dict[int, str], used: set[int]) -> dict[int, tuple[int, st
     return {key: (key if kept else number, names[key]) for number, key in enumerate(sorted(used), 1)}
 
 
-def _item(
+def _draw(
     source: Path,
-    entry: dict[str, Any],
-    annotations: list[dict[str, Any]],
+    entry: _Entry,
+    annotations: list[_Annotation],
     classes: dict[int, tuple[int, str]],
     notes: Counter[str],
-    modality: str | None,
-    region: str,
-) -> Item:
-    """One image with its masks. Raises ValueError for an outline that cannot be drawn."""
-    scan = read_image(entry["path"])
+) -> _Drawing:
+    """Read one image and draw its masks. Raises ValueError for an outline that cannot be drawn."""
+    scan = read_image(entry.path)
     size = scan.height, scan.width
-    if entry["size"] not in (size, (None, None)):
-        told = f"{entry['path']} is {scan.width}x{scan.height}, in {source.name} it is {entry['size'][1]}x{entry['size'][0]}"
-        raise RequestError(told, "Export again with the images as they are, or turn them upright first (EXIF)")
+    if entry.size not in (size, (None, None)):
+        raise RequestError(
+            f"{entry.path} is {scan.width}x{scan.height}, in {source.name} it is {entry.size[1]}x{entry.size[0]}",
+            "Export again with the images as they are, or turn them upright first (EXIF)",
+        )
     shapes = []
     for annotation in annotations:
         try:
-            check(annotation.get("segmentation"), *size)
-            shape = draw(annotation["segmentation"], *size)
+            check(annotation.segmentation, *size)
+            shape = draw(annotation.segmentation, *size)
         except ValueError as error:
-            raise ValueError(f"{annotation['told']}: {error}") from None
-        shapes.append((shape, classes[annotation["category_id"]][0], bool(annotation.get("iscrowd"))))
+            raise ValueError(f"{annotation.label}: {error}") from None
+        shapes.append((shape, classes[annotation.category][0], annotation.crowd))
     labels, instances, hidden = paint(shapes, *size)
     notes["annotations_hidden_or_below_a_pixel"] += hidden
     notes["crowds_without_instances"] += sum(crowd for _, _, crowd in shapes)
+    return _Drawing(scan, labels, instances)
+
+
+def _item(entry: _Entry, case: str, drawing: _Drawing, classes: dict[int, str], modality: str | None, region: str) -> Item:
     return Item(
-        pixels=scan.pixels,
-        labels=labels,
-        classes=dict(classes.values()),
-        source=stem_of(entry["file_name"]),
-        case=entry["case"],
-        modality=modality_of(modality, scan, entry["path"]),
+        pixels=drawing.scan.pixels,
+        labels=drawing.labels,
+        classes=classes,
+        source=stem_of(entry.file_name),
+        case=case,
+        modality=modality_of(modality, drawing.scan, entry.path),
         region=region,
-        spacing_mm=scan.spacing_mm,
-        instances=instances,
+        spacing_mm=drawing.scan.spacing_mm,
+        instances=drawing.instances,
     )

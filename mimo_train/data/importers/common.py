@@ -6,14 +6,16 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from mimo_runtime.errors import RequestError
 from mimo_runtime.imageio.image import ScanImage
 from mimo_runtime.imageio.reader import read_image
 from mimo_runtime.text.grammar import Description, clean_name
 
-#: Suffixes of image files. DICOM files often have none, or the end of a UID; their content tells.
+#: A JSON object as read, before its fields are checked.
+JsonObject = dict[str, object]
+
+#: Suffixes of image files. DICOM files often have none, or the end of a UID; their content decides.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".ppm", ".pgm", ".dcm", ".dicom")
 
 
@@ -25,21 +27,21 @@ def few(names: Iterable[object], most: int = 3) -> str:
 
 
 def class_name(name: str) -> str:
-    """A class name as people say it: ``gall_bladder`` -> ``gall bladder``; without what the grammar cannot print.
+    """A class name with spaces: ``gall_bladder`` -> ``gall bladder``; without characters outside the grammar.
 
     May be empty.
     """
     return clean_name(name.replace("_", " "))
 
 
-def class_names(given: Iterable[str], option: str = "--classes") -> dict[int, str]:
+def class_names(texts: Iterable[str], option: str = "--classes") -> dict[int, str]:
     """``("1=polyp,2=instrument", "3=clip")`` -> ``{1: "polyp", 2: "instrument", 3: "clip"}``.
 
     Raises:
         RequestError: not of this form, an id outside 1 to 65535, or an id twice.
     """
     names: dict[int, str] = {}
-    for part in (p for text in given for p in re.split(r",(?=\s*\d+\s*=)", text)):
+    for part in (p for text in texts for p in re.split(r",(?=\s*\d+\s*=)", text)):
         number, sign, name = part.partition("=")
         if not sign or not number.strip().isdecimal() or not class_name(name):
             raise RequestError(f"{option} '{part.strip()}' is not ID=NAME", f"Write it as {option} '1=polyp,2=instrument'")
@@ -61,24 +63,24 @@ def required_region(region: str | None) -> str:
     """The cleaned ``--region``. Raises RequestError if nothing is left."""
     cleaned = Description("", region or "").region
     if not cleaned:
-        raise RequestError("the source does not tell the body region", "Name it with --region, e.g. abdomen")
+        raise RequestError("the source has no body region", "Name it with --region, e.g. abdomen")
     return cleaned
 
 
-def modality_of(given: str | None, scan: ScanImage, path: Path) -> str:
-    """The modality of an image: what the person says, else what the file says.
+def modality_of(option: str | None, scan: ScanImage, path: Path) -> str:
+    """The modality of an image: that of ``--modality``, else that of the file.
 
     Raises:
-        RequestError: neither says it.
+        RequestError: there is neither.
     """
-    modality = known_modality(given or "") or scan.modality
+    modality = known_modality(option or "") or scan.modality
     if not modality:
-        raise RequestError(f"{path} does not tell its modality", "Name it with --modality, e.g. ultrasound")
+        raise RequestError(f"{path} has no modality", "Name it with --modality, e.g. ultrasound")
     return modality
 
 
 def check_first(path: Path, modality: str | None) -> None:
-    """Read one image before the long work, so that a missing option or reader is told now."""
+    """Read one image before the long work, so that a missing option or reader is refused first."""
     modality_of(modality, read_image(path), path)
 
 
@@ -106,13 +108,16 @@ def required_folder(path: Path, what: str, remedy: str) -> Path:
     return path
 
 
-def find_images(root: Path) -> tuple[dict[str, Path], int]:
+def find_images(root: Path, excluded: Path | None = None) -> tuple[dict[str, Path], int]:
     """All images below a folder: ``({relative path without suffix: file}, number of other files)``, hidden ones left out.
 
+    Args:
+        excluded: a folder whose images are left out, such as that of the masks.
+
     Raises:
-        RequestError: two images differ in the suffix alone, or the folder has none.
+        RequestError: two images differ only in the suffix, or the folder has none.
     """
-    found: dict[str, Path] = {}
+    images: dict[str, Path] = {}
     others = 0
     for path in sorted(root.rglob("*")):
         relative = path.relative_to(root)
@@ -122,14 +127,16 @@ def find_images(root: Path) -> tuple[dict[str, Path], int]:
             others += 1
             continue
         key = stem_of(relative.as_posix())
-        if key in found:
-            raise RequestError(f"{root} holds both {found[key].name} and {path.name}", "Keep one of them, or rename it")
-        found[key] = path
-    if not found:
+        if key in images:
+            raise RequestError(f"{root} holds both {images[key].name} and {path.name}", "Keep one of them, or rename it")
+        images[key] = path
+    if not images:
         volumes = any(root.rglob("*.nii*"))
         remedy = "Import volumes with: mimo-train data import nnunet" if volumes else f"Use one of {' '.join(SUFFIXES)}"
         raise RequestError(f"{root} holds no image", remedy)
-    return found, others
+    if excluded is not None and excluded.resolve().is_relative_to(root.resolve()):
+        images = {key: path for key, path in images.items() if not path.resolve().is_relative_to(excluded.resolve())}
+    return images, others
 
 
 def inside(root: Path, value: object) -> Path | None:
@@ -147,7 +154,7 @@ def missing_files(paths: Sequence[Path], option: str) -> None:
         raise RequestError(f"{len(missing)} of {len(paths)} files do not exist: {few(missing)}", f"Check the folder: {option}")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> object:
     """A JSON file. Raises RequestError if it is missing or not JSON."""
     text = read_text(path)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,10 @@ from .writer import Item, Plan, Target
 KINDS = ("auto", "binary", "ids", "class-folders")
 
 
+#: For each image, by path without suffix, its masks with their class id; id 0 says that the mask holds ids.
+MasksByImage = dict[str, list[tuple[int, Path]]]
+
+
 def plan_folders(
     source: Path,
     target: Target,
@@ -32,24 +36,48 @@ def plan_folders(
     region: str | None = None,
     allow_missing_masks: bool = False,
 ) -> Plan:
-    """Match images and masks by their paths without suffix, and say what they will give.
+    """Match images and masks by their paths without suffix, and plan their import.
 
     Args:
         source: the folder of images; or, without ``masks``, one with the folders ``images`` and ``masks``.
-        classes: names by id; for class folders they give the ids (else 1, 2, ... in the order of the names).
+        classes: names by id; for class folders they define the ids (else 1, 2, ... in the order of the names).
         kind: ``binary`` (any value above the threshold is class 1), ``ids`` (values are class ids) or ``class-folders``.
-            ``auto``: class folders if the masks lie in sub-folders that the images do not have, binary if class 1 alone is
-            named, else ids; and masks with several values where one is expected are refused.
-        mask_suffix: what a mask's name has more than its image's, e.g. ``_mask``.
+            ``auto``: class folders if the masks lie in sub-folders that the images do not have, binary if only class 1 is
+            named, else ids. With ``auto``, masks with several values where one is expected are refused.
+        mask_suffix: the part of a mask's name that its image's name does not have, e.g. ``_mask``.
         modality: needed unless the images are DICOM.
         allow_missing_masks: images without a mask are negatives.
 
     Raises:
         RequestError: names the files that do not match, or the option.
     """
-    region, given = required_region(region), dict(classes or {})
+    region = required_region(region)
     if kind not in KINDS:
         raise RequestError(f"--kind {kind} is unknown", f"Choose one of {', '.join(KINDS)}")
+    images_root, masks_root = _roots(source, masks)
+    images, others = find_images(images_root, excluded=masks_root)
+    mask_files, other_masks = find_images(masks_root)
+    any_value = kind != "auto"  # an explicit kind decides what several values mean
+    if kind == "auto":
+        kind = _kind(classes or {}, images, mask_files, mask_suffix)
+    by_image, names = _by_image(kind, dict(classes or {}), mask_files, mask_suffix)
+    _check_matches(images, by_image, masks_root, mask_suffix, allow_missing_masks)
+    cases = {key: target.case_of(path.relative_to(images_root).as_posix(), key) for key, path in images.items()}
+    target.check_sources(images_root, masks_root)
+    check_first(next(iter(images.values())), modality)
+    notes = Counter({"other_files_ignored": others + other_masks})
+
+    def items(key: str, path: Path) -> list[Item]:
+        scan = read_image(path)
+        labels = _labels(kind, by_image.get(key), (scan.height, scan.width), threshold, any_value, notes)
+        facts = cases[key], modality_of(modality, scan, path), region
+        return [Item(scan.pixels, labels, names, key, *facts, scan.spacing_mm)]
+
+    return Plan(len(images), (items(key, path) for key, path in images.items()), notes)
+
+
+def _roots(source: Path, masks: Path | None) -> tuple[Path, Path]:
+    """The folders of images and of masks."""
     images_root = source if masks is not None else source / "images"
     masks_root = masks if masks is not None else source / "masks"
     remedy = "Name the folder of images, and that of masks with --masks"
@@ -57,51 +85,32 @@ def plan_folders(
     required_folder(masks_root, "the folder of masks", remedy)
     if masks_root.resolve() == images_root.resolve():
         raise RequestError("images and masks are in one folder", "Move the masks to a folder of their own: --masks")
-    images, others = find_images(images_root)
-    if masks_root.resolve().is_relative_to(images_root.resolve()):  # masks below the images are no images
-        images = {key: path for key, path in images.items() if not path.resolve().is_relative_to(masks_root.resolve())}
-    found, other_masks = find_images(masks_root)
-    careful = kind == "auto"  # who names the kind is taken at his word
-    if careful:
-        kind = _kind(given, images, found, mask_suffix)
-    wanted, names = _by_image(kind, given, found, mask_suffix)
-    _check_matches(images, wanted, masks_root, mask_suffix, allow_missing_masks)
-    cases = {key: target.case_of(path.relative_to(images_root).as_posix(), key) for key, path in images.items()}
-    target.check_sources(images_root, masks_root)
-    check_first(next(iter(images.values())), modality)
-    notes = Counter({"other_files_ignored": others + other_masks})
-
-    def groups() -> Iterator[list[Item]]:
-        for key, path in images.items():
-            scan = read_image(path)
-            labels = None
-            if kind == "ids" and key in wanted:
-                labels = read_ids(wanted[key][0][1])
-            elif key in wanted:
-                shapes = [(i, read_binary(mask, threshold, any_value=not careful), mask) for i, mask in wanted[key]]
-                labels = _painted(shapes, (scan.height, scan.width), notes)
-            yield [
-                Item(
-                    pixels=scan.pixels,
-                    labels=labels,
-                    classes=names,
-                    source=key,
-                    case=cases[key],
-                    modality=modality_of(modality, scan, path),
-                    region=region,
-                    spacing_mm=scan.spacing_mm,
-                )
-            ]
-
-    return Plan(len(images), groups(), notes)
+    return images_root, masks_root
 
 
-def _kind(given: Mapping[int, str], images: Mapping[str, Path], masks: Mapping[str, Path], suffix: str) -> str:
-    """What the masks are, if nobody says."""
+def _labels(
+    kind: str,
+    masks: list[tuple[int, Path]] | None,
+    size: tuple[int, int],
+    threshold: int,
+    any_value: bool,
+    notes: Counter[str],
+) -> np.ndarray | None:
+    """The masks of an image as class ids; None without a mask."""
+    if masks is None:
+        return None
+    if kind == "ids":
+        return read_ids(masks[0][1])
+    shapes = [(class_id, read_binary(path, threshold, any_value=any_value), path) for class_id, path in masks]
+    return _painted(shapes, size, notes)
+
+
+def _kind(classes: Mapping[int, str], images: Mapping[str, Path], masks: Mapping[str, Path], suffix: str) -> str:
+    """The kind of the masks for ``auto``."""
     below = [_image_of(key.partition("/")[2], suffix) for key in masks]
     if all("/" in key and _image_of(key, suffix) not in images for key in masks) and any(key in images for key in below):
         return "class-folders"
-    return "binary" if set(given) == {1} else "ids"
+    return "binary" if set(classes) == {1} else "ids"
 
 
 def _image_of(key: str, suffix: str) -> str | None:
@@ -109,52 +118,51 @@ def _image_of(key: str, suffix: str) -> str | None:
     return key[: len(key) - len(suffix)] if key.endswith(suffix) else None
 
 
-def _by_image(
-    kind: str, given: dict[int, str], masks: Mapping[str, Path], suffix: str
-) -> tuple[dict[str, list[tuple[int, Path]]], dict[int, str]]:
-    """For each image its masks with their class id (0: the mask holds ids), and the names of the classes."""
-    names = given
+def _by_image(kind: str, names: dict[int, str], masks: Mapping[str, Path], suffix: str) -> tuple[MasksByImage, dict[int, str]]:
+    """The masks of each image, and the names of the classes."""
     if kind == "class-folders":
         folders = sorted({key.partition("/")[0] for key in masks if "/" in key})
-        by_name = {name: i for i, name in given.items()} or {class_name(name): i for i, name in enumerate(folders, 1)}
-        strange = [folder for folder in folders if class_name(folder) not in by_name]
-        if strange or not folders or len(folders) > len({class_name(folder) for folder in folders}):
-            told = f"the folders {few(strange or folders)} of masks are not one per class of --classes"
-            raise RequestError(told, "Sort the masks as CLASS/NAME.png, and name these classes or none")
+        by_name = {name: i for i, name in names.items()} or {class_name(name): i for i, name in enumerate(folders, 1)}
+        unknown = [folder for folder in folders if class_name(folder) not in by_name]
+        if unknown or not folders or len(folders) > len({class_name(folder) for folder in folders}):
+            message = f"the folders {few(unknown or folders)} of masks are not one per class of --classes"
+            raise RequestError(message, "Sort the masks as CLASS/NAME.png, and name these classes or none")
         names = {i: name for name, i in by_name.items()}
-    elif not given:
+    elif not names:
         raise RequestError("the classes have no names", "Name them, e.g. --classes '1=polyp'")
-    elif kind == "binary" and set(given) != {1}:
+    elif kind == "binary" and set(names) != {1}:
         raise RequestError("--kind binary has one class, with id 1", "Name it as --classes '1=NAME', or take --kind ids")
-    wanted: dict[str, list[tuple[int, Path]]] = {}
+    by_image: MasksByImage = {}
     for key, path in masks.items():
         folder, _, rest = key.partition("/") if kind == "class-folders" else ("", "", key)
         image = _image_of(rest, suffix)
         if not image:
             raise RequestError(f"the name of the mask {path} does not end in '{suffix}'", "Check --mask-suffix")
-        wanted.setdefault(image, []).append((by_name[class_name(folder)] if folder else int(kind == "binary"), path))
-    return wanted, names
+        by_image.setdefault(image, []).append((by_name[class_name(folder)] if folder else int(kind == "binary"), path))
+    return by_image, names
 
 
 def _check_matches(
-    images: Mapping[str, Path], wanted: Mapping[str, object], masks_root: Path, suffix: str, allow_missing: bool
+    images: Mapping[str, Path], by_image: MasksByImage, masks_root: Path, suffix: str, allow_missing: bool
 ) -> None:
-    stray = sorted(set(wanted) - set(images))
+    stray = sorted(set(by_image) - set(images))
     if stray:
-        told = f"{len(stray)} of {len(wanted)} masks in {masks_root} have no image: {few(key + suffix for key in stray)}"
-        raise RequestError(told, "Give image and mask the same name, say what differs with --mask-suffix, or remove the masks")
-    bare = sorted(set(images) - set(wanted))
-    if bare and not allow_missing:
-        told = f"{len(bare)} of {len(images)} images have no mask in {masks_root}: {few(bare)}"
-        raise RequestError(told, "Add the masks, or take these images as negatives: --allow-missing-masks")
+        raise RequestError(
+            f"{len(stray)} of {len(by_image)} masks in {masks_root} have no image: {few(key + suffix for key in stray)}",
+            "Give image and mask the same name, name the difference with --mask-suffix, or remove the masks",
+        )
+    unmasked = sorted(set(images) - set(by_image))
+    if unmasked and not allow_missing:
+        message = f"{len(unmasked)} of {len(images)} images have no mask in {masks_root}: {few(unmasked)}"
+        raise RequestError(message, "Add the masks, or take these images as negatives: --allow-missing-masks")
 
 
 def _painted(shapes: list[tuple[int, np.ndarray, Path]], size: tuple[int, int], notes: Counter[str]) -> np.ndarray:
     """The masks of an image as class ids, smaller structures on top."""
     for _, mask, path in shapes:
         if mask.shape != size:
-            told = f"{path} is {mask.shape[1]}x{mask.shape[0]}, its image {size[1]}x{size[0]}"
-            raise RequestError(told, "Save the mask at the size of the image")
+            message = f"{path} is {mask.shape[1]}x{mask.shape[0]}, its image {size[1]}x{size[0]}"
+            raise RequestError(message, "Save the mask at the size of the image")
     cropped = [(crop(mask), class_id, False) for class_id, mask, _ in shapes]
     labels, _, hidden = paint(cropped, *size)
     notes["masks_hidden_by_others"] += hidden - sum(not shape.area for shape, _, _ in cropped)

@@ -1,12 +1,13 @@
-"""Visual instructions (JSON or JSONL, LLaVA's form too): questions and answers about images, with masks.
+"""Visual instructions (JSON or JSONL, also in LLaVA's format): questions and answers about images, with masks.
 
 A record is ``{"image", "question", "answer", "mask"}`` or ``{"image", "conversations": [{"from", "value"}, ...], "mask"}``, and
-may have ``label``, ``modality`` and ``region``. A mask is the path of a picture, COCO RLE or polygons; several structures of
-one answer have a list of masks in the order of the answer. Our format holds classes, not free text: the names become classes.
-The texts, which may name people, stay behind unless they are asked for: then each image has them in ``attributes`` as
+may have ``label``, ``modality`` and ``region``. A mask is the path of a mask image, COCO RLE or polygons; an answer with
+several structures has a list of masks in its order. A data set holds classes, not free text: the names become classes. Texts
+may name people, so they are written only on request: then each image has them in ``attributes`` as
 ``{"questions": [[question, answer], ...]}``. Training uses them in neither case.
 
-An image of a set that lacks a class says that the class is not there. Here perhaps nobody asked: such images are counted.
+In a data set, an image without a class means that the class is absent. Instructions may not mention every class; the note
+:data:`NOT_ASKED` counts such images.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mimo_runtime.errors import RequestError
+from mimo_runtime.imageio.image import ScanImage
 from mimo_runtime.imageio.reader import read_image, read_mask
 from mimo_runtime.text.grammar import Description
 
-from .common import inside, known_modality, missing_files, read_text, required_folder, stem_of
+from .common import JsonObject, inside, known_modality, missing_files, read_text, required_folder, stem_of
 from .meaning import Meaning, Pair, understand
 from .shapes import check, crop, draw, paint
 from .writer import Item, Plan, Target
@@ -32,21 +33,30 @@ from .writer import Item, Plan, Target
 _SPEAKERS = {"human": 0, "user": 0, "gpt": 1, "assistant": 1}
 _REMEDY = "Repair it (the field label names the structure), or leave such records out: --skip-unclear"
 _TOO_MANY = 65535
-#: The note that counts images in which some class of the set was neither found nor denied.
+#: The note that counts images whose texts neither show nor deny some class of the set.
 NOT_ASKED = "images_where_a_class_nobody_asked_about_counts_as_absent"
-#: The note that counts the texts that were read.
+#: The note that counts the texts.
 QUESTIONS_READ = "questions_and_answers_read"
 
 
 @dataclass(frozen=True)
 class _Record:
-    """One record, understood."""
+    """One parsed record; ``masks`` has a path, RLE or polygons for each name, and none if nothing is shown."""
 
     number: int
     image: str
     pairs: tuple[Pair, ...]
     meaning: Meaning
-    masks: tuple[Any, ...]  # a path, RLE or polygons for each name; none if nothing is there
+    masks: tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What is written about an image beside its masks."""
+
+    case: str
+    modality: str
+    region: str
 
 
 def plan_instruct(
@@ -62,16 +72,16 @@ def plan_instruct(
     complete: bool = False,
     keep_texts: bool = False,
 ) -> Plan:
-    """Understand all records and say what they will give.
+    """Parse all records and plan their import.
 
     Args:
         source: a JSON list, or one JSON object per line.
         images: the folder that ``image`` is relative to; that of the source if left out.
         masks: the folder that ``mask`` is relative to; that of the images if left out.
-        modality, region: for records that do not tell them.
-        known: class names to look for in free text.
-        skip_unclear: leave out records that cannot be understood, instead of refusing the file.
-        complete: the masks of an image are all that is there, whatever was asked; :data:`NOT_ASKED` is not counted.
+        modality, region: for records without them.
+        known: class names to search for in free text.
+        skip_unclear: leave out records that cannot be parsed, instead of refusing the file.
+        complete: the masks of an image are complete for all classes; :data:`NOT_ASKED` is not counted.
         keep_texts: write questions and answers word for word.
 
     Raises:
@@ -80,10 +90,102 @@ def plan_instruct(
     root = required_folder(images or source.parent, "--images", "Name the folder of the images with --images")
     masks_root = required_folder(masks or root, "--masks", "Name the folder of the masks with --masks")
     notes: Counter[str] = Counter()
+    by_image = _records_by_image(source, root, masks_root, known, skip_unclear, notes)
+    records = [record for group in by_image.values() for record in group]
+    missing_files([root / name for name in by_image], "--images")
+    missing_files([masks_root / m for r in records for m in r.masks if isinstance(m, str)], "--masks")
+    spelling, ids = _class_ids(source, records)
+    facts = {
+        name: _Facts(target.case_of(name, stem_of(name)), *_modality_and_region(source, group, root / name, modality, region))
+        for name, group in by_image.items()
+    }
+    target.check_sources(source, root, masks_root)
+
+    plan = _Instructions(source, root, masks_root, by_image, facts, spelling, ids, notes, skip_unclear, keep_texts)
+    return Plan(len(by_image), plan.groups(complete), notes)
+
+
+@dataclass(frozen=True)
+class _Instructions:
+    """Checked records, to write the images of a set from.
+
+    Attributes:
+        spelling: for each name in lower case its first spelling; ids: its class id.
+    """
+
+    source: Path
+    root: Path
+    masks_root: Path
+    by_image: dict[str, list[_Record]]
+    facts: dict[str, _Facts]
+    spelling: dict[str, str]
+    ids: dict[str, int]
+    notes: Counter[str]
+    skip_unclear: bool
+    keep_texts: bool
+
+    def groups(self, complete: bool) -> Iterator[list[Item]]:
+        """The items of each image; none if all of its records are left out."""
+        shown: set[str] = set()
+        mentioned: list[set[str]] = []
+        for name in sorted(self.by_image):
+            scan = read_image(self.root / name)
+            kept, pixels = self._draw(self.by_image[name], (scan.height, scan.width))
+            shown |= pixels.keys()
+            if kept and all(record.meaning.names for record in kept):  # "no finding" is an answer about every class
+                mentioned.append({part.lower() for record in kept for part in record.meaning.names})
+            yield [self._item(name, scan, kept, pixels)] if kept else []
+        if not complete:
+            self.notes[NOT_ASKED] = sum(not shown <= names for names in mentioned)
+
+    def _item(self, name: str, scan: ScanImage, records: list[_Record], pixels: dict[str, np.ndarray]) -> Item:
+        labels, _, hidden = paint([(crop(mask), self.ids[key], False) for key, mask in pixels.items()], scan.height, scan.width)
+        self.notes["masks_hidden_by_others"] += hidden
+        pairs = [list(pair) for record in records for pair in record.pairs]
+        self.notes[QUESTIONS_READ] += len(pairs)
+        return Item(
+            pixels=scan.pixels,
+            labels=labels,
+            classes={i: self.spelling[key] for key, i in self.ids.items()},
+            source=stem_of(name),
+            case=self.facts[name].case,
+            modality=self.facts[name].modality,
+            region=self.facts[name].region,
+            spacing_mm=scan.spacing_mm,
+            attributes={"questions": pairs} if pairs and self.keep_texts else {},
+        )
+
+    def _draw(self, records: Sequence[_Record], size: tuple[int, int]) -> tuple[list[_Record], dict[str, np.ndarray]]:
+        """The records of an image whose masks can be drawn, and the pixels of each class; records may share a mask."""
+        kept: list[_Record] = []
+        pixels: dict[str, np.ndarray] = {}
+        for record in records:
+            names = [name.lower() for name in record.meaning.names]
+            try:
+                masks = [_mask(mask, self.masks_root, size) for mask in record.masks]
+                for name, mask in zip(names, masks):
+                    if mask.any() == record.meaning.absent:
+                        raise ValueError(f"the answer and the mask do not agree whether there is a {name}")
+            except (ValueError, RequestError) as error:
+                if not self.skip_unclear:
+                    reason = getattr(error, "what", error)
+                    raise RequestError(f"{self.source}: record {record.number}: {reason}", _REMEDY) from None
+                self.notes["records_skipped_as_unclear"] += 1
+                continue
+            kept.append(record)
+            for name, mask in zip(names, masks):
+                if mask.any():
+                    pixels[name] = pixels[name] | mask if name in pixels else mask
+        return kept, pixels
+
+
+def _records_by_image(
+    source: Path, root: Path, masks_root: Path, known: Sequence[str], skip_unclear: bool, notes: Counter[str]
+) -> dict[str, list[_Record]]:
     by_image: dict[str, list[_Record]] = {}
     for number, data in enumerate(_records(source), 1):
         try:
-            record = _understood(number, data, root, masks_root, known)
+            record = _parse(number, data, root, masks_root, known)
         except ValueError as error:
             if not skip_unclear:
                 raise RequestError(f"{source}: record {number}: {error}", _REMEDY) from None
@@ -92,57 +194,20 @@ def plan_instruct(
         by_image.setdefault(record.image, []).append(record)
     if not by_image:
         raise RequestError(f"{source} holds no record that can be used", _REMEDY)
-    records = [record for group in by_image.values() for record in group]
-    missing_files([root / name for name in by_image], "--images")
-    missing_files([masks_root / m for r in records for m in r.masks if isinstance(m, str)], "--masks")
-    spelled: dict[str, str] = {}
+    return by_image
+
+
+def _class_ids(source: Path, records: Sequence[_Record]) -> tuple[dict[str, str], dict[str, int]]:
+    """For each name in lower case its first spelling, and its class id."""
+    spelling: dict[str, str] = {}
     for name in (name for record in records for name in record.meaning.names):
-        spelled.setdefault(name.lower(), name)
-    ids = {name: i for i, name in enumerate(sorted(spelled), 1)}
-    if len(ids) > _TOO_MANY:
-        raise RequestError(f"{source} names {len(ids)} classes", f"A data set has at most {_TOO_MANY}")
-    facts = {name: _facts(source, group, root / name, modality, region) for name, group in by_image.items()}
-    cases = {name: target.case_of(name, stem_of(name)) for name in by_image}
-    target.check_sources(source, root, masks_root)
-
-    def groups() -> Iterator[list[Item]]:
-        shown: set[str] = set()
-        asked: list[set[str]] = []
-        for name in sorted(by_image):
-            scan = read_image(root / name)
-            size = scan.height, scan.width
-            kept, pixels = _drawn(source, by_image[name], masks_root, size, skip_unclear, notes)
-            if not kept:
-                yield []
-                continue
-            shown |= pixels.keys()
-            if all(record.meaning.names for record in kept):  # "no finding" is an answer about every class
-                asked.append({part.lower() for record in kept for part in record.meaning.names})
-            shapes = [(crop(mask), ids[key], False) for key, mask in pixels.items()]
-            labels, _, hidden = paint(shapes, *size)
-            notes["masks_hidden_by_others"] += hidden
-            pairs = [list(pair) for record in kept for pair in record.pairs]
-            notes[QUESTIONS_READ] += len(pairs)
-            yield [
-                Item(
-                    pixels=scan.pixels,
-                    labels=labels,
-                    classes={i: spelled[key] for key, i in ids.items()},
-                    source=stem_of(name),
-                    case=cases[name],
-                    modality=facts[name][0],
-                    region=facts[name][1],
-                    spacing_mm=scan.spacing_mm,
-                    attributes={"questions": pairs} if pairs and keep_texts else {},
-                )
-            ]
-        if not complete:
-            notes[NOT_ASKED] = sum(not shown <= names for names in asked)
-
-    return Plan(len(by_image), groups(), notes)
+        spelling.setdefault(name.lower(), name)
+    if len(spelling) > _TOO_MANY:
+        raise RequestError(f"{source} names {len(spelling)} classes", f"A data set has at most {_TOO_MANY}")
+    return spelling, {name: i for i, name in enumerate(sorted(spelling), 1)}
 
 
-def _records(source: Path) -> list[Any]:
+def _records(source: Path) -> list[object]:
     text = read_text(source)
     try:
         data = json.loads(text)
@@ -153,13 +218,13 @@ def _records(source: Path) -> list[Any]:
                 try:
                     data.append(json.loads(line))
                 except ValueError:
-                    told = f"{source}:{number} is not JSON"
-                    raise RequestError(told, "Write a JSON list of records, or one record per line") from None
+                    message = f"{source}:{number} is not JSON"
+                    raise RequestError(message, "Write a JSON list of records, or one record per line") from None
     return data if isinstance(data, list) else [data]
 
 
-def _understood(number: int, data: Any, root: Path, masks_root: Path, known: Sequence[str]) -> _Record:
-    """Raises ValueError: what is wrong with the record."""
+def _parse(number: int, data: object, root: Path, masks_root: Path, known: Sequence[str]) -> _Record:
+    """Raises ValueError, which names the flaw of the record."""
     if not isinstance(data, dict):
         raise ValueError("it is not a JSON object")
     if inside(root, data.get("image")) is None:
@@ -172,9 +237,9 @@ def _understood(number: int, data: Any, root: Path, masks_root: Path, known: Seq
         raise ValueError("label is not a name, or a list of names")
     if not pairs and label is None:
         raise ValueError("it has neither question and answer, nor conversations, nor label")
-    told = understand(pairs, label, known)
+    parsed = understand(pairs, label, known)
     own = Description(*(str(data.get(key) or "") for key in ("modality", "region")))
-    meaning = Meaning(told.names, told.absent, own.modality or told.modality, own.region or told.region)
+    meaning = Meaning(parsed.names, parsed.absent, own.modality or parsed.modality, own.region or parsed.region)
     masks = _masks(data.get("mask", data.get("masks")), masks_root)
     if not masks and not meaning.absent:
         raise ValueError(f"it has no mask of {' and '.join(meaning.names)}")
@@ -184,8 +249,8 @@ def _understood(number: int, data: Any, root: Path, masks_root: Path, known: Seq
     return _Record(number, data["image"].replace("\\", "/"), tuple(pairs), meaning, masks)
 
 
-def _pairs(data: dict[str, Any]) -> list[Pair]:
-    """Questions with their answers; the placeholder of the image is taken out."""
+def _pairs(data: JsonObject) -> list[Pair]:
+    """Questions with their answers, without the placeholder of the image."""
     turns: list[tuple[int, str]] = []
     if "conversations" in data:
         for turn in data["conversations"] if isinstance(data["conversations"], list) else [None]:
@@ -203,7 +268,7 @@ def _pairs(data: dict[str, Any]) -> list[Pair]:
     return list(zip(texts[::2], texts[1::2]))
 
 
-def _masks(value: Any, root: Path) -> tuple[Any, ...]:
+def _masks(value: object, root: Path) -> tuple[object, ...]:
     """One mask, or a list of them; a list of numbers or of such lists is the polygons of one."""
     if value is None or value == "":
         return ()
@@ -215,49 +280,20 @@ def _masks(value: Any, root: Path) -> tuple[Any, ...]:
     return tuple(mask.replace("\\", "/") if isinstance(mask, str) else mask for mask in masks)
 
 
-def _facts(source: Path, group: Sequence[_Record], image: Path, modality: str | None, region: str | None) -> tuple[str, str]:
-    """Modality and region of an image: what its records say, else the options, else (modality) the file."""
+def _modality_and_region(
+    source: Path, group: Sequence[_Record], image: Path, modality: str | None, region: str | None
+) -> tuple[str, str]:
+    """Modality and region of an image: those of its records, else of the options, else (modality) of the file."""
     place = next((r.meaning.region for r in group if r.meaning.region), "") or Description("", region or "").region
     kind = next((r.meaning.modality for r in group if r.meaning.modality), "") or known_modality(modality or "")
     kind = kind or read_image(image).modality or ""
     for what, value, example in (("modality", kind, "ultrasound"), ("region", place, "abdomen")):
         if not value:
-            raise RequestError(f"{source}: record {group[0].number} tells no {what}", f"Name it with --{what}, e.g. {example}")
+            raise RequestError(f"{source}: record {group[0].number} has no {what}", f"Name it with --{what}, e.g. {example}")
     return kind, place
 
 
-def _drawn(
-    source: Path,
-    group: Sequence[_Record],
-    root: Path,
-    size: tuple[int, int],
-    skip_unclear: bool,
-    notes: Counter[str],
-) -> tuple[list[_Record], dict[str, np.ndarray]]:
-    """The records of an image whose masks can be drawn, and the pixels of each class; two questions may ask for one mask."""
-    kept: list[_Record] = []
-    pixels: dict[str, np.ndarray] = {}
-    for record in group:
-        names = [name.lower() for name in record.meaning.names]
-        try:
-            masks = [_mask(mask, root, size) for mask in record.masks]
-            for name, mask in zip(names, masks):
-                if mask.any() == record.meaning.absent:
-                    raise ValueError(f"the answer and the mask do not agree whether there is a {name}")
-        except (ValueError, RequestError) as error:
-            if not skip_unclear:
-                told = getattr(error, "what", error)
-                raise RequestError(f"{source}: record {record.number}: {told}", _REMEDY) from None
-            notes["records_skipped_as_unclear"] += 1
-            continue
-        kept.append(record)
-        for name, mask in zip(names, masks):
-            if mask.any():
-                pixels[name] = pixels[name] | mask if name in pixels else mask
-    return kept, pixels
-
-
-def _mask(mask: Any, root: Path, size: tuple[int, int]) -> np.ndarray:
+def _mask(mask: object, root: Path, size: tuple[int, int]) -> np.ndarray:
     """bool ``[H, W]``. Raises ValueError or RequestError for a mask that cannot be drawn."""
     if isinstance(mask, str):
         picture = read_mask(root / mask)

@@ -1,4 +1,4 @@
-"""Mask pictures in: class ids, or one structure."""
+"""Mask images: class ids, or one structure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def read_binary(path: Path, threshold: int = 0, any_value: bool = True) -> np.nd
 
     Args:
         any_value: for threshold 0, whether a mask may hold several values above 0. They may be classes, or the blurred edges
-            that JPEG and resizing make: only the person knows.
+            of JPEG and resizing; the file does not distinguish them.
 
     Raises:
         RequestError: unreadable, or several values where one is expected.
@@ -46,9 +46,9 @@ def read_binary(path: Path, threshold: int = 0, any_value: bool = True) -> np.nd
     mask = read_mask(path)
     if not any_value:
         values = _values(path)
-        found = np.unique(values[mask], axis=0)
-        if len(found) > 1:
-            what = f"{path} holds {len(found)} different values above 0, but one class is named"
+        distinct = np.unique(values[mask], axis=0)
+        if len(distinct) > 1:
+            what = f"{path} holds {len(distinct)} different values above 0, but one class is named"
             remedy = "Name every id with --classes, or take --threshold 127 for blurred edges, or --kind binary for any value"
             raise RequestError(what, remedy)
     return mask

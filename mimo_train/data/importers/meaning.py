@@ -1,4 +1,4 @@
-"""Which structures a question and its answer are about."""
+"""The structures that a question and its answer name."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from .common import class_name
 
 Pair = tuple[str, str]
 
-#: Words that begin a request, so that what they begin is no bare name: those of the grammar, and other common ones.
+#: First words of a request, which a bare name does not have: those of the grammar, and other common ones.
 _ASKING = {t.split()[0].lower() for templates in QUESTIONS.values() for t in templates if not t.startswith("{")} | {
     "are", "can", "could", "detect", "does", "draw", "explain", "give", "has", "have", "i", "identify", "if", "in", "list",
     "please", "provide", "tell", "the", "there", "was", "were", "when", "who", "why", "will", "would", "you",
 }  # fmt: skip
-#: Words that are in no name of a structure: what holds them is a sentence that a form of the grammar fits by chance.
+#: Words that no name of a structure contains: a text with one matches a template of the grammar by chance.
 _NO_NAME = {
     "abnormal", "abnormality", "all", "any", "anything", "are", "can", "every", "everything", "for", "here", "image", "is",
     "it", "its", "me", "picture", "please", "region", "scan", "something", "that", "them", "these", "this", "those", "visible",
     "what", "where", "which", "you", "your",
 }  # fmt: skip
 _MOST_WORDS = 5
-#: Says nothing about the structure: "Segment the polyp in this image."
+#: Not part of the name: "Segment the polyp in this image."
 _IN_THE_IMAGE = re.compile(
     r",? (?:please|(?:in|on|within|from) (?:the|this|that) (?:given )?(?:image|picture|photo|scan|slice|frame|video|x-?ray))"
     r"(?=[.?!]*$)",
@@ -38,12 +38,12 @@ _NOTHING = re.compile(
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a record says.
+    """The content of a record.
 
     Args:
         names: one for each mask, in the order of the answer; may be empty if ``absent``.
-        absent: the answer says that there is nothing.
-        modality, region: as data sets write them, empty if not told.
+        absent: the answer denies every structure.
+        modality, region: as data sets write them, empty if unknown.
     """
 
     names: tuple[str, ...]
@@ -54,15 +54,15 @@ class Meaning:
 
 def understand(pairs: Sequence[Pair], label: str | Sequence[str] | None = None, known: Iterable[str] = ()) -> Meaning:
     """Read the names from a label, else from tagged phrases of the answers, else from known names in answers, then questions,
-    else from questions of the grammar's forms, or that are a bare name.
+    else from questions that match a template of the grammar, or that are a bare name.
 
     Args:
         pairs: questions and answers.
         label: explicit name, or names.
-        known: class names to look for in free text.
+        known: class names to search for in free text.
 
     Raises:
-        ValueError: no name is found; says what was looked at.
+        ValueError: there is no name.
     """
     read = [parse(answer) for _, answer in pairs]
     heads = [d for d in read if d.modality in MODALITIES]  # other words before a colon are no modality
@@ -79,7 +79,7 @@ def understand(pairs: Sequence[Pair], label: str | Sequence[str] | None = None, 
             or [d.absent for d in read if d.absent]
             or _mentioned((answer for _, answer in pairs), known)
             or _mentioned((question for question, _ in pairs), known)
-            or [name for question, _ in pairs for name in _asked(question)]
+            or [name for question, _ in pairs for name in _subjects(question)]
         )
     unique: dict[str, str] = {}
     for name in filter(None, map(class_name, names)):
@@ -91,15 +91,16 @@ def understand(pairs: Sequence[Pair], label: str | Sequence[str] | None = None, 
 
 def _mentioned(texts: Iterable[str], known: Sequence[str]) -> list[str]:
     """Known names in texts as whole words, singular or plural; of names within names the longest."""
-    forms = {form.lower(): name for name in known for form in (name, pluralise(name)) if form}
-    if not forms:
+    spellings = {text.lower(): name for name in known for text in (name, pluralise(name)) if text}
+    if not spellings:
         return []
-    listed = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
-    return [forms[found.lower()] for text in texts for found in re.findall(rf"(?<!\w)(?:{listed})(?!\w)", text, re.IGNORECASE)]
+    listed = "|".join(re.escape(text) for text in sorted(spellings, key=len, reverse=True))
+    pattern = re.compile(rf"(?<!\w)(?:{listed})(?!\w)", re.IGNORECASE)
+    return [spellings[match.lower()] for text in texts for match in pattern.findall(text)]
 
 
-def _asked(question: str) -> list[str]:
-    """What a question of the grammar asks for, or the bare name that it is; nothing where that is a guess."""
+def _subjects(question: str) -> list[str]:
+    """The subject of a question of the grammar, or a bare name; empty where that would be a guess."""
     text = " ".join(question.split())
     while (shorter := _IN_THE_IMAGE.sub("", text)) != text:
         text = shorter
@@ -109,5 +110,5 @@ def _asked(question: str) -> list[str]:
     words = [word.strip(",;:'\"").lower() for word in subject.split()]
     if len(words) > _MOST_WORDS or not _NO_NAME.isdisjoint(words):
         return []
-    bare = subject == clean_name(text)  # no form was recognised
+    bare = subject == clean_name(text)  # no template matches
     return [] if bare and (text[-1] in ".?!:" or words[0] in _ASKING) else [subject]

@@ -1,6 +1,6 @@
 """nnU-Net raw folders and Medical Segmentation Decathlon folders: volumes that become slices.
 
-``dataset.json`` comes in two dialects. nnU-Net v2: ``labels {"liver": 1}``, ``channel_names``, and files found by their names
+``dataset.json`` comes in two dialects. nnU-Net v2: ``labels {"liver": 1}``, ``channel_names``, and files identified by name
 (``imagesTr/CASE_0000.nii.gz`` for each channel, ``labelsTr/CASE.nii.gz``). MSD (and nnU-Net v1): ``labels {"1": "liver"}``,
 ``modality``, ``training [{"image", "label"}]`` with the channels on a fourth axis. All slices of a volume are one case.
 """
@@ -11,14 +11,13 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mimo_runtime.errors import RequestError
 from mimo_runtime.imageio.image import check_size
 
-from .common import class_name, few, inside, known_modality, read_json, required_folder, required_region
+from .common import JsonObject, class_name, few, inside, known_modality, read_json, required_folder, required_region
 from .slices import Case, Slicing, slices
 from .volume import Volume
 from .writer import Item, Plan, Target
@@ -40,11 +39,11 @@ def plan_nnunet(
     channel: str = "0",
     slicing: Slicing | None = None,
 ) -> Plan:
-    """Check an nnU-Net v2 or MSD folder, all headers included, and say what it will give.
+    """Check an nnU-Net v2 or MSD folder, all headers included, and plan its import.
 
     Args:
-        modality: needed unless the channel's name says it.
-        classes: names that go before those of ``dataset.json``.
+        modality: needed unless the channel's name implies it.
+        classes: names that replace those of ``dataset.json``.
         channel: number or name of the channel that becomes the image.
 
     Raises:
@@ -60,7 +59,7 @@ def plan_nnunet(
     index, channel_name = _channel(source / "dataset.json", data, channel)
     modality = known_modality(modality or "") or _modality_of_channel(channel_name)
     if not modality:
-        raise RequestError(f"channel '{channel_name}' does not tell the modality", "Name it with --modality, e.g. mri")
+        raise RequestError(f"channel '{channel_name}' names no modality", "Name it with --modality, e.g. mri")
     cases = [_opened(*files, slicing.plane, target) for files in _files(source, data, index)]
     target.check_sources(source)
     notes: Counter[str] = Counter()
@@ -72,8 +71,8 @@ def plan_nnunet(
     return Plan(len(cases), groups(), notes)
 
 
-def _labels(path: Path, labels: Any, given: Mapping[int, str]) -> tuple[dict[int, str], int | None]:
-    """Names by id, and the id of pixels that nobody annotated (nnU-Net's "ignore")."""
+def _labels(path: Path, labels: object, own_names: Mapping[int, str]) -> tuple[dict[int, str], int | None]:
+    """Names by id, and the id of pixels without annotation (nnU-Net's "ignore")."""
     if not isinstance(labels, dict) or not labels:
         raise RequestError(f"{path} has no labels", "Use the dataset.json of nnU-Net v2 or MSD")
     names: dict[int, str] = {}
@@ -87,19 +86,21 @@ def _labels(path: Path, labels: Any, given: Mapping[int, str]) -> tuple[dict[int
             regions[key] = value
         else:
             raise RequestError(f"{path}: label {key} is neither an id nor a name", 'Write it as "liver": 1 or "1": "liver"')
-    ignored = next((i for i, name in names.items() if name.lower() == "ignore" and i not in given), None)
-    names = {i: class_name(name) for i, name in names.items() if i not in (0, ignored)} | dict(given)
+    ignored = next((i for i, name in names.items() if name.lower() == "ignore" and i not in own_names), None)
+    names = {i: class_name(name) for i, name in names.items() if i not in (0, ignored)} | dict(own_names)
     unnamed = sorted({i for ids in regions.values() for i in ids if i} - set(names))
     if unnamed:
-        told = f"{path}: the regions {few(regions)} overlap, and ids {unnamed} have no name of their own"
-        raise RequestError(told, f"Name them: --classes '{unnamed[0]}=NAME'")
+        raise RequestError(
+            f"{path}: the regions {few(regions)} overlap, and ids {unnamed} have no name of their own",
+            f"Name them: --classes '{unnamed[0]}=NAME'",
+        )
     if not all(0 < i < 65536 and name for i, name in names.items()):
         raise RequestError(f"{path}: a label has an empty name, or an id outside 1 to 65535", "Repair the labels")
     return names, ignored
 
 
-def _channel(path: Path, data: dict[str, Any], wanted: str) -> tuple[int, str]:
-    """Number and name of the channel that is asked for."""
+def _channel(path: Path, data: JsonObject, wanted: str) -> tuple[int, str]:
+    """Number and name of the requested channel."""
     listed = data.get("channel_names") or data.get("modality") or {"0": ""}
     if not isinstance(listed, dict) or not all(str(k).isdecimal() for k in listed):
         raise RequestError(f"{path}: channel_names is not an object of number and name", 'Write it as {"0": "CT"}')
@@ -107,8 +108,8 @@ def _channel(path: Path, data: dict[str, Any], wanted: str) -> tuple[int, str]:
     for number, name in channels.items():
         if wanted in (str(number), name) or name and wanted.casefold() == name.casefold():
             return number, name
-    told = few((f"{number} ({name})" if name else str(number) for number, name in channels.items()), 8)
-    raise RequestError(f"--channel {wanted} is not in {path}", f"Choose one of {told}")
+    known = few((f"{number} ({name})" if name else str(number) for number, name in channels.items()), 8)
+    raise RequestError(f"--channel {wanted} is not in {path}", f"Choose one of {known}")
 
 
 def _modality_of_channel(name: str) -> str:
@@ -116,7 +117,7 @@ def _modality_of_channel(name: str) -> str:
     return "ct" if plain == "ct" else "mri" if _MR.fullmatch(plain) else ""
 
 
-def _files(source: Path, data: dict[str, Any], channel: int) -> list[_Files]:
+def _files(source: Path, data: JsonObject, channel: int) -> list[_Files]:
     """The files of all cases, by name."""
     listing = source / "dataset.json"
     listed = data.get("training")
@@ -127,14 +128,16 @@ def _files(source: Path, data: dict[str, Any], channel: int) -> list[_Files]:
         images = [e["images"] if isinstance(e.get("images"), list) else [] for e in entries]
         pairs = [(i[channel] if channel < len(i) else None, e.get("label"), 0) for i, e in zip(images, entries)]
     else:
-        return _found(source, data, channel)
+        return _files_by_name(source, data, channel)
     files: dict[str, _Files] = {}
     for number, (*names, position) in enumerate(pairs, 1):
         image, label = (inside(source, name) for name in names)
         case = label and _stem(label.name)
         if image is None or label is None or not case:
-            told = f"{listing}: training case {number} does not name a NIfTI image and label inside the folder"
-            raise RequestError(told, 'Write it as {"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}')
+            raise RequestError(
+                f"{listing}: training case {number} does not name a NIfTI image and label inside the folder",
+                'Write it as {"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}',
+            )
         if case in files:
             raise RequestError(f"{listing} lists the case {case} twice", "List every case once")
         stem = _stem(image.name) or ""
@@ -145,7 +148,7 @@ def _files(source: Path, data: dict[str, Any], channel: int) -> list[_Files]:
     return [files[case] for case in sorted(files)]
 
 
-def _found(source: Path, data: dict[str, Any], channel: int) -> list[_Files]:
+def _files_by_name(source: Path, data: JsonObject, channel: int) -> list[_Files]:
     """The cases of an nnU-Net v2 folder, from its file names."""
     ending = data.get("file_ending", ".nii.gz")
     if ending not in _ENDINGS:
@@ -162,8 +165,10 @@ def _found(source: Path, data: dict[str, Any], channel: int) -> list[_Files]:
         raise RequestError(f"{labels} holds no *{ending}", "Put one label file per case there")
     for folder, missing in ((images, sorted(set(truths) - set(pictures))), (labels, sorted(set(pictures) - set(truths)))):
         if missing:
-            told = f"{folder} lacks {len(missing)} of {len(set(truths) | set(pictures))} cases: {few(missing)}"
-            raise RequestError(told, f"Name them CASE_{channel:04d}{ending} in imagesTr and CASE{ending} in labelsTr")
+            raise RequestError(
+                f"{folder} lacks {len(missing)} of {len(set(truths) | set(pictures))} cases: {few(missing)}",
+                f"Name them CASE_{channel:04d}{ending} in imagesTr and CASE{ending} in labelsTr",
+            )
     return [(name, pictures[name], truths[name], 0) for name in sorted(truths)]
 
 

@@ -1,6 +1,6 @@
 """COCO's run-length encoding: the lengths of runs of 0 and 1 in turn, column by column, as numbers or packed into a text.
 
-Our own 40 lines instead of pycocotools, which is a compiled package that not every platform has a wheel of.
+These 40 lines replace pycocotools, a compiled package without wheels for some platforms.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def decode(counts: str | Sequence[int], height: int, width: int) -> np.ndarray:
 
 
 def _unpack(text: str) -> list[int]:
-    """Numbers of 5-bit digits, lowest first, as characters from '0' on; bit 6 says that more follow, bit 5 of the last one is
+    """Numbers of 5-bit digits, lowest first, as characters from '0' on; bit 6 means that more follow, bit 5 of the last one is
     the sign. From the fourth number on each is the difference from the one two places before."""
     runs: list[int] = []
     value = digits = 0

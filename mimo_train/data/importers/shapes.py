@@ -1,4 +1,4 @@
-"""Outlines of structures as COCO writes them (polygons, RLE), and several of them as one class-id mask.
+"""Outlines of structures in COCO's formats (polygons, RLE), and several of them as one class-id mask.
 
 A polygon holds the pixels whose centres lie inside (even-odd rule), in continuous coordinates where pixel (x, y) covers
 ``[x, x + 1) x [y, y + 1)``: the polygon around a rectangle of pixels gives exactly these pixels.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -29,11 +28,11 @@ class Shape:
         return int(np.count_nonzero(self.mask))
 
 
-def check(segmentation: Any, height: int, width: int) -> None:
-    """Whether a segmentation can be drawn into an image of this size, as far as its form tells.
+def check(segmentation: object, height: int, width: int) -> None:
+    """Check the structure of a segmentation for an image of this size.
 
     Raises:
-        ValueError: says what is wrong.
+        ValueError: names the flaw.
     """
     if isinstance(segmentation, dict):
         if not isinstance(segmentation.get("counts"), (str, list)):
@@ -44,19 +43,19 @@ def check(segmentation: Any, height: int, width: int) -> None:
     for polygon in polygons(segmentation):
         if len(polygon) < 6 or len(polygon) % 2:
             raise ValueError(f"a polygon has {len(polygon)} numbers, not x and y of three or more points")
-        # Far outside is no outline of this image, and would cost memory.
+        # An outline far outside of the image is an error, and would cost memory.
         if not all(math.isfinite(v) and abs(v) < 1e6 for v in polygon):
             raise ValueError("a polygon has a coordinate that is no place in an image")
 
 
-def polygons(segmentation: Any) -> list[list[float]]:
-    """The polygons ``[x0, y0, x1, y1, ...]`` of a segmentation: a list of them, one alone, or one as a list of points.
+def polygons(segmentation: object) -> list[list[float]]:
+    """The polygons ``[x0, y0, x1, y1, ...]`` of a segmentation: a list of them, a single one, or one as a list of points.
 
     Raises:
         ValueError: it is none of these.
     """
 
-    def numbers(value: Any) -> bool:
+    def numbers(value: object) -> bool:
         return isinstance(value, list) and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value)
 
     if not isinstance(segmentation, list) or not segmentation:
@@ -70,7 +69,7 @@ def polygons(segmentation: Any) -> list[list[float]]:
     return segmentation
 
 
-def draw(segmentation: Any, height: int, width: int) -> Shape:
+def draw(segmentation: object, height: int, width: int) -> Shape:
     """The pixels of a segmentation that passed :func:`check`; several polygons are united.
 
     Raises:
@@ -123,8 +122,8 @@ def paint(shapes: Sequence[tuple[Shape, int, bool]], height: int, width: int) ->
     """Several structures as one mask. A pixel has one class, so smaller ones lie on top: a lesion stays visible in its organ.
 
     Args:
-        shapes: ``(shape, class id, crowd)``. A crowd is a group that nobody parted: it lies beneath all, and its pixels are
-            of the class but of no instance. Of equal areas the later lies on top.
+        shapes: ``(shape, class id, crowd)``. A crowd is a group without separate instances: it lies beneath all, and its
+            pixels belong to the class but to no instance. Of equal areas the later lies on top.
 
     Returns:
         ``(labels, instances, hidden)``: int32 ``[H, W]`` class ids and instance ids (1 = the first shape), and how many

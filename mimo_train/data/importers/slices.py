@@ -1,4 +1,4 @@
-"""Slices of volumes: which ones are taken, and how their values become 8 bit."""
+"""Selection of slices of a volume, and their conversion to 8 bit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CT_WINDOW = (40.0, 400.0)
 
 @dataclass(frozen=True)
 class Slicing:
-    """Which slices of a volume are taken, and how their values become 8 bit.
+    """The selection of slices of a volume, and their conversion to 8 bit.
 
     Args:
         plane: axial, coronal or sagittal.
@@ -62,7 +62,7 @@ class Case:
     image: Volume
     label: Volume
     channel: int  # on the fourth axis of the image
-    case: str  # as ``Target.case_of`` made it of the name
+    case: str  # from ``Target.case_of``
 
 
 def slices(
@@ -79,8 +79,8 @@ def slices(
 
     Args:
         names: by class id.
-        ignored: id of pixels that nobody annotated; slices with it are left out, because the format cannot say so.
-        notes: is told what was left out.
+        ignored: id of pixels without annotation; slices with it are left out, because the format has no such pixels.
+        notes: counts the slices that are left out.
 
     Raises:
         RequestError: the label holds no class ids, or a file is damaged.
@@ -95,7 +95,7 @@ def slices(
         raise RequestError(f"{case.label.path} holds negative class ids", "Use 0 for background and 1, 2, ... for classes")
     values = case.image.load(case.channel)
     shown = slicing.window or (CT_WINDOW if modality == "ct" else None)
-    # The draw depends on the case alone, so that more cases do not change it.
+    # The draw depends on the case only, so further cases do not change it.
     rng = np.random.default_rng(int(hashlib.sha256(f"{seed}:{case.name}".encode()).hexdigest()[:16], 16))
     for k in slicing.choose(filled(labels, slicing.plane), rng):
         truth, plane = cut(labels, slicing.plane, k), cut(values, slicing.plane, k)

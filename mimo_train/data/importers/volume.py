@@ -1,4 +1,4 @@
-"""Volumes in: NIfTI files in canonical orientation, and their slices turned the way radiologists look at them.
+"""NIfTI volumes in canonical orientation, and their slices in radiological orientation.
 
 Canonical is RAS+: the first axis runs to the patient's right, the second to the front, the third to the head. An axial slice
 shows the front at the top and the patient's right on the left, as ``mimo_runtime.imageio.nifti`` shows it; a coronal
@@ -26,8 +26,8 @@ class Volume:
     Args:
         shape: voxels along the canonical axes.
         channels: size of the fourth axis, 1 if there is none.
-        spacing: mm along the canonical axes, None if the file does not say.
-        orientation: as ``nibabel.io_orientation`` gives it, ``[3, 2]``.
+        spacing: mm along the canonical axes, None if the file has none.
+        orientation: of ``nibabel.io_orientation``, ``[3, 2]``.
     """
 
     path: Path
@@ -38,7 +38,7 @@ class Volume:
 
     @staticmethod
     def open(path: Path) -> Volume:
-        """Read the header alone.
+        """Read only the header.
 
         Raises:
             RequestError: the file is missing, damaged, or no volume of numbers.
@@ -51,17 +51,17 @@ class Volume:
             zooms = [float(z) for z in image.header.get_zooms()[:3]]
             unit = {"meter": 1000.0, "micron": 0.001}.get(image.header.get_xyzt_units()[0], 1.0)
             affine = image.affine
-            found = nibabel.io_orientation(affine) if np.isfinite(affine).all() else np.full((3, 2), np.nan)
+            orientation = nibabel.io_orientation(affine) if np.isfinite(affine).all() else np.full((3, 2), np.nan)
         except FileNotFoundError:
             raise RequestError(f"{path} does not exist", "Restore it, or remove its case") from None
         except Exception as error:  # nibabel raises many kinds for damaged headers
             raise _damaged(path, error) from None
         if len(stored) < 2 or 0 in stored or any(n != 1 for n in stored[4:]) or kind.kind not in "iufb":
             raise RequestError(f"{path} is not a volume of numbers", "Use three axes, or four with the channels last")
-        if not np.isfinite(found).all():  # an unusable affine: take the axes as they are
-            found = np.array([[0, 1], [1, 1], [2, 1]], dtype=float)
+        if not np.isfinite(orientation).all():  # an unusable affine: take the axes as they are
+            orientation = np.array([[0, 1], [1, 1], [2, 1]], dtype=float)
         sizes, lengths = (tuple(stored) + (1,))[:3], [*zooms, 1.0][:3]
-        axes = np.argsort(found[:, 0])
+        axes = np.argsort(orientation[:, 0])
         spacing = tuple(lengths[a] * unit for a in axes)
         known = all(np.isfinite(s) and 0 < s < 1e4 for s in spacing)
         return Volume(
@@ -69,11 +69,11 @@ class Volume:
             tuple(int(sizes[a]) for a in axes),  # type: ignore[arg-type]
             int(stored[3]) if len(stored) > 3 else 1,
             spacing if known else None,  # type: ignore[arg-type]
-            found,
+            orientation,
         )
 
     def load(self, channel: int = 0) -> np.ndarray:
-        """The values of one channel, ``[right, front, head]``, as stored or scaled as the header says.
+        """The values of one channel, ``[right, front, head]``, as stored, or scaled by the header's factors.
 
         Raises:
             RequestError: the data is damaged.
@@ -91,7 +91,7 @@ class Volume:
         return nibabel.apply_orientation(values if values.ndim == 3 else values[..., None], self.orientation)
 
     def count(self, plane: str) -> int:
-        """How many slices there are."""
+        """Number of slices."""
         return self.shape[_PLANES[plane][0]]
 
     def size(self, plane: str) -> tuple[int, int]:

@@ -1,7 +1,7 @@
-"""The one place that writes an imported data set: case names, splits, file names, files, and the reading back.
+"""The writer of imported data sets: case names, splits, file names and files.
 
-What a source calls its files and cases often names a person. Unless asked to, none of it gets into the set: files are numbered,
-and a case is the beginning of the SHA-256 of its name. Pixels are written anew, so no tag of a DICOM or EXIF header travels.
+Names of files and cases in a source often identify a person, so by default none of them is written: files are numbered, and a
+case is the beginning of the SHA-256 of its name. Pixels are encoded again, so no DICOM or EXIF tag is copied.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from PIL import Image
@@ -29,16 +29,16 @@ _CASE_DIGITS = 12
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """One image on its way into a set.
+    """One image to write into a set.
 
     Args:
         pixels: uint8 ``[H, W]`` or ``[H, W, 3]``.
         labels: class ids ``[H, W]`` from 0 to 65535, 0 is background; None for a negative image.
         classes: name of every id that may occur; ids of one name become one.
-        source: what the source calls the image; written only with ``Target.keep_names``.
-        case: what :meth:`Target.case_of` made of it.
+        source: the image's name in the source; written only with ``Target.keep_names``.
+        case: from :meth:`Target.case_of`.
         spacing_mm: (row, column).
-        instances: instance ids ``[H, W]``, 0 is none; any numbers, they are counted anew.
+        instances: instance ids ``[H, W]``, 0 is none; any numbers, they are renumbered.
     """
 
     pixels: np.ndarray
@@ -50,14 +50,14 @@ class Item:
     region: str
     spacing_mm: tuple[float, float] | None = None
     instances: np.ndarray | None = None
-    attributes: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass
 class Plan:
-    """What a source will give: ``total`` groups (files or volumes) of images.
+    """The images of a source, in ``total`` groups (files or volumes).
 
-    ``notes`` counts what the person should know; it is complete once the groups are used up.
+    ``notes`` counts what was left out or changed; it is complete after the last group.
     """
 
     total: int
@@ -65,9 +65,36 @@ class Plan:
     notes: Counter[str]
 
 
+class SetSummary(TypedDict):
+    """JSON about a written set; ``splits`` and ``classes`` count images."""
+
+    folder: str
+    images: int
+    negatives: int
+    cases: int
+    splits: dict[str, int]
+    classes: dict[str, int]
+    notes: dict[str, int]
+
+
+class DatasetRow(TypedDict, total=False):
+    """A line of ``dataset.jsonl``."""
+
+    image: str
+    mask: str
+    case: str
+    split: str
+    modality: str
+    region: str
+    classes: dict[str, str]
+    pixel_spacing_mm: list[float]
+    attributes: dict[str, object]
+    instances: str
+
+
 @dataclass(frozen=True)
 class Target:
-    """Where a set goes, and how cases are named and shared out.
+    """The output folder of a set, and the names and splits of its cases.
 
     Args:
         splits: shares of train, val and test; they add up to 1.
@@ -90,8 +117,8 @@ class Target:
     def __post_init__(self) -> None:
         shares = self.splits
         if len(shares) != len(SPLITS) or not all(0 <= s <= 1 for s in shares) or abs(sum(shares) - 1) > 1e-6:
-            told = ",".join(f"{s:g}" for s in shares)
-            raise RequestError(f"--splits {told} is not three shares that add up to 1", "Write them as 0.8,0.1,0.1")
+            text = ",".join(f"{s:g}" for s in shares)
+            raise RequestError(f"--splits {text} is not three shares that add up to 1", "Write them as 0.8,0.1,0.1")
         try:
             groups = re.compile(self.case_pattern).groups if self.case_pattern is not None else 1
         except re.error as error:
@@ -101,7 +128,7 @@ class Target:
         check_output_folder(self.output, self.force, FILE_NAME)
 
     def case_of(self, name: str, default: str) -> str:
-        """The case of a file that the source calls ``name``; ``default`` without a pattern.
+        """The case of the source's file ``name``; ``default`` without a pattern.
 
         Raises:
             RequestError: the pattern does not match.
@@ -114,7 +141,7 @@ class Target:
         return match.group(1)
 
     def split_of(self, case: str) -> str:
-        """The split of a case: decided by its name and the seed alone, so that more cases do not move it."""
+        """The split of a case; it depends on its name and the seed only, so further cases do not move it."""
         digest = hashlib.sha256(f"{self.seed}:{case}".encode()).hexdigest()
         place = int(digest[:13], 16) / 16**13
         for name, edge in zip(SPLITS, accumulate(self.splits)):
@@ -123,27 +150,23 @@ class Target:
         return max(name for name, share in zip(SPLITS, self.splits) if share)  # rounding: the shares add up to nearly 1
 
     def check_sources(self, *sources: Path | None) -> None:
-        """Refuse to replace a folder by what is read from inside it."""
+        """Refuse to replace a folder that contains a source."""
         output = Path(os.path.realpath(self.output))
         for source in sources:
             if source is not None and Path(os.path.realpath(source)).is_relative_to(output):
                 raise RequestError(f"-o {self.output} holds the source {source}", "Choose another folder with -o")
 
 
-def write_set(plan: Plan, target: Target, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
-    """Write all images of a plan; the folder appears at once when everything is written and read back, or not at all.
+def write_set(plan: Plan, target: Target, progress: Callable[[int, int], None] | None = None) -> SetSummary:
+    """Write all images of a plan; the folder appears only after everything is written and read back.
 
     Args:
         progress: called as ``progress(done, total)`` after every group.
 
-    Returns:
-        ``{"folder", "images", "negatives", "cases", "splits": {split: images}, "classes": {name: images}, "notes"}``.
-
     Raises:
         RequestError: the source is flawed, gives no image, or the disk cannot be written.
     """
-    told: dict[str, Any] = {"folder": str(target.output), "images": 0, "negatives": 0}
-    splits, classes, cases = dict.fromkeys(SPLITS, 0), Counter[str](), set[str]()
+    negatives, splits, classes, cases = 0, dict.fromkeys(SPLITS, 0), Counter[str](), set[str]()
     names = _Names(target.keep_names)
     with atomic_folder(target.output, target.force, FILE_NAME) as folder:
         lines = []
@@ -151,23 +174,30 @@ def write_set(plan: Plan, target: Target, progress: Callable[[int, int], None] |
             for item in group:
                 record = _write(folder, item, names.next(item.source), target)
                 lines.append(json.dumps(record, ensure_ascii=False) + "\n")
-                told["images"] += 1
-                told["negatives"] += not record["classes"]
+                negatives += not record["classes"]
                 splits[record["split"]] += 1
                 cases.add(record["case"])
                 classes.update(set(record["classes"].values()))
             if progress:
                 progress(done, plan.total)
         if not lines:
-            raise RequestError("the source gives not one image", "Check the path and the options that leave images out")
+            raise RequestError("the source has no image to import", "Check the path and the options that leave images out")
         _saved(folder / FILE_NAME, lambda path: path.write_text("".join(lines), "utf-8", newline="\n"))
         Dataset.read(folder)
     notes = {name: count for name, count in sorted(plan.notes.items()) if count}
-    return told | {"cases": len(cases), "splits": splits, "classes": dict(sorted(classes.items())), "notes": notes}
+    return {
+        "folder": str(target.output),
+        "images": len(lines),
+        "negatives": negatives,
+        "cases": len(cases),
+        "splits": splits,
+        "classes": dict(sorted(classes.items())),
+        "notes": notes,
+    }
 
 
 class _Names:
-    """File names without suffix: 000001, 000002, ... or, kept, the source's own made safe and unique."""
+    """File names without suffix: 000001, 000002, ..., or the source's names, safe and unique."""
 
     def __init__(self, keep: bool) -> None:
         self._keep, self._count, self._used = keep, 0, set[str]()
@@ -177,16 +207,16 @@ class _Names:
         if not self._keep:
             return f"{self._count:06d}"
         base = re.sub(r"[^\w.-]+", "_", source).strip("._") or "image"
-        name, again = base, 1
-        while name.casefold() in self._used:  # some disks do not tell A from a
-            again += 1
-            name = f"{base}-{again}"
+        name, number = base, 1
+        while name.casefold() in self._used:  # some file systems ignore case
+            number += 1
+            name = f"{base}-{number}"
         self._used.add(name.casefold())
         return name
 
 
-def _write(folder: Path, item: Item, name: str, target: Target) -> dict[str, Any]:
-    """Save one image with its masks; returns its record."""
+def _write(folder: Path, item: Item, name: str, target: Target) -> DatasetRow:
+    """Save one image with its masks; returns its line of ``dataset.jsonl``."""
     shape, labels, present = item.pixels.shape[:2], item.labels, {}
     if item.labels is not None:
         if item.labels.shape != shape:
@@ -199,8 +229,8 @@ def _write(folder: Path, item: Item, name: str, target: Target) -> dict[str, Any
             raise RequestError(f"the mask of {item.source} holds class ids {few} without a name", "Name them: --classes")
         labels = _merged(item.labels, ids, item.classes)
         present = {str(i): item.classes[i] for i in np.unique(labels).tolist() if i}
-    record: dict[str, Any] = {"image": f"images/{name}.png"}
-    _png(folder / "images" / f"{name}.png", _plain(item.pixels))
+    record: DatasetRow = {"image": f"images/{name}.png"}
+    _png(folder / "images" / f"{name}.png", _without_equal_channels(item.pixels))
     if present:
         record["mask"] = f"masks/{name}.png"
         _png(folder / "masks" / f"{name}.png", _small(labels))
@@ -213,7 +243,7 @@ def _write(folder: Path, item: Item, name: str, target: Target) -> dict[str, Any
         record["attributes"] = dict(item.attributes)
     if present and item.instances is not None:
         record["instances"] = f"instances/{name}.png"
-        _png(folder / "instances" / f"{name}.png", _small(_counted(item.instances)))
+        _png(folder / "instances" / f"{name}.png", _small(_renumbered(item.instances)))
     return record
 
 
@@ -228,14 +258,14 @@ def _merged(labels: np.ndarray, ids: list[int], classes: Mapping[int, str]) -> n
     return labels
 
 
-def _counted(instances: np.ndarray) -> np.ndarray:
+def _renumbered(instances: np.ndarray) -> np.ndarray:
     """Instance ids as 1 to N; 0 stays."""
     values, inverse = np.unique(instances, return_inverse=True)
     return inverse.reshape(instances.shape) + (0 if values[0] == 0 else 1)
 
 
-def _plain(pixels: np.ndarray) -> np.ndarray:
-    """Grey stored as three equal channels becomes one."""
+def _without_equal_channels(pixels: np.ndarray) -> np.ndarray:
+    """Three equal channels become one grey channel."""
     grey = pixels.ndim == 3 and all(np.array_equal(pixels[..., 0], pixels[..., k]) for k in (1, 2))
     return np.ascontiguousarray(pixels[..., 0]) if grey else pixels
 
@@ -259,5 +289,5 @@ def _saved(path: Path, save: Callable[[Path], object]) -> None:
     try:
         save(path)
     except OSError as error:
-        told = error.strerror or type(error).__name__
-        raise RequestError(f"the output cannot be written: {told}", "Choose a folder on a disk with room, with -o") from None
+        reason = error.strerror or type(error).__name__
+        raise RequestError(f"the output cannot be written: {reason}", "Choose a folder on a disk with room, with -o") from None

@@ -1,9 +1,8 @@
-"""What a phantom is: image, exact label map, and the words that belong to it."""
+"""A phantom: image, exact label map, modality, region and attributes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -47,7 +46,7 @@ class PhantomImage:
     modality: str
     region: str
     spacing_mm: tuple[float, float] | None
-    attributes: dict[str, Any] = field(default_factory=dict)
+    attributes: dict[str, object] = field(default_factory=dict)
 
     @property
     def classes(self) -> dict[int, str]:

@@ -271,9 +271,9 @@ def _lesions(rng: np.random.Generator, image: Slice, contrast: float) -> int:
             done += _kidney_cyst(rng, image, kidneys)
             continue
         rough = 0.03 if kind == "cystic" else 0.09
-        found = place(rng, canvas, free, rng.uniform(5, 22), rng.uniform(0.75, 1), rough=rough)
-        if found:
-            shape, mask = found
+        placed = place(rng, canvas, free, rng.uniform(5, 22), rng.uniform(0.75, 1), rough=rough)
+        if placed:
+            shape, mask = placed
             choices = {
                 "cystic": rng.uniform(-2, 15),
                 "metastasis": base - rng.uniform(30, 50),

@@ -7,7 +7,6 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -87,9 +86,9 @@ def generate(
     """
     folder = Path(folder)
     if count < 1:
-        raise RequestError(f"--count {count} asks for no images", "give a count of 1 or more")
+        raise RequestError(f"--count {count} is below 1", "use 1 or more")
     if not modalities:
-        raise RequestError("no phantom modality was given", f"choose from {', '.join(MODALITIES)}")
+        raise RequestError("there is no phantom modality", f"choose from {', '.join(MODALITIES)}")
     _check(modalities, (seed,), size)
     _check_free(folder)
     partial = folder.absolute().with_name(f".{folder.absolute().name}.partial-{os.getpid()}")
@@ -141,12 +140,12 @@ def _splits(count: int, seed: int, modalities: int) -> list[str]:
     return splits
 
 
-def _write(root: Path, image: PhantomImage, k: int, split: str) -> dict[str, Any]:
+def _write(root: Path, image: PhantomImage, k: int, split: str) -> dict[str, object]:
     """Saves one image and its mask; returns its record."""
     name = f"{image.modality}_{k:05d}.png"
     Image.fromarray(image.pixels[:, :, 0]).save(root / "images" / name, compress_level=3)
     Image.fromarray(image.labels).save(root / "masks" / name, compress_level=6)
-    record: dict[str, Any] = {
+    record: dict[str, object] = {
         "image": f"images/{name}",
         "mask": f"masks/{name}",
         "case": f"{image.modality}_{k:05d}",

@@ -165,14 +165,14 @@ def _brain(rng, canvas: Canvas, u: np.ndarray, v: np.ndarray, half: np.ndarray, 
 
 def _place_tumours(rng, canvas: Canvas, outline: np.ndarray, wanted: int) -> list:
     """Up to ``wanted`` separate (polygon, mask) inside ``outline``; the first may be large."""
-    free, found = canvas.polygon(outline), []
+    free, lesions = canvas.polygon(outline), []
     for index in range(wanted):
         radius = rng.uniform(6, 20) if index == 0 else rng.uniform(4, 9)
         result = place(rng, canvas, free, radius, rng.uniform(0.7, 1.0), rough=0.09)
         if result:
-            found.append(result)
+            lesions.append(result)
             free = free & ~canvas.polygon(grown(result[0], 8))
-    return found
+    return lesions
 
 
 def _tumour(rng, canvas: Canvas, field, labels, shape, mask, inside, sequence: str, signal: dict[str, float]) -> None:

@@ -92,15 +92,15 @@ def ultrasound_phantom(rng: np.random.Generator, height: int, width: int) -> Pha
 
 def _place_lesions(rng, canvas: Canvas, field: np.ndarray, deep: np.ndarray, depth: float) -> list:
     """Separate (class name, polygon, mask): smooth cysts, rough solid masses."""
-    free, found = field & (deep > 0.14 * depth) & (deep < 0.72 * depth), []
+    free, lesions = field & (deep > 0.14 * depth) & (deep < 0.72 * depth), []
     for _ in range(lesion_count(rng)):
         kind, radius = rng.choice(["cyst", "solid mass"]), rng.uniform(0.06, 0.2) * depth
         rough, orders = (0.025, (2, 6)) if kind == "cyst" else (0.1, (2, 10))
         result = place(rng, canvas, free, radius, rng.uniform(0.55, 0.95), 0.4, rough, orders)
         if result:
-            found.append((str(kind), *result))
+            lesions.append((str(kind), *result))
             free = free & ~canvas.polygon(grown(result[0], 0.06 * depth))
-    return found
+    return lesions
 
 
 def _tissue(rng, shape: tuple[int, int], deep: np.ndarray, depth: float) -> tuple[np.ndarray, np.ndarray]:

@@ -220,9 +220,9 @@ def _nodules(rng, canvas: Canvas, labels: np.ndarray, soft: np.ndarray) -> int:
     free, done = lungs & (blur(lungs.astype(np.float32), 2.0) > 0.95), 0
     for _ in range(lesion_count(rng)):
         r, rough = rng.uniform(5, 17), rng.choice([0.04, 0.1], p=[0.6, 0.4])  # smooth or spiculated
-        found = place(rng, canvas, free, r, rng.uniform(0.8, 1), rough=rough, orders=(2, 9))
-        if found:
-            shape, mask = found
+        placed = place(rng, canvas, free, r, rng.uniform(0.8, 1), rough=rough, orders=(2, 9))
+        if placed:
+            shape, mask = placed
             edge = blur(mask.astype(np.float32), 0.25 * r / canvas.spacing)
             soft += mask * np.clip(edge * 1.5 - 0.25, 0.25, 1) * np.float32(9 + 1.1 * r)
             labels[mask] = CLASS_IDS["lung nodule"]

@@ -77,8 +77,8 @@ def test_without_references_the_gate_is_exactly_neutral():
     surplus = without.load_state_dict(model.state_dict(), strict=False)
     assert not surplus.missing_keys and all("gate" in k or "references" in k for k in surplus.unexpected_keys)
     pixels = images(model)
-    for given, same in (({}, True), ({"boxes": True}, False)):
-        a, b = (m.ground(pixels, ask(m, **given)) for m in (model, without))
+    for prompts, same in (({}, True), ({"boxes": True}, False)):
+        a, b = (m.ground(pixels, ask(m, **prompts)) for m in (model, without))
         assert torch.equal(a.memory, b.memory) is same
         assert torch.equal(model.decode_masks(a)[0][-1], without.decode_masks(b)[0][-1]) is same
 
@@ -181,13 +181,13 @@ def test_masked_attention_follows_the_previous_level():
     model = make()
     grounding = model.ground(images(model), ask(model, boxes=True))
     decoder = model.mask_decoder
-    seen = []
-    hook = decoder.blocks[1].register_forward_hook(lambda _m, args, _o: seen.append(args[2]))
+    biases = []
+    hook = decoder.blocks[1].register_forward_hook(lambda _m, args, _o: biases.append(args[2]))
     with torch.no_grad():
         coarse = model.decode_masks(grounding)[0][0]
     hook.remove()
     up = torch.nn.functional.interpolate(coarse, scale_factor=2.0, mode="bilinear", align_corners=False).flatten(2)
-    bias = seen[0][:, 0]
+    bias = biases[0][:, 0]
     assert up.std() > 0 and (bias < 0).all()
     torch.testing.assert_close(bias, torch.nn.functional.logsigmoid(up).clamp(min=-6.0))
 
@@ -208,7 +208,7 @@ def test_a_faint_map_is_located_at_its_peak():
     from mimo_train.model.fusion import TargetLocator
     from mimo_train.model.position import mask_geometry
 
-    seen = {}
+    inputs_by_name = {}
 
     class Score(torch.nn.Module):
         def forward(self, tokens):
@@ -216,13 +216,13 @@ def test_a_faint_map_is_located_at_its_peak():
 
     locator = TargetLocator(8)
     locator.score = Score()
-    locator.geometry.register_forward_hook(lambda module, inputs, output: seen.update(numbers=inputs[0][0]))
+    locator.geometry.register_forward_hook(lambda module, inputs, output: inputs_by_name.update(numbers=inputs[0][0]))
     logits = torch.full((16, 16), -2.5)
     logits[1:4, 2:5] = -0.2
     tokens = torch.zeros(1, 256, 8)
     tokens[0, :, 0] = logits.flatten()
     locator(tokens, torch.tensor([[1.0, 0.5]]))
-    numbers = seen["numbers"]
+    numbers = inputs_by_name["numbers"]
     assert numbers.shape == (23,)
     torch.testing.assert_close(numbers[:5], mask_geometry(torch.sigmoid(logits)[None, None])[0])
     peak = torch.tensor([3.5 / 16, 2.5 / 16])

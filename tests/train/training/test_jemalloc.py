@@ -17,17 +17,17 @@ class Fake:
     """A process with jemalloc."""
 
     def __init__(self, answer: int) -> None:
-        self.answer, self.asked = answer, []
+        self.answer, self.calls = answer, []
 
     def mallctl(self, name: bytes, *arguments: object) -> int:
-        self.asked.append((name, len(arguments)))
+        self.calls.append((name, len(arguments)))
         return self.answer
 
 
 def test_all_arenas_are_purged():
     there, refusing = Fake(0), Fake(22)
     assert purge(there) and not purge(refusing)
-    assert there.asked == [(b"arena.4096.purge", 4)]
+    assert there.calls == [(b"arena.4096.purge", 4)]
 
 
 def test_another_allocator_is_left_alone():
@@ -38,7 +38,7 @@ def test_jemalloc_gives_pages_back():
     library = ctypes.util.find_library("jemalloc")
     if not library:
         pytest.skip("jemalloc is not installed")
-    told = (
+    script = (
         "import ctypes, os\n"
         "from mimo_train.training.jemalloc import purge\n"
         "resident = lambda: int(open('/proc/self/statm').read().split()[1]) * os.sysconf('SC_PAGE_SIZE')\n"
@@ -50,5 +50,5 @@ def test_jemalloc_gives_pages_back():
         "LD_PRELOAD": library,
         "MALLOC_CONF": "dirty_decay_ms:-1,muzzy_decay_ms:-1,oversize_threshold:0",
     }
-    done = subprocess.run([sys.executable, "-c", told], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["True", "True"], done.stderr

@@ -184,7 +184,7 @@ def test_tuning_evaluates_every_image_and_stores_the_result(sets: list[Dataset],
     report = json.loads(json.dumps(chosen.to_dict()))
     for name in THRESHOLDS:
         assert getattr(stored, name) == report[name]
-    # Every answer is the whole image, with one score: nothing can be told apart, and nothing is promised.
+    # Every answer is the whole image, with one score: no threshold separates good from bad findings.
     assert not chosen.abstention.reached and chosen.abstention.coverage == 1 and chosen.abstention.threshold == 0
     assert 0 < chosen.abstention.risk < 1
 

@@ -131,7 +131,7 @@ def test_flawed_listings(source: Source, tmp_path: Path) -> None:
     assert "no number or no name" in words(categories=[{"id": 1, "name": " "}])
     assert "category 1 is listed twice" in words(categories=[{"id": 1, "name": "a"}] * 2)
     assert "is 56x40, in instances.json it is 40x40" in words(images=[image | {"width": 40}])
-    assert "not one image" in words(images=[], annotations=[])
+    assert "no image to import" in words(images=[], annotations=[])
     with pytest.raises(RequestError, match="--region"):
         plan_coco(source.save(), Target(tmp_path / "out"), modality="ct")
     source.data = json.loads(good)

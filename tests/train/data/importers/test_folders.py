@@ -152,8 +152,8 @@ def test_files_that_do_not_match_are_listed(tmp_path: Path) -> None:
     message = refused(root, tmp_path / "no", classes=POLYP)
     assert "5 of 6 images have no mask" in message and "bare0, bare1, bare2 and 2 more" in message
     assert "--allow-missing-masks" in message
-    told = plan_and_write(root, tmp_path / "out", classes=POLYP, allow_missing_masks=True)
-    assert told["images"] == 6 and told["negatives"] == 5
+    summary = plan_and_write(root, tmp_path / "out", classes=POLYP, allow_missing_masks=True)
+    assert summary["images"] == 6 and summary["negatives"] == 5
     save(root / "masks" / "stray.png", mask(0))
     message = refused(root, tmp_path / "no", classes=POLYP, allow_missing_masks=True)
     assert "1 of 2 masks" in message and "have no image: stray" in message and "--mask-suffix" in message
@@ -166,8 +166,8 @@ def test_suffixes_subfolders_and_cases(tmp_path: Path) -> None:
     (tmp_path / "pictures" / "notes.txt").write_text("x")
     (tmp_path / "pictures" / ".DS_Store").write_text("x")
     options = {"masks": tmp_path / "truth", "mask_suffix": "_mask", "classes": POLYP}
-    told = plan_and_write(tmp_path / "pictures", tmp_path / "out", target={"case_pattern": "^([^/]+)/"}, **options)
-    assert told["cases"] == 2 and told["images"] == 3 and told["notes"] == {"other_files_ignored": 1}
+    summary = plan_and_write(tmp_path / "pictures", tmp_path / "out", target={"case_pattern": "^([^/]+)/"}, **options)
+    assert summary["cases"] == 2 and summary["images"] == 3 and summary["notes"] == {"other_files_ignored": 1}
     records = Dataset.read(tmp_path / "out").records
     for k, (record, name) in enumerate(zip(records, ("anna/1", "anna/2", "bert/1"), strict=True)):
         np.testing.assert_array_equal(record.load()[0], read_image(tmp_path / "pictures" / f"{name}.jpg").pixels)

@@ -47,18 +47,18 @@ def ask(question: str, answer: str, mask: Any = "masks/a.png", image: str = "p1.
 
 
 def bring(root: Path, records: Any, *, lines: bool = False, **options: Any) -> tuple[list[Record], dict[str, Any]]:
-    """The records of the set, and what the import told, whose note of the questions read is a key of its own."""
+    """The records of the set, and the summary of the import, whose note of the questions is a key of its own."""
     source = root / ("data.jsonl" if lines else "data.json")
     source.write_text("\n".join(map(json.dumps, records)) if lines else json.dumps(records))
     output = root.parent / f"out{len(list(root.parent.iterdir()))}"
     try:
         target = Target(output, (1, 0, 0))
-        told = write_set(plan_instruct(source, target, **({"modality": "endoscopy", "region": "colon"} | options)), target)
+        summary = write_set(plan_instruct(source, target, **({"modality": "endoscopy", "region": "colon"} | options)), target)
     except RequestError as error:
         assert error.remedy and "\n" not in str(error)
         assert not output.exists() and not list(output.parent.glob(".out*"))
         raise
-    return list(Dataset.read(output).records), told | {"read": told["notes"].pop(QUESTIONS_READ, 0)}
+    return list(Dataset.read(output).records), summary | {"read": summary["notes"].pop(QUESTIONS_READ, 0)}
 
 
 def refused(root: Path, *records: Any, **options: Any) -> str:
@@ -98,12 +98,12 @@ def test_names_are_read(pair: tuple[str, str], names: tuple[str, ...], absent: b
 def test_the_questions_of_the_grammar_are_understood(kind: str) -> None:
     rng = np.random.default_rng(0)
     for _ in range(12):
-        asked = question(kind, "left kidney", rng)
-        if "kidney" in asked:
-            assert understand([(asked, "It is here.")]).names == ("left kidney",)
+        text = question(kind, "left kidney", rng)
+        if "kidney" in text:
+            assert understand([(text, "It is here.")]).names == ("left kidney",)
         else:
             with pytest.raises(ValueError, match="names a structure"):
-                understand([(asked, "It is here.")])
+                understand([(text, "It is here.")])
 
 
 def test_free_text_is_understood_with_names_to_look_for_only() -> None:
@@ -111,10 +111,10 @@ def test_free_text_is_understood_with_names_to_look_for_only() -> None:
     with pytest.raises(ValueError, match="names a structure"):
         understand([pair])
     assert understand([pair], known=["liver", "liver tumor"]).names == ("liver tumor",)
-    asked = ("Please outline the liver for me", "[SEG]")
-    assert understand([asked], known=["liver", "liver tumor"]).names == ("liver",)
+    pair = ("Please outline the liver for me", "[SEG]")
+    assert understand([pair], known=["liver", "liver tumor"]).names == ("liver",)
     with pytest.raises(ValueError, match="names a structure"):
-        understand([asked])
+        understand([pair])
     for text in (
         "Show it to me, please",
         "Describe it",
@@ -146,7 +146,7 @@ def test_all_kinds_of_masks_and_records_of_one_image(root: Path, lines: bool) ->
         ask("Find the Polyp.", "There.", "masks\\a.png", image="p2.png"),
         ask("Is there a clip?", "No.", None, image="p2.png"),
     ]
-    (first, second), told = bring(root, records, lines=lines, keep_texts=True)
+    (first, second), summary = bring(root, records, lines=lines, keep_texts=True)
     for record, seed in ((first, 1), (second, 2)):
         read, labels = record.load()
         np.testing.assert_array_equal(read, pixels(seed))
@@ -155,7 +155,12 @@ def test_all_kinds_of_masks_and_records_of_one_image(root: Path, lines: bool) ->
         assert (record.modality, record.region) == ("endoscopy", "colon")
     assert first.attributes == {"questions": [[r["question"], r["answer"]] for r in records[:3]]}
     assert second.attributes["questions"][2] == ["Is there a clip?", "No."]
-    assert told["images"] == 2 and told["notes"] == {} and told["classes"] == {"polyp": 2, "snare": 2} and told["read"] == 6
+    assert (
+        summary["images"] == 2
+        and summary["notes"] == {}
+        and summary["classes"] == {"polyp": 2, "snare": 2}
+        and summary["read"] == 6
+    )
 
 
 @pytest.mark.parametrize("keep", [False, True])
@@ -163,18 +168,18 @@ def test_image_question_answer_and_mask_come_back_and_texts_only_if_asked_for(ro
     pair = ["Where is Jane Doe's polyp?", "Jane Doe has a <p>polyp</p> in the upper left."]
     turns = [{"from": "human", "value": "<image>\nIs there a polyp?"}, {"from": "gpt", "value": "No, Mr Smith has none."}]
     records = [ask(*pair), {"image": "p2.png", "conversations": turns}]
-    (first, second), told = bring(root, records, **({"keep_texts": True} if keep else {}))
+    (first, second), summary = bring(root, records, **({"keep_texts": True} if keep else {}))
     for record, seed, labels in ((first, 1, A * 1), (second, 2, A * 0)):
         read, mask = record.load()
         np.testing.assert_array_equal(read, pixels(seed))
         np.testing.assert_array_equal(mask, labels)
     assert first.classes == {1: "polyp"} and second.classes == {}
-    assert told["read"] == 2 and told["notes"] == {}
+    assert summary["read"] == 2 and summary["notes"] == {}
     kept = [{"questions": [pair]}, {"questions": [["Is there a polyp?", "No, Mr Smith has none."]]}]
     assert [first.attributes, second.attributes] == (kept if keep else [{}, {}])
-    files = [path for path in Path(told["folder"]).rglob("*") if path.is_file()]
-    found = [any(name in path.read_bytes() for path in files) for name in (b"Jane", b"Smith")]
-    assert len(files) == 4 and found == [keep, keep]
+    files = [path for path in Path(summary["folder"]).rglob("*") if path.is_file()]
+    names_written = [any(name in path.read_bytes() for path in files) for name in (b"Jane", b"Smith")]
+    assert len(files) == 4 and names_written == [keep, keep]
 
 
 def test_llava_conversations(root: Path) -> None:
@@ -199,9 +204,9 @@ def test_several_structures_of_one_answer(root: Path) -> None:
     assert record.classes == {1: "liver", 2: "spleen"}
     np.testing.assert_array_equal(record.load()[1], A * 1 + B * 2)
     records = [{"image": "p1.png", "label": ["x", "y"], "mask": ["masks/b.png", "masks/a.png"]}]
-    (record,), told = bring(root, records, keep_texts=True)
+    (record,), summary = bring(root, records, keep_texts=True)
     np.testing.assert_array_equal(record.load()[1], B * 1 + A * 2)
-    assert record.attributes == {} and told["read"] == 0
+    assert record.attributes == {} and summary["read"] == 0
 
 
 def test_negatives_and_facts_of_records(root: Path) -> None:
@@ -209,17 +214,17 @@ def test_negatives_and_facts_of_records(root: Path) -> None:
         ask("Is there a polyp?", "No.", "masks/none.png", modality="CT", region="the chest"),
         ask("Is there a polyp?", "CT of the liver: no polyp is visible.", None, image="p2.png"),
     ]
-    (first, second), told = bring(root, records, keep_texts=True)
-    assert first.classes == second.classes == {} and told["negatives"] == 2
+    (first, second), summary = bring(root, records, keep_texts=True)
+    assert first.classes == second.classes == {} and summary["negatives"] == 2
     assert (first.modality, first.region) == ("ct", "chest") and (second.modality, second.region) == ("ct", "liver")
     assert len(first.attributes["questions"]) == 1
 
 
 def test_images_are_counted_where_a_class_was_not_asked_about(root: Path) -> None:
     polyp, snare = ask("Find the polyp.", "There."), ask("Find the snare.", "There.", RLE_B, image="p2.png")
-    (first, second), told = bring(root, [polyp, snare])
+    (first, second), summary = bring(root, [polyp, snare])
     assert set(first.classes.values()) == {"polyp"} and set(second.classes.values()) == {"snare"}
-    assert told["notes"] == {NOT_ASKED: 2}
+    assert summary["notes"] == {NOT_ASKED: 2}
     assert bring(root, [polyp, snare], complete=True)[1]["notes"] == {}
     no_snare = ask("Is there a snare?", "No.", None)
     assert bring(root, [polyp, snare, no_snare])[1]["notes"] == {NOT_ASKED: 1}
@@ -264,9 +269,9 @@ def test_unclear_records_are_named_or_left_out(root: Path, record: Any, words: s
     good = ask("Segment the polyp.", "Here.", image="p2.png")
     message = refused(root, good, record)
     assert "record 2: " in message and words in message and "--skip-unclear" in message and "label" in message
-    (kept,), told = bring(root, [good, record], skip_unclear=True)
+    (kept,), summary = bring(root, [good, record], skip_unclear=True)
     np.testing.assert_array_equal(kept.load()[0], pixels(2))
-    assert told["notes"] == {"records_skipped_as_unclear": 1}
+    assert summary["notes"] == {"records_skipped_as_unclear": 1}
 
 
 def test_a_mask_of_another_size(root: Path) -> None:
@@ -279,7 +284,7 @@ def test_what_is_refused_whatever_is_skipped(root: Path, tmp_path: Path) -> None
     assert "no record that can be used" in refused(root) and "no record" in refused(root, 1, skip_unclear=True)
     assert "1 of 1 files do not exist" in refused(root, good | {"image": "p9.png"}, skip_unclear=True)
     assert "1 of 1 files do not exist" in refused(root, good | {"mask": "p9.png"}, skip_unclear=True)
-    assert "record 1 tells no modality" in refused(root, good, modality=None)
+    assert "record 1 has no modality" in refused(root, good, modality=None)
     assert "--region" in refused(root, good, region=None)
     assert "--masks" in refused(root, good, masks=root / "nowhere")
     (root / "bad.jsonl").write_text(json.dumps(good) + "\n{broken\n")
@@ -307,11 +312,11 @@ def test_command_line(root: Path, tmp_path: Path) -> None:
     assert code == 0 and "Note: 2 images where a class nobody asked about counts as absent." in out
     code, out, _ = run("-o", tmp_path / "all", "--complete")
     assert code == 0 and "nobody" not in out
-    told = "Note: 2 questions and answers read: training uses their masks and names, not the texts, which "
-    assert f"{told}stayed behind (--keep-texts keeps them).\n" in out
+    note = "Note: 2 questions and answers read: training uses their masks and names, not the texts, which "
+    assert f"{note}were not written (--keep-texts writes them).\n" in out
     assert "There." not in (tmp_path / "all" / "dataset.jsonl").read_text()
     code, out, _ = run("-o", tmp_path / "texts", "--keep-texts")
-    assert code == 0 and f"{told}were kept in attributes.\n" in out
+    assert code == 0 and f"{note}were written to attributes.\n" in out
     assert '[["Find the snare.", "There."]]' in (tmp_path / "texts" / "dataset.jsonl").read_text()
     code, out, _ = run("-o", tmp_path / "counted", "--keep-texts", "--json")
     assert code == 0 and json.loads(out)["notes"][QUESTIONS_READ] == 2

@@ -209,8 +209,8 @@ def test_regions_need_names_of_their_own_and_ignored_pixels_leave_slices_out(tmp
     assert records[5].classes == {1: "edema", 2: "tumor core"}
     root = nnunet(tmp_path / "raw", labels={"background": 0, "liver": 1, "ignore": 2})
     target = Target(tmp_path / "b")
-    told = write_set(plan_nnunet(root, target, region="abdomen", slicing=ALL), target)
-    assert told["images"] == HEAD - 1 and told["notes"] == {"slices_left_out_as_not_annotated": 1}
+    summary = write_set(plan_nnunet(root, target, region="abdomen", slicing=ALL), target)
+    assert summary["images"] == HEAD - 1 and summary["notes"] == {"slices_left_out_as_not_annotated": 1}
     assert 5 not in {r.attributes["slice"] for r in Dataset.read(tmp_path / "b").records}
 
 
@@ -253,7 +253,7 @@ def test_cases_and_names(tmp_path: Path) -> None:
         ({"labels": {"liver": "one"}}, "neither an id nor a name"),
         ({"labels": {"": 1}}, "empty name"),
         ({"labels": {"liver": 1}}, "class ids [2] without a name"),
-        ({"channel_names": {"0": "noNorm"}}, "channel 'noNorm' does not tell the modality"),
+        ({"channel_names": {"0": "noNorm"}}, "channel 'noNorm' names no modality"),
         ({"channel_names": ["CT"]}, "channel_names is not an object"),
         ({"file_ending": ".png"}, "data import folders"),
         ({"training": [{"image": "../a.nii.gz", "label": "b.nii.gz"}]}, "training case 1"),
@@ -291,8 +291,8 @@ def test_slices_without_values_are_left_out(tmp_path: Path) -> None:
     data[..., 4], data[2, 2, 5] = np.nan, np.inf
     save(root / "imagesTr" / "liver_007_0000.nii.gz", data)
     target = Target(tmp_path / "out")
-    told = write_set(plan_nnunet(root, target, region="abdomen", slicing=ALL), target)
-    assert told["images"] == HEAD - 1 and told["notes"] == {"slices_left_out_without_values": 1}
+    summary = write_set(plan_nnunet(root, target, region="abdomen", slicing=ALL), target)
+    assert summary["images"] == HEAD - 1 and summary["notes"] == {"slices_left_out_without_values": 1}
 
 
 def test_command_line(tmp_path: Path) -> None:
@@ -308,8 +308,8 @@ def test_command_line(tmp_path: Path) -> None:
     code, out, _ = run(
         *common, "--axis", "coronal", "--empty-share", 0, "--window", "50,350", "--classes", "2=cancer", "--json"
     )
-    told = json.loads(out)
-    assert code == 0 and told["classes"] == {"cancer": 1, "liver": 3} and told["images"] == 3 and told["cases"] == 1
+    summary = json.loads(out)
+    assert code == 0 and summary["classes"] == {"cancer": 1, "liver": 3} and summary["images"] == 3 and summary["cases"] == 1
     bad = ("--region", "abdomen", "-o", tmp_path / "b")
     for extra, words in (
         (("-o", tmp_path / "b"), "--region"),

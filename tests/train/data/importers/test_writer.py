@@ -96,7 +96,7 @@ def test_nothing_is_left_when_writing_fails(source: Source, tmp_path: Path, monk
     with pytest.raises(RequestError, match="No space left"):
         write_set(plan, Target(tmp_path / "out"))
     assert os.listdir(tmp_path) == ["coco"]
-    with pytest.raises(RequestError, match="not one image"):
+    with pytest.raises(RequestError, match="no image to import"):
         write_set(Plan(0, iter(()), plan.notes), Target(tmp_path / "out"))
     assert os.listdir(tmp_path) == ["coco"]
 

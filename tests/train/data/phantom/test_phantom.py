@@ -81,15 +81,15 @@ def test_masks_lie_on_what_they_name() -> None:
     """A cyst is darker, a lung darker and bone brighter than the surrounding: on average over seeds, per mask."""
 
     def contrast(modality: str, name: str) -> list[float]:
-        found = []
+        contrasts = []
         for seed in range(30):
             image = phantom(modality, seed, SIZE)
             mask = image.mask(name)
             if mask.sum() >= 30:
                 ring = (blur(mask.astype(np.float32), 2.0) > 0.05) & ~mask
-                found.append(float(image.pixels[mask, 0].mean() - image.pixels[ring, 0].mean()))
-        assert len(found) >= 5
-        return found
+                contrasts.append(float(image.pixels[mask, 0].mean() - image.pixels[ring, 0].mean()))
+        assert len(contrasts) >= 5
+        return contrasts
 
     assert max(contrast("ultrasound", "cyst")) < -20
     assert max(contrast("xray", "right lung")) < -20
