@@ -5,6 +5,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 WHEELHOUSE := build/wheelhouse
+TRANSFORMERS_4 := build/wheelhouse-transformers-4.57
 PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt
 
 PYTEST := $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
@@ -24,7 +25,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test $(WHEELHOUSE)/.filled
 	$(PYTEST) -m "not slow"
 
-test-all: $(VENV)/.test $(WHEELHOUSE)/.filled
+test-all: $(VENV)/.test $(WHEELHOUSE)/.filled $(TRANSFORMERS_4)/.filled
 	$(PYTEST)
 
 # -- what they stand on -------------------------------------------------------------------------------------------------
@@ -54,4 +55,11 @@ $(WHEELHOUSE)/.filled: $(VENV)/.test
 	@rm -rf $(WHEELHOUSE)
 	$(VENV)/bin/python -m pip download --disable-pip-version-check --only-binary :all: -c constraints.txt -d $(WHEELHOUSE) \
 	  $$($(VENV)/bin/python -c '$(DEVICE_REQUIREMENTS)')
+	@touch $@
+
+# The wheels of transformers 4.57 for tests/train/test_hf.py, likewise.
+$(TRANSFORMERS_4)/.filled: $(VENV)/.test tests/train/transformers-4.57.txt
+	@rm -rf $(TRANSFORMERS_4)
+	$(VENV)/bin/python -m pip download --disable-pip-version-check --only-binary :all: --no-deps -d $(TRANSFORMERS_4) \
+	  -r tests/train/transformers-4.57.txt
 	@touch $@

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -99,3 +103,27 @@ def test_a_missing_weight_is_named(swin):
     del weights["stages.1.0.mlp.2.bias"]
     with pytest.raises(RequestError, match=r"stages\.1\.0\.mlp\.2\.bias"):
         load_into(SwinTransformer(config.vision), weights, "swin")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(metadata.version("transformers").startswith("4."), reason="this is the test that transformers 4 runs")
+def test_weights_of_transformers_4_57_are_read_too(repository, tmp_path):
+    """The tests of this file with transformers 4.57, the last release that optimum-onnx 0.1 accepts.
+
+    `make test-all` fetches its wheels beforehand; without them, pip's cache and index serve.
+    """
+    wheels = repository / "build" / "wheelhouse-transformers-4.57"
+    source = ["--no-index", "--find-links", str(wheels)] if (wheels / ".filled").exists() else []
+    requirements = Path(__file__).with_name("transformers-4.57.txt")
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", *source]
+    run([*pip, "--target", str(tmp_path), "-r", str(requirements)])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    version = run([sys.executable, "-c", "import transformers; print(transformers.__version__)"], environment)
+    assert version.startswith("4.57.")
+    assert "6 passed" in run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__], environment)
+
+
+def run(command: list[str], environment: dict[str, str] | None = None) -> str:
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout

@@ -19,7 +19,7 @@ from ..errors import MimoError
 #: Which extra brings a package that a command may need: ``import`` name -> extra.
 _EXTRA_OF = {
     "torch": "train", "safetensors": "train", "transformers": "train", "accelerate": "train", "matplotlib": "train",
-    "rich": "train", "onnx": "export", "onnxscript": "export", "onnxslim": "export",
+    "onnx": "export", "onnxscript": "export", "onnxslim": "export",
     "onnxruntime": "cpu", "openvino": "openvino", "pydicom": "dicom", "nibabel": "dicom", "psutil": "bench",
 }  # fmt: skip
 
