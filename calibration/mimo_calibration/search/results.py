@@ -123,7 +123,7 @@ class Result:
                 continue
             why = [f"{label}: {reason}" for label, reason in graph.rejected.items() if label.startswith(precision)]
             if candidate.precision.startswith(f"{precision}-weights"):
-                why.append(f"{candidate.label} is {precision.upper()} in its weights alone")
+                why.append(f"{candidate.label} is {precision.upper()} in its weights only")
             reasons[name] = "; ".join(why) or graph.reason
         return reasons
 

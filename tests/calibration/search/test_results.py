@@ -23,7 +23,7 @@ def test_a_graph_without_the_requested_precision_is_reported_with_what_was_measu
     chosen, results = ({name: pair[i] for name, pair in graphs.items()} for i in (0, 1))
     result = Result(chosen, {}, results, Loss({}, {}, 0.0, None, 0), {}, {}, {})
     assert result.missed("int8") == {
-        "fusion": "int8 x: bad; int8 weights is INT8 in its weights alone",
+        "fusion": "int8 x: bad; int8 weights is INT8 in its weights only",
         "c": "int8 x: bad", "d": "why", "e": "int8 forced: far off",
     }  # fmt: skip
     assert set(result.missed("fp16")) == set(graphs)
