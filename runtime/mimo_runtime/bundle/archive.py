@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, cast
 
 from ..errors import BundleError
 from ..model.config import MimoConfig
@@ -115,7 +115,7 @@ def pack(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
         RequestError: the file cannot be written.
     """
     bundle = Bundle.open(folder, this_machine=False)
-    with atomic_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    with atomic_file(Path(path)) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name in (MANIFEST, *bundle.names()):
             info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
             info.external_attr = (stat.S_IFREG | 0o644) << 16
@@ -190,7 +190,7 @@ class _Archive:
     @contextmanager
     def read(self, name: str) -> Iterator[BinaryIO]:
         with self._opened() as archive, archive.open(self._infos[name]) as file:
-            yield file
+            yield cast(BinaryIO, file)
 
     @contextmanager
     def _opened(self) -> Iterator[zipfile.ZipFile]:
@@ -211,7 +211,9 @@ class _Archive:
 
 def _alone(archive: zipfile.ZipFile) -> bool:
     """Whether a file is an archive and nothing else: ``zipfile`` would find one among other bytes, too."""
-    archive.fp.seek(-_END, os.SEEK_END)
-    end = archive.fp.read(_END)
+    file = archive.fp
+    assert file is not None  # it is open
+    file.seek(-_END, os.SEEK_END)
+    end = file.read(_END)
     first = min((info.header_offset for info in archive.infolist()), default=0)
     return first == 0 and end.startswith(b"PK\5\6") and end.endswith(b"\0\0")

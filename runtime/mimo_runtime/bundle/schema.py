@@ -53,7 +53,7 @@ class GraphData(TypedDict):
     bytes: int
     build: BuildData | None
     profiles: list[Axes] | None
-    spec: GraphSpecData
+    contract: GraphSpecData
 
 
 class EngineVersions(TypedDict):

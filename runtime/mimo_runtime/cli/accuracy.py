@@ -7,15 +7,17 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from ..pipeline import Mimo
 
+#: A command before or after the options are added to it.
+Callback = TypeVar("Callback", bound=Callable[..., object])
 STDOUT = "-"
 
 
-def accuracy_options(command: Any) -> Any:
+def accuracy_options(command: Callback) -> Callback:
     """The options of both commands, as a decorator; they are the arguments of :func:`run_accuracy`."""
     import click
 

@@ -9,12 +9,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
-from typing import Any, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
 import click
 
 from ..errors import MimoError
+from ..utils.untyped import Untyped
 
 #: Which extra brings a package that a command may need: ``import`` name -> extra.
 _EXTRA_OF = {
@@ -31,7 +32,7 @@ class Option(click.Option):
         earlier: those names, e.g. ``"--no-closer"``. A warning on standard error gives the current name.
     """
 
-    def __init__(self, *args: Any, earlier: tuple[str, ...] = (), **kwargs: Any) -> None:
+    def __init__(self, *args: Untyped, earlier: tuple[str, ...] = (), **kwargs: Untyped) -> None:
         super().__init__(*args, **kwargs)
         self.earlier = earlier
 
@@ -53,7 +54,7 @@ class Command(click.Command):
 class Commands(click.Group):
     """A click group whose commands end in one line ``error: ...`` on standard error and an exit code, without a traceback.
 
-    That holds for :class:`MimoError` and for what click itself refuses. Any other exception is a bug and keeps its traceback.
+    That holds for :class:`MimoError` and for what click itself refuses. Every other exception is a bug and keeps its traceback.
 
     Args:
         renamed: commands by the name that they had in earlier releases.
@@ -61,7 +62,7 @@ class Commands(click.Group):
 
     command_class = Command
 
-    def __init__(self, *args: Any, renamed: Mapping[str, str] | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Untyped, renamed: Mapping[str, str] | None = None, **kwargs: Untyped) -> None:
         super().__init__(*args, **kwargs)
         self.renamed = dict(renamed or {})
 
@@ -70,12 +71,14 @@ class Commands(click.Group):
             _warn_renamed(cmd_name, self.renamed[cmd_name])
         return super().get_command(ctx, self.renamed.get(cmd_name, cmd_name))
 
-    def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
+    def main(  # type: ignore[override]  # an overload of two in click
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, standalone_mode: bool = True, **extra: Untyped
+    ) -> Untyped:
         if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **kwargs)
+            return super().main(args, prog_name, standalone_mode=False, **extra)
         _end_orderly()
         try:
-            code = super().main(*args, standalone_mode=False, **kwargs)
+            code = super().main(args, prog_name, standalone_mode=False, **extra)
         except MimoError as error:
             _leave(f"error: {error}", error.exit_code)
         except ModuleNotFoundError as error:
@@ -115,7 +118,7 @@ def _leave(line: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def table(rows: list[tuple[str, ...]], indent: str = "  ") -> str:
+def table(rows: Sequence[tuple[str, ...]], indent: str = "  ") -> str:
     """Rows of text as aligned columns; the last column is not padded."""
     if not rows:
         return ""

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from ..errors import PromptError, RequestError, VerificationError
+from ..utils.untyped import Untyped
 from .app import Commands, Option, table
 
+if TYPE_CHECKING:
+    from ..deploy.prepare import PrepareReport
+    from ..deploy.verify import VerifyReport
+    from ..results.answer import Answer
 
-class Coordinates(click.ParamType):
+#: A command before or after options are added to it.
+Callback = TypeVar("Callback", bound=Callable[..., object])
+
+
+class Coordinates(click.ParamType[tuple[float, ...]]):
     """Numbers with commas between: ``40,60,180,200``."""
 
     def __init__(self, form: str, *lengths: int) -> None:
         self.name, self.lengths = form, lengths
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
         try:
             numbers = tuple(float(part) for part in value.split(","))
         except ValueError:
@@ -30,7 +39,7 @@ class Coordinates(click.ParamType):
         return numbers
 
 
-def _where(command: Any) -> Any:
+def _where(command: Callback) -> Callback:
     """The options that say where a bundle runs."""
     choices = click.Choice(("auto", "cpu", "cuda", "tensorrt", "tensorrt-rtx"))
     told = "Where to run. auto is what BUNDLE was built for; the CPU instead of a GPU needs --allow-fallback."
@@ -91,8 +100,8 @@ def predict(
     bundle: str,
     image: str,
     text: str | None,
-    boxes: tuple,
-    points: tuple,
+    boxes: tuple[tuple[float, ...], ...],
+    points: tuple[tuple[float, ...], ...],
     mask_file: str | None,
     frame: int,
     masks: bool,
@@ -104,7 +113,7 @@ def predict(
     output: str | None,
     force: bool,
     as_json: bool,
-    **writing: Any,
+    **writing: float | int | None,
 ) -> None:
     """Ask about IMAGE (PNG, JPEG, TIFF, DICOM, NIfTI ...).
 
@@ -114,8 +123,8 @@ def predict(
         raise PromptError("--text is empty", "Give a name or a question, or leave --text out")
     if force and output is None:
         raise RequestError("--force has no effect without -o", "Name the folder to replace with -o")
-    writing = {name: value for name, value in writing.items() if value is not None}
-    _refuse_idle_options(writing, masks, text_answer, no_refine)
+    options: Untyped = {name: value for name, value in writing.items() if value is not None}
+    _refuse_idle_options(options, masks, text_answer, no_refine)
 
     from ..results.folder import ANSWER, write_result
 
@@ -142,7 +151,7 @@ def predict(
             masks=masks,
             text_answer=text_answer,
             refine=not no_refine,
-            **writing,
+            **options,
         )
         report = {
             "model": mimo.info["id"],
@@ -169,12 +178,12 @@ def verify(bundle: str, threads: int | None, device: str, allow_fallback: bool, 
 
     opened = Bundle.open(bundle, this_machine=not allow_fallback)
     with Mimo.load(opened, device, threads, allow_fallback=allow_fallback) as mimo:
-        where = {"device": {"name": mimo.info["device"], "explanation": mimo.info["device_explanation"]}}
-        report = {**run_verify(mimo, opened), **where, "fallback": mimo.info["fallback"]}
+        report, info = run_verify(mimo, opened), mimo.info
     if as_json:
-        click.echo(json.dumps(report, indent=1, ensure_ascii=False))
+        where = {"name": info["device"], "explanation": info["device_explanation"]}
+        click.echo(json.dumps({**report, "device": where, "fallback": info["fallback"]}, indent=1, ensure_ascii=False))
     else:
-        click.echo(_verified(report))
+        click.echo(_verified(report, info["device_explanation"]))
     failed = [sample["sample"] for sample in report["samples"] if not sample["passed"]]
     if failed:
         told = f"{len(failed)} of {len(report['samples'])} golden samples differ, first {failed[0]}"
@@ -206,7 +215,7 @@ def prepare(bundle: Path, output: Path, timing_cache: Path | None, force: bool, 
     """
     from ..deploy.prepare import prepare as run_prepare
 
-    told = run_prepare(bundle, output, force=force, timing_cache=timing_cache, progress=_stages(as_json)).told
+    told = run_prepare(bundle, output, force=force, timing_cache=timing_cache, progress=_stages(as_json)).report
     if as_json:
         click.echo(json.dumps(told, indent=1, ensure_ascii=False))
         return
@@ -234,7 +243,7 @@ def doctor(context: click.Context, bundle: str | None, as_json: bool) -> None:
         context.exit(1)
 
 
-def _refuse_idle_options(writing: dict[str, Any], masks: bool, text_answer: bool, no_refine: bool) -> None:
+def _refuse_idle_options(writing: Mapping[str, object], masks: bool, text_answer: bool, no_refine: bool) -> None:
     """An option that would change nothing is a misunderstanding: say so instead of ignoring it."""
     options = {name: "--" + name.replace("_", "-") for name in writing}
     if not (masks or text_answer):
@@ -248,7 +257,7 @@ def _refuse_idle_options(writing: dict[str, Any], masks: bool, text_answer: bool
         raise RequestError(f"{sampling[0]} has no effect at temperature 0", "Add --temperature, e.g. 0.7")
 
 
-def _summary(answer: Any, files: dict[int, str], output: str | None) -> str:
+def _summary(answer: Answer, files: dict[int, str], output: str | None) -> str:
     lines = [answer.plain_text] if answer.finish_reason else []
     if answer.finish_reason not in ("stop", None):
         lines.append(f"(the text ended early: {answer.finish_reason})")
@@ -285,20 +294,20 @@ def _stages(quiet: bool) -> Callable[[str, int, int], None]:
     return (lambda stage, done, total: None) if quiet else tell
 
 
-def _prepared(told: dict[str, Any]) -> str:
+def _prepared(report: PrepareReport) -> str:
     rows = [("graph", "delivered", "MB", "seconds")]
-    for name, graph in told["graphs"].items():
+    for name, graph in report["graphs"].items():
         counts = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in graph["delivered"].items() if n)
         rows.append((name, counts or "nothing", f"{graph['bytes'] / 1e6:.2f}", f"{graph['seconds']:.1f}"))
-    lines = [table(rows), f"compiled by {told['target']} {told['built_with']} for {told['compute_capability']}"]
-    if told["verified"]:
-        lines.append(f"all {len(told['verified']['samples'])} golden samples passed")
+    lines = [table(rows), f"compiled by {report['target']} {report['built_with']} for {report['compute_capability']}"]
+    if report["verified"]:
+        lines.append(f"all {len(report['verified']['samples'])} golden samples passed")
     else:
-        lines.append(f"{told['not_verified']}; next, where there is a GPU: mimo-run verify {told['bundle']}")
-    return "\n".join([*lines, f"wrote {told['bundle']} in {told['seconds']:.0f} s"])
+        lines.append(f"{report['not_verified']}; next, where there is a GPU: mimo-run verify {report['bundle']}")
+    return "\n".join([*lines, f"wrote {report['bundle']} in {report['seconds']:.0f} s"])
 
 
-def _verified(report: dict[str, Any]) -> str:
+def _verified(report: VerifyReport, explanation: str) -> str:
     rows = [("sample", "", "mask Dice", "score diff", "text", "ms")]
     for s in report["samples"]:
         same = "same" if s["text_same"] else "differs"
@@ -306,7 +315,7 @@ def _verified(report: dict[str, Any]) -> str:
         rows.append((s["sample"], passed, f"{s['mask_dice']:.4f}", f"{s['score_difference']:.4f}", same, f"{s['ms']:.0f}"))
     lines = [table(rows)]
     lines += [f"  {s['sample']}: {problem}" for s in report["samples"] for problem in s["problems"]]
-    lines.append(report["device"]["explanation"])
+    lines.append(explanation)
     if report["passed"]:
         lines.append(f"all {len(report['samples'])} golden samples passed")
     return "\n".join(lines)

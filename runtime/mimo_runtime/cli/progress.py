@@ -6,9 +6,12 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from click._termui_impl import ProgressBar
 
 #: Called as ``progress(stage, done, total)``.
 Progress = Callable[[str, int, int], None]
@@ -37,7 +40,7 @@ class _Bar:
     """One click bar at a time: a new stage or total ends the bar before."""
 
     def __init__(self) -> None:
-        self._bar: Any = None
+        self._bar: ProgressBar[int] | None = None
 
     def show(self, stage: str, done: int, total: int) -> None:
         if self._bar is None or self._bar.label != stage or self._bar.length != total:

@@ -13,14 +13,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..engines.tensorrt_library import RTX_INSTALL, missing_rtx_package
 from ..errors import EngineError, RequestError
 from ..hardware.nvidia import CudaDevice, find_cuda_device
 from ..model.graph_spec import GraphSpec
+from ..utils.untyped import Untyped
 from . import memory, precision_audit, timing_cache
-from .job import CACHE, GRAPH, LAYERS, LOG, PLAN, Job
+from .job import CACHE, GRAPH, LAYERS, LOG, PLAN, Job, WorkerResult
 from .network import Range, profiles
 from .options import Options
 
@@ -143,7 +143,7 @@ def workspace_mb(api: str, options: Options) -> int:
     return 0 if api == "tensorrt-rtx" else options.workspace_mb
 
 
-def _run(folder: Path, graph: str, timeout_s: float, on_progress: Callable[[Progress], None] | None) -> dict[str, Any]:
+def _run(folder: Path, graph: str, timeout_s: float, on_progress: Callable[[Progress], None] | None) -> WorkerResult:
     """Run the child process of a job to its end.
 
     Raises:
@@ -153,7 +153,7 @@ def _run(folder: Path, graph: str, timeout_s: float, on_progress: Callable[[Prog
     command = [sys.executable, "-X", "faulthandler", "-m", f"{__package__}.worker", str(folder)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
     late = threading.Event()
-    last: dict[str, Any] = {}
+    last: dict[str, Untyped] = {}
     with open(log, "wb") as errors:
         # In its folder, so that what a crash leaves there goes with it.
         process = subprocess.Popen(
@@ -189,7 +189,8 @@ def _run(folder: Path, graph: str, timeout_s: float, on_progress: Callable[[Prog
             if process.stdout:
                 process.stdout.close()
     if "result" in last and process.returncode == 0:
-        return dict(last["result"])
+        result: WorkerResult = last["result"]
+        return result
     if "error" in last:
         kind = RequestError if last["exit_code"] == 2 else EngineError
         raise kind(last["error"], last["remedy"])

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
+from ..engines.tensorrt import Log
 from ..errors import EngineError, RequestError
+from ..utils.untyped import Untyped
 from . import timing_cache
 from .job import Job
-from .network import Log, add_profiles, allow_primitives, parse, serialize
+from .network import add_profiles, allow_primitives, parse, serialize
 from .options import Options
 from .versions import NEEDS, Features
 
@@ -84,7 +85,7 @@ def compile_graph(
     return Compiled(plan, layers, cache, state)
 
 
-def _configure(trt: ModuleType, config: Any, options: Options) -> None:
+def _configure(trt: ModuleType, config: Untyped, options: Options) -> None:
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb * 2**20)
     config.builder_optimization_level = options.optimization_level
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the inspector then tells the precision of every layer
@@ -99,7 +100,7 @@ def _configure(trt: ModuleType, config: Any, options: Options) -> None:
         config.hardware_compatibility_level = level
 
 
-def _aim(trt: ModuleType, config: Any, job: Job, label: str) -> None:
+def _aim(trt: ModuleType, config: Untyped, job: Job, label: str) -> None:
     """Choose the GPUs that a plan of TensorRT for RTX is for."""
     names = job.options.compute_capabilities
     config.num_compute_capabilities = len(names)
@@ -109,7 +110,7 @@ def _aim(trt: ModuleType, config: Any, job: Job, label: str) -> None:
             raise EngineError(f"{label} does not compile graph {job.spec.name} for compute capability {name}")
 
 
-def _attach_cache(config: Any, data: bytes) -> str:
+def _attach_cache(config: Untyped, data: bytes) -> str:
     cache = config.create_timing_cache(data)
     # False: TensorRT looks at the properties of the GPU itself, too.
     if cache is not None and config.set_timing_cache(cache, False):
@@ -120,12 +121,14 @@ def _attach_cache(config: Any, data: bytes) -> str:
     return "refused"
 
 
-def _monitor(trt: ModuleType, tell: Tell) -> Any:
+def _monitor(trt: ModuleType, tell: Tell) -> Untyped:
     """A progress monitor, or None where the release has none. A ``tell`` that fails stops the build."""
     if not hasattr(trt, "IProgressMonitor"):
         return None
 
-    class Monitor(trt.IProgressMonitor):
+    base: Untyped = trt.IProgressMonitor
+
+    class Monitor(base):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self.phases: dict[str, tuple[str | None, int]] = {}

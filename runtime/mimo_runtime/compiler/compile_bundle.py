@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from ..bundle.schema import BuildData, CompatibilityData, GraphData
 from ..hardware.host import architecture, operating_system
 from ..model.graph_spec import GraphSpec
 from . import memory
@@ -24,15 +24,15 @@ Tell = Callable[[str, int, int], None]
 class CompiledGraphs:
     """What the manifest says about graphs once they are compiled."""
 
-    graphs: dict[str, dict[str, Any]]
-    compatibility: dict[str, Any]
+    graphs: dict[str, GraphData]
+    compatibility: CompatibilityData
     #: Seconds by graph.
     seconds: dict[str, float]
     #: What became of the timing cache of the last graph: see ``Built.timing_cache``.
     timing_cache: str
 
 
-def options_of(entry: Mapping[str, Any], timing_cache: Path | None = None) -> Options:
+def options_of(entry: GraphData, timing_cache: Path | None = None) -> Options:
     """How to compile a graph.
 
     Args:
@@ -41,18 +41,18 @@ def options_of(entry: Mapping[str, Any], timing_cache: Path | None = None) -> Op
     Raises:
         RequestError: what it asks for does not exist.
     """
-    axes = {axis: (low, typical, high) for axis, (low, typical, high) in entry["build"]["axes"].items()}
+    axes = {axis: (low, typical, high) for axis, (low, typical, high) in _build_of(entry)["axes"].items()}
     return Options(
         axes,
         entry["asked"],
         timing_cache=timing_cache,
         # TensorRT for RTX chooses kernels for the sizes at hand when a plan runs, and a second profile doubles the file.
         split_past=entry["engine"] == "tensorrt",
-        compute_capabilities=tuple(entry["build"]["compute_capabilities"]),
+        compute_capabilities=tuple(_build_of(entry)["compute_capabilities"]),
     )
 
 
-def check(graphs: Mapping[str, Mapping[str, Any]], timing_cache: Path | None = None) -> int:
+def check(graphs: Mapping[str, GraphData], timing_cache: Path | None = None) -> int:
     """See that all graphs can be compiled here, before the first of them takes its minutes.
 
     Returns:
@@ -72,8 +72,8 @@ def check(graphs: Mapping[str, Mapping[str, Any]], timing_cache: Path | None = N
 
 
 def compile_graphs(
-    graphs: Mapping[str, Mapping[str, Any]],
-    compatibility: Mapping[str, Any],
+    graphs: Mapping[str, GraphData],
+    compatibility: CompatibilityData,
     specs: Mapping[str, GraphSpec],
     read: Callable[[str], bytes],
     folder: Path,
@@ -94,7 +94,9 @@ def compile_graphs(
     """
     place = folder / "graphs"
     place.mkdir(exist_ok=True)
-    entries, seconds, built = {}, {}, None
+    entries: dict[str, GraphData] = {}
+    seconds: dict[str, float] = {}
+    built: Built | None = None
     for number, (name, entry) in enumerate(graphs.items()):
         progress(f"compile {name}", number, len(graphs))
 
@@ -102,7 +104,7 @@ def compile_graphs(
             if now.parent is None:
                 progress(f"compile {name}: {now.phase}", now.done, now.steps)
 
-        facts = Facts(entry["delivered"], tuple(entry["build"]["operators"]))
+        facts = Facts(entry["delivered"], tuple(_build_of(entry)["operators"]))
         built = build_engine(
             read(entry["file"]), specs[name], options_of(entry, timing_cache), facts, api=entry["engine"], on_progress=step
         )
@@ -110,10 +112,16 @@ def compile_graphs(
         entries[name], seconds[name] = _entry(name, entry, built), round(built.seconds, 2)
         compatibility = _compatibility(compatibility, entry, built)
         progress(f"compile {name}", number + 1, len(graphs))
-    return CompiledGraphs(entries, dict(compatibility), seconds, built.timing_cache if built else "none")
+    return CompiledGraphs(entries, compatibility, seconds, built.timing_cache if built else "none")
 
 
-def _entry(name: str, entry: Mapping[str, Any], built: Built) -> dict[str, Any]:
+def _build_of(entry: GraphData) -> BuildData:
+    build = entry["build"]
+    assert build is not None, "only graphs of a portable bundle are compiled"
+    return build
+
+
+def _entry(name: str, entry: GraphData, built: Built) -> GraphData:
     delivered = built.delivered or built.in_graph  # without a GPU, nothing can look into a plan
     return {
         **entry,
@@ -126,10 +134,10 @@ def _entry(name: str, entry: Mapping[str, Any], built: Built) -> dict[str, Any]:
     }
 
 
-def _compatibility(before: Mapping[str, Any], entry: Mapping[str, Any], built: Built) -> dict[str, Any]:
+def _compatibility(before: CompatibilityData, entry: GraphData, built: Built) -> CompatibilityData:
     """A plan runs in the release that compiled it, on the GPUs that it was compiled for."""
     engine = entry["engine"]
-    named = ",".join(entry["build"]["compute_capabilities"]) or PORTABLE_CAPABILITY
+    named = ",".join(_build_of(entry)["compute_capabilities"]) or PORTABLE_CAPABILITY
     return {
         **before,
         "engines": {**before["engines"], engine: {**before["engines"][engine], "built_with": built.engine_version}},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from ..hardware.nvidia import CudaDevice
 from ..model.graph_spec import GraphSpec
@@ -13,6 +14,14 @@ from .options import Options
 
 #: Names in the folder: what goes in, what comes out, and what the child and its libraries print.
 JOB, GRAPH, PLAN, LAYERS, CACHE, LOG = "job.json", "graph.onnx", "engine.plan", "layers.json", "timing.cache", "log.txt"
+
+
+class WorkerResult(TypedDict):
+    """What the child process says of an engine that it has built."""
+
+    version: str
+    cache_state: str
+    cache_file: str | None
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Any
 
 from ..engines.tensorrt import Log
 from ..errors import EngineError, RequestError
 from ..model.graph_spec import BATCH, PAST, PAST_PLUS_ONE, GraphSpec, Tensor
+from ..utils.untyped import Untyped
 
 #: Smallest, typical and largest size of a dynamic axis.
 Range = tuple[int, int, int]
@@ -47,7 +47,7 @@ def profiles(spec: GraphSpec, axes: Profile, split_past: bool = True) -> list[di
     return [{**ranges, PAST: (0, 0, 0)}, {**ranges, PAST: (1, max(1, typical), high)}]
 
 
-def parse(trt: ModuleType, builder: Any, data: bytes, spec: GraphSpec, log: Log, label: str) -> tuple[Any, Any]:
+def parse(trt: ModuleType, builder: Untyped, data: bytes, spec: GraphSpec, log: Log, label: str) -> tuple[Untyped, Untyped]:
     """``(network, parser)``. Keep the parser until the plan is made: it owns the weights.
 
     Args:
@@ -65,7 +65,7 @@ def parse(trt: ModuleType, builder: Any, data: bytes, spec: GraphSpec, log: Log,
     return network, parser
 
 
-def allow_primitives(trt: ModuleType, network: Any) -> None:
+def allow_primitives(trt: ModuleType, network: Untyped) -> None:
     """Let the compiler take several kernels for an attention where it has none that does all of it.
 
     Without this it refuses the graph: TensorRT-RTX 1.7 has such kernels for four heads or more, of a size that is a multiple
@@ -77,7 +77,7 @@ def allow_primitives(trt: ModuleType, network: Any) -> None:
             layer.attention.decomposable = True
 
 
-def add_profiles(builder: Any, config: Any, spec: GraphSpec, wanted: Sequence[Profile], label: str) -> None:
+def add_profiles(builder: Untyped, config: Untyped, spec: GraphSpec, wanted: Sequence[Profile], label: str) -> None:
     """Tell the compiler the sizes of every input. Those that share an axis get the same range: else they are inconsistent.
 
     Raises:
@@ -95,7 +95,7 @@ def add_profiles(builder: Any, config: Any, spec: GraphSpec, wanted: Sequence[Pr
             raise _refused(label, spec, index, axes, "")
 
 
-def serialize(builder: Any, network: Any, config: Any, spec: GraphSpec, log: Log, label: str) -> bytes:
+def serialize(builder: Untyped, network: Untyped, config: Untyped, spec: GraphSpec, log: Log, label: str) -> bytes:
     """Compile.
 
     Raises:

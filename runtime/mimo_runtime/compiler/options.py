@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ..errors import RequestError
 from ..hardware.nvidia import CudaDevice
+from ..utils.untyped import Untyped
 from .network import Range
 from .versions import Features
 
@@ -98,7 +98,7 @@ class Options:
             told = f"{label} needs compute capability {least[0]}.{least[1]}; {device.name} has {device.compute_capability}"
             raise RequestError(told, "Use none")
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Untyped]:
         """For the child process, as JSON."""
         own = dict(self.__dict__)
         own["axes"] = {name: list(sizes) for name, sizes in self.axes.items()}
@@ -106,7 +106,7 @@ class Options:
         return own
 
     @staticmethod
-    def from_dict(data: Mapping[str, Any]) -> Options:
+    def from_dict(data: Mapping[str, Untyped]) -> Options:
         own = dict(data)
         own["axes"] = {name: (sizes[0], sizes[1], sizes[2]) for name, sizes in own["axes"].items()}
         own["timing_cache"] = Path(own["timing_cache"]) if own["timing_cache"] is not None else None

@@ -10,9 +10,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from ..errors import EngineError
+from ..utils.untyped import Untyped
+
+#: One layer of the inspector's JSON.
+Layer = Mapping[str, Untyped]
 
 #: In LayerType or ParameterType: a layer that does matrix arithmetic.
 _MATRIX = ("convolution", "gemm", "matrixmultiply", "matrix_multiply", "fullyconnected", "attention", "mha")
@@ -64,9 +67,9 @@ def count(text: str, profile: int = 0) -> dict[str, int]:
     return counts
 
 
-def of_profile(layers: list[dict[str, Any]], profile: int) -> list[dict[str, Any]]:
+def of_profile(layers: list[Layer], profile: int) -> list[Layer]:
     """The layers of one profile. Those of the first have plain names, those of profile N end in ``[profile N]``."""
-    found: dict[int, list[dict[str, Any]]] = {}
+    found: dict[int, list[Layer]] = {}
     for layer in layers:
         mark = re.search(r"\[profile +(\d+)\]", str(layer.get("Name", "")))
         found.setdefault(int(mark[1]) if mark else 0, []).append(layer)
@@ -74,7 +77,7 @@ def of_profile(layers: list[dict[str, Any]], profile: int) -> list[dict[str, Any
     return found.get(profile) or (found.get(0, []) if len(found) == 1 else [])
 
 
-def is_matrix(layer: Mapping[str, Any]) -> bool:
+def is_matrix(layer: Layer) -> bool:
     """Whether a layer does matrix arithmetic: by its type, else by its kernel's name."""
     kinds = [str(layer.get(key, "")).lower() for key in ("LayerType", "ParameterType")]
     if any(kind.startswith(move) for kind in kinds for move in _MOVES):
@@ -89,7 +92,7 @@ def is_matrix(layer: Mapping[str, Any]) -> bool:
     return False
 
 
-def precision_of(layer: Mapping[str, Any]) -> str | None:
+def precision_of(layer: Layer) -> str | None:
     """``int8``, ``fp16``, ``bf16`` or ``fp32``; None for others, or if nothing tells.
 
     The kernel's name says what is multiplied; a layer's own ``Precision`` may be what was asked for and comes last. What a

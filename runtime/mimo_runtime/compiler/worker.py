@@ -10,15 +10,14 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from ..engines.tensorrt_library import load_library, load_rtx_library
 from ..errors import MimoError
 from .compile import compile_graph
-from .job import CACHE, GRAPH, LAYERS, PLAN, Job
+from .job import CACHE, GRAPH, LAYERS, PLAN, Job, WorkerResult
 from .versions import RTX, Features, features
 
 #: Steps follow each other by the microsecond; nobody reads more lines than this.
@@ -33,7 +32,7 @@ def load(api: str) -> tuple[ModuleType, Features]:
     return trt, features(trt.__version__)
 
 
-def build(folder: Path, tell: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def build(folder: Path, tell: Callable[[Mapping[str, object]], None]) -> WorkerResult:
     """Do the job of a folder; large results are written beside it."""
     job = Job.read(folder)
     last = 0.0
@@ -60,7 +59,7 @@ def main(folder: str) -> int:
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
-    def tell(message: dict[str, Any]) -> None:
+    def tell(message: Mapping[str, object]) -> None:
         channel.write(json.dumps(message) + "\n")
         channel.flush()
 

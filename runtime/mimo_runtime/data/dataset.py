@@ -16,7 +16,6 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -43,7 +42,7 @@ class Record:
     region: str
     classes: dict[int, str]
     pixel_spacing_mm: tuple[float, float] | None = None  # row, column
-    attributes: dict[str, Any] = field(default_factory=dict)
+    attributes: dict[str, object] = field(default_factory=dict)
     frame: int = 0
     instances: Path | None = None
 

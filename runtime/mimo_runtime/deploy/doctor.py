@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from typing import Any
 
 from ..bundle.archive import Bundle
 from ..bundle.placement import DEVICES
@@ -36,7 +35,7 @@ class Check:
     found: str
     remedy: str = ""
     #: What a program may want to know, as JSON values.
-    facts: Any = None
+    facts: object = None
 
 
 def examine(bundle: str | os.PathLike[str] | None = None, gpus: Gpus | None = None) -> list[Check]:
@@ -52,7 +51,7 @@ def examine(bundle: str | os.PathLike[str] | None = None, gpus: Gpus | None = No
     return checks
 
 
-def to_dict(checks: list[Check]) -> dict[str, Any]:
+def to_dict(checks: list[Check]) -> dict[str, object]:
     """For JSON."""
     return {"healthy": healthy(checks), "verdict": verdict(checks), "checks": [asdict(check) for check in checks]}
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from ..bundle.archive import Bundle
 from ..bundle.manifest import write_manifest
@@ -16,8 +16,32 @@ from ..errors import RequestError, VerificationError
 from ..hardware import host
 from ..hardware.nvidia import find_gpus
 
+if TYPE_CHECKING:
+    from .verify import VerifyReport
+
 #: Called as ``progress(stage, done, total)``.
 Tell = Callable[[str, int, int], None]
+
+
+class PreparedGraph(TypedDict):
+    delivered: dict[str, int]
+    bytes: int
+    seconds: float
+
+
+class PrepareReport(TypedDict):
+    """``mimo-run prepare --json``."""
+
+    bundle: str
+    target: str
+    built_with: str | None
+    compute_capability: str | None
+    timing_cache: str
+    graphs: dict[str, PreparedGraph]
+    verified: VerifyReport | None
+    #: Why the golden samples were not run; None if they were.
+    not_verified: str | None
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -26,7 +50,7 @@ class Prepared:
 
     path: Path
     #: As ``mimo-run prepare --json`` prints it.
-    told: dict[str, Any] = field(repr=False)
+    report: PrepareReport = field(repr=False)
 
 
 def prepare(
@@ -94,7 +118,7 @@ def prepare(
     })  # fmt: skip
 
 
-def check_answers(folder: Path, progress: Tell) -> tuple[dict[str, Any] | None, str | None]:
+def check_answers(folder: Path, progress: Tell) -> tuple[VerifyReport | None, str | None]:
     """Repeat the golden samples of a compiled bundle through its engines.
 
     Returns:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -25,8 +25,53 @@ from ..pipeline import Mimo
 from ..preprocessing.prompts import Prompt
 from ..results.answer import Answer
 
+
+class Tolerances(TypedDict):
+    mask_dice: float
+    score: float
+    text: str
+
+
+class ExpectedFinding(TypedDict):
+    """The fields of a finding in ``expected.json`` that are compared."""
+
+    phrase: str
+    query: int
+    present: bool
+    score: float
+    mask: str
+
+
+class ExpectedAnswer(TypedDict):
+    """``expected.json``."""
+
+    text: str
+    findings: list[ExpectedFinding]
+    tolerances: Tolerances
+
+
+class SampleReport(TypedDict):
+    """The comparison of one answer with its golden sample."""
+
+    sample: str
+    passed: bool
+    mask_dice: float
+    score_difference: float
+    text_same: bool
+    problems: list[str]
+
+
+class TimedSampleReport(SampleReport):
+    ms: float
+
+
+class VerifyReport(TypedDict):
+    passed: bool
+    samples: list[TimedSampleReport]
+
+
 #: Lowest Dice of a mask, largest difference of a score, and whether the text must be the same to the letter.
-TOLERANCES = {"mask_dice": 0.99, "score": 0.02, "text": "exact"}
+TOLERANCES: Tolerances = {"mask_dice": 0.99, "score": 0.02, "text": "exact"}
 
 #: What of a finding must agree exactly.
 _EXACT = ("phrase", "query", "present")
@@ -39,13 +84,11 @@ class Sample:
     name: str
     pixels: np.ndarray
     prompt: Prompt
-    expected: Mapping[str, Any]
+    expected: ExpectedAnswer
     masks: tuple[np.ndarray, ...]
 
 
-def write_sample(
-    folder: Path, pixels: np.ndarray, prompt: Prompt, answer: Answer, tolerances: Mapping[str, Any] = TOLERANCES
-) -> None:
+def write_sample(folder: Path, pixels: np.ndarray, prompt: Prompt, answer: Answer, tolerances: Tolerances = TOLERANCES) -> None:
     """Write a golden sample into an existing, empty folder.
 
     Args:
@@ -99,7 +142,7 @@ def read_sample(bundle: Bundle, name: str) -> Sample:
         raise BundleError(f"{name} is not a golden sample: {type(error).__name__} {error}", bundle.manifest.rebuild) from None
 
 
-def compare(answer: Answer, sample: Sample) -> dict[str, Any]:
+def compare(answer: Answer, sample: Sample) -> SampleReport:
     """Compare an answer with what a sample expects.
 
     Returns:
@@ -113,9 +156,10 @@ def compare(answer: Answer, sample: Sample) -> dict[str, Any]:
         problems.append(f"{len(answer.findings)} findings instead of {len(wanted)}")
     overlaps, differences = [1.0], [0.0]
     for finding, expected, mask in zip(answer.findings, wanted, sample.masks):
-        for key in _EXACT:
-            if getattr(finding, key) != expected[key]:
-                problems.append(f"{expected['phrase']}: {key} is {getattr(finding, key)!r} instead of {expected[key]!r}")
+        exact = {"phrase": expected["phrase"], "query": expected["query"], "present": expected["present"]}
+        for key, value in exact.items():
+            if getattr(finding, key) != value:
+                problems.append(f"{expected['phrase']}: {key} is {getattr(finding, key)!r} instead of {value!r}")
         differences.append(abs(finding.score - expected["score"]))
         if finding.mask.shape != mask.shape:
             problems.append(f"{expected['phrase']}: mask of {finding.mask.shape} instead of {mask.shape}")
@@ -136,7 +180,7 @@ def compare(answer: Answer, sample: Sample) -> dict[str, Any]:
     }
 
 
-def verify(mimo: Mimo, bundle: Bundle, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def verify(mimo: Mimo, bundle: Bundle, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
     """Run every golden sample.
 
     Returns:
@@ -148,7 +192,7 @@ def verify(mimo: Mimo, bundle: Bundle, progress: Callable[[int, int], None] | No
     names = sample_names(bundle)
     if not names:
         raise VerificationError(f"bundle {bundle.path} has no golden samples", bundle.manifest.rebuild)
-    results = []
+    results: list[TimedSampleReport] = []
     for done, name in enumerate(names):
         if progress:
             progress(done, len(names))

@@ -14,16 +14,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint, c_uint64, c_void_p
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
 from ..errors import EngineError
+from ..utils.untyped import Untyped
 
 LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
 #: Signatures from cuda.h; all return a CUresult. Without them, ctypes would cut addresses to 32 bits.
-_FUNCTIONS: dict[str, tuple[Any, ...]] = {
+_FUNCTIONS: dict[str, tuple[type, ...]] = {
     "cuInit": (c_uint,),
     "cuDeviceGet": (POINTER(c_int), c_int),
     "cuDevicePrimaryCtxRetain": (POINTER(c_void_p), c_int),
@@ -47,8 +47,8 @@ _SMALLEST = 256  # bytes; an address is needed for an empty tensor, too
 class Cuda:
     """The first GPU that this process may use (``CUDA_VISIBLE_DEVICES`` counts)."""
 
-    def __init__(self, library: Any) -> None:
-        self._call: dict[str, Any] = {}
+    def __init__(self, library: Untyped) -> None:
+        self._call: dict[str, Untyped] = {}
         try:
             for name, arguments in _FUNCTIONS.items():
                 function = getattr(library, name)
@@ -61,7 +61,7 @@ class Cuda:
         self("cuDeviceGet", ctypes.byref(device), 0)
         self("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), device)
 
-    def __call__(self, name: str, *arguments: Any) -> None:
+    def __call__(self, name: str, *arguments: object) -> None:
         """Call a function of the driver.
 
         Raises:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
 from ..errors import EngineError
 from ..model.graph_spec import BATCH, PAST, GraphSpec, Tensor
+from ..utils.untyped import Untyped
 from .base import REBUILD, Engine, check_inputs, check_spec
 
 DEVICE = "CPU"
@@ -29,7 +29,7 @@ def load_library() -> ModuleType:
     telemetry = "openvino_telemetry"
     block = "openvino" not in sys.modules and telemetry not in sys.modules
     if block:
-        sys.modules[telemetry] = None  # as if it were not installed: OpenVINO then uses a stub of its own
+        sys.modules[telemetry] = None  # type: ignore[assignment]  # as if it were not installed: OpenVINO then uses a stub of its own
     try:
         import openvino
     finally:
@@ -56,7 +56,7 @@ class OpenVinoEngine(Engine):
         except Exception as error:  # a broken native library raises anything
             remedy = "Install it again: pip install 'mimo-edge[openvino]'"
             raise EngineError(f"openvino does not load: {_line(error)}", remedy) from None
-        self._options: dict[str, Any] = {
+        self._options: dict[str, str | int | bool] = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             # The graph says where precision is reduced. Without these two, CPUs with bfloat16 compute everything in it, and
@@ -170,7 +170,7 @@ class OpenVinoEngine(Engine):
 class _Requests:
     """A compiled model with its inference requests: one per thread that runs at the moment."""
 
-    def __init__(self, compiled: Any, openvino: ModuleType, types: list) -> None:
+    def __init__(self, compiled: Untyped, openvino: ModuleType, types: Sequence[object]) -> None:
         self._compiled = compiled
         # What a request holds between runs instead of the caller's arrays.
         shapes = [port.partial_shape.get_min_shape() for port in compiled.inputs]
@@ -180,10 +180,10 @@ class _Requests:
         #: Shape and dtype of the outputs, if they are known before a run.
         self._outputs = [(tuple(p.shape), p.element_type.to_dtype()) for p in compiled.outputs] if known else None
         #: Requests, each with the arrays of its last run: it holds their addresses until the next one.
-        self._idle: list[tuple[Any, list[np.ndarray]]] = []
+        self._idle: list[tuple[Untyped, list[np.ndarray]]] = []
         self._lock = threading.Lock()
 
-    def infer(self, tensors: dict[int, Any]) -> list[np.ndarray]:
+    def infer(self, tensors: dict[int, object]) -> list[np.ndarray]:
         """Run once; the outputs are the caller's own."""
         with self._lock:
             request, _ = self._idle.pop() if self._idle else (None, [])
@@ -206,11 +206,11 @@ class _Requests:
 
 
 @lru_cache(maxsize=1)
-def _core() -> Any:
+def _core() -> Untyped:
     return load_library().Core()
 
 
-def _tensors(ports: list, spec: tuple[Tensor, ...]) -> list[Tensor]:
+def _tensors(ports: Sequence[Untyped], spec: tuple[Tensor, ...]) -> list[Tensor]:
     """What the ports take or give. A port may have several names, e.g. those of the tensors before and after an Identity."""
     found = []
     for k, port in enumerate(ports):

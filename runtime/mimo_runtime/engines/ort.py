@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
 from ..errors import EngineError
 from ..model.graph_spec import GraphSpec, Tensor
+from ..utils.untyped import Untyped
 from .base import REBUILD, Decoding, Engine, caches_of, check_spec, empty_cache, in_one_line
 
 PROVIDER = "CPUExecutionProvider"
@@ -158,7 +158,7 @@ class OrtDecoding(Decoding):
             self._binding.bind_ortvalue_input(part, self._value(value))
 
 
-def session_options(ort: ModuleType, threads: int | None, spinning: bool) -> Any:
+def session_options(ort: ModuleType, threads: int | None, spinning: bool) -> Untyped:
     """What all sessions have in common."""
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors are raised as exceptions; warnings are for the exporter's tests
@@ -199,6 +199,6 @@ def restack(found: list[Tensor]) -> tuple[list[Tensor], dict[str, int]]:
     return [Tensor(t.name, t.dtype, (count[t.name], *t.shape)) if t.name in count else t for t in whole], count
 
 
-def tensors(arguments: list) -> list[Tensor]:
+def tensors(arguments: Sequence[Untyped]) -> list[Tensor]:
     """The inputs or outputs of a session."""
     return [Tensor(a.name, _DTYPES.get(a.type, a.type), tuple(a.shape)) for a in arguments]

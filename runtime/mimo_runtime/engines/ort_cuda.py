@@ -16,12 +16,12 @@ import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
 from ..errors import EngineError
 from ..model.graph_spec import BATCH, GraphSpec
+from ..utils.untyped import Untyped
 from . import cuda
 from .base import REBUILD, check_spec, in_one_line, only_batch_varies
 from .gpu import DeviceEngine, Place
@@ -80,7 +80,7 @@ def check_library() -> None:
 def why_no_provider(ort: ModuleType) -> str:
     """What the system says when it loads the provider's libraries, "" if it loads them. Only after a session failed, or in a
     process that makes none."""
-    folder, windows = Path(ort.__file__).parent / "capi", sys.platform == "win32"
+    folder, windows = Path(str(ort.__file__)).parent / "capi", sys.platform == "win32"
     for name in ("onnxruntime_providers_shared", "onnxruntime_providers_cuda"):
         try:
             ctypes.CDLL(str(folder / (f"{name}.dll" if windows else f"lib{name}.so")), ctypes.RTLD_GLOBAL)
@@ -107,7 +107,8 @@ class OrtCudaEngine(DeviceEngine):
         except Exception as error:  # a broken native library raises anything
             raise EngineError(f"onnxruntime does not load: {in_one_line(error)}", REINSTALL) from None
         super().__init__(spec)
-        self.not_replayed, self._session = "", None
+        self.not_replayed = ""
+        self._session: Untyped = None
         #: Memory of the captured graph.
         self._fixed: cuda.Memory | None = None
         replay = only_batch_varies(spec)
@@ -120,13 +121,13 @@ class OrtCudaEngine(DeviceEngine):
         check_spec(spec, found, tensors(self._session.get_outputs()))
         try:
             with self._cuda.current():
-                self._memory = cuda.Memory(self._cuda)
+                memory = self._memory = cuda.Memory(self._cuda)
                 if replay:
-                    self._fixed = cuda.Memory(self._cuda)
-                    self.not_replayed = self._prove_replay()
-                if self.not_replayed and replay:
-                    self._fixed.close()
-                    self._fixed, self._session = None, self._open(data, threads, spinning, False)
+                    fixed = self._fixed = cuda.Memory(self._cuda)
+                    self.not_replayed = self._verify_replay(memory, fixed)
+                    if self.not_replayed:
+                        fixed.close()
+                        self._fixed, self._session = None, self._open(data, threads, spinning, False)
         except BaseException:
             self.close()
             raise
@@ -141,7 +142,7 @@ class OrtCudaEngine(DeviceEngine):
         if fixed is not None:
             fixed.close()
 
-    def _open(self, data: bytes, threads: int | None, spinning: bool, replay: bool) -> Any:
+    def _open(self, data: bytes, threads: int | None, spinning: bool, replay: bool) -> Untyped:
         """A session that runs on the GPU.
 
         Raises:
@@ -199,16 +200,16 @@ class OrtCudaEngine(DeviceEngine):
         options.add_run_config_entry("gpu_graph_id", _REPLAY if memory is self._fixed else _NO_GRAPH)
         self._session.run_with_iobinding(binding, options)  # returns when the GPU is done
 
-    def _prove_replay(self) -> str:
-        """Capture the graph, and prove that it replays with new inputs: "", or why it is not used.
+    def _verify_replay(self, memory: cuda.Memory, fixed: cuda.Memory) -> str:
+        """Capture the graph and run it again with new inputs: "", or why it is not used.
 
         A graph whose inputs moved, or that has a part on the CPU, gives the first image's answer for ever, without an error.
         """
         first, second = ({t.name: _example(t.dtype, t.concrete(batch=1), k) for t in self._spec.inputs} for k in (0, 1))
         try:
-            wanted = self._run(self._memory, second, {BATCH: 1})
-            self._run(self._fixed, first, {BATCH: 1})
-            found = self._run(self._fixed, second, {BATCH: 1})
+            wanted = self._run(memory, second, {BATCH: 1})
+            self._run(fixed, first, {BATCH: 1})
+            found = self._run(fixed, second, {BATCH: 1})
         except Exception as error:
             return in_one_line(error)
         same = (np.allclose(found[name], wanted[name], 1e-3, 1e-3, equal_nan=True) for name in wanted)
@@ -219,7 +220,7 @@ class _NoGraph(Exception):
     """ONNX Runtime does not capture a graph."""
 
 
-def on_the_cpu(session: Any) -> list[str]:
+def on_the_cpu(session: Untyped) -> list[str]:
     """The operators of a session that take its time and run on the CPU; [] before release 1.24, which does not tell."""
     if not hasattr(session, "get_provider_graph_assignment_info"):
         return []

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Any
 
 from ..errors import EngineError
 from ..model.graph_spec import GraphSpec, Tensor
+from ..utils.untyped import Untyped
 from ..utils.versions import is_same_release, release_numbers
 from . import cuda
 from .base import check_spec, in_one_line
@@ -47,12 +47,13 @@ class TensorRtEngine(DeviceEngine):
         self._check_release(built_with, str(trt.__version__))
         super().__init__(spec)
         self._log = Log(trt)
-        self._contexts: list[Any] = []
-        self._runtime = self._engine = None
+        self._contexts: list[Untyped] = []
+        self._runtime: Untyped = None
+        self._engine: Untyped = None
         try:
             with self._cuda.current():
-                self._memory = cuda.Memory(self._cuda)
-                self._deserialize(trt, data, spec)
+                memory = self._memory = cuda.Memory(self._cuda)
+                self._deserialize(trt, data, spec, memory)
         except BaseException:
             self.close()
             raise
@@ -68,7 +69,7 @@ class TensorRtEngine(DeviceEngine):
             problem = f"graph {self._graph} was compiled by {self.label} {built_with}, this machine has {here}"
             raise EngineError(problem, f"Build the bundle again on this machine, or install {self.label} {built_with}")
 
-    def _deserialize(self, trt: ModuleType, data: bytes, spec: GraphSpec) -> None:
+    def _deserialize(self, trt: ModuleType, data: bytes, spec: GraphSpec, memory: cuda.Memory) -> None:
         self._runtime = trt.Runtime(self._log.logger)
         engine = self._engine = self._runtime.deserialize_cuda_engine(data)
         if engine is None:
@@ -87,11 +88,11 @@ class TensorRtEngine(DeviceEngine):
         ]
         for index in range(len(self._profiles)):
             context = engine.create_execution_context()
-            if context is None or not context.set_optimization_profile_async(index, self._memory.stream):
+            if context is None or not context.set_optimization_profile_async(index, memory.stream):
                 told = f"{self.name} cannot prepare graph {self._graph}: {self._log.last_error or 'no reason given'}"
                 raise EngineError(told, "Close other programs that use the GPU")
             self._contexts.append(context)
-        self._memory.wait()
+        memory.wait()
 
     def _execute(self, memory: cuda.Memory, inputs: Mapping[str, Place], outputs: Mapping[str, Place]) -> None:
         context = self._contexts[self._profile({name: place.shape for name, place in inputs.items()})]
@@ -107,7 +108,7 @@ class TensorRtEngine(DeviceEngine):
         if not context.execute_async_v3(memory.stream):
             raise self._failed("it does not run")
 
-    def _bind(self, context: Any, name: str, address: int) -> None:
+    def _bind(self, context: Untyped, name: str, address: int) -> None:
         if not context.set_tensor_address(name, address):
             raise self._failed(f"it refuses the memory of {name}")
 
@@ -145,7 +146,9 @@ class Log:
         outer = self
         self.last_error = ""
 
-        class Logger(trt.ILogger):
+        base: Untyped = trt.ILogger
+
+        class Logger(base):  # type: ignore[misc]
             def __init__(self) -> None:
                 trt.ILogger.__init__(self)
 
@@ -156,7 +159,7 @@ class Log:
         self.logger = Logger()
 
 
-def _tensors(trt: ModuleType, engine: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def _tensors(trt: ModuleType, engine: Untyped) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The inputs and outputs of a plan, by name."""
     inputs: dict[str, Tensor] = {}
     outputs: dict[str, Tensor] = {}
@@ -173,7 +176,7 @@ def _sorted(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[T
     return [found[name] for name in wanted if name in found] + [t for name, t in found.items() if name not in wanted]
 
 
-def _range(shapes: Any) -> _Range:
+def _range(shapes: Untyped) -> _Range:
     smallest, _, largest = shapes
     return tuple(smallest), tuple(largest)
 

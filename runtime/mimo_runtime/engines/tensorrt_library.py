@@ -70,7 +70,9 @@ def load_rtx_library() -> ModuleType:
     try:
         if importlib.util.find_spec(RTX_PACKAGE) is not None:
             return importlib.import_module(RTX_PACKAGE)
-        folder = Path(str(importlib.util.find_spec(RTX_LIBRARIES).origin)).parent
+        libraries = importlib.util.find_spec(RTX_LIBRARIES)
+        assert libraries is not None  # missing_rtx_package has found it
+        folder = Path(str(libraries.origin)).parent
         for stem in ("libtensorrt_rtx.so.", "libtensorrt_onnxparser_rtx.so."):
             # The bindings look their symbols up in the process, hence RTLD_GLOBAL.
             ctypes.CDLL(str(next(folder.glob(f"{stem}*"))), ctypes.RTLD_GLOBAL)

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..data.dataset import Dataset, Record, check_records
 from ..errors import RequestError
 from . import metrics
 from .confidence import summarise_confidence
 from .questions import AbsentNames, ImageQuestions, chosen_records, engine_names, model_id_of
+from .results import AccuracyResult, Meta
 from .subgroups import subgroup_attributes, summarise_subgroups
 from .summary import MASK_PROMPTS, PROMPTS, Overlap, Presence, summarise_overlaps, summarise_presence
 from .text_slots import Slots, Statement, read_slots, summarise_slots, summarise_statements
 
-#: What a checkpoint has chosen on ``val``, told with every result.
-THRESHOLDS = (
-    "presence_threshold", "presence_temperature", "entity_threshold", "abstain_threshold", "crop_scale", "full_image_weight",
-)  # fmt: skip
+if TYPE_CHECKING:
+    from ..pipeline import Mimo
+    from ..results.answer import Answer
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Measurements:
     overlaps: list[Overlap]
     presences: list[Presence]
     slots: list[tuple[str, Slots]]  # with the name of the set
-    meta: dict[str, Any]
+    meta: Meta
     #: As ``slots``, for the text as the decoder wrote it, before any word was measured on a mask.
     generated: list[tuple[str, Slots]] = field(default_factory=list)
     #: Whether the texts say what the findings tell, of every question by class name; and before anything was measured.
@@ -41,7 +41,7 @@ class Measurements:
 
 
 def measure(
-    mimo: Any,
+    mimo: Mimo,
     datasets: Sequence[Dataset],
     split: str,
     *,
@@ -90,17 +90,17 @@ def measure(
     return found
 
 
-def _hear(found: Measurements, name: str, answer: Any, presence: Presence) -> None:
+def _hear(found: Measurements, name: str, answer: Answer, presence: Presence) -> None:
     """Add what the text of an answer says of the class that was asked for."""
     for texts, said in ((found.statements, answer.text or ""), (found.statements_generated, _generated(answer))):
         texts.append(Statement.of(said, name, presence.kind, presence.said_present))
 
 
-def _generated(answer: Any) -> str:
+def _generated(answer: Answer) -> str:
     return getattr(answer, "generated", None) or answer.text or ""
 
 
-def summarise(measured: Measurements) -> dict[str, Any]:
+def summarise(measured: Measurements) -> AccuracyResult:
     """The JSON of :func:`evaluate`."""
     meta = measured.meta
     return {
@@ -116,7 +116,7 @@ def summarise(measured: Measurements) -> dict[str, Any]:
 
 
 def evaluate(
-    mimo: Any,
+    mimo: Mimo,
     datasets: Sequence[Dataset],
     split: str,
     *,
@@ -125,7 +125,7 @@ def evaluate(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
     text: bool = True,
-) -> dict[str, Any]:
+) -> AccuracyResult:
     """Measure a model.
 
     Args:
@@ -149,18 +149,18 @@ def evaluate(
 
 
 def _meta(
-    mimo: Any,
+    mimo: Mimo,
     datasets: Sequence[Dataset],
     records: Sequence[tuple[Dataset, Record]],
     split: str,
     prompts: Sequence[str],
     limit: int | None,
     seed: int,
-) -> dict[str, Any]:
+) -> Meta:
     config, info = getattr(mimo, "config", None), getattr(mimo, "info", None)
     known = info if isinstance(info, dict) else {}
     sha256 = known.get("sha256")
-    return {
+    meta: Meta = {
         "split": split,
         "images": len(records),
         "images_per_set": {d.name: sum(1 for o, _ in records if o is d) for d in datasets},
@@ -170,7 +170,14 @@ def _meta(
         "model": model_id_of(mimo),
         "sha256": sha256[:12] if sha256 else None,
         "engine": engine_names(mimo),
-        **{name: getattr(config, name, None) for name in THRESHOLDS},
+        "presence_threshold": getattr(config, "presence_threshold", None),
+        "presence_temperature": getattr(config, "presence_temperature", None),
+        "entity_threshold": getattr(config, "entity_threshold", None),
+        "abstain_threshold": getattr(config, "abstain_threshold", None),
+        "crop_scale": getattr(config, "crop_scale", None),
+        "full_image_weight": getattr(config, "full_image_weight", None),
         "interval": metrics.INTERVAL,
-        **{name: known[name] for name in ("weight_bits", "qat_skip") if name in known},
     }
+    if "weight_bits" in known:
+        meta["weight_bits"], meta["qat_skip"] = known["weight_bits"], known["qat_skip"]
+    return meta

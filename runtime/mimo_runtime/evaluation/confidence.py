@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from .results import Confidence, ConfidenceSummary, PredictedIou
 from .summary import MASK_PROMPTS, Overlap
 
 #: Points of a curve in the JSON.
@@ -84,6 +85,7 @@ def choose_threshold(scores: np.ndarray, dices: np.ndarray, weights: np.ndarray,
     if best < len(curve.scores) - 1:  # halfway to the first score that is refused, in few digits, never above the accepted
         threshold = math.floor(1e6 * (curve.scores[best] + curve.scores[best + 1]) / 2) / 1e6
     coverage, risk = at_threshold(scores, dices, weights, threshold)
+    assert risk is not None  # the threshold is at most the score of an accepted finding
     return Choice(threshold, coverage, risk, risk <= wanted + 1e-9)
 
 
@@ -101,7 +103,7 @@ def ranks(values: np.ndarray) -> np.ndarray:
     return (last - (counts - 1) / 2)[inverse.reshape(-1)]
 
 
-def summarise_confidence(overlaps: Sequence[Overlap], threshold: float | None) -> dict[str, Any]:
+def summarise_confidence(overlaps: Sequence[Overlap], threshold: float | None) -> Confidence:
     """``confidence`` of the JSON, per prompt and over all prompts; prompts without a finding are missing.
 
     How well the predicted IoU fits the true one is measured where a mask was drawn (``n_drawn``); the rest where there was a
@@ -115,7 +117,7 @@ def summarise_confidence(overlaps: Sequence[Overlap], threshold: float | None) -
     return {name: _summary(own, threshold) for name, own in {**found, "all": rows}.items() if own}
 
 
-def _summary(rows: Sequence[Overlap], threshold: float | None) -> dict[str, Any]:
+def _summary(rows: Sequence[Overlap], threshold: float | None) -> ConfidenceSummary:
     scores, dices = np.array([row.score for row in rows]), np.array([row.dice for row in rows])
     weights = set_weights([row.set_name for row in rows])
     curve = risk_curve(scores, dices, weights)
@@ -133,7 +135,7 @@ def _summary(rows: Sequence[Overlap], threshold: float | None) -> dict[str, Any]
     }
 
 
-def _predicted_iou(rows: Sequence[Overlap]) -> dict[str, Any]:
+def _predicted_iou(rows: Sequence[Overlap]) -> PredictedIou:
     if not rows:
         return {"iou_pearson": None, "iou_spearman": None, "iou_mae": None, "n_drawn": 0}
     said, true = np.array([row.predicted_iou for row in rows]), np.array([row.iou for row in rows])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -18,6 +18,9 @@ from ..viz.annotate import INK, WHITE, Colour, font, shorten
 from ..viz.overlay import OKABE_ITO, paint_mask
 from .questions import ImageQuestions, Outcome
 from .summary import Overlap
+
+if TYPE_CHECKING:
+    from ..pipeline import Mimo
 
 #: Prompts that a sheet shows, where they were asked.
 PROMPTS = ("box", "text")
@@ -52,7 +55,7 @@ def choose_cases(overlaps: Sequence[Overlap]) -> dict[str, list[Overlap]]:
     return {"best": best[::-1], "median": rest[start : start + count][::-1], "worst": worst}
 
 
-def contact_sheet(mimo: Any, data: Dataset, overlaps: Sequence[Overlap], seed: int) -> Image.Image | None:
+def contact_sheet(mimo: Mimo, data: Dataset, overlaps: Sequence[Overlap], seed: int) -> Image.Image | None:
     """The sheet of one set, RGB; None if neither of :data:`PROMPTS` was asked.
 
     Cases have numbers instead of names: a sheet may be shown to people who may not see whose images these are.
@@ -89,14 +92,14 @@ def contact_sheet(mimo: Any, data: Dataset, overlaps: Sequence[Overlap], seed: i
     return sheet
 
 
-def _tiles(mimo: Any, data: Dataset, cases: Sequence[Overlap], seed: int) -> Iterator[Tile]:
+def _tiles(mimo: Mimo, data: Dataset, cases: Sequence[Overlap], seed: int) -> Iterator[Tile]:
     records = {data.key(record): record for record in data.records}
     for case in cases:
         run = ImageQuestions(mimo, data, records[case.image], seed)
         whole, parts = next((whole, parts) for name, whole, parts in run.targets() if name == case.class_name)
         truth = whole if case.prompt == "text" else parts[case.number]
         given = run.request(case.prompt, case.class_name, truth, case.number)
-        answer = Outcome.of(run.scan.ask(**given, text_answer=False), run.height, run.width)
+        answer = Outcome.of(run.ask(given), run.height, run.width)
         boxes = [box for box in given.get("boxes", ()) if case.prompt == "box"]
         left, top, right, bottom = _window(truth | answer.mask, boxes)
         shown = slice(top, bottom), slice(left, right)
@@ -109,7 +112,7 @@ def _window(mask: np.ndarray, boxes: Sequence[Sequence[float]]) -> tuple[int, in
     """The part of the image to show: all of it, or the surroundings of what is small, as ``left, top, right, bottom``."""
     height, width = mask.shape
     edges = np.array([mask_box(mask), *boxes])
-    x0, y0, x1, y1 = *edges[:, :2].min(0), *edges[:, 2:].max(0)
+    (x0, y0), (x1, y1) = edges[:, :2].min(0), edges[:, 2:].max(0)
     side = max(_SMALLEST, math.ceil(3 * max(x1 - x0, y1 - y0)))
     if side > 0.6 * max(height, width):
         return 0, 0, width, height

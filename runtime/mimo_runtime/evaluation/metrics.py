@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+
+from .results import ReliabilityBin
 
 BOOTSTRAP_SAMPLES = 1000
 #: How :func:`bootstrap_means` and :func:`interval` make a 95 % interval, for people.
@@ -40,15 +41,15 @@ def ellipse_in_box(box: Sequence[float], height: int, width: int) -> np.ndarray:
 def precision_recall_f1(truth: Sequence[bool], predicted: Sequence[bool]) -> tuple[float | None, float | None, float | None]:
     """Of the positive class. None where a denominator is zero."""
     t, p = np.asarray(truth, bool), np.asarray(predicted, bool)
-    hits = np.count_nonzero(t & p)
+    hits = int(np.count_nonzero(t & p))
 
     def ratio(a: float, b: float) -> float | None:
         return float(a / b) if b else None
 
     return (
-        ratio(hits, np.count_nonzero(p)),
-        ratio(hits, np.count_nonzero(t)),
-        ratio(2 * hits, np.count_nonzero(t) + np.count_nonzero(p)),
+        ratio(hits, int(np.count_nonzero(p))),
+        ratio(hits, int(np.count_nonzero(t))),
+        ratio(2 * hits, int(np.count_nonzero(t) + np.count_nonzero(p))),
     )
 
 
@@ -75,7 +76,7 @@ def ece(truth: Sequence[bool], probabilities: Sequence[float], bins: int = ECE_B
     return float(sum(gaps) / sum(b["n"] for b in found))
 
 
-def reliability(truth: Sequence[bool], probabilities: Sequence[float], bins: int = ECE_BINS) -> list[dict[str, Any]]:
+def reliability(truth: Sequence[bool], probabilities: Sequence[float], bins: int = ECE_BINS) -> list[ReliabilityBin]:
     """The reliability diagram of a binary probability, in bins of equal width (Guo et al. 2017, arXiv:1706.04599).
 
     Returns:

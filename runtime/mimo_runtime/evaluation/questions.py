@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -17,8 +17,21 @@ from . import metrics
 from .subgroups import named_attributes
 from .summary import Overlap, Presence
 
+if TYPE_CHECKING:
+    from ..pipeline import Mimo
+    from ..results.answer import Answer, Finding
+
 #: Instances asked for per image and class.
 MAX_INSTANCES = 5
+
+
+class PromptArguments(TypedDict, total=False):
+    """Arguments of ``Scan.ask`` for one prompt."""
+
+    text: str
+    boxes: list[tuple[float, float, float, float]]
+    points: list[tuple[float, float]]
+    mask: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -28,10 +41,10 @@ class Outcome:
     mask: np.ndarray  # bool [H, W]
     present: bool
     presence: float
-    findings: tuple[Any, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     @staticmethod
-    def of(answer: Any, height: int, width: int) -> Outcome:
+    def of(answer: Answer, height: int, width: int) -> Outcome:
         """The union of query 0's findings; none at all is an empty mask with presence 0."""
         mask, present, presence = np.zeros((height, width), bool), False, 0.0
         findings = tuple(finding for finding in answer.findings if finding.query == 0)
@@ -59,7 +72,9 @@ class ImageQuestions:
         attributes: those of the record that make subgroups.
     """
 
-    def __init__(self, mimo: Any, data: Dataset, record: Record, seed: int, attributes: AbstractSet[str] = frozenset()) -> None:
+    def __init__(
+        self, mimo: Mimo, data: Dataset, record: Record, seed: int, attributes: AbstractSet[str] = frozenset()
+    ) -> None:
         self.record, self.seed = record, seed
         self.pixels, self.labels = record.load()
         self.height, self.width = self.labels.shape
@@ -84,7 +99,7 @@ class ImageQuestions:
                 chosen = [parts == 1 + number for number in sorted(numbers)]
             yield name, whole, chosen
 
-    def request(self, prompt: str, name: str, truth: np.ndarray, number: int) -> dict[str, Any]:
+    def request(self, prompt: str, name: str, truth: np.ndarray, number: int) -> PromptArguments:
         """What :meth:`Scan.ask` is given for one prompt about ``truth``, the target ``number`` of class ``name``."""
         # The same box with and without text, so that the two differ in the text alone.
         rng = self.rng(name, number, "box" if prompt == "text+box" else prompt)
@@ -96,10 +111,14 @@ class ImageQuestions:
             return {"text": "", "mask": prompt_sampling.rough_mask(truth, rng)}
         return {"text": name if prompt == "text+box" else "", "boxes": [prompt_sampling.jitter_box(truth, rng)]}
 
+    def ask(self, prompt: PromptArguments, text_answer: bool = False) -> Answer:
+        """One question about the image."""
+        return self.scan.ask(**prompt, text_answer=text_answer)
+
     def ask_mask(self, prompt: str, name: str, truth: np.ndarray, number: int) -> list[Overlap]:
         """One prompt that points at ``truth``, and the baseline that knows the same."""
         given = self.request(prompt, name, truth, number)
-        outcome = Outcome.of(self.scan.ask(**given, text_answer=False), self.height, self.width)
+        outcome = Outcome.of(self.ask(given), self.height, self.width)
         results = [self._answered(prompt, name, outcome, truth, number)]
         if prompt == "box":
             ellipse = metrics.ellipse_in_box(given["boxes"][0], self.height, self.width)
@@ -108,12 +127,12 @@ class ImageQuestions:
             results.append(self._overlap("input_mask", name, given["mask"], truth, number))
         return results
 
-    def ask_text(self, name: str, truth: np.ndarray, text: bool) -> tuple[Any, Overlap, Presence]:
+    def ask_text(self, name: str, truth: np.ndarray, text: bool) -> tuple[Answer, Overlap, Presence]:
         """The class name alone; the truth is the whole class."""
         answer, outcome, presence = self._ask_name(name, "present", text)
         return answer, self._answered("text", name, outcome, truth, 0), presence
 
-    def ask_absent(self, names: AbsentNames, text: bool) -> list[tuple[str, Any, Presence]]:
+    def ask_absent(self, names: AbsentNames, text: bool) -> list[tuple[str, Answer, Presence]]:
         """One class of the set that is not in the image, and one of other sets (where there are any), with the answer to it."""
         results = []
         for kind, choice in zip(("within", "across"), names.of(self.record)):
@@ -123,11 +142,11 @@ class ImageQuestions:
                 results.append((name, answer, presence))
         return results
 
-    def _ask_name(self, name: str, kind: str, text: bool) -> tuple[Any, Outcome, Presence]:
-        answer = grounded = self.scan.ask(name, text_answer=text)
+    def _ask_name(self, name: str, kind: str, text: bool) -> tuple[Answer, Outcome, Presence]:
+        answer = grounded = self.ask({"text": name}, text)
         if text and all(finding.query != 0 for finding in answer.findings):
             # The text grounds something else, and query 0 was not present: its presence is still wanted.
-            grounded = self.scan.ask(name, text_answer=False)
+            grounded = self.ask({"text": name})
         outcome = Outcome.of(grounded, self.height, self.width)
         return answer, outcome, Presence(self.record.set_name, kind, outcome.present, outcome.presence)
 
@@ -189,11 +208,11 @@ def chosen_records(data: Dataset, split: str, limit: int | None, seed: int) -> l
     return [records[i] for i in sorted(seeded_rng(seed, data.name, "limit").choice(len(records), limit, replace=False))]
 
 
-def model_id_of(mimo: Any) -> str | None:
+def model_id_of(mimo: Mimo) -> str | None:
     info = getattr(mimo, "info", None)
     return info.get("id") if isinstance(info, dict) else getattr(info, "id", None)
 
 
-def engine_names(mimo: Any) -> str | None:
+def engine_names(mimo: Mimo) -> str | None:
     engines = getattr(mimo, "engines", None) or {}
     return ", ".join(sorted({str(getattr(e, "name", type(e).__name__)) for e in engines.values()})) or None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,10 @@ from ..data.dataset import Dataset, Record
 from ..errors import PromptError, RequestError
 from . import metrics
 from .questions import Outcome, chosen_records, engine_names, model_id_of, seeded_rng
+from .results import ReferringSummary
+
+if TYPE_CHECKING:
+    from ..pipeline import Mimo
 
 #: Instances asked for per image and class.
 MAX_INSTANCES = 5
@@ -44,7 +48,7 @@ class Reference(NamedTuple):
 
 
 def measure_referring(
-    mimo: Any,
+    mimo: Mimo,
     datasets: Sequence[Dataset],
     split: str,
     *,
@@ -52,7 +56,7 @@ def measure_referring(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
     collect: Callable[[Sequence[Reference]], None] | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """How often is exactly the instance segmented that a box or a point is on?
 
     A class takes part in an image where it has two or more instances: those of the set's instance map, or else connected
@@ -159,7 +163,7 @@ def _several(record: Record, labels: np.ndarray) -> list[tuple[str, np.ndarray, 
     return [(name, parts, len(areas)) for name, parts, areas in found if len(areas) >= 2]
 
 
-def _ask(mimo: Any, data: Dataset, record: Record, seed: int) -> list[Reference]:
+def _ask(mimo: Mimo, data: Dataset, record: Record, seed: int) -> list[Reference]:
     """All questions about one image. Each has its own generator, so that none depends on the others."""
     pixels, labels = record.load()
     height, width = labels.shape
@@ -176,36 +180,37 @@ def _ask(mimo: Any, data: Dataset, record: Record, seed: int) -> list[Reference]
             truth = parts == asked
             box = prompt_sampling.jitter_box(truth, rng(asked, "box"))
             point = prompt_sampling.interior_point(truth, rng(asked, "point"))
-            places = {"box": {"boxes": [box]}, "point": {"points": [point]}}
+            boxes, points = {"box": [box]}, {"point": [point]}
             drawn = {"ellipse": metrics.ellipse_in_box(box, height, width)}
             for prompt in PROMPTS:
                 text = name if prompt.startswith("text+") else ""
                 try:
-                    answer = scan.ask(text, **places[prompt.removeprefix("text+")], text_answer=False)
+                    kind = prompt.removeprefix("text+")
+                    answer = scan.ask(text, boxes.get(kind, ()), points.get(kind, ()), text_answer=False)
                 except PromptError:
                     if not text:
                         raise
                     drawn[prompt] = np.zeros((height, width), bool)
                 else:
                     drawn[prompt] = Outcome.of(answer, height, width).mask
-            for answer, mask in drawn.items():
+            for question, mask in drawn.items():
                 right = exactly_that_one(mask, parts, asked)
-                rows.append(Reference(record.set_name, name, key, answer, right, metrics.dice(mask, truth), record.case))
+                rows.append(Reference(record.set_name, name, key, question, right, metrics.dice(mask, truth), record.case))
     return rows
 
 
-def _by_answer(rows: Sequence[Reference], seed: int) -> dict[str, dict[str, Any]]:
+def _by_answer(rows: Sequence[Reference], seed: int) -> dict[str, ReferringSummary]:
     return {answer: _summary([r for r in rows if r.answer == answer], seed) for answer in ANSWERS}
 
 
-def _macro(sets: dict[str, list[Reference]], answer: str, seed: int) -> dict[str, Any]:
+def _macro(sets: dict[str, list[Reference]], answer: str, seed: int) -> dict[str, object]:
     answers = {name: [r for r in own if r.answer == answer] for name, own in sets.items()}
     right = {name: [r.right for r in own] for name, own in answers.items()}
     macro, ci95 = metrics.mean_over_sets(right, {name: [r.case for r in own] for name, own in answers.items()}, seed)
     return {"macro": macro, "macro_ci95": ci95}
 
 
-def _summary(rows: Sequence[Reference], seed: int) -> dict[str, Any]:
+def _summary(rows: Sequence[Reference], seed: int) -> ReferringSummary:
     images, cases = {(r.set_name, r.image) for r in rows}, [(r.set_name, r.case) for r in rows]
     return {
         "right": float(np.mean([r.right for r in rows])),

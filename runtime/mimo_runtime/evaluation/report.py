@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 from urllib.parse import quote
 
+from .results import AccuracyResult, ConfidenceSummary, MaskSummary, Means, Meta, SetSlotShares, SlotShares, SubgroupSummary
 from .summary import BASELINES, MASK_PROMPTS, TEXT_SLOTS
 
 _BASELINE_TITLES = {"ellipse": "ellipse in the box", "input_mask": "the rough mask itself"}
@@ -16,12 +16,12 @@ _SUBGROUP_TITLES = {
 }
 
 
-def overview(result: dict[str, Any]) -> str:
+def overview(result: AccuracyResult) -> str:
     """Tables of Dice per set and prompt type beside the trivial baselines, of absent targets, of text and of confidence."""
     return "\n".join([_origin(result["meta"]), *_sets(result), *_absent(result), *_text(result), *_confidence(result)]) + "\n"
 
 
-def markdown(result: dict[str, Any], pictures: Mapping[str, Sequence[str]] | None = None) -> str:
+def markdown(result: AccuracyResult, pictures: Mapping[str, Sequence[str]] | None = None) -> str:
     """Everything that was measured.
 
     Args:
@@ -51,7 +51,7 @@ def markdown(result: dict[str, Any], pictures: Mapping[str, Sequence[str]] | Non
 # -- sections: lines that begin with an empty one; none without samples --------------------------------------------------
 
 
-def _origin(meta: dict[str, Any]) -> str:
+def _origin(meta: Meta) -> str:
     told = f"Split `{meta['split']}`, {meta['images']} images, seed {meta['seed']}"
     if meta["limit"] is not None:
         told += f", at most {meta['limit']} images per set"
@@ -63,7 +63,7 @@ def _origin(meta: dict[str, Any]) -> str:
     return told + (f", engine {meta['engine']}" if meta["engine"] else "") + "."
 
 
-def _sets(result: dict[str, Any]) -> list[str]:
+def _sets(result: AccuracyResult) -> list[str]:
     sets, macro, baselines = result["sets"], result["macro"], result["baselines"]
     prompts = [p for p in MASK_PROMPTS if p in macro]
     known = [b for b in BASELINES if b in baselines]
@@ -82,17 +82,17 @@ def _sets(result: dict[str, Any]) -> list[str]:
     return ["", "Mean Dice with its 95 % bootstrap interval; in italics what needs no model.", "", *_table(head, rows)]
 
 
-def _classes(result: dict[str, Any]) -> list[str]:
+def _classes(result: AccuracyResult) -> list[str]:
     prompts = [p for p in MASK_PROMPTS if p in result["macro"]]
     rows = [
-        [f"`{name}`", of, *(_number(found.get(p, {}).get("dice")) for p in prompts), _counts(found)]
+        [f"`{name}`", of, *(_number(found[p]["dice"] if p in found else None) for p in prompts), _counts(found)]
         for name, classes in result["per_class"].items()
         for of, found in sorted(classes.items())
     ]
     return ["", "Mean Dice per class.", "", *_table(["set", "class", *prompts, "n"], rows)] if rows else []
 
 
-def _subgroups(result: dict[str, Any]) -> list[str]:
+def _subgroups(result: AccuracyResult) -> list[str]:
     prompts, lines = [p for p in MASK_PROMPTS if p in result["macro"]], []
     for kind, title in _SUBGROUP_TITLES.items():
         rows = [
@@ -104,7 +104,7 @@ def _subgroups(result: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _absent(result: dict[str, Any]) -> list[str]:
+def _absent(result: AccuracyResult) -> list[str]:
     absent = result["absent"]
     if not absent["n"]:
         return []
@@ -141,7 +141,7 @@ def _absent(result: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _reliability(result: dict[str, Any]) -> list[str]:
+def _reliability(result: AccuracyResult) -> list[str]:
     rows = [
         [f"{b['low']:.2f}–{b['high']:.2f}", _number(b["mean_probability"]), _number(b["rate"]), str(b["n"])]
         for b in result["presence"]["bins"]
@@ -153,22 +153,24 @@ def _reliability(result: dict[str, Any]) -> list[str]:
     return ["", told, "", *_table(["probability", "mean probability", "there", "n"], rows)]
 
 
-def _text(result: dict[str, Any]) -> list[str]:
-    if all(result["text"][slot] is None for slot in TEXT_SLOTS):
+def _text(result: AccuracyResult) -> list[str]:
+    if all(share is None for share in _slots(result["text"])):
         return []
-    rows = [
-        [f"`{name}`", *(_number(found[slot]) for slot in TEXT_SLOTS), str(found["n"])]
-        for name, found in result["text_sets"].items()
-    ]
+    rows = [[f"`{name}`", *map(_number, _slots(found)), str(found["n"])] for name, found in result["text_sets"].items()]
     count = sum(found["n"] for found in result["text_sets"].values())
-    rows.append(["**all answers**", *(_number(result["text"][slot]) for slot in TEXT_SLOTS), str(count)])
+    rows.append(["**all answers**", *map(_number, _slots(result["text"])), str(count)])
     written = result["text_generated"]
-    rows.append(["as the decoder wrote it", *(_number(written[slot]) for slot in TEXT_SLOTS), str(count)])
+    rows.append(["as the decoder wrote it", *map(_number, _slots(written)), str(count)])
     told = "Text answers, share of right slots. Location and size are measured on the mask beside the text."
     return ["", told, "", *_table(["set", *TEXT_SLOTS, "n"], rows)]
 
 
-def _confidence(result: dict[str, Any]) -> list[str]:
+def _slots(shares: SlotShares | SetSlotShares) -> tuple[float | None, ...]:
+    """In the order of :data:`TEXT_SLOTS`."""
+    return shares["finding"], shares["modality"], shares["location"], shares["size"]
+
+
+def _confidence(result: AccuracyResult) -> list[str]:
     found = result["confidence"]
     if not found:
         return []
@@ -176,13 +178,17 @@ def _confidence(result: dict[str, Any]) -> list[str]:
     told = "Confidence: how the model's own IoU fits the true one, and the risk (1 - Dice) of the findings it is confident of"
     told += f" (score of at least {threshold:.3f}). " if threshold is not None else ". "
     told += "*AURC* is the mean risk over all coverages; lower is better."
-    keys = ("iou_pearson", "iou_spearman", "iou_mae", "aurc", "coverage_at_threshold", "risk_at_threshold")
-    rows = [[name, *(_number(part[key]) for key in keys), str(part["n"])] for name, part in found.items()]
+    rows = [[name, *map(_number, _confidence_numbers(part)), str(part["n"])] for name, part in found.items()]
     head = ["prompt", "Pearson", "Spearman", "mean error of IoU", "AURC", "coverage", "risk", "n"]
     return ["", told, "", *_table(head, rows)]
 
 
-def _curve(result: dict[str, Any]) -> list[str]:
+def _confidence_numbers(part: ConfidenceSummary) -> tuple[float | None, ...]:
+    iou = part["iou_pearson"], part["iou_spearman"], part["iou_mae"]
+    return *iou, part["aurc"], part["coverage_at_threshold"], part["risk_at_threshold"]
+
+
+def _curve(result: AccuracyResult) -> list[str]:
     if not result["confidence"]:
         return []
     curve = result["confidence"]["all"]["risk_coverage"]
@@ -198,7 +204,7 @@ def _table(head: list[str], rows: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in (head, ["---"] * len(head), *rows)]
 
 
-def _dice(summary: dict[str, Any] | None) -> str:
+def _dice(summary: MaskSummary | SubgroupSummary | None) -> str:
     if summary is None:
         return "–"
     low, high = summary["ci95"]
@@ -209,7 +215,7 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _counts(found: dict[str, Any]) -> str:
+def _counts(parts: Mapping[str, Means] | Mapping[str, SubgroupSummary]) -> str:
     """Samples by prompt: one number where all prompts have the same."""
-    counts = [part["n"] for part in found.values()]
+    counts = [part["n"] for part in parts.values()]
     return str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)}–{max(counts)}"

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -23,11 +23,14 @@ from ..viz.overlay import OKABE_ITO
 from .accuracy import Measurements
 from .contact_sheet import contact_sheet
 from .report import markdown
+from .results import AccuracyResult, Confidence, ConfidenceSummary, PresenceSummary
 from .summary import MASK_PROMPTS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from ..pipeline import Mimo
 
 TEXT, NUMBERS = "report.md", "accuracy.json"
 COVERAGE_RISK, RELIABILITY, SHEETS = "coverage_risk.png", "reliability.png", "sheet_*.png"
@@ -55,7 +58,7 @@ def check_report(folder: Path) -> None:
         raise RequestError(told, "Choose a new folder")
 
 
-def write_report(folder: Path, result: dict[str, Any], measured: Measurements, mimo: Any, datasets: Sequence[Dataset]) -> None:
+def write_report(folder: Path, result: AccuracyResult, measured: Measurements, mimo: Mimo, datasets: Sequence[Dataset]) -> None:
     """Write the report in one step; an earlier one is replaced. It holds no file names or case ids of the images.
 
     Args:
@@ -82,7 +85,7 @@ def write_report(folder: Path, result: dict[str, Any], measured: Measurements, m
         (target / NUMBERS).write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
 
 
-def coverage_risk_chart(confidence: dict[str, Any]) -> Figure | None:
+def coverage_risk_chart(confidence: Confidence) -> Figure | None:
     """Selective risk over coverage per prompt and over all, with the model's threshold; None without a finding."""
     if not confidence:
         return None
@@ -92,16 +95,17 @@ def coverage_risk_chart(confidence: dict[str, Any]) -> Figure | None:
             axes.plot(*_curve(confidence[name]), label=name, color=colour)
     whole = confidence["all"]
     axes.plot(*_curve(whole), label="all prompts", color=BLACK, linewidth=3)
-    if whole["risk_at_threshold"] is not None:
+    coverage, risk = whole["coverage_at_threshold"], whole["risk_at_threshold"]
+    if coverage is not None and risk is not None:
         label = f"score {whole['threshold']:.2f} and above"
-        axes.plot(whole["coverage_at_threshold"], whole["risk_at_threshold"], "o", label=label, color=BLACK, markersize=8)
+        axes.plot([coverage], [risk], "o", label=label, color=BLACK, markersize=8)
     axes.set(xlim=(0, 1), ylim=(0, None), xlabel="coverage: share of findings that are accepted")
     axes.set_ylabel("risk: mean 1 - Dice of the accepted")
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
     return figure
 
 
-def reliability_chart(presence: dict[str, Any]) -> Figure | None:
+def reliability_chart(presence: PresenceSummary) -> Figure | None:
     """Observed rate of present targets over the predicted probability; None where only one kind of target was asked for."""
     bins = presence["bins"]
     if not bins:
@@ -139,5 +143,5 @@ def _png(picture: Image.Image | Figure) -> bytes:
     return data.getvalue()
 
 
-def _curve(part: dict[str, Any]) -> tuple[list[float], list[float]]:
+def _curve(part: ConfidenceSummary) -> tuple[list[float], list[float]]:
     return part["risk_coverage"]["coverage"], part["risk_coverage"]["risk"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any
 
 import numpy as np
 
 from ..data.dataset import Record
+from .results import Subgroups, SubgroupSummary
 from .summary import MASK_PROMPTS, Overlap, over_sets
 
 #: Attributes with more values than this make no subgroups.
@@ -20,7 +20,7 @@ SIZES = ("q1 (smallest)", "q2", "q3", "q4 (largest)")
 
 def subgroup_attributes(records: Sequence[Record]) -> set[str]:
     """The attributes of a set's records that make subgroups: texts or truth values, few, each of several cases."""
-    cases: dict[str, dict[Any, set[str]]] = {}  # of each value of each attribute
+    cases: dict[str, dict[str | bool, set[str]]] = {}  # of each value of each attribute
     unfit: set[str] = set()
     for record in records:
         for name, value in record.attributes.items():
@@ -41,7 +41,7 @@ def named_attributes(record: Record, names: AbstractSet[str]) -> tuple[str, ...]
     return tuple(f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in found)
 
 
-def summarise_subgroups(overlaps: Sequence[Overlap], seed: int = 0) -> dict[str, Any]:
+def summarise_subgroups(overlaps: Sequence[Overlap], seed: int = 0) -> Subgroups:
     """``subgroups`` of the JSON: by modality, by size of the target, by attribute; ``{"dice", "n", "ci95"}`` per prompt.
 
     As everywhere, Dice is the mean over sets of the mean over targets. Sizes are quartiles of the target's share of the image
@@ -65,11 +65,11 @@ def summarise_subgroups(overlaps: Sequence[Overlap], seed: int = 0) -> dict[str,
     return {kind: {value: _by_prompt(found[value], seed) for value in sorted(found)} for kind, found in groups.items()}
 
 
-def _by_prompt(rows: Sequence[Overlap], seed: int) -> dict[str, dict[str, Any]]:
-    found = {}
+def _by_prompt(rows: Sequence[Overlap], seed: int) -> dict[str, SubgroupSummary]:
+    summaries: dict[str, SubgroupSummary] = {}
     for prompt in MASK_PROMPTS:
         own = [row for row in rows if row.prompt == prompt]
         if own:
             _, overall = over_sets(own, seed)
-            found[prompt] = {key: overall[key] for key in ("dice", "n", "ci95")}
-    return found
+            summaries[prompt] = {"dice": overall["dice"], "n": overall["n"], "ci95": overall["ci95"]}
+    return summaries

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from . import metrics
+from .results import AbsentPart, BaselineSummary, MaskResult, MaskSummary, Means, PresenceResult
 
 PROMPTS = ("box", "point", "mask", "text", "text+box", "absent")
 MASK_PROMPTS = PROMPTS[:-1]
@@ -51,43 +52,46 @@ class Presence(NamedTuple):
     probability: float
 
 
-def summarise_overlaps(overlaps: Sequence[Overlap], seed: int = 0) -> dict[str, Any]:
+def summarise_overlaps(overlaps: Sequence[Overlap], seed: int = 0) -> MaskResult:
     """``sets``, ``macro`` (mean over sets), ``baselines`` (likewise) and ``per_class`` of the JSON."""
     rows: dict[str, list[Overlap]] = {}
     classes: dict[tuple[str, str, str], list[Overlap]] = {}
     for row in overlaps:
         rows.setdefault(row.prompt, []).append(row)
         classes.setdefault((row.set_name, row.class_name, row.prompt), []).append(row)
-    sets: dict[str, Any] = {}
-    macro: dict[str, Any] = {}
-    baselines: dict[str, Any] = {}
+    sets: dict[str, dict[str, MaskSummary]] = {}
+    macro: dict[str, MaskSummary] = {}
+    baselines: dict[str, BaselineSummary] = {}
     for prompt in (p for p in (*MASK_PROMPTS, *BASELINES) if p in rows):
         summaries, overall = over_sets(rows[prompt], seed)
         if prompt in BASELINES:
-            baselines[prompt] = overall | {"sets": summaries}
+            baselines[prompt] = {**overall, "sets": summaries}
         else:
             macro[prompt] = overall
             for set_name, summary in summaries.items():
                 sets.setdefault(set_name, {})[prompt] = summary
-    per_class: dict[str, Any] = {}
+    per_class: dict[str, dict[str, dict[str, Means]]] = {}
     for (set_name, class_name, prompt), found in classes.items():
         per_class.setdefault(set_name, {}).setdefault(class_name, {})[prompt] = _means(found)
     return {"sets": sets, "macro": macro, "baselines": baselines, "per_class": per_class}
 
 
-def over_sets(rows: Sequence[Overlap], seed: int = 0) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+def over_sets(rows: Sequence[Overlap], seed: int = 0) -> tuple[dict[str, MaskSummary], MaskSummary]:
     """``{"dice", "iou", "n", "ci95", "iou_ci95"}`` of every set, and their mean over sets (``n``: the sum)."""
     of_set: dict[str, list[Overlap]] = {}
     for row in rows:
         of_set.setdefault(row.set_name, []).append(row)
-    dices, ious, summaries = [], [], {}
-    for set_name, found in of_set.items():
-        cases = [r.case or r.image for r in found]
+    dices, ious = [], []
+    summaries: dict[str, MaskSummary] = {}
+    for set_name, rows_of_set in of_set.items():
+        cases = [r.case or r.image for r in rows_of_set]
         # Other random numbers for every set, the same for Dice and IoU.
         set_seed = zlib.crc32(f"{seed}/{set_name}".encode())
-        dices.append(metrics.bootstrap_means([r.dice for r in found], cases, set_seed))
-        ious.append(metrics.bootstrap_means([r.iou for r in found], cases, set_seed))
-        summaries[set_name] = _means(found) | {"ci95": metrics.interval(dices[-1]), "iou_ci95": metrics.interval(ious[-1])}
+        dices.append(metrics.bootstrap_means([r.dice for r in rows_of_set], cases, set_seed))
+        ious.append(metrics.bootstrap_means([r.iou for r in rows_of_set], cases, set_seed))
+        summaries[set_name] = {
+            **_means(rows_of_set), "ci95": metrics.interval(dices[-1]), "iou_ci95": metrics.interval(ious[-1]),
+        }  # fmt: skip
     return summaries, {
         "dice": float(np.mean([s["dice"] for s in summaries.values()])),
         "iou": float(np.mean([s["iou"] for s in summaries.values()])),
@@ -99,7 +103,7 @@ def over_sets(rows: Sequence[Overlap], seed: int = 0) -> tuple[dict[str, dict[st
 
 def summarise_presence(
     presences: Sequence[Presence], temperature: float | None = None, threshold: float | None = None
-) -> dict[str, Any]:
+) -> PresenceResult:
     """``absent``, ``ece`` and ``presence`` of the JSON. The positive class of ``absent`` is "absent".
 
     ``within`` and ``across`` compare their absent questions with the present ones of the same sets.
@@ -108,7 +112,7 @@ def summarise_presence(
         temperature, threshold: those of the model, None where it has none.
     """
 
-    def part(kinds: tuple[str, ...]) -> dict[str, Any]:
+    def part(kinds: tuple[str, ...]) -> AbsentPart:
         sets = {p.set_name for p in presences if p.kind in kinds}
         rows = [p for p in presences if p.kind in kinds or (p.kind == "present" and p.set_name in sets)]
         absent = [p.kind != "present" for p in rows]
@@ -127,7 +131,7 @@ def summarise_presence(
     both = len(set(present)) == 2
     ece = metrics.ece(present, probabilities) if both else None
     return {
-        "absent": part(("within", "across")) | {"within": part(("within",)), "across": part(("across",))},
+        "absent": {**part(("within", "across")), "within": part(("within",)), "across": part(("across",))},
         "ece": ece,
         "presence": {
             "temperature": temperature,
@@ -138,5 +142,5 @@ def summarise_presence(
     }
 
 
-def _means(rows: Sequence[Overlap]) -> dict[str, Any]:
+def _means(rows: Sequence[Overlap]) -> Means:
     return {"dice": float(np.mean([r.dice for r in rows])), "iou": float(np.mean([r.iou for r in rows])), "n": len(rows)}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ..text import grammar
-from .summary import TEXT_SLOTS
+from .results import Share, SlotResult, SlotShares, StatementResult
 
 Slots = dict[str, bool]
 
@@ -20,7 +20,7 @@ def read_slots(answer: str, truth: grammar.Description) -> Slots:
     """
     said, wanted = grammar.parse(answer), truth.phrases[0]
     matching = [p for p in said.phrases if p.name.lower() == wanted.name.lower()]
-    phrase = (matching or [*said.phrases, None])[0]
+    phrase = next(iter(matching or said.phrases), None)
     return {
         "finding": bool(matching),
         "modality": said.modality == truth.modality,
@@ -48,7 +48,7 @@ class Statement(NamedTuple):
         return Statement(kind, denies, nothing if present else bool(said.phrases))
 
 
-def summarise_statements(statements: Sequence[Statement], generated: Sequence[Statement]) -> dict[str, Any]:
+def summarise_statements(statements: Sequence[Statement], generated: Sequence[Statement]) -> StatementResult:
     """``absent_text`` and ``contradictions`` of the JSON; shares are None without any question.
 
     Args:
@@ -57,20 +57,24 @@ def summarise_statements(statements: Sequence[Statement], generated: Sequence[St
     """
     pairs = list(zip(statements, generated, strict=True))
 
-    def share(what: str, *kinds: str) -> dict[str, Any]:
+    def share(what: str, *kinds: str) -> Share:
         found = [(getattr(said, what), getattr(written, what)) for said, written in pairs if said.kind in kinds]
         shares = np.mean(found, axis=0).tolist() if found else (None, None)
         return {"share": shares[0], "generated": shares[1], "n": len(found)}
 
     absent = ("within", "across")
     return {
-        "absent_text": share("denies", *absent) | {kind: share("denies", kind) for kind in absent},
-        "contradictions": share("contradicts", "present", *absent)
-        | {"present": share("contradicts", "present"), "absent": share("contradicts", *absent)},
-    }
+        "absent_text": {
+            **share("denies", *absent), "within": share("denies", "within"), "across": share("denies", "across"),
+        },
+        "contradictions": {
+            **share("contradicts", "present", *absent),
+            "present": share("contradicts", "present"), "absent": share("contradicts", *absent),
+        },
+    }  # fmt: skip
 
 
-def summarise_slots(answers: Sequence[tuple[str, Slots]]) -> dict[str, Any]:
+def summarise_slots(answers: Sequence[tuple[str, Slots]]) -> SlotResult:
     """``text`` (shares over all answers; None without any) and ``text_sets`` (per set) of the JSON.
 
     Args:
@@ -80,10 +84,13 @@ def summarise_slots(answers: Sequence[tuple[str, Slots]]) -> dict[str, Any]:
     for set_name, slots in answers:
         of_set.setdefault(set_name, []).append(slots)
     return {
-        "text": _shares([slots for _, slots in answers]) if answers else dict.fromkeys(TEXT_SLOTS),
-        "text_sets": {set_name: _shares(found) | {"n": len(found)} for set_name, found in of_set.items()},
+        "text": _shares([slots for _, slots in answers]),
+        "text_sets": {set_name: {**_shares(found), "n": len(found)} for set_name, found in of_set.items()},
     }
 
 
-def _shares(found: Sequence[Slots]) -> dict[str, float]:
-    return {slot: float(np.mean([slots[slot] for slots in found])) for slot in TEXT_SLOTS}
+def _shares(answers: Sequence[Slots]) -> SlotShares:
+    def share(slot: str) -> float | None:
+        return float(np.mean([slots[slot] for slots in answers])) if answers else None
+
+    return {"finding": share("finding"), "modality": share("modality"), "location": share("location"), "size": share("size")}

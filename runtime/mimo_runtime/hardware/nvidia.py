@@ -17,7 +17,9 @@ from ctypes import POINTER, byref, c_char_p, c_int, c_uint, c_ulonglong, c_void_
 from dataclasses import dataclass, field
 from importlib import util
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
+
+from ..utils.untyped import Untyped
 
 #: First number of an L4T release (Linux for Tegra) -> JetPack.
 _JETPACK = {"32": "4", "34": "5", "35": "5", "36": "6", "38": "7", "39": "7"}
@@ -36,7 +38,7 @@ class Places:
     proc: Path = Path("/proc/driver/nvidia")
     tegra: Path = Path("/etc/nv_tegra_release")
     model: Path = Path("/proc/device-tree/model")
-    load: Callable[[str], Any] = ctypes.CDLL
+    load: Callable[[str], Untyped] = ctypes.CDLL
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
 
 
@@ -148,7 +150,7 @@ def power_mode(program: str = "nvpmodel") -> str | None:
     return None
 
 
-def library_version(which: str, load: Callable[[str], Any] = ctypes.CDLL) -> str | None:
+def library_version(which: str, load: Callable[[str], Untyped] = ctypes.CDLL) -> str | None:
     """The version of ``"cuda runtime"`` or ``"cudnn"``, of the system or of pip's nvidia packages."""
     names, function = _LIBRARIES[which]
     for path in (*names, *(str(p) for name in names[:-1] for p in _pip_libraries(name))):
@@ -218,7 +220,7 @@ class _Nvml:
         RuntimeError: it does not begin.
     """
 
-    def __init__(self, library: Any) -> None:
+    def __init__(self, library: Untyped) -> None:
         self._library = library
         for name, arguments in {
             "nvmlDeviceGetCount_v2": (POINTER(c_uint),),
@@ -244,7 +246,7 @@ class _Nvml:
     def __exit__(self, *_: object) -> None:
         self._library.nvmlShutdown()
 
-    def text(self, function: str, *handle: Any) -> str | None:
+    def text(self, function: str, *handle: object) -> str | None:
         buffer = ctypes.create_string_buffer(128)
         if getattr(self._library, function)(*handle, buffer, len(buffer)):
             return None
@@ -278,6 +280,14 @@ class _Nvml:
 _MAJOR, _MINOR = 75, 76
 
 
+class CudaDeviceData(TypedDict):
+    """A :class:`CudaDevice` as JSON."""
+
+    name: str
+    capability: list[int]
+    jetpack: bool
+
+
 @dataclass(frozen=True)
 class CudaDevice:
     """One GPU as the CUDA driver describes it; a compiler process receives it as JSON."""
@@ -292,11 +302,11 @@ class CudaDevice:
     def compute_capability(self) -> str:
         return f"{self.capability[0]}.{self.capability[1]}"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> CudaDeviceData:
         return {"name": self.name, "capability": list(self.capability), "jetpack": self.jetpack}
 
     @staticmethod
-    def from_dict(data: dict[str, Any]) -> CudaDevice:
+    def from_dict(data: CudaDeviceData) -> CudaDevice:
         return CudaDevice(data["name"], (data["capability"][0], data["capability"][1]), data["jetpack"])
 
 

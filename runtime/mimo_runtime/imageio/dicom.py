@@ -21,13 +21,18 @@ import math
 import threading
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from ..errors import ImageError
 from .image import ScanImage, check_size
 from .intensity import as_rgb, stretch, to_8_bit, window
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 #: DICOM modality -> modality of data sets. Others are written in lower case; OT (other) is None.
 MODALITIES = {
@@ -43,7 +48,7 @@ _PIXEL_DATA = (0x7FE00010, 0x7FE00008, 0x7FE00009)  # PixelData, FloatPixelData,
 _CENTIMETRE, _SPATIAL_2D = 3, 1
 
 
-def read_dicom(source: Any, name: str, frame: int = 0) -> ScanImage:
+def read_dicom(source: Path | BinaryIO, name: str, frame: int = 0) -> ScanImage:
     """Read one frame.
 
     Args:
@@ -90,7 +95,7 @@ def _silent() -> Iterator[None]:
         _reading.now = False
 
 
-def _check(data: Any, name: str, frame: int) -> None:
+def _check(data: Dataset, name: str, frame: int) -> None:
     rows, columns = _number(data, "Rows"), _number(data, "Columns")
     if not rows or not columns or not any(tag in data for tag in _PIXEL_DATA):
         kind = getattr(data.get("SOPClassUID"), "name", "") or ""
@@ -102,7 +107,7 @@ def _check(data: Any, name: str, frame: int) -> None:
         raise ImageError(f"{name} has no frame {frame}", f"Choose one of 0..{frames - 1}")
 
 
-def _stored(pydicom: Any, source: Any, name: str, frame: int) -> np.ndarray:
+def _stored(pydicom: ModuleType, source: Path | BinaryIO, name: str, frame: int) -> np.ndarray:
     """The stored values of a frame, ``[H, W]`` or ``[H, W, 3]``; YBR already converted to RGB."""
     try:
         return pydicom.pixels.pixel_array(source, index=frame)  # reads this frame only
@@ -128,13 +133,13 @@ def _stored(pydicom: Any, source: Any, name: str, frame: int) -> np.ndarray:
         ) from None
 
 
-def _as_image(data: Any, stored: np.ndarray, name: str, frame: int) -> ScanImage:
+def _as_image(data: Dataset, stored: np.ndarray, name: str, frame: int) -> ScanImage:
     modality = str(data.get("Modality") or "").strip()
     code = None if modality == "OT" else MODALITIES.get(modality, modality.lower()) or None
     spacing, source = _spacing(data, frame, modality)
     photometric = str(data.get("PhotometricInterpretation") or "")
     if photometric == "PALETTE COLOR":
-        from pydicom.pixels import apply_color_lut
+        from pydicom.pixels.processing import apply_color_lut
 
         pixels, told = _colour(apply_color_lut(stored, data)[..., :3], None), "DICOM, palette to RGB"
     elif stored.ndim == 3:
@@ -163,7 +168,7 @@ def _colour(values: np.ndarray, bits: float | None) -> np.ndarray:
     return stretch(values.astype(np.float64), 0, 2.0**bits - 1)
 
 
-def _grey(data: Any, stored: np.ndarray, name: str, frame: int) -> tuple[np.ndarray, str]:
+def _grey(data: Dataset, stored: np.ndarray, name: str, frame: int) -> tuple[np.ndarray, str]:
     values, rescaled = _modality_values(data, stored, frame)
     voi = _group(data, frame, "FrameVOILUTSequence") or data
     if voi.get("VOILUTSequence"):
@@ -180,22 +185,23 @@ def _grey(data: Any, stored: np.ndarray, name: str, frame: int) -> tuple[np.ndar
     return grey, "DICOM without window, " + told
 
 
-def _modality_values(data: Any, stored: np.ndarray, frame: int) -> tuple[np.ndarray, bool]:
+def _modality_values(data: Dataset, stored: np.ndarray, frame: int) -> tuple[np.ndarray, bool]:
     """Values after the modality LUT or rescale (float32 or float64), and whether that changed them."""
     group = _group(data, frame, "PixelValueTransformationSequence")
     if group is None and data.get("ModalityLUTSequence"):
-        from pydicom.pixels import apply_modality_lut
+        from pydicom.pixels.processing import apply_modality_lut
 
         return apply_modality_lut(stored, data).astype(np.float64), True
     group = group or data
     slope, intercept = _number(group, "RescaleSlope"), _number(group, "RescaleIntercept")
     slope, intercept = slope or 1.0, intercept or 0.0  # a slope of 0 is a mistake: it would leave nothing
     kind = np.float32 if stored.dtype.itemsize <= 2 else np.float64
-    return stored.astype(kind) * kind(slope) + kind(intercept), (slope, intercept) != (1, 0)
+    values: np.ndarray = stored.astype(kind)
+    return values * kind(slope) + kind(intercept), (slope, intercept) != (1, 0)
 
 
-def _voi_lut(data: Any, voi: Any, values: np.ndarray) -> np.ndarray:
-    from pydicom.pixels import apply_voi
+def _voi_lut(data: Dataset, voi: Dataset, values: np.ndarray) -> np.ndarray:
+    from pydicom.pixels.processing import apply_voi
 
     data.VOILUTSequence = voi.VOILUTSequence  # pydicom finds the byte order in the data set only, not in its items
     count, first = (int(v) for v in voi.VOILUTSequence[0].LUTDescriptor[:2])
@@ -208,7 +214,7 @@ def _voi_lut(data: Any, voi: Any, values: np.ndarray) -> np.ndarray:
     return stretch(table.astype(np.float64), low, max(high, low + 1))[index]
 
 
-def _padding(data: Any, stored: np.ndarray) -> np.ndarray | None:
+def _padding(data: Dataset, stored: np.ndarray) -> np.ndarray | None:
     """True where a pixel only fills the rectangle (PS3.3 C.7.5.1.1.2), or None if the file names no such value."""
     first, last = _number(data, "PixelPaddingValue"), _number(data, "PixelPaddingRangeLimit")
     if first is None:
@@ -220,7 +226,7 @@ def _padding(data: Any, stored: np.ndarray) -> np.ndarray | None:
 # -- spacing ---------------------------------------------------------------------------------------------------------
 
 
-def _spacing(data: Any, frame: int, modality: str) -> tuple[tuple[float, float] | None, str | None]:
+def _spacing(data: Dataset, frame: int, modality: str) -> tuple[tuple[float, float] | None, str | None]:
     """``((row, column) mm, where from)``, or ``(None, None)``."""
     if modality in ("US", "IVUS"):
         regions = _ultrasound_spacing(data)
@@ -242,7 +248,7 @@ def _spacing(data: Any, frame: int, modality: str) -> tuple[tuple[float, float] 
     return (scanned, "scanned film") if scanned else (None, None)
 
 
-def _ultrasound_spacing(data: Any) -> tuple[float, float] | None:
+def _ultrasound_spacing(data: Dataset) -> tuple[float, float] | None:
     """Spacing of the 2-D regions measured in cm; None if there is none or they differ (then no single value is true)."""
     found = set()
     for region in data.get("SequenceOfUltrasoundRegions") or ():
@@ -260,7 +266,7 @@ def _ultrasound_spacing(data: Any) -> tuple[float, float] | None:
 # -- elements --------------------------------------------------------------------------------------------------------
 
 
-def _group(data: Any, frame: int, keyword: str) -> Any:
+def _group(data: Dataset, frame: int, keyword: str) -> Dataset | None:
     """The item of a functional group for a frame: its own, then the shared one, then None."""
     per_frame, shared = data.get("PerFrameFunctionalGroupsSequence"), data.get("SharedFunctionalGroupsSequence")
     for item in (per_frame[frame] if per_frame and frame < len(per_frame) else None, shared[0] if shared else None):
@@ -270,7 +276,7 @@ def _group(data: Any, frame: int, keyword: str) -> Any:
     return None
 
 
-def _number(data: Any, keyword: str) -> float | None:
+def _number(data: Dataset, keyword: str) -> float | None:
     """The first finite number of an element, or None."""
     try:
         value = data.get(keyword)
@@ -284,7 +290,9 @@ def _number(data: Any, keyword: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _pair(data: Any, keyword: str) -> tuple[float, float] | None:
+def _pair(data: Dataset | None, keyword: str) -> tuple[float, float] | None:
+    if data is None:
+        return None
     try:
         first, second = (float(v) for v in data.get(keyword))
     except (TypeError, ValueError, AttributeError):

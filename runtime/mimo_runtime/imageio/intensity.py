@@ -26,7 +26,7 @@ def to_8_bit(values: np.ndarray, name: str = "the image", valid: np.ndarray | No
         ImageError: not one finite value.
     """
     small = values.dtype.kind in "iu" and values.dtype.itemsize <= 2 or values.dtype in (np.float16, np.float32)
-    numbers = values.astype(np.float32 if small else np.float64)
+    numbers: np.ndarray = values.astype(np.float32 if small else np.float64)
     finite = numbers[np.isfinite(numbers) if valid is None else np.isfinite(numbers) & valid]
     if not finite.size:
         raise ImageError(f"{name} holds no finite values", "Check how it was written")

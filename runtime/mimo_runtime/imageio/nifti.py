@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import gzip
 import struct
-from typing import Any
 
 import numpy as np
 
 from ..errors import ImageError
+from ..utils.untyped import Untyped
 from .image import ScanImage, check_size
 from .intensity import as_rgb, to_8_bit
 
 _MAGIC = ((348, 344, (b"n+1\0", b"ni1\0")), (540, 4, (b"n+2\0", b"ni2\0")))
 
 
-def is_nifti(head: bytes, file: Any) -> bool:
+def is_nifti(head: bytes, file: Untyped) -> bool:
     """Whether a file whose first 540 bytes are ``head`` is NIfTI, compressed or not. ``file`` is left at its start."""
     if head[:2] == b"\x1f\x8b":
         try:
@@ -33,7 +33,7 @@ def is_nifti(head: bytes, file: Any) -> bool:
     return any(_size_of(head) == size and head[at : at + 4] in magic for size, at, magic in _MAGIC)
 
 
-def read_nifti(file: Any, name: str, slice_index: int) -> ScanImage:
+def read_nifti(file: Untyped, name: str, slice_index: int) -> ScanImage:
     """Read one slice of a NIfTI-1 or NIfTI-2 volume (``.nii`` or ``.nii.gz``) from an open binary file.
 
     Only the slice's part of the file is converted; the spacing is (front-back, left-right) in mm.
@@ -51,7 +51,7 @@ def read_nifti(file: Any, name: str, slice_index: int) -> ScanImage:
         stream = gzip.GzipFile(fileobj=file) if compressed else file
         size = _size_of(stream.read(4))
         stream.seek(0)
-        kind = nibabel.Nifti2Image if size == 540 else nibabel.Nifti1Image
+        kind: Untyped = nibabel.Nifti2Image if size == 540 else nibabel.Nifti1Image
         volume = kind.from_stream(stream)
         shape = volume.shape
         zooms = [float(z) for z in volume.header.get_zooms()[:3]]
@@ -82,11 +82,11 @@ def read_nifti(file: Any, name: str, slice_index: int) -> ScanImage:
 
 def _size_of(head: bytes) -> int:
     """``sizeof_hdr``, in whichever byte order makes sense of it."""
-    sizes = (struct.unpack(order + "i", head[:4])[0] for order in "<>") if len(head) >= 4 else iter(())
+    sizes: list[int] = [struct.unpack(order + "i", head[:4])[0] for order in "<>"] if len(head) >= 4 else []
     return next((s for s in sizes if s in (348, 540)), 0)
 
 
-def _orientation(nibabel: Any, affine: np.ndarray) -> list[tuple[int, int]]:
+def _orientation(nibabel: Untyped, affine: np.ndarray) -> list[tuple[int, int]]:
     """For each canonical axis (right, front, head): the stored axis and its direction (1 or -1)."""
     found = nibabel.io_orientation(affine) if np.isfinite(affine).all() else np.full((3, 2), np.nan)
     if not np.isfinite(found).all():  # an unusable affine: take the axes as they are
@@ -104,12 +104,12 @@ def _layout(shape: tuple[int, ...], name: str, orientation: list[tuple[int, int]
     return (orientation[0][0], orientation[1][0]), shape[orientation[2][0]], int(np.prod(shape[3:], dtype=np.int64))
 
 
-def _slice(data: Any, shape: tuple[int, ...], orientation: list[tuple[int, int]], index: int) -> np.ndarray:
+def _slice(data: Untyped, shape: tuple[int, ...], orientation: list[tuple[int, int]], index: int) -> np.ndarray:
     if len(shape) == 2:
         return np.asarray(data).T[::-1, ::-1]
     (right, right_sign), (front, front_sign), (head, head_sign) = orientation
     time, k = divmod(index, shape[head])
-    pick: list[Any] = [slice(None)] * 3
+    pick: list[Untyped] = [slice(None)] * 3
     pick[head] = k if head_sign > 0 else shape[head] - 1 - k
     rest = np.unravel_index(time, shape[3:], order="F") if len(shape) > 3 else ()
     plane = np.asarray(data[(*pick, *(int(r) for r in rest))])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -21,4 +22,4 @@ def write_png(path: str | os.PathLike[str], image: np.ndarray | Image.Image) -> 
         image = Image.fromarray(image.astype(np.uint8) * 255 if image.dtype == bool else image)
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
-    atomic_write_bytes(path, buffer.getvalue())
+    atomic_write_bytes(Path(path), buffer.getvalue())

@@ -21,7 +21,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Union
+from typing import BinaryIO, Union
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -76,7 +76,7 @@ def read_mask(source: str | os.PathLike[str] | bytes | Image.Image) -> np.ndarra
         return _mask_of(source, "the mask")
     in_memory = isinstance(source, (bytes, bytearray, memoryview))
     name = "the mask" if in_memory else str(source)
-    with io.BytesIO(source) if in_memory else _opened(Path(source)) as file:
+    with io.BytesIO(source) if isinstance(source, (bytes, bytearray, memoryview)) else _opened(Path(source)) as file:
         try:
             return _mask_of(_pil_open(file, name), name)
         except UnidentifiedImageError:
@@ -87,7 +87,7 @@ def read_mask(source: str | os.PathLike[str] | bytes | Image.Image) -> np.ndarra
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path) -> Iterator[BinaryIO]:
     if path.is_dir():
         raise ImageError(f"{path} is a folder", "Name one image file in it")
     try:
@@ -100,7 +100,7 @@ def _opened(path: Path) -> Iterator[Any]:
         yield file
 
 
-def _from_file(file: Any, path: Path | None, name: str, frame: int) -> ScanImage:
+def _from_file(file: BinaryIO, path: Path | None, name: str, frame: int) -> ScanImage:
     if isinstance(frame, bool) or not isinstance(frame, (int, np.integer)) or frame < 0:
         raise ImageError(f"the frame is {frame!r}", "Give a whole number from 0")
     head = file.read(540)
@@ -123,7 +123,7 @@ def _from_file(file: Any, path: Path | None, name: str, frame: int) -> ScanImage
     return _from_pil(image, name, frame)
 
 
-def _from_dicom(source: Any, name: str, frame: int) -> ScanImage:
+def _from_dicom(source: Path | BinaryIO, name: str, frame: int) -> ScanImage:
     from .dicom import read_dicom
 
     return read_dicom(source, name, frame)
@@ -178,7 +178,7 @@ def _mask_of(image: Image.Image, name: str) -> np.ndarray:
         values = np.asarray(image.convert("RGBA"))
         return values[..., :3].any(axis=2) & (values[..., 3] > 0)
     values = np.asarray(image if image.mode in ("1", "L", "P", "F") or image.mode.startswith("I") else image.convert("RGB"))
-    return values.any(axis=2) if values.ndim == 3 else values != 0
+    return np.asarray(values.any(axis=2) if values.ndim == 3 else values != 0)
 
 
 # -- Pillow ----------------------------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ def _mask_of(image: Image.Image, name: str) -> np.ndarray:
 _OPENING = threading.Lock()
 
 
-def _pil_open(file: Any, name: str) -> Image.Image:
+def _pil_open(file: BinaryIO, name: str) -> Image.Image:
     """Read the header. Raises ImageError for a damaged one, UnidentifiedImageError (an OSError) for an unknown format."""
     # Pillow warns about damaged TIFF tags on standard error; what cannot be read becomes an ImageError, the rest is fine.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\b")

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NoReturn, TypeVar
 
 from ..errors import BundleError, RequestError
+from ..utils.untyped import Untyped
+
+_Part = TypeVar("_Part")
 
 #: Raised whenever the meaning of a field or the layout of the weights changes.
 FORMAT_VERSION = 8
@@ -20,7 +24,7 @@ FORMAT_VERSION = 8
 #: Oldest version that can be read.
 OLDEST_VERSION = 5
 #: Fields that a version added, with their value in files of earlier versions.
-_ADDED: dict[int, dict[str, Any]] = {6: {"first_share": 0.0}, 7: {"entity_regions": []}}
+_ADDED: dict[int, dict[str, object]] = {6: {"first_share": 0.0}, 7: {"entity_regions": []}}
 #: Fields that a version renamed, old name to new name.
 _RENAMED: dict[int, dict[str, str]] = {8: {"closer_factor": "crop_scale", "first_share": "full_image_weight"}}
 
@@ -196,7 +200,7 @@ class MimoConfig:
     # -- presets and files ---------------------------------------------------------------------------------------
 
     @staticmethod
-    def from_preset(name: str, **changes: Any) -> MimoConfig:
+    def from_preset(name: str, **changes: Untyped) -> MimoConfig:
         """The configuration of a preset (``tiny``, ``base``, ``large``; ``micro`` is for tests).
 
         Raises:
@@ -206,11 +210,11 @@ class MimoConfig:
             raise RequestError(f"unknown preset '{name}'", f"Choose one of {', '.join(PRESETS)}")
         return dataclasses.replace(PRESETS[name], **changes)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         return dataclasses.asdict(self)
 
     @staticmethod
-    def from_dict(data: Any, source: str = "config.json") -> MimoConfig:
+    def from_dict(data: object, source: str = "config.json") -> MimoConfig:
         """Strict inverse of :meth:`to_dict`. Earlier versions are read where later ones only added or renamed fields.
 
         Raises:
@@ -238,7 +242,7 @@ class MimoConfig:
         return MimoConfig.from_dict(data, str(path))
 
 
-def _upgrade(data: dict[str, Any], version: int, source: str) -> dict[str, Any]:
+def _upgrade(data: dict[str, object], version: int, source: str) -> dict[str, object]:
     """The same configuration with the fields of :data:`FORMAT_VERSION`."""
     data = {**data, "format_version": FORMAT_VERSION}
     for number in range(version + 1, FORMAT_VERSION + 1):
@@ -250,17 +254,17 @@ def _upgrade(data: dict[str, Any], version: int, source: str) -> dict[str, Any]:
     return data
 
 
-def _build(kind: type, data: dict[str, Any], source: str) -> Any:
-    fields = {f.name: f for f in dataclasses.fields(kind)}
+def _build(kind: type[_Part], data: dict[str, object], source: str) -> _Part:
+    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]  # a dataclass
     unknown, missing = sorted(set(data) - set(fields)), sorted(set(fields) - set(data))
     if unknown or missing:
         told = "; ".join(
             t for t in (unknown and "unknown " + ", ".join(unknown), missing and "missing " + ", ".join(missing)) if t
         )
         raise BundleError(f"{source} does not fit {kind.__name__}: {told}", "Use the mimo-edge version that wrote it")
-    values: dict[str, Any] = {}
+    values: dict[str, Untyped] = {}
     for name, value in data.items():
-        default = getattr(PRESETS["tiny"] if kind is MimoConfig else kind(), name)
+        default: Untyped = getattr(PRESETS["tiny"] if kind is MimoConfig else kind(), name)
         if dataclasses.is_dataclass(default):
             values[name] = (
                 _build(type(default), value, f"{source}: {name}") if isinstance(value, dict) else _refuse(source, name)
@@ -281,12 +285,12 @@ def _build(kind: type, data: dict[str, Any], source: str) -> Any:
     return kind(**values)
 
 
-def _tuple(value: Any) -> tuple:
+def _tuple(value: Sequence[object]) -> tuple[object, ...]:
     """JSON has no tuples; entries may be lists themselves."""
     return tuple(tuple(entry) if isinstance(entry, (list, tuple)) else entry for entry in value)
 
 
-def _check_range(source: str, name: str, value: Any) -> None:
+def _check_range(source: str, name: str, value: object) -> None:
     low, high = _RANGES.get(name, (1, float("inf")))
     for number in value if isinstance(value, tuple) else (value,):
         if isinstance(number, (int, float)) and not isinstance(number, bool) and not low <= number <= high:
@@ -294,7 +298,7 @@ def _check_range(source: str, name: str, value: Any) -> None:
             raise BundleError(f"{source}: field {name} is {number}, not {wanted}", "Use the file that mimo-train wrote")
 
 
-def _refuse(source: str, name: str) -> Any:
+def _refuse(source: str, name: str) -> NoReturn:
     raise BundleError(f"{source}: field {name} has the wrong type", "Use the file that mimo-train wrote")
 
 

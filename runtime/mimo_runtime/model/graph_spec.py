@@ -174,6 +174,6 @@ def static_cache_spec(config: MimoConfig, dtype: str = "float32") -> GraphSpec:
 
 def allowed_specs(config: MimoConfig) -> dict[str, tuple[GraphSpec, ...]]:
     """Every specification that a graph of a bundle may have, the usual one first."""
-    allowed = {name: (spec,) for name, spec in graph_specs(config).items()}
+    allowed: dict[str, tuple[GraphSpec, ...]] = {name: (spec,) for name, spec in graph_specs(config).items()}
     allowed["text_decoder"] += tuple(static_cache_spec(config, dtype) for dtype in ("float32", "float16"))
     return allowed

@@ -176,7 +176,10 @@ class Tokenizer:
 
     def token_of(self, token: int) -> str:
         """The token with an id, as the vocabulary writes it."""
-        return self._answers.id_to_token(token)
+        text = self._answers.id_to_token(token)
+        if text is None:
+            raise RequestError(f"token {token} does not exist", f"Use 0 to {self.size - 1}")
+        return text
 
     def id_of(self, token: str) -> int | None:
         """The id of a token as the vocabulary writes it, or None if there is no such token."""

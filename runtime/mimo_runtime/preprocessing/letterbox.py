@@ -61,7 +61,9 @@ class Letterbox:
         self._check(pixels, 3)
         square = np.zeros((self.size, self.size, 3), np.uint8)
         target = (self.new_width, self.new_height)
-        square[: self.new_height, : self.new_width] = Image.fromarray(pixels).resize(target, Image.Resampling.BILINEAR)
+        square[: self.new_height, : self.new_width] = np.asarray(
+            Image.fromarray(pixels).resize(target, Image.Resampling.BILINEAR)
+        )
         return np.ascontiguousarray(square.transpose(2, 0, 1)).astype(np.float32) / np.float32(255)
 
     def boxes(self, boxes: np.ndarray) -> np.ndarray:

@@ -29,12 +29,11 @@ class LruCache(Generic[Value]):
         wait, and nothing is kept.
         """
         with self._lock:
-            future = self._values.get(key)
-            known = future is not None
+            known = key in self._values
+            future: Future[Value] = self._values[key] if known else Future()
             if known:
                 self._values.move_to_end(key)
             else:
-                future = Future()
                 if self.capacity > 0:
                     self._values[key] = future
                     while len(self._values) > self.capacity:

@@ -145,7 +145,7 @@ def _place(
     left, top = left[free], top[free]
     right, bottom = left + w, top + h
     covered = (sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]) / (w * h)
-    if box is None:
+    if box is None or target is None:
         away = left + (height - bottom).astype(float)
     else:
         # To the nearest of some pixels of the target, which may have many parts.
@@ -165,7 +165,10 @@ def _pixels(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns of the mask's pixels; in large pictures only of some."""
     step = max(1, min(mask.shape) // 512)
     rows, columns = np.nonzero(mask[::step, ::step])
-    return (rows * step, columns * step) if rows.size else np.nonzero(mask)
+    if not rows.size:
+        rows, columns = np.nonzero(mask)
+        return rows, columns
+    return rows * step, columns * step
 
 
 def _bounds(mask: np.ndarray) -> Rectangle | None:
@@ -190,6 +193,8 @@ def _draw_label(canvas: Image.Image, text: str, colour: Colour, rectangle: Recta
 
 def _draw_leader(canvas: Image.Image, label: Label, rectangle: Rectangle, size: int) -> None:
     """A line from a label to the nearest pixel of its target, if the two lie apart."""
+    if label.target is None:
+        return
     rows, columns = _pixels(label.target)
     if not rows.size:
         return

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -35,7 +35,33 @@ _PAPER, _SOFT = (24, 25, 29), (200, 201, 206)
 _GROUNDED = re.compile(r"<p>(.*?)</p>\s*(?:<seg\d*>)*|</?p>|<seg\d*>", re.DOTALL)
 
 
-def draw_overlay(pixels: np.ndarray, findings: Any, *, smallest: int = SMALLEST, largest: int = LARGEST) -> Image.Image:
+class FindingLike(Protocol):
+    """The fields of a ``Finding`` that are drawn."""
+
+    @property
+    def phrase(self) -> str: ...
+    @property
+    def mask(self) -> np.ndarray: ...
+    @property
+    def score(self) -> float: ...
+    @property
+    def present(self) -> bool: ...
+    @property
+    def confident(self) -> bool: ...
+
+
+class AnswerLike(Protocol):
+    """The fields of an ``Answer`` that are drawn."""
+
+    @property
+    def text(self) -> str | None: ...
+    @property
+    def findings(self) -> Sequence[FindingLike]: ...
+
+
+def draw_overlay(
+    pixels: np.ndarray, findings: AnswerLike | Iterable[FindingLike], *, smallest: int = SMALLEST, largest: int = LARGEST
+) -> Image.Image:
     """The image with an outline, a translucent fill and a label "phrase score" for every finding.
 
     Args:
@@ -55,7 +81,7 @@ def draw_overlay(pixels: np.ndarray, findings: Any, *, smallest: int = SMALLEST,
     return _overlay(pixels, findings, factor)
 
 
-def draw_panel(pixels: np.ndarray, prompt: Prompt, answer: Any, *, side: int = 512) -> Image.Image:
+def draw_panel(pixels: np.ndarray, prompt: Prompt, answer: AnswerLike, *, side: int = 512) -> Image.Image:
     """Image, prompt and result side by side, with titles, the question and the answer below.
 
     Args:
@@ -96,21 +122,21 @@ def draw_panel(pixels: np.ndarray, prompt: Prompt, answer: Any, *, side: int = 5
 # -- findings --------------------------------------------------------------------------------------------------------
 
 
-def _listed(findings: Any) -> list[Any]:
-    return list(getattr(findings, "findings", findings))
+def _listed(findings: AnswerLike | Iterable[FindingLike]) -> list[FindingLike]:
+    return list(findings if isinstance(findings, Iterable) else findings.findings)
 
 
-def _overlay(pixels: np.ndarray, findings: Sequence[Any], factor: float) -> Image.Image:
+def _overlay(pixels: np.ndarray, findings: Sequence[FindingLike], factor: float) -> Image.Image:
     image = _resized(pixels, factor)
     thickness = max(2, round(max(image.size) / 256))
     masks = [_resized_mask(f.mask, image.size) if f.present else None for f in findings]
     colours = [OKABE_ITO[k % len(OKABE_ITO)] for k in range(len(findings))]
-    shown = [k for k, mask in enumerate(masks) if mask is not None and mask.any()]
-    for k in sorted(shown, key=lambda k: -int(masks[k].sum())):  # small ones on top
+    shown = [(k, mask) for k, mask in enumerate(masks) if mask is not None and mask.any()]
+    for k, mask in sorted(shown, key=lambda item: -int(item[1].sum())):  # small ones on top
         if findings[k].confident:
-            paint_mask(image, masks[k], colours[k], thickness)
+            paint_mask(image, mask, colours[k], thickness)
         else:
-            paint_mask(image, masks[k], colours[k], thickness, fill=0.12, dashed=True)
+            paint_mask(image, mask, colours[k], thickness, fill=0.12, dashed=True)
     labels = [
         Label(f"{finding.phrase} {finding.score:.2f}" + ("" if finding.confident else " uncertain"), colours[k], masks[k])
         if finding.present
@@ -257,7 +283,7 @@ def _asked(prompt: Prompt, size: int, width: int) -> list[_Line]:
     return lines + [[(line, _SOFT)] for line in wrap(", ".join(given), size, width)]
 
 
-def _answered(answer: Any, findings: Sequence[Any], size: int, width: int) -> list[_Line]:
+def _answered(answer: AnswerLike, findings: Sequence[FindingLike], size: int, width: int) -> list[_Line]:
     """The answer's sentence, its grounded phrases in the colours of their masks."""
     words: list[tuple[str, Colour]] = []
     text, end = getattr(answer, "text", "") or "", 0

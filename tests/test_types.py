@@ -1,0 +1,22 @@
+"""The types of ``mimo_runtime``: mypy finds nothing in it, and every package ships ``py.typed``."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from structure import PACKAGES, REPOSITORY
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="checked with the numpy of constraints.txt for Python 3.11 and later")
+def test_mypy_accepts_the_runtime() -> None:
+    pytest.importorskip("mypy")
+    command = [sys.executable, "-m", "mypy", "--no-error-summary"]  # strict: [tool.mypy] of pyproject.toml
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_declares_that_it_is_typed(package: str) -> None:
+    assert (PACKAGES[package] / "py.typed").is_file()
