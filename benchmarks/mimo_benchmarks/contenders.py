@@ -6,9 +6,10 @@ torch    the checkpoint in PyTorch eager, through the same pipeline: the same ca
 compile  the same with ``torch.compile``
 ort      the FP32 ONNX files in the reference pipeline with ONNX Runtime's ``session.run``: default options, no cache
 openvino the same files in the reference pipeline with OpenVINO: latency hint, FP32, static shapes where possible
+optimum  the same files in the reference pipeline as Optimum's ``ORTModelForCustomTasks`` on CPU: default options
 ======== ===========================================================================================================
 
-``ort`` and ``openvino`` encode the image for every request, because such a script has no cache.
+``ort``, ``openvino`` and ``optimum`` encode the image for every request, because such a script has no cache.
 """
 
 from __future__ import annotations
@@ -212,6 +213,24 @@ def _openvino(setup: ContenderSetup) -> Contender:
     return ReferenceContender(setup, load)
 
 
+def _optimum(setup: ContenderSetup) -> Contender:
+    import onnxruntime
+    from optimum.onnxruntime import ORTModelForCustomTasks
+    from transformers import PretrainedConfig
+
+    def load(path: Path, _spec: GraphSpec, _longest: int) -> Run:
+        options = onnxruntime.SessionOptions()
+        if setup.threads:
+            options.intra_op_num_threads = setup.threads
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        # from_pretrained would need a config.json of a known architecture beside the file.
+        model = ORTModelForCustomTasks(config=PretrainedConfig(), session=session)
+        # Outputs called "keys" and "values", as the cache has, hide these methods of its output class: only items() works.
+        return lambda inputs: dict(model(**inputs).items())
+
+    return ReferenceContender(setup, load)
+
+
 @dataclass(frozen=True)
 class ContenderSpec:
     """The requirements of a contender."""
@@ -231,13 +250,20 @@ class ContenderSpec:
         Raises:
             RequestError: a library or a compiler is missing.
         """
-        missing = [m for m in self.modules if importlib.util.find_spec(m) is None]
+        missing = [module for module in self.modules if not _is_installed(module)]
         if missing:
             what = f"--against {name} needs {', '.join(missing)}, which is not installed"
             raise RequestError(what, f"pip install 'mimo-edge[{self.extra}]', or leave {name} out")
         if name == "compile" and not any(map(shutil.which, (os.environ.get("CXX") or "g++", "c++", "clang++"))):
             what = "--against compile needs a C++ compiler, and none is on the PATH"
             raise RequestError(what, "Install g++, or leave compile out")
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package around it
+        return False
 
 
 _TRAINING = ("torch", "transformers", "safetensors")
@@ -247,5 +273,8 @@ CONTENDERS: dict[str, ContenderSpec] = {
     "torch": ContenderSpec(_torch, _TRAINING, "train", needs_checkpoint=True, distributions=("torch",)),
     "compile": ContenderSpec(_compile, _TRAINING, "train", needs_checkpoint=True, distributions=("torch",)),
     "ort": ContenderSpec(_ort, ("onnxruntime",), "cpu", needs_onnx=True, distributions=("onnxruntime", "onnxruntime-gpu")),
+    "optimum": ContenderSpec(
+        _optimum, ("optimum.onnxruntime",), "optimum", needs_onnx=True, distributions=("optimum-onnx", "onnxruntime")
+    ),
     "openvino": ContenderSpec(_openvino, ("openvino",), "openvino", needs_onnx=True, distributions=("openvino",)),
 }

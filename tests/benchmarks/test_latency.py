@@ -91,7 +91,7 @@ def measure(bundle: Path, request, **options):
 
 
 def test_an_unknown_contender_is_refused_with_the_known_ones(bundle, request_):
-    with pytest.raises(RequestError, match="unknown contender 'tvm'.*torch, compile, ort, openvino"):
+    with pytest.raises(RequestError, match="unknown contender 'tvm'.*torch, compile, ort, optimum, openvino"):
         measure(bundle, request_, against=["ort", "tvm"])
 
 
@@ -106,6 +106,9 @@ def test_a_missing_library_is_refused_with_the_extra_to_install():
     entry = dataclasses.replace(CONTENDERS["openvino"], modules=("no_such_library",))
     with pytest.raises(RequestError, match=r"needs no_such_library, .* pip install 'mimo-edge\[openvino\]'"):
         entry.check("openvino")
+    inside = dataclasses.replace(CONTENDERS["optimum"], modules=("no_such_package.module",))
+    with pytest.raises(RequestError, match=r"pip install 'mimo-edge\[optimum\]'"):
+        inside.check("optimum")
 
 
 def test_compile_without_a_compiler_is_refused(tmp_path, monkeypatch):
@@ -268,3 +271,12 @@ def test_torch_compile_competes(checkpoint, bundle, request_, monkeypatch):
     assert compiled == [False, False, False, False, False, True]  # the text decoder's cache grows
     assert (mine.text, mine.tokens) == (theirs.text, theirs.tokens)
     assert mine.graphs_ms.keys() == theirs.graphs_ms.keys()
+
+
+def test_optimum_answers_as_onnx_runtime_does(bundle, request_, tmp_path):
+    pytest.importorskip("optimum.onnxruntime")
+    write_fp32_graphs(Bundle.open(bundle), None, tmp_path)
+    setup = ContenderSetup(bundle, None, tmp_path, 1)
+    mine, theirs = (CONTENDERS[name].make(setup).ask(request_, KINDS["first_ask"]) for name in ("optimum", "ort"))
+    assert (mine.text, mine.tokens) == (theirs.text, theirs.tokens)
+    assert all(np.array_equal(a.mask, b.mask) for a, b in zip(mine.findings, theirs.findings, strict=True))

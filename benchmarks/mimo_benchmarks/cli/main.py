@@ -32,7 +32,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--against", help="Of torch,compile,ort,openvino. Default: torch and ort.")
+@click.option("--against", help="Of torch,compile,ort,optimum,openvino. Default: torch and ort.")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Of the bundle. Default: the one in ./checkpoints.")
 @click.option("--repeats", default=30, show_default=True, type=click.IntRange(1), help="Samples per kind of request.")
 @click.option("--warmup", default=3, show_default=True, type=click.IntRange(0), help="Rounds before the first sample.")

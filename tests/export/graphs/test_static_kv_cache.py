@@ -292,22 +292,22 @@ def test_tensorrt_sees_a_cache_that_is_updated_in_place_and_attention_with_a_mas
 @pytest.fixture
 def command(monkeypatch, module: torch.nn.Module, exported):
     monkeypatch.setattr(kv_cache, "export_decoder", lambda *_: (CONFIG, TorchEngine(module, DYNAMIC), exported["fp32"]))
-    return lambda *arguments: CliRunner().invoke(kv_cache.alone, ["cache", "--seconds", "0", *arguments])
+    return lambda *arguments: CliRunner().invoke(kv_cache.program, ["cache", "--seconds", "0", *arguments])
 
 
-def test_the_command_measures_every_form_in_turns(command, monkeypatch):
+def test_the_command_measures_every_kv_cache(command, monkeypatch):
     monkeypatch.setattr(kv_cache, "missing_rtx_package", lambda: "tensorrt_rtx_bindings")
     result = command("--threads", "1", "--json")
     assert result.exit_code == 0, result.output
-    told = json.loads(result.stdout)
-    assert [(r["engine"], r["form"]) for r in told["cpu"]] == list(kv_cache.CONTENDERS)
-    assert all(r["identical"] and 0 < r["ms_per_token"] < 100 and r["logits_differ"] < 2e-5 for r in told["cpu"])
-    assert told["plans"] == []
+    found = json.loads(result.stdout)
+    assert [(r["engine"], r["kv_cache"]) for r in found["cpu"]] == list(kv_cache.CONTENDERS)
+    assert all(r["identical"] and 0 < r["ms_per_token"] < 100 and r["logits_differ"] < 2e-5 for r in found["cpu"])
+    assert found["compiled"] == []
 
 
 @needs_compiler
 @pytest.mark.rtx
-def test_the_command_compiles_both_forms_and_prints_tables(command):
+def test_the_command_compiles_both_caches_and_prints_tables(command):
     result = command("--threads", "1")
     assert result.exit_code == 0, result.output
     rows = [line.split() for line in result.stdout.splitlines() if line.strip()]
@@ -315,7 +315,7 @@ def test_the_command_compiles_both_forms_and_prints_tables(command):
     assert [row[2] for row in rows if row[0] == "tensorrt-rtx"] == list(KV_CACHES)
 
 
-def test_the_command_ends_with_1_if_a_form_writes_other_tokens(command, monkeypatch):
+def test_the_command_ends_with_1_if_a_cache_writes_other_tokens(command, monkeypatch):
     monkeypatch.setattr(kv_cache, "missing_rtx_package", lambda: "tensorrt_rtx_bindings")
     right = kv_cache.with_static_cache
 
