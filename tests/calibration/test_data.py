@@ -33,13 +33,13 @@ def by_modality(images: Images) -> Counter[str]:
 @pytest.mark.parametrize("count", [16, 17, 19, 30, 40])
 def test_modalities_take_turns_until_one_is_used_up(count, tmp_path):
     sets = [make_set(tmp_path / "a", {"ct": 40, "mri": 9}), make_set(tmp_path / "b", {"ct": 30, "xray": 50})]
-    found = by_modality(draw_images(sets, "train", count, 0))
-    assert sum(found.values()) == count
-    assert found["mri"] <= 9 and found["mri"] >= min(9, count // 3)
+    counts = by_modality(draw_images(sets, "train", count, 0))
+    assert sum(counts.values()) == count
+    assert counts["mri"] <= 9 and counts["mri"] >= min(9, count // 3)
     # Those that have images left are within one of each other.
-    assert abs(found["ct"] - found["xray"]) <= 1
-    if found["mri"] < 9:
-        assert max(found.values()) - min(found.values()) <= 1
+    assert abs(counts["ct"] - counts["xray"]) <= 1
+    if counts["mri"] < 9:
+        assert max(counts.values()) - min(counts.values()) <= 1
 
 
 def test_the_sets_of_a_modality_take_turns(tmp_path):
@@ -131,11 +131,11 @@ def test_the_identity_depends_on_what_the_file_of_instances_holds(tmp_path):
     folder = tmp_path / "a"
     make_set(folder, {"ct": 20})
     write_rows(folder, [{**row, "instances": "instances.png"} for row in read_rows(folder)])
-    found = set()
+    identities = set()
     for value in (1, 2):
         Image.new("L", (16, 16), value).save(folder / "instances.png")
-        found.add(draw_images([Dataset.read(folder)], "train", 20, 0).identity)
-    assert len(found) == 2
+        identities.add(draw_images([Dataset.read(folder)], "train", 20, 0).identity)
+    assert len(identities) == 2
 
 
 # -- overlap ---------------------------------------------------------------------------------------------------------

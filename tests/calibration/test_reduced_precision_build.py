@@ -118,7 +118,7 @@ def test_the_scatter_shows_speed_and_loss_of_every_candidate():
                          gate={"int8 openvino": gate(0.25), "int8 weights onnxruntime": gate(0.003)})  # fmt: skip
     figure = _trade_off(SimpleNamespace(graphs={"fusion": graph}), 0.005)
     lines = [[*map(tuple, line.get_xydata())] for line in figure.axes[0].lines]
-    # Each prompt that loses most, with its interval, by how fast the form is; the shipped one is marked in the same place.
+    # Each prompt that loses most, with its interval, by how fast the candidate is; the shipped one is marked in the same place.
     assert [(2.5, 0.25)] in lines and lines.count([(2.0, 0.003)]) == 2 and [(1.0, 0.0)] in lines
     assert [(2.0, 0.001), (2.0, 0.005)] in [[(x, round(y, 6)) for x, y in line] for line in lines]
     assert [line[0][0] for line in lines if line[0][1] == 0.06] == [1.25]  # timed, not tried

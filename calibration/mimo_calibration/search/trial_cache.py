@@ -18,7 +18,7 @@ import mimo_runtime
 from mimo_runtime.utils.atomic import atomic_write_bytes
 
 from ..graph.observer import writable_folder
-from .accuracy_gate import Reply
+from .loss import Reply
 
 #: Libraries that compute an answer. Those that are not installed are left out.
 LIBRARIES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "pillow")

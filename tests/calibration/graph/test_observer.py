@@ -46,11 +46,11 @@ def test_an_observed_graph_gives_what_the_engine_gives(rng):
         assert (engine.name, engine.inputs, engine.outputs) == (plain.name, plain.inputs, plain.outputs)
         for batch in (1, 5):
             inputs = feed(rng, batch)
-            expected, found = plain.run(inputs), engine.run(inputs)
-            assert list(found) == list(expected)
+            expected, outputs = plain.run(inputs), engine.run(inputs)
+            assert list(outputs) == list(expected)
             for name in expected:
-                assert found[name].dtype == expected[name].dtype
-                np.testing.assert_allclose(found[name], expected[name], rtol=1e-6, atol=1e-6)
+                assert outputs[name].dtype == expected[name].dtype
+                np.testing.assert_allclose(outputs[name], expected[name], rtol=1e-6, atol=1e-6)
 
 
 def test_activations_of_quantizable_nodes_are_observed_and_on_demand_all(rng):

@@ -59,13 +59,13 @@ def test_an_unstacked_graph_gives_through_the_engine_what_the_stacked_one_gives(
     engines = [create_engine("onnxruntime", m.SerializeToString(), CONTRACT, threads=1) for m in (model, cpu)]
     assert all(list(e.inputs) == ["keys", "x", "bias"] for e in engines)
     for batch in (1, 2):
-        given = feed(rng, batch)
-        kept = {k: v.copy() for k, v in given.items()}
-        expected, result = (e.run(given) for e in engines)
+        inputs = feed(rng, batch)
+        kept = {k: v.copy() for k, v in inputs.items()}
+        expected, result = (e.run(inputs) for e in engines)
         np.testing.assert_array_equal(result["y"], expected["y"])
-        by_hand = given["x"] + sum(given["keys"][k] * initializers(model)[f"w{k}"] for k in range(LAYERS)) + given["bias"]
+        by_hand = inputs["x"] + sum(inputs["keys"][k] * initializers(model)[f"w{k}"] for k in range(LAYERS)) + inputs["bias"]
         np.testing.assert_allclose(result["y"], by_hand, rtol=1e-5, atol=1e-5)
-        assert all(np.array_equal(given[k], v) for k, v in kept.items())
+        assert all(np.array_equal(inputs[k], v) for k, v in kept.items())
 
 
 def test_an_input_that_is_used_otherwise_too_is_not_unstacked(rng):
@@ -108,10 +108,10 @@ def test_two_inputs_are_unstacked_each_in_its_place(rng):
     model = make_model(nodes, shapes, ["y", "values_out"], {f"index{k}": np.array(k, np.int64) for k in range(2)})
     cpu = to_ort_cpu_graph(model)
     assert [i.name for i in cpu.graph.input] == ["values.0", "values.1", "token", "keys.0", "keys.1"]
-    given = {name: normal(rng, *(4 if a == "batch" else a for a in shape)) for name, shape in shapes.items()}
-    split = {k: v for k, v in given.items() if k == "token"}
-    split |= {f"{name}.{k}": given[name][k] for name in ("keys", "values") for k in range(2)}
-    expected, result = run(model, given), run(cpu, split)
+    inputs = {name: normal(rng, *(4 if a == "batch" else a for a in shape)) for name, shape in shapes.items()}
+    split = {k: v for k, v in inputs.items() if k == "token"}
+    split |= {f"{name}.{k}": inputs[name][k] for name in ("keys", "values") for k in range(2)}
+    expected, result = run(model, inputs), run(cpu, split)
     assert all(np.array_equal(result[k], v) for k, v in expected.items())
 
 

@@ -15,8 +15,8 @@ from mimo_runtime.model.graph_spec import Tensor
 def test_contenders_take_turns_on_the_same_inputs():
     order: list[tuple[str, int]] = []
     runs = {name: lambda arrays, name=name: order.append((name, arrays["k"])) for name in ("a", "b", "c")}
-    found = interleaved(runs, [{"k": 0}, {"k": 1}, {"k": 2}], seconds=0, least=6)
-    assert set(found) == {"a", "b", "c"} and all(ms >= 0 for ms in found.values())
+    times = interleaved(runs, [{"k": 0}, {"k": 1}, {"k": 2}], seconds=0, least=6)
+    assert set(times) == {"a", "b", "c"} and all(ms >= 0 for ms in times.values())
     measured = order[6:]  # two runs each to warm up
     rounds = [measured[k : k + 3] for k in range(0, len(measured), 3)]
     assert len(rounds) == 6
@@ -33,8 +33,8 @@ def test_the_median_is_in_milliseconds():
         slow["k"] += 1
         time.sleep(0.05 if slow["k"] == 5 else 0.004)
 
-    found = interleaved({"fast": lambda arrays: None, "slow": sometimes}, [{}], seconds=0, least=9)
-    assert 4 <= found["slow"] < 40 and found["fast"] < 1
+    times = interleaved({"fast": lambda arrays: None, "slow": sometimes}, [{}], seconds=0, least=9)
+    assert 4 <= times["slow"] < 40 and times["fast"] < 1
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.2])
@@ -78,6 +78,6 @@ def test_a_graph_with_a_cache_is_timed_per_step_of_an_answer():
         "memory": np.full((1, 3), 7, np.float32), "past_keys": np.zeros((1, 9, 2), np.float32),
         "token": np.ones((1, 1), np.int32), "position": np.full((1, 1), 9, np.int32),
     }  # fmt: skip
-    found = graph_times({"a": engine}, [call], seconds=0)
-    assert 4 <= found["a"] < 20
+    times = graph_times({"a": engine}, [call], seconds=0)
+    assert 4 <= times["a"] < 20
     assert engine.positions[:STEPS] == list(range(STEPS)) and call["position"][0, 0] == 9

@@ -68,7 +68,7 @@ def test_presence_f1_is_that_of_absence():
 
 
 def named(present: int, absent: int, unknown: int = 0) -> list[Reply]:
-    """Right replies to so many names that are there and are not, and to names of which nobody knows."""
+    """Right replies to so many names that are there and are not, and to names of which the data says nothing."""
     return (
         [reply("a", str(k), "text", 0.5) for k in range(present)]
         + [reply("a", str(k), "absent", None, False) for k in range(absent)]
@@ -104,7 +104,7 @@ def test_with_enough_absent_names_f1_counts():
         assert loss.presence == (loss.presence_f1 if by_f1 else pytest.approx(1 / (10 + absent)))
     assert compare(reference, reference, ("text",)).to_dict()["presence_by"] == "changed"
     assert presence_summary(compare(named(1, 8), named(1, 8)).to_dict()) == "presence F1 loses +0.0000"
-    # What nobody knows is no part of an F1.
+    # An unknown name is no part of an F1.
     loss = compare(named(10, 8, 20), flipped(named(10, 8, 20), 20), ("text",))
     assert loss.by_f1 and loss.presence_f1 == 0.0 and loss.flips == 1
 

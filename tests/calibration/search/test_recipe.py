@@ -42,14 +42,14 @@ def test_noise_of_a_hundredth_of_the_signal_is_forty_decibels():
 
 def test_an_output_of_zeros_that_stays_one_is_exact():
     zeros = {"y": np.zeros(4, np.float32)}
-    assert sqnr([({}, zeros)], lambda given: zeros) == {"y": CEILING}
-    assert sqnr([({}, zeros)], lambda given: {"y": np.ones(4, np.float32)})["y"] < 0
+    assert sqnr([({}, zeros)], lambda inputs: zeros) == {"y": CEILING}
+    assert sqnr([({}, zeros)], lambda inputs: {"y": np.ones(4, np.float32)})["y"] < 0
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_what_is_not_a_number_is_no_signal(bad):
     expected = {"y": np.ones(4, np.float32)}
-    result = sqnr([({}, expected)], lambda given: {"y": np.array([1, 1, 1, bad], np.float32)})
+    result = sqnr([({}, expected)], lambda inputs: {"y": np.array([1, 1, 1, bad], np.float32)})
     assert result["y"] == -CEILING
 
 

@@ -68,11 +68,11 @@ class FakeGenerator:
     """Candidates by label; the plans leave out ever more of nine blocks."""
 
     def __init__(self, candidates: list[Candidate], pipeline: FakePipeline) -> None:
-        self.made = candidates
+        self.offered = candidates
         self.recipes = RecipeSearch(pipeline)
 
     def candidates(self, name: str, context: GraphContext, result: GraphResult) -> list[Candidate]:
-        return self.made
+        return self.offered
 
     def int8(
         self, name: str, context: GraphContext, recipe: QuantizationRecipe, engines: tuple[str, ...], label: str
@@ -94,7 +94,7 @@ def decide(monkeypatch):
     """Decide about the graph "fusion" among made-up candidates beside "fp32 ort"."""
 
     def run(
-        latencies: Mapping[str, float], losses: Mapping[str, Loss], *, made: list[Candidate] | None = None,
+        latencies: Mapping[str, float], losses: Mapping[str, Loss], *, candidates: list[Candidate] | None = None,
         blocks: tuple[BlockSensitivity, ...] = (), not_finite: Mapping[str, str] = MappingProxyType({}), **settings: object,
     ) -> Decided:  # fmt: skip
         timed: list[list[str]] = []
@@ -106,7 +106,7 @@ def decide(monkeypatch):
         monkeypatch.setattr(selector, "graph_times", graph_times)
         pipeline = FakePipeline(losses, dataclasses.replace(Settings(threads=1), **settings))
         pipeline.not_finite |= not_finite
-        others = made or [candidate(label) for label in latencies if label != "fp32 ort"]
+        others = candidates or [candidate(label) for label in latencies if label != "fp32 ort"]
         result = GraphResult(sensitivity=list(blocks))
         context = GraphContext(onnx.ModelProto(), {}, [({"x": np.zeros(1)}, {"y": np.zeros(1)})])
         chooser = selector.PrecisionSelector(pipeline, FakeGenerator(others, pipeline))
@@ -219,8 +219,8 @@ def test_more_blocks_are_left_out_when_the_gate_is_missed(decide, enough, chosen
     times = {"fp32 ort": 10.0, "int8": 1.0, "fp16": 5.0, "int8 without 1 block": 1.1, "int8 without 2 blocks": 1.2}
     losses = {"int8": BAD, "fp16": FINE}
     losses |= {label: FINE if int(label.split()[2]) >= enough else BAD for label in times if "without" in label}
-    made = [candidate("int8", QuantizationRecipe("mse")), candidate("fp16")]
-    decided = decide(times, losses, made=made, blocks=NINE_BLOCKS, gpu=gpu)
+    candidates = [candidate("int8", QuantizationRecipe("mse")), candidate("fp16")]
+    decided = decide(times, losses, candidates=candidates, blocks=NINE_BLOCKS, gpu=gpu)
     assert decided.chosen == chosen and decided.pipeline.gated == gated
     assert set(decided.result.rejected) == set(gated[:-1])
     rounds = [["fp16", "fp32 ort", "int8"]] + [["fp16", "fp32 ort", label] for label in gated if "without" in label]
@@ -229,8 +229,8 @@ def test_more_blocks_are_left_out_when_the_gate_is_missed(decide, enough, chosen
 
 def test_a_recipe_is_tried_once_whichever_candidate_misses_with_the_one_before(decide):
     times = {"fp32 ort": 9.0, "int8 one": 1.0, "int8 two": 1.0, "int8 without 1 block": 1.0}
-    made = [candidate(label, QuantizationRecipe("mse")) for label in ("int8 one", "int8 two")]
-    decided = decide(times, dict.fromkeys(times, BAD), made=made, blocks=NINE_BLOCKS[:2])
+    candidates = [candidate(label, QuantizationRecipe("mse")) for label in ("int8 one", "int8 two")]
+    decided = decide(times, dict.fromkeys(times, BAD), candidates=candidates, blocks=NINE_BLOCKS[:2])
     assert decided.chosen == "fp32 ort"
     assert set(decided.result.gate) == {"int8 one", "int8 two", "int8 without 1 block"}
 

@@ -134,9 +134,9 @@ def test_a_sample_of_a_large_tensor_sees_every_channel_and_counts_for_all(shape,
     assert histogram.count == size and histogram.counts.sum() == pytest.approx(size)
     assert histogram.maximum == channels
     if channels < BINS:
-        found = histogram.counts[histogram.counts > 0]
-        assert len(found) == channels
-        np.testing.assert_allclose(found, size / channels, rtol=0.02)
+        filled = histogram.counts[histogram.counts > 0]
+        assert len(filled) == channels
+        np.testing.assert_allclose(filled, size / channels, rtol=0.02)
     assert histogram.energy == pytest.approx(np.square(values, dtype=np.float64).sum(), rel=0.02)
 
 
