@@ -181,9 +181,10 @@ def programs() -> Iterator[tuple[str, click.Command]]:
     for folder in PACKAGES:
         root = PYPROJECT.parent / folder
         for file in sorted(root.glob("mimo_*/**/*.py")):
-            if re.search(r"^def command\(.*^if __name__ ==", file.read_text("utf-8"), re.M | re.S):
+            found = re.search(r"^@click\.command\(.*?^def (\w+)\(.*^if __name__ ==", file.read_text("utf-8"), re.M | re.S)
+            if found:
                 module = ".".join(file.relative_to(root).with_suffix("").parts)
-                yield f"python -m {module}", importlib.import_module(module).command
+                yield f"python -m {module}", getattr(importlib.import_module(module), found[1])
 
 
 def leaves(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
