@@ -17,7 +17,8 @@ from mimo_runtime.pipeline import Mimo
 from mimo_runtime.text.generation import TextDecoder
 from mimo_runtime.utils.hashing import sha256
 
-from ..parity.compare import ask, limits_of
+from ..parity.compare import limits_of
+from ..parity.recording import record_calls
 from ..parity.samples import draw_samples
 from ..schema import GraphFile
 from ..targets import PROXY_ENGINE, Target
@@ -90,30 +91,14 @@ def select_kv_cache(
     return changed, spec, KVCache(kind, reason)
 
 
-class _Recorder(Engine):
-    """An engine that records the inputs and the logits of every call."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.name, self.inputs, self.outputs = engine.name, engine.inputs, engine.outputs
-        self.calls: list[tuple[dict[str, np.ndarray], np.ndarray]] = []
-
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        outputs = self._engine.run(inputs)
-        self.calls.append(({name: np.array(value) for name, value in inputs.items()}, outputs["logits"]))
-        return outputs
-
-
 def logits_difference(engines: Mapping[str, Engine], static: Engine, reference: Mimo) -> float:
     """The largest relative L2 of the logits of a token; both decoders read the tokens that the dynamic one chose."""
-    config, tokenizer = reference.config, reference.tokenizer
-    recorder = _Recorder(engines[GRAPH])
-    chain, worst = Mimo(config, {**engines, GRAPH: recorder}, tokenizer), 0.0
+    config, tokenizer, worst = reference.config, reference.tokenizer, 0.0
+    chain = Mimo(config, engines, tokenizer)
     for sample in draw_samples(SAMPLES, [], config, tokenizer):
-        recorder.calls.clear()
-        ask(chain, sample)
-        decoder = TextDecoder(static, config, recorder.calls[0][0], tokenizer.size, ())
-        for inputs, expected in recorder.calls:
-            logits, expected = decoder.step(int(inputs["token"][0, 0])), expected.reshape(-1)[: tokenizer.size]
+        calls = record_calls(chain, GRAPH, [sample])
+        decoder = TextDecoder(static, config, calls[0][0], tokenizer.size, ())
+        for inputs, outputs in calls:
+            logits, expected = decoder.step(int(inputs["token"][0, 0])), outputs["logits"].reshape(-1)[: tokenizer.size]
             worst = max(worst, float(np.linalg.norm(logits - expected) / max(np.linalg.norm(expected), 1e-12)))
     return worst
