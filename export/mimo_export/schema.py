@@ -6,7 +6,14 @@ They are parts of ``manifest.json``, ``report.json``, and the output of ``mimo-e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
+
+if TYPE_CHECKING:  # they import onnx, and ``mimo-export inspect`` runs without it
+    from mimo_calibration.quantize import CalibrationFacts
+    from mimo_calibration.search.results import ResultReport
+
+    class PrecisionReport(CalibrationFacts, ResultReport):
+        """The calibration of a bundle in reduced precision, and its results."""
 
 
 class BuildOptions(TypedDict):
@@ -87,8 +94,7 @@ class Inspection(TypedDict):
 class _ReducedPrecision(TypedDict, total=False):
     #: ``kind`` and ``reason`` of the text decoder's KV cache, of a target with compiled graphs.
     kv_cache: dict[str, str]
-    #: The calibration and its results, of a bundle in reduced precision.
-    precision: Mapping[str, Any]
+    precision: PrecisionReport
 
 
 class BuildReport(_ReducedPrecision):

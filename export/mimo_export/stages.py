@@ -45,8 +45,8 @@ from .manifest import Measurements, compatibility_keys, manifest_data, other_fil
 from .parity.compare import Parity, compare, limits_of, parity_failures
 from .parity.golden import REDUCED, write_golden
 from .parity.samples import Sample, draw_samples
+from .report.charts import draw
 from .report.markdown import inspect_dict, markdown
-from .report.precision import draw
 from .schema import BuildReport, Compatibility, GraphFile, Inspection
 from .targets import PROXY_ENGINE, Target, measuring_engine
 

@@ -98,7 +98,7 @@ def test_it_cannot_be_calibrated_once_more(built, data, tmp_path):
 
 
 def test_a_result_without_a_candidate_can_be_drawn(tmp_path):
-    from mimo_export.report.precision import draw
+    from mimo_export.report.charts import draw
 
     graph = GraphResult(chosen="fp32 onnxruntime", latency_ms={"fp32 onnxruntime": 1.0})
     result = SimpleNamespace(graphs={"fusion": graph}, chosen={"fusion": SimpleNamespace(recipe=None)})
@@ -108,7 +108,7 @@ def test_a_result_without_a_candidate_can_be_drawn(tmp_path):
 
 
 def test_the_scatter_shows_speed_and_loss_of_every_candidate():
-    from mimo_export.report.precision import _trade_off
+    from mimo_export.report.charts import draw_trade_off
 
     def gate(loss: float) -> dict:
         return {"dice": {"box": loss - 0.001, "text": loss}, "ci95": {"box": [-1, 1], "text": [loss - 0.002, loss + 0.002]}}
@@ -116,7 +116,7 @@ def test_the_scatter_shows_speed_and_loss_of_every_candidate():
     times = {"fp32 onnxruntime": 10.0, "int8 openvino": 4.0, "int8 weights onnxruntime": 5.0, "int8 onnxruntime": 8.0}
     graph = GraphResult("int8 weights onnxruntime", latency_ms=times,
                          gate={"int8 openvino": gate(0.25), "int8 weights onnxruntime": gate(0.003)})  # fmt: skip
-    figure = _trade_off(SimpleNamespace(graphs={"fusion": graph}), 0.005)
+    figure = draw_trade_off(SimpleNamespace(graphs={"fusion": graph}), 0.005)
     lines = [[*map(tuple, line.get_xydata())] for line in figure.axes[0].lines]
     # Each prompt that loses most, with its interval, by how fast the candidate is; the shipped one is marked in the same place.
     assert [(2.5, 0.25)] in lines and lines.count([(2.0, 0.003)]) == 2 and [(1.0, 0.0)] in lines

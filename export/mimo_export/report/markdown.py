@@ -7,7 +7,6 @@ from typing import Any
 
 from ..parity.summary import AnswerParity, ParitySummary
 from ..schema import BuildReport, GraphFile, Inspection
-from .precision import precision_lines
 
 _GRAPH_KEYS = ("engine", "threads", "asked", "delivered", "file", "sha256", "bytes", "build")
 
@@ -34,6 +33,8 @@ def markdown(report: BuildReport) -> str:
         *missed_lines(parity),
     ]
     if "precision" in report:
+        from .precision import precision_lines  # imports onnx, which ``mimo-export inspect`` runs without
+
         lines += precision_lines(report["precision"])
     if report["golden"]:
         lines += ["", "Golden samples (phantoms), which `mimo-run verify` repeats on a device:", ""]

@@ -50,7 +50,7 @@ class QuantizationTrials:
         for arrays in inputs:
             observer.run(arrays)
         self._choices = {
-            node.node: Choice(amax(observer.seen[node.activation], "minmax"))
+            node.node: Choice(amax(observer.histograms[node.activation], "minmax"))
             for node in find_quantizable(fold_transposed_weights(model))
         }
         observer.close()
@@ -103,7 +103,7 @@ def command(bundle: Path, graph: str, tolerance: float, calls: int, as_json: boo
     if not entry.file.endswith(".onnx") or entry.delivered["fp32"] != sum(entry.delivered.values()):
         raise RequestError(f"graph {graph} of {bundle} is not in single precision", "Name a bundle built with --precision fp32")
     model = onnx.load_from_string(opened.bytes(entry.file))
-    results = bisect_precision(model, entry.contract, recorded_inputs(opened, graph, calls), tolerance)
+    results = bisect_precision(model, entry.spec, recorded_inputs(opened, graph, calls), tolerance)
     if as_json:
         click.echo(json.dumps({"graph": graph, "tolerance": tolerance, "orders": [asdict(r) for r in results]}, indent=1))
         return
