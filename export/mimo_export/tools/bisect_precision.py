@@ -60,8 +60,7 @@ class QuantizationTrials:
     @property
     def nodes(self) -> list[str]:
         """The products with weights, in the order of computation."""
-        order = {node.name: place for place, node in enumerate(self.model.graph.node)}
-        return sorted(self._choices, key=order.__getitem__)
+        return list(self._choices)
 
     def error(self, fp32_nodes: Sequence[str]) -> float:
         """The largest relative L2 of an output with these nodes in FP32 and all others in INT8."""
