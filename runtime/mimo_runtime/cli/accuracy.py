@@ -86,27 +86,18 @@ def run_accuracy(
     import click
 
     from ..data.dataset import read_datasets
-    from ..errors import RequestError
     from ..evaluation.accuracy import measure, summarise
     from ..evaluation.report import overview
     from ..evaluation.report_folder import check_report, write_report
-    from ..evaluation.summary import PROMPTS
     from ..utils.atomic import atomic_write_bytes
 
-    asked = PROMPTS if prompts is None else tuple(name.strip() for name in prompts.split(",") if name.strip())
-    unknown = [name for name in asked if name not in PROMPTS]
-    if unknown or not asked:
-        told = f"unknown prompt type '{unknown[0]}'" if unknown else "--prompts names no prompt type"
-        raise RequestError(told, f"Choose from {', '.join(PROMPTS)}")
-    file = None if json_path in (None, STDOUT) else Path(str(json_path))
-    if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
-        raise RequestError(f"output {file} cannot be written", "Create the folder first, and name a file in it")
+    chosen, file = _prompts_of(prompts), _output_file(json_path)
     if report is not None:
         check_report(report)
     datasets = read_datasets(data)
     with load() as loaded, watch as progress:
         mimo = loaded.with_config(replace(loaded.config, crop_scale=0.0)) if no_refine else loaded
-        measured = measure(mimo, datasets, split, prompts=asked, limit=limit, seed=seed, progress=progress, text=not no_text)
+        measured = measure(mimo, datasets, split, prompts=chosen, limit=limit, seed=seed, progress=progress, text=not no_text)
         result = summarise(measured)
         if file is not None:  # before the report, which asks again and could fail: the numbers are worth more
             text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
@@ -116,3 +107,36 @@ def run_accuracy(
     click.echo(overview(result), err=json_path == STDOUT, nl=False)
     if json_path == STDOUT:
         click.echo(json.dumps(result, ensure_ascii=False, allow_nan=False))
+
+
+def _prompts_of(names: str | None) -> tuple[str, ...]:
+    """The prompt types of ``--prompts``.
+
+    Raises:
+        RequestError: an unknown one, or none.
+    """
+    from ..errors import RequestError
+    from ..evaluation.summary import PROMPTS
+
+    chosen = PROMPTS if names is None else tuple(name.strip() for name in names.split(",") if name.strip())
+    unknown = [name for name in chosen if name not in PROMPTS]
+    if unknown or not chosen:
+        problem = f"unknown prompt type '{unknown[0]}'" if unknown else "--prompts names no prompt type"
+        raise RequestError(problem, f"Choose from {', '.join(PROMPTS)}")
+    return chosen
+
+
+def _output_file(json_path: str | None) -> Path | None:
+    """The file of ``--json``, None without one or for standard output.
+
+    Raises:
+        RequestError: it cannot be written.
+    """
+    from ..errors import RequestError
+
+    if json_path in (None, STDOUT):
+        return None
+    file = Path(str(json_path))
+    if file.is_dir() or not file.absolute().parent.is_dir():
+        raise RequestError(f"output {file} cannot be written", "Create the folder first, and name a file in it")
+    return file

@@ -121,21 +121,15 @@ def predict(
     """
     if text is not None and not text.strip():
         raise PromptError("--text is empty", "Give a name or a question, or leave --text out")
-    if force and output is None:
-        raise RequestError("--force has no effect without -o", "Name the folder to replace with -o")
     options: Untyped = {name: value for name, value in writing.items() if value is not None}
     _refuse_idle_options(options, masks, text_answer, no_refine)
 
-    from ..results.folder import ANSWER, write_result
-
-    if output is not None:
-        from ..utils.atomic import check_output_folder
-
-        check_output_folder(output, force, ANSWER)
+    _check_output(output, force)
 
     from ..imageio.reader import read_image, read_mask
     from ..pipeline import Mimo
     from ..preprocessing.prompts import Prompt
+    from ..results.folder import write_result
 
     picture = read_image(image, frame=frame)
     prompt = Prompt(text or "", boxes, points, None if mask_file is None else read_mask(mask_file))
@@ -144,15 +138,9 @@ def predict(
         prompt.validate(picture.height, picture.width, mimo.config, mimo.tokenizer)
         scan = mimo.open(picture)
         answer = scan.ask(
-            prompt.text,
-            prompt.boxes,
-            prompt.points,
-            prompt.mask,
-            masks=masks,
-            text_answer=text_answer,
-            refine=not no_refine,
-            **options,
-        )
+            prompt.text, prompt.boxes, prompt.points, prompt.mask,
+            masks=masks, text_answer=text_answer, refine=not no_refine, **options,
+        )  # fmt: skip
         report = {
             "model": mimo.info["id"],
             "image": {"width": scan.width, "height": scan.height, "scaling": picture.bits},
@@ -241,6 +229,17 @@ def doctor(context: click.Context, bundle: str | None, as_json: bool) -> None:
         first = next(check for check in checks if check.state == "broken")
         click.echo(f"error: {first.name}: {first.found}. {first.remedy}.", err=True)
         context.exit(1)
+
+
+def _check_output(output: str | None, force: bool) -> None:
+    """Refuse an output folder before the work rather than after it."""
+    from ..results.folder import ANSWER
+    from ..utils.atomic import check_output_folder
+
+    if output is not None:
+        check_output_folder(output, force, ANSWER)
+    elif force:
+        raise RequestError("--force has no effect without -o", "Name the folder to replace with -o")
 
 
 def _refuse_idle_options(writing: Mapping[str, object], masks: bool, text_answer: bool, no_refine: bool) -> None:

@@ -1,4 +1,4 @@
-"""Finish a portable bundle on the device that will run it: compile every graph, seal the result, prove it."""
+"""Compile a portable bundle on the device that will run it: compile every graph, seal the result, verify it."""
 
 from __future__ import annotations
 
@@ -81,41 +81,51 @@ def prepare(
     bundle, output = Path(bundle), Path(output)
     opened = Bundle.open(bundle, this_machine=False)
     manifest = opened.manifest
-    if not manifest.portable:
-        told = f"bundle {bundle} has nothing to prepare: its graphs are what their engines read"
-        raise RequestError(told, f"Use it as it is: mimo-run verify {bundle}")
-    if output.resolve() == bundle.resolve():
-        raise RequestError(f"-o {output} is the bundle itself", "Name another place: a device of another kind may need it")
     graphs = manifest.data["graphs"]
-    if timing_cache is not None and all(entry["engine"] != "tensorrt" for entry in graphs.values()):
-        raise RequestError(f"--timing-cache has no effect with {manifest.target}, which measures nothing", "Leave it out")
+    _check_request(opened, output, timing_cache)
     needed = compile_bundle.check(graphs, timing_cache)
     free = host.memory_mb()
-    told = f"needs up to {needed} MB of memory" + (f", {free[1]} MB are free" if free else "")
+    memory = f"needs up to {needed} MB of memory" + (f", {free[1]} MB are free" if free else "")
     with bundle_place(output, force) as folder:
-        progress(told, 0, len(graphs))
+        progress(memory, 0, len(graphs))
         for name in manifest.data["files"]:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(opened.bytes(name))
         specs = {name: entry.spec for name, entry in manifest.graphs.items()}
         keys = manifest.data["compatibility"]
-        made = compile_bundle.compile_graphs(
+        compiled = compile_bundle.compile_graphs(
             graphs, keys, specs, opened.bytes, folder, timing_cache=timing_cache, progress=progress
         )
         # Last: without a manifest nothing loads the folder, however this process ends.
-        write_manifest(folder, {**manifest.data, "graphs": made.graphs, "compatibility": made.compatibility})
+        write_manifest(folder, {**manifest.data, "graphs": compiled.graphs, "compatibility": compiled.compatibility})
         verified, reason = check_answers(folder, progress)
-    version = next(iter(made.compatibility["engines"].values()))["built_with"]
+    version = next(iter(compiled.compatibility["engines"].values()))["built_with"]
     return Prepared(output, {
         "bundle": str(output), "target": manifest.target, "built_with": version,
-        "compute_capability": made.compatibility["compute_capability"], "timing_cache": made.timing_cache,
+        "compute_capability": compiled.compatibility["compute_capability"], "timing_cache": compiled.timing_cache,
         "graphs": {
-            name: {"delivered": entry["delivered"], "bytes": entry["bytes"], "seconds": made.seconds[name]}
-            for name, entry in made.graphs.items()
+            name: {"delivered": entry["delivered"], "bytes": entry["bytes"], "seconds": compiled.seconds[name]}
+            for name, entry in compiled.graphs.items()
         },
         "verified": verified, "not_verified": reason, "seconds": round(time.monotonic() - started, 2),
     })  # fmt: skip
+
+
+def _check_request(bundle: Bundle, output: Path, timing_cache: Path | None) -> None:
+    """Refuse what would do nothing or destroy its input.
+
+    Raises:
+        RequestError: the bundle is not portable, ``output`` is the bundle, or the timing cache has no effect.
+    """
+    manifest = bundle.manifest
+    if not manifest.portable:
+        problem = f"bundle {bundle.path} has nothing to prepare: its graphs are what their engines read"
+        raise RequestError(problem, f"Use it as it is: mimo-run verify {bundle.path}")
+    if output.resolve() == bundle.path.resolve():
+        raise RequestError(f"-o {output} is the bundle itself", "Name another place: a device of another kind may need it")
+    if timing_cache is not None and all(entry.engine != "tensorrt" for entry in manifest.graphs.values()):
+        raise RequestError(f"--timing-cache has no effect with {manifest.target}, which measures nothing", "Leave it out")
 
 
 def check_answers(folder: Path, progress: Tell) -> tuple[VerifyReport | None, str | None]:
@@ -139,6 +149,6 @@ def check_answers(folder: Path, progress: Tell) -> tuple[VerifyReport | None, st
         report = verify(mimo, opened, lambda done, total: progress("verify", done, total))
     problems = [f"{sample['sample']}: {problem}" for sample in report["samples"] for problem in sample["problems"]]
     if problems:
-        told = f"the compiled bundle does not reproduce its golden samples: {'; '.join(problems)}"
-        raise VerificationError(told, "Nothing was written. Build the bundle in a higher precision")
+        problem = f"the compiled bundle does not reproduce its golden samples: {'; '.join(problems)}"
+        raise VerificationError(problem, "Nothing was written. Build the bundle in a higher precision")
     return report, None

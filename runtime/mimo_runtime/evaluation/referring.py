@@ -88,13 +88,8 @@ def measure_referring(
         RequestError: empty split, no image with two instances of a class, or an image that cannot be read. All truths are
             looked through before the first question.
     """
-    if not any(data.split(split) for data in datasets):
-        raise RequestError(f"no image in split '{split}'", "Choose another split or data set")
     candidates = [replace(data, records=tuple(r for r in data.split(split) if _takes_part(r))) for data in datasets]
-    records = [(data, record) for data in candidates for record in chosen_records(data, split, limit, seed)]
-    if not records:
-        told = f"no image in split '{split}' shows two or more instances of a class"
-        raise RequestError(told, "Choose another split, or a data set with several objects per image")
+    records = _records_of(datasets, candidates, split, limit, seed)
     rows: list[Reference] = []
     for done, (data, record) in enumerate(records):
         if progress:
@@ -104,10 +99,51 @@ def measure_referring(
         progress(len(records), len(records))
     if collect:
         collect(rows)
+    return {
+        **_summarise(rows, seed),
+        "meta": {
+            "split": split,
+            "images": len(records),
+            "images_per_set": {d.name: sum(1 for o, _ in records if o is d) for d in candidates},
+            **_settings(mimo, limit, seed),
+        },
+    }
+
+
+def _settings(mimo: Mimo, limit: int | None, seed: int) -> dict[str, object]:
+    return {
+        "limit": limit,
+        "seed": seed,
+        "instances_per_class_and_image": MAX_INSTANCES,
+        "rule": {"min_dice": MIN_DICE, "max_share_of_another": MAX_OTHER},
+        "model": model_id_of(mimo),
+        "engine": engine_names(mimo),
+    }
+
+
+def _records_of(
+    datasets: Sequence[Dataset], candidates: Sequence[Dataset], split: str, limit: int | None, seed: int
+) -> list[tuple[Dataset, Record]]:
+    """The images to ask about: of ``candidates``, which hold those with two or more instances of a class.
+
+    Raises:
+        RequestError: there is none.
+    """
+    if not any(data.split(split) for data in datasets):
+        raise RequestError(f"no image in split '{split}'", "Choose another split or data set")
+    records = [(data, record) for data in candidates for record in chosen_records(data, split, limit, seed)]
+    if not records:
+        problem = f"no image in split '{split}' shows two or more instances of a class"
+        raise RequestError(problem, "Choose another split, or a data set with several objects per image")
+    return records
+
+
+def _summarise(rows: Sequence[Reference], seed: int) -> dict[str, object]:
+    """All of the result but ``meta``."""
     sets: dict[str, list[Reference]] = {}
     for row in rows:
         sets.setdefault(row.set_name, []).append(row)
-    overall = {answer: _macro(sets, answer, seed) | found for answer, found in _by_answer(rows, seed).items()}
+    overall = {answer: _macro(sets, answer, seed) | {**summary} for answer, summary in _by_answer(rows, seed).items()}
     return {
         **{prompt: overall[prompt] for prompt in PROMPTS},
         "baselines": {"ellipse": overall["ellipse"]},
@@ -115,17 +151,6 @@ def measure_referring(
         "classes": {
             name: {of: _by_answer([r for r in own if r.class_name == of], seed) for of in sorted({r.class_name for r in own})}
             for name, own in sets.items()
-        },
-        "meta": {
-            "split": split,
-            "images": len(records),
-            "images_per_set": {d.name: sum(1 for o, _ in records if o is d) for d in candidates},
-            "limit": limit,
-            "seed": seed,
-            "instances_per_class_and_image": MAX_INSTANCES,
-            "rule": {"min_dice": MIN_DICE, "max_share_of_another": MAX_OTHER},
-            "model": model_id_of(mimo),
-            "engine": engine_names(mimo),
         },
     }
 

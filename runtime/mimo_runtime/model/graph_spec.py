@@ -80,73 +80,79 @@ class GraphSpec:
 def graph_specs(config: MimoConfig) -> dict[str, GraphSpec]:
     """The specifications of all graphs of a model, by name, in :data:`GRAPHS` order."""
     c, size, dim = config, config.image_size, config.dim
-    references, text_length, memory = c.prompts.references, c.text.max_length, c.memory_tokens
-    head = dim // c.text_decoder.heads
-    layers, heads, queries = c.text_decoder.layers, c.text_decoder.heads, c.mask_decoder.queries
-
-    def real(name: str, *shape: int | str) -> Tensor:
-        return Tensor(name, "float32", (BATCH, *shape))
-
-    def whole(name: str, *shape: int | str) -> Tensor:
-        return Tensor(name, "int32", (BATCH, *shape))
-
-    def cache(name: str, length: int | str) -> Tensor:
-        return Tensor(name, "float32", (layers, BATCH, heads, length, head))
-
-    features = {s: real(f"features_{s}", c.vision.neck[i], size // s, size // s) for i, s in enumerate((4, 8, 16, 32))}
-    text = real("text_embeddings", text_length, dim), real("text_valid", text_length)
-    reference_tokens = real("reference_tokens", references, dim)
-    reference_valid = real("reference_valid", references)
-    reference_regions = real("reference_regions", references, c.image_tokens)
-    reference_map = real("reference_map", REFERENCE_MAP_CHANNELS, size // 4, size // 4)
-    fused = real("fused_16", dim, size // 16, size // 16)
-    unified = real("memory", memory, dim), real("memory_valid", memory)
-    cross = cache("cross_keys", memory), cache("cross_values", memory)
-
+    references, memory, queries = c.prompts.references, c.memory_tokens, c.mask_decoder.queries
+    features = {s: _real(f"features_{s}", c.vision.neck[i], size // s, size // s) for i, s in enumerate((4, 8, 16, 32))}
+    text = _real("text_embeddings", c.text.max_length, dim), _real("text_valid", c.text.max_length)
+    reference_map = _real("reference_map", REFERENCE_MAP_CHANNELS, size // 4, size // 4)
+    of_references = (
+        _real("reference_tokens", references, dim),
+        _real("reference_valid", references),
+        _real("reference_regions", references, c.image_tokens),
+    )
+    fused = _real("fused_16", dim, size // 16, size // 16)
+    unified = _real("memory", memory, dim), _real("memory_valid", memory)
+    cross = _cache(c, "cross_keys", memory), _cache(c, "cross_values", memory)
     specs = (
         # pixels: RGB in [0, 1], letterboxed; normalisation is inside the graph.
-        GraphSpec("vision_encoder", (real("pixels", 3, size, size),), tuple(features.values())),
+        GraphSpec("vision_encoder", (_real("pixels", 3, size, size),), tuple(features.values())),
         # token_ids: padded with 0 (<pad>), which the graph masks out.
-        GraphSpec("text_encoder", (whole("token_ids", text_length),), text),
-        GraphSpec(
-            "prompt_encoder",
-            (
-                # Coordinates are fractions of the square model input. Labels: boxes 1 = box, -1 = padding;
-                # points 1 = positive, 0 = negative, -1 = padding; mask 1 = given, -1 = not given.
-                real("boxes", c.prompts.max_boxes, 4),
-                whole("box_labels", c.prompts.max_boxes),
-                real("points", c.prompts.max_points, 2),
-                whole("point_labels", c.prompts.max_points),
-                real("mask", 1, size // 4, size // 4),
-                whole("mask_label", 1),
-                features[16],
-            ),
-            (reference_tokens, reference_valid, reference_regions, reference_map),
-        ),
+        GraphSpec("text_encoder", (_whole("token_ids", c.text.max_length),), text),
+        GraphSpec("prompt_encoder", (*_prompt_inputs(c), features[16]), (*of_references, reference_map)),
+        # extent: how much of the square the image fills, (width, height) as fractions; the rest is padding.
         GraphSpec(
             "fusion",
-            # extent: how much of the square the image fills, (width, height) as fractions; the rest is padding.
-            (features[16], features[32], *text, reference_tokens, reference_valid, reference_regions, real("extent", 2)),
+            (features[16], features[32], *text, *of_references, _real("extent", 2)),
             (fused, *unified, *cross),
         ),
+        # Logits for masks and presence; boxes are (x0, y0, x1, y1) fractions of the model input; iou in [0, 1].
         GraphSpec(
             "mask_decoder",
             (features[4], features[8], fused, *unified, reference_map),
-            # Logits for masks and presence; boxes are (x0, y0, x1, y1) fractions of the model input; iou in [0, 1].
             (
-                real("masks", queries, c.mask_size, c.mask_size),
-                real("boxes", queries, 4),
-                real("presence", queries),
-                real("iou", queries),
+                _real("masks", queries, c.mask_size, c.mask_size),
+                _real("boxes", queries, 4),
+                _real("presence", queries),
+                _real("iou", queries),
             ),
         ),
-        GraphSpec(
-            "text_decoder",
-            (whole("token", 1), whole("position", 1), cache("past_keys", PAST), cache("past_values", PAST), *cross, unified[1]),
-            (real("logits", 1, c.vocab_size), cache("keys", PAST_PLUS_ONE), cache("values", PAST_PLUS_ONE)),
-        ),
+        _text_decoder(c, cross, unified[1]),
     )
     return {spec.name: spec for spec in specs}
+
+
+def _prompt_inputs(config: MimoConfig) -> tuple[Tensor, ...]:
+    """Coordinates are fractions of the square model input. Labels: boxes 1 = box, -1 = padding; points 1 = positive, 0 =
+    negative, -1 = padding; mask 1 = given, -1 = not given."""
+    prompts, side = config.prompts, config.image_size // 4
+    return (
+        _real("boxes", prompts.max_boxes, 4),
+        _whole("box_labels", prompts.max_boxes),
+        _real("points", prompts.max_points, 2),
+        _whole("point_labels", prompts.max_points),
+        _real("mask", 1, side, side),
+        _whole("mask_label", 1),
+    )
+
+
+def _text_decoder(config: MimoConfig, cross: tuple[Tensor, Tensor], memory_valid: Tensor) -> GraphSpec:
+    past = _cache(config, "past_keys", PAST), _cache(config, "past_values", PAST)
+    present = _cache(config, "keys", PAST_PLUS_ONE), _cache(config, "values", PAST_PLUS_ONE)
+    inputs = (_whole("token", 1), _whole("position", 1), *past, *cross, memory_valid)
+    return GraphSpec("text_decoder", inputs, (_real("logits", 1, config.vocab_size), *present))
+
+
+def _real(name: str, *shape: int | str) -> Tensor:
+    return Tensor(name, "float32", (BATCH, *shape))
+
+
+def _whole(name: str, *shape: int | str) -> Tensor:
+    return Tensor(name, "int32", (BATCH, *shape))
+
+
+def _cache(config: MimoConfig, name: str, length: int | str) -> Tensor:
+    """Keys or values of all decoder layers."""
+    decoder = config.text_decoder
+    return Tensor(name, "float32", (decoder.layers, BATCH, decoder.heads, length, config.dim // decoder.heads))
 
 
 def static_cache_spec(config: MimoConfig, dtype: str = "float32") -> GraphSpec:
