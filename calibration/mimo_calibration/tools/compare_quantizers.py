@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,10 +23,9 @@ from onnx import TensorProto
 
 from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.bundle.schema import TOKENIZER
-from mimo_runtime.cli.app import table
+from mimo_runtime.cli.app import Commands, table
 from mimo_runtime.cli.progress import progress_bar
 from mimo_runtime.engines.base import Engine
-from mimo_runtime.errors import MimoError
 from mimo_runtime.hardware.host import worker_threads
 from mimo_runtime.model.graph_spec import GRAPHS
 from mimo_runtime.model.tokenizer import Tokenizer
@@ -37,7 +37,7 @@ from ..quantize import QuantizationRequest
 from ..search.accuracy_gate import AccuracyGate
 from ..search.latency import graph_times
 from ..search.pipeline import OPENVINO, ORT, QuantizedPipeline, Settings
-from ..search.recipe import GraphContext, best_recipe, score, sqnr
+from ..search.recipe import Calls, GraphContext, best_recipe, score, sqnr
 from ..search.results import Candidate
 
 Arrays = dict[str, np.ndarray]
@@ -58,7 +58,7 @@ class Calibration:
 def ours(calibration: Calibration) -> onnx.ModelProto:
     """The best of eight recipes by signal-to-noise ratio; no block is left out."""
     recipe, _ = best_recipe(calibration.context, lambda data: calibration.pipeline.run_ort(calibration.name, data))
-    return compact(calibration.context.quantised(recipe))
+    return calibration.context.quantised(recipe)
 
 
 def onnxruntime_static(calibration: Calibration, **options: object) -> onnx.ModelProto:
@@ -82,18 +82,27 @@ def onnxruntime_static(calibration: Calibration, **options: object) -> onnx.Mode
 
 def onnxruntime_products(calibration: Calibration) -> onnx.ModelProto:
     """The same, for products alone and without quantised biases and outputs."""
-    only = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False, "OpTypesToExcludeOutputQuantization": ["MatMul", "Conv", "Gemm"]}  # fmt: skip # noqa: E501
-    return onnxruntime_static(calibration, op_types_to_quantize=["MatMul", "Conv", "Gemm"], extra_options=only)
+    products = ["MatMul", "Conv", "Gemm"]
+    options = {
+        "ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False,
+        "OpTypesToExcludeOutputQuantization": products,
+    }  # fmt: skip
+    return onnxruntime_static(calibration, op_types_to_quantize=products, extra_options=options)
 
 
-def nncf(calibration: Calibration) -> onnx.ModelProto:
-    """``nncf.quantize`` with the preset for transformers."""
+def nncf_default(calibration: Calibration, preset: str = "MIXED") -> onnx.ModelProto:
+    """``nncf.quantize`` for transformers; its preset "mixed" has activations with a zero-point."""
     import nncf
 
-    dataset = nncf.Dataset(list(calibration.inputs))
     return nncf.quantize(
-        calibration.context.model, dataset, subset_size=len(calibration.inputs), model_type=nncf.ModelType.TRANSFORMER
-    )
+        calibration.context.model, nncf.Dataset(list(calibration.inputs)), subset_size=len(calibration.inputs),
+        model_type=nncf.ModelType.TRANSFORMER, preset=nncf.QuantizationPreset[preset],
+    )  # fmt: skip
+
+
+def nncf_symmetric(calibration: Calibration) -> onnx.ModelProto:
+    """The same with the preset "performance", which is symmetric."""
+    return nncf_default(calibration, "PERFORMANCE")
 
 
 def modelopt(calibration: Calibration) -> onnx.ModelProto:
@@ -116,7 +125,8 @@ QUANTIZERS: dict[str, tuple[str, Callable[[Calibration], onnx.ModelProto]]] = {
     "mimo_calibration": ("mimo-edge", ours),
     "onnxruntime, defaults": ("onnxruntime", onnxruntime_static),
     "onnxruntime, products": ("onnxruntime", onnxruntime_products),
-    "nncf": ("nncf", nncf),
+    "nncf, mixed": ("nncf", nncf_default),
+    "nncf, symmetric": ("nncf", nncf_symmetric),
     "modelopt": ("nvidia-modelopt", modelopt),
 }
 
@@ -173,7 +183,7 @@ def is_symmetric(model: onnx.ModelProto) -> bool:
     return True
 
 
-def measure(pipeline: QuantizedPipeline, name: str, calibration: Calibration, held_out: Sequence) -> Iterator[Row]:
+def measure(pipeline: QuantizedPipeline, name: str, calibration: Calibration, held_out: Calls) -> Iterator[Row]:
     """Quantise by every tool that is installed, and measure the results."""
     loaded: dict[tuple[str, str], Engine] = {(ORT, "fp32"): pipeline.engines[name]}
     full = pipeline.full_precision(name)
@@ -188,7 +198,7 @@ def measure(pipeline: QuantizedPipeline, name: str, calibration: Calibration, he
             rows.append(Row(tool, error="not installed"))
             continue
         try:
-            model = quantise(calibration)
+            model = compact(quantise(calibration))
             engines = _engines(pipeline, name, model)
         except Exception as error:  # tools raise exceptions of many kinds; the others are still measured
             rows.append(Row(tool, release, error=f"{type(error).__name__}: {str(error).splitlines()[0]}"))
@@ -249,21 +259,21 @@ def compare_quantizers(bundle: Path, request: QuantizationRequest, name: str, qu
 
 def as_table(rows: Sequence[Row]) -> str:
     """The comparison for people."""
-    lines = [("quantiser", "version", "SQNR, dB", "Dice loss, box", "text", "ORT, ms", "OpenVINO, ms", "MB", "symmetric")]
+    lines: list[tuple[str, ...]] = [
+        ("quantiser", "version", "SQNR, dB", "Dice loss, box", "text", "ORT, ms", "OpenVINO, ms", "MB", "symmetric")
+    ]
     for row in rows:
-        if row.error:
-            lines.append((row.name, row.version, row.error, *[""] * 6))
-            continue
         dice, ms = row.dice_loss or {}, row.latency_ms or {}
         numbers = [f"{dice[p]:+.4f}" if p in dice else "" for p in ("box", "text")]
         numbers += [f"{ms[e]:.2f}" if e in ms else "" for e in (ORT, OPENVINO)]
         ratio = "" if row.sqnr_db is None else f"{row.sqnr_db:.1f}"
         symmetric = "" if row.symmetric is None else "yes" if row.symmetric else "no"
-        lines.append((row.name, row.version, ratio, *numbers, f"{(row.bytes or 0) / 1e6:.2f}", symmetric))
-    return table(lines)
+        lines.append((row.name, row.version, ratio, *numbers, "" if row.bytes is None else f"{row.bytes / 1e6:.2f}", symmetric))
+    errors = "".join(f"\n  {row.name}: {row.error}" for row in rows if row.error)
+    return table(lines) + (f"\n{errors}" if errors else "")
 
 
-@click.command()
+@click.command("compare")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--data", multiple=True, required=True, metavar="DATA", help="Folder or registered name; repeatable.")
 @click.option("--graph", "name", default=GRAPHS[0], show_default=True, type=click.Choice(GRAPHS), help="Graph to quantise.")
@@ -271,16 +281,18 @@ def as_table(rows: Sequence[Row]) -> str:
 @click.option("--held-out-images", default=48, show_default=True, metavar="N", help="Images to measure on.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Decides which images are drawn.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def main(bundle: Path, data: tuple[str, ...], name: str, images: int, held_out_images: int, seed: int, as_json: bool) -> None:
+def command(
+    bundle: Path, data: tuple[str, ...], name: str, images: int, held_out_images: int, seed: int, as_json: bool
+) -> None:
     """Compare INT8 quantisers on one graph of BUNDLE, which must be in single precision."""
     logging.disable(logging.INFO)
     request = QuantizationRequest("int8", data, images=images, gate_images=held_out_images, seed=seed)
-    try:
-        rows = compare_quantizers(bundle, request, name, as_json)
-    except MimoError as error:
-        raise SystemExit(f"error: {error}") from None
+    rows = compare_quantizers(bundle, request, name, as_json)
     click.echo(json.dumps([asdict(row) for row in rows], indent=1) if as_json else as_table(rows))
 
 
+#: Ends in one line where the bundle or the data cannot serve.
+PROGRAM = Commands("compare_quantizers", commands=[command])
+
 if __name__ == "__main__":
-    main()
+    PROGRAM.main(["compare", *sys.argv[1:]], prog_name="python -m mimo_calibration.tools.compare_quantizers")
