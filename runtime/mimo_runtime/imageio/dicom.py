@@ -153,7 +153,7 @@ def _as_image(data: Dataset, stored: np.ndarray, name: str, frame: int) -> ScanI
         if padding is not None:
             grey[padding] = 0
         pixels = as_rgb(grey)
-    return ScanImage(pixels, spacing, code, told, source)
+    return ScanImage.of_new(pixels, spacing, code, told, source)
 
 
 # -- values ----------------------------------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import itertools
+from dataclasses import InitVar, dataclass, field
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from ..errors import ImageError
 
 #: Limits of an image, checked from the header, before decoding. The largest needs 192 MB as RGB.
 MIN_SIDE, MAX_SIDE, MAX_PIXELS = 8, 16384, 64_000_000
+
+_NUMBERS = itertools.count()
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +27,9 @@ class ScanImage:
         modality: as data sets write it ("ct", "mri", "ultrasound", "xray", ...), None if the file does not say.
         bits: how the values became 8 bit, for people.
         spacing_source: where ``spacing_mm`` comes from, and whether it holds in the patient; None without spacing.
+        copy: False shares the array instead of copying it. The caller then promises not to change it.
+
+    ``pixels`` is read-only afterwards.
     """
 
     pixels: np.ndarray
@@ -31,13 +37,34 @@ class ScanImage:
     modality: str | None = None
     bits: str = "8 bit as stored"
     spacing_source: str | None = None
+    copy: InitVar[bool] = True
+    #: Whether the caller may still change ``pixels``.
+    is_shared: bool = field(init=False, default=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, copy: bool) -> None:
         pixels = self.pixels
         if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
             raise ImageError("ScanImage.pixels is not uint8 [H, W, 3]", "Call read_image to convert it")
         check_size("the image", *pixels.shape[:2])
-        object.__setattr__(self, "pixels", np.ascontiguousarray(pixels))
+        pixels = np.ascontiguousarray(pixels)
+        # A caller's array may be a live buffer; what ascontiguousarray made is nobody else's.
+        is_callers = np.may_share_memory(pixels, self.pixels)
+        pixels = pixels.copy() if copy and is_callers else pixels.view()
+        object.__setattr__(self, "is_shared", is_callers and not copy and self.pixels.flags.writeable)
+        pixels.flags.writeable = False
+        object.__setattr__(self, "pixels", pixels)
+
+    @staticmethod
+    def of_new(
+        pixels: np.ndarray,
+        spacing_mm: tuple[float, float] | None = None,
+        modality: str | None = None,
+        bits: str = "8 bit as stored",
+        spacing_source: str | None = None,
+    ) -> ScanImage:
+        """Of an array that the reader made itself: it is not copied, and nobody else can change it."""
+        pixels.flags.writeable = False
+        return ScanImage(pixels, spacing_mm, modality, bits, spacing_source, copy=False)
 
     @property
     def height(self) -> int:
@@ -53,6 +80,11 @@ class ScanImage:
         digest = hashlib.sha256(f"{self.height}x{self.width}:".encode())
         digest.update(self.pixels.data)
         return digest.hexdigest()
+
+    @property
+    def cache_key(self) -> str:
+        """The hash; for a shared array with a number of its own, so that no other image gets its features."""
+        return f"{self.sha256} {next(_NUMBERS)}" if self.is_shared else self.sha256
 
 
 def check_size(name: str, height: int, width: int) -> None:

@@ -73,11 +73,11 @@ def read_nifti(file: Untyped, name: str, slice_index: int) -> ScanImage:
     source = "NIfTI header" if known else None
     if values.dtype.names:
         colours = np.stack([values[c] for c in values.dtype.names[:3]], axis=-1).astype(np.uint8)
-        return ScanImage(colours, spacing_mm, None, "8 bit as stored", source)
+        return ScanImage.of_new(colours, spacing_mm, None, "8 bit as stored", source)
     if values.dtype.kind not in "iuf":
         raise ImageError(f"{name} holds values of type {values.dtype}", "Save whole or real numbers, e.g. the magnitude")
     grey, rule = to_8_bit(values, name)
-    return ScanImage(as_rgb(grey), spacing_mm, None, "NIfTI, " + rule, source)
+    return ScanImage.of_new(as_rgb(grey), spacing_mm, None, "NIfTI, " + rule, source)
 
 
 def _size_of(head: bytes) -> int:

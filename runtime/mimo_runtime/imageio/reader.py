@@ -38,21 +38,30 @@ _ACCEPTED = "PNG, JPEG, BMP, TIFF, WebP, DICOM or NIfTI"
 Source = Union[str, "os.PathLike[str]", bytes, Image.Image, np.ndarray, ScanImage]
 
 
-def read_image(source: Source, *, frame: int = 0) -> ScanImage:
+def read_image(source: Source, *, frame: int = 0, channels: str = "rgb", copy: bool = True) -> ScanImage:
     """Read one image.
 
     Args:
         source: a path, the bytes of a file, a PIL image, an array (``[H, W]``, ``[H, W, 1]``, ``[H, W, 3]``, or uint8
             ``[H, W, 4]`` with alpha), or a :class:`ScanImage`, which is returned as it is.
         frame: which frame of a multi-frame DICOM or TIFF, or which slice of a NIfTI volume; counts from 0.
+        channels: order of the channels of an array, "rgb" or "bgr" (OpenCV). Files and PIL images state their order.
+        copy: whether the values of an array are copied. False saves a copy of a large array (uint8 RGB) that nobody changes
+            while the image is in use.
 
     Raises:
         ImageError: missing, damaged or unsupported file, no such frame, or a size outside the limits.
     """
+    if channels not in ("rgb", "bgr"):
+        raise ImageError(f"channels is {channels!r}", "Use 'rgb' or 'bgr'")
+    if channels == "bgr" and not isinstance(source, np.ndarray):
+        raise ImageError("channels='bgr' is for arrays", "Leave it out: files and PIL images state their order")
+    if isinstance(source, (ScanImage, np.ndarray)) and frame != 0:
+        raise ImageError(f"frame {frame!r} of a single image", "Pass the frame itself, or the file")
     if isinstance(source, ScanImage):
         return source
     if isinstance(source, np.ndarray):
-        return _from_array(source)
+        return _from_array(source, channels, copy)
     if isinstance(source, Image.Image):
         return _from_pil(source, "the image", frame)
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -129,13 +138,18 @@ def _from_dicom(source: Path | BinaryIO, name: str, frame: int) -> ScanImage:
     return read_dicom(source, name, frame)
 
 
-def _from_array(array: np.ndarray) -> ScanImage:
+def _from_array(array: np.ndarray, channels: str, copy: bool) -> ScanImage:
+    source = array
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (3, 4):
         raise ImageError(f"the image array has the shape {list(array.shape)}", "Move the channels to the end: [H, W, 3]")
     if array.ndim not in (2, 3) or array.ndim == 3 and array.shape[2] not in (3, 4):
         raise ImageError(f"the image array has the shape {list(array.shape)}", "Pass [H, W] or [H, W, 3]")
+    if channels == "bgr":
+        if array.ndim == 2:
+            raise ImageError("channels='bgr' with a grey array", "Leave it out")
+        array = array[..., [2, 1, 0, *range(3, array.shape[2])]]
     if array.dtype.kind not in "biuf":
         raise ImageError(f"the image array holds values of type {array.dtype}", "Pass whole or real numbers")
     check_size("the image array", *array.shape[:2])
@@ -150,10 +164,12 @@ def _from_array(array: np.ndarray) -> ScanImage:
         array, rule = to_8_bit(array, "the image array")
         told += rule
     if array.ndim == 2:
-        return ScanImage(as_rgb(array), bits=told)
+        return ScanImage.of_new(as_rgb(array), bits=told)
     if array.shape[2] == 4:
-        return ScanImage(_over_black(array), bits=told + ", alpha over black")
-    return ScanImage(array, bits=told)
+        return ScanImage.of_new(_over_black(array), bits=told + ", alpha over black")
+    if not np.may_share_memory(array, source):
+        return ScanImage.of_new(array, bits=told)
+    return ScanImage(array, bits=told, copy=copy)
 
 
 def _from_pil(image: Image.Image, name: str, frame: int = 0) -> ScanImage:
@@ -162,12 +178,12 @@ def _from_pil(image: Image.Image, name: str, frame: int = 0) -> ScanImage:
     if mode.startswith("I") or mode == "F":
         values = np.asarray(image)
         grey, rule = to_8_bit(values, name)
-        return ScanImage(as_rgb(grey), bits=_depth(values) + rule)
+        return ScanImage.of_new(as_rgb(grey), bits=_depth(values) + rule)
     try:
         if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-            return ScanImage(_over_black(np.asarray(image.convert("RGBA"))), bits=f"8 bit {mode}, alpha over black")
+            return ScanImage.of_new(_over_black(np.asarray(image.convert("RGBA"))), bits=f"8 bit {mode}, alpha over black")
         told = {"RGB": "8 bit as stored", "L": "8 bit as stored", "1": "1 bit"}.get(mode, f"8 bit {mode} to RGB")
-        return ScanImage(np.array(image.convert("RGB")), bits=told)
+        return ScanImage.of_new(np.array(image.convert("RGB")), bits=told)
     except (ValueError, KeyError):
         raise ImageError(f"{name} has the colour mode {mode}", "Convert it to RGB or grey") from None
 

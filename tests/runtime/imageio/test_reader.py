@@ -346,3 +346,65 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         write_png(path, RAMP)
     np.testing.assert_array_equal(read_image(path).pixels, COLOURS)
     assert [p.name for p in tmp_path.iterdir()] == ["out.png"]
+
+
+# -- arrays of a caller ----------------------------------------------------------------------------------------------
+
+
+def test_an_array_is_copied_so_that_its_hash_stays_true():
+    array = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    image, before = read_image(array), array.copy()
+    digest = image.sha256
+    array[:] = 0
+    np.testing.assert_array_equal(image.pixels, before)
+    assert image.sha256 == digest == read_image(before).cache_key
+    with pytest.raises(ValueError, match="read-only"):
+        image.pixels[0, 0] = 1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda a: a[:, ::-1],
+        lambda a: a[..., 0],
+        lambda a: np.frombuffer(bytearray(a.tobytes()), np.uint8).reshape(a.shape),
+    ],
+)
+def test_views_of_a_live_buffer_are_copied(make):
+    array = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    view = make(array)
+    image = read_image(view)
+    assert not np.shares_memory(image.pixels, view)
+
+
+def test_a_shared_array_is_not_copied_and_never_shares_its_features():
+    array = np.zeros((40, 60, 3), np.uint8)
+    image = read_image(array, copy=False)
+    assert np.shares_memory(image.pixels, array) and image.is_shared
+    assert image.cache_key != read_image(array, copy=False).cache_key != read_image(array).cache_key
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_bgr_arrays_are_read_as_rgb(dtype):
+    rgb = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(dtype)
+    np.testing.assert_array_equal(read_image(rgb[..., ::-1], channels="bgr").pixels, read_image(rgb).pixels)
+
+
+def test_bgra_arrays_keep_their_alpha():
+    rgba = np.random.default_rng(0).integers(0, 256, (40, 60, 4), np.uint8)
+    np.testing.assert_array_equal(read_image(rgba[..., [2, 1, 0, 3]], channels="bgr").pixels, read_image(rgba).pixels)
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        (np.zeros((40, 60, 3), np.uint8), {"channels": "gbr"}, "channels is 'gbr'. Use 'rgb' or 'bgr'"),
+        (np.zeros((40, 60), np.uint8), {"channels": "bgr"}, "channels='bgr' with a grey array"),
+        (Image.new("RGB", (60, 40)), {"channels": "bgr"}, "channels='bgr' is for arrays"),
+        (np.zeros((40, 60, 3), np.uint8), {"frame": 2}, "frame 2 of a single image"),
+        (read_image(np.zeros((40, 60, 3), np.uint8)), {"frame": 1}, "frame 1 of a single image"),
+    ],
+)
+def test_options_that_do_not_fit_the_source_are_refused(source, options, message):
+    with pytest.raises(ImageError, match=message):
+        read_image(source, **options)
