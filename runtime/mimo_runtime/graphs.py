@@ -6,12 +6,13 @@ takes its inputs from there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from .engines.base import Engine
-from .errors import BundleError, EngineError
+from .engines.output_check import check_outputs
+from .errors import BundleError, EngineError, RequestError
 from .model.config import MimoConfig
 from .model.graph_spec import GRAPHS, graph_specs
 from .model.tokenizer import BOS, PAD, UNK, Tokenizer
@@ -40,6 +41,7 @@ class ModelGraphs:
 
     Raises:
         BundleError: a graph is missing, or the tokenizer is of another model.
+        RequestError: ``cache_images`` is negative.
     """
 
     def __init__(self, config: MimoConfig, engines: Mapping[str, Engine], tokenizer: Tokenizer, cache_images: int) -> None:
@@ -52,6 +54,8 @@ class ModelGraphs:
                 f"and {config.mask_decoder.queries}",
                 "Use the tokenizer.json that was trained with this model",
             )
+        if type(cache_images) is not int or cache_images < 0:
+            raise RequestError(f"cache_images is {cache_images!r}", "Use 0 or a positive whole number")
         self.config, self.engines, self.tokenizer = config, dict(engines), tokenizer
         self._inputs = {name: [t.name for t in spec.inputs] for name, spec in graph_specs(config).items()}
         self._images: LruCache[Arrays] = LruCache(cache_images)
@@ -84,12 +88,12 @@ class ModelGraphs:
         """Outputs of :meth:`ground` -> outputs of ``mask_decoder``."""
         return self._run("mask_decoder", values)
 
-    def write_text(self, values: Arrays, request: AskRequest) -> Draft:
+    def write_text(self, values: Arrays, request: AskRequest, should_stop: Callable[[], bool]) -> Draft:
         """Outputs of :meth:`ground` -> the draft of one answer, to be iterated over."""
         self._check_open()
         decoder = TextDecoder(self.engines["text_decoder"], self.config, values, self.tokenizer.size, (PAD, BOS, UNK))
         limit = request.max_tokens or longest_text(self.config)
-        return Draft(decoder, self.tokenizer, limit, request.sampling, request.should_stop)
+        return Draft(decoder, self.tokenizer, limit, request.sampling, should_stop)
 
     def engine_names(self) -> dict[str, str]:
         """The engine of every graph."""
@@ -112,7 +116,9 @@ class ModelGraphs:
 
     def _run(self, graph: str, values: Arrays) -> Arrays:
         self._check_open()
-        return self.engines[graph].run({name: values[name] for name in self._inputs[graph]})
+        outputs = self.engines[graph].run({name: values[name] for name in self._inputs[graph]})
+        check_outputs(graph, outputs)
+        return outputs
 
     def _check_open(self) -> None:
         if self._closed:

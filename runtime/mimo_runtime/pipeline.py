@@ -6,9 +6,7 @@ concurrent runs, caches are locked, and all state of an answer belongs to the an
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -22,13 +20,14 @@ from .model.config import MimoConfig
 from .model.tokenizer import Tokenizer
 from .postprocessing.mask_prediction import MaskPrediction
 from .preprocessing.letterbox import Letterbox
-from .refinement.config import RefinementConfig
 from .refinement.refiner import MaskRefiner
 from .request import AskRequest, takes_arguments_of
 from .results.answer import STAGES, Answer, TextPiece
 from .results.assembly import assemble_answer
 from .text.markup import strip_query_ids
+from .utils.cancellation import Cancellation
 from .utils.timing import StageTimer
+from .utils.workers import Workers
 
 
 class Mimo:
@@ -53,9 +52,9 @@ class Mimo:
     ) -> None:
         self.graphs = ModelGraphs(config, engines, tokenizer, cache_images)
         self.engines, self.tokenizer, self.info = self.graphs.engines, tokenizer, info or ModelInfo()
-        self._refiner = MaskRefiner(RefinementConfig.of(config))
+        self._refiner = MaskRefiner.of(config)
         # On one core the masks would only delay the first word.
-        self._pool = ThreadPoolExecutor(usable_cores(), "mimo-masks") if usable_cores() > 1 else None
+        self._workers = Workers(usable_cores(), "mimo-masks") if usable_cores() > 1 else None
 
     @staticmethod
     def load(
@@ -89,28 +88,23 @@ class Mimo:
         """Another pipeline over the same engines; closing either closes the engines."""
         return Mimo(config, self.engines, self.tokenizer, self.info, cache_images=0)
 
-    def open(self, image: Source, *, frame: int = 0) -> Scan:
+    def open(self, image: Source, *, frame: int = 0, channels: str = "rgb", copy: bool = True) -> Scan:
         """Read and encode an image. An image with the same pixels as a recent one is not encoded again.
 
-        Args:
-            image: a path, the bytes of a file, a PIL image, an array (RGB) or a ``ScanImage``; see ``read_image``.
-            frame: of a multi-frame DICOM or TIFF, or slice of a NIfTI volume.
-
-        Raises:
-            ImageError: the image cannot be read.
+        Arguments and errors of ``read_image``. An array is RGB unless ``channels="bgr"`` (OpenCV).
         """
         timer = StageTimer(STAGES)
         with timer("preprocess"):
-            scan = read_image(image, frame=frame)
-            key, letterbox = scan.sha256, Letterbox(scan.height, scan.width, self.config.image_size)
+            scan = read_image(image, frame=frame, channels=channels, copy=copy)
+            key, letterbox = scan.cache_key, Letterbox(scan.height, scan.width, self.config.image_size)
         with timer("encode"):
             features = self.graphs.encode_image(key, scan.pixels, letterbox)
         return Scan(self, scan, key, letterbox, features, timer)
 
     def close(self) -> None:
         """Free the engines and caches. Neither this object nor its scans answer afterwards."""
-        if self._pool:
-            self._pool.shutdown()
+        if self._workers:
+            self._workers.close()
         self.graphs.close()
 
     def __enter__(self) -> Mimo:
@@ -164,30 +158,36 @@ class Scan:
         return self._answer(request)
 
     def _answer(self, request: AskRequest) -> Iterator[TextPiece | Answer]:
-        mimo, graphs = self._mimo, self._mimo.graphs
-        timer = self._opening.pop() if self._opening else StageTimer(STAGES)
-        start = time.perf_counter() - sum(timer.ms.values()) / 1000
-        with timer("preprocess"):
-            inputs = graphs.encode_request(request.prompt, self._letterbox)
-        with timer("ground"):
-            values = graphs.ground(self._features, inputs)
+        mimo, graphs, cancellation = self._mimo, self._mimo.graphs, Cancellation(request.should_stop)
+        timer = (self._opening.pop() if self._opening else StageTimer(STAGES)).resume()
+        prediction, markup, reason = None, None, None
+        if not cancellation.poll():
+            with timer("preprocess"):
+                inputs = graphs.encode_request(request.prompt, self._letterbox)
+            with timer("ground"):
+                values = graphs.ground(self._features, inputs)
 
-        # The decoders need nothing of each other, and engines release Python's lock while they run.
-        segment = partial(self._segment, request, values, timer)
-        masks = mimo._pool.submit(segment) if mimo._pool and request.masks and request.text_answer else None
-        draft = graphs.write_text(values, request) if request.text_answer else None
-        if draft:
-            for piece in timer.each("text", draft):
-                yield TextPiece(strip_query_ids(piece))
-        prediction = (masks.result() if masks else segment()) if request.masks else None
+            # The decoders need nothing of each other, and engines release Python's lock while they run.
+            segment = partial(self._segment, request, values, timer)
+            workers = mimo._workers if request.masks and request.text_answer else None
+            masks = workers.submit(partial(segment, lambda: cancellation.stopped)) if workers else None
+            if request.text_answer:
+                draft = graphs.write_text(values, request, cancellation.poll)
+                for piece in timer.each("text", draft):
+                    yield TextPiece(strip_query_ids(piece))
+                markup, reason = draft.markup, draft.finish_reason
+            if request.masks:
+                prediction = cancellation.wait(masks) if masks else segment(cancellation.poll)
+
         with timer("postprocess"):
-            markup, reason = (draft.markup, draft.finish_reason) if draft else (None, None)
-            answer = assemble_answer(request.prompt, prediction, markup, reason)
-        timings, fallback = {**timer.ms, "total": (time.perf_counter() - start) * 1000}, mimo.info.get("fallback")
-        yield replace(answer, timings=timings, engines=graphs.engine_names(), fallback=fallback)
+            answer = assemble_answer(request.prompt, prediction, markup, "cancelled" if cancellation.stopped else reason)
+        engines, fallback = graphs.engine_names(), mimo.info.get("fallback")
+        yield replace(answer, timings=timer.report(), engines=engines, fallback=fallback)
 
-    def _segment(self, request: AskRequest, values: Arrays, timer: StageTimer) -> MaskPrediction:
-        """Masks of the full image, and of the target refined."""
+    def _segment(
+        self, request: AskRequest, values: Arrays, timer: StageTimer, is_cancelled: Callable[[], bool]
+    ) -> MaskPrediction:
+        """Masks of the full image, and of the target refined unless the answer is cancelled."""
         mimo, prompt = self._mimo, request.prompt
         with timer("masks"):
             outputs = mimo.graphs.decode_masks(values)
@@ -196,4 +196,4 @@ class Scan:
             return prediction
         segment_crop = partial(mimo.graphs.segment_crop, self._key, self.image.pixels, mimo._refiner.config)
         with timer("refine"):
-            return mimo._refiner.refine(prediction, prompt, segment_crop)
+            return mimo._refiner.refine(prediction, prompt, segment_crop, is_cancelled)

@@ -16,6 +16,7 @@ from .model.config import MimoConfig
 from .model.tokenizer import Tokenizer
 from .preprocessing.prompts import Prompt
 from .text.generation import SamplingParams
+from .utils.arguments import is_whole, shown
 
 Arguments = ParamSpec("Arguments")
 Self = TypeVar("Self")
@@ -100,12 +101,17 @@ class AskRequest:
             PromptError: the request does not fit the image or the model.
             RequestError: neither masks nor a text are wanted.
         """
+        for name in ("masks", "text_answer", "refine"):
+            if not isinstance(value := getattr(self, name), (bool, np.bool_)):
+                raise PromptError(f"{name} is {shown(value)}", "Use True or False")
         self.prompt.validate(height, width, config, tokenizer)
         if not (self.masks or self.text_answer):
             raise RequestError("neither masks nor text are asked for", "Leave at least one of them on")
         limit = longest_text(config)
-        if self.max_tokens is not None and not 1 <= self.max_tokens <= limit:
-            raise PromptError(f"max_tokens is {self.max_tokens}", f"Use 1 to {limit}")
+        if self.max_tokens is not None and not (is_whole(self.max_tokens) and 1 <= self.max_tokens <= limit):
+            raise PromptError(f"max_tokens is {shown(self.max_tokens)}", f"Use 1 to {limit}")
+        if self.should_stop is not None and not callable(self.should_stop):
+            raise PromptError(f"should_stop is a {type(self.should_stop).__name__}", "Pass a function without arguments")
 
 
 def longest_text(config: MimoConfig) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from fakes import BOX, calls, summary
 
-from mimo_runtime.errors import EngineError
+from mimo_runtime.errors import EngineError, RequestError
 
 # -- caches --------------------------------------------------------------------------------------------------------
 
@@ -111,3 +111,43 @@ def test_a_closed_mimo_says_that_it_is_closed(mimo, pixels):
     mimo.close()
     with pytest.raises(EngineError, match="closed. Load the bundle again"):
         scan.ask("polyp")
+
+
+def test_an_array_that_changes_after_open_changes_no_answer(pixels):
+    from dataclasses import replace
+
+    with fakes.fake_mimo(config=replace(fakes.CONFIG, crop_scale=3.0)) as mimo:
+        box, live = [(40.0, 20.0, 46.0, 24.0)], pixels.copy()
+        expected = summary(mimo.open(pixels).ask(boxes=box))
+        mimo.graphs.clear_caches()
+        scan = mimo.open(live)
+        live[:] = 255 - live  # the next frame of a camera
+        assert summary(scan.ask(boxes=box)) == expected
+        assert summary(mimo.open(pixels).ask(boxes=box)) == expected  # nothing of the new frame is under the old key
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, None, True])
+def test_a_cache_size_that_is_no_count_is_refused(wrong):
+    with pytest.raises(RequestError, match="cache_images is"):
+        fakes.fake_mimo(cache_images=wrong)
+
+
+def test_closing_while_threads_ask_gives_answers_or_a_typed_error(pixels):
+    with ThreadPoolExecutor(4) as pool:
+        mimo = fakes.fake_mimo(delay=0.002)
+        scan = mimo.open(pixels)
+
+        def ask(_):
+            try:
+                return scan.ask("polyp").text
+            except EngineError as error:
+                return str(error)
+
+        answers = pool.map(ask, range(24))
+        mimo.close()
+    assert set(answers) <= {ask_text(pixels), "this Mimo is closed. Load the bundle again."}
+
+
+def ask_text(pixels) -> str:
+    with fakes.fake_mimo() as mimo:
+        return mimo.open(pixels).ask("polyp").text

@@ -7,7 +7,7 @@ it is: the box of the whole image is ``(0, 0, W, H)``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -146,6 +146,8 @@ def encode_prompt(prompt: Prompt, letterbox: Letterbox, config: MimoConfig) -> d
 
 def _entries(values: Iterable[Entry], name: str) -> list[tuple[int, Entry]]:
     try:
+        if isinstance(values, (str, bytes, Mapping, Set)):
+            raise TypeError
         return list(enumerate(values, 1))
     except TypeError:
         raise PromptError(f"{name} is a {type(values).__name__}", "Pass a list") from None
@@ -153,8 +155,11 @@ def _entries(values: Iterable[Entry], name: str) -> list[tuple[int, Entry]]:
 
 def _numbers(value: Iterable[float], name: str, lengths: tuple[int, ...], form: str) -> tuple[float, ...]:
     try:
-        numbers = tuple(float(v) for v in value)
-    except (TypeError, ValueError):
+        if isinstance(value, (str, bytes, Mapping, Set)) or np.ma.is_masked(value):
+            raise TypeError
+        # A string is no number, though float() reads it.
+        numbers = tuple(float("nan") if isinstance(v, (str, bytes)) else float(v) for v in value)
+    except (TypeError, ValueError, OverflowError):
         raise PromptError(f"{name} is not made of numbers", f"Give {form}") from None
     if len(numbers) not in lengths:
         raise PromptError(f"{name} has {len(numbers)} numbers", f"Give {form}")
@@ -171,7 +176,10 @@ def _labelled(k: int, point: tuple[float, ...]) -> tuple[float, float, int]:
 
 
 def _as_mask(mask: np.ndarray) -> np.ndarray:
-    array = np.asarray(mask)
+    try:
+        array = np.asarray(mask)
+    except ValueError:  # rows of different lengths
+        raise PromptError("the mask has rows of different lengths", "Pass an array [height, width]") from None
     if array.ndim != 2:
         raise PromptError(f"the mask has the shape {list(array.shape)}", "Pass one of [height, width]")
     if array.dtype.kind not in "biuf":

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..model.config import MimoConfig
 from ..postprocessing.mask_prediction import MaskPrediction
 from ..preprocessing.prompts import Prompt
 from ..text.questions import subject_of
+from ..utils.cancellation import Cancelled
 from .config import RefinementConfig
 from .crops import CropRequest, crop_around_target
 from .multiscale import Candidate, has_single_point, pixel_of, point_crops, select_best_mask
@@ -28,7 +30,18 @@ class MaskRefiner:
 
     config: RefinementConfig
 
-    def refine(self, prediction: MaskPrediction, prompt: Prompt, segment: SegmentCrop) -> MaskPrediction:
+    @staticmethod
+    def of(config: MimoConfig) -> MaskRefiner:
+        """The refiner of a model."""
+        return MaskRefiner(RefinementConfig.of(config))
+
+    def refine(
+        self,
+        prediction: MaskPrediction,
+        prompt: Prompt,
+        segment: SegmentCrop,
+        is_cancelled: Callable[[], bool] = lambda: False,
+    ) -> MaskPrediction:
         """The prediction with the refined mask and predicted IoU of query 0; the same object where nothing changes.
 
         A request that names nothing and points at nothing ("What do you see?") has no target, and a target that is not present
@@ -39,13 +52,23 @@ class MaskRefiner:
             prompt: the request.
             segment: runs the model on a crop; called at most once for the crop pass, three to ten times for an
                 ambiguous point.
+            is_cancelled: called before every crop; True gives the prediction as it is.
         """
         if self.config.crop_scale <= 0 or not (prompt.has_references or subject_of(prompt.text)):
             return prediction
         full = Candidate.of(prediction.mask(0), prediction.iou[0])
         if full is None:
             return prediction
-        return _TargetRefinement(self.config, prediction, prompt, segment, full).run()
+
+        def segment_unless_cancelled(crop: CropRequest) -> Mapping[str, np.ndarray]:
+            if is_cancelled():
+                raise Cancelled
+            return segment(crop)
+
+        try:
+            return _TargetRefinement(self.config, prediction, prompt, segment_unless_cancelled, full).run()
+        except Cancelled:
+            return prediction
 
 
 @dataclass(frozen=True)

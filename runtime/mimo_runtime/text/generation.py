@@ -6,16 +6,17 @@ arXiv:1904.09751).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from ..engines.output_check import check_outputs
 from ..errors import PromptError
 from ..model.config import MimoConfig
 from ..model.tokenizer import BOS, EOS, Tokenizer
+from ..utils.arguments import is_real, is_whole, shown
 
 #: Why an answer ended: the model ended it, it reached its maximum, or the caller stopped it.
 STOP, LENGTH, CANCELLED = "stop", "length", "cancelled"
@@ -41,14 +42,16 @@ class SamplingParams:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise PromptError(f"temperature is {self.temperature}", "Use 0 for the most probable answer, or a positive number")
-        if self.top_k < 0:
-            raise PromptError(f"top_k is {self.top_k}", "Use 0 for all tokens, or a positive number")
-        if not 0 < self.top_p <= 1:
-            raise PromptError(f"top_p is {self.top_p}", "Use a number above 0 and at most 1")
-        if self.seed < 0:
-            raise PromptError(f"seed is {self.seed}", "Use 0 or a positive number")
+        if not (is_real(self.temperature) and self.temperature >= 0):
+            raise PromptError(
+                f"temperature is {shown(self.temperature)}", "Use 0 for the most probable answer, or a positive number"
+            )
+        if not is_whole(self.top_k) or self.top_k < 0:
+            raise PromptError(f"top_k is {shown(self.top_k)}", "Use 0 for all tokens, or a positive whole number")
+        if not (is_real(self.top_p) and 0 < self.top_p <= 1):
+            raise PromptError(f"top_p is {shown(self.top_p)}", "Use a number above 0 and at most 1")
+        if not is_whole(self.seed) or self.seed < 0:
+            raise PromptError(f"seed is {shown(self.seed)}", "Use 0 or a positive whole number")
 
 
 def sample_token(logits: np.ndarray, sampling: SamplingParams, rng: np.random.Generator) -> int:
@@ -155,7 +158,9 @@ class TextDecoder:
             raise ValueError(f"the model has {self._max_length} positions")
         self._token[0, 0] = token
         self._position[0, 0] += 1
-        logits = self._steps.step(self._changing)["logits"].reshape(-1)[: self._size].copy()  # ours to change
+        outputs = self._steps.step(self._changing)
+        check_outputs("text_decoder", {"logits": outputs["logits"]})
+        logits = outputs["logits"].reshape(-1)[: self._size].copy()  # ours to change
         logits[self._suppressed] = -np.inf
         return logits
 

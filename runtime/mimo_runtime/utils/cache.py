@@ -8,6 +8,8 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
+from .fork import restart_in_child
+
 Value = TypeVar("Value")
 
 
@@ -18,6 +20,13 @@ class LruCache(Generic[Value]):
         self.capacity = capacity
         self._values: OrderedDict[Hashable, Future[Value]] = OrderedDict()
         self._lock = threading.Lock()
+        restart_in_child(self)
+
+    def restart(self) -> None:
+        """Forget what was being computed: the threads that do so are not in this process."""
+        self._lock = threading.Lock()
+        for key in [key for key, future in self._values.items() if not future.done()]:
+            del self._values[key]
 
     def __len__(self) -> int:
         return len(self._values)

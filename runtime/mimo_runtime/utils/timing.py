@@ -19,6 +19,16 @@ class StageTimer:
 
     def __init__(self, stages: Iterable[str]) -> None:
         self.ms = dict.fromkeys(stages, 0.0)
+        self._start = time.perf_counter()
+
+    def resume(self) -> StageTimer:
+        """Count the total on from the sum of the stages so far, without the time between them."""
+        self._start = time.perf_counter() - sum(self.ms.values()) / 1000
+        return self
+
+    def report(self) -> dict[str, float]:
+        """The stages, and the ``total``."""
+        return {**self.ms, "total": (time.perf_counter() - self._start) * 1000}
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:

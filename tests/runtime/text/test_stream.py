@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import inspect
+import re
+import threading
+from dataclasses import replace
 
 import fakes
 import numpy as np
@@ -65,8 +68,8 @@ def test_cancel(mimo, pixels):
     asked = []
     answer = mimo.open(pixels).ask("Where is the polyp?", should_stop=lambda: asked.append(1) or len(asked) > 4)
     assert answer.finish_reason == "cancelled"
-    assert calls(mimo)["text_decoder"] == 4
-    assert answer.findings  # the masks were asked for too, and cost little
+    assert calls(mimo)["text_decoder"] == 3  # asked once before the answer, and before every token
+    assert answer.findings  # the masks of the full image are complete
 
 
 def test_abandoned_stream_leaves_a_usable_model(mimo, pixels):
@@ -111,3 +114,51 @@ def test_the_argument_of_an_earlier_release_is_read_and_reported_as_deprecated(m
         answer = scan.ask("polyp", closer=False)
     with pytest.deprecated_call(match="use Finding.refined"):
         assert answer.findings[0].closer is answer.findings[0].refined is False
+
+
+def test_cancelling_before_anything_runs_gives_an_empty_answer(mimo, pixels):
+    answer = mimo.open(pixels).ask("polyp", text_answer=False, should_stop=lambda: True)
+    assert (answer.finish_reason, answer.findings, answer.text) == ("cancelled", (), "")
+    assert calls(mimo)["fusion"] == 0
+
+
+@pytest.mark.parametrize("text_answer", [True, False])
+def test_cancelling_during_refinement_gives_the_mask_of_the_full_image(pixels, text_answer):
+    with fakes.fake_mimo(config=replace(fakes.CONFIG, crop_scale=3.0), delay=0.01) as mimo:
+        scan, encoder = mimo.open(pixels), mimo.engines["vision_encoder"]
+        (full,) = scan.ask(points=[(50, 30)], text_answer=False, refine=False).findings
+        answer = scan.ask(points=[(50, 30)], text_answer=text_answer, should_stop=lambda: encoder.calls > 1)
+        assert answer.finish_reason == "cancelled" and encoder.calls <= 4  # of eight, as the next test shows
+        (finding,) = (f for f in answer.findings if f.query == 0)
+        assert not finding.refined and (finding.mask == full.mask).all()
+
+
+def test_should_stop_is_called_in_the_thread_of_the_caller(pixels):
+    threads = set()
+    with fakes.fake_mimo(config=replace(fakes.CONFIG, crop_scale=3.0), delay=0.01) as mimo:
+        mimo.open(pixels).ask(points=[(50, 30)], should_stop=lambda: threads.add(threading.get_ident()))
+        assert mimo.engines["vision_encoder"].calls == 8
+    assert threads == {threading.get_ident()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_tokens": 1.5}, "max_tokens is 1.5"),
+        ({"seed": "x"}, "seed is 'x'"),
+        ({"top_k": None}, "top_k is None"),
+        ({"temperature": 10**400}, "temperature is a number of 1329 bits"),
+        ({"boxes": "1234"}, "boxes is a str"),
+        ({"boxes": ["1234"]}, "box 1 is not made of numbers"),
+        ({"boxes": {"x": 1}}, "boxes is a dict"),
+        ({"boxes": [[10**400, 1, 2, 3]]}, "box 1 is not made of numbers"),
+        ({"points": [np.ma.array([1, 2], mask=[0, 1])]}, "point 1 is not made of numbers"),
+        ({"mask": [[1, 2], [3]]}, "the mask has rows of different lengths"),
+        ({"masks": np.ones(2)}, "masks is array"),
+        ({"should_stop": 3}, "should_stop is a int"),
+    ],
+)
+def test_arguments_of_a_wrong_kind_are_prompt_errors(mimo, pixels, arguments, message):
+    with pytest.raises(PromptError, match=re.escape(message)) as error:
+        mimo.open(pixels).ask(**{"text": "polyp", **arguments})
+    assert len(str(error.value)) <= 300 and "\n" not in str(error.value)
