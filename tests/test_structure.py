@@ -23,11 +23,11 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "loading": "bundle engines errors hardware model",
         # From arrays to answers.
         "postprocessing": "model preprocessing",
-        "refinement": "errors model postprocessing preprocessing text",
-        "text": "data errors model postprocessing",
+        "refinement": "errors model postprocessing preprocessing text utils",
+        "text": "data errors model postprocessing utils",
         "results": "errors imageio model postprocessing preprocessing text utils viz",
         "data": "errors imageio postprocessing",
-        "request": "errors model preprocessing text",
+        "request": "errors model preprocessing text utils",
         "graphs": "engines errors model preprocessing refinement request text utils",
         "pipeline": (
             "engines graphs hardware imageio loading model postprocessing preprocessing refinement request results text utils"

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from .engines.base import Engine
-from .engines.output_check import check_outputs
 from .errors import BundleError, EngineError, RequestError
 from .model.config import MimoConfig
 from .model.graph_spec import GRAPHS, graph_specs
+from .model.output_check import check_outputs
 from .model.tokenizer import BOS, PAD, UNK, Tokenizer
 from .preprocessing.letterbox import Letterbox
 from .preprocessing.prompts import Prompt, encode_prompt

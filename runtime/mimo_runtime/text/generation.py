@@ -12,9 +12,9 @@ from typing import Protocol
 
 import numpy as np
 
-from ..engines.output_check import check_outputs
 from ..errors import PromptError
 from ..model.config import MimoConfig
+from ..model.output_check import check_outputs
 from ..model.tokenizer import BOS, EOS, Tokenizer
 from ..utils.arguments import is_real, is_whole, shown
 

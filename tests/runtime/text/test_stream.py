@@ -128,7 +128,7 @@ def test_cancelling_during_refinement_gives_the_mask_of_the_full_image(pixels, t
         scan, encoder = mimo.open(pixels), mimo.engines["vision_encoder"]
         (full,) = scan.ask(points=[(50, 30)], text_answer=False, refine=False).findings
         answer = scan.ask(points=[(50, 30)], text_answer=text_answer, should_stop=lambda: encoder.calls > 1)
-        assert answer.finish_reason == "cancelled" and encoder.calls <= 4  # of eight, as the next test shows
+        assert answer.finish_reason == "cancelled" and encoder.calls <= 4  # of six, as the next test shows
         (finding,) = (f for f in answer.findings if f.query == 0)
         assert not finding.refined and (finding.mask == full.mask).all()
 
@@ -137,7 +137,7 @@ def test_should_stop_is_called_in_the_thread_of_the_caller(pixels):
     threads = set()
     with fakes.fake_mimo(config=replace(fakes.CONFIG, crop_scale=3.0), delay=0.01) as mimo:
         mimo.open(pixels).ask(points=[(50, 30)], should_stop=lambda: threads.add(threading.get_ident()))
-        assert mimo.engines["vision_encoder"].calls == 8
+        assert mimo.engines["vision_encoder"].calls == 6
     assert threads == {threading.get_ident()}
 
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from mimo_runtime.engines.output_check import LIMIT, check_outputs
 from mimo_runtime.errors import EngineError
 from mimo_runtime.model.graph_spec import GRAPHS, graph_specs
+from mimo_runtime.model.output_check import LIMIT, check_outputs
 
 #: What a fault makes of the values, and what the error calls it.
 FAULTS = {
