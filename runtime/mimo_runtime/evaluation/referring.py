@@ -99,14 +99,10 @@ def measure_referring(
         progress(len(records), len(records))
     if collect:
         collect(rows)
+    images = {d.name: sum(1 for o, _ in records if o is d) for d in candidates}
     return {
         **_summarise(rows, seed),
-        "meta": {
-            "split": split,
-            "images": len(records),
-            "images_per_set": {d.name: sum(1 for o, _ in records if o is d) for d in candidates},
-            **_settings(mimo, limit, seed),
-        },
+        "meta": {"split": split, "images": len(records), "images_per_set": images, **_settings(mimo, limit, seed)},
     }
 
 

@@ -5,48 +5,27 @@ from __future__ import annotations
 
 import ast
 import json
-import os
-import platform
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
 import tensorrt_fake
 import tensorrt_wheels
-from onnx import TensorProto, helper
-from tensorrt_fake import AXES, DECODER, GPU, compile_with, offline
+from compiler_cases import ORIN
+from tensorrt_fake import AXES, GPU, compile_with, offline
 
 import mimo_runtime
-from mimo_runtime.compiler import Facts, Options, build_engine, features, memory, timing_cache
-from mimo_runtime.compiler import build as build_module
-from mimo_runtime.compiler.network import profiles
+from mimo_runtime.compiler import Options, features
 from mimo_runtime.compiler.options import COMPUTE_CAPABILITIES
 from mimo_runtime.compiler.versions import RTX, SINCE
 from mimo_runtime.engines import tensorrt_library as library
-from mimo_runtime.errors import EngineError, MimoError, RequestError
-from mimo_runtime.hardware import host, nvidia
-from mimo_runtime.hardware.nvidia import CudaDevice, find_cuda_device
-from mimo_runtime.model.graph_spec import BATCH, PAST, GraphSpec, Tensor
+from mimo_runtime.errors import EngineError, RequestError
+from mimo_runtime.hardware.nvidia import CudaDevice
 
 RELEASES = tuple(tensorrt_wheels.WHEELS)
-ORIN = CudaDevice("Orin", (8, 7), jetpack=True)
+
+
 TURING = CudaDevice("T4", (7, 5), False)
-TOY = GraphSpec("toy", (Tensor("x", "float32", (BATCH, 4)),), (Tensor("y", "float32", (BATCH, 4)),))
-BATCHES = {BATCH: (1, 1, 4)}
-#: Of :func:`toy`.
-SINGLE, HALF = Facts({"int8": 0, "fp16": 0, "fp32": 1}), Facts({"int8": 0, "fp16": 1, "fp32": 0})
-
-
-def toy(element: int = TensorProto.FLOAT) -> bytes:
-    """``y = x @ w``."""
-    weights = helper.make_tensor("w", element, [4, 4], [0.5] * 16)
-    x, y = (helper.make_tensor_value_info(name, element, [BATCH, 4]) for name in "xy")
-    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"], name="fc")], "toy", [x], [y], [weights])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10).SerializeToString()
-
-
-# -- the API of every release ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("release", RELEASES)
@@ -112,9 +91,6 @@ def test_a_graph_with_operators_that_a_release_lacks_is_refused_with_the_form_th
     assert compile_with(offline("11.4.0.106"), operators=("Attention", "TensorScatter")).plan
 
 
-# -- loading -----------------------------------------------------------------------------------------------------------------
-
-
 def test_a_missing_installation_is_told_with_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(EngineError, match="is not installed for this Python") as caught:
@@ -147,68 +123,6 @@ def test_a_known_release_is_taken(monkeypatch):
         trt = offline(release)
         monkeypatch.setitem(sys.modules, "tensorrt", trt)
         assert library.load_library() is trt
-
-
-# -- profiles ----------------------------------------------------------------------------------------------------------------
-
-
-def test_the_text_decoder_has_a_profile_for_the_empty_cache_and_one_for_every_other():
-    assert profiles(DECODER, AXES) == [
-        {BATCH: (1, 1, 4), PAST: (0, 0, 0)},
-        {BATCH: (1, 1, 4), PAST: (1, 40, 95)},
-    ]
-    assert profiles(DECODER, {**AXES, PAST: (0, 0, 9)})[1][PAST] == (1, 1, 9)
-
-
-def test_one_profile_where_two_would_be_the_same_or_are_not_wanted():
-    assert profiles(DECODER, AXES, split_past=False) == [AXES]
-    assert profiles(DECODER, {**AXES, PAST: (1, 2, 3)}) == [{**AXES, PAST: (1, 2, 3)}]
-    assert profiles(DECODER, {**AXES, PAST: (0, 0, 0)}) == [{**AXES, PAST: (0, 0, 0)}]
-    assert profiles(TOY, AXES) == [BATCHES]
-
-
-@pytest.mark.parametrize(
-    ("axes", "told"),
-    [
-        ({BATCH: (1, 1, 4)}, "axis past of graph text_decoder has no range"),
-        ({**AXES, BATCH: (4, 2, 1)}, "4, 2, 1 is no range for axis batch"),
-        ({**AXES, BATCH: (0, 1, 4)}, "0, 1, 4 is no range for axis batch"),
-        ({**AXES, PAST: (-1, 1, 4)}, "-1, 1, 4 is no range for axis past"),
-    ],
-)
-def test_what_is_no_range_is_refused(axes: dict, told: str):
-    with pytest.raises(RequestError, match=told):
-        profiles(DECODER, axes)
-
-
-def test_every_input_that_shares_an_axis_gets_its_range():
-    trt = offline("10.3.0")
-    compile_with(trt)
-    first, second = (made for kind, made in trt.made if kind == "IOptimizationProfile")
-    assert [call.args for call in first.set_shape.call_args_list] == [
-        ("token", (1, 1), (1, 1), (4, 1)),
-        ("past_keys", (2, 1, 4, 0, 8), (2, 1, 4, 0, 8), (2, 4, 4, 0, 8)),
-    ]
-    assert second.set_shape.call_args_list[1].args == ("past_keys", (2, 1, 4, 1, 8), (2, 1, 4, 40, 8), (2, 4, 4, 95, 8))
-
-
-def test_a_refused_profile_is_told_with_its_sizes():
-    trt = offline("10.3.0")
-    original = trt._config
-
-    def config():
-        made = original()
-        made.add_optimization_profile.side_effect = lambda profile: -1
-        return made
-
-    trt._config = config
-    with pytest.raises(
-        EngineError, match=r"does not compile graph text_decoder: it refuses profile 0 \(batch 1 to 4, past 0 to 0\)"
-    ):
-        compile_with(trt)
-
-
-# -- the build ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("release", "flags"), [("10.3.0", 2), ("10.16.1.11", 2), ("11.4.0.106", 1)])
@@ -342,212 +256,3 @@ def test_options_survive_the_way_to_the_child():
     options = Options(AXES, precision="fp16", timing_cache=Path("here").absolute(), hardware="ampere_plus", timeout_s=5,
                       compute_capabilities=COMPUTE_CAPABILITIES[:2])  # fmt: skip
     assert Options.from_dict(json.loads(json.dumps(options.to_dict()))) == options
-
-
-# -- timing cache ------------------------------------------------------------------------------------------------------------
-
-KEY = timing_cache.Key("10.3.0", "Fake A100", "8.0")
-
-
-def test_a_timing_cache_is_made_used_and_kept_apart_by_release_and_gpu(tmp_path: Path):
-    first = compile_with(offline("10.3.0"), timing_cache=tmp_path)
-    assert first.cache is not None and (first.cache_state, first.cache[0]) == ("new", "tensorrt-10.3.0-Fake-A100-8.0.timing")
-    timing_cache.write(tmp_path, *first.cache)
-    trt = offline("10.3.0")
-    second = compile_with(trt, timing_cache=tmp_path)
-    assert second.cache is not None and second.cache_state == "used"
-    assert trt.last("IBuilderConfig").create_timing_cache.call_args.args == (b"+",)
-    assert trt.last("IBuilderConfig").set_timing_cache.call_args.args[1] is False  # TensorRT's own comparison stays on
-    other = compile_with(offline("11.4.0.106"), timing_cache=tmp_path)
-    assert other.cache is not None and (other.cache_state, other.cache[0]) == (
-        "new",
-        "tensorrt-11.4.0.106-Fake-A100-8.0.timing",
-    )
-
-
-def test_a_timing_cache_of_another_key_is_an_error(tmp_path: Path):
-    other = timing_cache.Key("10.3.0", "Orin", "8.7")
-    timing_cache.write(tmp_path, KEY.file_name, timing_cache.pack(other, b"times"))
-    with pytest.raises(EngineError, match=r"holds the times of TensorRT 10.3.0 on Orin \(8.7\).*Delete it"):
-        compile_with(offline("10.3.0"), timing_cache=tmp_path)
-
-
-@pytest.mark.parametrize(
-    "damage", [lambda c: c[:-1], lambda c: b"", lambda c: c + b"x", lambda c: b"\x00" + c, lambda c: b"[]\n"]
-)
-def test_a_damaged_timing_cache_is_an_error(damage, tmp_path: Path):
-    (tmp_path / KEY.file_name).write_bytes(damage(timing_cache.pack(KEY, b"times")))
-    with pytest.raises(EngineError, match="is damaged. Delete it"):
-        timing_cache.read(tmp_path, KEY)
-
-
-def test_a_timing_cache_that_tensorrt_refuses_is_begun_anew(tmp_path: Path):
-    timing_cache.write(tmp_path, KEY.file_name, timing_cache.pack(KEY, b"times"))
-    trt = offline("10.3.0")
-    trt.takes_cache = lambda data: not data
-    made = compile_with(trt, timing_cache=tmp_path)
-    assert made.cache_state == "refused" and made.cache is not None and made.cache[1].endswith(b"\n+")
-
-
-def test_a_timing_cache_folder_that_cannot_be_made_is_told(tmp_path: Path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(RequestError, match="cannot be made"):
-        timing_cache.write(tmp_path / "file" / "folder", "name", b"")
-
-
-# -- memory ------------------------------------------------------------------------------------------------------------------
-
-
-def test_a_build_that_does_not_fit_into_memory_is_refused_before_it_starts(monkeypatch):
-    monkeypatch.setattr(host, "memory_mb", lambda: (8000, 2500))
-    memory.check("vision_encoder", 50 * 2**20, 1024)
-    with pytest.raises(EngineError, match="vision_encoder needs about 2648 MB .*2500 MB of 8000 MB are free.*876 MB or less"):
-        memory.check("vision_encoder", 100 * 2**20, 1024)
-    with pytest.raises(EngineError, match="Close other programs.$"):
-        memory.check("vision_encoder", 2**30, 1024)
-    monkeypatch.setattr(host, "memory_mb", lambda: None)
-    memory.check("vision_encoder", 2**40, 1024)
-
-
-# -- from end to end ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def fake_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A ``tensorrt`` package that the child process finds, a GPU, and a temporary folder that must be empty in the end."""
-    package = tmp_path / "site" / "tensorrt"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text("import tensorrt_fake\ntensorrt_fake.install_for_child()\n", "utf-8")
-    monkeypatch.syspath_prepend(package.parent)
-    monkeypatch.setenv("FAKE_TENSORRT", "none")
-    monkeypatch.setattr(build_module, "find_cuda_device", lambda: GPU)
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    yield
-    assert list(temporary.iterdir()) == []
-
-
-@pytest.mark.usefixtures("fake_tensorrt")
-def test_an_engine_is_built_in_a_process_of_its_own(tmp_path: Path):
-    seen: list = []
-    options = Options(BATCHES, timing_cache=tmp_path / "new" / "times")
-    built = build_engine(toy(), TOY, options, SINGLE, on_progress=seen.append)
-    assert built.plan == b"a plan"
-    assert built.delivered == {"int8": 0, "fp16": 1, "bf16": 0, "fp32": 1}
-    assert built.in_graph == {"int8": 0, "fp16": 0, "fp32": 1}
-    assert (built.engine_version, built.device, built.profiles) == ("10.3.0", GPU, (BATCHES,))
-    assert (built.timing_cache, [f.name for f in (tmp_path / "new" / "times").iterdir()]) == ("new", [KEY.file_name])
-    assert (seen[-1].phase, seen[-1].parent, seen[-1].done, seen[-1].steps) == ("Building engine", None, 2, 2)
-    assert build_engine(toy(), TOY, options, SINGLE).timing_cache == "used"
-
-
-@pytest.mark.usefixtures("fake_tensorrt")
-def test_an_engine_without_the_asked_precision_is_no_engine():
-    facts = Facts({"int8": 2, "fp16": 0, "fp32": 1})
-    with pytest.raises(EngineError, match="toy has 2 int8 matrix operators, and its engine has none: 1 fp16, 1 fp32"):
-        build_engine(b"", TOY, Options(BATCHES, precision="int8"), facts)
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.usefixtures("fake_tensorrt")
-@pytest.mark.parametrize(
-    ("how", "told"),
-    [
-        ("segfault", r"process that builds graph toy crashed \(SIGSEGV\): Fatal Python error: Segmentation fault"),
-        ("killed", r"graph toy was killed from outside \(SIGKILL\), most likely for lack of memory. Close other programs"),
-        ("exit", r"process that builds graph toy ended with code 3: CUDA initialization failure with error: 35"),
-        ("hang", r"building graph toy took longer than 2 s and was stopped. Give it more time"),
-    ],
-)
-def test_a_child_that_dies_is_an_error_that_names_the_graph(how: str, told: str, tmp_path: Path, monkeypatch):
-    monkeypatch.setenv("FAKE_TENSORRT", how)
-    options = Options(BATCHES, timeout_s=2 if how == "hang" else 60, timing_cache=tmp_path / "times")
-    with pytest.raises(EngineError, match=told):
-        build_engine(toy(), TOY, options, SINGLE)
-    assert not (tmp_path / "times").exists()
-
-
-@pytest.mark.usefixtures("fake_tensorrt")
-def test_what_the_child_refuses_is_raised_as_it_is():
-    with pytest.raises(RequestError, match="TensorRT 10.3.0 has no hardware compatibility same_compute_capability"):
-        build_engine(toy(), TOY, Options(BATCHES, hardware="same_compute_capability"), SINGLE)
-
-
-@pytest.mark.usefixtures("fake_tensorrt")
-def test_a_listener_that_raises_ends_the_child():
-    def stop(progress: object) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        build_engine(toy(), TOY, Options(BATCHES), SINGLE, on_progress=stop)
-
-
-@pytest.mark.usefixtures("fake_tensorrt")
-def test_no_child_is_started_for_what_cannot_work(monkeypatch):
-    monkeypatch.setattr(build_module, "_run", lambda *_: pytest.fail("a child was started"))
-    for options, api in ((Options({}), "tensorrt"), (Options(BATCHES), "cuda")):
-        with pytest.raises(RequestError):
-            build_engine(toy(), TOY, options, SINGLE, api=api)
-    monkeypatch.setattr(host, "memory_mb", lambda: (4000, 1000))
-    with pytest.raises(EngineError, match="graph toy needs about"):
-        build_engine(toy(), TOY, Options(BATCHES), SINGLE)
-    monkeypatch.setattr(build_module, "find_cuda_device", lambda: None)
-    with pytest.raises(EngineError, match="no NVIDIA GPU is visible.*Build on the machine that will run the engine"):
-        build_engine(toy(), TOY, Options(BATCHES), SINGLE)
-
-
-class Driver:
-    """A CUDA driver with one GPU."""
-
-    def __init__(self, status: int = 0) -> None:
-        self.status = status
-
-    def cuInit(self, flags: int) -> int:
-        return self.status
-
-    def cuDeviceGet(self, device, index: int) -> int:
-        return 0
-
-    def cuDeviceGetName(self, name, size: int, device) -> int:
-        name.value = b"Orin"
-        return 0
-
-    def cuDeviceGetAttribute(self, value, attribute: int, device) -> int:
-        value._obj.value = {75: 8, 76: 7}[attribute]
-        return 0
-
-
-def test_the_driver_is_asked_for_the_gpu(monkeypatch, tmp_path: Path):
-    monkeypatch.setattr(nvidia.ctypes, "CDLL", lambda name: Driver())
-    assert find_cuda_device(tmp_path) == ORIN and CudaDevice.from_dict(json.loads(json.dumps(ORIN.to_dict()))) == ORIN
-    monkeypatch.setattr(nvidia.ctypes, "CDLL", lambda name: Driver(status=100))  # CUDA_ERROR_NO_DEVICE
-    assert find_cuda_device() is None
-
-    def missing(name: str) -> None:
-        raise OSError(f"{name}: cannot open shared object file")
-
-    monkeypatch.setattr(nvidia.ctypes, "CDLL", missing)
-    assert find_cuda_device() is None
-
-
-@pytest.mark.rtx
-@pytest.mark.skipif(
-    library.missing_rtx_package() is not None and not (os.environ.get("CI") and platform.machine() == "x86_64"),
-    reason=f"{library.missing_rtx_package()} is not installed: {library.RTX_INSTALL}",
-)
-def test_the_same_code_builds_with_the_compiler_that_needs_no_gpu():
-    seen: list = []
-    built = build_engine(
-        toy(TensorProto.FLOAT16), TOY, Options(BATCHES, precision="fp16"), HALF, api="tensorrt-rtx", on_progress=seen.append
-    )
-    assert len(built.plan) > 1000 and built.delivered is None and built.in_graph["fp16"] == 1
-    assert seen[-1].parent is None and seen[-1].done == seen[-1].steps
-    with pytest.raises(MimoError, match="TensorRT for RTX .* has no use for version compatibility"):
-        build_engine(toy(), TOY, Options(BATCHES, version_compatible=True), SINGLE, api="tensorrt-rtx")
-
-
-def test_a_missing_compiler_is_told_with_the_command_that_installs_it(monkeypatch):
-    monkeypatch.setattr(build_module, "missing_rtx_package", lambda: "tensorrt_rtx_bindings")
-    with pytest.raises(RequestError, match=r"tensorrt_rtx_bindings is not installed.*mimo-edge\[tensorrt-rtx\]"):
-        build_engine(toy(), TOY, Options(BATCHES), SINGLE, api="tensorrt-rtx")

@@ -2,50 +2,20 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import os
-import subprocess
 import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
-from threading import Barrier
 
-import fakes
 import numpy as np
 import pytest
+from engine_cases import CONTRACTS, changed, decoder, feed, graph, load, same, step
 
 from mimo_runtime import engines
 from mimo_runtime.engines import base, create_engine
 from mimo_runtime.errors import EngineError
-from mimo_runtime.model.graph_spec import GraphSpec, Tensor, graph_specs
+from mimo_runtime.model.graph_spec import GraphSpec, Tensor
 
 onnx_bundle = pytest.importorskip("onnx_bundle", reason="needs onnx", exc_type=ImportError)
-CONTRACTS = graph_specs(fakes.CONFIG)
-ENGINES = ["onnxruntime", "openvino"]
-
-
-@pytest.fixture(params=ENGINES)
-def kind(request):
-    """The name of every engine that a machine without a GPU can have."""
-    if request.param == "openvino":
-        pytest.importorskip("openvino")
-    return request.param
-
-
-def load(kind, name="text_decoder", spec=None, threads=1, **options):
-    data = onnx_bundle.model_bytes(CONTRACTS[name], fakes.CONFIG)
-    return create_engine(kind, data, spec or CONTRACTS[name], threads=threads, **options)
-
-
-def feed(name, batch=1, past=2):
-    rng = np.random.default_rng(0)
-    return {t.name: rng.integers(0, 3, t.concrete(batch=batch, past=past)).astype(t.dtype) for t in CONTRACTS[name].inputs}
-
-
-def same(found, expected, tolerance=1e-5):
-    assert list(found) == list(expected)
-    for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, rtol=tolerance, atol=tolerance, err_msg=name)
 
 
 @pytest.mark.parametrize("name", CONTRACTS)
@@ -93,12 +63,6 @@ def test_outputs_of_every_graph_belong_to_the_caller(kind, name):
     for out, copies, x in zip(runs, kept, inputs):
         same(out, copies, tolerance=0)
         same(engine.run(x), copies, tolerance=0)
-
-
-def changed(spec, role, index, **changes):
-    tensors = list(getattr(spec, role))
-    tensors[index] = dataclasses.replace(tensors[index], **changes)
-    return dataclasses.replace(spec, **{role: tuple(tensors)})
 
 
 @pytest.mark.parametrize(
@@ -183,9 +147,6 @@ def test_working_engine_has_no_complaint(kind):
     assert engines.installed_version(kind)
 
 
-# -- whose memory it is ------------------------------------------------------------------------------------------------
-
-
 def test_outputs_belong_to_the_caller(kind):
     engine = decoder(kind)
     first = engine.run(step(5, seed=1))
@@ -256,304 +217,3 @@ def test_inputs_may_be_read_only_unaligned_or_strided(kind):
     same(engine.run(shifted), expected)
     strided = {name: np.repeat(value, 2, axis=-1)[..., ::2] for name, value in inputs.items()}
     same(engine.run(strided), expected)
-
-
-# -- OpenVINO beside ONNX Runtime --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", CONTRACTS)
-def test_openvino_computes_what_onnxruntime_computes(name):
-    pytest.importorskip("openvino")
-    ort, openvino = load("onnxruntime", name), load("openvino", name)
-    for batch, past in [(2, 0), (1, 3), (3, 1), (1, 0), (2, 20)]:
-        inputs = feed(name, batch, past)
-        same(openvino.run(inputs), ort.run(inputs))
-
-
-def test_openvino_takes_integers_as_they_are():
-    pytest.importorskip("openvino")
-    ids = Tensor("ids", "int32", ("batch", 2))
-    results = Tensor("real", "float32", ("batch", 2)), Tensor("row", "float32", ("batch", 2, 1))
-    spec = GraphSpec("ids", (ids,), results)
-    nodes = [("Cast", ["ids"], ["real"], {"to": 1}), ("Abs", ["ids"], ["place"]), ("Gather", ["table", "place"], ["row"])]
-    data = graph(nodes, spec, {"table": np.arange(70000, dtype=np.float32)[:, None]})
-    values = np.array([[69999, -65537], [0, -1]], np.int32)
-    engine = create_engine("openvino", data, spec, threads=1)
-    (requests,) = engine._pools.values()
-    assert requests._compiled.inputs[0].element_type.get_type_name() == "i32"
-    out = engine.run({"ids": values})
-    np.testing.assert_array_equal(out["real"], values)
-    np.testing.assert_array_equal(out["row"][..., 0], np.abs(values))
-
-
-def test_openvino_runs_on_the_cpu_in_the_graphs_own_precision_and_pins_no_thread():
-    pytest.importorskip("openvino")
-    usable = getattr(os, "sched_getaffinity", lambda _: None)
-    before = usable(0)
-    engine = load("openvino", threads=1)
-    engine.run(feed("text_decoder"))
-    wanted = {
-        "EXECUTION_DEVICES": ["CPU"],
-        "INFERENCE_NUM_THREADS": 1,
-        "NUM_STREAMS": 1,
-        "ENABLE_CPU_PINNING": False,
-        "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
-    }
-    (requests,) = engine._pools.values()
-    compiled = requests._compiled
-    assert {name: compiled.get_property(name) for name in wanted} == wanted
-    assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
-    assert usable(0) == before
-
-
-@pytest.mark.parametrize(
-    ("property", "value", "match"),
-    [("EXECUTION_DEVICES", ["GPU"], "on GPU in f32"), ("INFERENCE_PRECISION_HINT", "bf16", "on CPU in bf16")],
-)
-def test_openvino_elsewhere_or_in_another_precision_is_refused(property, value, match, monkeypatch):
-    openvino = pytest.importorskip("openvino")
-    real = openvino.CompiledModel.get_property
-    changed = {property: openvino.Type.bf16 if value == "bf16" else value}
-    monkeypatch.setattr(openvino.CompiledModel, "get_property", lambda self, name: changed.get(name) or real(self, name))
-    with pytest.raises(EngineError, match=f"openvino runs graph fusion {match}. It must be CPU in f32"):
-        load("openvino", "fusion")
-
-
-def test_openvino_starts_no_telemetry():
-    # Of its own, `import openvino` reports to its vendor's server. A fresh process, since this one may have imported it before.
-    pytest.importorskip("openvino")
-    script = (
-        "import sys, importlib; importlib.import_module('mimo_runtime.engines.openvino').load_library().Core();"
-        "print([name for name in sys.modules if name.startswith('openvino_telemetry')])"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
-
-
-# -- a cache that is empty at first ------------------------------------------------------------------------------------
-
-HEADS, HEAD, VOCABULARY, STEPS = 2, 8, 32, 40
-
-
-def graph(nodes, spec=None, constants=None):
-    """An ONNX file of nodes ``(operator, inputs, outputs[, attributes])``; without a specification, of one input ``x``."""
-    from onnx import TensorProto, checker, helper, numpy_helper
-
-    if spec is None:
-        results = [out for _, _, outs, *_ in nodes for out in outs]
-        spec = GraphSpec(
-            "g", (Tensor("x", "float32", ("batch", 4)),), tuple(Tensor(name, "float32", ("batch", 4)) for name in results)
-        )
-    types = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32}
-    ports = [
-        [helper.make_tensor_value_info(t.name, types[t.dtype], t.shape) for t in role] for role in (spec.inputs, spec.outputs)
-    ]
-    made = helper.make_graph(
-        [helper.make_node(kind, ins, outs, **(rest[0] if rest else {})) for kind, ins, outs, *rest in nodes],
-        spec.name,
-        *ports,
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in (constants or {}).items()],
-    )
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
-    checker.check_model(model, full_check=True)
-    return model.SerializeToString()
-
-
-def _cache(name, length):
-    return Tensor(name, "float32", ("batch", HEADS, length, HEAD))
-
-
-DECODER = GraphSpec(
-    "text_decoder",
-    (Tensor("token", "int32", ("batch", 1)), _cache("past_keys", "past"), _cache("past_values", "past")),
-    (Tensor("logits", "float32", ("batch", 1, VOCABULARY)), _cache("keys", "past_plus_one"), _cache("values", "past_plus_one")),
-)
-
-
-@lru_cache(maxsize=1)
-def decoder_bytes():
-    """One layer of attention with random weights: the smallest graph whose answers OpenVINO got wrong."""
-    rng = np.random.default_rng(0)
-    width = HEADS * HEAD
-    constants = {
-        "table": rng.standard_normal((VOCABULARY, width)).astype(np.float32),
-        "out": rng.standard_normal((width, VOCABULARY)).astype(np.float32),
-        "split": np.array([0, 1, HEADS, HEAD]),
-        "merge": np.array([0, 1, width]),
-        "scale": np.float32(HEAD**-0.5),
-    }
-    nodes = [("Gather", ["table", "token"], ["x"])]
-    for name in ("query", "key", "value"):
-        constants[f"to_{name}"] = (rng.standard_normal((width, width)) / width**0.5).astype(np.float32)
-        nodes += [
-            ("MatMul", ["x", f"to_{name}"], [f"{name}_flat"]),
-            ("Reshape", [f"{name}_flat", "split"], [f"{name}_split"]),
-            ("Transpose", [f"{name}_split"], [name], {"perm": [0, 2, 1, 3]}),
-        ]
-    nodes += [
-        ("Concat", ["past_keys", "key"], ["keys"], {"axis": 2}),
-        ("Concat", ["past_values", "value"], ["values"], {"axis": 2}),
-        ("Transpose", ["keys"], ["keys_across"], {"perm": [0, 1, 3, 2]}),
-        ("MatMul", ["query", "keys_across"], ["products"]),
-        ("Mul", ["products", "scale"], ["scores"]),
-        ("Softmax", ["scores"], ["weights"], {"axis": -1}),
-        ("MatMul", ["weights", "values"], ["mixed"]),
-        ("Transpose", ["mixed"], ["mixed_split"], {"perm": [0, 2, 1, 3]}),
-        ("Reshape", ["mixed_split", "merge"], ["mixed_flat"]),
-        ("MatMul", ["mixed_flat", "out"], ["logits"]),
-    ]
-    return graph(nodes, DECODER, constants)
-
-
-def decoder(kind, **options):
-    return create_engine(kind, decoder_bytes(), DECODER, threads=1, **options)
-
-
-def step(past, seed=0, batch=1):
-    """Random inputs of one step of the decoder."""
-    rng = np.random.default_rng(seed)
-    keys, values = rng.standard_normal((2, batch, HEADS, past, HEAD)).astype(np.float32)
-    token = rng.integers(0, VOCABULARY, (batch, 1)).astype(np.int32)
-    return {"token": token, "past_keys": keys.copy(), "past_values": values.copy()}
-
-
-def answer(run, begin, batch=1, steps=STEPS):
-    """Yield the logits of every step of a greedy answer that starts with an empty cache."""
-    token = np.full((batch, 1), begin, np.int32)
-    keys = values = np.zeros((batch, HEADS, 0, HEAD), np.float32)
-    for _ in range(steps):
-        out = run({"token": token, "past_keys": keys, "past_values": values})
-        keys, values, token = out["keys"], out["values"], out["logits"].argmax(-1).astype(np.int32)
-        yield out["logits"]
-
-
-def agree(run, begin, batch=1):
-    expected = list(answer(decoder("onnxruntime").run, begin, batch))
-    for k, (a, b) in enumerate(zip(answer(run, begin, batch), expected)):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4, err_msg=f"step {k}")
-
-
-@pytest.mark.parametrize("batch", [1, 3])
-def test_every_step_of_an_answer_is_right_in_the_first_and_later_answers(kind, batch):
-    engine = decoder(kind)
-    for begin in range(4):
-        agree(engine.run, begin, batch)
-    agree(engine.run, 1, 4 - batch)
-    agree(decoder(kind).run, 0)  # nothing is shared with an engine that is new
-
-
-def test_lengths_and_batches_in_any_order(kind):
-    engine, reference = decoder(kind), decoder("onnxruntime")
-    rng = np.random.default_rng(0)
-    for seed in range(60):
-        inputs = step(int(rng.choice([0, 0, 1, 2, 14, 15, 16, 17, 31, 32, 33, 64])), seed, int(rng.integers(1, 4)))
-        same(engine.run(inputs), reference.run(inputs), tolerance=1e-4)
-
-
-def test_answers_that_are_interleaved(kind):
-    engine = decoder(kind)
-    expected = [list(answer(decoder("onnxruntime").run, begin)) for begin in range(3)]
-    found = zip(*(answer(engine.run, begin) for begin in range(3)))
-    for k, logits in enumerate(found):
-        for begin in range(3):
-            np.testing.assert_allclose(logits[begin], expected[begin][k], rtol=1e-4, atol=1e-4, err_msg=f"step {k}")
-
-
-def test_answers_of_several_threads_at_once(kind):
-    engine, together = decoder(kind), Barrier(3)
-    expected = [list(answer(decoder("onnxruntime").run, begin)) for begin in range(3)]
-
-    def one(begin):
-        together.wait(60)
-        return [list(answer(engine.run, begin)) for _ in range(5)]
-
-    with ThreadPoolExecutor(3) as pool:
-        for begin, answers in enumerate(pool.map(one, range(3))):
-            for found in answers:
-                np.testing.assert_allclose(found, expected[begin], rtol=1e-4, atol=1e-4)
-
-
-def test_a_decoding_is_the_same_answer(kind):
-    """Several answers at once, each with a cache that the engine keeps."""
-    engine = decoder(kind)
-    expected = [list(answer(decoder("onnxruntime").run, begin)) for begin in range(3)]
-    for _ in range(2):
-        decodings, tokens = [engine.decoding({}) for _ in range(3)], [np.full((1, 1), begin, np.int32) for begin in range(3)]
-        for k in range(STEPS):
-            for begin, decoding in enumerate(decodings):
-                out = decoding.step({"token": tokens[begin]})
-                assert set(out) == {"logits"}
-                np.testing.assert_allclose(out["logits"], expected[begin][k], rtol=1e-4, atol=1e-4, err_msg=f"step {k}")
-                tokens[begin] = out["logits"].argmax(-1).astype(np.int32)
-        for decoding in decodings:
-            decoding.close()
-
-
-def test_decodings_of_several_threads_at_once(kind):
-    engine, together = decoder(kind), Barrier(3)
-    expected = [list(answer(decoder("onnxruntime").run, begin)) for begin in range(3)]
-
-    def one(begin):
-        together.wait(60)
-        decoding, token, found = engine.decoding({}), np.full((1, 1), begin, np.int32), []
-        for _ in range(STEPS):
-            found.append(decoding.step({"token": token})["logits"])
-            token = found[-1].argmax(-1).astype(np.int32)
-        decoding.close()
-        return found
-
-    with ThreadPoolExecutor(3) as pool:
-        for found, wanted in zip(pool.map(one, range(3)), expected):
-            np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
-
-
-def test_a_step_that_fails_names_the_graph_and_harms_no_later_one(kind):
-    engine = decoder(kind)
-    decoding = engine.decoding({})
-    expected = list(answer(decoder("onnxruntime").run, 1))
-    first = decoding.step({"token": np.full((1, 1), 1, np.int32)})["logits"]
-    np.testing.assert_allclose(first, expected[0], rtol=1e-4, atol=1e-4)
-    for wrong in (np.zeros((1, 2), np.int32), np.zeros((1, 1), np.int64)):
-        with pytest.raises(EngineError, match=f"{kind} failed in graph text_decoder: "):
-            decoding.step({"token": wrong})
-    second = decoding.step({"token": first.argmax(-1).astype(np.int32)})["logits"]
-    np.testing.assert_allclose(second, expected[1], rtol=1e-4, atol=1e-4)
-    engine.close()
-    with pytest.raises(EngineError, match=f"{kind} failed in graph text_decoder: "):
-        decoding.step({"token": first.argmax(-1).astype(np.int32)})
-    decoding.close()
-
-
-def test_logits_of_a_step_belong_to_the_caller(kind):
-    decoding = decoder(kind).decoding({})
-    first = decoding.step({"token": np.full((1, 1), 1, np.int32)})["logits"]
-    kept = first.copy()
-    decoding.step({"token": np.full((1, 1), 2, np.int32)})
-    np.testing.assert_array_equal(first, kept)
-    first[...] = np.nan
-    decoding.close()
-
-
-def test_an_openvino_that_an_empty_cache_breaks_is_refused(monkeypatch):
-    pytest.importorskip("openvino")
-    from mimo_runtime.engines.openvino import OpenVinoEngine
-
-    real, seen = OpenVinoEngine.run, []
-
-    def broken(self, inputs):
-        out = real(self, inputs)
-        seen.append(inputs["past_keys"].shape[2])
-        return {**out, "logits": out["logits"] + (0 in seen)}
-
-    monkeypatch.setattr(OpenVinoEngine, "run", broken)
-    with pytest.raises(EngineError, match="graph text_decoder wrongly once its cache was empty: logits changes"):
-        decoder("openvino")
-    assert seen[0] > 16 and seen[1:] == [0, seen[0]]
-
-
-def test_bytes_are_multiplied_without_saturation_on_every_cpu():
-    onnxruntime = pytest.importorskip("onnxruntime")
-    from mimo_runtime.engines.ort import session_options
-
-    options = session_options(onnxruntime, threads=1, spinning=False)
-    assert options.get_session_config_entry("session.x64quantprecision") == "1"

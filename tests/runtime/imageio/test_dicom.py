@@ -2,59 +2,20 @@
 
 from __future__ import annotations
 
-import io
-import logging
-import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from dicom_cases import STORED, as_bytes, dataset, item, refused
 
 from mimo_runtime.errors import ImageError
 from mimo_runtime.imageio.reader import read_image
 
 pydicom = pytest.importorskip("pydicom")
-
 from pydicom.data import get_testdata_file  # noqa: E402
-from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
+from pydicom.dataset import Dataset  # noqa: E402
 from pydicom.sequence import Sequence  # noqa: E402
-from pydicom.uid import ExplicitVRLittleEndian, JPEGLosslessSV1, RLELossless, UltrasoundImageStorage  # noqa: E402
-
-#: 10 x 20 stored values 0, 5, 10 ... 995.
-STORED = (np.arange(200) * 5).reshape(10, 20).astype(np.uint16)
-PATIENT = "SECRETNAME^ADA"
-
-
-def dataset(pixels: np.ndarray = STORED, **elements: Any) -> Dataset:
-    """A small grey image; keyword arguments set or (None) delete elements."""
-    data = Dataset()
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.SOPClassUID, data.SOPInstanceUID = UltrasoundImageStorage, "1.2.3"
-    data.PatientName, data.PatientID, data.Modality = PATIENT, "SECRETID", "MR"
-    frames = pixels.ndim - (3 if elements.get("SamplesPerPixel", 1) == 3 else 2)
-    data.Rows, data.Columns = pixels.shape[frames : frames + 2]
-    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-    data.BitsAllocated = data.BitsStored = pixels.dtype.itemsize * 8
-    data.HighBit = data.BitsStored - 1
-    data.PixelRepresentation = int(pixels.dtype.kind == "i")
-    if frames:
-        data.NumberOfFrames = pixels.shape[0]
-    data.PixelData = pixels.tobytes()
-    for keyword, value in elements.items():
-        if value is None:
-            delattr(data, keyword)
-        else:
-            setattr(data, keyword, value)
-    return data
-
-
-def as_bytes(data: Dataset) -> bytes:
-    buffer = io.BytesIO()
-    data.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
 
 
 def grey(data: Dataset, frame: int = 0) -> np.ndarray:
@@ -63,23 +24,8 @@ def grey(data: Dataset, frame: int = 0) -> np.ndarray:
     return pixels[..., 0].astype(int)
 
 
-def item(**elements: Any) -> Sequence:
-    data = Dataset()
-    for keyword, value in elements.items():
-        setattr(data, keyword, value)
-    return Sequence([data])
-
-
 def words(values: Any) -> bytes:
     return np.array(values, "<u2").tobytes()
-
-
-def refused(source: Any, **options: object) -> str:
-    with pytest.raises(ImageError) as caught:
-        read_image(source, **options)  # type: ignore[arg-type]
-    assert caught.value.remedy and "\n" not in str(caught.value)
-    assert "SECRET" not in str(caught.value)
-    return str(caught.value)
 
 
 def close(actual: np.ndarray, expected: np.ndarray) -> None:
@@ -89,8 +35,6 @@ def close(actual: np.ndarray, expected: np.ndarray) -> None:
 def ramp(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.clip((values.astype(float) - low) / (high - low), 0, 1) * 255
 
-
-# -- real files ------------------------------------------------------------------------------------------------------
 
 REAL = {
     "CT_small.dcm": ((128, 128), (0.661468, 0.661468), "ct"),
@@ -154,9 +98,6 @@ def test_random_damage_never_escapes(recwarn: pytest.WarningsRecorder) -> None:
         except ImageError as error:
             assert error.remedy  # either outcome is fine
     assert not recwarn.list
-
-
-# -- grey values -----------------------------------------------------------------------------------------------------
 
 
 def test_without_a_window_the_percentiles_count() -> None:
@@ -259,9 +200,6 @@ def test_a_file_of_real_numbers() -> None:
     close(grey(data), ramp(STORED / 1000, *np.percentile(STORED / 1000, (0.5, 99.5))))
 
 
-# -- frames ----------------------------------------------------------------------------------------------------------
-
-
 def test_frames() -> None:
     frames = np.stack([STORED // 5, STORED // 10 + 100, 200 - STORED // 5]).astype(np.uint8)
     data = dataset(frames)
@@ -287,8 +225,6 @@ def test_functional_groups_of_an_enhanced_object() -> None:
     scan = read_image(as_bytes(data), frame=1)
     assert scan.spacing_mm == (0.7, 0.8) and scan.spacing_source == "PixelSpacing"
 
-
-# -- colour ----------------------------------------------------------------------------------------------------------
 
 RGB = np.random.default_rng(0).integers(0, 256, (10, 20, 3), dtype=np.uint8)
 
@@ -322,126 +258,3 @@ def test_palettes(bits: int) -> None:
         setattr(data, f"{name}PaletteColorLookupTableDescriptor", [4, 0, bits])
         setattr(data, f"{name}PaletteColorLookupTableData", entries.tobytes())
     np.testing.assert_array_equal(read_image(as_bytes(data)).pixels, table[indices])
-
-
-# -- spacing ---------------------------------------------------------------------------------------------------------
-
-
-def spacing(**elements: Any) -> tuple[Any, Any]:
-    scan = read_image(as_bytes(dataset(**elements)))
-    return scan.spacing_mm, scan.spacing_source
-
-
-def test_spacing_is_row_then_column() -> None:
-    assert spacing(PixelSpacing=[0.5, 0.25]) == ((0.5, 0.25), "PixelSpacing")
-    assert spacing() == (None, None)
-    assert spacing(PixelSpacing=[0, 0.25]) == (None, None)
-    assert spacing(NominalScannedPixelSpacing=[0.1, 0.2]) == ((0.1, 0.2), "scanned film")
-
-
-def test_projection_spacing_says_when_it_is_that_of_the_detector() -> None:
-    detector = ((0.2, 0.2), "detector plane, magnified")
-    assert spacing(Modality="DX", ImagerPixelSpacing=[0.2, 0.2]) == detector
-    assert spacing(Modality="DX", ImagerPixelSpacing=[0.2, 0.2], PixelSpacing=[0.2, 0.2]) == detector
-    corrected = {"ImagerPixelSpacing": [0.2, 0.2], "PixelSpacing": [0.15, 0.15]}
-    assert spacing(Modality="DX", **corrected) == ((0.15, 0.15), "PixelSpacing")
-    calibrated = {"ImagerPixelSpacing": [0.2, 0.2], "PixelSpacing": [0.2, 0.2], "PixelSpacingCalibrationType": "GEOMETRY"}
-    assert spacing(Modality="DX", **calibrated) == ((0.2, 0.2), "PixelSpacing")
-
-
-def test_ultrasound_regions() -> None:
-    def region(across: float, down: float, units: int = 3, kind: int = 1) -> Dataset:
-        return item(
-            RegionSpatialFormat=kind, PhysicalUnitsXDirection=units, PhysicalUnitsYDirection=units,
-            PhysicalDeltaX=across, PhysicalDeltaY=down,
-        )[0]  # fmt: skip
-
-    def of(*regions: Dataset) -> tuple[Any, Any]:
-        return spacing(Modality="US", SequenceOfUltrasoundRegions=Sequence(regions))
-
-    source = "ultrasound regions"
-    assert of(region(0.02, 0.03)) == ((0.3, 0.2), source)  # cm -> mm
-    assert of(region(0.02, -0.03)) == ((0.3, 0.2), source)
-    assert of(region(0.02, 0.03), region(0.02, 0.03)) == ((0.3, 0.2), source)
-    assert of(region(0.02, 0.03), region(0.9, 0.9, kind=3)) == ((0.3, 0.2), source)  # a Doppler trace is no area
-    assert of(region(0.02, 0.03), region(0.04, 0.03)) == (None, None)  # two scales: neither holds everywhere
-    assert of(region(0.02, 0.03, units=4)) == (None, None)  # seconds are no millimetres
-    regions = Sequence([region(0.02, 0.03)])
-    assert spacing(Modality="US", PixelSpacing=[1, 1], SequenceOfUltrasoundRegions=regions) == ((0.3, 0.2), source)
-
-
-@pytest.mark.parametrize(
-    ("code", "modality"),
-    [("CT", "ct"), ("US", "ultrasound"), ("MG", "xray"), ("ES", "endoscopy"), ("OT", None), ("PT", "pt"), ("", None)],
-)
-def test_modalities(code: str, modality: str | None) -> None:
-    assert read_image(as_bytes(dataset(Modality=code))).modality == modality
-
-
-# -- what is refused -------------------------------------------------------------------------------------------------
-
-
-def test_no_pixels() -> None:
-    message = refused(as_bytes(dataset(PixelData=None)))
-    assert "without pixels" in message and "Ultrasound Image Storage" in message
-    assert "without pixels" in refused(as_bytes(dataset(Rows=None)))
-    assert "without pixels" in refused(as_bytes(dataset(Columns=0)))
-
-
-def test_sizes_come_from_the_header() -> None:
-    assert "20000 x 20000" in refused(as_bytes(dataset(Rows=20000, Columns=20000)))
-    assert "20 x 1 pixels" in refused(as_bytes(dataset(STORED[:1])))
-
-
-def test_too_little_pixel_data() -> None:
-    assert "damaged" in refused(as_bytes(dataset(PixelData=STORED.tobytes()[:-50])))
-
-
-def test_compression_that_cannot_be_decoded_is_named() -> None:
-    data = dataset()
-    data.file_meta.TransferSyntaxUID = JPEGLosslessSV1
-    data.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8" + bytes(100) + b"\xff\xd9"])
-    message = refused(as_bytes(data))
-    assert "JPEG Lossless" in message and "mimo-edge[dicom]" in message
-
-
-def test_damaged_compressed_data() -> None:
-    data = dataset()
-    data.file_meta.TransferSyntaxUID = RLELossless
-    data.PixelData = pydicom.encaps.encapsulate([bytes(100)])
-    assert "RLE" in refused(as_bytes(data)) or "damaged" in refused(as_bytes(data))
-
-
-def test_files_without_a_preamble(tmp_path: Path) -> None:
-    expected = read_image(as_bytes(dataset(PixelSpacing=[1, 2])))
-    for implicit in (True, False):
-        data = dataset(PixelSpacing=[1, 2])
-        buffer = io.BytesIO()
-        del data.file_meta
-        pydicom.dcmwrite(buffer, data, implicit_vr=implicit, little_endian=True)
-        path = tmp_path / "IM0001"
-        path.write_bytes(buffer.getvalue())
-        for source in (path, buffer.getvalue()):
-            scan = read_image(source)
-            assert scan.sha256 == expected.sha256 and scan.spacing_mm == (1, 2)
-
-
-def test_nothing_of_the_patient_leaks(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
-    """Values that pydicom would quote in warnings and log lines."""
-    caplog.set_level(logging.DEBUG)
-    raw = as_bytes(dataset(WindowCenter=500, WindowWidth=401)).replace(b"1.2.3\0", b"SECRET")
-    raw = raw.replace(b"SECRETID", b"\xff\xfeSECRET")
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always")
-        read_image(raw)
-        refused(raw[:-100])
-        pydicom.dcmread(io.BytesIO(raw)).PatientID  # noqa: B018 - others may still hear pydicom's log
-    assert not [w for w in heard if "mimo" in str(w.filename)]
-    streams = capfd.readouterr()
-    assert "SECRET" not in streams.out + streams.err + caplog.text
-
-
-def test_without_pydicom(monkeypatch: pytest.MonkeyPatch) -> None:
-    raw = as_bytes(dataset())
-    monkeypatch.setitem(sys.modules, "pydicom", None)
-    assert "pip install mimo-edge[dicom]" in refused(raw)
