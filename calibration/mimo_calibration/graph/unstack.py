@@ -33,7 +33,11 @@ def unstack(model: onnx.ModelProto) -> onnx.ModelProto:
         place = graph.outputs.index(output)
         graph.outputs[place : place + 1] = tensors
         graph.remove(nodes, safe=True)
-    return ir.serde.serialize_model(unstacked) if inputs or outputs else model
+    if not inputs and not outputs:
+        return model
+    result = ir.serde.serialize_model(unstacked)
+    del result.graph.value_info[:]  # written for every initializer; engines infer shapes themselves
+    return result
 
 
 def _without_first_axis(value: ir.Value, layer: int) -> ir.Value:
