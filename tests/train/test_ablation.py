@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from training_runs import QUIET
 
 from mimo_runtime.errors import RequestError
 from mimo_train import ablation as module
@@ -16,8 +17,6 @@ from mimo_train.ablation import VARIANTS, ablate
 from mimo_train.checkpoint import load_checkpoint
 from mimo_train.cli.main import main
 from mimo_train.training.config import TrainConfig
-
-QUIET = {"progress": False, "report": lambda _line: None}
 
 
 def options(data: Path, **changes) -> TrainConfig:

@@ -31,7 +31,8 @@ def test_phantoms_fit_evaluate(tmp_path):
     chosen = json.loads(out)
     assert code == 0 and chosen["wanted_risk"] == 0.1 and chosen["split"] == "val" and 0 <= chosen["risk"] <= 1
     code, out, _ = run(
-        "evaluate", checkpoint, "--data", data, "--split", "val", "--json", numbers, "--report", tmp_path / "report"
+        "evaluate", checkpoint, "--data", data, "--split", "val", "--limit", 1, "--json", numbers,
+        "--report", tmp_path / "report",
     )  # fmt: skip
     assert code == 0 and "| set |" in out and "| set |" in (tmp_path / "report" / "report.md").read_text("utf-8")
     assert (tmp_path / "report" / "sheet_data.png").is_file()

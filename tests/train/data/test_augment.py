@@ -88,7 +88,7 @@ def test_copy_paste_adds_a_second_instance_with_the_same_appearance():
         assert not copy_paste(view, np.random.default_rng(0)) and (view.labels == whole).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), size=st.sampled_from([64, 128]))
 def test_a_crop_view_shows_its_target_large_and_with_contrast(seed: int, size: int):
     pixels, labels = small_disks()

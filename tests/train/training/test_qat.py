@@ -135,7 +135,7 @@ def test_the_places_are_those_that_the_exporter_finds_in_its_graphs(micro_checkp
     for graph in GRAPHS:
         exported = exporter.fold_transposed_weights(onnx.load(micro_bundle / "graphs" / f"{graph}.onnx"))
         weights = {w.name: onnx.numpy_helper.to_array(w) for w in exported.graph.initializer}
-        for point in exporter.find_points(exported):
+        for point in exporter.find_quantizable(exported):
             name = module_of(graph, point.node)
             assert name not in scales, f"{name} is computed twice"
             scales[name] = qdq.quantise_weight(weights[point.weight], point.axis, 8)[1]

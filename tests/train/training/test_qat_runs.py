@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import subprocess
@@ -15,36 +14,19 @@ from accelerate.state import AcceleratorState
 from click.testing import CliRunner
 from safetensors import safe_open
 from safetensors.torch import load_file
+from training_runs import QUIET, interrupted_after, loss_curve, micro_config
 
 from mimo_runtime.errors import RequestError
 from mimo_train.checkpoint import load_checkpoint
 from mimo_train.cli.main import fit as fit_command
 from mimo_train.cli.main import main
 from mimo_train.torch_engine import load_mimo
-from mimo_train.training.config import TrainConfig
 from mimo_train.training.qat import (
     MODES,
     prepare,
     ranges,
 )
 from mimo_train.training.trainer import fit
-
-QUIET = {"progress": False, "report": lambda _line: None}
-
-
-def options(data: Path, **changes) -> TrainConfig:
-    values = dict(preset="micro", data=(str(data),), steps=4, batch=2, prompts=4, vocab_size=400, warmup_steps=2)
-    return TrainConfig(**{**values, **changes})
-
-
-def log(folder: Path) -> list[dict[str, float]]:
-    with (folder / "training" / "log.csv").open() as file:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-
-
-@pytest.fixture(scope="module")
-def start(phantoms, tmp_path_factory) -> Path:
-    return fit(options(phantoms, steps=1), tmp_path_factory.mktemp("qat") / "start", **QUIET)
 
 
 @pytest.fixture
@@ -56,14 +38,14 @@ def _any_precision():
 
 
 @pytest.mark.usefixtures("_any_precision")
-@pytest.mark.parametrize("mode", MODES)
-def test_a_run_leaves_an_ordinary_checkpoint(start, phantoms, tmp_path, mode):
+@pytest.mark.parametrize("mode", ["int8", "int4-weights"])
+def test_a_run_leaves_an_ordinary_checkpoint(trained, phantoms, tmp_path, mode):
     messages = []
     quiet = {"progress": False, "report": messages.append}
     skip = ("vision_encoder.backbone.stem",)
-    config = options(phantoms, qat=mode, qat_skip=skip, precision="bf16", accumulate=2, checkpointing=True)
-    folder = fit(config, tmp_path / "x", start_from=start, **quiet)
-    before, after = load_file(start / "model.safetensors"), load_file(folder / "model.safetensors")
+    config = micro_config(phantoms, steps=2, qat=mode, qat_skip=skip, precision="bf16", accumulate=2, checkpointing=True)
+    folder = fit(config, tmp_path / "x", start_from=trained, **quiet)
+    before, after = load_file(trained / "model.safetensors"), load_file(folder / "model.safetensors")
     assert {k: (v.shape, v.dtype) for k, v in before.items()} == {k: (v.shape, v.dtype) for k, v in after.items()}
     model, _ = load_checkpoint(folder)
     assert len(model.text_decoder.layers[0].mlp[0].weight[0].unique()) > 16  # not rounded
@@ -75,25 +57,14 @@ def test_a_run_leaves_an_ordinary_checkpoint(start, phantoms, tmp_path, mode):
     assert kept == {f"range.{name}" for name in ranges(model)} and bool(kept) == MODES[mode].activations
 
 
-def test_a_resumed_run_continues_exactly(start, phantoms, tmp_path, monkeypatch):
-    config = options(phantoms, steps=5, qat="int8")
-    straight = fit(config, tmp_path / "straight", start_from=start, **QUIET)
-    import mimo_train.training.trainer as module
-
-    original = module.TrainingLog.add
-
-    def stop_after_three(self, step, *args):
-        original(self, step, *args)
-        if step == 4:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module.TrainingLog, "add", stop_after_three)
-        with pytest.raises(KeyboardInterrupt):
-            fit(config, tmp_path / "parts", start_from=start, save_every=0.0, **QUIET)
+def test_a_resumed_run_continues_exactly(trained, phantoms, tmp_path):
+    config = micro_config(phantoms, steps=5, qat="int8")
+    straight = fit(config, tmp_path / "straight", start_from=trained, **QUIET)
+    with interrupted_after(4):
+        fit(config, tmp_path / "parts", start_from=trained, save_every=0.0, **QUIET)
     for other in ({"qat": None}, {"qat": "int8-weights"}, {"qat_skip": ("fusion",)}):
         with pytest.raises(RequestError, match=f"--resume .*--{next(iter(other)).replace('_', '-')}"):
-            fit(options(phantoms, steps=5, **{"qat": "int8", **other}), tmp_path / "parts", resume=True, **QUIET)
+            fit(micro_config(phantoms, steps=5, **{"qat": "int8", **other}), tmp_path / "parts", resume=True, **QUIET)
     fit(config, tmp_path / "parts", resume=True, **QUIET)
     one, two = (load_file(f / "training" / "state.safetensors") for f in (straight, tmp_path / "parts"))
     assert one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
@@ -109,29 +80,29 @@ def test_a_resumed_run_continues_exactly(start, phantoms, tmp_path, monkeypatch)
 )
 def test_contradicting_options_are_refused(phantoms, tmp_path, change, start_options, words):
     with pytest.raises(RequestError, match=words) as caught:
-        fit(options(phantoms, **change), tmp_path / "x", **start_options, **QUIET)
+        fit(micro_config(phantoms, **change), tmp_path / "x", **start_options, **QUIET)
     assert caught.value.remedy and not (tmp_path / "x").exists()
 
 
-def test_a_part_that_is_none_is_refused_before_anything_is_written(start, phantoms, tmp_path):
+def test_a_part_that_is_none_is_refused_before_anything_is_written(trained, phantoms, tmp_path):
     with pytest.raises(RequestError, match="--qat-skip 'text'"):
-        fit(options(phantoms, qat="int8", qat_skip=("text",)), tmp_path / "x", start_from=start, **QUIET)
+        fit(micro_config(phantoms, qat="int8", qat_skip=("text",)), tmp_path / "x", start_from=trained, **QUIET)
     assert not (tmp_path / "x").exists()
 
 
-def test_the_command_line_offers_every_mode(start, phantoms, tmp_path):
+def test_the_command_line_offers_every_mode(trained, phantoms, tmp_path):
     offered = next(p for p in fit_command.params if p.name == "qat").type.choices
     assert list(offered) == list(MODES)
     run = ["fit", "--preset", "micro", "--data", phantoms, "-o", tmp_path / "x", "--steps", 1, "--batch", 2, "--json"]
-    run += ["--start-from", start, "--qat", "int4-weights", "--qat-skip", "fusion", "--qat-skip", "mask_decoder.presence"]
+    run += ["--start-from", trained, "--qat", "int4-weights", "--qat-skip", "fusion", "--qat-skip", "mask_decoder.presence"]
     result = CliRunner().invoke(main, [str(a) for a in run])
     assert result.exit_code == 0, result.output
     load_checkpoint(tmp_path / "x")
 
 
-def test_evaluate_rounds_the_weights_first(start, phantoms, tmp_path):
+def test_evaluate_rounds_the_weights_first(trained, phantoms, tmp_path):
     def run(*more: object) -> tuple[int, dict, str]:
-        command = ["evaluate", start, "--data", phantoms, "--split", "val", "--limit", 2, "--prompts", "box", "--no-text"]
+        command = ["evaluate", trained, "--data", phantoms, "--split", "val", "--limit", 2, "--prompts", "box", "--no-text"]
         result = CliRunner().invoke(main, [str(a) for a in (*command, "--json", "-", *more)])
         return result.exit_code, json.loads(result.stdout or "{}"), result.stderr
 
@@ -145,8 +116,8 @@ def test_evaluate_rounds_the_weights_first(start, phantoms, tmp_path):
     assert run(*skip)[0] == run("--weight-bits", 9)[0] == run("--weight-bits", 4, "--qat-skip", "nothing")[0] == 2
 
 
-def test_the_pipeline_of_a_checkpoint_can_be_rounded(start):
-    mimo, plain = load_mimo(start, weight_bits=4, skip=("fusion",)), load_mimo(start)
+def test_the_pipeline_of_a_checkpoint_can_be_rounded(trained):
+    mimo, plain = load_mimo(trained, weight_bits=4, skip=("fusion",)), load_mimo(trained)
     assert mimo.info["weight_bits"] == 4 and "weight_bits" not in plain.info
     encoders = [m.engines["vision_encoder"].module for m in (mimo, plain)]
     assert len(encoders[0].smooth[0].weight[0].abs().unique()) <= 8 < len(encoders[1].smooth[0].weight[0].abs().unique())
@@ -157,17 +128,17 @@ def test_the_pipeline_of_a_checkpoint_can_be_rounded(start):
     ("mode", "how", "near"),
     [("int8", (), 5e-3), ("int8", ("--accumulate", "2"), 5e-3), ("int8-weights", ("--shard", "--checkpointing"), 1e-3)],
 )
-def test_two_processes_give_the_curve_of_one(start, phantoms, tmp_path, mode, how, near):
+def test_two_processes_give_the_curve_of_one(trained, phantoms, tmp_path, mode, how, near):
     """The ranges are those of all processes; only those of the first step are of a share of the batch."""
     run = ["fit", "--preset", "micro", "--data", str(phantoms), "--steps", "4", "--batch", "4", "--warmup-steps", "2"]
-    run += ["--start-from", str(start), "--qat", mode, "--json", "--weight", "contrast=0"]
+    run += ["--start-from", str(trained), "--qat", mode, "--json", "--weight", "contrast=0"]
     torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     for name, launcher in (("one", ()), ("two", torchrun)):
         command = [sys.executable, "-m", *launcher, "mimo_train", *run, "-o", str(tmp_path / name), *(how if launcher else ())]
         result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
         assert result.returncode == 0, result.stderr[-3000:]
-    curves = [log(tmp_path / name) for name in ("one", "two")]
+    curves = [loss_curve(tmp_path / name) for name in ("one", "two")]
     for a, b in zip(*curves, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=near)
     one, two = (load_file(tmp_path / n / "training" / "state.safetensors") for n in ("one", "two"))

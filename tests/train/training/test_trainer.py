@@ -16,22 +16,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from training_runs import QUIET, interrupted_after, loss_curve, micro_config
 
 from mimo_runtime.errors import BundleError, RequestError
 from mimo_train.checkpoint import load_checkpoint
 from mimo_train.model import Mimo
-from mimo_train.training.config import TrainConfig
 from mimo_train.training.losses import LossWeights
 from mimo_train.training.partial_load import load_matching
 from mimo_train.training.schedule import Schedule
 from mimo_train.training.trainer import fit
-
-QUIET = {"progress": False, "report": lambda _line: None}
-
-
-def options(data: Path, **changes) -> TrainConfig:
-    values = dict(preset="micro", data=(str(data),), steps=6, batch=2, prompts=4, vocab_size=400, warmup_steps=2)
-    return TrainConfig(**{**values, **changes})
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -43,14 +36,9 @@ def same(a: Path, b: Path) -> bool:
     return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
 
 
-@pytest.fixture(scope="module")
-def whole(phantoms, tmp_path_factory) -> Path:
-    return fit(options(phantoms), tmp_path_factory.mktemp("fit") / "whole", **QUIET)
-
-
-def test_the_same_seed_gives_the_same_weights_and_another_does_not(whole, phantoms, tmp_path):
-    assert same(whole, fit(options(phantoms), tmp_path / "again", **QUIET))
-    assert not same(whole, fit(options(phantoms, seed=1), tmp_path / "other", **QUIET))
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(trained, phantoms, tmp_path):
+    assert same(trained, fit(micro_config(phantoms), tmp_path / "again", **QUIET))
+    assert not same(trained, fit(micro_config(phantoms, seed=1), tmp_path / "other", **QUIET))
 
 
 def test_subnormal_numbers_are_what_they_were_after_training(phantoms, tmp_path):
@@ -58,51 +46,33 @@ def test_subnormal_numbers_are_what_they_were_after_training(phantoms, tmp_path)
     there = lambda: bool(smallest * 1.0 > 0)  # noqa: E731
     during = []
     assert there()
-    fit(options(phantoms, steps=1), tmp_path / "done", progress=False, report=lambda _line: during.append(there()))
+    fit(micro_config(phantoms, steps=1), tmp_path / "done", progress=False, report=lambda _line: during.append(there()))
     assert there() and during and not any(during)
     with pytest.raises(RequestError):
-        fit(options(phantoms, steps=0), tmp_path / "refused", **QUIET)
+        fit(micro_config(phantoms, steps=0), tmp_path / "refused", **QUIET)
     assert there()
 
 
-def test_a_resumed_run_continues_exactly(phantoms, tmp_path):
-    # A constant rate: with a schedule by steps, a shorter run would decay earlier.
-    straight = fit(options(phantoms, steps=6), tmp_path / "straight", **QUIET)
-    import mimo_train.training.trainer as module
-
-    class Stop(Exception):
-        pass
-
-    original = module.TrainingLog.add
-
-    def stop_after_three(self, step, *args):
-        original(self, step, *args)
-        if step == 4:  # one step after the last save is lost, as with a kill
-            raise Stop
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module.TrainingLog, "add", stop_after_three)
-        with pytest.raises(Stop):
-            fit(options(phantoms), tmp_path / "parts", save_every=0.0, **QUIET)
-    fit(options(phantoms), tmp_path / "parts", resume=True, **QUIET)
-    assert same(straight, tmp_path / "parts")
-    for folder in ("straight", "parts"):
-        with (tmp_path / folder / "training" / "log.csv").open() as file:
-            rows = list(csv.DictReader(file))
-        assert [int(r["step"]) for r in rows] == [1, 2, 3, 4, 5, 6]
+def test_a_resumed_run_continues_exactly(trained, phantoms, tmp_path):
+    config = micro_config(phantoms)
+    with interrupted_after(4):  # one step after the last save is lost, as with a kill
+        fit(config, tmp_path / "parts", save_every=0.0, **QUIET)
+    fit(config, tmp_path / "parts", resume=True, **QUIET)
+    assert same(trained, tmp_path / "parts")
+    for folder in (trained, tmp_path / "parts"):
+        assert [row["step"] for row in loss_curve(folder)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_the_folder_is_a_complete_checkpoint(whole):
-    model, tokenizer = load_checkpoint(whole)
+def test_the_folder_is_a_complete_checkpoint(trained):
+    model, tokenizer = load_checkpoint(trained)
     assert tokenizer.size == model.config.vocab_size and "liver" in model.config.entities
-    assert "Not a medical device" in (whole / "README.md").read_text()
-    assert (whole / "training" / "curve.png").read_bytes()[:4] == b"\x89PNG"
+    assert "Not a medical device" in (trained / "README.md").read_text()
+    assert (trained / "training" / "curve.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_training_learns(phantoms, tmp_path):
-    folder = fit(options(phantoms, steps=40, batch=4, learning_rate=3e-3), tmp_path / "x", **QUIET)
-    with (folder / "training" / "log.csv").open() as file:
-        losses = [float(r["loss"]) for r in csv.DictReader(file)]
+    config = micro_config(phantoms, steps=30, batch=3, prompts=3, learning_rate=3e-3, changes=("image_size=64",))
+    losses = [row["loss"] for row in loss_curve(fit(config, tmp_path / "x", **QUIET))]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
 
@@ -159,45 +129,45 @@ def test_kill_9_at_any_moment_leaves_a_run_that_resumes(phantoms, tmp_path):
 )
 def test_bad_options_are_refused_before_anything_is_written(phantoms, tmp_path, change, message):
     with pytest.raises(RequestError, match=message):
-        fit(options(phantoms, **change), tmp_path / "x", **QUIET)
+        fit(micro_config(phantoms, **change), tmp_path / "x", **QUIET)
     assert not (tmp_path / "x").exists()
 
 
-def test_resume_needs_a_run_and_the_same_options(whole, phantoms, tmp_path):
+def test_resume_needs_a_run_and_the_same_micro_config(trained, phantoms, tmp_path):
     with pytest.raises(BundleError, match="no training state"):
-        fit(options(phantoms), tmp_path / "none", resume=True, **QUIET)
+        fit(micro_config(phantoms), tmp_path / "none", resume=True, **QUIET)
     with pytest.raises(RequestError, match="--batch"):
-        fit(options(phantoms, batch=3), whole, resume=True, **QUIET)
+        fit(micro_config(phantoms, batch=3), trained, resume=True, **QUIET)
     with pytest.raises(RequestError, match="not empty"):
-        fit(options(phantoms), whole, **QUIET)
+        fit(micro_config(phantoms), trained, **QUIET)
 
 
-def test_fine_tuning_keeps_the_queries_of_known_entities(whole, phantoms, tmp_path):
-    folder = fit(options(phantoms, steps=1), tmp_path / "tuned", start_from=whole, **QUIET)
-    tuned, before = (load_checkpoint(f)[0].config for f in (folder, whole))
+def test_fine_tuning_keeps_the_queries_of_known_entities(trained, phantoms, tmp_path):
+    folder = fit(micro_config(phantoms, steps=1), tmp_path / "tuned", start_from=trained, **QUIET)
+    tuned, before = (load_checkpoint(f)[0].config for f in (folder, trained))
     assert tuned.entities == before.entities
     assert tuned.entity_regions == before.entity_regions and len(before.entity_regions) == len(before.entities)
     assert all(regions == ("abdomen", "brain", "breast", "chest") for regions in before.entity_regions)
 
 
-def test_training_resets_thresholds(whole, phantoms, tmp_path):
+def test_training_resets_thresholds(trained, phantoms, tmp_path):
     folder = tmp_path / "calibrated"
-    shutil.copytree(whole, folder)
+    shutil.copytree(trained, folder)
     stored = json.loads((folder / "config.json").read_text())
     chosen = {"presence_threshold": 0.3, "presence_temperature": 2.0, "entity_threshold": 0.8, "abstain_threshold": 0.6}
     (folder / "config.json").write_text(json.dumps({**stored, **chosen}))
-    config = load_checkpoint(fit(options(phantoms, steps=1), tmp_path / "tuned", start_from=folder, **QUIET))[0].config
+    config = load_checkpoint(fit(micro_config(phantoms, steps=1), tmp_path / "tuned", start_from=folder, **QUIET))[0].config
     assert (config.presence_threshold, config.presence_temperature) == (0.5, 1.0)
     assert (config.entity_threshold, config.abstain_threshold) == (0.5, 0.0)
 
 
-def test_an_edited_card_is_kept(whole, phantoms, tmp_path):
+def test_an_edited_card_is_kept(trained, phantoms, tmp_path):
     folder = tmp_path / "mine"
-    shutil.copytree(whole, folder)
-    fit(options(phantoms, steps=7), folder, resume=True, **QUIET)
+    shutil.copytree(trained, folder)
+    fit(micro_config(phantoms, steps=7), folder, resume=True, **QUIET)
     assert "7 steps" in (folder / "README.md").read_text()
     (folder / "README.md").write_text("my own words")
-    fit(options(phantoms, steps=8), folder, resume=True, **QUIET)
+    fit(micro_config(phantoms, steps=8), folder, resume=True, **QUIET)
     assert (folder / "README.md").read_text() == "my own words"
 
 
@@ -206,7 +176,7 @@ def test_a_run_killed_in_its_first_save_can_be_started_again(phantoms, tmp_path)
     (folder / "training").mkdir(parents=True)
     (folder / ".model.safetensors.123.tmp").write_bytes(b"half")
     (folder / "tokenizer.json").write_text("{}")
-    load_checkpoint(fit(options(phantoms, steps=1), folder, **QUIET))
+    load_checkpoint(fit(micro_config(phantoms, steps=1), folder, **QUIET))
 
 
 @pytest.mark.parametrize(
@@ -221,20 +191,20 @@ def test_a_run_killed_in_its_first_save_can_be_started_again(phantoms, tmp_path)
 )
 def test_options_that_would_not_apply_are_refused(phantoms, tmp_path, changes, start, words):
     with pytest.raises(RequestError, match=words):
-        fit(options(phantoms, **changes), tmp_path / "x", **start, **QUIET)
+        fit(micro_config(phantoms, **changes), tmp_path / "x", **start, **QUIET)
     assert not (tmp_path / "x").exists()
 
 
-def test_fine_tuning_needs_the_preset_of_the_checkpoint(whole, phantoms, tmp_path):
+def test_fine_tuning_needs_the_preset_of_the_checkpoint(trained, phantoms, tmp_path):
     with pytest.raises(RequestError, match="'micro' checkpoint"):
-        fit(options(phantoms, preset="tiny", vocab_size=1024), tmp_path / "x", start_from=whole, **QUIET)
+        fit(micro_config(phantoms, preset="tiny", vocab_size=1024), tmp_path / "x", start_from=trained, **QUIET)
 
 
 @pytest.mark.parametrize("damage", ["config.json", "model.safetensors", "tokenizer.json"])
-def test_a_damaged_checkpoint_gives_one_line(whole, tmp_path, damage):
+def test_a_damaged_checkpoint_gives_one_line(trained, tmp_path, damage):
     for change in ("missing", "garbage"):
         folder = tmp_path / change
-        shutil.copytree(whole, folder)
+        shutil.copytree(trained, folder)
         if change == "missing":
             (folder / damage).unlink()
         else:
@@ -244,8 +214,8 @@ def test_a_damaged_checkpoint_gives_one_line(whole, tmp_path, damage):
         assert caught.value.remedy and "\n" not in str(caught.value)
 
 
-def test_another_version_is_refused(whole, tmp_path):
-    shutil.copytree(whole, tmp_path / "old")
+def test_another_version_is_refused(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "old")
     config = json.loads((tmp_path / "old" / "config.json").read_text())
     (tmp_path / "old" / "config.json").write_text(json.dumps({**config, "format_version": 99}))
     with pytest.raises(BundleError, match="format version 99"):
@@ -262,53 +232,52 @@ def test_schedule_warms_up_decays_and_grows():
     assert [schedule.image_size(p) for p in (0.0, 0.24, 0.25, 0.49, 0.5, 1.0)] == [128, 128, 192, 192, 256, 256]
 
 
-def test_only_the_named_parts_learn(whole, phantoms, tmp_path):
-    folder = fit(options(phantoms, steps=2, ema=0.0, train_parts=("text_decoder",)), tmp_path / "x", start_from=whole, **QUIET)
-    before, after = weights(whole), weights(folder)
+def test_only_the_named_parts_learn(trained, phantoms, tmp_path):
+    folder = fit(
+        micro_config(phantoms, steps=2, ema=0.0, train_parts=("text_decoder",)), tmp_path / "x", start_from=trained, **QUIET
+    )
+    before, after = weights(trained), weights(folder)
     changed = {k.split(".")[0] for k in before if not torch.equal(before[k], after[k])}
     assert changed == {"text_decoder"}
     with pytest.raises(RequestError, match="--train-part 'text'"):
-        fit(options(phantoms, train_parts=("text",)), tmp_path / "y", **QUIET)
-
-
-def curve(folder: Path) -> list[dict[str, float]]:
-    with (folder / "training" / "log.csv").open() as file:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+        fit(micro_config(phantoms, train_parts=("text",)), tmp_path / "y", **QUIET)
 
 
 def test_micro_batches_make_the_same_step(phantoms, tmp_path):
-    """Gradient accumulation and activation checkpointing change nothing but rounding (contrast apart, see losses.py)."""
-    weights_ = LossWeights(contrast=0.0)
-    one = fit(options(phantoms, batch=4, weights=weights_), tmp_path / "one", **QUIET)
-    split = fit(options(phantoms, batch=4, weights=weights_, accumulate=2, checkpointing=True), tmp_path / "two", **QUIET)
-    for a, b in zip(curve(one), curve(split), strict=True):
+    """Gradient accumulation and activation checkpointing change nothing but rounding (except contrast, see losses.py)."""
+    config = micro_config(phantoms, steps=3, batch=4, weights=LossWeights(contrast=0.0))
+    one = fit(config, tmp_path / "one", **QUIET)
+    split = fit(replace(config, accumulate=2, checkpointing=True), tmp_path / "two", **QUIET)
+    for a, b in zip(loss_curve(one), loss_curve(split), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=2e-3)
 
 
-def test_partial_load_takes_all_weights_that_fit(whole, phantoms, tmp_path):
+def test_partial_load_takes_all_weights_that_fit(trained, phantoms, tmp_path):
     messages = []
     quiet = {"progress": False, "report": messages.append}
     changes = ("mask_decoder.queries=40",)
-    folder = fit(options(phantoms, steps=1, learning_rate=1e-9, changes=changes), tmp_path / "w", partial_load=whole, **quiet)
-    assert messages[0].endswith(f"of the weights loaded from {whole}")
-    before, after = weights(whole), weights(folder)
+    folder = fit(
+        micro_config(phantoms, steps=1, learning_rate=1e-9, changes=changes), tmp_path / "w", partial_load=trained, **quiet
+    )
+    assert messages[0].endswith(f"of the weights loaded from {trained}")
+    before, after = weights(trained), weights(folder)
     assert after["mask_decoder.queries"].shape[0] == 40 != before["mask_decoder.queries"].shape[0]
     name = "vision_encoder.backbone.stages.0.0.mlp.0.weight"
     torch.testing.assert_close(after[name], before[name], atol=1e-3, rtol=0)
-    words = [load_checkpoint(f)[1] for f in (whole, folder)]
+    words = [load_checkpoint(f)[1] for f in (trained, folder)]
     rows = [t.id_of("liver") or t.id_of("l") for t in words]
     table = "text_encoder.word.weight"
     torch.testing.assert_close(after[table][rows[1]], before[table][rows[0]], atol=1e-3, rtol=0)
     with pytest.raises(BundleError, match="cannot be read"):
-        fit(options(phantoms, steps=1), tmp_path / "none", partial_load=tmp_path, **quiet)
+        fit(micro_config(phantoms, steps=1), tmp_path / "none", partial_load=tmp_path, **quiet)
 
 
-def test_partial_load_takes_queries_by_the_name_of_their_entity(whole):
-    model, tokenizer = load_checkpoint(whole)
+def test_partial_load_takes_queries_by_the_name_of_their_entity(trained):
+    model, tokenizer = load_checkpoint(trained)
     before = model.mask_decoder.queries.detach().clone()
     reversed_ = model.config.entities[::-1]
     other = Mimo(replace(model.config, entities=reversed_))
-    load_matching(other, tokenizer, whole)
+    load_matching(other, tokenizer, trained)
     for i, name in enumerate(reversed_):
         assert torch.equal(other.mask_decoder.queries[1 + i], before[1 + model.config.entities.index(name)])
     assert torch.equal(other.mask_decoder.queries[0], before[0])
@@ -337,10 +306,10 @@ def test_two_processes_give_the_curve_of_one(phantoms, tmp_path, how):
     """Under torchrun with gloo: data parallel, with micro-batches (which change the contrastive loss), and sharded."""
     result = torchrun(phantoms, tmp_path / "run", *how)
     assert result.returncode == 0, result.stderr[-3000:]
-    single = fit(options(phantoms, steps=4, batch=4, vocab_size=1024), tmp_path / "one", **QUIET)
+    single = fit(micro_config(phantoms, steps=4, batch=4, vocab_size=1024), tmp_path / "one", **QUIET)
     skipped = {"seconds"} | ({"contrast", "loss"} if "--accumulate" in how else set())
     tolerance = 2e-2 if "--accumulate" in how else 2e-3
-    for a, b in zip(curve(single), curve(tmp_path / "run"), strict=True):
+    for a, b in zip(loss_curve(single), loss_curve(tmp_path / "run"), strict=True):
         for name in a.keys() - skipped:
             assert a[name] == pytest.approx(b[name], rel=tolerance, abs=1e-4), (a["step"], name)
     model, _ = load_checkpoint(tmp_path / "run")
@@ -351,10 +320,10 @@ def test_two_processes_give_the_curve_of_one(phantoms, tmp_path, how):
 
 @pytest.mark.slow
 def test_a_sharded_run_resumes(phantoms, tmp_path):
-    """A sharded run stores whole tensors: it resumes sharded, and in one process as well."""
+    """A sharded run stores trained tensors: it resumes sharded, and in one process as well."""
     assert torchrun(phantoms, tmp_path / "run", "--shard").returncode == 0
     longer = torchrun(phantoms, tmp_path / "run", "--shard", "--resume", "--steps", "6")
     assert longer.returncode == 0, longer.stderr[-3000:]
-    assert [r["step"] for r in curve(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
-    fit(options(phantoms, steps=7, batch=4, vocab_size=1024), tmp_path / "run", resume=True, **QUIET)
-    assert curve(tmp_path / "run")[-1]["step"] == 7
+    assert [r["step"] for r in loss_curve(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
+    fit(micro_config(phantoms, steps=7, batch=4, vocab_size=1024), tmp_path / "run", resume=True, **QUIET)
+    assert loss_curve(tmp_path / "run")[-1]["step"] == 7
