@@ -1,4 +1,4 @@
-"""Every command and option that the pages for people name exists."""
+"""Every command, option, module, file and link that the pages for people name exists; generated pages are current."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 from pages import CURRENT_PAGES, PAGES, PROGRAMS, REPOSITORY, WITH_OLD_NAMES, all_commands, page_id, reference_generator
+from structure import room_imports
 
 from mimo_runtime.compiler.memory import required_mb
 from mimo_runtime.compiler.options import Options
@@ -163,6 +164,17 @@ def test_the_generated_references_are_current():
     """``python docs/generate_reference.py`` rewrites them."""
     generator = reference_generator()
     assert {page: page.read_text("utf-8") for page in generator.pages()} == generator.pages()
+
+
+def test_a_room_of_the_architecture_page_imports_only_rooms_above_it():
+    page = (REPOSITORY / "docs" / "explanation" / "architecture.md").read_text("utf-8")
+    table = page[page.index("| room | job |") : page.index("`model/graph_spec.py`")]
+    rows = [re.findall(r"`(\w+)`", line.split("|")[1]) for line in table.splitlines()[2:] if line.startswith("|")]
+    imported, above = room_imports("mimo_runtime"), set()
+    for rooms in rows:
+        assert not {room: extra for room in rooms if (extra := imported.get(room, set()) - above)}
+        above |= set(rooms)
+    assert {room for room in imported if not room.startswith("_")} - {""} <= above
 
 
 def test_the_memory_that_a_board_needs_is_what_the_program_says():
