@@ -72,8 +72,8 @@ class Bundle:
             raise BundleError(f"bundle {path} holds {unlisted[0]!r}, which its manifest does not list", "Remove that file")
         for entry in manifest.graphs.values():
             if names[entry.file] != entry.bytes:
-                told = f"{entry.file} has {names[entry.file]} bytes instead of {entry.bytes}"
-                raise BundleError(f"bundle {path} is damaged: {told}", f"Copy it again. {manifest.rebuild}")
+                message = f"{entry.file} has {names[entry.file]} bytes instead of {entry.bytes}"
+                raise BundleError(f"bundle {path} is damaged: {message}", f"Copy it again. {manifest.rebuild}")
         bundle = Bundle(path, manifest, store)
         for name in sorted(hashes):
             with store.read(name) as file:
@@ -103,8 +103,8 @@ class Bundle:
 
     def _check(self, name: str, digest: str) -> None:
         if digest != self.manifest.hashes[name]:
-            told = f"bundle {self.path} is damaged: {name} does not have the sha256 of the manifest"
-            raise BundleError(told, f"Copy it again. {self.manifest.rebuild}")
+            message = f"bundle {self.path} is damaged: {name} does not have the sha256 of the manifest"
+            raise BundleError(message, f"Copy it again. {self.manifest.rebuild}")
 
 
 def pack(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
@@ -138,7 +138,7 @@ class _Folder:
         self.root = root
 
     def names(self) -> dict[str, int]:
-        found = {}
+        sizes = {}
         for folder, folders, files in os.walk(self.root):
             for name in (*folders, *files):
                 path = Path(folder, name)
@@ -148,8 +148,8 @@ class _Folder:
                 if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                     raise BundleError(f"bundle {self.root} holds {relative}, which is a link or a device", _TRUST)
                 if name in files:
-                    found[relative] = path.lstat().st_size
-        return found
+                    sizes[relative] = path.lstat().st_size
+        return sizes
 
     @contextmanager
     def read(self, name: str) -> Iterator[BinaryIO]:
@@ -167,7 +167,7 @@ class _Archive:
         with self._opened() as archive:
             for info in archive.infolist():
                 self._add(info)
-            if not _alone(archive):
+            if not _is_only_content(archive):
                 raise BundleError(f"{path} is damaged: something comes before or after its files", "Copy it again")
 
     def _add(self, info: zipfile.ZipInfo) -> None:
@@ -205,11 +205,11 @@ class _Archive:
             raise BundleError(f"{self.path} cannot be read: {error.strerror}", "Check its permissions") from None
 
     def _damaged(self) -> BundleError:
-        told = f"{self.path} is damaged, or not a bundle"
-        return BundleError(told, f"Copy it again, or name a bundle folder or {SUFFIX} file")
+        message = f"{self.path} is damaged, or not a bundle"
+        return BundleError(message, f"Copy it again, or name a bundle folder or {SUFFIX} file")
 
 
-def _alone(archive: zipfile.ZipFile) -> bool:
+def _is_only_content(archive: zipfile.ZipFile) -> bool:
     """Whether a file is an archive and nothing else: ``zipfile`` would find one among other bytes, too."""
     file = archive.fp
     assert file is not None  # it is open

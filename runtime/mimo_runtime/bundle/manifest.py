@@ -82,8 +82,8 @@ class Manifest:
             BundleError: the bundle is portable.
         """
         if self.portable:
-            told = f"the bundle is portable: its graphs have to be compiled by {self.target} on the device that will run them"
-            raise BundleError(told, PREPARE)
+            what = f"the bundle is portable: its graphs have to be compiled by {self.target} on the device that will run them"
+            raise BundleError(what, PREPARE)
 
     def check_machine(self) -> None:
         """Check the compatibility keys against this machine.
@@ -104,18 +104,18 @@ class Manifest:
             raise BundleError(f"the bundle needs the CPU features {', '.join(missing)}, which this CPU has not", self.rebuild)
         for name in sorted({entry.engine for entry in self.graphs.values()}):
             if name not in KINDS:
-                told = f"the bundle needs the engine '{name}', which this version of mimo-edge has not"
-                raise BundleError(told, "Update mimo-edge")
+                what = f"the bundle needs the engine '{name}', which this version of mimo-edge has not"
+                raise BundleError(what, "Update mimo-edge")
             version, least = installed_version(name), str(keys["engines"][name]["min"])
             if version is None:
                 raise BundleError(f"the bundle needs the engine {name}, which is not installed", KINDS[name].install)
             if not is_at_least(version, least):
-                told = f"the bundle needs {name} {least} or later, {version} is installed"
-                raise BundleError(told, KINDS[name].install + " -U")
+                what = f"the bundle needs {name} {least} or later, {version} is installed"
+                raise BundleError(what, KINDS[name].install + " -U")
             compiler = keys["engines"][name].get("built_with") or "unknown"
             if KINDS[name].plans and not is_same_release(compiler, version):
-                told = f"the bundle was compiled by {name} {compiler}, {version} is installed; plans run in no other release"
-                raise BundleError(told, f"{self.rebuild}, or on this device: mimo-run prepare PORTABLE -o BUNDLE")
+                what = f"the bundle was compiled by {name} {compiler}, {version} is installed; plans run in no other release"
+                raise BundleError(what, f"{self.rebuild}, or on this device: mimo-run prepare PORTABLE -o BUNDLE")
 
 
 def seal(data: Mapping[str, object]) -> dict[str, object]:

@@ -67,8 +67,8 @@ def choose_device(wanted: str, manifest: Manifest, allow_fallback: bool = False,
     check_device(wanted)
     device = built_for(manifest)
     if wanted not in ("auto", device, "cpu"):
-        told = f"the bundle was built for {device} and does not run on {wanted}"
-        raise BundleError(told, f"Leave --device out, or give a bundle that was built for {wanted}")
+        message = f"the bundle was built for {device} and does not run on {wanted}"
+        raise BundleError(message, f"Leave --device out, or give a bundle that was built for {wanted}")
     why = "the bundle was built for it" if wanted == "auto" else "it was asked for, and the bundle was built for it"
     if device == "cpu":
         return Placement(device, f"cpu: {why}")
@@ -93,19 +93,19 @@ def fall_back(manifest: Manifest, reason: str, remedy: str, allowed: bool) -> Pl
         BundleError: it is not allowed, or the bundle holds nothing that a CPU can run.
     """
     device = built_for(manifest)
-    told = f"the bundle was built for {device}; {reason}"
+    message = f"the bundle was built for {device}; {reason}"
     engines = {entry.engine for entry in manifest.graphs.values() if kind_of(entry.engine).device != "cpu"}
     lost = sorted(engines - set(_ON_THE_CPU))
     if lost:
         way = "Build one for this machine: mimo-export build CHECKPOINT -o BUNDLE --target cpu"
-        raise BundleError(f"{told}; no CPU runs its {lost[0]} plans", f"{remedy}. {way}" if remedy else way)
+        raise BundleError(f"{message}; no CPU runs its {lost[0]} plans", f"{remedy}. {way}" if remedy else way)
     if not allowed:
         way = "To run it on the CPU, add --allow-fallback (in Python allow_fallback=True)"
-        raise BundleError(told, f"{remedy}. {way}" if remedy else way)
+        raise BundleError(message, f"{remedy}. {way}" if remedy else way)
     for engine in sorted(_ON_THE_CPU[name] for name in engines):
         if installed_version(engine) is None:
-            told = f"{told}; the engine {engine}, which would run it on the CPU, is not installed"
-            raise BundleError(told, KINDS[engine].install)
+            message = f"{message}; the engine {engine}, which would run it on the CPU, is not installed"
+            raise BundleError(message, KINDS[engine].install)
     return Placement("cpu", f"cpu: built for {device}, but {reason}", f"built for {device}, runs on cpu: {reason}")
 
 
@@ -128,8 +128,8 @@ def _obstacle(manifest: Manifest, device: str, gpus: Gpus) -> tuple[str, str]:
     wanted = manifest.data["compatibility"]["compute_capability"]
     # Which of several is CUDA's first is for CUDA to say.
     if wanted is not None and not any(fits(wanted, gpu) for gpu in gpus.usable):
-        told = f"it needs compute capability {wanted}, {gpus.usable[0].name} has {gpus.usable[0].compute_capability}"
-        return told, f"Build it for this GPU: mimo-export build CHECKPOINT -o BUNDLE --target {device}"
+        message = f"it needs compute capability {wanted}, {gpus.usable[0].name} has {gpus.usable[0].compute_capability}"
+        return message, f"Build it for this GPU: mimo-export build CHECKPOINT -o BUNDLE --target {device}"
     for name in sorted({entry.engine for entry in manifest.graphs.values()}):
         if kind_of(name).device != "cpu" and installed_version(name) is None:
             return f"the engine {name} is not installed", kind_of(name).install

@@ -103,8 +103,10 @@ class Commands(click.Group):
 
 
 def _end_orderly() -> None:
-    """A program that is told to end (``kill``, a container that stops) leaves its blocks as on an error: what was half written
-    goes. Without this, Python ends on the spot. ``kill -9`` cannot be caught; see ``atomic``."""
+    """SIGTERM (``kill``, a container that stops) ends the program as an error does, so that half-written files are removed.
+
+    Without this, Python ends on the spot. ``kill -9`` cannot be caught; see ``utils.atomic``.
+    """
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 

@@ -1,4 +1,4 @@
-"""``mimo-run``: answer about an image, finish and prove a bundle on this machine, find out what is missing."""
+"""``mimo-run``: answer about an image, compile and verify a bundle on this machine, find out what is missing."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class Coordinates(click.ParamType[tuple[float, ...]]):
 def _where(command: Callback) -> Callback:
     """The options that say where a bundle runs."""
     choices = click.Choice(("auto", "cpu", "cuda", "tensorrt", "tensorrt-rtx"))
-    told = "Where to run. auto is what BUNDLE was built for; the CPU instead of a GPU needs --allow-fallback."
-    command = click.option("--device", type=choices, default="auto", help=told)(command)
-    told = "Run on the CPU what was built for a GPU, if that is missing or does not load it; the answer says so."
-    return click.option("--allow-fallback", is_flag=True, help=told)(command)
+    message = "Where to run. auto is what BUNDLE was built for; the CPU instead of a GPU needs --allow-fallback."
+    command = click.option("--device", type=choices, default="auto", help=message)(command)
+    message = "Run on the CPU what was built for a GPU, if that is missing or does not load it; the answer says so."
+    return click.option("--allow-fallback", is_flag=True, help=message)(command)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -174,8 +174,8 @@ def verify(bundle: str, threads: int | None, device: str, allow_fallback: bool, 
         click.echo(_verified(report, info["device_explanation"]))
     failed = [sample["sample"] for sample in report["samples"] if not sample["passed"]]
     if failed:
-        told = f"{len(failed)} of {len(report['samples'])} golden samples differ, first {failed[0]}"
-        raise VerificationError(told, f"Run mimo-run doctor {bundle}, and build the bundle again for this machine")
+        message = f"{len(failed)} of {len(report['samples'])} golden samples differ, first {failed[0]}"
+        raise VerificationError(message, f"Run mimo-run doctor {bundle}, and build the bundle again for this machine")
 
 
 @main.command()
@@ -203,11 +203,11 @@ def prepare(bundle: Path, output: Path, timing_cache: Path | None, force: bool, 
     """
     from ..deploy.prepare import prepare as run_prepare
 
-    told = run_prepare(bundle, output, force=force, timing_cache=timing_cache, progress=_stages(as_json)).report
+    message = run_prepare(bundle, output, force=force, timing_cache=timing_cache, progress=_stages(as_json)).report
     if as_json:
-        click.echo(json.dumps(told, indent=1, ensure_ascii=False))
+        click.echo(json.dumps(message, indent=1, ensure_ascii=False))
         return
-    click.echo(_prepared(told))
+    click.echo(_prepared(message))
 
 
 @main.command()

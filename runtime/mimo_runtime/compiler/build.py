@@ -102,8 +102,8 @@ def build_engine(
             job.write(folder)
             (folder / GRAPH).write_bytes(data)
         except OSError as error:
-            told = f"graph {spec.name} cannot be written to {folder.parent}: {error.strerror}"
-            raise EngineError(told, "Free space there, or name another folder in TMPDIR") from None
+            what = f"graph {spec.name} cannot be written to {folder.parent}: {error.strerror}"
+            raise EngineError(what, "Free space there, or name another folder in TMPDIR") from None
         result = _run(folder, spec.name, options.timeout_s, on_progress)
         plan = (folder / PLAN).read_bytes()
         delivered = None
@@ -133,8 +133,8 @@ def find_compiler(api: str) -> CudaDevice | None:
         return None
     device = find_cuda_device()
     if device is None:
-        told = "no NVIDIA GPU is visible, and TensorRT compiles by measuring on one"
-        raise EngineError(told, "Build on the machine that will run the engine, and see that nvidia-smi works there")
+        what = "no NVIDIA GPU is visible, and TensorRT compiles by measuring on one"
+        raise EngineError(what, "Build on the machine that will run the engine, and see that nvidia-smi works there")
     return device
 
 
@@ -200,16 +200,16 @@ def _run(folder: Path, graph: str, timeout_s: float, on_progress: Callable[[Prog
 def _ended(graph: str, code: int, late: bool, timeout_s: float, log: Path) -> EngineError:
     """What became of a child that gave no answer."""
     if late:
-        told = f"building graph {graph} took longer than {timeout_s:g} s and was stopped"
-        return EngineError(told, "Give it more time, or a lower optimization level")
+        what = f"building graph {graph} took longer than {timeout_s:g} s and was stopped"
+        return EngineError(what, "Give it more time, or a lower optimization level")
     if code == -signal.SIGTERM or (hasattr(signal, "SIGKILL") and code == -signal.SIGKILL):
-        told = f"building graph {graph} was killed from outside ({signal.Signals(-code).name}), most likely for lack of memory"
-        return EngineError(told, "Close other programs, or give it a smaller workspace")
+        what = f"building graph {graph} was killed from outside ({signal.Signals(-code).name}), most likely for lack of memory"
+        return EngineError(what, "Close other programs, or give it a smaller workspace")
     lines = [line.strip() for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
     how = f"crashed ({_signal(-code)})" if code < 0 else f"ended with code {code}"
     said = next((line for line in lines if line.startswith("Fatal Python error")), lines[-1] if lines else "no message")
-    told = f"the process that builds graph {graph} {how}: {said[:300]}"
-    return EngineError(told, "See that TensorRT, CUDA and the driver fit each other")
+    what = f"the process that builds graph {graph} {how}: {said[:300]}"
+    return EngineError(what, "See that TensorRT, CUDA and the driver fit each other")
 
 
 def _signal(number: int) -> str:

@@ -54,8 +54,8 @@ def compile_graph(
     options.check(trt.__version__, can, device)
     for operator in job.operators:
         if not getattr(can, NEEDS[operator]):
-            told = f"{label} has no {operator} operator, which graph {spec.name} uses"
-            raise EngineError(told, f"Export the graph with {can.attention_form} attention and a {can.kv_cache} KV cache")
+            message = f"{label} has no {operator} operator, which graph {spec.name} uses"
+            raise EngineError(message, f"Export the graph with {can.attention_form} attention and a {can.kv_cache} KV cache")
     log = Log(trt)
     builder = trt.Builder(log.logger)
     network, _parser = parse(trt, builder, data, spec, log, label)

@@ -38,8 +38,8 @@ def profiles(spec: GraphSpec, axes: Profile, split_past: bool = True) -> list[di
             raise RequestError(f"axis {axis} of graph {spec.name} has no range", "Give smallest, typical and largest size")
         low, typical, high = axes[axis]
         if not (1 if axis == BATCH else 0) <= low <= typical <= high:
-            told = f"{low}, {typical}, {high} is no range for axis {axis} of graph {spec.name}"
-            raise RequestError(told, "Give smallest, typical and largest size, in this order")
+            message = f"{low}, {typical}, {high} is no range for axis {axis} of graph {spec.name}"
+            raise RequestError(message, "Give smallest, typical and largest size, in this order")
         ranges[axis] = (low, typical, high)
     low, typical, high = ranges.get(PAST, (1, 1, 1))
     if not split_past or low > 0 or high == 0:
@@ -112,8 +112,8 @@ def _sizes(tensor: Tensor, axes: Profile, which: int) -> tuple[int, ...]:
 
 
 def _refused(label: str, spec: GraphSpec, index: int, axes: Profile, reason: str) -> EngineError:
-    told = ", ".join(f"{axis} {low} to {high}" for axis, (low, _, high) in axes.items())
-    return EngineError(f"{label} does not compile graph {spec.name}: it refuses profile {index} ({told}) {reason}".rstrip())
+    message = ", ".join(f"{axis} {low} to {high}" for axis, (low, _, high) in axes.items())
+    return EngineError(f"{label} does not compile graph {spec.name}: it refuses profile {index} ({message}) {reason}".rstrip())
 
 
 def _line(text: str) -> str:

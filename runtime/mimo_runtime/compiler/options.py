@@ -12,7 +12,7 @@ from ..utils.untyped import Untyped
 from .network import Range
 from .versions import Features
 
-#: ``auto`` compares nothing: what each graph holds is told.
+#: ``auto`` compares nothing: the report lists what each graph holds.
 PRECISIONS = ("fp32", "fp16", "int8", "auto")
 
 #: Names of ``HardwareCompatibilityLevel``; the least compute capability that an engine of that level is built on.
@@ -41,7 +41,7 @@ class Options:
     hardware: str = "none"
     #: The engine also runs in later releases, with the lean runtime inside the plan: larger, perhaps slower.
     version_compatible: bool = False
-    #: Let FP32 products round their inputs to 10 bits, as TensorRT does unless told otherwise. Then FP32 is no FP32.
+    #: Let FP32 products round their inputs to 10 bits, which is TensorRT's default. Products are then less precise than FP32.
     tf32: bool = False
     #: A folder for measured kernel times, which make the next build faster; one file per TensorRT release and GPU.
     timing_cache: Path | None = None
@@ -75,8 +75,8 @@ class Options:
         """
         label = f"hardware compatibility {self.hardware}"
         if device is not None and self.compute_capabilities:
-            told = f"TensorRT compiles for the GPU of this machine, not for compute capability {self.compute_capabilities[0]}"
-            raise RequestError(told, "Leave it out")
+            what = f"TensorRT compiles for the GPU of this machine, not for compute capability {self.compute_capabilities[0]}"
+            raise RequestError(what, "Leave it out")
         if device is None:
             for name, given in (
                 (label, self.hardware != "none"),
@@ -89,14 +89,14 @@ class Options:
         if self.hardware == "none":
             return
         if device.jetpack:
-            told = f"{label} does not exist on JetPack, and {device.name} runs it"
-            raise RequestError(told, "Use none, and build on the board that runs the engine")
+            what = f"{label} does not exist on JetPack, and {device.name} runs it"
+            raise RequestError(what, "Use none, and build on the board that runs the engine")
         if self.hardware == "same_compute_capability" and not can.same_compute_capability:
             raise RequestError(f"TensorRT {version} has no {label}: it came with 10.9", "Use none or ampere_plus")
         least = HARDWARE[self.hardware]
         if device.capability < least:
-            told = f"{label} needs compute capability {least[0]}.{least[1]}; {device.name} has {device.compute_capability}"
-            raise RequestError(told, "Use none")
+            what = f"{label} needs compute capability {least[0]}.{least[1]}; {device.name} has {device.compute_capability}"
+            raise RequestError(what, "Use none")
 
     def to_dict(self) -> dict[str, Untyped]:
         """For the child process, as JSON."""
@@ -122,7 +122,7 @@ def check_capabilities(names: Sequence[str]) -> None:
     """
     for name in names:
         if name not in COMPUTE_CAPABILITIES:
-            told = f"TensorRT-RTX compiles for no compute capability {name}"
-            raise RequestError(told, f"Use {', '.join(COMPUTE_CAPABILITIES)}, or none of them")
+            what = f"TensorRT-RTX compiles for no compute capability {name}"
+            raise RequestError(what, f"Use {', '.join(COMPUTE_CAPABILITIES)}, or none of them")
     if len(set(names)) < len(names):
         raise RequestError("a compute capability is given twice", "Give each once")

@@ -39,7 +39,7 @@ _NAMES = {
 }  # fmt: skip
 _LETTERS = {"h": "fp16", "s": "fp32"}
 
-#: ``delivered`` always has these; ``other`` only if there are such layers (FP8, or a type that is not told).
+#: ``delivered`` always has these; ``other`` only if there are such layers (FP8, or an unknown type).
 PRECISIONS = ("int8", "fp16", "bf16", "fp32")
 
 
@@ -69,12 +69,12 @@ def count(text: str, profile: int = 0) -> dict[str, int]:
 
 def of_profile(layers: list[Layer], profile: int) -> list[Layer]:
     """The layers of one profile. Those of the first have plain names, those of profile N end in ``[profile N]``."""
-    found: dict[int, list[Layer]] = {}
+    matches: dict[int, list[Layer]] = {}
     for layer in layers:
         mark = re.search(r"\[profile +(\d+)\]", str(layer.get("Name", "")))
-        found.setdefault(int(mark[1]) if mark else 0, []).append(layer)
+        matches.setdefault(int(mark[1]) if mark else 0, []).append(layer)
     # Asked through the context of one profile, a release may name only that one's layers, without a mark.
-    return found.get(profile) or (found.get(0, []) if len(found) == 1 else [])
+    return matches.get(profile) or (matches.get(0, []) if len(matches) == 1 else [])
 
 
 def is_matrix(layer: Layer) -> bool:
@@ -85,7 +85,7 @@ def is_matrix(layer: Layer) -> bool:
     if any(word in kind for kind in kinds for word in _MATRIX):
         return True
     for text in (str(layer.get("TacticName", "")), str(layer.get("Name", ""))):
-        if (found := _GENERATED.match(text)) and _FUSED & set(re.findall(r"[A-Z][a-z0-9]*", found[1])):
+        if (matches := _GENERATED.match(text)) and _FUSED & set(re.findall(r"[A-Z][a-z0-9]*", matches[1])):
             return True
         if "/" not in text and _KERNEL.search(text):  # a name with a slash is that of an ONNX node
             return True
@@ -99,17 +99,17 @@ def precision_of(layer: Layer) -> str | None:
     kernel reads may still be quantised inside of it.
     """
     kernel = str(layer.get("TacticName", "")).lower()
-    if found := _OPERANDS.search(kernel):
-        return _NAMES[found[1]]
-    told = [tensor.get("Format/Datatype") for tensor in layer.get("Inputs", ()) if isinstance(tensor, Mapping)][:1]
+    if matches := _OPERANDS.search(kernel):
+        return _NAMES[matches[1]]
+    message = [tensor.get("Format/Datatype") for tensor in layer.get("Inputs", ()) if isinstance(tensor, Mapping)][:1]
     weights = layer.get("Weights")
-    told.append(weights.get("Type") if isinstance(weights, Mapping) else None)
-    told.append(layer.get("Precision"))
-    for text in told:
+    message.append(weights.get("Type") if isinstance(weights, Mapping) else None)
+    message.append(layer.get("Precision"))
+    for text in message:
         if precision := _type_in(str(text or "")):
             return precision
-    if found := _OLD_KERNEL.search(kernel):
-        return _LETTERS[found[1]] if found[1] else _NAMES[found[2]]
+    if matches := _OLD_KERNEL.search(kernel):
+        return _LETTERS[matches[1]] if matches[1] else _NAMES[matches[2]]
     outputs = [tensor.get("Format/Datatype") for tensor in layer.get("Outputs", ()) if isinstance(tensor, Mapping)]
     return _type_in(str(outputs[0])) if outputs else None
 
@@ -130,5 +130,5 @@ def check(graph: str, asked: str, in_graph: Mapping[str, int], delivered: Mappin
     """
     if in_graph.get(asked, 0) and not delivered.get(asked, 0):
         has = ", ".join(f"{n} {name}" for name, n in delivered.items() if n) or "no matrix layer"
-        told = f"graph {graph} has {in_graph[asked]} {asked} matrix operators, and its engine has none: {has}"
-        raise EngineError(told, "Build it in another precision, and report the TensorRT release")
+        message = f"graph {graph} has {in_graph[asked]} {asked} matrix operators, and its engine has none: {has}"
+        raise EngineError(message, "Build it in another precision, and report the TensorRT release")

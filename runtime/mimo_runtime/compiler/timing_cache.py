@@ -48,15 +48,15 @@ def read(folder: Path, key: Key) -> bytes:
     line, _, data = content.partition(b"\n")
     try:
         head = json.loads(line)
-        found, digest = Key(**head["key"]), head["sha256"]
+        stored, digest = Key(**head["key"]), head["sha256"]
         known = head["format"] == _FORMAT
     except (ValueError, TypeError, KeyError):
         raise EngineError(f"timing cache {path} is damaged", "Delete it") from None
     if not known or hashlib.sha256(data).hexdigest() != digest:
         raise EngineError(f"timing cache {path} is damaged", "Delete it")
-    if found != key:
-        told = f"TensorRT {found.version} on {found.device} ({found.compute_capability})"
-        raise EngineError(f"timing cache {path} holds the times of {told}", "Delete it: it was copied or renamed")
+    if stored != key:
+        message = f"TensorRT {stored.version} on {stored.device} ({stored.compute_capability})"
+        raise EngineError(f"timing cache {path} holds the times of {message}", "Delete it: it was copied or renamed")
     return data
 
 

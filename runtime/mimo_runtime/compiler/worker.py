@@ -45,13 +45,13 @@ def build(folder: Path, tell: Callable[[Mapping[str, object]], None]) -> WorkerR
             tell({"phase": phase, "parent": parent, "done": done, "steps": steps})
 
     trt, can = load(job.api)
-    made = compile_graph(trt, (folder / GRAPH).read_bytes(), job, can, progress)
-    (folder / PLAN).write_bytes(made.plan)
-    if made.layers is not None:
-        (folder / LAYERS).write_text(made.layers, "utf-8")
-    if made.cache is not None:
-        (folder / CACHE).write_bytes(made.cache[1])
-    return {"version": trt.__version__, "cache_state": made.cache_state, "cache_file": made.cache and made.cache[0]}
+    result = compile_graph(trt, (folder / GRAPH).read_bytes(), job, can, progress)
+    (folder / PLAN).write_bytes(result.plan)
+    if result.layers is not None:
+        (folder / LAYERS).write_text(result.layers, "utf-8")
+    if result.cache is not None:
+        (folder / CACHE).write_bytes(result.cache[1])
+    return {"version": trt.__version__, "cache_state": result.cache_state, "cache_file": result.cache and result.cache[0]}
 
 
 def main(folder: str) -> int:

@@ -148,7 +148,7 @@ def read_datasets(paths: str | Path | Iterable[str | Path]) -> list[Dataset]:
 
 
 def check_records(records: Iterable[Record]) -> None:
-    """Read all files of some records once, so that a bad one is told before hours of questions and not in the middle of them.
+    """Read all files of some records once, so that a damaged one is reported before hours of work.
 
     Raises:
         RequestError: as :meth:`Record.load`, or the instance map is unreadable or of another size.

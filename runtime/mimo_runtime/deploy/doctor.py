@@ -78,11 +78,11 @@ def verdict(checks: list[Check]) -> str:
     if broken:
         return f"This machine can run no bundle: {_listed(broken, 'and')} {'is' if len(broken) == 1 else 'are'} missing."
     refused = [f"no {_listed(devices, 'or')} bundles, because {why}" for why, devices in unable.items()]
-    told = "; ".join([f"This machine can run {', '.join(able) or 'no bundle'}", *refused]) + "."
+    text = "; ".join([f"This machine can run {', '.join(able) or 'no bundle'}", *refused]) + "."
     last = by_name.get("loads") or by_name.get("bundle")
     if last is not None:
-        told += " The given bundle runs here." if last.state == "ok" else f" The given bundle does not run here: {last.found}."
-    return told
+        text += " The given bundle runs here." if last.state == "ok" else f" The given bundle does not run here: {last.found}."
+    return text
 
 
 def _listed(words: list[str], last: str) -> str:
@@ -117,8 +117,8 @@ def _disk() -> Check:
             free[folder] = shutil.disk_usage(folder).free // 2**20
         except OSError:
             continue
-    told = ", ".join(f"{megabytes} MB free in {folder}" for folder, megabytes in free.items())
-    return Check("disk", "ok", told or "unknown on this system", facts=free)
+    text = ", ".join(f"{megabytes} MB free in {folder}" for folder, megabytes in free.items())
+    return Check("disk", "ok", text or "unknown on this system", facts=free)
 
 
 def _nvidia(gpus: Gpus) -> list[Check]:
@@ -128,19 +128,19 @@ def _nvidia(gpus: Gpus) -> list[Check]:
     else:
         facts = {"driver": gpus.driver, "cuda": gpus.cuda, "gpus": [asdict(gpu) for gpu in gpus.usable]}
         checks = [Check("gpu", "ok", "; ".join(map(str, gpus.usable)), facts=facts)]
-        told = f"{gpus.driver or 'unknown version'}, runs CUDA up to {gpus.cuda}" if gpus.cuda else gpus.driver
-        checks.append(Check("gpu driver", "ok", told or "unknown version"))
+        text = f"{gpus.driver or 'unknown version'}, runs CUDA up to {gpus.cuda}" if gpus.cuda else gpus.driver
+        checks.append(Check("gpu driver", "ok", text or "unknown version"))
         for name in ("cuda runtime", "cudnn"):
             version = library_version(name)
             remedy = "" if version or gpus.jetson else "pip install 'onnxruntime-gpu[cuda,cudnn]'"
-            told = version or "not found; only the engine onnxruntime-cuda needs it"
-            checks.append(Check(name, "ok" if version else "missing", told, remedy))
+            text = version or "not found; only the engine onnxruntime-cuda needs it"
+            checks.append(Check(name, "ok" if version else "missing", text, remedy))
     if gpus.jetson is not None:
         board, mode = gpus.jetson, power_mode()
         release = f"JetPack {board.jetpack}, " if board.jetpack else ""
         checks.append(Check("jetson", "ok", f"{board.board}, {release}L4T {board.l4t}", facts=asdict(board)))
-        told = mode or "unknown: nvpmodel does not tell"
-        checks.append(Check("power mode", "ok" if mode else "missing", told, "" if mode else "sudo nvpmodel -q"))
+        text = mode or "unknown: nvpmodel does not tell"
+        checks.append(Check("power mode", "ok" if mode else "missing", text, "" if mode else "sudo nvpmodel -q"))
     return checks
 
 
@@ -152,8 +152,8 @@ def _packages() -> list[Check]:
         checks.append(Check(name, state, version or "not installed", "" if version else f"pip install {name}"))
     for name, purpose in _OPTIONAL.items():
         version = _version(name)
-        told = version or f"not installed: {purpose} cannot be read"
-        checks.append(Check(name, "ok" if version else "missing", told, "" if version else _OPTIONAL_EXTRA))
+        text = version or f"not installed: {purpose} cannot be read"
+        checks.append(Check(name, "ok" if version else "missing", text, "" if version else _OPTIONAL_EXTRA))
     return checks
 
 
@@ -171,8 +171,8 @@ def _engines(gpus: Gpus) -> list[Check]:
             checks.append(Check(f"engine {name}", "missing", *reason))
         both = [d for d in kind.distributions if _version(d)]
         if kind.exclusive and len(both) > 1:
-            told = f"{' and '.join(both)} are both installed and overwrite each other"
-            checks.append(Check(f"engine {name}", "broken", told, f"pip uninstall {' '.join(both)}, then {kind.install}"))
+            text = f"{' and '.join(both)} are both installed and overwrite each other"
+            checks.append(Check(f"engine {name}", "broken", text, f"pip uninstall {' '.join(both)}, then {kind.install}"))
     usable = {f"engine {name}" for name, kind in KINDS.items() if kind.device == "cpu" or gpus.usable}
     if not any(check.state == "ok" and check.name in usable for check in checks):
         remedy = next(iter(KINDS.values())).install
@@ -187,14 +187,14 @@ def _bundle(path: str | os.PathLike[str]) -> list[Check]:
     try:
         bundle = Bundle.open(path)
         manifest = bundle.manifest
-        told = f"{manifest.model_id} for {manifest.target}, {len(manifest.hashes)} files, all hashes agree"
-        checks.append(Check("bundle", "ok", told))
+        text = f"{manifest.model_id} for {manifest.target}, {len(manifest.hashes)} files, all hashes agree"
+        checks.append(Check("bundle", "ok", text))
         graphs = manifest.graphs.values()
         delivered = sorted({f"{e.engine} {precision}" for e in graphs for precision, nodes in e.delivered.items() if nodes})
         checks.append(Check("graphs", "ok", f"{len(graphs)} graphs: {', '.join(delivered)}"))
         with Mimo.load(bundle) as mimo:
-            told = f"every graph loads and fits its specification ({mimo.info['device_explanation']}); next: mimo-run verify"
-        checks.append(Check("loads", "ok", told))
+            text = f"every graph loads and fits its specification ({mimo.info['device_explanation']}); next: mimo-run verify"
+        checks.append(Check("loads", "ok", text))
     except MimoError as error:
         checks.append(Check("bundle" if not checks else "loads", "broken", error.what, error.remedy))
     return checks

@@ -1,5 +1,4 @@
-"""The golden self-test: a bundle carries a few requests with the answers that its exporter got, and a device proves that it
-gets the same.
+"""The golden self-test: a bundle carries a few requests with the answers of its exporter, and a device must reproduce them.
 
 A sample is a folder ``golden/NN/`` with ``image.png``, ``request.json`` (``text``, ``boxes``, ``points``, ``mask``: a file name
 or null), ``expected.json`` (``text``, ``findings``, ``tolerances``) and the masks that these name.
@@ -128,8 +127,8 @@ def read_sample(bundle: Bundle, name: str) -> Sample:
         request, expected = (json.loads(bundle.bytes(f"{name}/{file}.json")) for file in ("request", "expected"))
         unknown = set(expected["tolerances"]) ^ set(TOLERANCES)
         if unknown or expected["tolerances"]["text"] != "exact":
-            told = f"{name}/expected.json has other tolerances than {', '.join(TOLERANCES)}"
-            raise BundleError(told, bundle.manifest.rebuild)
+            message = f"{name}/expected.json has other tolerances than {', '.join(TOLERANCES)}"
+            raise BundleError(message, bundle.manifest.rebuild)
         mask = request["mask"] and read_mask(bundle.bytes(f"{name}/{request['mask']}"))
         prompt = Prompt(request["text"], request["boxes"], request["points"], mask)
         pixels = read_image(bundle.bytes(f"{name}/image.png")).pixels
@@ -187,7 +186,7 @@ def verify(mimo: Mimo, bundle: Bundle, progress: Callable[[int, int], None] | No
         ``{"passed": bool, "samples": [...]}``, each as :func:`compare` plus ``ms``.
 
     Raises:
-        VerificationError: the bundle has no golden samples, so nothing can be proven.
+        VerificationError: the bundle has no golden samples, so nothing can be verified.
     """
     names = sample_names(bundle)
     if not names:

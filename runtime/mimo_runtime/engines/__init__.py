@@ -108,8 +108,8 @@ def obstacle(name: str) -> tuple[str, str] | None:
 
 def why_not(name: str) -> str | None:
     """:func:`obstacle` in one line."""
-    found = obstacle(name)
-    return "; ".join(filter(None, found)) if found else None
+    problem = obstacle(name)
+    return "; ".join(filter(None, problem)) if problem else None
 
 
 def create_engine(

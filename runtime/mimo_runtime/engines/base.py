@@ -82,10 +82,10 @@ class Decoding:
             EngineError: the engine refused or failed.
         """
         self._feed.update(changing)
-        found = self._run(self._feed)
+        outputs = self._run(self._feed)
         for given, taken in self._caches.items():
-            self._feed[taken.name] = found[given]
-        return {name: value for name, value in found.items() if name not in self._caches}
+            self._feed[taken.name] = outputs[given]
+        return {name: value for name, value in outputs.items() if name not in self._caches}
 
     def close(self) -> None:  # noqa: B027
         """The answer is complete: free what it holds."""
@@ -109,11 +109,11 @@ def check_spec(spec: GraphSpec, inputs: list[Tensor], outputs: list[Tensor]) -> 
     Raises:
         EngineError: the first difference.
     """
-    for role, wanted, found in (("input", spec.inputs, inputs), ("output", spec.outputs, outputs)):
-        names = [t.name for t in wanted], [t.name for t in found]
+    for role, wanted, actual in (("input", spec.inputs, inputs), ("output", spec.outputs, outputs)):
+        names = [t.name for t in wanted], [t.name for t in actual]
         if names[0] != names[1]:
             raise _differs(spec, f"its {role}s are {', '.join(names[1])} instead of {', '.join(names[0])}")
-        for a, b in zip(wanted, found):
+        for a, b in zip(wanted, actual):
             if a.dtype != b.dtype:
                 raise _differs(spec, f"{role} {a.name} is {b.dtype} instead of {a.dtype}")
             if [_axis(x) for x in a.shape] != [_axis(x) for x in b.shape]:
@@ -139,9 +139,9 @@ def check_inputs(
             for size, wanted in zip(array.shape, tensor.shape)
         )
         if array.dtype != tensor.dtype or not fits:
-            told = f"input {name} is {array.dtype} {list(array.shape)} instead of {tensor.dtype} {list(tensor.shape)}"
+            message = f"input {name} is {array.dtype} {list(array.shape)} instead of {tensor.dtype} {list(tensor.shape)}"
             known = ", ".join(f"{axis} is {size}" for axis, size in axes.items() if axis in tensor.shape)
-            raise ValueError(f"{told}{f' ({known})' if known else ''}")
+            raise ValueError(f"{message}{f' ({known})' if known else ''}")
         arrays[name] = np.ascontiguousarray(array)
     return arrays, axes
 
@@ -172,5 +172,5 @@ def _axis(axis: int | str) -> int | None:
 
 
 def _differs(spec: GraphSpec, how: str) -> EngineError:
-    told = f"graph {spec.name} does not fit its specification: {how}"
-    return EngineError(told, REBUILD)
+    message = f"graph {spec.name} does not fit its specification: {how}"
+    return EngineError(message, REBUILD)

@@ -69,9 +69,9 @@ class Cuda:
         """
         code = self._call[name](*arguments)
         if code:
-            told = c_char_p()
-            self._call["cuGetErrorString"](code, ctypes.byref(told))
-            reason = (told.value or b"unknown error").decode("utf-8", "replace")
+            what = c_char_p()
+            self._call["cuGetErrorString"](code, ctypes.byref(what))
+            reason = (what.value or b"unknown error").decode("utf-8", "replace")
             remedy = "Close other programs that use the GPU" if code == _OUT_OF_MEMORY else "Run mimo-run doctor"
             raise EngineError(f"the GPU fails: {reason} ({name}, CUDA error {code})", remedy)
 
@@ -95,8 +95,8 @@ def driver() -> Cuda:
     try:
         library = ctypes.CDLL(LIBRARY)
     except OSError:
-        told = f"there is no NVIDIA driver here: {LIBRARY} does not load"
-        raise EngineError(told, "Install the driver; in a container, start it with its GPUs (docker run --gpus all)") from None
+        what = f"there is no NVIDIA driver here: {LIBRARY} does not load"
+        raise EngineError(what, "Install the driver; in a container, start it with its GPUs (docker run --gpus all)") from None
     return Cuda(library)
 
 
@@ -124,10 +124,10 @@ class Memory:
         # What grows once will grow again, as the cache of a text decoder does.
         size = max(size, 2 * available, _SMALLEST)
         self._free(name)
-        found = c_uint64()
-        self._cuda("cuMemAlloc_v2", ctypes.byref(found), size)
-        self._buffers[name] = found.value, size
-        return found.value
+        free = c_uint64()
+        self._cuda("cuMemAlloc_v2", ctypes.byref(free), size)
+        self._buffers[name] = free.value, size
+        return free.value
 
     def put(self, name: str, array: np.ndarray, *, changes: bool = False) -> int:
         """Begin to copy a contiguous array to the GPU; its address there.
@@ -165,7 +165,7 @@ class Memory:
         self._cuda("cuStreamSynchronize", self.stream)
 
     def close(self) -> None:
-        """Free everything. What fails has been told by the run that broke it."""
+        """Free everything. The run that broke it has already reported what fails."""
         stream, self.stream = self.stream, 0
         if stream:
             with suppress(EngineError):

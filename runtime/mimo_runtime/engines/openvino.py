@@ -20,7 +20,7 @@ DEVICE = "CPU"
 
 _DTYPES = {"f32": "float32", "i32": "int32", "i64": "int64", "f16": "float16"}
 
-#: Tokens in the cache of the first run, and how far (relative L2) its repetition may differ. See ``_prove_cache``.
+#: Tokens in the cache of the first run, and how far (relative L2) its repetition may differ. See ``_verify_cache``.
 _PROOF_PAST, _PROOF_TOLERANCE = 31, 1e-3
 
 
@@ -74,18 +74,18 @@ class OpenVinoEngine(Engine):
         except Exception as error:
             raise EngineError(f"openvino cannot load graph {spec.name}: {_line(error)}", REBUILD) from None
         inputs, outputs = self._model.inputs, self._model.outputs
-        found = _tensors(inputs, spec.inputs)
-        check_spec(spec, _with_unused(found, spec.inputs), _tensors(outputs, spec.outputs))
+        result = _tensors(inputs, spec.inputs)
+        check_spec(spec, _with_unused(result, spec.inputs), _tensors(outputs, spec.outputs))
         self.inputs = {t.name: t for t in spec.inputs}
         self.outputs = {t.name: t for t in spec.outputs}
         #: The inputs that the graph reads, in its order, with their element types.
-        self._read = {tensor.name: port.element_type for tensor, port in zip(found, inputs)}
+        self._read = {tensor.name: port.element_type for tensor, port in zip(result, inputs)}
         cached = any(PAST in tensor.shape for tensor in spec.inputs)
         #: By whether it takes one batch only.
         self._pools: dict[bool, _Requests] = {not cached: self._compile(fixed=not cached)}
         self._fixed, self._closed = not cached, False
         if cached:
-            self._prove_cache()
+            self._verify_cache()
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         try:
@@ -136,12 +136,12 @@ class OpenVinoEngine(Engine):
         except Exception as error:
             raise EngineError(f"openvino cannot load graph {self._graph}: {_line(error)}", REBUILD) from None
         if devices != [DEVICE] or precision != "f32":
-            told = f"openvino runs graph {self._graph} on {', '.join(devices)} in {precision}"
-            raise EngineError(told, f"It must be {DEVICE} in f32")
+            message = f"openvino runs graph {self._graph} on {', '.join(devices)} in {precision}"
+            raise EngineError(message, f"It must be {DEVICE} in f32")
         return _Requests(compiled, self._openvino, list(self._read.values()))
 
-    def _prove_cache(self) -> None:
-        """Make the first run one with a filled cache, and prove that an empty cache does no harm after it.
+    def _verify_cache(self) -> None:
+        """Make the first run one with a filled cache, and verify that an empty cache does no harm after it.
 
         In OpenVINO 2025.0 to 2026.4, if the first cache that a compiled text decoder sees is empty, its attention is compiled
         such that all answers are wrong from the 16th token on, in every request, until it is compiled again. After a first
@@ -163,8 +163,8 @@ class OpenVinoEngine(Engine):
         after = self.run(filled)
         for name, wanted in before.items():
             if not np.linalg.norm(after[name] - wanted) <= _PROOF_TOLERANCE * np.linalg.norm(wanted):
-                told = f"openvino computes graph {self._graph} wrongly once its cache was empty: {name} changes"
-                raise EngineError(told, "Install another version of openvino, or build the bundle for another engine")
+                message = f"openvino computes graph {self._graph} wrongly once its cache was empty: {name} changes"
+                raise EngineError(message, "Install another version of openvino, or build the bundle for another engine")
 
 
 class _Requests:
@@ -191,18 +191,18 @@ class _Requests:
             request = self._compiled.create_infer_request()
         if self._outputs is not None:
             # Written where the caller gets them: to copy the features of an image takes 0.4 ms.
-            found = [np.empty(shape, dtype) for shape, dtype in self._outputs]
-            for k, array in enumerate(found):
+            result = [np.empty(shape, dtype) for shape, dtype in self._outputs]
+            for k, array in enumerate(result):
                 request.set_output_tensor(k, self._tensor(array, shared_memory=True))
             request.infer(tensors, share_outputs=True)
         else:
             results = request.infer(tensors)  # copies
-            found = [results[k] for k in range(len(results))]
+            result = [results[k] for k in range(len(results))]
         for k, nothing in enumerate(self._nothing):
             request.set_input_tensor(k, nothing)
         with self._lock:
-            self._idle.append((request, found))  # a request whose run failed is not used again
-        return found
+            self._idle.append((request, result))  # a request whose run failed is not used again
+        return result
 
 
 @lru_cache(maxsize=1)
@@ -212,21 +212,21 @@ def _core() -> Untyped:
 
 def _tensors(ports: Sequence[Untyped], spec: tuple[Tensor, ...]) -> list[Tensor]:
     """What the ports take or give. A port may have several names, e.g. those of the tensors before and after an Identity."""
-    found = []
+    result = []
     for k, port in enumerate(ports):
         names, wanted = port.get_names(), [t.name for t in (*spec[k : k + 1], *spec)]
         name = next((name for name in wanted if name in names), min(names, default="(unnamed)"))
         kind = port.element_type.get_type_name()
         shape = tuple(axis.get_length() if axis.is_static else str(axis) for axis in port.partial_shape)
-        found.append(Tensor(name, _DTYPES.get(kind, kind), shape))
-    return found
+        result.append(Tensor(name, _DTYPES.get(kind, kind), shape))
+    return result
 
 
-def _with_unused(found: list[Tensor], spec: tuple[Tensor, ...]) -> list[Tensor]:
+def _with_unused(result: list[Tensor], spec: tuple[Tensor, ...]) -> list[Tensor]:
     """OpenVINO drops inputs that nothing in the graph reads: take them from the specification, in its order."""
-    names, rest = {t.name for t in found}, iter(found)
-    if len(names) < len(found) or not names <= {t.name for t in spec}:
-        return found
+    names, rest = {t.name for t in result}, iter(result)
+    if len(names) < len(result) or not names <= {t.name for t in spec}:
+        return result
     return [next(rest) if tensor.name in names else tensor for tensor in spec]
 
 

@@ -63,10 +63,10 @@ class OrtEngine(Engine):
                 for part, value in zip(parts_of(name, self._unstacked), whole if name in self._unstacked else (whole,))
             }
         with self._failures():
-            found = dict(zip(self._names, self._session.run(self._names, inputs)))
+            actual = dict(zip(self._names, self._session.run(self._names, inputs)))
         for name in self._unstacked_outputs:
-            found[name] = np.stack([found.pop(part) for part in parts_of(name, self._unstacked_outputs)])
-        return found
+            actual[name] = np.stack([actual.pop(part) for part in parts_of(name, self._unstacked_outputs)])
+        return actual
 
     def decoding(self, constant: Mapping[str, np.ndarray]) -> Decoding:
         same = all(
@@ -84,8 +84,8 @@ class OrtEngine(Engine):
         try:
             yield
         except Exception as error:
-            told = f"onnxruntime failed in graph {self._graph}: {in_one_line(error)}"
-            raise EngineError(told, "Run mimo-run doctor") from None
+            message = f"onnxruntime failed in graph {self._graph}: {in_one_line(error)}"
+            raise EngineError(message, "Run mimo-run doctor") from None
 
 
 class OrtDecoding(Decoding):
@@ -140,13 +140,13 @@ class OrtDecoding(Decoding):
             for name, _ in self._outputs:
                 binding.bind_output(name)
             self._session.run_with_iobinding(binding)
-            found = {}
+            actual = {}
             for (name, into), value in zip(self._outputs, binding.get_outputs()):
                 if into is None:
-                    found[name] = value.numpy()
+                    actual[name] = value.numpy()
                 else:
                     binding.bind_ortvalue_input(into, value)
-        return found
+        return actual
 
     def close(self) -> None:
         self._binding, self._kept = None, []
@@ -179,7 +179,7 @@ def parts_of(name: str, unstacked: Mapping[str, int]) -> list[str]:
     return [f"{name}.{k}" for k in range(unstacked[name])] if name in unstacked else [name]
 
 
-def restack(found: list[Tensor]) -> tuple[list[Tensor], dict[str, int]]:
+def restack(actual: list[Tensor]) -> tuple[list[Tensor], dict[str, int]]:
     """Inputs ``keys.0``, ``keys.1`` are slices of one input ``keys`` along a first axis: the file spares the engine from
     cutting them out of it, a copy of the whole memory of an answer for every word. Likewise with outputs.
 
@@ -188,7 +188,7 @@ def restack(found: list[Tensor]) -> tuple[list[Tensor], dict[str, int]]:
     """
     whole: list[Tensor] = []
     count: dict[str, int] = {}
-    for tensor in found:
+    for tensor in actual:
         name, _, index = tensor.name.rpartition(".")
         if not (name and index.isdigit()):
             whole.append(tensor)

@@ -46,10 +46,10 @@ def load_library() -> ModuleType:
     import onnxruntime
 
     if PROVIDER not in onnxruntime.get_available_providers():
-        told = (
+        message = (
             f"onnxruntime {onnxruntime.__version__} has no CUDA provider: it is the wheel for CPUs, or was written over by it"
         )
-        raise EngineError(told, REINSTALL)
+        raise EngineError(message, REINSTALL)
     if hasattr(onnxruntime, "preload_dlls"):  # since 1.21: finds the CUDA libraries of pip's nvidia packages
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
@@ -67,14 +67,14 @@ def check_library() -> None:
     load_library()
     # _exit: the libraries' own clean-up is of no interest, and may crash.
     program = (
-        "import os; from mimo_runtime.engines import ort_cuda; told = ort_cuda.why_no_provider(ort_cuda.load_library()); "
-        "print(told, end='', flush=True); os._exit(0)"
+        "import os; from mimo_runtime.engines import ort_cuda; reason = ort_cuda.why_no_provider(ort_cuda.load_library()); "
+        "print(reason, end='', flush=True); os._exit(0)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120)
     if done.returncode or done.stdout:
-        told = done.stdout or (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise EngineError(f"the CUDA provider does not load: {in_one_line(told)}", LIBRARIES)
+        message = done.stdout or (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise EngineError(f"the CUDA provider does not load: {in_one_line(message)}", LIBRARIES)
 
 
 def why_no_provider(ort: ModuleType) -> str:
@@ -92,7 +92,7 @@ def why_no_provider(ort: ModuleType) -> str:
 class OrtCudaEngine(DeviceEngine):
     """A session on the GPU, and the memory there of its inputs and outputs. Arguments: see ``create_engine``.
 
-    Where all shapes are known, the GPU replays its work from a CUDA graph instead of being told every kernel anew. A graph
+    Where all shapes are known, the GPU replays its work from a CUDA graph: no kernel is launched by the CPU again. A graph
     replays with the addresses that it was captured with, so the batch that it was made for has memory of its own that never
     moves. ``not_replayed`` says why a graph that could be captured was not; "" if all is well.
     """
@@ -117,8 +117,8 @@ class OrtCudaEngine(DeviceEngine):
         except _NoGraph as error:
             replay, self.not_replayed = False, str(error)
             self._session = self._open(data, threads, spinning, replay)
-        found, self._unstacked = restack(tensors(self._session.get_inputs()))
-        check_spec(spec, found, tensors(self._session.get_outputs()))
+        results, self._unstacked = restack(tensors(self._session.get_inputs()))
+        check_spec(spec, results, tensors(self._session.get_outputs()))
         try:
             with self._cuda.current():
                 memory = self._memory = cuda.Memory(self._cuda)
@@ -167,17 +167,17 @@ class OrtCudaEngine(DeviceEngine):
         except Exception as error:
             if replay:
                 raise _NoGraph(in_one_line(error)) from None
-            told = f"{self.name} cannot load graph {graph}: {in_one_line(error)}"
-            raise EngineError(told, f"Run mimo-run doctor; if it finds nothing: {REBUILD}") from None
+            message = f"{self.name} cannot load graph {graph}: {in_one_line(error)}"
+            raise EngineError(message, f"Run mimo-run doctor; if it finds nothing: {REBUILD}") from None
         providers = session.get_providers()
         if not providers or providers[0] != PROVIDER:
-            told = f"onnxruntime would run graph {graph} on {', '.join(providers) or 'nothing'} instead of {PROVIDER}"
+            message = f"onnxruntime would run graph {graph} on {', '.join(providers) or 'nothing'} instead of {PROVIDER}"
             reason = why_no_provider(ort)
-            raise EngineError(f"{told}: {reason}" if reason else told, LIBRARIES if reason else "Run mimo-run doctor")
+            raise EngineError(f"{message}: {reason}" if reason else message, LIBRARIES if reason else "Run mimo-run doctor")
         left = on_the_cpu(session)
         if left:
-            told = f"onnxruntime would run {len(left)} operators of graph {graph} on the CPU, first {left[0]}"
-            raise EngineError(told, "Update onnxruntime-gpu, or build the bundle in another precision")
+            message = f"onnxruntime would run {len(left)} operators of graph {graph} on the CPU, first {left[0]}"
+            raise EngineError(message, "Update onnxruntime-gpu, or build the bundle in another precision")
         return session
 
     def _execute(self, memory: cuda.Memory, inputs: Mapping[str, Place], outputs: Mapping[str, Place]) -> None:
@@ -209,10 +209,10 @@ class OrtCudaEngine(DeviceEngine):
         try:
             wanted = self._run(memory, second, {BATCH: 1})
             self._run(fixed, first, {BATCH: 1})
-            found = self._run(fixed, second, {BATCH: 1})
+            results = self._run(fixed, second, {BATCH: 1})
         except Exception as error:
             return in_one_line(error)
-        same = (np.allclose(found[name], wanted[name], 1e-3, 1e-3, equal_nan=True) for name in wanted)
+        same = (np.allclose(results[name], wanted[name], 1e-3, 1e-3, equal_nan=True) for name in wanted)
         return "" if all(same) else "the replay gives another result than the graph itself"
 
 
@@ -238,7 +238,7 @@ def _example(dtype: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
 
 @contextlib.contextmanager
 def _silent(ort: ModuleType) -> Iterator[None]:
-    """Without the pages that ONNX Runtime's own logger prints about a provider that does not load: it is told as an error."""
+    """Without the pages that ONNX Runtime's own logger prints about a provider that does not load: it becomes an error."""
     ort.set_default_logger_severity(4)
     try:
         yield

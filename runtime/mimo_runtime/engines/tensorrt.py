@@ -73,15 +73,15 @@ class TensorRtEngine(DeviceEngine):
         self._runtime = trt.Runtime(self._log.logger)
         engine = self._engine = self._runtime.deserialize_cuda_engine(data)
         if engine is None:
-            told = f"{self.name} cannot load graph {self._graph}: {self._log.last_error or 'no reason given'}"
-            raise EngineError(told, "Build the bundle again on this machine with mimo-export build")
+            failure = f"{self.name} cannot load graph {self._graph}: {self._log.last_error or 'no reason given'}"
+            raise EngineError(failure, "Build the bundle again on this machine with mimo-export build")
         inputs, outputs = _tensors(trt, engine)
         # An input that nothing reads may be missing in the plan. The order of tensors in a plan means nothing.
         self._read = [name for name in self.inputs if name in inputs]
         check_spec(spec, _sorted({**self.inputs, **inputs}, self.inputs), _sorted(outputs, self.outputs))
         # Since 10.15.
         alias = getattr(engine, "get_aliased_input_tensor", lambda name: None)
-        self._aliases = {name: found for name in outputs if (found := alias(name))}
+        self._aliases = {name: actual for name in outputs if (actual := alias(name))}
         self._profiles: list[dict[str, _Range]] = [
             {name: _range(engine.get_tensor_profile_shape(name, index)) for name in self._read}
             for index in range(engine.num_optimization_profiles)
@@ -89,8 +89,8 @@ class TensorRtEngine(DeviceEngine):
         for index in range(len(self._profiles)):
             context = engine.create_execution_context()
             if context is None or not context.set_optimization_profile_async(index, memory.stream):
-                told = f"{self.name} cannot prepare graph {self._graph}: {self._log.last_error or 'no reason given'}"
-                raise EngineError(told, "Close other programs that use the GPU")
+                failure = f"{self.name} cannot prepare graph {self._graph}: {self._log.last_error or 'no reason given'}"
+                raise EngineError(failure, "Close other programs that use the GPU")
             self._contexts.append(context)
         memory.wait()
 
@@ -123,8 +123,8 @@ class TensorRtEngine(DeviceEngine):
             if not misfit:
                 return index
         ranges = " or ".join(f"{list(low)} to {list(high)}" for low, high in (p[misfit] for p in self._profiles))
-        told = f"{misfit} of {list(shapes[misfit])} is outside of what the plan was compiled for, {ranges}"
-        raise EngineError(told, "Ask for less at once, or build the bundle with larger ranges")
+        failure = f"{misfit} of {list(shapes[misfit])} is outside of what the plan was compiled for, {ranges}"
+        raise EngineError(failure, "Ask for less at once, or build the bundle with larger ranges")
 
     def _failed(self, how: str) -> RuntimeError:
         reason, self._log.last_error = self._log.last_error, ""
@@ -171,9 +171,9 @@ def _tensors(trt: ModuleType, engine: Untyped) -> tuple[dict[str, Tensor], dict[
     return inputs, outputs
 
 
-def _sorted(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[Tensor]:
+def _sorted(actual: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[Tensor]:
     """In the order of the specification; what it does not know comes last."""
-    return [found[name] for name in wanted if name in found] + [t for name, t in found.items() if name not in wanted]
+    return [actual[name] for name in wanted if name in actual] + [t for name, t in actual.items() if name not in wanted]
 
 
 def _range(shapes: Untyped) -> _Range:

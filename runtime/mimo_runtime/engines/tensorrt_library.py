@@ -46,8 +46,8 @@ def load_library() -> ModuleType:
     if not numbers:
         raise EngineError("TensorRT is installed without its bindings", f"{INSTALL} again")
     if not OLDEST <= numbers[:2] < NEWEST_BELOW:
-        told = f"TensorRT {version} is installed; this program knows {OLDEST[0]}.{OLDEST[1]} to {NEWEST_BELOW[0] - 1}.x"
-        raise EngineError(told, "Install one of those, or update mimo-edge")
+        message = f"TensorRT {version} is installed; this program knows {OLDEST[0]}.{OLDEST[1]} to {NEWEST_BELOW[0] - 1}.x"
+        raise EngineError(message, "Install one of those, or update mimo-edge")
     return tensorrt
 
 
@@ -78,5 +78,5 @@ def load_rtx_library() -> ModuleType:
             ctypes.CDLL(str(next(folder.glob(f"{stem}*"))), ctypes.RTLD_GLOBAL)
         return importlib.import_module(RTX_BINDINGS)
     except (OSError, StopIteration, ImportError) as error:
-        told = f"TensorRT-RTX does not load: {' '.join(str(error).split())[:200]}"
-        raise EngineError(told, f"{RTX_INSTALL} again") from None
+        message = f"TensorRT-RTX does not load: {' '.join(str(error).split())[:200]}"
+        raise EngineError(message, f"{RTX_INSTALL} again") from None

@@ -61,38 +61,38 @@ def measure(
     check_records(record for _, record in records)
     names = AbsentNames(datasets)
     attributes = {data.name: subgroup_attributes(data.split(split)) for data in datasets}
-    found = Measurements([], [], [], _meta(mimo, datasets, records, split, prompts, limit, seed))
+    measurements = Measurements([], [], [], _meta(mimo, datasets, records, split, prompts, limit, seed))
     for done, (data, record) in enumerate(records):
         if progress:
             progress(done, len(records))
         run = ImageQuestions(mimo, data, record, seed, attributes[data.name])
         if "absent" in prompts:
             for name, answer, presence in run.ask_absent(names, text):
-                found.presences.append(presence)
+                measurements.presences.append(presence)
                 if text:
-                    _hear(found, name, answer, presence)
+                    _hear(measurements, name, answer, presence)
         for name, whole, parts in run.targets():
             for prompt in (p for p in MASK_PROMPTS if p in prompts):
                 if prompt == "text":
                     answer, overlap, presence = run.ask_text(name, whole, text)
-                    found.overlaps.append(overlap)
-                    found.presences.append(presence)
+                    measurements.overlaps.append(overlap)
+                    measurements.presences.append(presence)
                     if text:
                         observed = run.observed(whole, name)
-                        found.slots.append((data.name, read_slots(answer.text or "", observed)))
-                        found.generated.append((data.name, read_slots(_generated(answer), observed)))
-                        _hear(found, name, answer, presence)
+                        measurements.slots.append((data.name, read_slots(answer.text or "", observed)))
+                        measurements.generated.append((data.name, read_slots(_generated(answer), observed)))
+                        _hear(measurements, name, answer, presence)
                 else:
                     for number, part in enumerate(parts):
-                        found.overlaps.extend(run.ask_mask(prompt, name, part, number))
+                        measurements.overlaps.extend(run.ask_mask(prompt, name, part, number))
     if progress:
         progress(len(records), len(records))
-    return found
+    return measurements
 
 
-def _hear(found: Measurements, name: str, answer: Answer, presence: Presence) -> None:
+def _hear(measurements: Measurements, name: str, answer: Answer, presence: Presence) -> None:
     """Add what the text of an answer says of the class that was asked for."""
-    for texts, said in ((found.statements, answer.text or ""), (found.statements_generated, _generated(answer))):
+    for texts, said in ((measurements.statements, answer.text or ""), (measurements.statements_generated, _generated(answer))):
         texts.append(Statement.of(said, name, presence.kind, presence.said_present))
 
 

@@ -78,8 +78,8 @@ def contact_sheet(mimo: Mimo, data: Dataset, overlaps: Sequence[Overlap], seed: 
     number = 0
     for column, (prompt, rows) in enumerate(of_prompt.items()):
         left = _LEFT + column * (block + _WIDE_GAP)
-        told = f"prompt: {prompt}   mean Dice {np.mean([row.dice for row in rows]):.3f} of {len(rows)}"
-        draw.text((left, 68), told, _SOFT, font(16), anchor="lm")
+        message = f"prompt: {prompt}   mean Dice {np.mean([row.dice for row in rows]):.3f} of {len(rows)}"
+        draw.text((left, 68), message, _SOFT, font(16), anchor="lm")
         for row, (rank, cases) in enumerate(choose_cases(rows).items()):
             top = _TOP + row * (_SIDE + _CAPTION + _GAP)
             if column == 0:
@@ -157,8 +157,8 @@ def _caption(draw: ImageDraw.ImageDraw, x: int, y: int, number: int, tile: Tile)
     room = _SIDE - round(font(14).getlength(dice)) - 8
     draw.text((x, y + 14), shorten(f"{number}  {name}", 14, room), WHITE, font(14), anchor="lm")
     draw.text((x + _SIDE, y + 14), dice, WHITE, font(14), anchor="rm")
-    told = f"score {case.score:.2f}" if case.drawn else "nothing drawn"
-    draw.text((x + _SIDE, y + 32), told, _SOFT, font(12), anchor="rm")
+    message = f"score {case.score:.2f}" if case.drawn else "nothing drawn"
+    draw.text((x + _SIDE, y + 32), message, _SOFT, font(12), anchor="rm")
     if tile.zoom > 1:
         draw.text((x, y + 32), f"enlarged {tile.zoom:.1f} times", _SOFT, font(12), anchor="lm")
 

@@ -69,11 +69,11 @@ def ece(truth: Sequence[bool], probabilities: Sequence[float], bins: int = ECE_B
 
     The mean over samples of |mean probability - rate of positives| of the sample's bin. None without samples.
     """
-    found = reliability(truth, probabilities, bins)
-    if not found:
+    filled = reliability(truth, probabilities, bins)
+    if not filled:
         return None
-    gaps = [b["n"] * abs(b["mean_probability"] - b["rate"]) for b in found]
-    return float(sum(gaps) / sum(b["n"] for b in found))
+    gaps = [b["n"] * abs(b["mean_probability"] - b["rate"]) for b in filled]
+    return float(sum(gaps) / sum(b["n"] for b in filled))
 
 
 def reliability(truth: Sequence[bool], probabilities: Sequence[float], bins: int = ECE_BINS) -> list[ReliabilityBin]:

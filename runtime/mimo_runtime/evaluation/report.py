@@ -52,15 +52,15 @@ def markdown(result: AccuracyResult, pictures: Mapping[str, Sequence[str]] | Non
 
 
 def _origin(meta: Meta) -> str:
-    told = f"Split `{meta['split']}`, {meta['images']} images, seed {meta['seed']}"
+    what = f"Split `{meta['split']}`, {meta['images']} images, seed {meta['seed']}"
     if meta["limit"] is not None:
-        told += f", at most {meta['limit']} images per set"
+        what += f", at most {meta['limit']} images per set"
     if meta["model"]:
-        told += f", model `{meta['model']}`" + (f" (SHA-256 {meta['sha256']}…)" if meta["sha256"] else "")
+        what += f", model `{meta['model']}`" + (f" (SHA-256 {meta['sha256']}…)" if meta["sha256"] else "")
     if "weight_bits" in meta:
         but = f" but for {', '.join(meta['qat_skip'])}" if meta["qat_skip"] else ""
-        told += f", weights rounded to {meta['weight_bits']} bits{but}"
-    return told + (f", engine {meta['engine']}" if meta["engine"] else "") + "."
+        what += f", weights rounded to {meta['weight_bits']} bits{but}"
+    return what + (f", engine {meta['engine']}" if meta["engine"] else "") + "."
 
 
 def _sets(result: AccuracyResult) -> list[str]:
@@ -72,10 +72,10 @@ def _sets(result: AccuracyResult) -> list[str]:
     rows = [
         [
             f"`{name}`",
-            *(_dice(found.get(p)) for p in prompts),
+            *(_dice(entry.get(p)) for p in prompts),
             *(_dice(baselines[b]["sets"].get(name)) for b in known),
         ]
-        for name, found in sets.items()
+        for name, entry in sets.items()
     ]
     rows.append(["**mean of sets**", *(_dice(macro[p]) for p in prompts), *(_dice(baselines[b]) for b in known)])
     head = ["set", *prompts, *(f"*{_BASELINE_TITLES[b]}*" for b in known)]
@@ -85,9 +85,9 @@ def _sets(result: AccuracyResult) -> list[str]:
 def _classes(result: AccuracyResult) -> list[str]:
     prompts = [p for p in MASK_PROMPTS if p in result["macro"]]
     rows = [
-        [f"`{name}`", of, *(_number(found[p]["dice"] if p in found else None) for p in prompts), _counts(found)]
+        [f"`{name}`", of, *(_number(entry[p]["dice"] if p in entry else None) for p in prompts), _counts(entry)]
         for name, classes in result["per_class"].items()
-        for of, found in sorted(classes.items())
+        for of, entry in sorted(classes.items())
     ]
     return ["", "Mean Dice per class.", "", *_table(["set", "class", *prompts, "n"], rows)] if rows else []
 
@@ -96,8 +96,8 @@ def _subgroups(result: AccuracyResult) -> list[str]:
     prompts, lines = [p for p in MASK_PROMPTS if p in result["macro"]], []
     for kind, title in _SUBGROUP_TITLES.items():
         rows = [
-            [value, *(_dice(found.get(p)) for p in prompts), _counts(found)]
-            for value, found in result["subgroups"][kind].items()
+            [value, *(_dice(entry.get(p)) for p in prompts), _counts(entry)]
+            for value, entry in result["subgroups"][kind].items()
         ]
         if rows:
             lines += ["", f"{title}: mean Dice with its 95 % interval.", "", *_table(["group", *prompts, "n"], rows)]
@@ -124,18 +124,18 @@ def _absent(result: AccuracyResult) -> list[str]:
         ]
         for title, a, s in kinds
     ]
-    told = f"Absent targets (presence threshold {_number(result['presence']['threshold'])})."
+    what = f"Absent targets (presence threshold {_number(result['presence']['threshold'])})."
     if said["n"]:
-        told += " *The text says so*: it says that just this class is not visible."
+        what += " *The text says so*: it says that just this class is not visible."
     head = ["absent class", "precision", "recall", "F1", "AUC", "the text says so", "as the decoder wrote it", "n"]
-    lines = ["", told, "", *_table(head, rows)]
+    lines = ["", what, "", *_table(head, rows)]
     against = result["contradictions"]
     if against["n"]:
-        told = (
+        what = (
             f"Text and finding contradict each other in {_number(against['share'])} of {against['n']} answers by name (present "
         )
-        told += f"targets {_number(against['present']['share'])}, absent ones {_number(against['absent']['share'])}); as the "
-        lines += ["", f"{told}decoder wrote it, in {_number(against['generated'])}."]
+        what += f"targets {_number(against['present']['share'])}, absent ones {_number(against['absent']['share'])}); as the "
+        lines += ["", f"{what}decoder wrote it, in {_number(against['generated'])}."]
     if result["ece"] is not None:
         lines += ["", f"Expected calibration error of presence: {result['ece']:.3f}."]
     return lines
@@ -149,20 +149,20 @@ def _reliability(result: AccuracyResult) -> list[str]:
     if not rows:
         return []
     temperature = _number(result["presence"]["temperature"])
-    told = f"How often a target is there, by how probable the model calls it (temperature {temperature})."
-    return ["", told, "", *_table(["probability", "mean probability", "there", "n"], rows)]
+    what = f"How often a target is there, by how probable the model calls it (temperature {temperature})."
+    return ["", what, "", *_table(["probability", "mean probability", "there", "n"], rows)]
 
 
 def _text(result: AccuracyResult) -> list[str]:
     if all(share is None for share in _slots(result["text"])):
         return []
-    rows = [[f"`{name}`", *map(_number, _slots(found)), str(found["n"])] for name, found in result["text_sets"].items()]
-    count = sum(found["n"] for found in result["text_sets"].values())
+    rows = [[f"`{name}`", *map(_number, _slots(entry)), str(entry["n"])] for name, entry in result["text_sets"].items()]
+    count = sum(entry["n"] for entry in result["text_sets"].values())
     rows.append(["**all answers**", *map(_number, _slots(result["text"])), str(count)])
     written = result["text_generated"]
     rows.append(["as the decoder wrote it", *map(_number, _slots(written)), str(count)])
-    told = "Text answers, share of right slots. Location and size are measured on the mask beside the text."
-    return ["", told, "", *_table(["set", *TEXT_SLOTS, "n"], rows)]
+    what = "Text answers, share of right slots. Location and size are measured on the mask beside the text."
+    return ["", what, "", *_table(["set", *TEXT_SLOTS, "n"], rows)]
 
 
 def _slots(shares: SlotShares | SetSlotShares) -> tuple[float | None, ...]:
@@ -171,16 +171,16 @@ def _slots(shares: SlotShares | SetSlotShares) -> tuple[float | None, ...]:
 
 
 def _confidence(result: AccuracyResult) -> list[str]:
-    found = result["confidence"]
-    if not found:
+    entry = result["confidence"]
+    if not entry:
         return []
-    threshold = found["all"]["threshold"]
-    told = "Confidence: how the model's own IoU fits the true one, and the risk (1 - Dice) of the findings it is confident of"
-    told += f" (score of at least {threshold:.3f}). " if threshold is not None else ". "
-    told += "*AURC* is the mean risk over all coverages; lower is better."
-    rows = [[name, *map(_number, _confidence_numbers(part)), str(part["n"])] for name, part in found.items()]
+    threshold = entry["all"]["threshold"]
+    what = "Confidence: how the model's own IoU fits the true one, and the risk (1 - Dice) of the findings it is confident of"
+    what += f" (score of at least {threshold:.3f}). " if threshold is not None else ". "
+    what += "*AURC* is the mean risk over all coverages; lower is better."
+    rows = [[name, *map(_number, _confidence_numbers(part)), str(part["n"])] for name, part in entry.items()]
     head = ["prompt", "Pearson", "Spearman", "mean error of IoU", "AURC", "coverage", "risk", "n"]
-    return ["", told, "", *_table(head, rows)]
+    return ["", what, "", *_table(head, rows)]
 
 
 def _confidence_numbers(part: ConfidenceSummary) -> tuple[float | None, ...]:
@@ -193,8 +193,8 @@ def _curve(result: AccuracyResult) -> list[str]:
         return []
     curve = result["confidence"]["all"]["risk_coverage"]
     rows = [[f"{100 * coverage:.0f} %", _number(risk)] for coverage, risk in zip(curve["coverage"], curve["risk"])]
-    told = "All prompts: the risk of the findings with the highest scores, by how many are accepted."
-    return ["", told, "", *_table(["coverage", "risk"], rows)]
+    what = "All prompts: the risk of the findings with the highest scores, by how many are accepted."
+    return ["", what, "", *_table(["coverage", "risk"], rows)]
 
 
 # -- cells -----------------------------------------------------------------------------------------------------------

@@ -54,8 +54,8 @@ def check_report(folder: Path) -> None:
     own = {TEXT, NUMBERS, COVERAGE_RISK, RELIABILITY}
     foreign = [p.name for p in folder.iterdir() if p.name not in own and not fnmatch(p.name, SHEETS)] if folder.is_dir() else []
     if foreign:
-        told = f"report folder {folder} also holds {foreign[0]}, which is not of a report and would be lost"
-        raise RequestError(told, "Choose a new folder")
+        message = f"report folder {folder} also holds {foreign[0]}, which is not of a report and would be lost"
+        raise RequestError(message, "Choose a new folder")
 
 
 def write_report(folder: Path, result: AccuracyResult, measured: Measurements, mimo: Mimo, datasets: Sequence[Dataset]) -> None:

@@ -30,15 +30,15 @@ def subgroup_attributes(records: Sequence[Record]) -> set[str]:
                 unfit.add(name)
     return {
         name
-        for name, found in cases.items()
-        if name not in unfit and len(found) <= MOST_VALUES and min(map(len, found.values())) >= FEWEST_CASES
+        for name, members in cases.items()
+        if name not in unfit and len(members) <= MOST_VALUES and min(map(len, members.values())) >= FEWEST_CASES
     }
 
 
 def named_attributes(record: Record, names: AbstractSet[str]) -> tuple[str, ...]:
     """``name=value`` of the record's attributes in ``names``; truth values as in JSON."""
-    found = ((name, value) for name, value in sorted(record.attributes.items()) if name in names)
-    return tuple(f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in found)
+    members = ((name, value) for name, value in sorted(record.attributes.items()) if name in names)
+    return tuple(f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in members)
 
 
 def summarise_subgroups(overlaps: Sequence[Overlap], seed: int = 0) -> Subgroups:
@@ -51,7 +51,7 @@ def summarise_subgroups(overlaps: Sequence[Overlap], seed: int = 0) -> Subgroups
     shares: dict[tuple[str, str], list[float]] = {}
     for row in rows:
         shares.setdefault((row.set_name, row.prompt), []).append(row.area_share)
-    quartiles = {key: np.quantile(found, (0.25, 0.5, 0.75)) for key, found in shares.items()}
+    quartiles = {key: np.quantile(members, (0.25, 0.5, 0.75)) for key, members in shares.items()}
     groups: dict[str, dict[str, list[Overlap]]] = {"modality": {}, "size_quartile": {}, "attribute": {}}
     for row in rows:
         size = int(np.searchsorted(quartiles[row.set_name, row.prompt], row.area_share))
@@ -62,7 +62,7 @@ def summarise_subgroups(overlaps: Sequence[Overlap], seed: int = 0) -> Subgroups
         ):
             for value in values:
                 groups[kind].setdefault(value, []).append(row)
-    return {kind: {value: _by_prompt(found[value], seed) for value in sorted(found)} for kind, found in groups.items()}
+    return {kind: {value: _by_prompt(members[value], seed) for value in sorted(members)} for kind, members in groups.items()}
 
 
 def _by_prompt(rows: Sequence[Overlap], seed: int) -> dict[str, SubgroupSummary]:

@@ -58,9 +58,9 @@ def summarise_statements(statements: Sequence[Statement], generated: Sequence[St
     pairs = list(zip(statements, generated, strict=True))
 
     def share(what: str, *kinds: str) -> Share:
-        found = [(getattr(said, what), getattr(written, what)) for said, written in pairs if said.kind in kinds]
-        shares = np.mean(found, axis=0).tolist() if found else (None, None)
-        return {"share": shares[0], "generated": shares[1], "n": len(found)}
+        answered = [(getattr(said, what), getattr(written, what)) for said, written in pairs if said.kind in kinds]
+        shares = np.mean(answered, axis=0).tolist() if answered else (None, None)
+        return {"share": shares[0], "generated": shares[1], "n": len(answered)}
 
     absent = ("within", "across")
     return {
@@ -85,7 +85,7 @@ def summarise_slots(answers: Sequence[tuple[str, Slots]]) -> SlotResult:
         of_set.setdefault(set_name, []).append(slots)
     return {
         "text": _shares([slots for _, slots in answers]),
-        "text_sets": {set_name: {**_shares(found), "n": len(found)} for set_name, found in of_set.items()},
+        "text_sets": {set_name: {**_shares(answered), "n": len(answered)} for set_name, answered in of_set.items()},
     }
 
 

@@ -83,12 +83,12 @@ def _allowed_cpus() -> list[int]:
 
 def memory_mb() -> tuple[int, int] | None:
     """``(total, available)`` memory in MB, or None where the system does not tell."""
-    found = {}
+    match = {}
     for line in _lines("/proc/meminfo"):
         name, _, value = line.partition(":")
         if name in ("MemTotal", "MemAvailable"):
-            found[name] = int(value.split()[0]) // 1024
-    return (found["MemTotal"], found["MemAvailable"]) if len(found) == 2 else None
+            match[name] = int(value.split()[0]) // 1024
+    return (match["MemTotal"], match["MemAvailable"]) if len(match) == 2 else None
 
 
 def process_memory_mb(pid: int | None = None) -> tuple[float, float] | None:
@@ -96,12 +96,12 @@ def process_memory_mb(pid: int | None = None) -> tuple[float, float] | None:
 
     The peak starts anew when a process starts a program, unlike ``ru_maxrss``.
     """
-    found = {}
+    match = {}
     for line in _lines(f"/proc/{'self' if pid is None else pid}/status"):
         name, _, value = line.partition(":")
         if name in ("VmRSS", "VmHWM"):
-            found[name] = int(value.split()[0]) / 1024
-    return (found["VmRSS"], found["VmHWM"]) if len(found) == 2 else None
+            match[name] = int(value.split()[0]) / 1024
+    return (match["VmRSS"], match["VmHWM"]) if len(match) == 2 else None
 
 
 def _lines(path: str) -> list[str]:

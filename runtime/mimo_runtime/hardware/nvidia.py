@@ -54,12 +54,12 @@ class Gpu:
     uuid: str = ""
 
     def __str__(self) -> str:
-        told = [self.name]
+        message = [self.name]
         if self.compute_capability:
-            told.append(f"compute capability {self.compute_capability}")
+            message.append(f"compute capability {self.compute_capability}")
         if self.memory_mb:
-            told.append(f"{self.memory_mb} MB")
-        return ", ".join(told)
+            message.append(f"{self.memory_mb} MB")
+        return ", ".join(message)
 
 
 @dataclass(frozen=True)
@@ -95,22 +95,27 @@ def find_gpus(places: Places | None = None) -> Gpus:
     driver, names = _kernel(places.proc)
     try:
         with _Nvml(places.load(places.nvml)) as nvml:
-            driver, cuda, found = nvml.text("nvmlSystemGetDriverVersion") or driver, nvml.cuda(), list(nvml.gpus())
+            driver, cuda, detected = nvml.text("nvmlSystemGetDriverVersion") or driver, nvml.cuda(), list(nvml.gpus())
     except OSError:
-        found, cuda, reason, remedy = [], None, "", ""
+        detected, cuda, reason, remedy = [], None, "", ""
         if driver:
             reason = f"the kernel has the NVIDIA driver {driver}, but {places.nvml} does not load"
             remedy = "In a container, start it with its GPUs (docker run --gpus all); else install the driver's libraries"
     except (RuntimeError, AttributeError) as error:
-        found, cuda, reason, remedy = [], None, str(error), "See that nvidia-smi works; after an update of the driver, restart"
+        detected, cuda, reason, remedy = (
+            [],
+            None,
+            str(error),
+            "See that nvidia-smi works; after an update of the driver, restart",
+        )
     else:
         reason, remedy = "", ""
-    if not found and jetson is not None:  # before JetPack 6 there is no NVML
-        found, reason = [Gpu(f"the GPU of {jetson.board}")], ""
-    if not found and names and not reason:
+    if not detected and jetson is not None:  # before JetPack 6 there is no NVML
+        detected, reason = [Gpu(f"the GPU of {jetson.board}")], ""
+    if not detected and names and not reason:
         reason, remedy = f"the kernel sees {', '.join(names)}, NVML does not", "See that nvidia-smi works"
-    usable = _visible(found, places.environment.get("CUDA_VISIBLE_DEVICES"))
-    if found and not usable:
+    usable = _visible(detected, places.environment.get("CUDA_VISIBLE_DEVICES"))
+    if detected and not usable:
         reason, remedy = "CUDA_VISIBLE_DEVICES hides every GPU", "Unset it"
     problem = "" if usable else reason or "there is no NVIDIA GPU"
     return Gpus(tuple(usable), driver, cuda, jetson, problem, "" if usable else remedy)
@@ -127,14 +132,14 @@ def find_jetson(tegra: Path = Places.tegra, model: Path = Places.model) -> Jetso
 
 def parse_l4t(text: str) -> str | None:
     """ "36.4.3" of ``# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, ...``."""
-    found = re.search(r"R(\d+)\s*\(release\),\s*REVISION:\s*([\d.]+)", text)
-    return f"{found[1]}.{found[2]}" if found else None
+    detected = re.search(r"R(\d+)\s*\(release\),\s*REVISION:\s*([\d.]+)", text)
+    return f"{detected[1]}.{detected[2]}" if detected else None
 
 
 def parse_power_mode(text: str) -> str | None:
     """ "MAXN_SUPER" of what ``nvpmodel -q`` prints, whatever warnings come before it."""
-    found = re.search(r"NV Power Mode:\s*(\S+)", text)
-    return found[1] if found else None
+    detected = re.search(r"NV Power Mode:\s*(\S+)", text)
+    return detected[1] if detected else None
 
 
 def power_mode(program: str = "nvpmodel") -> str | None:
@@ -193,13 +198,13 @@ def _visible(gpus: list[Gpu], wanted: str | None) -> list[Gpu]:
     """Those that ``CUDA_VISIBLE_DEVICES`` leaves: numbers or beginnings of UUIDs; what comes after a wrong one is hidden."""
     if wanted is None or wanted.startswith("MIG-"):  # a part of a GPU, whose number is not known here
         return gpus
-    found: list[Gpu] = []
+    detected: list[Gpu] = []
     for part in map(str.strip, wanted.split(",")):
         named = [gpu for index, gpu in enumerate(gpus) if part and (part == str(index) or gpu.uuid.startswith(part))]
         if len(named) != 1:
             break
-        found += named
-    return found
+        detected += named
+    return detected
 
 
 def _read(path: Path) -> str:

@@ -141,19 +141,19 @@ def _as_image(data: Dataset, stored: np.ndarray, name: str, frame: int) -> ScanI
     if photometric == "PALETTE COLOR":
         from pydicom.pixels.processing import apply_color_lut
 
-        pixels, told = _colour(apply_color_lut(stored, data)[..., :3], None), "DICOM, palette to RGB"
+        pixels, message = _colour(apply_color_lut(stored, data)[..., :3], None), "DICOM, palette to RGB"
     elif stored.ndim == 3:
-        pixels, told = _colour(stored, _number(data, "BitsStored")), "DICOM, colour"
+        pixels, message = _colour(stored, _number(data, "BitsStored")), "DICOM, colour"
     else:
-        grey, told = _grey(data, stored, name, frame)
+        grey, message = _grey(data, stored, name, frame)
         inverse = photometric == "MONOCHROME1" or str(data.get("PresentationLUTShape") or "") == "INVERSE"
         if inverse:
-            grey, told = 255 - grey, told + ", inverted"
+            grey, message = 255 - grey, message + ", inverted"
         padding = _padding(data, stored)
         if padding is not None:
             grey[padding] = 0
         pixels = as_rgb(grey)
-    return ScanImage.of_new(pixels, spacing, code, told, source)
+    return ScanImage.of_new(pixels, spacing, code, message, source)
 
 
 # -- values ----------------------------------------------------------------------------------------------------------
@@ -181,8 +181,8 @@ def _grey(data: Dataset, stored: np.ndarray, name: str, frame: int) -> tuple[np.
         return stored.copy(), "DICOM, 8 bit as stored"
     padding = _padding(data, stored)
     valid = None if padding is None or padding.all() else ~padding
-    grey, told = to_8_bit(values, name, valid)
-    return grey, "DICOM without window, " + told
+    grey, message = to_8_bit(values, name, valid)
+    return grey, "DICOM without window, " + message
 
 
 def _modality_values(data: Dataset, stored: np.ndarray, frame: int) -> tuple[np.ndarray, bool]:
@@ -250,17 +250,17 @@ def _spacing(data: Dataset, frame: int, modality: str) -> tuple[tuple[float, flo
 
 def _ultrasound_spacing(data: Dataset) -> tuple[float, float] | None:
     """Spacing of the 2-D regions measured in cm; None if there is none or they differ (then no single value is true)."""
-    found = set()
+    spacings = set()
     for region in data.get("SequenceOfUltrasoundRegions") or ():
         if _number(region, "RegionSpatialFormat") not in (_SPATIAL_2D, None):
             continue
         units = _number(region, "PhysicalUnitsXDirection"), _number(region, "PhysicalUnitsYDirection")
         across, down = _number(region, "PhysicalDeltaX"), _number(region, "PhysicalDeltaY")
         if units == (_CENTIMETRE, _CENTIMETRE) and across and down:
-            found.add((round(abs(down) * 10, 9), round(abs(across) * 10, 9)))
+            spacings.add((round(abs(down) * 10, 9), round(abs(across) * 10, 9)))
         else:
             return None
-    return found.pop() if len(found) == 1 else None
+    return spacings.pop() if len(spacings) == 1 else None
 
 
 # -- elements --------------------------------------------------------------------------------------------------------

@@ -89,9 +89,9 @@ class ScanImage:
 
 def check_size(name: str, height: int, width: int) -> None:
     """Refuse sizes outside the limits. Raises ImageError."""
-    told = f"{name} has {width} x {height} pixels"
+    message = f"{name} has {width} x {height} pixels"
     if min(height, width) < MIN_SIDE:
-        raise ImageError(told, f"Each side needs at least {MIN_SIDE} pixels")
+        raise ImageError(message, f"Each side needs at least {MIN_SIDE} pixels")
     if max(height, width) > MAX_SIDE or height * width > MAX_PIXELS:
         limits = f"Crop or shrink it to at most {MAX_SIDE} pixels a side and {MAX_PIXELS // 10**6} million in all"
-        raise ImageError(told, limits)
+        raise ImageError(message, limits)

@@ -88,10 +88,10 @@ def _size_of(head: bytes) -> int:
 
 def _orientation(nibabel: Untyped, affine: np.ndarray) -> list[tuple[int, int]]:
     """For each canonical axis (right, front, head): the stored axis and its direction (1 or -1)."""
-    found = nibabel.io_orientation(affine) if np.isfinite(affine).all() else np.full((3, 2), np.nan)
-    if not np.isfinite(found).all():  # an unusable affine: take the axes as they are
+    axes = nibabel.io_orientation(affine) if np.isfinite(affine).all() else np.full((3, 2), np.nan)
+    if not np.isfinite(axes).all():  # an unusable affine: take the axes as they are
         return [(0, 1), (1, 1), (2, 1)]
-    stored = {int(axis): (index, int(direction)) for index, (axis, direction) in enumerate(found)}
+    stored = {int(axis): (index, int(direction)) for index, (axis, direction) in enumerate(axes)}
     return [stored[axis] for axis in range(3)]
 
 

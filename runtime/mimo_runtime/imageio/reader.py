@@ -154,22 +154,22 @@ def _from_array(array: np.ndarray, channels: str, copy: bool) -> ScanImage:
         raise ImageError(f"the image array holds values of type {array.dtype}", "Pass whole or real numbers")
     check_size("the image array", *array.shape[:2])
     if array.dtype == bool:
-        array, told = array.astype(np.uint8) * np.uint8(255), "1 bit"
+        array, message = array.astype(np.uint8) * np.uint8(255), "1 bit"
     elif array.dtype == np.uint8:
-        told = "8 bit as stored"
+        message = "8 bit as stored"
     elif array.ndim == 3 and array.shape[2] == 4:
         raise ImageError(f"the image array has 4 channels of type {array.dtype}", "Pass alpha only with uint8, or drop it")
     else:
-        told = _depth(array)
+        message = _depth(array)
         array, rule = to_8_bit(array, "the image array")
-        told += rule
+        message += rule
     if array.ndim == 2:
-        return ScanImage.of_new(as_rgb(array), bits=told)
+        return ScanImage.of_new(as_rgb(array), bits=message)
     if array.shape[2] == 4:
-        return ScanImage.of_new(_over_black(array), bits=told + ", alpha over black")
+        return ScanImage.of_new(_over_black(array), bits=message + ", alpha over black")
     if not np.may_share_memory(array, source):
-        return ScanImage.of_new(array, bits=told)
-    return ScanImage(array, bits=told, copy=copy)
+        return ScanImage.of_new(array, bits=message)
+    return ScanImage(array, bits=message, copy=copy)
 
 
 def _from_pil(image: Image.Image, name: str, frame: int = 0) -> ScanImage:
@@ -182,8 +182,8 @@ def _from_pil(image: Image.Image, name: str, frame: int = 0) -> ScanImage:
     try:
         if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
             return ScanImage.of_new(_over_black(np.asarray(image.convert("RGBA"))), bits=f"8 bit {mode}, alpha over black")
-        told = {"RGB": "8 bit as stored", "L": "8 bit as stored", "1": "1 bit"}.get(mode, f"8 bit {mode} to RGB")
-        return ScanImage.of_new(np.array(image.convert("RGB")), bits=told)
+        message = {"RGB": "8 bit as stored", "L": "8 bit as stored", "1": "1 bit"}.get(mode, f"8 bit {mode} to RGB")
+        return ScanImage.of_new(np.array(image.convert("RGB")), bits=message)
     except (ValueError, KeyError):
         raise ImageError(f"{name} has the colour mode {mode}", "Convert it to RGB or grey") from None
 

@@ -168,8 +168,8 @@ class MimoConfig:
                 f"Set mask_decoder.queries to at least {len(self.entities) + 1}",
             )
         if self.entity_regions and len(self.entity_regions) != len(self.entities):
-            told = f"{len(self.entity_regions)} entity_regions for {len(self.entities)} entities"
-            raise RequestError(told, "Give one list of regions per entity, or none at all")
+            message = f"{len(self.entity_regions)} entity_regions for {len(self.entities)} entities"
+            raise RequestError(message, "Give one list of regions per entity, or none at all")
         if self.vision.neck[2] != self.dim or self.vision.neck[3] != self.dim:
             raise RequestError("vision.neck[2] and vision.neck[3] must equal dim", f"Set both to {self.dim}")
         for part in ("fusion", "mask_decoder", "text_decoder"):
@@ -258,10 +258,10 @@ def _build(kind: type[_Part], data: dict[str, object], source: str) -> _Part:
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]  # a dataclass
     unknown, missing = sorted(set(data) - set(fields)), sorted(set(fields) - set(data))
     if unknown or missing:
-        told = "; ".join(
+        message = "; ".join(
             t for t in (unknown and "unknown " + ", ".join(unknown), missing and "missing " + ", ".join(missing)) if t
         )
-        raise BundleError(f"{source} does not fit {kind.__name__}: {told}", "Use the mimo-edge version that wrote it")
+        raise BundleError(f"{source} does not fit {kind.__name__}: {message}", "Use the mimo-edge version that wrote it")
     values: dict[str, Untyped] = {}
     for name, value in data.items():
         default: Untyped = getattr(PRESETS["tiny"] if kind is MimoConfig else kind(), name)

@@ -195,8 +195,8 @@ def clean_query(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).lower().split())
 
 
-def _too_long(told: str, room: int) -> PromptError:
-    return PromptError(f"the text is too long: {told}, the model takes {room} tokens", "Ask a shorter question")
+def _too_long(message: str, room: int) -> PromptError:
+    return PromptError(f"the text is too long: {message}, the model takes {room} tokens", "Ask a shorter question")
 
 
 def _pieces(text: str) -> list[str]:
