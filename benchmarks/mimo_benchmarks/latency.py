@@ -21,7 +21,7 @@ from mimo_runtime.evaluation.metrics import dice
 from .contenders import CONTENDERS, ContenderSetup, Sample
 from .report import machine
 from .report.percentiles import percentiles
-from .report.results import Agreement, ContenderLatency, Latency
+from .report.results import Agreement, ContenderLatency, Latency, TimedBundle
 from .request import KINDS, Request, check_request
 from .sources import find_checkpoint, is_fp32_onnx, write_fp32_graphs
 from .worker import Worker
@@ -80,12 +80,7 @@ def measure(
     mimo = contenders["mimo"]
     return {
         "machine": described,
-        "bundle": {
-            "id": bundle.manifest.model_id,
-            "target": bundle.manifest.target,
-            "graphs": {n: {"engine": e.engine, "delivered": e.delivered} for n, e in bundle.manifest.graphs.items()},
-            "fp32": is_fp32_onnx(bundle),
-        },
+        "bundle": _describe_bundle(bundle),
         "request": request.to_dict(),
         "repeats": repeats,
         "contenders": contenders,
@@ -93,6 +88,15 @@ def measure(
         "glue_fraction": glue(s for kind in samples["mimo"].values() for s in kind),
         "agreement": agreement,
         "warnings": machine.warnings(described),
+    }
+
+
+def _describe_bundle(bundle: Bundle) -> TimedBundle:
+    return {
+        "id": bundle.manifest.model_id,
+        "target": bundle.manifest.target,
+        "graphs": {n: {"engine": e.engine, "delivered": e.delivered} for n, e in bundle.manifest.graphs.items()},
+        "fp32": is_fp32_onnx(bundle),
     }
 
 

@@ -108,7 +108,7 @@ class ReferencePipeline:
 class _Runs(Engine):
     """A function as an engine."""
 
-    name = "plain"
+    name = "reference"
 
     def __init__(self, run: Run, spec: GraphSpec) -> None:
         self._run = run

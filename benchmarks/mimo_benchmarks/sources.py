@@ -15,16 +15,16 @@ def find_checkpoint(bundle: Bundle, path: Path | None) -> Path | None:
     """The checkpoint of a bundle: that at ``path``, or one of ``checkpoints/*`` here or beside the packages.
 
     Returns:
-        A folder whose weights have the hash that the bundle names; None without ``path`` where none is found.
+        A folder whose weights have the hash that the bundle names; None where there is none.
 
     Raises:
         BundleError: ``path`` is not a checkpoint, or not the bundle's.
     """
-    wanted = bundle.manifest.data["model"]["checkpoint_sha256"]
+    expected = bundle.manifest.data["model"]["checkpoint_sha256"]
     if path is not None:
         if not (path / WEIGHTS).is_file():
             raise BundleError(f"--checkpoint {path} has no {WEIGHTS}", "Point to the folder that mimo-train wrote")
-        if _sha256(path / WEIGHTS) != wanted:
+        if _sha256(path / WEIGHTS) != expected:
             raise BundleError(
                 f"--checkpoint {path} is not the one that bundle {bundle.path} was built from",
                 f"Give the right one, or build the bundle again: mimo-export build {path} -o BUNDLE",
@@ -32,7 +32,7 @@ def find_checkpoint(bundle: Bundle, path: Path | None) -> Path | None:
         return path
     roots = {Path.cwd(), Path(__file__).resolve().parents[2]}
     weights = sorted(file for root in roots for file in root.glob(f"checkpoints/*/{WEIGHTS}"))
-    return next((file.parent for file in weights if _sha256(file) == wanted), None)
+    return next((file.parent for file in weights if _sha256(file) == expected), None)
 
 
 def is_fp32_onnx(bundle: Bundle) -> bool:

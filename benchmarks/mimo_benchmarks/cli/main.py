@@ -48,7 +48,7 @@ def latency(
     json_path: str | None,
     **request: Any,
 ) -> None:
-    """Time the answers of BUNDLE, interleaved with PyTorch and plain inference engines."""
+    """Time the answers of BUNDLE, interleaved with PyTorch and scripts over inference engines."""
     from ..latency import measure
     from ..report.tables import latency_table
     from ..request import make_request

@@ -104,20 +104,9 @@ def compare_revisions(
         trees = {EARLIER: export_runtime(commit, folder / EARLIER, repository), CURRENT: repository / RUNTIME}
         described = machine.describe(threads=threads)
         workers = [stack.enter_context(RevisionProcess(side, tree, bundle, folder, threads)) for side, tree in trees.items()]
-        first: dict[str, list[Reply]] = {EARLIER: [], CURRENT: []}
-        times: dict[str, list[list[float]]] = {side: [[] for _ in questions] for side in first}
-        steps = len(questions) * repeats
-        for step, (repeat, number) in enumerate(itertools.product(range(repeats), range(len(questions)))):
-            progress("asking", step, steps)
-            for worker in workers if (repeat + number) % 2 else workers[::-1]:
-                reply = worker.ask(number, masks=repeat == 0)
-                if repeat == 0:
-                    first[worker.name].append(reply)
-                if repeat or repeats == 1:
-                    times[worker.name][number].append(reply.ms)
-        progress("asking", steps, steps)
+        first, times = _ask_in_turns(workers, len(questions), repeats, progress)
     described["load_after"] = machine.load()
-    differs = [_differs(a, b) for a, b in zip(first[EARLIER], first[CURRENT])]
+    differing = [_differs(a, b) for a, b in zip(first[EARLIER], first[CURRENT])]
     kinds = [question.kind for question in questions]
     taken = [(median(a), median(b)) for a, b in zip(times[EARLIER], times[CURRENT])]
     return {
@@ -126,9 +115,9 @@ def compare_revisions(
         "bundle": bundle.name,
         "questions": len(questions),
         "refused": sum(bool(reply.error) for reply in first[CURRENT]),
-        "equal": {what: sum(what not in found for found in differs) for what in ("masks", "texts", "scores", "errors")},
-        "different": sum(map(bool, differs)),
-        "differences": [_difference(q, found) for q, found in zip(questions, differs) if found][:LISTED],
+        "equal": {what: sum(what not in parts for parts in differing) for what in ("masks", "texts", "scores", "errors")},
+        "different": sum(map(bool, differing)),
+        "differences": [_difference(q, parts) for q, parts in zip(questions, differing) if parts][:LISTED],
         "latency": _latency(taken, seed),
         "latency_by_kind": {
             kind: _latency([ms for ms, of in zip(taken, kinds) if of == kind], seed) for kind in dict.fromkeys(kinds)
@@ -137,6 +126,25 @@ def compare_revisions(
         "machine": described,
         "warnings": machine.warnings(described),
     }
+
+
+def _ask_in_turns(
+    workers: Sequence[RevisionProcess], questions: int, repeats: int, progress: Callable[[str, int, int], None]
+) -> tuple[dict[str, list[Reply]], dict[str, list[list[float]]]]:
+    """By worker: the answers of the first round, and the milliseconds of every question in the other rounds."""
+    first: dict[str, list[Reply]] = {worker.name: [] for worker in workers}
+    times: dict[str, list[list[float]]] = {worker.name: [[] for _ in range(questions)] for worker in workers}
+    steps = questions * repeats
+    for step, (repeat, number) in enumerate(itertools.product(range(repeats), range(questions))):
+        progress("asking", step, steps)
+        for worker in workers if (repeat + number) % 2 else workers[::-1]:
+            reply = worker.ask(number, masks=repeat == 0)
+            if repeat == 0:
+                first[worker.name].append(reply)
+            if repeat or repeats == 1:
+                times[worker.name][number].append(reply.ms)
+    progress("asking", steps, steps)
+    return first, times
 
 
 def comparison_table(result: Comparison) -> str:

@@ -6,8 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
@@ -23,7 +24,7 @@ class Reply(NamedTuple):
     Args:
         ms: from the image file to the answer.
         error: the class of the refusal, or "".
-        findings: phrase, box, score and presence of each; ``masks``: their bool masks ``[H, W]``, where they were asked for.
+        findings: phrase, box, score and presence of each; ``masks``: their bool masks ``[H, W]``, where they were requested.
     """
 
     ms: float
@@ -31,6 +32,16 @@ class Reply(NamedTuple):
     error: str
     findings: tuple[tuple[object, ...], ...]
     masks: tuple[np.ndarray, ...]
+
+
+class _Message(TypedDict, total=False):
+    """A line of the process; see ``answer_worker.py``."""
+
+    source: str
+    ms: float
+    text: str
+    error: str
+    findings: list[list[object]]
 
 
 class RevisionProcess:
@@ -61,7 +72,7 @@ class RevisionProcess:
             raise
 
     def ask(self, number: int, *, masks: bool) -> Reply:
-        """The answer to question ``number``; with its masks only where they are asked for."""
+        """The answer to question ``number``; with its masks if ``masks``."""
         reply = self._exchange({"question": number, "masks": str(self._masks) if masks else None})
         arrays: tuple[np.ndarray, ...] = ()
         if masks and "error" not in reply:
@@ -71,7 +82,7 @@ class RevisionProcess:
         return Reply(float(reply["ms"]), reply.get("text", ""), reply.get("error", ""), findings, arrays)
 
     def close(self) -> None:
-        """End the process. Nothing of it is needed any more, so it is not asked."""
+        """Kill the process; it holds nothing to save."""
         self._process.kill()
         self._process.communicate()
         self._messages.close()
@@ -82,7 +93,8 @@ class RevisionProcess:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _exchange(self, message: dict[str, object]) -> dict[str, Any]:
+    def _exchange(self, message: Mapping[str, object]) -> _Message:
+        """Send one line, receive one line."""
         try:
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()

@@ -45,7 +45,7 @@ CONDITIONS: dict[str, tuple[str, ...]] = {
 }
 PROMPTS = ("box", "point", "text")
 
-#: Instances asked for by place, per image and class.
+#: Instances per image and class that boxes and points refer to.
 MAX_INSTANCES = 5
 #: Images per set by default: each is opened twenty times.
 LIMIT = 12
@@ -71,7 +71,7 @@ class Sample(NamedTuple):
 
     @property
     def pair(self) -> tuple[str, ...]:
-        """What two samples have in common that differ in their condition alone."""
+        """Equal for two samples that differ only in their condition."""
         return self.group, self.prompt, self.set_name, self.class_name, self.image, self.target
 
 

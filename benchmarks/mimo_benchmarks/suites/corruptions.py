@@ -1,4 +1,4 @@
-"""What can go wrong with an image or a prompt, as pure functions: the conditions of ``robustness.py``.
+"""Corruptions of images and prompts as pure functions: the conditions of ``conditions.py``.
 
 Images are uint8 ``[H, W, 3]`` and keep their shape; amounts of light are in levels of 8 bits, lengths in pixels. No function
 changes its arguments. The corruptions follow the families of Hendrycks and Dietterich 2019 (arXiv:1903.12261).
@@ -84,7 +84,7 @@ SHIFTS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
 
 @dataclass(frozen=True)
 class Rotation:
-    """A mirror along x (if ``mirror``), then ``quarters`` turns of 90 degrees against the clock, as the image is seen.
+    """A mirror along x (if ``mirror``), then ``quarters`` rotations by 90 degrees counterclockwise.
 
     No pixel changes its value, so an image, its truth and a box on it are moved alike and exactly.
     """
@@ -97,7 +97,7 @@ class Rotation:
         return np.ascontiguousarray(np.rot90(array[:, ::-1] if self.mirror else array, self.quarters))
 
     def box(self, box: Box, height: int, width: int) -> Box:
-        """A box on an image of ``height`` x ``width`` pixels, where it lies after the turn."""
+        """A box on an image of ``height`` x ``width`` pixels, after the rotation."""
         x0, y0, x1, y1 = box
         if self.mirror:
             x0, x1 = width - x1, width - x0

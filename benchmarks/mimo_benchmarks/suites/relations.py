@@ -20,7 +20,7 @@ from mimo_runtime.results.answer import Finding
 from mimo_runtime.text import grammar, observe, questions
 from mimo_runtime.text.questions import EVERYTHING
 
-#: Relations asked for per image.
+#: Questions about relations per image.
 MAX_PAIRS = 3
 
 
@@ -108,7 +108,7 @@ def measure_relations(
     """Ask every image what is in it, and how its structures lie.
 
     - ``everything``: recall is over the annotated structures, precision over the named ones whose presence is known (a set says
-      nothing about structures that nobody annotated). A structure is named if the answer has a present finding of its name.
+      nothing about structures without an annotation). A structure is named if the answer has a present finding of its name.
       ``dice`` is over annotated structures: 0 where one is not named.
     - ``counts``: right if the answer names only the class, with the counting word of the true instances.
     - ``relations``: right if the answer names both structures and the relation of their true masks.
@@ -126,8 +126,7 @@ def measure_relations(
         limit: at most this many images per set, drawn with ``seed``.
 
     Returns:
-        The parts of all images, ``sets`` with those of each set, and ``meta``. The intervals are 95 % bootstrap intervals over
-        cases.
+        The intervals are 95 % bootstrap intervals over cases.
 
     Raises:
         RequestError: empty split, or an image that cannot be read. All images are read before the first question.
@@ -146,19 +145,17 @@ def measure_relations(
         results.setdefault(data.name, []).append(image.ask(names.of(record), usual[data.name]))
     if progress:
         progress(len(records), len(records))
-    return {
-        **_summary([result for of_set in results.values() for result in of_set], seed),
-        "sets": {name: _summary(of_set, seed) for name, of_set in results.items()},
-        "meta": {
-            "split": split,
-            "images": len(records),
-            "limit": limit,
-            "seed": seed,
-            "baseline_split": {data.name: "train" if data.split("train") else split for data in datasets},
-            "model": model_id_of(mimo),
-            "engine": engine_names(mimo),
-        },
+    meta: RelationsMeta = {
+        "split": split,
+        "images": len(records),
+        "limit": limit,
+        "seed": seed,
+        "baseline_split": {data.name: "train" if data.split("train") else split for data in datasets},
+        "model": model_id_of(mimo),
+        "engine": engine_names(mimo),
     }
+    parts = {name: _summary(of_set, seed) for name, of_set in results.items()}
+    return {**_summary([result for of_set in results.values() for result in of_set], seed), "sets": parts, "meta": meta}
 
 
 def _usual_relations(records: Sequence[Record]) -> dict[tuple[str, str], str]:

@@ -53,6 +53,11 @@ class LeftOut(TypedDict):
 
 
 class RobustnessMeta(TypedDict):
+    """``skipped``: the classes that a condition leaves out. ``refused_questions``: wordings that were too long for the model.
+
+    Such a wording counts as an empty mask.
+    """
+
     split: str
     images: int
     images_per_set: dict[str, int]
@@ -66,7 +71,13 @@ class RobustnessMeta(TypedDict):
 
 
 class Robustness(TypedDict):
-    """The JSON of ``mimo-bench robustness``; see :func:`measure_robustness`."""
+    """The JSON of ``mimo-bench robustness``.
+
+    Args:
+        conditions: rows by group. ``dice`` is the mean over sets of the mean over targets. ``delta`` is the same of the difference
+            to the clean condition of the same target. Conditions without a sample are missing.
+        synonyms: each against the name, means over images.
+    """
 
     conditions: dict[str, list[ConditionRow]]
     synonyms: list[SynonymRow]
@@ -88,20 +99,8 @@ def measure_robustness(
     The target of a text is the whole class. Only masks are requested.
 
     Args:
-        mimo: a ``mimo_runtime.pipeline.Mimo``; only ``open(pixels).ask(...)`` is used, and ``info``, ``engines`` for ``meta``
-            where they exist.
-        datasets: sets to measure on.
-        split: "train", "val" or "test".
         limit: at most this many images per set, drawn with ``seed``; None takes all.
         progress: called with (images done, images in all).
-
-    Returns:
-        ``conditions``: per group a list of rows. ``dice`` is the mean over sets of the mean over targets. ``delta`` is the same
-        of the difference to the clean condition of the same target. The intervals are 95 % bootstrap intervals over cases.
-        Conditions without a sample are missing.
-        ``synonyms``: each against the name, means over images.
-        ``meta``: among others ``skipped``, the classes that a condition leaves out, and ``refused_questions``, how many
-        wordings were too long for the model: they count as an empty mask.
 
     Raises:
         RequestError: empty split, no image with a target, or an image that cannot be read. All images are read before the
@@ -131,16 +130,18 @@ def measure_robustness(
         "limit": limit,
         "seed": seed,
         "usual_jitter_percent": USUAL_JITTER,
-        "skipped": {
-            mirror: {"prompt": "text", "classes": sorted(name for of, name in skipped if of == mirror)}
-            for mirror in ROTATIONS
-            if any(of == mirror for of, _ in skipped)
-        },
+        "skipped": _left_out(skipped),
         "refused_questions": refused,
         "model": model_id_of(mimo),
         "engine": engine_names(mimo),
     }
     return {"conditions": summarise(samples, seed), "synonyms": _per_synonym(wordings), "meta": meta}
+
+
+def _left_out(skipped: set[tuple[str, str]]) -> dict[str, LeftOut]:
+    """Pairs of condition and class, as classes by condition."""
+    classes = {mirror: sorted(name for of, name in skipped if of == mirror) for mirror in ROTATIONS}
+    return {mirror: {"prompt": "text", "classes": names} for mirror, names in classes.items() if names}
 
 
 def _records_with_targets(
