@@ -214,12 +214,13 @@ def test_a_contender_that_dies_is_named_with_its_exit_code(bundle, request_):
 # -- the whole -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_whole_measurement(bundle, checkpoint, request_):
     against = ["torch", "ort"] + (["openvino"] if importlib.util.find_spec("openvino") else [])
     steps = []
     # Long enough for the 16th token, from which on OpenVINO would go wrong (contenders.py).
-    asked = dataclasses.replace(request_, max_tokens=20)
-    result = measure(bundle, asked, against=against, checkpoint=checkpoint, progress=lambda *step: steps.append(step))
+    request = dataclasses.replace(request_, max_tokens=20)
+    result = measure(bundle, request, against=against, checkpoint=checkpoint, progress=lambda *step: steps.append(step))
     json.dumps(result, allow_nan=False)
 
     assert list(result["contenders"]) == ["mimo", *against]
@@ -256,6 +257,7 @@ def test_the_whole_measurement(bundle, checkpoint, request_):
     assert "all the same text" in table and f"{result['ratios']['torch']['first_ask']:.2f}x" in table
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Dynamo detected")
 def test_torch_compile_competes(checkpoint, bundle, request_, monkeypatch):
     """Traced as it will be, but without the minutes that the C++ compiler takes."""

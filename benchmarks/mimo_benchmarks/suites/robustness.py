@@ -74,8 +74,8 @@ class Robustness(TypedDict):
     """The JSON of ``mimo-bench robustness``.
 
     Args:
-        conditions: rows by group. ``dice`` is the mean over sets of the mean over targets. ``delta`` is the same of the difference
-            to the clean condition of the same target. Conditions without a sample are missing.
+        conditions: rows by group. ``dice`` is the mean over sets of the mean over targets. ``delta`` is the same of
+            the difference to the clean condition of the same target. Conditions without a sample are missing.
         synonyms: each against the name, means over images.
     """
 

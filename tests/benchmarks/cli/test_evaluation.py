@@ -222,7 +222,7 @@ import sys
 sys.modules["torch"] = None  # makes "import torch" raise
 from mimo_benchmarks.models import open_model
 from mimo_runtime.pipeline import Mimo
-Mimo.load = staticmethod(lambda *given, **options: (given, options))
+Mimo.load = staticmethod(lambda *arguments, **options: (arguments, options))
 print(open_model(sys.argv[1], 3)[1])
 try:
     open_model(sys.argv[2])

@@ -87,9 +87,9 @@ class Oracle:
             found = (phrases[name],) if name in phrases else ()
             absent = None if found else name
             return SimpleNamespace(text=self.say(Description("ct", "abdomen", found, absent)), findings=[])
-        asked = re.fullmatch(r"What is (.+) the (\w+)\?", text)
-        if asked:
-            word, other = asked.groups()
+        neighbours = re.fullmatch(r"What is (.+) the (\w+)\?", text)
+        if neighbours:
+            word, other = neighbours.groups()
             names = [n for n in drawn_masks if n != other and other in drawn_masks]
             there = tuple(Phrase(n, 1) for n in names if observe.relation_word(drawn_masks[n], drawn_masks[other]) == word)
             description = Description("ct", "abdomen", there, relation=word, other=Phrase(other, 2))

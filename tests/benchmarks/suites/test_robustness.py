@@ -188,9 +188,9 @@ def test_words_that_a_model_does_not_know_cost_everything(measured: tuple[dict, 
     assert rows["1 typo"]["dice"] == rows["2 typos"]["dice"] == 0
     assert {row["class"] for row in result["synonyms"]} == set(LEVELS)
     assert all(row["dice"] == 0 and row["delta"] == -1 and row["n"] == 3 for row in result["synonyms"])
-    asked = {text for _, text, *_ in model.asked}
-    assert {"hepatic organ", "hepatic parenchyma", "LIVER"} <= asked
-    assert {questions.subject_of(text) for text in asked if text.startswith("How many")} <= set(LEVELS)
+    texts = {text for _, text, *_ in model.asked}
+    assert {"hepatic organ", "hepatic parenchyma", "LIVER"} <= texts
+    assert {questions.subject_of(text) for text in texts if text.startswith("How many")} <= set(LEVELS)
 
 
 def test_question_forms_are_kinds_of_the_grammar_about_one_target() -> None:
@@ -210,14 +210,14 @@ def test_every_version_of_an_image_is_opened_once(measured: tuple[dict, Threshol
 
 
 def test_questions_depend_on_seed_and_image_alone(sets: list[Dataset]) -> None:
-    def asked(data: list[Dataset], **options) -> dict[bytes, set]:
+    def questions_of(data: list[Dataset], **options) -> dict[bytes, set]:
         model = Threshold()
         measure_robustness(model, data, "test", **options)
         return {pixels.tobytes(): {a[1:] for a in model.asked if a[0] == i} for i, pixels in enumerate(model.opened)}
 
-    everything = asked(sets)
-    assert asked(sets[::-1]) == everything != asked(sets, seed=1)
-    few = asked(sets, limit=2)
+    everything = questions_of(sets)
+    assert questions_of(sets[::-1]) == everything != questions_of(sets, seed=1)
+    few = questions_of(sets, limit=2)
     assert 0 < len(few) < len(everything) and all(everything[image] == questions for image, questions in few.items())
 
 
@@ -265,6 +265,6 @@ def test_requests_that_cannot_be_met(sets: list[Dataset]) -> None:
 
 
 def test_progress_ends_at_the_total(sets: list[Dataset]) -> None:
-    seen: list[tuple[int, int]] = []
-    measure_robustness(Threshold(), sets[:1], "test", progress=lambda *step: seen.append(step))
-    assert seen == [(k, 3) for k in range(4)]
+    steps: list[tuple[int, int]] = []
+    measure_robustness(Threshold(), sets[:1], "test", progress=lambda *step: steps.append(step))
+    assert steps == [(k, 3) for k in range(4)]
