@@ -20,7 +20,7 @@ from mimo_calibration.graph.ort_cpu import to_ort_cpu_graph
 from mimo_calibration.search.latency import interleaved
 from mimo_export.graphs.static_kv_cache import KV_CACHES, with_static_cache
 from mimo_export.graphs.tensorrt_options import compile_graph, default_axes, rtx_options
-from mimo_export.tools.compile_check import random_form
+from mimo_export.tools.compile_check import convert_precision
 from mimo_runtime.cli.app import Commands, table
 from mimo_runtime.engines import create_engine, installed_version
 from mimo_runtime.engines.tensorrt_library import missing_rtx_package
@@ -120,7 +120,7 @@ def measure(config: MimoConfig, reference: Decodes, model: onnx.ModelProto, thre
 
 def compile_caches(config: MimoConfig, model: onnx.ModelProto) -> list[CompiledRow]:
     """One row per KV cache."""
-    half = random_form(model, graph_specs(config)["text_decoder"], config, "fp16")
+    half = convert_precision(model, graph_specs(config)["text_decoder"], config, "fp16")
     rows: list[CompiledRow] = []
     for kv_cache in KV_CACHES:
         built = compile_graph(*with_static_cache(half, config, kv_cache), rtx_options(default_axes(config)))

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from mimo_calibration.quantize import QuantizationRequest
+from mimo_calibration.quantize import CalibrationFacts, QuantizationRequest
 from mimo_runtime.bundle.writer import output_place
 from mimo_runtime.cli.progress import Progress
 from mimo_runtime.data.dataset import read_datasets
@@ -31,7 +30,7 @@ class Built:
     #: As ``mimo-export inspect --json``.
     report: Inspection
     #: What reduced precision was calibrated and decided on; None in single precision.
-    calibration: dict[str, Any] | None = None
+    calibration: CalibrationFacts | None = None
 
 
 def build(
@@ -77,7 +76,7 @@ def build(
     check_samples(parity_samples)
     if precision != "fp32":
         check_quantization(quantization, precision, names)
-    if chosen.plans and not portable:
+    if chosen.is_compiled and not portable:
         check_compiler(chosen)
     request = BuildRequest(
         Path(checkpoint), chosen, precision, names, tuple(read_datasets(parity_data)) if parity_data else (), parity_samples,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import, and a refusal or a help te
     from .schema import Inspection
 
 PATH = click.Path(path_type=Path)
-#: Parameters of ``build`` that apply to reduced precision alone.
+#: Parameters of ``build`` that apply to reduced precision only.
 CALIBRATING = (
     "calibration", "held_out", "tolerance", "calibration_images", "gate_images", "calibration_cache", "calibration_seed"
 )  # fmt: skip
@@ -128,7 +128,7 @@ def build(
 
     # Before PyTorch is imported: a refusal takes a tenth of a second.
     chosen = choose_target(target, precision, portable, compute_capabilities, single_graphs=graphs is not None)
-    if chosen.plans and not portable:
+    if chosen.is_compiled and not portable:
         check_compiler(chosen)
     quantization = _quantization_request(
         precision, calibration, held_out, tolerance, calibration_images, gate_images, calibration_seed, calibration_cache, force

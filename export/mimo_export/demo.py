@@ -121,7 +121,7 @@ def demo(checkpoint: Path, folder: Path) -> None:
         f"texts identical {parity['text_agreement']:.0%}; {time.monotonic() - start:.0f} s"
     )
     phantom, scanner = phantom_image(folder / "phantom.png"), read_image(source)
-    title = "3/3  scanner: a DICOM file of pydicom's, an abdominal MR slice; no scanner of this kind is in the training data"
+    title = "3/3  scanner: a DICOM file of pydicom's, an abdominal MR slice; the training data of the shipped weights has none"
     shown = [
         ("2/3  phantom: a synthetic X-ray image", "", phantom, PHANTOM_PROMPT),
         (title, "scanner_", scanner, SCANNER_PROMPT),

@@ -117,11 +117,11 @@ def self_check(folder: Path, target: Target) -> None:
         VerificationError: it does not reproduce its golden samples.
     """
     bundle = Bundle.open(folder, this_machine=not target.gpu)
-    if target.plans and not _plans_run_here(bundle.manifest):
+    if target.is_compiled and not _plans_run_here(bundle.manifest):
         for name in sample_names(bundle):
             read_sample(bundle, name)
         return
-    with Mimo.load(bundle, allow_fallback=target.gpu and not target.plans) as mimo:
+    with Mimo.load(bundle, allow_fallback=target.gpu and not target.is_compiled) as mimo:
         results = verify(mimo, bundle)["samples"]
     problems = [f"{result['sample']}: {problem}" for result in results for problem in result["problems"]]
     if problems:

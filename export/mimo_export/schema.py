@@ -8,22 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from mimo_runtime.bundle.schema import BuildData
+
 if TYPE_CHECKING:  # they import onnx, and ``mimo-export inspect`` runs without it
     from mimo_calibration.quantize import CalibrationFacts
     from mimo_calibration.search.results import ResultReport
 
     class PrecisionReport(CalibrationFacts, ResultReport):
         """The calibration of a bundle in reduced precision, and its results."""
-
-
-class BuildOptions(TypedDict):
-    """A manifest's ``graphs.*.build``: what a device needs to compile the file of a graph."""
-
-    #: Smallest, typical and largest size of each dynamic axis.
-    axes: dict[str, list[int]]
-    compute_capabilities: list[str]
-    #: Operators that not every release of TensorRT has.
-    operators: list[str]
 
 
 class _Profiles(TypedDict, total=False):
@@ -46,7 +38,7 @@ class GraphFile(_Profiles):
     bytes: int
     nodes: int
     #: What a device needs to compile the file; None if nothing is left to compile.
-    build: BuildOptions | None
+    build: BuildData | None
 
 
 class ModelFacts(TypedDict):

@@ -10,17 +10,17 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import onnx
 import torch
 from torch import nn
 
 from mimo_calibration.diagnostics import warnings_before
-from mimo_calibration.quantize import QuantizationRequest, quantize_with_accuracy_control
+from mimo_calibration.quantize import CalibrationFacts, QuantizationRequest, quantize_with_accuracy_control
 from mimo_calibration.search.results import Candidate, Result, results_dict
 from mimo_runtime.bundle.manifest import write_manifest
-from mimo_runtime.bundle.schema import TOKENIZER
+from mimo_runtime.bundle.schema import TOKENIZER, CompatibilityData, GraphData
 from mimo_runtime.bundle.writer import REPORT
 from mimo_runtime.cli.progress import Progress
 from mimo_runtime.compiler import compile_bundle
@@ -81,7 +81,7 @@ class BuildRequest:
     @property
     def compiles(self) -> bool:
         """Whether the build itself runs the compiler of the target."""
-        return self.target.plans and not self.portable
+        return self.target.is_compiled and not self.portable
 
     @property
     def engines(self) -> tuple[str, ...]:
@@ -110,7 +110,7 @@ class BuildState:
     models: dict[str, onnx.ModelProto] = field(init=False)
     #: quantize: the decision per graph, and what the manifest says about the calibration.
     quantized: Result | None = None
-    calibration: dict[str, Any] | None = None
+    calibration: CalibrationFacts | None = None
     #: write_graphs: what the manifest and the report say about each file.
     files: dict[str, GraphFile] = field(init=False)
     #: load_engines: of the written files.
@@ -136,7 +136,7 @@ class BuildState:
         return draw_samples(request.parity_samples, request.datasets, self.model.config, self.tokenizer)
 
     def candidate(self, graph: str) -> Candidate | None:
-        """The form that was decided on for a graph; None in single precision."""
+        """The candidate that was decided on for a graph; None in single precision."""
         return self.quantized.chosen[graph] if self.quantized else None
 
 
@@ -197,7 +197,7 @@ def quantize(state: BuildState) -> None:
 
     Raises:
         RequestError: the data cannot serve.
-        VerificationError: a precision was asked for by name and misses the tolerance.
+        VerificationError: a precision was requested by name and misses the tolerance.
     """
     request = state.request
     assert request.quantization is not None, "this stage is for reduced precision"
@@ -211,12 +211,12 @@ def write_graphs(state: BuildState) -> None:
     """Write one ONNX file per graph.
 
     Raises:
-        EngineError: a graph does not hold the precision that was asked for, or is too large for one file.
+        EngineError: a graph does not hold the requested precision, or is too large for one file.
     """
     request, state.files = state.request, {}
     for name, model in state.models.items():
         file = write_graph(model, state.specs[name], request.target, request.precision, state.folder, state.candidate(name))
-        if request.target.plans:
+        if request.target.is_compiled:
             shipped = onnx.load(state.folder / file["file"])
             file["build"] = left_to_build(shipped, state.model.config, request.compute_capabilities)
         state.files[name] = file
@@ -290,14 +290,17 @@ def compile_engines(state: BuildState) -> None:
     """
     for engine in state.engines.values():
         engine.close()  # the compiler needs the memory
-    compile_bundle.check(state.files)
+    # The manifest adds the specs of the graphs later; the compiler gets them as an argument.
+    files, compatibility = cast("dict[str, GraphData]", state.files), cast("CompatibilityData", state.compatibility)
+    compile_bundle.check(files)
     compiled = compile_bundle.compile_graphs(
-        state.files, state.compatibility, state.specs, lambda file: (state.folder / file).read_bytes(), state.folder,
+        files, compatibility, state.specs, lambda file: (state.folder / file).read_bytes(), state.folder,
         progress=state.progress,
     )  # fmt: skip
     for file in state.files.values():
         (state.folder / file["file"]).unlink()
-    state.files, state.compatibility = compiled.graphs, compiled.compatibility
+    state.files = cast("dict[str, GraphFile]", compiled.graphs)
+    state.compatibility = cast("Compatibility", compiled.compatibility)
 
 
 def write_report(state: BuildState) -> None:
@@ -372,7 +375,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(check_parity),
     Stage(write_golden_samples, lambda request: request.is_bundle),
     Stage(collect_compatibility),
-    Stage(select_cache, lambda request: request.target.plans),
+    Stage(select_cache, lambda request: request.target.is_compiled),
     Stage(compile_engines, lambda request: request.compiles),
     Stage(write_report),
     Stage(write_bundle, lambda request: request.is_bundle),

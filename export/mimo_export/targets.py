@@ -24,8 +24,8 @@ class Target:
     precisions: tuple[str, ...]
     #: Its engine is on a GPU, which the machine that builds need not have.
     gpu: bool = False
-    #: Its engine reads plans: the graphs have to be compiled, here or on the device.
-    plans: bool = False
+    #: Its engine reads compiled graphs: they have to be compiled, here or on the device.
+    is_compiled: bool = False
 
     @property
     def engine(self) -> str:
@@ -39,7 +39,7 @@ OPSET = 20
 PROXY_ENGINE = "onnxruntime"
 
 #: The oldest release of each engine that reads the graphs: opset 20, 8-bit ``MatMulNBits``, Q/DQ fused to INT8. What else a
-#: plan needs is the release in ``built_with``.
+#: compiled graph needs is the release in ``built_with``.
 ENGINE_MIN = {
     "onnxruntime": "1.20", "openvino": "2025.0", "onnxruntime-cuda": "1.20", "tensorrt": "10.3", "tensorrt-rtx": "1.7",
 }  # fmt: skip
@@ -48,8 +48,8 @@ TARGETS: dict[str, Target] = {
     t.name: t for t in (
         Target("cpu", ("onnxruntime", "openvino"), ("fp32", "fp16", "int8", "auto")),
         Target("cuda", ("onnxruntime-cuda",), ("fp32", "fp16", "auto"), gpu=True),
-        Target("tensorrt", ("tensorrt",), ("fp32", "fp16", "int8", "auto"), gpu=True, plans=True),
-        Target("tensorrt-rtx", ("tensorrt-rtx",), ("fp32", "fp16", "int8", "auto"), gpu=True, plans=True),
+        Target("tensorrt", ("tensorrt",), ("fp32", "fp16", "int8", "auto"), gpu=True, is_compiled=True),
+        Target("tensorrt-rtx", ("tensorrt-rtx",), ("fp32", "fp16", "int8", "auto"), gpu=True, is_compiled=True),
     )
 }  # fmt: skip
 
@@ -76,15 +76,15 @@ def choose_target(
             f"--precision {precision} cannot be built for --target {target} by this version",
             f"Use --precision {' or '.join(chosen.precisions)}",
         )
-    if portable and not chosen.plans:
+    if portable and not chosen.is_compiled:
         message = f"--portable has no effect with --target {target}: there is nothing to compile on the device"
         raise RequestError(message, "Leave it out, or use --target tensorrt or tensorrt-rtx")
-    if single_graphs and chosen.plans:
+    if single_graphs and chosen.is_compiled:
         message = f"--graphs gives ONNX files and compiles nothing, and --target {target} is about compiled graphs"
         raise RequestError(message, "Use --target cpu, or leave --graphs out")
     if compute_capabilities and target != "tensorrt-rtx":
         message = f"--compute-capability has no effect with --target {target}"
-        way = "it compiles for the GPU of the machine it runs on" if chosen.plans else "its files run on every GPU"
+        way = "it compiles for the GPU of the machine it runs on" if chosen.is_compiled else "its files run on every GPU"
         raise RequestError(f"{message}: {way}", "Leave it out, or use --target tensorrt-rtx")
     check_capabilities(compute_capabilities)
     if precision in ("fp32", "auto") and "7.5" in compute_capabilities:
@@ -125,10 +125,11 @@ def check_compiler(target: Target) -> None:
 
 
 def measuring_engine(target: Target) -> str | None:
-    """The engine that computes what a GPU target's files give, here: its own if it reads them and is usable, else the stand-in.
-    None for a target that needs none: every file is computed by the engine that will run it.
+    """The engine that computes a GPU target's files on this machine: its own if it reads them and is usable, else the proxy.
+
+    None for a CPU target: every file is computed by the engine that will run it.
     """
     if not target.gpu:
         return None
-    usable = not target.plans and bool(find_gpus().usable) and why_not(target.engine) is None
+    usable = not target.is_compiled and bool(find_gpus().usable) and why_not(target.engine) is None
     return target.engine if usable else PROXY_ENGINE

@@ -276,4 +276,4 @@ class TestRefused:
         for target in TARGETS.values():
             for precision in target.precisions:
                 assert choose_target(target.name, precision) is target
-        assert dataclasses.asdict(choose_target("tensorrt-rtx", "int8", True, ("7.5",)))["plans"] is True
+        assert dataclasses.asdict(choose_target("tensorrt-rtx", "int8", True, ("7.5",)))["is_compiled"] is True

@@ -26,7 +26,7 @@ from mimo_export.graphs.tensorrt_options import check_precision, compile_graph, 
 from mimo_export.graphs.trace import export_graph
 from mimo_export.targets import OPSET
 from mimo_export.tools import compile_check
-from mimo_export.tools.compile_check import random_form, random_inputs
+from mimo_export.tools.compile_check import convert_precision, random_inputs
 from mimo_runtime.compiler import options as options_module
 from mimo_runtime.compiler.compile import compile_graph as compile_here
 from mimo_runtime.compiler.job import Job
@@ -128,7 +128,7 @@ def test_every_graph_of_the_bundle_compiles(micro: Models, name: str):
 def test_every_graph_compiles_in_reduced_precision(micro: Models, name: str, precision: str):
     config, models = micro
     spec = graph_specs(config)[name]
-    form = random_form(models[name], spec, config, precision)
+    form = convert_precision(models[name], spec, config, precision)
     check_form(name, precision, models[name], form, config)
     # Turing takes least: no product in single precision. What it takes, every other GPU takes, too.
     capabilities = ("7.5",) if precision == "int8" else ()
@@ -155,7 +155,7 @@ def test_a_whole_bundle_compiles_in_reduced_precision(models: str, precision: st
     config, full = request.getfixturevalue(models)
     specs, seconds = graph_specs(config), 0.0
     for name, model in full.items():
-        form = random_form(model, specs[name], config, precision)
+        form = convert_precision(model, specs[name], config, precision)
         built = compile_graph(form, specs[name], rtx_options(default_axes(config), precision))
         assert len(built.plan) > 10_000 and built.in_graph == delivered(form) and built.in_graph["fp32"] == 0
         seconds += built.seconds
@@ -326,7 +326,7 @@ def command(monkeypatch, micro: Models):
     config, models = micro
     few = {name: models[name] for name in ("text_encoder", "text_decoder")}
     monkeypatch.setattr(compile_check, "export_all", lambda *_: (config, few))
-    return lambda *arguments: CliRunner().invoke(compile_check.alone, ["rtx", *arguments])
+    return lambda *arguments: CliRunner().invoke(compile_check.main, ["rtx", *arguments])
 
 
 @needs_compiler

@@ -100,5 +100,6 @@ def logits_difference(engines: Mapping[str, Engine], static: Engine, reference: 
         decoder = TextDecoder(static, config, calls[0][0], tokenizer.size, ())
         for inputs, outputs in calls:
             logits, expected = decoder.step(int(inputs["token"][0, 0])), outputs["logits"].reshape(-1)[: tokenizer.size]
-            worst = max(worst, float(np.linalg.norm(logits - expected) / max(np.linalg.norm(expected), 1e-12)))
+            difference, scale = float(np.linalg.norm(logits - expected)), float(np.linalg.norm(expected))
+            worst = max(worst, difference / max(scale, 1e-12))
     return worst

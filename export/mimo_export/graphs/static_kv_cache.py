@@ -80,11 +80,11 @@ class _Editor:
         self.producers = {name: node for node in self.graph.node for name in node.output}
         inferred = onnx.shape_inference.infer_shapes(model).graph
         self.types = {v.name: v.type.tensor_type.elem_type for v in (*inferred.value_info, *inferred.input, *inferred.output)}
-        #: What takes the place of a node, by the node's first output.
-        self.instead: dict[str, list[onnx.NodeProto]] = {}
-        #: Which tensor readers take instead of one that is gone.
+        #: The nodes that replace a node, by its first output.
+        self.replacements: dict[str, list[onnx.NodeProto]] = {}
+        #: The tensor that replaces one that is gone.
         self.renamed: dict[str, str] = {}
-        self.first: list[onnx.NodeProto] = []
+        self.prologue: list[onnx.NodeProto] = []
         self.kind = 0  # of the caches: TensorProto.FLOAT or FLOAT16
 
     def write_caches(self) -> None:
@@ -96,7 +96,7 @@ class _Editor:
         self._constant("cache/flat", np.array([-1], np.int64))
         self._constant("cache/broadcast", np.array([-1, 1, 1, 1], np.int64))
         self._constant("cache/slots", np.arange(length, dtype=np.int32))
-        self.first = [
+        self.prologue = [
             helper.make_node("Reshape", ["position", "cache/flat"], ["cache/position"], name="cache/Reshape"),
             helper.make_node("Cast", ["cache/position"], ["cache/index"], name="cache/Cast", to=TensorProto.INT64),
             helper.make_node("Reshape", ["position", "cache/broadcast"], ["cache/last"], name="cache/Reshape_1"),
@@ -116,7 +116,7 @@ class _Editor:
         (self.kind,) = kinds
         for name, node in caches.items():
             self.renamed[node.output[0]] = name
-            self.instead[node.output[0]] = [
+            self.replacements[node.output[0]] = [
                 helper.make_node(
                     "TensorScatter", [CACHE_PREFIX + name, node.input[1], "cache/index"], [name],
                     name=node.name.replace("Concat", "TensorScatter"), axis=-2, mode="linear",
@@ -153,7 +153,7 @@ class _Editor:
                 bias = f"{name}_bias"
             # The query was scaled where it was made, to keep the scores small.
             fused = helper.make_node("Attention", [*inputs, bias or "cache/filled"], [result], name=name, scale=1.0)
-            self.instead[result] = [*nodes, fused]
+            self.replacements[result] = [*nodes, fused]
             attentions += 1
         if attentions != 2 * self.config.text_decoder.layers:
             raise _misfit(f"it has {attentions} attentions in {self.config.text_decoder.layers} layers")
@@ -161,7 +161,7 @@ class _Editor:
     def finish(self) -> tuple[onnx.ModelProto, GraphSpec]:
         """Put the nodes in place, drop what nothing reads any more, and check the result."""
         spec = static_cache_spec(self.config, _DTYPES[self.kind])
-        nodes = self.first + [new for node in self.graph.node for new in self.instead.get(node.output[0], [node])]
+        nodes = self.prologue + [new for node in self.graph.node for new in self.replacements.get(node.output[0], [node])]
         for node in nodes:
             for place, name in enumerate(node.input):
                 node.input[place] = self.renamed.get(name, name)

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 
 import onnx
 
+from mimo_runtime.bundle.schema import BuildData
 from mimo_runtime.compiler import NEEDS, Built, Facts, Options, build_engine
 from mimo_runtime.compiler.network import Range
 from mimo_runtime.errors import EngineError
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.graph_spec import BATCH, PAST, GraphSpec
 
-from ..schema import BuildOptions
 from .precision_audit import delivered
 
 
@@ -25,7 +25,7 @@ def default_axes(config: MimoConfig, batch: int = 4) -> dict[str, Range]:
     return {BATCH: (1, 1, batch), PAST: (0, longest // 2, longest)}
 
 
-def left_to_build(model: onnx.ModelProto, config: MimoConfig, compute_capabilities: Sequence[str] = ()) -> BuildOptions:
+def left_to_build(model: onnx.ModelProto, config: MimoConfig, compute_capabilities: Sequence[str] = ()) -> BuildData:
     """All that a device needs to compile the graph."""
     axes = {axis: list(sizes) for axis, sizes in default_axes(config).items()}
     return {"axes": axes, "compute_capabilities": list(compute_capabilities), "operators": list(operators(model))}
@@ -70,7 +70,7 @@ def check_precision(graph: str, asked: str, counts: Mapping[str, int]) -> None:
     Args:
         counts: matrix operators by precision. In FP32 all have to be FP32. In a lower precision one operator is enough:
             products of two activations stay FP16 in an INT8 graph, some nodes may stay FP32 in both, and the text decoder
-            has INT8 in its weights alone.
+            has INT8 in its weights only.
 
     Raises:
         EngineError: the graph does not hold it.

@@ -154,10 +154,12 @@ class Parity:
         }
         answers = None
         if self.texts:
-            overlaps = (_mean(self.overlaps), min(self.overlaps, default=1.0))
-            agreements = (_mean(self.texts), _mean(self.presences))
             answers = AnswerParity(
-                *(_six_digits(value) for value in overlaps), len(self.overlaps), *(_six_digits(v) for v in agreements)
+                masks_dice=_six_digits(_mean(self.overlaps)),
+                masks_dice_min=_six_digits(min(self.overlaps, default=1.0)),
+                masks=len(self.overlaps),
+                text_agreement=_six_digits(_mean(self.texts)),
+                presence_agreement=_six_digits(_mean(self.presences)),
             )
         missed = tuple(self.missed().values())
         return ParitySummary(graphs, answers, dict(sorted(self.samples.items())), dict(self.limits.answers), missed)
@@ -183,7 +185,11 @@ class Parity:
             f"(limit {self.limits.of(name):g})"
             for name, shadow in self.graphs.items() if self.limits.of(name) < shadow.worst < np.inf
         }  # fmt: skip
-        measured = {"masks_dice": self.overlaps, "text_agreement": self.texts, "presence_agreement": self.presences}
+        measured: dict[str, Sequence[float]] = {
+            "masks_dice": self.overlaps,
+            "text_agreement": self.texts,
+            "presence_agreement": self.presences,
+        }
         for name, values in measured.items() if self.texts else ():
             if _mean(values) < self.limits.answers[name]:
                 problems[name] = f"{name} is {_mean(values):.4f} (limit {self.limits.answers[name]})"
@@ -199,8 +205,8 @@ def measure(
 ) -> Parity:
     """Compare engines with the reference model.
 
-    Masks are compared whether or not the model believes in them: an absent target's mask must agree too, and a model that
-    sees nothing would prove nothing.
+    Masks are compared whatever their presence: the mask of an absent target must agree too, and a model that never finds a
+    target would have no masks to compare.
 
     Args:
         reference: the chain on PyTorch.

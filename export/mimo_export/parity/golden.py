@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
-from mimo_runtime.deploy.verify import TOLERANCES, write_sample
+from mimo_runtime.deploy.verify import TOLERANCES, Tolerances, write_sample
 from mimo_runtime.pipeline import Mimo
 
 from .compare import ask
@@ -17,10 +17,10 @@ COUNT = 3
 
 
 #: Another CPU rounds INT8 sums alike but the float operators between them differently, and rounding to a step amplifies that.
-REDUCED = {**TOLERANCES, "mask_dice": 0.97, "score": 0.05}
+REDUCED: Tolerances = {**TOLERANCES, "mask_dice": 0.97, "score": 0.05}
 
 
-def write_golden(folder: Path, model: Mimo, tolerances: Mapping[str, float | str] = TOLERANCES) -> Iterator[str]:
+def write_golden(folder: Path, model: Mimo, tolerances: Tolerances = TOLERANCES) -> Iterator[str]:
     """Write golden samples to ``folder/NN``. Always phantoms: an image of a user's data set has no place in a bundle.
 
     Args:

@@ -25,8 +25,12 @@ class RecordingEngine(Engine):
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         outputs = self._engine.run(inputs)
-        self.calls.append(tuple({name: np.array(v) for name, v in arrays.items()} for arrays in (inputs, outputs)))
+        self.calls.append((_copies(inputs), _copies(outputs)))
         return outputs
+
+
+def _copies(arrays: Mapping[str, np.ndarray]) -> Arrays:
+    return {name: np.array(value) for name, value in arrays.items()}
 
 
 def record_calls(chain: Mimo, graph: str, samples: Iterable[Sample]) -> list[tuple[Arrays, Arrays]]:

@@ -89,7 +89,7 @@ def compare_bundles(baseline: Path, bundle: Path, graph: str, calls: int) -> lis
     if two.file.endswith(".onnx"):
         return compare_layers(model, onnx.load_from_string(data), recorded_inputs(first, graph, calls))
     if not find_gpus().usable:
-        raise RequestError(f"{bundle} runs on a GPU alone: {find_gpus().problem}", "Compare on the machine that runs it")
+        raise RequestError(f"{bundle} runs only on a GPU: {find_gpus().problem}", "Compare on the machine that runs it")
     return compare_outputs(model, data, two.engine, recorded_inputs(first, graph, calls))
 
 

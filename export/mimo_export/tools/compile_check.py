@@ -1,16 +1,15 @@
 """``python -m mimo_export.tools.compile_check``: does every graph compile with TensorRT for RTX? Needs neither GPU nor data.
 
-Ranges come from a few random inputs: enough to make the files, not to use them. It shows what the compiler takes, how long it
-needs and how large the plans are; it says nothing about accuracy.
+Ranges come from a few random inputs, so the files compile and have no useful accuracy. The command shows which graphs the
+compiler takes, how long it needs and how large the engines are.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -32,12 +31,15 @@ from mimo_runtime.model.graph_spec import BATCH, GRAPHS, PAST, GraphSpec, graph_
 from ..graphs.tensorrt_options import compile_graph, default_axes, rtx_options
 from ..report.markdown import counts
 
+#: Graph, precision, and the engine or the error of the compiler.
+CompilationResult = tuple[str, str, Built | MimoError]
+
 #: Random calls whose ranges are taken.
 CALLS = 2
 _IDS = ("token_ids", "token")
 
 
-def random_inputs(spec: GraphSpec, config: MimoConfig, seed: int = 0, batch: int = 1, past: int = 3) -> dict[str, Any]:
+def random_inputs(spec: GraphSpec, config: MimoConfig, seed: int = 0, batch: int = 1, past: int = 3) -> dict[str, np.ndarray]:
     """Inputs of a graph: ids of the vocabulary, labels from -1 to 1, everything else between 0 and 1."""
     rng = np.random.default_rng(seed)
     inputs = {}
@@ -51,8 +53,8 @@ def random_inputs(spec: GraphSpec, config: MimoConfig, seed: int = 0, batch: int
     return inputs
 
 
-def random_form(model: onnx.ModelProto, spec: GraphSpec, config: MimoConfig, precision: str) -> onnx.ModelProto:
-    """A graph in ``fp32``, ``fp16`` or ``int8`` as the compiler gets it, by the ranges of random inputs.
+def convert_precision(model: onnx.ModelProto, spec: GraphSpec, config: MimoConfig, precision: str) -> onnx.ModelProto:
+    """A graph in ``fp32``, ``fp16`` or ``int8`` as the compiler gets it, with the ranges of random inputs.
 
     In ``int8`` every product with weights is quantised and the rest is FP16; the text decoder keeps its activations in FP16.
     """
@@ -72,7 +74,9 @@ def random_form(model: onnx.ModelProto, spec: GraphSpec, config: MimoConfig, pre
     return to_gpu_graph(model, histograms).model
 
 
-def export_all(preset: str, checkpoint: Path | None, progress: Any) -> tuple[MimoConfig, dict[str, onnx.ModelProto]]:
+def export_all(
+    preset: str, checkpoint: Path | None, progress: Callable[[str], None]
+) -> tuple[MimoConfig, dict[str, onnx.ModelProto]]:
     """The graphs of a checkpoint, or of a preset with random weights."""
     import torch
 
@@ -96,14 +100,14 @@ def export_all(preset: str, checkpoint: Path | None, progress: Any) -> tuple[Mim
 
 def check_compilation(
     config: MimoConfig, models: dict[str, onnx.ModelProto], precisions: tuple[str, ...], options: Options
-) -> Iterator[tuple[str, str, Built | MimoError]]:
-    """Compile every graph in every precision; what the compiler refuses is given back instead of its plan."""
+) -> Iterator[CompilationResult]:
+    """Compile every graph in every precision. Yields graph, precision, and the engine or the error of the compiler."""
     specs = graph_specs(config)
     for precision in precisions:
         for name, model in models.items():
             try:
-                form = random_form(model, specs[name], config, precision)
-                yield name, precision, compile_graph(form, specs[name], dataclasses.replace(options, precision=precision))
+                converted = convert_precision(model, specs[name], config, precision)
+                yield name, precision, compile_graph(converted, specs[name], dataclasses.replace(options, precision=precision))
             except EngineError as error:
                 yield name, precision, error
 
@@ -125,7 +129,7 @@ def check_compilation(
     "capabilities",
     multiple=True,
     metavar="X.Y",
-    help=f"Compile for these GPUs alone: {', '.join(COMPUTE_CAPABILITIES)}; repeatable.",
+    help=f"Compile for these GPUs only: {', '.join(COMPUTE_CAPABILITIES)}; repeatable.",
 )
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def command(
@@ -135,38 +139,51 @@ def command(
     rtx_options({}, compute_capabilities=capabilities)  # refused before minutes of export
     load_rtx_library()
     config, models = export_all(preset, checkpoint, lambda stage: click.echo(stage, err=True))
-    rows = [("graph", "precision", "seconds", "MB", "matrix operators")]
-    told: list[dict[str, Any]] = []
-    errors: list[MimoError] = []
     options = rtx_options(default_axes(config), compute_capabilities=capabilities)
-    for name, precision, got in check_compilation(config, models, precisions, options):
-        if isinstance(got, MimoError):
+    results = list(check_compilation(config, models, precisions, options))
+    if as_json:
+        graphs = [_json_row(*result) for result in results]
+        click.echo(json.dumps({"compute_capabilities": list(capabilities), "graphs": graphs}, indent=1))
+    else:
+        click.echo(table(_rows(results, precisions)))
+    if errors := [result.what for _, _, result in results if isinstance(result, MimoError)]:
+        raise EngineError("; ".join(errors))
+
+
+def _json_row(name: str, precision: str, result: Built | MimoError) -> dict[str, object]:
+    if isinstance(result, MimoError):
+        return {"graph": name, "precision": precision, "error": result.what}
+    return {
+        "graph": name, "precision": precision, "seconds": round(result.seconds, 2), "bytes": len(result.plan),
+        "delivered": result.in_graph, "version": result.engine_version,
+    }  # fmt: skip
+
+
+def _rows(results: Sequence[CompilationResult], precisions: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """The table: a row per graph and precision, and a sum per precision."""
+    rows: list[tuple[str, ...]] = [("graph", "precision", "seconds", "MB", "matrix operators")]
+    for name, precision, result in results:
+        if isinstance(result, MimoError):
             rows.append((name, precision, "", "", "refused"))
-            told.append({"graph": name, "precision": precision, "error": got.what})
-            errors.append(got)
-            continue
-        rows.append((name, precision, f"{got.seconds:.1f}", f"{len(got.plan) / 1e6:.1f}", counts(got.in_graph)))
-        told.append({
-            "graph": name, "precision": precision, "seconds": round(got.seconds, 2), "bytes": len(got.plan),
-            "delivered": got.in_graph, "version": got.engine_version,
-        })  # fmt: skip
+        else:
+            size = f"{len(result.plan) / 1e6:.1f}"
+            rows.append((name, precision, f"{result.seconds:.1f}", size, counts(result.in_graph)))
     for precision in precisions:
-        made = [t for t in told if t["precision"] == precision and "error" not in t]
-        seconds, size = sum(t["seconds"] for t in made), sum(t["bytes"] for t in made)
-        rows.append((f"{len(made)} of {len(models)}", precision, f"{seconds:.1f}", f"{size / 1e6:.1f}", ""))
-    click.echo(json.dumps({"compute_capabilities": list(capabilities), "graphs": told}, indent=1) if as_json else table(rows))
-    if errors:
-        raise EngineError("; ".join(error.what for error in errors))
+        of_it = [result for _, kind, result in results if kind == precision]
+        built = [result for result in of_it if not isinstance(result, MimoError)]
+        seconds, total = sum(round(result.seconds, 2) for result in built), sum(len(result.plan) for result in built)
+        rows.append((f"{len(built)} of {len(of_it)}", precision, f"{seconds:.1f}", f"{total / 1e6:.1f}", ""))
+    return rows
 
 
 @click.group(cls=Commands)
-def alone() -> None:
-    """So that errors end in one line, as in every command."""
+def main() -> None:
+    """Errors end in one line, as in every command."""
 
 
-alone.add_command(command)
+main.add_command(command)
 
 if __name__ == "__main__":
     import sys
 
-    alone.main(["rtx", *sys.argv[1:]], prog_name="python -m mimo_export.tools.compile_check")
+    main.main(["rtx", *sys.argv[1:]], prog_name="python -m mimo_export.tools.compile_check")

@@ -21,7 +21,7 @@ from mimo_export.graphs.static_kv_cache import KV_CACHES, STATIC_CACHE_OPSET, be
 from mimo_export.graphs.tensorrt_options import compile_graph, default_axes, rtx_options
 from mimo_export.graphs.trace import export_graph
 from mimo_export.targets import OPSET
-from mimo_export.tools.compile_check import random_form
+from mimo_export.tools.compile_check import convert_precision
 from mimo_runtime.compiler.network import Log, parse
 from mimo_runtime.engines import Engine, create_engine
 from mimo_runtime.engines.tensorrt_library import load_rtx_library, missing_rtx_package
@@ -62,7 +62,7 @@ def module() -> torch.nn.Module:
 def exported(module: torch.nn.Module) -> dict[str, onnx.ModelProto]:
     """The growing form in every precision."""
     model = export_graph(module, DYNAMIC)
-    return {precision: random_form(model, DYNAMIC, CONFIG, precision) for precision in PRECISIONS}
+    return {precision: convert_precision(model, DYNAMIC, CONFIG, precision) for precision in PRECISIONS}
 
 
 @pytest.fixture(scope="module")
