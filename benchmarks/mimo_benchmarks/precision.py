@@ -28,6 +28,8 @@ from .report.machine import Machine, describe
 REPORT = "report.json"
 #: Images whose whole answers are timed, and calls of each graph.
 TIMED, CALLS = 12, 12
+#: Seconds for which each graph is timed.
+GRAPH_SECONDS = 5.0
 
 
 class CalibrationCost(TypedDict):
@@ -193,7 +195,7 @@ def _graph_latency(one: Mimo, other: Mimo, images: Images) -> dict[str, dict[str
     for name in GRAPHS:
         calls = recorders[name].calls
         chosen = calls[:: max(1, len(calls) // CALLS)][:CALLS]
-        times[name] = graph_times({"full": one.engines[name], "reduced": other.engines[name]}, chosen, seconds=5.0)
+        times[name] = graph_times({"full": one.engines[name], "reduced": other.engines[name]}, chosen, seconds=GRAPH_SECONDS)
     return times
 
 
