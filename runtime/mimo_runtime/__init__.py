@@ -12,6 +12,7 @@ Importing this package imports nothing else; names are looked up on first use (P
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from .preprocessing.prompts import Prompt
     from .results.answer import Answer, Finding, TextPiece
     from .viz.overlay import draw_overlay, draw_panel
+
+# ONNX Runtime's wheels keep a device id and an event database in HOME, and look up the host of their events, unless this is set
+# before their first import. Every package of mimo-edge imports this one first.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "bundle.archive": ("Bundle",),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import platform
+from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 #: CPU features that decide how fast (never whether) integer and half-precision kernels run, as /proc/cpuinfo calls them.
 TELLING_FEATURES = (
@@ -59,12 +60,35 @@ def cpu_name() -> str:
 
 
 def usable_cores() -> int:
-    """Logical cores that this process may use: in a container fewer than the machine has."""
-    cores = len(_allowed_cpus())
-    quota = " ".join(_lines("/sys/fs/cgroup/cpu.max")).split()
-    if len(quota) == 2 and quota[0].isdigit():
-        cores = min(cores, math.ceil(int(quota[0]) / int(quota[1])))
-    return max(1, cores)
+    """Logical cores that this process may use: in a container or a systemd slice fewer than the machine has."""
+    quotas = [math.ceil(quota) for quota in _cpu_quotas(Path("/"))]
+    return max(1, min([len(_allowed_cpus()), *quotas]))
+
+
+def _cpu_quotas(root: Path) -> Iterator[float]:
+    """Cores that the control groups of this process allow, version 1 and 2, of the group itself and of all that hold it.
+
+    Inside a container the path of ``/proc/self/cgroup`` may be one of the host, which does not exist there: then the mount's
+    own files count (docs.kernel.org/admin-guide/cgroup-v2.html, scheduler/sched-bwc.html).
+    """
+    mounts = root / "sys/fs/cgroup"
+    for line in _lines(str(root / "proc/self/cgroup")) or ["0::/"]:
+        _, controllers, path = (*line.split(":", 2), "", "")[:3]
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        bases = (mounts / "cpu", mounts / "cpu,cpuacct") if controllers else (mounts, mounts / "unified")
+        group = PurePosixPath("" if ".." in path else path.lstrip("/"))  # "..": a group outside of this namespace
+        for folder in (base / parent for base in bases for parent in (group, *group.parents)):
+            yield from _quota_of(folder)
+
+
+def _quota_of(folder: Path) -> Iterator[float]:
+    """Cores that one control group allows; nothing where it does not limit them."""
+    limit = " ".join(_lines(str(folder / "cpu.max"))).split()  # version 2: "max 100000" or "150000 100000"
+    if not limit:
+        limit = [*_lines(str(folder / "cpu.cfs_quota_us")), *_lines(str(folder / "cpu.cfs_period_us"))]  # version 1: -1 is none
+    if len(limit) == 2 and all(number.isdigit() for number in limit) and int(limit[1]) > 0:
+        yield int(limit[0]) / int(limit[1])
 
 
 def worker_threads() -> int:
