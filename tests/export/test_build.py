@@ -59,7 +59,7 @@ class TestBundle:
                 assert np.mean(a.mask != b.mask) < 1e-3
                 assert a.score == pytest.approx(b.score, abs=1e-4)
 
-    def test_manifest_tells_what_is_in_the_files(self, bundle: Path, checkpoint: Path):
+    def test_the_manifest_describes_the_files(self, bundle: Path, checkpoint: Path):
         manifest = Bundle.open(bundle).manifest
         model, _ = load_checkpoint(checkpoint)
         assert manifest.config == model.config
@@ -82,9 +82,9 @@ class TestBundle:
 
     def test_report_has_a_row_for_every_graph(self, bundle: Path):
         text = (bundle / "report.md").read_text("utf-8")
-        told = json.loads((bundle / "report.json").read_text("utf-8"))
+        report = json.loads((bundle / "report.json").read_text("utf-8"))
         for name in GRAPHS:
-            assert f"| {name} | onnxruntime | fp32 | {told['graphs'][name]['delivered']['fp32']} fp32 |" in text
+            assert f"| {name} | onnxruntime | fp32 | {report['graphs'][name]['delivered']['fp32']} fp32 |" in text
         assert max(map(len, text.splitlines())) < 200
 
     def test_carries_no_path_and_no_date(self, bundle: Path, repository: Path, checkpoint: Path):
@@ -95,6 +95,7 @@ class TestBundle:
 
 
 class TestRepeated:
+    @pytest.mark.slow
     def test_the_same_checkpoint_gives_the_same_bytes_in_either_form(self, exported, bundle, checkpoint, tmp_path):
         folder = build(checkpoint, tmp_path / "again", parity_samples=7).path
         for path in sorted(p.relative_to(bundle) for p in bundle.rglob("*") if p.is_file()):
@@ -119,7 +120,7 @@ class TestRepeated:
 
 
 class TestRefused:
-    def test_an_image_that_cannot_be_read_is_told_before_the_work(self, checkpoint, tmp_path, monkeypatch):
+    def test_an_image_that_cannot_be_read_is_an_error_before_the_work(self, checkpoint, tmp_path, monkeypatch):
         """A search takes an hour; its parity check comes after it."""
         monkeypatch.setattr(stages, "export_graph", lambda *_: pytest.fail("the work has begun"))
         (tmp_path / "a.png").write_bytes(b"no image")
@@ -240,7 +241,7 @@ class TestForced:
         assert result.exit_code == 0, result.output
         assert "warning: parity: text_encoder differs by" in result.stderr and "--force" in result.stderr
         parity = Bundle.open(tmp_path / "out").manifest.data["parity"]
-        assert any(told.startswith("text_encoder differs by") for told in parity["missed"])
+        assert any(message.startswith("text_encoder differs by") for message in parity["missed"])
         assert parity["text_encoder"]["limit"] == 0.3 < parity["text_encoder"]["relative_l2"]
         assert parity["fusion"]["limit"] == 1e-3
         assert json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))["parity"]["missed"] == parity["missed"]
@@ -258,7 +259,7 @@ class TestForced:
         assert not any(tmp_path.iterdir())
 
 
-class TestGraphsAlone:
+class TestSingleGraphs:
     def test_are_checked_but_are_no_bundle(self, exported, checkpoint: Path, tmp_path: Path):
         built = build(checkpoint, tmp_path / "out", graphs=["text_encoder"], parity_samples=2)
         files = sorted(p.relative_to(built.path).as_posix() for p in built.path.rglob("*") if p.is_file())

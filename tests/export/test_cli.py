@@ -49,7 +49,7 @@ class TestBuild:
         assert result.exit_code == 0 and result.stderr == ""
         assert json.loads(result.stdout) == json.loads(run("inspect", tmp_path / "out", "--json").stdout)
 
-    def test_graphs_alone(self, exported, checkpoint: Path, tmp_path: Path):
+    def test_single_graphs(self, exported, checkpoint: Path, tmp_path: Path):
         result = run("build", checkpoint, "-o", tmp_path / "out", "--graphs", "fusion,text_encoder", "--parity-samples", 4)
         assert result.exit_code == 0 and "not a bundle" in result.stdout
         assert sorted(p.stem for p in (tmp_path / "out" / "graphs").iterdir()) == ["fusion", "text_encoder"]
@@ -138,16 +138,16 @@ def _edit(path: Path, **changes: object) -> None:
 
 class TestInspect:
     def test_json_has_the_fields_of_the_design(self, bundle: Path):
-        told = json.loads(run("inspect", bundle, "--json").stdout)
-        assert set(told) == {"format", "target", "portable", "compute_capability", "graphs", "parity"}
-        assert (told["format"], told["target"], list(told["graphs"])) == ("mimo-bundle", "cpu", list(GRAPHS))
-        for name, graph in told["graphs"].items():
+        report = json.loads(run("inspect", bundle, "--json").stdout)
+        assert set(report) == {"format", "target", "portable", "compute_capability", "graphs", "parity"}
+        assert (report["format"], report["target"], list(report["graphs"])) == ("mimo-bundle", "cpu", list(GRAPHS))
+        for name, graph in report["graphs"].items():
             assert set(graph) == {"engine", "threads", "asked", "delivered", "file", "sha256", "bytes", "build"}
             assert set(graph["delivered"]) == {"int8", "fp16", "fp32"}
             assert graph["sha256"] == sha256(bundle / graph["file"])
             assert graph["bytes"] == (bundle / graph["file"]).stat().st_size
-            assert told["parity"][name]["relative_l2"] < 1e-3
-        assert told["parity"]["masks_dice"] >= 0.999 and told["parity"]["text_agreement"] >= 0.995
+            assert report["parity"][name]["relative_l2"] < 1e-3
+        assert report["parity"]["masks_dice"] >= 0.999 and report["parity"]["text_agreement"] >= 0.995
 
     def test_for_people(self, bundle: Path):
         result = run("inspect", bundle)
@@ -177,11 +177,11 @@ class TestInspect:
 
 
 class TestParity:
-    def test_proves_a_good_bundle(self, checkpoint: Path, bundle: Path, tmp_path: Path):
+    def test_a_good_bundle_passes(self, checkpoint: Path, bundle: Path, tmp_path: Path):
         result = run("parity", checkpoint, bundle, "--samples", 7, "--json", tmp_path / "parity.json")
         assert result.exit_code == 0, result.output
-        told = json.loads((tmp_path / "parity.json").read_text())
-        assert told["passed"] and told["differing_texts"] == [] and set(GRAPHS) < set(told["parity"])
+        report = json.loads((tmp_path / "parity.json").read_text())
+        assert report["passed"] and report["differing_texts"] == [] and set(GRAPHS) < set(report["parity"])
         assert "text identical in 100.00 %" in result.stdout and "over 7 samples (7 phantom)" in result.stdout
 
     def test_fails_a_bundle_that_computes_something_else(self, checkpoint: Path, own_bundle: Path, tmp_path: Path):
@@ -218,7 +218,7 @@ class TestParity:
         ]
         assert [result.exit_code for result in results] == [0, 0], results[1].output
         own, other = (json.loads((tmp_path / f"{k}.json").read_text())["parity"] for k in range(2))
-        # Rounding differs somewhere: on one machine or another, a single graph may agree to all digits that are told.
+        # Rounding differs somewhere: on one machine or another, a single graph may agree to all digits that are report.
         assert other["masks_dice"] >= 0.999 and any(other[graph] != own[graph] for graph in GRAPHS)
 
     def test_names_the_graph_that_another_engine_does_not_take(self, checkpoint: Path, own_bundle: Path):
@@ -234,8 +234,8 @@ class TestParity:
         graph |= {"sha256": sha256(own_bundle / graph["file"]), "bytes": (own_bundle / graph["file"]).stat().st_size}
         write_manifest(own_bundle, manifest)
         result = run("parity", checkpoint, own_bundle, "--samples", 2, "--engine", "openvino")
-        told = "--engine openvino does not take graph text_encoder, which was built for onnxruntime"
-        refused(result, told, "--precision fp32")
+        report = "--engine openvino does not take graph text_encoder, which was built for onnxruntime"
+        refused(result, report, "--precision fp32")
 
     def test_refuses_a_fallback_beside_another_engine(self, checkpoint: Path, bundle: Path):
         refused(run("parity", checkpoint, bundle, "--engine", "onnxruntime", "--allow-fallback"), "--allow-fallback")

@@ -96,13 +96,13 @@ def test_every_graph_is_compiled_for_the_gpu_of_the_device(portable, form: str, 
 
 
 @pytest.mark.usefixtures("fake_tensorrt")
-@pytest.mark.parametrize(("how", "told"), [("segfault", "crashed (SIGSEGV)"), ("killed", "lack of memory")])
-def test_a_compiler_that_dies_leaves_what_was_there(portable, how: str, told: str, tmp_path: Path, monkeypatch):
+@pytest.mark.parametrize(("how", "words"), [("segfault", "crashed (SIGSEGV)"), ("killed", "lack of memory")])
+def test_a_compiler_that_dies_leaves_what_was_there(portable, how: str, words: str, tmp_path: Path, monkeypatch):
     shutil.copytree(portable["tensorrt"], tmp_path / "out")
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     monkeypatch.setenv("FAKE_TENSORRT", how)
     result = prepare(portable["tensorrt"], "-o", tmp_path / "out", "--force")
-    assert result.exit_code == 1 and told in result.stderr and "vision_encoder" in result.stderr
+    assert result.exit_code == 1 and words in result.stderr and "vision_encoder" in result.stderr
     assert prepare(portable["tensorrt"], "-o", tmp_path / "new").exit_code == 1
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
@@ -162,13 +162,13 @@ def test_a_device_with_the_engine_alone_compiles_all_graphs(portable, tmp_path: 
     command = [sys.executable, "-m", "mimo_runtime", "prepare", str(portable["tensorrt-rtx"]), "-o", str(tmp_path / "out.mimo")]
     done = subprocess.run([*command, "--json"], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert done.stderr == "" and list(told["graphs"]) == list(GRAPHS) and told["compute_capability"] == "8.0+"
-    assert told["verified"] is None and "NVIDIA GPU" in told["not_verified"]
+    report = json.loads(done.stdout)
+    assert done.stderr == "" and list(report["graphs"]) == list(GRAPHS) and report["compute_capability"] == "8.0+"
+    assert report["verified"] is None and "NVIDIA GPU" in report["not_verified"]
     opened = Bundle.open(tmp_path / "out.mimo")  # this machine has the engine that it needs
-    assert opened.manifest.data["compatibility"]["engines"]["tensorrt-rtx"]["built_with"] == told["built_with"]
+    assert opened.manifest.data["compatibility"]["engines"]["tensorrt-rtx"]["built_with"] == report["built_with"]
     for name, entry in opened.manifest.graphs.items():
-        assert entry.bytes == told["graphs"][name]["bytes"] > 10_000 and entry.delivered["fp32"] > 0
+        assert entry.bytes == report["graphs"][name]["bytes"] > 10_000 and entry.delivered["fp32"] > 0
 
 
 # -- what is refused -------------------------------------------------------------------------------------------------

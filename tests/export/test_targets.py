@@ -96,7 +96,7 @@ class TestCuda:
         with Mimo.load(opened, allow_fallback=True) as mimo:
             assert verify(mimo, opened)["passed"] and "built for cuda, runs on cpu" in mimo.info["fallback"]
 
-    def test_its_parity_is_proven_on_the_cpu_if_that_is_allowed(self, cuda: Path, checkpoint: Path):
+    def test_its_parity_is_checked_on_the_cpu_if_that_is_allowed(self, cuda: Path, checkpoint: Path):
         with pytest.raises(BundleError):
             check_bundle(checkpoint, cuda, [], 2)
         report = check_bundle(checkpoint, cuda, [], 2, allow_fallback=True)
@@ -105,8 +105,8 @@ class TestCuda:
 
     def test_a_precision_outside_the_tolerance_is_no_bundle_unless_forced(self, make: Builder, tmp_path: Path, monkeypatch):
         always_worse(monkeypatch)
-        told = r"(?s)fp16 misses the tolerance of 0.005 in vision_encoder.*outside"
-        with pytest.raises(VerificationError, match=told) as caught:
+        message = r"(?s)fp16 misses the tolerance of 0.005 in vision_encoder.*outside"
+        with pytest.raises(VerificationError, match=message) as caught:
             make("worse", "fp16", target="cuda", asked={"tolerance": 0.005})
         assert caught.value.exit_code == 1 and str(caught.value).count("\n") >= len(GRAPHS)
 
@@ -153,8 +153,8 @@ class TestAuto:
 
     def test_has_no_int8_for_cuda(self, make: Builder):
         built = make("auto-cuda", "auto", target="cuda")
-        told = json.loads((built.path / "report.json").read_text("utf-8"))["precision"]["graphs"]
-        assert {graph["chosen"] for graph in told.values()} == {"fp16"}
+        graphs = json.loads((built.path / "report.json").read_text("utf-8"))["precision"]["graphs"]
+        assert {graph["chosen"] for graph in graphs.values()} == {"fp16"}
 
 
 @pytest.mark.rtx
@@ -272,7 +272,7 @@ class TestRefused:
             build(checkpoint, tmp_path / "out", target="tensorrt-rtx")
         assert not any(tmp_path.iterdir())
 
-    def test_every_target_and_precision_that_is_told_is_taken(self):
+    def test_every_listed_target_and_precision_is_taken(self):
         for target in TARGETS.values():
             for precision in target.precisions:
                 assert choose_target(target.name, precision) is target

@@ -343,10 +343,10 @@ def test_the_command_prints_a_table(command):
 def test_the_command_ends_with_1_if_a_graph_is_refused(command):
     result = command("--precision", "fp32", "--precision", "fp16", "--compute-capability", "7.5", "--json")
     assert result.exit_code == 1
-    told = json.loads(result.stdout)
-    assert told["compute_capabilities"] == ["7.5"]
-    assert [(g["precision"], "error" in g) for g in told["graphs"]] == [("fp32", True)] * 2 + [("fp16", False)] * 2
-    assert told["graphs"][2]["delivered"]["fp16"] and told["graphs"][2]["bytes"] > 10_000
+    report = json.loads(result.stdout)
+    assert report["compute_capabilities"] == ["7.5"]
+    assert [(g["precision"], "error" in g) for g in report["graphs"]] == [("fp32", True)] * 2 + [("fp16", False)] * 2
+    assert report["graphs"][2]["delivered"]["fp16"] and report["graphs"][2]["bytes"] > 10_000
     assert result.stderr.startswith("error: ") and "FP32 GEMM" in result.stderr
 
 

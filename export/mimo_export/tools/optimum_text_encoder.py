@@ -116,8 +116,10 @@ def export_with_optimum(model: BertModel, path: Path) -> None:
     constructor = TasksManager.get_exporter_config_constructor(
         "onnx", model_type="bert", task="feature-extraction", library_name="transformers"
     )
+    # The example must fit the positions of the model: Optimum's own has 16 tokens.
+    length = min(16, model.config.max_position_embeddings)
     try:
-        export(model, constructor(model.config), path, opset=OPSET)
+        export(model, constructor(model.config), path, opset=OPSET, input_shapes={"sequence_length": length})
     except Exception as error:  # Optimum passes on errors of torch, onnx and onnxruntime
         raise EngineError(f"Optimum cannot export the model: {type(error).__name__}: {error}", "See its messages") from error
 

@@ -88,7 +88,8 @@ print(hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest())
 """
 
 
-@pytest.mark.parametrize("name", ["text_decoder", pytest.param("vision_encoder", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["text_decoder", "vision_encoder"])
 def test_another_process_writes_the_same_bytes(bundle: Path, checkpoint: Path, name: str, tmp_path: Path):
     environment = {**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", AGAIN, str(checkpoint), name]

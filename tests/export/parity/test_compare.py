@@ -108,7 +108,7 @@ def test_nan_is_never_parity(which: str):
     assert parity.summary().to_dict()["fusion"]["relative_l2"] is None  # JSON has no infinity
 
 
-def test_a_graph_that_nothing_reached_is_not_proven():
+def test_a_graph_that_never_ran_fails():
     problems = Parity({"fusion": ShadowedEngine(CONTRACT, FakeEngine(), FakeEngine())}).failures()
     assert problems == ["fusion ran 0 times, but never as a batch of 2 (more samples are needed)"]
 
@@ -188,25 +188,25 @@ def shadow(error: float) -> ShadowedEngine:
     return engine
 
 
-def test_a_graph_in_full_precision_is_not_forgiven_what_int8_beside_it_is():
+def test_a_graph_in_full_precision_keeps_its_limit_beside_an_int8_graph():
     limits = limits_of({"fusion": delivered(), "vision_encoder": delivered(int8=2)})
     parity = Parity({"fusion": shadow(0.05), "vision_encoder": shadow(0.05)}, limits)
-    assert [told.split()[0] for told in parity.failures()] == ["fusion"]
-    told = parity.summary().to_dict()
-    assert (told["fusion"]["limit"], told["vision_encoder"]["limit"]) == (1e-3, 0.3)
-    assert told["limits"] == LIMITS["int8"] and told["missed"] == parity.failures()
+    assert [problem.split()[0] for problem in parity.failures()] == ["fusion"]
+    report = parity.summary().to_dict()
+    assert (report["fusion"]["limit"], report["vision_encoder"]["limit"]) == (1e-3, 0.3)
+    assert report["limits"] == LIMITS["int8"] and report["missed"] == parity.failures()
 
 
 def test_force_lets_through_what_reduced_precision_misses_and_nothing_else():
     limits = Limits(LIMITS["int8"], {"vision_encoder": 0.3, "fusion": 1e-3})
     lost = Parity({"vision_encoder": shadow(0.5), "fusion": shadow(0.0)}, limits)
     lost.add(SAMPLE, answer("a", q0=FULL), answer("b", q0=EMPTY), 0.5)
-    assert [told.split()[0] for told in parity_failures(lost, forced=False)] == [
+    assert [problem.split()[0] for problem in parity_failures(lost, forced=False)] == [
         "vision_encoder", "masks_dice", "text_agreement", "presence_agreement"
     ]  # fmt: skip
     assert parity_failures(lost, forced=True) == []
     for error, words in ((0.01, "fusion differs"), (np.nan, "fusion gives NaN"), (np.inf, "fusion gives NaN")):
-        told = parity_failures(Parity({"vision_encoder": shadow(0.5), "fusion": shadow(error)}, limits), forced=True)
-        assert len(told) == 1 and told[0].startswith(words)
+        problems = parity_failures(Parity({"vision_encoder": shadow(0.5), "fusion": shadow(error)}, limits), forced=True)
+        assert len(problems) == 1 and problems[0].startswith(words)
     unseen = ShadowedEngine(CONTRACT, FakeEngine(), FakeEngine())
     assert "never as a batch of 2" in parity_failures(Parity({"vision_encoder": unseen}, limits), forced=True)[0]
