@@ -207,7 +207,7 @@ def evaluate(
         _set_threads(threads)
         return load_mimo(checkpoint, weight_bits=weight_bits, skip=qat_skip)
 
-    run_accuracy(load, watch=_progress("evaluation"), **options)  # type: ignore[arg-type]
+    run_accuracy(load, progress_bar=_progress("evaluation"), **options)  # type: ignore[arg-type]
 
 
 @main.command()

@@ -83,7 +83,7 @@ def accuracy(model: Path, threads: int | None, **options: Any) -> None:
 
         return open_model(model, threads)
 
-    run_accuracy(load, watch=image_progress("evaluating"), **options)
+    run_accuracy(load, progress_bar=image_progress("evaluating"), **options)
 
 
 @main.command()

@@ -67,7 +67,7 @@ def run_accuracy(
     no_refine: bool,
     report: Path | None,
     json_path: str | None,
-    watch: AbstractContextManager[Callable[[int, int], None]],
+    progress_bar: AbstractContextManager[Callable[[int, int], None]],
 ) -> None:
     """Measure a model, show the overview, and write the numbers and the report.
 
@@ -78,7 +78,7 @@ def run_accuracy(
         no_refine: skip the crop pass and the disambiguation of points.
         report: folder for the report; see ``report_folder``.
         json_path: file for the numbers, or ``-``.
-        watch: entered, a function that is called with (images done, images in all): a progress bar.
+        progress_bar: entered, a function that is called with (images done, images in all): a progress bar.
 
     Raises:
         RequestError: an output that cannot be written, unknown prompts, or what ``evaluate`` refuses.
@@ -95,7 +95,7 @@ def run_accuracy(
     if report is not None:
         check_report(report)
     datasets = read_datasets(data)
-    with load() as loaded, watch as progress:
+    with load() as loaded, progress_bar as progress:
         mimo = loaded.with_config(replace(loaded.config, crop_scale=0.0)) if no_refine else loaded
         measured = measure(mimo, datasets, split, prompts=chosen, limit=limit, seed=seed, progress=progress, text=not no_text)
         result = summarise(measured)

@@ -199,7 +199,7 @@ def verify(bundle: str, threads: int | None, device: str, allow_fallback: bool, 
 def prepare(bundle: Path, output: Path, timing_cache: Path | None, force: bool, as_json: bool) -> None:
     """Compile a portable BUNDLE for this machine, and verify it if a GPU is here.
 
-    Needs the engine alone: no PyTorch, no onnx.
+    Needs only the engine: no PyTorch, no onnx.
     """
     from ..deploy.prepare import prepare as run_prepare
 
@@ -279,7 +279,7 @@ def _summary(answer: Answer, files: dict[int, str], output: str | None) -> str:
 
 
 def _stages(quiet: bool) -> Callable[[str, int, int], None]:
-    """A line on standard error for every stage of long work; where a person looks, its steps follow each other on the line."""
+    """A line on standard error for every stage of long work; on a terminal, its steps replace each other on the line."""
     person, last = sys.stderr.isatty(), [""]
 
     def tell(stage: str, done: int, total: int) -> None:

@@ -2,7 +2,7 @@
 
     options -> forecast -> a child process (worker -> compile -> network) -> layers -> Built
 
-A device compiles with this package and its engine alone: nothing here reads an ONNX file, what must be known of one comes as
+A device compiles with this package and its engine only: nothing here reads an ONNX file, what must be known of one comes as
 ``Facts``. The libraries come from ``engines.tensorrt_library``; everything else takes the module as an argument, so that the
 same code drives TensorRT for RTX, whose compiler needs no GPU, and the mocks of the tests. ``versions`` says what a release can
 do; ``finish`` does all graphs of a bundle.

@@ -37,7 +37,7 @@ def compile_graph(
     can: Features,
     tell: Tell,
 ) -> Compiled:
-    """Parse, compile, and look at the result.
+    """Parse, compile, and inspect the result.
 
     Args:
         data: an ONNX file.
@@ -112,7 +112,7 @@ def _aim(trt: ModuleType, config: Untyped, job: Job, label: str) -> None:
 
 def _attach_cache(config: Untyped, data: bytes) -> str:
     cache = config.create_timing_cache(data)
-    # False: TensorRT looks at the properties of the GPU itself, too.
+    # False: TensorRT checks the properties of the GPU itself, too.
     if cache is not None and config.set_timing_cache(cache, False):
         return "used" if data else "new"
     cache = config.create_timing_cache(b"")

@@ -122,7 +122,7 @@ def _build_of(entry: GraphData) -> BuildData:
 
 
 def _entry(name: str, entry: GraphData, built: Built) -> GraphData:
-    delivered = built.delivered or built.in_graph  # without a GPU, nothing can look into a plan
+    delivered = built.delivered or built.in_graph  # without a GPU, no plan can be inspected
     return {
         **entry,
         "delivered": delivered,

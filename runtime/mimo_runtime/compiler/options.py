@@ -17,7 +17,7 @@ PRECISIONS = ("fp32", "fp16", "int8", "auto")
 
 #: Names of ``HardwareCompatibilityLevel``; the least compute capability that an engine of that level is built on.
 HARDWARE = {"none": (0, 0), "same_compute_capability": (7, 5), "ampere_plus": (8, 0)}
-#: GPUs that TensorRT for RTX compiles for alone. Without any, a plan runs on 8.0 and later; 7.5 (Turing) has to be named.
+#: GPUs that TensorRT for RTX can be limited to. Without any, a plan runs on 8.0 and later; 7.5 (Turing) has to be named.
 COMPUTE_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 
 
@@ -47,7 +47,7 @@ class Options:
     timing_cache: Path | None = None
     #: A profile of its own for the empty cache of the text decoder. See ``network.profiles``.
     split_past: bool = True
-    #: TensorRT for RTX alone: the GPUs to compile for, of :data:`COMPUTE_CAPABILITIES`; none: portable over 8.0 and later.
+    #: Only for TensorRT for RTX: the GPUs to compile for, of :data:`COMPUTE_CAPABILITIES`; none: portable over 8.0 and later.
     compute_capabilities: tuple[str, ...] = ()
     #: The build is stopped after this time.
     timeout_s: float = field(default=3600.0)

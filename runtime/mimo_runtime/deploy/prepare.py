@@ -67,7 +67,7 @@ def prepare(
         bundle: a folder or ``.mimo`` file that ``mimo-export build --portable`` wrote.
         output: a folder, or a file if the name ends in ``.mimo``.
         force: replace an earlier bundle at ``output``.
-        timing_cache: a folder for measured kernel times, which make the next run faster. TensorRT alone has them.
+        timing_cache: a folder for measured kernel times, which make the next run faster. Only TensorRT has them.
         progress: called as ``progress(stage, done, total)``.
 
     Raises:

@@ -123,7 +123,7 @@ def check_spec(spec: GraphSpec, inputs: list[Tensor], outputs: list[Tensor]) -> 
 def check_inputs(
     tensors: Mapping[str, Tensor], inputs: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """For engines that look at neither names nor types: the inputs, contiguous, and the size of every dynamic axis.
+    """For engines that check neither names nor types: the inputs, contiguous, and the size of every dynamic axis.
 
     Raises:
         ValueError: an input is missing, unknown, of another dtype or shape, or two disagree about an axis.

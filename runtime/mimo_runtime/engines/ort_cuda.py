@@ -41,7 +41,7 @@ def load_library() -> ModuleType:
     """Import ONNX Runtime with its CUDA provider.
 
     Raises:
-        EngineError: it is the wheel for CPUs, alone or over the one for GPUs.
+        EngineError: the wheel for CPUs is installed, or has overwritten the one for GPUs.
     """
     import onnxruntime
 

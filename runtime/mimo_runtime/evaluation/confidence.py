@@ -1,4 +1,4 @@
-"""Does a high score mean a good mask? Selective prediction: accept the findings with the highest scores, look at their error.
+"""Does a high score mean a good mask? Selective prediction: accept the findings with the highest scores, measure their error.
 
 The risk of a finding is ``1 - Dice``. The selective risk at a coverage is the mean risk of the accepted share; the curve of one
 over the other is that of Geifman and El-Yaniv 2017, arXiv:1705.08500. Every data set has the same weight, whatever its size.

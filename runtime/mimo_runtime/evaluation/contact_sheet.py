@@ -1,4 +1,4 @@
-"""The best, the median and the worst answers of a set side by side: what the mean of a table looks like.
+"""The best, the median and the worst answers of a set side by side: the images behind the mean of a table.
 
 Only the chosen few cases are opened again and asked the same question; before that, a case is a line of numbers.
 """

@@ -135,7 +135,7 @@ def mean_over_sets(
 ) -> tuple[float, list[float]]:
     """The mean over sets of the means of their ``values``, and its 95 % interval; see :func:`bootstrap_means`.
 
-    Every set is resampled on its own, with random numbers that depend on ``seed`` and the set's name alone.
+    Every set is resampled on its own, with random numbers that depend only on ``seed`` and the set's name.
     """
     means = [bootstrap_means(v, groups[of], zlib.crc32(f"{seed}/{of}".encode())) for of, v in values.items()]
     return float(np.mean([np.mean(v) for v in values.values()])), interval(np.mean(means, 0))

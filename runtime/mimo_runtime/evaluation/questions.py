@@ -101,7 +101,7 @@ class ImageQuestions:
 
     def request(self, prompt: str, name: str, truth: np.ndarray, number: int) -> PromptArguments:
         """What :meth:`Scan.ask` is given for one prompt about ``truth``, the target ``number`` of class ``name``."""
-        # The same box with and without text, so that the two differ in the text alone.
+        # The same box with and without text, so that the two differ in the text only.
         rng = self.rng(name, number, "box" if prompt == "text+box" else prompt)
         if prompt == "text":
             return {"text": name}
@@ -128,7 +128,7 @@ class ImageQuestions:
         return results
 
     def ask_text(self, name: str, truth: np.ndarray, text: bool) -> tuple[Answer, Overlap, Presence]:
-        """The class name alone; the truth is the whole class."""
+        """Only the class name; the truth is the whole class."""
         answer, outcome, presence = self._ask_name(name, "present", text)
         return answer, self._answered("text", name, outcome, truth, 0), presence
 

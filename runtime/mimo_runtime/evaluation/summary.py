@@ -127,7 +127,7 @@ def summarise_presence(
         }
 
     present, probabilities = [p.kind == "present" for p in presences], [p.probability for p in presences]
-    # Calibration of one kind of question alone would say little.
+    # The calibration of one kind of question says little.
     both = len(set(present)) == 2
     ece = metrics.ece(present, probabilities) if both else None
     return {

@@ -1,4 +1,4 @@
-"""Facts about the machine, from the standard library and /proc alone: what bundles are checked against and doctor prints."""
+"""Facts about the machine, read from the standard library and /proc: what bundles are checked against and doctor prints."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ _LIBRARIES = {
 
 @dataclass(frozen=True)
 class Places:
-    """Where to look; tests point elsewhere."""
+    """Files and libraries that are read; tests name others."""
 
     nvml: str = "nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1"
     proc: Path = Path("/proc/driver/nvidia")
@@ -89,7 +89,7 @@ class Gpus:
 
 
 def find_gpus(places: Places | None = None) -> Gpus:
-    """Look for GPUs."""
+    """The GPUs of this machine and its NVIDIA software."""
     places = places or Places()
     jetson = find_jetson(places.tegra, places.model)
     driver, names = _kernel(places.proc)

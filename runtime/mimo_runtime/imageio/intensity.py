@@ -1,4 +1,4 @@
-"""From values of any range to the 8 bits that the model sees and people look at."""
+"""From values of any range to the 8 bits of the model and of pictures."""
 
 from __future__ import annotations
 

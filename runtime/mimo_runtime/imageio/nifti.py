@@ -1,9 +1,9 @@
-"""NIfTI volumes in: one axial slice, turned the way radiologists look at it.
+"""NIfTI volumes in: one axial slice, in radiological orientation.
 
 The volume is read in canonical orientation (RAS+: first axis to the patient's right, second to the front, third to the
 head). ``slice`` counts along the third axis from the feet; with a fourth axis (time), slice ``t * slices + k`` is slice
 ``k`` of volume ``t``. The picture follows the radiological convention: front at the top, the patient's right on the left
-of the picture. Values are scaled by the percentiles of ``intensity.py``, for each slice alone.
+of the picture. Values are scaled by the percentiles of ``intensity.py``, for each slice separately.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The model's configuration: what training writes, export reads and the bundle carries.
 
-Plain frozen dataclasses, because the ground floor depends on numpy alone. ``MimoConfig.from_dict`` is strict: an unknown
+Plain frozen dataclasses, because the runtime depends on few packages. ``MimoConfig.from_dict`` is strict: an unknown
 or missing field is an error that names it, so that a checkpoint of another version is never half understood.
 """
 

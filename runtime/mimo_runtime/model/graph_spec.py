@@ -3,8 +3,8 @@
 An axis is an ``int`` (static) or one of the names below (dynamic). ``batch`` is dynamic everywhere; ``past`` is the number
 of tokens already in the self-attention cache of the text decoder.
 
-The text decoder has two forms, see :func:`static_cache_spec`. In both, an output ``NAME`` that an input ``past_NAME`` takes
-is the cache: whoever decodes feeds it back.
+The text decoder has a dynamic or a static KV cache, see :func:`static_cache_spec`. In both, an output ``NAME`` that an input
+``past_NAME`` takes is the cache: the caller feeds it back in the next step.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ Colour = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom
 
 WHITE, INK = (255, 255, 255), (12, 12, 14)
-#: Pixels of a target that stand for it when a label looks for the nearest place.
+#: Pixels of a target that represent it in the search for the nearest place of a label.
 _SAMPLES = 200
 
 
