@@ -18,7 +18,7 @@ import torch
 from click.testing import CliRunner
 from click.testing import Result as CliResult
 from PIL import Image
-from random_weights import perturb, write_checkpoint
+from random_weights import scale_largest_weight, write_checkpoint
 
 from mimo_calibration.search.loss import Loss
 from mimo_calibration.search.recipe import GraphContext, QuantizationRecipe
@@ -137,7 +137,7 @@ class TestRefused:
         def tampered(module, spec):
             model = original(module, spec)
             if spec.name == "fusion":
-                perturb(model, 1.05)
+                scale_largest_weight(model, 1.05)
             return model
 
         output = tmp_path / "out"
@@ -158,7 +158,7 @@ class TestRefused:
         def damaged(model, spec, target, precision, folder, form=None):
             entry = original(model, spec, target, precision, folder, form)
             model = onnx.load(folder / entry["file"])
-            perturb(model, float("nan"))
+            scale_largest_weight(model, float("nan"))
             onnx.save(model, folder / entry["file"])
             return entry
 

@@ -1,4 +1,4 @@
-"""Checkpoints and graphs to test with."""
+"""Checkpoints of random weights, and graphs with a wrong weight."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ENTITIES = ("liver", "spleen", "aorta", "heart", "cyst")
 
 
 def write_checkpoint(folder: str | Path, preset: str = "micro", seed: int = 0, **changes: object) -> Path:
-    """A checkpoint of random weights, whose tokenizer knows the words of phantoms."""
+    """A checkpoint of random weights; its tokenizer is trained on the words of phantoms."""
     config = MimoConfig.from_preset(preset, entities=ENTITIES, **changes)
     texts = questions.corpus(ENTITIES, ["ct", "mri", "xray", "ultrasound"], ["abdomen", "brain", "chest", "breast"])
     tokenizer = Tokenizer.train(texts, config.vocab_size, config.mask_decoder.queries)
@@ -29,7 +29,7 @@ def write_checkpoint(folder: str | Path, preset: str = "micro", seed: int = 0, *
     return folder
 
 
-def perturb(model: onnx.ModelProto, factor: float) -> None:
-    """Scale the largest weight."""
+def scale_largest_weight(model: onnx.ModelProto, factor: float) -> None:
+    """Multiply the largest weight tensor of a graph, so that its outputs change."""
     weight = max((w for w in model.graph.initializer if w.data_type == onnx.TensorProto.FLOAT), key=lambda w: len(w.raw_data))
     weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * factor, weight.name))

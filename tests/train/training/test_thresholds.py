@@ -12,7 +12,7 @@ from PIL import Image
 
 from mimo_runtime.data.dataset import Dataset, read_datasets
 from mimo_runtime.errors import RequestError
-from mimo_runtime.evaluation.accuracy import THRESHOLDS, Measurements, measure
+from mimo_runtime.evaluation.accuracy import Measurements, measure
 from mimo_runtime.evaluation.summary import Overlap, Presence
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.graph_spec import GRAPHS, graph_specs
@@ -31,6 +31,11 @@ from mimo_train.training.thresholds import (
     tune_thresholds,
     without_thresholds,
 )
+
+#: The fields of the configuration that are chosen.
+STORED = (
+    "presence_threshold", "presence_temperature", "entity_threshold", "abstain_threshold", "crop_scale", "full_image_weight",
+)  # fmt: skip
 
 
 def test_temperature_undoes_a_known_overconfidence():
@@ -182,7 +187,7 @@ def test_tuning_evaluates_every_image_and_stores_the_result(sets: list[Dataset],
     assert mimo.engines["vision_encoder"].runs >= (len(CROP_SCALES) + len(FULL_IMAGE_WEIGHTS) + 1) * 3 and chosen.crop_scale > 0
     stored = MimoConfig.read(tmp_path / "config.json")
     report = json.loads(json.dumps(chosen.to_dict()))
-    for name in THRESHOLDS:
+    for name in STORED:
         assert getattr(stored, name) == report[name]
     # Every answer is the whole image, with one score: no threshold separates good from bad findings.
     assert not chosen.abstention.reached and chosen.abstention.coverage == 1 and chosen.abstention.threshold == 0
