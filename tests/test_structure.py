@@ -28,10 +28,8 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "results": "errors imageio model postprocessing preprocessing text utils viz",
         "data": "errors imageio postprocessing",
         "request": "errors model preprocessing text utils",
-        "graphs": "engines errors model preprocessing refinement request text utils",
-        "pipeline": (
-            "engines graphs hardware imageio loading model postprocessing preprocessing refinement request results text utils"
-        ),
+        "graphs": "engines errors model postprocessing preprocessing refinement request text utils",
+        "pipeline": "engines errors graphs hardware imageio loading model request results text utils",
         # On top of the pipeline.
         "evaluation": "data errors pipeline postprocessing preprocessing results text utils viz",
         "deploy": "bundle compiler engines errors evaluation hardware imageio loading pipeline preprocessing results utils",

@@ -6,7 +6,9 @@ takes its inputs from there.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,18 +18,37 @@ from .model.config import MimoConfig
 from .model.graph_spec import GRAPHS, graph_specs
 from .model.output_check import check_outputs
 from .model.tokenizer import BOS, PAD, UNK, Tokenizer
+from .postprocessing.mask_prediction import MaskPrediction
 from .preprocessing.letterbox import Letterbox
 from .preprocessing.prompts import Prompt, encode_prompt
-from .refinement.config import RefinementConfig
 from .refinement.crops import CropRequest
+from .refinement.refiner import MaskRefiner
 from .request import AskRequest, longest_text
 from .text.generation import Draft, TextDecoder
 from .utils.cache import LruCache
+from .utils.timing import StageTimer
 
 Arrays = dict[str, np.ndarray]
 
 #: Text embeddings kept; 20 kB each for ``tiny``.
 CACHED_TEXTS = 64
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedImage:
+    """An image with the outputs of ``vision_encoder``.
+
+    Args:
+        pixels: uint8 ``[H, W, 3]``.
+        key: of the image in caches; equal keys mean equal pixels.
+        letterbox: of the image.
+        features: by name.
+    """
+
+    pixels: np.ndarray
+    key: str
+    letterbox: Letterbox
+    features: Arrays
 
 
 class ModelGraphs:
@@ -61,16 +82,15 @@ class ModelGraphs:
         self._images: LruCache[Arrays] = LruCache(cache_images)
         self._crops: LruCache[Arrays] = LruCache(cache_images)
         self._texts: LruCache[Arrays] = LruCache(CACHED_TEXTS)
+        self._refiner = MaskRefiner.of(config)
         self._closed = False
 
-    def encode_image(self, key: str, pixels: np.ndarray, letterbox: Letterbox) -> Arrays:
-        """``uint8 [H, W, 3]`` -> outputs of ``vision_encoder``, from the cache where ``key`` is known."""
-        return self._images.get(key, lambda: self._encode(pixels, letterbox))[0]
-
-    def segment_crop(self, key: str, pixels: np.ndarray, config: RefinementConfig, crop: CropRequest) -> Arrays:
-        """Outputs of ``mask_decoder`` for a crop of the image ``pixels``, whose key is ``key``."""
-        features, _ = self._crops.get((key, *crop.crop_box), lambda: self._encode(crop.pixels(pixels, config), crop.letterbox))
-        return self.decode_masks(self.ground(features, self.encode_request(crop.prompt, crop.letterbox)))
+    def encode_image(self, pixels: np.ndarray, key: str) -> EncodedImage:
+        """``uint8 [H, W, 3]`` -> its features, from the cache where ``key`` is known."""
+        height, width, _ = pixels.shape
+        letterbox = Letterbox(height, width, self.config.image_size)
+        features, _ = self._images.get(key, lambda: self._encode(pixels, letterbox))
+        return EncodedImage(pixels, key, letterbox, features)
 
     def encode_request(self, prompt: Prompt, letterbox: Letterbox) -> Arrays:
         """What the graphs take of a request: token ids and references."""
@@ -84,9 +104,18 @@ class ModelGraphs:
         values |= self._run("prompt_encoder", values)
         return values | self._run("fusion", values)
 
-    def decode_masks(self, values: Arrays) -> Arrays:
-        """Outputs of :meth:`ground` -> outputs of ``mask_decoder``."""
-        return self._run("mask_decoder", values)
+    def segment(
+        self, image: EncodedImage, request: AskRequest, values: Arrays, timer: StageTimer, is_cancelled: Callable[[], bool]
+    ) -> MaskPrediction:
+        """Outputs of :meth:`ground` -> masks of the full image, and of the target refined unless the answer is cancelled."""
+        prompt = request.prompt
+        with timer("masks"):
+            outputs = self._run("mask_decoder", values)
+            prediction = MaskPrediction(outputs, image.letterbox, self.config, points_at_target=prompt.has_references)
+        if not request.refine:
+            return prediction
+        with timer("refine"):
+            return self._refiner.refine(prediction, prompt, functools.partial(self._segment_crop, image), is_cancelled)
 
     def write_text(self, values: Arrays, request: AskRequest, should_stop: Callable[[], bool]) -> Draft:
         """Outputs of :meth:`ground` -> the draft of one answer, to be iterated over."""
@@ -110,6 +139,14 @@ class ModelGraphs:
         self.clear_caches()
         for engine in self.engines.values():
             engine.close()
+
+    def _segment_crop(self, image: EncodedImage, crop: CropRequest) -> Arrays:
+        """Outputs of ``mask_decoder`` for a crop of the image."""
+        features, _ = self._crops.get(
+            (image.key, *crop.crop_box),
+            lambda: self._encode(crop.pixels(image.pixels, self._refiner.config), crop.letterbox),
+        )
+        return self._run("mask_decoder", self.ground(features, self.encode_request(crop.prompt, crop.letterbox)))
 
     def _encode(self, pixels: np.ndarray, letterbox: Letterbox) -> Arrays:
         return self._run("vision_encoder", {"pixels": letterbox.image(pixels)[None]})

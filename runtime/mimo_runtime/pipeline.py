@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
+
 from .engines.base import Engine
-from .graphs import Arrays, ModelGraphs
+from .errors import RequestError
+from .graphs import EncodedImage, ModelGraphs
 from .hardware.host import usable_cores
 from .imageio.image import ScanImage
 from .imageio.reader import Source, read_image
 from .loading import BundleSource, ModelInfo, load_bundle
 from .model.config import MimoConfig
 from .model.tokenizer import Tokenizer
-from .postprocessing.mask_prediction import MaskPrediction
-from .preprocessing.letterbox import Letterbox
-from .refinement.refiner import MaskRefiner
 from .request import AskRequest, takes_arguments_of
 from .results.answer import STAGES, Answer, TextPiece
 from .results.assembly import assemble_answer
@@ -52,7 +52,7 @@ class Mimo:
     ) -> None:
         self.graphs = ModelGraphs(config, engines, tokenizer, cache_images)
         self.engines, self.tokenizer, self.info = self.graphs.engines, tokenizer, info or ModelInfo()
-        self._refiner = MaskRefiner.of(config)
+        self._arguments: tuple[str, str, int | None, int, bool] | None = None  # of load
         # On one core the masks would only delay the first word.
         self._workers = Workers(usable_cores(), "mimo-masks") if usable_cores() > 1 else None
 
@@ -67,8 +67,7 @@ class Mimo:
         """Load a bundle, a folder or a ``.mimo`` file, after checking all of it.
 
         Args:
-            device: "auto", which is the device that the bundle was built for, or "cpu", "cuda", "tensorrt", "tensorrt-rtx".
-                ``info["device"]`` and ``info["device_explanation"]`` report the choice and its reason.
+            device: "auto" (of the build), "cpu", "cuda", "tensorrt" or "tensorrt-rtx"; ``info`` has the choice and its reason.
             threads: threads within one operator, per graph; None is one per physical core that this process may use.
             cache_images: see :class:`Mimo`.
             allow_fallback: run a bundle for a GPU on the CPU where the GPU is missing or refuses it; see ``Answer.fallback``.
@@ -77,7 +76,15 @@ class Mimo:
             BundleError, EngineError: see ``load_bundle``; nothing was loaded.
         """
         loaded = load_bundle(bundle, device=device, threads=threads, allow_fallback=allow_fallback)
-        return Mimo(loaded.config, loaded.engines, loaded.tokenizer, loaded.info, cache_images=cache_images)
+        mimo = Mimo(loaded.config, loaded.engines, loaded.tokenizer, loaded.info, cache_images=cache_images)
+        mimo._arguments = loaded.info["bundle"], device, threads, cache_images, allow_fallback
+        return mimo
+
+    def __reduce__(self) -> tuple[Callable[..., Mimo], tuple[str, str, int | None, int, bool]]:
+        """A pickle holds the path of the bundle, which is loaded anew."""
+        if self._arguments is None:
+            raise RequestError("a Mimo that was not loaded from a bundle has no pickle", "Make it in the other process")
+        return Mimo.load, self._arguments
 
     @property
     def config(self) -> MimoConfig:
@@ -96,10 +103,14 @@ class Mimo:
         timer = StageTimer(STAGES)
         with timer("preprocess"):
             scan = read_image(image, frame=frame, channels=channels, copy=copy)
-            key, letterbox = scan.cache_key, Letterbox(scan.height, scan.width, self.config.image_size)
+            key = scan.cache_key
         with timer("encode"):
-            features = self.graphs.encode_image(key, scan.pixels, letterbox)
-        return Scan(self, scan, key, letterbox, features, timer)
+            return Scan(self, scan, self.graphs.encode_image(scan.pixels, key), timer)
+
+    def warmup(self) -> None:
+        """Run every graph once, so that the first answer takes no longer than later ones. Empties the caches."""
+        self.open(np.zeros((64, 64, 3), np.uint8)).ask("image", boxes=[(8, 8, 56, 56)])
+        self.graphs.clear_caches()
 
     def close(self) -> None:
         """Free the engines and caches. Neither this object nor its scans answer afterwards."""
@@ -117,11 +128,9 @@ class Mimo:
 class Scan:
     """An encoded image, to ask as often as wanted. Made by :meth:`Mimo.open`; ``image`` is the image as read."""
 
-    def __init__(
-        self, mimo: Mimo, image: ScanImage, key: str, letterbox: Letterbox, features: Arrays, timer: StageTimer
-    ) -> None:
+    def __init__(self, mimo: Mimo, image: ScanImage, encoded: EncodedImage, timer: StageTimer) -> None:
         self.image = image
-        self._mimo, self._key, self._letterbox, self._features = mimo, key, letterbox, features
+        self._mimo, self._encoded = mimo, encoded
         self._opening = [timer]  # popped by the first answer; list.pop is atomic
 
     @property
@@ -163,12 +172,12 @@ class Scan:
         prediction, markup, reason = None, None, None
         if not cancellation.poll():
             with timer("preprocess"):
-                inputs = graphs.encode_request(request.prompt, self._letterbox)
+                inputs = graphs.encode_request(request.prompt, self._encoded.letterbox)
             with timer("ground"):
-                values = graphs.ground(self._features, inputs)
+                values = graphs.ground(self._encoded.features, inputs)
 
             # The decoders need nothing of each other, and engines release Python's lock while they run.
-            segment = partial(self._segment, request, values, timer)
+            segment = partial(graphs.segment, self._encoded, request, values, timer)
             workers = mimo._workers if request.masks and request.text_answer else None
             masks = workers.submit(partial(segment, lambda: cancellation.stopped)) if workers else None
             if request.text_answer:
@@ -183,17 +192,3 @@ class Scan:
             answer = assemble_answer(request.prompt, prediction, markup, "cancelled" if cancellation.stopped else reason)
         engines, fallback = graphs.engine_names(), mimo.info.get("fallback")
         yield replace(answer, timings=timer.report(), engines=engines, fallback=fallback)
-
-    def _segment(
-        self, request: AskRequest, values: Arrays, timer: StageTimer, is_cancelled: Callable[[], bool]
-    ) -> MaskPrediction:
-        """Masks of the full image, and of the target refined unless the answer is cancelled."""
-        mimo, prompt = self._mimo, request.prompt
-        with timer("masks"):
-            outputs = mimo.graphs.decode_masks(values)
-            prediction = MaskPrediction(outputs, self._letterbox, mimo.config, points_at_target=prompt.has_references)
-        if not request.refine:
-            return prediction
-        segment_crop = partial(mimo.graphs.segment_crop, self._key, self.image.pixels, mimo._refiner.config)
-        with timer("refine"):
-            return mimo._refiner.refine(prediction, prompt, segment_crop, is_cancelled)

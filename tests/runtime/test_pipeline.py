@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import threading
 
 import fakes
@@ -176,3 +177,19 @@ def test_close_frees_the_engines(pixels):
 def test_errors_are_of_one_family():
     assert issubclass(PromptError, RequestError) and issubclass(RequestError, MimoError)
     assert (PromptError.exit_code, BundleError.exit_code, EngineError.exit_code) == (2, 2, 1)
+
+
+def test_warmup_runs_every_graph_and_leaves_the_caches_empty(mimo, pixels):
+    mimo.warmup()
+    assert min(calls(mimo).values()) >= 1
+    before = calls(mimo)["text_encoder"]
+    mimo.open(pixels).ask("image", text_answer=False)
+    assert calls(mimo)["text_encoder"] == before + 1
+
+
+def test_a_pickle_of_a_loaded_model_loads_its_bundle_anew(bundle_folder, image_file, mimo):
+    with Mimo.load(bundle_folder, threads=1, cache_images=2) as loaded, pickle.loads(pickle.dumps(loaded)) as again:
+        assert again.info == loaded.info and again is not loaded
+        assert again.open(image_file).ask("polyp").text == loaded.open(image_file).ask("polyp").text
+    with pytest.raises(RequestError, match="not loaded from a bundle has no pickle"):
+        pickle.dumps(mimo)
