@@ -130,15 +130,10 @@ def test_the_table_of_rooms_names_rooms_that_exist(package: str) -> None:
     assert named <= rooms
 
 
-#: Removed when the last package keeps the limits.
-pending = pytest.mark.xfail(reason="packages are still being split", strict=False)
-
-
 def test_folders_are_small_enough_to_survey() -> None:
     assert structure.full_folders() == []
 
 
-@pending
 def test_functions_fit_a_screen() -> None:
     assert structure.long_functions(structure.sources()) == []
 
