@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from mimo_train import ablation as module
 from mimo_train.ablation import VARIANTS, ablate
 from mimo_train.checkpoint import load_checkpoint
 from mimo_train.cli.main import main
-from mimo_train.training.config import TrainConfig
+from mimo_train.training.config import EARLIER_NAMES, TrainConfig
 
 
 def options(data: Path, **changes) -> TrainConfig:
@@ -82,6 +83,20 @@ def test_the_table_shows_changes_with_intervals():
 def test_finished_variants_are_skipped(table, phantoms, monkeypatch):
     monkeypatch.setattr(module, "fit", lambda *_a, **_k: pytest.fail("trained again"))
     again = ablate(options(phantoms), table, variants=("full", "no-gate"), split="train", limit=2, **QUIET)
+    assert again == json.loads((table / "ablation.json").read_text())
+
+
+def test_a_table_of_an_earlier_release_is_read(table, phantoms, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "fit", lambda *_a, **_k: pytest.fail("trained again"))
+    folder = shutil.copytree(table, tmp_path / "earlier")
+    result = json.loads((folder / "ablation.json").read_text())
+    for earlier, current in EARLIER_NAMES.items():
+        result["budget"][earlier] = result["budget"].pop(current)
+    (folder / "ablation.json").write_text(json.dumps(result))
+    for path in folder.glob("*/result.json"):
+        row = json.loads(path.read_text())
+        path.write_text(json.dumps({**row, "told": row.pop("description")}))
+    again = ablate(options(phantoms), folder, variants=("full", "no-gate"), split="train", limit=2, **QUIET)
     assert again == json.loads((table / "ablation.json").read_text())
 
 
