@@ -140,7 +140,8 @@ def create_engine(
         raise EngineError(f"the engine {name} is not installed", kind.install)
     module = importlib.import_module(f".{kind.module}", __name__)
     options = {"built_with": built_with} if kind.plans else {}
-    return getattr(module, kind.class_name)(data, spec, threads=threads, spinning=spinning, **options)
+    engine: Engine = getattr(module, kind.class_name)(data, spec, threads=threads, spinning=spinning, **options)
+    return engine
 
 
 def _version(distribution: str) -> str | None:

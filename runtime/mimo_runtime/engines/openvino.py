@@ -35,7 +35,8 @@ def load_library() -> ModuleType:
     finally:
         if block:
             sys.modules.pop(telemetry, None)
-    return openvino
+    library: ModuleType = openvino
+    return library
 
 
 class OpenVinoEngine(Engine):

@@ -22,7 +22,8 @@ def load_library() -> ModuleType:
     """Import ONNX Runtime."""
     import onnxruntime
 
-    return onnxruntime
+    library: ModuleType = onnxruntime
+    return library
 
 
 class OrtEngine(Engine):

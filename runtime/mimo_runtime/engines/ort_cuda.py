@@ -54,7 +54,8 @@ def load_library() -> ModuleType:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             onnxruntime.preload_dlls()
-    return onnxruntime
+    library: ModuleType = onnxruntime
+    return library
 
 
 def check_library() -> None:

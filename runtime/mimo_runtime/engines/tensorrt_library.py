@@ -48,7 +48,8 @@ def load_library() -> ModuleType:
     if not OLDEST <= numbers[:2] < NEWEST_BELOW:
         message = f"TensorRT {version} is installed; this program knows {OLDEST[0]}.{OLDEST[1]} to {NEWEST_BELOW[0] - 1}.x"
         raise EngineError(message, "Install one of those, or update mimo-edge")
-    return tensorrt
+    library: ModuleType = tensorrt
+    return library
 
 
 def missing_rtx_package() -> str | None:

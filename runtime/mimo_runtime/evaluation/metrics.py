@@ -116,7 +116,8 @@ def bootstrap_means(
     sums, sizes = np.bincount(group_of, v, count), np.bincount(group_of, minlength=count)
     rng = np.random.default_rng(seed)
     drawn = rng.integers(count, size=(samples, count))
-    return sums[drawn].sum(1) / sizes[drawn].sum(1)
+    means: np.ndarray = sums[drawn].sum(1) / sizes[drawn].sum(1)
+    return means
 
 
 def interval(means: np.ndarray, level: float = 0.95) -> list[float]:

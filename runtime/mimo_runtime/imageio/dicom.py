@@ -110,7 +110,8 @@ def _check(data: Dataset, name: str, frame: int) -> None:
 def _stored(pydicom: ModuleType, source: Path | BinaryIO, name: str, frame: int) -> np.ndarray:
     """The stored values of a frame, ``[H, W]`` or ``[H, W, 3]``; YBR already converted to RGB."""
     try:
-        return pydicom.pixels.pixel_array(source, index=frame)  # reads this frame only
+        value: np.ndarray = pydicom.pixels.pixel_array(source, index=frame)  # reads this frame only
+        return value
     except Exception:  # decoders raise nearly anything; reading the whole file copes with more
         pass
     syntax = None
@@ -123,7 +124,8 @@ def _stored(pydicom: ModuleType, source: Path | BinaryIO, name: str, frame: int)
             implicit, little = data.original_encoding
             uid = pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
             data.file_meta.TransferSyntaxUID = uid if little else pydicom.uid.ExplicitVRBigEndian
-        return pydicom.pixels.pixel_array(data, index=frame)
+        value = pydicom.pixels.pixel_array(data, index=frame)
+        return value
     except Exception as error:  # as above
         if syntax is None or not syntax.is_compressed or not isinstance(error, (RuntimeError, NotImplementedError)):
             raise _damaged(name, error) from None
@@ -211,7 +213,8 @@ def _voi_lut(data: Dataset, voi: Dataset, values: np.ndarray) -> np.ndarray:
         first -= 65536
     low, high = float(table.min()), float(table.max())
     index = np.clip(np.rint(values) - first, 0, count - 1).astype(np.int64)
-    return stretch(table.astype(np.float64), low, max(high, low + 1))[index]
+    value: np.ndarray = stretch(table.astype(np.float64), low, max(high, low + 1))[index]
+    return value
 
 
 def _padding(data: Dataset, stored: np.ndarray) -> np.ndarray | None:
@@ -272,7 +275,8 @@ def _group(data: Dataset, frame: int, keyword: str) -> Dataset | None:
     for item in (per_frame[frame] if per_frame and frame < len(per_frame) else None, shared[0] if shared else None):
         sequence = item.get(keyword) if item is not None else None
         if sequence:
-            return sequence[0]
+            value: Dataset | None = sequence[0]
+            return value
     return None
 
 

@@ -68,11 +68,13 @@ class ScanImage:
 
     @property
     def height(self) -> int:
-        return self.pixels.shape[0]
+        size: int = self.pixels.shape[0]
+        return size
 
     @property
     def width(self) -> int:
-        return self.pixels.shape[1]
+        size: int = self.pixels.shape[1]
+        return size
 
     @property
     def sha256(self) -> str:

@@ -242,7 +242,8 @@ def _decoded(image: Image.Image, name: str, frame: int) -> Image.Image:
 
 def _over_black(rgba: np.ndarray) -> np.ndarray:
     """Straight-alpha ``uint8 [H, W, 4]`` over black: rounded ``colour * alpha / 255``."""
-    return ((rgba[..., :3].astype(np.uint16) * rgba[..., 3:] + 127) // 255).astype(np.uint8)
+    blended: np.ndarray = ((rgba[..., :3].astype(np.uint16) * rgba[..., 3:] + 127) // 255).astype(np.uint8)
+    return blended
 
 
 def _depth(values: np.ndarray) -> str:

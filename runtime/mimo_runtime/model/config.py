@@ -191,7 +191,8 @@ class MimoConfig:
     @property
     def mask_size(self) -> int:
         """Side of the finest mask grid."""
-        return self.image_size // 2 ** (5 - self.mask_decoder.levels) * self.mask_decoder.upsample
+        side: int = self.image_size // 2 ** (5 - self.mask_decoder.levels) * self.mask_decoder.upsample
+        return side
 
     def query_of(self, entity: str) -> int | None:
         """The mask query of an entity name, or None if the model has none for it."""

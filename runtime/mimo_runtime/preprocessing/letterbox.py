@@ -144,7 +144,8 @@ class Letterbox:
 
     def _scale(self, values: np.ndarray, pairs: int) -> np.ndarray:
         factors = np.tile(self.factors, pairs)
-        return (np.asarray(values, np.float64).reshape(-1, 2 * pairs) * factors).astype(np.float32)
+        value: np.ndarray = (np.asarray(values, np.float64).reshape(-1, 2 * pairs) * factors).astype(np.float32)
+        return value
 
     def _check(self, array: np.ndarray, dimensions: int) -> None:
         if array.ndim != dimensions or array.shape[:2] != (self.height, self.width):
@@ -173,4 +174,5 @@ def _sums_between(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     sums[whole[:-1] == whole[1:]] = 0
     sums[-1] = values[whole[-2] : whole[-1]].sum(axis=0)
     parts = (edges - whole)[:, None] * values[whole]
-    return sums + parts[1:] - parts[:-1]
+    value: np.ndarray = sums + parts[1:] - parts[:-1]
+    return value

@@ -145,7 +145,8 @@ def _swap(a: Path, b: Path) -> bool:
     except (OSError, AttributeError, TypeError):
         return False
     at_cwd, exchange = -100, 2
-    return renameat2(at_cwd, os.fsencode(a), at_cwd, os.fsencode(b), exchange) == 0
+    swapped: bool = renameat2(at_cwd, os.fsencode(a), at_cwd, os.fsencode(b), exchange) == 0
+    return swapped
 
 
 def _sync(folder: Path) -> None:
