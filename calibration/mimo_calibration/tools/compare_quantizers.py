@@ -199,6 +199,7 @@ def measure(pipeline: QuantizedPipeline, name: str, calibration: Calibration, he
             continue
         try:
             model = compact(quantise(calibration))
+            del model.graph.value_info[:]  # types of tensors that become unsigned for ONNX Runtime
             engines = _engines(pipeline, name, model)
         except Exception as error:  # tools raise exceptions of many kinds; the others are still measured
             rows.append(Row(tool, release, error=f"{type(error).__name__}: {str(error).splitlines()[0]}"))
