@@ -19,8 +19,6 @@ from importlib import util
 from pathlib import Path
 from typing import TypedDict
 
-from ..utils.untyped import Untyped
-
 #: First number of an L4T release (Linux for Tegra) -> JetPack.
 _JETPACK = {"32": "4", "34": "5", "35": "5", "36": "6", "38": "7", "39": "7"}
 #: Libraries by short name: file names from new to old, and the function that gives the version.
@@ -38,7 +36,7 @@ class Places:
     proc: Path = Path("/proc/driver/nvidia")
     tegra: Path = Path("/etc/nv_tegra_release")
     model: Path = Path("/proc/device-tree/model")
-    load: Callable[[str], Untyped] = ctypes.CDLL
+    load: Callable[[str], ctypes.CDLL] = ctypes.CDLL
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
 
 
@@ -155,7 +153,7 @@ def power_mode(program: str = "nvpmodel") -> str | None:
     return None
 
 
-def library_version(which: str, load: Callable[[str], Untyped] = ctypes.CDLL) -> str | None:
+def library_version(which: str, load: Callable[[str], ctypes.CDLL] = ctypes.CDLL) -> str | None:
     """The version of ``"cuda runtime"`` or ``"cudnn"``, of the system or of pip's nvidia packages."""
     names, function = _LIBRARIES[which]
     for path in (*names, *(str(p) for name in names[:-1] for p in _pip_libraries(name))):
@@ -225,7 +223,7 @@ class _Nvml:
         RuntimeError: it does not begin.
     """
 
-    def __init__(self, library: Untyped) -> None:
+    def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
         for name, arguments in {
             "nvmlDeviceGetCount_v2": (POINTER(c_uint),),

@@ -157,8 +157,7 @@ def _numbers(value: Iterable[float], name: str, lengths: tuple[int, ...], form: 
     try:
         if isinstance(value, (str, bytes, Mapping, Set)) or np.ma.is_masked(value):
             raise TypeError
-        # A string is no number, though float() reads it.
-        numbers = tuple(float("nan") if isinstance(v, (str, bytes)) else float(v) for v in value)
+        numbers = tuple(_number(v) for v in value)
     except (TypeError, ValueError, OverflowError):
         raise PromptError(f"{name} is not made of numbers", f"Give {form}") from None
     if len(numbers) not in lengths:
@@ -166,6 +165,12 @@ def _numbers(value: Iterable[float], name: str, lengths: tuple[int, ...], form: 
     if not np.isfinite(numbers).all():
         raise PromptError(f"{name} holds NaN or infinity", "Give finite pixel coordinates")
     return numbers
+
+
+def _number(value: float) -> float:
+    if isinstance(value, (str, bytes)):  # which float() reads
+        raise TypeError
+    return float(value)
 
 
 def _labelled(k: int, point: tuple[float, ...]) -> tuple[float, float, int]:
