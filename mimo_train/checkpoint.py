@@ -18,6 +18,7 @@ from mimo_runtime.errors import BundleError
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.utils.atomic import atomic_write_bytes
+from mimo_runtime.utils.names import few
 
 from .model import Mimo
 
@@ -97,7 +98,6 @@ def load_checkpoint(folder: str | Path) -> tuple[Mimo, Tokenizer]:
         if k in expected and v.shape != expected[k].shape
     ]
     if flaws:
-        misfits = ", ".join(flaws[:6]) + (f" and {len(flaws) - 6} more" if len(flaws) > 6 else "")
-        raise BundleError(f"{folder / WEIGHTS} does not fit {CONFIG}: {misfits}", "Use the mimo-edge version that wrote it")
+        raise BundleError(f"{folder / WEIGHTS} does not fit {CONFIG}: {few(flaws)}", "Use the mimo-edge version that wrote it")
     model.load_state_dict({k: v.to(expected[k].dtype) for k, v in weights.items()})
     return model.eval(), tokenizer

@@ -1,14 +1,15 @@
 """Hugging Face weights: Swin for the vision encoder, BERT (and its vocabulary) for the text encoder.
 
 A source is a local folder or a hub id; transformers reads it, whatever its file format. The configuration follows the
-source, so any Swin and any BERT fits. Weights without a counterpart are an error. The parameter names
-of transformers 4 and 5 differ; both are read.
+source, so any Swin and any BERT fits. The network may lie under any one prefix (``swin.``, ``backbone.``, ``module.bert.``),
+as toolkits save it inside of other models. Every weight of the network must be there, in its shape, and have a counterpart;
+heads are left out. The parameter names of transformers 4 and 5 differ; both are read.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import tokenizers
@@ -18,12 +19,13 @@ from torch import Tensor, nn
 from mimo_runtime.errors import RequestError
 from mimo_runtime.model.config import MimoConfig, TextConfig, VisionConfig
 from mimo_runtime.model.tokenizer import Tokenizer, special_tokens
+from mimo_runtime.utils.names import few
 
 from .model.text_encoder import TextEncoder
 from .model.vision_encoder import SwinTransformer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig
 
 #: Names inside a Swin block of transformers 5 and 4, and ours.
 _SWIN_BLOCK = {
@@ -38,9 +40,27 @@ _BERT_LAYER = {
 }  # fmt: skip
 
 
-def _open(source: str, kind: str) -> PreTrainedModel:
-    """The transformers model at ``source``, which must be of ``kind`` ("swin" or "bert")."""
-    from transformers import AutoConfig, AutoModel
+@dataclass(frozen=True)
+class _Family:
+    """What a source must be: its ``model_type``, and the weight that every checkpoint of the family holds once."""
+
+    kind: str
+    anchor: str
+
+
+_SWIN = _Family("swin", "embeddings.patch_embeddings.projection.weight")
+_BERT = _Family("bert", "embeddings.word_embeddings.weight")
+#: Parts of a network that this package does not use, and buffers that it computes: they may be missing or left over.
+_UNUSED = re.compile(r"(^|\.)(pooler|layernorm|relative_position_index|position_ids|mask_token)(\.|$)")
+#: Names of GELU and its approximations.
+_GELU = ("gelu", "gelu_new", "gelu_fast", "gelu_python", "gelu_pytorch_tanh")
+#: The modules of both families that hold the network; everything else is a head.
+_NETWORK = ("embeddings.", "encoder.")
+
+
+def _read_config(source: str, family: _Family) -> PretrainedConfig:
+    """The configuration at ``source``, which must be of ``family``."""
+    from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(source)
@@ -48,24 +68,73 @@ def _open(source: str, kind: str) -> PreTrainedModel:
         raise RequestError(
             f"{source} is no Hugging Face model: {type(error).__name__}", "Give a local folder with config.json, or a hub id"
         ) from None
-    if config.model_type != kind:
-        raise RequestError(f"{source} is a {config.model_type} model, not {kind}", f"Give a {kind} model")
+    if config.model_type != family.kind:
+        raise RequestError(f"{source} is a {config.model_type} model, not {family.kind}", f"Give a {family.kind} model")
+    return config
+
+
+def _read_weights(source: str, family: _Family) -> dict[str, Tensor]:
+    """The complete state dict of the network at ``source``, without the prefix of another model around it.
+
+    Raises:
+        RequestError: weights that cannot be read; names those that are missing, of another shape, or without a place.
+    """
+    weights, missing, unexpected, mismatched = _load(source, None)
+    if family.anchor in missing:
+        prefixes = sorted({name[: -len(family.anchor)] for name in unexpected if name.endswith("." + family.anchor)})
+        if len(prefixes) > 1:
+            raise RequestError(
+                f"{source} holds more than one {family.kind} network: {few(prefixes)}",
+                "Save one of them in a folder of its own",
+            )
+        if prefixes:
+            weights, missing, unexpected, mismatched = _load(source, {f"^{re.escape(prefixes[0])}": ""})
+    remedy = f"Save the complete {family.kind} model with transformers"
+    for flaw, names in (
+        ("lacks weights of the network", missing),
+        ("holds weights of another shape than its config.json", mismatched),
+        ("holds weights without a place in the network", [name for name in unexpected if name.startswith(_NETWORK)]),
+    ):
+        if names := sorted(name for name in names if not _UNUSED.search(name)):
+            raise RequestError(f"{source} {flaw}: {few(names, 2)}", remedy)
+    if broken := sorted(name for name, value in weights.items() if not torch.isfinite(value).all()):
+        raise RequestError(f"{source} holds weights that are not finite: {few(broken)}", "Download the model again")
+    return weights
+
+
+def _load(source: str, renamed: dict[str, str] | None) -> tuple[dict[str, Tensor], list[str], list[str], list[str]]:
+    """State dict in float32, and the names in transformers' loading report: missing, unexpected, of another shape."""
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
-        return AutoModel.from_pretrained(source)
+        model, report = AutoModel.from_pretrained(
+            source, key_mapping=renamed, output_loading_info=True, ignore_mismatched_sizes=True
+        )
     except Exception as error:
         raise RequestError(
             f"the weights in {source} cannot be read: {type(error).__name__}", "Download the model again"
         ) from None
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+    mismatched = [name if isinstance(name, str) else name[0] for name in report["mismatched_keys"]]
+    return model.float().state_dict(), list(report["missing_keys"]), list(report["unexpected_keys"]), mismatched
 
 
 def adopt_swin(config: MimoConfig, source: str) -> tuple[MimoConfig, dict[str, Tensor]]:
     """Configuration with the source's Swin, and weights for :class:`SwinTransformer`."""
-    model = _open(source, "swin")
-    c = model.config
+    c = _read_config(source, _SWIN)
     if c.patch_size != 4 or c.num_channels != 3 or len(c.depths) != 4 or not c.qkv_bias or c.use_absolute_embeddings:
         raise RequestError(
             f"{source} is a Swin of another shape", "Use one with patch size 4, RGB, four stages and no absolute positions"
         )
+    if c.hidden_act not in _GELU:
+        raise RequestError(f"{source} is a Swin with {c.hidden_act}", "Use one with GELU")
     vision = replace(
         config.vision,
         embed_dim=c.embed_dim,
@@ -76,7 +145,8 @@ def adopt_swin(config: MimoConfig, source: str) -> tuple[MimoConfig, dict[str, T
         stem="patch",
         conv_position=False,
     )
-    return replace(config, vision=vision), swin_weights(model.state_dict(), vision)
+    config = replace(config, vision=vision)
+    return config, swin_weights(_read_weights(source, _SWIN), vision)
 
 
 def swin_weights(theirs: dict[str, Tensor], vision: VisionConfig) -> dict[str, Tensor]:
@@ -109,8 +179,9 @@ def swin_weights(theirs: dict[str, Tensor], vision: VisionConfig) -> dict[str, T
 
 def adopt_bert(config: MimoConfig, source: str) -> tuple[MimoConfig, dict[str, Tensor], Tokenizer]:
     """Configuration with the source's BERT, weights for :class:`TextEncoder` (without its projection), and its tokenizer."""
-    model = _open(source, "bert")
-    c = model.config
+    c = _read_config(source, _BERT)
+    if c.hidden_act not in _GELU or getattr(c, "position_embedding_type", "absolute") != "absolute":
+        raise RequestError(f"{source} is a BERT of another kind", "Use one with GELU and absolute positions")
     text = TextConfig(
         hidden=c.hidden_size,
         layers=c.num_hidden_layers,
@@ -119,13 +190,14 @@ def adopt_bert(config: MimoConfig, source: str) -> tuple[MimoConfig, dict[str, T
         max_length=min(config.text.max_length, c.max_position_embeddings),
         positions=c.max_position_embeddings,
     )
+    config = replace(config, text=text, vocab_size=c.vocab_size)
     tokenizer, begin, end = bert_tokenizer(source, config.mask_decoder.queries)
-    weights = bert_weights(model.state_dict())
+    weights = bert_weights(_read_weights(source, _BERT))
     # Our <bos> and <eos> replace [CLS] and [SEP].
     table = weights["word.weight"].clone()
     table[1], table[2] = table[begin], table[end]
     weights["word.weight"] = table
-    return replace(config, text=text, vocab_size=c.vocab_size), weights, tokenizer
+    return config, weights, tokenizer
 
 
 def bert_weights(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -190,7 +262,7 @@ def load_into(
     ]
     if flaws:
         raise RequestError(
-            f"{source} does not fit the model: {', '.join(flaws[:8])}",
+            f"{source} does not fit the model: {few(flaws)}",
             "Report the transformers version, and use the tested one",
         )
     nn.Module.load_state_dict(module, weights, strict=False)

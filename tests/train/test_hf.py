@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, SwinConfig, SwinModel
 
 from mimo_runtime.errors import RequestError
@@ -105,6 +108,66 @@ def test_a_missing_weight_is_named(swin):
         load_into(SwinTransformer(config.vision), weights, "swin")
 
 
+def changed(
+    source: Path, folder: Path, rename: Callable[[str], str | None], more: dict[str, torch.Tensor] | None = None
+) -> str:
+    """A copy of a checkpoint with other names of weights; None leaves a weight out."""
+    shutil.copytree(source, folder)
+    weights = load_file(folder / "model.safetensors")
+    kept = {new: value for name, value in weights.items() if (new := rename(name)) is not None} | (more or {})
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    return str(folder)
+
+
+PREFIXES = (
+    "swin.",
+    "bert.",
+    "roberta.",
+    "backbone.",
+    "encoder.",
+    "model.",
+    "module.",
+    "base_model.",
+    "module.swin.",
+    "my.net.",
+)
+
+
+def test_a_network_inside_of_another_model_is_read(swin, bert, tmp_path):
+    micro = MimoConfig.from_preset("micro")
+    plain = [adopt(micro, str(source))[1] for adopt, source in ((adopt_swin, swin), (adopt_bert, bert))]
+    for number, prefix in enumerate(PREFIXES):
+        head = {"head.weight": torch.ones(2, 2)}
+        for adopt, source, wanted in ((adopt_swin, swin, plain[0]), (adopt_bert, bert, plain[1])):
+            folder = tmp_path / f"{source.name}{number}"
+            weights = adopt(micro, changed(source, folder, lambda name: prefix + name, head))[1]  # noqa: B023
+            assert weights.keys() == wanted.keys() and all(torch.equal(weights[k], wanted[k]) for k in wanted), prefix
+
+
+def test_weights_without_a_place_are_named(swin, bert, tmp_path):
+    def message(adopt, source, rename, more=None) -> str:
+        with pytest.raises(RequestError) as caught:
+            adopt(MimoConfig.from_preset("micro"), changed(source, tmp_path / f"{len(list(tmp_path.iterdir()))}", rename, more))
+        assert len(str(caught.value)) <= 300
+        return str(caught.value)
+
+    lacks = message(adopt_swin, swin, lambda name: None if "layers.2." in name else name)
+    assert "lacks weights of the network: encoder.layers.2." in lacks and "more" in lacks
+    assert "lacks weights of the network: encoder.layer.1." in message(
+        adopt_bert, bert, lambda name: None if "layer.1." in name else f"module.{name}"
+    )
+    extra = {"encoder.layer.2.output.dense.weight": torch.ones(32, 64)}
+    assert "without a place in the network: encoder.layer.2." in message(adopt_bert, bert, lambda name: name, extra)
+    table = "embeddings.word_embeddings.weight"
+    wrong = message(adopt_bert, bert, lambda name: None if name == table else name, {table: torch.ones(9, 32)})
+    assert f"another shape than its config.json: {table}" in wrong
+    twice = {f"teacher.{table}": torch.ones(9, 32)}
+    assert "more than one bert network: student., teacher." in message(adopt_bert, bert, lambda name: f"student.{name}", twice)
+    nan = message(adopt_bert, bert, lambda name: None if name == table else name, {table: torch.full((112, 32), torch.nan)})
+    assert f"not finite: {table}" in nan
+    assert "lacks weights" in message(adopt_swin, swin, lambda name: name.replace("embeddings", "patch_embed"))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(metadata.version("transformers").startswith("4."), reason="this is the test that transformers 4 runs")
 def test_weights_of_transformers_4_57_are_read_too(repository, tmp_path):
@@ -120,7 +183,7 @@ def test_weights_of_transformers_4_57_are_read_too(repository, tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
     version = run([sys.executable, "-c", "import transformers; print(transformers.__version__)"], environment)
     assert version.startswith("4.57.")
-    assert "6 passed" in run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__], environment)
+    assert "8 passed" in run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__], environment)
 
 
 def run(command: list[str], environment: dict[str, str] | None = None) -> str:

@@ -11,19 +11,13 @@ from mimo_runtime.errors import RequestError
 from mimo_runtime.imageio.image import ScanImage
 from mimo_runtime.imageio.reader import read_image
 from mimo_runtime.text.grammar import Description, clean_name
+from mimo_runtime.utils.names import few
 
 #: A JSON object as read, before its fields are checked.
 JsonObject = dict[str, object]
 
 #: Suffixes of image files. DICOM files often have none, or the end of a UID; their content decides.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".ppm", ".pgm", ".dcm", ".dicom")
-
-
-def few(names: Iterable[object], most: int = 3) -> str:
-    """``a, b, c and 4 more``."""
-    listed = [str(name) for name in names]
-    rest = len(listed) - most
-    return ", ".join(listed[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def class_name(name: str) -> str:

@@ -10,8 +10,9 @@ import numpy as np
 
 from mimo_runtime.errors import RequestError
 from mimo_runtime.imageio.reader import read_image
+from mimo_runtime.utils.names import few
 
-from .common import check_first, class_name, few, find_images, modality_of, required_folder, required_region
+from .common import check_first, class_name, find_images, modality_of, required_folder, required_region
 from .masks import read_binary, read_ids
 from .shapes import crop, paint
 from .writer import Item, Plan, Target

@@ -16,8 +16,9 @@ import numpy as np
 
 from mimo_runtime.errors import RequestError
 from mimo_runtime.imageio.image import check_size
+from mimo_runtime.utils.names import few
 
-from .common import JsonObject, class_name, few, inside, known_modality, read_json, required_folder, required_region
+from .common import JsonObject, class_name, inside, known_modality, read_json, required_folder, required_region
 from .slices import Case, Slicing, slices
 from .volume import Volume
 from .writer import Item, Plan, Target
