@@ -281,7 +281,7 @@ from mimo_export import stages
 from mimo_export.build import build
 
 checkpoint, bundle, output, stage = sys.argv[1:]
-stages.export_graph = lambda _, specification: onnx.load(Path(bundle) / "graphs" / f"{spec.name}.onnx")
+stages.export_graph = lambda _, spec: onnx.load(Path(bundle) / "graphs" / f"{spec.name}.onnx")
 
 def hang(*arguments):
     print("there", flush=True)

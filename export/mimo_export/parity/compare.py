@@ -222,7 +222,8 @@ def measure(
     candidate = Mimo(config, engines, reference.tokenizer) if whole else None
     for sample in samples:
         expected = ask(chain, sample)
-        if candidate:
+        # Outputs that are not finite are a flaw already, and a chain refuses to answer with them.
+        if candidate and all(np.isfinite(shadow.worst) for shadow in shadows.values()):
             parity.add(sample, expected, ask(candidate, sample), reference.config.presence_threshold)
         parity.samples[sample.source] += 1
         progress()
