@@ -26,6 +26,7 @@ from .refinement.refiner import MaskRefiner
 from .request import AskRequest, longest_text
 from .text.generation import Draft, TextDecoder
 from .utils.cache import LruCache
+from .utils.cancellation import Cancelled
 from .utils.timing import StageTimer
 
 Arrays = dict[str, np.ndarray]
@@ -115,7 +116,8 @@ class ModelGraphs:
         if not request.refine:
             return prediction
         with timer("refine"):
-            return self._refiner.refine(prediction, prompt, functools.partial(self._segment_crop, image), is_cancelled)
+            segment_crop = functools.partial(self._segment_crop, image, is_cancelled)
+            return self._refiner.refine(prediction, prompt, segment_crop, is_cancelled)
 
     def write_text(self, values: Arrays, request: AskRequest, should_stop: Callable[[], bool]) -> Draft:
         """Outputs of :meth:`ground` -> the draft of one answer, to be iterated over."""
@@ -140,13 +142,25 @@ class ModelGraphs:
         for engine in self.engines.values():
             engine.close()
 
-    def _segment_crop(self, image: EncodedImage, crop: CropRequest) -> Arrays:
-        """Outputs of ``mask_decoder`` for a crop of the image."""
+    def _segment_crop(self, image: EncodedImage, is_cancelled: Callable[[], bool], crop: CropRequest) -> Arrays:
+        """Outputs of ``mask_decoder`` for a crop of the image.
+
+        Raises:
+            Cancelled: between two graphs.
+        """
+
+        def go_on() -> None:
+            if is_cancelled():
+                raise Cancelled
+
         features, _ = self._crops.get(
             (image.key, *crop.crop_box),
             lambda: self._encode(crop.pixels(image.pixels, self._refiner.config), crop.letterbox),
         )
-        return self._run("mask_decoder", self.ground(features, self.encode_request(crop.prompt, crop.letterbox)))
+        go_on()
+        values = self.ground(features, self.encode_request(crop.prompt, crop.letterbox))
+        go_on()
+        return self._run("mask_decoder", values)
 
     def _encode(self, pixels: np.ndarray, letterbox: Letterbox) -> Arrays:
         return self._run("vision_encoder", {"pixels": letterbox.image(pixels)[None]})
