@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from .bundle.archive import Bundle
     from .errors import BundleError, EngineError, ImageError, MimoError, PromptError, RequestError, VerificationError
     from .imageio.image import ScanImage
-    from .imageio.reader import read_image, read_mask
+    from .imageio.masks import read_mask
+    from .imageio.reader import read_image
     from .model.config import MimoConfig
     from .pipeline import Mimo, Scan
     from .preprocessing.prompts import Prompt
@@ -42,7 +43,8 @@ _HOMES = {
         "VerificationError",
     ),
     "imageio.image": ("ScanImage",),
-    "imageio.reader": ("read_image", "read_mask"),
+    "imageio.masks": ("read_mask",),
+    "imageio.reader": ("read_image",),
     "model.config": ("MimoConfig",),
     "pipeline": ("Mimo", "Scan"),
     "preprocessing.prompts": ("Prompt",),

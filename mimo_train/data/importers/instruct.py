@@ -22,7 +22,8 @@ import numpy as np
 
 from mimo_runtime.errors import RequestError
 from mimo_runtime.imageio.image import ScanImage
-from mimo_runtime.imageio.reader import read_image, read_mask
+from mimo_runtime.imageio.masks import read_mask
+from mimo_runtime.imageio.reader import read_image
 from mimo_runtime.text.grammar import Description
 
 from .common import JsonObject, inside, known_modality, missing_files, read_text, required_folder, stem_of

@@ -9,7 +9,8 @@ from PIL import Image
 
 from mimo_runtime.errors import RequestError
 from mimo_runtime.imageio.image import check_size
-from mimo_runtime.imageio.reader import FORMATS, read_mask
+from mimo_runtime.imageio.masks import read_mask
+from mimo_runtime.imageio.pillow import FORMATS
 
 
 def read_ids(path: Path) -> np.ndarray:
@@ -31,7 +32,7 @@ def read_ids(path: Path) -> np.ndarray:
 
 def read_binary(path: Path, threshold: int = 0, any_value: bool = True) -> np.ndarray:
     """One structure, bool ``[H, W]``: true where a value is above ``threshold``; for 0 see
-    ``mimo_runtime.imageio.reader.read_mask``.
+    ``mimo_runtime.imageio.masks.read_mask``.
 
     Args:
         any_value: for threshold 0, whether a mask may hold several values above 0. They may be classes, or the blurred edges

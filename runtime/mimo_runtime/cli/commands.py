@@ -126,13 +126,15 @@ def predict(
 
     _check_output(output, force)
 
-    from ..imageio.reader import read_image, read_mask
+    from ..imageio.masks import read_mask_file
+    from ..imageio.reader import read_image
     from ..pipeline import Mimo
     from ..preprocessing.prompts import Prompt
     from ..results.folder import write_result
 
     picture = read_image(image, frame=frame)
-    prompt = Prompt(text or "", boxes, points, None if mask_file is None else read_mask(mask_file))
+    mask = None if mask_file is None else read_mask_file(mask_file, frame).fitted(picture).inside()
+    prompt = Prompt(text or "", boxes, points, mask)
     with Mimo.load(bundle, device, threads, cache_images=0, allow_fallback=allow_fallback) as mimo:
         # Before encoding, so that a wrong request costs nothing.
         prompt.validate(picture.height, picture.width, mimo.config, mimo.tokenizer)

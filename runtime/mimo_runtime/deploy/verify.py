@@ -18,8 +18,9 @@ import numpy as np
 from ..bundle.archive import Bundle
 from ..errors import BundleError, VerificationError
 from ..evaluation.metrics import dice
+from ..imageio.masks import read_mask
 from ..imageio.png import write_png
-from ..imageio.reader import read_image, read_mask
+from ..imageio.reader import read_image
 from ..pipeline import Mimo
 from ..preprocessing.prompts import Prompt
 from ..results.answer import Answer

@@ -27,6 +27,7 @@ class ScanImage:
         modality: as data sets write it ("ct", "mri", "ultrasound", "xray", ...), None if the file does not say.
         bits: how the values became 8 bit, for people.
         spacing_source: where ``spacing_mm`` comes from, and whether it holds in the patient; None without spacing.
+        orientation: EXIF orientation (1 to 8) that the reader applied to the stored pixels; 1 is none.
         copy: False shares the array instead of copying it. The caller then promises not to change it.
 
     ``pixels`` is read-only afterwards.
@@ -37,6 +38,7 @@ class ScanImage:
     modality: str | None = None
     bits: str = "8 bit as stored"
     spacing_source: str | None = None
+    orientation: int = 1
     copy: InitVar[bool] = True
     #: Whether the caller may still change ``pixels``.
     is_shared: bool = field(init=False, default=False)
@@ -61,10 +63,11 @@ class ScanImage:
         modality: str | None = None,
         bits: str = "8 bit as stored",
         spacing_source: str | None = None,
+        orientation: int = 1,
     ) -> ScanImage:
         """Of an array that the reader made itself: it is not copied, and nobody else can change it."""
         pixels.flags.writeable = False
-        return ScanImage(pixels, spacing_mm, modality, bits, spacing_source, copy=False)
+        return ScanImage(pixels, spacing_mm, modality, bits, spacing_source, orientation, copy=False)
 
     @property
     def height(self) -> int:
@@ -97,3 +100,9 @@ def check_size(name: str, height: int, width: int) -> None:
     if max(height, width) > MAX_SIDE or height * width > MAX_PIXELS:
         limits = f"Crop or shrink it to at most {MAX_SIDE} pixels a side and {MAX_PIXELS // 10**6} million in all"
         raise ImageError(message, limits)
+
+
+def check_frame(frame: object) -> None:
+    """Refuse what does not count frames. Raises ImageError."""
+    if isinstance(frame, bool) or not isinstance(frame, (int, np.integer)) or frame < 0:
+        raise ImageError(f"the frame is {frame!r}"[:80], "Give a whole number from 0")

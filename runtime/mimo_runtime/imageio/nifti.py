@@ -2,7 +2,8 @@
 
 The volume is read in canonical orientation (RAS+: first axis to the patient's right, second to the front, third to the
 head). ``slice`` counts along the third axis from the feet; with a fourth axis (time), slice ``t * slices + k`` is slice
-``k`` of volume ``t``. The picture follows the radiological convention: front at the top, the patient's right on the left
+``k`` of volume ``t``. Vectors of three or four components of 8 or 16 bit without sign (axis 5) are colours, one picture
+together. The picture follows the radiological convention: front at the top, the patient's right on the left
 of the picture. Values are scaled by the percentiles of ``intensity.py``, for each slice separately.
 """
 
@@ -10,6 +11,8 @@ from __future__ import annotations
 
 import gzip
 import struct
+from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
 
@@ -17,11 +20,14 @@ from ..errors import ImageError
 from ..utils.untyped import Untyped
 from .image import ScanImage, check_size
 from .intensity import as_rgb, to_8_bit
+from .pillow import damaged
 
+#: NIFTI_INTENT_RGB_VECTOR and NIFTI_INTENT_RGBA_VECTOR.
+_INTENT_COLOUR = (2003, 2004)
 _MAGIC = ((348, 344, (b"n+1\0", b"ni1\0")), (540, 4, (b"n+2\0", b"ni2\0")))
 
 
-def is_nifti(head: bytes, file: Untyped) -> bool:
+def is_nifti(head: bytes, file: BinaryIO) -> bool:
     """Whether a file whose first 540 bytes are ``head`` is NIfTI, compressed or not. ``file`` is left at its start."""
     if head[:2] == b"\x1f\x8b":
         try:
@@ -33,14 +39,67 @@ def is_nifti(head: bytes, file: Untyped) -> bool:
     return any(_size_of(head) == size and head[at : at + 4] in magic for size, at, magic in _MAGIC)
 
 
-def read_nifti(file: Untyped, name: str, slice_index: int) -> ScanImage:
-    """Read one slice of a NIfTI-1 or NIfTI-2 volume (``.nii`` or ``.nii.gz``) from an open binary file.
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """One slice as stored: ``[H, W]``, or ``[H, W, 3]`` colours; its spacing and what the header says about it."""
 
-    Only the slice's part of the file is converted; the spacing is (front-back, left-right) in mm.
+    values: np.ndarray
+    spacing_mm: tuple[float, float] | None
+    note: str = ""
+
+
+def read_nifti(file: BinaryIO, name: str, slice_index: int) -> ScanImage:
+    """Read one slice of a NIfTI-1 or NIfTI-2 volume (``.nii`` or ``.nii.gz``) from an open binary file as an image.
 
     Raises:
         ImageError: nibabel is missing, the file is damaged, holds header only or complex numbers, or lacks the slice.
     """
+    plane = read_values(file, name, slice_index)
+    values, source = plane.values, "NIfTI header" if plane.spacing_mm else None
+    if values.ndim == 3 and values.dtype == np.uint8:
+        return ScanImage.of_new(np.ascontiguousarray(values), plane.spacing_mm, None, "8 bit as stored" + plane.note, source)
+    scaled, rule = to_8_bit(values, name)
+    pixels = scaled if scaled.ndim == 3 else as_rgb(scaled)
+    return ScanImage.of_new(pixels, plane.spacing_mm, None, "NIfTI, " + rule + plane.note, source)
+
+
+def read_values(file: BinaryIO, name: str, slice_index: int) -> Plane:
+    """The values of one slice. Only its part of the file is converted; the spacing is (front-back, left-right) in mm.
+
+    Raises:
+        ImageError: as :func:`read_nifti`.
+    """
+    volume: Untyped = _open(file, name)
+    try:
+        shape = volume.shape
+        colours = _colours(volume)
+        zooms = [float(z) for z in volume.header.get_zooms()[:3]]
+        unit = {"meter": 1000.0, "micron": 0.001}.get(volume.header.get_xyzt_units()[0], 1.0)
+        orientation = _orientation(volume.affine)
+    except Exception as error:  # nibabel raises many kinds for damaged headers
+        raise damaged(name, error) from None
+    plane, slices, frames = _layout(shape[:3] if colours else shape, name, orientation)
+    check_size(name, *(shape[axis] for axis in plane[::-1]))
+    if slice_index >= slices * frames:
+        raise ImageError(f"{name} has no slice {slice_index}", f"Choose one of 0..{slices * frames - 1}")
+    try:
+        if colours:
+            parts = [_slice(volume.dataobj, shape, orientation, slice_index + k * slices) for k in range(3)]
+            values = np.stack(parts, axis=-1)
+        else:
+            values = _slice(volume.dataobj, shape, orientation, slice_index)
+    except Exception as error:  # truncated data; gzip, zlib and numpy raise different kinds
+        raise damaged(name, error) from None
+    spacing = tuple(zooms[axis] * unit for axis in plane[::-1])
+    spacing_mm = (spacing[0], spacing[1]) if all(np.isfinite(s) and s > 0 for s in spacing) else None
+    if values.dtype.names:
+        return Plane(np.stack([values[c] for c in values.dtype.names[:3]], axis=-1).astype(np.uint8), spacing_mm)
+    if values.dtype.kind not in "iuf":
+        raise ImageError(f"{name} holds values of type {values.dtype}", "Save whole or real numbers, e.g. the magnitude")
+    return Plane(values, spacing_mm, ", vector of 3 as colour" if colours else _note(volume, slice_index, slices))
+
+
+def _open(file: BinaryIO, name: str) -> object:
     try:
         import nibabel
     except ImportError:
@@ -48,36 +107,35 @@ def read_nifti(file: Untyped, name: str, slice_index: int) -> ScanImage:
     try:
         compressed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-        stream = gzip.GzipFile(fileobj=file) if compressed else file
+        stream: Untyped = gzip.GzipFile(fileobj=file) if compressed else file
         size = _size_of(stream.read(4))
         stream.seek(0)
         kind: Untyped = nibabel.Nifti2Image if size == 540 else nibabel.Nifti1Image
-        volume = kind.from_stream(stream)
-        shape = volume.shape
-        zooms = [float(z) for z in volume.header.get_zooms()[:3]]
-        unit = {"meter": 1000.0, "micron": 0.001}.get(volume.header.get_xyzt_units()[0], 1.0)
-        orientation = _orientation(nibabel, volume.affine)
+        return kind.from_stream(stream)
     except Exception as error:  # nibabel raises many kinds for damaged headers
-        raise _damaged(name, error) from None
-    plane, slices, frames = _layout(shape, name, orientation)
-    check_size(name, *(shape[axis] for axis in plane[::-1]))
-    if slice_index >= slices * frames:
-        raise ImageError(f"{name} has no slice {slice_index}", f"Choose one of 0..{slices * frames - 1}")
-    try:
-        values = _slice(volume.dataobj, shape, orientation, slice_index)
-    except Exception as error:  # truncated data; gzip, zlib and numpy raise different kinds
-        raise _damaged(name, error) from None
-    spacing = tuple(zooms[axis] * unit for axis in plane[::-1])
-    known = all(np.isfinite(s) and s > 0 for s in spacing)
-    spacing_mm = (spacing[0], spacing[1]) if known else None
-    source = "NIfTI header" if known else None
-    if values.dtype.names:
-        colours = np.stack([values[c] for c in values.dtype.names[:3]], axis=-1).astype(np.uint8)
-        return ScanImage.of_new(colours, spacing_mm, None, "8 bit as stored", source)
-    if values.dtype.kind not in "iuf":
-        raise ImageError(f"{name} holds values of type {values.dtype}", "Save whole or real numbers, e.g. the magnitude")
-    grey, rule = to_8_bit(values, name)
-    return ScanImage.of_new(as_rgb(grey), spacing_mm, None, "NIfTI, " + rule, source)
+        raise damaged(name, error) from None
+
+
+def _colours(volume: Untyped) -> bool:
+    """Whether the components of a vector image (axis 5, or 4 where the header says RGB) are red, green and blue.
+
+    Vectors of whole numbers without a sign count as colours; others are displacements, gradients and the like.
+    """
+    shape, kind = volume.shape, volume.get_data_dtype()
+    stated = int(volume.header["intent_code"]) in _INTENT_COLOUR
+    if len(shape) == 5 and shape[3] == 1 and shape[4] in (3, 4):
+        return stated or kind in (np.uint8, np.uint16)
+    return stated and len(shape) == 4 and shape[3] in (3, 4)
+
+
+def _note(volume: Untyped, index: int, slices: int) -> str:
+    """A warning for three 8-bit planes, which may be the channels of a colour picture."""
+    shape = volume.shape
+    if volume.get_data_dtype() != np.uint8 or len(shape) < 3 or shape[-1] not in (3, 4):
+        return ""
+    what = "slice" if len(shape) == 3 else "volume"
+    at = index % slices if len(shape) == 3 else index // slices
+    return f", {what} {at} of {shape[-1]} as grey (if these are colour channels, save RGB24)"
 
 
 def _size_of(head: bytes) -> int:
@@ -86,9 +144,12 @@ def _size_of(head: bytes) -> int:
     return next((s for s in sizes if s in (348, 540)), 0)
 
 
-def _orientation(nibabel: Untyped, affine: np.ndarray) -> list[tuple[int, int]]:
+def _orientation(affine: np.ndarray) -> list[tuple[int, int]]:
     """For each canonical axis (right, front, head): the stored axis and its direction (1 or -1)."""
-    axes = nibabel.io_orientation(affine) if np.isfinite(affine).all() else np.full((3, 2), np.nan)
+    import nibabel
+
+    kind: Untyped = nibabel
+    axes = kind.io_orientation(affine) if np.isfinite(affine).all() else np.full((3, 2), np.nan)
     if not np.isfinite(axes).all():  # an unusable affine: take the axes as they are
         return [(0, 1), (1, 1), (2, 1)]
     stored = {int(axis): (index, int(direction)) for index, (axis, direction) in enumerate(axes)}
@@ -118,7 +179,3 @@ def _slice(data: Untyped, shape: tuple[int, ...], orientation: list[tuple[int, i
     # Now [right, front]; the picture runs from right to left and from front to back.
     plane = plane[::-right_sign, ::-front_sign]
     return np.ascontiguousarray(plane.T)
-
-
-def _damaged(name: str, error: Exception) -> ImageError:
-    return ImageError(f"{name} is damaged or incomplete ({type(error).__name__})", "Export or download it again")

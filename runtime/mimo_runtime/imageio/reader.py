@@ -14,24 +14,20 @@ Nothing here depends on the model; it only limits the size.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
-import threading
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Union
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from ..errors import ImageError
-from .image import ScanImage, check_size
+from .files import open_file, short_name
+from .image import ScanImage, check_frame, check_size
 from .intensity import as_rgb, to_8_bit
+from .pillow import decode, open_picture
 
-#: Pillow plugins used. Everything else (EPS would start a program) is refused.
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 _ACCEPTED = "PNG, JPEG, BMP, TIFF, WebP, DICOM or NIfTI"
 
 
@@ -58,6 +54,7 @@ def read_image(source: Source, *, frame: int = 0, channels: str = "rgb", copy: b
         raise ImageError("channels='bgr' is for arrays", "Leave it out: files and PIL images state their order")
     if isinstance(source, (ScanImage, np.ndarray)) and frame != 0:
         raise ImageError(f"frame {frame!r} of a single image", "Pass the frame itself, or the file")
+    check_frame(frame)
     if isinstance(source, ScanImage):
         return source
     if isinstance(source, np.ndarray):
@@ -68,50 +65,15 @@ def read_image(source: Source, *, frame: int = 0, channels: str = "rgb", copy: b
         return _from_file(io.BytesIO(source), None, "the image", frame)
     if not isinstance(source, (str, os.PathLike)):
         raise ImageError(f"an image cannot be made of a {type(source).__name__}", "Pass a path, bytes, a PIL image or an array")
-    path = Path(source)
-    with _opened(path) as file:
-        return _from_file(file, path, str(path), frame)
-
-
-def read_mask(source: str | os.PathLike[str] | bytes | Image.Image) -> np.ndarray:
-    """Read a mask picture: ``bool [H, W]``, true where the value is not 0.
-
-    Palette pictures count by index, colour pictures by "not black"; what is fully transparent is outside.
-
-    Raises:
-        ImageError: as :func:`read_image`.
-    """
-    if isinstance(source, Image.Image):
-        return _mask_of(source, "the mask")
-    in_memory = isinstance(source, (bytes, bytearray, memoryview))
-    name = "the mask" if in_memory else str(source)
-    with io.BytesIO(source) if isinstance(source, (bytes, bytearray, memoryview)) else _opened(Path(source)) as file:
-        try:
-            return _mask_of(_pil_open(file, name), name)
-        except UnidentifiedImageError:
-            raise ImageError(f"{name} is not a picture that can be read", "Use a PNG file as mask") from None
+    with open_file(source) as file:
+        reopened = None if isinstance(file, io.BytesIO) else Path(source)
+        return _from_file(file, reopened, short_name(source), frame)
 
 
 # -- sources ---------------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    if path.is_dir():
-        raise ImageError(f"{path} is a folder", "Name one image file in it")
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        raise ImageError(f"{path} does not exist", "Check the path") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise ImageError(f"{path} cannot be opened: {getattr(error, 'strerror', error)}", "Check the path") from None
-    with file:
-        yield file
-
-
 def _from_file(file: BinaryIO, path: Path | None, name: str, frame: int) -> ScanImage:
-    if isinstance(frame, bool) or not isinstance(frame, (int, np.integer)) or frame < 0:
-        raise ImageError(f"the frame is {frame!r}", "Give a whole number from 0")
     head = file.read(540)
     file.seek(0)
     if not head:
@@ -123,7 +85,7 @@ def _from_file(file: BinaryIO, path: Path | None, name: str, frame: int) -> Scan
     if is_nifti(head, file):
         return read_nifti(file, name, frame)
     try:
-        image = _pil_open(file, name)
+        image = open_picture(file, name)
     except UnidentifiedImageError:
         # Old DICOM files start with the data set itself, group 0008 (or 0002) first, in either byte order.
         if head[:2] in (b"\x08\x00", b"\x02\x00", b"\x00\x08"):
@@ -173,71 +135,20 @@ def _from_array(array: np.ndarray, channels: str, copy: bool) -> ScanImage:
 
 
 def _from_pil(image: Image.Image, name: str, frame: int = 0) -> ScanImage:
-    image = _decoded(image, name, frame)
+    image, turned = decode(image, name, frame)
     mode = image.mode
     if mode.startswith("I") or mode == "F":
         values = np.asarray(image)
         grey, rule = to_8_bit(values, name)
-        return ScanImage.of_new(as_rgb(grey), bits=_depth(values) + rule)
+        return ScanImage.of_new(as_rgb(grey), bits=_depth(values) + rule, orientation=turned)
     try:
         if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-            return ScanImage.of_new(_over_black(np.asarray(image.convert("RGBA"))), bits=f"8 bit {mode}, alpha over black")
+            rgb, message = _over_black(np.asarray(image.convert("RGBA"))), f"8 bit {mode}, alpha over black"
+            return ScanImage.of_new(rgb, bits=message, orientation=turned)
         message = {"RGB": "8 bit as stored", "L": "8 bit as stored", "1": "1 bit"}.get(mode, f"8 bit {mode} to RGB")
-        return ScanImage.of_new(np.array(image.convert("RGB")), bits=message)
+        return ScanImage.of_new(np.array(image.convert("RGB")), bits=message, orientation=turned)
     except (ValueError, KeyError):
         raise ImageError(f"{name} has the colour mode {mode}", "Convert it to RGB or grey") from None
-
-
-def _mask_of(image: Image.Image, name: str) -> np.ndarray:
-    image = _decoded(image, name, 0)
-    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
-        values = np.asarray(image.convert("RGBA"))
-        return values[..., :3].any(axis=2) & (values[..., 3] > 0)
-    values = np.asarray(image if image.mode in ("1", "L", "P", "F") or image.mode.startswith("I") else image.convert("RGB"))
-    return np.asarray(values.any(axis=2) if values.ndim == 3 else values != 0)
-
-
-# -- Pillow ----------------------------------------------------------------------------------------------------------
-
-_OPENING = threading.Lock()
-
-
-def _pil_open(file: BinaryIO, name: str) -> Image.Image:
-    """Read the header. Raises ImageError for a damaged one, UnidentifiedImageError (an OSError) for an unknown format."""
-    # Pillow warns about damaged TIFF tags on standard error; what cannot be read becomes an ImageError, the rest is fine.
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\b")
-    with _OPENING:
-        # Pillow has a limit of its own that warns on standard error; ours is lower, names the size, and comes next.
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            return Image.open(file, formats=FORMATS)
-        except UnidentifiedImageError:
-            raise
-        except Exception as error:  # a damaged header makes plugins raise nearly anything
-            raise _damaged(name, error) from None
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-
-
-def _decoded(image: Image.Image, name: str, frame: int) -> Image.Image:
-    """The chosen frame with its pixels loaded, upright."""
-    check_size(name, image.height, image.width)
-    try:
-        if frame:
-            count = getattr(image, "n_frames", 1)
-            if frame >= count:
-                raise ImageError(f"{name} has no frame {frame}", f"Choose one of 0..{count - 1}")
-            image.seek(frame)
-            check_size(name, image.height, image.width)
-        image.load()
-    except ImageError:
-        raise
-    except Exception as error:  # damaged data makes decoders raise nearly anything
-        raise _damaged(name, error) from None
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF data around good pixels: show them as they are
-        return image
 
 
 def _over_black(rgba: np.ndarray) -> np.ndarray:
@@ -248,10 +159,6 @@ def _over_black(rgba: np.ndarray) -> np.ndarray:
 
 def _depth(values: np.ndarray) -> str:
     return f"{values.dtype.itemsize * 8} bit, "
-
-
-def _damaged(name: str, error: Exception) -> ImageError:
-    return ImageError(f"{name} is damaged or incomplete ({type(error).__name__})", "Export or download it again")
 
 
 def _unsupported(name: str) -> ImageError:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from mimo_runtime.cli.app import Commands
 from mimo_runtime.cli.commands import main
-from mimo_runtime.imageio.reader import read_mask
+from mimo_runtime.imageio.masks import read_mask
 from mimo_runtime.results.folder import slug
 
 onnx_bundle = pytest.importorskip("onnx_bundle", reason="needs onnx", exc_type=ImportError)

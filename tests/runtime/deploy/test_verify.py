@@ -9,8 +9,8 @@ import pytest
 from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.deploy.verify import compare, read_sample, sample_names, verify
 from mimo_runtime.errors import BundleError, VerificationError
+from mimo_runtime.imageio.masks import read_mask
 from mimo_runtime.imageio.png import write_png
-from mimo_runtime.imageio.reader import read_mask
 from mimo_runtime.pipeline import Mimo
 
 onnx_bundle = pytest.importorskip("onnx_bundle", reason="needs onnx", exc_type=ImportError)

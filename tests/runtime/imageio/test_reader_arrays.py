@@ -11,8 +11,9 @@ from reader_cases import COLOURS, RAMP, encode
 
 from mimo_runtime.errors import ImageError, RequestError
 from mimo_runtime.imageio.image import ScanImage
+from mimo_runtime.imageio.masks import read_mask
 from mimo_runtime.imageio.png import write_png
-from mimo_runtime.imageio.reader import read_image, read_mask
+from mimo_runtime.imageio.reader import read_image
 from mimo_runtime.utils import atomic
 
 
