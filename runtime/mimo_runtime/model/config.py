@@ -278,9 +278,7 @@ def _build(kind: type[_Part], data: dict[str, object], source: str) -> _Part:
             values[name] = value
         else:
             _refuse(source, name)
-        if name == "entity_regions" and not all(
-            isinstance(regions, tuple) and all(isinstance(region, str) for region in regions) for regions in values[name]
-        ):
+        if isinstance(values[name], tuple) and not _fits(values[name], str(fields[name].type)):
             _refuse(source, name)
         _check_range(source, name, values[name])
     return kind(**values)
@@ -289,6 +287,14 @@ def _build(kind: type[_Part], data: dict[str, object], source: str) -> _Part:
 def _tuple(value: Sequence[object]) -> tuple[object, ...]:
     """JSON has no tuples; entries may be lists themselves."""
     return tuple(tuple(entry) if isinstance(entry, (list, tuple)) else entry for entry in value)
+
+
+def _fits(value: tuple[object, ...], annotation: str) -> bool:
+    """Whether the entries of a tuple are whole numbers, names, or tuples of names, as the annotation of its field says."""
+    if annotation == "tuple[tuple[str, ...], ...]":
+        return all(isinstance(entry, tuple) and _fits(entry, "tuple[str, ...]") for entry in value)
+    kind = int if annotation == "tuple[int, ...]" else str
+    return all(type(entry) is kind and (not isinstance(entry, str) or entry.isprintable()) for entry in value)
 
 
 def _check_range(source: str, name: str, value: object) -> None:
