@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from mimo_runtime.cli.app import Commands, table
+from mimo_runtime.cli.json_output import print_json
 from mimo_runtime.cli.progress import progress_bar
 
 PATH = click.Path(path_type=Path)
@@ -57,7 +57,7 @@ def run(
     for warning in warnings_after(report, precision):
         print_warning(warning)
     if as_json:
-        click.echo(json.dumps(report, indent=1))
+        print_json(report, indent=1)
         return
     rows = [("graph", "ships", "times as fast", "why")]
     for name, graph in report["graphs"].items():

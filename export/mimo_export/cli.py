@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 import click
 
 from mimo_runtime.cli.app import Commands, table
+from mimo_runtime.cli.json_output import json_file, print_json, write_json
 from mimo_runtime.cli.progress import progress_bar
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import, and a refusal or a help text a tenth of one
@@ -149,7 +149,7 @@ def build(
     for problem in built.report["parity"]["missed"]:
         print_warning(f"parity: {problem}; ships nevertheless, as --force asked for")
     if as_json:
-        _print_json(built.report)
+        print_json(built.report, indent=1)
         return
     click.echo(_summary(built.report))
     then = f"on the device, mimo-run prepare {built.path} -o PREPARED" if portable else f"mimo-run verify {built.path}"
@@ -205,7 +205,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
     manifest = Bundle.open(bundle, this_machine=False).manifest
     report = inspect_dict(manifest.data)
     if as_json:
-        _print_json(report)
+        print_json(report, indent=1)
         return
     model, tools = manifest.data["model"], manifest.data["tools"]
     size = f"{manifest.config.preset}, {model['parameters'] / 1e6:.2f} million parameters"
@@ -222,7 +222,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
 @click.option("--samples", default=200, show_default=True, metavar="N", help="Number of samples.")
 @click.option("--engine", metavar="NAME", help="Run the bundle's files with this engine instead of their own: openvino.")
 @click.option("--allow-fallback", is_flag=True, help="Run on the CPU what was built for a GPU that is not here.")
-@click.option("--json", "json_file", type=PATH, metavar="OUT", help="Write the numbers to a file; - prints them.")
+@click.option("--json", "json_path", type=PATH, metavar="OUT", help="Write the numbers to a file; - prints them.")
 def parity(
     checkpoint: Path,
     bundle: Path,
@@ -230,24 +230,23 @@ def parity(
     samples: int,
     engine: str | None,
     allow_fallback: bool,
-    json_file: Path | None,
+    json_path: Path | None,
 ) -> None:
     """Verify that BUNDLE computes what CHECKPOINT computes. Exit code 1 if it does not."""
     from mimo_runtime.errors import RequestError, VerificationError
 
     if engine and allow_fallback:
         raise RequestError("--allow-fallback has no effect with --engine", "Leave one of them out")
-    to_stdout = json_file is not None and str(json_file) == "-"
+    file = json_file(json_path)
+    to_stdout = json_path is not None and file is None
     with progress_bar(to_stdout) as progress:
         from .parity.check_bundle import check_bundle
 
         report = check_bundle(checkpoint, bundle, data, samples, progress, engine, allow_fallback)
     if to_stdout:
-        _print_json(report.to_dict())
-    elif json_file is not None:
-        from mimo_runtime.utils.atomic import atomic_write_bytes
-
-        atomic_write_bytes(json_file, (json.dumps(report.to_dict(), indent=1) + "\n").encode())
+        print_json(report.to_dict(), indent=1)
+    elif file is not None:
+        write_json(file, report.to_dict())
     if not to_stdout:
         click.echo(
             "\n".join([*_sample_line(report.summary), *_graph_errors(report.summary), *_answers(report.summary.answers)])
@@ -290,10 +289,6 @@ def _answers(answers: AnswerParity | None) -> list[str]:
         f"text identical in {100 * answers.text_agreement:.2f} %, "
         f"presence decided alike in {100 * answers.presence_agreement:.2f} %"
     ]
-
-
-def _print_json(data: object) -> None:
-    click.echo(json.dumps(data, indent=1, ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import click
 
 from mimo_runtime.cli.app import Command, Option
+from mimo_runtime.cli.json_output import json_file, write_json
 
 
 @click.command("ablate", cls=Command)
@@ -54,14 +54,10 @@ def ablate_command(
     """
     import torch
 
-    from mimo_runtime.errors import RequestError
-    from mimo_runtime.utils.atomic import atomic_write_bytes
-
     from ..ablation import ablate, markdown
     from ..training.config import TrainConfig
 
-    if json_path and not json_path.absolute().parent.is_dir():
-        raise RequestError(f"{json_path} cannot be written: its folder does not exist", "Create the folder first")
+    file = json_file(json_path)
     if threads:
         torch.set_num_threads(threads)
     table = ablate(
@@ -74,6 +70,6 @@ def ablate_command(
         report=click.echo,
         progress=sys.stderr.isatty(),
     )
-    if json_path:
-        atomic_write_bytes(json_path, (json.dumps(table, indent=1) + "\n").encode())
+    if file:
+        write_json(file, table)
     click.echo(markdown(table))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from mimo_runtime.cli.json_output import print_json
 from mimo_runtime.cli.progress import progress_bar
 from mimo_runtime.errors import RequestError
 
@@ -179,7 +179,7 @@ def _write(plan: Plan, target: Target, as_json: bool, remarks: Mapping[str, str]
     with progress_bar(quiet=as_json) as show:
         summary = write_set(plan, target, lambda done, total: show("import", done, total))
     if as_json:
-        click.echo(json.dumps(summary))
+        print_json(summary)
         return
     splits = ", ".join(f"{name} {count}" for name, count in summary["splits"].items())
     contents = f"{summary['images']} images ({summary['negatives']} negative) of {summary['cases']} cases"

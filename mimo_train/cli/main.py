@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import click
 
 from mimo_runtime.cli.accuracy import accuracy_options, run_accuracy
 from mimo_runtime.cli.app import Commands, Option
+from mimo_runtime.cli.json_output import print_json
 from mimo_runtime.cli.progress import progress_bar
 from mimo_runtime.errors import RequestError
 from mimo_runtime.model.config import PRESETS
@@ -55,7 +55,7 @@ def data_phantom(output: Path, count: int, size: int, seed: int, as_json: bool) 
     with progress_bar(quiet=as_json) as show:
         generate(output, count, seed, size, progress=lambda done, total: show("phantoms", done, total))
     if as_json:
-        click.echo(json.dumps({"folder": str(output), "images": count, "seed": seed}))
+        print_json({"folder": str(output), "images": count, "seed": seed})
     else:
         click.echo(f"{count} phantoms in {output}. Train on them: mimo-train fit --data {output} -o CKPT")
 
@@ -180,7 +180,7 @@ def fit(
         progress=not as_json and sys.stderr.isatty(),
     )
     if as_json:
-        click.echo(json.dumps({"checkpoint": str(folder)}))
+        print_json({"checkpoint": str(folder)})
     else:
         click.echo(f"Checkpoint in {folder}. Measure it: mimo-train evaluate {folder} --data {data_[0]}")
 
@@ -251,7 +251,7 @@ def tune_thresholds(
             checkpoint, mimo, datasets, split, risk=risk, limit=limit, seed=seed, progress=advance
         )
     if as_json:
-        click.echo(json.dumps({**chosen.to_dict(), "wanted_risk": risk, "split": split}))
+        print_json({**chosen.to_dict(), "wanted_risk": risk, "split": split})
     else:
         click.echo(f"{chosen.sentences(risk)}\nStored in {checkpoint / 'config.json'}.")
 

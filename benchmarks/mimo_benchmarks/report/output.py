@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import click
 
-from mimo_runtime.errors import RequestError
-from mimo_runtime.utils.atomic import atomic_write_bytes
-
-STDOUT = "-"
+from mimo_runtime.cli.json_output import STDOUT, json_file, print_json, write_json
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -30,20 +25,14 @@ def check_writable(*paths: str | Path | None) -> None:
     Raises:
         RequestError: the folder does not exist or is not writable, or the file is a folder.
     """
-    for path in (Path(p) for p in paths if p is not None and str(p) != STDOUT):
-        folder = path.absolute().parent
-        if not folder.is_dir():
-            what = f"output {path} cannot be written: folder {folder.name} does not exist"
-            raise RequestError(what, "Create the folder first")
-        if path.is_dir() or not os.access(folder, os.W_OK):
-            raise RequestError(f"output {path} cannot be written", "Choose another folder")
+    for path in paths:
+        json_file(path)
 
 
 def deliver(text: str, result: Mapping[str, object], json_path: str | None) -> None:
     """Show ``text`` to a person and write ``result`` for machines."""
     click.echo(text, err=json_path == STDOUT)
     if json_path == STDOUT:
-        click.echo(json.dumps(result, ensure_ascii=False, allow_nan=False))
+        print_json(result)
     elif json_path is not None:
-        data = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        atomic_write_bytes(json_path, data.encode("utf-8"))
+        write_json(Path(json_path), result)

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import RequestError
-from ..utils.atomic import atomic_folder, remedy_for_existing
+from ..utils.atomic import atomic_folder, check_output_file, remedy_for_existing, unwritable
+from ..utils.paths import shown_path
 from .archive import SUFFIX, pack
 from .schema import MANIFEST
 
@@ -33,15 +34,16 @@ def bundle_place(output: Path, overwrite: bool, option: str = "--force") -> Iter
         with atomic_folder(output, overwrite, MANIFEST, option) as folder:
             yield folder
         return
-    if output.is_dir():
-        raise RequestError(f"-o {output} is a folder", f"Name a {SUFFIX} file that does not exist")
-    if output.exists() and not overwrite:
-        raise RequestError(f"-o {output} exists", remedy_for_existing("Choose another name", option))
     try:
+        if output.is_dir():
+            raise RequestError(f"-o {shown_path(output)} is a folder", f"Name a {SUFFIX} file that does not exist")
+        if output.exists() and not overwrite:
+            raise RequestError(f"-o {shown_path(output)} exists", remedy_for_existing("Choose another name", option))
         output.parent.mkdir(parents=True, exist_ok=True)
+        check_output_file(output)
         folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.tmp-", dir=output.parent))
-    except OSError as error:
-        raise RequestError(f"output {output} cannot be written: {error.strerror}", "Choose another place") from None
+    except (OSError, ValueError) as error:
+        raise unwritable(output, error) from None
     try:
         yield folder
         pack(folder, output)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
 
 #: A command before or after the options are added to it.
 Callback = TypeVar("Callback", bound=Callable[..., object])
-STDOUT = "-"
 
 
 def accuracy_options(command: Callback) -> Callback:
@@ -22,6 +20,7 @@ def accuracy_options(command: Callback) -> Callback:
     import click
 
     from .app import Option
+    from .json_output import STDOUT
 
     path = click.Path(path_type=Path)
     for option in reversed(
@@ -89,9 +88,9 @@ def run_accuracy(
     from ..evaluation.accuracy import measure, summarise
     from ..evaluation.report import overview
     from ..evaluation.report_folder import check_report, write_report
-    from ..utils.atomic import atomic_write_bytes
+    from .json_output import STDOUT, json_file, print_json, write_json
 
-    chosen, file = _prompts_of(prompts), _output_file(json_path)
+    chosen, file = _prompts_of(prompts), json_file(json_path)
     if report is not None:
         check_report(report)
     datasets = read_datasets(data)
@@ -100,13 +99,12 @@ def run_accuracy(
         measured = measure(mimo, datasets, split, prompts=chosen, limit=limit, seed=seed, progress=progress, text=not no_text)
         result = summarise(measured)
         if file is not None:  # before the report, which asks again and could fail: the numbers are worth more
-            text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
-            atomic_write_bytes(file, (text + "\n").encode("utf-8"))
+            write_json(file, result)
         if report is not None:
             write_report(report, result, measured, mimo, datasets)
     click.echo(overview(result), err=json_path == STDOUT, nl=False)
     if json_path == STDOUT:
-        click.echo(json.dumps(result, ensure_ascii=False, allow_nan=False))
+        print_json(result)
 
 
 def _prompts_of(names: str | None) -> tuple[str, ...]:
@@ -124,19 +122,3 @@ def _prompts_of(names: str | None) -> tuple[str, ...]:
         problem = f"unknown prompt type '{unknown[0]}'" if unknown else "--prompts names no prompt type"
         raise RequestError(problem, f"Choose from {', '.join(PROMPTS)}")
     return chosen
-
-
-def _output_file(json_path: str | None) -> Path | None:
-    """The file of ``--json``, None without one or for standard output.
-
-    Raises:
-        RequestError: it cannot be written.
-    """
-    from ..errors import RequestError
-
-    if json_path in (None, STDOUT):
-        return None
-    file = Path(str(json_path))
-    if file.is_dir() or not file.absolute().parent.is_dir():
-        raise RequestError(f"output {file} cannot be written", "Create the folder first, and name a file in it")
-    return file

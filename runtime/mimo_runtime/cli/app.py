@@ -5,7 +5,7 @@ Exit codes: 0 done, 1 the work failed, 2 the request was wrong.
 
 from __future__ import annotations
 
-import os
+import contextlib
 import signal
 import sys
 import threading
@@ -16,6 +16,8 @@ import click
 
 from ..errors import MimoError
 from ..utils.untyped import Untyped
+from .os_errors import describe_os_error
+from .streams import discard_output, one_line, prepare_streams
 
 #: Which extra brings a package that a command may need: ``import`` name -> extra.
 _EXTRA_OF = {
@@ -54,7 +56,8 @@ class Command(click.Command):
 class Commands(click.Group):
     """A click group whose commands end in one line ``error: ...`` on standard error and an exit code, without a traceback.
 
-    That holds for :class:`MimoError` and for what click itself refuses. Every other exception is a bug and keeps its traceback.
+    That holds for :class:`MimoError`, for what click itself refuses and for what the system refuses (OSError). Every other
+    exception is a bug and keeps its traceback.
 
     Args:
         renamed: commands by the name that they had in earlier releases.
@@ -77,6 +80,10 @@ class Commands(click.Group):
         if not standalone_mode:
             return super().main(args, prog_name, standalone_mode=False, **extra)
         _end_orderly()
+        prepare_streams()
+        arguments = list(sys.argv[1:] if args is None else args)
+        if any("\0" in argument for argument in arguments):
+            _leave("error: an argument has a null character. Leave it out.", 2)
         try:
             code = super().main(args, prog_name, standalone_mode=False, **extra)
         except MimoError as error:
@@ -88,17 +95,25 @@ class Commands(click.Group):
             _leave(f"error: {package} is not installed. pip install 'mimo-edge[{_EXTRA_OF[package]}]'.", 2)
         except click.UsageError as error:
             if type(error).__name__ == "NoArgsIsHelpError":  # click >= 8.2 raises the help text
-                _leave(error.format_message(), 2)
+                click.echo(error.format_message(), err=True)
+                sys.exit(2)
             where = f" See '{error.ctx.command_path} --help'." if error.ctx else ""
-            _leave(f"error: {' '.join(error.format_message().split()).rstrip('.')}.{where}", 2)
+            _leave(f"error: {one_line(error.format_message(), 200).rstrip('.')}.{where}", 2)
         except click.ClickException as error:
-            _leave(f"error: {' '.join(error.format_message().split())}", 2)
+            _leave(f"error: {error.format_message()}", 2)
         except (click.Abort, KeyboardInterrupt):
             _leave("error: interrupted.", 130)
         except BrokenPipeError:
-            # The reader of our output left, as `head` does; Python must not complain when it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # The reader of our output left, as `head` does.
+            discard_output()
             sys.exit(1)
+        except OSError as error:
+            _leave(*describe_os_error(error, arguments))
+        except UnicodeEncodeError as error:
+            if error.encoding != sys.getfilesystemencoding():
+                raise
+            message = f"a file name has characters that the locale's encoding, {error.encoding}, does not have"
+            _leave(f"error: {message}. Set LC_ALL=C.UTF-8.", 1)
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -116,8 +131,15 @@ def _warn_renamed(earlier: str, current: str) -> None:
 
 
 def _leave(line: str, code: int) -> NoReturn:
-    click.echo(line, err=True)
+    print_error(line)
     sys.exit(code)
+
+
+def print_error(line: str) -> None:
+    """Write one line of at most 300 characters on standard error, if that can still be written."""
+    with contextlib.suppress(OSError):
+        click.echo(one_line(line), err=True)
+    discard_output()
 
 
 def table(rows: Sequence[tuple[str, ...]], indent: str = "  ") -> str:

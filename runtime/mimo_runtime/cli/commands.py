@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +11,8 @@ import click
 
 from ..errors import PromptError, RequestError, VerificationError
 from ..utils.untyped import Untyped
-from .app import Commands, Option, table
+from .app import Commands, Option, print_error, table
+from .json_output import print_json
 
 if TYPE_CHECKING:
     from ..deploy.prepare import PrepareReport
@@ -150,7 +150,7 @@ def predict(
         }
     files = write_result(output, force, picture.pixels, prompt, answer, report) if output is not None else {}
     if as_json:
-        click.echo(json.dumps({**answer.to_dict(files), **report}, indent=1, ensure_ascii=False))
+        print_json({**answer.to_dict(files), **report}, indent=1)
     else:
         click.echo(_summary(answer, files, output))
 
@@ -171,7 +171,7 @@ def verify(bundle: str, threads: int | None, device: str, allow_fallback: bool, 
         report, info = run_verify(mimo, opened), mimo.info
     if as_json:
         where = {"name": info["device"], "explanation": info["device_explanation"]}
-        click.echo(json.dumps({**report, "device": where, "fallback": info["fallback"]}, indent=1, ensure_ascii=False))
+        print_json({**report, "device": where, "fallback": info["fallback"]}, indent=1)
     else:
         click.echo(_verified(report, info["device_explanation"]))
     failed = [sample["sample"] for sample in report["samples"] if not sample["passed"]]
@@ -207,7 +207,7 @@ def prepare(bundle: Path, output: Path, timing_cache: Path | None, force: bool, 
 
     message = run_prepare(bundle, output, force=force, timing_cache=timing_cache, progress=_stages(as_json)).report
     if as_json:
-        click.echo(json.dumps(message, indent=1, ensure_ascii=False))
+        print_json(message, indent=1)
         return
     click.echo(_prepared(message))
 
@@ -222,14 +222,14 @@ def doctor(context: click.Context, bundle: str | None, as_json: bool) -> None:
 
     checks = examine(bundle)
     if as_json:
-        click.echo(json.dumps(to_dict(checks), indent=1, ensure_ascii=False))
+        print_json(to_dict(checks), indent=1)
     else:
         marks = {"ok": "ok", "missing": "--", "broken": "!!"}
         click.echo(table([(marks[c.state], c.name, c.found + (f" -> {c.remedy}" if c.remedy else "")) for c in checks]))
         click.echo(verdict(checks))
     if not healthy(checks):
         first = next(check for check in checks if check.state == "broken")
-        click.echo(f"error: {first.name}: {first.found}. {first.remedy}.", err=True)
+        print_error(f"error: {first.name}: {first.found}. {first.remedy}.")
         context.exit(1)
 
 

@@ -10,29 +10,36 @@ import contextlib
 import ctypes
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import RequestError
+from .paths import shown_path
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path | str) -> Iterator[BinaryIO]:
     """A binary file that appears at ``path`` complete when the block ends, and not at all if the block raises.
 
-    Its folder must exist; an existing file is replaced.
+    Its folder must exist; an existing file is replaced. A device or a pipe is written to as it is.
 
     Raises:
         RequestError: the folder is missing or not writable, or the disk is full.
     """
     path = Path(path)
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.tmp-", dir=path.parent)
-    except OSError as error:
-        raise _unwritable(path, error) from None
+        is_device = _is_device(path)
+        handle, temporary = (-1, "") if is_device else tempfile.mkstemp(prefix=f".{path.name}.tmp-", dir=path.parent)
+    except (OSError, ValueError) as error:
+        raise unwritable(path, error) from None
     try:
+        if is_device:
+            with path.open("wb") as file:
+                yield file
+            return
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
@@ -40,7 +47,7 @@ def atomic_file(path: Path | str) -> Iterator[BinaryIO]:
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes private files; a result is an ordinary one
         os.replace(temporary, path)
     except OSError as error:
-        raise _unwritable(path, error) from None
+        raise unwritable(path, error) from None
     finally:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
@@ -50,6 +57,29 @@ def atomic_write_bytes(path: Path | str, data: bytes) -> None:
     """Write a file in one step; see :func:`atomic_file`."""
     with atomic_file(path) as file:
         file.write(data)
+
+
+def check_output_file(path: Path | str) -> Path:
+    """Refuse an output file before the work starts, rather than after it.
+
+    Raises:
+        RequestError: it is a folder, its folder does not exist, or it cannot be written.
+    """
+    path = Path(path)
+    try:
+        if _exists(path) and path.is_dir():
+            raise RequestError(f"output {shown_path(path)} is a folder", "Name a file in it")
+        if not _exists(path.absolute().parent):
+            raise RequestError(
+                f"output {shown_path(path)} cannot be written: its folder does not exist", "Create the folder first"
+            )
+        if not _is_device(path):
+            handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.tmp-", dir=path.absolute().parent)
+            os.close(handle)
+            os.unlink(temporary)
+    except (OSError, ValueError) as error:
+        raise unwritable(path, error) from None
+    return path
 
 
 def check_output_folder(
@@ -70,22 +100,22 @@ def check_output_folder(
     Raises:
         RequestError: it is a file, holds something, or cannot be written.
     """
-    given, path = path, Path(os.path.realpath(path))
-    if path.exists() and not path.is_dir():
-        raise RequestError(f"output {given} is a file", "Name a folder")
     try:
+        given, path = shown_path(path), Path(os.path.realpath(path))
+        if _exists(path) and not path.is_dir():
+            raise RequestError(f"output {given} is a file", "Name a folder")
         filled = path.is_dir() and any(path.iterdir())
         if filled and not overwrite:
             raise RequestError(f"output folder {given} is not empty", remedy_for_existing("Choose another", option))
         if filled and marker and not (path / marker).is_file():
             raise RequestError(f"output folder {given} has no {marker}, so this program did not write it", "Choose another")
         ancestor = path.parent
-        while not ancestor.exists():
+        while not _exists(ancestor):
             ancestor = ancestor.parent
         # Trying is the only test that is right for root, read-only mounts and network drives alike.
         os.rmdir(tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=ancestor))
-    except OSError as error:
-        raise _unwritable(given, error) from None
+    except (OSError, ValueError) as error:
+        raise unwritable(path, error) from None
     return path
 
 
@@ -116,7 +146,7 @@ def atomic_folder(
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=path.parent))
     except OSError as error:
-        raise _unwritable(path, error) from None
+        raise unwritable(path, error) from None
     try:
         yield temporary
         os.chmod(temporary, 0o777 & ~_umask())
@@ -163,5 +193,25 @@ def _umask() -> int:
     return mask
 
 
-def _unwritable(path: Path | str, error: OSError) -> RequestError:
-    return RequestError(f"output {path} cannot be written: {error.strerror or type(error).__name__}", "Choose another place")
+def _exists(path: Path) -> bool:
+    """Whether a file or folder is there. Where that cannot be known, OSError; ``Path.exists`` says False in some versions."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _is_device(path: Path) -> bool:
+    """Whether a path is a device, a pipe or a socket, which a rename would destroy."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def unwritable(path: Path | str, error: OSError | ValueError) -> RequestError:
+    """The error of an output that the system refuses."""
+    reason = error.strerror or type(error).__name__ if isinstance(error, OSError) else "its name has a null character"
+    return RequestError(f"output {shown_path(path)} cannot be written: {reason}", "Choose another place")
