@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from mimo_runtime.errors import RequestError
+from mimo_runtime.utils.atomic import atomic_folder
 
 from .base import PhantomImage
 from .ct import ct_phantom
@@ -72,8 +71,7 @@ def generate(
     """Writes ``count`` phantoms to ``folder``: ``dataset.jsonl``, ``images/`` and ``masks/`` (PNG, value = class id).
 
     Modalities take turns; image k is the same for every ``count``. Every case has one image; train / val / test hold
-    80 / 10 / 10 % of the cases. The folder appears at once when everything is written: a run that fails removes what it
-    wrote, one that is killed leaves a hidden ``.<name>.partial-<pid>`` beside it that nothing reads.
+    80 / 10 / 10 % of the cases. The folder appears at once when everything is written (``atomic_folder``).
 
     Args:
         progress: called as ``progress(done, total)`` after every image.
@@ -90,38 +88,17 @@ def generate(
     if not modalities:
         raise RequestError("there is no phantom modality", f"choose from {', '.join(MODALITIES)}")
     _check(modalities, (seed,), size)
-    _check_free(folder)
-    partial = folder.absolute().with_name(f".{folder.absolute().name}.partial-{os.getpid()}")
-    try:
-        (partial / "images").mkdir(parents=True)
-        (partial / "masks").mkdir()
+    with atomic_folder(folder, option=None) as unfinished:
+        (unfinished / "images").mkdir()
+        (unfinished / "masks").mkdir()
         splits = _splits(count, seed, len(modalities))
-        with (partial / "dataset.jsonl").open("w", encoding="utf-8", newline="\n") as index:
+        with (unfinished / "dataset.jsonl").open("w", encoding="utf-8", newline="\n") as index:
             for k in range(count):
                 image = phantom(modalities[k % len(modalities)], (seed, k), size)
-                index.write(json.dumps(_write(partial, image, k, splits[k])) + "\n")
+                index.write(json.dumps(_write(unfinished, image, k, splits[k])) + "\n")
                 if progress:
                     progress(k + 1, count)
-            index.flush()
-            os.fsync(index.fileno())
-        if folder.exists():
-            folder.rmdir()
-        partial.rename(folder)
-    except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        what = f"-o {folder} cannot be written ({error.strerror or error})"
-        raise RequestError(what, "choose a folder on a writable disk with -o") from error
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return folder
-
-
-def _check_free(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise RequestError(f"-o {folder} is a file", "name a folder that does not exist yet with -o")
-    if folder.is_dir() and any(folder.iterdir()):
-        raise RequestError(f"-o {folder} is not empty", "remove the folder, or name one that does not exist yet with -o")
 
 
 def _splits(count: int, seed: int, modalities: int) -> list[str]:

@@ -35,16 +35,17 @@ def describe_os_error(error: OSError, arguments: Sequence[str]) -> tuple[str, in
         return "error: there is no folder for temporary files. Set TMPDIR to a folder that can be written.", 1
     reason = os.strerror(error.errno) if error.errno else type(error).__name__
     remedy = _REMEDIES.get(error.errno or 0, "Check the paths of the command")
-    place = None if error.filename is None else _place(os.fsdecode(error.filename), arguments)
-    if place is None:
+    if error.filename is None:
         return f"error: {reason}. {remedy}.", 1
-    return f"error: {place}: {reason}. {remedy}.", 2 if error.errno in _WRONG_PATH else 1
+    place = _place(os.fsdecode(error.filename), arguments)
+    code = 2 if error.errno in _WRONG_PATH else 1
+    return f"error: {place}: {reason}. {remedy}." if place else f"error: {reason}. {remedy}.", code
 
 
 def _place(path: str, arguments: Sequence[str]) -> str | None:
     """The path if the command line names it, or the argument that it lies in; None for other paths."""
     named = [argument.partition("=")[2] if argument.startswith("--") else argument for argument in arguments]
-    if path in named:
+    if os.path.normpath(path) in map(os.path.normpath, named):
         return shown_path(path)
     real = os.path.realpath(path)
     for argument in filter(None, named):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
@@ -15,6 +16,7 @@ from ..engines import KINDS, installed_version, obstacle
 from ..errors import MimoError
 from ..hardware.host import TELLING_FEATURES, architecture, cpu_features, cpu_name, memory_mb, usable_cores
 from ..hardware.nvidia import Gpus, find_gpus, library_version, power_mode
+from ..utils.paths import shown_path
 
 #: Optional packages by distribution, and what they read; all come with one extra.
 _OPTIONAL = {
@@ -23,6 +25,8 @@ _OPTIONAL = {
     "nibabel": "NIfTI files",
 }
 _OPTIONAL_EXTRA = "pip install 'mimo-edge[dicom]'"
+#: The checks of a bundle, in their order.
+_BUNDLE_CHECKS = ("bundle", "graphs", "loads", "runs")
 _REQUIRED = ("numpy", "pillow", "tokenizers", "click", "packaging")
 
 
@@ -79,7 +83,7 @@ def verdict(checks: list[Check]) -> str:
         return f"This machine can run no bundle: {_listed(broken, 'and')} {'is' if len(broken) == 1 else 'are'} missing."
     refused = [f"no {_listed(devices, 'or')} bundles, because {why}" for why, devices in unable.items()]
     text = "; ".join([f"This machine can run {', '.join(able) or 'no bundle'}", *refused]) + "."
-    last = by_name.get("loads") or by_name.get("bundle")
+    last = next((by_name[name] for name in reversed(_BUNDLE_CHECKS) if name in by_name), None)
     if last is not None:
         text += " The given bundle runs here." if last.state == "ok" else f" The given bundle does not run here: {last.found}."
     return text
@@ -106,19 +110,26 @@ def _machine() -> list[Check]:
         Check("cpu features", "ok", ", ".join(telling) if features is not None else "unknown on this system"),
         Check("memory", "ok", f"{memory[0]} MB, {memory[1]} MB available" if memory else "unknown on this system"),
         _disk(),
+        _temporary_files(),
     ]
 
 
 def _disk() -> Check:
     """Where a bundle is built or unpacked: the current folder, and the one for temporary files."""
     free = {}
-    for folder in dict.fromkeys((os.getcwd(), tempfile.gettempdir())):
-        try:
-            free[folder] = shutil.disk_usage(folder).free // 2**20
-        except OSError:
-            continue
-    text = ", ".join(f"{megabytes} MB free in {folder}" for folder, megabytes in free.items())
+    for folder_of in (os.getcwd, tempfile.gettempdir):
+        with contextlib.suppress(OSError):  # a current folder that was removed; no folder for temporary files
+            free[folder_of()] = shutil.disk_usage(folder_of()).free // 2**20
+    text = ", ".join(f"{megabytes} MB free in {shown_path(folder)}" for folder, megabytes in free.items())
     return Check("disk", "ok", text or "unknown on this system", facts=free)
+
+
+def _temporary_files() -> Check:
+    """Only exporting, compiling and measuring need them."""
+    try:
+        return Check("temporary files", "ok", shown_path(tempfile.gettempdir()))
+    except OSError:
+        return Check("temporary files", "missing", "no folder can be written", "Set TMPDIR to one that can")
 
 
 def _nvidia(gpus: Gpus) -> list[Check]:
@@ -193,10 +204,16 @@ def _bundle(path: str | os.PathLike[str]) -> list[Check]:
         delivered = sorted({f"{e.engine} {precision}" for e in graphs for precision, nodes in e.delivered.items() if nodes})
         checks.append(Check("graphs", "ok", f"{len(graphs)} graphs: {', '.join(delivered)}"))
         with Mimo.load(bundle) as mimo:
-            text = f"every graph loads and fits its specification ({mimo.info['device_explanation']}); next: mimo-run verify"
-        checks.append(Check("loads", "ok", text))
+            text = f"every graph loads and fits its specification ({mimo.info['device_explanation']})"
+            checks.append(Check("loads", "ok", text))
+            mimo.warmup()
+        checks.append(Check("runs", "ok", "every graph gives finite numbers in their range; next: mimo-run verify"))
     except MimoError as error:
-        checks.append(Check("bundle" if not checks else "loads", "broken", error.what, error.remedy))
+        checks.append(Check(_BUNDLE_CHECKS[len(checks)], "broken", error.what, error.remedy))
+    except OSError as error:  # e.g. a folder that may not be entered
+        reason = os.strerror(error.errno) if error.errno else type(error).__name__
+        text = f"bundle {shown_path(path)} cannot be read: {reason}"
+        checks.append(Check(_BUNDLE_CHECKS[len(checks)], "broken", text, "Change the permissions, or name another bundle"))
     return checks
 
 

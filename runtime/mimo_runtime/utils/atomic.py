@@ -68,7 +68,7 @@ def check_output_file(path: Path | str) -> Path:
     path = Path(path)
     try:
         if _exists(path) and path.is_dir():
-            raise RequestError(f"output {shown_path(path)} is a folder", "Name a file in it")
+            raise RequestError(f"output {shown_path(path)} cannot be written: it is a folder", "Name a file in it")
         if not _exists(path.absolute().parent):
             raise RequestError(
                 f"output {shown_path(path)} cannot be written: its folder does not exist", "Create the folder first"
@@ -100,22 +100,25 @@ def check_output_folder(
     Raises:
         RequestError: it is a file, holds something, or cannot be written.
     """
+    given = path
     try:
-        given, path = shown_path(path), Path(os.path.realpath(path))
+        path = Path(os.path.realpath(path))
         if _exists(path) and not path.is_dir():
-            raise RequestError(f"output {given} is a file", "Name a folder")
+            raise RequestError(f"output {shown_path(given)} is a file", "Name a folder")
         filled = path.is_dir() and any(path.iterdir())
         if filled and not overwrite:
-            raise RequestError(f"output folder {given} is not empty", remedy_for_existing("Choose another", option))
+            raise RequestError(f"output folder {shown_path(given)} is not empty", remedy_for_existing("Choose another", option))
         if filled and marker and not (path / marker).is_file():
-            raise RequestError(f"output folder {given} has no {marker}, so this program did not write it", "Choose another")
+            raise RequestError(
+                f"output folder {shown_path(given)} has no {marker}, so this program did not write it", "Choose another"
+            )
         ancestor = path.parent
         while not _exists(ancestor):
             ancestor = ancestor.parent
         # Trying is the only test that is right for root, read-only mounts and network drives alike.
         os.rmdir(tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=ancestor))
     except (OSError, ValueError) as error:
-        raise unwritable(path, error) from None
+        raise unwritable(given, error) from None
     return path
 
 

@@ -232,3 +232,45 @@ def test_the_report_ends_with_the_verdict():
     lines = CliRunner().invoke(main, ["doctor"]).stdout.splitlines()
     assert lines[-1].startswith("This machine can run cpu bundles with ")
     assert any(line.split()[1:2] == ["gpu"] for line in lines)
+
+
+def test_a_numeric_fault_of_a_graph_is_reported_as_one(bundle_folder, tmp_path):
+    """By ``doctor``, which names the graph, and by ``verify``, which must not call it a difference."""
+    from click.testing import CliRunner
+    from numeric_faults import with_fault
+
+    from mimo_runtime.cli.commands import main
+
+    pytest.importorskip("onnx_bundle", reason="needs onnx", exc_type=ImportError)
+    for graph, value in (("fusion", "nan"), ("mask_decoder", "inf"), ("text_decoder", "nan")):
+        faulty = with_fault(bundle_folder, tmp_path / graph, graph, float(value))
+        checks = by_name(examine(faulty))
+        assert checks["loads"].state == "ok" and checks["runs"].state == "broken"
+        assert checks["runs"].found.startswith(f"graph {graph} gave {'NaN' if value == 'nan' else 'infinity'} in its output ")
+        assert verdict(list(checks.values())).endswith(f" The given bundle does not run here: {checks['runs'].found}.")
+        for command in ("doctor", "verify"):
+            result = CliRunner().invoke(main, [command, str(faulty)])
+            assert result.exit_code == 1 and f"graph {graph} gave" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_machine_without_folders_is_examined(monkeypatch):
+    def refuse(*_args, **_options):
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(doctor.os, "getcwd", refuse)
+    monkeypatch.setattr(doctor.tempfile, "gettempdir", refuse)
+    monkeypatch.delenv("HOME", raising=False)
+    checks = by_name(examine())
+    assert (checks["disk"].found, checks["disk"].state) == ("unknown on this system", "ok")
+    assert (checks["temporary files"].state, checks["temporary files"].remedy) == ("missing", "Set TMPDIR to one that can")
+    assert healthy(checks.values())
+
+
+def test_a_bundle_that_may_not_be_read(monkeypatch):
+    def refuse(*_args, **_options):
+        raise PermissionError(13, "Permission denied", "secret")
+
+    monkeypatch.setattr(doctor.Bundle, "open", refuse)
+    check = examine("locked/bundle")[-1]
+    assert (check.name, check.state) == ("bundle", "broken")
+    assert check.found == "bundle locked/bundle cannot be read: Permission denied" and "permissions" in check.remedy
