@@ -29,7 +29,7 @@ import numpy as np
 
 from ..errors import ImageError
 from .image import ScanImage, check_size
-from .intensity import as_rgb, stretch, to_8_bit, window
+from .intensity import as_rgb, colour_to_8_bit, stretch, to_8_bit, window
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -143,9 +143,11 @@ def _as_image(data: Dataset, stored: np.ndarray, name: str, frame: int) -> ScanI
     if photometric == "PALETTE COLOR":
         from pydicom.pixels.processing import apply_color_lut
 
-        pixels, message = _colour(apply_color_lut(stored, data)[..., :3], None), "DICOM, palette to RGB"
+        pixels, rule = _colour(apply_color_lut(stored, data)[..., :3], None)
+        message = "DICOM, palette to RGB" + rule
     elif stored.ndim == 3:
-        pixels, message = _colour(stored, _number(data, "BitsStored")), "DICOM, colour"
+        pixels, rule = _colour(stored, _number(data, "BitsStored"))
+        message = "DICOM, colour" + rule
     else:
         grey, message = _grey(data, stored, name, frame)
         inverse = photometric == "MONOCHROME1" or str(data.get("PresentationLUTShape") or "") == "INVERSE"
@@ -161,13 +163,17 @@ def _as_image(data: Dataset, stored: np.ndarray, name: str, frame: int) -> ScanI
 # -- values ----------------------------------------------------------------------------------------------------------
 
 
-def _colour(values: np.ndarray, bits: float | None) -> np.ndarray:
-    """Colour of any depth -> uint8. ``bits``: BitsStored, or None for what a palette gave."""
+def _colour(values: np.ndarray, bits: float | None) -> tuple[np.ndarray, str]:
+    """Colour of any depth -> uint8, and what was done to 16 bits. ``bits``: BitsStored, or None for what a palette gave."""
     if values.dtype == np.uint8:
-        return values
+        return values, ""
     if bits is None:  # some palettes declare 16 bit and fill 8
         bits = 8 if values.max() < 256 else 16
-    return stretch(values.astype(np.float64), 0, 2.0**bits - 1)
+    if bits == 16 and values.min() >= 0:  # it may say only how many bits are allocated
+        pixels, rule = colour_to_8_bit(values.astype(np.uint16))
+        if "percentile" in rule:
+            return pixels, ", " + rule
+    return stretch(values.astype(np.float64), 0, 2.0**bits - 1), ""
 
 
 def _grey(data: Dataset, stored: np.ndarray, name: str, frame: int) -> tuple[np.ndarray, str]:

@@ -44,6 +44,49 @@ def to_8_bit(values: np.ndarray, name: str = "the image", valid: np.ndarray | No
     return stretch(numbers, low, high), f"{rule} {low * unit:g}..{high * unit:g} to 0..255"
 
 
+def colour_to_8_bit(values: np.ndarray, valid: np.ndarray | None = None) -> tuple[np.ndarray, str]:
+    """Scale 16-bit colour to 8 bit; all channels together, so that hues stay.
+
+    - 8-bit colour in 16 bit (low byte equal to the high byte, or 0): as stored. So are values that reach the upper half of
+      8 bit but no more.
+    - 10 to 14 bits of content (99.5th percentile below 2^14): linear from the 0.5th to the 99.5th percentile, as grey.
+    - More: the high byte.
+
+    Args:
+        values: uint16 ``[..., 3]``.
+        valid: bool ``[...]``; where false the colour does not count for the percentiles.
+
+    Returns:
+        ``(uint8 of the same shape, description)``.
+    """
+    counted = values if valid is None or not valid.any() else values[valid]
+    counts = np.bincount(counted.reshape(-1), minlength=1 << 16)
+    levels = np.flatnonzero(counts)
+    if (levels >> 8 == levels & 255).all() or not (levels & 255).any():
+        return (values >> 8).astype(np.uint8), "8 bit in 16 bit as stored"
+    if 128 <= levels[-1] <= 255:
+        return np.minimum(values, 255).astype(np.uint8), "8 bit in 16 bit as stored"
+    low, high = _percentile(counts, LOW_PERCENTILE), _percentile(counts, HIGH_PERCENTILE)
+    rule = f"{LOW_PERCENTILE}..{HIGH_PERCENTILE} percentile"
+    if high >= 1 << 14:
+        return (values >> 8).astype(np.uint8), "high byte"
+    if not high > low:
+        low, high, rule = float(levels[0]), float(levels[-1]), "full range"
+    if not high > low:
+        return np.zeros(values.shape, np.uint8), f"constant {low:g} to 0"
+    table = stretch(np.arange(1 << 16, dtype=np.float64), low, high)
+    return table[values], f"{rule} {low:g}..{high:g} of all channels to 0..255"
+
+
+def _percentile(counts: np.ndarray, percent: float) -> float:
+    """As ``np.percentile`` of the values 0, 1, 2 ... that occur ``counts`` times."""
+    up_to = np.cumsum(counts)
+    at = percent / 100 * (int(up_to[-1]) - 1)
+    below = int(np.searchsorted(up_to, int(at), side="right"))
+    above = int(np.searchsorted(up_to, int(np.ceil(at)), side="right"))
+    return below + (at - int(at)) * (above - below)
+
+
 def stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Map ``low..high`` linearly to 0..255, clip, round; NaN becomes 0."""
     with np.errstate(invalid="ignore", over="ignore"):

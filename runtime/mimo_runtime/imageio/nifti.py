@@ -19,7 +19,7 @@ import numpy as np
 from ..errors import ImageError
 from ..utils.untyped import Untyped
 from .image import ScanImage, check_size
-from .intensity import as_rgb, to_8_bit
+from .intensity import as_rgb, colour_to_8_bit, to_8_bit
 from .pillow import damaged
 
 #: NIFTI_INTENT_RGB_VECTOR and NIFTI_INTENT_RGBA_VECTOR.
@@ -58,7 +58,8 @@ def read_nifti(file: BinaryIO, name: str, slice_index: int) -> ScanImage:
     values, source = plane.values, "NIfTI header" if plane.spacing_mm else None
     if values.ndim == 3 and values.dtype == np.uint8:
         return ScanImage.of_new(np.ascontiguousarray(values), plane.spacing_mm, None, "8 bit as stored" + plane.note, source)
-    scaled, rule = to_8_bit(values, name)
+    deep = values.ndim == 3 and values.dtype.newbyteorder("=") == np.uint16
+    scaled, rule = colour_to_8_bit(values.astype(np.uint16)) if deep else to_8_bit(values, name)
     pixels = scaled if scaled.ndim == 3 else as_rgb(scaled)
     return ScanImage.of_new(pixels, plane.spacing_mm, None, "NIfTI, " + rule + plane.note, source)
 

@@ -5,7 +5,8 @@ How values become 8 bit:
 - 8-bit colour and grey: as stored. Palettes are looked up, CMYK, YCbCr and the like converted, alpha laid over black.
 - 1 bit and bool: 0 and 255.
 - 16-bit, 32-bit and real-number grey: linear from the 0.5th to the 99.5th percentile (``intensity.to_8_bit``).
-- 16-bit colour in a PNG or TIFF: the high byte.
+- 16-bit colour (PNG, TIFF, PPM, arrays): 8 bit in 16 bit as stored, 10 to 14 bits of content by these percentiles of all
+  channels together, more bits by their high byte (``intensity.colour_to_8_bit``).
 - DICOM and NIfTI: see ``dicom.py`` and ``nifti.py``.
 
 A photograph's EXIF orientation is applied, so coordinates refer to the upright picture that viewers show.
@@ -23,10 +24,11 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import ImageError
+from .deep import decode_deep
 from .files import open_file, short_name
 from .image import ScanImage, check_frame, check_size
-from .intensity import as_rgb, to_8_bit
-from .pillow import decode, open_picture
+from .intensity import as_rgb, colour_to_8_bit, to_8_bit
+from .pillow import open_picture
 
 _ACCEPTED = "PNG, JPEG, BMP, TIFF, WebP, DICOM or NIfTI"
 
@@ -119,6 +121,8 @@ def _from_array(array: np.ndarray, channels: str, copy: bool) -> ScanImage:
         array, message = array.astype(np.uint8) * np.uint8(255), "1 bit"
     elif array.dtype == np.uint8:
         message = "8 bit as stored"
+    elif array.ndim == 3 and array.dtype.newbyteorder("=") == np.uint16:
+        array, message = _deep_colour(array.astype(np.uint16))
     elif array.ndim == 3 and array.shape[2] == 4:
         raise ImageError(f"the image array has 4 channels of type {array.dtype}", "Pass alpha only with uint8, or drop it")
     else:
@@ -135,7 +139,10 @@ def _from_array(array: np.ndarray, channels: str, copy: bool) -> ScanImage:
 
 
 def _from_pil(image: Image.Image, name: str, frame: int = 0) -> ScanImage:
-    image, turned = decode(image, name, frame)
+    image, turned, deep = decode_deep(image, name, frame)
+    if deep is not None:
+        rgb, message = _deep_colour(deep)
+        return ScanImage.of_new(rgb, bits=message, orientation=turned)
     mode = image.mode
     if mode.startswith("I") or mode == "F":
         values = np.asarray(image)
@@ -149,6 +156,16 @@ def _from_pil(image: Image.Image, name: str, frame: int = 0) -> ScanImage:
         return ScanImage.of_new(np.array(image.convert("RGB")), bits=message, orientation=turned)
     except (ValueError, KeyError):
         raise ImageError(f"{name} has the colour mode {mode}", "Convert it to RGB or grey") from None
+
+
+def _deep_colour(values: np.ndarray) -> tuple[np.ndarray, str]:
+    """``uint16 [H, W, 3]``, or ``[H, W, 4]`` with alpha, as ``uint8 [H, W, 3]``."""
+    if values.shape[2] == 3:
+        rgb, rule = colour_to_8_bit(values)
+        return rgb, "16 bit colour, " + rule
+    rgb, rule = colour_to_8_bit(values[..., :3], values[..., 3] > 0)
+    alpha = (values[..., 3:] >> 8).astype(np.uint8)
+    return _over_black(np.concatenate((rgb, alpha), axis=2)), f"16 bit colour, {rule}, alpha over black"
 
 
 def _over_black(rgba: np.ndarray) -> np.ndarray:
