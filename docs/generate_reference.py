@@ -32,8 +32,6 @@ API = (
     ("Images and masks", ("ScanImage", "read_image", "read_mask", "draw_overlay", "draw_panel")),
     ("Errors", ("MimoError", "RequestError", "ImageError", "PromptError", "BundleError", "EngineError", "VerificationError")),
 )
-#: Names of the page that live in a module of ``mimo_runtime``.
-MODULE_OF = {"AskRequest": "mimo_runtime.request", "SamplingParams": "mimo_runtime.text.generation"}
 #: Names of earlier releases, which docs/reference/renamed.md lists.
 DEPRECATED = {"closer"}
 #: Classes that other calls return; their constructors are not public.
@@ -102,7 +100,7 @@ def api_page() -> str:
 
 
 def _public(name: str) -> object:
-    return getattr(importlib.import_module(MODULE_OF.get(name, "mimo_runtime")), name)
+    return getattr(mimo_runtime, name)
 
 
 def _described(name: str, thing: object) -> str:

@@ -103,7 +103,7 @@ class PipelineContender(Contender):
         self.mimo.graphs.clear_caches()
         self.scan = self._open(request) if kind.known else None
         if self.scan is not None:
-            self.scan._opening.clear()  # else the stages include the time of opening, which is not measured here
+            self.scan._opening_timer.clear()  # else the stages include the time of opening, which is not measured here
 
     def _open(self, request: Request) -> Scan:
         return self.mimo.open(request.pixels)

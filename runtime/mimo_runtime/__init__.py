@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from .model.config import MimoConfig
     from .pipeline import Mimo, Scan
     from .preprocessing.prompts import Prompt
+    from .request import AskRequest
     from .results.answer import Answer, Finding, TextPiece
+    from .text.generation import SamplingParams
     from .viz.overlay import draw_overlay, draw_panel
 
 # ONNX Runtime's wheels keep a device id and an event database in HOME, and look up the host of their events, unless this is set
@@ -48,13 +50,16 @@ _HOMES = {
     "model.config": ("MimoConfig",),
     "pipeline": ("Mimo", "Scan"),
     "preprocessing.prompts": ("Prompt",),
+    "request": ("AskRequest",),
     "results.answer": ("Answer", "Finding", "TextPiece"),
+    "text.generation": ("SamplingParams",),
     "viz.overlay": ("draw_overlay", "draw_panel"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Answer",
+    "AskRequest",
     "Bundle",
     "BundleError",
     "EngineError",
@@ -66,6 +71,7 @@ __all__ = [
     "Prompt",
     "PromptError",
     "RequestError",
+    "SamplingParams",
     "Scan",
     "ScanImage",
     "TextPiece",

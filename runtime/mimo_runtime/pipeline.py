@@ -53,8 +53,7 @@ class Mimo:
         self.graphs = ModelGraphs(config, engines, tokenizer, cache_images)
         self.engines, self.tokenizer, self.info = self.graphs.engines, tokenizer, info or ModelInfo()
         self._arguments: tuple[str, str, int | None, int, bool] | None = None  # of load
-        # On one core the masks would only delay the first word.
-        self._workers = Workers(usable_cores(), "mimo-masks") if usable_cores() > 1 else None
+        self.workers = Workers(usable_cores(), "mimo-masks")
 
     @staticmethod
     def load(
@@ -114,8 +113,7 @@ class Mimo:
 
     def close(self) -> None:
         """Free the engines and caches. Neither this object nor its scans answer afterwards."""
-        if self._workers:
-            self._workers.close()
+        self.workers.close()
         self.graphs.close()
 
     def __enter__(self) -> Mimo:
@@ -131,7 +129,7 @@ class Scan:
     def __init__(self, mimo: Mimo, image: ScanImage, encoded: EncodedImage, timer: StageTimer) -> None:
         self.image = image
         self._mimo, self._encoded = mimo, encoded
-        self._opening = [timer]  # popped by the first answer; list.pop is atomic
+        self._opening_timer = [timer]  # taken by the first answer, whose timings include opening; list.pop is atomic
 
     @property
     def height(self) -> int:
@@ -141,10 +139,14 @@ class Scan:
     def width(self) -> int:
         return self.image.width
 
+    # Callers write ask("the polyp", boxes=[...]): the decorator makes the request of the arguments of AskRequest.of.
     @takes_arguments_of(AskRequest.of)
     def ask(self, request: AskRequest) -> Answer:
-        """The whole answer; arguments of ``AskRequest.of``, errors of :meth:`stream`."""
-        *_, answer = self.answer(request)
+        """The whole answer: ``scan.ask("Where is the polyp?", boxes=[(40, 60, 180, 200)])``.
+
+        Arguments of ``AskRequest.of``, errors of :meth:`stream`.
+        """
+        *_, answer = self.stream_request(request)
         assert isinstance(answer, Answer)
         return answer
 
@@ -159,16 +161,16 @@ class Scan:
             PromptError: the request does not fit the image or the model. Raised here, before anything is computed.
             EngineError: an engine failed.
         """
-        return self.answer(request)
+        return self.stream_request(request)
 
-    def answer(self, request: AskRequest) -> Iterator[TextPiece | Answer]:
+    def stream_request(self, request: AskRequest) -> Iterator[TextPiece | Answer]:
         """As :meth:`stream`, for a typed request."""
         request.validate(self.height, self.width, self._mimo.config, self._mimo.tokenizer)
         return self._answer(request)
 
     def _answer(self, request: AskRequest) -> Iterator[TextPiece | Answer]:
         mimo, graphs, cancellation = self._mimo, self._mimo.graphs, Cancellation(request.should_stop)
-        timer = (self._opening.pop() if self._opening else StageTimer(STAGES)).resume()
+        timer = (self._opening_timer.pop() if self._opening_timer else StageTimer(STAGES)).resume()
         prediction, markup, reason = None, None, None
         if not cancellation.poll():
             with timer("preprocess"):
@@ -178,8 +180,8 @@ class Scan:
 
             # The decoders need nothing of each other, and engines release Python's lock while they run.
             segment = partial(graphs.segment, self._encoded, request, values, timer)
-            workers = mimo._workers if request.masks and request.text_answer else None
-            masks = workers.submit(partial(segment, lambda: cancellation.stopped)) if workers else None
+            beside_text = request.masks and request.text_answer
+            masks = mimo.workers.begin(partial(segment, cancellation.is_stopped)) if beside_text else None
             if request.text_answer:
                 draft = graphs.write_text(values, request, cancellation.poll)
                 for piece in timer.each("text", draft):
@@ -189,6 +191,6 @@ class Scan:
                 prediction = cancellation.wait(masks) if masks else segment(cancellation.poll)
 
         with timer("postprocess"):
-            answer = assemble_answer(request.prompt, prediction, markup, "cancelled" if cancellation.stopped else reason)
+            answer = assemble_answer(request.prompt, prediction, markup, "cancelled" if cancellation.is_stopped() else reason)
         engines, fallback = graphs.engine_names(), mimo.info.get("fallback")
         yield replace(answer, timings=timer.report(), engines=engines, fallback=fallback)

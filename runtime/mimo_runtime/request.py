@@ -37,7 +37,8 @@ class AskRequest:
         refine: whether the target's mask is refined (:meth:`of`).
         max_tokens: longest text in tokens; None is the model's limit.
         sampling: how tokens are chosen.
-        should_stop: called before every token; True ends the text with ``finish_reason`` "cancelled".
+        should_stop: called between the stages, before every token and crop, and while the masks are waited for, always in the
+            caller's thread. True ends the answer with ``finish_reason`` "cancelled": a text is cut off, a mask not refined.
     """
 
     prompt: Prompt
@@ -85,9 +86,8 @@ class AskRequest:
             PromptError: an argument that cannot be read, or is outside its range.
         """
         if closer is not None:
-            warnings.warn(
-                "closer= is deprecated, use refine=", DeprecationWarning, stacklevel=3
-            )  # of `ask`, not of its wrapper
+            # The caller of ask, not its wrapper, is the third frame.
+            warnings.warn("closer= is deprecated, use refine=", DeprecationWarning, stacklevel=3)
             refine = closer
         # Prompt reads any iterable of numbers, and refuses the rest.
         prompt = Prompt(text, cast("Sequence[Sequence[float]]", boxes), cast("Sequence[Sequence[float]]", points), mask)

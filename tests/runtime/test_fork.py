@@ -101,8 +101,12 @@ def test_a_child_does_not_wait_for_work_of_a_thread_of_its_parent():
 
 
 def test_closed_workers_refuse_with_a_typed_error():
-    workers = Workers(1, "test")
-    assert workers.submit(lambda: 7).result() == 7
+    workers = Workers(2, "test")
+    assert workers.begin(lambda: 7).result() == 7
     workers.close()
     with pytest.raises(EngineError, match="closed. Load the bundle again"):
-        workers.submit(lambda: 7)
+        workers.begin(lambda: 7)
+
+
+def test_a_single_thread_runs_nothing_beside_the_caller():
+    assert Workers(1, "test").begin(lambda: 7) is None

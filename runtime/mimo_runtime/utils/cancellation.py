@@ -29,20 +29,19 @@ class Cancellation:
         self._should_stop = should_stop
         self._stopped = threading.Event()
 
-    @property
-    def stopped(self) -> bool:
+    def is_stopped(self) -> bool:
         """Whether ``should_stop`` has returned True; for worker threads."""
         return self._stopped.is_set()
 
     def poll(self) -> bool:
         """Call ``should_stop``, unless it has returned True already."""
-        if self._should_stop is not None and not self.stopped and self._should_stop():
+        if self._should_stop is not None and not self.is_stopped() and self._should_stop():
             self._stopped.set()
-        return self.stopped
+        return self.is_stopped()
 
     def wait(self, future: Future[Result]) -> Result:
         """The result of a future; ``should_stop`` is called until it is there."""
-        while self._should_stop is not None and not self.stopped:
+        while self._should_stop is not None and not self.is_stopped():
             try:
                 return future.result(POLL_INTERVAL)
             except FutureTimeout:

@@ -16,7 +16,7 @@ class Workers:
     """A pool of threads. A fork copies a pool without its threads, and a child would wait for ever: it gets a new pool.
 
     Args:
-        threads: at most so many.
+        threads: at most so many; with one, nothing runs beside the caller.
         name: of the threads.
     """
 
@@ -29,12 +29,14 @@ class Workers:
         """Start without threads."""
         self._pool = ThreadPoolExecutor(self._threads, self._name)
 
-    def submit(self, function: Callable[[], Result]) -> Future[Result]:
-        """Run ``function`` in a thread.
+    def begin(self, function: Callable[[], Result]) -> Future[Result] | None:
+        """Run ``function`` in a thread; None for a single thread: on one core it would only delay the caller.
 
         Raises:
             EngineError: the pool is closed.
         """
+        if self._threads < 2:
+            return None
         try:
             return self._pool.submit(function)
         except RuntimeError:  # the only way of an executor to say so

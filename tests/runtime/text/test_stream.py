@@ -97,7 +97,7 @@ def test_sampling_is_seeded(mimo, pixels):
 
 def test_a_request_may_be_typed_and_gives_the_same_answer(mimo, pixels):
     scan = mimo.open(pixels)
-    *_, answer = scan.answer(AskRequest.of("polyp", boxes=[BOX], max_tokens=9))
+    *_, answer = scan.stream_request(AskRequest.of("polyp", boxes=[BOX], max_tokens=9))
     assert summary(answer) == summary(scan.ask("polyp", boxes=[BOX], max_tokens=9))
 
 
