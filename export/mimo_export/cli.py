@@ -12,6 +12,7 @@ import click
 from mimo_runtime.cli.app import Commands, table
 from mimo_runtime.cli.json_output import json_file, print_json, write_json
 from mimo_runtime.cli.progress import progress_bar
+from mimo_runtime.utils.temporary import check_temporary_folder
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import, and a refusal or a help text a tenth of one
     from mimo_calibration.quantize import QuantizationRequest
@@ -133,6 +134,7 @@ def build(
     quantization = _quantization_request(
         precision, calibration, held_out, tolerance, calibration_images, gate_images, calibration_seed, calibration_cache, force
     )
+    check_temporary_folder()
     start = time.monotonic()
     with progress_bar(as_json) as progress:
         from mimo_runtime.model.graph_spec import GRAPHS
@@ -238,6 +240,7 @@ def parity(
     if engine and allow_fallback:
         raise RequestError("--allow-fallback has no effect with --engine", "Leave one of them out")
     file = json_file(json_path)
+    check_temporary_folder()
     to_stdout = json_path is not None and file is None
     with progress_bar(to_stdout) as progress:
         from .parity.check_bundle import check_bundle

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mimo_runtime.utils.atomic import atomic_write_bytes
+from mimo_runtime.utils.temporary import keep_matplotlib_out_of_home
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -68,6 +69,7 @@ class TrainingLog:
     def plot(self) -> None:
         """Write ``curve.png``, if matplotlib is installed."""
         try:
+            keep_matplotlib_out_of_home()
             import matplotlib
         except ModuleNotFoundError:
             return

@@ -6,6 +6,8 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mimo_runtime.utils.temporary import keep_matplotlib_out_of_home
+
 from .conditions import GEOMETRY, JITTER, OFFSET, QUERY, SHIFT
 from .robustness import ConditionRow, Robustness
 
@@ -25,6 +27,7 @@ _INK, _FAINT = "#222222", "#767676"
 
 def picture(result: Robustness) -> bytes:
     """A PNG, 1800 pixels wide: curves of Dice, and bars of the change in Dice on one scale."""
+    keep_matplotlib_out_of_home()
     import matplotlib
 
     matplotlib.use("Agg")

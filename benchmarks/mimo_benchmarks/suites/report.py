@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mimo_runtime.errors import RequestError
 from mimo_runtime.utils.atomic import atomic_write_bytes
+from mimo_runtime.utils.temporary import keep_matplotlib_out_of_home
 
 from ..report.output import check_writable
 from .charts import picture
@@ -96,6 +97,7 @@ def check_report(folder: Path) -> None:
         RequestError: ``folder`` is a file, or cannot be written.
         ModuleNotFoundError: matplotlib is not installed; the command line says how to install it.
     """
+    keep_matplotlib_out_of_home()
     import matplotlib  # noqa: F401
 
     if folder.exists() and not folder.is_dir():

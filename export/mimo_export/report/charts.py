@@ -12,6 +12,7 @@ import numpy as np
 from mimo_calibration.search.loss import LossReport
 from mimo_calibration.search.results import GraphResult, Result
 from mimo_calibration.statistics.histogram import HistogramObserver
+from mimo_runtime.utils.temporary import keep_matplotlib_out_of_home
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,6 +40,7 @@ def draw(result: Result, folder: Path, tolerance: float, timed: bool = True) -> 
         tolerance: of Dice per prompt, by which the precision was decided.
         timed: whether latencies were measured; without them two pictures are left out.
     """
+    keep_matplotlib_out_of_home()
     import matplotlib
 
     matplotlib.use("Agg")

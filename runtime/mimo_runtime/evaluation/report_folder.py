@@ -19,6 +19,7 @@ from PIL import Image
 from ..data.dataset import Dataset
 from ..errors import RequestError
 from ..utils.atomic import atomic_folder, check_output_folder
+from ..utils.temporary import keep_matplotlib_out_of_home
 from ..viz.overlay import OKABE_ITO
 from .accuracy import Measurements
 from .contact_sheet import contact_sheet
@@ -49,6 +50,7 @@ def check_report(folder: Path) -> None:
     """
     if find_spec("matplotlib") is None:
         raise RequestError("a report needs matplotlib for its charts", "pip install 'mimo-edge[train]', or leave --report out")
+    keep_matplotlib_out_of_home()
     # A bundle has a report.md as well, so the numbers are what tells an earlier report.
     check_output_folder(folder, True, NUMBERS)
     own = {TEXT, NUMBERS, COVERAGE_RISK, RELIABILITY}
@@ -124,6 +126,7 @@ def reliability_chart(presence: PresenceSummary) -> Figure | None:
 
 
 def _axes(title: str, inches: tuple[float, float]) -> tuple[Figure, Axes]:
+    keep_matplotlib_out_of_home()
     from matplotlib.figure import Figure  # not pyplot, which keeps global state and chooses a window system
 
     figure = Figure(inches, dpi=100, layout="constrained")
