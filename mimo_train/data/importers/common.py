@@ -48,6 +48,15 @@ def class_names(texts: Iterable[str], option: str = "--classes") -> dict[int, st
     return names
 
 
+def whole_number(value: object) -> int | None:
+    """A whole number as files write it: 1, 1.0 or "1"; None for anything else, also for true and "01"."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and len(value) < 20 and re.fullmatch(r"0|[1-9][0-9]*", value.strip()):
+        return int(value)
+    return value if type(value) is int else None
+
+
 def known_modality(text: str) -> str:
     """A modality as data sets write it: ``CT`` -> ``ct``, ``X-ray`` -> ``xray``; others as they are."""
     return Description(text).modality

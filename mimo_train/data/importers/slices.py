@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from mimo_runtime.errors import RequestError
 from mimo_runtime.imageio.intensity import to_8_bit, window
 
+from .dataset_json import Labels
 from .volume import PLANES, Volume, cut, filled
 from .writer import Item
 
@@ -56,19 +57,33 @@ class Slicing:
 
 @dataclass(frozen=True)
 class Case:
-    """A volume and its truth, on one grid."""
+    """A volume and its truth, on one grid.
+
+    Args:
+        images: the file and its place on the fourth axis; three of them are red, green and blue.
+        plane: of the slices.
+        case: from ``Target.case_of``.
+    """
 
     name: str
-    image: Volume
+    images: tuple[tuple[Volume, int], ...]
     label: Volume
-    channel: int  # on the fourth axis of the image
-    case: str  # from ``Target.case_of``
+    plane: str
+    case: str
+
+    @property
+    def is_colour(self) -> bool:
+        return len(self.images) == 3 or bool(self.images[0][0].colour)
+
+    def values(self) -> np.ndarray:
+        """``[right, front, head]``, with a fourth axis of red, green and blue for colour."""
+        loaded = [volume.load(channel) for volume, channel in self.images]
+        return loaded[0] if len(loaded) == 1 else np.stack(loaded, axis=-1)
 
 
 def slices(
     case: Case,
-    names: Mapping[int, str],
-    ignored: int | None,
+    labels: Labels,
     slicing: Slicing,
     seed: int,
     notes: Counter[str],
@@ -78,41 +93,52 @@ def slices(
     """The chosen slices of a volume as images.
 
     Args:
-        names: by class id.
-        ignored: id of pixels without annotation; slices with it are left out, because the format has no such pixels.
+        labels: slices with pixels without annotation are left out, because the format has no such pixels.
         notes: counts the slices that are left out.
 
     Raises:
         RequestError: the label holds no class ids, or a file is damaged.
     """
-    labels = case.label.load()
-    if labels.dtype.kind == "f":
-        whole = np.rint(labels)
-        if not np.isfinite(labels).all() or np.abs(whole - labels).max() > 1e-3:
-            raise RequestError(f"{case.label.path} holds fractions, not class ids", "Resample labels with nearest neighbour")
-        labels = whole.astype(np.int32)
-    if labels.min() < 0:
-        raise RequestError(f"{case.label.path} holds negative class ids", "Use 0 for background and 1, 2, ... for classes")
-    values = case.image.load(case.channel)
-    shown = slicing.window or (CT_WINDOW if modality == "ct" else None)
+    ids, values, image = _class_ids(case.label), case.values(), case.images[0][0]
+    shown = None if case.is_colour else slicing.window or (CT_WINDOW if modality == "ct" else None)
+    notes["slices_cut_across_the_only_axis_without_depth"] += case.plane != slicing.plane
     # The draw depends on the case only, so further cases do not change it.
     rng = np.random.default_rng(int(hashlib.sha256(f"{seed}:{case.name}".encode()).hexdigest()[:16], 16))
-    for k in slicing.choose(filled(labels, slicing.plane), rng):
-        truth, plane = cut(labels, slicing.plane, k), cut(values, slicing.plane, k)
-        if ignored is not None and (truth == ignored).any():
+    for k in slicing.choose(filled(ids, case.plane), rng):
+        truth, plane = cut(ids, case.plane, k), cut(values, case.plane, k)
+        if labels.ignored is not None and (truth == labels.ignored).any():
             notes["slices_left_out_as_not_annotated"] += 1
             continue
         if not np.isfinite(plane).any():
             notes["slices_left_out_without_values"] += 1
             continue
         yield Item(
-            pixels=window(plane.astype(np.float32), *shown) if shown else to_8_bit(plane, str(case.image.path))[0],
+            pixels=window(plane.astype(np.float32), *shown) if shown else _shown(plane, case),
             labels=truth,
-            classes=names,
+            classes=labels.names,
             source=f"{case.name}_{k:04d}",
             case=case.case,
             modality=modality,
             region=region,
-            spacing_mm=case.image.pixel_spacing(slicing.plane),
-            attributes={"plane": slicing.plane, "slice": k},
+            spacing_mm=image.pixel_spacing(case.plane),
+            attributes={"plane": case.plane, "slice": k},
         )
+
+
+def _class_ids(label: Volume) -> np.ndarray:
+    ids = label.load()
+    if ids.dtype.kind == "f":
+        whole = np.rint(ids)
+        if not np.isfinite(ids).all() or np.abs(whole - ids).max() > 1e-3:
+            raise RequestError(f"{label.path} holds fractions, not class ids", "Resample labels with nearest neighbour")
+        ids = whole.astype(np.int32)
+    if ids.min() < 0:
+        raise RequestError(f"{label.path} holds negative class ids", "Use 0 for background and 1, 2, ... for classes")
+    return ids
+
+
+def _shown(plane: np.ndarray, case: Case) -> np.ndarray:
+    """uint8: colours of 8 bit as they are, everything else by percentiles (the colours together)."""
+    if case.is_colour and np.isfinite(plane).all() and 0 <= plane.min() and plane.max() <= 255 and (plane == np.rint(plane)).all():
+        return plane.astype(np.uint8)
+    return to_8_bit(plane, str(case.images[0][0].path))[0]
