@@ -106,7 +106,7 @@ def import_coco(as_json: bool, **options: object) -> None:
     callback=_numbers("--window", "40,400"),
     help="CT: 40,400 if left out. Others: percentiles.",
 )
-@click.option("--channel", default="0", show_default=True, help="Number or name of the channel that becomes the image.")
+@click.option("--channel", help="Number or name of the channel that becomes the image; 0, or R, G and B together, if left out.")
 @click.option("--classes", multiple=True, metavar="ID=NAME", help="Names that go before those of dataset.json; repeatable.")
 @_common
 def import_nnunet(
@@ -119,7 +119,7 @@ def import_nnunet(
     classes: tuple[str, ...],
     **options: object,
 ) -> None:
-    """SOURCE is an nnU-Net v2 or Medical Segmentation Decathlon folder with dataset.json and NIfTI volumes."""
+    """SOURCE is an nnU-Net or Medical Segmentation Decathlon folder with dataset.json and NIfTI volumes or pictures."""
     from ..data.importers import plan_nnunet
     from ..data.importers.common import class_names
     from ..data.importers.slices import Slicing

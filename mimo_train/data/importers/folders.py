@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from mimo_runtime.errors import RequestError
+from mimo_runtime.imageio.image import ScanImage
 from mimo_runtime.imageio.reader import read_image
 from mimo_runtime.utils.names import few
 
 from .common import check_first, class_name, find_images, modality_of, required_folder, required_region
-from .masks import read_binary, read_ids
+from .masks import count_turned, read_binary, read_ids
 from .shapes import crop, paint
 from .writer import Item, Plan, Target
 
@@ -69,8 +70,8 @@ def plan_folders(
     notes = Counter({"other_files_ignored": others + other_masks})
 
     def items(key: str, path: Path) -> list[Item]:
-        scan = read_image(path)
-        labels = _labels(kind, by_image.get(key), (scan.height, scan.width), threshold, any_value, notes)
+        scan = count_turned(read_image(path), notes)
+        labels = _labels(kind, by_image.get(key), scan, threshold, any_value, notes)
         facts = cases[key], modality_of(modality, scan, path), region
         return [Item(scan.pixels, labels, names, key, *facts, scan.spacing_mm)]
 
@@ -92,7 +93,7 @@ def _roots(source: Path, masks: Path | None) -> tuple[Path, Path]:
 def _labels(
     kind: str,
     masks: list[tuple[int, Path]] | None,
-    size: tuple[int, int],
+    scan: ScanImage,
     threshold: int,
     any_value: bool,
     notes: Counter[str],
@@ -101,9 +102,9 @@ def _labels(
     if masks is None:
         return None
     if kind == "ids":
-        return read_ids(masks[0][1])
-    shapes = [(class_id, read_binary(path, threshold, any_value=any_value), path) for class_id, path in masks]
-    return _painted(shapes, size, notes)
+        return read_ids(masks[0][1], scan, notes)
+    shapes = [(class_id, read_binary(path, scan, notes, threshold, any_value)) for class_id, path in masks]
+    return _painted(shapes, (scan.height, scan.width), notes)
 
 
 def _kind(classes: Mapping[int, str], images: Mapping[str, Path], masks: Mapping[str, Path], suffix: str) -> str:
@@ -158,13 +159,9 @@ def _check_matches(
         raise RequestError(message, "Add the masks, or take these images as negatives: --allow-missing-masks")
 
 
-def _painted(shapes: list[tuple[int, np.ndarray, Path]], size: tuple[int, int], notes: Counter[str]) -> np.ndarray:
+def _painted(shapes: list[tuple[int, np.ndarray]], size: tuple[int, int], notes: Counter[str]) -> np.ndarray:
     """The masks of an image as class ids, smaller structures on top."""
-    for _, mask, path in shapes:
-        if mask.shape != size:
-            message = f"{path} is {mask.shape[1]}x{mask.shape[0]}, its image {size[1]}x{size[0]}"
-            raise RequestError(message, "Save the mask at the size of the image")
-    cropped = [(crop(mask), class_id, False) for class_id, mask, _ in shapes]
+    cropped = [(crop(mask), class_id, False) for class_id, mask in shapes]
     labels, _, hidden = paint(cropped, *size)
     notes["masks_hidden_by_others"] += hidden - sum(not shape.area for shape, _, _ in cropped)
     return labels

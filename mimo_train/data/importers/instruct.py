@@ -22,11 +22,11 @@ import numpy as np
 
 from mimo_runtime.errors import RequestError
 from mimo_runtime.imageio.image import ScanImage
-from mimo_runtime.imageio.masks import read_mask
 from mimo_runtime.imageio.reader import read_image
 from mimo_runtime.text.grammar import Description
 
 from .common import JsonObject, inside, known_modality, missing_files, read_text, required_folder, stem_of
+from .masks import count_turned, read_binary
 from .meaning import Meaning, Pair, understand
 from .shapes import check, crop, draw, paint
 from .writer import Item, Plan, Target
@@ -130,8 +130,8 @@ class _Instructions:
         shown: set[str] = set()
         mentioned: list[set[str]] = []
         for name in sorted(self.by_image):
-            scan = read_image(self.root / name)
-            kept, pixels = self._draw(self.by_image[name], (scan.height, scan.width))
+            scan = count_turned(read_image(self.root / name), self.notes)
+            kept, pixels = self._draw(self.by_image[name], scan)
             shown |= pixels.keys()
             if kept and all(record.meaning.names for record in kept):  # "no finding" is an answer about every class
                 mentioned.append({part.lower() for record in kept for part in record.meaning.names})
@@ -156,14 +156,14 @@ class _Instructions:
             attributes={"questions": pairs} if pairs and self.keep_texts else {},
         )
 
-    def _draw(self, records: Sequence[_Record], size: tuple[int, int]) -> tuple[list[_Record], dict[str, np.ndarray]]:
+    def _draw(self, records: Sequence[_Record], scan: ScanImage) -> tuple[list[_Record], dict[str, np.ndarray]]:
         """The records of an image whose masks can be drawn, and the pixels of each class; records may share a mask."""
         kept: list[_Record] = []
         pixels: dict[str, np.ndarray] = {}
         for record in records:
             names = [name.lower() for name in record.meaning.names]
             try:
-                masks = [_mask(mask, self.masks_root, size) for mask in record.masks]
+                masks = [_mask(mask, self.masks_root, scan, self.notes) for mask in record.masks]
                 for name, mask in zip(names, masks):
                     if mask.any() == record.meaning.absent:
                         raise ValueError(f"the answer and the mask do not agree whether there is a {name}")
@@ -294,13 +294,11 @@ def _modality_and_region(
     return kind, place
 
 
-def _mask(mask: object, root: Path, size: tuple[int, int]) -> np.ndarray:
+def _mask(mask: object, root: Path, scan: ScanImage, notes: Counter[str]) -> np.ndarray:
     """bool ``[H, W]``. Raises ValueError or RequestError for a mask that cannot be drawn."""
     if isinstance(mask, str):
-        picture = read_mask(root / mask)
-        if picture.shape != size:
-            raise ValueError(f"the mask is {picture.shape[1]}x{picture.shape[0]}, its image {size[1]}x{size[0]}")
-        return picture
+        return read_binary(root / mask, scan, notes)
+    size = scan.height, scan.width
     check(mask, *size)
     shape = draw(mask, *size)
     whole = np.zeros(size, dtype=bool)

@@ -1,6 +1,6 @@
 """The files of an nnU-Net or MSD folder: as ``dataset.json`` lists them, or by their names.
 
-nnU-Net v2 names files (``imagesTr/CASE_0000.nii.gz`` for each channel, ``labelsTr/CASE.nii.gz``) or lists them under ``dataset``.
+nnU-Net v2 names files (``imagesTr/CASE_0000.nii.gz`` for each channel, ``labelsTr/CASE.nii.gz``) or lists them (``dataset``).
 MSD and nnU-Net v1 list them under ``training``, with or without the channel's ``_0000``, and sometimes by the absolute paths of
 another machine. MSD has the channels on a fourth axis.
 """
@@ -140,4 +140,3 @@ def _by_name(source: Path, data: JsonObject, channels: Channels) -> list[Files]:
                 f"Name them CASE_{channels.numbers[0]:04d}{ending} in imagesTr and CASE{ending} in labelsTr",
             )
     return [Files(name, tuple((part[name], 0) for part in pictures), truths[name]) for name in sorted(truths)]
-

@@ -12,6 +12,18 @@ from mimo_runtime.errors import RequestError
 from mimo_runtime.imageio.image import ScanImage
 from mimo_runtime.imageio.masks import MaskFile, read_mask_file
 
+#: Short names for notes of ``MaskFile``, by a part of their text.
+_NOTES = {
+    "taken as drawn on the upright image": "without_orientation_taken_as_drawn_on_the_upright_image",
+    "turned by EXIF, its image states no": "with_an_orientation_that_their_image_lacks",
+    "turned like its image": "drawn_on_the_stored_pixels_and_turned_like_their_image",
+    "not turned": "not_turned_because_their_image_is_not",
+    "counted as not annotated": "with_pixels_that_are_not_annotated_taken_as_background",
+    "alpha is the mask": "taken_from_the_alpha_channel",
+    "by grey value": "with_a_palette_read_as_grey_values",
+    "blurred by JPEG": "blurred_by_jpeg_cut_at_127",
+}
+
 
 def read_ids(path: Path, scan: ScanImage, notes: Counter[str], ignore: int | str | None = "auto") -> np.ndarray:
     """Class ids, int32 ``[H, W]``: grey values, palette indices, or three equal channels.
@@ -27,9 +39,7 @@ def read_ids(path: Path, scan: ScanImage, notes: Counter[str], ignore: int | str
     return mask.labels()
 
 
-def read_binary(
-    path: Path, scan: ScanImage, notes: Counter[str], threshold: int = 0, any_value: bool = True
-) -> np.ndarray:
+def read_binary(path: Path, scan: ScanImage, notes: Counter[str], threshold: int = 0, any_value: bool = True) -> np.ndarray:
     """One structure, bool ``[H, W]``: true where a value is above ``threshold``.
 
     Args:
@@ -56,5 +66,10 @@ def count_turned(scan: ScanImage, notes: Counter[str]) -> ScanImage:
 def _fitted(path: Path, scan: ScanImage, notes: Counter[str], ignore: int | str | None) -> MaskFile:
     mask = read_mask_file(path, ignore=ignore).fitted(scan)
     for note in mask.notes:
-        notes["masks_" + re.sub(r"\W+", "_", note)] += 1
+        key = next((key for words, key in _NOTES.items() if words in note), re.sub(r"\W+", "_", note).lower())
+        notes[f"masks_{key}"] += 1
+    height, width = mask.values.shape[:2]
+    if (height, width) != (scan.height, scan.width):
+        what = f"{path} is {width}x{height}, its image {scan.width}x{scan.height}"
+        raise RequestError(what, "Save the mask at the size of the image")
     return mask

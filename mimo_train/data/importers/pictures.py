@@ -13,7 +13,7 @@ from mimo_runtime.imageio.reader import read_image
 
 from .dataset_json import Channels, Labels
 from .listing import Files
-from .masks import read_ids
+from .masks import count_turned, read_ids
 from .writer import Item
 
 _WHITE = 255
@@ -38,7 +38,7 @@ def picture_item(picture: Picture, labels: Labels, modality: str, region: str, n
 
     ``notes`` count masks that were not taken as they are. A mask of 0 and 255 shows the only class.
     """
-    scan, path = _read(picture), picture.files.label
+    scan, path = count_turned(_read(picture), notes), picture.files.label
     known = _WHITE in labels.names or labels.ignored == _WHITE
     ids = read_ids(path, scan, notes, ignore=None if known else "auto")
     if labels.ignored is not None and (ids == labels.ignored).any():
@@ -64,8 +64,13 @@ def _read(picture: Picture) -> ScanImage:
         if any(scan.pixels.shape != first.pixels.shape for scan in scans):
             raise RequestError(f"the channels of {picture.files.case} have several sizes", "Save them at one size")
         pixels = np.stack([scan.pixels[..., 0] for scan in scans], axis=-1)
-        return ScanImage(pixels, first.spacing_mm, first.modality)
+        return ScanImage(pixels, first.spacing_mm, first.modality, orientation=first.orientation)
     number = picture.files.images[0][1]
     if not picture.channels.is_colour and number and number < 3:
-        return ScanImage(np.repeat(first.pixels[..., number : number + 1], 3, axis=2), first.spacing_mm, first.modality)
+        return ScanImage(
+            np.repeat(first.pixels[..., number : number + 1], 3, axis=2),
+            first.spacing_mm,
+            first.modality,
+            orientation=first.orientation,
+        )
     return first

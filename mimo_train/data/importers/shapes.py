@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .common import whole_number
 from .rle import decode
 
 
@@ -37,8 +38,9 @@ def check(segmentation: object, height: int, width: int) -> None:
     if isinstance(segmentation, dict):
         if not isinstance(segmentation.get("counts"), (str, list)):
             raise ValueError("the RLE has no counts")
-        if segmentation.get("size", [height, width]) != [height, width]:
-            raise ValueError(f"the RLE has the size {segmentation['size']}, the image [{height}, {width}]")
+        size = segmentation.get("size", [height, width])
+        if [whole_number(side) for side in size] != [height, width] if isinstance(size, list) else True:
+            raise ValueError(f"the RLE has the size {size}, the image [{height}, {width}]")
         return
     for polygon in polygons(segmentation):
         if len(polygon) < 6 or len(polygon) % 2:

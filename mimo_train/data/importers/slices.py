@@ -100,6 +100,7 @@ def slices(
         RequestError: the label holds no class ids, or a file is damaged.
     """
     ids, values, image = _class_ids(case.label), case.values(), case.images[0][0]
+    as_stored = case.is_colour and bool((values == np.clip(np.rint(values), 0, 255)).all())  # 8 bit, as photographs
     shown = None if case.is_colour else slicing.window or (CT_WINDOW if modality == "ct" else None)
     notes["slices_cut_across_the_only_axis_without_depth"] += case.plane != slicing.plane
     # The draw depends on the case only, so further cases do not change it.
@@ -113,7 +114,7 @@ def slices(
             notes["slices_left_out_without_values"] += 1
             continue
         yield Item(
-            pixels=window(plane.astype(np.float32), *shown) if shown else _shown(plane, case),
+            pixels=plane.astype(np.uint8) if as_stored else _to_8_bit(plane, shown, str(image.path)),
             labels=truth,
             classes=labels.names,
             source=f"{case.name}_{k:04d}",
@@ -123,6 +124,11 @@ def slices(
             spacing_mm=image.pixel_spacing(case.plane),
             attributes={"plane": case.plane, "slice": k},
         )
+
+
+def _to_8_bit(plane: np.ndarray, shown: tuple[float, float] | None, name: str) -> np.ndarray:
+    """By the window ``shown``, or by percentiles; colours together."""
+    return window(plane.astype(np.float32), *shown) if shown else to_8_bit(plane, name)[0]
 
 
 def _class_ids(label: Volume) -> np.ndarray:
@@ -135,10 +141,3 @@ def _class_ids(label: Volume) -> np.ndarray:
     if ids.min() < 0:
         raise RequestError(f"{label.path} holds negative class ids", "Use 0 for background and 1, 2, ... for classes")
     return ids
-
-
-def _shown(plane: np.ndarray, case: Case) -> np.ndarray:
-    """uint8: colours of 8 bit as they are, everything else by percentiles (the colours together)."""
-    if case.is_colour and np.isfinite(plane).all() and 0 <= plane.min() and plane.max() <= 255 and (plane == np.rint(plane)).all():
-        return plane.astype(np.uint8)
-    return to_8_bit(plane, str(case.images[0][0].path))[0]

@@ -75,7 +75,7 @@ class Volume:
         colour = _colour(stored, kind)
         if len(stored) < 2 or 0 in stored or not colour and (any(n != 1 for n in stored[4:]) or kind.kind not in "iufb"):
             raise RequestError(f"{path} is not a volume of numbers", "Use three axes, or four with the channels last")
-        sizes, lengths = (tuple(stored) + (1, 1))[:3], [z * unit for z in (*zooms, 1.0, 1.0)][:3]
+        sizes, lengths = (tuple(stored) + (1, 1))[:3], [*(z * unit for z in zooms), 1.0, 1.0][:3]
         if sizes[0] == 1 and lengths[0] >= _NO_DEPTH:  # a picture as nnU-Net writes it with numpy: 1, height, width
             orientation, ambiguous = np.array([[2, 1], [1, -1], [0, -1]], dtype=float), False
         return Volume(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from coco_source import HEIGHT, WIDTH, Source, box, compress_rle, import_coco, pixels, refused, rle_runs
+from PIL import Image, ImageOps
 
 from mimo_runtime.data.prompt_sampling import instance_labels
 from mimo_runtime.errors import RequestError
@@ -55,7 +56,7 @@ def test_smaller_structures_lie_on_top_and_hidden_ones_are_noted(source: Source,
 
 def test_a_crowd_is_of_its_class_but_no_instance(source: Source, tmp_path: Path) -> None:
     one, a = box(10, 10, 14, 14)
-    _, crowd = box(12, 5, 40, 30)
+    crowd = box(12, 5, 40, 30)[1] | box(2, 35, 4, 37)[1]
     source.annotate(3, 1, [one]).annotate(3, 1, {"size": [HEIGHT, WIDTH], "counts": rle_runs(crowd)}, iscrowd=1)
     data, summary = import_coco(source, tmp_path / "out")
     record = data.records[0]
@@ -63,6 +64,74 @@ def test_a_crowd_is_of_its_class_but_no_instance(source: Source, tmp_path: Path)
     np.testing.assert_array_equal(record.load_instances((HEIGHT, WIDTH)), a)
     assert instance_labels(record.load()[1], 1, record.load_instances((HEIGHT, WIDTH)))[1].tolist() == [16]
     assert summary["notes"] == {"crowds_without_instances": 1}
+
+
+@pytest.mark.parametrize("flag", [0, "0", 0.0, False, "false", None])
+def test_every_spelling_of_no_crowd(source: Source, tmp_path: Path, flag: Any) -> None:
+    parts = [box(2, 2, 9, 9)[1], box(20, 4, 30, 9)[1] | box(40, 20, 50, 39)[1]]
+    for part in parts:
+        source.annotate(3, 1, {"size": [str(HEIGHT), float(WIDTH)], "counts": rle_runs(part)}, iscrowd=flag)
+    data, summary = import_coco(source, tmp_path / "out")
+    np.testing.assert_array_equal(data.records[0].load_instances((HEIGHT, WIDTH)), parts[0] * 1 + parts[1] * 2)
+    assert summary["notes"] == {}
+
+
+@pytest.mark.parametrize("flag", [1, "1", True, "TRUE"])
+def test_crowds_that_are_single_objects_are_instances(source: Source, tmp_path: Path, flag: Any) -> None:
+    """CVAT marks every brush mask as a crowd; touching cells stay apart."""
+    left, right, group = box(2, 2, 9, 9)[1], box(9, 2, 15, 9)[1], box(20, 4, 30, 9)[1] | box(40, 20, 50, 39)[1]
+    cvat = {"iscrowd": flag, "attributes": {"occluded": False}}
+    for part, more in ((left, {"iscrowd": flag}), (right, cvat), (group, cvat)):
+        source.annotate(3, 1, {"size": [HEIGHT, WIDTH], "counts": rle_runs(part)}, **more)
+    data, summary = import_coco(source, tmp_path / "out")
+    np.testing.assert_array_equal(data.records[0].load_instances((HEIGHT, WIDTH)), left * 1 + right * 2 + group * 3)
+    assert summary["notes"] == {"crowds_taken_as_one_object_each": 3}
+
+
+def test_numbers_may_be_texts(source: Source, tmp_path: Path) -> None:
+    outline, mask = box(2, 2, 9, 9)
+    source.annotate(3, 7, [outline])
+    source.data["images"][0] |= {"id": "3", "height": str(HEIGHT), "width": float(WIDTH)}
+    source.data["categories"][1]["id"] = "7"
+    source.data["annotations"][0] |= {"image_id": 3.0, "category_id": "7"}
+    data, summary = import_coco(source, tmp_path / "out")
+    np.testing.assert_array_equal(data.records[0].load()[1], mask * 7)
+    assert data.records[0].classes == {7: "snare tip"} and summary["notes"] == {}
+    source.data["images"][0]["id"] = "000000000003"
+    assert import_coco(source, tmp_path / "padded")[1]["classes"] == {"snare tip": 1}
+    source.image("b.png", 4).data["images"][1]["id"] = "03"
+    assert "is of image 3.0, which is not listed" in refused(source, tmp_path / "no")
+
+
+def exif(path: Path, values: np.ndarray, orientation: int) -> None:
+    picture = with_exif(values, orientation)
+    picture.save(path, exif=picture.getexif())
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_outlines_on_a_photograph_that_exif_turns(source: Source, tmp_path: Path, orientation: int) -> None:
+    outline, mask = box(2, 3, 9, 21)
+    spot = np.where(mask[..., None], 255, pixels(3) // 2).astype(np.uint8)
+    shown = np.asarray(ImageOps.exif_transpose(with_exif(spot, orientation)))
+    quarter = shown.shape[:2] != (HEIGHT, WIDTH)
+    exif(source.root / "pictures" / "anna_schmidt.png", spot, orientation)
+    source.annotate(3, 1, [outline])
+    data, summary = import_coco(source, tmp_path / "stored")
+    read, labels = data.records[0].load()
+    np.testing.assert_array_equal(read, shown)
+    if quarter:  # drawn on the stored pixels: the stated size says so
+        np.testing.assert_array_equal(labels, (shown == 255).all(axis=2))
+        note = "images_with_outlines_drawn_on_the_stored_pixels_and_turned_like_them"
+    else:
+        np.testing.assert_array_equal(labels, mask)
+        note = "images_with_outlines_taken_as_drawn_on_the_upright_image"
+    assert summary["notes"] == {"images_turned_upright_by_exif": 1, note: 1}
+
+
+def with_exif(values: np.ndarray, orientation: int) -> Image.Image:
+    picture = Image.fromarray(values)
+    picture.getexif()[0x0112] = orientation
+    return picture
 
 
 def test_ids_that_fit_no_mask_are_numbered_and_equal_names_are_one_class(tmp_path: Path) -> None:
@@ -131,6 +200,10 @@ def test_flawed_listings(source: Source, tmp_path: Path) -> None:
     assert "no number or no name" in words(categories=[{"id": 1, "name": " "}])
     assert "category 1 is listed twice" in words(categories=[{"id": 1, "name": "a"}] * 2)
     assert "is 56x40, in instances.json it is 40x40" in words(images=[image | {"width": 40}])
+    assert "the height '40 px' and the width 56" in words(images=[image | {"height": "40 px"}])
+    assert "is of category 'polyp', which is not listed" in words(annotations=[annotation | {"category_id": "polyp"}])
+    assert "annotation 5 has iscrowd 'maybe'" in words(annotations=[annotation | {"iscrowd": "maybe"}])
+    assert "annotation 5 has iscrowd 2" in words(annotations=[annotation | {"iscrowd": 2}])
     assert "no image to import" in words(images=[], annotations=[])
     with pytest.raises(RequestError, match="--region"):
         plan_coco(source.save(), Target(tmp_path / "out"), modality="ct")

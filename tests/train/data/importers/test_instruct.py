@@ -276,7 +276,7 @@ def test_unclear_records_are_named_or_left_out(root: Path, record: Any, words: s
 
 def test_a_mask_of_another_size(root: Path) -> None:
     Image.fromarray(A[:-1]).save(root / "masks" / "small.png")
-    assert "record 1: the mask is 32x23, its image 32x24" in refused(root, ask("polyp", "x", "masks/small.png"))
+    assert "masks/small.png is 32x23, its image 32x24" in refused(root, ask("polyp", "x", "masks/small.png"))
 
 
 def test_what_is_refused_whatever_is_skipped(root: Path, tmp_path: Path) -> None:
