@@ -147,7 +147,8 @@ def inside(root: Path, value: object) -> Path | None:
     if not isinstance(value, str) or not value or "\0" in value:
         return None
     path = Path(value.replace("\\", "/"))
-    return None if path.is_absolute() or ".." in path.parts else root / path
+    is_absolute = path.is_absolute() or re.match(r"[A-Za-z]:", value) is not None  # also of Windows
+    return None if is_absolute or ".." in path.parts else root / path
 
 
 def missing_files(paths: Sequence[Path], option: str) -> None:

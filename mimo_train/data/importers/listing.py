@@ -106,7 +106,7 @@ def _of_channels(case: str, listed: list[Path], channels: Channels) -> tuple[tup
         parts = [path.with_name(f"{name}_{number:04d}{ending}") for number in channels.numbers]
         if all(part.exists() for part in parts):
             return tuple((part, 0) for part in parts)
-    if single and channels.is_colour or not path.exists():
+    if not path.exists():
         return ((path, 0),)
     return tuple((path, number) for number in channels.numbers)
 
@@ -139,4 +139,7 @@ def _by_name(source: Path, data: JsonObject, channels: Channels) -> list[Files]:
                 f"{folder} lacks {len(missing)} of {len(every)} cases: {few(sorted(missing))}",
                 f"Name them CASE_{channels.numbers[0]:04d}{ending} in imagesTr and CASE{ending} in labelsTr",
             )
-    return [Files(name, tuple((part[name], 0) for part in pictures), truths[name]) for name in sorted(truths)]
+    in_one = channels.is_colour and len(pictures) == 1
+    numbers = channels.numbers if in_one else (0,) * len(pictures)
+    files = pictures * 3 if in_one else pictures
+    return [Files(name, tuple((f[name], n) for f, n in zip(files, numbers)), truths[name]) for name in sorted(truths)]
