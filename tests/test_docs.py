@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 from pages import CURRENT_PAGES, PAGES, PROGRAMS, REPOSITORY, WITH_OLD_NAMES, all_commands, page_id, reference_generator
 from structure import room_imports
 
@@ -128,6 +131,32 @@ def test_the_page_of_renamed_names_lists_every_deprecated_command_and_option():
         deprecated |= set(getattr(command, "renamed", ()))
     assert "--no-closer" in deprecated
     assert not [name for name in deprecated if not re.search(rf"`[^`]*(?<![\w-]){name}\b[^`]*`", page)]
+
+
+def earlier_names() -> Iterator[tuple[str, str]]:
+    """Earlier and current command of the first table in docs/reference/renamed.md, with an option where it names one."""
+    page = (REPOSITORY / "docs" / "reference" / "renamed.md").read_text("utf-8")
+    for row in re.findall(r"^\| (.*`) \| `(.*)` \|$", page.partition("## Python")[0], re.M):
+        codes, current = re.findall(r"`([^`]+)`", row[0]), row[1]
+        option = codes.pop(0) if codes[0].startswith("-") else ""
+        for command in codes:
+            earlier = f"{command} {option}".strip()
+            yield earlier, f"{earlier.rpartition(' ')[0]} {current}" if current.startswith("-") else current
+
+
+@pytest.mark.parametrize(("earlier", "current"), list(earlier_names()))
+def test_an_earlier_name_still_leads_to_the_current_one(earlier: str, current: str):
+    if earlier.startswith("python -m "):
+        done = subprocess.run([sys.executable, *earlier.split()[1:], "--help"], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0 and f"Usage: {current} " in done.stdout.replace(" rtx", "")
+        assert done.stderr == f"warning: {earlier} is deprecated, use {current}.\n"
+        return
+    name, *words = earlier.split()
+    options = [words.pop(), "value"] if words[-1].startswith("-") else []
+    done = CliRunner().invoke(PROGRAMS[name], [*words, "--help", *options], prog_name=name)
+    usage = " ".join(["Usage:", *current.split()[: 1 + len(words)]])
+    assert done.exit_code == 0 and usage in done.output
+    assert f"warning: {earlier.split()[-1]} is deprecated, use {current.split()[-1]}." in done.output
 
 
 _FOLDERS = {name.rpartition("/")[2]: REPOSITORY / name for name in (

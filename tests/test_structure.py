@@ -65,6 +65,7 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "build": "parity schema stages targets",
         "tools": "graphs parity report schema targets",
         "demo": "build",
+        "rtx_prove": "tools",
         "cli": "build parity report schema targets",
     },
     "mimo_benchmarks": {
