@@ -28,7 +28,7 @@ JITTERS = (0, 5, 10, 20, 30, 40)
 USUAL_JITTER = 10
 #: Distances in pixels of a point from the pixel that is farthest from the edge.
 OFFSETS = (0, 2, 5, 10, 15, 20)
-#: Kinds of ``grammar.question`` that ask about one target by its name.
+#: Kinds of ``text.questions.question`` that ask about one target by its name.
 ONE_TARGET_KINDS = ("where", "segment", "presence", "show", "count")
 #: Condition -> number of typos.
 TYPOS = {"1 typo": 1, "2 typos": 2}

@@ -37,7 +37,7 @@ def _share(part: dict[str, Any], of: str = "right", interval: str = "ci95") -> s
 
 
 def relations_table(result: Relations) -> str:
-    """The result of :func:`measure_relations` as a Markdown table, all images last."""
+    """The result of :func:`~mimo_benchmarks.suites.relations.measure_relations` as a Markdown table, all images last."""
     head = ["set", "named: precision", "recall", "F1", "Dice", "counts right"]
     head += ["relations right", "baseline", "neighbours right", "baseline", "absent: says so"]
     rows = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]

@@ -1,11 +1,11 @@
 """NVIDIA TensorRT 10.3 (JetPack 6) to 11 and TensorRT for RTX: one ONNX graph to one engine plan.
 
-    options -> forecast -> a child process (worker -> compile -> network) -> layers -> Built
+    options -> memory -> a child process (worker -> compile -> network) -> precision_audit -> Built
 
 A device compiles with this package and its engine only: nothing here reads an ONNX file, what must be known of one comes as
 ``Facts``. The libraries come from ``engines.tensorrt_library``; everything else takes the module as an argument, so that the
 same code drives TensorRT for RTX, whose compiler needs no GPU, and the mocks of the tests. ``versions`` says what a release can
-do; ``finish`` does all graphs of a bundle.
+do; ``compile_bundle`` does all graphs of a bundle.
 """
 
 from .build import Built, Facts, Progress, build_engine

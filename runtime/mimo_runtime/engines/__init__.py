@@ -30,7 +30,7 @@ class EngineKind:
     distributions: tuple[str, ...]
     #: The extra of mimo-edge that installs it.
     extra: str
-    #: What it computes on: one of ``devices.DEVICES``.
+    #: What it computes on: one of ``bundle.placement.DEVICES``.
     device: str = "cpu"
     #: Its distributions own the same folder, and two of them overwrite each other.
     exclusive: bool = False
@@ -126,7 +126,7 @@ def create_engine(
     Args:
         name: one of :data:`KINDS`.
         data: the model file's contents, already verified.
-        specification: what the graph must take and give; checked against what the engine finds in ``data``.
+        spec: what the graph must take and give; checked against what the engine finds in ``data``.
         threads: threads within one operator; None leaves it to the engine, which may pin them to cores.
         spinning: threads that wait for work keep a core busy. A little faster on an idle machine, much slower on one that
             does anything else, masks beside text included: with two busy cores, encoding took 350 instead of 220 ms.

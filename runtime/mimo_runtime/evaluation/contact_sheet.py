@@ -62,7 +62,7 @@ def contact_sheet(mimo: Mimo, data: Dataset, overlaps: Sequence[Overlap], seed: 
 
     Args:
         mimo: the model that was measured; asked again about the chosen cases.
-        overlaps: of any sets and prompts, as ``evaluate.measure`` returns them.
+        overlaps: of any sets and prompts, as ``accuracy.measure`` returns them.
         seed: the one that was measured with.
     """
     of_prompt = {p: [row for row in overlaps if row.set_name == data.name and row.prompt == p] for p in PROMPTS}

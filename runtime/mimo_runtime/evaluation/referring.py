@@ -60,8 +60,8 @@ def measure_referring(
     """How often is exactly the instance segmented that a box or a point is on?
 
     A class takes part in an image where it has two or more instances: those of the set's instance map, or else connected
-    components, without crumbs (``sampling.instance_labels``). That is the whole rule, so it also admits an organ that a slice
-    cuts in two; ``classes`` tells how much each class contributes. Up to :data:`MAX_INSTANCES` seeded instances per
+    components, without crumbs (``prompt_sampling.instance_labels``). That is the whole rule, so it also admits an organ that
+    a slice cuts in two; ``classes`` holds how much each class contributes. Up to :data:`MAX_INSTANCES` seeded instances per
     image and class are asked for four times: with the box of the instance, each side jittered by up to 10 % of its length,
     and with one interior point; without a text, and with the name of the class, which the other instances have, too. A name
     that is too long for the model is answered by an empty mask.

@@ -123,7 +123,7 @@ def read_mask(source: Source) -> np.ndarray:
     transparent or not annotated (255 beside class ids) is outside. The EXIF orientation is applied.
 
     Raises:
-        ImageError: as :func:`read_image`.
+        ImageError: as :func:`~mimo_runtime.imageio.reader.read_image`.
     """
     return read_mask_file(source).inside()
 

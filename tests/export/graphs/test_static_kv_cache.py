@@ -209,7 +209,7 @@ def swap(model: onnx.ModelProto, old: str, new: str) -> None:
 
 
 def grow_scores(model: onnx.ModelProto) -> None:
-    """As ``half_form`` does with scores that half precision cannot hold."""
+    """Square the attention scores: they leave the range of half precision."""
     softmax = next(node for node in model.graph.node if node.op_type == "Softmax")
     model.graph.node.append(helper.make_node("Mul", [softmax.input[0], softmax.input[0]], ["grown"], name="grown"))
     softmax.input[0] = "grown"
