@@ -15,7 +15,7 @@ def test_names_in_docstrings_and_comments_exist(package: str) -> None:
 
 def test_names_that_nothing_defines_are_reported() -> None:
     source = '''
-"""See ``bundle.archive.Bundle``, ``archive.Bundel``, ``evaluate.measure``, ``Mimo.load``, ``Mimo.lode`` and ``numpy.random``."""
+"""See ``bundle.archive.Bundle``, ``archive.Bundel``, ``evaluate.measure``, ``Mimo.load``, ``Mimo.lode``, ``numpy.random``."""
 def f(row):  # ``row.name`` as :func:`f` takes it, not :func:`g`; ``half_form`` of ``gone.py``, ``config.json``
     """``graphs.NAME.build``."""
 '''

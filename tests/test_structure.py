@@ -15,7 +15,6 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "model": "errors utils",
         "imageio": "errors utils",
         "preprocessing": "errors model",
-        "viz": "preprocessing",
         # Engines and the bundles that hold their graphs.
         "engines": "errors hardware model utils",
         "compiler": "bundle engines errors hardware model utils",
@@ -23,8 +22,9 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "loading": "bundle engines errors hardware model",
         # From arrays to answers.
         "postprocessing": "model preprocessing",
+        "viz": "postprocessing preprocessing",
         "refinement": "errors model postprocessing preprocessing text utils",
-        "text": "data errors model postprocessing utils",
+        "text": "errors model postprocessing utils",
         "results": "errors imageio model postprocessing preprocessing text utils viz",
         "data": "errors imageio postprocessing",
         "request": "errors model preprocessing text utils",

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mimo_runtime.postprocessing.masks import box_of_mask
+
 from .common import whole_number
 from .rle import decode
 
@@ -94,10 +96,11 @@ def draw(segmentation: object, height: int, width: int) -> Shape:
 
 def crop(mask: np.ndarray) -> Shape:
     """A bool mask ``[H, W]`` of a whole image as a shape."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
+    box = box_of_mask(mask)
+    if box is None:
         return Shape(0, 0, np.zeros((0, 0), dtype=bool))
-    return Shape(int(rows[0]), int(columns[0]), mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].copy())
+    left, top, right, bottom = box
+    return Shape(top, left, mask[top:bottom, left:right].copy())
 
 
 def _fill(points: np.ndarray, height: int, width: int) -> Shape:

@@ -9,23 +9,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..postprocessing.connected_components import label_components
+from ..postprocessing.connected_components import INSTANCE_MIN_PIXELS, INSTANCE_MIN_SHARE, label_components
+from ..postprocessing.masks import box_of_mask
 
 Box = tuple[float, float, float, float]
 
-#: A component counts as an instance if it has at least this many pixels and this share of the largest one.
-INSTANCE_MIN_PIXELS = 4
-INSTANCE_MIN_SHARE = 0.1
 #: A class with at least this many instances in an image is a many-instance class there.
 MANY_INSTANCES = 5
 
 
 def mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """The tight box ``(xmin, ymin, xmax + 1, ymax + 1)``."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
+    """:func:`~mimo_runtime.postprocessing.masks.box_of_mask` of a mask that is not empty."""
+    box = box_of_mask(mask)
+    if box is None:
         raise ValueError("the mask is empty")
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    return box
 
 
 def jitter_box(mask: np.ndarray, rng: np.random.Generator, fraction: float = 0.1) -> Box:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+#: A component counts as an instance if it has at least this many pixels and this share of the largest one.
+INSTANCE_MIN_PIXELS = 4
+INSTANCE_MIN_SHARE = 0.1
+
 
 def label_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
     """Label the 8-connected components of a mask.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..data.prompt_sampling import INSTANCE_MIN_PIXELS, INSTANCE_MIN_SHARE
-from ..postprocessing.connected_components import label_components
+from ..postprocessing.connected_components import INSTANCE_MIN_PIXELS, INSTANCE_MIN_SHARE, label_components
 from ..postprocessing.masks import box_of_mask
 from .grammar import COUNTS, LOCATIONS, RELATIONS, SIZES, Description, Phrase
 from .shape_descriptors import shape_numbers

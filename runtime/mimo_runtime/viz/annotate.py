@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..postprocessing.masks import box_of_mask
+
 Colour = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom
 
@@ -126,7 +128,7 @@ def _place(
     if w + 2 * margin > width or h + 2 * margin > height:
         return None
     step = max(4, h // 3)
-    box = None if target is None else _bounds(target)
+    box = None if target is None else box_of_mask(target)
     xs, ys = np.arange(margin, width - w - margin + 1, step), np.arange(margin, height - h - margin + 1, step)
     if box is not None:  # the natural places: flush with the sides of the target, above, below and beside it
         x0, y0, x1, y1 = box
@@ -169,11 +171,6 @@ def _pixels(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows, columns = np.nonzero(mask)
         return rows, columns
     return rows * step, columns * step
-
-
-def _bounds(mask: np.ndarray) -> Rectangle | None:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1) if rows.size else None
 
 
 # -- drawing ---------------------------------------------------------------------------------------------------------

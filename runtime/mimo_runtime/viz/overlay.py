@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from ..postprocessing.masks import box_of_mask
 from ..preprocessing.prompts import NEGATIVE, Prompt
 from .annotate import INK, WHITE, Colour, Label, draw_labels, font, shorten, text_width, wrap
 
@@ -153,16 +154,18 @@ def paint_mask(
     """Fill and outline a mask in place: colour inside the edge, and a thin dark line outside, which shows on bright images.
 
     Args:
-        mask: bool ``[H, W]`` of the size of ``image``, not empty.
+        mask: bool ``[H, W]`` of the size of ``image``; an empty one leaves ``image`` as it is.
         thickness: of the outline, in pixels.
         fill: opacity of the inside.
         dashed: leave gaps in the outline.
     """
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    box = box_of_mask(mask)
+    if box is None:
+        return
     pad = thickness + 3
-    top, left = max(0, int(rows[0]) - pad), max(0, int(columns[0]) - pad)
+    left, top = max(0, box[0] - pad), max(0, box[1] - pad)
     # Padding with zeros closes the outline along the border of the image.
-    inside = np.pad(mask[top : rows[-1] + pad + 1, left : columns[-1] + pad + 1], pad)
+    inside = np.pad(mask[top : box[3] + pad, left : box[2] + pad], pad)
     edge = inside & ~_eroded(inside, thickness)
     shadow = ~inside & ~_eroded(~inside, max(1, thickness // 2))
     if dashed:
