@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
@@ -17,7 +17,7 @@ from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.bundle.schema import GraphEntry
 from mimo_runtime.cli.app import table
 from mimo_runtime.data.dataset import Dataset, Record
-from mimo_runtime.engines.base import Engine
+from mimo_runtime.engines.recording import RecordingEngine
 from mimo_runtime.errors import BundleError, RequestError
 from mimo_runtime.model.graph_spec import GRAPHS
 from mimo_runtime.pipeline import Mimo
@@ -170,30 +170,15 @@ def _engine(entry: GraphEntry) -> str:
     return f"{entry.engine}: {counts}" + (f"; {entry.threads} thread{'s' * (entry.threads > 1)}" if entry.threads else "")
 
 
-class _Recorder(Engine):
-    """Keeps the inputs of an engine's calls."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine, self.name, self.calls = engine, engine.name, []
-        self.inputs, self.outputs = engine.inputs, engine.outputs
-
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        self.calls.append({k: np.array(v) for k, v in inputs.items()})
-        return self.engine.run(inputs)
-
-    def close(self) -> None:
-        """The engine belongs to the model."""
-
-
 def _graph_latency(one: Mimo, other: Mimo, images: Images) -> dict[str, dict[str, float]]:
     """Median milliseconds of every graph in both bundles, on the inputs of a real chain; of the text decoder, per step."""
-    recorders = {name: _Recorder(engine) for name, engine in one.engines.items()}
+    recorders = {name: RecordingEngine(engine) for name, engine in one.engines.items()}
     chain = Mimo(one.config, recorders, one.tokenizer, cache_images=0)
     for _, record in images.items[:: max(1, len(images.items) // 6)][:6]:
         chain.open(record.load()[0]).ask(_name(record))
     times = {}
     for name in GRAPHS:
-        calls = recorders[name].calls
+        calls = [inputs for inputs, _ in recorders[name].calls]
         chosen = calls[:: max(1, len(calls) // CALLS)][:CALLS]
         times[name] = graph_times({"full": one.engines[name], "reduced": other.engines[name]}, chosen, seconds=GRAPH_SECONDS)
     return times

@@ -15,7 +15,7 @@ from mimo_runtime.data import prompt_sampling
 from mimo_runtime.data.dataset import Dataset, Record
 from mimo_runtime.errors import PromptError
 from mimo_runtime.evaluation import metrics
-from mimo_runtime.evaluation.questions import Outcome, seeded_rng
+from mimo_runtime.evaluation.questions import MAX_INSTANCES, Outcome, seeded_rng
 from mimo_runtime.pipeline import Mimo, Scan
 from mimo_runtime.text import questions
 from mimo_runtime.text.synonyms import misspell, synonyms
@@ -45,8 +45,6 @@ CONDITIONS: dict[str, tuple[str, ...]] = {
 }
 PROMPTS = ("box", "point", "text")
 
-#: Instances per image and class that boxes and points refer to.
-MAX_INSTANCES = 5
 #: Images per set by default: each is opened twenty times.
 LIMIT = 12
 

@@ -26,6 +26,7 @@ from mimo_runtime.bundle.schema import TOKENIZER
 from mimo_runtime.cli.app import Commands, table
 from mimo_runtime.cli.progress import progress_bar
 from mimo_runtime.engines.base import Engine
+from mimo_runtime.engines.recording import Arrays, RecordingEngine
 from mimo_runtime.hardware.host import worker_threads
 from mimo_runtime.model.graph_spec import GRAPHS
 from mimo_runtime.model.tokenizer import Tokenizer
@@ -40,7 +41,6 @@ from ..search.pipeline import OPENVINO, ORT, QuantizedPipeline, Settings
 from ..search.recipe import Calls, GraphContext, best_recipe, score, sqnr
 from ..search.results import Candidate
 
-Arrays = dict[str, np.ndarray]
 #: Held-out calls that the signal-to-noise ratio is computed on.
 HELD_OUT_CALLS = 40
 
@@ -155,20 +155,6 @@ class Row:
     error: str = ""
 
 
-class _Recorder(Engine):
-    """Keeps inputs and outputs of the engine of a pipeline."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.name, self.inputs, self.outputs = engine.name, engine.inputs, engine.outputs
-        self.calls: list[tuple[Arrays, Arrays]] = []
-
-    def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        outputs = self.engine.run(inputs)
-        self.calls.append(({k: np.array(v) for k, v in inputs.items()}, {k: np.array(v) for k, v in outputs.items()}))
-        return outputs
-
-
 def is_symmetric(model: onnx.ModelProto) -> bool:
     """Whether every quantised tensor of a Q/DQ graph is INT8 around zero; a bias in INT32 is not."""
     constants = {w.name: w for w in model.graph.initializer}
@@ -250,7 +236,7 @@ def compare_quantizers(bundle: Path, request: QuantizationRequest, name: str, qu
         pipeline = QuantizedPipeline(models, opened.config, tokenizer, split, settings, progress, gates)
         pipeline.start()
         context = pipeline.collect_statistics(name)
-        calibration_calls, held_out_calls = _Recorder(pipeline.engines[name]), _Recorder(pipeline.engines[name])
+        calibration_calls, held_out_calls = RecordingEngine(pipeline.engines[name]), RecordingEngine(pipeline.engines[name])
         pipeline.ask_all("record", name, calibration_calls)
         pipeline.ask_all("record", name, held_out_calls, split.gate)
         held_out = held_out_calls.calls[:: max(1, len(held_out_calls.calls) // HELD_OUT_CALLS)][:HELD_OUT_CALLS]

@@ -16,14 +16,12 @@ from ..data import prompt_sampling
 from ..data.dataset import Dataset, Record
 from ..errors import PromptError, RequestError
 from . import metrics
-from .questions import Outcome, chosen_records, engine_names, model_id_of, seeded_rng
+from .questions import MAX_INSTANCES, Outcome, chosen_records, engine_names, model_id_of, seeded_rng
 from .results import ReferringSummary
 
 if TYPE_CHECKING:
     from ..pipeline import Mimo
 
-#: Instances asked for per image and class.
-MAX_INSTANCES = 5
 #: The prompts about every instance. With a text, the class is named beside the box or point.
 PROMPTS = ("box", "point", "text+box", "text+point")
 #: What is judged: the answers to these, and the ellipse inscribed in the box, which needs no model.

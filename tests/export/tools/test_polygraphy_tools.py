@@ -14,7 +14,6 @@ import pytest
 from click.testing import CliRunner, Result
 from onnx import TensorProto, helper, numpy_helper
 
-from mimo_export.parity.recording import RecordingEngine
 from mimo_export.tools import bisect_precision, compare_layers
 from mimo_export.tools.bisect_precision import QuantizationTrials
 from mimo_export.tools.polygraphy_runs import fewest_nodes
@@ -91,19 +90,6 @@ def test_nodes_in_fp32_are_exact_and_the_tolerance_holds(inputs):
     tolerance = trials.error([]) * 0.7
     for result in bisect_precision.bisect_precision(toy(), SPEC, inputs, tolerance):
         assert result.fp32_nodes and trials.error(result.fp32_nodes) <= tolerance
-
-
-def test_the_recording_keeps_what_an_engine_was_called_with():
-    class Doubling:
-        name, inputs, outputs = "doubling", {}, {}
-
-        def run(self, inputs):
-            return {"y": inputs["x"] * 2}
-
-    engine, x = RecordingEngine(Doubling()), np.ones(2)
-    engine.run({"x": x})
-    x[:] = 9
-    assert engine.calls[0][0]["x"].tolist() == [1, 1] and engine.calls[0][1]["y"].tolist() == [2, 2]
 
 
 # -- the commands ----------------------------------------------------------------------------------------------------

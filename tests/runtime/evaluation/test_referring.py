@@ -16,7 +16,8 @@ from mimo_runtime.data import prompt_sampling
 from mimo_runtime.data.dataset import Dataset, read_datasets
 from mimo_runtime.errors import PromptError, RequestError
 from mimo_runtime.evaluation import metrics
-from mimo_runtime.evaluation.referring import MAX_INSTANCES, PROMPTS, exactly_that_one, measure_referring
+from mimo_runtime.evaluation.questions import MAX_INSTANCES
+from mimo_runtime.evaluation.referring import PROMPTS, exactly_that_one, measure_referring
 from mimo_runtime.postprocessing.connected_components import label_components
 
 SHAPE = (48, 64)
