@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from pages import CURRENT_PAGES, PAGES, PROGRAMS, REPOSITORY, WITH_OLD_NAMES, all_commands, page_id, reference_generator
 from structure import room_imports
 
+from mimo_export.stages import STAGES
 from mimo_runtime.compiler.memory import required_mb
 from mimo_runtime.compiler.options import Options
 
@@ -207,6 +208,12 @@ def test_a_room_of_the_architecture_page_imports_only_rooms_above_it():
         assert not {room: extra for room in rooms if (extra := imported.get(room, set()) - above)}
         above |= set(rooms)
     assert {room for room in imported if not room.startswith("_")} - {""} <= above
+
+
+def test_the_architecture_page_draws_the_stages_of_a_build_in_order():
+    page = (REPOSITORY / "docs" / "explanation" / "architecture.md").read_text("utf-8")
+    drawn = re.findall(r"^  [├└]── (\w+)", page.partition("## A build")[2].partition("## ")[0], re.M)
+    assert drawn == [stage.name for stage in STAGES]
 
 
 def test_the_memory_that_a_board_needs_is_what_the_program_says():
