@@ -20,6 +20,7 @@ from mimo_runtime.evaluation import metrics
 from mimo_runtime.evaluation.accuracy import Overlap, measure, summarise
 from mimo_runtime.evaluation.referring import Reference, measure_referring
 from mimo_runtime.utils.atomic import atomic_write_bytes
+from mimo_runtime.utils.deprecation import warn_renamed_fields
 
 from .torch_engine import load_mimo
 from .training.config import TrainConfig, with_current_names
@@ -155,7 +156,7 @@ def _check_output(output: Path, budget: dict[str, object]) -> None:
     """Refuse a folder with a table of other options, or with other files; start the table of a new one."""
     path = output / RESULT
     if path.is_file():
-        if with_current_names(json.loads(path.read_text("utf-8"))["budget"]) != budget:
+        if with_current_names(json.loads(path.read_text("utf-8"))["budget"], str(path)) != budget:
             raise RequestError(f"{path} has other options", "Repeat its options, or choose another folder")
     elif output.exists() and any(output.iterdir()):
         raise RequestError(f"{output} is not empty", "Choose a new folder")
@@ -222,7 +223,8 @@ def _collect(output: Path, budget: dict[str, object]) -> Table:
 
 def _read_row(path: Path) -> Row:
     row = json.loads(path.read_text("utf-8"))
-    if "told" in row:  # earlier releases
+    if "told" in row:
+        warn_renamed_fields(str(path), {"told": "description"})
         row["description"] = row.pop("told")
     return row
 

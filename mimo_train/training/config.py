@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mimo_runtime.errors import BundleError, RequestError
 from mimo_runtime.model.config import MimoConfig
+from mimo_runtime.utils.deprecation import warn_renamed_fields
 
 from .losses import LossWeights
 from .qat import MODES
@@ -170,8 +171,13 @@ class StartingPoint:
             )
 
 
-def with_current_names(options: Mapping[str, object]) -> dict[str, object]:
-    """Stored options, with the names of earlier releases replaced."""
+def with_current_names(options: Mapping[str, object], source: str) -> dict[str, object]:
+    """Stored options, with the names of earlier releases replaced; one warning names them.
+
+    Args:
+        source: the file that the options come from.
+    """
+    warn_renamed_fields(source, {name: EARLIER_NAMES[name] for name in options if name in EARLIER_NAMES})
     return {EARLIER_NAMES.get(name, name): value for name, value in options.items()}
 
 

@@ -86,7 +86,7 @@ class TrainingState:
                 f"{path} cannot be read: {type(error).__name__}", "Start the run again without --resume"
             ) from None
         # An option that is newer than the run had its default.
-        before = TrainConfig().comparable() | with_current_names(json.loads(metadata["options"]))
+        before = TrainConfig().comparable() | with_current_names(json.loads(metadata["options"]), str(path))
         now = config.comparable()
         changed = [k for k in now if before.get(k) != now[k]]
         if changed:

@@ -176,7 +176,7 @@ class TestTensorRtRtx:
         manifest = Bundle.open(rtx).manifest.data
         assert manifest["parity"]["measured_on"] == "onnxruntime" and manifest["parity"]["masks"] > 0
         text = (rtx / "report.md").read_text("utf-8")
-        for words in ("The graphs are plans", "ONNX form with onnxruntime on the CPU, not on a GPU", "7 int8 weights"):
+        for words in ("The graphs are compiled", "ONNX files with onnxruntime on the CPU, not on a GPU", "7 int8 weights"):
             assert words in text
         shown = CliRunner().invoke(main, ["inspect", str(rtx)])
         assert shown.exit_code == 0 and "not on a GPU" in shown.stdout and "compute capability 8.6,8.9" in shown.stdout

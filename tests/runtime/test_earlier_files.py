@@ -17,11 +17,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from mimo_runtime import Mimo, MimoConfig
+from mimo_runtime.cli.commands import main
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "configuration_7"
 EXPECTED = json.loads((DATA / "expected.json").read_text("utf-8"))
+
+
+BOTH = "closer_factor is now crop_scale, first_share is now full_image_weight"
+
+
+@pytest.fixture
+def bundle_folder(tmp_path: Path) -> Path:
+    with zipfile.ZipFile(DATA / "bundle.zip") as archive:
+        archive.extractall(tmp_path)
+    return tmp_path
 
 
 def check_answers(mimo: Mimo, expected: list[dict[str, Any]]) -> None:
@@ -40,13 +52,20 @@ def check_answers(mimo: Mimo, expected: list[dict[str, Any]]) -> None:
             assert finding.score == pytest.approx(wanted["score"], abs=1e-4)
 
 
-def test_a_bundle_of_the_earlier_release_gives_the_same_answers(tmp_path: Path) -> None:
+def test_a_bundle_of_the_earlier_release_gives_the_same_answers(bundle_folder: Path) -> None:
     pytest.importorskip("onnxruntime")
-    with zipfile.ZipFile(DATA / "bundle.zip") as archive:
-        archive.extractall(tmp_path)
-    with Mimo.load(tmp_path) as mimo:
+    with pytest.warns(DeprecationWarning) as warned:
+        mimo = Mimo.load(bundle_folder)
+    assert [str(w.message) for w in warned] == [f"{bundle_folder / 'manifest.json'}: model.config has deprecated names: {BOTH}"]
+    with mimo:
         assert (mimo.config.crop_scale, mimo.config.full_image_weight) == (4.0, 0.25)
         check_answers(mimo, EXPECTED["bundle"])
+
+
+def test_a_command_reports_the_earlier_names_in_one_line(bundle_folder: Path) -> None:
+    result = CliRunner().invoke(main, ["predict", str(bundle_folder), str(DATA / "image.png"), "--text", "polyp", "--json"])
+    assert result.exit_code == 0
+    assert result.stderr == f"warning: {bundle_folder / 'manifest.json'}: model.config has deprecated names: {BOTH}.\n"
 
 
 @pytest.mark.parametrize(("version", "full_image_weight", "regions"), [(7, 0.25, 2), (6, 0.25, 0), (5, 0.0, 0)])
@@ -61,7 +80,10 @@ def test_a_checkpoint_of_each_earlier_configuration_gives_the_same_answers(
     if version < 7:
         shutil.copy(DATA / f"config_{version}.json", tmp_path / "config.json")
     assert json.loads((tmp_path / "config.json").read_text())["format_version"] == version
-    config = MimoConfig.read(tmp_path / "config.json")
+    names = BOTH if version > 5 else BOTH.partition(",")[0]
+    with pytest.warns(DeprecationWarning) as warned:
+        config = MimoConfig.read(tmp_path / "config.json")
+    assert [str(w.message) for w in warned] == [f"{tmp_path / 'config.json'} has deprecated names: {names}"]
     assert (config.crop_scale, config.full_image_weight, len(config.entity_regions)) == (4.0, full_image_weight, regions)
     with load_mimo(tmp_path) as mimo:
         check_answers(mimo, EXPECTED[f"checkpoint_{version}"])

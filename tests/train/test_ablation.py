@@ -96,7 +96,13 @@ def test_a_table_of_an_earlier_release_is_read(table, phantoms, tmp_path, monkey
     for path in folder.glob("*/result.json"):
         row = json.loads(path.read_text())
         path.write_text(json.dumps({**row, "told": row.pop("description")}))
-    again = ablate(options(phantoms), folder, variants=("full", "no-gate"), split="train", limit=2, **QUIET)
+    with pytest.warns(DeprecationWarning) as warned:
+        again = ablate(options(phantoms), folder, variants=("full", "no-gate"), split="train", limit=2, **QUIET)
+    messages = sorted(str(w.message) for w in warned)
+    expected = [
+        f"{folder / name / 'result.json'} has deprecated names: told is now description" for name in ("full", "no-gate")
+    ]
+    assert messages[1:] == expected and messages[0].startswith(f"{folder / 'ablation.json'} has deprecated names: emphasis is")
     assert again == json.loads((table / "ablation.json").read_text())
 
 

@@ -15,6 +15,7 @@ from typing import NoReturn
 import click
 
 from ..errors import MimoError
+from ..utils.deprecation import reported_field_warnings
 from ..utils.untyped import Untyped
 from .os_errors import describe_os_error
 from .streams import discard_output, one_line, prepare_streams
@@ -85,7 +86,8 @@ class Commands(click.Group):
         if any("\0" in argument for argument in arguments):
             _leave("error: an argument has a null character. Leave it out.", 2)
         try:
-            code = super().main(args, prog_name, standalone_mode=False, **extra)
+            with reported_field_warnings(lambda message: click.echo(f"warning: {one_line(message)}.", err=True)):
+                code = super().main(args, prog_name, standalone_mode=False, **extra)
         except MimoError as error:
             _leave(f"error: {error}", error.exit_code)
         except ModuleNotFoundError as error:

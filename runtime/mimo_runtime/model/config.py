@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from ..errors import BundleError, RequestError
+from ..utils.deprecation import warn_renamed_fields
 from ..utils.untyped import Untyped
 
 _Part = TypeVar("_Part")
@@ -244,14 +245,17 @@ class MimoConfig:
 
 
 def _upgrade(data: dict[str, object], version: int, source: str) -> dict[str, object]:
-    """The same configuration with the fields of :data:`FORMAT_VERSION`."""
+    """The same configuration with the fields of :data:`FORMAT_VERSION`; one warning names the earlier names that it has."""
+    written, earlier = data.keys(), dict[str, str]()
     data = {**data, "format_version": FORMAT_VERSION}
     for number in range(version + 1, FORMAT_VERSION + 1):
         added, renamed = _ADDED.get(number, {}), _RENAMED.get(number, {})
         if early := sorted(({*added} | {*renamed.values()}) & data.keys()):
             raise BundleError(f"{source} has format version {version}, which has no {early[0]}", "Use the file as written")
+        earlier |= {old: new for old, new in renamed.items() if old in written}
         data |= added
         data = {renamed.get(name, name): value for name, value in data.items()}
+    warn_renamed_fields(source, earlier)
     return data
 
 

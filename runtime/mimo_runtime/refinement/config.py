@@ -42,6 +42,9 @@ class RefinementConfig:
     entity_presence: float = 0.75
     #: Weight of a candidate's agreement with the others beside its predicted IoU; chosen on ``val``.
     agreement_weight: float = 0.8
+    #: Agreement of a candidate without others to compare with (none, or all with a predicted IoU of 0): the middle of the range
+    #: of Dice, because nothing agrees or disagrees with it.
+    default_agreement: float = 0.5
     #: Penalty for the logarithm of a candidate's area; chosen on ``val`` with ``point_crop_shares``.
     area_penalty: float = 0.02
     #: Weight of a candidate's overlap with the part under the point of what a name segmented; chosen on ``val``.

@@ -123,7 +123,7 @@ def select_best_mask(
     """The index of the candidate that a point refers to; 0, the first, where every mask is cut off.
 
     The maximum of ``iou + agreement_weight * agreement - area_penalty * ln(area / longer side squared)``. Agreement is the mean
-    Dice with the other candidates, weighted with the square of their predicted IoU; 0.5 if there are none.
+    Dice with the other candidates, weighted with the square of their predicted IoU; ``default_agreement`` if there are none.
 
     Args:
         named_part: the part under the point of the mask that name and point give together; ``named_part_weight`` times the
@@ -136,7 +136,7 @@ def select_best_mask(
     dice = np.array([[_dice(candidates[i], candidates[j]) for j in kept] for i in kept])
     np.fill_diagonal(dice, 0.0)
     others = weights.sum() - weights
-    agreement = np.where(others > 1e-6, dice @ weights / np.maximum(others, 1e-6), 0.5)
+    agreement = np.where(others > 1e-6, dice @ weights / np.maximum(others, 1e-6), config.default_agreement)
     share = np.array([candidates[i].area for i in kept]) / max(height, width) ** 2
     scores = (
         np.array([candidates[i].iou for i in kept]) + config.agreement_weight * agreement - config.area_penalty * np.log(share)

@@ -8,7 +8,7 @@ import fakes
 import numpy as np
 import pytest
 from fakes import calls
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mimo_runtime.postprocessing.masks import box_of_mask
@@ -44,14 +44,29 @@ def targets(draw):
 # -- geometry ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("target", "scale", "crop_box"),
+    [
+        ((60, 40, 70, 50), 3.0, (50, 30, 80, 60)),
+        ((60, 40, 71, 50), 2.5, (51, 31, 80, 59)),  # whole pixels around a side of 27.5
+        ((2, 3, 8, 9), 4.0, (0, 0, 17, 18)),  # at two edges of the image
+        ((195, 90, 200, 100), 3.0, (182, 80, 200, 100)),
+        ((60, 40, 64, 44), 3.0, (50, 30, 74, 54)),  # a side of 12 pixels would hold no context
+        ((20, 20, 60, 50), 4.0, (0, 0, 120, 100)),  # 160 of 200 pixels: the largest crop
+        ((20, 20, 61, 50), 4.0, None),
+    ],
+)
+def test_crops_of_an_image_of_200_by_100_pixels_by_hand(target, scale, crop_box):
+    crop = crop_for(Prompt("x"), rectangle(100, 200, *target), scale)
+    assert (crop and crop.crop_box) == crop_box
+
+
 @settings(deadline=None)
 @given(targets(), st.floats(1.5, 6.0))
 def test_the_crop_holds_the_target_and_lies_in_the_image(target, scale):
     height, width, x0, y0, x1, y1 = target
     crop = crop_for(Prompt("x"), rectangle(*target), scale)
-    if crop is None:
-        assert max(24, scale * max(x1 - x0, y1 - y0)) > 0.8 * max(height, width)
-        return
+    assume(crop is not None)
     left, top, right, bottom = crop.crop_box
     assert 0 <= left <= x0 and x1 <= right <= width
     assert 0 <= top <= y0 and y1 <= bottom <= height

@@ -69,13 +69,26 @@ def test_a_single_point_has_no_extent(prompt, single):
 # -- where ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("point", "height", "width", "boxes"),
+    [
+        ((128, 128), 256, 256, [(116, 116, 140, 140), (96, 96, 160, 160), (44, 44, 212, 212)]),
+        ((0, 0), 256, 256, [(0, 0, 12, 12), (0, 0, 32, 32), (0, 0, 84, 84)]),
+        ((100, 50), 100, 200, [(90, 40, 110, 60), (75, 25, 125, 75), (34, 0, 166, 100)]),
+        ((32, 32), 64, 64, [(24, 24, 40, 40), (11, 11, 53, 53)]),  # the smallest would have 6 pixels
+        ((10, 10), 20, 20, []),
+    ],
+)
+def test_boxes_of_the_point_crops_by_hand(point, height, width, boxes):
+    crops = point_crops(Prompt(points=[point]), height, width, 64, CONFIG)
+    assert [crop.crop_box for crop in crops] == boxes
+
+
 @settings(deadline=None)
 @given(st.data(), st.integers(1, 400), st.integers(1, 400))
 def test_point_crops_hold_the_point_and_grow(data, height, width):
     x, y = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
     crops = point_crops(Prompt(points=[(x, y)]), height, width, 64, CONFIG)
-    sides = [share * max(height, width) for share in CONFIG.point_crop_shares]
-    assert len(crops) == sum(side >= CONFIG.min_point_crop_side for side in sides)
     for crop in crops:
         left, top, right, bottom = crop.crop_box
         assert 0 <= left <= x < right <= width and 0 <= top <= y < bottom <= height

@@ -59,7 +59,11 @@ def test_a_state_with_the_option_names_of_earlier_releases_is_read(tmp_path):
     metadata = {"step": "3", "elapsed": "1.5", "options": json.dumps(options)}
     save_tensors(tmp_path / "state.safetensors", {"model.x": torch.ones(2)}, metadata)
     same = TrainConfig(sampling_weights=("a=2",), copy_paste=("a=0.5",), crop_views=0.4, click_simulation=0.5)
-    state = TrainingState.read(tmp_path / "state.safetensors", same)
+    with pytest.warns(DeprecationWarning) as warned:
+        state = TrainingState.read(tmp_path / "state.safetensors", same)
+    names = "emphasis is now sampling_weights, paste is now copy_paste, closer is now crop_views"
+    (message,) = [str(w.message) for w in warned]
+    assert message == f"{tmp_path / 'state.safetensors'} has deprecated names: {names}, corrections is now click_simulation"
     assert state.position == Position(3, 1.5) and torch.equal(state.part("model.")["x"], torch.ones(2))
     with pytest.raises(RequestError, match="--resume with other options than the run had: --crop-views$|--crop-views\\."):
         TrainingState.read(tmp_path / "state.safetensors", replace(same, crop_views=0.3))
