@@ -21,6 +21,7 @@ from mimo_runtime.evaluation.accuracy import Overlap, measure, summarise
 from mimo_runtime.evaluation.referring import Reference, measure_referring
 from mimo_runtime.utils.atomic import atomic_write_bytes
 from mimo_runtime.utils.deprecation import warn_renamed_fields
+from mimo_runtime.utils.progress import Progress
 
 from .torch_engine import load_mimo
 from .training.config import TrainConfig, with_current_names
@@ -115,7 +116,7 @@ def ablate(
     split: str = "val",
     limit: int | None = None,
     report: Callable[[str], None] = print,
-    progress: bool = True,
+    progress: Progress | None = None,
 ) -> Table:
     """Train and measure the variants, one after the other; finished ones are skipped.
 
@@ -171,7 +172,7 @@ def _train(
     folder: Path,
     partial_load: Path | None,
     report: Callable[[str], None],
-    progress: bool,
+    progress: Progress | None,
 ) -> None:
     """Train a variant, or resume its run."""
     resume = (folder / TRAINING / STATE).is_file()

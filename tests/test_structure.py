@@ -131,6 +131,10 @@ def test_the_table_of_rooms_names_rooms_that_exist(package: str) -> None:
     assert named <= rooms
 
 
+def test_only_commands_import_the_command_line_of_the_runtime() -> None:
+    assert structure.libraries_that_import_commands() == []
+
+
 def test_folders_are_small_enough_to_survey() -> None:
     assert structure.full_folders() == []
 

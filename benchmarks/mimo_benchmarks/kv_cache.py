@@ -21,7 +21,7 @@ from mimo_calibration.search.latency import interleaved
 from mimo_export.graphs.static_kv_cache import KV_CACHES, with_static_cache
 from mimo_export.graphs.tensorrt_options import compile_graph, default_axes, rtx_options
 from mimo_export.tools.compile_check import convert_precision
-from mimo_runtime.cli.app import Commands, table
+from mimo_runtime.cli.app import Commands
 from mimo_runtime.engines import create_engine, installed_version
 from mimo_runtime.engines.tensorrt_library import missing_rtx_package
 from mimo_runtime.errors import EngineError
@@ -29,6 +29,7 @@ from mimo_runtime.model.config import PRESETS, MimoConfig
 from mimo_runtime.model.graph_spec import graph_specs
 from mimo_runtime.model.tokenizer import BOS
 from mimo_runtime.text.generation import Decodes, TextDecoder
+from mimo_runtime.utils.tables import table
 
 #: Engine and KV cache on a CPU. OpenVINO 2026.4 has no TensorScatter.
 CONTENDERS = (("onnxruntime", "dynamic"), ("onnxruntime", "static"), ("openvino", "dynamic"))

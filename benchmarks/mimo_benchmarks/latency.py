@@ -13,10 +13,10 @@ from typing import TypeVar
 import numpy as np
 
 from mimo_runtime.bundle.archive import Bundle
-from mimo_runtime.cli.progress import Progress
 from mimo_runtime.engines import KINDS as ENGINES
 from mimo_runtime.errors import EngineError, RequestError
 from mimo_runtime.evaluation.metrics import dice
+from mimo_runtime.utils.progress import Progress
 
 from .contenders import CONTENDERS, ContenderSetup, Sample
 from .report import machine

@@ -15,12 +15,12 @@ from mimo_calibration.search.latency import graph_times
 from mimo_calibration.search.loss import Reply, compare, macro_dice, presence_summary
 from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.bundle.schema import GraphEntry
-from mimo_runtime.cli.app import table
 from mimo_runtime.data.dataset import Dataset, Record
 from mimo_runtime.engines.recording import RecordingEngine
 from mimo_runtime.errors import BundleError, RequestError
 from mimo_runtime.model.graph_spec import GRAPHS
 from mimo_runtime.pipeline import Mimo
+from mimo_runtime.utils.tables import table
 
 from .report.machine import Machine, describe
 

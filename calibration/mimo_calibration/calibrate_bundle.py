@@ -10,10 +10,10 @@ import onnx
 
 from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.bundle.schema import TOKENIZER
-from mimo_runtime.cli.progress import Progress
 from mimo_runtime.errors import RequestError
 from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.utils.atomic import atomic_folder
+from mimo_runtime.utils.progress import Progress
 
 from .diagnostics import warnings_before
 from .quantize import CalibrationFacts, QuantizationRequest, quantize_with_accuracy_control

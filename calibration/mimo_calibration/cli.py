@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from mimo_runtime.cli.app import Commands, table
+from mimo_runtime.cli.app import Commands
 from mimo_runtime.cli.json_output import print_json
 from mimo_runtime.cli.progress import progress_bar
+from mimo_runtime.utils.tables import table
 
 PATH = click.Path(path_type=Path)
 

@@ -11,11 +11,11 @@ from typing import TypedDict
 
 import onnx
 
-from mimo_runtime.cli.progress import Progress
 from mimo_runtime.errors import RequestError, VerificationError
 from mimo_runtime.hardware.host import worker_threads
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.tokenizer import Tokenizer
+from mimo_runtime.utils.progress import Progress
 
 from .data import DIGITS, MIN_HELD_OUT, MIN_IMAGES, Images, ImageSplit, draw_images, open_data, refuse_overlap
 from .graph.observer import writable_folder

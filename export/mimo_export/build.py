@@ -8,12 +8,12 @@ from pathlib import Path
 
 from mimo_calibration.quantize import CalibrationFacts, QuantizationRequest
 from mimo_runtime.bundle.writer import output_place
-from mimo_runtime.cli.progress import Progress
 from mimo_runtime.data.dataset import read_datasets
 from mimo_runtime.errors import RequestError
 from mimo_runtime.model.graph_spec import GRAPHS
+from mimo_runtime.utils.progress import Progress, silent
 
-from .parity.compare import check_samples, silent
+from .parity.compare import check_samples
 from .schema import Inspection
 from .stages import STAGES, BuildRequest, BuildState
 from .targets import check_compiler, check_graphs, choose_target

@@ -22,7 +22,6 @@ from mimo_calibration.search.results import Candidate, Result, results_dict
 from mimo_runtime.bundle.manifest import write_manifest
 from mimo_runtime.bundle.schema import TOKENIZER, CompatibilityData, GraphData
 from mimo_runtime.bundle.writer import REPORT
-from mimo_runtime.cli.progress import Progress
 from mimo_runtime.compiler import compile_bundle
 from mimo_runtime.data.dataset import Dataset
 from mimo_runtime.engines import create_engine
@@ -32,6 +31,7 @@ from mimo_runtime.model.graph_spec import GRAPHS, GraphSpec, graph_specs
 from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.pipeline import Mimo as Pipeline
 from mimo_runtime.utils.hashing import sha256
+from mimo_runtime.utils.progress import Progress
 from mimo_train.checkpoint import WEIGHTS, load_checkpoint
 from mimo_train.model import Mimo
 from mimo_train.model.graphs import graph_modules

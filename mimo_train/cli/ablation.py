@@ -9,6 +9,7 @@ import click
 
 from mimo_runtime.cli.app import Command, Option
 from mimo_runtime.cli.json_output import json_file, write_json
+from mimo_runtime.cli.progress import progress_bar
 
 
 @click.command("ablate", cls=Command)
@@ -60,16 +61,18 @@ def ablate_command(
     file = json_file(json_path)
     if threads:
         torch.set_num_threads(threads)
-    table = ablate(
-        TrainConfig(data=tuple(map(str, data_)), **options),  # type: ignore[arg-type]
-        output,
-        variants=variants,
-        partial_load=partial_load,
-        split=split,
-        limit=limit,
-        report=click.echo,
-        progress=sys.stderr.isatty(),
-    )
+    quiet = not sys.stderr.isatty()
+    with progress_bar(quiet) as show:
+        table = ablate(
+            TrainConfig(data=tuple(map(str, data_)), **options),  # type: ignore[arg-type]
+            output,
+            variants=variants,
+            partial_load=partial_load,
+            split=split,
+            limit=limit,
+            report=click.echo,
+            progress=None if quiet else show,
+        )
     if file:
         write_json(file, table)
     click.echo(markdown(table))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +11,7 @@ import click
 from mimo_runtime.cli.accuracy import accuracy_options, run_accuracy
 from mimo_runtime.cli.app import Commands, Option
 from mimo_runtime.cli.json_output import print_json
-from mimo_runtime.cli.progress import progress_bar
+from mimo_runtime.cli.progress import progress_bar, stage_progress
 from mimo_runtime.errors import RequestError
 from mimo_runtime.model.config import PRESETS
 
@@ -52,8 +50,8 @@ def data_phantom(output: Path, count: int, size: int, seed: int, as_json: bool) 
     """Synthetic CT, MR, X-ray and ultrasound images with exact masks."""
     from ..data.phantom import generate
 
-    with progress_bar(quiet=as_json) as show:
-        generate(output, count, seed, size, progress=lambda done, total: show("phantoms", done, total))
+    with stage_progress("phantoms", quiet=as_json) as advance:
+        generate(output, count, seed, size, progress=advance)
     if as_json:
         print_json({"folder": str(output), "images": count, "seed": seed})
     else:
@@ -168,17 +166,19 @@ def fit(
 
     _set_threads(threads)
     config = TrainConfig(data=tuple(map(str, data_)), weights=LossWeights.parse(weight), **options)  # type: ignore[arg-type]
-    folder = run(
-        config,
-        output,
-        resume=resume,
-        start_from=start_from,
-        partial_load=partial_load,
-        partial_parts=partial_parts,
-        save_every=save_every,
-        report=lambda line: click.echo(line, err=as_json),
-        progress=not as_json and sys.stderr.isatty(),
-    )
+    quiet = as_json or not sys.stderr.isatty()
+    with progress_bar(quiet) as show:
+        folder = run(
+            config,
+            output,
+            resume=resume,
+            start_from=start_from,
+            partial_load=partial_load,
+            partial_parts=partial_parts,
+            save_every=save_every,
+            report=lambda line: click.echo(line, err=as_json),
+            progress=None if quiet else show,
+        )
     if as_json:
         print_json({"checkpoint": str(folder)})
     else:
@@ -207,7 +207,7 @@ def evaluate(
         _set_threads(threads)
         return load_mimo(checkpoint, weight_bits=weight_bits, skip=qat_skip)
 
-    run_accuracy(load, progress_bar=_progress("evaluation"), **options)  # type: ignore[arg-type]
+    run_accuracy(load, progress_bar=stage_progress("evaluation"), **options)  # type: ignore[arg-type]
 
 
 @main.command()
@@ -246,7 +246,7 @@ def tune_thresholds(
     _set_threads(threads)
     datasets = read_datasets(data_)
     mimo = load_mimo(checkpoint)
-    with _progress("thresholds", quiet=as_json) as advance:
+    with stage_progress("thresholds", quiet=as_json) as advance:
         chosen = thresholds.tune_thresholds(
             checkpoint, mimo, datasets, split, risk=risk, limit=limit, seed=seed, progress=advance
         )
@@ -261,13 +261,6 @@ def _set_threads(threads: int | None) -> None:
         import torch
 
         torch.set_num_threads(threads)
-
-
-@contextmanager
-def _progress(stage: str, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """The progress display of one stage, as a function of (done, total)."""
-    with progress_bar(quiet) as show:
-        yield lambda done, total: show(stage, done, total)
 
 
 if __name__ == "__main__":

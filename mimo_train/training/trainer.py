@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mimo_runtime.cli.progress import Progress, progress_bar
 from mimo_runtime.data.dataset import Dataset
 from mimo_runtime.errors import BundleError
 from mimo_runtime.utils.atomic import check_output_folder
+from mimo_runtime.utils.progress import Progress, silent
 
 from ..checkpoint import CARD, CONFIG, TOKENIZER, WEIGHTS, save_checkpoint
 from ..data.loader import Batches, Prefetcher
@@ -51,7 +51,7 @@ class Trainer:
         start: the weights to start with; random weights by default.
         save_every: seconds between saves.
         report: called with lines for a person.
-        progress: show a progress bar.
+        progress: called after every step; a display of it leaves its cursor at the end of a line.
 
     Raises:
         RequestError, BundleError: bad options, data or checkpoint.
@@ -65,7 +65,7 @@ class Trainer:
         *,
         save_every: float = 120.0,
         report: Callable[[str], None] = print,
-        progress: bool = True,
+        progress: Progress | None = None,
     ) -> None:
         from accelerate import Accelerator
         from accelerate.utils import set_seed
@@ -146,7 +146,8 @@ class Trainer:
         Returns:
             the checkpoint folder.
         """
-        with _subnormals_are_zero(), progress_bar(quiet=not (self.progress and self._is_main)) as show:
+        show = self.progress if self.progress and self._is_main else silent
+        with _subnormals_are_zero():
             if self._is_main:
                 for message in self.messages:
                     self.report(message)
@@ -232,7 +233,7 @@ def fit(
     partial_parts: Sequence[str] = (),
     save_every: float = 120.0,
     report: Callable[[str], None] = print,
-    progress: bool = True,
+    progress: Progress | None = None,
 ) -> Path:
     """Train and write a checkpoint folder; see :class:`Trainer` and :class:`StartingPoint` for the arguments."""
     start = StartingPoint(resume, start_from, partial_load, tuple(partial_parts))

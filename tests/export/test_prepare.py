@@ -78,10 +78,8 @@ def test_every_graph_is_compiled_for_the_gpu_of_the_device(portable, form: str, 
     output = tmp_path / ("out.mimo" if form == "file" else "out")
     result = prepare(source, "-o", output, "--timing-cache", tmp_path / "times")
     assert result.exit_code == 0, result.output
-    lines = result.stderr.splitlines()
-    assert lines[0].startswith("needs up to 2") and [line for line in lines if line.startswith("compile ")] == [
-        f"compile {name}" for name in GRAPHS
-    ]
+    (line,) = result.stderr.splitlines()  # and a line a minute about long work
+    assert line.startswith("needs up to 2")
     assert "compiled by tensorrt 10.3.0 for 8.0" in result.stdout and "all 3 golden samples passed" in result.stdout
     opened = Bundle.open(output, this_machine=False)
     keys = opened.manifest.data["compatibility"]

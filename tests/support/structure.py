@@ -104,6 +104,24 @@ def room_imports(package: str) -> dict[str, set[str]]:
     return {room: imported - {room, ""} for room, imported in rooms.items()}
 
 
+def libraries_that_import_commands() -> list[str]:
+    """Modules that import ``mimo_runtime.cli`` and define no command: what a library needs is in ``mimo_runtime.utils``."""
+    known = {name: file for package in PACKAGES for name, file in modules(package).items()}
+    return [
+        name
+        for name, file in known.items()
+        if not {"cli", "__main__"} & {*name.split(".")}
+        and not _defines_a_command(file)
+        and any(f"{imported}.".startswith("mimo_runtime.cli.") for imported in _imports(name, file, known))
+    ]
+
+
+def _defines_a_command(file: Path) -> bool:
+    functions = [node for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.FunctionDef)]
+    decorators = [ast.unparse(decorator) for function in functions for decorator in function.decorator_list]
+    return any(decorator.startswith(("click.command(", "click.group(")) for decorator in decorators)
+
+
 def sources(tests: bool = True) -> list[Path]:
     """All Python files of the packages, and of the tests."""
     folders = [*PACKAGES.values(), *([REPOSITORY / "tests"] if tests else [])]

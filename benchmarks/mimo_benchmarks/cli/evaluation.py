@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from mimo_runtime.cli.app import Command, Option
-from mimo_runtime.cli.progress import progress_bar
+from mimo_runtime.cli.progress import progress_bar, stage_progress
 
-from ..report.output import check_writable, deliver, json_option
-from .options import data_options, image_progress
+from .options import data_options
+from .output import check_writable, deliver, json_option
 
 
 @click.command(cls=Command)
@@ -44,7 +44,7 @@ def referring(
 
     check_writable(json_path)
     datasets = read_datasets(data_)
-    with open_model(model, threads) as loaded, image_progress("referring") as progress:
+    with open_model(model, threads) as loaded, stage_progress("referring") as progress:
         mimo = loaded.with_config(replace(loaded.config, crop_scale=0.0)) if no_refine else loaded
         result = measure_referring(mimo, datasets, split, limit=limit, seed=seed, progress=progress)
     deliver(referring_table(result), result, json_path)
@@ -70,7 +70,7 @@ def relations(
 
     check_writable(json_path)
     datasets = read_datasets(data_)
-    with open_model(model, threads) as mimo, image_progress("relations") as progress:
+    with open_model(model, threads) as mimo, stage_progress("relations") as progress:
         result = measure_relations(mimo, datasets, split, limit=limit, seed=seed, progress=progress)
     deliver(relations_table(result), result, json_path)
 
@@ -130,7 +130,7 @@ def robustness(
     if report is not None:
         check_report(report)
     datasets = read_datasets(data_)
-    with open_model(model, threads) as mimo, image_progress("robustness") as progress:
+    with open_model(model, threads) as mimo, stage_progress("robustness") as progress:
         result = measure_robustness(mimo, datasets, split, limit=limit, seed=seed, progress=progress)
     # The numbers first: a picture that cannot be drawn must not lose them.
     deliver(markdown(result), result, json_path)

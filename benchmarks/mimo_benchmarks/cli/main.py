@@ -9,12 +9,12 @@ import click
 
 from mimo_runtime.cli.accuracy import accuracy_options, run_accuracy
 from mimo_runtime.cli.app import Commands
-from mimo_runtime.cli.progress import progress_bar
+from mimo_runtime.cli.progress import progress_bar, stage_progress
 from mimo_runtime.errors import VerificationError
 
-from ..report.output import check_writable, deliver, json_option
 from .evaluation import precision, referring, relations, robustness
-from .options import image_progress, request_options
+from .options import request_options
+from .output import check_writable, deliver, json_option
 from .revisions import compare_revisions
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def accuracy(model: Path, threads: int | None, **options: Any) -> None:
 
         return open_model(model, threads)
 
-    run_accuracy(load, progress_bar=image_progress("evaluating"), **options)
+    run_accuracy(load, progress_bar=stage_progress("evaluating"), **options)
 
 
 @main.command()

@@ -1,16 +1,14 @@
-"""Options that several commands share, and the progress display of work that is counted in images."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import click
 
 from mimo_runtime.cli.commands import Coordinates
-from mimo_runtime.cli.progress import progress_bar
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -45,10 +43,3 @@ def data_options(command: Function) -> Function:
     for option in reversed(options):
         command = option(command)
     return command
-
-
-@contextmanager
-def image_progress(stage: str) -> Iterator[Callable[[int, int], None]]:
-    """The progress display, as a function of (images done, images in all)."""
-    with progress_bar() as show:
-        yield lambda done, total: show(stage, done, total)

@@ -10,8 +10,8 @@ from mimo_runtime.cli.app import Command
 from mimo_runtime.cli.progress import progress_bar
 from mimo_runtime.errors import VerificationError
 
-from ..report.output import check_writable, deliver, json_option
 from .options import data_options
+from .output import check_writable, deliver, json_option
 
 
 @click.command("compare-revisions", cls=Command)

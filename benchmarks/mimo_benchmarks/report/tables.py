@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mimo_runtime.cli.app import table
+from mimo_runtime.utils.tables import table
 
 from ..request import KINDS
 from .machine import Machine, ProcessMemory

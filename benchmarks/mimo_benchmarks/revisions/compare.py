@@ -16,9 +16,9 @@ from typing import TypedDict
 
 import numpy as np
 
-from mimo_runtime.cli.app import table
 from mimo_runtime.data.dataset import Dataset
 from mimo_runtime.evaluation.metrics import bootstrap_ci
+from mimo_runtime.utils.tables import table
 
 from ..report import machine
 from .checkout import REPOSITORY, RUNTIME, current_revision, export_runtime, resolve_revision

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from mimo_runtime.errors import RequestError
-from mimo_runtime.utils.atomic import atomic_write_bytes
+from mimo_runtime.utils.atomic import atomic_write_bytes, check_output_file
 from mimo_runtime.utils.temporary import keep_matplotlib_out_of_home
 
-from ..report.output import check_writable
 from .charts import picture
 from .conditions import CONDITIONS, GEOMETRY, JITTER, OFFSET, QUERY, SHIFT, USUAL_JITTER
 from .robustness import ConditionRow, Robustness
@@ -102,7 +101,8 @@ def check_report(folder: Path) -> None:
 
     if folder.exists() and not folder.is_dir():
         raise RequestError(f"report {folder} is a file", "Name a folder")
-    check_writable(*(folder / name for name in (TEXT_FILE, PICTURE_FILE)) if folder.is_dir() else (folder,))
+    for path in [folder / name for name in (TEXT_FILE, PICTURE_FILE)] if folder.is_dir() else [folder]:
+        check_output_file(path)
 
 
 def write_report(result: Robustness, folder: Path) -> None:

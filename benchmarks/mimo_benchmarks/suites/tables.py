@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mimo_runtime.cli.app import table
 from mimo_runtime.evaluation.referring import ANSWERS, PROMPTS
+from mimo_runtime.utils.tables import table
 
 from .relations import Relations, Share
 

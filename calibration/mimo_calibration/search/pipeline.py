@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from mimo_runtime.cli.progress import Progress
 from mimo_runtime.engines import create_engine, why_not
 from mimo_runtime.engines.base import Decoding, Engine
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.graph_spec import GRAPHS, graph_specs
 from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.pipeline import Mimo
+from mimo_runtime.utils.progress import Progress
 
 from ..data import Images, ImageSplit, simulated_requests
 from ..graph.observer import GraphStatistics, ObservingEngine, StatisticsCache, statistics_key

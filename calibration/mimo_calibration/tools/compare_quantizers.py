@@ -23,13 +23,14 @@ from onnx import TensorProto
 
 from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.bundle.schema import TOKENIZER
-from mimo_runtime.cli.app import Commands, table
+from mimo_runtime.cli.app import Commands
 from mimo_runtime.cli.progress import progress_bar
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.engines.recording import Arrays, RecordingEngine
 from mimo_runtime.hardware.host import worker_threads
 from mimo_runtime.model.graph_spec import GRAPHS
 from mimo_runtime.model.tokenizer import Tokenizer
+from mimo_runtime.utils.tables import table
 
 from ..calibrate_bundle import refuse_reduced
 from ..graph.fp16 import compact

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mimo_runtime.bundle.archive import Bundle
-from mimo_runtime.cli.progress import Progress
 from mimo_runtime.data.dataset import read_datasets
 from mimo_runtime.engines import KINDS, Engine, create_engine, why_not
 from mimo_runtime.errors import EngineError, RequestError
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.utils.hashing import sha256
+from mimo_runtime.utils.progress import Progress, silent
 from mimo_train.checkpoint import WEIGHTS, load_checkpoint
 from mimo_train.torch_engine import torch_mimo
 
 from ..manifest import tool_versions
-from .compare import check_samples, compare, limits_of, silent
+from .compare import check_samples, compare, limits_of
 from .samples import draw_samples
 from .summary import ParitySummary
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mimo_runtime.cli.progress import Progress
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation.metrics import dice
 from mimo_runtime.model.graph_spec import BATCH, GRAPHS, GraphSpec, graph_specs
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.results.answer import Answer
+from mimo_runtime.utils.progress import Progress, silent
 
 from .samples import Sample
 from .summary import AnswerParity, GraphParity, ParitySummary
@@ -47,10 +47,6 @@ class Limits:
 
 
 FULL_LIMITS = Limits(LIMITS["fp32"])
-
-
-def silent(stage: str, done: int, total: int) -> None:
-    """No progress."""
 
 
 Arrays = dict[str, np.ndarray]

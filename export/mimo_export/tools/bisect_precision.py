@@ -21,9 +21,10 @@ from mimo_calibration.graph.qdq import Choice, quantise
 from mimo_calibration.graph.quantizable import find_quantizable, fold_transposed_weights
 from mimo_calibration.statistics.range_estimators import amax
 from mimo_runtime.bundle.archive import Bundle
-from mimo_runtime.cli.app import Commands, table
+from mimo_runtime.cli.app import Commands
 from mimo_runtime.errors import RequestError
 from mimo_runtime.model.graph_spec import GRAPHS, GraphSpec
+from mimo_runtime.utils.tables import table
 
 from ..parity.compare import relative_l2
 from .compare_layers import recorded_inputs

@@ -16,11 +16,12 @@ import numpy as np
 import onnx
 
 from mimo_runtime.bundle.archive import Bundle
-from mimo_runtime.cli.app import Commands, table
+from mimo_runtime.cli.app import Commands
 from mimo_runtime.errors import RequestError
 from mimo_runtime.hardware.nvidia import find_gpus
 from mimo_runtime.model.graph_spec import GRAPHS
 from mimo_runtime.pipeline import Mimo
+from mimo_runtime.utils.tables import table
 
 from ..parity.compare import relative_l2
 from ..parity.recording import record_calls

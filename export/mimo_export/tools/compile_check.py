@@ -20,13 +20,14 @@ from mimo_calibration.graph.observer import ObservingEngine
 from mimo_calibration.graph.qdq import Choice, quantise
 from mimo_calibration.graph.quantizable import find_quantizable, fold_transposed_weights
 from mimo_calibration.statistics.range_estimators import amax
-from mimo_runtime.cli.app import Commands, table
+from mimo_runtime.cli.app import Commands
 from mimo_runtime.compiler import Built, Options
 from mimo_runtime.compiler.options import COMPUTE_CAPABILITIES
 from mimo_runtime.engines.tensorrt_library import load_rtx_library
 from mimo_runtime.errors import EngineError, MimoError
 from mimo_runtime.model.config import PRESETS, MimoConfig
 from mimo_runtime.model.graph_spec import BATCH, GRAPHS, PAST, GraphSpec, graph_specs
+from mimo_runtime.utils.tables import table
 
 from ..graphs.tensorrt_options import compile_graph, default_axes, rtx_options
 from ..report.markdown import counts

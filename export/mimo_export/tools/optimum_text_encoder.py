@@ -20,12 +20,13 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from mimo_runtime.cli.app import Commands, table
+from mimo_runtime.cli.app import Commands
 from mimo_runtime.errors import EngineError, RequestError
 from mimo_runtime.model.config import TextConfig
 from mimo_runtime.model.graph_spec import BATCH, GraphSpec
 from mimo_runtime.model.graph_spec import Tensor as TensorSpec
 from mimo_runtime.utils.atomic import atomic_write_bytes
+from mimo_runtime.utils.tables import table
 from mimo_train.hf import bert_weights
 from mimo_train.model.text_encoder import PAD_ID, TextEncoder
 

@@ -142,11 +142,3 @@ def print_error(line: str) -> None:
     with contextlib.suppress(OSError):
         click.echo(one_line(line), err=True)
     discard_output()
-
-
-def table(rows: Sequence[tuple[str, ...]], indent: str = "  ") -> str:
-    """Rows of text as aligned columns; the last column is not padded."""
-    if not rows:
-        return ""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join((indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths))).rstrip() for row in rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -10,9 +9,11 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from ..errors import PromptError, RequestError, VerificationError
+from ..utils.tables import table
 from ..utils.untyped import Untyped
-from .app import Commands, Option, print_error, table
+from .app import Commands, Option, print_error
 from .json_output import print_json
+from .progress import progress_bar
 
 if TYPE_CHECKING:
     from ..deploy.prepare import PrepareReport
@@ -205,7 +206,12 @@ def prepare(bundle: Path, output: Path, timing_cache: Path | None, force: bool, 
     """
     from ..deploy.prepare import prepare as run_prepare
 
-    message = run_prepare(bundle, output, force=force, timing_cache=timing_cache, progress=_stages(as_json)).report
+    with progress_bar(quiet=as_json) as progress:
+        prepared = run_prepare(
+            bundle, output, force=force, timing_cache=timing_cache, progress=progress,
+            announce=lambda line: None if as_json else click.echo(line, err=True),
+        )  # fmt: skip
+    message = prepared.report
     if as_json:
         print_json(message, indent=1)
         return
@@ -278,21 +284,6 @@ def _summary(answer: Answer, files: dict[int, str], output: str | None) -> str:
     if output is not None:
         lines.append(f"wrote {Path(output)}/: answer.json, overlay.png, panel.png" + "".join(f", {f}" for f in files.values()))
     return "\n".join(lines)
-
-
-def _stages(quiet: bool) -> Callable[[str, int, int], None]:
-    """A line on standard error for every stage of long work; on a terminal, its steps replace each other on the line."""
-    person, last = sys.stderr.isatty(), [""]
-
-    def tell(stage: str, done: int, total: int) -> None:
-        stage, _, phase = stage.partition(": ")
-        if stage != last[0]:
-            click.echo(("\r\x1b[K" if person and last[0] else "") + stage, err=True)
-            last[0] = stage
-        elif person:
-            click.echo(f"\r\x1b[K  {phase or stage} {done}/{total}", nl=False, err=True)
-
-    return (lambda stage, done, total: None) if quiet else tell
 
 
 def _prepared(report: PrepareReport) -> str:

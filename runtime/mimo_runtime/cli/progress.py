@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..utils.progress import Progress, silent
+
 if TYPE_CHECKING:
     from click._termui_impl import ProgressBar
-
-#: Called as ``progress(stage, done, total)``.
-Progress = Callable[[str, int, int], None]
 
 #: Seconds between two lines in a log.
 LINE_INTERVAL = 60.0
@@ -28,12 +27,19 @@ def progress_bar(quiet: bool = False) -> Iterator[Progress]:
         quiet: show nothing.
     """
     if quiet:
-        yield lambda stage, done, total: None
+        yield silent
     elif sys.stderr.isatty():
         with contextlib.closing(_Bar()) as bar:
             yield bar.show
     else:
         yield _log_lines()
+
+
+@contextlib.contextmanager
+def stage_progress(stage: str, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """The display of work of one stage, as a function of ``(done, total)``."""
+    with progress_bar(quiet) as show:
+        yield lambda done, total: show(stage, done, total)
 
 
 class _Bar:

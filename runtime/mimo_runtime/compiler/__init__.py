@@ -8,8 +8,8 @@ same code drives TensorRT for RTX, whose compiler needs no GPU, and the mocks of
 do; ``compile_bundle`` does all graphs of a bundle.
 """
 
-from .build import Built, Facts, Progress, build_engine
+from .build import Built, CompilerStep, Facts, build_engine
 from .options import Options
 from .versions import NEEDS, Features, features
 
-__all__ = ["NEEDS", "Built", "Facts", "Features", "Options", "Progress", "build_engine", "features"]
+__all__ = ["NEEDS", "Built", "CompilerStep", "Facts", "Features", "Options", "build_engine", "features"]

@@ -38,7 +38,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Progress:
+class CompilerStep:
     """What the compiler is doing."""
 
     phase: str
@@ -74,7 +74,7 @@ def build_engine(
     facts: Facts,
     *,
     api: str = "tensorrt",
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[CompilerStep], None] | None = None,
 ) -> Built:
     """Compile one graph in a process of its own: with TensorRT for the GPU of this machine, with TensorRT for RTX for others.
 
@@ -143,7 +143,7 @@ def workspace_mb(api: str, options: Options) -> int:
     return 0 if api == "tensorrt-rtx" else options.workspace_mb
 
 
-def _run(folder: Path, graph: str, timeout_s: float, on_progress: Callable[[Progress], None] | None) -> WorkerResult:
+def _run(folder: Path, graph: str, timeout_s: float, on_progress: Callable[[CompilerStep], None] | None) -> WorkerResult:
     """Run the child process of a job to its end.
 
     Raises:
@@ -180,7 +180,7 @@ def _run(folder: Path, graph: str, timeout_s: float, on_progress: Callable[[Prog
                 except ValueError:  # cut off by the end of the process
                     continue
                 if "phase" in last and on_progress is not None:
-                    on_progress(Progress(last["phase"], last["parent"], last["done"], last["steps"]))
+                    on_progress(CompilerStep(last["phase"], last["parent"], last["done"], last["steps"]))
             process.wait()
         finally:
             timer.cancel()

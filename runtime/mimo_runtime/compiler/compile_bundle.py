@@ -10,14 +10,13 @@ from pathlib import Path
 from ..bundle.schema import BuildData, CompatibilityData, GraphData
 from ..hardware.host import architecture, operating_system
 from ..model.graph_spec import GraphSpec
+from ..utils.progress import Progress, silent
 from . import memory
-from .build import Built, Facts, Progress, build_engine, find_compiler, workspace_mb
+from .build import Built, CompilerStep, Facts, build_engine, find_compiler, workspace_mb
 from .options import Options
 
 #: Where a plan runs if it was compiled for no GPU in particular.
 PORTABLE_CAPABILITY = "8.0+"
-#: Called as ``progress(stage, done, total)``.
-Tell = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def compile_graphs(
     folder: Path,
     *,
     timing_cache: Path | None = None,
-    progress: Tell = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> CompiledGraphs:
     """Compile every graph of a portable bundle.
 
@@ -100,7 +99,7 @@ def compile_graphs(
     for number, (name, entry) in enumerate(graphs.items()):
         progress(f"compile {name}", number, len(graphs))
 
-        def step(now: Progress, name: str = name) -> None:
+        def step(now: CompilerStep, name: str = name) -> None:
             if now.parent is None:
                 progress(f"compile {name}: {now.phase}", now.done, now.steps)
 

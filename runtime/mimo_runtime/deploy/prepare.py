@@ -15,12 +15,10 @@ from ..compiler import compile_bundle
 from ..errors import RequestError, VerificationError
 from ..hardware import host
 from ..hardware.nvidia import find_gpus
+from ..utils.progress import Progress, silent
 
 if TYPE_CHECKING:
     from .verify import VerifyReport
-
-#: Called as ``progress(stage, done, total)``.
-Tell = Callable[[str, int, int], None]
 
 
 class PreparedGraph(TypedDict):
@@ -59,7 +57,8 @@ def prepare(
     *,
     force: bool = False,
     timing_cache: Path | None = None,
-    progress: Tell = lambda stage, done, total: None,
+    progress: Progress = silent,
+    announce: Callable[[str], None] = lambda line: None,
 ) -> Prepared:
     """Compile a portable bundle, or leave nothing.
 
@@ -68,7 +67,8 @@ def prepare(
         output: a folder, or a file if the name ends in ``.mimo``.
         force: replace an earlier bundle at ``output``.
         timing_cache: a folder for measured kernel times, which make the next run faster. Only TensorRT has them.
-        progress: called as ``progress(stage, done, total)``.
+        progress: called before and after each graph, and with each sample that is verified.
+        announce: called once with one line, the memory that compiling needs, before the work starts.
 
     Raises:
         BundleError: the bundle is damaged, or for another machine.
@@ -87,7 +87,7 @@ def prepare(
     free = host.memory_mb()
     memory = f"needs up to {needed} MB of memory" + (f", {free[1]} MB are free" if free else "")
     with bundle_place(output, force) as folder:
-        progress(memory, 0, len(graphs))
+        announce(memory)
         for name in manifest.data["files"]:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +128,7 @@ def _check_request(bundle: Bundle, output: Path, timing_cache: Path | None) -> N
         raise RequestError(f"--timing-cache has no effect with {manifest.target}, which measures nothing", "Leave it out")
 
 
-def check_answers(folder: Path, progress: Tell) -> tuple[VerifyReport | None, str | None]:
+def check_answers(folder: Path, progress: Progress) -> tuple[VerifyReport | None, str | None]:
     """Repeat the golden samples of a compiled bundle through its engines.
 
     Returns:

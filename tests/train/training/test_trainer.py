@@ -46,7 +46,7 @@ def test_subnormal_numbers_are_what_they_were_after_training(phantoms, tmp_path)
     there = lambda: bool(smallest * 1.0 > 0)  # noqa: E731
     during = []
     assert there()
-    fit(micro_config(phantoms, steps=1), tmp_path / "done", progress=False, report=lambda _line: during.append(there()))
+    fit(micro_config(phantoms, steps=1), tmp_path / "done", report=lambda _line: during.append(there()))
     assert there() and during and not any(during)
     with pytest.raises(RequestError):
         fit(micro_config(phantoms, steps=0), tmp_path / "refused", **QUIET)
