@@ -1,4 +1,5 @@
-# `make demo` shows the whole chain, `make test` runs the tests, `make test-all` also the slow ones.
+# `make demo` shows the whole chain, `make test` runs the tests, `make test-all` also the slow ones, `make sbom` lists what a
+# device installs.
 # Needed: Python 3.10 to 3.13 with pip and venv. Another interpreter: `make demo PYTHON=python3.12`.
 # Linux without a GPU: the default index serves torch with CUDA; docs/reference/dependencies.md names the smaller CPU wheel.
 
@@ -11,13 +12,14 @@ PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check -c constrai
 PYTEST := $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all
+.PHONY: help demo test test-all sbom
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo      build a bundle from the committed checkpoint and answer on two images (build/demo/)"
 	@echo "make test      run the tests, without those marked slow"
 	@echo "make test-all  run every test, the TensorRT-RTX compiler included"
+	@echo "make sbom      write what a device installs: build/sbom/mimo-edge.cdx.json (CycloneDX) and THIRD_PARTY_NOTICES.txt"
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/python -m mimo_export.demo
@@ -27,6 +29,19 @@ test: $(VENV)/.test $(WHEELHOUSE)/.filled
 
 test-all: $(VENV)/.test $(WHEELHOUSE)/.filled $(TRANSFORMERS_4)/.filled
 	$(PYTEST)
+
+# What EXTRAS bring, installed into a fresh environment. The tool that lists it has an environment of its own.
+EXTRAS ?= cpu,dicom
+SBOM := build/sbom
+
+sbom: $(VENV)/.made
+	@rm -rf $(SBOM)
+	$(VENV)/bin/python -m venv $(SBOM)/device
+	$(SBOM)/device/bin/python -m pip install --disable-pip-version-check -c constraints.txt '.[$(EXTRAS)]'
+	$(VENV)/bin/python -m venv $(SBOM)/tool
+	$(SBOM)/tool/bin/python -m pip install --disable-pip-version-check 'cyclonedx-bom>=7,<8'
+	$(SBOM)/tool/bin/cyclonedx-py environment --output-reproducible --of JSON -o $(SBOM)/mimo-edge.cdx.json $(SBOM)/device/bin/python
+	$(SBOM)/device/bin/python docs/generate_notices.py > $(SBOM)/THIRD_PARTY_NOTICES.txt
 
 # -- what they stand on -------------------------------------------------------------------------------------------------
 

@@ -61,4 +61,9 @@ def test_a_missing_python_is_named(repository: Path, tmp_path: Path):
 def test_make_alone_lists_its_commands(repository: Path):
     done = make(repository)
     assert done.returncode == 0
-    assert [line.split()[:2] for line in done.stdout.splitlines()] == [["make", "demo"], ["make", "test"], ["make", "test-all"]]
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [
+        ["make", "demo"],
+        ["make", "test"],
+        ["make", "test-all"],
+        ["make", "sbom"],
+    ]

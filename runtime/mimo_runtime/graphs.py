@@ -80,9 +80,9 @@ class ModelGraphs:
             raise RequestError(f"cache_images is {cache_images!r}", "Use 0 or a positive whole number")
         self.config, self.engines, self.tokenizer = config, dict(engines), tokenizer
         self._inputs = {name: [t.name for t in spec.inputs] for name, spec in graph_specs(config).items()}
-        self._images: LruCache[Arrays] = LruCache(cache_images)
-        self._crops: LruCache[Arrays] = LruCache(cache_images)
-        self._texts: LruCache[Arrays] = LruCache(CACHED_TEXTS)
+        self._images: LruCache[Arrays] = LruCache(cache_images, "images")
+        self._crops: LruCache[Arrays] = LruCache(cache_images, "crops")
+        self._texts: LruCache[Arrays] = LruCache(CACHED_TEXTS, "texts")
         self._refiner = MaskRefiner.of(config)
         self._closed = False
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -14,6 +16,7 @@ from .errors import EngineError, RequestError
 from .hardware.host import worker_threads
 from .model.config import MimoConfig
 from .model.tokenizer import Tokenizer
+from .utils.log import LOGGER
 
 #: A bundle's folder or ``.mimo`` file, or an opened bundle.
 BundleSource = str | os.PathLike[str] | Bundle
@@ -59,6 +62,7 @@ def load_bundle(
         BundleError: missing, damaged, of another version, or built for another machine; nothing was loaded.
         EngineError: an engine is missing or refuses its graph.
     """
+    start = time.perf_counter()
     check_device(device)
     if threads is not None and threads < 1:
         raise RequestError(f"threads is {threads}", "Use at least 1, or leave it out")
@@ -79,7 +83,15 @@ def load_bundle(
             raise
         placement = fall_back(manifest, error.what, error.remedy, allow_fallback)
         engines = _create_engines(bundle, placement, threads)
+    _log_loaded(manifest.model_id, placement, engines, time.perf_counter() - start)
     return LoadedBundle(manifest.config, engines, tokenizer, _info(bundle, placement))
+
+
+def _log_loaded(model: str, placement: Placement, engines: Mapping[str, Engine], seconds: float) -> None:
+    names = ", ".join(sorted({engine.name for engine in engines.values()}))
+    LOGGER.info("loaded %s on %s with %s in %.0f ms", model, placement.device, names, 1000 * seconds)
+    if placement.fallback is not None:
+        LOGGER.warning("%s does not run as it was built: %s", model, placement.fallback)
 
 
 def _info(bundle: Bundle, placement: Placement) -> ModelInfo:
@@ -101,6 +113,7 @@ def _create_engines(bundle: Bundle, placement: Placement, threads: int) -> dict[
     versions = bundle.manifest.data["compatibility"]["engines"]
     try:
         for name, entry in bundle.manifest.graphs.items():
+            start = time.perf_counter()
             engines[name] = create_engine(
                 placement.engine(entry.engine),
                 bundle.bytes(entry.file),
@@ -108,6 +121,7 @@ def _create_engines(bundle: Bundle, placement: Placement, threads: int) -> dict[
                 threads=min(threads, entry.threads or threads),
                 built_with=versions[entry.engine].get("built_with"),
             )
+            LOGGER.debug("graph %s: %s, %.0f ms", name, engines[name].name, 1000 * (time.perf_counter() - start))
     except BaseException:
         for engine in engines.values():
             engine.close()

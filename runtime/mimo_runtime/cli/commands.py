@@ -18,6 +18,7 @@ from .progress import progress_bar
 if TYPE_CHECKING:
     from ..deploy.prepare import PrepareReport
     from ..deploy.verify import VerifyReport
+    from ..imageio.image import ScanImage
     from ..results.answer import Answer
 
 #: A command before or after options are added to it.
@@ -146,7 +147,7 @@ def predict(
         )  # fmt: skip
         report = {
             "model": mimo.info["id"],
-            "image": {"width": scan.width, "height": scan.height, "scaling": picture.bits},
+            "image": _described(picture),
             "device": {"name": mimo.info["device"], "explanation": mimo.info["device_explanation"]},
         }
     files = write_result(output, force, picture.pixels, prompt, answer, report) if output is not None else {}
@@ -237,6 +238,18 @@ def doctor(context: click.Context, bundle: str | None, as_json: bool) -> None:
         first = next(check for check in checks if check.state == "broken")
         print_error(f"error: {first.name}: {first.found}. {first.remedy}.")
         context.exit(1)
+
+
+def _described(image: ScanImage) -> dict[str, object]:
+    """What is known of an image, for JSON. Nothing of it names a patient."""
+    return {
+        "width": image.width,
+        "height": image.height,
+        "scaling": image.bits,
+        "spacing_mm": None if image.spacing_mm is None else list(image.spacing_mm),
+        "spacing_source": image.spacing_source,
+        "modality": image.modality,
+    }
 
 
 def _check_output(output: str | None, force: bool) -> None:

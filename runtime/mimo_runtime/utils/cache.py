@@ -9,15 +9,20 @@ from concurrent.futures import Future
 from typing import Generic, TypeVar
 
 from .fork import restart_in_child
+from .log import LOGGER
 
 Value = TypeVar("Value")
 
 
 class LruCache(Generic[Value]):
-    """The ``capacity`` most recently used values. Capacity 0 keeps nothing. Safe to use from many threads."""
+    """The ``capacity`` most recently used values. Capacity 0 keeps nothing. Safe to use from many threads.
 
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
+    Args:
+        name: of what is kept, for the log.
+    """
+
+    def __init__(self, capacity: int, name: str = "values") -> None:
+        self.capacity, self.name = capacity, name
         self._values: OrderedDict[Hashable, Future[Value]] = OrderedDict()
         self._lock = threading.Lock()
         restart_in_child(self)
@@ -47,6 +52,7 @@ class LruCache(Generic[Value]):
                     self._values[key] = future
                     while len(self._values) > self.capacity:
                         self._values.popitem(last=False)
+                        LOGGER.debug("cache of %s is full: the oldest of %d is removed", self.name, self.capacity)
         if not known:
             try:
                 future.set_result(make())
