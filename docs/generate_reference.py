@@ -8,10 +8,13 @@ What stands above the marker line of a page is written by hand and stays.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import re
 import sys
+import textwrap
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +35,23 @@ API = (
     ("Images and masks", ("ScanImage", "read_image", "read_mask", "draw_overlay", "draw_panel")),
     ("Errors", ("MimoError", "RequestError", "ImageError", "PromptError", "BundleError", "EngineError", "VerificationError")),
 )
+#: Types in signatures of the page that are not in ``mimo_runtime.__all__``, by their module.
+TYPES = {
+    "imageio.reader": ("Source",),
+    "loading": ("BundleSource", "ModelInfo"),
+    "request": ("Rows",),
+    "results.answer": ("Box",),
+    "model.config": ("VisionConfig", "TextConfig", "PromptConfig", "FusionConfig", "MaskDecoderConfig", "TextDecoderConfig"),
+}
+#: Functions that take arguments of another function or class: where those are documented, and the names that differ.
+COPIED: dict[str, tuple[str, dict[str, str]]] = {
+    "Mimo.load": ("mimo_runtime.loading.load_bundle", {}),
+    "Mimo.with_config": ("mimo_runtime.Mimo", {}),
+    "Mimo.open": ("mimo_runtime.read_image", {"image": "source"}),
+    "Scan.ask": ("mimo_runtime.AskRequest.of", {}),
+    "Scan.stream": ("mimo_runtime.AskRequest.of", {}),
+    "ScanImage.of_new": ("mimo_runtime.ScanImage", {}),
+}
 #: Names of earlier releases, which docs/reference/renamed.md lists.
 DEPRECATED = {"closer"}
 #: Classes that other calls return; their constructors are not public.
@@ -86,6 +106,70 @@ def _roles(text: str) -> str:
     return re.sub(r"``([^`]+)``", r"`\1`", text)
 
 
+# -- arguments -----------------------------------------------------------------------------------------------------------
+
+
+def documentation(name: str, thing: object) -> str:
+    """The docstring of a function or class, with a section of arguments that has those of :data:`COPIED`, too."""
+    text, own = inspect.cleandoc(thing.__doc__ or ""), arguments(thing)
+    copied, renamed = COPIED.get(name, ("", {}))
+    other = arguments(_resolve(copied)) if copied else {}
+    try:
+        parameters = [p for p in inspect.signature(thing).parameters if p not in DEPRECATED]
+    except ValueError:  # a class that only names a built-in one
+        return text
+    known = {p: own.get(p) or other.get(renamed.get(p, p), "") for p in parameters}
+    if not any(known.values()) or set(own) >= {p for p, description in known.items() if description} and "\nArgs:" in text:
+        return text
+    section = "Args:\n" + "".join(f"    {p}: {description}\n" for p, description in known.items() if description)
+    text = re.sub(r"^Args:\n(?:    .*\n?|\n)*", "", text, flags=re.M)
+    place = re.search(r"^(?:Returns|Yields|Raises):", text, re.M)
+    position = place.start() if place else len(text)
+    return "\n\n".join(part.strip("\n") for part in (text[:position], section, text[position:]) if part.strip())
+
+
+def arguments(thing: object) -> dict[str, str]:
+    """What a docstring, or the comments of a data class, say of each argument. "See X" is replaced by what X says."""
+    section = re.search(r"^Args:\n((?:    .*\n?|\n)*)", inspect.cleandoc(thing.__doc__ or ""), re.M)
+    if section is None:
+        return field_comments(thing) if inspect.isclass(thing) else {}
+    described = {}
+    for entry in re.split(r"\n(?=\S)", inspect.cleandoc(section[1])):
+        if match := _ENTRY.match(entry):
+            for name in re.split(r",\s*", match[1]):
+                described[name.lstrip("*")] = _followed(name.lstrip("*"), " ".join(match[2].split()))
+    return described
+
+
+def _followed(name: str, text: str) -> str:
+    see = re.match(r"see (?::class:)?`+(\w+)`+", text)
+    if see is None or see[1] not in mimo_runtime.__all__:
+        return text
+    return arguments(getattr(mimo_runtime, see[1])).get(name, text)
+
+
+def field_comments(cls: type) -> dict[str, str]:
+    """The ``#:`` comments above the fields of a data class or typed dictionary; "" for a field without one."""
+    comments, pending = {}, []
+    for line in inspect.getsource(cls).splitlines():
+        if match := re.match(r"    #: (.*)", line):
+            pending.append(match[1])
+        elif match := re.match(r"    (\w+): ", line):
+            comments[match[1]] = " ".join(pending)
+            pending = []
+        elif line.startswith("    def "):
+            break
+    return comments
+
+
+def _resolve(path: str) -> object:
+    module, *names = path.split(".")
+    thing: object = importlib.import_module(module)
+    for name in names:
+        thing = getattr(thing, name, None) or importlib.import_module(f"{module}.{name}")
+    return thing
+
+
 # -- the Python interface ---------------------------------------------------------------------------------------------------
 
 
@@ -95,12 +179,37 @@ def api_page() -> str:
         raise SystemExit(f"error: {', '.join(sorted(missing))} of mimo_runtime.__all__ has no section in API. Add it.")
     parts = []
     for title, names in API:
-        parts += [f"## {title}", *(_described(name, _public(name)) for name in names)]
-    return "\n\n".join(parts)
+        parts += [f"## {title}", *(_described(name, getattr(mimo_runtime, name)) for name in names)]
+    types = [_type(module, name) for module, names in TYPES.items() for name in names]
+    return "\n\n".join([*parts, "## Types", *types])
 
 
-def _public(name: str) -> object:
-    return getattr(mimo_runtime, name)
+def _type(module: str, name: str) -> str:
+    """An alias with its value, or a data class or typed dictionary with its fields."""
+    found = importlib.import_module(f"mimo_runtime.{module}")
+    thing = getattr(found, name)
+    head = f"### `{name}`\n\n"
+    if inspect.isclass(thing) and typing.get_type_hints(thing):
+        kind = "TypedDict" if typing.is_typeddict(thing) else "dataclass"
+        comments = field_comments(thing)
+        fields = [
+            f"- `{field}: {annotation.__forward_arg__ if hasattr(annotation, '__forward_arg__') else annotation}`"
+            + (f": {comments[field]}" if comments.get(field) else "")
+            for field, annotation in thing.__annotations__.items()
+        ]
+        return head + f"A {kind}. {markdown(thing.__doc__)}\n\n*Fields*\n\n" + _roles("\n".join(fields))
+    lines = inspect.getsource(found).splitlines()
+    (value,) = (
+        node
+        for node in ast.parse("\n".join(lines)).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name
+    )
+    comment = []
+    for line in reversed(lines[: value.lineno - 1]):
+        if not line.startswith("#: "):
+            break
+        comment.insert(0, line.removeprefix("#: "))
+    return head + f"```python\n{name} = {ast.unparse(value.value)}\n```\n\n{_roles(' '.join(comment))}".rstrip()
 
 
 def _described(name: str, thing: object) -> str:
@@ -108,11 +217,12 @@ def _described(name: str, thing: object) -> str:
         base = thing.__mro__[1].__name__
         return f"### `{name}`\n\nA `{base}`; exit code {getattr(thing, 'exit_code', 1)}.\n\n{markdown(thing.__doc__)}".strip()
     signature = f"class {name}" if name in RETURNED else _signature(name, thing)
-    head = f"### `{name}`\n\n```python\n{signature}\n```\n\n{markdown(thing.__doc__)}"
+    head = f"### `{name}`\n\n```python\n{signature}\n```\n\n{markdown(documentation(name, thing))}"
     return "\n\n".join([head, *_members(name, thing)] if inspect.isclass(thing) else [head])
 
 
 def _members(owner: str, cls: type) -> Iterator[str]:
+    yield from _attributes(owner, cls)
     for name, member in vars(cls).items():
         if name.startswith("_") or name in DEPRECATED:
             continue
@@ -122,8 +232,24 @@ def _members(owner: str, cls: type) -> Iterator[str]:
             kind = getter.__annotations__.get("return", "object")
             yield f"#### `{owner}.{name}`\n\n*Attribute of type* `{kind}`. {markdown(getter.__doc__)}".rstrip()
         elif inspect.isfunction(function):
-            signature = _signature(f"{owner}.{name}", function)
-            yield f"#### `{owner}.{name}`\n\n```python\n{signature}\n```\n\n{markdown(function.__doc__)}".rstrip()
+            path = f"{owner}.{name}"
+            text = markdown(documentation(path, function))
+            yield f"#### `{path}`\n\n```python\n{_signature(path, function)}\n```\n\n{text}".rstrip()
+
+
+def _attributes(owner: str, cls: type) -> Iterator[str]:
+    """The arguments of a constructor that are attributes afterwards; those of data classes are described as arguments."""
+    init = vars(cls).get("__init__")
+    if init is None or hasattr(cls, "__dataclass_fields__"):
+        return
+    tree = ast.parse(textwrap.dedent(inspect.getsource(init)))
+    assigned = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
+    described = arguments(cls)
+    for name, parameter in inspect.signature(init).parameters.items():
+        if name in assigned:
+            kind = str(parameter.annotation).removesuffix(" | None")
+            text = _roles(described.get(name, ""))
+            yield f"#### `{owner}.{name}`\n\n*Attribute of type* `{kind}`. {text[:1].upper()}{text[1:]}".rstrip()
 
 
 def _signature(name: str, thing: object) -> str:

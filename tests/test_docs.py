@@ -199,6 +199,24 @@ def test_the_generated_references_are_current():
     assert {page: page.read_text("utf-8") for page in generator.pages()} == generator.pages()
 
 
+def undocumented_arguments(page: str) -> list[str]:
+    """Parameters of the signatures on the page of the Python interface that their section does not mention again."""
+    missing = []
+    for section in re.split(r"^#{3,4} ", page, flags=re.M)[1:]:
+        shown = re.search(r"```python\n(.*?)\n```(.*)", section, re.S)
+        signature, description = shown.groups() if shown else ("", "")
+        for parameter in re.findall(r"[(,]\s*\*{0,2}(\w+): ", signature):
+            if not re.search(rf"\b{parameter}\b", description):
+                missing.append(f"{signature.partition('(')[0]}: {parameter}")
+    return missing
+
+
+def test_every_public_argument_is_documented():
+    page = '### `f`\n\n```python\nf(a: int, *, b: str = "") -> int\n```\n\n- `a`: one.\n\n### `g`\n\nText.'
+    assert undocumented_arguments(page) == ["f: b"]
+    assert not undocumented_arguments((REPOSITORY / "docs" / "reference" / "api.md").read_text("utf-8"))
+
+
 def test_a_room_of_the_architecture_page_imports_only_rooms_above_it():
     page = (REPOSITORY / "docs" / "explanation" / "architecture.md").read_text("utf-8")
     table = page[page.index("| room | job |") : page.index("`model/graph_spec.py`")]

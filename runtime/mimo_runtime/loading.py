@@ -25,13 +25,17 @@ BundleSource = str | os.PathLike[str] | Bundle
 class ModelInfo(TypedDict, total=False):
     """Facts about a model and where it runs."""
 
+    #: Name of the checkpoint.
     id: str
+    #: Target of the build.
     target: str
     #: Path of the bundle.
     bundle: str
     #: Hash of the weights: equal for a bundle and the checkpoint that it was built from.
     sha256: str
+    #: What the engines compute on.
     device: str
+    #: Why it was chosen.
     device_explanation: str
     #: The device that the bundle was built for and why it runs on the CPU instead; None if it runs as it was built.
     fallback: str | None

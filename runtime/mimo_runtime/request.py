@@ -97,6 +97,11 @@ class AskRequest:
     def validate(self, height: int, width: int, config: MimoConfig, tokenizer: Tokenizer) -> None:
         """Check this request against an image of ``height x width`` pixels and a model.
 
+        Args:
+            height, width: of the image, in pixels.
+            config: of the model.
+            tokenizer: of the model.
+
         Raises:
             PromptError: the request does not fit the image or the model.
             RequestError: neither masks nor a text are wanted.

@@ -86,7 +86,7 @@ class Bundle:
         return sorted(self.manifest.hashes)
 
     def bytes(self, name: str) -> bytes:
-        """The contents of a file, verified once more: the file may have changed since the bundle was opened.
+        """The contents of the file ``name``, verified once more: the file may have changed since the bundle was opened.
 
         Raises:
             BundleError: not in the bundle, or changed.

@@ -122,8 +122,11 @@ def read_mask(source: Source) -> np.ndarray:
     Inside is where the value is not 0. Palette pictures count by index, colour pictures by "not black"; what is fully
     transparent or not annotated (255 beside class ids) is outside. The EXIF orientation is applied.
 
+    Args:
+        source: a path, the bytes of a file, or a PIL image.
+
     Raises:
-        ImageError: as :func:`~mimo_runtime.imageio.reader.read_image`.
+        ImageError: as ``read_image``.
     """
     return read_mask_file(source).inside()
 

@@ -33,6 +33,7 @@ from .pillow import open_picture
 _ACCEPTED = "PNG, JPEG, BMP, TIFF, WebP, DICOM or NIfTI"
 
 
+#: What ``read_image`` takes: a path, the bytes of a file, a picture of Pillow, an array, or an image that was read before.
 Source = Union[str, "os.PathLike[str]", bytes, Image.Image, np.ndarray, ScanImage]
 
 

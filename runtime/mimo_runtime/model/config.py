@@ -78,6 +78,8 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class PromptConfig:
+    """How many references a request may have."""
+
     max_boxes: int = 4
     max_points: int = 8
 
@@ -89,6 +91,8 @@ class PromptConfig:
 
 @dataclass(frozen=True)
 class FusionConfig:
+    """Transformer over image, text and reference tokens."""
+
     layers: int = 2
     heads: int = 5
     mlp_ratio: float = 2.0
@@ -100,6 +104,8 @@ class FusionConfig:
 
 @dataclass(frozen=True)
 class MaskDecoderConfig:
+    """Mask queries that attend to the pyramid, coarse to fine."""
+
     heads: int = 5
     mlp_ratio: float = 1.5
     #: Query 0 draws what the question refers to; query ``1 + i`` draws ``MimoConfig.entities[i]``.
@@ -114,6 +120,8 @@ class MaskDecoderConfig:
 
 @dataclass(frozen=True)
 class TextDecoderConfig:
+    """Transformer that writes the answer token by token."""
+
     layers: int = 2
     heads: int = 5
     mlp_ratio: float = 4.0
@@ -125,17 +133,25 @@ class TextDecoderConfig:
 class MimoConfig:
     """Everything that fixes the shape of the model and the meaning of its outputs."""
 
+    #: Name of the preset that the configuration started from.
     preset: str = "tiny"
     #: Side of the square model input in pixels; a multiple of 32.
     image_size: int = 256
+    #: Tokens of the tokenizer.
     vocab_size: int = 1024
     #: Width of fusion, mask decoder and text decoder.
     dim: int = 160
+    #: The vision encoder.
     vision: VisionConfig = field(default_factory=VisionConfig)
+    #: The text encoder.
     text: TextConfig = field(default_factory=TextConfig)
+    #: Limits of a request.
     prompts: PromptConfig = field(default_factory=PromptConfig)
+    #: The fusion encoder.
     fusion: FusionConfig = field(default_factory=FusionConfig)
+    #: The mask decoder.
     mask_decoder: MaskDecoderConfig = field(default_factory=MaskDecoderConfig)
+    #: The text decoder.
     text_decoder: TextDecoderConfig = field(default_factory=TextDecoderConfig)
     #: Names of the structures that have a mask query of their own, in query order (query ``1 + index``).
     entities: tuple[str, ...] = ()
@@ -144,10 +160,11 @@ class MimoConfig:
     entity_regions: tuple[tuple[str, ...], ...] = ()
     #: Modalities of the training images, as data sets name them; empty if unknown.
     modalities: tuple[str, ...] = ()
-    #: A target is present if ``sigmoid(logit / presence_temperature) >= presence_threshold``; both chosen on ``val``.
+    #: A target is present if ``sigmoid(logit / presence_temperature) >= presence_threshold``; chosen on ``val``.
     presence_threshold: float = 0.5
+    #: Divides the logit of presence, so that probabilities are calibrated; chosen on ``val``.
     presence_temperature: float = 1.0
-    #: An entity that nobody named is brought up if its presence is at least this; chosen on ``val``.
+    #: An entity that the request does not name is a finding if its presence is at least this; chosen on ``val``.
     entity_threshold: float = 0.5
     #: A finding is ``confident`` if its score is at least this; chosen on ``val`` for a wanted risk. 0 doubts nothing.
     abstain_threshold: float = 0.0
@@ -158,6 +175,7 @@ class MimoConfig:
     crop_scale: float = 0.0
     #: Weight of the full-image pass in the logits of a mask from the crop pass, 0 to 1. Chosen on ``val``.
     full_image_weight: float = 0.0
+    #: Version of ``config.json``.
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -196,7 +214,7 @@ class MimoConfig:
         return side
 
     def query_of(self, entity: str) -> int | None:
-        """The mask query of an entity name, or None if the model has none for it."""
+        """The mask query of the name ``entity``, or None if the model has none for it."""
         return 1 + self.entities.index(entity) if entity in self.entities else None
 
     # -- presets and files ---------------------------------------------------------------------------------------
@@ -204,6 +222,10 @@ class MimoConfig:
     @staticmethod
     def from_preset(name: str, **changes: Untyped) -> MimoConfig:
         """The configuration of a preset (``tiny``, ``base``, ``large``; ``micro`` is for tests).
+
+        Args:
+            name: of the preset.
+            changes: fields with other values than in the preset.
 
         Raises:
             RequestError: unknown preset.
@@ -213,11 +235,16 @@ class MimoConfig:
         return dataclasses.replace(PRESETS[name], **changes)
 
     def to_dict(self) -> dict[str, object]:
+        """The content of ``config.json``."""
         return dataclasses.asdict(self)
 
     @staticmethod
     def from_dict(data: object, source: str = "config.json") -> MimoConfig:
         """Strict inverse of :meth:`to_dict`. Earlier versions are read where later ones only added or renamed fields.
+
+        Args:
+            data: content of ``config.json``.
+            source: how errors name it.
 
         Raises:
             BundleError: any other format version, or fields that the version does not know or misses.
@@ -234,7 +261,11 @@ class MimoConfig:
 
     @staticmethod
     def read(path: Path) -> MimoConfig:
-        """Read ``config.json``."""
+        """Read the file ``path``, a ``config.json``.
+
+        Raises:
+            BundleError: it cannot be read, or see :meth:`from_dict`.
+        """
         try:
             data = json.loads(Path(path).read_text("utf-8"))
         except FileNotFoundError:

@@ -62,7 +62,10 @@ class Prompt:
     def validate(self, height: int, width: int, config: MimoConfig, tokenizer: Tokenizer | None = None) -> None:
         """Check this request against an image of ``height x width`` pixels and a model.
 
-        The tokenizer, if given, checks the length of the text.
+        Args:
+            height, width: of the image, in pixels.
+            config: of the model.
+            tokenizer: of the model; checks the length of the text.
 
         Raises:
             PromptError: anything that does not fit, naming it and the limit.

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..text.markup import strip_markup
 
+#: ``(x0, y0, x1, y1)`` in pixels of the image, continuous.
 Box = tuple[float, float, float, float]
 
 #: Stages of an answer, in order; the keys of ``Answer.timings`` besides ``total``.
