@@ -17,10 +17,11 @@ import click
 import numpy as np
 
 from mimo_runtime import graphs
-from mimo_runtime.cli.app import Commands, table
+from mimo_runtime.cli.app import Commands
 from mimo_runtime.cli.json_output import print_json
 from mimo_runtime.model.output_check import check_outputs
 from mimo_runtime.text import generation
+from mimo_runtime.utils.tables import table
 
 from .request import make_request
 
