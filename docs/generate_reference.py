@@ -118,7 +118,10 @@ def documentation(name: str, thing: object) -> str:
         parameters = [p for p in inspect.signature(thing).parameters if p not in DEPRECATED]
     except ValueError:  # a class that only names a built-in one
         return text
-    known = {p: own.get(p) or other.get(renamed.get(p, p), "") for p in parameters}
+    types = {p: str(parameter.annotation) for p, parameter in inspect.signature(thing).parameters.items()}
+    listed = {kind for kinds in TYPES.values() for kind in kinds}
+    by_type = {p: f"see `{kind}`." for p, kind in types.items() if kind in listed and inspect.isclass(thing)}
+    known = {p: own.get(p) or other.get(renamed.get(p, p)) or by_type.get(p, "") for p in parameters}
     if not any(known.values()) or set(own) >= {p for p, description in known.items() if description} and "\nArgs:" in text:
         return text
     section = "Args:\n" + "".join(f"    {p}: {description}\n" for p, description in known.items() if description)

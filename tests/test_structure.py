@@ -19,7 +19,7 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "engines": "errors hardware model utils",
         "compiler": "bundle engines errors hardware model utils",
         "bundle": "engines errors hardware model utils",
-        "loading": "bundle engines errors hardware model",
+        "loading": "bundle engines errors hardware model utils",
         # From arrays to answers.
         "postprocessing": "model preprocessing",
         "viz": "postprocessing preprocessing",
@@ -74,6 +74,7 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "contenders": "engine_trace reference_pipeline request",
         "worker": "contenders request",
         "latency": "contenders report request sources worker",
+        "check_cost": "request",
         "footprint": "report request",
         "precision": "report",
         "revisions": "report",

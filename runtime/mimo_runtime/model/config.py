@@ -141,17 +141,11 @@ class MimoConfig:
     vocab_size: int = 1024
     #: Width of fusion, mask decoder and text decoder.
     dim: int = 160
-    #: The vision encoder.
     vision: VisionConfig = field(default_factory=VisionConfig)
-    #: The text encoder.
     text: TextConfig = field(default_factory=TextConfig)
-    #: Limits of a request.
     prompts: PromptConfig = field(default_factory=PromptConfig)
-    #: The fusion encoder.
     fusion: FusionConfig = field(default_factory=FusionConfig)
-    #: The mask decoder.
     mask_decoder: MaskDecoderConfig = field(default_factory=MaskDecoderConfig)
-    #: The text decoder.
     text_decoder: TextDecoderConfig = field(default_factory=TextDecoderConfig)
     #: Names of the structures that have a mask query of their own, in query order (query ``1 + index``).
     entities: tuple[str, ...] = ()
@@ -241,10 +235,7 @@ class MimoConfig:
     @staticmethod
     def from_dict(data: object, source: str = "config.json") -> MimoConfig:
         """Strict inverse of :meth:`to_dict`. Earlier versions are read where later ones only added or renamed fields.
-
-        Args:
-            data: content of ``config.json``.
-            source: how errors name it.
+        ``data`` is the content of ``config.json``, and errors call it ``source``.
 
         Raises:
             BundleError: any other format version, or fields that the version does not know or misses.
