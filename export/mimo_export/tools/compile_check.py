@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -23,18 +24,22 @@ from mimo_calibration.statistics.range_estimators import amax
 from mimo_runtime.cli.app import Commands
 from mimo_runtime.compiler import Built, Options
 from mimo_runtime.compiler.options import COMPUTE_CAPABILITIES
+from mimo_runtime.engines import installed_version
 from mimo_runtime.engines.tensorrt_library import load_rtx_library
-from mimo_runtime.errors import EngineError, MimoError
+from mimo_runtime.errors import EngineError, MimoError, RequestError
 from mimo_runtime.model.config import PRESETS, MimoConfig
 from mimo_runtime.model.graph_spec import BATCH, GRAPHS, PAST, GraphSpec, graph_specs
 from mimo_runtime.utils.tables import table
 
+from ..graphs.precision_audit import delivered
 from ..graphs.tensorrt_options import compile_graph, default_axes, rtx_options
 from ..report.markdown import counts
+from .polygraphy_runs import build_plan, check_installed
 
 #: Graph, precision, and the engine or the error of the compiler.
 CompilationResult = tuple[str, str, Built | MimoError]
 
+ENGINE = "tensorrt-rtx"
 #: Random calls whose ranges are taken.
 CALLS = 2
 _IDS = ("token_ids", "token")
@@ -99,16 +104,45 @@ def export_all(
     return network.config, models
 
 
+def compile_with_polygraphy(model: onnx.ModelProto, spec: GraphSpec, options: Options) -> Built:
+    """Compile one graph with TensorRT for RTX as Polygraphy drives it, portable over all GPUs from 8.0 on.
+
+    Raises:
+        EngineError: the compiler refuses the graph.
+    """
+    started = time.perf_counter()
+    plan = build_plan(model, spec, options.axes, ENGINE)
+    return Built(
+        plan=plan, delivered=None, in_graph=delivered(model), engine_version=installed_version(ENGINE) or "", device=None,
+        profiles=(dict(options.axes),), timing_cache="none", seconds=time.perf_counter() - started,
+    )  # fmt: skip
+
+
+#: What compiles a graph, by the name on the command line: the compiler of bundles, and the second one to compare it with.
+BUILDERS: dict[str, Callable[[onnx.ModelProto, GraphSpec, Options], Built]] = {
+    "mimo": compile_graph,
+    "polygraphy": compile_with_polygraphy,
+}
+
+
 def check_compilation(
-    config: MimoConfig, models: dict[str, onnx.ModelProto], precisions: tuple[str, ...], options: Options
+    config: MimoConfig, models: dict[str, onnx.ModelProto], precisions: tuple[str, ...], options: Options, builder: str = "mimo"
 ) -> Iterator[CompilationResult]:
-    """Compile every graph in every precision. Yields graph, precision, and the engine or the error of the compiler."""
+    """Compile every graph in every precision. Yields graph, precision, and the engine or the error of the compiler.
+
+    Args:
+        builder: one of :data:`BUILDERS`.
+    """
     specs = graph_specs(config)
     for precision in precisions:
         for name, model in models.items():
             try:
                 converted = convert_precision(model, specs[name], config, precision)
-                yield name, precision, compile_graph(converted, specs[name], dataclasses.replace(options, precision=precision))
+                yield (
+                    name,
+                    precision,
+                    BUILDERS[builder](converted, specs[name], dataclasses.replace(options, precision=precision)),
+                )
             except EngineError as error:
                 yield name, precision, error
 
@@ -132,16 +166,24 @@ def check_compilation(
     metavar="X.Y",
     help=f"Compile for these GPUs only: {', '.join(COMPUTE_CAPABILITIES)}; repeatable.",
 )
+@click.option(
+    "--builder", type=click.Choice(list(BUILDERS)), default="mimo", show_default=True, help="What drives the compiler."
+)
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def command(
-    preset: str, checkpoint: Path | None, precisions: tuple[str, ...], capabilities: tuple[str, ...], as_json: bool
+    preset: str, checkpoint: Path | None, precisions: tuple[str, ...], capabilities: tuple[str, ...], builder: str,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Compile every graph of a model with TensorRT for RTX. Exit code 1 if one is refused."""
+    if builder == "polygraphy":
+        check_installed()
+        if capabilities:
+            raise RequestError("--compute-capability does not apply to --builder polygraphy", "Leave one of them out")
     rtx_options({}, compute_capabilities=capabilities)  # refused before minutes of export
     load_rtx_library()
     config, models = export_all(preset, checkpoint, lambda stage: click.echo(stage, err=True))
     options = rtx_options(default_axes(config), compute_capabilities=capabilities)
-    results = list(check_compilation(config, models, precisions, options))
+    results = list(check_compilation(config, models, precisions, options, builder))
     if as_json:
         graphs = [_json_row(*result) for result in results]
         click.echo(json.dumps({"compute_capabilities": list(capabilities), "graphs": graphs}, indent=1))

@@ -1,12 +1,11 @@
-"""Polygraphy as the tools of the workbench use it: run an engine, compare two, and bisect.
+"""Polygraphy as the tools of the workbench use it: run an engine, compare two, bisect, describe and compile.
 
 Polygraphy is imported when a function runs: the rest of the package works without the extra ``polygraphy``.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +13,7 @@ import onnx
 
 from mimo_runtime.compiler.network import Range
 from mimo_runtime.engines.tensorrt_library import load_library, load_rtx_library
-from mimo_runtime.errors import RequestError
+from mimo_runtime.errors import EngineError, RequestError
 from mimo_runtime.model.graph_spec import GraphSpec
 
 if TYPE_CHECKING:
@@ -93,7 +92,18 @@ def fewest_nodes(count: int, suffices: Callable[[int], bool]) -> int | None:
     return marker.good if marker.good <= count else None
 
 
-def build_plan(model: onnx.ModelProto, spec: GraphSpec, axes: dict[str, Range], engine: str) -> bytes:
+def describe_graph(model: onnx.ModelProto, nodes: bool = False) -> str:
+    """The text of ``polygraphy inspect model``: inputs, outputs, weights and nodes.
+
+    Args:
+        nodes: list every node and weight, not only their number.
+    """
+    from polygraphy.backend.onnx.util import str_from_onnx
+
+    return str(str_from_onnx(model, show_layers=nodes)).strip()
+
+
+def build_plan(model: onnx.ModelProto, spec: GraphSpec, axes: Mapping[str, Range], engine: str) -> bytes:
     """Compile a graph with Polygraphy's ``CreateConfig`` and ``engine_bytes_from_network``, on a workstation.
 
     A bundle is compiled by ``mimo_runtime.compiler``, which a device has as well. This is the independent second builder.
@@ -101,24 +111,33 @@ def build_plan(model: onnx.ModelProto, spec: GraphSpec, axes: dict[str, Range], 
     Args:
         axes: smallest, typical and largest size of each dynamic axis.
         engine: "tensorrt" or "tensorrt-rtx".
+
+    Raises:
+        EngineError: the compiler refuses the graph.
     """
     _select_library(engine)
     from polygraphy.backend.trt import CreateConfig, Profile, engine_bytes_from_network, network_from_onnx_bytes
+    from polygraphy.exception import PolygraphyException
 
     profile = Profile()
     for tensor in spec.inputs:
         shapes = [tuple(axes[a][k] if isinstance(a, str) else a for a in tensor.shape) for k in range(3)]
         profile.add(tensor.name, *shapes)
-    network = network_from_onnx_bytes(model.SerializeToString(), strongly_typed=True)
-    return bytes(engine_bytes_from_network(network, config=CreateConfig(profiles=[profile])))
+    try:
+        network = network_from_onnx_bytes(model.SerializeToString(), strongly_typed=True)
+        return bytes(engine_bytes_from_network(network, config=CreateConfig(profiles=[profile])))
+    except PolygraphyException as error:
+        raise EngineError(f"Polygraphy does not compile graph {spec.name} for {engine}: {str(error).splitlines()[0]}") from None
 
 
 def _select_library(engine: str) -> None:
     """Let Polygraphy import the library of an engine. It looks for a module of NVIDIA's name, and once only."""
     import sys
 
+    from polygraphy import config
+
     if engine == "tensorrt-rtx":
-        os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = "1"
+        config.USE_TENSORRT_RTX = True
         sys.modules.setdefault("tensorrt_rtx", load_rtx_library())
     else:
         load_library()

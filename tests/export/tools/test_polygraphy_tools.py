@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -14,9 +16,10 @@ import pytest
 from click.testing import CliRunner, Result
 from onnx import TensorProto, helper, numpy_helper
 
-from mimo_export.tools import bisect_precision, compare_layers
+from mimo_export.tools import bisect_precision, compare_layers, compile_check, inspect_graph
 from mimo_export.tools.bisect_precision import QuantizationTrials
 from mimo_export.tools.polygraphy_runs import fewest_nodes
+from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.bundle.manifest import write_manifest
 from mimo_runtime.engines.tensorrt_library import missing_rtx_package
 from mimo_runtime.model.graph_spec import GraphSpec, Tensor
@@ -138,24 +141,50 @@ def test_polygraphy_is_named_where_it_is_missing(bundle: Path, monkeypatch: pyte
         )
 
 
+def test_a_graph_is_described(bundle: Path):
+    summary = run(inspect_graph, "graph", bundle, "--graph", "text_encoder")
+    assert summary.exit_code == 0, summary.output
+    assert "token_ids [dtype=int32" in summary.stdout and "MatMul" not in summary.stdout
+    assert "MatMul" in run(inspect_graph, "graph", bundle, "--graph", "text_encoder", "--nodes").stdout
+
+
+def test_a_compiled_engine_is_refused_with_the_command_of_polygraphy(bundle: Path, monkeypatch: pytest.MonkeyPatch):
+    entry = Bundle.open(bundle).manifest.graphs["fusion"]
+    compiled = SimpleNamespace(
+        manifest=SimpleNamespace(graphs={"fusion": replace(entry, file="fusion.plan", engine="tensorrt")})
+    )
+    monkeypatch.setattr(inspect_graph.Bundle, "open", lambda *_, **__: compiled)
+    result = run(inspect_graph, "graph", bundle, "--graph", "fusion")
+    assert result.exit_code == 2 and "polygraphy inspect model fusion.plan" in result.stderr
+
+
+def test_gpus_are_not_chosen_with_the_second_builder():
+    result = run(compile_check, "rtx", "--builder", "polygraphy", "--compute-capability", "8.9")
+    assert result.exit_code == 2 and result.stderr.startswith("error: --compute-capability does not apply")
+
+
+#: Polygraphy chooses between TensorRT and TensorRT for RTX once, so the test needs a process of its own.
+COMPILE_CHECK = """
+import sys
+import onnx
+from mimo_export.tools import compile_check
+from mimo_runtime.bundle.archive import Bundle
+opened = Bundle.open(sys.argv[1])
+models = {"text_encoder": onnx.load_from_string(opened.bytes(opened.manifest.graphs["text_encoder"].file))}
+compile_check.export_all = lambda *_: (opened.manifest.config, models)
+compile_check.main.main(["rtx", "--precision", "fp32", "--json", "--builder", sys.argv[2]])
+"""
+
+
 @pytest.mark.rtx
 @pytest.mark.skipif(missing_rtx_package() is not None, reason="the extra tensorrt-rtx is not installed")
 def test_polygraphy_builds_an_engine_of_the_same_size(bundle: Path):
-    """The second builder, in a process of its own: Polygraphy chooses between TensorRT and TensorRT for RTX once."""
-    program = """
-import sys
-import onnx
-from mimo_export.graphs.tensorrt_options import compile_graph, default_axes, rtx_options
-from mimo_export.tools.polygraphy_runs import build_plan
-from mimo_runtime.bundle.archive import Bundle
-opened = Bundle.open(sys.argv[1])
-config, entry = opened.manifest.config, opened.manifest.graphs["text_encoder"]
-model, axes = onnx.load_from_string(opened.bytes(entry.file)), default_axes(config)
-plan = build_plan(model, entry.spec, axes, "tensorrt-rtx")
-print(len(plan), len(compile_graph(model, entry.spec, rtx_options(axes, "fp32")).plan))
-"""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", program, str(bundle)], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    ours, theirs = map(int, done.stdout.splitlines()[-1].split())
-    assert ours == theirs > 10_000
+    rows = []
+    for builder in ("mimo", "polygraphy"):
+        command = [sys.executable, "-c", COMPILE_CHECK, str(bundle), builder]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        rows += json.loads(done.stdout)["graphs"]
+    first, second = ({key: row[key] for key in ("graph", "bytes", "delivered", "version")} for row in rows)
+    assert first == second and first["bytes"] > 10_000
