@@ -7,11 +7,12 @@ either the old checkpoint or a complete new one under each name, never half a fi
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from mimo_runtime.errors import BundleError
@@ -86,6 +87,7 @@ def load_checkpoint(folder: str | Path) -> tuple[Mimo, Tokenizer]:
             f"{folder / TOKENIZER} has {tokenizer.size} tokens, {CONFIG} says {config.vocab_size}", "Restore the matching pair"
         )
     try:
+        _check_size(folder, config)
         weights = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise BundleError(f"{folder / WEIGHTS} is damaged: {type(error).__name__}", "Copy the file again") from None
@@ -98,6 +100,18 @@ def load_checkpoint(folder: str | Path) -> tuple[Mimo, Tokenizer]:
         if k in expected and v.shape != expected[k].shape
     ]
     if flaws:
-        raise BundleError(f"{folder / WEIGHTS} does not fit {CONFIG}: {few(flaws)}", "Use the mimo-edge version that wrote it")
+        raise BundleError(
+            f"{folder / WEIGHTS} does not fit {CONFIG}: {few(flaws, 2)}", "Use the mimo-edge version that wrote it"
+        )
     model.load_state_dict({k: v.to(expected[k].dtype) for k, v in weights.items()})
     return model.eval(), tokenizer
+
+
+def _check_size(folder: Path, config: MimoConfig) -> None:
+    """Compare the configuration with the header of the weights, before memory is allocated for either."""
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        held = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 (no mapping)
+    described = config.parameter_count()
+    if not held / 2 <= described <= held * 2:
+        what = f"{folder / CONFIG} describes a model of about {described:,} weights, {WEIGHTS} holds {held:,}"
+        raise BundleError(what, "Restore the matching pair")

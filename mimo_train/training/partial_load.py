@@ -42,7 +42,7 @@ def load_matching(model: nn.Module, tokenizer: Tokenizer, checkpoint: Path, part
     source = Tokenizer.read(checkpoint / TOKENIZER)
     try:
         entities = list(json.loads((checkpoint / CONFIG).read_text("utf-8"))["entities"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BundleError(f"{checkpoint / CONFIG} cannot be read: {type(error).__name__}", "Point to a checkpoint") from None
     # Query 0 draws the target; the query of an entity goes to the query of the same entity, and no other.
     queries = [(0, 0)] + [(1 + i, 1 + entities.index(name)) for i, name in enumerate(model.config.entities) if name in entities]

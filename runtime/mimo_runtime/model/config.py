@@ -15,7 +15,14 @@ from typing import NoReturn, TypeVar
 
 from ..errors import BundleError, RequestError
 from ..utils.deprecation import warn_renamed_fields
+from ..utils.names import few, short
 from ..utils.untyped import Untyped
+from .parts import FusionConfig, MaskDecoderConfig, PromptConfig, TextConfig, TextDecoderConfig, VisionConfig
+
+__all__ = [
+    "FORMAT_VERSION", "MAX_PARAMETERS", "OLDEST_VERSION", "PRESETS", "STRIDES", "FusionConfig", "MaskDecoderConfig",
+    "MimoConfig", "PromptConfig", "TextConfig", "TextDecoderConfig", "VisionConfig",
+]  # fmt: skip
 
 _Part = TypeVar("_Part")
 
@@ -32,8 +39,11 @@ _RENAMED: dict[int, dict[str, str]] = {8: {"closer_factor": "crop_scale", "first
 #: The strides of the feature pyramid. The cascade of the mask decoder runs over the first three, coarse to fine.
 STRIDES = (4, 8, 16, 32)
 
-#: What a file may say; whole numbers are at least 1. The mask threshold is a probability whose logit is finite.
-_RANGES = {
+#: A model of more weights than this is refused before anything is allocated. The preset "large" has half a thousand million.
+MAX_PARAMETERS = 4_000_000_000
+
+#: What a file may say. The mask threshold is a probability whose logit is finite.
+_RANGES: dict[str, tuple[float, float]] = {
     "presence_threshold": (0.0, 1.0),
     "presence_temperature": (1e-3, 1e3),
     "entity_threshold": (0.0, 1.0),
@@ -42,91 +52,12 @@ _RANGES = {
     "crop_scale": (0.0, 20.0),
     "full_image_weight": (0.0, 1.0),
     "mlp_ratio": (1e-3, 1e3),
-}
-
-
-@dataclass(frozen=True)
-class VisionConfig:
-    """Swin transformer (Liu et al. 2021, arXiv:2103.14030). Tuples hold one entry per stage (strides 4, 8, 16, 32)."""
-
-    embed_dim: int = 48
-    depths: tuple[int, ...] = (2, 2, 4, 1)
-    heads: tuple[int, ...] = (2, 4, 6, 12)
-    window: int = 8
-    mlp_ratio: float = 4.0
-    #: "patch": one 4x4 convolution as in the paper; "conv": two 3x3 convolutions of stride 2, which learn from few images.
-    stem: str = "conv"
-    #: A depthwise 3x3 convolution before each block, as position information that does not depend on the resolution.
-    conv_position: bool = True
-    #: Channels of the pyramid handed on, strides 4, 8, 16, 32. The last two equal ``MimoConfig.dim``.
-    neck: tuple[int, ...] = (64, 96, 160, 160)
-
-
-@dataclass(frozen=True)
-class TextConfig:
-    """BERT encoder (Devlin et al. 2019, arXiv:1810.04805)."""
-
-    hidden: int = 128
-    layers: int = 2
-    heads: int = 4
-    intermediate: int = 384
-    #: Longest query in tokens, special tokens included. The graph is static at this length.
-    max_length: int = 32
-    #: Rows of the position table; BERT's published weights have 512.
-    positions: int = 32
-
-
-@dataclass(frozen=True)
-class PromptConfig:
-    """How many references a request may have."""
-
-    max_boxes: int = 4
-    max_points: int = 8
-
-    @property
-    def references(self) -> int:
-        """Reference tokens: one per box, one per point, one for the mask."""
-        return self.max_boxes + self.max_points + 1
-
-
-@dataclass(frozen=True)
-class FusionConfig:
-    """Transformer over image, text and reference tokens."""
-
-    layers: int = 2
-    heads: int = 5
-    mlp_ratio: float = 2.0
-    #: Reference tokens bias the attention logits towards the referred region.
-    region_bias: bool = True
-    #: References gate the result of the cross-attention, and the pixels of the mask decoder's coarser levels.
-    gate: bool = True
-
-
-@dataclass(frozen=True)
-class MaskDecoderConfig:
-    """Mask queries that attend to the pyramid, coarse to fine."""
-
-    heads: int = 5
-    mlp_ratio: float = 1.5
-    #: Query 0 draws what the question refers to; query ``1 + i`` draws ``MimoConfig.entities[i]``.
-    queries: int = 48
-    #: Cascade levels used, coarse to fine: 3 = strides 16, 8, 4.
-    levels: int = 3
-    #: The finest mask is drawn on a grid this many times finer than stride 4 (sub-pixel shuffle).
-    upsample: int = 2
-    #: References reach the pixels as a dense map; without it there is nothing to gate the pixels with.
-    reference_map: bool = True
-
-
-@dataclass(frozen=True)
-class TextDecoderConfig:
-    """Transformer that writes the answer token by token."""
-
-    layers: int = 2
-    heads: int = 5
-    mlp_ratio: float = 4.0
-    #: Longest answer in tokens, ``<bos>`` included.
-    max_length: int = 128
+    # A table of the window's fourth power belongs to every block.
+    "window": (1, 32), "depths": (1, 256), "layers": (1, 256), "heads": (1, 512), "levels": (1, 3), "upsample": (1, 8),
+    "image_size": (64, 8192), "max_length": (1, 8192), "max_boxes": (1, 1024), "max_points": (1, 1024), "queries": (1, 65536),
+}  # fmt: skip
+#: Whole numbers without a range of their own.
+_COUNTS = (1, 10_000_000)
 
 
 @dataclass(frozen=True)
@@ -183,11 +114,22 @@ class MimoConfig:
         if self.entity_regions and len(self.entity_regions) != len(self.entities):
             message = f"{len(self.entity_regions)} entity_regions for {len(self.entities)} entities"
             raise RequestError(message, "Give one list of regions per entity, or none at all")
+        if {len(self.vision.depths), len(self.vision.heads), len(self.vision.neck)} != {4}:
+            raise RequestError("vision.depths, vision.heads and vision.neck need four entries", "Give one per stage")
         if self.vision.neck[2] != self.dim or self.vision.neck[3] != self.dim:
             raise RequestError("vision.neck[2] and vision.neck[3] must equal dim", f"Set both to {self.dim}")
         for part in ("fusion", "mask_decoder", "text_decoder"):
             if self.dim % getattr(self, part).heads:
                 raise RequestError(f"{part}.heads does not divide dim {self.dim}", "Choose a divisor")
+        if any(width % heads for width, heads in zip(self.vision.widths, self.vision.heads)):
+            raise RequestError(f"vision.heads do not divide the widths {self.vision.widths}", "Choose divisors")
+        if self.text.hidden % self.text.heads:
+            raise RequestError(f"text.heads does not divide text.hidden {self.text.hidden}", "Choose a divisor")
+        if self.vision.stem not in ("patch", "conv"):
+            raise RequestError("vision.stem is unknown", "Use patch or conv")
+        if self.parameter_count() > MAX_PARAMETERS:
+            what = f"the configuration describes a model of {short(self.parameter_count())} weights"
+            raise RequestError(what, f"Use at most {MAX_PARAMETERS:,}")
 
     # -- derived shapes ------------------------------------------------------------------------------------------
 
@@ -206,6 +148,18 @@ class MimoConfig:
         """Side of the finest mask grid."""
         side: int = self.image_size // 2 ** (5 - self.mask_decoder.levels) * self.mask_decoder.upsample
         return side
+
+    def parameter_count(self) -> int:
+        """About as many weights as the model has, without building it; the true number is within a tenth of it."""
+        return (
+            self.vision.parameter_count()
+            + self.text.parameter_count(self.vocab_size, self.dim)
+            + self.fusion.parameter_count(self.dim)
+            + self.mask_decoder.parameter_count(self.dim, self.vision.neck)
+            + self.text_decoder.parameter_count(self.vocab_size, self.dim)
+            + 7 * self.dim**2
+            + 192 * self.dim
+        )
 
     def query_of(self, entity: str) -> int | None:
         """The mask query of the name ``entity``, or None if the model has none for it."""
@@ -245,10 +199,15 @@ class MimoConfig:
         version = data.get("format_version")
         if type(version) is not int or not OLDEST_VERSION <= version <= FORMAT_VERSION:
             raise BundleError(
-                f"{source} has format version {version}, this program reads {OLDEST_VERSION} to {FORMAT_VERSION}",
+                f"{source} has format version {short(version)}, this program reads {OLDEST_VERSION} to {FORMAT_VERSION}",
                 "Use the mimo-edge version that wrote it, or export it again",
             )
-        return _build(MimoConfig, _upgrade(data, version, source), source)
+        try:
+            return _build(MimoConfig, _upgrade(data, version, source), source)
+        except BundleError:
+            raise
+        except RequestError as error:
+            raise BundleError(f"{source}: {error.what}", error.remedy) from None
 
     @staticmethod
     def read(path: Path) -> MimoConfig:
@@ -261,7 +220,7 @@ class MimoConfig:
             data = json.loads(Path(path).read_text("utf-8"))
         except FileNotFoundError:
             raise BundleError(f"{path} does not exist", "Point to a checkpoint folder with config.json") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise BundleError(f"{path} cannot be read: {type(error).__name__}", "Use the file that mimo-train wrote") from None
         return MimoConfig.from_dict(data, str(path))
 
@@ -285,9 +244,8 @@ def _build(kind: type[_Part], data: dict[str, object], source: str) -> _Part:
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]  # a dataclass
     unknown, missing = sorted(set(data) - set(fields)), sorted(set(fields) - set(data))
     if unknown or missing:
-        message = "; ".join(
-            t for t in (unknown and "unknown " + ", ".join(unknown), missing and "missing " + ", ".join(missing)) if t
-        )
+        lists = {word: [short(name)[1:-1] for name in names] for word, names in (("unknown", unknown), ("missing", missing))}
+        message = "; ".join(f"{word} {few(names)}" for word, names in lists.items() if names)
         raise BundleError(f"{source} does not fit {kind.__name__}: {message}", "Use the mimo-edge version that wrote it")
     values: dict[str, Untyped] = {}
     for name, value in data.items():
@@ -299,7 +257,11 @@ def _build(kind: type[_Part], data: dict[str, object], source: str) -> _Part:
         elif isinstance(default, tuple):
             values[name] = _tuple(value) if isinstance(value, (list, tuple)) else _refuse(source, name)
         elif isinstance(default, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
+            if abs(value) > 1e300:  # no float
+                _check_range(source, name, value)
             values[name] = float(value)
+        elif isinstance(default, str) and isinstance(value, str):
+            values[name] = value if value.isprintable() and len(value) <= 100 else _refuse(source, name)
         elif type(value) is type(default):
             values[name] = value
         else:
@@ -324,11 +286,12 @@ def _fits(value: tuple[object, ...], annotation: str) -> bool:
 
 
 def _check_range(source: str, name: str, value: object) -> None:
-    low, high = _RANGES.get(name, (1, float("inf")))
+    low, high = _RANGES.get(name, _COUNTS)
     for number in value if isinstance(value, tuple) else (value,):
         if isinstance(number, (int, float)) and not isinstance(number, bool) and not low <= number <= high:
-            wanted = "at least 1" if high == float("inf") else f"from {low:g} to {high:g}"
-            raise BundleError(f"{source}: field {name} is {number}, not {wanted}", "Use the file that mimo-train wrote")
+            wanted = "at least 1" if low == 1 and number < 1 else f"from {low:g} to {high:g}"
+            message = f"{source}: field {name} is {short(number)}, not {wanted}"
+            raise BundleError(message, "Use the file that mimo-train wrote")
 
 
 def _refuse(source: str, name: str) -> NoReturn:
