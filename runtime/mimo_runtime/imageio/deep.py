@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import struct
 import sys
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
+from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
-from ..utils.untyped import Untyped
 from .pillow import decode, open_picture
 
 #: The other byte order of a raw mode of Pillow ("RGB;16B"); N is the machine's own.
@@ -41,16 +43,16 @@ def decode_deep(image: Image.Image, name: str, frame: int) -> tuple[Image.Image,
 
 def _low_bytes(image: Image.Image, name: str, frame: int) -> np.ndarray | None:
     """The low bytes, ``uint8 [H, W, C]``, or whole values, ``uint16``, upright. None where there are none to be read."""
-    file: Untyped = getattr(image, "fp", None)
+    file: BinaryIO | None = getattr(image, "fp", None)
     if file is None or image.mode not in ("RGB", "RGBA") or not (frame or _raw_modes(image) or image.format == "TIFF"):
         return None
     at = file.tell()
     try:
         file.seek(0)
-        twin: Untyped = open_picture(file, name)
+        twin = open_picture(file, name)
         if frame:
             twin.seek(frame)
-        if twin.format == "TIFF" and twin.tag_v2.get(_PLANAR) == 2:
+        if isinstance(twin, TiffImageFile) and twin.tag_v2.get(_PLANAR) == 2:
             return _planes(twin, file, name)
         modes = _raw_modes(twin)
         if twin.format == "PPM" and modes:
@@ -72,7 +74,7 @@ def _low_bytes(image: Image.Image, name: str, frame: int) -> np.ndarray | None:
         file.seek(at)
 
 
-def _planes(image: Untyped, file: Untyped, name: str) -> np.ndarray | None:
+def _planes(image: TiffImageFile, file: BinaryIO, name: str) -> np.ndarray | None:
     """The channels of a 16-bit TIFF that stores one after the other, each decoded as a grey TIFF of its own."""
     tags, channels = image.tag_v2, image.tag_v2.get(_CHANNELS, 1)
     if set(tags[_BITS]) != {16} or channels not in (3, 4):
@@ -109,15 +111,15 @@ def _grey_tiff(prefix: bytes, numbers: dict[int, int], where: int, length: int, 
 
 def _raw_modes(image: Image.Image) -> set[str]:
     """How the file stores 16-bit colour; empty for 8 bit, and for everything that is already decoded."""
-    tiles: Untyped = getattr(image, "tile", None) or []
+    tiles = image.tile if isinstance(image, ImageFile) else []
     if image.format == "PPM":
-        return {"PPM" for tile in tiles if tile.codec_name == "ppm" and tile.args[-1] == 65535}
+        return {"PPM" for tile in tiles if tile.codec_name == "ppm" and isinstance(tile.args, tuple) and tile.args[-1] == 65535}
     modes = {str(tile.args[0] if isinstance(tile.args, tuple) else tile.args) for tile in tiles}
     modes = {mode for mode in modes if not mode.startswith("RGBa")}  # multiplied by alpha: the bytes do not separate
     return modes if image.format in ("PNG", "TIFF") and all(";16" in mode for mode in modes) else set()
 
 
-def _of_ppm(image: Untyped, file: Untyped) -> np.ndarray:
+def _of_ppm(image: ImageFile, file: BinaryIO) -> np.ndarray:
     file.seek(image.tile[0].offset)
     values = np.frombuffer(file.read(image.width * image.height * 6), ">u2").astype(np.uint16)
     return values.reshape(image.height, image.width, 3)

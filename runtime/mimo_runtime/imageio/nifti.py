@@ -111,8 +111,7 @@ def _open(file: BinaryIO, name: str) -> object:
         stream: Untyped = gzip.GzipFile(fileobj=file) if compressed else file
         size = _size_of(stream.read(4))
         stream.seek(0)
-        kind: Untyped = nibabel.Nifti2Image if size == 540 else nibabel.Nifti1Image
-        return kind.from_stream(stream)
+        return (nibabel.Nifti2Image if size == 540 else nibabel.Nifti1Image).from_stream(stream)
     except Exception as error:  # nibabel raises many kinds for damaged headers
         raise damaged(name, error) from None
 
@@ -171,7 +170,7 @@ def _slice(data: Untyped, shape: tuple[int, ...], orientation: list[tuple[int, i
         return np.asarray(data).T[::-1, ::-1]
     (right, right_sign), (front, front_sign), (head, head_sign) = orientation
     time, k = divmod(index, shape[head])
-    pick: list[Untyped] = [slice(None)] * 3
+    pick: list[slice | int] = [slice(None)] * 3
     pick[head] = k if head_sign > 0 else shape[head] - 1 - k
     rest = np.unravel_index(time, shape[3:], order="F") if len(shape) > 3 else ()
     plane = np.asarray(data[(*pick, *(int(r) for r in rest))])

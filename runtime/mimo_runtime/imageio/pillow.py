@@ -6,7 +6,7 @@ import threading
 import warnings
 from typing import BinaryIO
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from ..errors import ImageError
 from .image import check_size
@@ -18,7 +18,7 @@ _OPENING = threading.Lock()
 _EXIF_ORIENTATION = 0x0112
 
 
-def open_picture(file: BinaryIO, name: str) -> Image.Image:
+def open_picture(file: BinaryIO, name: str) -> ImageFile.ImageFile:
     """Read the header. Raises ImageError for a damaged one, UnidentifiedImageError (an OSError) for an unknown format."""
     # Pillow warns about damaged TIFF tags on standard error; what cannot be read becomes an ImageError, the rest is fine.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\b")
