@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import threading
 import warnings
 from collections.abc import Iterator
@@ -28,11 +27,14 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from ..errors import ImageError
+from .elements import group, number, pair
+from .encapsulated import decode_frame
 from .image import ScanImage, check_size
 from .intensity import as_rgb, colour_to_8_bit, stretch, to_8_bit, window
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
+    from pydicom.uid import UID
 
 #: DICOM modality -> modality of data sets. Others are written in lower case; OT (other) is None.
 MODALITIES = {
@@ -96,13 +98,13 @@ def _silent() -> Iterator[None]:
 
 
 def _check(data: Dataset, name: str, frame: int) -> None:
-    rows, columns = _number(data, "Rows"), _number(data, "Columns")
+    rows, columns = number(data, "Rows"), number(data, "Columns")
     if not rows or not columns or not any(tag in data for tag in _PIXEL_DATA):
         kind = getattr(data.get("SOPClassUID"), "name", "") or ""
         known = f" ({kind})" if kind and not kind[0].isdigit() else ""
         raise ImageError(f"{name} is a DICOM file without pixels{known}", "Choose an image of the series")
     check_size(name, int(rows), int(columns))
-    frames = max(1, int(_number(data, "NumberOfFrames") or 1))
+    frames = max(1, int(number(data, "NumberOfFrames") or 1))
     if frame >= frames:
         raise ImageError(f"{name} has no frame {frame}", f"Choose one of 0..{frames - 1}")
 
@@ -110,13 +112,13 @@ def _check(data: Dataset, name: str, frame: int) -> None:
 def _stored(pydicom: ModuleType, source: Path | BinaryIO, name: str, frame: int) -> np.ndarray:
     """The stored values of a frame, ``[H, W]`` or ``[H, W, 3]``; YBR already converted to RGB."""
     try:
-        value: np.ndarray = pydicom.pixels.pixel_array(source, index=frame)  # reads this frame only
-        return value
+        values: np.ndarray = pydicom.pixels.pixel_array(source, index=frame)  # reads this frame only
+        return values
     except Exception:  # decoders raise nearly anything; reading the whole file copes with more
         pass
     syntax = None
     try:
-        if hasattr(source, "seek"):
+        if not isinstance(source, Path):
             source.seek(0)
         data = pydicom.dcmread(source, force=True)
         syntax = getattr(data.file_meta, "TransferSyntaxUID", None)
@@ -124,15 +126,30 @@ def _stored(pydicom: ModuleType, source: Path | BinaryIO, name: str, frame: int)
             implicit, little = data.original_encoding
             uid = pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
             data.file_meta.TransferSyntaxUID = uid if little else pydicom.uid.ExplicitVRBigEndian
-        value = pydicom.pixels.pixel_array(data, index=frame)
-        return value
+        elif syntax.is_compressed and (decoded := decode_frame(source, data, frame)) is not None:
+            return decoded
+        values = pydicom.pixels.pixel_array(data, index=frame)
+        return values
     except Exception as error:  # as above
         if syntax is None or not syntax.is_compressed or not isinstance(error, (RuntimeError, NotImplementedError)):
             raise _damaged(name, error) from None
-        raise ImageError(
-            f"{name} is compressed as '{syntax.name}', which the installed decoders cannot read",
-            "Convert it to uncompressed DICOM, or add decoders: pip install mimo-edge[dicom]",
-        ) from None
+        raise _not_decoded(pydicom, name, syntax) from None
+
+
+def _not_decoded(pydicom: ModuleType, name: str, syntax: UID) -> ImageError:
+    """The error of a compression, with the decoders that were tried."""
+    tried = []
+    with contextlib.suppress(Exception):  # no decoder class for this compression
+        tried = sorted(pydicom.pixels.get_decoder(syntax).available_plugins)
+    try:
+        import gdcm  # noqa: F401
+
+        tried = sorted({*tried, "gdcm"})
+        remedy = "Check that it is complete, or convert it to uncompressed DICOM"
+    except ImportError:
+        remedy = "Add decoders (pip install mimo-edge[dicom]), or convert it to uncompressed DICOM"
+    how = f"which {', '.join(tried)} cannot read" if tried else "for which no decoder is installed"
+    return ImageError(f"{name} is compressed as '{syntax.name[:80]}', {how}", remedy)
 
 
 def _as_image(data: Dataset, stored: np.ndarray, name: str, frame: int) -> ScanImage:
@@ -146,7 +163,7 @@ def _as_image(data: Dataset, stored: np.ndarray, name: str, frame: int) -> ScanI
         pixels, rule = _colour(apply_color_lut(stored, data)[..., :3], None)
         message = "DICOM, palette to RGB" + rule
     elif stored.ndim == 3:
-        pixels, rule = _colour(stored, _number(data, "BitsStored"))
+        pixels, rule = _colour(stored, number(data, "BitsStored"))
         message = "DICOM, colour" + rule
     else:
         grey, message = _grey(data, stored, name, frame)
@@ -178,14 +195,14 @@ def _colour(values: np.ndarray, bits: float | None) -> tuple[np.ndarray, str]:
 
 def _grey(data: Dataset, stored: np.ndarray, name: str, frame: int) -> tuple[np.ndarray, str]:
     values, rescaled = _modality_values(data, stored, frame)
-    voi = _group(data, frame, "FrameVOILUTSequence") or data
+    voi = group(data, frame, "FrameVOILUTSequence") or data
     if voi.get("VOILUTSequence"):
         return _voi_lut(data, voi, values), "DICOM, VOI LUT"
-    centre, width = _number(voi, "WindowCenter"), _number(voi, "WindowWidth")
+    centre, width = number(voi, "WindowCenter"), number(voi, "WindowWidth")
     function = str(voi.get("VOILUTFunction") or "LINEAR")
     if centre is not None and width is not None and width > 0:
         return window(values, centre, width, function), f"DICOM, window {centre:g}/{width:g}"
-    if stored.dtype == np.uint8 and not rescaled and (_number(data, "BitsStored") or 8) == 8:
+    if stored.dtype == np.uint8 and not rescaled and (number(data, "BitsStored") or 8) == 8:
         return stored.copy(), "DICOM, 8 bit as stored"
     padding = _padding(data, stored)
     valid = None if padding is None or padding.all() else ~padding
@@ -195,13 +212,13 @@ def _grey(data: Dataset, stored: np.ndarray, name: str, frame: int) -> tuple[np.
 
 def _modality_values(data: Dataset, stored: np.ndarray, frame: int) -> tuple[np.ndarray, bool]:
     """Values after the modality LUT or rescale (float32 or float64), and whether that changed them."""
-    group = _group(data, frame, "PixelValueTransformationSequence")
-    if group is None and data.get("ModalityLUTSequence"):
+    transform = group(data, frame, "PixelValueTransformationSequence")
+    if transform is None and data.get("ModalityLUTSequence"):
         from pydicom.pixels.processing import apply_modality_lut
 
         return apply_modality_lut(stored, data).astype(np.float64), True
-    group = group or data
-    slope, intercept = _number(group, "RescaleSlope"), _number(group, "RescaleIntercept")
+    transform = transform or data
+    slope, intercept = number(transform, "RescaleSlope"), number(transform, "RescaleIntercept")
     slope, intercept = slope or 1.0, intercept or 0.0  # a slope of 0 is a mistake: it would leave nothing
     kind = np.float32 if stored.dtype.itemsize <= 2 else np.float64
     values: np.ndarray = stored.astype(kind)
@@ -225,7 +242,7 @@ def _voi_lut(data: Dataset, voi: Dataset, values: np.ndarray) -> np.ndarray:
 
 def _padding(data: Dataset, stored: np.ndarray) -> np.ndarray | None:
     """True where a pixel only fills the rectangle (PS3.3 C.7.5.1.1.2), or None if the file names no such value."""
-    first, last = _number(data, "PixelPaddingValue"), _number(data, "PixelPaddingRangeLimit")
+    first, last = number(data, "PixelPaddingValue"), number(data, "PixelPaddingRangeLimit")
     if first is None:
         return None
     last = first if last is None else last
@@ -241,10 +258,10 @@ def _spacing(data: Dataset, frame: int, modality: str) -> tuple[tuple[float, flo
         regions = _ultrasound_spacing(data)
         if regions:
             return regions, "ultrasound regions"
-    measures = _pair(_group(data, frame, "PixelMeasuresSequence"), "PixelSpacing")
+    measures = pair(group(data, frame, "PixelMeasuresSequence"), "PixelSpacing")
     if measures:
         return measures, "PixelSpacing"
-    plain, detector = _pair(data, "PixelSpacing"), _pair(data, "ImagerPixelSpacing")
+    plain, detector = pair(data, "PixelSpacing"), pair(data, "ImagerPixelSpacing")
     corrected = str(data.get("PixelSpacingCalibrationType") or "")
     # PS3.3 10.7.1.3: equal values in a projection image mean that nothing was corrected for magnification.
     if plain and detector and not corrected and np.allclose(plain, detector):
@@ -253,7 +270,7 @@ def _spacing(data: Dataset, frame: int, modality: str) -> tuple[tuple[float, flo
         return plain, "PixelSpacing"
     if detector:
         return detector, "detector plane, magnified"
-    scanned = _pair(data, "NominalScannedPixelSpacing")
+    scanned = pair(data, "NominalScannedPixelSpacing")
     return (scanned, "scanned film") if scanned else (None, None)
 
 
@@ -261,54 +278,15 @@ def _ultrasound_spacing(data: Dataset) -> tuple[float, float] | None:
     """Spacing of the 2-D regions measured in cm; None if there is none or they differ (then no single value is true)."""
     spacings = set()
     for region in data.get("SequenceOfUltrasoundRegions") or ():
-        if _number(region, "RegionSpatialFormat") not in (_SPATIAL_2D, None):
+        if number(region, "RegionSpatialFormat") not in (_SPATIAL_2D, None):
             continue
-        units = _number(region, "PhysicalUnitsXDirection"), _number(region, "PhysicalUnitsYDirection")
-        across, down = _number(region, "PhysicalDeltaX"), _number(region, "PhysicalDeltaY")
+        units = number(region, "PhysicalUnitsXDirection"), number(region, "PhysicalUnitsYDirection")
+        across, down = number(region, "PhysicalDeltaX"), number(region, "PhysicalDeltaY")
         if units == (_CENTIMETRE, _CENTIMETRE) and across and down:
             spacings.add((round(abs(down) * 10, 9), round(abs(across) * 10, 9)))
         else:
             return None
     return spacings.pop() if len(spacings) == 1 else None
-
-
-# -- elements --------------------------------------------------------------------------------------------------------
-
-
-def _group(data: Dataset, frame: int, keyword: str) -> Dataset | None:
-    """The item of a functional group for a frame: its own, then the shared one, then None."""
-    per_frame, shared = data.get("PerFrameFunctionalGroupsSequence"), data.get("SharedFunctionalGroupsSequence")
-    for item in (per_frame[frame] if per_frame and frame < len(per_frame) else None, shared[0] if shared else None):
-        sequence = item.get(keyword) if item is not None else None
-        if sequence:
-            value: Dataset | None = sequence[0]
-            return value
-    return None
-
-
-def _number(data: Dataset, keyword: str) -> float | None:
-    """The first finite number of an element, or None."""
-    try:
-        value = data.get(keyword)
-        if value is None or isinstance(value, str) and not value.strip():
-            return None
-        if not isinstance(value, str) and hasattr(value, "__len__"):
-            value = value[0]
-        number = float(value)
-    except (TypeError, ValueError, IndexError, KeyError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _pair(data: Dataset | None, keyword: str) -> tuple[float, float] | None:
-    if data is None:
-        return None
-    try:
-        first, second = (float(v) for v in data.get(keyword))
-    except (TypeError, ValueError, AttributeError):
-        return None
-    valid = math.isfinite(first) and math.isfinite(second) and first > 0 and second > 0
-    return (first, second) if valid else None
 
 
 def _damaged(name: str, error: Exception) -> ImageError:

@@ -1,0 +1,109 @@
+"""Compressed DICOM: every file that pydicom ships, and what its plugins refuse but GDCM decodes."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dicom_cases import as_bytes, dataset
+
+from mimo_runtime.errors import ImageError
+from mimo_runtime.imageio.reader import read_image
+
+pydicom = pytest.importorskip("pydicom")
+from pydicom.data import get_testdata_file  # noqa: E402
+from pydicom.encaps import encapsulate  # noqa: E402
+from pydicom.uid import UID, JPEGLosslessSV1  # noqa: E402
+
+FOLDERS = [Path(pydicom.__file__).parent / "data" / "test_files"]
+
+#: A lossless high-throughput JPEG 2000 codestream of the 12-bit picture below, by OpenJPH.
+HTJ2K = base64.b64decode(
+    "/0//UQApQAAAAAAYAAAAEAAAAAAAAAAAAAAAGAAAABAAAAAAAAAAAAABDwEB/1AACAACAAAACv9SAAwAAgABAAUEBEAB/1wAEyCIkJCQkJCQkJ"
+    "CQkJCQiIiI/2QAFwABT3BlbkpQSCBWZXIgMC4yNi4zLv+QAAoAAAAAAJsAAf+TwAAm9fQFB3QAwAATABT0A4d0AMAAEsAAE4CpAQd0AKKK+gCC"
+    "NADAABPAABVAWMXqgot0AFChoP4ACEB3VgDAABVQAAVwokSJEvXacgJ1AKQkEolE+uAQ9iEB7LgAwAAtCAAFsioqKioqKioq8/p6enGCeABIBE"
+    "EQBEEQBEH+/xABCB79hCB79hCB7L8A/9k="
+)
+PICTURE = (np.add.outer(np.arange(16) * 37, np.arange(24) * 150) % 4096).astype(np.uint16)
+
+
+def companions() -> list[Path]:
+    """Files of the package ``pydicom-data``, if it is installed."""
+    data_store = pytest.importorskip("data_store")
+    return [Path(data_store.__file__).parent / "data"]
+
+
+def outcomes(folders: list[Path]) -> dict[str, str]:
+    """What became of each file: "read", or its one line. Every other exception fails the test."""
+    result = {}
+    for path in sorted(p for folder in folders for p in folder.rglob("*") if p.is_file()):
+        try:
+            assert read_image(path).pixels.dtype == np.uint8
+            result[path.name] = "read"
+        except ImageError as error:
+            result[path.name] = str(error)
+            assert error.remedy and len(str(error)) <= 300 and str(error).isprintable()
+    return result
+
+
+def test_every_file_of_pydicom_is_read_or_refused_truly() -> None:
+    result = outcomes(FOLDERS)
+    assert len(result) >= 52
+    reasons = ("without pixels", "Each side needs", "damaged", "cannot read", "not an image", "is empty")
+    assert all(text == "read" or any(reason in text for reason in reasons) for text in result.values())
+    damaged = [name for name, text in result.items() if "damaged" in text and name.endswith(".dcm")]
+    assert set(damaged) <= {"badVR.dcm", "MR_truncated.dcm"}
+    assert sum(text == "read" for text in result.values()) >= 60
+
+
+def test_every_companion_file_is_read() -> None:
+    result = outcomes(companions())
+    assert {name for name, text in result.items() if text != "read"} <= {"emri_small_jpeg_2k_lossless_too_short.dcm"}
+
+
+@pytest.mark.parametrize("syntax", ["201", "202", "203"])
+def test_high_throughput_jpeg_2000(syntax: str) -> None:
+    pytest.importorskip("gdcm")
+    data = dataset(PICTURE, BitsStored=12, HighBit=11, WindowCenter=2048, WindowWidth=4096)
+    expected = read_image(as_bytes(data))
+    data.file_meta.TransferSyntaxUID = UID(f"1.2.840.10008.1.2.4.{syntax}")
+    for frames in (1, 3):
+        data.NumberOfFrames, data.PixelData = frames, encapsulate([HTJ2K] * frames)
+        data["PixelData"].is_undefined_length = True
+        scan = read_image(as_bytes(data), frame=frames - 1)
+        np.testing.assert_array_equal(scan.pixels, expected.pixels)
+
+
+@pytest.mark.parametrize("name", ["JPEG-lossy.dcm", "JPGExtended.dcm"])
+def test_12_bit_jpeg_extended(name: str) -> None:
+    pytest.importorskip("gdcm")
+    scan = read_image(get_testdata_file(name, download=False))
+    assert (scan.width, scan.height) == (256, 1024) and scan.pixels.std() > 20 and scan.bits.endswith("0..112 to 0..255")
+
+
+def test_the_decoders_that_were_tried_are_named() -> None:
+    pytest.importorskip("gdcm")
+    data = dataset()
+    data.file_meta.TransferSyntaxUID = JPEGLosslessSV1
+    data.PixelData = encapsulate([b"\xff\xd8" + bytes(100) + b"\xff\xd9"])
+    with pytest.raises(ImageError, match="which gdcm cannot read") as caught:
+        read_image(as_bytes(data))
+    assert "JPEG Lossless" in str(caught.value) and "install" not in str(caught.value)
+
+
+def test_damaged_frames_never_escape() -> None:
+    pytest.importorskip("gdcm")
+    rng = np.random.default_rng(5)
+    data = dataset(PICTURE, BitsStored=12, HighBit=11)
+    data.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2.4.201")
+    for _ in range(40):
+        stream = bytearray(HTJ2K)
+        for at in rng.integers(4, len(stream), 3):
+            stream[at] = rng.integers(256)
+        data.PixelData = encapsulate([bytes(stream[: rng.integers(20, len(stream) + 1)])])
+        try:
+            assert read_image(as_bytes(data)).pixels.dtype == np.uint8
+        except ImageError as error:
+            assert error.remedy
