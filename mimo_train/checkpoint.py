@@ -19,7 +19,7 @@ from mimo_runtime.errors import BundleError
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.utils.atomic import atomic_write_bytes
-from mimo_runtime.utils.names import few
+from mimo_runtime.utils.messages import few
 
 from .model import Mimo
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mimo_runtime.errors import RequestError
 from mimo_runtime.model.config import MimoConfig, TextConfig, VisionConfig
 from mimo_runtime.model.tokenizer import Tokenizer, special_tokens
-from mimo_runtime.utils.names import few
+from mimo_runtime.utils.messages import few
 
 from .model.text_encoder import TextEncoder
 from .model.vision_encoder import SwinTransformer

@@ -16,7 +16,8 @@ from .model.config import MimoConfig
 from .model.tokenizer import Tokenizer
 from .preprocessing.prompts import Prompt
 from .text.generation import SamplingParams
-from .utils.arguments import is_whole, shown
+from .utils.arguments import is_whole
+from .utils.messages import shown
 
 Arguments = ParamSpec("Arguments")
 Self = TypeVar("Self")

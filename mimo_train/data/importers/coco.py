@@ -22,7 +22,7 @@ from mimo_runtime.imageio.image import ScanImage
 from mimo_runtime.imageio.masks import upright
 from mimo_runtime.imageio.reader import read_image
 from mimo_runtime.postprocessing.connected_components import label_components
-from mimo_runtime.utils.names import short
+from mimo_runtime.utils.messages import short
 
 from .common import (
     JsonObject,

@@ -11,7 +11,7 @@ from mimo_runtime.errors import RequestError
 from mimo_runtime.imageio.image import ScanImage
 from mimo_runtime.imageio.reader import read_image
 from mimo_runtime.text.grammar import Description, clean_name
-from mimo_runtime.utils.names import few
+from mimo_runtime.utils.messages import few
 
 #: A JSON object as read, before its fields are checked.
 JsonObject = dict[str, object]

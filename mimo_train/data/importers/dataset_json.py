@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mimo_runtime.errors import RequestError
-from mimo_runtime.utils.names import few
+from mimo_runtime.utils.messages import few
 
 from .common import JsonObject, class_name, known_modality, whole_number
 

@@ -11,7 +11,7 @@ import numpy as np
 from mimo_runtime.errors import RequestError
 from mimo_runtime.imageio.image import ScanImage
 from mimo_runtime.imageio.reader import read_image
-from mimo_runtime.utils.names import few
+from mimo_runtime.utils.messages import few
 
 from .common import check_first, class_name, find_images, modality_of, required_folder, required_region
 from .masks import count_turned, read_binary, read_ids

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mimo_runtime.errors import RequestError
-from mimo_runtime.utils.names import few
+from mimo_runtime.utils.messages import few
 
 from .common import SUFFIXES, JsonObject, inside, required_folder
 from .dataset_json import Channels

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import RequestError
 from ..utils.atomic import atomic_folder, check_output_file, remedy_for_existing, unwritable
-from ..utils.paths import shown_path
+from ..utils.messages import shown_path
 from .archive import SUFFIX, pack
 from .schema import MANIFEST
 

@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Sequence
 
-from ..utils.paths import shown_path
+from ..utils.messages import shown_path
 
 #: Of a path that was asked for: the request was wrong. The others (a full disk, a read-only mount) are failures of the work.
 _WRONG_PATH = {

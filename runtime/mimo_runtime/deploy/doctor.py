@@ -16,7 +16,7 @@ from ..engines import KINDS, installed_version, obstacle
 from ..errors import MimoError
 from ..hardware.host import TELLING_FEATURES, architecture, cpu_features, cpu_name, memory_mb, usable_cores
 from ..hardware.nvidia import Gpus, find_gpus, library_version, power_mode
-from ..utils.paths import shown_path
+from ..utils.messages import shown_path
 
 #: Optional packages by distribution, and what they read; all come with one extra.
 _OPTIONAL = {

@@ -15,7 +15,7 @@ from typing import NoReturn, TypeVar
 
 from ..errors import BundleError, RequestError
 from ..utils.deprecation import warn_renamed_fields
-from ..utils.names import few, short
+from ..utils.messages import few, short
 from ..utils.untyped import Untyped
 from .parts import FusionConfig, MaskDecoderConfig, PromptConfig, TextConfig, TextDecoderConfig, VisionConfig
 

@@ -16,7 +16,8 @@ from ..errors import PromptError
 from ..model.config import MimoConfig
 from ..model.output_check import check_outputs
 from ..model.tokenizer import BOS, EOS, Tokenizer
-from ..utils.arguments import is_real, is_whole, shown
+from ..utils.arguments import is_real, is_whole
+from ..utils.messages import shown
 
 #: Why an answer ended: the model ended it, it reached its maximum, or the caller stopped it.
 STOP, LENGTH, CANCELLED = "stop", "length", "cancelled"

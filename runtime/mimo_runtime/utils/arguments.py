@@ -1,4 +1,4 @@
-"""Checks of arguments that a caller may pass with any type, and how such a value is shown in an error."""
+"""Checks of arguments that a caller may pass with any type."""
 
 from __future__ import annotations
 
@@ -18,12 +18,3 @@ def is_real(value: object) -> bool:
         return (is_whole(value) or isinstance(value, (float, np.floating))) and math.isfinite(value)  # type: ignore[arg-type]
     except OverflowError:  # a whole number beyond every float
         return False
-
-
-def shown(value: object) -> str:
-    """A value in one short line. Numbers are shown without their type."""
-    if isinstance(value, int) and value.bit_length() > 128:
-        return f"a number of {value.bit_length()} bits"
-    text = str(value) if isinstance(value, (int, float, np.number)) else repr(value)
-    text = " ".join(text.split())
-    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import RequestError
-from .paths import shown_path
+from .messages import shown_path
 
 
 @contextlib.contextmanager
