@@ -49,7 +49,7 @@ def warnings_before(request: QuantizationRequest, config: MimoConfig, engines: S
     Args:
         engines: that the target may use.
     """
-    from .search.pipeline import Settings
+    from .search.settings import Settings
 
     split = request.split
     for what, images in (("calibrates", (split.calibration,)), ("decides", (split.search, split.gate))):

@@ -19,9 +19,10 @@ from mimo_runtime.utils.progress import Progress
 
 from .data import DIGITS, MIN_HELD_OUT, MIN_IMAGES, Images, ImageSplit, draw_images, open_data, refuse_overlap
 from .graph.observer import writable_folder
-from .search.pipeline import QuantizedPipeline, Settings
+from .search.pipeline import QuantizedPipeline
 from .search.results import Result
 from .search.selector import PrecisionSelector
+from .search.settings import Settings
 
 #: Images for statistics, for the search of a recipe, and for the accuracy gate.
 CALIBRATION_IMAGES, SEARCH_IMAGES, GATE_IMAGES = 128, 24, 96

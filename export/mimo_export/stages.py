@@ -18,7 +18,8 @@ from torch import nn
 
 from mimo_calibration.diagnostics import warnings_before
 from mimo_calibration.quantize import CalibrationFacts, QuantizationRequest, quantize_with_accuracy_control
-from mimo_calibration.search.results import Candidate, Result, results_dict
+from mimo_calibration.search.candidates import Candidate
+from mimo_calibration.search.results import Result, results_dict
 from mimo_runtime.bundle.manifest import write_manifest
 from mimo_runtime.bundle.schema import TOKENIZER, CompatibilityData, GraphData
 from mimo_runtime.bundle.writer import REPORT

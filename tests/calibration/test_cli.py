@@ -128,7 +128,7 @@ WARNED = [
 
 @pytest.fixture
 def without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mimo_calibration.search.pipeline.why_not", lambda name: "not here" if name == "openvino" else None)
+    monkeypatch.setattr("mimo_calibration.search.settings.why_not", lambda name: "not here" if name == "openvino" else None)
 
 
 def fails(*_: object, **__: object) -> None:
@@ -161,7 +161,7 @@ def test_a_build_warns_before_the_work(without_openvino, foreign, tmp_path, monk
 
 
 def test_nobody_is_warned_of_a_default_or_of_what_is_known(bundle, data, tmp_path, monkeypatch):
-    monkeypatch.setattr("mimo_calibration.search.pipeline.why_not", lambda name: None)
+    monkeypatch.setattr("mimo_calibration.search.settings.why_not", lambda name: None)
     monkeypatch.setattr(quantize, "PrecisionSelector", fails)
     result = invoke("run", bundle, "--calibration", data, "-o", tmp_path / "out")
     assert result.exit_code == 1 and result.stderr.splitlines() == WARNED[-1:]

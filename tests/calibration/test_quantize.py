@@ -12,8 +12,9 @@ from mimo_calibration import quantize
 from mimo_calibration.data import ImageSplit
 from mimo_calibration.quantize import CalibrationFacts, QuantizationRequest, quantize_with_accuracy_control
 from mimo_calibration.search.loss import Loss
-from mimo_calibration.search.pipeline import QuantizedPipeline, Settings
+from mimo_calibration.search.pipeline import QuantizedPipeline
 from mimo_calibration.search.results import Result
+from mimo_calibration.search.settings import Settings
 from mimo_runtime.errors import RequestError
 
 

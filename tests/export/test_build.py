@@ -20,9 +20,10 @@ from click.testing import Result as CliResult
 from PIL import Image
 from random_weights import scale_largest_weight, write_checkpoint
 
+from mimo_calibration.search.candidates import Candidate
 from mimo_calibration.search.loss import Loss
 from mimo_calibration.search.recipe import GraphContext, QuantizationRecipe
-from mimo_calibration.search.results import Candidate, GraphResult, Result
+from mimo_calibration.search.results import GraphResult, Result
 from mimo_export import stages
 from mimo_export.build import build
 from mimo_export.cli import main

@@ -15,7 +15,7 @@ from small_sets import write_phantoms
 
 from mimo_calibration import quantize
 from mimo_calibration.quantize import QuantizationRequest
-from mimo_calibration.search import recipe, results
+from mimo_calibration.search import candidates, recipe_search
 from mimo_calibration.search.loss import Loss
 from mimo_calibration.search.pipeline import QuantizedPipeline
 from mimo_calibration.search.recipe_search import RecipeSearch
@@ -55,7 +55,7 @@ def make(bundle: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactor
 
     with pytest.MonkeyPatch.context() as patch:
         make_quick(patch)
-        patch.setattr(recipe, "METHODS", {"minmax": recipe.METHODS["minmax"]})
+        patch.setattr(recipe_search, "METHODS", {"minmax": recipe_search.METHODS["minmax"]})
         patch.setattr(RecipeSearch, "sensitivity", lambda *_: [])
         patch.setattr(quantize, "Settings", Lenient)
         patch.setitem(parity_module.LIMITS, "int8", {**parity_module.LIMITS["int8"], "masks_dice": 0.0, "text_agreement": 0.0})
@@ -119,7 +119,7 @@ class TestAuto:
         load, loss, gated = QuantizedPipeline.load, QuantizedPipeline.loss, []
         labels: dict[object, str] = {}
 
-        def labelled(self: QuantizedPipeline, name: str, candidate: results.Candidate) -> object:
+        def labelled(self: QuantizedPipeline, name: str, candidate: candidates.Candidate) -> object:
             engine = load(self, name, candidate)
             labels[engine] = candidate.label
             return engine

@@ -14,10 +14,10 @@ from click.testing import CliRunner, Result
 
 from mimo_calibration import cli
 from mimo_calibration.graph.quantizable import QuantizableNode
-from mimo_calibration.search import accuracy_gate, pipeline, recipe, recipe_search, selector
-from mimo_calibration.search.candidates import CandidateGenerator
+from mimo_calibration.search import accuracy_gate, pipeline, recipe_search, selector, settings
+from mimo_calibration.search.candidate_generator import CandidateGenerator
+from mimo_calibration.search.candidates import Candidate
 from mimo_calibration.search.loss import Loss, Reply
-from mimo_calibration.search.results import Candidate
 from mimo_runtime.cli import progress
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.evaluation.questions import ImageQuestions
@@ -65,7 +65,7 @@ def make_quick(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(accuracy_gate, "ImageQuestions", Brief)
     patch.setattr(recipe_search, "blocks", two_blocks)
     patch.setattr(progress, "LINE_INTERVAL", float("inf"))  # however slow the machine is
-    patch.setattr(recipe, "METHODS", {k: recipe.METHODS[k] for k in ("minmax", "mse")})
+    patch.setattr(recipe_search, "METHODS", {k: recipe_search.METHODS[k] for k in ("minmax", "mse")})
 
 
 def only(patch: pytest.MonkeyPatch, **graphs: str) -> None:
@@ -79,7 +79,7 @@ def only(patch: pytest.MonkeyPatch, **graphs: str) -> None:
 
 
 @dataclass(frozen=True)
-class Lenient(pipeline.Settings):
+class Lenient(settings.Settings):
     """Texts of random weights may differ: they are no reason to keep a graph in single precision."""
 
     text_agreement: float = 0.0

@@ -101,7 +101,7 @@ class _Paths:
 def _keeps_channels(node: onnx.NodeProto, channels: int, weights: Mapping[str, onnx.TensorProto]) -> bool:
     """Whether the last axis of the output is that of the input, as far as the shapes say.
 
-    ``search.recipe.is_smoothing_exact`` compares the outputs of the smoothed graph, so a wrong answer here does no harm.
+    ``search.recipe_search.is_smoothing_exact`` compares the outputs of the smoothed graph, so a wrong answer here does no harm.
     """
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     if node.op_type == "Transpose":

@@ -25,7 +25,7 @@ LONGER = 100
 
 
 @dataclass(frozen=True)
-class Question:
+class GateQuestion:
     """A target of one image.
 
     Attributes:
@@ -95,25 +95,25 @@ class AccuracyGate:
         self.progress(total, total)
         return replies
 
-    def _questions(self, image: ImageQuestions, record: Record) -> Iterator[Question]:
+    def _questions(self, image: ImageQuestions, record: Record) -> Iterator[GateQuestion]:
         """The questions about one image."""
         for name, whole, parts in list(image.targets())[: self.max_classes]:
             for prompt in self.prompts:
                 for number, truth in enumerate([whole] if prompt == "text" else parts[: self.max_parts]):
-                    yield Question(prompt, name, truth, number)
+                    yield GateQuestion(prompt, name, truth, number)
         within, across = self._names.of(record)
         for kind, choice in (("within", within), ("across", across)):
             if choice:
-                yield Question("absent", choice[int(image.rng(kind).integers(len(choice)))])
+                yield GateQuestion("absent", choice[int(image.rng(kind).integers(len(choice)))])
         if not within and not across and (others := self._other_entities(record)):
-            yield Question("unknown", others[int(image.rng("unknown").integers(len(others)))])
+            yield GateQuestion("unknown", others[int(image.rng("unknown").integers(len(others)))])
 
     def _other_entities(self, record: Record) -> list[str]:
         """Entities that the record does not name. They may be in the image without being annotated."""
         named = {name.lower() for name in record.classes.values()}
         return [entity for entity in self.entities if entity.lower() not in named]
 
-    def _reply(self, image: ImageQuestions, question: Question, reference_text: str | None) -> Reply:
+    def _reply(self, image: ImageQuestions, question: GateQuestion, reference_text: str | None) -> Reply:
         prompt, truth = question.prompt, question.truth
         request = {"text": question.name} if truth is None else image.request(prompt, question.name, truth, question.number)
         write = self.text and prompt in ("text", "absent")

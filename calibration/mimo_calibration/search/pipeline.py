@@ -6,13 +6,11 @@ import hashlib
 import json
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx
 
-from mimo_runtime.engines import create_engine, why_not
+from mimo_runtime.engines import create_engine
 from mimo_runtime.engines.base import Decoding, Engine
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.graph_spec import GRAPHS, graph_specs
@@ -24,44 +22,11 @@ from ..data import Images, ImageSplit, simulated_requests
 from ..graph.observer import GraphStatistics, ObservingEngine, StatisticsCache, statistics_key
 from .accuracy_gate import AccuracyGate
 from .caching_engine import CachingEngine
+from .candidates import WEIGHTS_ONLY, Candidate
 from .loss import Loss, Reply, compare
 from .recipe import Calls, GraphContext, Run
-from .results import WEIGHTS_ONLY, Candidate
+from .settings import ORT, Settings
 from .trial_cache import TrialCache, program_hash
-
-ORT, OPENVINO = "onnxruntime", "openvino"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Options of the user, and what the machine has.
-
-    Attributes:
-        precision: auto, fp16 or int8.
-        tolerance: most that Dice may lose per kind of prompt.
-        text_agreement: least share of identical texts.
-        engines: that candidates are made for.
-        cache: folder of statistics and replies.
-        force: ship the requested precision although it misses the tolerance.
-        gpu: the target is a GPU, which need not be present: ONNX Runtime on the CPU computes its graphs, and nothing is timed.
-        precisions: those that "auto" tries for a GPU, in this order; not every target has INT8.
-    """
-
-    precision: str = "auto"
-    tolerance: float = 0.005
-    text_agreement: float = 0.98
-    threads: int = 2
-    engines: tuple[str, ...] = (ORT, OPENVINO)
-    cache: Path | None = None
-    seed: int = 0
-    force: bool = False
-    gpu: bool = False
-    precisions: tuple[str, ...] = ("int8", "fp16")
-
-    @staticmethod
-    def available(names: Sequence[str]) -> tuple[str, ...]:
-        """Those engines that can be loaded here."""
-        return tuple(name for name in names if why_not(name) is None)
 
 
 class QuantizedPipeline:

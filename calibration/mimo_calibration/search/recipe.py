@@ -13,22 +13,15 @@ from ..graph.qdq import Choice, quantise
 from ..graph.quantizable import QuantizableNode, find_quantizable, fold_transposed_weights
 from ..graph.smooth_quant import smoothed
 from ..statistics.histogram import HistogramObserver
-from ..statistics.range_estimators import METHODS, amax
+from ..statistics.range_estimators import amax
 
 Arrays = Mapping[str, np.ndarray]
 #: Inputs of runs with the outputs in full precision.
 Calls = Sequence[tuple[Arrays, Arrays]]
 Run = Callable[[Arrays], Arrays]
 Edit = Callable[[onnx.ModelProto], onnx.ModelProto]
-#: Loads an ONNX file on ONNX Runtime.
-Runner = Callable[[bytes], Run]
-
 #: Signal-to-noise ratios are limited to this; beyond it an output counts as exact.
 CEILING = 60.0
-#: Largest relative change of a graph's outputs by smoothing, which computes the same but for rounding.
-SMOOTHING_LIMIT = 1e-3
-#: Calls that the methods are compared on.
-COMPARED = 6
 #: The method of weight-only quantisation.
 WEIGHTS = "weights"
 
@@ -94,20 +87,18 @@ class GraphContext:
                 choices[node.node] = Choice(limit, recipe.bits)
         return quantise(model, choices)
 
-    def ort_cpu(
-        self, recipe: QuantizationRecipe, only: str | None = None, finish: Edit = lambda model: model
-    ) -> onnx.ModelProto:
+    def ort_cpu(self, recipe: QuantizationRecipe, only: str | None = None, edit: Edit = lambda model: model) -> onnx.ModelProto:
         """The graph of a recipe for ONNX Runtime on a CPU.
 
         Args:
             only: quantise this block alone.
-            finish: an edit before the graph is converted for ONNX Runtime.
+            edit: applied before the graph is converted for ONNX Runtime.
         """
         if recipe.method == WEIGHTS:
             model = quantise_weights(self.model, self._selected(recipe, only), recipe.bits)
         else:
             model = self.quantised(recipe, only)
-        return to_ort_cpu_graph(finish(model))
+        return to_ort_cpu_graph(edit(model))
 
     def _selected(self, recipe: QuantizationRecipe, only: str | None) -> list[QuantizableNode]:
         return [n for n in self.nodes() if n.block not in recipe.skipped and only in (None, n.block)]
@@ -147,33 +138,3 @@ def score(ratios: Mapping[str, float]) -> float:
     """One number per graph: the mean over outputs that are not exact."""
     inexact = [v for v in ratios.values() if v < CEILING]
     return float(np.mean(inexact)) if inexact else CEILING
-
-
-def best_recipe(context: GraphContext, runner: Runner) -> tuple[QuantizationRecipe, dict[str, float]]:
-    """The method and smoothing with the best score, and the scores of all."""
-    scores: dict[str, float] = {}
-    recipes: dict[str, QuantizationRecipe] = {}
-    for smooth in (False, True):
-        if smooth and not is_smoothing_exact(context, runner):
-            continue
-        for method in METHODS:
-            recipe = QuantizationRecipe(method, smooth=smooth)
-            run = runner(context.quantised(recipe).SerializeToString())
-            recipes[recipe.description()] = recipe
-            scores[recipe.description()] = round(score(sqnr(context.calls[:COMPARED], run)), 2)
-    best = max(scores, key=scores.__getitem__)
-    return recipes[best], scores
-
-
-def is_smoothing_exact(context: GraphContext, runner: Runner) -> bool:
-    """Whether the graph has anything to smooth, and the smoothed graph computes the same."""
-    model, factors = context.smoothed()
-    if not factors or not context.calls:
-        return False
-    run = runner(model.SerializeToString())
-    for inputs, reference in context.calls[:2]:
-        outputs = run(inputs)
-        for name, value in reference.items():
-            if np.linalg.norm(outputs[name] - value) > SMOOTHING_LIMIT * max(float(np.linalg.norm(value)), 1e-6):
-                return False
-    return True

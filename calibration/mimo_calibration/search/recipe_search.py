@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+
+import numpy as np
 
 from ..graph.qdq import amax_of
 from ..graph.quantizable import blocks
+from ..statistics.range_estimators import METHODS
+from .candidates import WEIGHTS_ONLY
 from .pipeline import QuantizedPipeline
-from .recipe import CEILING, WEIGHTS, GraphContext, QuantizationRecipe, best_recipe, score, sqnr
-from .results import WEIGHTS_ONLY, BlockSensitivity, GraphResult
+from .recipe import CEILING, WEIGHTS, GraphContext, QuantizationRecipe, Run, score, sqnr
+from .results import BlockSensitivity, GraphResult
 
+#: Loads an ONNX file on ONNX Runtime.
+Runner = Callable[[bytes], Run]
+
+#: Largest relative change of a graph's outputs by smoothing, which computes the same but for rounding.
+SMOOTHING_LIMIT = 1e-3
+#: Calls that the methods are compared on.
+COMPARED = 6
 #: Most blocks that are left out before the search ends.
 MOST_SKIPPED = 6
 #: Presence decisions that may change in the search, where one of some fifty exceeds the tolerance already.
@@ -64,7 +76,7 @@ class RecipeSearch:
             engine.close()
         return sorted(rows, key=lambda row: row["sqnr_db"])
 
-    def plans(self, recipe: QuantizationRecipe, result: GraphResult) -> list[QuantizationRecipe]:
+    def mixed_precision_recipes(self, recipe: QuantizationRecipe, result: GraphResult) -> list[QuantizationRecipe]:
         """A recipe with ever more blocks left out, from none on.
 
         Blocks that alone lose more Dice than the tolerance come first, the largest loss before the others. A smaller loss is
@@ -81,26 +93,58 @@ class RecipeSearch:
         counts = [count for count in (0, 1, 2, 3, 4, MOST_SKIPPED) if count < max(1, len(order))]
         return [replace(recipe, skipped=tuple(sorted(order[:count]))) for count in counts]
 
-    def next_plan(self, recipe: QuantizationRecipe | None, result: GraphResult) -> QuantizationRecipe | None:
-        """The plan with more blocks left out than ``recipe``; None if there is none."""
+    def next_recipe(self, recipe: QuantizationRecipe | None, result: GraphResult) -> QuantizationRecipe | None:
+        """The recipe with more blocks left out than ``recipe``; None if there is none."""
         if recipe is None or recipe.method == WEIGHTS:
             return None
-        return next((plan for plan in self.plans(recipe, result) if len(plan.skipped) > len(recipe.skipped)), None)
+        return next(
+            (mixed for mixed in self.mixed_precision_recipes(recipe, result) if len(mixed.skipped) > len(recipe.skipped)), None
+        )
 
     def within_tolerance(
         self, name: str, context: GraphContext, recipe: QuantizationRecipe, result: GraphResult
     ) -> QuantizationRecipe:
-        """The first plan that is within a margin of the tolerance on the search images; the best plan if none is."""
+        """The first recipe that is within a margin of the tolerance on the search images; the best one if none is."""
         before = self.pipeline.loss("search")
         losses: list[tuple[float, QuantizationRecipe]] = []
         margin, agreement = MARGIN * self.settings.tolerance, self.settings.text_agreement
-        for plan in self.plans(recipe, result):
-            engine = self.pipeline.load_ort(name, context.ort_cpu(plan))
+        for mixed in self.mixed_precision_recipes(recipe, result):
+            engine = self.pipeline.load_ort(name, context.ort_cpu(mixed))
             loss = self.pipeline.loss("search", {name: engine})
             engine.close()
             if loss.within(margin, agreement, flips=SEARCH_FLIPS) or loss.no_worse(before):
-                return plan
-            result.rejected[f"search: {plan.description()}"] = loss.summary()
-            losses.append((loss.worst + max(0.0, agreement - loss.same_text), plan))
-        # The gate has more images and decides about the best plan.
+                return mixed
+            result.rejected[f"search: {mixed.description()}"] = loss.summary()
+            losses.append((loss.worst + max(0.0, agreement - loss.same_text), mixed))
+        # The gate has more images and decides about the best recipe.
         return min(losses, key=lambda pair: pair[0])[1]
+
+
+def best_recipe(context: GraphContext, runner: Runner) -> tuple[QuantizationRecipe, dict[str, float]]:
+    """The method and smoothing with the best score, and the scores of all."""
+    scores: dict[str, float] = {}
+    recipes: dict[str, QuantizationRecipe] = {}
+    for smooth in (False, True):
+        if smooth and not is_smoothing_exact(context, runner):
+            continue
+        for method in METHODS:
+            recipe = QuantizationRecipe(method, smooth=smooth)
+            run = runner(context.quantised(recipe).SerializeToString())
+            recipes[recipe.description()] = recipe
+            scores[recipe.description()] = round(score(sqnr(context.calls[:COMPARED], run)), 2)
+    best = max(scores, key=scores.__getitem__)
+    return recipes[best], scores
+
+
+def is_smoothing_exact(context: GraphContext, runner: Runner) -> bool:
+    """Whether the graph has anything to smooth, and the smoothed graph computes the same."""
+    model, factors = context.smoothed()
+    if not factors or not context.calls:
+        return False
+    run = runner(model.SerializeToString())
+    for inputs, reference in context.calls[:2]:
+        outputs = run(inputs)
+        for name, value in reference.items():
+            if np.linalg.norm(outputs[name] - value) > SMOOTHING_LIMIT * max(float(np.linalg.norm(value)), 1e-6):
+                return False
+    return True

@@ -20,20 +20,21 @@ from mimo_runtime.model.graph_spec import GRAPHS
 
 from ..graph.qdq import amax_of
 from .caching_engine import CachingEngine
-from .candidates import CandidateGenerator
+from .candidate_generator import CandidateGenerator
+from .candidates import Candidate, satisfies
 from .latency import graph_times
 from .loss import LossReport, compare, macro_dice
 from .pipeline import QuantizedPipeline, first_output_not_finite
 from .recipe import GraphContext, QuantizationRecipe, score, sqnr
 from .recipe_search import RecipeSearch
-from .results import Candidate, GraphResult, Result, satisfies
+from .results import GraphResult, Result
 
 #: A candidate must take at most this share of the incumbent's time; a smaller difference is noise.
 FASTER = 0.97
 #: Or be no slower than this, and at most this share of its size.
 NO_SLOWER, SMALLER = 1.03, 0.7
 #: Recipes with more blocks left out that a graph may try when its INT8 candidate misses the gate.
-MORE_PLANS = 2
+MORE_RECIPES = 2
 #: This graph takes most of the time of an answer, and gets the same images in all gate runs of the graphs behind it.
 ENCODER = GRAPHS[0]
 
@@ -120,7 +121,7 @@ class _Decision:
     running: dict[str, tuple[Candidate, Engine]] = field(default_factory=dict)
     waiting: list[str] = field(default_factory=list)
     tried: set[QuantizationRecipe | None] = field(default_factory=set)
-    more: int = MORE_PLANS
+    more: int = MORE_RECIPES
 
     def __post_init__(self) -> None:
         self.settings = self.pipeline.settings
@@ -139,7 +140,7 @@ class _Decision:
             if self._passes(label):
                 return self._keep(label)
             if label in self.result.gate:
-                self._add_next_plan(self.running[label][0])
+                self._add_next_recipe(self.running[label][0])
         if self.settings.force and self.settings.precision != "auto" and self.result.gate:
             return self._force()
         kind = "in lower precision" if self.settings.gpu else "faster"
@@ -185,9 +186,9 @@ class _Decision:
             return None
         return f"not faster: {ms:.2f} ms against {base:.2f} ms"
 
-    def _add_next_plan(self, candidate: Candidate) -> None:
+    def _add_next_recipe(self, candidate: Candidate) -> None:
         """Try the recipe of a rejected candidate with more blocks left out, on the same engine."""
-        recipe = self.generator.recipes.next_plan(candidate.recipe, self.result) if self.more else None
+        recipe = self.generator.recipes.next_recipe(candidate.recipe, self.result) if self.more else None
         if recipe is None or recipe in self.tried:
             return
         self.tried.add(recipe)

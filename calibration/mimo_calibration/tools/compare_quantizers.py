@@ -37,10 +37,12 @@ from ..graph.fp16 import compact
 from ..graph.ort_cpu import to_ort_cpu_graph
 from ..quantize import QuantizationRequest
 from ..search.accuracy_gate import AccuracyGate
+from ..search.candidates import Candidate
 from ..search.latency import graph_times
-from ..search.pipeline import OPENVINO, ORT, QuantizedPipeline, Settings
-from ..search.recipe import Calls, GraphContext, best_recipe, score, sqnr
-from ..search.results import Candidate
+from ..search.pipeline import QuantizedPipeline
+from ..search.recipe import Calls, GraphContext, score, sqnr
+from ..search.recipe_search import best_recipe
+from ..search.settings import OPENVINO, ORT, Settings
 
 #: Held-out calls that the signal-to-noise ratio is computed on.
 HELD_OUT_CALLS = 40

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx
 
-from mimo_calibration.search.results import Candidate
+from mimo_calibration.search.candidates import Candidate
 from mimo_runtime.errors import EngineError
 from mimo_runtime.model.graph_spec import GraphSpec
 from mimo_runtime.utils.hashing import sha256

@@ -9,7 +9,8 @@ from small_graphs import make_model, node, run
 
 from mimo_calibration.graph.qdq import Choice, quantise
 from mimo_calibration.graph.smooth_quant import LIMIT, smoothed
-from mimo_calibration.search.recipe import GraphContext, QuantizationRecipe, is_smoothing_exact
+from mimo_calibration.search.recipe import GraphContext, QuantizationRecipe
+from mimo_calibration.search.recipe_search import is_smoothing_exact
 from mimo_calibration.statistics.histogram import HistogramObserver
 
 CHANNELS, LOUD = 32, (3, 17)

@@ -10,8 +10,10 @@ import pytest
 from mimo_calibration.data import Images, ImageSplit, draw_images
 from mimo_calibration.graph.observer import GraphStatistics
 from mimo_calibration.search import pipeline as module
-from mimo_calibration.search.pipeline import QuantizedPipeline, Settings
-from mimo_calibration.search.results import Candidate
+from mimo_calibration.search import settings
+from mimo_calibration.search.candidates import Candidate
+from mimo_calibration.search.pipeline import QuantizedPipeline
+from mimo_calibration.search.settings import Settings
 from mimo_runtime.data.dataset import read_datasets
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.model.graph_spec import GRAPHS
@@ -22,7 +24,7 @@ HALF = Candidate("fp16", "fp16", "onnxruntime", 1, b"")
 
 
 def test_engines_that_do_not_load_are_left_out(monkeypatch):
-    monkeypatch.setattr(module, "why_not", lambda name: "not installed" if name == "openvino" else None)
+    monkeypatch.setattr(settings, "why_not", lambda name: "not installed" if name == "openvino" else None)
     assert Settings.available(("onnxruntime", "openvino")) == ("onnxruntime",)
 
 

@@ -8,7 +8,8 @@ import pytest
 from small_graphs import fake_activation, fake_weight, initializers, make_model, node, operators, run
 
 from mimo_calibration.graph.observer import ObservingEngine
-from mimo_calibration.search.recipe import CEILING, GraphContext, QuantizationRecipe, best_recipe, score, sqnr
+from mimo_calibration.search.recipe import CEILING, GraphContext, QuantizationRecipe, score, sqnr
+from mimo_calibration.search.recipe_search import best_recipe
 from mimo_calibration.statistics import range_estimators
 from mimo_runtime.model.graph_spec import GraphSpec, Tensor
 

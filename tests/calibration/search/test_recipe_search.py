@@ -10,10 +10,10 @@ import pytest
 
 from mimo_calibration.search import recipe_search
 from mimo_calibration.search.loss import Loss
-from mimo_calibration.search.pipeline import Settings
 from mimo_calibration.search.recipe import QuantizationRecipe
 from mimo_calibration.search.recipe_search import RecipeSearch
 from mimo_calibration.search.results import BlockSensitivity, GraphResult
+from mimo_calibration.search.settings import Settings
 
 MSE = QuantizationRecipe("mse")
 
@@ -70,7 +70,7 @@ def test_blocks_are_left_out_until_the_search_is_within_the_margin():
     assert len(result.rejected) == 2
 
 
-def test_the_best_plan_is_left_to_the_gate():
+def test_the_best_recipe_is_left_to_the_gate():
     result = result_of(*((str(k), 20.0 + k, 0.0) for k in range(3)))
     losses = [lost(0.0), lost(0.1), lost(0.05, text=0.0), lost(0.07)]  # no text at all is identical
     search = RecipeSearch(FakePipeline(losses))
@@ -82,24 +82,31 @@ def test_blocks_that_lose_dice_are_left_out_before_noisy_blocks():
     result = result_of(
         ("noisy", 10.0, 0.004), ("less", 20.0, 0.0), ("worst", 30.0, 0.09), ("bad", 15.0, 0.006), ("exact", 60.0, 0.0)
     )  # fmt: skip
-    plans = search.plans(smooth, result)
+    mixed = search.mixed_precision_recipes(smooth, result)
     order = ["worst", "bad", "noisy"]  # at least one block is quantised, and "exact" stays in any case
-    assert [plan.skipped for plan in plans] == [tuple(sorted(order[:n])) for n in range(4)]
-    assert all((plan.method, plan.smooth) == ("mse", True) for plan in plans)
+    assert [one.skipped for one in mixed] == [tuple(sorted(order[:n])) for n in range(4)]
+    assert all((one.method, one.smooth) == ("mse", True) for one in mixed)
 
 
-def test_the_number_of_plans_is_limited():
+def test_the_number_of_recipes_is_limited():
     search = RecipeSearch(FakePipeline())
-    assert [plan.skipped for plan in search.plans(MSE, GraphResult())] == [()]
+    assert [mixed.skipped for mixed in search.mixed_precision_recipes(MSE, GraphResult())] == [()]
     many = result_of(*((str(k), 10.0 + k, 0.0) for k in range(20)))
-    assert [len(plan.skipped) for plan in search.plans(MSE, many)] == [0, 1, 2, 3, 4, recipe_search.MOST_SKIPPED]
+    assert [len(mixed.skipped) for mixed in search.mixed_precision_recipes(MSE, many)] == [
+        0,
+        1,
+        2,
+        3,
+        4,
+        recipe_search.MOST_SKIPPED,
+    ]
 
 
 def test_weights_alone_have_no_blocks_to_leave_out():
     search, result = RecipeSearch(FakePipeline()), result_of(("a", 10.0, 0.0), ("b", 20.0, 0.0))
-    assert search.next_plan(QuantizationRecipe("weights"), result) is None and search.next_plan(None, result) is None
-    assert search.next_plan(MSE, result).skipped == ("a",)
-    assert search.next_plan(QuantizationRecipe("mse", skipped=("a",)), result) is None
+    assert search.next_recipe(QuantizationRecipe("weights"), result) is None and search.next_recipe(None, result) is None
+    assert search.next_recipe(MSE, result).skipped == ("a",)
+    assert search.next_recipe(QuantizationRecipe("mse", skipped=("a",)), result) is None
 
 
 def test_a_block_answers_only_for_its_own_loss():

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from mimo_calibration.search.candidates import Candidate
 from mimo_calibration.search.loss import Loss
-from mimo_calibration.search.results import Candidate, GraphResult, Result
+from mimo_calibration.search.results import GraphResult, Result
 
 
 def test_a_graph_without_the_requested_precision_is_reported_with_what_was_measured():

@@ -11,11 +11,12 @@ import onnx
 import pytest
 
 from mimo_calibration.search import selector
+from mimo_calibration.search.candidates import Candidate
 from mimo_calibration.search.loss import Loss
-from mimo_calibration.search.pipeline import Settings
 from mimo_calibration.search.recipe import GraphContext, QuantizationRecipe
 from mimo_calibration.search.recipe_search import RecipeSearch
-from mimo_calibration.search.results import BlockSensitivity, Candidate, GraphResult
+from mimo_calibration.search.results import BlockSensitivity, GraphResult
+from mimo_calibration.search.settings import Settings
 from mimo_runtime.errors import EngineError
 
 SIZES = {"small": 10}
@@ -65,7 +66,7 @@ class FakePipeline:
 
 
 class FakeGenerator:
-    """Candidates by label; the plans leave out ever more of nine blocks."""
+    """Candidates by label; the recipes leave out ever more of nine blocks."""
 
     def __init__(self, candidates: list[Candidate], pipeline: FakePipeline) -> None:
         self.offered = candidates

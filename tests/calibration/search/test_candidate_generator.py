@@ -9,10 +9,10 @@ import onnx
 import pytest
 from small_graphs import make_model, node, operators
 
-from mimo_calibration.search.candidates import CandidateGenerator
-from mimo_calibration.search.pipeline import Settings
+from mimo_calibration.search.candidate_generator import CandidateGenerator
 from mimo_calibration.search.recipe import GraphContext, QuantizationRecipe
 from mimo_calibration.search.results import GraphResult
+from mimo_calibration.search.settings import Settings
 from mimo_calibration.statistics.histogram import HistogramObserver
 
 

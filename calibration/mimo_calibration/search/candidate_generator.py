@@ -1,0 +1,118 @@
+"""The candidates of a graph: by recipe and precision, for the engines of a CPU or for a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+
+from ..graph.fp16 import compact, to_half
+from ..graph.gpu import to_gpu_graph
+from ..graph.ort_cpu import to_ort_cpu_graph
+from .candidates import WEIGHTS_ONLY, Candidate
+from .pipeline import QuantizedPipeline
+from .recipe import WEIGHTS, GraphContext, QuantizationRecipe
+from .recipe_search import RecipeSearch
+from .results import GraphResult
+from .settings import ORT
+
+
+class CandidateGenerator:
+    """Makes the candidates of each graph of a pipeline.
+
+    Attributes:
+        recipes: the search for the recipe of a graph.
+        fp32_nodes: nodes of a candidate in half precision that stay in FP32, with the reason; by graph and label.
+    """
+
+    def __init__(self, pipeline: QuantizedPipeline, recipes: RecipeSearch) -> None:
+        self.models, self.settings, self.recipes = pipeline.models, pipeline.settings, recipes
+        self.fp32_nodes: dict[tuple[str, str], dict[str, str]] = {}
+
+    def candidates(self, name: str, context: GraphContext, result: GraphResult) -> list[Candidate]:
+        """All candidates of a graph beside the one in full precision on ONNX Runtime."""
+        if self.settings.gpu:
+            return self._for_gpu(name, context, result)
+        if self.settings.precision == "fp16":
+            return self._half(name, context)
+        return [*self._full(name), *self._quantised(name, context, result)]
+
+    def _full(self, name: str) -> list[Candidate]:
+        """Full precision on other engines, and for the text decoder on one thread; for "auto" only."""
+        if self.settings.precision != "auto":
+            return []
+        data, threads = self.models[name].SerializeToString(), self.settings.threads
+        full = [Candidate(f"fp32 {e}", "fp32", e, threads, data) for e in self.settings.engines if e != ORT]
+        if name == WEIGHTS_ONLY:
+            unstacked = to_ort_cpu_graph(self.models[name]).SerializeToString()
+            full.append(Candidate("fp32 onnxruntime, 1 thread", "fp32", ORT, 1, unstacked))
+        return full
+
+    def _half(self, name: str, context: GraphContext) -> list[Candidate]:
+        half = to_half(self.models[name], context.histograms)
+        data, threads = half.model.SerializeToString(), self.settings.threads
+        candidates = [Candidate(f"fp16 {e}", "fp16", e, threads, data) for e in self.settings.engines]
+        self.fp32_nodes |= {(name, candidate.label): half.fp32_nodes for candidate in candidates}
+        return candidates
+
+    def _quantised(self, name: str, context: GraphContext, result: GraphResult) -> list[Candidate]:
+        recipe = self.recipes.run(name, context, result)
+        if name == WEIGHTS_ONLY:
+            return self._weights_by_bits(context)
+        weights = QuantizationRecipe(WEIGHTS, 8)
+        data = context.ort_cpu(weights, edit=compact).SerializeToString()
+        light = Candidate("int8 weights onnxruntime", "int8-weights", ORT, self.settings.threads, data, weights)
+        return [*self.int8(name, context, recipe, self.settings.engines), light]
+
+    def _weights_by_bits(self, context: GraphContext) -> list[Candidate]:
+        """Weight-only candidates, on one thread and on all: small products are fastest on one."""
+        candidates = []
+        for bits in (8, 4) if self.settings.precision == "auto" else (8,):
+            recipe = QuantizationRecipe(WEIGHTS, bits)
+            data = context.ort_cpu(recipe).SerializeToString()
+            for threads in sorted({1, self.settings.threads}):
+                label = f"int{bits} weights onnxruntime, {threads} thread{'s' * (threads > 1)}"
+                candidates.append(Candidate(label, f"int{bits}-weights", ORT, threads, data, recipe))
+        return candidates
+
+    def int8(
+        self, name: str, context: GraphContext, recipe: QuantizationRecipe, engines: Sequence[str], label: str = ""
+    ) -> list[Candidate]:
+        """The candidates of a recipe with quantised activations, one per engine; for a GPU one.
+
+        Args:
+            label: distinguishes them from the candidates of another recipe.
+        """
+        if self.settings.gpu:
+            model = context.quantised(recipe)
+            return [self._cast(name, f"int8{label} (FP16 between)", "int8", model, context, recipe)]
+        model = compact(context.quantised(recipe))
+        return [
+            Candidate(f"int8 {e}{label}", "int8", e, self.settings.threads,
+                      (to_ort_cpu_graph(model) if e == ORT else model).SerializeToString(), recipe)
+            for e in engines
+        ]  # fmt: skip
+
+    def _for_gpu(self, name: str, context: GraphContext, result: GraphResult) -> list[Candidate]:
+        """The candidates for a GPU in the order in which they are tried. ONNX Runtime on the CPU computes the same files."""
+        precisions = self.settings.precisions if self.settings.precision == "auto" else (self.settings.precision,)
+        candidates = []
+        if "int8" in precisions:
+            recipe = self.recipes.run(name, context, result)
+            if name == WEIGHTS_ONLY:
+                model = context.quantised(recipe)
+                candidates.append(self._cast(name, "int8 weights (FP16 between)", "int8-weights", model, context, recipe))
+            else:
+                candidates += self.int8(name, context, recipe, (ORT,))
+        if "fp16" in precisions:
+            candidates.append(self._cast(name, "fp16", "fp16", self.models[name], context, None))
+        return candidates
+
+    def _cast(
+        self, name: str, label: str, precision: str, model: onnx.ModelProto, context: GraphContext,
+        recipe: QuantizationRecipe | None,
+    ) -> Candidate:  # fmt: skip
+        """A candidate for a GPU: everything that is not quantised is in half precision."""
+        half = to_gpu_graph(model, context.histograms)
+        self.fp32_nodes[name, label] = half.fp32_nodes
+        return Candidate(label, precision, ORT, self.settings.threads, half.model.SerializeToString(), recipe)
