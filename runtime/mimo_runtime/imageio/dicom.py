@@ -7,7 +7,8 @@ the frame's own functional groups, then from the shared ones, then from the data
 - VOI: the first VOI LUT if there is one (its smallest to largest entry become 0..255), otherwise the first window, by
   LINEAR, LINEAR_EXACT or SIGMOID. Without either, 8-bit images stay as stored and all others (CT too) go linearly from
   the 0.5th to the 99.5th percentile of the frame, padding pixels not counted.
-- Padding pixels (PixelPaddingValue) are black.
+- Padding pixels (PixelPaddingValue) are black; after lossy compression, so is what lies within its error.
+- Elements with a wrong value representation are read; missing ones with one sensible value are filled in, and named.
 - Overlays, shutters and PixelAspectRatio are not applied: coordinates are those of the stored pixels.
 
 No message carries a value of the data set, except the names of its compression and its kind: they say nothing about a person.
@@ -28,7 +29,7 @@ import numpy as np
 
 from ..errors import ImageError
 from .elements import group, number, pair
-from .encapsulated import decode_frame
+from .encapsulated import decode_frame, near_lossless
 from .image import ScanImage, check_size
 from .intensity import as_rgb, colour_to_8_bit, stretch, to_8_bit, window
 
@@ -47,6 +48,10 @@ MODALITIES = {
 #: Elements above this size are not read with the header; lookup tables are smaller, pixel data mostly larger.
 _DEFER = 1 << 20
 _PIXEL_DATA = (0x7FE00010, 0x7FE00008, 0x7FE00009)  # PixelData, FloatPixelData, DoubleFloatPixelData
+_JPEG_LS_NEAR = "1.2.840.10008.1.2.4.81"
+#: JPEG baseline and extended; JPEG 2000 and HTJ2K, which may be lossless under the same name.
+_LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
+_MAYBE_LOSSY = ("1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203")
 _CENTIMETRE, _SPATIAL_2D = 3, 1
 
 
@@ -70,7 +75,8 @@ def read_dicom(source: Path | BinaryIO, name: str, frame: int = 0) -> ScanImage:
         try:
             data = pydicom.dcmread(source, force=True, defer_size=_DEFER)
             _check(data, name, frame)
-            return _as_image(data, _stored(pydicom, source, name, frame), name, frame)
+            stored, repairs = _stored(pydicom, source, name, frame)
+            return _as_image(data, stored, name, frame, _tolerance(source, data, stored), repairs)
         except ImageError:
             raise
         except Exception as error:  # damaged elements make pydicom raise nearly anything, anywhere
@@ -109,11 +115,11 @@ def _check(data: Dataset, name: str, frame: int) -> None:
         raise ImageError(f"{name} has no frame {frame}", f"Choose one of 0..{frames - 1}")
 
 
-def _stored(pydicom: ModuleType, source: Path | BinaryIO, name: str, frame: int) -> np.ndarray:
-    """The stored values of a frame, ``[H, W]`` or ``[H, W, 3]``; YBR already converted to RGB."""
+def _stored(pydicom: ModuleType, source: Path | BinaryIO, name: str, frame: int) -> tuple[np.ndarray, str]:
+    """The stored values of a frame, ``[H, W]`` or ``[H, W, 3]``, YBR already converted to RGB; and what was repaired."""
     try:
         values: np.ndarray = pydicom.pixels.pixel_array(source, index=frame)  # reads this frame only
-        return values
+        return values, ""
     except Exception:  # decoders raise nearly anything; reading the whole file copes with more
         pass
     syntax = None
@@ -126,14 +132,48 @@ def _stored(pydicom: ModuleType, source: Path | BinaryIO, name: str, frame: int)
             implicit, little = data.original_encoding
             uid = pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
             data.file_meta.TransferSyntaxUID = uid if little else pydicom.uid.ExplicitVRBigEndian
-        elif syntax.is_compressed and (decoded := decode_frame(source, data, frame)) is not None:
-            return decoded
-        values = pydicom.pixels.pixel_array(data, index=frame)
-        return values
+        repairs = _repair(data)
+        if syntax is not None and syntax.is_compressed and (decoded := decode_frame(source, data, frame)) is not None:
+            return decoded, repairs
+        return pydicom.pixels.pixel_array(data, index=frame), repairs
     except Exception as error:  # as above
         if syntax is None or not syntax.is_compressed or not isinstance(error, (RuntimeError, NotImplementedError)):
             raise _damaged(name, error) from None
         raise _not_decoded(pydicom, name, syntax) from None
+
+
+def _repair(data: Dataset) -> str:
+    """Fill in or correct elements without which pydicom decodes nothing, where only one value makes sense. Says which."""
+    samples = int(number(data, "SamplesPerPixel") or 1)
+    allocated = int(number(data, "BitsAllocated") or 0)
+    stored = min(int(number(data, "BitsStored") or allocated), allocated)
+    likely: dict[str, int | str] = {
+        "SamplesPerPixel": samples, "BitsStored": stored, "HighBit": stored - 1,
+        "PixelRepresentation": int(number(data, "PixelRepresentation") or 0),
+        "PhotometricInterpretation": "MONOCHROME2" if samples == 1 else "RGB",
+    }  # fmt: skip
+    repaired = []
+    for keyword, value in likely.items():
+        known = str(data.get(keyword) or "") if isinstance(value, str) else number(data, keyword)
+        if allocated and known in (None, ""):
+            setattr(data, keyword, value)
+            repaired.append(keyword)
+    if "NumberOfFrames" in data and number(data, "NumberOfFrames") is None:
+        del data.NumberOfFrames
+        repaired.append("NumberOfFrames")
+    return f", repaired {' '.join(repaired)}" if repaired else ""
+
+
+def _tolerance(source: Path | BinaryIO, data: Dataset, stored: np.ndarray) -> float:
+    """How far compression may have moved a value: by JPEG-LS as its stream states, by other lossy kinds 1/64 of the range."""
+    syntax = str(getattr(data.file_meta, "TransferSyntaxUID", ""))
+    if number(data, "PixelPaddingValue") is None or stored.ndim != 2:
+        return 0
+    if syntax == _JPEG_LS_NEAR:
+        return near_lossless(source, data)
+    if syntax in _LOSSY or syntax in _MAYBE_LOSSY and str(data.get("LossyImageCompression") or "") == "01":
+        return max(2.0, (float(stored.max()) - float(stored.min())) / 64)
+    return 0
 
 
 def _not_decoded(pydicom: ModuleType, name: str, syntax: UID) -> ImageError:
@@ -152,7 +192,7 @@ def _not_decoded(pydicom: ModuleType, name: str, syntax: UID) -> ImageError:
     return ImageError(f"{name} is compressed as '{syntax.name[:80]}', {how}", remedy)
 
 
-def _as_image(data: Dataset, stored: np.ndarray, name: str, frame: int) -> ScanImage:
+def _as_image(data: Dataset, stored: np.ndarray, name: str, frame: int, tolerance: float, repairs: str) -> ScanImage:
     modality = str(data.get("Modality") or "").strip()
     code = None if modality == "OT" else MODALITIES.get(modality, modality.lower()) or None
     spacing, source = _spacing(data, frame, modality)
@@ -166,15 +206,15 @@ def _as_image(data: Dataset, stored: np.ndarray, name: str, frame: int) -> ScanI
         pixels, rule = _colour(stored, number(data, "BitsStored"))
         message = "DICOM, colour" + rule
     else:
-        grey, message = _grey(data, stored, name, frame)
+        padding = _padding(data, stored, tolerance)
+        grey, message = _grey(data, stored, name, frame, padding)
         inverse = photometric == "MONOCHROME1" or str(data.get("PresentationLUTShape") or "") == "INVERSE"
         if inverse:
             grey, message = 255 - grey, message + ", inverted"
-        padding = _padding(data, stored)
         if padding is not None:
             grey[padding] = 0
         pixels = as_rgb(grey)
-    return ScanImage.of_new(pixels, spacing, code, message, source)
+    return ScanImage.of_new(pixels, spacing, code, message + repairs, source)
 
 
 # -- values ----------------------------------------------------------------------------------------------------------
@@ -193,7 +233,7 @@ def _colour(values: np.ndarray, bits: float | None) -> tuple[np.ndarray, str]:
     return stretch(values.astype(np.float64), 0, 2.0**bits - 1), ""
 
 
-def _grey(data: Dataset, stored: np.ndarray, name: str, frame: int) -> tuple[np.ndarray, str]:
+def _grey(data: Dataset, stored: np.ndarray, name: str, frame: int, padding: np.ndarray | None) -> tuple[np.ndarray, str]:
     values, rescaled = _modality_values(data, stored, frame)
     voi = group(data, frame, "FrameVOILUTSequence") or data
     if voi.get("VOILUTSequence"):
@@ -201,10 +241,11 @@ def _grey(data: Dataset, stored: np.ndarray, name: str, frame: int) -> tuple[np.
     centre, width = number(voi, "WindowCenter"), number(voi, "WindowWidth")
     function = str(voi.get("VOILUTFunction") or "LINEAR")
     if centre is not None and width is not None and width > 0:
-        return window(values, centre, width, function), f"DICOM, window {centre:g}/{width:g}"
+        grey, shown = window(values, centre, width, function), f"window {centre:g}/{width:g}"
+        is_flat = grey.min() == grey.max() and values.min() < values.max()
+        return grey, f"DICOM, {shown}" + (", which shows no difference between the pixels" if is_flat else "")
     if stored.dtype == np.uint8 and not rescaled and (number(data, "BitsStored") or 8) == 8:
         return stored.copy(), "DICOM, 8 bit as stored"
-    padding = _padding(data, stored)
     valid = None if padding is None or padding.all() else ~padding
     grey, message = to_8_bit(values, name, valid)
     return grey, "DICOM without window, " + message
@@ -240,13 +281,21 @@ def _voi_lut(data: Dataset, voi: Dataset, values: np.ndarray) -> np.ndarray:
     return value
 
 
-def _padding(data: Dataset, stored: np.ndarray) -> np.ndarray | None:
+def _padding(data: Dataset, stored: np.ndarray, tolerance: float) -> np.ndarray | None:
     """True where a pixel only fills the rectangle (PS3.3 C.7.5.1.1.2), or None if the file names no such value."""
     first, last = number(data, "PixelPaddingValue"), number(data, "PixelPaddingRangeLimit")
     if first is None:
         return None
-    last = first if last is None else last
-    return (stored >= min(first, last)) & (stored <= max(first, last))
+    first, last = (_as_stored(v, stored.dtype) for v in (first, first if last is None else last))
+    return (stored >= min(first, last) - tolerance) & (stored <= max(first, last) + tolerance)
+
+
+def _as_stored(value: float, kind: np.dtype) -> float:
+    """A value that the file writes with the wrong sign (US for signed pixels, SS for unsigned ones)."""
+    if kind.kind not in "iu":
+        return value
+    limits, turn = np.iinfo(kind), 2.0 ** (8 * kind.itemsize)
+    return value - turn if value > limits.max else value + turn if value < limits.min else value
 
 
 # -- spacing ---------------------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import struct
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,25 +23,52 @@ def group(data: Dataset, frame: int, keyword: str) -> Dataset | None:
 
 
 def number(data: Dataset, keyword: str) -> float | None:
-    """The first finite number of an element, or None."""
-    try:
-        value = data.get(keyword)
-        if value is None or isinstance(value, str) and not value.strip():
-            return None
-        if not isinstance(value, str) and hasattr(value, "__len__"):
-            value = value[0]
-        number = float(value)
-    except (TypeError, ValueError, IndexError, KeyError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
+    """The first value of an element if it is a finite number, else None. Whatever value representation the file states:
+
+    Text (UT, LO, UN) may separate values by a backslash and write a comma for the point; bytes are text or 16-bit numbers.
+    """
+    values = _numbers(data, keyword, 1)
+    return values[0] if values else None
 
 
 def pair(data: Dataset | None, keyword: str) -> tuple[float, float] | None:
-    if data is None:
-        return None
+    """Two positive numbers, or None."""
+    values = _numbers(data, keyword, 3) if data is not None else []
+    return (values[0], values[1]) if len(values) == 2 and min(values) > 0 else None
+
+
+def _numbers(data: Dataset, keyword: str, at_most: int) -> list[float]:
+    """The first numbers of an element; empty if one of them is none."""
     try:
-        first, second = (float(v) for v in data.get(keyword))
-    except (TypeError, ValueError, AttributeError):
-        return None
-    valid = math.isfinite(first) and math.isfinite(second) and first > 0 and second > 0
-    return (first, second) if valid else None
+        values = _parts(_value(data, keyword))[:at_most]
+        result = [float(_point(v)) if isinstance(v, str) else float(v) for v in values]  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return []
+    return result if all(math.isfinite(v) for v in result) else []
+
+
+def _value(data: Dataset, keyword: str) -> object:
+    from pydicom.tag import Tag
+
+    try:
+        return data.get(keyword)
+    except Exception:  # pydicom cannot convert what the file holds: take its bytes
+        return getattr(data.get_item(Tag(keyword)), "value", None)
+
+
+def _parts(value: object) -> list[object]:
+    if value is None:
+        return []
+    if isinstance(value, bytes):
+        text = value.decode("latin-1").strip("\0 ")
+        if not (text.isascii() and text.isprintable()):
+            return list(struct.unpack(f"<{len(value) // 2}H", value[: len(value) // 2 * 2]))
+        value = text
+    if isinstance(value, str):
+        return list(value.split("\\")) if value.strip() else []
+    return list(value) if isinstance(value, Iterable) else [value]
+
+
+def _point(text: str) -> str:
+    text = text.strip()
+    return text.replace(",", ".") if text.count(",") == 1 and "." not in text else text

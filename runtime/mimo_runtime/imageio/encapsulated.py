@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _PIXEL_DATA = 0x7FE00010
 _ITEM, _DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _UNDEFINED = 0xFFFFFFFF
+#: Bytes at the start of a codestream that hold its first scan header.
+_HEADERS = 1 << 16
 #: JPEG baseline, extended and lossless; JPEG-LS, where GDCM is wrong for few bits, is left to pydicom.
 _JPEG = tuple(f"1.2.840.10008.1.2.4.{k}" for k in (50, 51, 57, 70))
 _JPEG_2000 = tuple(f"1.2.840.10008.1.2.4.{k}" for k in (90, 91, 201, 202, 203))
@@ -80,21 +82,31 @@ def _as_rgb(values: np.ndarray, photometric: str) -> np.ndarray | None:
     return np.asarray(convert_color_space(values, "YBR_FULL", "RGB"))
 
 
-def _items(source: Path | BinaryIO, data: Dataset) -> list[bytes]:
+def near_lossless(source: Path | BinaryIO, data: Dataset) -> int:
+    """The largest error of a value in near-lossless JPEG-LS (NEAR of its first scan, ISO 14495-1 C.2.3); 0 if not found."""
+    stream = b"".join(_items(source, data, at_most=2)[1:])[:_HEADERS]
+    at = stream.find(b"\xff\xda")
+    if at < 0 or len(stream) < at + 8:
+        return 0
+    near = at + 5 + 2 * stream[at + 4]  # behind marker, length, and number and selectors of the components
+    return stream[near] if near < len(stream) else 0
+
+
+def _items(source: Path | BinaryIO, data: Dataset, at_most: int | None = None) -> list[bytes]:
     """The items of the pixel data, the offset table first, by their lengths: their bytes may look like a delimiter."""
     at = getattr(data.get_item(_PIXEL_DATA), "value_tell", None)
     if at is None:
         return []
     if isinstance(source, Path):
         with source.open("rb") as file:
-            return _read_items(file, at)
-    return _read_items(source, at)
+            return _read_items(file, at, at_most)
+    return _read_items(source, at, at_most)
 
 
-def _read_items(file: BinaryIO, at: int) -> list[bytes]:
+def _read_items(file: BinaryIO, at: int, at_most: int | None) -> list[bytes]:
     file.seek(at)
     items: list[bytes] = []
-    while True:
+    while at_most is None or len(items) < at_most:
         head = file.read(8)
         if len(head) < 8 or head[:4] != _ITEM:
             return items if head[:4] == _DELIMITER or len(head) < 8 else []
@@ -103,6 +115,7 @@ def _read_items(file: BinaryIO, at: int) -> list[bytes]:
         if len(body) != length:
             return []
         items.append(body)
+    return items
 
 
 def _frame_parts(items: list[bytes], frames: int, frame: int) -> list[bytes]:
