@@ -201,18 +201,18 @@ def _type(module: str, name: str) -> str:
             for field, annotation in thing.__annotations__.items()
         ]
         return head + f"A {kind}. {markdown(thing.__doc__)}\n\n*Fields*\n\n" + _roles("\n".join(fields))
-    lines = inspect.getsource(found).splitlines()
+    source = inspect.getsource(found)
     (value,) = (
-        node
-        for node in ast.parse("\n".join(lines)).body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name
+        node for node in ast.parse(source).body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name
     )
     comment = []
-    for line in reversed(lines[: value.lineno - 1]):
+    for line in reversed(source.splitlines()[: value.lineno - 1]):
         if not line.startswith("#: "):
             break
         comment.insert(0, line.removeprefix("#: "))
-    return head + f"```python\n{name} = {ast.unparse(value.value)}\n```\n\n{_roles(' '.join(comment))}".rstrip()
+    return (
+        head + f"```python\n{name} = {ast.get_source_segment(source, value.value)}\n```\n\n{_roles(' '.join(comment))}".rstrip()
+    )
 
 
 def _described(name: str, thing: object) -> str:

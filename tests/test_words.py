@@ -49,11 +49,13 @@ IDENTIFIERS = (
 )
 
 _BANNED = re.compile(rf"(?<![\w-])({'|'.join(map(re.escape, (*PHRASES, *WORDS.split())))})(?![\w-])", re.I)
+#: One spelling: "quantize" as in ONNX and torch.
+_SPELLING = re.compile(r"\bquantis\w*", re.I)
 _BANNED_IDENTIFIER = re.compile(f"`({'|'.join(IDENTIFIERS.split())})`")
 
 
 def banned_in(text: str) -> list[str]:
-    return _BANNED.findall(text) + [f"`{name}`" for name in _BANNED_IDENTIFIER.findall(text)]
+    return _BANNED.findall(text) + _SPELLING.findall(text) + [f"`{name}`" for name in _BANNED_IDENTIFIER.findall(text)]
 
 
 # -- sentences ---------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ PATH = click.Path(path_type=Path)
 @click.group(cls=Commands)
 @click.version_option(package_name="mimo-edge")
 def main() -> None:
-    """Calibrate the graphs of a bundle: ranges, quantised files, and the loss by block and candidate."""
+    """Calibrate the graphs of a bundle: ranges, quantized files, and the loss by block and candidate."""
 
 
 @main.command()
@@ -38,7 +38,7 @@ def run(
     bundle: Path, calibration: tuple[str, ...], held_out: tuple[str, ...], output: Path, precision: str, tolerance: float,
     images: int, gate_images: int, seed: int, cache: Path | None, force: bool, overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Quantise the graphs of BUNDLE, which must be in single precision.
+    """Quantize the graphs of BUNDLE, which must be in single precision.
 
     FOLDER gets ``symmetric/NAME.onnx`` (Q/DQ for TensorRT and OpenVINO), ``shipped/NAME.onnx`` (the fastest candidate on this
     machine within the tolerance) and ``calibration.json``.

@@ -137,9 +137,9 @@ data.add_command(data_import)
 @click.option(
     "--qat",
     type=click.Choice(["int8", "int8-weights", "int4-weights", "int3-weights", "int2-weights"]),
-    help="Quantisation-aware fine-tuning to this precision.",
+    help="Quantization-aware fine-tuning to this precision.",
 )
-@click.option("--qat-skip", multiple=True, metavar="PART", help="With --qat: do not quantise this part; repeatable.")
+@click.option("--qat-skip", multiple=True, metavar="PART", help="With --qat: do not quantize this part; repeatable.")
 @_seed
 @click.option("--save-every", default=120.0, show_default=True, help="Seconds between saves.")
 @_threads

@@ -136,7 +136,7 @@ def quantizable_modules(model: nn.Module, skip: Sequence[str] = ()) -> Iterator[
     for part in skip:
         if not any(_inside(name, part) for name in modules):
             known = ", ".join(sorted({name.split(".")[0] for name in modules}))
-            raise RequestError(f"--qat-skip '{part}' holds nothing that is quantised", f"Choose from {known}, or a part of one")
+            raise RequestError(f"--qat-skip '{part}' holds nothing that is quantized", f"Choose from {known}, or a part of one")
     for name, module in modules.items():
         if not any(_inside(name, part) for part in skip):
             yield name, module

@@ -63,7 +63,7 @@ def quantise(model: onnx.ModelProto, choices: Mapping[str, Choice]) -> onnx.Mode
     quantizable = {entry.node: entry for entry in find_quantizable(model)}
     unknown = sorted(set(choices) - set(quantizable))
     if unknown:
-        raise ValueError(f"{unknown[0]} cannot be quantised")
+        raise ValueError(f"{unknown[0]} cannot be quantized")
     names = {entry.weight for entry in quantizable.values()}
     weights = {w.name: numpy_helper.to_array(w) for w in model.graph.initializer if w.name in names}
     pairs = _PairInserter(model.graph)

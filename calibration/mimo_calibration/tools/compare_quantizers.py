@@ -1,6 +1,6 @@
-"""``python -m mimo_calibration.tools.compare_quantizers BUNDLE --data DATA``: the quantiser of this package against others.
+"""``python -m mimo_calibration.tools.compare_quantizers BUNDLE --data DATA``: the quantizer of this package against others.
 
-One graph of a bundle in single precision is quantised to INT8 by each tool that is installed, from the same recorded inputs.
+One graph of a bundle in single precision is quantized to INT8 by each tool that is installed, from the same recorded inputs.
 Measured are the signal-to-noise ratio at the outputs of the graph and the Dice of whole answers, both on held-out images, and
 the latency on ONNX Runtime and OpenVINO in turn. ``pip install 'mimo-edge[compare]'`` installs the other tools.
 """
@@ -218,7 +218,7 @@ def _engines(pipeline: QuantizedPipeline, name: str, model: onnx.ModelProto) -> 
 
 
 def compare_quantizers(bundle: Path, request: QuantizationRequest, name: str, quiet: bool) -> list[Row]:
-    """Compare quantisers on one graph of a bundle.
+    """Compare quantizers on one graph of a bundle.
 
     Args:
         bundle: in single precision.
@@ -250,7 +250,7 @@ def compare_quantizers(bundle: Path, request: QuantizationRequest, name: str, qu
 def as_table(rows: Sequence[Row]) -> str:
     """The comparison for people."""
     lines: list[tuple[str, ...]] = [
-        ("quantiser", "version", "SQNR, dB", "Dice loss, box", "text", "ORT, ms", "OpenVINO, ms", "MB", "symmetric")
+        ("quantizer", "version", "SQNR, dB", "Dice loss, box", "text", "ORT, ms", "OpenVINO, ms", "MB", "symmetric")
     ]
     for row in rows:
         dice, ms = row.dice_loss or {}, row.latency_ms or {}
@@ -266,7 +266,7 @@ def as_table(rows: Sequence[Row]) -> str:
 @click.command("compare")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--data", multiple=True, required=True, metavar="DATA", help="Folder or registered name; repeatable.")
-@click.option("--graph", "name", default=GRAPHS[0], show_default=True, type=click.Choice(GRAPHS), help="Graph to quantise.")
+@click.option("--graph", "name", default=GRAPHS[0], show_default=True, type=click.Choice(GRAPHS), help="Graph to quantize.")
 @click.option("--images", default=64, show_default=True, metavar="N", help="Images to calibrate on.")
 @click.option("--held-out-images", default=48, show_default=True, metavar="N", help="Images to measure on.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Decides which images are drawn.")
@@ -274,7 +274,7 @@ def as_table(rows: Sequence[Row]) -> str:
 def command(
     bundle: Path, data: tuple[str, ...], name: str, images: int, held_out_images: int, seed: int, as_json: bool
 ) -> None:
-    """Compare INT8 quantisers on one graph of BUNDLE, which must be in single precision."""
+    """Compare INT8 quantizers on one graph of BUNDLE, which must be in single precision."""
     logging.disable(logging.INFO)
     request = QuantizationRequest("int8", data, images=images, gate_images=held_out_images, seed=seed)
     rows = compare_quantizers(bundle, request, name, as_json)

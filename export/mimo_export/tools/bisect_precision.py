@@ -90,7 +90,7 @@ def bisect_precision(model: onnx.ModelProto, spec: GraphSpec, inputs: list[Array
 
 @click.command("bisect")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--graph", required=True, type=click.Choice(GRAPHS), help="The graph to quantise.")
+@click.option("--graph", required=True, type=click.Choice(GRAPHS), help="The graph to quantize.")
 @click.option("--tolerance", default=0.05, show_default=True, type=click.FloatRange(0, min_open=True),
               help="Largest relative L2 of an output.")  # fmt: skip
 @click.option("--calls", default=2, show_default=True, type=click.IntRange(1), help="Calls whose inputs are used.")

@@ -193,7 +193,7 @@ def test_nothing_chosen_changes_nothing(rng):
 @pytest.mark.parametrize("name", ["nowhere", "h"])
 def test_a_node_that_cannot_be_quantised_is_refused(rng, name):
     model, _, _ = two_readers(rng)
-    with pytest.raises(ValueError, match=f"{name} cannot be quantised"):
+    with pytest.raises(ValueError, match=f"{name} cannot be quantized"):
         quantise(model, {"ya": Choice(1.0), name: Choice(1.0)})
 
 
