@@ -26,8 +26,8 @@ from .results.answer import STAGES, Answer, TextPiece
 from .results.assembly import assemble_answer
 from .text.markup import strip_query_ids
 from .utils.cancellation import Cancellation
+from .utils.fork import Workers
 from .utils.timing import StageTimer
-from .utils.workers import Workers
 
 
 class Mimo:

@@ -14,7 +14,7 @@ from fakes import summary
 
 from mimo_runtime.errors import EngineError
 from mimo_runtime.utils.cache import LruCache
-from mimo_runtime.utils.workers import Workers
+from mimo_runtime.utils.fork import Workers
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
