@@ -35,9 +35,10 @@ EXTRAS ?= cpu,dicom
 SBOM := build/sbom
 
 sbom: $(VENV)/.made
-	@rm -rf $(SBOM)
+	@rm -rf $(SBOM) build/lib  # setuptools would take modules that an earlier build left there
 	$(VENV)/bin/python -m venv $(SBOM)/device
 	$(SBOM)/device/bin/python -m pip install --disable-pip-version-check -c constraints.txt '.[$(EXTRAS)]'
+	@rm -rf build/lib
 	$(VENV)/bin/python -m venv $(SBOM)/tool
 	$(SBOM)/tool/bin/python -m pip install --disable-pip-version-check 'cyclonedx-bom>=7,<8'
 	$(SBOM)/tool/bin/cyclonedx-py environment --output-reproducible --of JSON -o $(SBOM)/mimo-edge.cdx.json $(SBOM)/device/bin/python

@@ -12,8 +12,8 @@ import click
 from mimo_runtime.cli.app import Commands
 from mimo_runtime.cli.json_output import json_file, print_json, write_json
 from mimo_runtime.cli.progress import progress_bar
-from mimo_runtime.utils.temporary import check_temporary_folder
 from mimo_runtime.utils.tables import table
+from mimo_runtime.utils.temporary import check_temporary_folder
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import, and a refusal or a help text a tenth of one
     from mimo_calibration.quantize import QuantizationRequest
