@@ -17,7 +17,8 @@ from mimo_runtime.utils.messages import few
 JsonObject = dict[str, object]
 
 #: Suffixes of image files. DICOM files often have none, or the end of a UID; their content decides.
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".ppm", ".pgm", ".dcm", ".dicom")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".ppm", ".pgm", ".dcm", ".dicom",
+            ".jpe", ".jfif", ".j2k", ".pbm", ".pnm", ".dib")  # fmt: skip
 
 
 def class_name(name: str) -> str:
@@ -87,15 +88,23 @@ def check_first(path: Path, modality: str | None) -> None:
     modality_of(modality, read_image(path), path)
 
 
+#: First bytes of the picture formats that are read, for files with another suffix than theirs.
+_SIGNATURES = (
+    b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"GIF87a", b"GIF89a",
+    b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51",
+)  # fmt: skip
+
+
 def is_image(path: Path) -> bool:
-    """Whether a file is an image by its suffix, or DICOM by its content."""
+    """Whether a file is an image by its suffix, or by its content."""
     if path.suffix.lower() in SUFFIXES:
         return True
     try:
         with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
+            head = file.read(132)
     except OSError:
         return False
+    return head[128:] == b"DICM" or head.startswith(_SIGNATURES) or head[:4] == b"RIFF" and head[8:12] == b"WEBP"
 
 
 def stem_of(name: str) -> str:

@@ -102,6 +102,8 @@ def slices(
     ids, values, image = _class_ids(case.label), case.values(), case.images[0][0]
     as_stored = case.is_colour and bool((values == np.clip(np.rint(values), 0, 255)).all())  # 8 bit, as photographs
     shown = None if case.is_colour else slicing.window or (CT_WINDOW if modality == "ct" else None)
+    if modality == "ct" and slicing.window is None and not case.is_colour and not _may_be_hounsfield(values):
+        notes["ct_volumes_whose_values_cannot_be_hounsfield_units"] += 1
     notes["slices_cut_across_the_only_axis_without_depth"] += case.plane != slicing.plane
     # The draw depends on the case only, so further cases do not change it.
     rng = np.random.default_rng(int(hashlib.sha256(f"{seed}:{case.name}".encode()).hexdigest()[:16], 16))
@@ -124,6 +126,12 @@ def slices(
             spacing_mm=image.pixel_spacing(case.plane),
             attributes={"plane": case.plane, "slice": k},
         )
+
+
+def _may_be_hounsfield(values: np.ndarray) -> bool:
+    """Whether values can be Hounsfield units: some lie below water, and they differ by more than a soft tissue from another."""
+    finite = values[np.isfinite(values)]
+    return not finite.size or bool(finite.min() < 0 and finite.max() - finite.min() > 100)
 
 
 def _to_8_bit(plane: np.ndarray, shown: tuple[float, float] | None, name: str) -> np.ndarray:

@@ -20,6 +20,7 @@ from ..errors import ImageError
 from ..utils.untyped import Untyped
 from .image import ScanImage, check_size
 from .intensity import as_rgb, colour_to_8_bit, to_8_bit
+from .orientation import orientation_of
 from .pillow import damaged
 
 #: NIFTI_INTENT_RGB_VECTOR and NIFTI_INTENT_RGBA_VECTOR.
@@ -146,12 +147,7 @@ def _size_of(head: bytes) -> int:
 
 def _orientation(affine: np.ndarray) -> list[tuple[int, int]]:
     """For each canonical axis (right, front, head): the stored axis and its direction (1 or -1)."""
-    import nibabel
-
-    kind: Untyped = nibabel
-    axes = kind.io_orientation(affine) if np.isfinite(affine).all() else np.full((3, 2), np.nan)
-    if not np.isfinite(axes).all():  # an unusable affine: take the axes as they are
-        return [(0, 1), (1, 1), (2, 1)]
+    axes, _ = orientation_of(affine)
     stored = {int(axis): (index, int(direction)) for index, (axis, direction) in enumerate(axes)}
     return [stored[axis] for axis in range(3)]
 

@@ -13,6 +13,7 @@ nibabel = pytest.importorskip("nibabel")
 from nnunet_source import AFFINE, bring, rotation, truth, volume, write_folder, write_volumes  # noqa: E402
 
 from mimo_runtime.imageio.orientation import orientation_of  # noqa: E402
+from mimo_runtime.imageio.reader import read_image  # noqa: E402
 
 
 def moved(*millimetres: float) -> np.ndarray:
@@ -185,3 +186,20 @@ def test_the_content_of_a_volume_decides_not_its_name(tmp_path: Path) -> None:
     for (pixels, labels), record in zip(wanted, bring(source, tmp_path / "b")[0], strict=True):
         np.testing.assert_array_equal(record.load()[0], pixels)
         np.testing.assert_array_equal(record.load()[1], labels)
+
+
+@pytest.mark.parametrize(("change", "noted"), [(0, False), (1024, True), (None, True)])
+def test_ct_values_that_cannot_be_hounsfield_units_are_noted(tmp_path: Path, change: int | None, noted: bool) -> None:
+    values = volume().astype(np.float32)
+    values = (values - values.min()) / np.ptp(values) if change is None else values + change
+    image = nibabel.Nifti1Image(values, AFFINE)
+    _, summary = bring(write_folder(tmp_path / "raw", [image], nibabel.Nifti1Image(truth(), AFFINE)), tmp_path / "out")
+    assert summary["notes"] == ({"ct_volumes_whose_values_cannot_be_hounsfield_units": 1} if noted else {})
+
+
+@pytest.mark.parametrize("angle", [0, 30, 45, 60, 135])
+def test_the_device_shows_an_oblique_volume_as_the_import_does(tmp_path: Path, angle: float) -> None:
+    source = write_volumes(tmp_path / "raw", rotation(angle), rotation(angle), channels={"0": "T1"})
+    for k, record in enumerate(bring(source, tmp_path / "out")[0]):
+        device = read_image(source / "imagesTr" / "a_0000.nii.gz", frame=k)
+        np.testing.assert_array_equal(record.load()[0], device.pixels)
