@@ -232,11 +232,11 @@ def doctor(context: click.Context, bundle: str | None, as_json: bool) -> None:
         print_json(to_dict(checks), indent=1)
     else:
         marks = {"ok": "ok", "missing": "--", "broken": "!!"}
-        click.echo(table([(marks[c.state], c.name, c.found + (f" -> {c.remedy}" if c.remedy else "")) for c in checks]))
+        click.echo(table([(marks[c.state], c.name, c.detail + (f" -> {c.remedy}" if c.remedy else "")) for c in checks]))
         click.echo(verdict(checks))
     if not healthy(checks):
         first = next(check for check in checks if check.state == "broken")
-        print_error(f"error: {first.name}: {first.found}. {first.remedy}.")
+        print_error(f"error: {first.name}: {first.detail}. {first.remedy}.")
         context.exit(1)
 
 

@@ -16,7 +16,7 @@ from .options import Options
 from .versions import NEEDS, Features
 
 #: Called with the phase, the phase that it is part of (or None), the steps done, and the steps in all.
-Tell = Callable[[str, "str | None", int, int], None]
+OnStep = Callable[[str, "str | None", int, int], None]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def compile_graph(
     data: bytes,
     job: Job,
     can: Features,
-    tell: Tell,
+    on_step: OnStep,
 ) -> Compiled:
     """Parse, compile, and inspect the result.
 
@@ -43,7 +43,7 @@ def compile_graph(
         data: an ONNX file.
         job: what to build. Its device is None for TensorRT for RTX, which needs none.
         can: what this release can do.
-        tell: called between steps; if it raises, the build ends.
+        on_step: called between steps; if it raises, the build ends.
 
     Raises:
         RequestError: an option does not apply to this release or GPU.
@@ -74,7 +74,7 @@ def compile_graph(
         key = timing_cache.Key(trt.__version__, device.name, device.compute_capability)
         state = _attach_cache(config, timing_cache.read(options.timing_cache, key))
     # The monitor is called from C++ for as long as the build runs, so it has to be kept.
-    monitor = _monitor(trt, tell)
+    monitor = _monitor(trt, on_step)
     if monitor is not None:
         config.progress_monitor = monitor
     plan = serialize(builder, network, config, spec, log, label)
@@ -121,8 +121,8 @@ def _attach_cache(config: Untyped, data: bytes) -> str:
     return "refused"
 
 
-def _monitor(trt: ModuleType, tell: Tell) -> Untyped:
-    """A progress monitor, or None where the release has none. A ``tell`` that fails stops the build."""
+def _monitor(trt: ModuleType, on_step: OnStep) -> Untyped:
+    """A progress monitor, or None where the release has none. An ``on_step`` that fails stops the build."""
     if not hasattr(trt, "IProgressMonitor"):
         return None
 
@@ -136,20 +136,20 @@ def _monitor(trt: ModuleType, tell: Tell) -> Untyped:
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             self.phases[phase_name] = (parent_phase or None, num_steps)
-            self._tell(phase_name, 0)
+            self._report(phase_name, 0)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            self._tell(phase_name, step + 1)
+            self._report(phase_name, step + 1)
             return not self.stopped
 
         def phase_finish(self, phase_name: str) -> None:
             if phase_name in self.phases:
-                self._tell(phase_name, self.phases.pop(phase_name)[1])
+                self._report(phase_name, self.phases.pop(phase_name)[1])
 
-        def _tell(self, phase: str, done: int) -> None:
+        def _report(self, phase: str, done: int) -> None:
             parent, steps = self.phases.get(phase, (None, done))
             try:
-                tell(phase, parent, done, steps)
+                on_step(phase, parent, done, steps)
             except Exception:  # nothing may be raised into the compiler
                 self.stopped = True
 

@@ -78,12 +78,12 @@ class Options:
             what = f"TensorRT compiles for the GPU of this machine, not for compute capability {self.compute_capabilities[0]}"
             raise RequestError(what, "Leave it out")
         if device is None:
-            for name, given in (
+            for name, wanted in (
                 (label, self.hardware != "none"),
                 ("version compatibility", self.version_compatible),
                 ("a timing cache", self.timing_cache is not None),
             ):
-                if given:
+                if wanted:
                     raise RequestError(f"TensorRT for RTX {version} has no use for {name}", "Leave it out")
             return
         if self.hardware == "none":

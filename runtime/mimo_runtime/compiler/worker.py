@@ -32,7 +32,7 @@ def load(api: str) -> tuple[ModuleType, Features]:
     return trt, features(trt.__version__)
 
 
-def build(folder: Path, tell: Callable[[Mapping[str, object]], None]) -> WorkerResult:
+def build(folder: Path, send: Callable[[Mapping[str, object]], None]) -> WorkerResult:
     """Do the job of a folder; large results are written beside it."""
     job = Job.read(folder)
     last = 0.0
@@ -42,7 +42,7 @@ def build(folder: Path, tell: Callable[[Mapping[str, object]], None]) -> WorkerR
         now = time.monotonic()
         if parent is None or now - last >= _SECONDS_BETWEEN:
             last = now
-            tell({"phase": phase, "parent": parent, "done": done, "steps": steps})
+            send({"phase": phase, "parent": parent, "done": done, "steps": steps})
 
     trt, can = load(job.api)
     result = compile_graph(trt, (folder / GRAPH).read_bytes(), job, can, progress)
@@ -59,14 +59,14 @@ def main(folder: str) -> int:
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
-    def tell(message: Mapping[str, object]) -> None:
+    def send(message: Mapping[str, object]) -> None:
         channel.write(json.dumps(message) + "\n")
         channel.flush()
 
     try:
-        tell({"result": build(Path(folder), tell)})
+        send({"result": build(Path(folder), send)})
     except MimoError as error:
-        tell({"error": error.what, "remedy": error.remedy, "exit_code": error.exit_code})
+        send({"error": error.what, "remedy": error.remedy, "exit_code": error.exit_code})
     return 0
 
 

@@ -36,7 +36,7 @@ class Check:
 
     name: str
     state: str
-    found: str
+    detail: str
     remedy: str = ""
     #: What a program may want to know, as JSON values.
     facts: object = None
@@ -55,9 +55,14 @@ def examine(bundle: str | os.PathLike[str] | None = None, gpus: Gpus | None = No
     return checks
 
 
+def _check_dict(check: Check) -> dict[str, object]:
+    """The JSON of a check; its ``detail`` is named ``found`` there."""
+    return {"found" if name == "detail" else name: value for name, value in asdict(check).items()}
+
+
 def to_dict(checks: list[Check]) -> dict[str, object]:
     """For JSON."""
-    return {"healthy": healthy(checks), "verdict": verdict(checks), "checks": [asdict(check) for check in checks]}
+    return {"healthy": healthy(checks), "verdict": verdict(checks), "checks": [_check_dict(check) for check in checks]}
 
 
 def verdict(checks: list[Check]) -> str:
@@ -70,12 +75,12 @@ def verdict(checks: list[Check]) -> str:
         engines = [by_name[f"engine {name}"] for name, kind in KINDS.items() if kind.device == device]
         ready = [check.name.removeprefix("engine ") for check in engines if check.state == "ok"]
         if device != "cpu" and by_name["gpu"].state != "ok":
-            unable.setdefault(by_name["gpu"].found, []).append(device)
+            unable.setdefault(by_name["gpu"].detail, []).append(device)
         elif ready:
             able.append(f"{device} bundles with {_listed(ready, 'and')}")
         else:
             what = " and ".join(
-                check.found if check.state == "broken" else f"{check.name.removeprefix('engine ')} is {check.found}"
+                check.detail if check.state == "broken" else f"{check.name.removeprefix('engine ')} is {check.detail}"
                 for check in engines
             )
             unable.setdefault(what, []).append(device)
@@ -85,7 +90,7 @@ def verdict(checks: list[Check]) -> str:
     text = "; ".join([f"This machine can run {', '.join(able) or 'no bundle'}", *refused]) + "."
     last = next((by_name[name] for name in reversed(_BUNDLE_CHECKS) if name in by_name), None)
     if last is not None:
-        text += " The given bundle runs here." if last.state == "ok" else f" The given bundle does not run here: {last.found}."
+        text += " The given bundle runs here." if last.state == "ok" else f" The given bundle does not run here: {last.detail}."
     return text
 
 

@@ -83,8 +83,8 @@ class Decoding:
         """
         self._feed.update(changing)
         outputs = self._run(self._feed)
-        for given, taken in self._caches.items():
-            self._feed[taken.name] = outputs[given]
+        for output, tensor in self._caches.items():
+            self._feed[tensor.name] = outputs[output]
         return {name: value for name, value in outputs.items() if name not in self._caches}
 
     def close(self) -> None:  # noqa: B027

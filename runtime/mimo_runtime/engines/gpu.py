@@ -90,12 +90,12 @@ class DeviceEngine(Engine):
         }
         outputs = {name: self._reserve(memory, name, self._aliases.get(name, name), axes) for name in self.outputs}
         self._execute(memory, inputs, outputs)
-        found = {
+        delivered = {
             name: memory.get(self._aliases.get(name, name), outputs[name].shape, tensor.dtype, keep=name in self._aliases)
             for name, tensor in self.outputs.items()
         }
         memory.wait()
-        return found
+        return delivered
 
     def _reserve(self, memory: cuda.Memory, output: str, buffer: str, axes: Mapping[str, int]) -> Place:
         shape = self.outputs[output].concrete(**axes)
@@ -114,8 +114,8 @@ class DeviceDecoding(Decoding):
         self._constant = {name: np.array(value, order="C") for name, value in constant.items()}
         for value in self._constant.values():
             value.flags.writeable = False
-        taken = {tensor.name for tensor in self._caches.values()}
-        self._others = {name: tensor for name, tensor in engine.inputs.items() if name not in taken}
+        cache_inputs = {tensor.name for tensor in self._caches.values()}
+        self._others = {name: tensor for name, tensor in engine.inputs.items() if name not in cache_inputs}
         with engine._lock, engine._cuda.current():
             engine._memory_of({})  # or it is closed
             self._memory: cuda.Memory | None = engine._spare.pop() if engine._spare else cuda.Memory(engine._cuda)
@@ -144,10 +144,10 @@ class DeviceDecoding(Decoding):
                 results = {name: tensor for name, tensor in engine.outputs.items() if name not in self._caches}
                 outputs |= {name: engine._reserve(memory, name, name, axes) for name in results}
                 engine._execute(memory, inputs, outputs)
-                found = {name: memory.get(name, outputs[name].shape, tensor.dtype) for name, tensor in results.items()}
+                delivered = {name: memory.get(name, outputs[name].shape, tensor.dtype) for name, tensor in results.items()}
                 memory.wait()
         self._past += 1
-        return found
+        return delivered
 
     def close(self) -> None:
         engine = self._engine

@@ -21,7 +21,7 @@ DEVICE = "CPU"
 _DTYPES = {"f32": "float32", "i32": "int32", "i64": "int64", "f16": "float16"}
 
 #: Tokens in the cache of the first run, and how far (relative L2) its repetition may differ. See ``_verify_cache``.
-_PROOF_PAST, _PROOF_TOLERANCE = 31, 1e-3
+_VERIFY_PAST, _VERIFY_TOLERANCE = 31, 1e-3
 
 
 def load_library() -> ModuleType:
@@ -158,12 +158,12 @@ class OpenVinoEngine(Engine):
                 for t, shape in shapes.items()
             }
 
-        filled = feed(_PROOF_PAST)
+        filled = feed(_VERIFY_PAST)
         before = self.run(filled)
         self.run(feed(0))
         after = self.run(filled)
         for name, wanted in before.items():
-            if not np.linalg.norm(after[name] - wanted) <= _PROOF_TOLERANCE * np.linalg.norm(wanted):
+            if not np.linalg.norm(after[name] - wanted) <= _VERIFY_TOLERANCE * np.linalg.norm(wanted):
                 message = f"openvino computes graph {self._graph} wrongly once its cache was empty: {name} changes"
                 raise EngineError(message, "Install another version of openvino, or build the bundle for another engine")
 

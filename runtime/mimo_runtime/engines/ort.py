@@ -71,8 +71,8 @@ class OrtEngine(Engine):
 
     def decoding(self, constant: Mapping[str, np.ndarray]) -> Decoding:
         same = all(
-            self._unstacked.get(tensor.name) == self._unstacked_outputs.get(given)
-            for given, tensor in caches_of(self.inputs).items()
+            self._unstacked.get(tensor.name) == self._unstacked_outputs.get(output)
+            for output, tensor in caches_of(self.inputs).items()
         )
         # Bundles of before have a cache that the graph takes in slices and gives whole.
         return OrtDecoding(self, constant) if same else super().decoding(constant)
@@ -100,13 +100,13 @@ class OrtDecoding(Decoding):
         self._session, self._value = engine._session, engine._ort.OrtValue.ortvalue_from_numpy
         self._binding = self._session.io_binding()
         caches = caches_of(engine.inputs)
-        taken = {tensor.name for tensor in caches.values()}
+        cache_inputs = {tensor.name for tensor in caches.values()}
         self._changing: dict[str, np.ndarray] = {}
         #: What the binding reads, which must live as long.
         self._kept: list[np.ndarray] = []
         with engine._failures():
             for name, tensor in engine.inputs.items():
-                if name in taken:
+                if name in cache_inputs:
                     self._bind(name, empty_cache(tensor))
                 elif name in constant:
                     self._bind(name, np.ascontiguousarray(constant[name], tensor.dtype))
@@ -130,12 +130,12 @@ class OrtDecoding(Decoding):
             if binding is None or self._engine._session is None:
                 raise ValueError("the engine is closed" if binding else "the answer is closed")
             for name, value in self._changing.items():
-                given = changing[name]
-                if given.shape != value.shape or given.dtype != value.dtype:
+                array = changing[name]
+                if array.shape != value.shape or array.dtype != value.dtype:
                     raise ValueError(
-                        f"input {name} is {given.dtype} {list(given.shape)} instead of {value.dtype} {list(value.shape)}"
+                        f"input {name} is {array.dtype} {list(array.shape)} instead of {value.dtype} {list(value.shape)}"
                     )
-                value[...] = given  # the binding reads this memory
+                value[...] = array  # the binding reads this memory
             # What was bound before has the size of the last step.
             binding.clear_binding_outputs()
             for name, _ in self._outputs:

@@ -70,7 +70,7 @@ def measure(
             for name, answer, presence in run.ask_absent(names, text):
                 measurements.presences.append(presence)
                 if text:
-                    _hear(measurements, name, answer, presence)
+                    _add_statements(measurements, name, answer, presence)
         for name, whole, parts in run.targets():
             for prompt in (p for p in MASK_PROMPTS if p in prompts):
                 if prompt == "text":
@@ -81,7 +81,7 @@ def measure(
                         observed = run.observed(whole, name)
                         measurements.slots.append((data.name, read_slots(answer.text or "", observed)))
                         measurements.generated.append((data.name, read_slots(_generated(answer), observed)))
-                        _hear(measurements, name, answer, presence)
+                        _add_statements(measurements, name, answer, presence)
                 else:
                     for number, part in enumerate(parts):
                         measurements.overlaps.extend(run.ask_mask(prompt, name, part, number))
@@ -90,10 +90,10 @@ def measure(
     return measurements
 
 
-def _hear(measurements: Measurements, name: str, answer: Answer, presence: Presence) -> None:
+def _add_statements(measurements: Measurements, name: str, answer: Answer, presence: Presence) -> None:
     """Add what the text of an answer says of the class that was asked for."""
-    for texts, said in ((measurements.statements, answer.text or ""), (measurements.statements_generated, _generated(answer))):
-        texts.append(Statement.of(said, name, presence.kind, presence.said_present))
+    for texts, text in ((measurements.statements, answer.text or ""), (measurements.statements_generated, _generated(answer))):
+        texts.append(Statement.of(text, name, presence.kind, presence.said_present))
 
 
 def _generated(answer: Answer) -> str:

@@ -113,8 +113,8 @@ def summarise_confidence(overlaps: Sequence[Overlap], threshold: float | None) -
         threshold: the model's abstention threshold, None where it has none.
     """
     rows = [row for row in overlaps if row.score is not None]
-    found = {prompt: [row for row in rows if row.prompt == prompt] for prompt in MASK_PROMPTS}
-    return {name: _summary(own, threshold) for name, own in {**found, "all": rows}.items() if own}
+    by_prompt = {prompt: [row for row in rows if row.prompt == prompt] for prompt in MASK_PROMPTS}
+    return {name: _summary(own, threshold) for name, own in {**by_prompt, "all": rows}.items() if own}
 
 
 def _summary(rows: Sequence[Overlap], threshold: float | None) -> ConfidenceSummary:
@@ -138,11 +138,11 @@ def _summary(rows: Sequence[Overlap], threshold: float | None) -> ConfidenceSumm
 def _predicted_iou(rows: Sequence[Overlap]) -> PredictedIou:
     if not rows:
         return {"iou_pearson": None, "iou_spearman": None, "iou_mae": None, "n_drawn": 0}
-    said, true = np.array([row.predicted_iou for row in rows]), np.array([row.iou for row in rows])
+    predicted, true = np.array([row.predicted_iou for row in rows]), np.array([row.iou for row in rows])
     weights = set_weights([row.set_name for row in rows])
     return {
-        "iou_pearson": correlation(said, true, weights),
-        "iou_spearman": correlation(ranks(said), ranks(true), weights),
-        "iou_mae": float(weights @ np.abs(said - true)),
+        "iou_pearson": correlation(predicted, true, weights),
+        "iou_spearman": correlation(ranks(predicted), ranks(true), weights),
+        "iou_mae": float(weights @ np.abs(predicted - true)),
         "n_drawn": len(rows),
     }

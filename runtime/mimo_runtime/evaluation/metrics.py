@@ -84,12 +84,12 @@ def reliability(truth: Sequence[bool], probabilities: Sequence[float], bins: int
     """
     t, p = np.asarray(truth, float), np.asarray(probabilities, float)
     bin_of = np.clip((p * bins).astype(int), 0, bins - 1)
-    counts, said, true = (np.bincount(bin_of, weights, bins) for weights in (None, p, t))
+    counts, predicted, true = (np.bincount(bin_of, weights, bins) for weights in (None, p, t))
     return [
         {
             "low": float(k / bins),
             "high": float((k + 1) / bins),
-            "mean_probability": float(said[k] / counts[k]),
+            "mean_probability": float(predicted[k] / counts[k]),
             "rate": float(true[k] / counts[k]),
             "n": int(counts[k]),
         }

@@ -117,14 +117,14 @@ class ImageQuestions:
 
     def ask_mask(self, prompt: str, name: str, truth: np.ndarray, number: int) -> list[Overlap]:
         """One prompt that points at ``truth``, and the baseline that knows the same."""
-        given = self.request(prompt, name, truth, number)
-        outcome = Outcome.of(self.ask(given), self.height, self.width)
+        request = self.request(prompt, name, truth, number)
+        outcome = Outcome.of(self.ask(request), self.height, self.width)
         results = [self._answered(prompt, name, outcome, truth, number)]
         if prompt == "box":
-            ellipse = metrics.ellipse_in_box(given["boxes"][0], self.height, self.width)
+            ellipse = metrics.ellipse_in_box(request["boxes"][0], self.height, self.width)
             results.append(self._overlap("ellipse", name, ellipse, truth, number))
         if prompt == "mask":
-            results.append(self._overlap("input_mask", name, given["mask"], truth, number))
+            results.append(self._overlap("input_mask", name, request["mask"], truth, number))
         return results
 
     def ask_text(self, name: str, truth: np.ndarray, text: bool) -> tuple[Answer, Overlap, Presence]:

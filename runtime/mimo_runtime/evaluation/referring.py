@@ -178,8 +178,10 @@ def _takes_part(record: Record) -> bool:
 def _several(record: Record, labels: np.ndarray) -> list[tuple[str, np.ndarray, int]]:
     """``(name, instances [H, W], how many)`` of the classes with two or more instances."""
     instance_map = record.load_instances(labels.shape)
-    found = ((name, *prompt_sampling.instance_labels(labels, number, instance_map)) for number, name in record.classes.items())
-    return [(name, parts, len(areas)) for name, parts, areas in found if len(areas) >= 2]
+    instances = (
+        (name, *prompt_sampling.instance_labels(labels, number, instance_map)) for number, name in record.classes.items()
+    )
+    return [(name, parts, len(areas)) for name, parts, areas in instances if len(areas) >= 2]
 
 
 def _ask(mimo: Mimo, data: Dataset, record: Record, seed: int) -> list[Reference]:

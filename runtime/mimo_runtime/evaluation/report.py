@@ -108,11 +108,11 @@ def _absent(result: AccuracyResult) -> list[str]:
     absent = result["absent"]
     if not absent["n"]:
         return []
-    said = result["absent_text"]
+    texts = result["absent_text"]
     kinds = [
-        ("within the set", absent["within"], said["within"]),
-        ("of other sets", absent["across"], said["across"]),
-        ("all", absent, said),
+        ("within the set", absent["within"], texts["within"]),
+        ("of other sets", absent["across"], texts["across"]),
+        ("all", absent, texts),
     ]
     rows = [
         [
@@ -125,7 +125,7 @@ def _absent(result: AccuracyResult) -> list[str]:
         for title, a, s in kinds
     ]
     what = f"Absent targets (presence threshold {_number(result['presence']['threshold'])})."
-    if said["n"]:
+    if texts["n"]:
         what += " *The text says so*: it says that just this class is not visible."
     head = ["absent class", "precision", "recall", "F1", "AUC", "the text says so", "as the decoder wrote it", "n"]
     lines = ["", what, "", *_table(head, rows)]

@@ -18,12 +18,12 @@ def read_slots(answer: str, truth: grammar.Description) -> Slots:
 
     Location and size are those of the phrase that names the finding, or of the first phrase if none does.
     """
-    said, wanted = grammar.parse(answer), truth.phrases[0]
-    matching = [p for p in said.phrases if p.name.lower() == wanted.name.lower()]
-    phrase = next(iter(matching or said.phrases), None)
+    description, wanted = grammar.parse(answer), truth.phrases[0]
+    matching = [p for p in description.phrases if p.name.lower() == wanted.name.lower()]
+    phrase = next(iter(matching or description.phrases), None)
     return {
         "finding": bool(matching),
-        "modality": said.modality == truth.modality,
+        "modality": description.modality == truth.modality,
         "location": phrase is not None and phrase.location == wanted.location,
         "size": phrase is not None and phrase.size == wanted.size,
     }
@@ -42,10 +42,10 @@ class Statement(NamedTuple):
     @staticmethod
     def of(answer: str, name: str, kind: str, present: bool) -> Statement:
         """Args: the text of an answer about class ``name``, and whether its finding is ``present``."""
-        said = grammar.parse(answer)
-        denies = said.absent is not None and said.absent.casefold() == name.casefold()
-        nothing = not said.phrases and (said.absent is not None or "no finding" in answer.lower())
-        return Statement(kind, denies, nothing if present else bool(said.phrases))
+        description = grammar.parse(answer)
+        denies = description.absent is not None and description.absent.casefold() == name.casefold()
+        nothing = not description.phrases and (description.absent is not None or "no finding" in answer.lower())
+        return Statement(kind, denies, nothing if present else bool(description.phrases))
 
 
 def summarise_statements(statements: Sequence[Statement], generated: Sequence[Statement]) -> StatementResult:
@@ -58,7 +58,9 @@ def summarise_statements(statements: Sequence[Statement], generated: Sequence[St
     pairs = list(zip(statements, generated, strict=True))
 
     def share(what: str, *kinds: str) -> Share:
-        answered = [(getattr(said, what), getattr(written, what)) for said, written in pairs if said.kind in kinds]
+        answered = [
+            (getattr(delivered, what), getattr(written, what)) for delivered, written in pairs if delivered.kind in kinds
+        ]
         shares = np.mean(answered, axis=0).tolist() if answered else (None, None)
         return {"share": shares[0], "generated": shares[1], "n": len(answered)}
 

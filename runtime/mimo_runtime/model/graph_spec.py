@@ -46,7 +46,7 @@ class Tensor:
     """One input or output of a graph."""
 
     name: str
-    dtype: str  # numpy name: "float32", "int32", or "float16" (a cache in place)
+    dtype: str  # numpy name: "float32", "int32", or "float16" (a static KV cache)
     shape: tuple[int | str, ...]
 
     def to_dict(self) -> TensorData:
@@ -170,12 +170,12 @@ def static_cache_spec(config: MimoConfig, dtype: str = "float32") -> GraphSpec:
         dtype: of the caches: "float16" where the graph computes in half precision. TensorRT updates a cache in place only if it
             is an input of the network itself, so there is no room for a cast.
     """
-    growing, decoder = graph_specs(config)["text_decoder"], config.text_decoder
+    dynamic, decoder = graph_specs(config)["text_decoder"], config.text_decoder
     shape = (BATCH, decoder.heads, decoder.max_length, config.dim // decoder.heads)
     caches = [Tensor(f"{role}_{k}", dtype, shape) for k in range(decoder.layers) for role in ("keys", "values")]
     past = [Tensor(f"{CACHE_PREFIX}{cache.name}", cache.dtype, cache.shape) for cache in caches]
-    token, position, *rest = (t for t in growing.inputs if not t.name.startswith(CACHE_PREFIX))
-    return GraphSpec(growing.name, (token, position, *past, *rest), (growing.outputs[0], *caches))
+    token, position, *rest = (t for t in dynamic.inputs if not t.name.startswith(CACHE_PREFIX))
+    return GraphSpec(dynamic.name, (token, position, *past, *rest), (dynamic.outputs[0], *caches))
 
 
 def allowed_specs(config: MimoConfig) -> dict[str, tuple[GraphSpec, ...]]:

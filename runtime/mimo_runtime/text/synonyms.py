@@ -1,4 +1,4 @@
-"""Other words for what the data sets name, and the slips of a typist: how people ask, as against how annotators name.
+"""Other words for what the data sets name, and typos: how people ask, as against how annotators name.
 
 Training asks with them and the robustness report measures them. Answers always use the name of the data set.
 """
@@ -48,19 +48,19 @@ def synonyms(name: str) -> tuple[str, ...]:
     return SYNONYMS.get(name.lower(), ())
 
 
-def misspell(text: str, rng: np.random.Generator, slips: int = 1) -> str:
-    """``text`` with ``slips`` slips: two letters swapped, one dropped, doubled, or replaced by another.
+def misspell(text: str, rng: np.random.Generator, typos: int = 1) -> str:
+    """``text`` with ``typos`` typos: two letters swapped, one dropped, doubled, or replaced by another.
 
-    Every slip changes the text and none undoes another; texts of fewer than four letters stay as they are.
+    Every typo changes the text and none undoes another; texts of fewer than four letters stay as they are.
     """
-    slipped = text
-    for _ in range(slips):
-        if len(slipped) < 4:
+    misspelt = text
+    for _ in range(typos):
+        if len(misspelt) < 4:
             break
-        before = slipped
-        while slipped in (before, text):  # dropping and doubling cannot both lead back
-            slipped = _slip(before, rng)
-    return slipped
+        before = misspelt
+        while misspelt in (before, text):  # dropping and doubling cannot both lead back
+            misspelt = _slip(before, rng)
+    return misspelt
 
 
 def _slip(text: str, rng: np.random.Generator) -> str:

@@ -100,17 +100,19 @@ def check_output_folder(
     Raises:
         RequestError: it is a file, holds something, or cannot be written.
     """
-    given = path
+    requested = path
     try:
         path = Path(os.path.realpath(path))
         if _exists(path) and not path.is_dir():
-            raise RequestError(f"output {shown_path(given)} is a file", "Name a folder")
+            raise RequestError(f"output {shown_path(requested)} is a file", "Name a folder")
         filled = path.is_dir() and any(path.iterdir())
         if filled and not overwrite:
-            raise RequestError(f"output folder {shown_path(given)} is not empty", remedy_for_existing("Choose another", option))
+            raise RequestError(
+                f"output folder {shown_path(requested)} is not empty", remedy_for_existing("Choose another", option)
+            )
         if filled and marker and not (path / marker).is_file():
             raise RequestError(
-                f"output folder {shown_path(given)} has no {marker}, so this program did not write it", "Choose another"
+                f"output folder {shown_path(requested)} has no {marker}, so this program did not write it", "Choose another"
             )
         ancestor = path.parent
         while not _exists(ancestor):
@@ -118,7 +120,7 @@ def check_output_folder(
         # Trying is the only test that is right for root, read-only mounts and network drives alike.
         os.rmdir(tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=ancestor))
     except (OSError, ValueError) as error:
-        raise unwritable(given, error) from None
+        raise unwritable(requested, error) from None
     return path
 
 

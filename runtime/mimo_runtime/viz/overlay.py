@@ -218,7 +218,7 @@ def _outlines(mask: np.ndarray) -> list[list[tuple[int, int]]]:
         open_side = mask & ~np.roll(mask, (-over_y, -over_x), (0, 1))
         for y, x in np.argwhere(open_side).tolist():
             following.setdefault((x + from_x, y + from_y), []).append((x + to_x, y + to_y))
-    found = []
+    outlines = []
     while following:
         corner, line = next(iter(following)), []
         while corner in following:  # as many lines leave a corner as enter it, so this ends where it began
@@ -227,8 +227,8 @@ def _outlines(mask: np.ndarray) -> list[list[tuple[int, int]]]:
             if len(ends) == 1:
                 del following[corner]
             corner = ends.pop()
-        found.append(line)
-    return found
+        outlines.append(line)
+    return outlines
 
 
 # -- prompts ---------------------------------------------------------------------------------------------------------

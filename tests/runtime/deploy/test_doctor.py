@@ -16,8 +16,8 @@ def test_a_healthy_machine():
     checks = by_name(examine())
     assert healthy(checks.values())
     for name in ("python", "platform", "cpu", "memory", "numpy", "tokenizers", "engine onnxruntime"):
-        assert checks[name].state == "ok" and checks[name].found
-    assert "3." in checks["python"].found
+        assert checks[name].state == "ok" and checks[name].detail
+    assert "3." in checks["python"].detail
     assert "bundle" not in checks
 
 
@@ -28,7 +28,7 @@ def test_a_missing_engine_is_told_with_the_extra_to_install(monkeypatch):
     checks = by_name(examine())
     assert checks["engine onnxruntime"].state == "missing"
     assert checks["engine onnxruntime"].remedy == "pip install 'mimo-edge[cpu]'"
-    assert checks["engines"].state == "broken" and "no bundle can run" in checks["engines"].found
+    assert checks["engines"].state == "broken" and "no bundle can run" in checks["engines"].detail
     assert not healthy(checks.values())
 
 
@@ -44,21 +44,21 @@ def test_openvino_is_listed_and_may_be_missing(monkeypatch):
 def test_an_installed_openvino_is_found():
     openvino = pytest.importorskip("openvino")
     check = by_name(examine())["engine openvino"]
-    assert check.state == "ok" and openvino.__version__.startswith(check.found)
+    assert check.state == "ok" and openvino.__version__.startswith(check.detail)
 
 
 def test_two_wheels_that_own_one_folder_are_a_conflict(monkeypatch):
     real = doctor._version
     monkeypatch.setattr(doctor, "_version", lambda name: "1.20" if "onnxruntime" in name else real(name))
     broken = [check for check in examine() if check.state == "broken"]
-    assert len(broken) == 1 and "overwrite each other" in broken[0].found and "pip uninstall" in broken[0].remedy
+    assert len(broken) == 1 and "overwrite each other" in broken[0].detail and "pip uninstall" in broken[0].remedy
 
 
 def test_a_missing_optional_package_is_not_an_illness(monkeypatch):
     real = doctor._version
     monkeypatch.setattr(doctor, "_version", lambda name: None if name == "pydicom" else real(name))
     checks = by_name(examine())
-    assert checks["pydicom"].state == "missing" and "DICOM files cannot be read" in checks["pydicom"].found
+    assert checks["pydicom"].state == "missing" and "DICOM files cannot be read" in checks["pydicom"].detail
     assert checks["pydicom"].remedy == "pip install 'mimo-edge[dicom]'"
     assert healthy(checks.values())
 
@@ -72,13 +72,13 @@ def test_a_missing_required_package_is(monkeypatch):
 def test_a_bundle_that_runs_here(bundle_folder):
     checks = by_name(examine(bundle_folder))
     assert healthy(checks.values())
-    assert "fake for cpu" in checks["bundle"].found and "6 graphs: onnxruntime" in checks["graphs"].found
+    assert "fake for cpu" in checks["bundle"].detail and "6 graphs: onnxruntime" in checks["graphs"].detail
     assert checks["loads"].state == "ok"
 
 
 def test_a_bundle_that_does_not(tmp_path):
     checks = examine(tmp_path / "none")
-    assert checks[-1].name == "bundle" and checks[-1].state == "broken" and "does not exist" in checks[-1].found
+    assert checks[-1].name == "bundle" and checks[-1].state == "broken" and "does not exist" in checks[-1].detail
     assert to_dict(checks)["healthy"] is False
 
 
@@ -90,7 +90,7 @@ def test_a_bundle_whose_graph_does_not_load(bundle_folder, tmp_path):
     (copy / "graphs/fusion.onnx").write_bytes(b"no graph")
     onnx_bundle.reseal(copy)
     checks = by_name(examine(copy))
-    assert checks["bundle"].state == "ok" and checks["loads"].state == "broken" and "fusion" in checks["loads"].found
+    assert checks["bundle"].state == "ok" and checks["loads"].state == "broken" and "fusion" in checks["loads"].detail
 
 
 # -- GPUs and the verdict ------------------------------------------------------------------------------------------------
@@ -120,11 +120,11 @@ def test_without_a_gpu_its_engines_are_not_advertised(having):
     having("onnxruntime", "openvino", "tensorrt-rtx")
     checks = examine(gpus=NOTHING)
     named = by_name(checks)
-    assert (named["gpu"].state, named["gpu"].found, named["gpu"].remedy) == ("missing", "there is no NVIDIA GPU", "")
+    assert (named["gpu"].state, named["gpu"].detail, named["gpu"].remedy) == ("missing", "there is no NVIDIA GPU", "")
     assert named["gpu"].facts == {"driver": None, "gpus": []}
-    assert named["engine onnxruntime-cuda"].found == "not installed, and of no use without a GPU"
+    assert named["engine onnxruntime-cuda"].detail == "not installed, and of no use without a GPU"
     assert named["engine onnxruntime-cuda"].remedy == named["engine tensorrt"].remedy == ""
-    assert named["engine tensorrt-rtx"].found == "1.2.3, of no use without a GPU"
+    assert named["engine tensorrt-rtx"].detail == "1.2.3, of no use without a GPU"
     assert not {"gpu driver", "cuda runtime", "cudnn", "jetson", "power mode"} & set(named)
     assert healthy(checks)
     assert verdict(checks) == (
@@ -138,14 +138,14 @@ def test_a_workstation_with_a_gpu(having):
     having("onnxruntime", "tensorrt-rtx", reasons=reasons, libraries={"cuda runtime": "12.4"})
     checks = examine(gpus=A2000)
     named = by_name(checks)
-    assert named["gpu"].found == "NVIDIA RTX A2000, compute capability 8.6, 6144 MB"
+    assert named["gpu"].detail == "NVIDIA RTX A2000, compute capability 8.6, 6144 MB"
     assert named["gpu"].facts["gpus"] == [
         {"name": "NVIDIA RTX A2000", "compute_capability": "8.6", "memory_mb": 6144, "uuid": "GPU-1"}
     ]
-    assert named["gpu driver"].found == "550.54.14, runs CUDA up to 12.4"
-    assert (named["cuda runtime"].state, named["cuda runtime"].found) == ("ok", "12.4")
+    assert named["gpu driver"].detail == "550.54.14, runs CUDA up to 12.4"
+    assert (named["cuda runtime"].state, named["cuda runtime"].detail) == ("ok", "12.4")
     assert named["cudnn"].state == "missing" and named["cudnn"].remedy == "pip install 'onnxruntime-gpu[cuda,cudnn]'"
-    assert named["engine onnxruntime-cuda"].found.endswith("libcudnn.so.9")
+    assert named["engine onnxruntime-cuda"].detail.endswith("libcudnn.so.9")
     assert named["engine onnxruntime-cuda"].remedy == "pip install cuDNN"
     assert named["engine tensorrt"].remedy == "pip install 'mimo-edge[tensorrt]'"
     assert "power mode" not in named
@@ -159,9 +159,9 @@ def test_a_workstation_with_a_gpu(having):
 def test_a_jetson_tells_jetpack_and_power_mode(having):
     having("onnxruntime", "tensorrt", libraries={"cuda runtime": "12.6", "cudnn": "9.3.0"}, mode="MAXN_SUPER")
     named = by_name(examine(gpus=ORIN))
-    assert named["jetson"].found == "NVIDIA Jetson Orin Nano Developer Kit, JetPack 6, L4T 36.4.3"
+    assert named["jetson"].detail == "NVIDIA Jetson Orin Nano Developer Kit, JetPack 6, L4T 36.4.3"
     assert named["jetson"].facts["l4t"] == "36.4.3"
-    assert (named["power mode"].state, named["power mode"].found) == ("ok", "MAXN_SUPER")
+    assert (named["power mode"].state, named["power mode"].detail) == ("ok", "MAXN_SUPER")
     assert "tensorrt bundles with tensorrt;" in verdict(list(named.values()))
     having("tensorrt", mode=None)
     checks = examine(gpus=ORIN)
@@ -200,7 +200,7 @@ def test_two_wheels_in_one_folder_are_no_engine(having, monkeypatch):
 def test_the_verdict_about_a_bundle(bundle_folder, tmp_path):
     checks = examine(bundle_folder, gpus=NOTHING)
     assert verdict(checks).endswith(" The given bundle runs here.")
-    assert "cpu: the bundle was built for it" in by_name(checks)["loads"].found
+    assert "cpu: the bundle was built for it" in by_name(checks)["loads"].detail
     assert verdict(examine(tmp_path / "none")).endswith(
         f"The given bundle does not run here: bundle {tmp_path}/none does not exist."
     )
@@ -221,7 +221,7 @@ def test_everything_is_in_the_json(having):
 def test_the_disk_is_told():
     disk = by_name(examine(gpus=NOTHING))["disk"]
     assert disk.facts and all(megabytes > 0 for megabytes in disk.facts.values())
-    assert all(f"MB free in {folder}" in disk.found for folder in disk.facts)
+    assert all(f"MB free in {folder}" in disk.detail for folder in disk.facts)
 
 
 def test_the_report_ends_with_the_verdict():
@@ -246,8 +246,8 @@ def test_a_numeric_fault_of_a_graph_is_reported_as_one(bundle_folder, tmp_path):
         faulty = with_fault(bundle_folder, tmp_path / graph, graph, float(value))
         checks = by_name(examine(faulty))
         assert checks["loads"].state == "ok" and checks["runs"].state == "broken"
-        assert checks["runs"].found.startswith(f"graph {graph} gave {'NaN' if value == 'nan' else 'infinity'} in its output ")
-        assert verdict(list(checks.values())).endswith(f" The given bundle does not run here: {checks['runs'].found}.")
+        assert checks["runs"].detail.startswith(f"graph {graph} gave {'NaN' if value == 'nan' else 'infinity'} in its output ")
+        assert verdict(list(checks.values())).endswith(f" The given bundle does not run here: {checks['runs'].detail}.")
         for command in ("doctor", "verify"):
             result = CliRunner().invoke(main, [command, str(faulty)])
             assert result.exit_code == 1 and f"graph {graph} gave" in result.stderr and result.stderr.count("\n") == 1
@@ -261,7 +261,7 @@ def test_a_machine_without_folders_is_examined(monkeypatch):
     monkeypatch.setattr(doctor.tempfile, "gettempdir", refuse)
     monkeypatch.delenv("HOME", raising=False)
     checks = by_name(examine())
-    assert (checks["disk"].found, checks["disk"].state) == ("unknown on this system", "ok")
+    assert (checks["disk"].detail, checks["disk"].state) == ("unknown on this system", "ok")
     assert (checks["temporary files"].state, checks["temporary files"].remedy) == ("missing", "Set TMPDIR to one that can")
     assert healthy(checks.values())
 
@@ -273,4 +273,4 @@ def test_a_bundle_that_may_not_be_read(monkeypatch):
     monkeypatch.setattr(doctor.Bundle, "open", refuse)
     check = examine("locked/bundle")[-1]
     assert (check.name, check.state) == ("bundle", "broken")
-    assert check.found == "bundle locked/bundle cannot be read: Permission denied" and "permissions" in check.remedy
+    assert check.detail == "bundle locked/bundle cannot be read: Permission denied" and "permissions" in check.remedy

@@ -1,4 +1,4 @@
-"""Synonyms are of known names and lead nowhere else; slips are small and seeded."""
+"""Synonyms are of known names and lead nowhere else; typos are small and seeded."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def test_synonyms_of_any_case_and_of_nothing() -> None:
 
 
 @given(st.text(max_size=40), st.integers(0, 10**6), st.integers(1, 3))
-def test_slips_are_small(text: str, seed: int, slips: int) -> None:
-    one, two = (misspell(text, np.random.default_rng(seed), slips) for _ in range(2))
-    assert one == two and abs(len(one) - len(text)) <= slips
+def test_typos_are_small(text: str, seed: int, typos: int) -> None:
+    one, two = (misspell(text, np.random.default_rng(seed), typos) for _ in range(2))
+    assert one == two and abs(len(one) - len(text)) <= typos
     if len(text) < 4:
         assert one == text
     else:
@@ -31,5 +31,5 @@ def test_slips_are_small(text: str, seed: int, slips: int) -> None:
 
 @given(st.text("ab", min_size=4, max_size=8), st.integers(0, 10**6))
 def test_every_slip_changes_the_text(text: str, seed: int) -> None:
-    one, two = (misspell(text, np.random.default_rng(seed), slips) for slips in (1, 2))
+    one, two = (misspell(text, np.random.default_rng(seed), typos) for typos in (1, 2))
     assert one != text != two and (two != one or len(one) < 4)
