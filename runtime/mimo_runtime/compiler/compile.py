@@ -167,11 +167,11 @@ def _inspect(trt: ModuleType, log: Log, plan: bytes, job: Job, label: str) -> st
     # USER_MANAGED: the context is looked at and never runs, so it needs no memory for activations.
     context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
     last = len(job.profiles) - 1
-    taken = last == 0 or context.set_optimization_profile_async(last, 0)
+    accepted = last == 0 or context.set_optimization_profile_async(last, 0)
     for tensor in job.spec.inputs:
         shape = tensor.concrete(**{axis: sizes[1] for axis, sizes in job.profiles[last].items()})
-        taken = taken and context.set_input_shape(tensor.name, shape)
-    if not taken:
+        accepted = accepted and context.set_input_shape(tensor.name, shape)
+    if not accepted:
         raise EngineError(f"{label} does not take the sizes of its own profile of graph {job.spec.name}: {log.last_error}")
     inspector = engine.create_engine_inspector()
     inspector.execution_context = context

@@ -98,9 +98,9 @@ def _tiles(mimo: Mimo, data: Dataset, cases: Sequence[Overlap], seed: int) -> It
         run = ImageQuestions(mimo, data, records[case.image], seed)
         whole, parts = next((whole, parts) for name, whole, parts in run.targets() if name == case.class_name)
         truth = whole if case.prompt == "text" else parts[case.number]
-        given = run.request(case.prompt, case.class_name, truth, case.number)
-        answer = Outcome.of(run.ask(given), run.height, run.width)
-        boxes = [box for box in given.get("boxes", ()) if case.prompt == "box"]
+        request = run.request(case.prompt, case.class_name, truth, case.number)
+        answer = Outcome.of(run.ask(request), run.height, run.width)
+        boxes = [box for box in request.get("boxes", ()) if case.prompt == "box"]
         left, top, right, bottom = _window(truth | answer.mask, boxes)
         shown = slice(top, bottom), slice(left, right)
         moved = [(x0 - left, y0 - top, x1 - left, y1 - top) for x0, y0, x1, y1 in boxes]

@@ -71,8 +71,8 @@ def summarise_overlaps(overlaps: Sequence[Overlap], seed: int = 0) -> MaskResult
             for set_name, summary in summaries.items():
                 sets.setdefault(set_name, {})[prompt] = summary
     per_class: dict[str, dict[str, dict[str, Means]]] = {}
-    for (set_name, class_name, prompt), overlaps in classes.items():
-        per_class.setdefault(set_name, {}).setdefault(class_name, {})[prompt] = _means(overlaps)
+    for (set_name, class_name, prompt), of_class in classes.items():
+        per_class.setdefault(set_name, {}).setdefault(class_name, {})[prompt] = _means(of_class)
     return {"sets": sets, "macro": macro, "baselines": baselines, "per_class": per_class}
 
 

@@ -59,11 +59,11 @@ def misspell(text: str, rng: np.random.Generator, typos: int = 1) -> str:
             break
         before = misspelt
         while misspelt in (before, text):  # dropping and doubling cannot both lead back
-            misspelt = _slip(before, rng)
+            misspelt = _typo(before, rng)
     return misspelt
 
 
-def _slip(text: str, rng: np.random.Generator) -> str:
+def _typo(text: str, rng: np.random.Generator) -> str:
     i, kind = int(rng.integers(1, len(text) - 1)), int(rng.integers(4))
     if kind == 0:
         return text[:i] + text[i + 1] + text[i] + text[i + 2 :]

@@ -282,8 +282,8 @@ def _asked(prompt: Prompt, size: int, width: int) -> list[_Line]:
         (positive, "point", "points"),
         (negative, "negative point", "negative points"),
     )
-    given = [f"{n} {many if n > 1 else one}" for n, one, many in counts if n] + ["mask"] * (prompt.mask is not None)
-    return lines + [[(line, _SOFT)] for line in wrap(", ".join(given), size, width)]
+    prompts = [f"{n} {many if n > 1 else one}" for n, one, many in counts if n] + ["mask"] * (prompt.mask is not None)
+    return lines + [[(line, _SOFT)] for line in wrap(", ".join(prompts), size, width)]
 
 
 def _answered(answer: AnswerLike, findings: Sequence[FindingLike], size: int, width: int) -> list[_Line]:
