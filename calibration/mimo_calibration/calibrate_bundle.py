@@ -1,4 +1,4 @@
-"""Calibration of a bundle in single precision, without an export: quantised graphs and measurements in a folder."""
+"""Calibration of a bundle in single precision, without an export: quantized graphs and measurements in a folder."""
 
 from __future__ import annotations
 

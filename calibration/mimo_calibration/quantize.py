@@ -1,4 +1,4 @@
-"""Accuracy-controlled quantisation from end to end: the request, the images that serve it, and the decision per graph."""
+"""Accuracy-controlled quantization from end to end: the request, the images that serve it, and the decision per graph."""
 
 from __future__ import annotations
 

@@ -59,8 +59,8 @@ class TrainConfig:
     changes: tuple[str, ...] = ()  # NAME.FIELD=VALUE of the preset's configuration
     swin: str | None = None  # folder or hub id of Hugging Face weights to start with
     bert: str | None = None
-    qat: str | None = None  # one of qat.MODES: quantisation-aware
-    qat_skip: tuple[str, ...] = ()  # these parts of the model are not quantised
+    qat: str | None = None  # one of qat.MODES: quantization-aware
+    qat_skip: tuple[str, ...] = ()  # these parts of the model are not quantized
     weights: LossWeights = field(default_factory=LossWeights)
 
     def check(self) -> None:

@@ -47,7 +47,7 @@ def training_card(model_config: MimoConfig, datasets: list[Dataset], config: Tra
             f"{position.step} steps of {config.batch} images with {config.prompts} prompts each, "
             f"{position.elapsed / 60:.0f} minutes, seed {config.seed}, AdamW with peak learning rate {config.learning_rate:g}, "
             f"EMA {config.ema:g}.",
-            *_quantised(config),
+            *_quantized(config),
             "",
             "## Structures with a mask query of their own",
             "",
@@ -59,8 +59,8 @@ def training_card(model_config: MimoConfig, datasets: list[Dataset], config: Tra
     )
 
 
-def _quantised(config: TrainConfig) -> list[str]:
+def _quantized(config: TrainConfig) -> list[str]:
     if config.qat is None:
         return []
     skipped = f" except for {', '.join(config.qat_skip)}" if config.qat_skip else ""
-    return ["", f"Quantisation-aware fine-tuning, `{config.qat}`{skipped}. The weights stored here are not rounded."]
+    return ["", f"Quantization-aware fine-tuning, `{config.qat}`{skipped}. The weights stored here are not rounded."]

@@ -1,10 +1,10 @@
-"""Quantisation-aware fine-tuning: the forward pass rounds as a quantised engine does, and the float weights adapt to it.
+"""Quantization-aware fine-tuning: the forward pass rounds as a quantized engine does, and the float weights adapt to it.
 
 The rounded modules are those of the exporter (``mimo_calibration.graph.quantizable``): every convolution, every product with a
 matrix that is not too small, and the text decoder's output layer, whose weights are its word table. Lookups in that table are
 exact. Weights are symmetric per output channel, scale = max|w| / qmax, rounded half to even. Activations (``int8`` only) are
 the inputs of those modules except in the text decoder: symmetric per tensor, scale = amax / 127. Here amax is a running average
-of max|x|; the exporter, whose weights are final, chooses it by the quantisation noise. Gradients pass the rounding unchanged
+of max|x|; the exporter, whose weights are final, chooses it by the quantization noise. Gradients pass the rounding unchanged
 inside the range, and are zero outside (the straight-through estimator of Bengio et al. 2013, arXiv:1308.3432, as in Jacob et
 al. 2018, arXiv:1712.05877).
 
@@ -32,7 +32,7 @@ from .distributed import max_over_all
 
 
 class Mode(NamedTuple):
-    """Bits of the weights, and whether activations are quantised (to 8 bits) as well."""
+    """Bits of the weights, and whether activations are quantized (to 8 bits) as well."""
 
     bits: int
     activations: bool
@@ -42,9 +42,9 @@ class Mode(NamedTuple):
 MODES = {"int8": Mode(8, True), **{f"int{bits}-weights": Mode(bits, False) for bits in (8, 4, 3, 2)}}
 #: Not in the exported graphs: contrast serves training only, and coordinates become constants.
 NOT_ON_DEVICE = ("contrast", "fusion.position", "mask_decoder.positions")
-#: A matrix with fewer rows (of its input) or columns (of its output) is not quantised: ``mimo_calibration.graph.quantizable``.
+#: A matrix with fewer rows (of its input) or columns (of its output) is not quantized: ``mimo_calibration.graph.quantizable``.
 MIN_ROWS, MIN_COLUMNS = 16, 8
-#: Activations of a single token gain nothing, so the exporter quantises only the weights of this graph ...
+#: Activations of a single token gain nothing, so the exporter quantizes only the weights of this graph ...
 WEIGHTS_ONLY = "text_decoder"
 #: ... except for these modules, which depend on the memory only and are computed in the graph of fusion.
 IN_FUSION = ("cross_key", "cross_value", "target")
@@ -71,7 +71,7 @@ def largest_step(bits: int) -> int:
     return 2 ** (bits - 1) - 1
 
 
-def fake_quantise(x: Tensor, scale: Tensor, qmax: int) -> Tensor:
+def fake_quantize(x: Tensor, scale: Tensor, qmax: int) -> Tensor:
     """The multiple of ``scale`` next to each ``x`` (half to even), at most ``qmax`` of them; of the shape and type of ``x``.
 
     Args:
@@ -95,7 +95,7 @@ def prepare(model: nn.Module, mode: str, skip: Sequence[str] = ()) -> None:
         skip: names of modules that stay as they are, with all their submodules.
 
     Raises:
-        RequestError: ``skip`` names no quantised module.
+        RequestError: ``skip`` names no quantized module.
     """
     bits, activations = MODES[mode]
     for name, module in list(quantizable_modules(model, skip)):
@@ -115,7 +115,7 @@ def finish(model: nn.Module) -> None:
 
 @torch.no_grad()
 def round_weights(model: nn.Module, bits: int, skip: Sequence[str] = ()) -> None:
-    """Round the weights in place (post-training quantisation), to measure the loss of accuracy; the word table stays exact."""
+    """Round the weights in place (post-training quantization), to measure the loss of accuracy; the word table stays exact."""
     for _, module in quantizable_modules(model, skip):
         rounded = _rounded_weight(module, module.weight, largest_step(bits))
         if isinstance(module, WordEmbedding):
@@ -126,13 +126,13 @@ def round_weights(model: nn.Module, bits: int, skip: Sequence[str] = ()) -> None
 
 
 def quantizable_modules(model: nn.Module, skip: Sequence[str] = ()) -> Iterator[tuple[str, nn.Module]]:
-    """The quantised modules, by name.
+    """The quantized modules, by name.
 
     Raises:
         RequestError: a part of ``skip`` holds none.
     """
     kinds = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, WordEmbedding)
-    modules = {n: m for n, m in model.named_modules() if isinstance(m, kinds) and _is_quantised(n, m)}
+    modules = {n: m for n, m in model.named_modules() if isinstance(m, kinds) and _is_quantized(n, m)}
     for part in skip:
         if not any(_inside(name, part) for name in modules):
             known = ", ".join(sorted({name.split(".")[0] for name in modules}))
@@ -202,7 +202,7 @@ class _Rounds:
             self.step_amax = largest if self.step_amax is None else torch.maximum(self.step_amax, largest)
         amax = torch.where(self.amax > 0, self.amax, largest)
         qmax = largest_step(8)
-        return fake_quantise(x, torch.where(amax > 0, amax, 1.0) / qmax, qmax)
+        return fake_quantize(x, torch.where(amax > 0, amax, 1.0) / qmax, qmax)
 
 
 class _RoundsForward(_Rounds):
@@ -244,10 +244,10 @@ def _matrix(module: nn.Module, weight: Tensor) -> tuple[Tensor, int]:
 
 def _rounded_weight(module: nn.Module, weight: Tensor, qmax: int) -> Tensor:
     matrix, axis = _matrix(module, weight)
-    return fake_quantise(matrix, weight_scale(matrix, qmax, axis), qmax).reshape(weight.shape)
+    return fake_quantize(matrix, weight_scale(matrix, qmax, axis), qmax).reshape(weight.shape)
 
 
-def _is_quantised(name: str, module: nn.Module) -> bool:
+def _is_quantized(name: str, module: nn.Module) -> bool:
     if any(_inside(name, part) for part in NOT_ON_DEVICE):
         return False
     matrix, axis = _matrix(module, module.weight)

@@ -61,7 +61,7 @@ class TrainingState:
     """A training state as read from disk.
 
     Attributes:
-        tensors: ``model.NAME``, ``ema.NAME``, ``optimizer.INDEX.NAME``, and ``range.NAME`` of quantisation-aware training.
+        tensors: ``model.NAME``, ``ema.NAME``, ``optimizer.INDEX.NAME``, and ``range.NAME`` of quantization-aware training.
         scaler: state of the gradient scaler; empty but for float16.
     """
 

@@ -1,4 +1,4 @@
-"""One optimizer step: loss over micro-batches, gradient clipping, AdamW, averaged weights and quantisation ranges."""
+"""One optimizer step: loss over micro-batches, gradient clipping, AdamW, averaged weights and quantization ranges."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def freeze_others(model: nn.Module, parts: Sequence[str]) -> None:
 
 
 class OptimizerStep:
-    """The model with all that a step changes: optimizer, averaged weights, quantisation ranges.
+    """The model with all that a step changes: optimizer, averaged weights, quantization ranges.
 
     Args:
         state: of the run that is resumed; None for a new run.
@@ -162,7 +162,7 @@ class OptimizerStep:
         return dict(zip(sums, sum_over_all(torch.stack([v.float() for v in sums.values()])).tolist()))
 
     def tensors(self, keep: bool) -> dict[str, Tensor]:
-        """See :func:`gather_state`; with the quantisation ranges as ``range.NAME``."""
+        """See :func:`gather_state`; with the quantization ranges as ``range.NAME``."""
         tensors = gather_state(self.model, self.ema, self.optimizer.optimizer, keep)
         if keep:
             tensors |= {f"range.{name}": amax for name, amax in qat.ranges(self.model).items()}

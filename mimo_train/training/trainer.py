@@ -138,7 +138,7 @@ class Trainer:
     @property
     def note(self) -> str:
         """How this run differs from an ordinary one."""
-        return f"quantisation-aware: {self.config.qat}" if self.config.qat else ""
+        return f"quantization-aware: {self.config.qat}" if self.config.qat else ""
 
     def run(self) -> Path:
         """Train to the end, with saves in between.

@@ -58,7 +58,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def chain(bundle: Path) -> Chain:
-    """Hand-made graphs, for tests that quantise nothing."""
+    """Hand-made graphs, for tests that quantize nothing."""
     return open_chain(bundle)
 
 

@@ -132,8 +132,8 @@ def test_the_symmetric_files_are_valid_and_fit_their_specs(calibrated, micro_cha
         onnx.checker.check_model(model, full_check=True)
         assert {o.domain for o in model.opset_import} == {""}
         create_engine("onnxruntime", model.SerializeToString(), specs[name], threads=1)
-        quantised = len(operators(model, "DequantizeLinear"))
-        assert bool(quantised) == bool(graph["recipe"]) == (not graph["chosen"].startswith("fp32"))
+        quantized = len(operators(model, "DequantizeLinear"))
+        assert bool(quantized) == bool(graph["recipe"]) == (not graph["chosen"].startswith("fp32"))
 
 
 def test_the_reported_ranges_are_those_in_the_file(calibrated):

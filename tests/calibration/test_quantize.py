@@ -46,7 +46,7 @@ def test_a_request_that_cannot_work_is_refused_before_any_work(changes, words, d
     assert all(word in str(caught.value) for word in words) and caught.value.exit_code == 2
 
 
-def quantise(chain, request: QuantizationRequest) -> CalibrationFacts:
+def run_quantization(chain, request: QuantizationRequest) -> CalibrationFacts:
     engines = ("onnxruntime",)
     return quantize_with_accuracy_control(chain.models, chain.config, chain.tokenizer, request, engines, lambda *_: None)[1]
 
@@ -54,14 +54,14 @@ def quantise(chain, request: QuantizationRequest) -> CalibrationFacts:
 def test_too_few_images_are_refused_before_any_work(no_work, chain, tmp_path):
     make_set(tmp_path / "few", {"ct": 15})
     with pytest.raises(RequestError, match="15 images of split 'train', too few to calibrate on.*at least 16"):
-        quantise(chain, QuantizationRequest("auto", (str(tmp_path / "few"),)))
+        run_quantization(chain, QuantizationRequest("auto", (str(tmp_path / "few"),)))
     make_set(tmp_path / "more", {"ct": 20})
     with pytest.raises(RequestError, match="0 images of split 'val', too few to decide on.*at least 8"):
-        quantise(chain, QuantizationRequest("auto", (str(tmp_path / "more"),)))
+        run_quantization(chain, QuantizationRequest("auto", (str(tmp_path / "more"),)))
     # Search and gate need eight each.
     make_set(tmp_path / "held", {"ct": 15}, split="val")
     with pytest.raises(RequestError, match="7 more images of split 'val', too few to decide on.*at least 16"):
-        quantise(chain, QuantizationRequest("auto", (str(tmp_path / "more"),), (str(tmp_path / "held"),)))
+        run_quantization(chain, QuantizationRequest("auto", (str(tmp_path / "more"),), (str(tmp_path / "held"),)))
 
 
 def test_images_that_show_nothing_decide_nothing(no_work, chain, tmp_path):
@@ -76,7 +76,7 @@ def test_images_that_show_nothing_decide_nothing(no_work, chain, tmp_path):
 
     message = "of the 13 images of split 'val' to search with, 0 show something.*At least 4 have to.*raise --gate-images"
     with pytest.raises(RequestError, match=message):
-        quantise(chain, request("train", "empty"))
+        run_quantization(chain, request("train", "empty"))
     message = (
         "of the 20 images of split 'train' to calibrate on, 7 show something.*At least 8 have to.*raise --calibration-images"
     )
@@ -115,7 +115,7 @@ def test_an_image_in_both_splits_is_refused_before_any_work(no_work, chain, own_
     first = {split: next(row for row in rows if row["split"] == split) for split in ("train", "val")}
     (own_data / first["val"]["image"]).write_bytes((own_data / first["train"]["image"]).read_bytes())
     with pytest.raises(RequestError, match=f"{first['val']['image']} .*is also .*{first['train']['image']}"):
-        quantise(chain, QuantizationRequest("auto", (str(own_data),), images=16, gate_images=8))
+        run_quantization(chain, QuantizationRequest("auto", (str(own_data),), images=16, gate_images=8))
 
 
 def test_search_gate_and_calibration_have_no_image_in_common(own_data, tmp_path):
@@ -145,4 +145,4 @@ def test_modalities_that_the_model_does_not_know_are_recorded(chain, own_data, m
     request = QuantizationRequest("auto", (str(own_data),), images=16, gate_images=8)
     for known, unseen in (((), []), (("ct", "mri"), ["pet"]), (("ct", "pet"), [])):
         known_chain = chain._replace(config=dataclasses.replace(chain.config, modalities=known))
-        assert quantise(known_chain, request)["unseen_modalities"] == unseen
+        assert run_quantization(known_chain, request)["unseen_modalities"] == unseen

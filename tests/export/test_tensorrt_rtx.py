@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mimo_calibration.graph.gpu import to_gpu_graph
 from mimo_calibration.graph.observer import ObservingEngine
-from mimo_calibration.graph.qdq import Choice, quantise
+from mimo_calibration.graph.qdq import Choice, quantize
 from mimo_export.graphs import tensorrt_options as plans_module
 from mimo_export.graphs.precision_audit import delivered
 from mimo_export.graphs.tensorrt_options import check_precision, compile_graph, default_axes, rtx_options
@@ -214,17 +214,17 @@ def watched(model: onnx.ModelProto, spec: GraphSpec, x: np.ndarray) -> dict:
 
 
 @needs_compiler
-@pytest.mark.parametrize("quantised", [False, True])
-def test_what_is_too_large_for_half_precision_is_multiplied_on_a_smaller_scale(quantised: bool):
+@pytest.mark.parametrize("quantized", [False, True])
+def test_what_is_too_large_for_half_precision_is_multiplied_on_a_smaller_scale(quantized: bool):
     """The first result is beyond half precision, the second product reads it, and the output is larger still."""
     rng, spec = np.random.default_rng(0), toy_spec(32)
     model, x = product(rng.normal(size=(32, 32)) * 5e3, second=True), rng.normal(size=(2, 32)).astype(np.float32)
     seen = watched(model, spec, x)
     assert 65504 < seen["h"].maximum < seen["y"].maximum
-    if quantised:
-        model = quantise(model, {"a/MatMul": Choice(seen["x"].maximum), "b/MatMul": Choice(seen["h"].maximum)})
+    if quantized:
+        model = quantize(model, {"a/MatMul": Choice(seen["x"].maximum), "b/MatMul": Choice(seen["h"].maximum)})
     form = to_gpu_graph(model, seen).model
-    assert delivered(form) == {"int8": 2 * quantised, "fp16": 2 * (not quantised), "fp32": 0}
+    assert delivered(form) == {"int8": 2 * quantized, "fp16": 2 * (not quantized), "fp32": 0}
     assert relative_error(model, form, spec, {"x": x}) < 0.01
     # The compiler refuses FP32 products for Turing: that it takes this one proves that there are none.
     assert compile_graph(form, spec, rtx_options({BATCH: (1, 1, 2)}, "auto", ("7.5",))).plan
@@ -244,7 +244,7 @@ def test_scales_too_small_for_half_precision_keep_their_weights(size: float):
     weight, x = rng.normal(size=(32, 32)), rng.normal(size=(2, 32)).astype(np.float32)
     weight[:, ::2] *= size  # every second channel; the others keep the tensor in half precision
     model = product(weight)
-    symmetric = quantise(model, {"a/MatMul": Choice(None)})
+    symmetric = quantize(model, {"a/MatMul": Choice(None)})
     form = to_gpu_graph(symmetric, watched(model, spec, x)).model
     inputs = {"x": x}
     one, other = (

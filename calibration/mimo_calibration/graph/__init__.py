@@ -1,1 +1,1 @@
-"""Edits of ONNX graphs: which tensors are quantised, Q/DQ, smoothing, FP16."""
+"""Edits of ONNX graphs: which tensors are quantized, Q/DQ, smoothing, FP16."""

@@ -1,6 +1,6 @@
-"""The graph for a GPU: half precision, with INT8 products where the graph is quantised.
+"""The graph for a GPU: half precision, with INT8 products where the graph is quantized.
 
-GPUs are built for 16-bit types, and a strongly typed engine keeps FP32 where the graph holds FP32. A quantised graph is
+GPUs are built for 16-bit types, and a strongly typed engine keeps FP32 where the graph holds FP32. A quantized graph is
 therefore cast as well: its products are INT8, everything around them FP16, and some nodes FP32. A MatMul whose values are too
 large for half precision is scaled down instead of kept in FP32: FP32 products are slow, and TensorRT for RTX refuses them for
 Turing (compute capability 7.5).
@@ -41,7 +41,7 @@ def to_gpu_graph(model: onnx.ModelProto, histograms: Mapping[str, HistogramObser
         EngineError: the converter failed.
     """
     result = copied(model)
-    histograms = _behind_quantisers(result, histograms)
+    histograms = _behind_quantizers(result, histograms)
     _Shrinker(result, histograms).run()
     _round_scales(result)
     return to_half(result, histograms)
@@ -77,8 +77,8 @@ class _Shrinker:
             side = 0 if left > HEADROOM else 1
         else:  # only the result is too large; dividing weights costs nothing at run time
             source = self.producers.get(node.input[1])
-            quantised = source is not None and source.op_type == "DequantizeLinear" and source.input[0] in self.weights
-            side = 1 if quantised or node.input[1] in self.weights else 0
+            quantized = source is not None and source.op_type == "DequantizeLinear" and source.input[0] in self.weights
+            side = 1 if quantized or node.input[1] in self.weights else 0
         return side, 2.0 ** math.ceil(math.log2(largest / HEADROOM))
 
     def _maximum(self, tensor: str) -> float:
@@ -94,7 +94,7 @@ class _Shrinker:
         return [*nodes, node, grown]
 
     def _divided(self, tensor: str, name: str, factor: float) -> list[onnx.NodeProto]:
-        """The nodes that compute ``tensor / factor`` as ``name``. A quantised tensor gets another scale instead."""
+        """The nodes that compute ``tensor / factor`` as ``name``. A quantized tensor gets another scale instead."""
         source, weights = self.producers.get(tensor), self.weights
         if tensor in weights:
             self._constant(name, (numpy_helper.to_array(weights[tensor]) / factor).astype(np.float32))
@@ -115,13 +115,13 @@ class _Shrinker:
 
 
 def _round_scales(model: onnx.ModelProto) -> None:
-    """Round the scales of weights to float16, and quantise weights again where half precision changes their scale much.
+    """Round the scales of weights to float16, and quantize weights again where half precision changes their scale much.
 
-    A normal float16 is off by at most a two-thousandth, a sixteenth of a quantisation step. Smaller scales are rounded up, so
+    A normal float16 is off by at most a two-thousandth, a sixteenth of a quantization step. Smaller scales are rounded up, so
     that no weight is clipped.
     """
     weights = {w.name: w for w in model.graph.initializer}
-    for node in _weight_quantisers(model, weights):
+    for node in _weight_quantizers(model, weights):
         stored, held = weights[node.input[0]], weights[node.input[1]]
         before = numpy_helper.to_array(held).astype(np.float64)
         after = before.astype(np.float16)
@@ -138,7 +138,7 @@ def _round_scales(model: onnx.ModelProto) -> None:
             stored.CopyFrom(numpy_helper.from_array(again, stored.name))
 
 
-def _weight_quantisers(model: onnx.ModelProto, weights: Mapping[str, TensorProto]) -> Iterator[onnx.NodeProto]:
+def _weight_quantizers(model: onnx.ModelProto, weights: Mapping[str, TensorProto]) -> Iterator[onnx.NodeProto]:
     """The DequantizeLinear nodes of constants, one per constant."""
     done = set()
     for node in model.graph.node:
@@ -147,13 +147,13 @@ def _weight_quantisers(model: onnx.ModelProto, weights: Mapping[str, TensorProto
             yield node
 
 
-def _behind_quantisers(model: onnx.ModelProto, histograms: Mapping[str, HistogramObserver]) -> dict[str, HistogramObserver]:
-    """The histograms, and those of the outputs of DequantizeLinear: the same as of the tensor that was quantised."""
+def _behind_quantizers(model: onnx.ModelProto, histograms: Mapping[str, HistogramObserver]) -> dict[str, HistogramObserver]:
+    """The histograms, and those of the outputs of DequantizeLinear: the same as of the tensor that was quantized."""
     known = dict(histograms)
-    quantised = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    quantized = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
     for node in model.graph.node:
-        if node.op_type == "DequantizeLinear" and quantised.get(node.input[0]) in known:
-            known[node.output[0]] = known[quantised[node.input[0]]]
+        if node.op_type == "DequantizeLinear" and quantized.get(node.input[0]) in known:
+            known[node.output[0]] = known[quantized[node.input[0]]]
     return known
 
 

@@ -3,7 +3,7 @@
 * Activations become unsigned: zero-point 0 of INT8 is zero-point 128 of UINT8, the scale stays. The x86 kernels multiply
   unsigned with signed bytes; with signed bytes on both sides ONNX Runtime falls back to slower kernels.
 * Stacked inputs and outputs become one per layer (:mod:`~mimo_calibration.graph.unstack`).
-* Weight-only quantisation (:func:`quantise_weights`) is ONNX Runtime's own: ``MatMulNBits`` with one scale per block.
+* Weight-only quantization (:func:`quantize_weights`) is ONNX Runtime's own: ``MatMulNBits`` with one scale per block.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from .qdq import Choice, quantise
+from .qdq import Choice, quantize
 from .quantizable import QuantizableNode, copied, drop_unused, fold_transposed_weights
 from .unstack import unstack
 
@@ -31,41 +31,41 @@ def to_ort_cpu_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def quantise_weights(
+def quantize_weights(
     model: onnx.ModelProto, nodes: Iterable[QuantizableNode], bits: int, *, accuracy_level: int = 4
 ) -> onnx.ModelProto:
-    """A copy of a graph with quantised weights and activations in floating point.
+    """A copy of a graph with quantized weights and activations in floating point.
 
-    A MatMul becomes ``MatMulNBits`` by ONNX Runtime's quantiser: symmetric, one scale per :data:`BLOCK` rows. The weights of
-    other operators are stored quantised per channel, as :func:`~mimo_calibration.graph.qdq.quantise` does.
+    A MatMul becomes ``MatMulNBits`` by ONNX Runtime's quantizer: symmetric, one scale per :data:`BLOCK` rows. The weights of
+    other operators are stored quantized per channel, as :func:`~mimo_calibration.graph.qdq.quantize` does.
 
     Args:
         model: float32.
-        nodes: those whose weights are quantised.
+        nodes: those whose weights are quantized.
         bits: 8 or 4.
-        accuracy_level: of ``MatMulNBits``: 1 multiplies in float32, 4 in INT8 with activations quantised per block.
+        accuracy_level: of ``MatMulNBits``: 1 multiplies in float32, 4 in INT8 with activations quantized per block.
     """
     from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
     nodes = list(nodes)
     products = [entry.node for entry in nodes if entry.op == "MatMul"]
     stored = {entry.node: Choice(None, bits) for entry in nodes if entry.op != "MatMul"}
-    result = quantise(model, stored) if stored else fold_transposed_weights(model)
+    result = quantize(model, stored) if stored else fold_transposed_weights(model)
     if not products:
         return result
     config = DefaultWeightOnlyQuantConfig(block_size=BLOCK, is_symmetric=True, accuracy_level=accuracy_level, bits=bits)
-    # The quantiser takes every MatMul that is not excluded; its list of included nodes only adds other operators.
+    # The quantizer takes every MatMul that is not excluded; its list of included nodes only adds other operators.
     others = [node.name for node in result.graph.node if node.op_type == "MatMul" and node.name not in products]
-    quantiser = MatMulNBitsQuantizer(result, nodes_to_exclude=others, algo_config=config)
-    quantiser.process()
-    result = quantiser.model.model
+    quantizer = MatMulNBitsQuantizer(result, nodes_to_exclude=others, algo_config=config)
+    quantizer.process()
+    result = quantizer.model.model
     _drop_duplicates(result)
     drop_unused(result)
     return result
 
 
 def _drop_duplicates(model: onnx.ModelProto) -> None:
-    """Keep one initializer of each name: the quantiser adds a weight once for each of its readers."""
+    """Keep one initializer of each name: the quantizer adds a weight once for each of its readers."""
     kept = {weight.name: weight for weight in model.graph.initializer}
     if len(kept) < len(model.graph.initializer):
         copies = [TensorProto.FromString(weight.SerializeToString()) for weight in kept.values()]

@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 
 from .quantizable import QuantizableNode, drop_unused, find_quantizable, fold_transposed_weights, readers_of, replace_nodes
 
-#: Largest magnitude of a quantised weight by bits: symmetric, so that -128 is not used.
+#: Largest magnitude of a quantized weight by bits: symmetric, so that -128 is not used.
 LARGEST = {8: 127, 4: 7}
 #: Operators that move values without changing any.
 REARRANGES = ("Transpose", "Reshape")
@@ -23,7 +23,7 @@ REARRANGES = ("Transpose", "Reshape")
 
 @dataclass(frozen=True)
 class Choice:
-    """How one node is quantised.
+    """How one node is quantized.
 
     Attributes:
         amax: largest magnitude of the INT8 activation; None leaves the activation in floating point (weight-only).
@@ -34,8 +34,8 @@ class Choice:
     bits: int = 8
 
 
-def quantise_weight(weight: np.ndarray, axis: int, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric per-channel quantisation.
+def quantize_weight(weight: np.ndarray, axis: int, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Symmetric per-channel quantization.
 
     Returns:
         int8 values of the weight's shape, and float32 scales, one per index of ``axis``.
@@ -49,15 +49,15 @@ def quantise_weight(weight: np.ndarray, axis: int, bits: int) -> tuple[np.ndarra
     return values.astype(np.int8), scale
 
 
-def quantise(model: onnx.ModelProto, choices: Mapping[str, Choice]) -> onnx.ModelProto:
-    """A copy of a graph with the chosen nodes quantised.
+def quantize(model: onnx.ModelProto, choices: Mapping[str, Choice]) -> onnx.ModelProto:
+    """A copy of a graph with the chosen nodes quantized.
 
     Args:
         model: float32, opset 13 or later.
         choices: by name of the node; each must be one of :func:`~mimo_calibration.graph.quantizable.find_quantizable`.
 
     Raises:
-        ValueError: a node cannot be quantised.
+        ValueError: a node cannot be quantized.
     """
     model = fold_transposed_weights(model)
     quantizable = {entry.node: entry for entry in find_quantizable(model)}
@@ -86,14 +86,14 @@ def quantise(model: onnx.ModelProto, choices: Mapping[str, Choice]) -> onnx.Mode
 def _before_rearranging(
     model: onnx.ModelProto, quantizable: Mapping[str, QuantizableNode], choices: Mapping[str, Choice]
 ) -> tuple[dict[str, float], set[str]]:
-    """Which activations are quantised before a rearranging operator instead of behind it.
+    """Which activations are quantized before a rearranging operator instead of behind it.
 
     A quarter of the bytes move then, and the transposition around a convolution cancels with the engine's own layout.
     Rearranging changes no value, so the result is the same. Only through ``Transpose`` and ``Reshape`` that nothing else
     reads, and not up to a product: engines fuse attention with what follows it.
 
     Returns:
-        amax by the name of the first rearranging node, and the activations that need no quantisation of their own then.
+        amax by the name of the first rearranging node, and the activations that need no quantization of their own then.
     """
     producer = {name: node for node in model.graph.node for name in node.output}
     readers = readers_of(model)
@@ -128,7 +128,7 @@ class _PairInserter:
     _weights: dict[tuple[str, int, int], str] = field(default_factory=dict)
 
     def activation(self, tensor: str, amax: float) -> str:
-        """Quantise and dequantise an activation; returns the name of the dequantised tensor."""
+        """Quantize and dequantize an activation; returns the name of the dequantized tensor."""
         key = tensor, float(np.float32(amax))
         if key not in self._activations:
             # Consumers with different ranges get pairs of their own: the second is numbered.
@@ -145,12 +145,12 @@ class _PairInserter:
         return self._activations[key]
 
     def weight(self, entry: QuantizableNode, weight: np.ndarray, bits: int) -> str:
-        """Store a weight quantised and dequantise it; returns the name of the dequantised tensor."""
+        """Store a weight quantized and dequantize it; returns the name of the dequantized tensor."""
         key = entry.weight, bits, entry.axis
         if key not in self._weights:
             count = sum(known == entry.weight for known, _, _ in self._weights)
             base = f"{entry.weight}/q{count or ''}"
-            values, scale = quantise_weight(weight, entry.axis, bits)
+            values, scale = quantize_weight(weight, entry.axis, bits)
             self._constant(base, values)
             self._constant(f"{base}_scale", scale)
             self._constant(f"{base}_zero", np.zeros(scale.shape, np.int8))
@@ -165,7 +165,7 @@ class _PairInserter:
 
 
 def amax_of(model: onnx.ModelProto) -> dict[str, float]:
-    """The largest magnitude of every quantised activation, by tensor."""
+    """The largest magnitude of every quantized activation, by tensor."""
     values = {w.name: numpy_helper.to_array(w) for w in model.graph.initializer}
     return {
         node.input[0]: float(np.max(values[node.input[1]])) * LARGEST[8]

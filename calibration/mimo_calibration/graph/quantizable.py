@@ -1,4 +1,4 @@
-"""The nodes of a graph that can be quantised (products of an activation with constant weights), and their blocks."""
+"""The nodes of a graph that can be quantized (products of an activation with constant weights), and their blocks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-#: A matrix with fewer rows or columns is not quantised: a coordinate table or a scalar head, where INT8 saves no time.
+#: A matrix with fewer rows or columns is not quantized: a coordinate table or a scalar head, where INT8 saves no time.
 MIN_ROWS, MIN_COLUMNS = 16, 8
 
 
@@ -35,7 +35,7 @@ class QuantizableNode:
 
 
 def find_quantizable(model: onnx.ModelProto) -> list[QuantizableNode]:
-    """All nodes of a graph that can be quantised, in the order of the graph.
+    """All nodes of a graph that can be quantized, in the order of the graph.
 
     A product of two activations (attention scores) is left out: it has no weights, and both operands would lose precision.
     """

@@ -1,7 +1,7 @@
 """Moving the outliers of activations into the weights behind them (SmoothQuant, Xiao et al. 2023, arXiv:2211.10438).
 
 Behind a LayerNorm, a channel can be divided by a number if the weights that read it are multiplied by the same number. The
-network computes the same, and the activation is easier to quantise. The factor is ``max|x_j|^a / max|w_j|^(1 - a)``.
+network computes the same, and the activation is easier to quantize. The factor is ``max|x_j|^a / max|w_j|^(1 - a)``.
 """
 
 from __future__ import annotations

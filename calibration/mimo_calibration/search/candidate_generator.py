@@ -35,7 +35,7 @@ class CandidateGenerator:
             return self._for_gpu(name, context, result)
         if self.settings.precision == "fp16":
             return self._half(name, context)
-        return [*self._full(name), *self._quantised(name, context, result)]
+        return [*self._full(name), *self._quantized(name, context, result)]
 
     def _full(self, name: str) -> list[Candidate]:
         """Full precision on other engines, and for the text decoder on one thread; for "auto" only."""
@@ -55,7 +55,7 @@ class CandidateGenerator:
         self.fp32_nodes |= {(name, candidate.label): half.fp32_nodes for candidate in candidates}
         return candidates
 
-    def _quantised(self, name: str, context: GraphContext, result: GraphResult) -> list[Candidate]:
+    def _quantized(self, name: str, context: GraphContext, result: GraphResult) -> list[Candidate]:
         recipe = self.recipes.run(name, context, result)
         if name == WEIGHTS_ONLY:
             return self._weights_by_bits(context)
@@ -78,15 +78,15 @@ class CandidateGenerator:
     def int8(
         self, name: str, context: GraphContext, recipe: QuantizationRecipe, engines: Sequence[str], label: str = ""
     ) -> list[Candidate]:
-        """The candidates of a recipe with quantised activations, one per engine; for a GPU one.
+        """The candidates of a recipe with quantized activations, one per engine; for a GPU one.
 
         Args:
             label: distinguishes them from the candidates of another recipe.
         """
         if self.settings.gpu:
-            model = context.quantised(recipe)
+            model = context.quantized(recipe)
             return [self._cast(name, f"int8{label} (FP16 between)", "int8", model, context, recipe)]
-        model = compact(context.quantised(recipe))
+        model = compact(context.quantized(recipe))
         return [
             Candidate(f"int8 {e}{label}", "int8", e, self.settings.threads,
                       (to_ort_cpu_graph(model) if e == ORT else model).SerializeToString(), recipe)
@@ -100,7 +100,7 @@ class CandidateGenerator:
         if "int8" in precisions:
             recipe = self.recipes.run(name, context, result)
             if name == WEIGHTS_ONLY:
-                model = context.quantised(recipe)
+                model = context.quantized(recipe)
                 candidates.append(self._cast(name, "int8 weights (FP16 between)", "int8-weights", model, context, recipe))
             else:
                 candidates += self.int8(name, context, recipe, (ORT,))
@@ -112,7 +112,7 @@ class CandidateGenerator:
         self, name: str, label: str, precision: str, model: onnx.ModelProto, context: GraphContext,
         recipe: QuantizationRecipe | None,
     ) -> Candidate:  # fmt: skip
-        """A candidate for a GPU: everything that is not quantised is in half precision."""
+        """A candidate for a GPU: everything that is not quantized is in half precision."""
         half = to_gpu_graph(model, context.histograms)
         self.fp32_nodes[name, label] = half.fp32_nodes
         return Candidate(label, precision, ORT, self.settings.threads, half.model.SerializeToString(), recipe)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .recipe import QuantizationRecipe
 
-#: The graph whose INT8 is in its weights alone: it computes one token at a time, and quantising that activation saves nothing.
+#: The graph whose INT8 is in its weights alone: it computes one token at a time, and quantizing that activation saves nothing.
 WEIGHTS_ONLY = "text_decoder"
 
 
@@ -20,7 +20,7 @@ class Candidate:
         engine: name of the engine.
         threads: of the engine; None leaves the choice to the engine.
         data: the ONNX file.
-        recipe: None where nothing is quantised.
+        recipe: None where nothing is quantized.
     """
 
     label: str

@@ -1,4 +1,4 @@
-"""Quantisation recipes of one graph, compared by the signal-to-noise ratio at its outputs."""
+"""Quantization recipes of one graph, compared by the signal-to-noise ratio at its outputs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 
-from ..graph.ort_cpu import quantise_weights, to_ort_cpu_graph
-from ..graph.qdq import Choice, quantise
+from ..graph.ort_cpu import quantize_weights, to_ort_cpu_graph
+from ..graph.qdq import Choice, quantize
 from ..graph.quantizable import QuantizableNode, find_quantizable, fold_transposed_weights
 from ..graph.smooth_quant import smoothed
 from ..statistics.histogram import HistogramObserver
@@ -22,16 +22,16 @@ Run = Callable[[Arrays], Arrays]
 Edit = Callable[[onnx.ModelProto], onnx.ModelProto]
 #: Signal-to-noise ratios are limited to this; beyond it an output counts as exact.
 CEILING = 60.0
-#: The method of weight-only quantisation.
+#: The method of weight-only quantization.
 WEIGHTS = "weights"
 
 
 @dataclass(frozen=True)
 class QuantizationRecipe:
-    """How a graph is quantised.
+    """How a graph is quantized.
 
     Attributes:
-        method: of ``range_estimators.METHODS``, or "weights" where no activation is quantised.
+        method: of ``range_estimators.METHODS``, or "weights" where no activation is quantized.
         bits: of the weights.
         smooth: whether outliers are moved into the weights first.
         skipped: blocks that stay in full precision.
@@ -63,7 +63,7 @@ class GraphContext:
     _smoothed: tuple[onnx.ModelProto, dict[str, np.ndarray]] | None = field(default=None, repr=False)
 
     def nodes(self) -> list[QuantizableNode]:
-        """The nodes that can be quantised."""
+        """The nodes that can be quantized."""
         return find_quantizable(fold_transposed_weights(self.model))
 
     def smoothed(self) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
@@ -72,11 +72,11 @@ class GraphContext:
             self._smoothed = smoothed(self.model, self.histograms)
         return self._smoothed
 
-    def quantised(self, recipe: QuantizationRecipe, only: str | None = None) -> onnx.ModelProto:
+    def quantized(self, recipe: QuantizationRecipe, only: str | None = None) -> onnx.ModelProto:
         """The symmetric Q/DQ graph of a recipe.
 
         Args:
-            only: quantise this block alone.
+            only: quantize this block alone.
         """
         model, factors = self.smoothed() if recipe.smooth else (self.model, {})
         choices: dict[str, Choice] = {}
@@ -85,19 +85,19 @@ class GraphContext:
                 choices[node.node] = Choice(None, recipe.bits)
             elif limit := self._amax(node.activation, recipe.method, factors.get(node.activation)):
                 choices[node.node] = Choice(limit, recipe.bits)
-        return quantise(model, choices)
+        return quantize(model, choices)
 
     def ort_cpu(self, recipe: QuantizationRecipe, only: str | None = None, edit: Edit = lambda model: model) -> onnx.ModelProto:
         """The graph of a recipe for ONNX Runtime on a CPU.
 
         Args:
-            only: quantise this block alone.
+            only: quantize this block alone.
             edit: applied before the graph is converted for ONNX Runtime.
         """
         if recipe.method == WEIGHTS:
-            model = quantise_weights(self.model, self._selected(recipe, only), recipe.bits)
+            model = quantize_weights(self.model, self._selected(recipe, only), recipe.bits)
         else:
-            model = self.quantised(recipe, only)
+            model = self.quantized(recipe, only)
         return to_ort_cpu_graph(edit(model))
 
     def _selected(self, recipe: QuantizationRecipe, only: str | None) -> list[QuantizableNode]:
@@ -116,7 +116,7 @@ class GraphContext:
 
 
 def sqnr(calls: Calls, run: Run) -> dict[str, float]:
-    """Signal-to-quantisation-noise ratio in dB of every output over the kept calls, at most :data:`CEILING`."""
+    """Signal-to-quantization-noise ratio in dB of every output over the kept calls, at most :data:`CEILING`."""
     signal: dict[str, float] = {}
     noise: dict[str, float] = {}
     for inputs, reference in calls:

@@ -49,12 +49,12 @@ class RecipeSearch:
         recipe, result.methods = best_recipe(context, lambda data: self.pipeline.run_ort(name, data))
         result.sensitivity = self.sensitivity(name, context, recipe)
         recipe = self.within_tolerance(name, context, recipe, result)
-        result.amax = amax_of(context.quantised(recipe))
+        result.amax = amax_of(context.quantized(recipe))
         result.smoothed = frozenset(context.smoothed()[1]) if recipe.smooth else frozenset()
         return recipe
 
     def sensitivity(self, name: str, context: GraphContext, recipe: QuantizationRecipe) -> list[BlockSensitivity]:
-        """Every block quantised alone: noise at the outputs of the graph, and the loss of the pipeline; worst first."""
+        """Every block quantized alone: noise at the outputs of the graph, and the loss of the pipeline; worst first."""
         rows: list[BlockSensitivity] = []
         parts = blocks(context.nodes())
         draws_masks = name != WEIGHTS_ONLY  # no mask depends on the text decoder: neither Dice nor presence can change
@@ -89,7 +89,7 @@ class RecipeSearch:
 
         rows = [row for row in result.sensitivity if significant_loss(row) or row["sqnr_db"] < CEILING]
         order = [row["block"] for row in sorted(rows, key=lambda row: (-significant_loss(row), row["sqnr_db"]))]
-        # At least one block is quantised.
+        # At least one block is quantized.
         counts = [count for count in (0, 1, 2, 3, 4, MOST_SKIPPED) if count < max(1, len(order))]
         return [replace(recipe, skipped=tuple(sorted(order[:count]))) for count in counts]
 
@@ -129,7 +129,7 @@ def best_recipe(context: GraphContext, runner: Runner) -> tuple[QuantizationReci
             continue
         for method in METHODS:
             recipe = QuantizationRecipe(method, smooth=smooth)
-            run = runner(context.quantised(recipe).SerializeToString())
+            run = runner(context.quantized(recipe).SerializeToString())
             recipes[recipe.description()] = recipe
             scores[recipe.description()] = round(score(sqnr(context.calls[:COMPARED], run)), 2)
     best = max(scores, key=scores.__getitem__)

@@ -13,10 +13,10 @@ from .recipe import QuantizationRecipe
 
 
 class BlockSensitivity(TypedDict):
-    """What quantising one block alone does."""
+    """What quantizing one block alone does."""
 
     block: str
-    #: Quantised nodes of the block.
+    #: Quantized nodes of the block.
     nodes: int
     #: Signal-to-noise ratio at the outputs of the graph.
     sqnr_db: float
@@ -38,7 +38,7 @@ class GraphResult:
         fp32_nodes: nodes of a graph in half precision that stay in float32, with the reason.
         forced: the candidate ships although it misses the tolerance, because the user requested it.
         histograms: by tensor.
-        amax: largest magnitude of every quantised activation.
+        amax: largest magnitude of every quantized activation.
         smoothed: activations whose outliers were moved into the weights: their amax is that of the smoothed activation.
     """
 
@@ -66,7 +66,7 @@ class Result:
     Attributes:
         chosen: by graph.
         symmetric: the Q/DQ graph of the same recipe, for compilers that take no other; in full precision where nothing is
-            quantised.
+            quantized.
         graphs: by graph.
         loss: of the shipped bundle on the images of the gate.
         accuracy, reference_accuracy: macro Dice by prompt, shipped and in full precision.

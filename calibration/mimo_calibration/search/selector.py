@@ -1,4 +1,4 @@
-"""Accuracy-controlled quantisation: per graph, the fastest candidate that stays within the tolerance on held-out questions.
+"""Accuracy-controlled quantization: per graph, the fastest candidate that stays within the tolerance on held-out questions.
 
 Graphs are decided in the order in which an answer runs them, so each is calibrated on what the chosen graphs upstream give.
 For each graph: collect statistics in the running pipeline; find the best recipe by signal-to-noise ratio; measure the effect of
@@ -63,7 +63,7 @@ class PrecisionSelector:
         graphs: dict[str, GraphResult] = {}
         pipeline.start()
         for number, name in enumerate(GRAPHS):
-            pipeline.progress(f"quantise {name}", number, len(GRAPHS))
+            pipeline.progress(f"quantize {name}", number, len(GRAPHS))
             start = time.perf_counter()
             context = pipeline.collect_statistics(name)
             seconds["calibrate"] += time.perf_counter() - start
@@ -72,7 +72,7 @@ class PrecisionSelector:
             pipeline.engines[name].close()
             pipeline.engines[name] = CachingEngine(engine) if name == ENCODER else engine
             recipe = chosen[name].recipe
-            model = context.quantised(recipe) if recipe else context.model
+            model = context.quantized(recipe) if recipe else context.model
             symmetric[name] = model.SerializeToString()
             result.amax = amax_of(model) or result.amax
             result.fp32_nodes = self.generator.fp32_nodes.get((name, result.chosen), {})

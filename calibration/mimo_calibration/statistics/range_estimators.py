@@ -1,6 +1,6 @@
 """Range estimators: four methods, each a function from a histogram of |x| to ``amax``, the largest magnitude that INT8 holds.
 
-Quantisation is symmetric: ``q = clip(round(x / s), -127, 127)`` with ``s = amax / 127``.
+Quantization is symmetric: ``q = clip(round(x / s), -127, 127)`` with ``s = amax / 127``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def percentile(histogram: HistogramObserver) -> float:
 
 
 def mse(histogram: HistogramObserver) -> float:
-    """The amax with the least mean squared error between the centres of the bins and their quantised values."""
+    """The amax with the least mean squared error between the centres of the bins and their quantized values."""
     x, counts = histogram.centres(), histogram.counts
     best, least = histogram.maximum, np.inf
     for share in CANDIDATES:
@@ -45,7 +45,7 @@ def mse(histogram: HistogramObserver) -> float:
 
 
 def entropy(histogram: HistogramObserver) -> float:
-    """The amax whose quantised distribution has the least Kullback-Leibler divergence from the measured one.
+    """The amax whose quantized distribution has the least Kullback-Leibler divergence from the measured one.
 
     After Migacz, 8-bit inference with TensorRT (GTC 2017): the mass beyond amax counts to the last bin of the reference.
     """

@@ -1,1 +1,1 @@
-"""Comparisons with other quantisers."""
+"""Comparisons with other quantizers."""

@@ -50,7 +50,7 @@ HELD_OUT_CALLS = 40
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a quantiser gets: the graph, recorded inputs, and for ours a pipeline that loads graphs."""
+    """What a quantizer gets: the graph, recorded inputs, and for ours a pipeline that loads graphs."""
 
     name: str
     context: GraphContext
@@ -61,7 +61,7 @@ class Calibration:
 def ours(calibration: Calibration) -> onnx.ModelProto:
     """The best of eight recipes by signal-to-noise ratio; no block is left out."""
     recipe, _ = best_recipe(calibration.context, lambda data: calibration.pipeline.run_ort(calibration.name, data))
-    return calibration.context.quantised(recipe)
+    return calibration.context.quantized(recipe)
 
 
 def onnxruntime_static(calibration: Calibration, **options: object) -> onnx.ModelProto:
@@ -84,7 +84,7 @@ def onnxruntime_static(calibration: Calibration, **options: object) -> onnx.Mode
 
 
 def onnxruntime_products(calibration: Calibration) -> onnx.ModelProto:
-    """The same, for products alone and without quantised biases and outputs."""
+    """The same, for products alone and without quantized biases and outputs."""
     products = ["MatMul", "Conv", "Gemm"]
     options = {
         "ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False,
@@ -123,7 +123,7 @@ def modelopt(calibration: Calibration) -> onnx.ModelProto:
         return onnx.load(target)
 
 
-#: Quantisers by name, with the distribution that provides each.
+#: Quantizers by name, with the distribution that provides each.
 QUANTIZERS: dict[str, tuple[str, Callable[[Calibration], onnx.ModelProto]]] = {
     "mimo_calibration": ("mimo-edge", ours),
     "onnxruntime, defaults": ("onnxruntime", onnxruntime_static),
@@ -136,7 +136,7 @@ QUANTIZERS: dict[str, tuple[str, Callable[[Calibration], onnx.ModelProto]]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One quantiser.
+    """One quantizer.
 
     Attributes:
         version: of its distribution.
@@ -159,7 +159,7 @@ class Row:
 
 
 def is_symmetric(model: onnx.ModelProto) -> bool:
-    """Whether every quantised tensor of a Q/DQ graph is INT8 around zero; a bias in INT32 is not."""
+    """Whether every quantized tensor of a Q/DQ graph is INT8 around zero; a bias in INT32 is not."""
     constants = {w.name: w for w in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
@@ -173,13 +173,13 @@ def is_symmetric(model: onnx.ModelProto) -> bool:
 
 
 def measure(pipeline: QuantizedPipeline, name: str, calibration: Calibration, held_out: Calls) -> Iterator[Row]:
-    """Quantise by every tool that is installed, and measure the results."""
+    """Quantize by every tool that is installed, and measure the results."""
     loaded: dict[tuple[str, str], Engine] = {(ORT, "fp32"): pipeline.engines[name]}
     full = pipeline.full_precision(name)
     if OPENVINO in pipeline.settings.engines:
         loaded[OPENVINO, "fp32"] = pipeline.load(name, Candidate("fp32", "fp32", OPENVINO, full.threads, full.data))
     rows = [Row("fp32", bytes=len(full.data))]
-    for number, (tool, (distribution, quantise)) in enumerate(QUANTIZERS.items()):
+    for number, (tool, (distribution, quantize)) in enumerate(QUANTIZERS.items()):
         pipeline.progress(tool, number, len(QUANTIZERS))
         try:
             release = version(distribution)
@@ -187,7 +187,7 @@ def measure(pipeline: QuantizedPipeline, name: str, calibration: Calibration, he
             rows.append(Row(tool, error="not installed"))
             continue
         try:
-            model = compact(quantise(calibration))
+            model = compact(quantize(calibration))
             del model.graph.value_info[:]  # types of tensors that become unsigned for ONNX Runtime
             engines = _engines(pipeline, name, model)
         except Exception as error:  # tools raise exceptions of many kinds; the others are still measured
@@ -207,7 +207,7 @@ def measure(pipeline: QuantizedPipeline, name: str, calibration: Calibration, he
 
 
 def _engines(pipeline: QuantizedPipeline, name: str, model: onnx.ModelProto) -> dict[str, Engine]:
-    """A quantised graph on every engine; for ONNX Runtime with unsigned activations where it is symmetric."""
+    """A quantized graph on every engine; for ONNX Runtime with unsigned activations where it is symmetric."""
     engines = {}
     for kind in pipeline.settings.engines:
         graph = to_ort_cpu_graph(model) if kind == ORT and is_symmetric(model) else model

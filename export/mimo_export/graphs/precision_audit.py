@@ -14,7 +14,7 @@ def delivered(model: onnx.ModelProto) -> dict[str, int]:
     """How many matrix operators of a model run in ``int8``, ``fp16`` and ``fp32``.
 
     One counts as int8 if both operands come from DequantizeLinear (an engine then fuses the three), as ``int8_weights`` if the
-    second alone does (the product is in floating point). ``MatMulNBits``, whose weights alone are quantised in the file, is
+    second alone does (the product is in floating point). ``MatMulNBits``, whose weights alone are quantized in the file, is
     ``int8_weights`` or ``int4`` by their bits; the rest go by their element type. ``int8_weights`` and ``int4`` are listed only
     where there is some.
     """
@@ -28,7 +28,7 @@ def delivered(model: onnx.ModelProto) -> dict[str, int]:
             kind = {8: "int8_weights", 4: "int4"}[next(a.i for a in node.attribute if a.name == "bits")]
             counts[kind] = counts.get(kind, 0) + 1
         elif node.op_type in MATRIX_OPERATORS:
-            left, right = (_dequantised(name, producers) for name in node.input[:2])
+            left, right = (_dequantized(name, producers) for name in node.input[:2])
             # Shapes and types end at MatMulNBits, which onnx does not know: it gives float32.
             kind = _FLOATS[types.get(node.input[0], onnx.TensorProto.FLOAT)]
             kind = ("int8" if left else "int8_weights") if right else kind
@@ -36,7 +36,7 @@ def delivered(model: onnx.ModelProto) -> dict[str, int]:
     return counts
 
 
-def _dequantised(name: str, producers: dict[str, onnx.NodeProto]) -> bool:
+def _dequantized(name: str, producers: dict[str, onnx.NodeProto]) -> bool:
     """Whether a tensor comes from DequantizeLinear, directly or rearranged: engines move the rearranging before it."""
     node = producers.get(name)
     while node is not None and node.op_type in ("Transpose", "Reshape"):

@@ -50,7 +50,7 @@ def with_static_cache(model: onnx.ModelProto, config: MimoConfig, kind: str) -> 
     """The text decoder with one of the KV caches, and the interface that this graph has.
 
     Args:
-        model: as ``export_graph`` gives it, or made from that by ``to_gpu_graph`` or ``quantise``. Reduce the precision first:
+        model: as ``export_graph`` gives it, or made from that by ``to_gpu_graph`` or ``quantize``. Reduce the precision first:
             its statistics belong to the tensors of the dynamic cache, and they decide which nodes can be half precision.
         kind: of :data:`KV_CACHES`.
 

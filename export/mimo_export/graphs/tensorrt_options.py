@@ -75,9 +75,9 @@ def check_precision(graph: str, asked: str, counts: Mapping[str, int]) -> None:
     Raises:
         EngineError: the graph does not hold it.
     """
-    total, quantised = sum(counts.values()), counts["int8"] + counts.get("int8_weights", 0)
+    total, quantized = sum(counts.values()), counts["int8"] + counts.get("int8_weights", 0)
     holds = {
-        "fp32": counts["fp32"] == total, "fp16": counts["fp16"] > 0 and not quantised, "int8": quantised > 0, "auto": True,
+        "fp32": counts["fp32"] == total, "fp16": counts["fp16"] > 0 and not quantized, "int8": quantized > 0, "auto": True,
     }[asked]  # fmt: skip
     if total and not holds:
         has = ", ".join(f"{n} {name}" for name, n in counts.items() if n)

@@ -65,7 +65,7 @@ def _figure(
 
 @dataclass(frozen=True)
 class _Range:
-    """One quantised activation: its histogram, and the largest magnitude that INT8 holds."""
+    """One quantized activation: its histogram, and the largest magnitude that INT8 holds."""
 
     graph: str
     tensor: str
@@ -107,7 +107,7 @@ def draw_ranges(result: Result) -> Figure:
 
 
 def draw_sensitivity(result: Result) -> Figure:
-    """Bars of signal-to-noise per block, each quantised alone; those left in FP32 in another colour."""
+    """Bars of signal-to-noise per block, each quantized alone; those left in FP32 in another colour."""
     shown = {name: graph for name, graph in result.graphs.items() if graph.sensitivity}
     heights = [min(len(graph.sensitivity), 16) + 1.5 for graph in shown.values()] or [1.0]
     figure, axes = _figure(10, 0.6 + 0.19 * sum(heights) + 0.3 * len(heights), len(heights), heights=heights)

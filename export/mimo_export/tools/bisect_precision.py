@@ -17,7 +17,7 @@ import click
 import onnx
 
 from mimo_calibration.graph.observer import ObservingEngine
-from mimo_calibration.graph.qdq import Choice, quantise
+from mimo_calibration.graph.qdq import Choice, quantize
 from mimo_calibration.graph.quantizable import find_quantizable, fold_transposed_weights
 from mimo_calibration.statistics.range_estimators import amax
 from mimo_runtime.bundle.archive import Bundle
@@ -67,7 +67,7 @@ class QuantizationTrials:
         """The largest relative L2 of an output with these nodes in FP32 and all others in INT8."""
         self.trials += 1
         choices = {node: choice for node, choice in self._choices.items() if node not in fp32_nodes}
-        (outputs,) = run_all([onnx_runner(quantise(self.model, choices))], self.inputs)
+        (outputs,) = run_all([onnx_runner(quantize(self.model, choices))], self.inputs)
         return max(relative_l2(a[name], b[name]) for a, b in zip(outputs, self._expected) for name in b)
 
     def bisect(self, order: str, nodes: Sequence[str], tolerance: float) -> Bisection:

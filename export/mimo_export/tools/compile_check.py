@@ -18,7 +18,7 @@ import onnx
 
 from mimo_calibration.graph.gpu import to_gpu_graph
 from mimo_calibration.graph.observer import ObservingEngine
-from mimo_calibration.graph.qdq import Choice, quantise
+from mimo_calibration.graph.qdq import Choice, quantize
 from mimo_calibration.graph.quantizable import find_quantizable, fold_transposed_weights
 from mimo_calibration.statistics.range_estimators import amax
 from mimo_runtime.cli.app import Commands
@@ -62,7 +62,7 @@ def random_inputs(spec: GraphSpec, config: MimoConfig, seed: int = 0, batch: int
 def convert_precision(model: onnx.ModelProto, spec: GraphSpec, config: MimoConfig, precision: str) -> onnx.ModelProto:
     """A graph in ``fp32``, ``fp16`` or ``int8`` as the compiler gets it, with the ranges of random inputs.
 
-    In ``int8`` every product with weights is quantised and the rest is FP16; the text decoder keeps its activations in FP16.
+    In ``int8`` every product with weights is quantized and the rest is FP16; the text decoder keeps its activations in FP16.
     """
     if precision == "fp32":
         return model
@@ -74,7 +74,7 @@ def convert_precision(model: onnx.ModelProto, spec: GraphSpec, config: MimoConfi
     if precision == "int8":
         nodes = find_quantizable(fold_transposed_weights(model))
         weights_only = spec.name == "text_decoder"
-        model = quantise(model, {
+        model = quantize(model, {
             n.node: Choice(None if weights_only else amax(histograms[n.activation], "minmax")) for n in nodes
         })  # fmt: skip
     return to_gpu_graph(model, histograms).model

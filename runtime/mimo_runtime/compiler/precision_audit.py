@@ -96,7 +96,7 @@ def precision_of(layer: Layer) -> str | None:
     """``int8``, ``fp16``, ``bf16`` or ``fp32``; None for others, or if nothing tells.
 
     The kernel's name says what is multiplied; a layer's own ``Precision`` may be what was asked for and comes last. What a
-    kernel reads may still be quantised inside of it.
+    kernel reads may still be quantized inside of it.
     """
     kernel = str(layer.get("TacticName", "")).lower()
     if matches := _OPERANDS.search(kernel):

@@ -61,7 +61,7 @@ class OpenVinoEngine(Engine):
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             # The graph says where precision is reduced. Without these two, CPUs with bfloat16 compute everything in it, and
-            # activations beside 8-bit weights are quantised on the way.
+            # activations beside 8-bit weights are quantized on the way.
             "INFERENCE_PRECISION_HINT": "f32",
             "EXECUTION_MODE_HINT": "ACCURACY",
             # Six graphs and other programs share the cores; pinning would move the caller's thread, too.

@@ -8,8 +8,8 @@ import pytest
 from onnx import TensorProto, helper
 from small_graphs import fake_activation, initializers, make_model, node, operators, run
 
-from mimo_calibration.graph.ort_cpu import BLOCK, quantise_weights, to_ort_cpu_graph
-from mimo_calibration.graph.qdq import Choice, quantise
+from mimo_calibration.graph.ort_cpu import BLOCK, quantize_weights, to_ort_cpu_graph
+from mimo_calibration.graph.qdq import Choice, quantize
 from mimo_calibration.graph.quantizable import find_quantizable
 
 K, N = 2 * BLOCK, 24
@@ -32,7 +32,7 @@ def test_unsigned_activations_round_exactly_as_signed_ones(amax, rng):
     """Without a product behind it: every bit must be the same, at both ends of the range."""
     x = np.concatenate((normal(rng, 2000), np.linspace(-2 * amax, 2 * amax, 2001, dtype=np.float32)))
     model, _, _ = product(rng)
-    constants = quantise(model, {"y": Choice(amax)})
+    constants = quantize(model, {"y": Choice(amax)})
     for graph in (constants, to_ort_cpu_graph(constants)):
         pair = [n for n in graph.graph.node if n.name.startswith("x/q")]
         pair_graph = pair_as_graph(graph, pair)
@@ -43,7 +43,7 @@ def test_unsigned_activations_round_exactly_as_signed_ones(amax, rng):
 
 
 def pair_as_graph(model: onnx.ModelProto, pair: list[onnx.NodeProto]) -> onnx.ModelProto:
-    """The nodes that quantise and dequantise ``x``, as a graph."""
+    """The nodes that quantize and dequantize ``x``, as a graph."""
     used = {name for n in pair for name in n.input}
     end = node("Identity", [pair[-1].output[0]], "out")
     first, last = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in ("x", "out"))
@@ -65,12 +65,12 @@ def layers(rng) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("chosen", [("conv",), ("gemm",), ("y",), ("conv", "gemm", "y")], ids=",".join)
 def test_the_cpu_graph_computes_what_the_symmetric_graph_computes(chosen, rng):
-    symmetric = quantise(layers(rng), {name: Choice({"conv": 2.5, "gemm": 4.0, "y": 3.0}[name]) for name in chosen})
+    symmetric = quantize(layers(rng), {name: Choice({"conv": 2.5, "gemm": 4.0, "y": 3.0}[name]) for name in chosen})
     before = symmetric.SerializeToString()
     cpu = to_ort_cpu_graph(symmetric)
     assert symmetric.SerializeToString() == before
     onnx.checker.check_model(cpu, full_check=True)
-    assert not operators(cpu, "MatMulNBits")  # their activations are quantised, too
+    assert not operators(cpu, "MatMulNBits")  # their activations are quantized, too
     x = normal(rng, 3, 3, 6, 6)
     expected = run(symmetric, {"x": x}, optimised=False)["y"]
     for optimised in (False, True):
@@ -88,7 +88,7 @@ def test_an_activation_that_is_rearranged_after_rounding_stays_one(rng):
     }
     nodes = [node("LayerNormalization", ["x", "scale", "bias"], "normed"), node("Reshape", ["normed", "shape"], "cut"),
              node("MatMul", ["cut", "w"], "y")]  # fmt: skip
-    symmetric = quantise(make_model(nodes, {"x": ("batch", 6, K)}, ["y"], constants), {"y": Choice(2.0)})
+    symmetric = quantize(make_model(nodes, {"x": ("batch", 6, K)}, ["y"], constants), {"y": Choice(2.0)})
     cpu, x = to_ort_cpu_graph(symmetric), normal(rng, 2, 6, K)
     assert not operators(cpu, "MatMulNBits") and len(operators(cpu, "MatMul")) == 1
     np.testing.assert_allclose(run(cpu, {"x": x})["y"], run(symmetric, {"x": x}, optimised=False)["y"], rtol=1e-3, atol=1e-3)
@@ -98,7 +98,7 @@ def test_an_activation_that_is_rearranged_after_rounding_stays_one(rng):
 
 
 def weight_only(model: onnx.ModelProto, bits: int = 8, **options: int) -> onnx.ModelProto:
-    return quantise_weights(model, find_quantizable(model), bits, **options)
+    return quantize_weights(model, find_quantizable(model), bits, **options)
 
 
 @pytest.mark.parametrize("rows", [K, BLOCK + 8])
@@ -107,20 +107,20 @@ def test_weights_alone_are_within_a_step_of_their_block(bits, steps, rows, rng):
     w = normal(rng, rows, N)
     model = make_model([node("MatMul", ["x", "w"], "y")], {"x": ("batch", rows)}, ["y"], {"w": w})
     before = model.SerializeToString()
-    quantised = weight_only(model, bits, accuracy_level=1)
+    quantized = weight_only(model, bits, accuracy_level=1)
     assert model.SerializeToString() == before
-    (matmul,) = operators(quantised, "MatMulNBits")
+    (matmul,) = operators(quantized, "MatMulNBits")
     attributes = {a.name: helper.get_attribute_value(a) for a in matmul.attribute}
     assert (attributes["bits"], attributes["K"], attributes["N"], attributes["block_size"]) == (bits, rows, N, BLOCK)
     # The products with unit vectors are the stored weights.
-    stored = run(quantised, {"x": np.eye(rows, dtype=np.float32)})["y"]
+    stored = run(quantized, {"x": np.eye(rows, dtype=np.float32)})["y"]
     for start in range(0, rows, BLOCK):
         block, error = w[start : start + BLOCK], np.abs(stored - w)[start : start + BLOCK]
         assert (error.max(0) <= 2.01 * np.abs(block).max(0) / steps).all()
     # No weight in full precision is left in the file.
-    assert not operators(quantised, "DequantizeLinear") and not operators(quantised, "MatMul")
+    assert not operators(quantized, "DequantizeLinear") and not operators(quantized, "MatMul")
     padded = -(-rows // BLOCK) * BLOCK * N * 4
-    assert sum(v.nbytes for v in initializers(quantised).values()) < padded * (bits / 32 + 4 / (4 * BLOCK)) + 64
+    assert sum(v.nbytes for v in initializers(quantized).values()) < padded * (bits / 32 + 4 / (4 * BLOCK)) + 64
 
 
 @pytest.mark.parametrize("bits", [8, 4])
@@ -134,34 +134,34 @@ def test_two_products_share_one_stored_weight(rng):
     w = normal(rng, K, N)
     nodes = [node("MatMul", ["a", "w"], "ya"), node("MatMul", ["b", "w"], "yb")]
     model = make_model(nodes, {"a": ("batch", K), "b": ("batch", K)}, ["ya", "yb"], {"w": w})
-    quantised = weight_only(model, accuracy_level=1)
-    assert len(operators(quantised, "MatMulNBits")) == 2 and len(quantised.graph.initializer) == 2
+    quantized = weight_only(model, accuracy_level=1)
+    assert len(operators(quantized, "MatMulNBits")) == 2 and len(quantized.graph.initializer) == 2
     feed = {"a": normal(rng, 3, K), "b": normal(rng, 3, K)}
-    result = run(quantised, feed)
+    result = run(quantized, feed)
     for name in "ab":
         np.testing.assert_allclose(result[f"y{name}"], feed[name] @ w, atol=0.3)
 
 
-def test_only_the_chosen_weights_are_quantised(rng):
+def test_only_the_chosen_weights_are_quantized(rng):
     nodes = [node("MatMul", ["x", "v"], "h"), node("MatMul", ["h", "w"], "y")]
     model = make_model(nodes, {"x": ("batch", K)}, ["y"], {"v": normal(rng, K, K), "w": normal(rng, K, N)})
-    quantised = quantise_weights(model, find_quantizable(model)[1:], 8)
-    assert (len(operators(quantised, "MatMulNBits")), len(operators(quantised, "MatMul"))) == (1, 1)
-    np.testing.assert_array_equal(initializers(quantised)["v"], initializers(model)["v"])
-    assert "w" not in initializers(quantised)
-    assert quantise_weights(model, [], 8) == model
+    quantized = quantize_weights(model, find_quantizable(model)[1:], 8)
+    assert (len(operators(quantized, "MatMulNBits")), len(operators(quantized, "MatMul"))) == (1, 1)
+    np.testing.assert_array_equal(initializers(quantized)["v"], initializers(model)["v"])
+    assert "w" not in initializers(quantized)
+    assert quantize_weights(model, [], 8) == model
 
 
 def test_weights_of_convolutions_are_stored_in_int8(rng):
     model, x = layers(rng), normal(rng, 3, 3, 6, 6)
-    quantised = weight_only(model)
-    assert initializers(quantised)["conv_w/q"].dtype == initializers(quantised)["gemm_w/q"].dtype == np.int8
-    assert len(operators(quantised, "MatMulNBits")) == 1 and not operators(quantised, "QuantizeLinear")
+    quantized = weight_only(model)
+    assert initializers(quantized)["conv_w/q"].dtype == initializers(quantized)["gemm_w/q"].dtype == np.int8
+    assert len(operators(quantized, "MatMulNBits")) == 1 and not operators(quantized, "QuantizeLinear")
     expected = run(model, {"x": x})["y"]
-    assert np.linalg.norm(run(quantised, {"x": x})["y"] - expected) < 0.02 * np.linalg.norm(expected)
+    assert np.linalg.norm(run(quantized, {"x": x})["y"] - expected) < 0.02 * np.linalg.norm(expected)
 
 
-def test_a_graph_without_anything_quantised_stays_as_it_is(rng):
+def test_a_graph_without_anything_quantized_stays_as_it_is(rng):
     model = layers(rng)
     assert to_ort_cpu_graph(model) == model
 
@@ -191,16 +191,16 @@ def test_the_precision_audit_counts_the_products_of_the_cpu_graph(bits, counts, 
     from mimo_export.graphs.precision_audit import delivered
 
     model = attention(rng)
-    quantised = weight_only(model, bits) if bits else quantise(model, {"queries": Choice(2.0), "keys": Choice(2.0)})
-    assert delivered(to_ort_cpu_graph(quantised)) == counts
+    quantized = weight_only(model, bits) if bits else quantize(model, {"queries": Choice(2.0), "keys": Choice(2.0)})
+    assert delivered(to_ort_cpu_graph(quantized)) == counts
 
 
-def test_what_is_quantised_before_it_is_rearranged_counts_as_int8(rng):
+def test_what_is_quantized_before_it_is_rearranged_counts_as_int8(rng):
     from mimo_export.graphs.precision_audit import delivered
 
     constants = {"scale": normal(rng, 8), "bias": normal(rng, 8), "w": normal(rng, 8, 8, 3, 3)}
     nodes = [node("LayerNormalization", ["x", "scale", "bias"], "normed"),
              node("Transpose", ["normed"], "turned", perm=[0, 3, 1, 2]), node("Conv", ["turned", "w"], "y")]  # fmt: skip
-    symmetric = quantise(make_model(nodes, {"x": ("batch", 6, 6, 8)}, ["y"], constants), {"y": Choice(2.0)})
+    symmetric = quantize(make_model(nodes, {"x": ("batch", 6, 6, 8)}, ["y"], constants), {"y": Choice(2.0)})
     for cpu in (symmetric, to_ort_cpu_graph(symmetric)):
         assert delivered(cpu) == {"int8": 1, "fp16": 0, "fp32": 0}

@@ -20,7 +20,7 @@ from small_graphs import (
     run,
 )
 
-from mimo_calibration.graph.qdq import Choice, quantise, quantise_weight
+from mimo_calibration.graph.qdq import Choice, quantize, quantize_weight
 from mimo_calibration.graph.quantizable import channel_axis
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
@@ -44,7 +44,7 @@ def weights(draw):
 @given(weights(), st.sampled_from([(8, 127), (4, 7)]))
 def test_every_weight_is_within_half_a_step_of_its_channel(given_weight, kind):
     (weight, axis), (bits, largest) = given_weight, kind
-    values, scale = quantise_weight(weight, axis, bits)
+    values, scale = quantize_weight(weight, axis, bits)
     assert values.dtype == np.int8 and values.shape == weight.shape
     assert scale.dtype == np.float32 and scale.shape == (weight.shape[axis],)
     assert np.abs(values.astype(int)).max(initial=0) <= largest  # -128 and -8 are never used
@@ -60,10 +60,10 @@ def test_every_weight_is_within_half_a_step_of_its_channel(given_weight, kind):
 
 @settings(max_examples=25, deadline=None)
 @given(weights(), st.sampled_from([8, 4]))
-def test_quantised_weights_are_symmetric(given_weight, bits):
+def test_quantized_weights_are_symmetric(given_weight, bits):
     weight, axis = given_weight
-    values, scale = quantise_weight(weight, axis, bits)
-    negative, same = quantise_weight(-weight, axis, bits)
+    values, scale = quantize_weight(weight, axis, bits)
+    negative, same = quantize_weight(-weight, axis, bits)
     np.testing.assert_array_equal(negative, -values)
     np.testing.assert_array_equal(same, scale)
 
@@ -82,14 +82,14 @@ def test_matmul_computes_what_numpy_computes(rng, amax, bits):
     x, w = normal(rng, 2, 5, 32), normal(rng, 32, 24)
     w[:, 3] = 0
     model = make_model([node("MatMul", ["x", "w"], "y")], {"x": ("batch", 5, 32)}, ["y"], {"w": w})
-    quantised = checked(quantise(model, {"y": Choice(amax, bits)}))
+    quantized = checked(quantize(model, {"y": Choice(amax, bits)}))
     activation = x if amax is None else fake_activation(x, amax)
     expected = activation.astype(np.float64) @ fake_weight(w, 1, 7 if bits == 4 else 127)
-    # Left to itself, ONNX Runtime rounds the activations beside weights that are quantised alone, too.
+    # Left to itself, ONNX Runtime rounds the activations beside weights that are quantized alone, too.
     for optimised in (False, True) if amax else (False,):
-        np.testing.assert_allclose(run(quantised, {"x": x}, optimised)["y"], expected, **CLOSE)
+        np.testing.assert_allclose(run(quantized, {"x": x}, optimised)["y"], expected, **CLOSE)
     if bits == 4:
-        assert np.abs(initializers(quantised)["w/q"]).max() == 7
+        assert np.abs(initializers(quantized)["w/q"]).max() == 7
 
 
 @pytest.mark.parametrize("transposed", [0, 1])
@@ -98,11 +98,11 @@ def test_gemm_computes_what_numpy_computes_and_its_bias_stays(rng, transposed):
     stored = w.T.copy() if transposed else w
     model = make_model([node("Gemm", ["x", "w", "bias"], "y", transB=transposed)], {"x": ("batch", 32)}, ["y"],
                        {"w": stored, "bias": bias})  # fmt: skip
-    quantised = checked(quantise(model, {"y": Choice(2.5)}))
+    quantized = checked(quantize(model, {"y": Choice(2.5)}))
     expected = fake_activation(x, 2.5).astype(np.float64) @ fake_weight(w, 1) + bias
-    np.testing.assert_allclose(run(quantised, {"x": x})["y"], expected, **CLOSE)
-    assert operators(quantised, "Gemm")[0].input[2] == "bias"
-    np.testing.assert_array_equal(initializers(quantised)["bias"], bias)
+    np.testing.assert_allclose(run(quantized, {"x": x})["y"], expected, **CLOSE)
+    assert operators(quantized, "Gemm")[0].input[2] == "bias"
+    np.testing.assert_array_equal(initializers(quantized)["bias"], bias)
 
 
 @pytest.mark.parametrize(
@@ -112,21 +112,21 @@ def test_convolution_computes_what_numpy_computes_and_its_bias_stays(rng, inputs
     x, w, bias = normal(rng, 2, inputs, 7, 9), normal(rng, outputs, inputs // groups, 3, 3), normal(rng, outputs)
     model = make_model([node("Conv", ["x", "w", "bias"], "y", group=groups, pads=[1, 1, 1, 1])],
                        {"x": ("batch", inputs, 7, 9)}, ["y"], {"w": w, "bias": bias})  # fmt: skip
-    quantised = checked(quantise(model, {"y": Choice(2.0)}))
+    quantized = checked(quantize(model, {"y": Choice(2.0)}))
     expected = conv2d(fake_activation(x, 2.0), fake_weight(w, 0).astype(np.float64), bias, groups)
     for optimised in (False, True):
-        np.testing.assert_allclose(run(quantised, {"x": x}, optimised)["y"], expected, rtol=1e-3, atol=1e-3)
-    assert operators(quantised, "Conv")[0].input[2] == "bias"
-    np.testing.assert_array_equal(initializers(quantised)["bias"], bias)
+        np.testing.assert_allclose(run(quantized, {"x": x}, optimised)["y"], expected, rtol=1e-3, atol=1e-3)
+    assert operators(quantized, "Conv")[0].input[2] == "bias"
+    np.testing.assert_array_equal(initializers(quantized)["bias"], bias)
 
 
 def test_transposed_convolution_computes_what_numpy_computes(rng):
     x, w = normal(rng, 2, 6, 4, 5), normal(rng, 6, 3, 2, 2)
     model = make_model([node("ConvTranspose", ["x", "w"], "y", strides=[2, 2])], {"x": ("batch", 6, 4, 5)}, ["y"], {"w": w})
-    quantised = checked(quantise(model, {"y": Choice(2.0)}))
+    quantized = checked(quantize(model, {"y": Choice(2.0)}))
     # With kernel 2 and stride 2 every output pixel has one input pixel.
     parts = np.einsum("bchw,coij->bohiwj", fake_activation(x, 2.0).astype(np.float64), fake_weight(w, 1))
-    np.testing.assert_allclose(run(quantised, {"x": x})["y"], parts.reshape(2, 3, 8, 10), **CLOSE)
+    np.testing.assert_allclose(run(quantized, {"x": x})["y"], parts.reshape(2, 3, 8, 10), **CLOSE)
 
 
 def two_readers(rng) -> tuple[onnx.ModelProto, np.ndarray, np.ndarray]:
@@ -137,33 +137,33 @@ def two_readers(rng) -> tuple[onnx.ModelProto, np.ndarray, np.ndarray]:
 
 def test_readers_of_one_activation_share_one_pair(rng):
     model, a, b = two_readers(rng)
-    quantised = checked(quantise(model, {"ya": Choice(2.0), "yb": Choice(2.0)}))
-    assert len(operators(quantised, "QuantizeLinear")) == 1
-    first, second = operators(quantised, "MatMul")
+    quantized = checked(quantize(model, {"ya": Choice(2.0), "yb": Choice(2.0)}))
+    assert len(operators(quantized, "QuantizeLinear")) == 1
+    first, second = operators(quantized, "MatMul")
     assert first.input[0] == second.input[0] and first.input[1] != second.input[1]
     x = normal(rng, 4, 32)
     activation = fake_activation(np.maximum(x, 0), 2.0).astype(np.float64)
     for name, w in (("ya", a), ("yb", b)):
-        np.testing.assert_allclose(run(quantised, {"x": x})[name], activation @ fake_weight(w, 1), **CLOSE)
+        np.testing.assert_allclose(run(quantized, {"x": x})[name], activation @ fake_weight(w, 1), **CLOSE)
 
 
 def test_two_ranges_of_one_activation_are_two_pairs(rng):
     model, a, b = two_readers(rng)
-    quantised = checked(quantise(model, {"ya": Choice(2.0), "yb": Choice(0.5)}))
-    assert len(operators(quantised, "QuantizeLinear")) == 2
+    quantized = checked(quantize(model, {"ya": Choice(2.0), "yb": Choice(0.5)}))
+    assert len(operators(quantized, "QuantizeLinear")) == 2
     x = normal(rng, 4, 32)
     for name, w, amax in (("ya", a, 2.0), ("yb", b, 0.5)):
         expected = fake_activation(np.maximum(x, 0), amax).astype(np.float64) @ fake_weight(w, 1)
-        np.testing.assert_allclose(run(quantised, {"x": x})[name], expected, **CLOSE)
+        np.testing.assert_allclose(run(quantized, {"x": x})[name], expected, **CLOSE)
 
 
 def test_one_weight_with_two_bit_widths_is_stored_twice(rng):
     w = normal(rng, 32, 32)
     nodes = [node("MatMul", ["x", "w"], "y8"), node("MatMul", ["x", "w"], "y4"), node("Gemm", ["x", "w"], "yt", transB=1)]
     model = make_model(nodes, {"x": ("batch", 32)}, ["y8", "y4", "yt"], {"w": w})
-    quantised = checked(quantise(model, {"y8": Choice(None, 8), "y4": Choice(None, 4), "yt": Choice(None, 8)}))
+    quantized = checked(quantize(model, {"y8": Choice(None, 8), "y4": Choice(None, 4), "yt": Choice(None, 8)}))
     x = normal(rng, 4, 32)
-    result, exact = run(quantised, {"x": x}, optimised=False), x.astype(np.float64)
+    result, exact = run(quantized, {"x": x}, optimised=False), x.astype(np.float64)
     np.testing.assert_allclose(result["y8"], exact @ fake_weight(w, 1), **CLOSE)
     np.testing.assert_allclose(result["y4"], exact @ fake_weight(w, 1, 7), **CLOSE)
     np.testing.assert_allclose(result["yt"], exact @ fake_weight(w, 0).T, **CLOSE)
@@ -172,32 +172,32 @@ def test_one_weight_with_two_bit_widths_is_stored_twice(rng):
 def test_what_was_not_chosen_stays_as_it_was(rng):
     model, a, _ = two_readers(rng)
     before = model.SerializeToString()
-    quantised = checked(quantise(model, {"yb": Choice(2.0)}))
+    quantized = checked(quantize(model, {"yb": Choice(2.0)}))
     assert model.SerializeToString() == before
-    old, new = ({n.name: n for n in m.graph.node} for m in (model, quantised))
+    old, new = ({n.name: n for n in m.graph.node} for m in (model, quantized))
     assert set(old) <= set(new)
     assert all(new[name] == old[name] for name in ("h", "ya"))
     assert list(new["yb"].output) == ["yb"]
-    assert (list(quantised.graph.input), list(quantised.graph.output)) == (list(model.graph.input), list(model.graph.output))
-    np.testing.assert_array_equal(initializers(quantised)["a"], a)
-    assert "b" not in initializers(quantised)  # its float32 form is gone: the file shrinks
+    assert (list(quantized.graph.input), list(quantized.graph.output)) == (list(model.graph.input), list(model.graph.output))
+    np.testing.assert_array_equal(initializers(quantized)["a"], a)
+    assert "b" not in initializers(quantized)  # its float32 form is gone: the file shrinks
     x = normal(rng, 4, 32)
-    np.testing.assert_array_equal(run(quantised, {"x": x})["ya"], run(model, {"x": x})["ya"])
+    np.testing.assert_array_equal(run(quantized, {"x": x})["ya"], run(model, {"x": x})["ya"])
 
 
 def test_nothing_chosen_changes_nothing(rng):
     model, _, _ = two_readers(rng)
-    assert quantise(model, {}) == model
+    assert quantize(model, {}) == model
 
 
 @pytest.mark.parametrize("name", ["nowhere", "h"])
-def test_a_node_that_cannot_be_quantised_is_refused(rng, name):
+def test_a_node_that_cannot_be_quantized_is_refused(rng, name):
     model, _, _ = two_readers(rng)
     with pytest.raises(ValueError, match=f"{name} cannot be quantized"):
-        quantise(model, {"ya": Choice(1.0), name: Choice(1.0)})
+        quantize(model, {"ya": Choice(1.0), name: Choice(1.0)})
 
 
-def test_tied_weights_are_quantised_for_the_product_and_exact_for_the_table(rng):
+def test_tied_weights_are_quantized_for_the_product_and_exact_for_the_table(rng):
     table = normal(rng, 40, 32)
     nodes = [
         node("Cast", ["x"], "ids", to=onnx.TensorProto.INT64),
@@ -206,8 +206,8 @@ def test_tied_weights_are_quantised_for_the_product_and_exact_for_the_table(rng)
         node("MatMul", ["rows", "table_t"], "logits"),
     ]
     model = make_model(nodes, {"x": (4,)}, ["logits", "rows"], {"table": table})
-    quantised = checked(quantise(model, {"logits": Choice(3.0)}))
-    result = run(quantised, {"x": np.array([1, 2, 2, 39], np.float32)})
+    quantized = checked(quantize(model, {"logits": Choice(3.0)}))
+    result = run(quantized, {"x": np.array([1, 2, 2, 39], np.float32)})
     np.testing.assert_array_equal(result["rows"], table[[1, 2, 2, 39]])
     # One scale per word: the rows of the table.
     expected = fake_activation(table[[1, 2, 2, 39]], 3.0).astype(np.float64) @ fake_weight(table, 0).T
@@ -216,7 +216,7 @@ def test_tied_weights_are_quantised_for_the_product_and_exact_for_the_table(rng)
 
 def rearranged(rng, extra: str | None) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
     """LayerNorm -> Reshape -> Transpose -> MatMul; something else reads the tensor ``extra``, too."""
-    quantised = {"scale": normal(rng, 32), "bias": normal(rng, 32), "w": normal(rng, 32, 24),
+    quantized = {"scale": normal(rng, 32), "bias": normal(rng, 32), "w": normal(rng, 32, 24),
             "shape": np.array([0, 2, 3, 32], np.int64)}  # fmt: skip
     nodes = [
         node("LayerNormalization", ["x", "scale", "bias"], "normed"),
@@ -225,19 +225,19 @@ def rearranged(rng, extra: str | None) -> tuple[onnx.ModelProto, dict[str, np.nd
         node("MatMul", ["turned", "w"], "y"),
         *([node("Neg", [extra], "z")] if extra else []),
     ]
-    return make_model(nodes, {"x": ("batch", 6, 32)}, ["y", "z"] if extra else ["y"], quantised), quantised
+    return make_model(nodes, {"x": ("batch", 6, 32)}, ["y", "z"] if extra else ["y"], quantized), quantized
 
 
 @pytest.mark.parametrize("extra", [None, "normed", "cut", "turned"])
 def test_an_activation_that_is_rearranged_first_computes_the_same(rng, extra):
-    model, quantised = rearranged(rng, extra)
+    model, quantized = rearranged(rng, extra)
     x = normal(rng, 2, 6, 32)
-    normed = layer_norm(x, quantised["scale"], quantised["bias"]).astype(np.float32)
+    normed = layer_norm(x, quantized["scale"], quantized["bias"]).astype(np.float32)
     turned = normed.reshape(2, 2, 3, 32).transpose(0, 2, 1, 3)
-    graph = checked(quantise(model, {"y": Choice(2.0)}))
+    graph = checked(quantize(model, {"y": Choice(2.0)}))
     for optimised in (False, True):
         result = run(graph, {"x": x}, optimised)
-        expected = fake_activation(turned, 2.0).astype(np.float64) @ fake_weight(quantised["w"], 1)
+        expected = fake_activation(turned, 2.0).astype(np.float64) @ fake_weight(quantized["w"], 1)
         np.testing.assert_allclose(result["y"], expected, rtol=1e-3, atol=1e-3)
         if extra:
             # Whoever else reads it gets it unrounded.
@@ -247,7 +247,7 @@ def test_an_activation_that_is_rearranged_first_computes_the_same(rng, extra):
 
 
 def test_random_chains_compute_what_numpy_computes(rng):
-    """Three products one after the other, any subset of them quantised."""
+    """Three products one after the other, any subset of them quantized."""
     sizes = [32, 24, 40, 16]
     matrices = {f"w{k}": normal(rng, sizes[k], sizes[k + 1]) / 4 for k in range(3)}
     nodes = []
@@ -263,7 +263,7 @@ def test_random_chains_compute_what_numpy_computes(rng):
             if k in chosen:
                 h, w = fake_activation(h, 1.5), fake_weight(w, 1)
             h = np.maximum(h.astype(np.float32) @ w, 0).astype(np.float32)
-        result = run(quantise(model, {f"p{k}": Choice(1.5) for k in chosen}), {"x": x})["h3"]
+        result = run(quantize(model, {f"p{k}": Choice(1.5) for k in chosen}), {"x": x})["h3"]
         # A value on the edge between two steps may fall to either side: one step of one factor.
         np.testing.assert_allclose(result, h, rtol=1e-3, atol=0.02)
         assert np.median(np.abs(result - h)) < 1e-5

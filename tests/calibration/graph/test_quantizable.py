@@ -1,4 +1,4 @@
-"""Where a graph can be quantised."""
+"""Where a graph can be quantized."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mimo_calibration.graph.quantizable import (
 )
 
 
-def test_products_with_constant_weights_can_be_quantised_and_nothing_else(rng):
+def test_products_with_constant_weights_can_be_quantized_and_nothing_else(rng):
     w = rng.normal(size=(32, 8)).astype(np.float32)
     nodes = [
         node("MatMul", ["x", "w"], "matmul"),
@@ -43,7 +43,7 @@ def test_products_with_constant_weights_can_be_quantised_and_nothing_else(rng):
     ]
 
 
-def test_convolutions_of_any_size_can_be_quantised_per_output_channel(rng):
+def test_convolutions_of_any_size_can_be_quantized_per_output_channel(rng):
     nodes = [
         node("Conv", ["x", "full"], "full_out"),
         node("Conv", ["x", "depthwise"], "depthwise_out", group=3),
@@ -56,7 +56,7 @@ def test_convolutions_of_any_size_can_be_quantised_per_output_channel(rng):
     assert channels == {"full_out": 5, "depthwise_out": 3, "up_out": 7}
 
 
-def test_weights_that_are_no_float32_cannot_be_quantised():
+def test_weights_that_are_no_float32_cannot_be_quantized():
     nodes = [node("Cast", ["x"], "half", to=onnx.TensorProto.FLOAT16), node("MatMul", ["half", "w"], "product"),
              node("Cast", ["product"], "y", to=onnx.TensorProto.FLOAT)]  # fmt: skip
     model = make_model(nodes, {"x": (4, 32)}, ["y"], {"w": np.ones((32, 8), np.float16)})

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from small_graphs import make_model, node, run
 
-from mimo_calibration.graph.qdq import Choice, quantise
+from mimo_calibration.graph.qdq import Choice, quantize
 from mimo_calibration.graph.smooth_quant import LIMIT, smoothed
 from mimo_calibration.search.recipe import GraphContext, QuantizationRecipe
 from mimo_calibration.search.recipe_search import is_smoothing_exact
@@ -116,14 +116,14 @@ def test_a_smoothed_graph_computes_the_same_with_flatter_activations(kind, alpha
         assert factors[name].max() <= LIMIT and factors[name].min() >= 1 / LIMIT
 
 
-def test_what_is_quantised_behind_it_loses_less(rng):
+def test_what_is_quantized_behind_it_loses_less(rng):
     model, _ = plain(rng)
     feed = {"x": rng.normal(size=(2, 6, CHANNELS)).astype(np.float32)}
     histograms = statistics(model, feed, "normed")
     exact, errors = run(model, feed), {}
     context = GraphContext(model, histograms, [(feed, exact)])
     for smooth in (False, True):
-        result = run(context.quantised(QuantizationRecipe("minmax", smooth=smooth)), feed)
+        result = run(context.quantized(QuantizationRecipe("minmax", smooth=smooth)), feed)
         errors[smooth] = np.square(result["y"] - exact["y"]).mean()
     assert errors[True] < 0.5 * errors[False]
 
@@ -200,12 +200,12 @@ def test_smoothing_that_would_change_the_result_is_noticed(rng):
     assert is_smoothing_exact(nothing, runner) is False
 
 
-def test_a_smoothed_graph_can_be_quantised(rng):
+def test_a_smoothed_graph_can_be_quantized(rng):
     for kind in GRAPHS.values():
         model, names = kind(rng)
         feed = {"x": rng.normal(size=(2, 6, CHANNELS)).astype(np.float32)}
         result, _ = smoothed(model, statistics(model, feed, *names))
-        constants = quantise(result, {"y": Choice(float(statistics(result, feed, *names)[names[0]].maximum))})
+        constants = quantize(result, {"y": Choice(float(statistics(result, feed, *names)[names[0]].maximum))})
         onnx.checker.check_model(constants, full_check=True)
         exact = run(model, feed)["y"]
         assert np.linalg.norm(run(constants, feed)["y"] - exact) < 0.05 * np.linalg.norm(exact)

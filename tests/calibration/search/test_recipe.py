@@ -19,10 +19,10 @@ CONTRACT = GraphSpec("g", (Tensor("x", "float32", ("batch", 32)),), (Tensor("y",
 @pytest.fixture
 def context(rng) -> GraphContext:
     """Two blocks behind each other, observed over ten calls with a few outliers."""
-    quantised = {"w": rng.normal(size=(32, 32)), "v": rng.normal(size=(32, 16))}
+    quantized = {"w": rng.normal(size=(32, 32)), "v": rng.normal(size=(32, 16))}
     nodes = [node("MatMul", ["x", "w"], "p", "net.0.first/MatMul"), node("Relu", ["p"], "h"),
              node("MatMul", ["h", "v"], "y", "net.1.second/MatMul")]  # fmt: skip
-    model = make_model(nodes, {"x": ("batch", 32)}, ["y"], {k: v.astype(np.float32) for k, v in quantised.items()})
+    model = make_model(nodes, {"x": ("batch", 32)}, ["y"], {k: v.astype(np.float32) for k, v in quantized.items()})
     engine = ObservingEngine(model, CONTRACT, threads=1)
     for _ in range(10):
         engine.run({"x": rng.standard_t(4, size=(40, 32)).astype(np.float32)})
@@ -56,8 +56,8 @@ def test_what_is_not_a_number_is_no_signal(bad):
 
 @pytest.mark.parametrize("method", range_estimators.METHODS)
 def test_a_recipe_limits_activations_by_its_method(method, context):
-    quantised = context.quantised(QuantizationRecipe(method))
-    constants = initializers(quantised)
+    quantized = context.quantized(QuantizationRecipe(method))
+    constants = initializers(quantized)
     for tensor in ("x", "h"):
         expected = range_estimators.amax(context.histograms[tensor], method)
         assert constants[f"{tensor}/q_scale"] == pytest.approx(expected / 127, rel=1e-6)
@@ -65,24 +65,24 @@ def test_a_recipe_limits_activations_by_its_method(method, context):
     first = fake_activation(x, float(constants["x/q_scale"]) * 127) @ fake_weight(initializers(context.model)["w"], 1)
     rounded = fake_activation(np.maximum(first, 0), float(constants["h/q_scale"]) * 127)
     expected = rounded @ fake_weight(initializers(context.model)["v"], 1)
-    result = run(quantised, {"x": x})["y"]
+    result = run(quantized, {"x": x})["y"]
     assert np.linalg.norm(result - expected) < 2e-3 * np.linalg.norm(expected)
 
 
 def test_skipped_blocks_stay_and_only_takes_one(context):
     assert [p.block for p in context.nodes()] == ["net.0", "net.1"]
-    for quantised, kept, lost in (
-        (context.quantised(QuantizationRecipe("minmax", skipped=("net.0",))), "w", "v"),
-        (context.quantised(QuantizationRecipe("minmax"), only="net.0"), "v", "w"),
+    for quantized, kept, lost in (
+        (context.quantized(QuantizationRecipe("minmax", skipped=("net.0",))), "w", "v"),
+        (context.quantized(QuantizationRecipe("minmax"), only="net.0"), "v", "w"),
     ):
-        assert kept in initializers(quantised) and lost not in initializers(quantised)
-    assert context.quantised(QuantizationRecipe("minmax", skipped=("net.0", "net.1"))) == context.model
+        assert kept in initializers(quantized) and lost not in initializers(quantized)
+    assert context.quantized(QuantizationRecipe("minmax", skipped=("net.0", "net.1"))) == context.model
 
 
 def test_weights_alone_need_no_statistics(context):
-    quantised = GraphContext(context.model, {}, []).quantised(QuantizationRecipe("weights", 4))
-    assert not operators(quantised, "QuantizeLinear") and len(operators(quantised, "DequantizeLinear")) == 2
-    assert GraphContext(context.model, {}, []).quantised(QuantizationRecipe("minmax")) == context.model
+    quantized = GraphContext(context.model, {}, []).quantized(QuantizationRecipe("weights", 4))
+    assert not operators(quantized, "QuantizeLinear") and len(operators(quantized, "DequantizeLinear")) == 2
+    assert GraphContext(context.model, {}, []).quantized(QuantizationRecipe("minmax")) == context.model
 
 
 def test_a_recipe_is_described_in_one_phrase():
@@ -94,7 +94,7 @@ def test_a_recipe_is_described_in_one_phrase():
 def test_the_graph_for_onnx_runtime_is_of_the_same_recipe(context):
     whole, first = QuantizationRecipe("mse"), context.ort_cpu(QuantizationRecipe("weights"), only="net.0")
     inputs = context.calls[0][0]
-    expected = run(context.quantised(whole), inputs)["y"]
+    expected = run(context.quantized(whole), inputs)["y"]
     np.testing.assert_allclose(run(context.ort_cpu(whole), inputs)["y"], expected, atol=0.05 * np.abs(expected).max())
     assert len(operators(first, "MatMulNBits")) == len(operators(first, "MatMul")) == 1
 
@@ -107,16 +107,16 @@ def test_the_best_recipe_is_the_one_with_the_best_score(context):
     assert scores[recipe.description()] == max(scores.values())
     worst = QuantizationRecipe(min(range_estimators.METHODS, key=lambda m: scores[QuantizationRecipe(m).description()]))
     inputs, expected = context.calls[0]
-    errors = [np.abs(run(context.quantised(r), inputs)["y"] - expected["y"]).mean() for r in (recipe, worst)]
+    errors = [np.abs(run(context.quantized(r), inputs)["y"] - expected["y"]).mean() for r in (recipe, worst)]
     assert errors[0] <= errors[1]
 
 
 def test_smoothing_takes_part_where_there_is_a_norm(rng):
     scale = np.ones(32, np.float32)
     scale[4] = 80
-    quantised = {"scale": scale, "bias": np.zeros(32, np.float32), "w": rng.normal(size=(32, 16)).astype(np.float32)}
+    quantized = {"scale": scale, "bias": np.zeros(32, np.float32), "w": rng.normal(size=(32, 16)).astype(np.float32)}
     nodes = [node("LayerNormalization", ["x", "scale", "bias"], "n"), node("MatMul", ["n", "w"], "y")]
-    model = make_model(nodes, {"x": ("batch", 32)}, ["y"], quantised)
+    model = make_model(nodes, {"x": ("batch", 32)}, ["y"], quantized)
     engine = ObservingEngine(model, CONTRACT, threads=1)
     for _ in range(4):
         engine.run({"x": rng.normal(size=(40, 32)).astype(np.float32)})
@@ -126,7 +126,7 @@ def test_smoothing_takes_part_where_there_is_a_norm(rng):
     for method in range_estimators.METHODS:
         # The share of the largest value that the method clips at is the same as before smoothing.
         share = range_estimators.amax(engine.histograms["n"], method) / engine.histograms["n"].maximum
-        scale = initializers(context.quantised(QuantizationRecipe(method, smooth=True)))["n/q_scale"]
+        scale = initializers(context.quantized(QuantizationRecipe(method, smooth=True)))["n/q_scale"]
         assert scale == pytest.approx(share * largest / 127, rel=1e-4)
     recipe, scores = best_recipe(context, runner)
     assert recipe.smooth and len(scores) == 2 * len(range_estimators.METHODS)

@@ -35,7 +35,7 @@ class FakePipeline:
 
 
 class FakeContext:
-    """Remembers the recipes that it is quantised by."""
+    """Remembers the recipes that it is quantized by."""
 
     def __init__(self, nodes=(), calls=()) -> None:
         self._nodes, self.calls, self.skipped = nodes, calls, []
@@ -83,7 +83,7 @@ def test_blocks_that_lose_dice_are_left_out_before_noisy_blocks():
         ("noisy", 10.0, 0.004), ("less", 20.0, 0.0), ("worst", 30.0, 0.09), ("bad", 15.0, 0.006), ("exact", 60.0, 0.0)
     )  # fmt: skip
     mixed = search.mixed_precision_recipes(smooth, result)
-    order = ["worst", "bad", "noisy"]  # at least one block is quantised, and "exact" stays in any case
+    order = ["worst", "bad", "noisy"]  # at least one block is quantized, and "exact" stays in any case
     assert [one.skipped for one in mixed] == [tuple(sorted(order[:n])) for n in range(4)]
     assert all((one.method, one.smooth) == ("mse", True) for one in mixed)
 

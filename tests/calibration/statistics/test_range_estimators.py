@@ -17,7 +17,7 @@ def observed(values: np.ndarray) -> HistogramObserver:
     return histogram
 
 
-def quantisation_error(values: np.ndarray, limit: float) -> float:
+def quantization_error(values: np.ndarray, limit: float) -> float:
     step = limit / 127
     return float(np.mean((np.clip(np.round(values / step), -127, 127) * step - values) ** 2))
 
@@ -55,17 +55,17 @@ def test_percentile_ignores_a_lone_outlier():
 
 def test_mse_is_nearly_the_best_of_its_candidates(values):
     histogram = observed(values)
-    real = {share: quantisation_error(values.astype(np.float64), share * histogram.maximum) for share in CANDIDATES}
-    assert quantisation_error(values.astype(np.float64), amax(histogram, "mse")) <= 1.05 * min(real.values())
+    real = {share: quantization_error(values.astype(np.float64), share * histogram.maximum) for share in CANDIDATES}
+    assert quantization_error(values.astype(np.float64), amax(histogram, "mse")) <= 1.05 * min(real.values())
 
 
 def test_mse_counts_values_that_round_to_zero():
     """Nearly all values are less than half a step of the largest: kept whole, the range would round them all away."""
     values = np.append(np.full(60_000, 3.4e-3), 1.0)
     histogram = observed(values)
-    best = min(quantisation_error(values, share * histogram.maximum) for share in CANDIDATES)
-    assert quantisation_error(values, amax(histogram, "mse")) < min(
-        2 * best, 0.7 * quantisation_error(values, amax(histogram, "minmax"))
+    best = min(quantization_error(values, share * histogram.maximum) for share in CANDIDATES)
+    assert quantization_error(values, amax(histogram, "mse")) < min(
+        2 * best, 0.7 * quantization_error(values, amax(histogram, "minmax"))
     )
 
 
@@ -73,7 +73,7 @@ def test_mse_counts_values_that_round_to_zero():
 def test_mse_is_better_than_minmax_where_tails_are_long(name, rng):
     values = DATA[name](rng)
     histogram = observed(values)
-    assert quantisation_error(values, amax(histogram, "mse")) < quantisation_error(values, amax(histogram, "minmax"))
+    assert quantization_error(values, amax(histogram, "mse")) < quantization_error(values, amax(histogram, "minmax"))
 
 
 def test_mse_keeps_the_range_of_a_uniform_tensor():

@@ -1,4 +1,4 @@
-"""The comparison of quantisers."""
+"""The comparison of quantizers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quick_calibration import make_quick
 from small_graphs import make_model, node
 
 from mimo_calibration.graph.ort_cpu import to_ort_cpu_graph
-from mimo_calibration.graph.qdq import Choice, quantise
+from mimo_calibration.graph.qdq import Choice, quantize
 from mimo_calibration.tools import compare_quantizers
 from mimo_calibration.tools.compare_quantizers import Row, as_table, is_symmetric
 
@@ -20,7 +20,7 @@ from mimo_calibration.tools.compare_quantizers import Row, as_table, is_symmetri
 def test_a_graph_is_symmetric_where_every_zero_point_is_zero(rng):
     weights = {"w": rng.normal(size=(32, 16)).astype(np.float32)}
     model = make_model([node("MatMul", ["x", "w"], "y")], {"x": ("batch", 32)}, ["y"], weights)
-    symmetric = quantise(model, {"y": Choice(2.0)})
+    symmetric = quantize(model, {"y": Choice(2.0)})
     assert is_symmetric(model) and is_symmetric(symmetric)
     assert not is_symmetric(to_ort_cpu_graph(symmetric))
 
@@ -28,9 +28,9 @@ def test_a_graph_is_symmetric_where_every_zero_point_is_zero(rng):
 def test_a_bias_in_int32_is_not_symmetric():
     bias = numpy_helper.from_array(np.arange(4, dtype=np.int32), "bias")
     scale = numpy_helper.from_array(np.float32(0.5), "scale")
-    dequantised = helper.make_node("DequantizeLinear", ["bias", "scale"], ["y"])
+    dequantized = helper.make_node("DequantizeLinear", ["bias", "scale"], ["y"])
     output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [4])
-    graph = helper.make_graph([dequantised], "g", [], [output], [bias, scale])
+    graph = helper.make_graph([dequantized], "g", [], [output], [bias, scale])
     assert not is_symmetric(helper.make_model(graph))
 
 
@@ -45,7 +45,7 @@ def test_the_table_shows_what_failed_below_the_numbers():
 
 
 @pytest.mark.slow
-def test_quantisers_are_compared_on_one_graph(micro_bundle, data, monkeypatch):
+def test_quantizers_are_compared_on_one_graph(micro_bundle, data, monkeypatch):
     def broken(_):
         raise ValueError("it does not take this graph\nand says much more")
 

@@ -27,7 +27,7 @@ from mimo_runtime.utils.hashing import sha256
 
 pytest.importorskip("polygraphy")
 
-#: Products of fewer channels are not quantised.
+#: Products of fewer channels are not quantized.
 WIDTH = 32
 SPEC = GraphSpec("toy", (Tensor("x", "float32", ("batch", WIDTH)),), (Tensor("y", "float32", ("batch", WIDTH)),))
 

@@ -81,7 +81,7 @@ def test_separators_that_json_forbids_are_read():
         (layer("a", "gemm", "N/A due to dynamic shapes", "ampere_h16816gemm_128x64_ldg8_nn_v1"), "fp16"),
         (layer("a", "gemm", "N/A due to dynamic shapes", "ampere_sgemm_64x32_sliced1x4_nn"), "fp32"),
         (layer("a", "gemm", "N/A due to dynamic shapes", "ampere_fp16_s16816gemm_fp16_128x128_ldg8_nn"), "fp16"),
-        # Quantised inside of the kernel.
+        # Quantized inside of the kernel.
         (layer("a", "gemm", "Half", "sm80_xmma_gemm_i8f32_i8i32_f32_tn_n_tilesize64x64x64"), "int8"),
         # TF32 is FP32 with a shorter memory.
         (layer("a", "gemm", "Float", "sm80_xmma_gemm_tf32f32_tf32f32_f32_tn_n"), "fp32"),

@@ -1,4 +1,4 @@
-"""Quantisation-aware fine-tuning: the rounding itself, what it leaves untouched, runs that use it, and that it is worth it."""
+"""Quantization-aware fine-tuning: the rounding itself, what it leaves untouched, runs that use it, and that it is worth it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mimo_train.training.qat import (
     MIN_ROWS,
     MODES,
     NOT_ON_DEVICE,
-    fake_quantise,
+    fake_quantize,
     finish,
     largest_step,
     prepare,
@@ -57,9 +57,9 @@ def test_rounding_is_idempotent_bounded_and_odd(what, bits):
     w, qmax = table(*what), largest_step(bits)
     scale = weight_scale(w, qmax, 0)
     assert scale.shape == (w.shape[0], 1) and torch.allclose(scale * qmax, w.abs().amax(1, keepdim=True))
-    rounded = fake_quantise(w, scale, qmax)
-    assert torch.equal(fake_quantise(rounded, scale, qmax), rounded)
-    assert torch.equal(fake_quantise(-w, scale, qmax), -rounded)
+    rounded = fake_quantize(w, scale, qmax)
+    assert torch.equal(fake_quantize(rounded, scale, qmax), rounded)
+    assert torch.equal(fake_quantize(-w, scale, qmax), -rounded)
     assert ((rounded - w).abs() <= scale * (0.5 + 1e-4)).all()
     steps = rounded / scale
     assert torch.allclose(steps, steps.round(), atol=1e-4) and steps.round().abs().max() <= qmax
@@ -71,28 +71,28 @@ def test_zero_stays_zero(what, bits, data):
     w = table(*what)
     row, column = data.draw(st.integers(0, w.shape[0] - 1)), data.draw(st.integers(0, w.shape[1] - 1))
     w[row], w[:, column] = 0.0, 0.0
-    rounded = fake_quantise(w, weight_scale(w, largest_step(bits), 0), largest_step(bits))
+    rounded = fake_quantize(w, weight_scale(w, largest_step(bits), 0), largest_step(bits))
     assert not rounded[row].any() and not rounded[:, column].any() and rounded.isfinite().all()
 
 
 def test_halves_go_to_even_and_what_is_too_large_is_clipped():
     x = torch.tensor([0.5, 1.5, 2.5, -0.5, -1.5, 6.6, 99.0, -99.0])
-    assert fake_quantise(x, torch.tensor(1.0), 7).tolist() == [0.0, 2.0, 2.0, 0.0, -2.0, 7.0, 7.0, -7.0]
+    assert fake_quantize(x, torch.tensor(1.0), 7).tolist() == [0.0, 2.0, 2.0, 0.0, -2.0, 7.0, 7.0, -7.0]
 
 
 def test_bfloat16_is_rounded_once():
     # 101.4 steps are 101; as a bfloat16 they are 101.5, which would go to 102.
     x = torch.tensor([101.5], dtype=torch.bfloat16)
-    rounded = fake_quantise(x, torch.tensor(101.5 / 101.4), 127)
+    rounded = fake_quantize(x, torch.tensor(101.5 / 101.4), 127)
     assert rounded.dtype == torch.bfloat16 and rounded.item() == torch.tensor(101 * 101.5 / 101.4).to(torch.bfloat16).item()
 
 
 def test_gradients_pass_inside_the_clip_range_alone():
     x = torch.tensor([-9.0, -6.9, 0.2, 3.0, 7.0, 9.0], requires_grad=True)
-    fake_quantise(x, torch.tensor(1.0), 7).backward(torch.arange(1.0, 7.0))
+    fake_quantize(x, torch.tensor(1.0), 7).backward(torch.arange(1.0, 7.0))
     assert x.grad.tolist() == [0.0, 2.0, 3.0, 4.0, 5.0, 0.0]
     w = torch.randn(5, 7, requires_grad=True)  # of weights nothing is outside: the largest is the range
-    fake_quantise(w, weight_scale(w, 7, 0), 7).sum().backward()
+    fake_quantize(w, weight_scale(w, 7, 0), 7).sum().backward()
     assert torch.equal(w.grad, torch.ones_like(w))
 
 
@@ -102,11 +102,11 @@ def test_the_exporter_rounds_to_the_same_numbers(bits):
     for seed, axis in ((0, 0), (1, 1)):
         w = table(seed, 40, 30, -1.0)
         w[3], w[:, 5] = 0.0, 0.0
-        values, scale = exporter.quantise_weight(w.numpy(), axis, bits)
+        values, scale = exporter.quantize_weight(w.numpy(), axis, bits)
         mine = weight_scale(w, largest_step(bits), axis)
         assert np.array_equal(mine.flatten().numpy(), scale)
         theirs = torch.from_numpy(values.astype(np.float32)) * mine
-        assert torch.equal(fake_quantise(w, mine, largest_step(bits)), theirs)
+        assert torch.equal(fake_quantize(w, mine, largest_step(bits)), theirs)
 
 
 # -- the places ------------------------------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ def test_the_places_are_those_that_the_exporter_finds_in_its_graphs(micro_checkp
         for point in exporter.find_quantizable(exported):
             name = module_of(graph, point.node)
             assert name not in scales, f"{name} is computed twice"
-            scales[name] = qdq.quantise_weight(weights[point.weight], point.axis, 8)[1]
+            scales[name] = qdq.quantize_weight(weights[point.weight], point.axis, 8)[1]
             inputs |= {name} if graph != "text_decoder" else set()
     gates = [ONE_OF_TWO.format(side) for side in ("prompt_to_image", "image_to_prompt")]
     assert not any(mine[gate].weight.any() for gate in gates)
@@ -169,7 +169,7 @@ def test_the_output_layer_is_rounded_and_its_words_are_looked_up_exactly(how):
     word = model.text_decoder.word
     before = word.weight.detach().clone()
     prepare(model, "int4-weights") if how == "prepare" else round_weights(model, 4)
-    x, rounded = torch.randn(2, 3, word.embedding_dim), fake_quantise(before, weight_scale(before, 7, 0), 7)
+    x, rounded = torch.randn(2, 3, word.embedding_dim), fake_quantize(before, weight_scale(before, 7, 0), 7)
     assert torch.equal(word.weight, before) and torch.equal(word(torch.tensor([5])), before[5:6])
     assert torch.equal(word.logits(x), x @ rounded.t()) and not torch.equal(rounded, before)
     assert model.state_dict().keys() == micro().state_dict().keys()
@@ -235,7 +235,7 @@ def test_a_transposed_convolution_has_its_output_channels_on_the_second_axis():
     model = nn.Sequential(nn.ConvTranspose2d(3, 2, 2))
     weight, x = model[0].weight.detach().clone(), torch.randn(1, 3, 4, 4)
     round_weights(model, 8)
-    assert torch.equal(model[0].weight, fake_quantise(weight, weight_scale(weight, 127, 1), 127))
+    assert torch.equal(model[0].weight, fake_quantize(weight, weight_scale(weight, 127, 1), 127))
     prepare(model, "int8")
     assert model(x).shape == (1, 2, 5, 5)
 

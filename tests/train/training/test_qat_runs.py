@@ -1,4 +1,4 @@
-"""Runs of quantisation-aware training: checkpoints, resume, several processes, and the command line."""
+"""Runs of quantization-aware training: checkpoints, resume, several processes, and the command line."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_run_leaves_an_ordinary_checkpoint(trained, phantoms, tmp_path, mode):
     assert {k: (v.shape, v.dtype) for k, v in before.items()} == {k: (v.shape, v.dtype) for k, v in after.items()}
     model, _ = load_checkpoint(folder)
     assert len(model.text_decoder.layers[0].mlp[0].weight[0].unique()) > 16  # not rounded
-    assert messages[0].endswith(f"quantisation-aware: {mode}")
+    assert messages[0].endswith(f"quantization-aware: {mode}")
     assert f"`{mode}` except for vision_encoder.backbone.stem" in (folder / "README.md").read_text()
     with safe_open(folder / "training" / "state.safetensors", "pt") as file:
         kept = {k for k in file.keys() if k.startswith("range.")}  # noqa: SIM118 (not a dict)
