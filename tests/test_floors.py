@@ -35,6 +35,7 @@ RUNTIME_ALWAYS = {"numpy", "PIL", "tokenizers", "click", "packaging"}
 #: Engines, file formats and charts: inside functions only, so that a device installs the ones that it uses.
 RUNTIME_LAZILY = {
     "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "pydicom", "nibabel", "matplotlib",
+    "cryptography",
 }  # fmt: skip
 #: The part of the ground floor that training, calibration and benchmarks stand on.
 EVALUATION = {"numpy", "PIL"}

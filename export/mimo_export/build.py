@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mimo_calibration.quantize import CalibrationFacts, QuantizationRequest
+from mimo_runtime.bundle.archive import sign
+from mimo_runtime.bundle.signature import read_private_key
 from mimo_runtime.bundle.writer import output_place
 from mimo_runtime.data.dataset import read_datasets
 from mimo_runtime.errors import RequestError
@@ -46,14 +48,14 @@ def build(
     quantization: QuantizationRequest | None = None,
     portable: bool = False,
     compute_capabilities: Sequence[str] = (),
+    sign_key: Path | None = None,
     progress: Progress = silent,
     warn: Callable[[str], None] = lambda message: None,
 ) -> Built:
     """Build a bundle, or nothing.
 
     Args:
-        checkpoint: a folder that ``mimo-train fit`` wrote.
-        output: a folder, or a file if the name ends in ``.mimo``.
+        checkpoint: a folder that ``mimo-train fit`` wrote; output: a folder, or a file if the name ends in ``.mimo``.
         graphs: if not all six, the output is a folder of checked ONNX files with a report. Nothing loads it as a bundle.
         parity_data: folders with ``dataset.jsonl``, whose images take part in the parity check beside phantoms.
         parity_samples: how many samples the parity check runs over.
@@ -62,8 +64,8 @@ def build(
             outside the tolerance ships. The report then lists the limits of parity that it misses, instead of an error.
         portable: leave the graphs to be compiled on the device, by ``mimo-run prepare``.
         compute_capabilities: GPUs that TensorRT for RTX compiles for; none: 8.0 and later.
-        progress: called as ``progress(stage, done, total)``.
-        warn: called before the work with each reason why a calibration may be worth less.
+        sign_key: a PEM file with the Ed25519 private key that signs the bundle.
+        progress: called as ``progress(stage, done, total)``; warn: with each reason why a calibration may be worth less.
 
     Raises:
         RequestError: the request, the checkpoint or the output is wrong.
@@ -74,6 +76,7 @@ def build(
     names = check_graphs(graphs)
     chosen = choose_target(target, precision, portable, compute_capabilities, single_graphs=len(names) < len(GRAPHS))
     check_samples(parity_samples)
+    check_key(sign_key, names)
     if precision != "fp32":
         check_quantization(quantization, precision, names)
     if chosen.is_compiled and not portable:
@@ -88,8 +91,23 @@ def build(
         for stage in STAGES:
             if stage.applies(request):
                 stage.run(state)
+        if sign_key is not None:
+            sign(folder, sign_key)
         progress("finish", 1, 1)
     return Built(output, state.summary, state.calibration)
+
+
+def check_key(sign_key: Path | None, names: Sequence[str]) -> None:
+    """Refuse a key that cannot sign, before the work.
+
+    Raises:
+        RequestError: it is no private key, or the output is not a bundle.
+    """
+    if sign_key is None:
+        return
+    if len(names) < len(GRAPHS):
+        raise RequestError("--sign has no effect with --graphs, which gives no bundle", "Leave one of them out")
+    read_private_key(sign_key)
 
 
 def check_quantization(request: QuantizationRequest | None, precision: str, names: Sequence[str]) -> None:

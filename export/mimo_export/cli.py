@@ -77,6 +77,7 @@ _BUILD_OPTIONS = (
         help="Data set whose images take part in the parity check beside phantoms; repeatable.",
     ),
     click.option("--parity-samples", default=8, show_default=True, metavar="N", help="Samples of the parity check."),
+    click.option("--sign", "sign_key", type=PATH, metavar="KEY", help="Sign the bundle with this Ed25519 private key (PEM)."),
     click.option("--overwrite", is_flag=True, help="Replace the output of an earlier build."),
     click.option(
         "--force",
@@ -119,6 +120,7 @@ def build(
     graphs: str | None,
     parity_data: tuple[Path, ...],
     parity_samples: int,
+    sign_key: Path | None,
     overwrite: bool,
     force: bool,
     as_json: bool,
@@ -145,7 +147,8 @@ def build(
         built = build_bundle(
             checkpoint, output, target=target, precision=precision, graphs=GRAPHS if graphs is None else graphs.split(","),
             parity_data=parity_data, parity_samples=parity_samples, overwrite=overwrite or force, quantization=quantization,
-            portable=portable, compute_capabilities=compute_capabilities, progress=progress, warn=print_warning,
+            portable=portable, compute_capabilities=compute_capabilities, sign_key=sign_key, progress=progress,
+            warn=print_warning,
         )  # fmt: skip
     for message in warnings_after(built.calibration, precision) if built.calibration else ():
         print_warning(message)
@@ -216,6 +219,16 @@ def inspect(bundle: Path, as_json: bool) -> None:
     click.echo(f"{model['id']} ({size}) for {manifest.target}" + (f", compute capability {capability}" if capability else ""))
     click.echo(_summary(report))
     click.echo("\nbuilt with " + ", ".join(f"{name} {version}" for name, version in tools.items()))
+
+
+@main.command()
+@click.argument("bundle", type=PATH)
+@click.option("--key", required=True, type=PATH, metavar="KEY", help="Ed25519 private key (PEM).")
+def sign(bundle: Path, key: Path) -> None:
+    """Sign BUNDLE, in place of an earlier signature: devices that trust the public key load it with --trust."""
+    from mimo_runtime.bundle.archive import sign as sign_bundle
+
+    click.echo(f"signed {bundle} by key {sign_bundle(bundle, key).fingerprint}")
 
 
 @main.command()

@@ -49,7 +49,7 @@ def manifest_data(
     config: MimoConfig, model: ModelFacts, target: Target, graphs: Mapping[str, GraphFile], specs: Mapping[str, GraphSpec],
     compatibility: Compatibility, files: Mapping[str, str], measured: Measurements,
 ) -> dict[str, object]:  # fmt: skip
-    """The manifest of a bundle, before it is sealed. Holds no date and no path: the same inputs give the same bytes.
+    """The manifest of a bundle, before its checksum. Holds no date and no path: the same inputs give the same bytes.
 
     Args:
         specs: of the graphs as they ship.

@@ -329,7 +329,7 @@ def write_report(state: BuildState) -> None:
 
 
 def write_bundle(state: BuildState) -> None:
-    """Seal the bundle and open it as a device does.
+    """Write the manifest and open the bundle as a device does.
 
     The manifest is written last: without it nothing loads the folder, however this process ends.
 

@@ -18,7 +18,7 @@ from .graphs import EncodedImage, ModelGraphs
 from .hardware.host import usable_cores
 from .imageio.image import ScanImage
 from .imageio.reader import Source, read_image
-from .loading import BundleSource, ModelInfo, load_bundle
+from .loading import BundleSource, KeyFile, ModelInfo, load_bundle
 from .model.config import MimoConfig
 from .model.tokenizer import Tokenizer
 from .request import AskRequest, takes_arguments_of
@@ -52,7 +52,7 @@ class Mimo:
     ) -> None:
         self.graphs = ModelGraphs(config, engines, tokenizer, cache_images)
         self.engines, self.tokenizer, self.info = self.graphs.engines, tokenizer, info or ModelInfo()
-        self._arguments: tuple[str, str, int | None, int, bool] | None = None  # of load
+        self._arguments: tuple[object, ...] | None = None  # of load
         self.workers = Workers(usable_cores(), "mimo-masks")
 
     @staticmethod
@@ -62,6 +62,8 @@ class Mimo:
         threads: int | None = None,
         cache_images: int = 8,
         allow_fallback: bool = False,
+        max_memory: int | None = None,
+        trust: KeyFile | None = None,
     ) -> Mimo:
         """Load a bundle, a folder or a ``.mimo`` file, after checking all of it.
 
@@ -70,16 +72,20 @@ class Mimo:
             threads: threads within one operator, per graph; None is one per physical core that this process may use.
             cache_images: see :class:`Mimo`.
             allow_fallback: run a bundle for a GPU on the CPU where the GPU is missing or refuses it; see ``Answer.fallback``.
+            max_memory: refuse a bundle that needs more MB than this, by an estimate, before an engine is created.
+            trust: a PEM file with an Ed25519 public key: refuse a bundle that this key did not sign.
 
         Raises:
             BundleError, EngineError: see ``load_bundle``; nothing was loaded.
         """
-        loaded = load_bundle(bundle, device=device, threads=threads, allow_fallback=allow_fallback)
+        loaded = load_bundle(
+            bundle, device=device, threads=threads, allow_fallback=allow_fallback, max_memory=max_memory, trust=trust
+        )
         mimo = Mimo(loaded.config, loaded.engines, loaded.tokenizer, loaded.info, cache_images=cache_images)
-        mimo._arguments = loaded.info["bundle"], device, threads, cache_images, allow_fallback
+        mimo._arguments = loaded.info["bundle"], device, threads, cache_images, allow_fallback, max_memory, trust
         return mimo
 
-    def __reduce__(self) -> tuple[Callable[..., Mimo], tuple[str, str, int | None, int, bool]]:
+    def __reduce__(self) -> tuple[Callable[..., Mimo], tuple[object, ...]]:
         """A pickle holds the path of the bundle, which is loaded anew."""
         if self._arguments is None:
             raise RequestError("a Mimo that was not loaded from a bundle has no pickle", "Make it in the other process")

@@ -201,7 +201,7 @@ def test_what_cannot_work_is_refused_before_it_starts(portable, bundle: Path, tm
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_a_killed_prepare_leaves_nothing_that_loads(portable, how: signal.Signals, tmp_path: Path):
     program = (
         "import sys, time\nfrom mimo_runtime.cli.commands import main\nfrom mimo_runtime.compiler import compile_bundle\n"

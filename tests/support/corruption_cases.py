@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mimo_runtime.bundle.manifest import seal, spell
+from mimo_runtime.bundle.manifest import spell, with_checksum
 from mimo_runtime.bundle.schema import MANIFEST
 from mimo_runtime.errors import BundleError, MimoError
 from mimo_runtime.pipeline import Mimo
@@ -37,7 +37,7 @@ def reaches_an_engine(path: Path, **options: Any) -> bool:
 
 def write(folder: Path, changed: dict[str, Any]) -> None:
     """A manifest that is sealed and spelt as it should be, whatever it says."""
-    (folder / MANIFEST).write_bytes(spell(seal(changed)))
+    (folder / MANIFEST).write_bytes(spell(with_checksum(changed)))
 
 
 def flips(content: bytes, count: int, rng: random.Random) -> Iterator[tuple[int, bytes]]:

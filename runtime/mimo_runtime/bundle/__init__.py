@@ -1,1 +1,1 @@
-"""The sealed bundle: its archive, manifest and schema, where its graphs run, and how one is written."""
+"""The bundle: its archive, manifest and schema, where its graphs run, and how one is written."""

@@ -1,7 +1,8 @@
 """A bundle on disk: a folder, or the same files in one ``.mimo`` file (a zip archive without compression).
 
-Opening checks everything that can be checked without an engine, in this order: format, version, seal, structure, compatibility
-with this machine, the list of files, every hash. A ``.mimo`` file is read in place and never extracted.
+Opening checks everything that can be checked without an engine, in this order: signature, format, version, checksum, fields,
+compatibility with this machine, the list of files, their sizes, every hash, the operators of every ONNX graph. A ``.mimo`` file
+is read in place and never extracted.
 """
 
 from __future__ import annotations
@@ -15,10 +16,21 @@ from typing import BinaryIO
 
 from ..errors import BundleError
 from ..model.config import MimoConfig
-from ..utils.atomic import atomic_file
-from .fields import abbreviate
+from ..utils.atomic import atomic_file, atomic_write_bytes
+from ..utils.json_fields import abbreviate
+from .graph_check import GraphCost, check_graph
 from .manifest import Manifest, parse_manifest
 from .schema import MANIFEST
+from .signature import (
+    LARGEST_SIGNATURE,
+    SIGNATURE,
+    KeyFile,
+    Signature,
+    check_trust,
+    read_private_key,
+    read_signature,
+    sign_manifest,
+)
 from .store import SUFFIX as SUFFIX
 from .store import ArchiveStore, FolderStore, Store
 
@@ -32,19 +44,25 @@ _LARGEST_FILE = 64 << 20
 class Bundle:
     """An opened bundle whose every byte has been verified. Made by :meth:`open`."""
 
-    def __init__(self, path: Path, manifest: Manifest, store: Store) -> None:
+    def __init__(self, path: Path, manifest: Manifest, store: Store, raw: bytes, signature: Signature | None) -> None:
         self.path, self.manifest, self._store = path, manifest, store
+        #: The contents of ``manifest.json``, which are signed; and ``signature.json``, None if the bundle is unsigned.
+        self.raw_manifest, self.signature = raw, signature
+        #: What each ONNX graph takes; plans of a compiler say nothing about that.
+        self.costs: dict[str, GraphCost] = {}
 
     @staticmethod
-    def open(path: str | os.PathLike[str], *, this_machine: bool = True) -> Bundle:
+    def open(path: str | os.PathLike[str], *, this_machine: bool = True, trust: KeyFile | None = None) -> Bundle:
         """Open and verify a bundle.
 
         Args:
             path: a folder or a ``.mimo`` file.
             this_machine: also check that it can run here; without, it can be inspected anywhere.
+            trust: a PEM file with the public key that must have signed the bundle.
 
         Raises:
-            BundleError: missing, damaged, incomplete, of another version, or built for another machine.
+            BundleError: missing, damaged, incomplete, of another version, for another machine, or not signed by ``trust``.
+            RequestError: ``trust`` is no public key.
         """
         path = Path(path)
         if path.is_dir():
@@ -57,25 +75,39 @@ class Bundle:
         if MANIFEST not in names:
             raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}", _POINT)
         with store.read(MANIFEST) as file:
-            manifest = parse_manifest(file.read(_LARGEST_MANIFEST), f"{path}/{MANIFEST}")
+            raw = file.read(_LARGEST_MANIFEST)
+        signature = _read_signature(store, names, path)
+        if trust is not None:
+            check_trust(signature, raw, trust, str(path))
+        manifest = parse_manifest(raw, f"{path}/{MANIFEST}")
         if this_machine:
             manifest.check_machine()
         hashes = manifest.hashes
-        unlisted, missing = sorted(set(names) - set(hashes) - {MANIFEST}), sorted(set(hashes) - set(names))
+        unlisted, missing = sorted(set(names) - set(hashes) - {MANIFEST, SIGNATURE}), sorted(set(hashes) - set(names))
         if missing:
             raise BundleError(f"bundle {path} is incomplete: {missing[0]} is missing", manifest.rebuild)
         if unlisted:
             raise BundleError(
                 f"bundle {path} holds {abbreviate(unlisted[0])!r}, which its manifest does not list", "Remove that file"
             )
-        bundle = Bundle(path, manifest, store)
+        bundle = Bundle(path, manifest, store, raw, signature)
         # All sizes before the first hash: a file that grew to gigabytes is refused at once.
         for name in sorted(hashes):
             bundle._check_size(name, names[name])
+        graphs = {entry.file: entry for entry in manifest.graphs.values() if entry.is_onnx}
         for name in sorted(hashes):
+            if name in graphs:
+                entry = graphs[name]
+                cost = check_graph(bundle.bytes(name), entry.spec, manifest.config, f"{path}/{name}")
+                bundle.costs[entry.name] = cost
+                continue
             with store.read(name) as file:
                 bundle._check(name, _hash(file, names[name]))
         return bundle
+
+    def check_trust(self, trust: KeyFile) -> None:
+        """Check that a trusted key signed the bundle; errors as in :meth:`open`."""
+        check_trust(self.signature, self.raw_manifest, trust, str(self.path))
 
     @property
     def config(self) -> MimoConfig:
@@ -122,6 +154,13 @@ def _hash(file: BinaryIO, size: int) -> str:
     return digest.hexdigest()
 
 
+def _read_signature(store: Store, names: dict[str, int], path: Path) -> Signature | None:
+    if SIGNATURE not in names:
+        return None
+    with store.read(SIGNATURE) as file:
+        return read_signature(file.read(LARGEST_SIGNATURE), f"{path}/{SIGNATURE}")
+
+
 def pack(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
     """Write a bundle folder as one ``.mimo`` file. The same folder gives the same bytes.
 
@@ -130,8 +169,41 @@ def pack(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
         RequestError: the file cannot be written.
     """
     bundle = Bundle.open(folder, this_machine=False)
-    with atomic_file(Path(path)) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name in (MANIFEST, *bundle.names()):
-            info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-            info.external_attr = (stat.S_IFREG | 0o644) << 16
-            archive.writestr(info, (Path(folder) / name).read_bytes())
+    signature = Path(folder) / SIGNATURE
+    _write_archive(bundle, Path(path), signature.read_bytes() if bundle.signature else None)
+
+
+def sign(path: str | os.PathLike[str], key: KeyFile) -> Signature:
+    """Sign a bundle, in place of an earlier signature.
+
+    Args:
+        path: a folder or a ``.mimo`` file.
+        key: a PEM file with an Ed25519 private key.
+
+    Raises:
+        BundleError: it is not an intact bundle.
+        RequestError: ``key`` is no such key, or the bundle cannot be written.
+    """
+    private = read_private_key(key)
+    bundle = Bundle.open(path, this_machine=False)
+    raw = sign_manifest(bundle.raw_manifest, private)
+    if bundle.path.is_dir():
+        atomic_write_bytes(bundle.path / SIGNATURE, raw)
+    else:
+        _write_archive(bundle, bundle.path, raw)
+    return read_signature(raw, SIGNATURE)
+
+
+def _write_archive(bundle: Bundle, path: Path, signature: bytes | None) -> None:
+    with atomic_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        contents = [(MANIFEST, bundle.raw_manifest), *([(SIGNATURE, signature)] if signature else [])]
+        for name, content in contents:
+            archive.writestr(_entry(name), content)
+        for name in bundle.names():
+            archive.writestr(_entry(name), bundle.bytes(name))
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+    info.external_attr = (stat.S_IFREG | 0o644) << 16
+    return info

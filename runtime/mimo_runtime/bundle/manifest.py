@@ -1,6 +1,6 @@
 """``manifest.json``: what a bundle says about itself, written by the exporter and checked strictly by every reader.
 
-A manifest is sealed: ``manifest_sha256`` is the hash of all the rest, and the rest holds the hash of every other file. Its
+``manifest_sha256`` is the checksum of all the rest, and the rest holds the hash of every other file. Its
 text is fixed as well, so that a changed space is an error. One flipped byte anywhere is found before an engine reads it.
 """
 
@@ -19,8 +19,8 @@ from ..hardware.host import architecture, cpu_features, operating_system
 from ..model.config import MimoConfig
 from ..model.graph_spec import GRAPHS, allowed_specs
 from ..utils.atomic import atomic_write_bytes
+from ..utils.json_fields import abbreviate, is_too_deep, unique_keys
 from ..utils.versions import is_at_least, is_same_release
-from .fields import abbreviate, is_too_deep
 from .manifest_fields import MANIFEST_FIELDS
 from .schema import (
     FORMAT,
@@ -116,36 +116,36 @@ class Manifest:
                 raise BundleError(what, f"{self.rebuild}, or on this device: mimo-run prepare PORTABLE -o BUNDLE")
 
 
-def seal(data: Mapping[str, object]) -> dict[str, object]:
+def with_checksum(data: Mapping[str, object]) -> dict[str, object]:
     """The manifest with its ``manifest_sha256``."""
     body = {key: value for key, value in data.items() if key != "manifest_sha256"}
     return {**body, "manifest_sha256": hashlib.sha256(canonical_json(body)).hexdigest()}
 
 
 def write_manifest(folder: Path | str, data: Mapping[str, object]) -> Manifest:
-    """Seal and write ``manifest.json`` into the folder of a bundle whose other files are all there.
+    """Add the checksum and write ``manifest.json`` into the folder of a bundle whose other files are all there.
 
     Raises:
         BundleError: the data is not a valid manifest; nothing was written.
     """
-    raw = spell(seal(data))
+    raw = spell(with_checksum(data))
     manifest = parse_manifest(raw)
     atomic_write_bytes(Path(folder) / MANIFEST, raw)
     return manifest
 
 
 def spell(data: Mapping[str, object]) -> bytes:
-    """The one spelling of a sealed manifest in its file; people read it, too."""
+    """The one spelling of a manifest with its checksum in its file; people read it, too."""
     return (json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
 
 
 def parse_manifest(raw: bytes, source: str = MANIFEST) -> Manifest:
-    """Check the format, the seal and the structure of a manifest.
+    """Check the format, the checksum and the structure of a manifest.
 
     Raises:
         BundleError: naming the field and what differs.
     """
-    data = _read_sealed(raw, source)
+    data = _read_checked(raw, source)
     check_fields(data, MANIFEST_FIELDS, source)
     try:
         check_sizes(data["model"]["config"])
@@ -165,27 +165,27 @@ def parse_manifest(raw: bytes, source: str = MANIFEST) -> Manifest:
     return Manifest(data, config, graphs)
 
 
-def _read_sealed(raw: bytes, source: str) -> ManifestData:
-    """The JSON of a manifest whose format, version and seal are right. Its fields are not checked yet."""
+def _read_checked(raw: bytes, source: str) -> ManifestData:
+    """The JSON of a manifest whose format, version and checksum are right. Its fields are not checked yet."""
     try:
-        data = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_duplicates)
+        data = json.loads(raw.decode("utf-8"), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError):
         raise refuse(f"{source} is damaged: it is not JSON") from None
     if is_too_deep(data):
         raise refuse(f"{source} is damaged: its lists and objects nest too deep")
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise BundleError(f"{source} is not the manifest of a mimo bundle", "Point to a bundle that mimo-export build wrote")
-    # The version before anything else: another version may have other fields and another seal.
+    # The version before anything else: another version may have other fields and another checksum.
     if data.get("format_version") != FORMAT_VERSION:
         version = abbreviate(str(data.get("format_version")), 40)
         problem = f"{source} has format version {version}, this program reads {FORMAT_VERSION}"
         raise BundleError(problem, f"Use the mimo-edge version that wrote it. {REBUILD.format(target='cpu')}")
     try:
-        sealed, spelt = data.get("manifest_sha256") == seal(data)["manifest_sha256"], raw == spell(data)
+        intact, spelt = data.get("manifest_sha256") == with_checksum(data)["manifest_sha256"], raw == spell(data)
     except (ValueError, RecursionError):  # an infinite number, half of a surrogate pair
         raise refuse(f"{source} is damaged: it holds what no JSON file can") from None
-    if not sealed or not spelt:
-        part = "its spelling" if sealed else "manifest_sha256"
+    if not intact or not spelt:
+        part = "its spelling" if intact else "manifest_sha256"
         raise refuse(f"{source} was changed after it was written: {part} differs")
     return cast(ManifestData, data)
 
@@ -209,10 +209,3 @@ def preprocessing(config: MimoConfig) -> dict[str, object]:
         "channels": "RGB",
         "resample": "bilinear-antialias",
     }
-
-
-def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise ValueError("a key appears twice")
-    return fields

@@ -6,10 +6,11 @@ import json
 from dataclasses import dataclass
 from typing import TypedDict
 
+from ..engines import KINDS
 from ..errors import BundleError
 from ..model.graph_spec import BATCH, PAST, GraphSpec, GraphSpecData
+from ..utils.json_fields import Check, FieldError, abbreviate
 from ..utils.versions import is_version
-from .fields import Check, FieldError, abbreviate
 
 FORMAT, FORMAT_VERSION = "mimo-bundle", 3
 MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
@@ -112,6 +113,11 @@ class GraphEntry:
     spec: GraphSpec
     #: Of a compiled plan: one set of sizes per optimisation profile; None for files without.
     profiles: list[Axes] | None = None
+
+    @property
+    def is_onnx(self) -> bool:
+        """Whether the file is an ONNX graph rather than what a compiler made of one."""
+        return self.build is not None or self.engine not in KINDS or not KINDS[self.engine].plans
 
 
 def canonical_json(data: object) -> bytes:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import RequestError
-from ..utils.atomic import atomic_folder, check_output_file, remedy_for_existing, unwritable
+from ..utils.atomic import atomic_folder, check_output_file, remedy_for_existing, remove_stale, unwritable
 from ..utils.messages import shown_path
 from .archive import SUFFIX, pack
 from .schema import MANIFEST
@@ -41,6 +41,7 @@ def bundle_place(output: Path, overwrite: bool, option: str = "--force") -> Iter
             raise RequestError(f"-o {shown_path(output)} exists", remedy_for_existing("Choose another name", option))
         output.parent.mkdir(parents=True, exist_ok=True)
         check_output_file(output)
+        remove_stale(output)
         folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.tmp-", dir=output.parent))
     except (OSError, ValueError) as error:
         raise unwritable(output, error) from None

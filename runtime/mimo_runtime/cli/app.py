@@ -120,12 +120,16 @@ class Commands(click.Group):
 
 
 def _end_orderly() -> None:
-    """SIGTERM (``kill``, a container that stops) ends the program as an error does, so that half-written files are removed.
+    """SIGTERM (``kill``, a container that stops) and SIGHUP (a terminal that closes) end the program as an error does.
 
-    Without this, Python ends on the spot. ``kill -9`` cannot be caught; see ``utils.atomic``.
+    So half-written files are removed; without this, Python ends on the spot. A signal that is ignored stays so, as under
+    ``nohup``. ``kill -9`` cannot be caught; see ``utils.atomic``.
     """
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in (getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, lambda received, frame: sys.exit(128 + received))
 
 
 def _warn_renamed(earlier: str, current: str) -> None:

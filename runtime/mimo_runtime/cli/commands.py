@@ -41,8 +41,15 @@ class Coordinates(click.ParamType[tuple[float, ...]]):
         return numbers
 
 
+def _trust(command: Callback) -> Callback:
+    """The option that says whose bundles are loaded."""
+    message = "Public key (PEM): refuse a BUNDLE that this key did not sign."
+    return click.option("--trust", metavar="PUB", help=message)(command)
+
+
 def _where(command: Callback) -> Callback:
-    """The options that say where a bundle runs."""
+    """The options that say where a bundle runs, and whose bundles do."""
+    command = _trust(command)
     choices = click.Choice(("auto", "cpu", "cuda", "tensorrt", "tensorrt-rtx"))
     message = "Where to run. auto is what BUNDLE was built for; the CPU instead of a GPU needs --allow-fallback."
     command = click.option("--device", type=choices, default="auto", help=message)(command)
@@ -112,6 +119,7 @@ def predict(
     threads: int | None,
     device: str,
     allow_fallback: bool,
+    trust: str | None,
     output: str | None,
     force: bool,
     as_json: bool,
@@ -137,7 +145,7 @@ def predict(
     picture = read_image(image, frame=frame)
     mask = None if mask_file is None else read_mask_file(mask_file, frame).fitted(picture).inside()
     prompt = Prompt(text or "", boxes, points, mask)
-    with Mimo.load(bundle, device, threads, cache_images=0, allow_fallback=allow_fallback) as mimo:
+    with Mimo.load(bundle, device, threads, cache_images=0, allow_fallback=allow_fallback, trust=trust) as mimo:
         # Before encoding, so that a wrong request costs nothing.
         prompt.validate(picture.height, picture.width, mimo.config, mimo.tokenizer)
         scan = mimo.open(picture)
@@ -162,13 +170,13 @@ def predict(
 @click.option("--threads", type=click.IntRange(1), help="Threads per engine.")
 @_where
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-def verify(bundle: str, threads: int | None, device: str, allow_fallback: bool, as_json: bool) -> None:
+def verify(bundle: str, threads: int | None, device: str, allow_fallback: bool, trust: str | None, as_json: bool) -> None:
     """Run the golden samples of BUNDLE: does this machine compute what the exporter computed?"""
     from ..bundle.archive import Bundle
     from ..deploy.verify import verify as run_verify
     from ..pipeline import Mimo
 
-    opened = Bundle.open(bundle, this_machine=not allow_fallback)
+    opened = Bundle.open(bundle, this_machine=not allow_fallback, trust=trust)
     with Mimo.load(opened, device, threads, allow_fallback=allow_fallback) as mimo:
         report, info = run_verify(mimo, opened), mimo.info
     if as_json:
@@ -199,8 +207,9 @@ def verify(bundle: str, threads: int | None, device: str, allow_fallback: bool, 
     help="Remember measured kernel times here (TensorRT): the next run is faster.",
 )
 @click.option("--force", is_flag=True, help="Replace an earlier bundle at PREPARED.")
+@_trust
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-def prepare(bundle: Path, output: Path, timing_cache: Path | None, force: bool, as_json: bool) -> None:
+def prepare(bundle: Path, output: Path, timing_cache: Path | None, force: bool, trust: str | None, as_json: bool) -> None:
     """Compile a portable BUNDLE for this machine, and verify it if a GPU is here.
 
     Needs only the engine: no PyTorch, no onnx.
@@ -209,7 +218,7 @@ def prepare(bundle: Path, output: Path, timing_cache: Path | None, force: bool, 
 
     with progress_bar(quiet=as_json) as progress:
         prepared = run_prepare(
-            bundle, output, force=force, timing_cache=timing_cache, progress=progress,
+            bundle, output, force=force, timing_cache=timing_cache, trust=trust, progress=progress,
             announce=lambda line: None if as_json else click.echo(line, err=True),
         )  # fmt: skip
     message = prepared.report
@@ -221,13 +230,16 @@ def prepare(bundle: Path, output: Path, timing_cache: Path | None, force: bool, 
 
 @main.command()
 @click.argument("bundle", required=False)
+@_trust
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 @click.pass_context
-def doctor(context: click.Context, bundle: str | None, as_json: bool) -> None:
+def doctor(context: click.Context, bundle: str | None, trust: str | None, as_json: bool) -> None:
     """What is here, what is missing, what to install; with BUNDLE, also whether it runs here."""
     from ..deploy.doctor import examine, healthy, to_dict, verdict
 
-    checks = examine(bundle)
+    if trust is not None and bundle is None:
+        raise RequestError("--trust has no effect without BUNDLE", "Name a bundle, or leave --trust out")
+    checks = examine(bundle, trust=trust)
     if as_json:
         print_json(to_dict(checks), indent=1)
     else:

@@ -12,6 +12,7 @@ from importlib import metadata
 
 from ..bundle.archive import Bundle
 from ..bundle.placement import DEVICES
+from ..bundle.signature import KeyFile, is_installed, verify_signature
 from ..engines import KINDS, installed_version, obstacle
 from ..errors import MimoError
 from ..hardware.host import TELLING_FEATURES, architecture, cpu_features, cpu_name, memory_mb, usable_cores
@@ -42,16 +43,19 @@ class Check:
     facts: object = None
 
 
-def examine(bundle: str | os.PathLike[str] | None = None, gpus: Gpus | None = None) -> list[Check]:
+def examine(
+    bundle: str | os.PathLike[str] | None = None, gpus: Gpus | None = None, trust: KeyFile | None = None
+) -> list[Check]:
     """All checks, in the order in which a person would make them.
 
     Args:
         gpus: what NVIDIA hardware is here; looked for if it is not given.
+        trust: a PEM file with the public key that must have signed the bundle.
     """
     gpus = gpus or find_gpus()
     checks = [*_machine(), *_nvidia(gpus), *_packages(), *_engines(gpus)]
     if bundle is not None:
-        checks += _bundle(bundle)
+        checks += _bundle(bundle, trust)
     return checks
 
 
@@ -196,15 +200,16 @@ def _engines(gpus: Gpus) -> list[Check]:
     return checks
 
 
-def _bundle(path: str | os.PathLike[str]) -> list[Check]:
+def _bundle(path: str | os.PathLike[str], trust: KeyFile | None) -> list[Check]:
     from ..pipeline import Mimo  # doctor must also start where tokenizers does not import
 
     checks = []
     try:
-        bundle = Bundle.open(path)
+        bundle = Bundle.open(path, trust=trust)
         manifest = bundle.manifest
         text = f"{manifest.model_id} for {manifest.target}, {len(manifest.hashes)} files, all hashes agree"
         checks.append(Check("bundle", "ok", text))
+        checks.append(_signature(bundle, trust is not None))
         graphs = manifest.graphs.values()
         delivered = sorted({f"{e.engine} {precision}" for e in graphs for precision, nodes in e.delivered.items() if nodes})
         checks.append(Check("graphs", "ok", f"{len(graphs)} graphs: {', '.join(delivered)}"))
@@ -220,6 +225,23 @@ def _bundle(path: str | os.PathLike[str]) -> list[Check]:
         text = f"bundle {shown_path(path)} cannot be read: {reason}"
         checks.append(Check(_BUNDLE_CHECKS[len(checks)], "broken", text, "Change the permissions, or name another bundle"))
     return checks
+
+
+def _signature(bundle: Bundle, trusted: bool) -> Check:
+    """Who signed a bundle; "broken" if somebody changed it since."""
+    if bundle.signature is None:
+        return Check(
+            "signature", "missing", "unsigned: its hashes show damage, not who wrote it", "mimo-export sign BUNDLE --key KEY"
+        )
+    key = bundle.signature.fingerprint
+    facts = {"key": key, "trusted": trusted}
+    if trusted:
+        return Check("signature", "ok", f"signed by the trusted key {key}", facts=facts)
+    if not is_installed():
+        return Check("signature", "missing", f"names key {key}, not verified", "pip install 'mimo-edge[sign]'", facts)
+    verify_signature(bundle.signature, bundle.raw_manifest, str(bundle.path))
+    text = f"signed by key {key}; whose key that is, only --trust PUB can say"
+    return Check("signature", "ok", text, facts=facts)
 
 
 def _version(distribution: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Compile a portable bundle on the device that will run it: compile every graph, seal the result, verify it."""
+"""Compile a portable bundle on the device that will run it: compile every graph, write the manifest, verify the result."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from ..bundle.archive import Bundle
 from ..bundle.manifest import write_manifest
+from ..bundle.signature import KeyFile
 from ..bundle.writer import bundle_place
 from ..compiler import compile_bundle
 from ..errors import RequestError, VerificationError
@@ -57,6 +58,7 @@ def prepare(
     *,
     force: bool = False,
     timing_cache: Path | None = None,
+    trust: KeyFile | None = None,
     progress: Progress = silent,
     announce: Callable[[str], None] = lambda line: None,
 ) -> Prepared:
@@ -67,11 +69,12 @@ def prepare(
         output: a folder, or a file if the name ends in ``.mimo``.
         force: replace an earlier bundle at ``output``.
         timing_cache: a folder for measured kernel times, which make the next run faster. Only TensorRT has them.
+        trust: a PEM file with the public key that must have signed the portable bundle. The result is unsigned.
         progress: called before and after each graph, and with each sample that is verified.
         announce: called once with one line, the memory that compiling needs, before the work starts.
 
     Raises:
-        BundleError: the bundle is damaged, or for another machine.
+        BundleError: the bundle is damaged, for another machine, or not signed by ``trust``.
         RequestError: it is not portable, the compiler is not installed, or the output cannot be written.
         EngineError: no GPU where one is needed, too little memory, or the compiler failed.
         VerificationError: the compiled bundle does not reproduce its golden samples.
@@ -79,7 +82,7 @@ def prepare(
     """
     started = time.monotonic()
     bundle, output = Path(bundle), Path(output)
-    opened = Bundle.open(bundle, this_machine=False)
+    opened = Bundle.open(bundle, this_machine=False, trust=trust)
     manifest = opened.manifest
     graphs = manifest.data["graphs"]
     _check_request(opened, output, timing_cache)

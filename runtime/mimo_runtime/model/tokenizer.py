@@ -19,6 +19,7 @@ import numpy as np
 import tokenizers as hf
 
 from ..errors import BundleError, PromptError, RequestError
+from .tokenizer_check import REMEDY, check_tokenizer
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 PHRASE_BEGIN, PHRASE_END = 4, 5
@@ -28,7 +29,6 @@ FIRST_SEG = 6
 CONTROL = frozenset((PAD, BOS, EOS, UNK))
 
 _MARKUP = re.compile(r"</?p>|<seg\d+>|<pad>|<bos>|<eos>|<unk>")
-_REMEDY = "Use the tokenizer.json that mimo-train wrote with this model"
 
 
 def special_tokens(queries: int) -> list[str]:
@@ -50,7 +50,7 @@ class Tokenizer:
         vocabulary = tokenizer.get_vocab(with_added_tokens=True)
         for index, token in enumerate(special_tokens(1)):
             if vocabulary.get(token) != index:
-                raise BundleError(f"{source}: token {token} has id {vocabulary.get(token)} instead of {index}", _REMEDY)
+                raise BundleError(f"{source}: token {token} has id {vocabulary.get(token)} instead of {index}", REMEDY)
         queries = 1
         while vocabulary.get(f"<seg{queries}>") == FIRST_SEG + queries:
             queries += 1
@@ -77,16 +77,21 @@ class Tokenizer:
         try:
             data = Path(path).read_bytes()
         except OSError as error:
-            raise BundleError(f"{path} cannot be read: {error.strerror}", _REMEDY) from None
+            raise BundleError(f"{path} cannot be read: {error.strerror}", REMEDY) from None
         return Tokenizer.from_bytes(data, str(path))
 
     @staticmethod
     def from_bytes(data: bytes, source: str = "tokenizer.json") -> Tokenizer:
         """Read the contents of ``tokenizer.json``; errors as in :meth:`read`."""
         try:
-            tokenizer = hf.Tokenizer.from_str(data.decode("utf-8"))
-        except Exception:  # the Rust library raises bare Exception for anything it cannot parse
-            raise BundleError(f"{source} is not a tokenizer", _REMEDY) from None
+            tokenizer = hf.Tokenizer.from_str(check_tokenizer(data, source))
+        except BundleError:
+            raise
+        except BaseException as error:
+            # The Rust library raises bare Exception for what it cannot parse, and PanicException, which is no Exception.
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            raise BundleError(f"{source} is not a tokenizer", REMEDY) from None
         return Tokenizer(tokenizer, source)
 
     def to_json(self) -> str:

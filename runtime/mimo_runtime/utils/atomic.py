@@ -1,7 +1,7 @@
 """Writing files and folders so that a reader, or a program killed at any moment, sees the old one or the new one whole.
 
 The new content is written beside its destination and moved into place by one rename. A killed program may leave a hidden
-sibling named ``.NAME.tmp-XXXXXXXX``, which nothing reads and which may be deleted.
+sibling named ``.NAME.tmp-XXXXXXXX``, which nothing reads; the next write to NAME removes it once it is a day old.
 """
 
 from __future__ import annotations
@@ -9,15 +9,20 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import RequestError
 from .messages import shown_path
+
+#: Age at which a temporary sibling belongs to no running program.
+STALE_SECONDS = 24 * 3600
 
 
 @contextlib.contextmanager
@@ -32,6 +37,7 @@ def atomic_file(path: Path | str) -> Iterator[BinaryIO]:
     path = Path(path)
     try:
         is_device = _is_device(path)
+        remove_stale(path)
         handle, temporary = (-1, "") if is_device else tempfile.mkstemp(prefix=f".{path.name}.tmp-", dir=path.parent)
     except (OSError, ValueError) as error:
         raise unwritable(path, error) from None
@@ -149,6 +155,7 @@ def atomic_folder(
     path = check_output_folder(path, overwrite, marker, option)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale(path)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=path.parent))
     except OSError as error:
         raise unwritable(path, error) from None
@@ -159,6 +166,28 @@ def atomic_folder(
         _move_into_place(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_stale(path: Path) -> None:
+    """Remove what killed programs left beside ``path``: temporary siblings of this user in which nothing changed for a day."""
+    with contextlib.suppress(OSError):
+        for entry in list(os.scandir(path.parent)):
+            if re.fullmatch(re.escape(f".{path.name}.tmp-") + r"\w{8}", entry.name) and _is_stale(Path(entry.path)):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                elif entry.is_file(follow_symlinks=False):
+                    os.unlink(entry.path)
+
+
+def _is_stale(path: Path) -> bool:
+    """Whether a file or folder belongs to this user and nothing in it changed for a day."""
+    status = path.lstat()
+    if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
+        return False
+    newest = status.st_mtime
+    for root, folders, files in os.walk(path):
+        newest = max([newest, *(os.lstat(os.path.join(root, name)).st_mtime for name in (*folders, *files))])
+    return time.time() - newest > STALE_SECONDS
 
 
 def _move_into_place(temporary: Path, path: Path) -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mimo_runtime.bundle import manifest as module
-from mimo_runtime.bundle.manifest import parse_manifest, seal, spell, write_manifest
+from mimo_runtime.bundle.manifest import parse_manifest, spell, with_checksum, write_manifest
 from mimo_runtime.bundle.schema import canonical_json, check_name
 from mimo_runtime.errors import BundleError
 from mimo_runtime.model.config import MimoConfig
@@ -20,7 +20,7 @@ def data(bundle_folder):
 
 
 def parse(data):
-    return parse_manifest(spell(seal(data)))
+    return parse_manifest(spell(with_checksum(data)))
 
 
 def test_a_written_manifest_is_read_back(data, tmp_path):

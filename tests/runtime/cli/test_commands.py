@@ -227,7 +227,9 @@ def test_unwritable_output_is_told_before_the_work(run, tmp_path, monkeypatch):
 
 def test_an_engine_failure_is_exit_code_1(run, bundle_folder, tmp_path):
     copy = shutil.copytree(bundle_folder, tmp_path / "copy")
-    (copy / "graphs/fusion.onnx").write_bytes(b"no graph")
+    model = onnx_bundle.onnx.load(copy / "graphs/fusion.onnx")
+    model.ir_version = 999
+    (copy / "graphs/fusion.onnx").write_bytes(model.SerializeToString())
     onnx_bundle.reseal(copy)
     refused(run("predict", copy, "IMAGE", "--text", "x"), "cannot load graph fusion", code=1)
 

@@ -10,7 +10,7 @@ import fakes
 import numpy as np
 import pytest
 
-from mimo_runtime.bundle.manifest import parse_manifest, seal, spell
+from mimo_runtime.bundle.manifest import parse_manifest, spell, with_checksum
 from mimo_runtime.engines.base import Decoding
 from mimo_runtime.errors import BundleError
 from mimo_runtime.model.graph_spec import BATCH, allowed_specs, graph_specs, static_cache_spec
@@ -97,7 +97,7 @@ def test_its_spec_stands_in_the_manifest(folder: Path, dtype: str):
     manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
     spec = static_cache_spec(CONFIG, dtype)
     manifest["graphs"]["text_decoder"]["contract"] = spec.to_dict()
-    assert parse_manifest(spell(seal(manifest))).graphs["text_decoder"].spec == spec
+    assert parse_manifest(spell(with_checksum(manifest))).graphs["text_decoder"].spec == spec
 
 
 @pytest.mark.parametrize("graph", ["text_decoder", "fusion"])
@@ -107,7 +107,7 @@ def test_no_other_spec_does(folder: Path, graph: str):
     changed["inputs"][2]["shape"][2] -= 1  # a cache that is too short
     manifest["graphs"][graph]["contract"] = changed
     with pytest.raises(BundleError, match=f"graphs.{graph}.contract"):
-        parse_manifest(spell(seal(manifest)))
+        parse_manifest(spell(with_checksum(manifest)))
 
 
 def test_specs_differ_in_the_cache_alone():

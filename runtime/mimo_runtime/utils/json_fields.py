@@ -1,4 +1,4 @@
-"""Checks of JSON values: types, ranges, lengths, and the fields of objects. ``schema.py`` has the fields of a manifest.
+"""Checks of JSON values: types, ranges, lengths, and the fields of objects.
 
 A check takes a value and raises :class:`FieldError`. The containers add the name of the field on the way out.
 """
@@ -101,6 +101,16 @@ def number(low: float = -1e300, high: float = 1e300) -> Check:
     return check
 
 
+def constant(*allowed: str | bool | None) -> Check:
+    """One of a few values."""
+
+    def check(value: object) -> None:
+        if not any(value is one or isinstance(one, str) and value == one for one in allowed):
+            raise FieldError(f"is {abbreviate(value, 40)}, not {' or '.join(map(abbreviate, allowed))}")
+
+    return check
+
+
 def flag(value: object) -> None:
     """True or false."""
     wrong_type(not isinstance(value, bool))
@@ -181,6 +191,14 @@ def abbreviate(value: object, longest: int = 80) -> str:
     line = value[: longest + 1] if isinstance(value, str) else json.dumps(value)
     line = "".join(character if character.isprintable() else "?" for character in line)
     return line if len(line) <= longest else line[: longest - 3] + "..."
+
+
+def unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """The ``object_pairs_hook`` of ``json.loads`` that refuses an object in which a key appears twice. Raises ValueError."""
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("a key appears twice")
+    return fields
 
 
 def is_too_deep(value: object, deepest: int = DEEPEST) -> bool:
