@@ -147,8 +147,7 @@ def build(
         built = build_bundle(
             checkpoint, output, target=target, precision=precision, graphs=GRAPHS if graphs is None else graphs.split(","),
             parity_data=parity_data, parity_samples=parity_samples, overwrite=overwrite or force, quantization=quantization,
-            portable=portable, compute_capabilities=compute_capabilities, sign_key=sign_key, progress=progress,
-            warn=print_warning,
+            portable=portable, compute_capabilities=compute_capabilities, sign_key=sign_key, progress=progress, warn=print_warning
         )  # fmt: skip
     for message in warnings_after(built.calibration, precision) if built.calibration else ():
         print_warning(message)

@@ -57,7 +57,6 @@ class LoadedBundle:
 
 def load_bundle(
     bundle: BundleSource,
-    *,
     device: str = "auto",
     threads: int | None = None,
     allow_fallback: bool = False,

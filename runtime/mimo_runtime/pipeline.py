@@ -78,9 +78,7 @@ class Mimo:
         Raises:
             BundleError, EngineError: see ``load_bundle``; nothing was loaded.
         """
-        loaded = load_bundle(
-            bundle, device=device, threads=threads, allow_fallback=allow_fallback, max_memory=max_memory, trust=trust
-        )
+        loaded = load_bundle(bundle, device, threads, allow_fallback, max_memory, trust)
         mimo = Mimo(loaded.config, loaded.engines, loaded.tokenizer, loaded.info, cache_images=cache_images)
         mimo._arguments = loaded.info["bundle"], device, threads, cache_images, allow_fallback, max_memory, trust
         return mimo

@@ -16,8 +16,8 @@ from typing import BinaryIO
 
 from ..errors import BundleError
 from ..model.config import MimoConfig
+from ..model.json_fields import abbreviate
 from ..utils.atomic import atomic_file, atomic_write_bytes
-from ..utils.json_fields import abbreviate
 from .graph_check import GraphCost, check_graph
 from .manifest import Manifest, parse_manifest
 from .schema import MANIFEST

@@ -18,8 +18,8 @@ from ..errors import BundleError, RequestError
 from ..hardware.host import architecture, cpu_features, operating_system
 from ..model.config import MimoConfig
 from ..model.graph_spec import GRAPHS, allowed_specs
+from ..model.json_fields import abbreviate, is_too_deep, unique_keys
 from ..utils.atomic import atomic_write_bytes
-from ..utils.json_fields import abbreviate, is_too_deep, unique_keys
 from ..utils.versions import is_at_least, is_same_release
 from .manifest_fields import MANIFEST_FIELDS
 from .schema import (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..model.graph_spec import GRAPHS
-from ..utils.json_fields import Check, array, flag, mapping, nullable, number, record, text, whole
+from ..model.json_fields import Check, array, flag, mapping, nullable, number, record, text, whole
 
 _HASH = text(64, "[0-9a-f]{64}")
 _NAME, _VERSION = text(100), text(100)

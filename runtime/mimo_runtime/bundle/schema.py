@@ -9,7 +9,7 @@ from typing import TypedDict
 from ..engines import KINDS
 from ..errors import BundleError
 from ..model.graph_spec import BATCH, PAST, GraphSpec, GraphSpecData
-from ..utils.json_fields import Check, FieldError, abbreviate
+from ..model.json_fields import Check, FieldError, abbreviate
 from ..utils.versions import is_version
 
 FORMAT, FORMAT_VERSION = "mimo-bundle", 3

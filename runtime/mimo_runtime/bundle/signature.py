@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import BundleError, RequestError
-from ..utils.json_fields import FieldError, constant, record, text, unique_keys
+from ..model.json_fields import FieldError, constant, record, text, unique_keys
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey

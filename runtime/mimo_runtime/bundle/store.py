@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
 from ..errors import BundleError
-from ..utils.json_fields import abbreviate
+from ..model.json_fields import abbreviate
 from .schema import MANIFEST, check_name
 
 SUFFIX = ".mimo"

@@ -27,7 +27,7 @@ _OPTIONAL = {
 }
 _OPTIONAL_EXTRA = "pip install 'mimo-edge[dicom]'"
 #: The checks of a bundle, in their order.
-_BUNDLE_CHECKS = ("bundle", "graphs", "loads", "runs")
+_BUNDLE_CHECKS = ("bundle", "signature", "graphs", "loads", "runs")
 _REQUIRED = ("numpy", "pillow", "tokenizers", "click", "packaging")
 
 

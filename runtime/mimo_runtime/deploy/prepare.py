@@ -65,8 +65,7 @@ def prepare(
     """Compile a portable bundle, or leave nothing.
 
     Args:
-        bundle: a folder or ``.mimo`` file that ``mimo-export build --portable`` wrote.
-        output: a folder, or a file if the name ends in ``.mimo``.
+        bundle: a folder or ``.mimo`` file of ``mimo-export build --portable``; output: one or the other, by its name.
         force: replace an earlier bundle at ``output``.
         timing_cache: a folder for measured kernel times, which make the next run faster. Only TensorRT has them.
         trust: a PEM file with the public key that must have signed the portable bundle. The result is unsigned.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 
 from ..errors import BundleError
-from ..utils.json_fields import (
+from .json_fields import (
     Check,
     FieldError,
     array,
