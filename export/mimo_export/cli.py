@@ -126,7 +126,8 @@ def build(
     as_json: bool,
 ) -> None:
     """Build a bundle from CHECKPOINT; nothing is written unless parity holds."""
-    from mimo_calibration.diagnostics import print_warning, warnings_after
+    from mimo_calibration.diagnostics import print_warning as warn
+    from mimo_calibration.diagnostics import warnings_after
 
     from .targets import check_compiler, choose_target
 
@@ -147,12 +148,12 @@ def build(
         built = build_bundle(
             checkpoint, output, target=target, precision=precision, graphs=GRAPHS if graphs is None else graphs.split(","),
             parity_data=parity_data, parity_samples=parity_samples, overwrite=overwrite or force, quantization=quantization,
-            portable=portable, compute_capabilities=compute_capabilities, sign_key=sign_key, progress=progress, warn=print_warning
+            portable=portable, compute_capabilities=compute_capabilities, sign_key=sign_key, progress=progress, warn=warn
         )  # fmt: skip
     for message in warnings_after(built.calibration, precision) if built.calibration else ():
-        print_warning(message)
+        warn(message)
     for problem in built.report["parity"]["missed"]:
-        print_warning(f"parity: {problem}; ships nevertheless, as --force asked for")
+        warn(f"parity: {problem}; ships nevertheless, as --force asked for")
     if as_json:
         print_json(built.report, indent=1)
         return

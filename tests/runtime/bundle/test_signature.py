@@ -80,7 +80,7 @@ def test_a_bundle_that_was_changed_and_hashed_again_is_refused(signed, keys):
     with pytest.raises(BundleError, match="signature of another manifest"):
         Bundle.open(signed, trust=keys.public)
     last = examine(signed)[-1]
-    assert last.state == "broken" and "changed after it was signed" in last.found
+    assert last.state == "broken" and "changed after it was signed" in last.detail
 
 
 def test_a_damaged_signature_is_refused_even_without_a_trusted_key(signed, keys):
@@ -130,7 +130,7 @@ def test_the_commands_refuse_what_is_not_signed(bundle_folder, signed, keys, ima
 
 def test_doctor_names_the_key_or_says_unsigned(bundle_folder, signed, keys):
     def line(path: Path, **options: Path) -> str:
-        return next(check.found for check in examine(path, **options) if check.name == "signature")
+        return next(check.detail for check in examine(path, **options) if check.name == "signature")
 
     assert line(bundle_folder).startswith("unsigned")
     key = Bundle.open(signed).signature.fingerprint
