@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from mimo_runtime.engines.base import Engine
 from mimo_runtime.model.graph_spec import GraphSpec, graph_specs
 from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.pipeline import Mimo as MimoPipeline
+from mimo_runtime.utils.hashing import sha256
 
 from .checkpoint import WEIGHTS, load_checkpoint
 from .model import Mimo
@@ -57,8 +57,7 @@ def load_mimo(
     ``weight_bits`` rounds its weights first, but for the parts in ``skip``; see :func:`mimo_train.training.qat.round_weights`.
     """
     model, tokenizer = load_checkpoint(checkpoint)
-    digest = hashlib.sha256((Path(checkpoint) / WEIGHTS).read_bytes()).hexdigest()
-    info: dict[str, object] = {"id": Path(checkpoint).resolve().name, "sha256": digest}
+    info: dict[str, object] = {"id": Path(checkpoint).resolve().name, "sha256": sha256(Path(checkpoint) / WEIGHTS)}
     if weight_bits is not None:
         round_weights(model, weight_bits, skip)
         info |= {"weight_bits": weight_bits, "qat_skip": list(skip)}

@@ -20,7 +20,7 @@ from ..utils.untyped import Untyped
 from .parts import FusionConfig, MaskDecoderConfig, PromptConfig, TextConfig, TextDecoderConfig, VisionConfig
 
 __all__ = [
-    "FORMAT_VERSION", "MAX_PARAMETERS", "OLDEST_VERSION", "PRESETS", "STRIDES", "FusionConfig", "MaskDecoderConfig",
+    "FORMAT_VERSION", "MAX_PARAMETERS", "OLDEST_VERSION", "PRESETS", "FusionConfig", "MaskDecoderConfig",
     "MimoConfig", "PromptConfig", "TextConfig", "TextDecoderConfig", "VisionConfig",
 ]  # fmt: skip
 
@@ -35,9 +35,6 @@ OLDEST_VERSION = 5
 _ADDED: dict[int, dict[str, object]] = {6: {"first_share": 0.0}, 7: {"entity_regions": []}}
 #: Fields that a version renamed, old name to new name.
 _RENAMED: dict[int, dict[str, str]] = {8: {"closer_factor": "crop_scale", "first_share": "full_image_weight"}}
-
-#: The strides of the feature pyramid. The cascade of the mask decoder runs over the first three, coarse to fine.
-STRIDES = (4, 8, 16, 32)
 
 #: A model of more weights than this is refused before anything is allocated. The preset "large" has half a thousand million.
 MAX_PARAMETERS = 4_000_000_000

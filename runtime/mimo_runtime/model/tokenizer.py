@@ -173,12 +173,6 @@ class Tokenizer:
         """Ids to text. Markup stays; ``<pad> <bos> <eos> <unk>`` vanish; broken UTF-8 becomes U+FFFD."""
         return self._answers.decode([int(i) for i in ids if i not in CONTROL], skip_special_tokens=False)
 
-    def seg_id(self, query: int) -> int:
-        """The token of mask query ``query``."""
-        if not 0 <= query < self.queries:
-            raise RequestError(f"mask query {query} does not exist", f"Use 0 to {self.queries - 1}")
-        return FIRST_SEG + query
-
     def token_of(self, token: int) -> str:
         """The token with an id, as the vocabulary writes it."""
         text = self._answers.id_to_token(token)

@@ -128,13 +128,6 @@ class Letterbox:
                 near += step
         return back
 
-    def unletterbox_boxes(self, boxes: np.ndarray) -> np.ndarray:
-        """``[N, 4]`` fractions of the square -> ``float32 [N, 4]`` in pixels, clipped to the image."""
-        x, y = self.factors
-        pixels = np.asarray(boxes, np.float64).reshape(-1, 4) / (x, y, x, y)
-        limits = (self.width, self.height, self.width, self.height)
-        return np.clip(pixels, 0, limits).astype(np.float32)
-
     def cell_area(self, side: int) -> float:
         """Pixels of the image that one cell of a ``side x side`` grid over the square covers."""
         x, y = self.factors

@@ -32,20 +32,6 @@ def test_corners_map_to_corners(height: int, width: int, size: int) -> None:
     np.testing.assert_allclose(box.boxes([[0, 0, width, height]])[0], [0, 0, *expected[3]], atol=1e-6)
 
 
-@given(SIDES, SIDES, SIZES, st.data())
-def test_boxes_come_back(height: int, width: int, size: int, data: st.DataObject) -> None:
-    box = Letterbox(height, width, size)
-    x = sorted(data.draw(st.tuples(st.floats(0, width), st.floats(0, width))))
-    y = sorted(data.draw(st.tuples(st.floats(0, height), st.floats(0, height))))
-    given_box = [x[0], y[0], x[1], y[1]]
-    np.testing.assert_allclose(box.unletterbox_boxes(box.boxes([given_box]))[0], given_box, atol=1e-3)
-
-
-def test_boxes_that_reach_into_the_padding_are_clipped() -> None:
-    box = Letterbox(100, 200, 64)
-    np.testing.assert_array_equal(box.unletterbox_boxes([[-0.5, 0.1, 1.5, 1.0]]), np.array([[0, 20, 200, 100]], np.float32))
-
-
 @settings(max_examples=60)
 @given(SIDES, SIDES, SIZES, st.floats(-1, 1), st.floats(-1, 1), st.floats(-3, 3), st.sampled_from([2, 4]))
 def test_a_linear_field_comes_back_exactly(
