@@ -1,8 +1,8 @@
 """Plain words: the field's terms, short sentences, and a short README.
 
 :data:`WORDS` holds words of earlier releases that a reader of the field does not know. They must not occur in README, docs, the
-model card, CLI help or error messages. Where such a word is also ordinary English or a term of the field, :data:`PHRASES` or
-:data:`IDENTIFIERS` ban its private use alone; the comments say which use stays.
+model card, CLI help, error messages or names in code. Where such a word is also ordinary English or a term of the field,
+:data:`PHRASES` or :data:`IDENTIFIERS` ban its private use alone; the comments say which use stays.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pages import CURRENT_PAGES, REPOSITORY, all_commands, page_id
+from pages import CURRENT_PAGES, REPOSITORY, all_commands, mean_length, page_id, sentences, words
 from structure import PACKAGES
 
 MOST_WORDS_PER_SENTENCE = 22
@@ -48,6 +48,19 @@ IDENTIFIERS = (
     "in_place plans contracts finish corrected warm Totals pieces _Ahead Question Drawn Questioner Optimiser paste pull"
 )
 
+#: Names in code with another use: labels of a data set, GPUs of a host, TensorRT plans, callbacks that ``warn``, JSON fields.
+OTHER_USE = (
+    "cut whole measured labels machine gpus devices choose begin plain found alone warn answers clip variants growing plans "
+    "finish corrected pieces paste pull slips Question"
+)
+#: Words that are no part of a name either: ``warm_start``, ``TrialEvidence``.
+PARTS = (
+    "told closer earn earns earned evidence doubt slip emphasis perturb prove proves proved watch watches watched island "
+    "islands scene scenes forecast pasted look seen settle optimiser warm"
+)
+#: Deprecated names that are still read, with the file that reads each.
+ALIASES = {("request.py", "closer"), ("answer.py", "closer"), ("rtx_prove.py", "rtx_prove")}
+
 _BANNED = re.compile(rf"(?<![\w-])({'|'.join(map(re.escape, (*PHRASES, *WORDS.split())))})(?![\w-])", re.I)
 #: One spelling: "quantize" as in ONNX and torch.
 _SPELLING = re.compile(r"\bquantis\w*", re.I)
@@ -61,36 +74,6 @@ def banned_in(text: str) -> list[str]:
 # -- sentences ---------------------------------------------------------------------------------------------------------
 
 
-def prose(page: str) -> list[str]:
-    """Paragraphs, list items and captions of a Markdown page; without code blocks, tables, headings, pictures and comments."""
-    page = re.sub(r"^( *)```.*?^ *```$", "", page, flags=re.S | re.M)
-    page = re.sub(r"<!--.*?-->", "", page, flags=re.S)
-    lines = [
-        "" if re.match(r"\s*(\||#|!\[|    )|^\s*$", line) and not re.match(r"\s+[-*\d]", line) else line
-        for line in page.splitlines()
-    ]
-    lines = ["\n" + line if re.match(r"\s*([-*]|\d+\.) ", line) else line for line in lines]
-    return [" ".join(part.split()) for part in re.split(r"\n\s*\n", "\n".join(lines)) if part.strip()]
-
-
-def sentences(page: str) -> list[str]:
-    """A sentence ends with ``.``, ``!`` or ``?`` before white space and a capital or a digit, or with its paragraph or
-    list item. Inline code is one word, a link is its text."""
-    found = []
-    for part in prose(page):
-        part = re.sub(r"^\s*([-*]|\d+\.) ", "", part)
-        part = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", part)
-        part = re.sub(r"`[^`]*`", "Code", part)
-        part = re.sub(r"[*_]{1,2}", "", part)
-        part = re.sub(r"\b(e\.g|i\.e|vs|et al|Fig)\.", r"\1", part)
-        found += [s for s in re.split(r"(?<=[.!?])[\"')]*\s+(?=[\"'(]?[A-Z0-9¹²])", part) if re.search(r"\w", s)]
-    return found
-
-
-def words(sentence: str) -> int:
-    return len(re.findall(r"[^\s]*\w[^\s]*", sentence))
-
-
 def test_sentences_are_counted_as_documented():
     page = (
         "# Title\n\nOne two `a b c` four. Five [six seven](x.md)!\n\n| a | b |\n\n- item one\n- item\n  two: More.\n\n"
@@ -102,8 +85,7 @@ def test_sentences_are_counted_as_documented():
 
 @pytest.mark.parametrize("page", CURRENT_PAGES, ids=page_id)
 def test_sentences_are_short(page: Path):
-    counts = [words(sentence) for sentence in sentences(page.read_text("utf-8"))]
-    assert sum(counts) / max(len(counts), 1) <= MOST_WORDS_PER_SENTENCE
+    assert mean_length(page.read_text("utf-8")) <= MOST_WORDS_PER_SENTENCE
 
 
 def test_the_readme_is_short():
@@ -173,5 +155,51 @@ def test_error_messages_use_the_words_of_the_field(package: str):
         for file in sorted(PACKAGES[package].rglob("*.py"))
         for line, text in error_texts(file.read_text("utf-8"))
         for word in banned_in(text)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+# -- names in code -----------------------------------------------------------------------------------------------------
+
+
+def bound_names(source: str) -> Iterator[tuple[int, str]]:
+    """``(line, name)`` of every function, class, argument, assigned name or attribute, and alias of an import."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            yield node.lineno, node.name
+        elif isinstance(node, ast.arg):
+            yield node.lineno, node.arg
+        elif isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.id if isinstance(node, ast.Name) else node.attr
+        elif isinstance(node, ast.alias) and node.asname:
+            yield node.lineno, node.asname
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            yield node.lineno, node.name
+
+
+def is_private(name: str) -> bool:
+    """Whether a name is one of an earlier release, or has a part that is."""
+    whole = name.strip("_")
+    banned = {word.strip("_") for word in (*IDENTIFIERS.split(), *WORDS.split())} - set(OTHER_USE.split())
+    parts = {part.lower() for piece in name.split("_") for part in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", piece)}
+    return whole in banned or not parts.isdisjoint(PARTS.split())
+
+
+def test_names_of_every_kind_are_seen():
+    source = (
+        "import a as b\nclass C:\n  d: int\n  def e(self, f, *g): self.h = [i for i in f]\ntry: j = k\nexcept E as l: m, n = o"
+    )
+    assert {name for _, name in bound_names(source)} == {*"bCdefghijlmn", "self"}
+    private = ["Drawn", "_Drawn", "in_doubt", "warm_start", "TrialEvidence"]
+    assert [name for name in (*private, "labels", "begins", "warmup") if is_private(name)] == private
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_names_in_code_are_words_of_the_field(package: str):
+    wrong = [
+        f"{page_id(file)}:{line}: {name}"
+        for file in sorted(PACKAGES[package].rglob("*.py"))
+        for line, name in [(1, file.stem), *bound_names(file.read_text("utf-8"))]
+        if is_private(name) and (file.name, name) not in ALIASES
     ]
     assert not wrong, "\n".join(wrong)
