@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-# Fakes, small graphs and small data sets that the tests of several packages import.
-sys.path.insert(0, str(Path(__file__).parent / "support"))
+# What the tests of several packages import: fake libraries, small models, small data sets, cases.
+SUPPORT = Path(__file__).parent / "support"
+sys.path[:0] = [str(SUPPORT), *(str(SUPPORT / name) for name in ("fake_libraries", "models", "data_sets", "cases"))]
 
 # Small models on few cores: more threads only wait for each other, and one thread gives the same sums every time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -1,4 +1,4 @@
-"""Fixtures of the runtime's tests. ``fakes`` and ``onnx_bundle`` are in ``tests/support``."""
+"""Fixtures of the runtime's tests. ``fakes`` and ``onnx_bundle`` are in ``tests/support/models``."""
 
 from __future__ import annotations
 

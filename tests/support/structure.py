@@ -129,9 +129,9 @@ def sources(tests: bool = True) -> list[Path]:
 
 
 def full_folders(limit: int = FILES_IN_A_FOLDER) -> list[str]:
-    """Folders of a package with more files than the limit, ``__init__`` not counted."""
+    """Folders of the packages and of the tests with more files than the limit, ``__init__`` not counted."""
     counts: dict[Path, int] = {}
-    for file in sources(tests=False):
+    for file in sources():
         counts[file.parent] = counts.get(file.parent, 0) + (file.name != "__init__.py")
     return [f"{_place(folder)} has {count} files" for folder, count in counts.items() if count > limit]
 

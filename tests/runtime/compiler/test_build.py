@@ -41,7 +41,7 @@ def test_the_inventory_is_what_the_real_bindings_have_and_the_builder_fits_them(
         pytest.skip(f"TensorRT {release}'s bindings are not here: {error}")
     assert found["version"] == release
     assert found["problems"] == []
-    assert found["surface"] == tensorrt_fake.inventory()[release], "python tests/tensorrt_wheels.py --write"
+    assert found["surface"] == tensorrt_fake.inventory()[release], "run tensorrt_wheels.py --write"
 
 
 def test_the_mocks_refuse_what_a_release_lacks():

@@ -1,7 +1,7 @@
 """The real Python bindings of TensorRT, loaded without TensorRT: wheels from the index, against libraries that do nothing.
 
-    python tests/support/tensorrt_wheels.py            # compares each release with tensorrt_api.json, and runs the builder
-    python tests/support/tensorrt_wheels.py --write    # writes tensorrt_api.json
+    python tests/support/fake_libraries/tensorrt_wheels.py            # compares releases with tensorrt_api.json, builds
+    python tests/support/fake_libraries/tensorrt_wheels.py --write    # writes tensorrt_api.json
 
 The bindings need nine functions of three libraries; with those they import, and every class can be looked at. Nothing computes.
 Wheels, their content and the stubs are kept in build/tensorrt-bindings/.
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-CACHE = HERE.parents[1] / "build" / "tensorrt-bindings"
+CACHE = HERE.parents[2] / "build" / "tensorrt-bindings"
 
 #: Release: distribution, version on the index, and the newest Python that it has a wheel for.
 WHEELS = {
