@@ -126,14 +126,12 @@ def build(
     as_json: bool,
 ) -> None:
     """Build a bundle from CHECKPOINT; nothing is written unless parity holds."""
-    from mimo_calibration.diagnostics import print_warning as warn
-    from mimo_calibration.diagnostics import warnings_after
+    from mimo_calibration import diagnostics
 
     from .targets import check_compiler, choose_target
 
-    # Before PyTorch is imported: a refusal takes a tenth of a second.
     chosen = choose_target(target, precision, portable, compute_capabilities, single_graphs=graphs is not None)
-    if chosen.is_compiled and not portable:
+    if chosen.is_compiled and not portable:  # before PyTorch is imported: a refusal takes a tenth of a second
         check_compiler(chosen)
     quantization = _quantization_request(
         precision, calibration, held_out, tolerance, calibration_images, gate_images, calibration_seed, calibration_cache, force
@@ -148,12 +146,13 @@ def build(
         built = build_bundle(
             checkpoint, output, target=target, precision=precision, graphs=GRAPHS if graphs is None else graphs.split(","),
             parity_data=parity_data, parity_samples=parity_samples, overwrite=overwrite or force, quantization=quantization,
-            portable=portable, compute_capabilities=compute_capabilities, sign_key=sign_key, progress=progress, warn=warn
+            portable=portable, compute_capabilities=compute_capabilities, sign_key=sign_key, progress=progress,
+            warn=diagnostics.print_warning,
         )  # fmt: skip
-    for message in warnings_after(built.calibration, precision) if built.calibration else ():
-        warn(message)
+    for message in diagnostics.warnings_after(built.calibration, precision) if built.calibration else ():
+        diagnostics.print_warning(message)
     for problem in built.report["parity"]["missed"]:
-        warn(f"parity: {problem}; ships nevertheless, as --force asked for")
+        diagnostics.print_warning(f"parity: {problem}; ships nevertheless, as --force asked for")
     if as_json:
         print_json(built.report, indent=1)
         return
