@@ -157,12 +157,14 @@ def build(
         print_json(built.report, indent=1)
         return
     click.echo(_summary(built.report))
-    then = f"on the device, mimo-run prepare {built.path} -o PREPARED" if portable else f"mimo-run verify {built.path}"
-    click.echo(
-        f"\nWrote {built.path} in {time.monotonic() - start:.0f} s. Next: {then}"
-        if graphs is None
-        else f"\nWrote graphs to {built.path}. This is not a bundle: leave --graphs out for one."
-    )
+    click.echo(_next_step(built.path, time.monotonic() - start, portable, is_bundle=graphs is None))
+
+
+def _next_step(path: Path, seconds: float, portable: bool, is_bundle: bool) -> str:
+    if not is_bundle:
+        return f"\nWrote graphs to {path}. This is not a bundle: leave --graphs out for one."
+    command = f"on the device, mimo-run prepare {path} -o PREPARED" if portable else f"mimo-run verify {path}"
+    return f"\nWrote {path} in {seconds:.0f} s. Next: {command}"
 
 
 def _quantization_request(
