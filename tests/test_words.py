@@ -48,10 +48,11 @@ IDENTIFIERS = (
     "in_place plans contracts finish corrected warm Totals pieces _Ahead Question Drawn Questioner Optimiser paste pull"
 )
 
-#: Names in code with another use: labels of a data set, GPUs of a host, TensorRT plans, callbacks that ``warn``, JSON fields.
+#: Names in code with another use: labels of a data set, GPUs of a host, TensorRT plans, scales of ONNX, callbacks
+#: that ``warn``, fields of JSON.
 OTHER_USE = (
-    "cut whole measured labels machine gpus devices choose begin plain found alone warn answers clip variants growing plans "
-    "finish corrected pieces paste pull slips Question"
+    "cut whole scales measured labels machine gpus devices choose begin plain alone warn answers clip variants plans finish "
+    "corrected pieces paste pull Question"
 )
 #: Words that are no part of a name either: ``warm_start``, ``TrialEvidence``.
 PARTS = (
@@ -178,11 +179,11 @@ def bound_names(source: str) -> Iterator[tuple[int, str]]:
 
 
 def is_private(name: str) -> bool:
-    """Whether a name is one of an earlier release, or has a part that is."""
+    """Whether a name is one of an earlier release, has a part that is, or a spelling of its own."""
     whole = name.strip("_")
     banned = {word.strip("_") for word in (*IDENTIFIERS.split(), *WORDS.split())} - set(OTHER_USE.split())
     parts = {part.lower() for piece in name.split("_") for part in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", piece)}
-    return whole in banned or not parts.isdisjoint(PARTS.split())
+    return whole in banned or bool(_SPELLING.search(name.replace("_", " "))) or not parts.isdisjoint(PARTS.split())
 
 
 def test_names_of_every_kind_are_seen():
@@ -190,7 +191,7 @@ def test_names_of_every_kind_are_seen():
         "import a as b\nclass C:\n  d: int\n  def e(self, f, *g): self.h = [i for i in f]\ntry: j = k\nexcept E as l: m, n = o"
     )
     assert {name for _, name in bound_names(source)} == {*"bCdefghijlmn", "self"}
-    private = ["Drawn", "_Drawn", "in_doubt", "warm_start", "TrialEvidence"]
+    private = ["Drawn", "_Drawn", "in_doubt", "warm_start", "TrialEvidence", "is_quantised"]
     assert [name for name in (*private, "labels", "begins", "warmup") if is_private(name)] == private
 
 
