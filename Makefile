@@ -41,7 +41,7 @@ sbom: $(VENV)/.made
 	@rm -rf build/lib
 	$(VENV)/bin/python -m venv $(SBOM)/tool
 	$(SBOM)/tool/bin/python -m pip install --disable-pip-version-check 'cyclonedx-bom>=7,<8'
-	$(SBOM)/tool/bin/cyclonedx-py environment --output-reproducible --of JSON -o $(SBOM)/mimo-edge.cdx.json $(SBOM)/device/bin/python
+	cd $(SBOM) && tool/bin/cyclonedx-py environment --output-reproducible --of JSON -o mimo-edge.cdx.json device/bin/python
 	$(SBOM)/device/bin/python docs/generate_notices.py > $(SBOM)/THIRD_PARTY_NOTICES.txt
 
 # -- what they stand on -------------------------------------------------------------------------------------------------

@@ -93,7 +93,7 @@ def _fastest(work: Callable[[], None], repeats: int) -> float:
 @click.command("check-cost")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--repeats", default=20, show_default=True, type=click.IntRange(1), help="Answers, and checks.")
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Threads per operator.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 1024), help="Threads per operator.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(bundle: Path, repeats: int, threads: int, as_json: bool) -> None:
     """The share of an answer that the check of all outputs takes."""

@@ -144,7 +144,7 @@ def cache_table(rows: Sequence[CacheRow], compiled: Sequence[CompiledRow]) -> st
 @click.command("cache")
 @click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
 @click.option("--preset", default="tiny", show_default=True, type=click.Choice(list(PRESETS)), help="Without a checkpoint.")
-@click.option("--threads", multiple=True, type=click.IntRange(1), default=(1, 2), show_default=True, help="Repeatable.")
+@click.option("--threads", multiple=True, type=click.IntRange(1, 1024), default=(1, 2), show_default=True, help="Repeatable.")
 @click.option("--seconds", default=20.0, show_default=True, type=click.FloatRange(0), help="How long to measure each.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(checkpoint: Path | None, preset: str, threads: tuple[int, ...], seconds: float, as_json: bool) -> None:

@@ -11,6 +11,9 @@ from mimo_runtime.cli.app import Command, Option
 from mimo_runtime.cli.json_output import json_file, write_json
 from mimo_runtime.cli.progress import progress_bar
 
+#: More steps than any run takes; a larger number is a slip of the keyboard.
+MAX_STEPS = 1_000_000_000
+
 
 @click.command("ablate", cls=Command)
 @click.option("--data", "data_", multiple=True, required=True, type=click.Path(path_type=Path), help="Data set; repeatable.")
@@ -18,7 +21,7 @@ from mimo_runtime.cli.progress import progress_bar
 @click.option("--preset", default="tiny", show_default=True)
 @click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change the preset for all variants.")
 @click.option("--variant", "variants", multiple=True, help="Only this variant; repeatable. All if left out.")
-@click.option("--steps", type=int, required=True, help="Budget of every variant.")
+@click.option("--steps", type=click.IntRange(1, MAX_STEPS), required=True, help="Budget of every variant.")
 @click.option("--batch", default=8, show_default=True)
 @click.option("--prompts", default=4, show_default=True)
 @click.option("--sizes", default="", help="As in `mimo-train fit`.")
@@ -36,7 +39,7 @@ from mimo_runtime.cli.progress import progress_bar
 @click.option("--split", default="val", show_default=True, type=click.Choice(["train", "val", "test"]))
 @click.option("--limit", type=click.IntRange(1), help="Most images per set to measure on.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
-@click.option("--threads", type=click.IntRange(1), help="CPU threads.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="File for the table.")
 def ablate_command(
     data_: tuple[Path, ...],

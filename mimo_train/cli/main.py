@@ -15,7 +15,7 @@ from mimo_runtime.cli.progress import progress_bar, stage_progress
 from mimo_runtime.errors import RequestError
 from mimo_runtime.model.config import PRESETS
 
-from .ablation import ablate_command
+from .ablation import MAX_STEPS, ablate_command
 from .import_data import data_import
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _PATH = click.Path(path_type=Path)
 _seed = click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
-_threads = click.option("--threads", type=click.IntRange(1), help="CPU threads.")
+_threads = click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads.")
 _data = click.option(
     "--data", "data_", multiple=True, required=True, type=_PATH, help="Data set, or folder of data sets; repeatable."
 )
@@ -65,7 +65,7 @@ data.add_command(data_import)
 @click.option("--preset", default="tiny", show_default=True, help=f"One of {', '.join(PRESETS)}.")
 @_data
 @click.option("-o", "--output", required=True, type=_PATH, help="Checkpoint folder to write.")
-@click.option("--steps", type=int, help="Length of the run in steps.")
+@click.option("--steps", type=click.IntRange(1, MAX_STEPS), help="Length of the run in steps.")
 @click.option("--minutes", type=float, help="Length of the run in minutes; learning rate and image size follow the clock.")
 @click.option("--resume", is_flag=True, help="Continue the run in the output folder, with the same options.")
 @click.option("--start-from", type=_PATH, help="Checkpoint to fine-tune.")

@@ -22,7 +22,7 @@ def request_options(command: Function) -> Function:
         click.option("--point", "points", type=Coordinates("X,Y or X,Y,LABEL", 2, 3), multiple=True, help="Repeatable."),
         click.option("--max-tokens", type=click.IntRange(1), help="Longest text. Default: the model's limit."),
         click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the phantom."),
-        click.option("--threads", type=click.IntRange(1), help="Threads per operator, for all contenders."),
+        click.option("--threads", type=click.IntRange(1, 1024), help="Threads per operator, for all contenders."),
     )
     for option in reversed(options):
         command = option(command)
@@ -38,7 +38,7 @@ def data_options(command: Function) -> Function:
         ),
         click.option("--split", default="test", show_default=True, type=click.Choice(["train", "val", "test"])),
         click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the prompts."),
-        click.option("--threads", type=click.IntRange(1), help="Threads per operator."),
+        click.option("--threads", type=click.IntRange(1, 1024), help="Threads per operator."),
     )  # fmt: skip
     for option in reversed(options):
         command = option(command)

@@ -38,7 +38,7 @@ def accuracy_options(command: Callback) -> Callback:
                 is_flag=True,
                 help="Skip the crop pass and the disambiguation of points.",
             ),
-            click.option("--threads", type=click.IntRange(1), help="CPU threads."),
+            click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads."),
             click.option("--report", type=path, help="Folder for all tables, charts, and the best and worst answers."),
             click.option(
                 "--json",

@@ -100,7 +100,7 @@ def main() -> None:
 @click.option("--top-p", type=float, help="Sample among the most probable tokens that sum to P.")
 @click.option("--seed", type=int, help="Of the sampling.")
 @click.option("--max-tokens", type=int, help="Longest text.")
-@click.option("--threads", type=click.IntRange(1), help="Threads per engine.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads per engine.")
 @_where
 @click.option("-o", "--output", metavar="OUT", help="Folder for answer.json, overlay.png, panel.png and one PNG per mask.")
 @click.option("--force", is_flag=True, help="Replace OUT if an earlier answer is in it.")
@@ -167,7 +167,7 @@ def predict(
 
 @main.command()
 @click.argument("bundle")
-@click.option("--threads", type=click.IntRange(1), help="Threads per engine.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads per engine.")
 @_where
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def verify(bundle: str, threads: int | None, device: str, allow_fallback: bool, trust: str | None, as_json: bool) -> None:

@@ -103,3 +103,10 @@ def test_earlier_names_are_read_with_a_warning(tmp_path, monkeypatch, args, curr
     code, _, err = run(*args)
     warning, error = err.splitlines()
     assert code == 2 and warning.startswith(f"warning: {current}") and error.startswith("error: ")
+
+
+@pytest.mark.parametrize("option", ["--steps", "--threads"])
+def test_a_number_beyond_every_machine_is_refused(option: str):
+    for value in ("0", "-1", "1.5", "nan", "2147483648", "1" + "0" * 400, "9" * 5000):
+        result = CliRunner().invoke(main, ["fit", "--data", "none", "-o", "out", "--steps", "1", option, value])
+        assert result.exit_code == 2 and result.stderr.startswith("error: ") and len(result.stderr) <= 301
