@@ -98,14 +98,24 @@ class Mimo:
         """Another pipeline over the same engines; closing either closes the engines."""
         return Mimo(config, self.engines, self.tokenizer, self.info, cache_images=0)
 
-    def open(self, image: Source, *, frame: int = 0, channels: str = "rgb", copy: bool = True) -> Scan:
+    def open(
+        self,
+        image: Source,
+        *,
+        frame: int = 0,
+        channels: str = "rgb",
+        copy: bool = True,
+        modality: str | None = None,
+        window: tuple[float, float] | None = None,
+    ) -> Scan:
         """Read and encode an image. An image with the same pixels as a recent one is not encoded again.
 
-        Arguments and errors of ``read_image``. An array is RGB unless ``channels="bgr"`` (OpenCV).
+        Arguments and errors of ``read_image``. An array is RGB unless ``channels="bgr"`` (OpenCV). CT values of an array, or of
+        a file that does not state its modality (NIfTI), need ``modality="ct"``: training uses the window of CT.
         """
         timer = StageTimer(STAGES)
         with timer("preprocess"):
-            scan = read_image(image, frame=frame, channels=channels, copy=copy)
+            scan = read_image(image, frame=frame, channels=channels, copy=copy, modality=modality, window=window)
             key = scan.cache_key
         with timer("encode"):
             return Scan(self, scan, self.graphs.encode_image(scan.pixels, key), timer)

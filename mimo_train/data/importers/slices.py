@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from mimo_runtime.errors import RequestError
-from mimo_runtime.imageio.intensity import to_8_bit, window
+from mimo_runtime.imageio.intensity import WINDOWS, GreyRule, to_8_bit
 
 from .dataset_json import Labels
 from .volume import PLANES, Volume, cut, filled
 from .writer import Item
 
 #: Centre and width in Hounsfield units that show the soft tissue of the abdomen.
-CT_WINDOW = (40.0, 400.0)
+CT_WINDOW = WINDOWS["ct"]
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def slices(
     """
     ids, values, image = _class_ids(case.label), case.values(), case.images[0][0]
     as_stored = case.is_colour and bool((values == np.clip(np.rint(values), 0, 255)).all())  # 8 bit, as photographs
-    shown = None if case.is_colour else slicing.window or (CT_WINDOW if modality == "ct" else None)
+    rule = None if case.is_colour else GreyRule(modality, slicing.window)
     if modality == "ct" and slicing.window is None and not case.is_colour and not _may_be_hounsfield(values):
         notes["ct_volumes_whose_values_cannot_be_hounsfield_units"] += 1
     notes["slices_cut_across_the_only_axis_without_depth"] += case.plane != slicing.plane
@@ -116,7 +116,7 @@ def slices(
             notes["slices_left_out_without_values"] += 1
             continue
         yield Item(
-            pixels=plane.astype(np.uint8) if as_stored else _to_8_bit(plane, shown, str(image.path)),
+            pixels=plane.astype(np.uint8) if as_stored else _to_8_bit(plane, rule, str(image.path)),
             labels=truth,
             classes=labels.names,
             source=f"{case.name}_{k:04d}",
@@ -134,9 +134,9 @@ def _may_be_hounsfield(values: np.ndarray) -> bool:
     return not finite.size or bool(finite.min() < 0 and finite.max() - finite.min() > 100)
 
 
-def _to_8_bit(plane: np.ndarray, shown: tuple[float, float] | None, name: str) -> np.ndarray:
-    """By the window ``shown``, or by percentiles; colours together."""
-    return window(plane.astype(np.float32), *shown) if shown else to_8_bit(plane, name)[0]
+def _to_8_bit(plane: np.ndarray, rule: GreyRule | None, name: str) -> np.ndarray:
+    """By the rule for grey values, as on the device; colours together by percentiles."""
+    return to_8_bit(plane, name)[0] if rule is None else rule.apply(plane, name)[0]
 
 
 def _class_ids(label: Volume) -> np.ndarray:

@@ -86,6 +86,8 @@ def main() -> None:
 )
 @click.option("--mask", "mask_file", metavar="PNG", help="A rough mask of the target, of the size of the image.")
 @click.option("--frame", type=click.IntRange(0), default=0, help="Frame of a multi-frame file, or slice of a volume.")
+@click.option("--modality", help="Of an image that does not state it: ct selects the window of CT for a NIfTI volume.")
+@click.option("--window", type=Coordinates("C,W", 2), help="Centre and width of the window for grey values, e.g. 40,400.")
 @click.option("--masks/--no-masks", default=True, help="Draw masks.")
 @click.option("--answer/--no-answer", "text_answer", default=True, help="Write a text.")
 @click.option(
@@ -113,6 +115,8 @@ def predict(
     points: tuple[tuple[float, ...], ...],
     mask_file: str | None,
     frame: int,
+    modality: str | None,
+    window: tuple[float, float] | None,
     masks: bool,
     text_answer: bool,
     no_refine: bool,
@@ -142,7 +146,7 @@ def predict(
     from ..preprocessing.prompts import Prompt
     from ..results.folder import write_result
 
-    picture = read_image(image, frame=frame)
+    picture = read_image(image, frame=frame, modality=modality, window=window)
     mask = None if mask_file is None else read_mask_file(mask_file, frame).fitted(picture).inside()
     prompt = Prompt(text or "", boxes, points, mask)
     with Mimo.load(bundle, device, threads, cache_images=0, allow_fallback=allow_fallback, trust=trust) as mimo:

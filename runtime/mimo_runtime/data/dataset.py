@@ -55,7 +55,7 @@ class Record:
         Raises:
             RequestError: a file is missing or unreadable, sizes differ, or the mask holds ids that ``classes`` lacks.
         """
-        pixels = read_image(self.image, frame=self.frame).pixels
+        pixels = read_image(self.image, frame=self.frame, modality=self.modality).pixels
         shape = pixels.shape[:2]
         if self.mask is None:
             return pixels, np.zeros(shape, np.int32)

@@ -5,8 +5,8 @@ MONOCHROME1 -> 8 bit. Palettes and YBR become RGB. For enhanced multi-frame obje
 the frame's own functional groups, then from the shared ones, then from the data set itself.
 
 - VOI: the first VOI LUT if there is one (its smallest to largest entry become 0..255), otherwise the first window, by
-  LINEAR, LINEAR_EXACT or SIGMOID. Without either, 8-bit images stay as stored and all others (CT too) go linearly from
-  the 0.5th to the 99.5th percentile of the frame, padding pixels not counted.
+  LINEAR, LINEAR_EXACT or SIGMOID. Without either, 8-bit images stay as stored and all others go by ``intensity.GreyRule``:
+  CT by its window, others from the 0.5th to the 99.5th percentile of the frame, padding pixels not counted.
 - Padding pixels (PixelPaddingValue) are black; after lossy compression, so is what lies within its error.
 - Elements with a wrong value representation are read; missing ones with one sensible value are filled in, and named.
 - Overlays, shutters and PixelAspectRatio are not applied: coordinates are those of the stored pixels.
@@ -21,6 +21,7 @@ import logging
 import threading
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, BinaryIO
@@ -31,7 +32,7 @@ from ..errors import ImageError
 from .elements import group, number, pair
 from .encapsulated import decode_frame, near_lossless
 from .image import ScanImage, check_size
-from .intensity import as_rgb, colour_to_8_bit, stretch, to_8_bit, window
+from .intensity import GreyRule, as_rgb, colour_to_8_bit, stretch, window
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -55,13 +56,24 @@ _MAYBE_LOSSY = ("1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203")
 _CENTIMETRE, _SPATIAL_2D = 3, 1
 
 
-def read_dicom(source: Path | BinaryIO, name: str, frame: int = 0) -> ScanImage:
+@dataclass(frozen=True)
+class _Stored:
+    """A decoded frame: its stored values, its number, how far compression may have moved a value, and what was repaired."""
+
+    values: np.ndarray
+    frame: int
+    tolerance: float
+    repairs: str
+
+
+def read_dicom(source: Path | BinaryIO, name: str, frame: int = 0, rule: GreyRule | None = None) -> ScanImage:
     """Read one frame.
 
     Args:
         source: a path, or an open binary file in memory.
         name: how errors call it.
         frame: counts from 0.
+        rule: how grey values become 8 bit where the file does not say.
 
     Raises:
         ImageError: pydicom is missing, the file is damaged, holds no pixels, lacks the frame, is compressed in a way for
@@ -76,7 +88,8 @@ def read_dicom(source: Path | BinaryIO, name: str, frame: int = 0) -> ScanImage:
             data = pydicom.dcmread(source, force=True, defer_size=_DEFER)
             _check(data, name, frame)
             stored, repairs = _stored(pydicom, source, name, frame)
-            return _as_image(data, stored, name, frame, _tolerance(source, data, stored), repairs)
+            picture = _Stored(stored, frame, _tolerance(source, data, stored), repairs)
+            return _as_image(data, picture, name, rule or GreyRule())
         except ImageError:
             raise
         except Exception as error:  # damaged elements make pydicom raise nearly anything, anywhere
@@ -192,29 +205,33 @@ def _not_decoded(pydicom: ModuleType, name: str, syntax: UID) -> ImageError:
     return ImageError(f"{name} is compressed as '{syntax.name[:80]}', {how}", remedy)
 
 
-def _as_image(data: Dataset, stored: np.ndarray, name: str, frame: int, tolerance: float, repairs: str) -> ScanImage:
+def _as_image(data: Dataset, picture: _Stored, name: str, rule: GreyRule) -> ScanImage:
+    stored, frame = picture.values, picture.frame
     modality = str(data.get("Modality") or "").strip()
     code = None if modality == "OT" else MODALITIES.get(modality, modality.lower()) or None
+    code = code or rule.modality
     spacing, source = _spacing(data, frame, modality)
+    if rule.window is not None and stored.ndim == 3:
+        raise ImageError(f"{name} is in colour, which has no window", "Leave the window out")
     photometric = str(data.get("PhotometricInterpretation") or "")
     if photometric == "PALETTE COLOR":
         from pydicom.pixels.processing import apply_color_lut
 
-        pixels, rule = _colour(apply_color_lut(stored, data)[..., :3], None)
-        message = "DICOM, palette to RGB" + rule
+        pixels, how = _colour(apply_color_lut(stored, data)[..., :3], None)
+        message = "DICOM, palette to RGB" + how
     elif stored.ndim == 3:
-        pixels, rule = _colour(stored, number(data, "BitsStored"))
-        message = "DICOM, colour" + rule
+        pixels, how = _colour(stored, number(data, "BitsStored"))
+        message = "DICOM, colour" + how
     else:
-        padding = _padding(data, stored, tolerance)
-        grey, message = _grey(data, stored, name, frame, padding)
+        padding = _padding(data, stored, picture.tolerance)
+        grey, message = _grey(data, picture, name, padding, GreyRule(code, rule.window))
         inverse = photometric == "MONOCHROME1" or str(data.get("PresentationLUTShape") or "") == "INVERSE"
         if inverse:
             grey, message = 255 - grey, message + ", inverted"
         if padding is not None:
             grey[padding] = 0
         pixels = as_rgb(grey)
-    return ScanImage.of_new(pixels, spacing, code, message + repairs, source)
+    return ScanImage.of_new(pixels, spacing, code, message + picture.repairs, source)
 
 
 # -- values ----------------------------------------------------------------------------------------------------------
@@ -233,8 +250,12 @@ def _colour(values: np.ndarray, bits: float | None) -> tuple[np.ndarray, str]:
     return stretch(values.astype(np.float64), 0, 2.0**bits - 1), ""
 
 
-def _grey(data: Dataset, stored: np.ndarray, name: str, frame: int, padding: np.ndarray | None) -> tuple[np.ndarray, str]:
+def _grey(data: Dataset, picture: _Stored, name: str, padding: np.ndarray | None, rule: GreyRule) -> tuple[np.ndarray, str]:
+    stored, frame = picture.values, picture.frame
     values, rescaled = _modality_values(data, stored, frame)
+    if rule.window is not None:
+        grey, message = rule.apply(values, name)
+        return grey, "DICOM, requested " + message
     voi = group(data, frame, "FrameVOILUTSequence") or data
     if voi.get("VOILUTSequence"):
         return _voi_lut(data, voi, values), "DICOM, VOI LUT"
@@ -247,7 +268,8 @@ def _grey(data: Dataset, stored: np.ndarray, name: str, frame: int, padding: np.
     if stored.dtype == np.uint8 and not rescaled and (number(data, "BitsStored") or 8) == 8:
         return stored.copy(), "DICOM, 8 bit as stored"
     valid = None if padding is None or padding.all() else ~padding
-    grey, message = to_8_bit(values, name, valid)
+    is_density = str(data.get("RescaleType") or "HU") == "HU" and "LOCALIZER" not in str(data.get("ImageType") or "")
+    grey, message = (rule if is_density else GreyRule()).apply(values, name, valid)
     return grey, "DICOM without window, " + message
 
 

@@ -2,12 +2,75 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from ..errors import ImageError
 
+#: Windows of modalities whose values have a unit, as (centre, width). CT: soft tissue, in Hounsfield units.
+WINDOWS = {"ct": (40.0, 400.0)}
+
 #: Percentiles that become black and white where nothing names a window.
 LOW_PERCENTILE, HIGH_PERCENTILE = 0.5, 99.5
+
+
+@dataclass(frozen=True)
+class GreyRule:
+    """How grey values become 8 bit, the same for import, evaluation and device.
+
+    The window, else that of the modality (:data:`WINDOWS`), else percentiles of the picture (:func:`to_8_bit`). CT values that
+    cannot be Hounsfield units go by percentiles too, and the description says so.
+
+    Args:
+        modality: as data sets write it ("ct"), None if unknown.
+        window: centre and width.
+
+    Raises:
+        ImageError: the window is not two finite numbers, the second above 0.
+    """
+
+    modality: str | None = None
+    window: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "modality", str(self.modality or "").strip().lower() or None)
+        if self.window is not None:
+            try:
+                centre, width = (float(v) for v in self.window)
+            except (TypeError, ValueError):
+                centre, width = 0.0, 0.0
+            if not (np.isfinite([centre, width]).all() and width > 0):
+                raise ImageError(f"the window is {self.window!r}"[:80], "Write centre and width, e.g. 40,400")
+            object.__setattr__(self, "window", (centre, width))
+
+    def apply(self, values: np.ndarray, name: str, valid: np.ndarray | None = None) -> tuple[np.ndarray, str]:
+        """``(uint8 of the same shape, description)``. Arguments and errors of :func:`to_8_bit`."""
+        shown = self.window or WINDOWS.get(self.modality or "")
+        doubt = "" if self.window or self.modality != "ct" else _no_hounsfield(values, valid)
+        if shown is None or doubt:
+            grey, rule = to_8_bit(values, name, valid)
+            return grey, rule + doubt
+        named = "" if self.window else f" of {self.modality}"
+        return window(values.astype(np.float32), *shown), f"window {shown[0]:g}/{shown[1]:g}{named}"
+
+
+def _no_hounsfield(values: np.ndarray, valid: np.ndarray | None) -> str:
+    """Why CT values cannot be Hounsfield units; empty if they can."""
+    counted = values[np.isfinite(values) if valid is None else np.isfinite(values) & valid]
+    if not counted.size:
+        return ""
+    low, high = float(counted.min()), float(counted.max())
+    is_offset = low >= 0 and float(np.percentile(counted, 90)) > 700  # nothing as thin as fat and air
+    if is_offset or -2 <= low < high <= 2 or (low, high) == (0, 255):
+        return f" (values {low:g}..{high:g} are no Hounsfield units)"
+    return ""
+
+
+def looks_like_hounsfield(values: np.ndarray) -> bool:
+    """Whether values without a known modality are probably Hounsfield units: air, and something denser than water."""
+    finite = values[np.isfinite(values)]
+    return bool(finite.size) and -1100 <= np.percentile(finite, 1) <= -800 and 100 < finite.max() < 5000
 
 
 def to_8_bit(values: np.ndarray, name: str = "the image", valid: np.ndarray | None = None) -> tuple[np.ndarray, str]:

@@ -19,7 +19,7 @@ import numpy as np
 from ..errors import ImageError
 from ..utils.untyped import Untyped
 from .image import ScanImage, check_size
-from .intensity import as_rgb, colour_to_8_bit, to_8_bit
+from .intensity import GreyRule, as_rgb, colour_to_8_bit, looks_like_hounsfield, to_8_bit
 from .orientation import orientation_of
 from .pillow import damaged
 
@@ -49,7 +49,7 @@ class Plane:
     note: str = ""
 
 
-def read_nifti(file: BinaryIO, name: str, slice_index: int) -> ScanImage:
+def read_nifti(file: BinaryIO, name: str, slice_index: int, grey_rule: GreyRule) -> ScanImage:
     """Read one slice of a NIfTI-1 or NIfTI-2 volume (``.nii`` or ``.nii.gz``) from an open binary file as an image.
 
     Raises:
@@ -59,10 +59,15 @@ def read_nifti(file: BinaryIO, name: str, slice_index: int) -> ScanImage:
     values, source = plane.values, "NIfTI header" if plane.spacing_mm else None
     if values.ndim == 3 and values.dtype == np.uint8:
         return ScanImage.of_new(np.ascontiguousarray(values), plane.spacing_mm, None, "8 bit as stored" + plane.note, source)
-    deep = values.ndim == 3 and values.dtype.newbyteorder("=") == np.uint16
+    if values.ndim == 2:
+        scaled, rule = grey_rule.apply(values, name)
+        if grey_rule == GreyRule() and looks_like_hounsfield(values):
+            rule += " (values look like Hounsfield units: name the modality ct for its window)"
+        note = "NIfTI, " + rule + plane.note
+        return ScanImage.of_new(as_rgb(scaled), plane.spacing_mm, grey_rule.modality, note, source)
+    deep = values.dtype.newbyteorder("=") == np.uint16
     scaled, rule = colour_to_8_bit(values.astype(np.uint16)) if deep else to_8_bit(values, name)
-    pixels = scaled if scaled.ndim == 3 else as_rgb(scaled)
-    return ScanImage.of_new(pixels, plane.spacing_mm, None, "NIfTI, " + rule + plane.note, source)
+    return ScanImage.of_new(scaled, plane.spacing_mm, None, "NIfTI, " + rule + plane.note, source)
 
 
 def read_values(file: BinaryIO, name: str, slice_index: int) -> Plane:

@@ -27,7 +27,7 @@ from ..errors import ImageError
 from .deep import decode_deep
 from .files import open_file, short_name
 from .image import ScanImage, check_frame, check_size
-from .intensity import as_rgb, colour_to_8_bit, to_8_bit
+from .intensity import GreyRule, as_rgb, colour_to_8_bit, to_8_bit
 from .pillow import open_picture
 
 _ACCEPTED = "PNG, JPEG, BMP, TIFF, WebP, DICOM or NIfTI"
@@ -37,7 +37,15 @@ _ACCEPTED = "PNG, JPEG, BMP, TIFF, WebP, DICOM or NIfTI"
 Source = Union[str, "os.PathLike[str]", bytes, Image.Image, np.ndarray, ScanImage]
 
 
-def read_image(source: Source, *, frame: int = 0, channels: str = "rgb", copy: bool = True) -> ScanImage:
+def read_image(
+    source: Source,
+    *,
+    frame: int = 0,
+    channels: str = "rgb",
+    copy: bool = True,
+    modality: str | None = None,
+    window: tuple[float, float] | None = None,
+) -> ScanImage:
     """Read one image.
 
     Args:
@@ -47,6 +55,8 @@ def read_image(source: Source, *, frame: int = 0, channels: str = "rgb", copy: b
         channels: order of the channels of an array, "rgb" or "bgr" (OpenCV). Files and PIL images state their order.
         copy: whether the values of an array are copied. False saves a copy of a large array (uint8 RGB) that nobody changes
             while the image is in use.
+        modality: of a file or array that does not state it, e.g. "ct" for a NIfTI volume: selects the window of its values.
+        window: centre and width for grey values, over that of the file or the modality. Colour has none.
 
     Raises:
         ImageError: missing, damaged or unsupported file, no such frame, or a size outside the limits.
@@ -58,52 +68,55 @@ def read_image(source: Source, *, frame: int = 0, channels: str = "rgb", copy: b
     if isinstance(source, (ScanImage, np.ndarray)) and frame != 0:
         raise ImageError(f"frame {frame!r} of a single image", "Pass the frame itself, or the file")
     check_frame(frame)
+    rule = GreyRule(modality, window)
+    if isinstance(source, ScanImage) and window is not None:
+        raise ImageError("window= of a ScanImage, which is 8 bit already", "Pass it to the read_image that reads the values")
     if isinstance(source, ScanImage):
         return source
     if isinstance(source, np.ndarray):
-        return _from_array(source, channels, copy)
+        return _from_array(source, channels, copy, rule)
     if isinstance(source, Image.Image):
-        return _from_pil(source, "the image", frame)
+        return _from_pil(source, "the image", frame, rule)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _from_file(io.BytesIO(source), None, "the image", frame)
+        return _from_file(io.BytesIO(source), None, "the image", frame, rule)
     if not isinstance(source, (str, os.PathLike)):
         raise ImageError(f"an image cannot be made of a {type(source).__name__}", "Pass a path, bytes, a PIL image or an array")
     with open_file(source) as file:
         reopened = None if isinstance(file, io.BytesIO) else Path(source)
-        return _from_file(file, reopened, short_name(source), frame)
+        return _from_file(file, reopened, short_name(source), frame, rule)
 
 
 # -- sources ---------------------------------------------------------------------------------------------------------
 
 
-def _from_file(file: BinaryIO, path: Path | None, name: str, frame: int) -> ScanImage:
+def _from_file(file: BinaryIO, path: Path | None, name: str, frame: int, rule: GreyRule) -> ScanImage:
     head = file.read(540)
     file.seek(0)
     if not head:
         raise ImageError(f"{name} is empty", f"Use a {_ACCEPTED} file")
     if head[128:132] == b"DICM":
-        return _from_dicom(path or file, name, frame)
+        return _from_dicom(path or file, name, frame, rule)
     from .nifti import is_nifti, read_nifti
 
     if is_nifti(head, file):
-        return read_nifti(file, name, frame)
+        return read_nifti(file, name, frame, rule)
     try:
         image = open_picture(file, name)
     except UnidentifiedImageError:
         # Old DICOM files start with the data set itself, group 0008 (or 0002) first, in either byte order.
         if head[:2] in (b"\x08\x00", b"\x02\x00", b"\x00\x08"):
-            return _from_dicom(path or file, name, frame)
+            return _from_dicom(path or file, name, frame, rule)
         raise _unsupported(name) from None
-    return _from_pil(image, name, frame)
+    return _from_pil(image, name, frame, rule)
 
 
-def _from_dicom(source: Path | BinaryIO, name: str, frame: int) -> ScanImage:
+def _from_dicom(source: Path | BinaryIO, name: str, frame: int, rule: GreyRule) -> ScanImage:
     from .dicom import read_dicom
 
-    return read_dicom(source, name, frame)
+    return read_dicom(source, name, frame, rule)
 
 
-def _from_array(array: np.ndarray, channels: str, copy: bool) -> ScanImage:
+def _from_array(array: np.ndarray, channels: str, copy: bool, rule: GreyRule) -> ScanImage:
     source = array
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
@@ -118,9 +131,11 @@ def _from_array(array: np.ndarray, channels: str, copy: bool) -> ScanImage:
     if array.dtype.kind not in "biuf":
         raise ImageError(f"the image array holds values of type {array.dtype}", "Pass whole or real numbers")
     check_size("the image array", *array.shape[:2])
+    if rule.window is not None and array.ndim == 3:
+        raise _colour_window("the image array")
     if array.dtype == bool:
         array, message = array.astype(np.uint8) * np.uint8(255), "1 bit"
-    elif array.dtype == np.uint8:
+    elif array.dtype == np.uint8 and rule.window is None:
         message = "8 bit as stored"
     elif array.ndim == 3 and array.dtype.newbyteorder("=") == np.uint16:
         array, message = _deep_colour(array.astype(np.uint16))
@@ -128,10 +143,10 @@ def _from_array(array: np.ndarray, channels: str, copy: bool) -> ScanImage:
         raise ImageError(f"the image array has 4 channels of type {array.dtype}", "Pass alpha only with uint8, or drop it")
     else:
         message = _depth(array)
-        array, rule = to_8_bit(array, "the image array")
-        message += rule
+        array, how = rule.apply(array, "the image array") if array.ndim == 2 else to_8_bit(array, "the image array")
+        message += how
     if array.ndim == 2:
-        return ScanImage.of_new(as_rgb(array), bits=message)
+        return ScanImage.of_new(as_rgb(array), None, rule.modality, message)
     if array.shape[2] == 4:
         return ScanImage.of_new(_over_black(array), bits=message + ", alpha over black")
     if not np.may_share_memory(array, source):
@@ -139,16 +154,19 @@ def _from_array(array: np.ndarray, channels: str, copy: bool) -> ScanImage:
     return ScanImage(array, bits=message, copy=copy)
 
 
-def _from_pil(image: Image.Image, name: str, frame: int = 0) -> ScanImage:
+def _from_pil(image: Image.Image, name: str, frame: int, rule: GreyRule) -> ScanImage:
     image, turned, deep = decode_deep(image, name, frame)
+    mode = image.mode
+    is_grey = mode.startswith("I") or mode in ("F", "L")
+    if rule.window is not None and not is_grey:
+        raise _colour_window(name)
     if deep is not None:
         rgb, message = _deep_colour(deep)
         return ScanImage.of_new(rgb, bits=message, orientation=turned)
-    mode = image.mode
-    if mode.startswith("I") or mode == "F":
+    if is_grey and (mode != "L" or rule.window is not None):
         values = np.asarray(image)
-        grey, rule = to_8_bit(values, name)
-        return ScanImage.of_new(as_rgb(grey), bits=_depth(values) + rule, orientation=turned)
+        grey, how = rule.apply(values, name)
+        return ScanImage.of_new(as_rgb(grey), None, rule.modality, _depth(values) + how, orientation=turned)
     try:
         if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
             rgb, message = _over_black(np.asarray(image.convert("RGBA"))), f"8 bit {mode}, alpha over black"
@@ -173,6 +191,10 @@ def _over_black(rgba: np.ndarray) -> np.ndarray:
     """Straight-alpha ``uint8 [H, W, 4]`` over black: rounded ``colour * alpha / 255``."""
     blended: np.ndarray = ((rgba[..., :3].astype(np.uint16) * rgba[..., 3:] + 127) // 255).astype(np.uint8)
     return blended
+
+
+def _colour_window(name: str) -> ImageError:
+    return ImageError(f"{name} is in colour, which has no window", "Leave the window out")
 
 
 def _depth(values: np.ndarray) -> str:
