@@ -106,7 +106,7 @@ class Bundle:
         return bundle
 
     def check_trust(self, trust: KeyFile) -> None:
-        """Check that a trusted key signed the bundle; errors as in :meth:`open`."""
+        """Check that the key ``trust`` signed the bundle; errors as in :meth:`open`."""
         check_trust(self.signature, self.raw_manifest, trust, str(self.path))
 
     @property

@@ -31,7 +31,7 @@ _VALUE_INFO = {1: 2, 2: 2, 3: 2, 4: 2}
 _WHY = {
     "attribute": {6: "a subgraph", 11: "subgraphs", 10: "a list of tensors", 14: "a type", 15: "types", 21: "a reference"},
     "tensor": {13: "external data", 3: "a segment", 6: "strings", 10: "double precision", 11: "uint64 values"},
-    "graph": {15: "sparse weights", 14: "quantisation annotations"},
+    "graph": {15: "sparse weights", 14: "quantization annotations"},
     "model": {20: "training information", 25: "functions", 26: "configurations"},
 }
 

@@ -198,4 +198,5 @@ def _read_key(path: KeyFile, role: str) -> bytes:
 
 
 def _raw(key: Ed25519PublicKey) -> bytes:
-    return key.public_bytes_raw()
+    raw: bytes = key.public_bytes_raw()
+    return raw
