@@ -26,7 +26,7 @@ def class_name(name: str) -> str:
 
     May be empty.
     """
-    return clean_name(name.replace("_", " "))
+    return clean_name(name.replace("_", " ").encode("utf-8", "ignore").decode())  # without lone surrogates
 
 
 def class_names(texts: Iterable[str], option: str = "--classes") -> dict[int, str]:
@@ -50,12 +50,12 @@ def class_names(texts: Iterable[str], option: str = "--classes") -> dict[int, st
 
 
 def whole_number(value: object) -> int | None:
-    """A whole number as files write it: 1, 1.0 or "1"; None for anything else, also for true and "01"."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
+    """A whole number of at most 18 digits as files write it: 1, 1.0 or "1"; None for anything else, also for true and "01"."""
     if isinstance(value, str) and len(value) < 20 and re.fullmatch(r"0|[1-9][0-9]*", value.strip()):
-        return int(value)
-    return value if type(value) is int else None
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and abs(value) < 10**18 else None
 
 
 def known_modality(text: str) -> str:
@@ -151,9 +151,17 @@ def find_images(root: Path, excluded: Path | None = None) -> tuple[dict[str, Pat
     return images, others
 
 
+def _is_file_name(text: str) -> bool:
+    """Whether a system can have a file of this path: short enough, and without characters that no name has."""
+    try:
+        return "\0" not in text and max(map(len, re.split(rb"[\\/]", text.encode()))) <= 255 and len(text.encode()) < 4000
+    except UnicodeEncodeError:
+        return False
+
+
 def inside(root: Path, value: object) -> Path | None:
     """The file that ``value`` names inside ``root``, or None if it is no such path: sources must not reach elsewhere."""
-    if not isinstance(value, str) or not value or "\0" in value:
+    if not isinstance(value, str) or not value or not _is_file_name(value):
         return None
     path = Path(value.replace("\\", "/"))
     is_absolute = path.is_absolute() or re.match(r"[A-Za-z]:", value) is not None  # also of Windows

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mimo_runtime.errors import RequestError
-from mimo_runtime.utils.messages import few
+from mimo_runtime.utils.messages import few, short
 
 from .common import JsonObject, class_name, known_modality, whole_number
 
@@ -74,13 +74,15 @@ def read_labels(path: Path, listed: object, own_names: Mapping[int, str]) -> Lab
         elif isinstance(value, list) and all(type(v) is int for v in value):
             regions[key] = value
         else:
-            raise RequestError(f"{path}: label {key} is neither an id nor a name", 'Write it as "liver": 1 or "1": "liver"')
+            raise RequestError(
+                f"{path}: label {_shown(key)} is neither an id nor a name", 'Write it as "liver": 1 or "1": "liver"'
+            )
     ignored = next((i for i, name in names.items() if name.lower() == "ignore" and i not in own_names), None)
     names = {i: class_name(name) for i, name in names.items() if i not in (0, ignored)} | dict(own_names)
     unnamed = sorted({i for ids in regions.values() for i in ids if i} - set(names))
     if unnamed:
         raise RequestError(
-            f"{path}: the regions {few(regions)} overlap, and ids {unnamed} have no name of their own",
+            f"{path}: the regions {few(map(_shown, regions))} overlap, and ids {unnamed} have no name of their own",
             f"Name them: --classes '{unnamed[0]}=NAME'",
         )
     if not all(0 < i < 65536 and name for i, name in names.items()):
@@ -118,7 +120,7 @@ def read_channels(path: Path, data: JsonObject, wanted: str | None) -> Channels:
     for number, name in sorted(channels.items()):
         if wanted in (str(number), name) or name and wanted.casefold() == name.casefold():
             return Channels((number,), name, len(channels))
-    known = few((f"{number} ({name})" if name else str(number) for number, name in channels.items()), 8)
+    known = few((f"{number} ({_shown(name)})" if name else str(number) for number, name in channels.items()), 8)
     raise RequestError(f"--channel {wanted} is not in {path}", f"Choose one of {known}")
 
 
@@ -126,7 +128,12 @@ def modality_of_channels(option: str | None, channels: Channels) -> str:
     """The modality of the option, else that of the channel's name. Raises RequestError if there is neither."""
     modality = known_modality(option or "") or channels.modality
     if not modality:
-        channel = "dataset.json" if channels.is_colour or not channels.name else f"channel '{channels.name}'"
+        channel = "dataset.json" if channels.is_colour or not channels.name else f"channel '{_shown(channels.name)}'"
         example = "endoscopy" if channels.is_colour else "mri"
         raise RequestError(f"{channel} names no modality", f"Name it with --modality, e.g. {example}")
     return modality
+
+
+def _shown(name: str) -> str:
+    """A name in a message: short, and in characters that every terminal has."""
+    return short(name)[1:-1]

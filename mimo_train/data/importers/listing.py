@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mimo_runtime.errors import RequestError
-from mimo_runtime.utils.messages import few
+from mimo_runtime.utils.messages import few, short
 
 from .common import SUFFIXES, JsonObject, inside, required_folder
 from .dataset_json import Channels
@@ -76,11 +76,11 @@ def stem(name: str) -> str:
 def _path(source: Path, name: object, notes: Counter[str]) -> Path | None:
     """The file that a listing names: inside the folder, with the missing ending added. None if it lies elsewhere."""
     path = inside(source, name)
-    if path is None and isinstance(name, str) and "\0" not in name:
+    if path is None and isinstance(name, str):
         parts = Path(name.replace("\\", "/")).parts
         below = max((k for k, part in enumerate(parts) if part in _FOLDERS), default=None)
         if below is not None and ".." not in parts[below:]:
-            path = source.joinpath(*parts[below:])
+            path = inside(source, "/".join(parts[below:]))
             notes["absolute_paths_taken_inside_the_folder"] += 1
     if path is None or path.name == "":
         return None
@@ -113,9 +113,10 @@ def _of_channels(case: str, listed: list[Path], channels: Channels) -> tuple[tup
 
 def _by_name(source: Path, data: JsonObject, channels: Channels) -> list[Files]:
     """The cases of an nnU-Net v2 folder, from its file names."""
-    ending = str(data.get("file_ending", ".nii.gz"))
-    if ending.lower() not in _ENDINGS:
-        what = f"{source / 'dataset.json'}: file_ending {ending} is neither NIfTI nor a picture"
+    ending = data.get("file_ending", ".nii.gz")
+    if not isinstance(ending, str) or ending.lower() not in _ENDINGS:
+        shown = short(ending).strip("'")
+        what = f"{source / 'dataset.json'}: file_ending {shown} is neither NIfTI nor a picture"
         raise RequestError(what, "Convert the files to .nii.gz, and write this as file_ending")
     folders = (required_folder(source / n, "the source's", f"Put the files into {n}") for n in ("imagesTr", "labelsTr"))
     images, labels = folders

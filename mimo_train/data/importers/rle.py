@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mimo_runtime.utils.messages import shown
+
 _MOST_DIGITS = 13  # of 5 bit: no image has more than 2 ** 63 pixels
 
 
@@ -28,7 +30,7 @@ def decode(counts: str | Sequence[int], height: int, width: int) -> np.ndarray:
     if any(isinstance(run, bool) or not isinstance(run, int) or run < 0 for run in runs):
         raise ValueError("the RLE has a run that is not a length")
     if sum(runs) != height * width:
-        raise ValueError(f"the RLE is of {sum(runs)} pixels, not of {width}x{height}")
+        raise ValueError(f"the RLE is of {shown(sum(runs))} pixels, not of {width}x{height}")
     flat = np.repeat(np.arange(len(runs)) % 2 == 1, np.array(runs, dtype=np.int64))
     return np.ascontiguousarray(flat.reshape(width, height).T)
 

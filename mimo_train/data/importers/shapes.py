@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mimo_runtime.postprocessing.masks import box_of_mask
+from mimo_runtime.utils.messages import short
 
 from .common import whole_number
 from .rle import decode
@@ -42,13 +43,13 @@ def check(segmentation: object, height: int, width: int) -> None:
             raise ValueError("the RLE has no counts")
         size = segmentation.get("size", [height, width])
         if [whole_number(side) for side in size] != [height, width] if isinstance(size, list) else True:
-            raise ValueError(f"the RLE has the size {size}, the image [{height}, {width}]")
+            raise ValueError(f"the RLE has the size {short(size)}, the image [{height}, {width}]")
         return
     for polygon in polygons(segmentation):
         if len(polygon) < 6 or len(polygon) % 2:
             raise ValueError(f"a polygon has {len(polygon)} numbers, not x and y of three or more points")
         # An outline far outside of the image is an error, and would cost memory.
-        if not all(math.isfinite(v) and abs(v) < 1e6 for v in polygon):
+        if not all(abs(v) < 1e6 for v in polygon):  # not for NaN either
             raise ValueError("a polygon has a coordinate that is no place in an image")
 
 
