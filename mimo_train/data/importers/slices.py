@@ -116,7 +116,7 @@ def slices(
             notes["slices_left_out_without_values"] += 1
             continue
         yield Item(
-            pixels=plane.astype(np.uint8) if as_stored else _to_8_bit(plane, rule, str(image.path)),
+            pixels=plane.astype(np.uint8) if as_stored else _to_8_bit(plane, rule, str(image.path), notes),
             labels=truth,
             classes=labels.names,
             source=f"{case.name}_{k:04d}",
@@ -134,9 +134,13 @@ def _may_be_hounsfield(values: np.ndarray) -> bool:
     return not finite.size or bool(finite.min() < 0 and finite.max() - finite.min() > 100)
 
 
-def _to_8_bit(plane: np.ndarray, rule: GreyRule | None, name: str) -> np.ndarray:
+def _to_8_bit(plane: np.ndarray, rule: GreyRule | None, name: str, notes: Counter[str]) -> np.ndarray:
     """By the rule for grey values, as on the device; colours together by percentiles."""
-    return to_8_bit(plane, name)[0] if rule is None else rule.apply(plane, name)[0]
+    if rule is None:
+        return to_8_bit(plane, name)[0]
+    grey, description = rule.apply(plane, name)
+    notes["ct_slices_by_percentiles_because_they_are_not_in_hounsfield_units"] += "no Hounsfield units" in description
+    return grey
 
 
 def _class_ids(label: Volume) -> np.ndarray:

@@ -194,12 +194,15 @@ def test_ct_values_that_cannot_be_hounsfield_units_are_noted(tmp_path: Path, cha
     values = (values - values.min()) / np.ptp(values) if change is None else values + change
     image = nibabel.Nifti1Image(values, AFFINE)
     _, summary = bring(write_folder(tmp_path / "raw", [image], nibabel.Nifti1Image(truth(), AFFINE)), tmp_path / "out")
-    assert summary["notes"] == ({"ct_volumes_whose_values_cannot_be_hounsfield_units": 1} if noted else {})
+    by_percentiles = {"ct_slices_by_percentiles_because_they_are_not_in_hounsfield_units": 6}
+    wanted = {"ct_volumes_whose_values_cannot_be_hounsfield_units": 1} | by_percentiles if noted else {}
+    assert summary["notes"] == wanted
 
 
+@pytest.mark.parametrize("modality", ["mri", "ct"])
 @pytest.mark.parametrize("angle", [0, 30, 45, 60, 135])
-def test_the_device_shows_an_oblique_volume_as_the_import_does(tmp_path: Path, angle: float) -> None:
-    source = write_volumes(tmp_path / "raw", rotation(angle), rotation(angle), channels={"0": "T1"})
-    for k, record in enumerate(bring(source, tmp_path / "out")[0]):
-        device = read_image(source / "imagesTr" / "a_0000.nii.gz", frame=k)
+def test_the_device_shows_an_oblique_volume_as_the_import_does(tmp_path: Path, angle: float, modality: str) -> None:
+    source = write_volumes(tmp_path / "raw", rotation(angle), rotation(angle))
+    for k, record in enumerate(bring(source, tmp_path / "out", modality=modality)[0]):
+        device = read_image(source / "imagesTr" / "a_0000.nii.gz", frame=k, modality=modality)
         np.testing.assert_array_equal(record.load()[0], device.pixels)
