@@ -34,7 +34,7 @@ MAY_USE = {
 RUNTIME_ALWAYS = {"numpy", "PIL", "tokenizers", "click", "packaging"}
 #: Engines, file formats and charts: inside functions only, so that a device installs the ones that it uses.
 RUNTIME_LAZILY = {
-    "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "pydicom", "nibabel", "matplotlib",
+    "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "pydicom", "gdcm", "nibabel", "matplotlib",
     "cryptography",
 }  # fmt: skip
 #: The part of the ground floor that training, calibration and benchmarks stand on.

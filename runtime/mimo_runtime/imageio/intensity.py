@@ -47,10 +47,10 @@ class GreyRule:
     def apply(self, values: np.ndarray, name: str, valid: np.ndarray | None = None) -> tuple[np.ndarray, str]:
         """``(uint8 of the same shape, description)``. Arguments and errors of :func:`to_8_bit`."""
         shown = self.window or WINDOWS.get(self.modality or "")
-        doubt = "" if self.window or self.modality != "ct" else _no_hounsfield(values, valid)
-        if shown is None or doubt:
+        no_hounsfield = "" if self.window or self.modality != "ct" else _no_hounsfield(values, valid)
+        if shown is None or no_hounsfield:
             grey, rule = to_8_bit(values, name, valid)
-            return grey, rule + doubt
+            return grey, rule + no_hounsfield
         named = "" if self.window else f" of {self.modality}"
         return window(values.astype(np.float32), *shown), f"window {shown[0]:g}/{shown[1]:g}{named}"
 
