@@ -20,7 +20,7 @@ _QUOTED = re.compile(r"``([A-Za-z]\w*(?:\.\w+)+|[a-z]+(?:_[a-z0-9]+)+)(?:\(\))?`
 _DATA = {"json", "jsonl", "md", "csv", "png", "onnx", "safetensors", "npy", "zip", "mimo", "toml", "yaml", "txt", "html"}
 _PLACEHOLDERS = {"NAME", "INDEX", "GRAPH"}
 #: Names of the operating system, of file formats and of other packages that the code does not use by name.
-_FOREIGN = {"ru_maxrss", "sizeof_hdr", "gall_bladder", "nonpad_kv_seqlen", "parametrizations"}
+_FOREIGN = {"raw_data", "ru_maxrss", "sizeof_hdr", "gall_bladder", "nonpad_kv_seqlen", "parametrizations"}
 
 
 def texts(source: str) -> Iterator[tuple[int, str]]:
