@@ -32,7 +32,8 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "pipeline": "engines errors graphs hardware imageio loading model request results text utils",
         # On top of the pipeline.
         "evaluation": "data errors pipeline postprocessing preprocessing results text utils viz",
-        "deploy": "bundle compiler engines errors evaluation hardware imageio loading pipeline preprocessing results utils",
+        "deploy": "bundle compiler engines errors evaluation hardware imageio loading model pipeline preprocessing results "
+        "utils",
         "cli": "bundle data deploy engines errors evaluation imageio pipeline preprocessing results utils",
         "__main__": "cli",
     },

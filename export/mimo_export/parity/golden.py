@@ -34,5 +34,5 @@ def write_golden(folder: Path, model: Mimo, tolerances: Tolerances = TOLERANCES)
         place = folder / f"{number:02d}"
         place.mkdir(parents=True)
         answer = ask(model, sample)
-        write_sample(place, sample.pixels, sample.prompt, answer, tolerances)
+        write_sample(place, sample.pixels, sample.prompt, answer, tolerances, model.config)
         yield f"{sample.kind}: " + textwrap.shorten(answer.plain_text, 120)

@@ -106,7 +106,14 @@ class Bundle:
         return bundle
 
     def check_trust(self, trust: KeyFile) -> None:
-        """Check that the key ``trust`` signed the bundle; errors as in :meth:`open`."""
+        """Check that a trusted key signed the bundle.
+
+        Args:
+            trust: a PEM file with the public key.
+
+        Raises:
+            BundleError, RequestError: as in :meth:`open`.
+        """
         check_trust(self.signature, self.raw_manifest, trust, str(self.path))
 
     @property

@@ -340,18 +340,18 @@ def _pad(node: NodeInfo, inputs: Inputs) -> list[Known]:
 
 
 def _resize(node: NodeInfo, inputs: Inputs) -> list[Known]:
-    shape, scales = inputs[0].shape, inputs.optional(2)
+    shape, by = inputs[0].shape, inputs.optional(2)
     if "axes" in node.attributes:
         raise OnnxError("axes are not written")
     if inputs.optional(3) is not None:
         sizes = inputs.values(3)
-    elif scales is not None and scales.value is not None and scales.value.size == len(shape):
-        factors = [float(v) for v in scales.value.reshape(-1)]
+    elif by is not None and by.value is not None and by.value.size == len(shape):
+        factors = [float(v) for v in by.value.reshape(-1)]
         if not all(0 < factor < 1e6 for factor in factors):
-            raise OnnxError("its scales are no factors")
+            raise OnnxError("its factors are out of range")
         sizes = [math.floor(size * factor) for size, factor in zip(shape, factors)]
     else:
-        raise OnnxError("its scales are not constant")
+        raise OnnxError("its factors are not constant")
     if len(sizes) != len(shape):
         raise OnnxError("its sizes do not fit")
     return [Known(tuple(sizes))]

@@ -21,6 +21,7 @@ from ..evaluation.metrics import dice
 from ..imageio.masks import read_mask
 from ..imageio.png import write_png
 from ..imageio.reader import read_image
+from ..model.config import MimoConfig
 from ..pipeline import Mimo
 from ..preprocessing.prompts import Prompt
 from ..results.answer import Answer
@@ -42,7 +43,12 @@ class ExpectedFinding(TypedDict):
     mask: str
 
 
-class ExpectedAnswer(TypedDict):
+class _Thresholds(TypedDict, total=False):
+    #: Of the model that gave the answer, by the field of its configuration; missing in earlier bundles.
+    thresholds: dict[str, float]
+
+
+class ExpectedAnswer(_Thresholds):
     """``expected.json``."""
 
     text: str
@@ -73,6 +79,13 @@ class VerifyReport(TypedDict):
 #: Lowest Dice of a mask, largest difference of a score, and whether the text must be the same to the letter.
 TOLERANCES: Tolerances = {"mask_dice": 0.99, "score": 0.02, "text": "exact"}
 
+#: The fields of a configuration that decide what is said, all but the shapes of the model. Samples lie on one side of each or
+#: the other, but not close enough to notice every other value; so the values themselves are compared, too.
+THRESHOLDS = (
+    "presence_threshold", "presence_temperature", "entity_threshold", "abstain_threshold", "mask_threshold", "crop_scale",
+    "full_image_weight",
+)  # fmt: skip
+
 #: What of a finding must agree exactly.
 _EXACT = ("phrase", "query", "present")
 
@@ -88,12 +101,20 @@ class Sample:
     masks: tuple[np.ndarray, ...]
 
 
-def write_sample(folder: Path, pixels: np.ndarray, prompt: Prompt, answer: Answer, tolerances: Tolerances = TOLERANCES) -> None:
+def write_sample(
+    folder: Path,
+    pixels: np.ndarray,
+    prompt: Prompt,
+    answer: Answer,
+    tolerances: Tolerances = TOLERANCES,
+    config: MimoConfig | None = None,
+) -> None:
     """Write a golden sample into an existing, empty folder.
 
     Args:
         pixels: uint8 ``[H, W, 3]``.
         answer: of the reference, with masks and text.
+        config: of the reference; None leaves its thresholds out.
     """
     write_png(folder / "image.png", pixels)
     if prompt.mask is not None:
@@ -109,6 +130,8 @@ def write_sample(folder: Path, pixels: np.ndarray, prompt: Prompt, answer: Answe
         write_png(folder / f"mask_{index}.png", finding.mask)
         findings.append(finding.to_dict(f"mask_{index}.png"))
     expected = {"text": answer.text, "findings": findings, "tolerances": dict(tolerances)}
+    if config is not None:
+        expected["thresholds"] = {name: getattr(config, name) for name in THRESHOLDS}
     for name, content in (("request.json", request), ("expected.json", expected)):
         (folder / name).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
@@ -134,12 +157,24 @@ def read_sample(bundle: Bundle, name: str) -> Sample:
         prompt = Prompt(request["text"], request["boxes"], request["points"], mask)
         pixels = read_image(bundle.bytes(f"{name}/image.png")).pixels
         masks = tuple(read_mask(bundle.bytes(f"{name}/{finding['mask']}")) for finding in expected["findings"])
+        if not all(type(value) in (int, float) for value in expected.get("thresholds", {}).values()):
+            raise TypeError("thresholds are not numbers")
         for holder, keys in ((expected, ("text",)), *((finding, (*_EXACT, "score")) for finding in expected["findings"])):
             for key in keys:
                 holder[key]  # noqa: B018 - a missing field is found here rather than in the middle of a comparison
         return Sample(name, pixels, prompt, expected, masks)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise BundleError(f"{name} is not a golden sample: {type(error).__name__} {error}", bundle.manifest.rebuild) from None
+
+
+def changed_thresholds(sample: Sample, config: MimoConfig) -> list[str]:
+    """The thresholds of a model that are not those of a sample, in words."""
+    expected = sample.expected.get("thresholds", {})
+    return [
+        f"{name} is {getattr(config, name, None)} instead of {value}"
+        for name, value in expected.items()
+        if getattr(config, name, None) != value
+    ]
 
 
 def compare(answer: Answer, sample: Sample) -> SampleReport:
@@ -199,7 +234,10 @@ def verify(mimo: Mimo, bundle: Bundle, progress: Callable[[int, int], None] | No
         sample = read_sample(bundle, name)
         prompt = sample.prompt
         answer = mimo.open(sample.pixels).ask(prompt.text, prompt.boxes, prompt.points, prompt.mask)
-        results.append({**compare(answer, sample), "ms": round(answer.timings["total"], 3)})
+        report = compare(answer, sample)
+        report["problems"] += changed_thresholds(sample, mimo.config)
+        report["passed"] = not report["problems"]
+        results.append({**report, "ms": round(answer.timings["total"], 3)})
     if progress:
         progress(len(names), len(names))
     return {"passed": all(result["passed"] for result in results), "samples": results}

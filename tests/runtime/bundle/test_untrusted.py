@@ -97,7 +97,11 @@ def mutate_tokenizers(count: int) -> Counter[str]:
         tokenizer.decode(tokenizer.encode_answer("aaaa <p>liver</p><seg0>"))
 
     for _ in range(count):
-        content = json.dumps(mutate(data, rng)).encode()
+        try:
+            content = json.dumps(mutate(data, rng)).encode()
+        except (ValueError, RecursionError):  # a value within itself
+            counts["not written"] += 1
+            continue
         counts[outcome(lambda content=content: run(content))] += 1
     return counts
 

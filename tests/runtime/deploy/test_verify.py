@@ -132,3 +132,27 @@ def test_a_sample_that_is_not_understood_is_refused(copy, change):
     edit(copy, change)
     with pytest.raises(BundleError, match="golden|none.png"):
         run(copy)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("presence_threshold", 0.49), ("entity_threshold", 0.51), ("abstain_threshold", 1e-6)]
+)
+def test_a_threshold_that_was_changed_and_hashed_again_is_noticed(bundle_folder, tmp_path, field, value):
+    """Also by an amount that changes no answer of a sample."""
+    from mimo_runtime.deploy.verify import THRESHOLDS
+
+    onnx_bundle = pytest.importorskip("onnx_bundle", reason="needs onnx", exc_type=ImportError)
+    folder = shutil.copytree(bundle_folder, tmp_path / "copy")
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    for path in folder.glob("golden/*/expected.json"):
+        expected = json.loads(path.read_text("utf-8"))
+        expected["thresholds"] = {name: manifest["model"]["config"][name] for name in THRESHOLDS}
+        path.write_text(json.dumps(expected), "utf-8")
+    onnx_bundle.reseal(folder)
+    with Mimo.load(folder) as mimo:
+        assert verify(mimo, Bundle.open(folder))["passed"]
+    manifest["model"]["config"][field] = value
+    onnx_bundle.reseal(folder, manifest)
+    with Mimo.load(folder) as mimo:
+        report = verify(mimo, Bundle.open(folder))
+    assert not report["passed"] and f"{field} is {value} instead of" in report["samples"][0]["problems"][-1]
