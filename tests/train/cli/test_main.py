@@ -110,3 +110,24 @@ def test_a_number_beyond_every_machine_is_refused(option: str):
     for value in ("0", "-1", "1.5", "nan", "2147483648", "1" + "0" * 400, "9" * 5000):
         result = CliRunner().invoke(main, ["fit", "--data", "none", "-o", "out", "--steps", "1", option, value])
         assert result.exit_code == 2 and result.stderr.startswith("error: ") and len(result.stderr) <= 301
+
+
+def test_fit_on_a_machine_without_temporary_folders(tmp_path):
+    """It trains, or says in one line what is missing, and leaves no half a checkpoint."""
+    data, checkpoint = tmp_path / "data", tmp_path / "ckpt"
+    assert run("data", "phantom", "-o", data, "--count", 12, "--size", 64, "--json")[0] == 0
+    script = f"""
+import os, sys, tempfile
+def refuse(): raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+tempfile._get_default_tempdir = refuse
+os.environ.pop("HOME", None)
+sys.argv = ["mimo-train", "fit", "--preset", "micro", "--data", {str(data)!r}, "-o", {str(checkpoint)!r},
+            "--steps", "1", "--batch", "1", "--threads", "1", "--json"]
+from mimo_train.cli.main import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert "Traceback" not in done.stderr
+    if done.returncode:
+        assert done.returncode == 1 and "Set TMPDIR to a folder that can be written" in done.stderr.splitlines()[-1]
+        assert not (checkpoint / "config.json").exists()
