@@ -6,7 +6,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 WHEELHOUSE := build/wheelhouse
-TRANSFORMERS_4 := build/wheelhouse-transformers-4.57
+OPTIMUM := build/wheelhouse-optimum-0.1
 PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt
 
 PYTEST := $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
@@ -27,7 +27,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test $(WHEELHOUSE)/.filled
 	$(PYTEST) -m "not slow"
 
-test-all: $(VENV)/.test $(WHEELHOUSE)/.filled $(TRANSFORMERS_4)/.filled
+test-all: $(VENV)/.test $(WHEELHOUSE)/.filled $(OPTIMUM)/.filled
 	$(PYTEST)
 
 # What EXTRAS bring, installed into a fresh environment. The tool that lists it has an environment of its own.
@@ -73,9 +73,10 @@ $(WHEELHOUSE)/.filled: $(VENV)/.test
 	  $$($(VENV)/bin/python -c '$(DEVICE_REQUIREMENTS)')
 	@touch $@
 
-# The wheels of transformers 4.57 for tests/train/test_hf.py, likewise.
-$(TRANSFORMERS_4)/.filled: $(VENV)/.test tests/train/transformers-4.57.txt
-	@rm -rf $(TRANSFORMERS_4)
-	$(VENV)/bin/python -m pip download --disable-pip-version-check --only-binary :all: --no-deps -d $(TRANSFORMERS_4) \
-	  -r tests/train/transformers-4.57.txt
+# The wheels of optimum-onnx 0.1 and transformers 4.57 for tests/train/test_hf.py and
+# tests/export/tools/test_optimum_installed.py, likewise.
+$(OPTIMUM)/.filled: $(VENV)/.test tests/export/optimum-0.1.txt tests/train/transformers-4.57.txt
+	@rm -rf $(OPTIMUM)
+	$(VENV)/bin/python -m pip download --disable-pip-version-check --only-binary :all: --no-deps -d $(OPTIMUM) \
+	  -r tests/export/optimum-0.1.txt
 	@touch $@

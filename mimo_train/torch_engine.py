@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from mimo_runtime.engines.base import Engine
+from mimo_runtime.loading import ModelInfo
 from mimo_runtime.model.graph_spec import GraphSpec, graph_specs
 from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.pipeline import Mimo as MimoPipeline
@@ -42,11 +43,11 @@ class TorchEngine(Engine):
         """Free nothing: the module belongs to the caller."""
 
 
-def torch_mimo(model: Mimo, tokenizer: Tokenizer, device: str = "cpu", info: dict[str, object] | None = None) -> MimoPipeline:
+def torch_mimo(model: Mimo, tokenizer: Tokenizer, device: str = "cpu", info: ModelInfo | None = None) -> MimoPipeline:
     """A pipeline over a model in memory, e.g. one that is being trained."""
     specs = graph_specs(model.config)
     engines = {name: TorchEngine(module, specs[name], device) for name, module in graph_modules(model.eval()).items()}
-    return MimoPipeline(model.config, engines, tokenizer, info or {})
+    return MimoPipeline(model.config, engines, tokenizer, info)
 
 
 def load_mimo(
@@ -57,8 +58,8 @@ def load_mimo(
     ``weight_bits`` rounds its weights first, but for the parts in ``skip``; see :func:`mimo_train.training.qat.round_weights`.
     """
     model, tokenizer = load_checkpoint(checkpoint)
-    info: dict[str, object] = {"id": Path(checkpoint).resolve().name, "sha256": sha256(Path(checkpoint) / WEIGHTS)}
+    info: ModelInfo = {"id": Path(checkpoint).resolve().name, "sha256": sha256(Path(checkpoint) / WEIGHTS)}
     if weight_bits is not None:
         round_weights(model, weight_bits, skip)
-        info |= {"weight_bits": weight_bits, "qat_skip": list(skip)}
+        info["weight_bits"], info["qat_skip"] = weight_bits, list(skip)
     return torch_mimo(model, tokenizer, device, info)

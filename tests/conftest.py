@@ -32,7 +32,10 @@ def _once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[P
     from filelock import FileLock  # comes with torch
 
     base = tmp_path_factory.getbasetemp()
-    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    # A test that runs other tests in a process of its own gives them the folders of its session.
+    shared = Path(
+        os.environ.get("MIMO_TESTS_SHARED") or (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    )
     shared.mkdir(exist_ok=True)
     folder = shared / name
     with FileLock(shared / f"{name}.lock"):

@@ -19,7 +19,7 @@ import numpy as np
 
 from mimo_runtime.data.dataset import Dataset, Record, read_datasets
 from mimo_runtime.errors import RequestError
-from mimo_runtime.evaluation.questions import ImageQuestions
+from mimo_runtime.evaluation.questions import ImageQuestions, PromptArguments
 
 GROUP = "mimo_edge.datasets"
 #: Fewer images than this do not show the rare values of an activation.
@@ -180,16 +180,16 @@ def refuse_overlap(calibration: Sequence[Dataset], held_out: Sequence[Dataset]) 
                 raise RequestError(message, "Split the data by case, so that no image is in two splits")
 
 
-def simulated_requests(images: Images, per_image: int = 2) -> Iterator[tuple[ImageQuestions, list[dict[str, object]]]]:
+def simulated_requests(images: Images, per_image: int = 2) -> Iterator[tuple[ImageQuestions, list[PromptArguments]]]:
     """Requests as users would make them, drawn from the annotations of each image.
 
     Yields:
         the questions about an image, for its ``pixels``, and keyword arguments of ``Scan.ask``.
     """
     for turn, (data, record) in enumerate(images.items):
-        questions = ImageQuestions(_NoModel(), data, record, images.seed)
+        questions = ImageQuestions(_NoModel(), data, record, images.seed)  # type: ignore[arg-type]  # opens nothing
         targets = list(questions.targets())
-        requests: list[dict[str, object]] = []
+        requests: list[PromptArguments] = []
         for k in range(per_image):
             kind = KINDS[(turn * per_image + k) % len(KINDS)]
             if not targets:

@@ -61,7 +61,7 @@ def manifest_data(
         "target": target.name,
         "graphs": {
             name: {
-                **{key: graph[key] for key in GRAPH_FIELDS},
+                **{key: dict[str, object](graph)[key] for key in GRAPH_FIELDS},
                 "profiles": graph.get("profiles"),
                 "contract": specs[name].to_dict(),
             }
@@ -131,4 +131,4 @@ def self_check(folder: Path, target: Target) -> None:
 
 def _plans_run_here(manifest: Manifest) -> bool:
     wanted = manifest.data["compatibility"]["compute_capability"]
-    return not manifest.portable and any(fits(wanted, gpu) for gpu in find_gpus().usable)
+    return not manifest.portable and wanted is not None and any(fits(wanted, gpu) for gpu in find_gpus().usable)

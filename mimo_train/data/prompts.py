@@ -92,7 +92,7 @@ class PromptSampler:
         if any(0 < np.count_nonzero(view.labels == i) < MIN_PIXELS for i in record.classes):
             # A structure is too small to be named: "no finding" or "nothing below" would be untrue.
             kinds = [("text" if classes else "absent") if kind in ("all", "relation") else kind for kind in kinds]
-        return [getattr(self, f"_{kind}")(view, record, classes, rng) for kind in kinds]
+        return [_METHODS[kind](self, view, record, classes, rng) for kind in kinds]
 
     def focus(self, source: View, record: Record, rng: np.random.Generator) -> tuple[int, np.ndarray] | None:
         """A class and the structure of it for a crop view; None in an image without any.
@@ -113,7 +113,7 @@ class PromptSampler:
         """
         classes = {class_id: self.vocabulary.classes(record)[class_id]}
         kinds = rng.choice(["box", "named_box", "point", "mixed", "rough"], count, p=[0.25, 0.15, 0.3, 0.15, 0.15])
-        samples = [getattr(self, f"_{kind}")(view, record, classes, rng) for kind in kinds]
+        samples = [_METHODS[kind](self, view, record, classes, rng) for kind in kinds]
         for sample in samples:
             sample.answer = ""
         return samples
@@ -304,3 +304,17 @@ def _pick(classes: dict[int, str], rng: np.random.Generator) -> tuple[int, str]:
     keys = sorted(classes)
     key = keys[int(rng.integers(len(keys)))]
     return key, classes[key]
+
+
+#: What draws a prompt of each kind.
+_METHODS: dict[str, Callable[[PromptSampler, View, Record, dict[int, str], np.random.Generator], Sample]] = {
+    "box": PromptSampler._box,
+    "named_box": PromptSampler._named_box,
+    "point": PromptSampler._point,
+    "rough": PromptSampler._rough,
+    "mixed": PromptSampler._mixed,
+    "text": PromptSampler._text,
+    "absent": PromptSampler._absent,
+    "all": PromptSampler._all,
+    "relation": PromptSampler._relation,
+}

@@ -42,6 +42,10 @@ class ModelInfo(TypedDict, total=False):
     device_explanation: str
     #: The device that the bundle was built for and why it runs on the CPU instead; None if it runs as it was built.
     fallback: str | None
+    #: Bits that the weights are rounded to, in an evaluation of quantisation-aware training; left out without rounding.
+    weight_bits: int
+    #: Parts of the model that are not rounded; beside ``weight_bits``.
+    qat_skip: list[str]
 
 
 @dataclass(frozen=True)

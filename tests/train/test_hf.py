@@ -175,7 +175,7 @@ def test_weights_of_transformers_4_57_are_read_too(repository, tmp_path):
 
     `make test-all` fetches its wheels beforehand; without them, pip's cache and index serve.
     """
-    wheels = repository / "build" / "wheelhouse-transformers-4.57"
+    wheels = repository / "build" / "wheelhouse-optimum-0.1"
     source = ["--no-index", "--find-links", str(wheels)] if (wheels / ".filled").exists() else []
     requirements = Path(__file__).with_name("transformers-4.57.txt")
     pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", *source]

@@ -111,7 +111,7 @@ class _Shrinker:
         return [helper.make_node("Mul", [tensor, f"{name}_inverse"], [name], name=f"{name}/Mul")]
 
     def _constant(self, name: str, value: np.ndarray | np.generic) -> None:
-        self.graph.initializer.append(numpy_helper.from_array(value, name))
+        self.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
 
 
 def _round_scales(model: onnx.ModelProto) -> None:

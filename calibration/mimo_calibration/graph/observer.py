@@ -167,7 +167,7 @@ class StatisticsCache:
         statistics = collect()
         if path is not None:
             with writable_folder(path.parent), atomic_file(path) as file:
-                np.savez(file, **_pack(statistics))
+                np.savez(file, **_pack(statistics))  # type: ignore[arg-type]  # the stub takes an array for allow_pickle
         return statistics, False
 
 

@@ -161,7 +161,7 @@ class _PairInserter:
         return self._weights[key]
 
     def _constant(self, name: str, value: np.ndarray | np.generic) -> None:
-        self.graph.initializer.append(numpy_helper.from_array(value, name))
+        self.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
 
 
 def amax_of(model: onnx.ModelProto) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from mimo_runtime.data.dataset import Dataset, Record
 from mimo_runtime.evaluation import metrics
-from mimo_runtime.evaluation.questions import AbsentNames, ImageQuestions, Outcome
+from mimo_runtime.evaluation.questions import AbsentNames, ImageQuestions, Outcome, PromptArguments
 from mimo_runtime.pipeline import Mimo, Scan
 from mimo_runtime.results.answer import Answer
 
@@ -115,7 +115,9 @@ class AccuracyGate:
 
     def _reply(self, image: ImageQuestions, question: GateQuestion, reference_text: str | None) -> Reply:
         prompt, truth = question.prompt, question.truth
-        request = {"text": question.name} if truth is None else image.request(prompt, question.name, truth, question.number)
+        request: PromptArguments = {"text": question.name}
+        if truth is not None:
+            request = image.request(prompt, question.name, truth, question.number)
         write = self.text and prompt in ("text", "absent")
         scan = image.scan
         answer = _ask_limited(scan, request, reference_text) if write else scan.ask(**request, text_answer=False)
@@ -124,7 +126,7 @@ class AccuracyGate:
         return Reply(image.record.set_name, image.key, prompt, dice, outcome.present, answer.text if write else None)
 
 
-def _ask_limited(scan: Scan, request: Mapping[str, object], reference: str | None) -> Answer:
+def _ask_limited(scan: Scan, request: PromptArguments, reference: str | None) -> Answer:
     """The answer to a request; its text ends early where it is much longer than ``reference``."""
     written = 0
 

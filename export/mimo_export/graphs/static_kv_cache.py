@@ -28,7 +28,7 @@ KV_CACHES = ("dynamic", "static")
 #: TensorScatter exists since this one.
 STATIC_CACHE_OPSET = 24
 
-_DTYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
+_DTYPES: dict[int, str] = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
 
 
 def best_cache(api: str, version: str = "") -> str:
@@ -109,7 +109,7 @@ class _Editor:
             for source, k in [self._slice(node.input[0])]
             if source.startswith(CACHE_PREFIX)
         }
-        kinds = {self.types.get(node.output[0]) for node in caches.values()}
+        kinds = {self.types.get(node.output[0], 0) for node in caches.values()}
         wanted = {f"{role}_{k}" for role in ("keys", "values") for k in range(self.config.text_decoder.layers)}
         if caches.keys() != wanted or len(kinds) != 1 or not kinds <= _DTYPES.keys():
             raise _misfit(f"it appends to the caches {', '.join(sorted(caches)) or '(none)'} in {len(kinds)} precisions")
@@ -139,7 +139,7 @@ class _Editor:
                 left, right = scores.input
                 scores, bias = self._origin(left), right
             turned = self._origin(scores.input[1]) if scores is not None and scores.op_type == "MatMul" else None
-            if turned is None or turned.op_type != "Transpose":
+            if scores is None or turned is None or turned.op_type != "Transpose":
                 raise _misfit(f"node {node.name} is no attention that can be fused")
             inputs, result = (scores.input[0], turned.input[0], node.input[1]), node.output[0]
             if any(self.types.get(name) != self.kind for name in (*inputs, result)):

@@ -10,7 +10,7 @@ from mimo_runtime.model.graph_spec import PAST_PLUS_ONE, GraphSpec, Tensor
 #: How the exporter may write the length of the cache after a step; the spec has one name for it.
 _PAST_PLUS_ONE = {"past + 1", "1 + past", PAST_PLUS_ONE}
 
-_DTYPES = {
+_DTYPES: dict[int, str] = {
     onnx.TensorProto.FLOAT: "float32",
     onnx.TensorProto.FLOAT16: "float16",
     onnx.TensorProto.INT32: "int32",

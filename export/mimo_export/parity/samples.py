@@ -85,11 +85,12 @@ def _fitting(
     present = [i for i in classes if (labels == i).any()]
     target = present[int(rng.integers(len(present)))] if present else None
     mask = labels == target if target is not None else None
+    height, width = labels.shape
     name = classes.get(target, "") if target is not None else ""
     for attempt in (kind, "box" if present else "absent", "whole"):
         try:
             prompt = _prompt(attempt, mask, name, sorted(set(classes.values())), config, rng, labels.shape)
-            prompt.validate(*labels.shape, config, tokenizer)
+            prompt.validate(height, width, config, tokenizer)
             return prompt
         except (PromptError, _Impossible):
             continue

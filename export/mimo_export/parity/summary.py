@@ -61,8 +61,6 @@ class ParitySummary:
         """From the JSON object of a manifest or a report. Manifests of earlier releases have no ``missed``."""
         names = [field.name for field in fields(AnswerParity)]
         answers = AnswerParity(**{name: data[name] for name in names}) if "masks_dice" in data else None
-        graphs: dict[str, GraphParity] = {
-            name: value for name, value in data.items() if isinstance(value, dict) and "calls" in value
-        }
+        graphs = {name: value for name, value in data.items() if isinstance(value, dict) and "calls" in value}
         missed, measured_on = tuple(data.get("missed", ())), data.get("measured_on")
         return cls(cast("dict[str, GraphParity]", graphs), answers, data["samples"], data["limits"], missed, measured_on)

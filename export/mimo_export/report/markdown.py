@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from ..parity.summary import AnswerParity, ParitySummary
 from ..schema import BuildReport, GraphFile, Inspection
@@ -118,6 +118,8 @@ def inspect_dict(manifest: Mapping[str, Any]) -> Inspection:
         "target": manifest["target"],
         "portable": any(graph["build"] for graph in manifest["graphs"].values()),
         "compute_capability": manifest["compatibility"]["compute_capability"],
-        "graphs": {name: {key: graph[key] for key in _GRAPH_KEYS} for name, graph in manifest["graphs"].items()},
+        "graphs": {
+            name: cast("GraphFile", {key: graph[key] for key in _GRAPH_KEYS}) for name, graph in manifest["graphs"].items()
+        },
         "parity": manifest["parity"],
     }
