@@ -6,9 +6,11 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import fakes
 import numpy as np
 import pytest
 from bench_cli import refused, run
@@ -18,7 +20,6 @@ from mimo_benchmarks import models
 from mimo_benchmarks.suites import charts, report
 from mimo_benchmarks.suites.conditions import CONDITIONS, SHIFT
 from mimo_runtime.errors import BundleError
-from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.postprocessing.connected_components import label_components
 
 
@@ -83,12 +84,15 @@ def test_referring_writes_the_numbers_and_a_table(bright: list[tuple], data: Pat
     assert rows[2][:3] == ["mean", "of", "sets"] and rows[2][3:6] == ["100.0", "%", "(100-100)"]
 
 
-def test_referring_without_refinement(bright: list[tuple], data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scales: list[float] = []
-    monkeypatch.setattr(Bright, "config", MimoConfig(crop_scale=3.5), raising=False)
-    monkeypatch.setattr(Bright, "with_config", lambda self, config: scales.append(config.crop_scale) or self, raising=False)
-    assert run("referring", "model", "--data", data, "--limit", 1).exit_code == 0 and scales == []
-    assert run("referring", "model", "--data", data, "--limit", 1, "--no-refine").exit_code == 0 and scales == [0.0]
+@pytest.mark.parametrize(("options", "refined"), [((), True), (("--no-refine",), False)])
+def test_referring_without_refinement_runs_no_crop(
+    options: tuple[str, ...], refined: bool, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with fakes.fake_mimo(config=replace(fakes.CONFIG, crop_scale=3.0)) as mimo:
+        monkeypatch.setattr(models, "open_model", lambda path, threads=None: mimo)
+        assert run("referring", "model", "--data", data / "two", "--limit", 1, *options).exit_code == 0
+        # Of the image once, and of its crops.
+        assert (fakes.calls(mimo)["vision_encoder"] > 1) is refined
 
 
 def test_robustness_writes_the_numbers_and_the_report(bright: list[tuple], data: Path, tmp_path: Path) -> None:
