@@ -42,7 +42,7 @@ class ModelInfo(TypedDict, total=False):
     device_explanation: str
     #: The device that the bundle was built for and why it runs on the CPU instead; None if it runs as it was built.
     fallback: str | None
-    #: Bits that the weights are rounded to, in an evaluation of quantisation-aware training; left out without rounding.
+    #: Bits that the weights are rounded to, in an evaluation of quantization-aware training; left out without rounding.
     weight_bits: int
     #: Parts of the model that are not rounded; beside ``weight_bits``.
     qat_skip: list[str]
