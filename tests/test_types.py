@@ -1,4 +1,4 @@
-"""The types of ``mimo_runtime``: mypy finds nothing in it, and every package ships ``py.typed``."""
+"""mypy finds nothing in the packages that ship ``py.typed``."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ def test_mypy_accepts_the_packages(name: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+#: The packages that :data:`CHECKS` covers.
+CHECKED = {"mimo_runtime", "mimo_export", "mimo_calibration"}
+
+
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_package_declares_that_it_is_typed(package: str) -> None:
-    assert (PACKAGES[package] / "py.typed").is_file()
+def test_a_package_declares_that_it_is_typed_if_its_types_are_checked(package: str) -> None:
+    assert (PACKAGES[package] / "py.typed").is_file() == (package in CHECKED)
