@@ -30,7 +30,7 @@ import numpy as np
 
 from ..errors import ImageError
 from .elements import group, number, pair
-from .encapsulated import decode_frame, near_lossless
+from .encapsulated import check_stream, decode_frame, near_lossless
 from .image import ScanImage, check_size
 from .intensity import GreyRule, as_rgb, colour_to_8_bit, stretch, window
 
@@ -87,6 +87,10 @@ def read_dicom(source: Path | BinaryIO, name: str, frame: int = 0, rule: GreyRul
         try:
             data = pydicom.dcmread(source, force=True, defer_size=_DEFER)
             _check(data, name, frame)
+            syntax = getattr(data.file_meta, "TransferSyntaxUID", None)
+            if syntax is not None and syntax.is_compressed and not check_stream(source, data, frame):
+                what = f"{name} is a damaged DICOM file: its compressed pixels are of another kind or size than it states"
+                raise ImageError(what, "Export it again")
             stored, repairs = _stored(pydicom, source, name, frame)
             picture = _Stored(stored, frame, _tolerance(source, data, stored), repairs)
             return _as_image(data, picture, name, rule or GreyRule())
