@@ -209,6 +209,6 @@ def test_a_plan_has_to_be_compiled_for_what_the_runtime_asks(data, graph, profil
     if lost is None:
         assert parse(data).graphs[graph].profiles == profiles
         return
-    with pytest.raises(BundleError, match=lost) as told:
+    with pytest.raises(BundleError, match=lost) as message:
         parse(data)
-    assert graph in str(told.value) and "mimo-export build" in str(told.value)
+    assert graph in str(message.value) and "mimo-export build" in str(message.value)

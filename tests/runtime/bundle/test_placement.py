@@ -75,10 +75,10 @@ def test_a_gpu_bundle_runs_on_the_gpu_and_says_why(make, here, wanted):
     here(HERE, "onnxruntime-cuda")
     choice = choose_device(wanted, opened(make("onnxruntime-cuda")))
     assert choice.device == "cuda" and choice.fallback is None and choice.engine("onnxruntime-cuda") == "onnxruntime-cuda"
-    told = (
+    message = (
         "the bundle was built for it, and this machine has NVIDIA RTX A2000, compute capability 8.6, 6144 MB, driver 550.54.14"
     )
-    assert choice.explanation.startswith("cuda: ") and choice.explanation.endswith(told)
+    assert choice.explanation.startswith("cuda: ") and choice.explanation.endswith(message)
 
 
 @pytest.mark.parametrize(

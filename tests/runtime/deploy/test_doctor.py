@@ -192,9 +192,9 @@ def test_two_wheels_in_one_folder_are_no_engine(having, monkeypatch):
     having("onnxruntime")
     real = doctor._version
     monkeypatch.setattr(doctor, "_version", lambda name: "1.20" if name.startswith("onnxruntime") else real(name))
-    told = verdict(examine(gpus=NOTHING))
-    assert "no cpu bundles, because onnxruntime is onnxruntime and onnxruntime-gpu are both installed" not in told
-    assert "no cpu bundles, because onnxruntime and onnxruntime-gpu are both installed and overwrite each other" in told
+    message = verdict(examine(gpus=NOTHING))
+    assert "no cpu bundles, because onnxruntime is onnxruntime and onnxruntime-gpu are both installed" not in message
+    assert "no cpu bundles, because onnxruntime and onnxruntime-gpu are both installed and overwrite each other" in message
 
 
 def test_the_verdict_about_a_bundle(bundle_folder, tmp_path):

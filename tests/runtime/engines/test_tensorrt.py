@@ -112,8 +112,8 @@ def test_sizes_outside_of_every_profile_are_told_with_the_ranges(gpu):
 
 def test_a_plan_of_another_release_is_refused_before_it_is_read(gpu):
     fake = trt(gpu, "10.16.1.11")
-    told = "compiled by TensorRT 10.3.0, this machine has 10.16.1.11. Build the bundle again.*or install TensorRT 10.3.0"
-    with pytest.raises(EngineError, match=told):
+    message = "compiled by TensorRT 10.3.0, this machine has 10.16.1.11. Build the bundle again.*or install TensorRT 10.3.0"
+    with pytest.raises(EngineError, match=message):
         TensorRtEngine(b"", DECODER, trt=fake, built_with="10.3.0")
     with pytest.raises(EngineError, match="this machine has 10.16.1.11"):
         TensorRtEngine(b"", DECODER, trt=fake, built_with="10.16.1.12")
@@ -198,13 +198,13 @@ def test_a_run_that_fails_is_told_with_the_librarys_last_error(gpu):
         engine.run(feed(DECODER))
     fake.executes = True
     same(engine.run(feed(DECODER)), compute(feed(DECODER)))
-    for method, told in (
+    for method, message in (
         ("set_input_shape", r"it refuses token of \[1, 1\]"),
         ("set_tensor_address", "it refuses the memory of token"),
     ):
         for context in fake.of("IExecutionContext"):
             getattr(context, method).side_effect = lambda *args: False
-        with pytest.raises(EngineError, match=told):
+        with pytest.raises(EngineError, match=message):
             engine.run(feed(DECODER))
         for context in fake.of("IExecutionContext"):
             context.set_input_shape.side_effect = lambda *args: True
@@ -214,8 +214,8 @@ def test_a_run_that_fails_is_told_with_the_librarys_last_error(gpu):
 @pytest.mark.parametrize("version", ["8.6.1", "12.0", ""])
 def test_releases_that_are_not_known_are_not_tried(monkeypatch, version):
     monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__=version))
-    told = rf"TensorRT {version} is installed; this program knows 10.3 to 11.x" if version else "without its bindings"
-    with pytest.raises(EngineError, match=told):
+    message = rf"TensorRT {version} is installed; this program knows 10.3 to 11.x" if version else "without its bindings"
+    with pytest.raises(EngineError, match=message):
         TensorRtEngine(b"", DECODER)
 
 

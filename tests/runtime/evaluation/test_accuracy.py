@@ -236,11 +236,11 @@ def test_one_bad_file_is_told_before_the_first_question(sets: list[Dataset], tmp
         "other.png is 10x10": {"mask": other},
         "other.png is 10x10 *": {"instances": other},
     }
-    for told, change in flaws.items():
+    for message, change in flaws.items():
         bad = replace(sets[-1], records=(*sets[-1].records[:-1], replace(good, **change)))
         for test in (evaluate, measure_robustness, measure_relations):
             oracle = Oracle(sets)
-            with pytest.raises(RequestError, match=told.rstrip(" *")):
+            with pytest.raises(RequestError, match=message.rstrip(" *")):
                 test(oracle, [*sets[:-1], bad], "test")
             assert not oracle.asked, test
 

@@ -50,8 +50,8 @@ def test_tables_show_the_numbers(measured: Measurements) -> None:
     rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
     assert f"{result['absent']['across']['f1']:.3f}" in rows["of other sets"]
     assert result["absent_text"]["across"]["n"] == 20 and rows["of other sets"].count("1.000") >= 2
-    told = "contradict each other in 0.000 of 50 answers by name (present targets 0.000, absent ones 0.000)"
-    assert told in text and "as the decoder wrote it, in 0.000." in text
+    message = "contradict each other in 0.000 of 50 answers by name (present targets 0.000, absent ones 0.000)"
+    assert message in text and "as the decoder wrote it, in 0.000." in text
     assert f"{result['text_sets']['guts']['size']:.3f}" in rows["`guts`"]  # the last table that has it
     assert f"{result['subgroups']['attribute']['plane=axial']['box']['dice']:.3f}" in rows["plane=axial"]
     assert f"{result['subgroups']['size_quartile']['q1 (smallest)']['mask']['dice']:.3f}" in rows["q1 (smallest)"]

@@ -154,8 +154,8 @@ def test_text_decoder_feeds_the_cache_that_it_got():
     decoder = TextDecoder(engine, CONFIG, MEMORY, size=100, suppress_tokens=(0, 99))
     logits = [decoder.step(token) for token in (1, 7, 8)]
     shape = (CONFIG.text_decoder.layers, 1, CONFIG.text_decoder.heads)
-    for position, (token, told, past) in enumerate(engine.seen):
-        assert (token, told) == ((1, 7, 8)[position], position)
+    for position, (token, step, past) in enumerate(engine.seen):
+        assert (token, step) == ((1, 7, 8)[position], position)
         assert past["past_keys"].shape == past["past_values"].shape == (*shape, position, CONFIG.dim // shape[2])
         assert past["past_keys"][0, 0, 0, :, 0].tolist() == [1, 7, 8][:position]
         assert past["past_values"][0, 0, 0, :, 0].tolist() == [-1, -7, -8][:position]
@@ -171,8 +171,8 @@ def test_text_decoder_feeds_a_cache_of_fixed_size(dtype):
     decoder = TextDecoder(engine, config, MEMORY, size=100, suppress_tokens=())
     for token in (1, 7, 8):
         decoder.step(token)
-    for position, (token, told, past) in enumerate(engine.seen):
-        assert (token, told) == ((1, 7, 8)[position], position)
+    for position, (token, step, past) in enumerate(engine.seen):
+        assert (token, step) == ((1, 7, 8)[position], position)
         assert sorted(past) == ["past_keys_0", "past_keys_1", "past_values_0", "past_values_1"]
         for name, cache in past.items():
             assert cache.shape == engine.inputs[name].concrete(batch=1) and cache.dtype == dtype
