@@ -154,10 +154,10 @@ def check_stream(source: Path | BinaryIO, data: Dataset, frame: int) -> bool:
         right, bottom, left, top = struct.unpack(">4I", stream[8:24])
         size = bottom - top, right - left, struct.unpack(">H", stream[40:42])[0]
     else:
-        found = _jpeg_size(stream) if stream[:2] == b"\xff\xd8" else None
-        if found is None:
+        header = _jpeg_size(stream) if stream[:2] == b"\xff\xd8" else None
+        if header is None:
             return True
-        size = found
+        size = header
     return size == tuple(int(number(data, k) or 1) for k in ("Rows", "Columns", "SamplesPerPixel"))
 
 
