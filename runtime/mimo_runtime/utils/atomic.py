@@ -112,11 +112,11 @@ def check_output_folder(
         if _exists(path) and not path.is_dir():
             raise RequestError(f"output {shown_path(requested)} is a file", "Name a folder")
         filled = path.is_dir() and any(path.iterdir())
+        is_foreign = filled and marker is not None and not (path / marker).is_file()
         if filled and not overwrite:
-            raise RequestError(
-                f"output folder {shown_path(requested)} is not empty", remedy_for_existing("Choose another", option)
-            )
-        if filled and marker and not (path / marker).is_file():
+            remedy = remedy_for_existing("Choose another", None if is_foreign else option)
+            raise RequestError(f"output folder {shown_path(requested)} is not empty", remedy)
+        if is_foreign:
             raise RequestError(
                 f"output folder {shown_path(requested)} has no {marker}, so this program did not write it", "Choose another"
             )
