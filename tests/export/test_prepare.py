@@ -204,7 +204,9 @@ def test_what_cannot_work_is_refused_before_it_starts(portable, bundle: Path, tm
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_a_killed_prepare_leaves_nothing_that_loads(portable, how: signal.Signals, tmp_path: Path):
     program = (
-        "import sys, time\nfrom mimo_runtime.cli.commands import main\nfrom mimo_runtime.compiler import compile_bundle\n"
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # a session under nohup hands down that it is ignored
+        "from mimo_runtime.cli.commands import main\nfrom mimo_runtime.compiler import compile_bundle\n"
         "def hang(*_, **__):\n    print('there', flush=True)\n    time.sleep(600)\n"
         "compile_bundle.check, compile_bundle.build_engine = lambda *_: 1, hang\nmain(['prepare', *sys.argv[1:]])"
     )
@@ -215,6 +217,7 @@ def test_a_killed_prepare_leaves_nothing_that_loads(portable, how: signal.Signal
     ) as process:  # fmt: skip
         assert process.stdout.readline() == "there\n"
         process.send_signal(how)
+        process.wait(timeout=60)
     time.sleep(0.1)
     left = list(tmp_path.iterdir())
     assert not (tmp_path / "out").exists() and (how == signal.SIGKILL) == bool(left)
