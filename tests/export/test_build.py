@@ -189,7 +189,8 @@ class TestRefused:
         output.mkdir() if name == "out" else output.write_text("mine")
         (output / "notes.txt").write_text("mine") if name == "out" else None
         before = everything_below(tmp_path)
-        with pytest.raises(RequestError, match="or replace it with --overwrite"):
+        remedy = r"is not empty\. Choose another\.$" if name == "out" else "or replace it with --overwrite"
+        with pytest.raises(RequestError, match=remedy):
             build(checkpoint, output)
         if name == "out":
             with pytest.raises(RequestError, match=r"no manifest\.json"):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 from collections.abc import Iterable
-
-import numpy as np
 
 #: Most characters of a value of a file in a message.
 VALUE_LIMIT = 60
@@ -30,7 +29,7 @@ def shown(value: object) -> str:
     """A value in one short line. Numbers are shown without their type."""
     if isinstance(value, int) and value.bit_length() > 128:
         return f"a number of {value.bit_length()} bits"
-    text = str(value) if isinstance(value, (int, float, np.number)) else repr(value)
+    text = str(value) if isinstance(value, numbers.Number) else repr(value)
     text = " ".join(text.split())
     return text if len(text) <= 40 else f"{text[:37]}..."
 

@@ -194,7 +194,7 @@ def test_reports_that_cannot_be_written(bright: list[tuple], data: Path, tmp_pat
     (tmp_path / "file").write_text("")
     (tmp_path / "full" / "robustness.png").mkdir(parents=True)
     refused(run("robustness", "model", "--data", data, "--report", tmp_path / "file"), "is a file", "Name a folder")
-    refused(run("robustness", "model", "--data", data, "--report", tmp_path / "no" / "report"), "folder no does not exist")
+    refused(run("robustness", "model", "--data", data, "--report", tmp_path / "no" / "report"), "its folder does not exist")
     refused(run("robustness", "model", "--data", data, "--report", tmp_path / "full"), "robustness.png cannot be written")
     assert bright == []
 

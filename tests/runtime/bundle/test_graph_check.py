@@ -26,7 +26,7 @@ helper, numpy_helper = onnx.helper, onnx.numpy_helper
 SPECS = graph_specs(fakes.CONFIG)
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 ARRAYS = st.builds(
-    lambda kind, shape, seed: (np.random.default_rng(seed).random(shape) * 50).astype(kind),
+    lambda kind, shape, seed: np.asarray(np.random.default_rng(seed).random(shape) * 50).astype(kind),
     st.sampled_from(["f4", "f2", "i8", "i4", "i1", "u1", "?"]), st.lists(st.integers(0, 4), max_size=3), st.integers(0, 99),
 )  # fmt: skip
 ATTRIBUTES = st.dictionaries(
