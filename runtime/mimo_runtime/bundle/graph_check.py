@@ -46,10 +46,16 @@ def largest_tensor(config: MimoConfig) -> int:
 
 
 def input_shapes(spec: GraphSpec, config: MimoConfig) -> dict[str, Shape]:
-    """The shapes of a graph's inputs for one image and the longest text."""
+    """The shapes of a graph's inputs for one image and the longest text.
+
+    A file may take the slices ``keys.0``, ``keys.1`` of an input ``keys`` with one entry per layer (``engines.ort.restack``).
+    """
     past = config.text_decoder.max_length - 1
     axes = {BATCH: 1, PAST: past, PAST_PLUS_ONE: past + 1}
-    return {tensor.name: tuple(axes[a] if isinstance(a, str) else a for a in tensor.shape) for tensor in spec.inputs}
+    shapes = {tensor.name: tuple(axes[a] if isinstance(a, str) else a for a in tensor.shape) for tensor in spec.inputs}
+    per_layer = {tensor.name for tensor in spec.inputs if len(tensor.shape) > 1 and tensor.shape[1] == BATCH}
+    slices = {f"{name}.{k}": shapes[name][1:] for name in per_layer for k in range(shapes[name][0])}
+    return {**shapes, **slices}
 
 
 def check_graph(data: bytes, spec: GraphSpec, config: MimoConfig, where: str) -> GraphCost:

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import click
 
-from ..errors import MimoError
+from ..errors import MimoError, VerificationError
 from ..utils.deprecation import reported_field_warnings
 from ..utils.untyped import Untyped
 from .os_errors import describe_os_error
@@ -88,6 +88,8 @@ class Commands(click.Group):
         try:
             with reported_field_warnings(lambda message: click.echo(f"warning: {one_line(message)}.", err=True)):
                 code = super().main(args, prog_name, standalone_mode=False, **extra)
+        except VerificationError as error:  # may list what missed, a line each
+            _leave(f"error: {error}", error.exit_code, is_report=True)
         except MimoError as error:
             _leave(f"error: {error}", error.exit_code)
         except ModuleNotFoundError as error:
@@ -136,13 +138,14 @@ def _warn_renamed(earlier: str, current: str) -> None:
     click.echo(f"warning: {earlier} is deprecated, use {current}.", err=True)
 
 
-def _leave(line: str, code: int) -> NoReturn:
-    print_error(line)
+def _leave(message: str, code: int, *, is_report: bool = False) -> NoReturn:
+    print_error(*message.splitlines() if is_report else [message])
     sys.exit(code)
 
 
-def print_error(line: str) -> None:
-    """Write one line of at most 300 characters on standard error, if that can still be written."""
+def print_error(*lines: str) -> None:
+    """Write lines of at most 300 characters each on standard error, if that can still be written."""
     with contextlib.suppress(OSError):
-        click.echo(one_line(line), err=True)
+        for line in lines:
+            click.echo(line[: len(line) - len(line.lstrip())] + one_line(line), err=True)
     discard_output()

@@ -202,3 +202,12 @@ def test_a_graph_is_checked_in_the_time_of_a_glance() -> None:
         read_model(data)
         best = min(best, time.process_time() - begin)
     assert best < 0.03
+
+
+def test_slices_of_a_cache_are_inputs_of_their_own() -> None:
+    """The exporter unstacks caches for ONNX Runtime: ``cross_keys.0`` is the first layer of ``cross_keys``."""
+    shapes = input_shapes(SPECS["text_decoder"], fakes.CONFIG)
+    for name in ("cross_keys", "past_values"):
+        assert [shapes[f"{name}.{k}"] for k in range(shapes[name][0])] == [shapes[name][1:]] * shapes[name][0]
+    assert "token.0" not in shapes and f"cross_keys.{shapes['cross_keys'][0]}" not in shapes
+    assert not any("." in name for name in input_shapes(SPECS["fusion"], fakes.CONFIG))
