@@ -16,6 +16,7 @@ from functools import lru_cache
 import numpy as np
 
 from mimo_runtime.engines.base import Engine
+from mimo_runtime.errors import EngineError
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.graph_spec import GRAPHS, REFERENCE_MAP_CHANNELS, graph_specs
 from mimo_runtime.model.tokenizer import EOS, Tokenizer
@@ -64,7 +65,8 @@ class FakeEngine(Engine):
         self.calls, self.closed, self.failure, self._lock = 0, False, None, threading.Lock()
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        assert not self.closed
+        if self.closed:  # as a real engine that was freed
+            raise EngineError("the engine is closed", "Load the bundle again")
         assert set(inputs) == set(self.inputs)
         past = {"past": inputs["past_keys"].shape[3]} if self.graph == "text_decoder" else {}
         for name, tensor in self.inputs.items():
