@@ -148,7 +148,7 @@ def test_what_is_no_file_of_the_bundle_itself(intact, folder):
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "told"),
+    ("path", "value", "expected"),
     [
         ("format", "other-bundle", "not the manifest of a mimo bundle"),
         ("format_version", 1, "has format version 1, this program reads"),
@@ -202,10 +202,10 @@ def test_what_is_no_file_of_the_bundle_itself(intact, folder):
         ("more", {}, "unknown more"),
     ],
 )  # fmt: skip
-def test_a_changed_and_sealed_manifest_says_what_differs(folder, data, monkeypatch, path, value, told):
+def test_a_changed_manifest_with_a_new_checksum_says_what_differs(folder, data, monkeypatch, path, value, expected):
     monkeypatch.setattr(manifest, "cpu_features", lambda: frozenset({"avx2", "asimd"}))
     write(folder, change(data, path, value))
-    with pytest.raises(MimoError, match=told) as caught:
+    with pytest.raises(MimoError, match=expected) as caught:
         Mimo.load(folder)
     assert caught.value.exit_code == 2 and caught.value.remedy
 
@@ -218,7 +218,7 @@ def places(value: Any, path: str = "") -> Iterator[str]:
         yield from places(part, here + "/")
 
 
-#: What is told about a bundle, what the shapes of its graphs do not depend on, and how many threads they get.
+#: What a manifest states about a bundle, what the shapes of its graphs do not depend on, and how many threads they get.
 FREE = re.compile(
     r"model/(id|parameters|checkpoint_sha256|config/.*)|target|tools(/.*)?|calibration|parity|accuracy|licence"
     r"|graphs/\w+/(asked|threads|delivered(/\w+)?)|compatibility/engines/onnxruntime/(built_with|opset)"

@@ -41,7 +41,7 @@ def built_for(data: dict[str, Any], engine: str, release: str, capability: str |
 
 
 @pytest.mark.parametrize(
-    ("engine", "release", "capability", "installed", "gpus", "options", "told"),
+    ("engine", "release", "capability", "installed", "gpus", "options", "expected"),
     [
         ("tensorrt", "10.3.0", "8.6", "10.3.0.26", A2000, {}, None),
         ("tensorrt-rtx", "1.7.1.116", "8.0+", "1.7.1.116", A2000, {}, None),
@@ -63,15 +63,15 @@ def built_for(data: dict[str, Any], engine: str, release: str, capability: str |
         ("onnxruntime", "1.20.0", None, "1.31.1", NO_GPU, {"device": "tensorrt"}, "built for cpu and does not run on tensorrt"),
     ],
 )  # fmt: skip
-def test_another_device(folder, data, monkeypatch, engine, release, capability, installed, gpus, options, told):
-    """``told`` is None for the machine that the bundle was built for."""
+def test_another_device(folder, data, monkeypatch, engine, release, capability, installed, gpus, options, expected):
+    """``expected`` is None for the machine that the bundle was built for."""
     monkeypatch.setattr(placement, "find_gpus", lambda: gpus)
     for module in (placement, engines, manifest):
         monkeypatch.setattr(module, "installed_version", lambda name: installed if name == engine else None)
     write(folder, built_for(data, engine, release, capability))
-    if told is None:
+    if expected is None:
         assert reaches_an_engine(folder, **options)
         return
-    with pytest.raises(BundleError, match=told) as caught:
+    with pytest.raises(BundleError, match=expected) as caught:
         Mimo.load(folder, **options)
     assert caught.value.remedy
