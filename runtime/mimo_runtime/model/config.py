@@ -17,22 +17,30 @@ from ..errors import BundleError, RequestError
 from ..utils.deprecation import warn_renamed_fields
 from ..utils.messages import few, short
 from ..utils.untyped import Untyped
+from .calibrated import ContourCalibration, IntensityWindow, PresenceCalibration
 from .parts import FusionConfig, MaskDecoderConfig, PromptConfig, TextConfig, TextDecoderConfig, VisionConfig
 
 __all__ = [
-    "FORMAT_VERSION", "MAX_PARAMETERS", "OLDEST_VERSION", "PRESETS", "FusionConfig", "MaskDecoderConfig",
-    "MimoConfig", "PromptConfig", "TextConfig", "TextDecoderConfig", "VisionConfig",
+    "FORMAT_VERSION", "MAX_PARAMETERS", "OLDEST_VERSION", "PRESETS", "ContourCalibration", "FusionConfig", "IntensityWindow",
+    "MaskDecoderConfig", "MimoConfig", "PresenceCalibration", "PromptConfig", "TextConfig", "TextDecoderConfig", "VisionConfig",
 ]  # fmt: skip
 
 _Part = TypeVar("_Part")
 
 #: Raised whenever the meaning of a field or the layout of the weights changes.
-FORMAT_VERSION = 8
+FORMAT_VERSION = 9
 
 #: Oldest version that can be read.
 OLDEST_VERSION = 5
 #: Fields that a version added, with their value in files of earlier versions.
-_ADDED: dict[int, dict[str, object]] = {6: {"first_share": 0.0}, 7: {"entity_regions": []}}
+_ADDED: dict[int, dict[str, object]] = {
+    6: {"first_share": 0.0},
+    7: {"entity_regions": []},
+    9: {
+        "windows": [{"modality": "ct", "center": 40.0, "width": 400.0}],
+        "contours": [], "coverage": 0.9, "presence_calibration": [], "miss_rate": 0.05,
+    },
+}  # fmt: skip
 #: Fields that a version renamed, old name to new name.
 _RENAMED: dict[int, dict[str, str]] = {8: {"closer_factor": "crop_scale", "first_share": "full_image_weight"}}
 
@@ -48,10 +56,16 @@ _RANGES: dict[str, tuple[float, float]] = {
     "mask_threshold": (1e-6, 1 - 1e-6),
     "crop_scale": (0.0, 20.0),
     "full_image_weight": (0.0, 1.0),
+    "coverage": (0.5, 0.999), "miss_rate": (0.001, 0.5), "absent_below": (0.0, 1.0), "cases": (0, 10_000_000),
+    "inner": (0.0, 100.0), "outer": (0.0, 100.0), "center": (-1e6, 1e6), "width": (1e-6, 1e6),
     "mlp_ratio": (1e-3, 1e3),
     # A table of the window's fourth power belongs to every block.
     "window": (1, 32), "depths": (1, 256), "layers": (1, 256), "heads": (1, 512), "levels": (1, 3), "upsample": (1, 8),
     "image_size": (64, 8192), "max_length": (1, 8192), "max_boxes": (1, 1024), "max_points": (1, 1024), "queries": (1, 65536),
+}  # fmt: skip
+#: Fields that are lists of objects.
+_ENTRIES: dict[str, type[IntensityWindow] | type[ContourCalibration] | type[PresenceCalibration]] = {
+    "windows": IntensityWindow, "contours": ContourCalibration, "presence_calibration": PresenceCalibration,
 }  # fmt: skip
 #: Whole numbers without a range of their own.
 _COUNTS = (1, 10_000_000)
@@ -97,6 +111,16 @@ class MimoConfig:
     crop_scale: float = 0.0
     #: Weight of the full-image pass in the logits of a mask from the crop pass, 0 to 1. Chosen on ``val``.
     full_image_weight: float = 0.0
+    #: How values of a modality with a unit become grey, in training and on the device. Other modalities go by percentiles.
+    windows: tuple[IntensityWindow, ...] = (IntensityWindow(),)
+    #: Inner and outer contours, by structure and kind of prompt; empty: findings have none. Chosen on ``val``.
+    contours: tuple[ContourCalibration, ...] = ()
+    #: Share of the masks for which each contour of ``contours`` holds.
+    coverage: float = 0.9
+    #: The presence below which a structure is called absent, by structure; empty: no rate is stated. Chosen on ``val``.
+    presence_calibration: tuple[PresenceCalibration, ...] = ()
+    #: Share of present structures that fall below the thresholds of ``presence_calibration``.
+    miss_rate: float = 0.05
     #: Version of ``config.json``.
     format_version: int = FORMAT_VERSION
 
@@ -252,7 +276,10 @@ def _build(kind: type[_Part], data: dict[str, object], source: str) -> _Part:
                 _build(type(default), value, f"{source}: {name}") if isinstance(value, dict) else _refuse(source, name)
             )
         elif isinstance(default, tuple):
-            values[name] = _tuple(value) if isinstance(value, (list, tuple)) else _refuse(source, name)
+            kind_of_entry = _ENTRIES.get(name)
+            if not isinstance(value, (list, tuple)):
+                _refuse(source, name)
+            values[name] = _entries(kind_of_entry, value, f"{source}: {name}") if kind_of_entry else _tuple(value)
         elif isinstance(default, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
             if abs(value) > 1e300:  # no float
                 _check_range(source, name, value)
@@ -263,10 +290,23 @@ def _build(kind: type[_Part], data: dict[str, object], source: str) -> _Part:
             values[name] = value
         else:
             _refuse(source, name)
-        if isinstance(values[name], tuple) and not _fits(values[name], str(fields[name].type)):
+        if name not in _ENTRIES and isinstance(values[name], tuple) and not _fits(values[name], str(fields[name].type)):
             _refuse(source, name)
         _check_range(source, name, values[name])
     return kind(**values)
+
+
+def _entries(kind: type[_Part], values: Sequence[object], source: str) -> tuple[_Part, ...]:
+    """A list of objects as dataclasses, at most one per key; the key is every text field."""
+    entries, keys = list[_Part](), set[tuple[str, ...]]()
+    for number, value in enumerate(values):
+        entry = _build(kind, value if isinstance(value, dict) else _refuse(source, str(number)), f"{source}[{number}]")
+        key = tuple(field for field in vars(entry).values() if isinstance(field, str))
+        if key in keys:
+            raise BundleError(f"{source} has two entries for {' '.join(key) or 'all'}", "Use the file that mimo-train wrote")
+        keys.add(key)
+        entries.append(entry)
+    return tuple(entries)
 
 
 def _tuple(value: Sequence[object]) -> tuple[object, ...]:

@@ -7,14 +7,17 @@ import json
 import pytest
 
 from mimo_runtime.errors import BundleError, RequestError
-from mimo_runtime.model.config import PRESETS, MimoConfig
+from mimo_runtime.model.config import PRESETS, ContourCalibration, IntensityWindow, MimoConfig, PresenceCalibration
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_what_is_written_is_read(preset, tmp_path):
     config = MimoConfig.from_preset(
-        preset, presence_threshold=0.0, abstain_threshold=1.0, crop_scale=3.5, full_image_weight=0.3
-    )
+        preset, presence_threshold=0.0, abstain_threshold=1.0, crop_scale=3.5, full_image_weight=0.3,
+        windows=(IntensityWindow("ct", -600, 1500), IntensityWindow("pet", 5, 10)),
+        contours=(ContourCalibration("liver", "box", 0.1, 0.2, 31), ContourCalibration()),
+        presence_calibration=(PresenceCalibration("liver", 0.2, 40),), coverage=0.8,
+    )  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     assert MimoConfig.read(tmp_path / "config.json") == config
 
@@ -23,11 +26,13 @@ def test_weights_of_earlier_versions_stay_readable():
     config = MimoConfig(entities=("liver",), crop_scale=3.5)
     data = json.loads(json.dumps(config.to_dict()))
     renamed = {"crop_scale": "closer_factor", "full_image_weight": "first_share"}
-    seven = {renamed.get(k, k): v for k, v in data.items()} | {"format_version": 7}
+    added = {"windows", "contours", "coverage", "presence_calibration", "miss_rate"}
+    eight = {k: v for k, v in data.items() if k not in added} | {"format_version": 8}
+    seven = {renamed.get(k, k): v for k, v in eight.items()} | {"format_version": 7}
     six = {k: v for k, v in seven.items() if k != "entity_regions"} | {"format_version": 6}
     five = {k: v for k, v in six.items() if k != "first_share"} | {"format_version": 5}
-    assert MimoConfig.from_dict(six) == MimoConfig.from_dict(five) == config
-    with pytest.raises(BundleError, match="has format version 4, this program reads 5 to 8"):
+    assert MimoConfig.from_dict(eight) == MimoConfig.from_dict(six) == MimoConfig.from_dict(five) == config
+    with pytest.raises(BundleError, match="has format version 4, this program reads 5 to 9"):
         MimoConfig.from_dict({**five, "format_version": 4})
     with pytest.raises(BundleError, match="missing crop_scale"):
         MimoConfig.from_dict({k: v for k, v in five.items() if k != "closer_factor"})
@@ -66,6 +71,13 @@ def test_regions_of_entities_are_read_and_fit_them():
         (("crop_scale",), float("inf"), "crop_scale is inf"),
         (("crop_scale",), "3", "crop_scale has the wrong type"),
         (("full_image_weight",), 1.5, "full_image_weight is 1.5, not from 0 to 1"),
+        (("windows",), {}, "windows has the wrong type"),
+        (("windows",), [["ct", 40, 400]], r"windows: field 0 has the wrong type"),
+        (("windows",), [{"modality": "ct", "center": 40, "width": 0}], r"windows\[0\]: field width is 0.0"),
+        (("windows",), [{"modality": "ct", "center": 40}], r"windows\[0\] does not fit IntensityWindow: missing width"),
+        (("windows",), [{"modality": "ct", "center": c, "width": 9} for c in (1, 2)], "windows has two entries for ct"),
+        (("contours",), [{**vars(ContourCalibration()), "cases": 1.5}], r"contours\[0\]: field cases has the wrong type"),
+        (("coverage",), 0.1, "coverage is 0.1"),
     ],
 )
 def test_numbers_outside_their_range_are_told(path, value, told):

@@ -1,0 +1,52 @@
+"""Entries of the configuration that belong to one modality or one structure: intensity windows and conformal calibration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class IntensityWindow:
+    """How values of a modality with a unit become grey: a DICOM window (PS3.3 C.11.2.1.2).
+
+    Args:
+        modality: as data sets write it.
+        center, width: in the unit of the modality; Hounsfield units for CT.
+    """
+
+    modality: str = "ct"
+    center: float = 40.0
+    width: float = 400.0
+
+
+@dataclass(frozen=True)
+class ContourCalibration:
+    """The inner and the outer contour of a structure, by conformal risk control (Angelopoulos et al. 2022, arXiv:2208.02814).
+
+    Args:
+        name: an entity; "" is every structure without an entry of its own.
+        prompt: "name", "box", "point" or "mask": the strongest reference of the request, in the order mask, box, point, name.
+        inner, outer: the parameter of either contour; see ``postprocessing.contours``.
+        cases: masks of ``val`` that the two were chosen on.
+    """
+
+    name: str = ""
+    prompt: str = "name"
+    inner: float = 0.0
+    outer: float = 0.0
+    cases: int = 0
+
+
+@dataclass(frozen=True)
+class PresenceCalibration:
+    """The presence below which a structure is called absent with the stated miss rate, by split conformal prediction.
+
+    Args:
+        name: an entity; "" is every entity without an entry of its own.
+        absent_below: presence in [0, 1].
+        cases: images of ``val`` with the structure that it was chosen on.
+    """
+
+    name: str = ""
+    absent_below: float = 0.0
+    cases: int = 0
