@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 
 #: DICOM modality -> modality of data sets. Others are written in lower case; OT (other) is None.
 MODALITIES = {
-    "CT": "ct", "MR": "mri", "ES": "endoscopy",
+    "CT": "ct", "MR": "mri", "ES": "endoscopy", "MG": "mammography", "OP": "fundus",
     **dict.fromkeys(("US", "IVUS"), "ultrasound"),
     **dict.fromkeys(("SM", "GM"), "microscopy"),
-    **dict.fromkeys(("CR", "DX", "RG", "XA", "RF", "MG", "PX", "IO"), "xray"),
+    **dict.fromkeys(("CR", "DX", "RG", "XA", "RF", "PX", "IO"), "xray"),
 }  # fmt: skip
 
 #: Elements above this size are not read with the header; lookup tables are smaller, pixel data mostly larger.

@@ -34,6 +34,7 @@ LOCATIONS = (
 RELATIONS = ("above", "below", "left of", "right of")
 MODALITIES = {
     "ct": "CT", "mri": "MRI", "ultrasound": "Ultrasound", "endoscopy": "Endoscopy", "microscopy": "Microscopy", "xray": "X-ray",
+    "mammography": "Mammography", "fundus": "Fundus photograph",
 }  # fmt: skip
 _MODALITY_KEYS = {shown.lower(): key for key, shown in MODALITIES.items()} | {key: key for key in MODALITIES}
 #: Plurals that adding "s" or "es" does not make, by their endings.

@@ -32,6 +32,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "polyp": ("colorectal polyp", "colon polyp", "polypoid lesion"),
     "portal and splenic vein": ("portal vein", "portal venous system", "splenoportal vein"),
     "posterior hippocampus": ("hippocampal body and tail", "tail of the hippocampus", "back of the hippocampus"),
+    "retinal vessel": ("blood vessel of the retina", "retinal blood vessel", "vessel"),
     "right adrenal gland": ("right adrenal", "right suprarenal gland"),
     "right kidney": ("right renal organ", "kidney on the right"),
     "right lung": ("right pulmonary field", "lung on the right"),

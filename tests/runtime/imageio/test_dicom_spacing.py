@@ -60,7 +60,16 @@ def test_ultrasound_regions() -> None:
 
 @pytest.mark.parametrize(
     ("code", "modality"),
-    [("CT", "ct"), ("US", "ultrasound"), ("MG", "xray"), ("ES", "endoscopy"), ("OT", None), ("PT", "pt"), ("", None)],
+    [
+        ("CT", "ct"),
+        ("US", "ultrasound"),
+        ("MG", "mammography"),
+        ("OP", "fundus"),
+        ("ES", "endoscopy"),
+        ("OT", None),
+        ("PT", "pt"),
+        ("", None),
+    ],
 )
 def test_modalities(code: str, modality: str | None) -> None:
     assert read_image(as_bytes(dataset(Modality=code))).modality == modality
