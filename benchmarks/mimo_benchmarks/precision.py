@@ -143,12 +143,13 @@ def calibrated_on(bundle: Bundle) -> frozenset[str] | None:
 def calibration_cost(bundle: Bundle) -> CalibrationCost | None:
     """What calibrating a bundle took; None where its report does not have it."""
     try:
-        report = json.loads(bundle.bytes(REPORT)).get("precision") or {}
-    except (BundleError, ValueError):
+        report = json.loads(bundle.bytes(REPORT))["precision"]
+        seconds = {part: float(value) for part, value in dict(report["seconds"]).items()}
+        if not {"calibrate", "decide"} <= seconds.keys():
+            return None
+        return {"images": int(report["images"]), "seconds": seconds, "peak_mb": float(report["peak_mb"] or 0) or None}
+    except (BundleError, ValueError, LookupError, TypeError, RecursionError):
         return None
-    if "peak_mb" not in report:
-        return None
-    return {"images": report["images"], "seconds": report["seconds"], "peak_mb": report["peak_mb"]}
 
 
 def refuse_calibrated(bundle: Bundle, datasets: Sequence[Dataset], split: str) -> None:

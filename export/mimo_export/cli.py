@@ -219,7 +219,8 @@ def inspect(bundle: Path, as_json: bool) -> None:
     capability = manifest.data["compatibility"]["compute_capability"]
     click.echo(f"{model['id']} ({size}) for {manifest.target}" + (f", compute capability {capability}" if capability else ""))
     click.echo(_summary(report))
-    click.echo("\nbuilt with " + ", ".join(f"{name} {version}" for name, version in tools.items()))
+    if tools:
+        click.echo("\nbuilt with " + ", ".join(f"{name} {version}" for name, version in tools.items()))
 
 
 @main.command()
@@ -280,23 +281,32 @@ def _summary(report: Inspection) -> str:
     measured = ParitySummary.from_dict(report["parity"])
     rows: list[tuple[str, ...]] = [("graph", "engine", "asked", "delivered", "MB", "relative L2")]
     for name, graph in report["graphs"].items():
-        error = measured.graphs[name]["relative_l2"]
+        error = _relative_l2(measured, name)
         size = f"{graph['bytes'] / 1e6:.2f}"
-        rows.append((name, graph["engine"], graph["asked"], counts(graph["delivered"]), size, f"{error:.1e}"))
+        rows.append((name, graph["engine"], graph["asked"], counts(graph["delivered"]), size, error))
     where = where_measured(report["target"], report["graphs"], measured.measured_on)
     lines = [*_sample_line(measured), *_answers(measured.answers), *where, *missed_lines(measured)]
     return "\n".join(["", table(rows), "", *lines])
 
 
+def _relative_l2(parity: ParitySummary, graph: str) -> str:
+    if graph not in parity.graphs:
+        return "-"
+    error = parity.graphs[graph]["relative_l2"]
+    return "not finite" if error is None else f"{error:.1e}"
+
+
 def _sample_line(parity: ParitySummary) -> list[str]:
     from .report.markdown import describe_samples
 
+    if not parity.samples:
+        return ["the manifest states no samples of a parity check" if parity.graphs else "the manifest has no parity check"]
     return [f"over {describe_samples(parity.samples)}:"]
 
 
 def _graph_errors(parity: ParitySummary) -> list[str]:
-    errors = [(name, graph["relative_l2"]) for name, graph in parity.graphs.items()]
-    return [table([(name, "not finite" if e is None else f"relative L2 {e:.1e}") for name, e in errors])]
+    errors = [(name, _relative_l2(parity, name)) for name in parity.graphs]
+    return [table([(name, e if e == "not finite" else f"relative L2 {e}") for name, e in errors])]
 
 
 def _answers(answers: AnswerParity | None) -> list[str]:

@@ -58,9 +58,10 @@ class ParitySummary:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ParitySummary:
-        """From the JSON object of a manifest or a report. Manifests of earlier releases have no ``missed``."""
-        names = [field.name for field in fields(AnswerParity)]
-        answers = AnswerParity(**{name: data[name] for name in names}) if "masks_dice" in data else None
+        """From the JSON object of a manifest or a report. Every part may be missing; answers need all of their numbers."""
+        numbers = {field.name: data.get(field.name) for field in fields(AnswerParity)}
+        answers = None if None in numbers.values() else AnswerParity(**cast("dict[str, Any]", numbers))
         graphs = {name: value for name, value in data.items() if isinstance(value, dict) and "calls" in value}
         missed, measured_on = tuple(data.get("missed", ())), data.get("measured_on")
-        return cls(cast("dict[str, GraphParity]", graphs), answers, data["samples"], data["limits"], missed, measured_on)
+        samples, limits = data.get("samples", {}), data.get("limits", {})
+        return cls(cast("dict[str, GraphParity]", graphs), answers, samples, limits, missed, measured_on)
