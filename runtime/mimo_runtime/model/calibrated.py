@@ -26,7 +26,7 @@ class ContourCalibration:
     Args:
         name: an entity; "" is every structure without an entry of its own.
         prompt: "name", "box", "point" or "mask": the strongest reference of the request, in the order mask, box, point, name.
-        inner, outer: the parameter of either contour; see ``postprocessing.contours``.
+        inner, outer: the parameter of either contour, 0 is the mask itself.
         cases: masks of ``val`` that the two were chosen on.
     """
 
