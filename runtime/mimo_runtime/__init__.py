@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .pipeline import Mimo, Scan
     from .preprocessing.prompts import Prompt
     from .request import AskRequest
-    from .results.answer import Answer, Finding, TextPiece
+    from .results.answer import Answer, Finding, Refusal, TextPiece
     from .text.generation import SamplingParams
     from .viz.overlay import draw_overlay, draw_panel
 
@@ -51,7 +51,7 @@ _HOMES = {
     "pipeline": ("Mimo", "Scan"),
     "preprocessing.prompts": ("Prompt",),
     "request": ("AskRequest",),
-    "results.answer": ("Answer", "Finding", "TextPiece"),
+    "results.answer": ("Answer", "Finding", "Refusal", "TextPiece"),
     "text.generation": ("SamplingParams",),
     "viz.overlay": ("draw_overlay", "draw_panel"),
 }
@@ -70,6 +70,7 @@ __all__ = [
     "MimoError",
     "Prompt",
     "PromptError",
+    "Refusal",
     "RequestError",
     "SamplingParams",
     "Scan",

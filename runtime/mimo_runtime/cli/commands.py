@@ -163,6 +163,8 @@ def predict(
             "device": {"name": mimo.info["device"], "explanation": mimo.info["device_explanation"]},
         }
     files = write_result(output, force, picture.pixels, prompt, answer, report) if output is not None else {}
+    for warning in answer.warnings:
+        click.echo(f"note: {warning}", err=True)
     if as_json:
         print_json({**answer.to_dict(files), **report}, indent=1)
     else:

@@ -37,7 +37,18 @@ class FindingJson(TypedDict):
     iou: float
     confident: bool
     refined: bool
+    area_mm2: float | None
+    longest_diameter_mm: float | None
+    longest_diameter_px: float | None
     mask: str | None
+
+
+class RefusalJson(TypedDict):
+    """A refusal in JSON."""
+
+    reason: str
+    subject: str
+    works: list[str]
 
 
 class AnswerJson(TypedDict):
@@ -50,6 +61,40 @@ class AnswerJson(TypedDict):
     timings_ms: dict[str, float]
     engines: dict[str, str]
     fallback: str | None
+    refusal: RefusalJson | None
+    warnings: list[str]
+
+
+#: Why a request is not answered. "out of domain" is about the image, the others are about the text.
+REFUSAL_REASONS = (
+    "unknown subject", "unsupported question", "other language", "not understood", "empty subject", "out of domain",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a question is not answered.
+
+    Args:
+        reason: one of :data:`REFUSAL_REASONS`.
+        subject: what the question asks about, as it is written there; "" where it names nothing.
+        works: names or questions that this model answers instead.
+
+    Raises:
+        ValueError: another reason.
+    """
+
+    reason: str
+    subject: str = ""
+    works: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.reason not in REFUSAL_REASONS:
+            raise ValueError(f"reason '{self.reason}' is not one of {', '.join(REFUSAL_REASONS)}")
+
+    def to_dict(self) -> RefusalJson:
+        """For JSON."""
+        return {"reason": self.reason, "subject": self.subject, "works": list(self.works)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +114,9 @@ class Finding:
         confident: ``score >= abstain_threshold`` (chosen on validation data for a wanted mean error, stored in the model):
             whether the mask may be used without review. It says nothing about a finding that is not present: it has no mask.
         refined: whether the mask comes from a crop pass (``mimo_runtime.refinement``).
+        area_mm2: area of the mask in mm²; None where the pixel spacing is unknown.
+        longest_diameter_mm: longest diameter of the mask in mm; None where the spacing is unknown, or nothing measured it.
+        longest_diameter_px: longest diameter of the mask in pixels; None where nothing measured it.
     """
 
     phrase: str
@@ -82,6 +130,9 @@ class Finding:
     iou: float
     confident: bool = True
     refined: bool = False
+    area_mm2: float | None = None
+    longest_diameter_mm: float | None = None
+    longest_diameter_px: float | None = None
 
     @property
     def closer(self) -> bool:
@@ -102,6 +153,9 @@ class Finding:
             "iou": round(self.iou, 6),
             "confident": self.confident,
             "refined": self.refined,
+            "area_mm2": _rounded(self.area_mm2),
+            "longest_diameter_mm": _rounded(self.longest_diameter_mm),
+            "longest_diameter_px": _rounded(self.longest_diameter_px),
             "mask": mask,
         }
 
@@ -122,6 +176,9 @@ class Answer:
         engines: the engine of every graph.
         generated: the decoder's draft, before it was edited; the pieces of ``stream``, joined.
         fallback: the device that the bundle was built for and why it runs on the CPU instead; None if it runs as it was built.
+        refusal: why the question is not answered; None if it is. A refused request without a box, point or mask has no
+            findings, and the graphs after the vision encoder do not run.
+        warnings: what the caller should know about this answer, one sentence each.
     """
 
     text: str
@@ -131,6 +188,8 @@ class Answer:
     engines: Mapping[str, str] = field(default_factory=dict)
     fallback: str | None = None
     generated: str = ""
+    refusal: Refusal | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def plain_text(self) -> str:
@@ -148,4 +207,10 @@ class Answer:
             "timings_ms": {stage: round(ms, 3) for stage, ms in self.timings.items()},
             "engines": dict(self.engines),
             "fallback": self.fallback,
+            "refusal": None if self.refusal is None else self.refusal.to_dict(),
+            "warnings": list(self.warnings),
         }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
