@@ -212,11 +212,13 @@ def write_graphs(state: BuildState) -> None:
     """Write one ONNX file per graph.
 
     Raises:
-        EngineError: a graph does not hold the requested precision, or is too large for one file.
+        EngineError: a graph does not hold the requested precision, is too large for one file, or the runtime refuses it.
     """
     request, state.files = state.request, {}
     for name, model in state.models.items():
-        file = write_graph(model, state.specs[name], request.target, request.precision, state.folder, state.candidate(name))
+        file = write_graph(
+            model, state.specs[name], state.model.config, request.target, request.precision, state.folder, state.candidate(name)
+        )
         if request.target.is_compiled:
             shipped = onnx.load(state.folder / file["file"])
             file["build"] = left_to_build(shipped, state.model.config, request.compute_capabilities)

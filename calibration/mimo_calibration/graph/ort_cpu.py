@@ -8,7 +8,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import logging
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import onnx
@@ -45,7 +47,8 @@ def quantize_weights(
         bits: 8 or 4.
         accuracy_level: of ``MatMulNBits``: 1 multiplies in float32, 4 in INT8 with activations quantized per block.
     """
-    from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
+    with _unchanged_logging():
+        from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
     nodes = list(nodes)
     products = [entry.node for entry in nodes if entry.op == "MatMul"]
@@ -62,6 +65,19 @@ def quantize_weights(
     _drop_duplicates(result)
     drop_unused(result)
     return result
+
+
+@contextlib.contextmanager
+def _unchanged_logging() -> Iterator[None]:
+    """Keep the root logger as it is: importing the quantizer of ONNX Runtime makes every library print from INFO on."""
+    root = logging.getLogger()
+    level, silent = root.level, logging.NullHandler()
+    root.addHandler(silent)  # with a handler, logging.basicConfig does nothing
+    try:
+        yield
+    finally:
+        root.removeHandler(silent)
+        root.setLevel(level)
 
 
 def _drop_duplicates(model: onnx.ModelProto) -> None:

@@ -8,6 +8,7 @@ import onnx
 
 from mimo_calibration.search.candidates import Candidate
 from mimo_runtime.errors import EngineError
+from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.graph_spec import GraphSpec
 from mimo_runtime.utils.hashing import sha256
 
@@ -15,11 +16,13 @@ from ..schema import GraphFile
 from ..targets import Target
 from .precision_audit import delivered
 from .tensorrt_options import check_precision
+from .validate import check_runtime_accepts
 
 
 def write_graph(
-    model: onnx.ModelProto, spec: GraphSpec, target: Target, precision: str, folder: Path, candidate: Candidate | None = None
-) -> GraphFile:
+    model: onnx.ModelProto, spec: GraphSpec, config: MimoConfig, target: Target, precision: str, folder: Path,
+    candidate: Candidate | None = None,
+) -> GraphFile:  # fmt: skip
     """Write one graph to ``folder/graphs``.
 
     Args:
@@ -27,7 +30,7 @@ def write_graph(
         candidate: what ships instead, if reduced precision was decided on.
 
     Raises:
-        EngineError: the graph does not hold ``precision``, or is too large for one file.
+        EngineError: the graph does not hold ``precision``, is too large for one file, or the runtime would refuse it.
     """
     shipped = model if candidate is None else onnx.load_from_string(candidate.data)
     counts = delivered(shipped)
@@ -37,6 +40,7 @@ def write_graph(
         data = model.SerializeToString(deterministic=True) if candidate is None else candidate.data
     except ValueError:
         raise EngineError(f"graph {spec.name} is larger than 2 GB, the limit of an ONNX file", "Use a smaller preset") from None
+    check_runtime_accepts(data, spec, config)
     path = folder / "graphs" / f"{spec.name}.onnx"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(data)

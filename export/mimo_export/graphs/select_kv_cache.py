@@ -25,6 +25,7 @@ from ..targets import PROXY_ENGINE, Target
 from .precision_audit import delivered
 from .static_kv_cache import best_cache, with_static_cache
 from .tensorrt_options import left_to_build
+from .validate import check_runtime_accepts
 
 GRAPH = "text_decoder"
 #: Requests that both caches answer before the static one replaces the dynamic one.
@@ -70,6 +71,7 @@ def select_kv_cache(
     try:
         model, spec = with_static_cache(onnx.load(path), config, kind)
         data = model.SerializeToString(deterministic=True)
+        check_runtime_accepts(data, spec, config)
         static = create_engine(PROXY_ENGINE, data, spec)
     except EngineError as error:
         return file, dynamic, KVCache("dynamic", error.what)

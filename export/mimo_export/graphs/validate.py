@@ -1,10 +1,16 @@
-"""Check that an ONNX model has the interface of its graph spec: names, order, dtypes, static and dynamic axes."""
+"""Check that an ONNX model has the interface of its graph spec, and that the runtime accepts it.
+
+The interface: names, order, dtypes, static and dynamic axes. What the runtime accepts: ``mimo_runtime.bundle.graph_check``.
+"""
 
 from __future__ import annotations
 
 import onnx
 
-from mimo_runtime.errors import EngineError
+from mimo_runtime.bundle.graph_check import check_graph
+from mimo_runtime.bundle.onnx_rules import OPERATORS
+from mimo_runtime.errors import BundleError, EngineError
+from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.graph_spec import PAST_PLUS_ONE, GraphSpec, Tensor
 
 #: How the exporter may write the length of the cache after a step; the spec has one name for it.
@@ -16,9 +22,6 @@ _DTYPES: dict[int, str] = {
     onnx.TensorProto.INT32: "int32",
     onnx.TensorProto.INT64: "int64",
 }
-
-#: Control flow and data-dependent shapes: no engine compiler takes them well, and nothing in the model needs them.
-FORBIDDEN = frozenset({"If", "Loop", "Scan", "NonZero", "RandomNormal", "RandomUniform", "Dropout"})
 
 
 def check_spec(model: onnx.ModelProto, spec: GraphSpec) -> None:
@@ -39,7 +42,9 @@ def check_spec(model: onnx.ModelProto, spec: GraphSpec) -> None:
 
 
 def check_operators(model: onnx.ModelProto, spec: GraphSpec, opset: int) -> None:
-    """Only standard operators of one opset, no control flow, no double precision.
+    """Only standard operators of one opset that the runtime accepts, no double precision.
+
+    The runtime's list has no control flow and no data-dependent shapes: engine compilers do not take them well.
 
     Raises:
         EngineError: the first operator or initializer that breaks this.
@@ -48,11 +53,24 @@ def check_operators(model: onnx.ModelProto, spec: GraphSpec, opset: int) -> None
     if imports != {("", opset)}:
         raise _misfit(spec, f"its operator sets are {sorted(imports)} instead of ai.onnx {opset}")
     for node in model.graph.node:
-        if node.domain or node.op_type in FORBIDDEN:
+        if node.domain or ("", node.op_type) not in OPERATORS:
             raise _misfit(spec, f"node {node.name} is a {node.domain or 'ai.onnx'} {node.op_type}")
     for weight in model.graph.initializer:
         if weight.data_type == onnx.TensorProto.DOUBLE:
             raise _misfit(spec, f"constant {weight.name} is float64")
+
+
+def check_runtime_accepts(data: bytes, spec: GraphSpec, config: MimoConfig) -> None:
+    """Check the bytes of a graph as the runtime does before an engine reads them: operators, sizes, inputs.
+
+    Raises:
+        EngineError: the runtime would refuse a bundle with this graph.
+    """
+    try:
+        check_graph(data, spec, config, f"graph {spec.name}")
+    except BundleError as error:
+        remedy = "Correct the export, or add the operator to mimo_runtime.bundle.onnx_rules"
+        raise EngineError(f"the runtime refuses what was exported: {error.what}", remedy) from None
 
 
 def _check_tensor(spec: GraphSpec, role: str, tensor: Tensor, actual: onnx.TypeProto.Tensor) -> None:

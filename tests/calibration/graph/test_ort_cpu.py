@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import onnx
 import pytest
@@ -204,3 +207,14 @@ def test_what_is_quantized_before_it_is_rearranged_counts_as_int8(rng):
     symmetric = quantize(make_model(nodes, {"x": ("batch", 6, 6, 8)}, ["y"], constants), {"y": Choice(2.0)})
     for cpu in (symmetric, to_ort_cpu_graph(symmetric)):
         assert delivered(cpu) == {"int8": 1, "fp16": 0, "fp32": 0}
+
+
+def test_quantizing_weights_leaves_logging_alone():
+    """A fresh process: the quantizer configures the root logger when it is imported, once."""
+    program = (
+        "import logging; from mimo_calibration.graph.ort_cpu import _unchanged_logging\n"
+        "with _unchanged_logging(): import onnxruntime.quantization.matmul_nbits_quantizer\n"
+        "root = logging.getLogger(); assert root.handlers == [] and root.level == logging.WARNING, (root.handlers, root.level)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
