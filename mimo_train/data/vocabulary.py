@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from mimo_runtime.data.dataset import Dataset, Record
@@ -18,15 +18,21 @@ class Vocabulary:
         of_set: names by data set.
         annotated_regions: by name the body regions, in lower case, in which some set annotates it. In any other region it is
             absent for sure. A name without regions may be anywhere.
+        annotated_modalities: by name the modalities, in lower case, in which some record marks it. A name without modalities
+            may be in any.
     """
 
     entities: tuple[str, ...]
     of_set: dict[str, frozenset[str]]
     annotated_regions: dict[str, frozenset[str]]
+    annotated_modalities: dict[str, frozenset[str]] = field(default_factory=dict)
 
     @staticmethod
     def of(
-        datasets: Sequence[Dataset], known: tuple[str, ...] = (), known_regions: tuple[tuple[str, ...], ...] = ()
+        datasets: Sequence[Dataset],
+        known: tuple[str, ...] = (),
+        known_regions: tuple[tuple[str, ...], ...] = (),
+        known_modalities: tuple[tuple[str, ...], ...] = (),
     ) -> Vocabulary:
         """The vocabulary of some data sets.
 
@@ -35,6 +41,8 @@ class Vocabulary:
         Args:
             known: entities of an earlier training; they keep their queries. New ones follow in order of appearance.
             known_regions: for each known entity the regions in which earlier training annotated it.
+            known_modalities: for each known entity the modalities in which earlier training marked it; it stays unknown for
+                those without.
         """
         names = {name.casefold(): name for name in reversed(known)}
         entities = list(known)
@@ -50,12 +58,25 @@ class Vocabulary:
             regions = {record.region.casefold() for record in dataset.records}
             for name in own:
                 regions_of.setdefault(name, set()).update(regions)
-        return Vocabulary(tuple(entities), of_set, {name: frozenset(regions) for name, regions in regions_of.items()})
+        earlier = dict(zip(known, known_modalities))
+        modalities = {
+            name: found | frozenset(earlier.get(name, ()))
+            for name, found in _marked_modalities(datasets, names).items()
+            if name not in known or earlier.get(name)
+        }
+        kept = {name: frozenset(values) for name, values in earlier.items() if values and name not in modalities}
+        annotated = {name: frozenset(regions) for name, regions in regions_of.items()}
+        return Vocabulary(tuple(entities), of_set, annotated, modalities | kept)
 
     @property
     def regions(self) -> tuple[tuple[str, ...], ...]:
         """Per entity its annotated regions, sorted: what a checkpoint stores as ``MimoConfig.entity_regions``."""
         return tuple(tuple(sorted(self.annotated_regions.get(name, ()))) for name in self.entities)
+
+    @property
+    def modalities(self) -> tuple[tuple[str, ...], ...]:
+        """Per entity the modalities that show it, sorted: what a checkpoint stores as ``MimoConfig.entity_modalities``."""
+        return tuple(tuple(sorted(self.annotated_modalities.get(name, ()))) for name in self.entities)
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -79,3 +100,12 @@ class Vocabulary:
         # An entity of an earlier training on data of unknown regions may be in any image.
         regions = self.annotated_regions.get(name)
         return bool(regions) and record.region.casefold() not in regions
+
+
+def _marked_modalities(datasets: Sequence[Dataset], names: Mapping[str, str]) -> dict[str, frozenset[str]]:
+    """By entity the modalities of the records that mark it; ``names`` gives the entity of a class name in lower case."""
+    marked: dict[str, set[str]] = {}
+    for record in (record for dataset in datasets for record in dataset.records):
+        for name in record.classes.values():
+            marked.setdefault(names[name.casefold()], set()).add(record.modality.casefold())
+    return {name: frozenset(modalities) for name, modalities in marked.items()}

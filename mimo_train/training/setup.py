@@ -78,12 +78,14 @@ def _from_checkpoint(config: TrainConfig, datasets: list[Dataset], checkpoint: P
             f"{checkpoint} is a '{model.config.preset}' checkpoint, --preset says '{config.preset}'",
             f"Use --preset {model.config.preset}",
         )
-    vocabulary = Vocabulary.of(datasets, model.config.entities, model.config.entity_regions)
+    known = model.config
+    vocabulary = Vocabulary.of(datasets, known.entities, known.entity_regions, known.entity_modalities)
     default = MimoConfig()
     model.config = replace(
         model.config,
         entities=vocabulary.entities,
         entity_regions=vocabulary.regions,
+        entity_modalities=vocabulary.modalities,
         modalities=_modalities(datasets, model.config.modalities),
         presence_threshold=default.presence_threshold,
         presence_temperature=default.presence_temperature,
@@ -116,6 +118,7 @@ def _new_model(config: TrainConfig, datasets: list[Dataset]) -> ModelSetup:
             model_config,
             entities=vocabulary.entities,
             entity_regions=vocabulary.regions,
+            entity_modalities=vocabulary.modalities,
             modalities=_modalities(datasets),
         )
     )

@@ -19,6 +19,7 @@ from ..utils.messages import few, short
 from ..utils.untyped import Untyped
 from .calibrated import ContourCalibration, IntensityWindow, PresenceCalibration
 from .parts import FusionConfig, MaskDecoderConfig, PromptConfig, TextConfig, TextDecoderConfig, VisionConfig
+from .presets import PRESET_FIELDS
 
 __all__ = [
     "FORMAT_VERSION", "MAX_PARAMETERS", "OLDEST_VERSION", "PRESETS", "ContourCalibration", "FusionConfig", "IntensityWindow",
@@ -38,7 +39,7 @@ _ADDED: dict[int, dict[str, object]] = {
     7: {"entity_regions": []},
     9: {
         "windows": [{"modality": "ct", "center": 40.0, "width": 400.0}],
-        "contours": [], "coverage": 0.9, "presence_calibration": [], "miss_rate": 0.05,
+        "contours": [], "coverage": 0.9, "presence_calibration": [], "miss_rate": 0.05, "entity_modalities": [],
     },
 }  # fmt: skip
 #: Fields that a version renamed, old name to new name.
@@ -94,6 +95,8 @@ class MimoConfig:
     #: Body regions, in lower case, in which the training data looked for each entity, in the same order: elsewhere it is absent
     #: for sure. Empty if unknown.
     entity_regions: tuple[tuple[str, ...], ...] = ()
+    #: Modalities in which the training data marks each entity, in the same order. Empty if unknown.
+    entity_modalities: tuple[tuple[str, ...], ...] = ()
     #: Modalities of the training images, as data sets name them; empty if unknown.
     modalities: tuple[str, ...] = ()
     #: A target is present if ``sigmoid(logit / presence_temperature) >= presence_threshold``; chosen on ``val``.
@@ -132,9 +135,10 @@ class MimoConfig:
                 f"{len(self.entities)} entities do not fit {self.mask_decoder.queries} mask queries",
                 f"Set mask_decoder.queries to at least {len(self.entities) + 1}",
             )
-        if self.entity_regions and len(self.entity_regions) != len(self.entities):
-            message = f"{len(self.entity_regions)} entity_regions for {len(self.entities)} entities"
-            raise RequestError(message, "Give one list of regions per entity, or none at all")
+        for name, lists in (("regions", self.entity_regions), ("modalities", self.entity_modalities)):
+            if lists and len(lists) != len(self.entities):
+                message = f"{len(lists)} entity_{name} for {len(self.entities)} entities"
+                raise RequestError(message, f"Give one list of {name} per entity, or none at all")
         if {len(self.vision.depths), len(self.vision.heads), len(self.vision.neck)} != {4}:
             raise RequestError("vision.depths, vision.heads and vision.neck need four entries", "Give one per stage")
         if self.vision.neck[2] != self.dim or self.vision.neck[3] != self.dim:
@@ -335,63 +339,4 @@ def _refuse(source: str, name: str) -> NoReturn:
     raise BundleError(f"{source}: field {name} has the wrong type", "Use the file that mimo-train wrote")
 
 
-PRESETS: dict[str, MimoConfig] = {
-    # The smallest thing with every part: tests only.
-    "micro": MimoConfig(
-        preset="micro",
-        image_size=64,
-        vocab_size=512,
-        dim=32,
-        vision=VisionConfig(
-            embed_dim=8, depths=(2, 1, 2, 1), heads=(1, 2, 2, 4), window=4, mlp_ratio=2.0, neck=(16, 24, 32, 32)
-        ),
-        text=TextConfig(hidden=32, layers=1, heads=2, intermediate=64, max_length=32, positions=32),
-        prompts=PromptConfig(max_boxes=2, max_points=4),
-        fusion=FusionConfig(layers=1, heads=2),
-        mask_decoder=MaskDecoderConfig(heads=2, queries=32),
-        text_decoder=TextDecoderConfig(layers=1, heads=2, mlp_ratio=2.0, max_length=96),
-    ),
-    "tiny": MimoConfig(),
-    # Swin-T and BERT-base: the shapes of the published Hugging Face weights.
-    "base": MimoConfig(
-        preset="base",
-        image_size=512,
-        vocab_size=30592,
-        dim=256,
-        vision=VisionConfig(
-            embed_dim=96,
-            depths=(2, 2, 6, 2),
-            heads=(3, 6, 12, 24),
-            window=7,
-            stem="patch",
-            conv_position=False,
-            neck=(96, 192, 256, 256),
-        ),
-        text=TextConfig(hidden=768, layers=12, heads=12, intermediate=3072, max_length=64, positions=512),
-        prompts=PromptConfig(max_boxes=8, max_points=16),
-        fusion=FusionConfig(layers=3, heads=8, mlp_ratio=4.0),
-        mask_decoder=MaskDecoderConfig(heads=8, mlp_ratio=4.0, queries=92),
-        text_decoder=TextDecoderConfig(layers=6, heads=8, max_length=256),
-    ),
-    # Swin-B (384 px variant's window) and BERT-large.
-    "large": MimoConfig(
-        preset="large",
-        image_size=768,
-        vocab_size=30592,
-        dim=384,
-        vision=VisionConfig(
-            embed_dim=128,
-            depths=(2, 2, 18, 2),
-            heads=(4, 8, 16, 32),
-            window=12,
-            stem="patch",
-            conv_position=False,
-            neck=(128, 256, 384, 384),
-        ),
-        text=TextConfig(hidden=1024, layers=24, heads=16, intermediate=4096, max_length=64, positions=512),
-        prompts=PromptConfig(max_boxes=8, max_points=16),
-        fusion=FusionConfig(layers=4, heads=12, mlp_ratio=4.0),
-        mask_decoder=MaskDecoderConfig(heads=12, mlp_ratio=4.0, queries=92),
-        text_decoder=TextDecoderConfig(layers=8, heads=12, max_length=256),
-    ),
-}
+PRESETS: dict[str, MimoConfig] = {name: MimoConfig(preset=name, **fields) for name, fields in PRESET_FIELDS.items()}

@@ -26,7 +26,7 @@ def test_weights_of_earlier_versions_stay_readable():
     config = MimoConfig(entities=("liver",), crop_scale=3.5)
     data = json.loads(json.dumps(config.to_dict()))
     renamed = {"crop_scale": "closer_factor", "full_image_weight": "first_share"}
-    added = {"windows", "contours", "coverage", "presence_calibration", "miss_rate"}
+    added = {"windows", "contours", "coverage", "presence_calibration", "miss_rate", "entity_modalities"}
     eight = {k: v for k, v in data.items() if k not in added} | {"format_version": 8}
     seven = {renamed.get(k, k): v for k, v in eight.items()} | {"format_version": 7}
     six = {k: v for k, v in seven.items() if k != "entity_regions"} | {"format_version": 6}
@@ -43,15 +43,16 @@ def test_weights_of_earlier_versions_stay_readable():
             MimoConfig.from_dict({**six, "format_version": wrong})
 
 
-def test_regions_of_entities_are_read_and_fit_them():
-    config = MimoConfig(entities=("liver", "polyp"), entity_regions=(("abdomen", "brain"), ("colon",)))
+@pytest.mark.parametrize("field", ["entity_regions", "entity_modalities"])
+def test_regions_and_modalities_of_entities_are_read_and_fit_them(field):
+    config = MimoConfig(entities=("liver", "polyp"), **{field: (("abdomen", "brain"), ("colon",))})
     data = json.loads(json.dumps(config.to_dict()))
     assert MimoConfig.from_dict(data) == config
-    with pytest.raises(RequestError, match="1 entity_regions for 2 entities"):
-        MimoConfig(entities=("liver", "polyp"), entity_regions=(("abdomen",),))
+    with pytest.raises(RequestError, match=f"1 {field} for 2 entities"):
+        MimoConfig(entities=("liver", "polyp"), **{field: (("abdomen",),)})
     for wrong in (["abdomen", "colon"], [["abdomen"], [3]], "abdomen"):
-        with pytest.raises(BundleError, match="entity_regions has the wrong type"):
-            MimoConfig.from_dict({**data, "entity_regions": wrong})
+        with pytest.raises(BundleError, match=f"{field} has the wrong type"):
+            MimoConfig.from_dict({**data, field: wrong})
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,15 @@ def test_fine_tuning_calls_nothing_absent_that_was_not_annotated(liver_set):
     assert not any(Vocabulary.of(liver_set, known).is_absent(mine, name) for name in known)
 
 
+def test_modalities_are_those_of_the_images_that_show_the_entity(liver_set):
+    assert Vocabulary.of(liver_set).modalities == (("ct",),)
+    known = ("liver", "spleen", "polyp")
+    grown = Vocabulary.of(liver_set, known, known_modalities=(("mri",), ("ct",), ()))
+    assert grown.modalities == (("ct", "mri"), ("ct",), ())
+    # An earlier training that stores none leaves them unknown: it may have seen others.
+    assert Vocabulary.of(liver_set, known).modalities == ((), (), ())
+
+
 def test_one_name_in_two_spellings_is_one_entity(liver_set):
     vocabulary = Vocabulary.of(liver_set)
     assert vocabulary.entities == ("Liver",) and vocabulary.regions == (("abdomen",),)
