@@ -8,6 +8,7 @@ One JSON object per line::
 ``image``, ``case``, ``split``, ``modality``, ``region`` and ``classes`` are required. The pixel value of the mask is the class
 id, 0 is background. ``classes`` names the classes in this image; ``{}`` is a negative image, whose ``mask`` may be null or
 missing. ``frame`` (or ``slice``) picks the image of a DICOM or NIfTI file. ``instances`` is a mask of instance ids.
+``attributes.union``, e.g. ``{"1": [1, 2]}``, says that class 1 covers the pixels of ids 1 and 2: an optic disc and its cup.
 """
 
 from __future__ import annotations
@@ -65,6 +66,12 @@ class Record:
         if unknown:
             raise RequestError(f"{self.mask} holds class ids {unknown} without a name", f"Name them in {FILE_NAME}: classes")
         return pixels, labels
+
+    def whole_class(self, labels: np.ndarray, class_id: int) -> np.ndarray:
+        """The full extent of a class: bool ``[H, W]`` of class ids ``[H, W]``. See ``attributes.union``."""
+        union = self.attributes.get("union")
+        ids = union.get(str(class_id)) if isinstance(union, dict) else None
+        return np.isin(labels, ids) if ids else labels == class_id
 
     def load_instances(self, shape: tuple[int, int]) -> np.ndarray | None:
         """Instance ids int32 ``[H, W]``, or None if the record has none.
@@ -213,11 +220,21 @@ def _record(line: str, set_name: str, root: Path, where: str) -> Record:
     attributes = data.get("attributes") or {}
     if not isinstance(attributes, dict):
         raise wrong("attributes is not an object", "Write it as {}")
+    if "union" in attributes and not _is_union(attributes["union"], classes):
+        raise wrong("attributes.union is not an object of class id and ids", 'Write it as {"1": [1, 2]}')
     return Record(
         set_name, image, mask, data["case"], data["split"], data["modality"], data["region"],
         {int(k): v.strip() for k, v in classes.items()},
         None if spacing is None else (float(spacing[0]), float(spacing[1])), attributes, frame, parts,
     )  # fmt: skip
+
+
+def _is_union(union: object, classes: dict[str, str]) -> bool:
+    """Whether every key is the id of a class, and every value holds whole numbers from 1 on."""
+    return isinstance(union, dict) and all(
+        key in classes and isinstance(ids, list) and ids and all(type(i) is int and 0 < i < 65536 for i in ids)
+        for key, ids in union.items()
+    )
 
 
 def read_ids(path: Path, shape: tuple[int, int] | None, image: Path) -> np.ndarray:

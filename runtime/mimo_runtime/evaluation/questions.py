@@ -89,10 +89,10 @@ class ImageQuestions:
         """Per class: name, the whole class's mask, and the masks to ask for by place (instances of a many-instance class)."""
         instance_map = self.record.load_instances(self.labels.shape)
         for class_id, name in self.record.classes.items():
-            whole = self.labels == class_id
+            whole = self.record.whole_class(self.labels, class_id)
             if not whole.any():
                 continue
-            parts, areas = prompt_sampling.instance_labels(self.labels, class_id, instance_map)
+            parts, areas = prompt_sampling.instance_labels(whole.astype(np.uint8), 1, instance_map)
             chosen = [whole]
             if prompt_sampling.is_many(areas):
                 numbers = self.rng(name, "instances").choice(len(areas), min(MAX_INSTANCES, len(areas)), replace=False)

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
-from .results import AccuracyResult, ConfidenceSummary, MaskSummary, Means, Meta, SetSlotShares, SlotShares, SubgroupSummary
+from .results import (
+    AccuracyResult,
+    ConfidenceSummary,
+    Difference,
+    MaskSummary,
+    Means,
+    Meta,
+    SetSlotShares,
+    SlotShares,
+    SubgroupSummary,
+)
 from .summary import BASELINES, MASK_PROMPTS, TEXT_SLOTS
 
 _BASELINE_TITLES = {"ellipse": "ellipse in the box", "input_mask": "the rough mask itself"}
@@ -64,7 +74,7 @@ def _origin(meta: Meta) -> str:
 
 
 def _sets(result: AccuracyResult) -> list[str]:
-    sets, macro, baselines = result["sets"], result["macro"], result["baselines"]
+    sets, macro, baselines, gain = result["sets"], result["macro"], result["baselines"], result["box_gain"]
     prompts = [p for p in MASK_PROMPTS if p in macro]
     known = [b for b in BASELINES if b in baselines]
     if not prompts:
@@ -74,11 +84,15 @@ def _sets(result: AccuracyResult) -> list[str]:
             f"`{name}`",
             *(_dice(entry.get(p)) for p in prompts),
             *(_dice(baselines[b]["sets"].get(name)) for b in known),
+            *([_gain(gain["sets"].get(name))] if gain else []),
         ]
         for name, entry in sets.items()
     ]
     rows.append(["**mean of sets**", *(_dice(macro[p]) for p in prompts), *(_dice(baselines[b]) for b in known)])
     head = ["set", *prompts, *(f"*{_BASELINE_TITLES[b]}*" for b in known)]
+    if gain:
+        rows[-1].append(_gain(gain))
+        head.append("box minus ellipse")
     return ["", "Mean Dice with its 95 % bootstrap interval; in italics what needs no model.", "", *_table(head, rows)]
 
 
@@ -209,6 +223,13 @@ def _dice(summary: MaskSummary | SubgroupSummary | None) -> str:
         return "–"
     low, high = summary["ci95"]
     return f"{summary['dice']:.3f} ({low:.3f}–{high:.3f})"
+
+
+def _gain(difference: Difference | None) -> str:
+    if difference is None:
+        return "–"
+    low, high = difference["ci95"]
+    return f"{difference['dice']:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def _number(value: float | None) -> str:

@@ -29,12 +29,30 @@ class BaselineSummary(MaskSummary):
     sets: dict[str, MaskSummary]
 
 
+class Difference(TypedDict):
+    """The mean paired difference of Dice over ``n`` targets."""
+
+    dice: float
+    ci95: list[float]
+    n: int
+
+
+class BoxGain(Difference):
+    """Dice by box minus that of the ellipse in the same box: mean over sets, and each set."""
+
+    sets: dict[str, Difference]
+
+
 class MaskResult(TypedDict):
-    """Masks by set and prompt, mean over sets, baselines, and by set, class and prompt."""
+    """Masks by set and prompt, mean over sets, baselines, and by set, class and prompt.
+
+    ``box_gain`` is None where no box was asked.
+    """
 
     sets: dict[str, dict[str, MaskSummary]]
     macro: dict[str, MaskSummary]
     baselines: dict[str, BaselineSummary]
+    box_gain: BoxGain | None
     per_class: dict[str, dict[str, dict[str, Means]]]
 
 

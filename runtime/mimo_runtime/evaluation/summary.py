@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import metrics
-from .results import AbsentPart, BaselineSummary, MaskResult, MaskSummary, Means, PresenceResult
+from .results import AbsentPart, BaselineSummary, BoxGain, Difference, MaskResult, MaskSummary, Means, PresenceResult
 
 PROMPTS = ("box", "point", "mask", "text", "text+box", "absent")
 MASK_PROMPTS = PROMPTS[:-1]
@@ -53,7 +53,7 @@ class Presence(NamedTuple):
 
 
 def summarise_overlaps(overlaps: Sequence[Overlap], seed: int = 0) -> MaskResult:
-    """``sets``, ``macro`` (mean over sets), ``baselines`` (likewise) and ``per_class`` of the JSON."""
+    """``sets``, ``macro`` (mean over sets), ``baselines``, ``box_gain`` (likewise), ``per_class``."""
     rows: dict[str, list[Overlap]] = {}
     classes: dict[tuple[str, str, str], list[Overlap]] = {}
     for row in overlaps:
@@ -73,7 +73,28 @@ def summarise_overlaps(overlaps: Sequence[Overlap], seed: int = 0) -> MaskResult
     per_class: dict[str, dict[str, dict[str, Means]]] = {}
     for (set_name, class_name, prompt), of_class in classes.items():
         per_class.setdefault(set_name, {}).setdefault(class_name, {})[prompt] = _means(of_class)
-    return {"sets": sets, "macro": macro, "baselines": baselines, "per_class": per_class}
+    gain = _box_gain(rows.get("box", ()), rows.get("ellipse", ()), seed)
+    return {"sets": sets, "macro": macro, "baselines": baselines, "box_gain": gain, "per_class": per_class}
+
+
+def _box_gain(boxes: Sequence[Overlap], ellipses: Sequence[Overlap], seed: int) -> BoxGain | None:
+    """Masks by box against the ellipses of the same targets."""
+    of_target = {(row.set_name, row.class_name, row.image, row.number): row.dice for row in ellipses}
+    gains: dict[str, list[float]] = {}
+    cases: dict[str, list[object]] = {}
+    for row in boxes:
+        ellipse = of_target.get((row.set_name, row.class_name, row.image, row.number))
+        if ellipse is not None:
+            gains.setdefault(row.set_name, []).append(row.dice - ellipse)
+            cases.setdefault(row.set_name, []).append(row.case or row.image)
+    if not gains:
+        return None
+
+    def over(names: Sequence[str]) -> Difference:
+        mean, ci95 = metrics.mean_over_sets({n: gains[n] for n in names}, {n: cases[n] for n in names}, seed)
+        return {"dice": mean, "ci95": ci95, "n": sum(len(gains[n]) for n in names)}
+
+    return {**over(list(gains)), "sets": {name: over([name]) for name in gains}}
 
 
 def over_sets(rows: Sequence[Overlap], seed: int = 0) -> tuple[dict[str, MaskSummary], MaskSummary]:

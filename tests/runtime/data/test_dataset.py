@@ -54,6 +54,20 @@ def test_record_and_arrays(tmp_path: Path) -> None:
     assert data.split("val") == []
 
 
+def test_a_class_may_cover_the_pixels_of_several_ids(tmp_path: Path) -> None:
+    data = Dataset.read(write(tmp_path / "set", {"attributes": {"union": {"1": [1, 300]}}}, {"split": "train"}))
+    (_, labels), (united, plain) = data.records[0].load(), data.records
+    np.testing.assert_array_equal(united.whole_class(labels, 1), labels > 0)
+    np.testing.assert_array_equal(united.whole_class(labels, 300), labels == 300)
+    np.testing.assert_array_equal(plain.whole_class(labels, 1), labels == 1)
+
+
+@pytest.mark.parametrize("union", [[1, 2], {"1": 2}, {"1": []}, {"1": ["2"]}, {"1": [0]}, {"1": [True]}, {"7": [1]}])
+def test_a_union_that_is_none_is_refused(tmp_path: Path, union: object) -> None:
+    with pytest.raises(RequestError, match=r"dataset.jsonl:1: attributes.union is not an object"):
+        Dataset.read(write(tmp_path / "set", {"attributes": {"union": union}}))
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

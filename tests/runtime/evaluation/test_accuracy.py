@@ -18,7 +18,7 @@ from mimo_runtime.data.dataset import Dataset, read_datasets
 from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation import metrics, subgroups, summary
 from mimo_runtime.evaluation.accuracy import evaluate
-from mimo_runtime.evaluation.questions import MAX_INSTANCES, AbsentNames
+from mimo_runtime.evaluation.questions import MAX_INSTANCES, AbsentNames, ImageQuestions
 from mimo_runtime.evaluation.text_slots import read_slots
 from mimo_runtime.text import grammar
 
@@ -32,7 +32,7 @@ def test_a_perfect_model_is_perfect(sets: list[Dataset]) -> None:
     result = evaluate(Oracle(sets), sets, "test")
     assert set(result) == {
         "sets", "macro", "baselines", "absent", "ece", "text", "per_class", "meta", "confidence", "presence", "subgroups",
-        "text_sets", "text_generated", "absent_text", "contradictions",
+        "text_sets", "text_generated", "absent_text", "contradictions", "box_gain",
     }  # fmt: skip
     assert set(result["macro"]) == {"box", "point", "mask", "text", "text+box"}
     for name in SETS:
@@ -58,6 +58,28 @@ def test_a_perfect_model_is_perfect(sets: list[Dataset]) -> None:
     # Trivial baselines see the same boxes and rough masks, and are good but not perfect on disks.
     assert 0.8 < result["baselines"]["ellipse"]["dice"] < 1 and 0.6 < result["baselines"]["input_mask"]["dice"] < 1
     json.loads(json.dumps(result, allow_nan=False))
+
+
+def test_masks_by_box_are_compared_with_the_ellipses_of_the_same_targets(sets: list[Dataset]) -> None:
+    result = evaluate(Oracle(sets), sets, "test", prompts=["box"])
+    gain, ellipse = result["box_gain"], result["baselines"]["ellipse"]
+    assert gain is not None and gain["n"] == ellipse["n"] and set(gain["sets"]) == set(SETS)
+    assert gain["dice"] == pytest.approx(1 - ellipse["dice"]) and gain["ci95"][0] <= gain["dice"] <= gain["ci95"][1]
+    for name, part in gain["sets"].items():
+        assert part["dice"] == pytest.approx(1 - ellipse["sets"][name]["dice"])
+    assert evaluate(Oracle(sets), sets, "test", prompts=["point"])["box_gain"] is None
+
+
+def test_a_target_has_the_full_extent_of_its_class(tmp_path: Path) -> None:
+    (folder,) = [write_sets(tmp_path) / "organs"]
+    lines = [json.loads(line) for line in (folder / "dataset.jsonl").read_text().splitlines()]
+    lines[0]["attributes"]["union"] = {"2": [2, 3]}  # the first image shows classes 2 and 3
+    (folder / "dataset.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (data,) = read_datasets([folder])
+    targets = {name: whole for name, whole, _ in ImageQuestions(Oracle([data]), data, data.records[0], 0).targets()}
+    _, labels = data.records[0].load()
+    np.testing.assert_array_equal(targets["left kidney"], labels > 0)
+    np.testing.assert_array_equal(targets["aorta"], labels == 3)
 
 
 def test_counts_of_questions(sets: list[Dataset]) -> None:

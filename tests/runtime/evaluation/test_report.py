@@ -71,6 +71,9 @@ def test_the_overview_is_part_of_the_report(measured: Measurements) -> None:
     text = overview(result)
     rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
     assert f"{result['baselines']['ellipse']['dice']:.3f}" in rows["**mean of sets**"]
+    gain = result["box_gain"]
+    assert gain is not None and f"{gain['dice']:+.3f}" in rows["**mean of sets**"]
+    assert f"| {gain['sets']['cells']['dice']:+.3f} (" in text and "| box minus ellipse |" in text
     assert "oracle" in text and "text+box" in rows
     assert all(line in markdown(result) for line in text.splitlines())
 
