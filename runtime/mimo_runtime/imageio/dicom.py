@@ -29,8 +29,10 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from ..errors import ImageError
-from .elements import group, number, pair
+from .dicom_geometry import geometry_of
+from .elements import group, number
 from .encapsulated import check_stream, decode_frame, near_lossless
+from .geometry import ImageSource, ModalityValues
 from .image import ScanImage, check_size
 from .intensity import GreyRule, as_rgb, colour_to_8_bit, stretch, window
 
@@ -53,17 +55,17 @@ _JPEG_LS_NEAR = "1.2.840.10008.1.2.4.81"
 #: JPEG baseline and extended; JPEG 2000 and HTJ2K, which may be lossless under the same name.
 _LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
 _MAYBE_LOSSY = ("1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203")
-_CENTIMETRE, _SPATIAL_2D = 3, 1
 
 
 @dataclass(frozen=True)
 class _Stored:
-    """A decoded frame: its stored values, its number, how far compression may have moved a value, and what was repaired."""
+    """A decoded frame: stored values, number, how far compression may have moved a value, what was repaired, and its file."""
 
     values: np.ndarray
     frame: int
     tolerance: float
     repairs: str
+    path: Path | None
 
 
 def read_dicom(source: Path | BinaryIO, name: str, frame: int = 0, rule: GreyRule | None = None) -> ScanImage:
@@ -92,7 +94,9 @@ def read_dicom(source: Path | BinaryIO, name: str, frame: int = 0, rule: GreyRul
                 what = f"{name} is a damaged DICOM file: its compressed pixels are of another kind or size than it states"
                 raise ImageError(what, "Export it again")
             stored, repairs = _stored(pydicom, source, name, frame)
-            picture = _Stored(stored, frame, _tolerance(source, data, stored), repairs)
+            picture = _Stored(
+                stored, frame, _tolerance(source, data, stored), repairs, source if isinstance(source, Path) else None
+            )
             return _as_image(data, picture, name, rule or GreyRule())
         except ImageError:
             raise
@@ -214,7 +218,8 @@ def _as_image(data: Dataset, picture: _Stored, name: str, rule: GreyRule) -> Sca
     modality = str(data.get("Modality") or "").strip()
     code = None if modality == "OT" else MODALITIES.get(modality, modality.lower()) or None
     code = code or rule.modality
-    spacing, source = _spacing(data, frame, modality)
+    geometry, measured = geometry_of(data, frame)
+    values = None
     if rule.window is not None and stored.ndim == 3:
         raise ImageError(f"{name} is in colour, which has no window", "Leave the window out")
     photometric = str(data.get("PhotometricInterpretation") or "")
@@ -228,14 +233,21 @@ def _as_image(data: Dataset, picture: _Stored, name: str, rule: GreyRule) -> Sca
         message = "DICOM, colour" + how
     else:
         padding = _padding(data, stored, picture.tolerance)
-        grey, message = _grey(data, picture, name, padding, GreyRule(code, rule.window))
+        values = _modality_values(data, stored, frame, padding)
+        grey, message = _grey(data, picture, name, values, GreyRule(code, rule.window))
         inverse = photometric == "MONOCHROME1" or str(data.get("PresentationLUTShape") or "") == "INVERSE"
         if inverse:
             grey, message = 255 - grey, message + ", inverted"
         if padding is not None:
             grey[padding] = 0
         pixels = as_rgb(grey)
-    return ScanImage.of_new(pixels, spacing, code, message + picture.repairs, source)
+    for tag in _PIXEL_DATA:
+        if tag in data:
+            del data[tag]
+    return ScanImage.of_new(
+        pixels, geometry.spacing_mm, code, message + picture.repairs, measured,
+        source=ImageSource("dicom", frame, picture.path, data), geometry=geometry, values=values,
+    )  # fmt: skip
 
 
 # -- values ----------------------------------------------------------------------------------------------------------
@@ -254,9 +266,8 @@ def _colour(values: np.ndarray, bits: float | None) -> tuple[np.ndarray, str]:
     return stretch(values.astype(np.float64), 0, 2.0**bits - 1), ""
 
 
-def _grey(data: Dataset, picture: _Stored, name: str, padding: np.ndarray | None, rule: GreyRule) -> tuple[np.ndarray, str]:
-    stored, frame = picture.values, picture.frame
-    values, rescaled = _modality_values(data, stored, frame)
+def _grey(data: Dataset, picture: _Stored, name: str, kept: ModalityValues, rule: GreyRule) -> tuple[np.ndarray, str]:
+    stored, frame, padding, values = picture.values, picture.frame, kept.padding, kept.array()
     if rule.window is not None:
         grey, message = rule.apply(values, name)
         return grey, "DICOM, requested " + message
@@ -269,7 +280,7 @@ def _grey(data: Dataset, picture: _Stored, name: str, padding: np.ndarray | None
         grey, shown = window(values, centre, width, function), f"window {centre:g}/{width:g}"
         is_flat = grey.min() == grey.max() and values.min() < values.max()
         return grey, f"DICOM, {shown}" + (", which shows no difference between the pixels" if is_flat else "")
-    if stored.dtype == np.uint8 and not rescaled and (number(data, "BitsStored") or 8) == 8:
+    if stored.dtype == np.uint8 and kept.is_stored and (number(data, "BitsStored") or 8) == 8:
         return stored.copy(), "DICOM, 8 bit as stored"
     valid = None if padding is None or padding.all() else ~padding
     is_density = str(data.get("RescaleType") or "HU") == "HU" and "LOCALIZER" not in str(data.get("ImageType") or "")
@@ -277,19 +288,22 @@ def _grey(data: Dataset, picture: _Stored, name: str, padding: np.ndarray | None
     return grey, "DICOM without window, " + message
 
 
-def _modality_values(data: Dataset, stored: np.ndarray, frame: int) -> tuple[np.ndarray, bool]:
-    """Values after the modality LUT or rescale (float32 or float64), and whether that changed them."""
+def _modality_values(data: Dataset, stored: np.ndarray, frame: int, padding: np.ndarray | None) -> ModalityValues:
+    """The values after the modality LUT or rescale."""
     transform = group(data, frame, "PixelValueTransformationSequence")
+    unit = str((transform or data).get("RescaleType") or data.get("Units") or "")
     if transform is None and data.get("ModalityLUTSequence"):
         from pydicom.pixels.processing import apply_modality_lut
 
-        return apply_modality_lut(stored, data).astype(np.float64), True
+        kind = str(data.ModalityLUTSequence[0].get("ModalityLUTType") or "")
+        return ModalityValues(apply_modality_lut(stored, data).astype(np.float64), 1.0, 0.0, kind, padding)
     transform = transform or data
     slope, intercept = number(transform, "RescaleSlope"), number(transform, "RescaleIntercept")
-    slope, intercept = slope or 1.0, intercept or 0.0  # a slope of 0 is a mistake: it would leave nothing
-    kind = np.float32 if stored.dtype.itemsize <= 2 else np.float64
-    values: np.ndarray = stored.astype(kind)
-    return values * kind(slope) + kind(intercept), (slope, intercept) != (1, 0)
+    is_ct = str(data.get("Modality") or "") == "CT" and "LOCALIZER" not in str(data.get("ImageType") or "")
+    # PS3.3 C.8.2.1: rescaled values of CT are Hounsfield units unless the file names another type.
+    unit = unit or ("HU" if is_ct and intercept is not None else "")
+    # A slope of 0 is a mistake: it would leave nothing.
+    return ModalityValues(stored, slope or 1.0, intercept or 0.0, unit, padding)
 
 
 def _voi_lut(data: Dataset, voi: Dataset, values: np.ndarray) -> np.ndarray:
@@ -322,46 +336,6 @@ def _as_stored(value: float, kind: np.dtype) -> float:
         return value
     limits, turn = np.iinfo(kind), 2.0 ** (8 * kind.itemsize)
     return value - turn if value > limits.max else value + turn if value < limits.min else value
-
-
-# -- spacing ---------------------------------------------------------------------------------------------------------
-
-
-def _spacing(data: Dataset, frame: int, modality: str) -> tuple[tuple[float, float] | None, str | None]:
-    """``((row, column) mm, where from)``, or ``(None, None)``."""
-    if modality in ("US", "IVUS"):
-        regions = _ultrasound_spacing(data)
-        if regions:
-            return regions, "ultrasound regions"
-    measures = pair(group(data, frame, "PixelMeasuresSequence"), "PixelSpacing")
-    if measures:
-        return measures, "PixelSpacing"
-    plain, detector = pair(data, "PixelSpacing"), pair(data, "ImagerPixelSpacing")
-    corrected = str(data.get("PixelSpacingCalibrationType") or "")
-    # PS3.3 10.7.1.3: equal values in a projection image mean that nothing was corrected for magnification.
-    if plain and detector and not corrected and np.allclose(plain, detector):
-        return plain, "detector plane, magnified"
-    if plain:
-        return plain, "PixelSpacing"
-    if detector:
-        return detector, "detector plane, magnified"
-    scanned = pair(data, "NominalScannedPixelSpacing")
-    return (scanned, "scanned film") if scanned else (None, None)
-
-
-def _ultrasound_spacing(data: Dataset) -> tuple[float, float] | None:
-    """Spacing of the 2-D regions measured in cm; None if there is none or they differ (then no single value is true)."""
-    spacings = set()
-    for region in data.get("SequenceOfUltrasoundRegions") or ():
-        if number(region, "RegionSpatialFormat") not in (_SPATIAL_2D, None):
-            continue
-        units = number(region, "PhysicalUnitsXDirection"), number(region, "PhysicalUnitsYDirection")
-        across, down = number(region, "PhysicalDeltaX"), number(region, "PhysicalDeltaY")
-        if units == (_CENTIMETRE, _CENTIMETRE) and across and down:
-            spacings.add((round(abs(down) * 10, 9), round(abs(across) * 10, 9)))
-        else:
-            return None
-    return spacings.pop() if len(spacings) == 1 else None
 
 
 def _damaged(name: str, error: Exception) -> ImageError:

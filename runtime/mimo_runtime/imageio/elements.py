@@ -27,18 +27,18 @@ def number(data: Dataset, keyword: str) -> float | None:
 
     Text (UT, LO, UN) may separate values by a backslash and write a comma for the point; bytes are text or 16-bit numbers.
     """
-    values = _numbers(data, keyword, 1)
+    values = numbers(data, keyword, 1)
     return values[0] if values else None
 
 
 def pair(data: Dataset | None, keyword: str) -> tuple[float, float] | None:
     """Two positive numbers, or None."""
-    values = _numbers(data, keyword, 3) if data is not None else []
+    values = numbers(data, keyword, 3) if data is not None else []
     return (values[0], values[1]) if len(values) == 2 and min(values) > 0 else None
 
 
-def _numbers(data: Dataset, keyword: str, at_most: int) -> list[float]:
-    """The first numbers of an element; empty if one of them is none."""
+def numbers(data: Dataset, keyword: str, at_most: int) -> list[float]:
+    """The first numbers of an element; empty if one of them is not a finite number."""
     try:
         values = _parts(_value(data, keyword))[:at_most]
         result = [float(_point(v)) if isinstance(v, str) else float(v) for v in values]  # type: ignore[arg-type]

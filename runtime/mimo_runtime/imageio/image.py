@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from dataclasses import InitVar, dataclass, field
+from copy import copy as copy_of
+from dataclasses import InitVar, dataclass, field, replace
 
 import numpy as np
 
 from ..errors import ImageError
+from .geometry import ImageGeometry, ImageSource, ModalityValues
 
 #: Limits of an image, checked from the header, before decoding. The largest needs 192 MB as RGB.
 MIN_SIDE, MAX_SIDE, MAX_PIXELS = 8, 16384, 64_000_000
@@ -28,6 +30,9 @@ class ScanImage:
         bits: how the values became 8 bit, for people.
         spacing_source: where ``spacing_mm`` comes from, and whether it holds in the patient; None without spacing.
         orientation: EXIF orientation (1 to 8) that the reader applied to the stored pixels; 1 is none.
+        source: where the image was read from; None for an image that was made in memory.
+        geometry: where it lies; by default, its spacing alone.
+        values: the values behind the grey levels; None for colours and for pictures without values of their own.
         copy: False shares the array instead of copying it. The caller then promises not to change it.
 
     ``pixels`` is read-only afterwards.
@@ -39,6 +44,9 @@ class ScanImage:
     bits: str = "8 bit as stored"
     spacing_source: str | None = None
     orientation: int = 1
+    source: ImageSource | None = None
+    geometry: ImageGeometry = ImageGeometry()  # noqa: RUF009 - frozen
+    values: ModalityValues | None = None
     copy: InitVar[bool] = True
     #: Whether the caller may still change ``pixels``.
     is_shared: bool = field(init=False, default=False)
@@ -55,6 +63,8 @@ class ScanImage:
         object.__setattr__(self, "is_shared", is_callers and not copy and self.pixels.flags.writeable)
         pixels.flags.writeable = False
         object.__setattr__(self, "pixels", pixels)
+        if self.spacing_mm is not None and self.geometry.spacing_mm is None and not self.geometry.regions:
+            object.__setattr__(self, "geometry", replace(self.geometry, spacing_mm=self.spacing_mm))
 
     @staticmethod
     def of_new(
@@ -64,10 +74,23 @@ class ScanImage:
         bits: str = "8 bit as stored",
         spacing_source: str | None = None,
         orientation: int = 1,
+        *,
+        source: ImageSource | None = None,
+        geometry: ImageGeometry | None = None,
+        values: ModalityValues | None = None,
     ) -> ScanImage:
         """Of an array that the reader made itself: it is not copied, and nobody else can change it."""
         pixels.flags.writeable = False
-        return ScanImage(pixels, spacing_mm, modality, bits, spacing_source, orientation, copy=False)
+        where = geometry or ImageGeometry(spacing_mm)
+        return ScanImage(
+            pixels, spacing_mm, modality, bits, spacing_source, orientation, source, where, values, copy=False
+        )  # fmt: skip
+
+    def with_source(self, source: ImageSource) -> ScanImage:
+        """The same image, which remembers where it was read from."""
+        image = copy_of(self)
+        object.__setattr__(image, "source", source)
+        return image
 
     @property
     def height(self) -> int:

@@ -12,12 +12,14 @@ from __future__ import annotations
 import gzip
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from ..errors import ImageError
 from ..utils.untyped import Untyped
+from .geometry import ImageGeometry, ImageSource, ModalityValues, Vector
 from .image import ScanImage, check_size
 from .intensity import GreyRule, as_rgb, colour_to_8_bit, looks_like_hounsfield, to_8_bit
 from .orientation import orientation_of
@@ -47,27 +49,36 @@ class Plane:
     values: np.ndarray
     spacing_mm: tuple[float, float] | None
     note: str = ""
+    geometry: ImageGeometry | None = None
 
 
-def read_nifti(file: BinaryIO, name: str, slice_index: int, grey_rule: GreyRule) -> ScanImage:
+def read_nifti(file: BinaryIO, name: str, slice_index: int, grey_rule: GreyRule, path: Path | None = None) -> ScanImage:
     """Read one slice of a NIfTI-1 or NIfTI-2 volume (``.nii`` or ``.nii.gz``) from an open binary file as an image.
+
+    ``path`` is the file's, to be remembered.
 
     Raises:
         ImageError: nibabel is missing, the file is damaged, holds header only or complex numbers, or lacks the slice.
     """
     plane = read_values(file, name, slice_index)
-    values, source = plane.values, "NIfTI header" if plane.spacing_mm else None
+    values, measured = plane.values, "NIfTI header" if plane.spacing_mm else None
+    kept, modality = None, None
     if values.ndim == 3 and values.dtype == np.uint8:
-        return ScanImage.of_new(np.ascontiguousarray(values), plane.spacing_mm, None, "8 bit as stored" + plane.note, source)
-    if values.ndim == 2:
-        scaled, rule = grey_rule.apply(values, name)
+        pixels, note = np.ascontiguousarray(values), "8 bit as stored"
+    elif values.ndim == 2:
+        grey, rule = grey_rule.apply(values, name)
         if grey_rule == GreyRule() and looks_like_hounsfield(values):
             rule += " (values look like Hounsfield units: name the modality ct for its window)"
-        note = "NIfTI, " + rule + plane.note
-        return ScanImage.of_new(as_rgb(scaled), plane.spacing_mm, grey_rule.modality, note, source)
-    deep = values.dtype.newbyteorder("=") == np.uint16
-    scaled, rule = colour_to_8_bit(values.astype(np.uint16)) if deep else to_8_bit(values, name)
-    return ScanImage.of_new(scaled, plane.spacing_mm, None, "NIfTI, " + rule + plane.note, source)
+        pixels, note, modality = as_rgb(grey), "NIfTI, " + rule, grey_rule.modality
+        kept = ModalityValues(values, unit="HU" if modality == "ct" else "")
+    else:
+        deep = values.dtype.newbyteorder("=") == np.uint16
+        pixels, rule = colour_to_8_bit(values.astype(np.uint16)) if deep else to_8_bit(values, name)
+        note = "NIfTI, " + rule
+    return ScanImage.of_new(
+        pixels, plane.spacing_mm, modality, note + plane.note, measured,
+        source=ImageSource("nifti", slice_index, path), geometry=plane.geometry, values=kept,
+    )  # fmt: skip
 
 
 def read_values(file: BinaryIO, name: str, slice_index: int) -> Plane:
@@ -99,11 +110,13 @@ def read_values(file: BinaryIO, name: str, slice_index: int) -> Plane:
         raise damaged(name, error) from None
     spacing = tuple(zooms[axis] * unit for axis in plane[::-1])
     spacing_mm = (spacing[0], spacing[1]) if all(np.isfinite(s) and s > 0 for s in spacing) else None
+    geometry = _geometry(volume.affine, shape, orientation, slice_index, spacing_mm, unit)
     if values.dtype.names:
-        return Plane(np.stack([values[c] for c in values.dtype.names[:3]], axis=-1).astype(np.uint8), spacing_mm)
+        colour = np.stack([values[c] for c in values.dtype.names[:3]], axis=-1).astype(np.uint8)
+        return Plane(colour, spacing_mm, geometry=geometry)
     if values.dtype.kind not in "iuf":
         raise ImageError(f"{name} holds values of type {values.dtype}", "Save whole or real numbers, e.g. the magnitude")
-    return Plane(values, spacing_mm, ", vector of 3 as colour" if colours else _note(volume, slice_index, slices))
+    return Plane(values, spacing_mm, ", vector of 3 as colour" if colours else _note(volume, slice_index, slices), geometry)
 
 
 def _open(file: BinaryIO, name: str) -> object:
@@ -164,6 +177,40 @@ def _layout(shape: tuple[int, ...], name: str, orientation: list[tuple[int, int]
     if len(shape) == 2:
         return (0, 1), 1, 1
     return (orientation[0][0], orientation[1][0]), shape[orientation[2][0]], int(np.prod(shape[3:], dtype=np.int64))
+
+
+def _geometry(
+    affine: np.ndarray,
+    shape: tuple[int, ...],
+    orientation: list[tuple[int, int]],
+    index: int,
+    spacing_mm: tuple[float, float] | None,
+    unit: float,
+) -> ImageGeometry:
+    """Where the picture of a slice lies, by the affine (to RAS, in units of ``unit`` mm), as :func:`_slice` turns it."""
+    affine = np.asarray(affine, float)
+    if spacing_mm is None or len(shape) < 3 or not np.isfinite(affine).all():
+        return ImageGeometry(spacing_mm, "patient" if spacing_mm else "none")
+    to_lps = np.diag([-unit, -unit, unit])
+    (right, right_sign), (front, front_sign), (head, head_sign) = orientation
+    first = np.zeros(3)
+    first[right] = shape[right] - 1 if right_sign > 0 else 0
+    first[front] = shape[front] - 1 if front_sign > 0 else 0
+    k = index % shape[head]
+    first[head] = k if head_sign > 0 else shape[head] - 1 - k
+    across, down = -right_sign * to_lps @ affine[:3, right], -front_sign * to_lps @ affine[:3, front]
+    position = to_lps @ (affine[:3, :3] @ first + affine[:3, 3])
+    thickness = float(np.linalg.norm(affine[:3, head])) * unit
+    if not (np.linalg.norm(across) > 0 and np.linalg.norm(down) > 0):
+        return ImageGeometry(spacing_mm, "patient")
+    return ImageGeometry(
+        spacing_mm, "patient", _vector(position), _vector(across / np.linalg.norm(across)),
+        _vector(down / np.linalg.norm(down)), thickness,
+    )  # fmt: skip
+
+
+def _vector(values: np.ndarray) -> Vector:
+    return float(values[0]), float(values[1]), float(values[2])
 
 
 def _slice(data: Untyped, shape: tuple[int, ...], orientation: list[tuple[int, int]], index: int) -> np.ndarray:

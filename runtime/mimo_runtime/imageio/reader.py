@@ -26,6 +26,7 @@ from PIL import Image, UnidentifiedImageError
 from ..errors import ImageError
 from .deep import decode_deep
 from .files import open_file, short_name
+from .geometry import ImageSource
 from .image import ScanImage, check_frame, check_size
 from .intensity import GreyRule, as_rgb, colour_to_8_bit, to_8_bit
 from .pillow import open_picture
@@ -99,7 +100,7 @@ def _from_file(file: BinaryIO, path: Path | None, name: str, frame: int, rule: G
     from .nifti import is_nifti, read_nifti
 
     if is_nifti(head, file):
-        return read_nifti(file, name, frame, rule)
+        return read_nifti(file, name, frame, rule, path)
     try:
         image = open_picture(file, name)
     except UnidentifiedImageError:
@@ -107,7 +108,7 @@ def _from_file(file: BinaryIO, path: Path | None, name: str, frame: int, rule: G
         if head[:2] in (b"\x08\x00", b"\x02\x00", b"\x00\x08"):
             return _from_dicom(path or file, name, frame, rule)
         raise _unsupported(name) from None
-    return _from_pil(image, name, frame, rule)
+    return _from_pil(image, name, frame, rule).with_source(ImageSource("picture", frame, path))
 
 
 def _from_dicom(source: Path | BinaryIO, name: str, frame: int, rule: GreyRule) -> ScanImage:

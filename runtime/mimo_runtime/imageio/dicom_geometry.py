@@ -1,0 +1,103 @@
+"""Geometry of a frame from a DICOM header: plain attributes, functional groups, projections and ultrasound regions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .elements import group, number, numbers, pair
+from .geometry import ImageGeometry, Plane, UltrasoundRegion, Vector
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+#: Modalities whose images are projections: distances on them are those of the detector unless they were corrected.
+PROJECTIONS = ("CR", "DX", "MG", "XA", "RF", "RG", "PX", "IO")
+ULTRASOUND = ("US", "IVUS")
+_CENTIMETRE, _SPATIAL_2D = 3, 1
+#: How far the two directions may be from right angles and from unit length.
+_TOLERANCE = 1e-3
+
+
+def geometry_of(data: Dataset, frame: int) -> tuple[ImageGeometry, str | None]:
+    """The geometry of a frame (from 0), and where its spacing comes from, for people; None without spacing."""
+    modality = str(data.get("Modality") or "").strip()
+    regions = _regions(data) if modality in ULTRASOUND else ()
+    spacing, plane, source = _spacing(data, frame, modality, regions)
+    across, down = _directions(data, frame)
+    place = group(data, frame, "PlanePositionSequence") or data
+    measures = group(data, frame, "PixelMeasuresSequence") or data
+    position = _vector(place, "ImagePositionPatient")
+    geometry = ImageGeometry(
+        spacing_mm=spacing,
+        plane=plane,
+        position=position if across else None,
+        across=across,
+        down=down,
+        thickness_mm=number(measures, "SliceThickness"),
+        frame_of_reference=str(data.get("FrameOfReferenceUID") or ""),
+        regions=regions if plane == "ultrasound" else (),
+    )
+    return geometry, source
+
+
+def _vector(data: Dataset, keyword: str) -> Vector | None:
+    values = numbers(data, keyword, 4)
+    return (values[0], values[1], values[2]) if len(values) == 3 else None
+
+
+def _directions(data: Dataset, frame: int) -> tuple[Vector | None, Vector | None]:
+    """Unit vectors of a row and of a column; (None, None) where the file has none, or none that are at right angles."""
+    plane = group(data, frame, "PlaneOrientationSequence") or data
+    values = np.asarray(numbers(plane, "ImageOrientationPatient", 7))
+    if values.shape != (6,):
+        return None, None
+    across, down = values[:3], values[3:]
+    lengths = np.linalg.norm(across), np.linalg.norm(down)
+    if abs(lengths[0] - 1) > _TOLERANCE or abs(lengths[1] - 1) > _TOLERANCE or abs(across @ down) > _TOLERANCE:
+        return None, None
+    return (float(across[0]), float(across[1]), float(across[2])), (float(down[0]), float(down[1]), float(down[2]))
+
+
+def _spacing(
+    data: Dataset, frame: int, modality: str, regions: tuple[UltrasoundRegion, ...]
+) -> tuple[tuple[float, float] | None, Plane, str | None]:
+    """``((row, column) mm, what it means, where from)``."""
+    if any(region.spacing_mm for region in regions):
+        spacings = {region.spacing_mm for region in regions if region.is_picture}
+        common = spacings.pop() if len(spacings) == 1 else None
+        return common, "ultrasound", "ultrasound regions" if common else None
+    measures = pair(group(data, frame, "PixelMeasuresSequence"), "PixelSpacing")
+    plain, detector = measures or pair(data, "PixelSpacing"), pair(data, "ImagerPixelSpacing")
+    # PS3.3 10.7.1.3: equal values in a projection image mean that nothing was corrected for magnification.
+    is_corrected = bool(str(data.get("PixelSpacingCalibrationType") or ""))
+    if plain and detector and not is_corrected and np.allclose(plain, detector):
+        return plain, "detector", "detector plane, magnified"
+    if plain and detector is None and modality in PROJECTIONS and not is_corrected and measures is None:
+        return plain, "detector", "PixelSpacing of a projection, not corrected for magnification"
+    if plain:
+        return plain, "patient", "PixelSpacing"
+    if detector:
+        return detector, "detector", "detector plane, magnified"
+    scanned = pair(data, "NominalScannedPixelSpacing")
+    return (scanned, "film", "scanned film") if scanned else (None, "none", None)
+
+
+def _regions(data: Dataset) -> tuple[UltrasoundRegion, ...]:
+    """All rectangles of an ultrasound image, in the order of the file; those that are no 2-D picture have no spacing."""
+    regions = []
+    for item in data.get("SequenceOfUltrasoundRegions") or ():
+        corners = [number(item, f"RegionLocation{name}") for name in ("MinX0", "MinY0", "MaxX1", "MaxY1")]
+        x0, y0, x1, y1 = (0.0 if value is None else value for value in corners)
+        if None in corners:
+            x0, y0, x1, y1 = 0.0, 0.0, float("inf"), float("inf")
+        units = number(item, "PhysicalUnitsXDirection"), number(item, "PhysicalUnitsYDirection")
+        across, down = number(item, "PhysicalDeltaX"), number(item, "PhysicalDeltaY")
+        is_picture = number(item, "RegionSpatialFormat") in (_SPATIAL_2D, None)
+        spacing = None
+        if is_picture and units == (_CENTIMETRE, _CENTIMETRE) and across and down:
+            spacing = round(abs(down) * 10, 9), round(abs(across) * 10, 9)
+        # The last pixel belongs to the region (PS3.3 C.8.5.5.1.2).
+        regions.append(UltrasoundRegion((x0, y0, x1 + 1, y1 + 1), spacing, is_picture))
+    return tuple(regions)
