@@ -218,10 +218,8 @@ def _record(line: str, set_name: str, root: Path, where: str) -> Record:
     if isinstance(frame, bool) or not isinstance(frame, int) or frame < 0 or ("frame" in data and "slice" in data):
         raise wrong("frame or slice is not one index", "Write one of them, counted from 0")
     attributes = data.get("attributes") or {}
-    if not isinstance(attributes, dict):
-        raise wrong("attributes is not an object", "Write it as {}")
-    if "union" in attributes and not _is_union(attributes["union"], classes):
-        raise wrong("attributes.union is not an object of class id and ids", 'Write it as {"1": [1, 2]}')
+    if flaw := _flaw_of_attributes(attributes, classes):
+        raise wrong(*flaw)
     return Record(
         set_name, image, mask, data["case"], data["split"], data["modality"], data["region"],
         {int(k): v.strip() for k, v in classes.items()},
@@ -229,12 +227,16 @@ def _record(line: str, set_name: str, root: Path, where: str) -> Record:
     )  # fmt: skip
 
 
-def _is_union(union: object, classes: dict[str, str]) -> bool:
-    """Whether every key is the id of a class, and every value holds whole numbers from 1 on."""
-    return isinstance(union, dict) and all(
+def _flaw_of_attributes(attributes: object, classes: dict[str, str]) -> tuple[str, str] | None:
+    """Problem and remedy; None for good attributes."""
+    if not isinstance(attributes, dict):
+        return "attributes is not an object", "Write it as {}"
+    union = attributes.get("union", {})
+    is_union = isinstance(union, dict) and all(
         key in classes and isinstance(ids, list) and ids and all(type(i) is int and 0 < i < 65536 for i in ids)
         for key, ids in union.items()
     )
+    return None if is_union else ("attributes.union is not an object of class id and ids", 'Write it as {"1": [1, 2]}')
 
 
 def read_ids(path: Path, shape: tuple[int, int] | None, image: Path) -> np.ndarray:

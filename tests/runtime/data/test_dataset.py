@@ -62,7 +62,7 @@ def test_a_class_may_cover_the_pixels_of_several_ids(tmp_path: Path) -> None:
     np.testing.assert_array_equal(plain.whole_class(labels, 1), labels == 1)
 
 
-@pytest.mark.parametrize("union", [[1, 2], {"1": 2}, {"1": []}, {"1": ["2"]}, {"1": [0]}, {"1": [True]}, {"7": [1]}])
+@pytest.mark.parametrize("union", [[1, 2], {"1": 2}, {"1": []}, {"1": ["2"]}, {"1": [0]}, {"1": [True]}, None, {"7": [1]}])
 def test_a_union_that_is_none_is_refused(tmp_path: Path, union: object) -> None:
     with pytest.raises(RequestError, match=r"dataset.jsonl:1: attributes.union is not an object"):
         Dataset.read(write(tmp_path / "set", {"attributes": {"union": union}}))
