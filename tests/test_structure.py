@@ -14,6 +14,7 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "hardware": "utils",
         "model": "errors utils",
         "imageio": "errors utils",
+        "series": "errors imageio utils",
         "preprocessing": "errors model",
         # Engines and the bundles that hold their graphs.
         "engines": "errors hardware model utils",

@@ -17,10 +17,6 @@ No message carries a value of the data set, except the names of its compression 
 from __future__ import annotations
 
 import contextlib
-import logging
-import threading
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -29,8 +25,8 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from ..errors import ImageError
-from .dicom_geometry import geometry_of
-from .elements import group, number
+from .dicom_header import check_is_image, geometry_of, modality_of, without_pixels
+from .elements import damaged_dicom, group, number, silent
 from .encapsulated import check_stream, decode_frame, near_lossless
 from .geometry import ImageSource, ModalityValues
 from .image import ScanImage, check_size
@@ -39,14 +35,6 @@ from .intensity import GreyRule, as_rgb, colour_to_8_bit, stretch, window
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
     from pydicom.uid import UID
-
-#: DICOM modality -> modality of data sets. Others are written in lower case; OT (other) is None.
-MODALITIES = {
-    "CT": "ct", "MR": "mri", "ES": "endoscopy", "MG": "mammography", "OP": "fundus",
-    **dict.fromkeys(("US", "IVUS"), "ultrasound"),
-    **dict.fromkeys(("SM", "GM"), "microscopy"),
-    **dict.fromkeys(("CR", "DX", "RG", "XA", "RF", "PX", "IO"), "xray"),
-}  # fmt: skip
 
 #: Elements above this size are not read with the header; lookup tables are smaller, pixel data mostly larger.
 _DEFER = 1 << 20
@@ -85,7 +73,7 @@ def read_dicom(source: Path | BinaryIO, name: str, frame: int = 0, rule: GreyRul
         import pydicom
     except ImportError:
         raise ImageError(f"{name} is DICOM, which needs pydicom", "pip install mimo-edge[dicom]") from None
-    with _silent():
+    with silent():
         try:
             data = pydicom.dcmread(source, force=True, defer_size=_DEFER)
             _check(data, name, frame)
@@ -101,35 +89,14 @@ def read_dicom(source: Path | BinaryIO, name: str, frame: int = 0, rule: GreyRul
         except ImageError:
             raise
         except Exception as error:  # damaged elements make pydicom raise nearly anything, anywhere
-            raise _damaged(name, error) from None
-
-
-_reading = threading.local()
-
-
-def _not_reading(record: logging.LogRecord) -> bool:
-    return not getattr(_reading, "now", False)
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Keep pydicom quiet in this thread: its warnings and log lines quote values of the file, which may name the patient."""
-    # The warnings filter stays: taking it back is not safe while other threads read.
-    warnings.filterwarnings("ignore", module=r"pydicom\b|mimo_runtime\.dicom$")
-    logging.getLogger("pydicom").addFilter(_not_reading)  # adding it again changes nothing
-    _reading.now = True
-    try:
-        yield
-    finally:
-        _reading.now = False
+            raise damaged_dicom(name, error) from None
 
 
 def _check(data: Dataset, name: str, frame: int) -> None:
     rows, columns = number(data, "Rows"), number(data, "Columns")
     if not rows or not columns or not any(tag in data for tag in _PIXEL_DATA):
-        kind = getattr(data.get("SOPClassUID"), "name", "") or ""
-        known = f" ({kind})" if kind and not kind[0].isdigit() else ""
-        raise ImageError(f"{name} is a DICOM file without pixels{known}", "Choose an image of the series")
+        raise without_pixels(data, name)
+    check_is_image(data, name)
     check_size(name, int(rows), int(columns))
     frames = max(1, int(number(data, "NumberOfFrames") or 1))
     if frame >= frames:
@@ -159,7 +126,7 @@ def _stored(pydicom: ModuleType, source: Path | BinaryIO, name: str, frame: int)
         return pydicom.pixels.pixel_array(data, index=frame), repairs
     except Exception as error:  # as above
         if syntax is None or not syntax.is_compressed or not isinstance(error, (RuntimeError, NotImplementedError)):
-            raise _damaged(name, error) from None
+            raise damaged_dicom(name, error) from None
         raise _not_decoded(pydicom, name, syntax) from None
 
 
@@ -215,9 +182,7 @@ def _not_decoded(pydicom: ModuleType, name: str, syntax: UID) -> ImageError:
 
 def _as_image(data: Dataset, picture: _Stored, name: str, rule: GreyRule) -> ScanImage:
     stored, frame = picture.values, picture.frame
-    modality = str(data.get("Modality") or "").strip()
-    code = None if modality == "OT" else MODALITIES.get(modality, modality.lower()) or None
-    code = code or rule.modality
+    code = modality_of(data) or rule.modality
     geometry, measured = geometry_of(data, frame)
     values = None
     if rule.window is not None and stored.ndim == 3:
@@ -336,8 +301,3 @@ def _as_stored(value: float, kind: np.dtype) -> float:
         return value
     limits, turn = np.iinfo(kind), 2.0 ** (8 * kind.itemsize)
     return value - turn if value > limits.max else value + turn if value < limits.min else value
-
-
-def _damaged(name: str, error: Exception) -> ImageError:
-    # Only the kind of the error: its text may quote values of the file.
-    return ImageError(f"{name} is a damaged DICOM file ({type(error).__name__})", "Export it again")

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
 import struct
-from collections.abc import Iterable
+import threading
+import warnings
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
+
+from ..errors import ImageError
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -72,3 +78,28 @@ def _parts(value: object) -> list[object]:
 def _point(text: str) -> str:
     text = text.strip()
     return text.replace(",", ".") if text.count(",") == 1 and "." not in text else text
+
+
+_reading = threading.local()
+
+
+def _not_reading(record: logging.LogRecord) -> bool:
+    return not getattr(_reading, "now", False)
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Keep pydicom quiet in this thread: its warnings and log lines quote values of the file, which may name the patient."""
+    # The warnings filter stays: taking it back is not safe while other threads read.
+    warnings.filterwarnings("ignore", module=r"pydicom\b|mimo_runtime\.dicom$")
+    logging.getLogger("pydicom").addFilter(_not_reading)  # adding it again changes nothing
+    _reading.now = True
+    try:
+        yield
+    finally:
+        _reading.now = False
+
+
+def damaged_dicom(name: str, error: Exception) -> ImageError:
+    # Only the kind of the error: its text may quote values of the file.
+    return ImageError(f"{name} is a damaged DICOM file ({type(error).__name__})", "Export it again")

@@ -119,7 +119,8 @@ class ImageGeometry:
         if self.position is None or self.across is None or self.down is None or self.spacing_mm is None:
             raise ValueError("the image has no position in the patient")
         steps = (np.asarray(points, float) - 0.5) * self.spacing_mm[::-1]
-        return np.asarray(self.position) + steps[:, :1] * np.asarray(self.across) + steps[:, 1:] * np.asarray(self.down)
+        directions = np.array([self.across, self.down])
+        return np.asarray(np.asarray(self.position) + steps @ directions)
 
 
 @dataclass(frozen=True, eq=False)

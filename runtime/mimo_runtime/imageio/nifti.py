@@ -52,6 +52,50 @@ class Plane:
     geometry: ImageGeometry | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class _VolumeHeader:
+    """Shape (without the axis of colours), spacing in mm, affine to RAS in mm, and stored axes of a volume."""
+
+    shape: tuple[int, ...]
+    zooms: tuple[float, ...]
+    affine: np.ndarray
+    orientation: list[tuple[int, int]]
+
+    @staticmethod
+    def of(volume: Untyped) -> _VolumeHeader:
+        shape = volume.shape[:3] if _colours(volume) else volume.shape
+        unit = {"meter": 1000.0, "micron": 0.001}.get(volume.header.get_xyzt_units()[0], 1.0)
+        zooms = tuple(float(z) * unit for z in volume.header.get_zooms()[:3])
+        return _VolumeHeader(shape, zooms, np.asarray(volume.affine, float) * unit, _orientation(volume.affine))
+
+    def geometry(self, plane: tuple[int, int], index: int) -> ImageGeometry:
+        """Where the picture of a slice lies, as :func:`_slice` turns it. ``plane``: stored axes (across, down)."""
+        spacing = tuple(self.zooms[axis] for axis in plane[::-1])
+        if not all(np.isfinite(s) and s > 0 for s in spacing):
+            return ImageGeometry()
+        spacing_mm, shape = (spacing[0], spacing[1]), self.shape
+        if len(shape) < 3 or not np.isfinite(self.affine).all():
+            return ImageGeometry(spacing_mm, "patient")
+        (right, right_sign), (front, front_sign), (head, head_sign) = self.orientation
+        first = np.zeros(3)
+        first[right] = shape[right] - 1 if right_sign > 0 else 0
+        first[front] = shape[front] - 1 if front_sign > 0 else 0
+        k = index % shape[head]
+        first[head] = k if head_sign > 0 else shape[head] - 1 - k
+        to_lps = np.diag([-1.0, -1.0, 1.0])
+        across, down = -right_sign * to_lps @ self.affine[:3, right], -front_sign * to_lps @ self.affine[:3, front]
+        lengths = np.linalg.norm(across), np.linalg.norm(down), np.linalg.norm(self.affine[:3, head])
+        if min(lengths) <= 0:
+            return ImageGeometry(spacing_mm, "patient")
+        position = to_lps @ (self.affine[:3, :3] @ first + self.affine[:3, 3])
+        place = _vector(position), _vector(across / lengths[0]), _vector(down / lengths[1])
+        return ImageGeometry(spacing_mm, "patient", *place, thickness_mm=float(lengths[2]))
+
+
+def _vector(values: np.ndarray) -> Vector:
+    return float(values[0]), float(values[1]), float(values[2])
+
+
 def read_nifti(file: BinaryIO, name: str, slice_index: int, grey_rule: GreyRule, path: Path | None = None) -> ScanImage:
     """Read one slice of a NIfTI-1 or NIfTI-2 volume (``.nii`` or ``.nii.gz``) from an open binary file as an image.
 
@@ -89,14 +133,11 @@ def read_values(file: BinaryIO, name: str, slice_index: int) -> Plane:
     """
     volume: Untyped = _open(file, name)
     try:
-        shape = volume.shape
-        colours = _colours(volume)
-        zooms = [float(z) for z in volume.header.get_zooms()[:3]]
-        unit = {"meter": 1000.0, "micron": 0.001}.get(volume.header.get_xyzt_units()[0], 1.0)
-        orientation = _orientation(volume.affine)
+        header, colours = _VolumeHeader.of(volume), _colours(volume)
     except Exception as error:  # nibabel raises many kinds for damaged headers
         raise damaged(name, error) from None
-    plane, slices, frames = _layout(shape[:3] if colours else shape, name, orientation)
+    shape, orientation = volume.shape, header.orientation
+    plane, slices, frames = _layout(header.shape, name, orientation)
     check_size(name, *(shape[axis] for axis in plane[::-1]))
     if slice_index >= slices * frames:
         raise ImageError(f"{name} has no slice {slice_index}", f"Choose one of 0..{slices * frames - 1}")
@@ -108,15 +149,30 @@ def read_values(file: BinaryIO, name: str, slice_index: int) -> Plane:
             values = _slice(volume.dataobj, shape, orientation, slice_index)
     except Exception as error:  # truncated data; gzip, zlib and numpy raise different kinds
         raise damaged(name, error) from None
-    spacing = tuple(zooms[axis] * unit for axis in plane[::-1])
-    spacing_mm = (spacing[0], spacing[1]) if all(np.isfinite(s) and s > 0 for s in spacing) else None
-    geometry = _geometry(volume.affine, shape, orientation, slice_index, spacing_mm, unit)
+    geometry = header.geometry(plane, slice_index)
+    spacing_mm = geometry.spacing_mm
     if values.dtype.names:
         colour = np.stack([values[c] for c in values.dtype.names[:3]], axis=-1).astype(np.uint8)
         return Plane(colour, spacing_mm, geometry=geometry)
     if values.dtype.kind not in "iuf":
         raise ImageError(f"{name} holds values of type {values.dtype}", "Save whole or real numbers, e.g. the magnitude")
     return Plane(values, spacing_mm, ", vector of 3 as colour" if colours else _note(volume, slice_index, slices), geometry)
+
+
+def read_geometries(file: BinaryIO, name: str) -> tuple[tuple[int, int], list[ImageGeometry]]:
+    """``(height, width)`` and the geometry of every slice of a volume, from its header.
+
+    Raises:
+        ImageError: as :func:`read_nifti`.
+    """
+    volume: Untyped = _open(file, name)
+    try:
+        header = _VolumeHeader.of(volume)
+    except Exception as error:  # nibabel raises many kinds for damaged headers
+        raise damaged(name, error) from None
+    plane, slices, frames = _layout(header.shape, name, header.orientation)
+    size = header.shape[plane[1]], header.shape[plane[0]]
+    return size, [header.geometry(plane, index) for index in range(slices * frames)]
 
 
 def _open(file: BinaryIO, name: str) -> object:
@@ -177,40 +233,6 @@ def _layout(shape: tuple[int, ...], name: str, orientation: list[tuple[int, int]
     if len(shape) == 2:
         return (0, 1), 1, 1
     return (orientation[0][0], orientation[1][0]), shape[orientation[2][0]], int(np.prod(shape[3:], dtype=np.int64))
-
-
-def _geometry(
-    affine: np.ndarray,
-    shape: tuple[int, ...],
-    orientation: list[tuple[int, int]],
-    index: int,
-    spacing_mm: tuple[float, float] | None,
-    unit: float,
-) -> ImageGeometry:
-    """Where the picture of a slice lies, by the affine (to RAS, in units of ``unit`` mm), as :func:`_slice` turns it."""
-    affine = np.asarray(affine, float)
-    if spacing_mm is None or len(shape) < 3 or not np.isfinite(affine).all():
-        return ImageGeometry(spacing_mm, "patient" if spacing_mm else "none")
-    to_lps = np.diag([-unit, -unit, unit])
-    (right, right_sign), (front, front_sign), (head, head_sign) = orientation
-    first = np.zeros(3)
-    first[right] = shape[right] - 1 if right_sign > 0 else 0
-    first[front] = shape[front] - 1 if front_sign > 0 else 0
-    k = index % shape[head]
-    first[head] = k if head_sign > 0 else shape[head] - 1 - k
-    across, down = -right_sign * to_lps @ affine[:3, right], -front_sign * to_lps @ affine[:3, front]
-    position = to_lps @ (affine[:3, :3] @ first + affine[:3, 3])
-    thickness = float(np.linalg.norm(affine[:3, head])) * unit
-    if not (np.linalg.norm(across) > 0 and np.linalg.norm(down) > 0):
-        return ImageGeometry(spacing_mm, "patient")
-    return ImageGeometry(
-        spacing_mm, "patient", _vector(position), _vector(across / np.linalg.norm(across)),
-        _vector(down / np.linalg.norm(down)), thickness,
-    )  # fmt: skip
-
-
-def _vector(values: np.ndarray) -> Vector:
-    return float(values[0]), float(values[1]), float(values[2])
 
 
 def _slice(data: Untyped, shape: tuple[int, ...], orientation: list[tuple[int, int]], index: int) -> np.ndarray:

@@ -1,17 +1,26 @@
-"""Geometry of a frame from a DICOM header: plain attributes, functional groups, projections and ultrasound regions."""
+"""What a DICOM header says without the pixels: kind of object, modality, and the place of every frame."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from .elements import group, number, numbers, pair
+from ..errors import ImageError
+from .elements import damaged_dicom, group, number, numbers, pair, silent
 from .geometry import ImageGeometry, Plane, UltrasoundRegion, Vector
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+#: DICOM modality -> modality of data sets. Others are written in lower case; OT (other) is None.
+MODALITIES = {
+    "CT": "ct", "MR": "mri", "ES": "endoscopy", "MG": "mammography", "OP": "fundus",
+    **dict.fromkeys(("US", "IVUS"), "ultrasound"),
+    **dict.fromkeys(("SM", "GM"), "microscopy"),
+    **dict.fromkeys(("CR", "DX", "RG", "XA", "RF", "PX", "IO"), "xray"),
+}  # fmt: skip
 #: Modalities whose images are projections: distances on them are those of the detector unless they were corrected.
 PROJECTIONS = ("CR", "DX", "MG", "XA", "RF", "RG", "PX", "IO")
 ULTRASOUND = ("US", "IVUS")
@@ -101,3 +110,74 @@ def _regions(data: Dataset) -> tuple[UltrasoundRegion, ...]:
         # The last pixel belongs to the region (PS3.3 C.8.5.5.1.2).
         regions.append(UltrasoundRegion((x0, y0, x1 + 1, y1 + 1), spacing, is_picture))
     return tuple(regions)
+
+
+def modality_of(data: Dataset) -> str | None:
+    """The modality as data sets write it; None if the file does not say, or says "other"."""
+    modality = str(data.get("Modality") or "").strip()
+    return None if modality == "OT" else MODALITIES.get(modality, modality.lower()) or None
+
+
+@dataclass(frozen=True)
+class DicomHeader:
+    """What a series needs of a file: size, place of every frame, modality as data sets write it, and UIDs."""
+
+    rows: int
+    columns: int
+    geometries: tuple[ImageGeometry, ...]
+    modality: str | None
+    series: str
+    uid: str
+
+
+def read_header(source: BinaryIO, name: str) -> DicomHeader:
+    """The header of an image, without its pixels. Raises ImageError as :func:`read_dicom`."""
+    try:
+        import pydicom
+    except ImportError:
+        raise ImageError(f"{name} is DICOM, which needs pydicom", "pip install mimo-edge[dicom]") from None
+    with silent():
+        try:
+            data = pydicom.dcmread(source, force=True, stop_before_pixels=True, specific_tags=list(_HEADER))
+            check_is_image(data, name)
+            rows, columns = number(data, "Rows"), number(data, "Columns")
+            if not rows or not columns:
+                raise without_pixels(data, name)
+            frames = max(1, int(number(data, "NumberOfFrames") or 1))
+            return DicomHeader(
+                int(rows), int(columns), tuple(geometry_of(data, index)[0] for index in range(frames)),
+                modality_of(data),
+                str(data.get("SeriesInstanceUID") or "unnamed"), str(data.get("SOPInstanceUID") or ""),
+            )  # fmt: skip
+        except ImageError:
+            raise
+        except Exception as error:  # damaged elements make pydicom raise nearly anything, anywhere
+            raise damaged_dicom(name, error) from None
+
+
+#: Elements that :func:`read_header` reads.
+_HEADER = (
+    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "Rows", "Columns", "NumberOfFrames", "PixelSpacing",
+    "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelSpacingCalibrationType", "ImagePositionPatient",
+    "ImageOrientationPatient", "SliceThickness", "FrameOfReferenceUID", "SequenceOfUltrasoundRegions",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+)  # fmt: skip
+
+#: Objects with pixels that are no images, by modality.
+_NO_IMAGES = {
+    "SEG": "a segmentation", "RTDOSE": "a dose distribution", "SR": "a report", "RTSTRUCT": "a set of contours",
+    "RTPLAN": "a treatment plan", "PR": "a presentation state", "KO": "a selection of objects", "DOC": "a document",
+    "REG": "a registration", "ECG": "an electrocardiogram", "M3D": "a surface",
+}  # fmt: skip
+
+
+def check_is_image(data: Dataset, name: str) -> None:
+    kind = _NO_IMAGES.get(str(data.get("Modality") or "").strip())
+    if kind:
+        raise ImageError(f"{name} is a DICOM object that is no image: {kind}", "Choose an image of the series")
+
+
+def without_pixels(data: Dataset, name: str) -> ImageError:
+    kind = getattr(data.get("SOPClassUID"), "name", "") or ""
+    known = f" ({kind})" if kind and not kind[0].isdigit() else ""
+    return ImageError(f"{name} is a DICOM file without pixels{known}", "Choose an image of the series")

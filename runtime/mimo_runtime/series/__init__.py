@@ -1,0 +1,1 @@
+"""Ordered frames of one acquisition: folders, archives, multi-frame files and volumes."""
