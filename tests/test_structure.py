@@ -13,7 +13,8 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "utils": "errors",
         "hardware": "utils",
         "model": "errors utils",
-        "imageio": "errors utils",
+        "modalities": "errors utils",
+        "imageio": "errors modalities utils",
         "series": "errors imageio utils",
         "preprocessing": "errors model",
         # Engines and the bundles that hold their graphs.

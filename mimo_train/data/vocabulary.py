@@ -60,8 +60,8 @@ class Vocabulary:
                 regions_of.setdefault(name, set()).update(regions)
         earlier = dict(zip(known, known_modalities))
         modalities = {
-            name: found | frozenset(earlier.get(name, ()))
-            for name, found in _marked_modalities(datasets, names).items()
+            name: marked | frozenset(earlier.get(name, ()))
+            for name, marked in _marked_modalities(datasets, names).items()
             if name not in known or earlier.get(name)
         }
         kept = {name: frozenset(values) for name, values in earlier.items() if values and name not in modalities}

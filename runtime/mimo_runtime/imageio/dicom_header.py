@@ -8,19 +8,13 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from ..errors import ImageError
+from ..modalities import canonical
 from .elements import damaged_dicom, group, number, numbers, pair, silent
 from .geometry import ImageGeometry, Plane, UltrasoundRegion, Vector
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-#: DICOM modality -> modality of data sets. Others are written in lower case; OT (other) is None.
-MODALITIES = {
-    "CT": "ct", "MR": "mri", "ES": "endoscopy", "MG": "mammography", "OP": "fundus",
-    **dict.fromkeys(("US", "IVUS"), "ultrasound"),
-    **dict.fromkeys(("SM", "GM"), "microscopy"),
-    **dict.fromkeys(("CR", "DX", "RG", "XA", "RF", "PX", "IO"), "xray"),
-}  # fmt: skip
 #: Modalities whose images are projections: distances on them are those of the detector unless they were corrected.
 PROJECTIONS = ("CR", "DX", "MG", "XA", "RF", "RG", "PX", "IO")
 ULTRASOUND = ("US", "IVUS")
@@ -115,7 +109,7 @@ def _regions(data: Dataset) -> tuple[UltrasoundRegion, ...]:
 def modality_of(data: Dataset) -> str | None:
     """The modality as data sets write it; None if the file does not say, or says "other"."""
     modality = str(data.get("Modality") or "").strip()
-    return None if modality == "OT" else MODALITIES.get(modality, modality.lower()) or None
+    return None if modality == "OT" else canonical(modality)
 
 
 @dataclass(frozen=True)

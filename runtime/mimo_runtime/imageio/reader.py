@@ -15,6 +15,7 @@ Nothing here depends on the model; it only limits the size.
 
 from __future__ import annotations
 
+import copy as copying
 import io
 import os
 from pathlib import Path
@@ -24,6 +25,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import ImageError
+from ..modalities import canonical, contradict
+from ..utils.messages import short
 from .deep import decode_deep
 from .files import open_file, short_name
 from .geometry import ImageSource
@@ -57,10 +60,12 @@ def read_image(
         copy: whether the values of an array are copied. False saves a copy of a large array (uint8 RGB) that nobody changes
             while the image is in use.
         modality: of a file or array that does not state it, e.g. "ct" for a NIfTI volume: selects the window of its values.
+            The codes of DICOM are read, too: "MR" is "mri".
         window: centre and width for grey values, over that of the file or the modality. Colour has none.
 
     Raises:
-        ImageError: missing, damaged or unsupported file, no such frame, or a size outside the limits.
+        ImageError: missing, damaged or unsupported file, no such frame, a size outside the limits, or a header that states
+            another modality.
     """
     if channels not in ("rgb", "bgr"):
         raise ImageError(f"channels is {channels!r}", "Use 'rgb' or 'bgr'")
@@ -69,9 +74,14 @@ def read_image(
     if isinstance(source, (ScanImage, np.ndarray)) and frame != 0:
         raise ImageError(f"frame {frame!r} of a single image", "Pass the frame itself, or the file")
     check_frame(frame)
-    rule = GreyRule(modality, window)
+    rule = GreyRule(canonical(modality), window)
     if isinstance(source, ScanImage) and window is not None:
         raise ImageError("window= of a ScanImage, which is 8 bit already", "Pass it to the read_image that reads the values")
+    name = short_name(source) if isinstance(source, (str, os.PathLike)) else "the image"
+    return _with_modality(_read(source, frame, channels, copy, rule), rule.modality, name)
+
+
+def _read(source: Source, frame: int, channels: str, copy: bool, rule: GreyRule) -> ScanImage:
     if isinstance(source, ScanImage):
         return source
     if isinstance(source, np.ndarray):
@@ -85,6 +95,20 @@ def read_image(
     with open_file(source) as file:
         reopened = None if isinstance(file, io.BytesIO) else Path(source)
         return _from_file(file, reopened, short_name(source), frame, rule)
+
+
+def _with_modality(image: ScanImage, modality: str | None, name: str) -> ScanImage:
+    """The image with the modality of the caller, where its file states none. Raises ImageError: the file states another."""
+    if modality is None or image.modality == modality:
+        return image
+    if image.modality is None:
+        stated = copying.copy(image)
+        object.__setattr__(stated, "modality", modality)
+        return stated
+    if contradict(image.modality, modality):
+        what = f"modality={short(modality)[1:-1]} contradicts {name}, whose header states {short(image.modality)[1:-1]}"
+        raise ImageError(what, "Leave modality out, or correct the header")
+    return image
 
 
 # -- sources ---------------------------------------------------------------------------------------------------------
