@@ -19,6 +19,7 @@ from .hardware.host import usable_cores
 from .imageio.image import ScanImage
 from .imageio.reader import Source, read_image
 from .loading import BundleSource, KeyFile, ModelInfo, load_bundle
+from .modalities import check_modality
 from .model.config import MimoConfig
 from .model.tokenizer import Tokenizer
 from .request import AskRequest, takes_arguments_of
@@ -112,7 +113,11 @@ class Mimo:
 
         Arguments and errors of ``read_image``. An array is RGB unless ``channels="bgr"`` (OpenCV). CT values of an array, or of
         a file that does not state its modality (NIfTI), need ``modality="ct"``: training uses the window of CT.
+
+        Raises:
+            ImageError: also for a ``modality`` that neither files nor the model know.
         """
+        check_modality(modality, self.config.modalities)
         timer = StageTimer(STAGES)
         with timer("preprocess"):
             scan = read_image(image, frame=frame, channels=channels, copy=copy, modality=modality, window=window)

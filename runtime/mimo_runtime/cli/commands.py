@@ -86,7 +86,7 @@ def main() -> None:
 )
 @click.option("--mask", "mask_file", metavar="PNG", help="A rough mask of the target, of the size of the image.")
 @click.option("--frame", type=click.IntRange(0), default=0, help="Frame of a multi-frame file, or slice of a volume.")
-@click.option("--modality", help="Of an image that does not state it: ct selects the window of CT for a NIfTI volume.")
+@click.option("--modality", help="Of an image that does not state it, e.g. mri; ct selects the window of CT.")
 @click.option("--window", type=Coordinates("C,W", 2), help="Centre and width of the window for grey values, e.g. 40,400.")
 @click.option("--masks/--no-masks", default=True, help="Draw masks.")
 @click.option("--answer/--no-answer", "text_answer", default=True, help="Write a text.")
@@ -137,9 +137,7 @@ def predict(
         raise PromptError("--text is empty", "Give a name or a question, or leave --text out")
     options: Untyped = {name: value for name, value in writing.items() if value is not None}
     _refuse_idle_options(options, masks, text_answer, no_refine)
-
     _check_output(output, force)
-
     from ..imageio.masks import read_mask_file
     from ..imageio.reader import read_image
     from ..pipeline import Mimo
@@ -152,8 +150,7 @@ def predict(
     with Mimo.load(bundle, device, threads, cache_images=0, allow_fallback=allow_fallback, trust=trust) as mimo:
         # Before encoding, so that a wrong request costs nothing.
         prompt.validate(picture.height, picture.width, mimo.config, mimo.tokenizer)
-        scan = mimo.open(picture)
-        answer = scan.ask(
+        answer = mimo.open(picture, modality=modality).ask(
             prompt.text, prompt.boxes, prompt.points, prompt.mask,
             masks=masks, text_answer=text_answer, refine=not no_refine, **options,
         )  # fmt: skip
@@ -163,8 +160,7 @@ def predict(
             "device": {"name": mimo.info["device"], "explanation": mimo.info["device_explanation"]},
         }
     files = write_result(output, force, picture.pixels, prompt, answer, report) if output is not None else {}
-    for warning in answer.warnings:
-        click.echo(f"note: {warning}", err=True)
+    click.echo("".join(f"note: {warning}\n" for warning in answer.warnings), err=True, nl=False)
     if as_json:
         print_json({**answer.to_dict(files), **report}, indent=1)
     else:

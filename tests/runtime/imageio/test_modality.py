@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,7 +23,9 @@ def dicom(modality: str) -> bytes:
     return as_bytes(dataset(np.arange(600, dtype=np.int16).reshape(20, 30), Modality=modality))
 
 
-@pytest.mark.parametrize("source", [PICTURE, PICTURE[..., 0], Image.fromarray(PICTURE), encode(Image.fromarray(PICTURE), "PNG")])
+@pytest.mark.parametrize(
+    "source", [PICTURE, PICTURE[..., 0], Image.fromarray(PICTURE), encode(Image.fromarray(PICTURE), "PNG")]
+)
 def test_a_source_without_modality_has_that_of_the_caller(source) -> None:
     assert read_image(source).modality is None
     assert read_image(source, modality=" ES ").modality == "endoscopy"
@@ -60,3 +64,10 @@ def test_an_unknown_word_is_refused_with_those_that_are_known(word) -> None:
 def test_words_of_files_headers_and_the_model_are_known(word) -> None:
     check_modality(word, ["Cine MRI"])
     assert word is None or canonical(canonical(word)) == canonical(word)
+
+
+def test_a_model_knows_its_own_modalities(mimo) -> None:
+    mine = mimo.with_config(replace(mimo.config, modalities=("Cine MRI",)))
+    assert mine.open(PICTURE, modality="cine mri").image.modality == "cine mri"
+    with pytest.raises(ImageError, match="'catscan' is unknown. Use one of cine mri, ct"):
+        mine.open(PICTURE, modality="catscan")
