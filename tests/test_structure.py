@@ -15,7 +15,7 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "model": "errors utils",
         "modalities": "errors utils",
         "imageio": "errors modalities utils",
-        "series": "errors imageio utils",
+        "series": "errors imageio postprocessing request results utils",
         "preprocessing": "errors model",
         # Engines and the bundles that hold their graphs.
         "engines": "errors hardware model utils",
@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "data": "errors imageio postprocessing",
         "request": "errors model preprocessing text utils",
         "graphs": "engines errors model postprocessing preprocessing refinement request text utils",
-        "pipeline": "engines errors graphs hardware imageio loading modalities model request results text utils",
+        "pipeline": "engines errors graphs hardware imageio loading modalities model request results series text utils",
         # On top of the pipeline.
         "evaluation": "data errors pipeline postprocessing preprocessing results text utils viz",
         "deploy": "bundle compiler engines errors evaluation hardware imageio loading model pipeline preprocessing results "

@@ -6,7 +6,8 @@ concurrent runs, caches are locked, and all state of an answer belongs to the an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -25,6 +26,8 @@ from .model.tokenizer import Tokenizer
 from .request import AskRequest, takes_arguments_of
 from .results.answer import STAGES, Answer, TextPiece
 from .results.assembly import assemble_answer
+from .series.image_series import open_image_series
+from .series.scans import SeriesScans
 from .text.markup import strip_query_ids
 from .utils.cancellation import Cancellation
 from .utils.fork import Workers
@@ -125,6 +128,21 @@ class Mimo:
         with timer("encode"):
             return Scan(self, scan, self.graphs.encode_image(scan.pixels, key), timer)
 
+    def open_series(
+        self,
+        source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        *,
+        series: int | str | None = None,
+        modality: str | None = None,
+        window: tuple[float, float] | None = None,
+    ) -> SeriesScans:
+        """Order the frames of a folder, a zip archive, a multi-frame file or a volume; each is encoded when it is used.
+
+        Arguments and errors of ``open_image_series``.
+        """
+        found = open_image_series(source, series=series, modality=modality, window=window)
+        return SeriesScans(found, lambda image: self.open(image))
+
     def warmup(self) -> None:
         """Run every graph once, so that the first answer takes no longer than later ones. Empties the caches."""
         self.open(np.zeros((64, 64, 3), np.uint8)).ask("image", boxes=[(8, 8, 56, 56)])
@@ -165,6 +183,10 @@ class Scan:
 
         Arguments of ``AskRequest.of``, errors of :meth:`stream`.
         """
+        return self.ask_request(request)
+
+    def ask_request(self, request: AskRequest) -> Answer:
+        """As :meth:`ask`, for a typed request."""
         *_, answer = self.stream_request(request)
         assert isinstance(answer, Answer)
         return answer
