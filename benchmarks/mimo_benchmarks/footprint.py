@@ -19,6 +19,7 @@ from PIL import Image
 from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.engines import KINDS as ENGINES
 from mimo_runtime.errors import EngineError
+from mimo_runtime.loading import required_mb
 
 from .report import machine
 from .report.results import Footprint, ProcessFootprint
@@ -82,6 +83,7 @@ def measure(
         "machine": described,
         "import": {name: round(median(values), 4) for name, values in times.items()},
         "process": process,
+        "estimated_mb": required_mb(bundle),
         "bundle_mb": round(sum(entry.bytes for entry in bundle.manifest.graphs.values()) / 2**20, 2),
         "request": request.to_dict(),
         "repeats": repeats,

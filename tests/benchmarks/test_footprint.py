@@ -5,10 +5,12 @@ import json
 import sys
 
 import pytest
+from onnx_bundle import reseal
 
 from mimo_benchmarks import footprint
 from mimo_benchmarks.report import machine
 from mimo_benchmarks.report.tables import footprint_table
+from mimo_export.build import build
 from mimo_runtime.errors import EngineError, PromptError, RequestError
 
 
@@ -23,6 +25,29 @@ def test_the_footprint_of_a_bundle(bundle, request_):
     assert 20 < process["resident_mb"] <= process["peak_mb"] < 500
     assert result["bundle_mb"] == pytest.approx(sum(p.stat().st_size for p in (bundle / "graphs").iterdir()) / 2**20, abs=0.01)
     assert f"{process['resident_mb']:.0f}" in footprint_table(result)
+    assert f"{result['estimated_mb']} MB" in footprint_table(result)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="measured on Linux")
+def test_the_estimate_of_memory_is_near_what_a_small_bundle_needs(bundle, request_):
+    result = footprint.measure(bundle, request_, threads=1, repeats=1)
+    assert result["estimated_mb"] == pytest.approx(result["process"]["resident_mb"], rel=0.25)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="measured on Linux")
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_the_estimate_of_memory_is_near_what_tiny_needs(repository, request_, tmp_path, engine):
+    pytest.importorskip(engine)
+    folder = build(repository / "checkpoints/mimo-tiny", tmp_path / "tiny", parity_samples=2).path
+    if engine == "openvino":
+        manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+        for entry in manifest["graphs"].values():
+            entry["engine"] = engine
+        manifest["compatibility"]["engines"] = {engine: {"built_with": "2025.0", "min": "2025.0", "opset": 20}}
+        reseal(folder, manifest)
+    result = footprint.measure(folder, request_, threads=1, repeats=1)
+    assert result["estimated_mb"] == pytest.approx(result["process"]["resident_mb"], rel=0.25)
 
 
 def test_a_process_that_fails_is_reported_in_one_line(bundle, request_, monkeypatch):

@@ -93,6 +93,8 @@ Footprint = TypedDict(
         "machine": Machine,
         "import": ImportTimes,
         "process": ProcessFootprint,
+        # What ``Mimo.load(max_memory=)`` compares with its limit.
+        "estimated_mb": int,
         "bundle_mb": float,
         "request": RequestDict,
         "repeats": int,

@@ -54,6 +54,7 @@ def footprint_table(result: Footprint) -> str:
         ("load the bundle", f"{process['load_s']:.3f} s"),
         ("first answer", f"{process['first_answer_s']:.3f} s"),
         ("resident memory after it", _memory(process) + " MB (peak)"),
+        ("estimate for max_memory", f"{result['estimated_mb']} MB"),
         ("graphs in the bundle", f"{result['bundle_mb']:.1f} MB"),
         ("torch, transformers, onnx loaded", ", ".join(process["heavy_modules"]) or "none"),
     ]

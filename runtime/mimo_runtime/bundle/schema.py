@@ -225,8 +225,12 @@ def _check_spec(data: GraphSpecData, wanted: GraphSpecData, where: str) -> None:
         ("outputs", data["outputs"], wanted["outputs"]),
     ):
         by_name, expected_by_name = {t["name"]: t for t in here}, {t["name"]: t for t in expected}
-        for tensor in [*expected_by_name, *by_name]:
-            check_same(by_name.get(tensor), expected_by_name.get(tensor), f"{where}.{role}: {abbreviate(tensor, 40)}")
+        for name in [*expected_by_name, *by_name]:
+            tensor, known, place = by_name.get(name), expected_by_name.get(name), f"{where}.{role}: {abbreviate(name, 40)}"
+            if tensor and known:  # the field that differs makes a short message
+                check_same(tensor["dtype"], known["dtype"], f"{place}.dtype")
+                check_same(tensor["shape"], known["shape"], f"{place}.shape")
+            check_same(tensor, known, place)
     check_same(data, wanted, where)
 
 

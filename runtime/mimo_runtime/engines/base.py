@@ -164,7 +164,9 @@ def only_batch_varies(spec: GraphSpec) -> bool:
 
 
 def in_one_line(error: object) -> str:
-    return " ".join(str(error).split())[:300]
+    """The message of a library in at most 180 printable characters."""
+    text = "".join(c if c.isprintable() else "?" for c in " ".join(str(error)[:4000].split()))
+    return text if len(text) <= 180 else text[:177] + "..."
 
 
 def _axis(axis: int | str) -> int | None:

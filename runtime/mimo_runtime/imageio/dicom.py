@@ -27,7 +27,7 @@ import numpy as np
 from ..errors import ImageError
 from .dicom_header import check_is_image, geometry_of, modality_of, without_pixels
 from .elements import damaged_dicom, group, number, silent
-from .encapsulated import check_stream, decode_frame, near_lossless
+from .encapsulated import PLUGIN, check_stream, decode_frame, near_lossless, plugins
 from .geometry import ImageSource, ModalityValues
 from .image import ScanImage, check_size
 from .intensity import GreyRule, as_rgb, colour_to_8_bit, stretch, window
@@ -81,7 +81,7 @@ def read_dicom(source: Path | BinaryIO, name: str, frame: int = 0, rule: GreyRul
             if syntax is not None and syntax.is_compressed and not check_stream(source, data, frame):
                 what = f"{name} is a damaged DICOM file: its compressed pixels are of another kind or size than it states"
                 raise ImageError(what, "Export it again")
-            stored, repairs = _stored(pydicom, source, name, frame)
+            stored, repairs = _stored(pydicom, source, name, frame, syntax)
             picture = _Stored(
                 stored, frame, _tolerance(source, data, stored), repairs, source if isinstance(source, Path) else None
             )
@@ -103,13 +103,10 @@ def _check(data: Dataset, name: str, frame: int) -> None:
         raise ImageError(f"{name} has no frame {frame}", f"Choose one of 0..{frames - 1}")
 
 
-def _stored(pydicom: ModuleType, source: Path | BinaryIO, name: str, frame: int) -> tuple[np.ndarray, str]:
+def _stored(pydicom: ModuleType, source: Path | BinaryIO, name: str, frame: int, syntax: UID | None) -> tuple[np.ndarray, str]:
     """The stored values of a frame, ``[H, W]`` or ``[H, W, 3]``, YBR already converted to RGB; and what was repaired."""
-    try:
-        values: np.ndarray = pydicom.pixels.pixel_array(source, index=frame)  # reads this frame only
-        return values, ""
-    except Exception:  # decoders raise nearly anything; reading the whole file copes with more
-        pass
+    with contextlib.suppress(Exception):  # decoders raise nearly anything; reading the whole file copes with more
+        return _pixels(pydicom, source, frame, syntax), ""  # reads this frame only
     syntax = None
     try:
         if not isinstance(source, Path):
@@ -123,11 +120,24 @@ def _stored(pydicom: ModuleType, source: Path | BinaryIO, name: str, frame: int)
         repairs = _repair(data)
         if syntax is not None and syntax.is_compressed and (decoded := decode_frame(source, data, frame)) is not None:
             return decoded, repairs
-        return pydicom.pixels.pixel_array(data, index=frame), repairs
+        return _pixels(pydicom, data, frame, syntax), repairs
     except Exception as error:  # as above
         if syntax is None or not syntax.is_compressed or not isinstance(error, (RuntimeError, NotImplementedError)):
             raise damaged_dicom(name, error) from None
         raise _not_decoded(pydicom, name, syntax) from None
+
+
+def _pixels(pydicom: ModuleType, source: Path | BinaryIO | Dataset, frame: int, syntax: str | None) -> np.ndarray:
+    """The stored values of a frame by the first plugin of pydicom that reads it; raises what the last one raises."""
+    *names, last = plugins(syntax or "")
+    for name in names:
+        with contextlib.suppress(Exception):  # as above
+            values: np.ndarray = pydicom.pixels.pixel_array(source, index=frame, decoding_plugin=name)
+            return values
+        if not isinstance(source, Path) and hasattr(source, "seek"):
+            source.seek(0)
+    values = pydicom.pixels.pixel_array(source, index=frame, decoding_plugin=last)
+    return values
 
 
 def _repair(data: Dataset) -> str:
@@ -168,7 +178,7 @@ def _not_decoded(pydicom: ModuleType, name: str, syntax: UID) -> ImageError:
     """The error of a compression, with the decoders that were tried."""
     tried = []
     with contextlib.suppress(Exception):  # no decoder class for this compression
-        tried = sorted(pydicom.pixels.get_decoder(syntax).available_plugins)
+        tried = sorted({*pydicom.pixels.get_decoder(syntax).available_plugins} - {PLUGIN})
     try:
         import gdcm  # noqa: F401
 

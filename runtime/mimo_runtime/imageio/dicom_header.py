@@ -173,5 +173,5 @@ def check_is_image(data: Dataset, name: str) -> None:
 
 def without_pixels(data: Dataset, name: str) -> ImageError:
     kind = getattr(data.get("SOPClassUID"), "name", "") or ""
-    known = f" ({kind})" if kind and not kind[0].isdigit() else ""
+    known = f" ({kind})" if kind[:1].isalpha() else ""  # a UID that pydicom knows
     return ImageError(f"{name} is a DICOM file without pixels{known}", "Choose an image of the series")

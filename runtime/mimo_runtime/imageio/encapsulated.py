@@ -1,31 +1,39 @@
-"""Compressed DICOM frames that pydicom's plugins refuse, decoded through GDCM itself.
+"""Compressed DICOM frames, decoded by GDCM in a process of its own.
 
+GDCM ends its process at some damaged streams. pydicom's own plugin calls it in the process that reads the file; :func:`decode`,
+a plugin of pydicom as well, asks :mod:`gdcm_process`, which is started at the first frame and again after each stream that
+ended it. :func:`decode_frame` is for frames that pydicom's plugins refuse:
 pydicom asks GDCM for JPEG, JPEG-LS and JPEG 2000 only. GDCM also decodes high-throughput JPEG 2000 (HTJ2K) and 12-bit JPEG, and
 pixel data that contain the bytes of a delimiter by chance can be cut into frames by the lengths of their items.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import importlib.util
 import json
 import os
 import struct
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
 
+from ..utils.fork import restart_in_child
 from .elements import number
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
+    from pydicom.pixels.decoders.base import DecodeRunner
 
 _PIXEL_DATA = 0x7FE00010
 _ITEM, _DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _UNDEFINED = 0xFFFFFFFF
-_SECONDS = 60
 _PHOTOMETRIC = (
     "MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420",
     "YBR_ICT", "YBR_RCT",
@@ -35,6 +43,139 @@ _HEADERS = 1 << 16
 #: JPEG baseline, extended and lossless; JPEG-LS, where GDCM is wrong for few bits, is left to pydicom.
 _JPEG = tuple(f"1.2.840.10008.1.2.4.{k}" for k in (50, 51, 57, 70))
 _JPEG_2000 = tuple(f"1.2.840.10008.1.2.4.{k}" for k in (90, 91, 201, 202, 203))
+PLUGIN, ORIGINAL = "mimo-gdcm", "gdcm"
+_SECONDS = 60.0
+_JPEG_EXTENDED, _JPEG_LS_NEAR = "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81"
+_JPEG_LS = ("1.2.840.10008.1.2.4.80", _JPEG_LS_NEAR)
+#: What pydicom asks of a plugin: the transfer syntaxes, with the packages that they need.
+DECODER_DEPENDENCIES = {
+    syntax: ("gdcm>=3.0.10",) for syntax in (*(f"1.2.840.10008.1.2.4.{k}" for k in (50, 51, 57, 70, 90, 91)), *_JPEG_LS)
+}
+
+
+def is_available(uid: str) -> bool:
+    """Whether frames of a transfer syntax can be decoded here."""
+    return uid in DECODER_DEPENDENCIES and importlib.util.find_spec("gdcm") is not None
+
+
+def plugins(syntax: str) -> list[str]:
+    """The names of pydicom's plugins for a transfer syntax in the order to try, GDCM in a process of its own first.
+
+    The empty name leaves the choice to pydicom, where GDCM does not take part.
+    """
+    if not is_available(syntax):
+        return [""]
+    from pydicom.pixels.decoders.base import get_decoder
+
+    decoder = get_decoder(syntax)
+    with contextlib.suppress(ValueError):  # it was added before
+        decoder.add_plugin(PLUGIN, (__name__, "decode"))
+    return [PLUGIN, *(name for name in decoder.available_plugins if name not in (PLUGIN, ORIGINAL))]
+
+
+def decode(source: bytes, runner: DecodeRunner) -> bytes:
+    """Decode a frame, as ``pydicom.pixels.decoders.gdcm`` does.
+
+    Args:
+        source: the compressed frame.
+        runner: what pydicom knows of it; the size and colours of the result are set there.
+
+    Raises:
+        ValueError: GDCM cannot read it, or reads it wrongly.
+    """
+    syntax, stored = str.__str__(runner.transfer_syntax), runner.bits_stored
+    if syntax == _JPEG_EXTENDED and stored != 8 or syntax in _JPEG_LS and stored in (6, 7):
+        raise ValueError("GDCM does not read samples of that precision")
+    if syntax == _JPEG_LS_NEAR and runner.pixel_representation == 1 and stored < 8:
+        raise ValueError("GDCM does not read signed samples of that precision")
+    header: dict[str, object] = {"planar": runner.planar_configuration if runner.samples_per_pixel > 1 else None}
+    if syntax in _JPEG_LS:  # always colour by pixel
+        runner.set_option("planar_configuration", 0)
+    if syntax in _JPEG_LS + _JPEG_2000:  # the size of a sample is that of its precision
+        stored = cast("int", runner.get_option("jls_precision" if syntax in _JPEG_LS else "j2k_precision", stored))
+        allocated = next((size for size in (8, 16, 32) if 0 < stored <= size), None)
+        if allocated is not None:
+            runner.set_option("bits_allocated", allocated)
+    decoded = GDCM.decode(
+        {
+            **header, "rows": runner.rows, "columns": runner.columns, "samples": runner.samples_per_pixel, "stored": stored,
+            "allocated": runner.bits_allocated, "signed": runner.pixel_representation, "syntax": syntax,
+            "photometric": str.__str__(runner.photometric_interpretation),
+        },
+        source,
+    )  # fmt: skip
+    if not decoded:
+        raise ValueError("GDCM cannot read it")
+    if syntax in _JPEG_2000 and runner.photometric_interpretation in ("YBR_ICT", "YBR_RCT"):
+        runner.set_option("photometric_interpretation", "RGB")
+    return decoded
+
+
+class GdcmProcess:
+    """The process that decodes, started when it is needed. One frame at a time."""
+
+    def __init__(self) -> None:
+        self.restart()
+        restart_in_child(self)
+
+    def restart(self) -> None:
+        """Start without a process: a forked child must not use its parent's."""
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def decode(self, header: dict[str, object], stream: bytes) -> bytes:
+        """The decoded bytes of a frame; empty if GDCM cannot read it, or ends, or takes longer than a minute."""
+        words = json.dumps(header).encode()
+        with self._lock:
+            try:
+                with self._running() as process:
+                    assert process.stdin is not None and process.stdout is not None
+                    process.stdin.write(struct.pack("<II", len(words), len(stream)) + words + stream)
+                    process.stdin.flush()
+                    (size,) = struct.unpack("<I", process.stdout.read(4))
+                    decoded = process.stdout.read(size)
+                    return decoded if len(decoded) == size else b""
+            except (OSError, struct.error, subprocess.SubprocessError):
+                self._end()
+                return b""
+
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[subprocess.Popen[bytes]]:
+        """The process, which is killed after a minute."""
+        if self._process is None or self._process.poll() is not None:
+            self._end()
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", f"{__package__}.gdcm_process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL, env=environment,
+            )  # fmt: skip
+        timer = threading.Timer(_SECONDS, self._process.kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield self._process
+        finally:
+            timer.cancel()
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError):  # what was not written yet
+                if stream is not None:
+                    stream.close()
+
+    def close(self) -> None:
+        """End the process; the next frame starts another."""
+        with self._lock:
+            self._end()
+
+
+GDCM = GdcmProcess()
+atexit.register(GDCM.close)
 
 
 def decode_frame(source: Path | BinaryIO, data: Dataset, frame: int) -> np.ndarray | None:
@@ -56,28 +197,17 @@ def decode_frame(source: Path | BinaryIO, data: Dataset, frame: int) -> np.ndarr
     if not parts or not 0 < stored <= 16 or samples not in (1, 3):
         return None
     photometric = str(data.get("PhotometricInterpretation") or "MONOCHROME2")
-    header = {
-        "rows": rows, "columns": columns, "samples": samples, "stored": stored, "signed": signed,
+    header: dict[str, object] = {
+        "rows": rows, "columns": columns, "samples": samples, "stored": stored, "allocated": 8 * size, "signed": signed,
         "syntax": syntax, "photometric": photometric,
     }  # fmt: skip
-    decoded = _decoded_elsewhere(json.dumps(header).encode() + b"\n" + b"".join(parts))
+    decoded = GDCM.decode(header, b"".join(parts))
     if len(decoded) != rows * columns * samples * size:
         return None
     values = np.frombuffer(decoded, f"{'i' if signed else 'u'}{size}").reshape(rows, columns, samples)
     if samples == 1:
         return values[..., 0]
     return _as_rgb(values, photometric) if syntax in _JPEG else values  # JPEG 2000 comes as RGB
-
-
-def _decoded_elsewhere(request: bytes) -> bytes:
-    """The answer of ``gdcm_process``; empty if it ends early."""
-    command = [sys.executable, "-m", f"{__package__}.gdcm_process"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    try:
-        done = subprocess.run(command, input=request, capture_output=True, env=environment, timeout=_SECONDS, check=False)
-    except (OSError, subprocess.SubprocessError):
-        return b""
-    return done.stdout if done.returncode == 0 else b""
 
 
 def _as_rgb(values: np.ndarray, photometric: str) -> np.ndarray | None:

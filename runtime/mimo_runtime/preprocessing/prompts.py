@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -147,20 +148,27 @@ def encode_prompt(prompt: Prompt, letterbox: Letterbox, config: MimoConfig) -> d
     }
 
 
+#: Most boxes, points, or numbers of one that are read: an iterator may have no end. No model takes as many.
+_MOST_ENTRIES = 1000
+
+
 def _entries(values: Iterable[Entry], name: str) -> list[tuple[int, Entry]]:
     try:
         if isinstance(values, (str, bytes, Mapping, Set)):
             raise TypeError
-        return list(enumerate(values, 1))
+        entries = list(enumerate(islice(values, _MOST_ENTRIES + 1), 1))
     except TypeError:
         raise PromptError(f"{name} is a {type(values).__name__}", "Pass a list") from None
+    if len(entries) > _MOST_ENTRIES:
+        raise PromptError(f"there are more than {_MOST_ENTRIES} {name}", "Give fewer")
+    return entries
 
 
 def _numbers(value: Iterable[float], name: str, lengths: tuple[int, ...], form: str) -> tuple[float, ...]:
     try:
         if isinstance(value, (str, bytes, Mapping, Set)) or np.ma.is_masked(value):
             raise TypeError
-        numbers = tuple(_number(v) for v in value)
+        numbers = tuple(_number(v) for v in islice(value, _MOST_ENTRIES))
     except (TypeError, ValueError, OverflowError):
         raise PromptError(f"{name} is not made of numbers", f"Give {form}") from None
     if len(numbers) not in lengths:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 from dicom_cases import as_bytes, dataset
+from fuzz_cases import mutate_bytes, pictures
 
 from mimo_runtime.errors import ImageError
 from mimo_runtime.imageio.reader import read_image
@@ -91,6 +93,37 @@ def test_the_decoders_that_were_tried_are_named() -> None:
     with pytest.raises(ImageError, match="which gdcm cannot read") as caught:
         read_image(as_bytes(data))
     assert "JPEG Lossless" in str(caught.value) and "install" not in str(caught.value)
+
+
+def test_gdcm_runs_in_a_process_of_its_own_which_may_end(monkeypatch) -> None:
+    """pydicom's own plugin, which calls GDCM in this process, takes no part."""
+    pytest.importorskip("gdcm")
+    from pydicom.pixels.decoders import gdcm as in_this_process
+
+    from mimo_runtime.imageio.encapsulated import GDCM
+
+    monkeypatch.setattr(in_this_process, "_decode_frame", lambda *_: pytest.fail("GDCM in this process"))
+    lossy = pictures()[-1]
+    expected = read_image(lossy).pixels
+    first = GDCM._process
+    assert first is not None and first.poll() is None
+    assert np.array_equal(read_image(lossy).pixels, expected) and GDCM._process is first
+    first.kill()
+    assert np.array_equal(read_image(lossy).pixels, expected) and GDCM._process is not first
+
+
+def test_a_stream_that_ends_gdcm_is_refused() -> None:
+    """The length of a Huffman table that GDCM's JPEG reader takes for an invalid logic behaviour: it calls abort()."""
+    pytest.importorskip("gdcm")
+    lossy, rng, results = pictures()[-1], random.Random(7), set()
+    for _ in range(60):
+        try:
+            read_image(mutate_bytes(lossy, rng, 900))
+            results.add("read")
+        except ImageError as error:
+            assert error.remedy
+            results.add("refused")
+    assert results == {"read", "refused"}
 
 
 def test_damaged_frames_never_escape() -> None:
