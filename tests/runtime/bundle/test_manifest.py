@@ -109,7 +109,7 @@ def change(data, path, value):
             "compute_capabilities: field 0 has the wrong type",
         ),
         ("graphs/fusion/sha256", "abc", "graphs.fusion: field sha256 is 'abc'"),
-        ("graphs/fusion/contract/inputs/0/dtype", "float16", "contract.inputs: features_16 is .*float16.*float32"),
+        ("graphs/fusion/contract/inputs/0/dtype", "float16", "contract.inputs: features_16.dtype is .*float16.*float32"),
         ("graphs/fusion/contract/inputs/0/name", "x", "graphs.fusion.contract.inputs: features_16 is null"),
         ("graphs/fusion/contract/inputs", 5, "wrong type"),
         ("graphs/fusion/contract/outputs", [1], "wrong type"),
