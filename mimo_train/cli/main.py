@@ -128,6 +128,18 @@ data.add_command(data_import)
     show_default=True,
     help="Share of the views that crop one small structure, for the crop pass.",
 )
+@click.option(
+    "--pseudo-targets",
+    default=0.0,
+    show_default=True,
+    help="Share of the views with prompts, but no names, for regions and shapes of no class.",
+)
+@click.option(
+    "--strong-augmentation",
+    default=0.0,
+    show_default=True,
+    help="Share of the other views with any quarter turn, mirror, brightness and colour.",
+)
 @click.option("--references", default=0.0, show_default=True, help="Share of the text prompts that get a visual reference.")
 @click.option("--synonym", "synonyms", multiple=True, metavar="NAME=WORD", help="Another word for a class; repeatable.")
 @click.option("--weight", multiple=True, metavar="LOSS=VALUE", help="Weight of a loss, e.g. text=4; repeatable.")

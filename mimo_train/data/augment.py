@@ -13,6 +13,8 @@ from mimo_runtime.data.dataset import Record
 from mimo_runtime.data.prompt_sampling import mask_box
 from mimo_runtime.refinement.crops import contrast_table
 
+from .appearance import vary, vary_strongly
+
 #: Modalities without an up or down: any flip or quarter turn is another plausible image.
 ORIENTATION_FREE = ("endoscopy", "microscopy")
 #: Structures with one of these words, and the organs of these regions, have a side: a mirror would swap or misplace them.
@@ -91,10 +93,11 @@ def random_view(
     instances: np.ndarray | None = None,
     copy_share: float = 0.0,
     names: Iterable[str] = (),
+    strong: bool = False,
 ) -> View:
     """Rotation, scale, shift, aspect, mirror, contrast, gamma, noise and blur; with probability ``copy_share`` a second copy.
 
-    ``names`` are those of all classes of the set, see :func:`may_mirror`.
+    ``names`` are those of all classes of the set, see :func:`may_mirror`. ``strong`` changes the appearance strongly.
     """
     height, width = labels.shape
     if rng.random() < 0.1:
@@ -109,7 +112,8 @@ def random_view(
         view = _warp(pixels, labels, size, out_h, out_w, turn / zoom, shift, instances)
     if rng.random() < copy_share:
         copy_paste(view, rng)
-    view.pixels[: view.height, : view.width] = _appearance(view.pixels[: view.height, : view.width], rng)
+    change = vary_strongly if strong else vary
+    view.pixels[: view.height, : view.width] = change(view.pixels[: view.height, : view.width], rng)
     return view
 
 
@@ -121,12 +125,14 @@ def crop_view(
     size: int,
     rng: np.random.Generator,
     names: Iterable[str] = (),
+    strong: bool = False,
 ) -> View | None:
     """A small structure with its surroundings, enlarged as the crop pass does (``mimo_runtime.refinement.crops``).
 
     Args:
         target: bool [H, W], the structure; not empty.
         names: of all classes of the set, see :func:`may_mirror`.
+        strong: see :func:`random_view`.
 
     Returns:
         None where the structure is too large for a crop.
@@ -147,8 +153,23 @@ def crop_view(
     view = _warp(pixels, labels, size, out_h, out_w, turn, shift, target.astype(np.uint8))
     view.target, view.instances = view.instances == 1, None
     table = contrast_table(pixels[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))])
-    view.pixels[:out_h, :out_w] = _appearance(table[view.pixels[:out_h, :out_w]], rng)
+    view.pixels[:out_h, :out_w] = (vary_strongly if strong else vary)(table[view.pixels[:out_h, :out_w]], rng)
     return view
+
+
+def any_turn(source: View, rng: np.random.Generator) -> View:
+    """The whole image turned by quarters and mirrored, each of the eight ways alike. Not for views of a canvas.
+
+    Structures keep their names, also those of a side: the kidney beside the liver is the right one on either side of the image.
+    """
+    quarters, mirrored = int(rng.integers(4)), bool(rng.integers(2))
+
+    def turned(array: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(np.rot90(array[:, ::-1] if mirrored else array, quarters))
+
+    labels = turned(source.labels)
+    instances = None if source.instances is None else turned(source.instances)
+    return View(turned(source.pixels), labels, *labels.shape, instances)
 
 
 def _turn(record: Record, rng: np.random.Generator, names: Iterable[str]) -> np.ndarray:
@@ -239,23 +260,3 @@ def _warp_ids(ids: np.ndarray, size: int, out_h: int, out_w: int, data: tuple[fl
         source.transform((out_w, out_h), Image.Transform.AFFINE, data, Image.Resampling.NEAREST)
     )
     return canvas
-
-
-def _appearance(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    if rng.random() < 0.15:
-        pixels = np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.3))))
-    # Brightness, contrast and gamma in one table per channel: cheap, and exact on 8 bits.
-    level = np.linspace(0.0, 1.0, 256)
-    table = np.clip((level - 0.5) * rng.uniform(0.75, 1.3) + 0.5 + rng.uniform(-0.12, 0.12), 0, 1) ** np.exp(
-        rng.uniform(-0.35, 0.35)
-    )
-    if rng.random() < 0.3:
-        tint = rng.uniform(0.9, 1.1, 3)
-        tables = np.clip(table[:, None] * tint * 255.0, 0, 255).astype(np.uint8)
-        pixels = np.stack([tables[:, c][pixels[..., c]] for c in range(3)], axis=-1)
-    else:
-        pixels = (table * 255.0).astype(np.uint8)[pixels]
-    if rng.random() < 0.25:
-        noise = rng.normal(0.0, rng.uniform(2.0, 12.0), pixels.shape[:2]).astype(np.float32)[..., None]
-        pixels = np.clip(pixels + noise, 0, 255).astype(np.uint8)
-    return pixels

@@ -16,8 +16,9 @@ from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.tokenizer import Tokenizer
 
 from ..model.mimo import PromptBatch
-from .augment import View, crop_view, random_view
+from .augment import View, any_turn, crop_view, random_view
 from .prompts import MIN_PIXELS, PromptSampler, Sample
+from .pseudo_targets import PseudoTargets
 from .targets import Source, TargetBuilder, Targets
 from .vocabulary import Vocabulary
 
@@ -53,6 +54,8 @@ class Batches:
         copy_paste: by name of the set, the share of its views that get a second copy of a structure.
         crop_views: share of the views that show the surroundings of one small structure, as the crop pass sees them.
         references, synonyms: see :class:`PromptSampler`.
+        pseudo_targets: share of the views with targets of no class, see :class:`PseudoTargets`.
+        strong_augmentation: share of the other views that are turned, mirrored and changed strongly.
         rank, world: this process and their number; each draws its share of the one batch.
         cache_bytes: memory for decoded images.
     """
@@ -74,6 +77,8 @@ class Batches:
         crop_views: float = 0.0,
         references: float = 0.0,
         synonyms: Mapping[str, tuple[str, ...]] | None = None,
+        pseudo_targets: float = 0.0,
+        strong_augmentation: float = 0.0,
         cache_bytes: int = 1 << 31,
     ) -> None:
         used = [d for d in datasets if d.split("train")]
@@ -83,6 +88,8 @@ class Batches:
         self.cumulative = np.cumsum(weight / weight.sum())
         self.copy_paste, self.crop_views = dict(copy_paste or {}), crop_views
         self.sampler = PromptSampler(vocabulary, self._fits, references, synonyms)
+        self.pseudo_share, self.strong_share = pseudo_targets, strong_augmentation
+        self.pseudo_targets = PseudoTargets(self.sampler)
         self.target_builder = TargetBuilder(vocabulary, tokenizer, config)
         self.tokenizer, self.config = tokenizer, config
         self.batch, self.prompts, self.seed = batch, prompts, seed
@@ -101,8 +108,7 @@ class Batches:
         sources: list[Source] = []
         for i in range(self.rank, self.batch, self.world):
             rng = np.random.default_rng((self.seed, step, i))
-            group = self.sets[int(np.searchsorted(self.cumulative, rng.random()))]
-            record = group[int(rng.integers(len(group)))]
+            record = self._record(rng)
             view, drawn = self._view(record, size, rng)
             pixels.append(view.pixels)
             samples += drawn
@@ -111,17 +117,29 @@ class Batches:
         prompts = self._prompt_batch(samples, [source.view for source in sources], size)
         return Batch(stack.contiguous(), prompts, self.target_builder.build(samples, sources, size))
 
+    def _record(self, rng: np.random.Generator) -> Record:
+        group = self.sets[int(np.searchsorted(self.cumulative, rng.random()))]
+        return group[int(rng.integers(len(group)))]
+
     def _view(self, record: Record, size: int, rng: np.random.Generator) -> tuple[View, list[Sample]]:
-        image, labels, instances = self._load(record)
+        pixels, labels, instances = self._load(record)
+        source = View(pixels, labels, *labels.shape, instances)
+        if self.pseudo_share and rng.random() < self.pseudo_share:
+            texture = self._load(self._record(rng))[0]
+            return self.pseudo_targets.draw(record, source, texture, size, self.prompts, rng)
+        strong = bool(self.strong_share and rng.random() < self.strong_share)
+        if strong:
+            source = any_turn(source, rng)
         names = self._names_in_region[record.set_name, record.region]
         if rng.random() < self.crop_views:
-            whole = View(image, labels, *labels.shape, instances)
-            class_id, target = self.sampler.focus(whole, record, rng) or (0, None)
-            view = None if target is None else crop_view(image, labels, target, record, size, rng, names)
-            if view is not None and np.count_nonzero(view.target) >= MIN_PIXELS:
-                return view, self.sampler.draw_crop(view, record, class_id, self.prompts, rng)
+            class_id, target = self.sampler.focus(source, record, rng) or (0, None)
+            drawn = (
+                None if target is None else crop_view(source.pixels, source.labels, target, record, size, rng, names, strong)
+            )
+            if drawn is not None and np.count_nonzero(drawn.target) >= MIN_PIXELS:
+                return drawn, self.sampler.draw_crop(drawn, record, class_id, self.prompts, rng)
         share = self.copy_paste.get(record.set_name, 0.0)
-        view = random_view(image, labels, record, size, rng, instances, share, names)
+        view = random_view(source.pixels, source.labels, record, size, rng, source.instances, share, names, strong)
         return view, self.sampler.draw(view, record, self.prompts, rng)
 
     def _fits(self, text: str) -> bool:

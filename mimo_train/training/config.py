@@ -50,6 +50,8 @@ class TrainConfig:
     sampling_weights: tuple[str, ...] = ()  # NAME=FACTOR of the share of a set
     copy_paste: tuple[str, ...] = ()  # NAME=SHARE of a set's views with a second copy of a structure
     crop_views: float = 0.0  # share of the views around one small structure, see augment.crop_view
+    pseudo_targets: float = 0.0  # share of the views with targets of no class, see data/pseudo_targets.py
+    strong_augmentation: float = 0.0  # share of the other views with any turn, mirror and appearance, see data/augment.py
     references: float = 0.0  # share of the prompts without a reference that get one, see data/prompts.py
     synonyms: tuple[str, ...] = ()  # NAME=WORD, another word for a class
     precision: str = "no"  # accelerate's names: no, bf16, fp16
@@ -75,6 +77,8 @@ class TrainConfig:
             ("ema", 0, 1),
             ("click_simulation", 0, 1),
             ("crop_views", 0, 1),
+            ("pseudo_targets", 0, 1),
+            ("strong_augmentation", 0, 1),
             ("references", 0, 1),
             ("weight_decay", 0, 10),
             ("warmup_steps", 0, 10**9),

@@ -131,6 +131,8 @@ class Trainer:
             sampling_weights=config.sampling_weights_by_set(),
             copy_paste=config.copy_paste_by_set(),
             crop_views=config.crop_views,
+            pseudo_targets=config.pseudo_targets,
+            strong_augmentation=config.strong_augmentation,
             references=config.references,
             synonyms=config.synonyms_by_class(),
         )

@@ -1,0 +1,216 @@
+"""Targets without a class: regions of real images, blended shapes, and annotated structures in other colours.
+
+They teach boxes, points and masks to select any structure. Their prompts have no name. Their views train masks, box, IoU and
+presence of the target alone: no text and no entities.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mimo_runtime.data.dataset import Record
+from mimo_runtime.data.prompt_sampling import interior_point, jitter_box, mask_box, negative_point, rough_mask
+from mimo_runtime.text.questions import question
+
+from .augment import View, any_turn, crop_view, random_view
+from .prompts import MIN_PIXELS, PromptSampler, Sample
+from .regions import POINT_CONTRAST, Region, boundary_contrast, image_regions
+from .shapes import blend, random_shape, touching
+
+#: Kinds of targets and their shares; a kind that the image does not offer is replaced by shapes.
+KINDS = {"regions": 0.3, "shapes": 0.35, "annotated": 0.35}
+#: Share of the views of regions and annotated structures that are crops around one of them.
+CROP_SHARE = 0.5
+#: Share of the views with a strong change of appearance and any turn.
+STRONG_SHARE = 0.6
+#: Most targets in one view of regions.
+MAX_TARGETS = 4
+#: Blended shapes with less contrast are drawn again, at most so often.
+MIN_SHAPE_CONTRAST, SHAPE_TRIES = 0.35, 4
+#: Share of the views of shapes in which a second shape of the same filling touches the first.
+NEIGHBOUR_SHARE = 0.3
+#: Share of the prompts that ask "what is this?" instead of nothing.
+QUESTION_SHARE = 0.2
+#: How far the sides of a box move, as shares of its length.
+LOOSENESS = (0.0, 0.05, 0.1, 0.2)
+#: Kinds of prompts and their shares for targets that a point selects, and for others.
+POINTABLE = {"box": 0.4, "point": 0.3, "rough": 0.15, "mixed": 0.15}
+BOUNDED = {"box": 0.65, "rough": 0.2, "mixed": 0.15}
+
+
+@dataclass(frozen=True)
+class PseudoTarget:
+    """A target on the canvas.
+
+    Attributes:
+        mask: bool [S, S]; pointable: whether a point alone selects it.
+        neighbour: bool [S, S], a structure beside it that looks the same and that a negative point excludes.
+    """
+
+    mask: np.ndarray
+    pointable: bool
+    neighbour: np.ndarray | None = None
+
+
+class PseudoTargets:
+    """Draws views with targets of no class.
+
+    Args:
+        sampler: draws the annotated targets.
+    """
+
+    def __init__(self, sampler: PromptSampler) -> None:
+        self.sampler = sampler
+        self._regions: dict[tuple[object, int], list[Region]] = {}
+
+    def draw(
+        self, record: Record, source: View, texture: np.ndarray, size: int, count: int, rng: np.random.Generator
+    ) -> tuple[View, list[Sample]]:
+        """A view of one image and ``count`` prompts.
+
+        Args:
+            source: the whole image; texture: uint8 [h, w, 3], the image that fills shapes; size: side of the canvas.
+        """
+        kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
+        strong = bool(rng.random() < STRONG_SHARE)
+        drawn = None
+        if kind == "regions":
+            drawn = self._region_view(record, source, size, strong, rng)
+        elif kind == "annotated":
+            drawn = self._annotated_view(record, source, size, count, strong, rng)
+        view, targets = drawn or self._shape_view(record, source, texture, size, strong, rng)
+        if not targets:  # not even a shape: an ordinary view
+            return view, self.sampler.draw(view, record, count, rng)
+        view.target, view.instances = targets[0].mask, None
+        return view, [referring_prompt(targets[int(rng.integers(len(targets)))], view, rng) for _ in range(count)]
+
+    def _region_view(
+        self, record: Record, source: View, size: int, strong: bool, rng: np.random.Generator
+    ) -> tuple[View, list[PseudoTarget]] | None:
+        regions = self._regions_of(record, source.pixels)
+        chosen = [regions[i] for i in rng.permutation(len(regions))[:MAX_TARGETS]]
+        # Regions may be nested, so each has a bit of its own in the map that is turned and warped with the image.
+        bits = np.zeros(source.labels.shape, np.uint8)
+        for i, region in enumerate(chosen):
+            bits |= region.mask(source.height, source.width).astype(np.uint8) << i
+        source = replace(source, instances=bits)
+        source = any_turn(source, rng) if strong else source
+        if chosen and rng.random() < CROP_SHARE:
+            view = _crop(source, source.instances & 1 > 0, record, size, strong, rng)
+            if view is not None:
+                return view, [PseudoTarget(view.target, chosen[0].contrast >= POINT_CONTRAST)]
+        view = random_view(source.pixels, source.labels, record, size, rng, source.instances, strong=strong)
+        targets = [PseudoTarget(view.instances >> i & 1 > 0, r.contrast >= POINT_CONTRAST) for i, r in enumerate(chosen)]
+        targets = [target for target in targets if np.count_nonzero(target.mask) >= MIN_PIXELS]
+        return (view, targets) if targets else None
+
+    def _annotated_view(
+        self, record: Record, source: View, size: int, count: int, strong: bool, rng: np.random.Generator
+    ) -> tuple[View, list[PseudoTarget]] | None:
+        source = any_turn(source, rng) if strong else source
+        focus = self.sampler.focus(source, record, rng)
+        if focus is None:
+            return None
+        if rng.random() < CROP_SHARE:
+            view = _crop(source, focus[1], record, size, strong, rng)
+            if view is not None:
+                return view, [PseudoTarget(view.target, True)]
+        view = random_view(source.pixels, source.labels, record, size, rng, source.instances, strong=strong)
+        picked = [self.sampler.focus(view, record, rng) for _ in range(count)]
+        targets = [PseudoTarget(pair[1], True) for pair in picked if pair is not None]
+        return (view, targets) if targets else None
+
+    @staticmethod
+    def _shape_view(
+        record: Record, source: View, texture: np.ndarray, size: int, strong: bool, rng: np.random.Generator
+    ) -> tuple[View, list[PseudoTarget]]:
+        """Blends one or two groups of shapes into a view; the shapes of a group look alike."""
+        source = any_turn(source, rng) if strong else source
+        view = random_view(source.pixels, source.labels, record, size, rng, strong=strong)
+        area = slice(view.height), slice(view.width)
+        targets: list[PseudoTarget] = []
+        for _ in range(int(rng.integers(1, 3))):
+            taken = np.any([target.mask for target in targets], axis=0)[area] if targets else None
+            blended = _blended(view.pixels[area], taken, texture, rng)
+            if blended is None:
+                continue
+            shapes, view.pixels[area], contrast = blended
+            masks = [_on_canvas(shape, size) for shape in shapes]
+            for i, mask in enumerate(masks):
+                beside = masks[1 - i] if len(masks) == 2 else None
+                targets.append(PseudoTarget(mask, contrast >= POINT_CONTRAST, beside))
+        return view, targets
+
+    def _regions_of(self, record: Record, pixels: np.ndarray) -> list[Region]:
+        key = record.image, record.frame
+        if key not in self._regions:
+            self._regions[key] = image_regions(pixels)
+        return self._regions[key]
+
+
+def referring_prompt(target: PseudoTarget, view: View, rng: np.random.Generator) -> Sample:
+    """A box, point, rough mask, or a box with a point, without a name."""
+    kinds = POINTABLE if target.pointable or target.neighbour is not None else BOUNDED
+    kind = str(rng.choice(list(kinds), p=list(kinds.values())))
+    text = question("what", rng=rng) if rng.random() < QUESTION_SHARE else ""
+    sample = Sample(text, "", target.mask)
+    inside = target.mask[: view.height, : view.width]
+    if kind in ("box", "mixed"):
+        sample.boxes = [jitter_box(inside, rng, float(rng.choice(LOOSENESS)))]
+    if kind == "rough":
+        sample.rough = rough_mask(inside, rng)
+    if kind in ("point", "mixed"):
+        for _ in range(int(rng.choice([1, 2, 3], p=[0.75, 0.15, 0.1]))):
+            x, y = interior_point(inside, rng)
+            sample.points.append((x + 0.5, y + 0.5, 1))
+        excluded = _excluded(target, inside, rng)
+        if excluded is not None:
+            sample.points.append((excluded[0] + 0.5, excluded[1] + 0.5, 0))
+    return sample
+
+
+def _excluded(target: PseudoTarget, inside: np.ndarray, rng: np.random.Generator) -> tuple[int, int] | None:
+    """A negative point: always in a neighbour that looks the same, else sometimes near the target."""
+    if target.neighbour is not None:
+        neighbour = target.neighbour[: inside.shape[0], : inside.shape[1]]
+        return interior_point(neighbour, rng)
+    return negative_point(inside, rng, 0.8) if rng.random() < 0.25 else None
+
+
+def _blended(
+    pixels: np.ndarray, taken: np.ndarray | None, texture: np.ndarray, rng: np.random.Generator
+) -> tuple[list[np.ndarray], np.ndarray, float] | None:
+    """One shape, or two that touch, outside of ``taken``; the pixels with them, and the contrast of their boundary.
+
+    Returns:
+        None where no shape has room, size and contrast.
+    """
+    height, width = pixels.shape[:2]
+    for _ in range(SHAPE_TRIES):
+        shapes = [random_shape(height, width, rng)]
+        if np.count_nonzero(shapes[0]) >= MIN_PIXELS and rng.random() < NEIGHBOUR_SHARE:
+            shapes.append(touching(shapes[0], random_shape(height, width, rng), rng))
+        shapes = [shape for shape in shapes if np.count_nonzero(shape) >= MIN_PIXELS]
+        if not shapes or (taken is not None and (np.any(shapes, axis=0) & taken).any()):
+            continue
+        mixed = blend(pixels, shapes, texture, rng)
+        x0, y0, x1, y1 = mask_box(np.any(shapes, axis=0))
+        window = slice(max(0, y0 - 5), y1 + 5), slice(max(0, x0 - 5), x1 + 5)
+        contrast, _ = boundary_contrast(np.any(shapes, axis=0)[window], mixed[window])
+        if contrast >= MIN_SHAPE_CONTRAST:
+            return shapes, mixed, contrast
+    return None
+
+
+def _crop(source: View, target: np.ndarray, record: Record, size: int, strong: bool, rng: np.random.Generator) -> View | None:
+    """The crop view of a target; None where it is too large, or out of the view."""
+    view = crop_view(source.pixels, source.labels, target, record, size, rng, strong=strong)
+    return view if view is not None and np.count_nonzero(view.target) >= MIN_PIXELS else None
+
+
+def _on_canvas(mask: np.ndarray, size: int) -> np.ndarray:
+    canvas = np.zeros((size, size), bool)
+    canvas[: mask.shape[0], : mask.shape[1]] = mask
+    return canvas
