@@ -89,7 +89,7 @@ class Batches:
         self.copy_paste, self.crop_views = dict(copy_paste or {}), crop_views
         self.sampler = PromptSampler(vocabulary, self._fits, references, synonyms)
         self.pseudo_share, self.strong_share = pseudo_targets, strong_augmentation
-        self.pseudo_targets = PseudoTargets(self.sampler)
+        self.pseudo_targets = PseudoTargets(self.sampler) if pseudo_targets else None
         self.target_builder = TargetBuilder(vocabulary, tokenizer, config)
         self.tokenizer, self.config = tokenizer, config
         self.batch, self.prompts, self.seed = batch, prompts, seed
@@ -124,7 +124,7 @@ class Batches:
     def _view(self, record: Record, size: int, rng: np.random.Generator) -> tuple[View, list[Sample]]:
         pixels, labels, instances = self._load(record)
         source = View(pixels, labels, *labels.shape, instances)
-        if self.pseudo_share and rng.random() < self.pseudo_share:
+        if self.pseudo_targets and rng.random() < self.pseudo_share:
             texture = self._load(self._record(rng))[0]
             return self.pseudo_targets.draw(record, source, texture, size, self.prompts, rng)
         strong = bool(self.strong_share and rng.random() < self.strong_share)

@@ -7,6 +7,7 @@ presence of the target alone: no text and no entities.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from importlib import import_module
 
 import numpy as np
 
@@ -59,9 +60,13 @@ class PseudoTargets:
 
     Args:
         sampler: draws the annotated targets.
+
+    Raises:
+        ModuleNotFoundError: scikit-image or SciPy is not installed.
     """
 
     def __init__(self, sampler: PromptSampler) -> None:
+        import_module("skimage.segmentation")  # a missing package is reported before the run, not in the middle of it
         self.sampler = sampler
         self._regions: dict[tuple[object, int], list[Region]] = {}
 

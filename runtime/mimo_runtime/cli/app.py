@@ -23,6 +23,7 @@ from .streams import discard_output, one_line, prepare_streams
 #: Which extra brings a package that a command may need: ``import`` name -> extra.
 _EXTRA_OF = {
     "torch": "train", "safetensors": "train", "transformers": "train", "accelerate": "train", "matplotlib": "train",
+    "skimage": "train", "scipy": "train",
     "onnx": "export", "onnxscript": "export", "onnxslim": "export",
     "onnxruntime": "cpu", "openvino": "openvino", "pydicom": "dicom", "nibabel": "dicom", "psutil": "bench",
 }  # fmt: skip

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from views import VOCABULARY, fits, record, small_disks
 
 from mimo_runtime.data.prompt_sampling import instance_labels
-from mimo_train.data.augment import View, copy_paste, crop_view, may_mirror, plain_view, random_view
+from mimo_train.data.augment import View, any_turn, copy_paste, crop_view, may_mirror, plain_view, random_view
 from mimo_train.data.prompts import PromptSampler
 
 
@@ -118,3 +118,16 @@ def test_a_large_structure_has_no_crop_view():
     pixels = np.zeros((100, 100, 3), np.uint8)
     assert crop_view(pixels, labels, labels == 1, record(), 64, np.random.default_rng(0)) is None
     assert PromptSampler(VOCABULARY, fits).focus(View(pixels, 0 * labels, 100, 100), record(), np.random.default_rng(0)) is None
+
+
+def test_every_turn_and_mirror_occurs_and_keeps_labels_on_their_pixels():
+    labels = np.zeros((20, 32), np.int32)
+    labels[2:8, 3:9], labels[12:16, 20:30] = 1, 2
+    pixels = np.repeat((labels * 100).astype(np.uint8)[..., None], 3, axis=2)
+    seen = set()
+    for seed in range(80):
+        view = any_turn(View(pixels, labels, 20, 32, labels + 5), np.random.default_rng(seed))
+        assert (view.height, view.width) == view.labels.shape == view.pixels.shape[:2]
+        assert (view.pixels[..., 0] == view.labels * 100).all() and (view.instances == view.labels + 5).all()
+        seen.add(view.labels.tobytes() + bytes(view.labels.shape))
+    assert len(seen) == 8

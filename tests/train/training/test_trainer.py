@@ -118,6 +118,8 @@ def test_kill_9_at_any_moment_leaves_a_run_that_resumes(phantoms, tmp_path):
         ({"copy_paste": ("nothing=0.5",)}, "--copy-paste names the set 'nothing'"),
         ({"copy_paste": ("phantoms=1.5",)}, "--copy-paste 'phantoms=1.5'.*from 0 to 1"),
         ({"crop_views": 1.5}, "--crop-views"),
+        ({"pseudo_targets": 1.5}, "--pseudo-targets"),
+        ({"strong_augmentation": -0.1}, "--strong-augmentation"),
         ({"changes": ("fusion.gates=false",)}, "--set"),
         ({"changes": ("fusion.gate=maybe",)}, "--set"),
         ({"changes": ("fusion.gate=3",)}, "--set"),
