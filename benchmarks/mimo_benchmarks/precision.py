@@ -15,7 +15,7 @@ from mimo_calibration.search.latency import graph_times
 from mimo_calibration.search.loss import Reply, compare, macro_dice, presence_summary
 from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.bundle.schema import GraphEntry
-from mimo_runtime.data.dataset import Dataset, Record
+from mimo_runtime.data.dataset import Dataset, Record, with_windows
 from mimo_runtime.engines.recording import RecordingEngine
 from mimo_runtime.errors import BundleError, RequestError
 from mimo_runtime.model.graph_spec import GRAPHS
@@ -83,6 +83,7 @@ def compare_precision(
             images.
     """
     _check_bundles(full, reduced)
+    datasets = with_windows(datasets, full.windows)
     images = Images(_drawn_records(datasets, split, limit, seed), seed)
     refuse_calibrated(reduced, datasets, split)
     gate = AccuracyGate(images, datasets, max_classes=None, max_parts=5, entities=full.config.entities)

@@ -100,10 +100,12 @@ def make_request(
     *,
     seed: int = 0,
     max_tokens: int | None = None,
+    bundle: Path | None = None,
 ) -> Request:
     """A request about an image file, or about a seeded phantom if there is none.
 
     Args:
+        bundle: whose intensity windows read the file.
         text: the question; None is "Where is the X?" for a phantom's first organ, and "" for a file with a box or point.
 
     Raises:
@@ -117,9 +119,11 @@ def make_request(
         pixels, source = image_and_truth.pixels, f"{PHANTOM_MODALITY} phantom, seed {seed}"
         text = f"Where is the {next(iter(image_and_truth.classes.values()))}?" if text is None else text
     else:
+        from mimo_runtime.bundle.archive import Bundle
         from mimo_runtime.imageio.reader import read_image
 
         # Only the name: a path says whose computer it was, and often which patient.
-        pixels, source = read_image(image).pixels, Path(image).name
+        windows = None if bundle is None else Bundle.open(bundle, this_machine=False).windows
+        pixels, source = read_image(image, windows=windows).pixels, Path(image).name
         text = ("" if boxes or points else "What do you see?") if text is None else text
     return Request(pixels, text, tuple(map(tuple, boxes)), tuple(map(tuple, points)), source, max_tokens)

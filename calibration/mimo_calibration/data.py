@@ -10,16 +10,17 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import numpy as np
 
-from mimo_runtime.data.dataset import Dataset, Record, read_datasets
+from mimo_runtime.data.dataset import Dataset, Record, read_datasets, with_windows
 from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation.questions import ImageQuestions, PromptArguments
+from mimo_runtime.imageio.intensity import WINDOWS, Windows
 
 GROUP = "mimo_edge.datasets"
 #: Fewer images than this do not show the rare values of an activation.
@@ -50,7 +51,7 @@ class Images:
         names = {data.name: data.class_names for data, _ in self.items}
         rows = [
             (f"{data.name}/{data.key(r)}", content_hash(r), *(_digest(file) if file else "" for file in (r.mask, r.instances)),
-             sorted(r.classes.items()), r.region, r.modality)
+             sorted(r.classes.items()), r.region, r.modality, *([sorted(r.windows.items())] if r.windows != WINDOWS else []))
             for data, r in self.items
         ]  # fmt: skip
         return hashlib.sha256(json.dumps([self.seed, names, rows], sort_keys=True).encode()).hexdigest()[:DIGITS]
@@ -63,6 +64,10 @@ class Images:
             RequestError: an image, its mask or its instances cannot be read, or their sizes differ.
         """
         return Images(tuple((data, record) for data, record in self.items if _shows_something(record)), self.seed)
+
+    def with_windows(self, windows: Windows) -> Images:
+        """The same images, read by the intensity windows of a model."""
+        return Images(tuple((data, replace(record, windows=windows)) for data, record in self.items), self.seed)
 
     def counts(self) -> dict[str, int]:
         """Number of images by set."""
@@ -88,6 +93,11 @@ class ImageSplit:
     calibration: Images
     search: Images
     gate: Images
+
+    def with_windows(self, windows: Windows) -> ImageSplit:
+        """The same images, read by the intensity windows of a model."""
+        parts = (images.with_windows(windows) for images in (self.calibration, self.search, self.gate))
+        return ImageSplit(tuple(with_windows(self.held_out, windows)), *parts)
 
 
 def registered_datasets() -> list[str]:

@@ -13,6 +13,7 @@ import onnx
 
 from mimo_runtime.errors import RequestError, VerificationError
 from mimo_runtime.hardware.host import worker_threads
+from mimo_runtime.model.calibrated import windows_by_modality
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.utils.progress import Progress
@@ -169,7 +170,7 @@ def quantize_with_accuracy_control(
         RequestError: the data cannot serve.
         VerificationError: the requested precision misses the tolerance; the message holds the table.
     """
-    split = request.split
+    split = request.split.with_windows(windows_by_modality(config.windows))
     settings = Settings(
         request.precision, request.tolerance, threads=worker_threads(), engines=Settings.available(engines),
         cache=request.cache, seed=request.seed, force=request.force, gpu=gpu, precisions=tuple(precisions),

@@ -24,10 +24,11 @@ from mimo_runtime.bundle.manifest import write_manifest
 from mimo_runtime.bundle.schema import TOKENIZER, CompatibilityData, GraphData
 from mimo_runtime.bundle.writer import REPORT
 from mimo_runtime.compiler import compile_bundle
-from mimo_runtime.data.dataset import Dataset
+from mimo_runtime.data.dataset import Dataset, with_windows
 from mimo_runtime.engines import create_engine
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.errors import RequestError, VerificationError
+from mimo_runtime.model.calibrated import windows_by_modality
 from mimo_runtime.model.graph_spec import GRAPHS, GraphSpec, graph_specs
 from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.pipeline import Mimo as Pipeline
@@ -134,7 +135,8 @@ class BuildState:
     def samples(self) -> Iterator[Sample]:
         """The samples of the parity check, the same in every call."""
         request = self.request
-        return draw_samples(request.parity_samples, request.datasets, self.model.config, self.tokenizer)
+        datasets = with_windows(request.datasets, windows_by_modality(self.model.config.windows))
+        return draw_samples(request.parity_samples, datasets, self.model.config, self.tokenizer)
 
     def candidate(self, graph: str) -> Candidate | None:
         """The candidate that was decided on for a graph; None in single precision."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mimo_runtime.data.dataset import Dataset, read_datasets
+from mimo_runtime.data.dataset import Dataset, read_datasets, stated_windows
 from mimo_runtime.errors import PromptError, RequestError
+from mimo_runtime.model.calibrated import IntensityWindow, windows_by_modality
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.text.questions import corpus, question
+from mimo_runtime.utils.messages import few
 
 from ..checkpoint import load_checkpoint
 from ..data.vocabulary import Vocabulary
@@ -83,6 +85,7 @@ def _from_checkpoint(config: TrainConfig, datasets: list[Dataset], checkpoint: P
     default = MimoConfig()
     model.config = replace(
         model.config,
+        windows=training_windows(datasets, model.config.windows),
         entities=vocabulary.entities,
         entity_regions=vocabulary.regions,
         entity_modalities=vocabulary.modalities,
@@ -120,6 +123,7 @@ def _new_model(config: TrainConfig, datasets: list[Dataset]) -> ModelSetup:
             entity_regions=vocabulary.regions,
             entity_modalities=vocabulary.modalities,
             modalities=_modalities(datasets),
+            windows=training_windows(datasets, model_config.windows),
         )
     )
     if swin is not None:
@@ -127,6 +131,23 @@ def _new_model(config: TrainConfig, datasets: list[Dataset]) -> ModelSetup:
     if bert is not None:
         load_into(model.text_encoder, bert, str(config.bert), own=("project.",))
     return ModelSetup(model, tokenizer, vocabulary)
+
+
+def training_windows(datasets: list[Dataset], known: tuple[IntensityWindow, ...]) -> tuple[IntensityWindow, ...]:
+    """The intensity window of each modality: that by which its images were imported, else the known one.
+
+    Raises:
+        RequestError: images of one modality were imported with different windows: no single rule fits them on the device.
+    """
+    windows = windows_by_modality(known)
+    for modality, stated in stated_windows(datasets).items():
+        if len(stated) > 1:
+            places = [f"{center:g}/{width:g} ({name})" for (center, width), name in stated.items()]
+            raise RequestError(
+                f"{modality} images were imported with the windows {few(places)}", "Import them with one --window"
+            )
+        windows |= dict.fromkeys([modality], next(iter(stated)))
+    return tuple(IntensityWindow(modality, *window) for modality, window in sorted(windows.items()))
 
 
 def _modalities(datasets: list[Dataset], known: tuple[str, ...] = ()) -> tuple[str, ...]:

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mimo_runtime.data.dataset import Dataset
+from mimo_runtime.data.dataset import Dataset, with_windows
 from mimo_runtime.errors import BundleError
+from mimo_runtime.model.calibrated import windows_by_modality
 from mimo_runtime.utils.atomic import check_output_folder
 from mimo_runtime.utils.progress import Progress, silent
 
@@ -82,6 +83,7 @@ class Trainer:
         check_processes(config, self.accelerator.num_processes)
         self.messages: list[str] = []
         self.setup = self._build_model()
+        self.datasets = with_windows(self.datasets, windows_by_modality(self.setup.model.config.windows))
         self.prefetcher = Prefetcher(self._batches(self.setup, self.datasets))
         model_config = self.setup.model.config
         self.schedule = Schedule(config.learning_rate, model_config.image_size, parse_sizes(config.sizes), config.warmup_steps)

@@ -21,6 +21,7 @@ from .imageio.image import ScanImage
 from .imageio.reader import Source, read_image
 from .loading import BundleSource, KeyFile, ModelInfo, load_bundle
 from .modalities import check_modality
+from .model.calibrated import windows_by_modality
 from .model.config import MimoConfig
 from .model.tokenizer import Tokenizer
 from .request import AskRequest, takes_arguments_of
@@ -98,6 +99,11 @@ class Mimo:
         """The model's configuration; :meth:`with_config` gives a model with another one."""
         return self.graphs.config
 
+    @property
+    def windows(self) -> dict[str, tuple[float, float]]:
+        """Centre and width of the window of each modality that the model was trained with, for ``read_image(windows=)``."""
+        return windows_by_modality(self.config.windows)
+
     def with_config(self, config: MimoConfig) -> Mimo:
         """Another pipeline over the same engines; closing either closes the engines."""
         return Mimo(config, self.engines, self.tokenizer, self.info, cache_images=0)
@@ -114,8 +120,9 @@ class Mimo:
     ) -> Scan:
         """Read and encode an image. An image with the same pixels as a recent one is not encoded again.
 
-        Arguments and errors of ``read_image``. An array is RGB unless ``channels="bgr"`` (OpenCV). CT values of an array, or of
-        a file that does not state its modality (NIfTI), need ``modality="ct"``: training uses the window of CT.
+        Arguments and errors of ``read_image``. An array is RGB unless ``channels="bgr"`` (OpenCV). Values of a modality for
+        which the model has a window (CT) become grey by it, unless ``window`` names another. An array, or a file that does not
+        state its modality (NIfTI), needs ``modality="ct"``.
 
         Raises:
             ImageError: also for a ``modality`` that neither files nor the model know.
@@ -123,7 +130,9 @@ class Mimo:
         check_modality(modality, self.config.modalities)
         timer = StageTimer(STAGES)
         with timer("preprocess"):
-            scan = read_image(image, frame=frame, channels=channels, copy=copy, modality=modality, window=window)
+            scan = read_image(
+                image, frame=frame, channels=channels, copy=copy, modality=modality, window=window, windows=self.windows
+            )
             key = scan.cache_key
         with timer("encode"):
             return Scan(self, scan, self.graphs.encode_image(scan.pixels, key), timer)

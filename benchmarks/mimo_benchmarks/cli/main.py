@@ -57,8 +57,8 @@ def latency(
     names = None if against is None else [name.strip() for name in against.split(",") if name.strip()]
     with progress_bar() as progress:
         result = measure(
-            bundle, make_request(**request), against=names, checkpoint=checkpoint, threads=threads, repeats=repeats,
-            warmup=warmup, progress=progress,
+            bundle, make_request(bundle=bundle, **request), against=names, checkpoint=checkpoint, threads=threads,
+            repeats=repeats, warmup=warmup, progress=progress,
         )  # fmt: skip
     deliver(latency_table(result), result, json_path)
     agreement = result["agreement"]
@@ -99,7 +99,7 @@ def footprint(bundle: Path, repeats: int, threads: int | None, json_path: str | 
 
     check_writable(json_path)
     with progress_bar() as progress:
-        result = measure(bundle, make_request(**request), threads=threads, repeats=repeats, progress=progress)
+        result = measure(bundle, make_request(bundle=bundle, **request), threads=threads, repeats=repeats, progress=progress)
     deliver(footprint_table(result), result, json_path)
     heavy = result["process"]["heavy_modules"]
     if heavy:

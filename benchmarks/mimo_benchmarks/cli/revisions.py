@@ -30,13 +30,12 @@ def compare_revisions(
     Needs a git checkout. Masks are compared to the bit and texts to the letter. Exit code 1 if an answer differs.
     """
     from mimo_runtime.bundle.archive import Bundle
-    from mimo_runtime.data.dataset import read_datasets
+    from mimo_runtime.data.dataset import read_datasets, with_windows
 
     from ..revisions import compare
 
     check_writable(json_path)
-    Bundle.open(bundle)
-    datasets = read_datasets(data_)
+    datasets = with_windows(read_datasets(data_), Bundle.open(bundle).windows)
     with progress_bar() as progress:
         result = compare.compare_revisions(
             revision, bundle, datasets, split=split, limit=limit, seed=seed, repeats=repeats, threads=threads,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mimo_runtime.bundle.archive import Bundle
-from mimo_runtime.data.dataset import read_datasets
+from mimo_runtime.data.dataset import read_datasets, with_windows
 from mimo_runtime.engines import KINDS, Engine, create_engine, why_not
 from mimo_runtime.errors import EngineError, RequestError
 from mimo_runtime.pipeline import Mimo
@@ -74,6 +74,7 @@ def check_bundle(
         raise RequestError(f"--engine {engine} is no engine of the CPU", f"Use {known}")
     datasets = read_datasets(data) if data else []
     opened = Bundle.open(bundle, this_machine=engine is None and not allow_fallback)
+    datasets = with_windows(datasets, opened.windows)
     model, tokenizer = load_checkpoint(checkpoint)
     facts = opened.manifest.data["model"]
     if facts["checkpoint_sha256"] != sha256(Path(checkpoint) / WEIGHTS):

@@ -20,7 +20,6 @@ import numpy as np
 from mimo_runtime.errors import RequestError
 from mimo_runtime.imageio.image import ScanImage
 from mimo_runtime.imageio.masks import upright
-from mimo_runtime.imageio.reader import read_image
 from mimo_runtime.postprocessing.connected_components import label_components
 from mimo_runtime.utils.messages import short
 
@@ -32,6 +31,7 @@ from .common import (
     missing_files,
     modality_of,
     read_json,
+    read_source,
     required_folder,
     required_region,
     stem_of,
@@ -139,7 +139,7 @@ def plan_coco(
             try:
                 if key in unclear:
                     raise ValueError(unclear[key])
-                drawing = _draw(source, entries[key], annotations[key], classes, notes)
+                drawing = _draw(source, entries[key], annotations[key], classes, modality, notes)
                 yield [_item(entries[key], cases[key], drawing, dict(classes.values()), modality, region)]
             except ValueError as error:
                 if not skip_unclear:
@@ -253,10 +253,11 @@ def _draw(
     entry: _Entry,
     annotations: list[_Annotation],
     classes: dict[int, tuple[int, str]],
+    modality: str | None,
     notes: Counter[str],
 ) -> _Drawing:
     """Read one image and draw its masks. Raises ValueError for an outline that cannot be drawn."""
-    scan = count_turned(read_image(entry.path), notes)
+    scan = count_turned(read_source(entry.path, modality), notes)
     size = scan.height, scan.width
     turned = entry.size == size[::-1] != size and scan.orientation in _QUARTER_TURNS
     if entry.size not in (size, None) and not turned:
@@ -305,4 +306,5 @@ def _item(entry: _Entry, case: str, drawing: _Drawing, classes: dict[int, str], 
         region=region,
         spacing_mm=drawing.scan.spacing_mm,
         instances=drawing.instances,
+        window=drawing.scan.window,
     )

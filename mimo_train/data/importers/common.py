@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mimo_runtime.errors import RequestError
 from mimo_runtime.imageio.image import ScanImage
+from mimo_runtime.imageio.intensity import WINDOWS
 from mimo_runtime.imageio.reader import read_image
 from mimo_runtime.text.grammar import Description, clean_name
 from mimo_runtime.utils.messages import few
@@ -83,9 +84,18 @@ def modality_of(option: str | None, scan: ScanImage, path: Path) -> str:
     return modality
 
 
+def read_source(path: Path, modality: str | None) -> ScanImage:
+    """An image of a source, by the rule that a device applies with the model: values of CT by the window of CT.
+
+    Args:
+        modality: of ``--modality``, for files that do not state theirs.
+    """
+    return read_image(path, modality=known_modality(modality or ""), windows=WINDOWS)
+
+
 def check_first(path: Path, modality: str | None) -> None:
     """Read one image before the long work, so that a missing option or reader is refused first."""
-    modality_of(modality, read_image(path), path)
+    modality_of(modality, read_source(path, modality), path)
 
 
 #: First bytes of the picture formats that are read, for files with another suffix than theirs.

@@ -10,10 +10,9 @@ import numpy as np
 
 from mimo_runtime.errors import RequestError
 from mimo_runtime.imageio.image import ScanImage
-from mimo_runtime.imageio.reader import read_image
 from mimo_runtime.utils.messages import few
 
-from .common import check_first, class_name, find_images, modality_of, required_folder, required_region
+from .common import check_first, class_name, find_images, modality_of, read_source, required_folder, required_region
 from .masks import count_turned, read_binary, read_ids
 from .shapes import crop, paint
 from .writer import Item, Plan, Target
@@ -70,10 +69,10 @@ def plan_folders(
     notes = Counter({"other_files_ignored": others + other_masks})
 
     def items(key: str, path: Path) -> list[Item]:
-        scan = count_turned(read_image(path), notes)
+        scan = count_turned(read_source(path, modality), notes)
         labels = _labels(kind, by_image.get(key), scan, threshold, any_value, notes)
         facts = cases[key], modality_of(modality, scan, path), region
-        return [Item(scan.pixels, labels, names, key, *facts, scan.spacing_mm)]
+        return [Item(scan.pixels, labels, names, key, *facts, scan.spacing_mm, window=scan.window)]
 
     return Plan(len(images), (items(key, path) for key, path in images.items()), notes)
 

@@ -25,7 +25,7 @@ from mimo_runtime.imageio.image import ScanImage
 from mimo_runtime.imageio.reader import read_image
 from mimo_runtime.text.grammar import Description
 
-from .common import JsonObject, inside, known_modality, missing_files, read_text, required_folder, stem_of
+from .common import JsonObject, inside, known_modality, missing_files, read_source, read_text, required_folder, stem_of
 from .masks import count_turned, read_binary
 from .meaning import Meaning, Pair, understand
 from .shapes import check, crop, draw, paint
@@ -130,7 +130,7 @@ class _Instructions:
         shown: set[str] = set()
         mentioned: list[set[str]] = []
         for name in sorted(self.by_image):
-            scan = count_turned(read_image(self.root / name), self.notes)
+            scan = count_turned(read_source(self.root / name, self.facts[name].modality), self.notes)
             kept, pixels = self._draw(self.by_image[name], scan)
             shown |= pixels.keys()
             if kept and all(record.meaning.names for record in kept):  # "no finding" is an answer about every class
@@ -153,6 +153,7 @@ class _Instructions:
             modality=self.facts[name].modality,
             region=self.facts[name].region,
             spacing_mm=scan.spacing_mm,
+            window=scan.window,
             attributes={"questions": pairs} if pairs and self.keep_texts else {},
         )
 

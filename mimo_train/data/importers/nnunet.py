@@ -57,7 +57,7 @@ def plan_nnunet(
     target.check_sources(source)
     if _are_pictures(files):
         pictures = [_picture(entry, channels, target) for entry in files]
-        check_picture(pictures[0])
+        check_picture(pictures[0], modality)
         items = (picture_item(picture, labels, modality, region, notes) for picture in pictures)
         return Plan(len(pictures), ([item] if item else [] for item in items), notes)
     cases = [_opened(entry, slicing.plane, channels, target, notes) for entry in files]

@@ -9,8 +9,8 @@ import numpy as np
 
 from mimo_runtime.errors import RequestError
 from mimo_runtime.imageio.image import ScanImage
-from mimo_runtime.imageio.reader import read_image
 
+from .common import read_source
 from .dataset_json import Channels, Labels
 from .listing import Files
 from .masks import count_turned, read_ids
@@ -28,9 +28,9 @@ class Picture:
     case: str
 
 
-def check_picture(picture: Picture) -> None:
+def check_picture(picture: Picture, modality: str) -> None:
     """Read one picture before the long work, so that a missing reader is refused first."""
-    _read(picture)
+    _read(picture, modality)
 
 
 def picture_item(picture: Picture, labels: Labels, modality: str, region: str, notes: Counter[str]) -> Item | None:
@@ -38,7 +38,7 @@ def picture_item(picture: Picture, labels: Labels, modality: str, region: str, n
 
     ``notes`` count masks that were not taken as they are. A mask of 0 and 255 shows the only class.
     """
-    scan, path = count_turned(_read(picture), notes), picture.files.label
+    scan, path = count_turned(_read(picture, modality), notes), picture.files.label
     known = _WHITE in labels.names or labels.ignored == _WHITE
     ids = read_ids(path, scan, notes, ignore=None if known else "auto")
     if labels.ignored is not None and (ids == labels.ignored).any():
@@ -52,13 +52,14 @@ def picture_item(picture: Picture, labels: Labels, modality: str, region: str, n
         ids = np.where(ids == _WHITE, *labels.names, 0)
         notes["masks_of_0_and_255_taken_as_the_only_class"] += 1
     notes["images_in_colour"] += not (scan.pixels == scan.pixels[..., :1]).all()
-    return Item(scan.pixels, ids, labels.names, picture.files.case, picture.case, modality, region, scan.spacing_mm)
+    facts = picture.case, modality, region, scan.spacing_mm
+    return Item(scan.pixels, ids, labels.names, picture.files.case, *facts, window=scan.window)
 
 
-def _read(picture: Picture) -> ScanImage:
+def _read(picture: Picture, modality: str) -> ScanImage:
     """One picture; a channel of a picture in colours is grey, and three grey pictures are one in colours."""
     paths = [path for path, _ in picture.files.images]
-    scans = [read_image(path) for path in dict.fromkeys(paths)]
+    scans = [read_source(path, modality) for path in dict.fromkeys(paths)]
     first = scans[0]
     if len(scans) == 3:
         if any(scan.pixels.shape != first.pixels.shape for scan in scans):

@@ -10,14 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from mimo_runtime.errors import RequestError
-from mimo_runtime.imageio.intensity import WINDOWS, GreyRule, to_8_bit
+from mimo_runtime.imageio.intensity import WINDOWS, Grey, GreyRule, no_hounsfield, to_8_bit
 
 from .dataset_json import Labels
 from .volume import PLANES, Volume, cut, filled
 from .writer import Item
-
-#: Centre and width in Hounsfield units that show the soft tissue of the abdomen.
-CT_WINDOW = WINDOWS["ct"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,8 @@ class Slicing:
         every: take each n-th slice.
         most: at most this many slices of a volume, spread evenly.
         empty_share: share of the slices without any structure that is kept, drawn with the seed, rounded up.
-        window: centre and width; for CT :data:`CT_WINDOW` if None, and otherwise percentiles of each slice, as on the device.
+        window: centre and width; None: that of ``intensity.WINDOWS`` for CT, otherwise percentiles of each slice, as on the
+            device.
     """
 
     plane: str = "axial"
@@ -101,8 +99,8 @@ def slices(
     """
     ids, values, image = _class_ids(case.label), case.values(), case.images[0][0]
     as_stored = case.is_colour and bool((values == np.clip(np.rint(values), 0, 255)).all())  # 8 bit, as photographs
-    rule = None if case.is_colour else GreyRule(modality, slicing.window)
-    if modality == "ct" and slicing.window is None and not case.is_colour and not _may_be_hounsfield(values):
+    rule = None if case.is_colour else GreyRule(modality, slicing.window, WINDOWS)
+    if modality == "ct" and slicing.window is None and not case.is_colour and no_hounsfield(values, is_volume=True):
         notes["ct_volumes_whose_values_cannot_be_hounsfield_units"] += 1
     notes["slices_cut_across_the_only_axis_without_depth"] += case.plane != slicing.plane
     # The draw depends on the case only, so further cases do not change it.
@@ -115,8 +113,9 @@ def slices(
         if not np.isfinite(plane).any():
             notes["slices_left_out_without_values"] += 1
             continue
+        grey = Grey(plane.astype(np.uint8), "", None) if as_stored else _to_8_bit(plane, rule, str(image.path), notes)
         yield Item(
-            pixels=plane.astype(np.uint8) if as_stored else _to_8_bit(plane, rule, str(image.path), notes),
+            pixels=grey.pixels,
             labels=truth,
             classes=labels.names,
             source=f"{case.name}_{k:04d}",
@@ -125,21 +124,16 @@ def slices(
             region=region,
             spacing_mm=image.pixel_spacing(case.plane),
             attributes={"plane": case.plane, "slice": k},
+            window=grey.window,
         )
 
 
-def _may_be_hounsfield(values: np.ndarray) -> bool:
-    """Whether values can be Hounsfield units: some lie below water, and they differ by more than a soft tissue from another."""
-    finite = values[np.isfinite(values)]
-    return not finite.size or bool(finite.min() < 0 and finite.max() - finite.min() > 100)
-
-
-def _to_8_bit(plane: np.ndarray, rule: GreyRule | None, name: str, notes: Counter[str]) -> np.ndarray:
+def _to_8_bit(plane: np.ndarray, rule: GreyRule | None, name: str, notes: Counter[str]) -> Grey:
     """By the rule for grey values, as on the device; colours together by percentiles."""
     if rule is None:
-        return to_8_bit(plane, name)[0]
-    grey, description = rule.apply(plane, name)
-    notes["ct_slices_by_percentiles_because_they_are_not_in_hounsfield_units"] += "no Hounsfield units" in description
+        return Grey(*to_8_bit(plane, name), None)
+    grey = rule.apply(plane, name)
+    notes["ct_slices_by_percentiles_because_they_are_not_in_hounsfield_units"] += "no Hounsfield units" in grey.rule
     return grey
 
 

@@ -20,7 +20,7 @@ from typing import TypedDict
 import numpy as np
 from PIL import Image
 
-from mimo_runtime.data.dataset import FILE_NAME, SPLITS, Dataset
+from mimo_runtime.data.dataset import FILE_NAME, INTENSITY_WINDOW, SPLITS, Dataset
 from mimo_runtime.errors import RequestError
 from mimo_runtime.utils.atomic import atomic_folder, check_output_folder
 
@@ -39,6 +39,7 @@ class Item:
         case: from :meth:`Target.case_of`.
         spacing_mm: (row, column).
         instances: instance ids ``[H, W]``, 0 is none; any numbers, they are renumbered.
+        window: (centre, width) that made the grey values, as ``ScanImage.window``.
     """
 
     pixels: np.ndarray
@@ -51,6 +52,7 @@ class Item:
     spacing_mm: tuple[float, float] | None = None
     instances: np.ndarray | None = None
     attributes: Mapping[str, object] = field(default_factory=dict)
+    window: tuple[float, float] | None = None
 
 
 @dataclass
@@ -239,8 +241,9 @@ def _write(folder: Path, item: Item, name: str, target: Target) -> DatasetRow:
     record["classes"] = present
     if item.spacing_mm is not None:
         record["pixel_spacing_mm"] = [float(v) for v in item.spacing_mm]
-    if item.attributes:
-        record["attributes"] = dict(item.attributes)
+    window = {} if item.window is None else {INTENSITY_WINDOW: list(item.window)}
+    if attributes := {**item.attributes, **window}:
+        record["attributes"] = attributes
     if present and item.instances is not None:
         record["instances"] = f"instances/{name}.png"
         _png(folder / "instances" / f"{name}.png", _small(_renumbered(item.instances)))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import BundleError
+from ..model.calibrated import windows_by_modality
 from ..model.config import MimoConfig
 from ..model.json_fields import abbreviate
 from ..utils.atomic import atomic_file, atomic_write_bytes
@@ -119,6 +120,11 @@ class Bundle:
     @property
     def config(self) -> MimoConfig:
         return self.manifest.config
+
+    @property
+    def windows(self) -> dict[str, tuple[float, float]]:
+        """Centre and width of the window of each modality that the model was trained with, for ``read_image(windows=)``."""
+        return windows_by_modality(self.config.windows)
 
     def names(self) -> list[str]:
         """Paths of all files but the manifest, sorted."""

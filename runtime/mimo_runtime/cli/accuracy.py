@@ -84,10 +84,11 @@ def run_accuracy(
     """
     import click
 
-    from ..data.dataset import read_datasets
+    from ..data.dataset import other_windows, read_datasets
     from ..evaluation.accuracy import measure, summarise
     from ..evaluation.report import overview
     from ..evaluation.report_folder import check_report, write_report
+    from .app import print_error
     from .json_output import STDOUT, json_file, print_json, write_json
 
     chosen, file = _prompts_of(prompts), json_file(json_path)
@@ -95,6 +96,8 @@ def run_accuracy(
         check_report(report)
     datasets = read_datasets(data)
     with load() as loaded, progress_bar as progress:
+        for sentence in other_windows(datasets, loaded.windows):
+            print_error(f"warning: {sentence}")
         mimo = loaded.with_config(replace(loaded.config, crop_scale=0.0)) if no_refine else loaded
         measured = measure(mimo, datasets, split, prompts=chosen, limit=limit, seed=seed, progress=progress, text=not no_text)
         result = summarise(measured)

@@ -86,8 +86,10 @@ def main() -> None:
 )
 @click.option("--mask", "mask_file", metavar="PNG", help="A rough mask of the target, of the size of the image.")
 @click.option("--frame", type=click.IntRange(0), default=0, help="Frame of a multi-frame file, or slice of a volume.")
-@click.option("--modality", help="Of an image that does not state it, e.g. mri; ct selects the window of CT.")
-@click.option("--window", type=Coordinates("C,W", 2), help="Centre and width of the window for grey values, e.g. 40,400.")
+@click.option("--modality", help="Of an image that does not state it, e.g. mri; ct selects the model's window of CT.")
+@click.option(
+    "--window", type=Coordinates("C,W", 2), help="Centre and width for grey values, instead of the model's window: 40,400."
+)
 @click.option("--masks/--no-masks", default=True, help="Draw masks.")
 @click.option("--answer/--no-answer", "text_answer", default=True, help="Write a text.")
 @click.option(
@@ -138,16 +140,18 @@ def predict(
     options: Untyped = {name: value for name, value in writing.items() if value is not None}
     _refuse_idle_options(options, masks, text_answer, no_refine)
     _check_output(output, force)
+    from ..bundle.archive import Bundle
     from ..imageio.masks import read_mask_file
     from ..imageio.reader import read_image
     from ..pipeline import Mimo
     from ..preprocessing.prompts import Prompt
     from ..results.folder import write_result
 
-    picture = read_image(image, frame=frame, modality=modality, window=window)
+    opened = Bundle.open(bundle, this_machine=not allow_fallback, trust=trust)
+    picture = read_image(image, frame=frame, modality=modality, window=window, windows=opened.windows)
     mask = None if mask_file is None else read_mask_file(mask_file, frame).fitted(picture).inside()
     prompt = Prompt(text or "", boxes, points, mask)
-    with Mimo.load(bundle, device, threads, cache_images=0, allow_fallback=allow_fallback, trust=trust) as mimo:
+    with Mimo.load(opened, device, threads, cache_images=0, allow_fallback=allow_fallback) as mimo:
         # Before encoding, so that a wrong request costs nothing.
         prompt.validate(picture.height, picture.width, mimo.config, mimo.tokenizer)
         answer = mimo.open(picture, modality=modality).ask(
@@ -263,6 +267,7 @@ def _described(image: ScanImage) -> dict[str, object]:
         "spacing_mm": None if image.spacing_mm is None else list(image.spacing_mm),
         "spacing_source": image.spacing_source,
         "modality": image.modality,
+        "window": None if image.window is None else list(image.window),
     }
 
 

@@ -9,23 +9,26 @@ One JSON object per line::
 id, 0 is background. ``classes`` names the classes in this image; ``{}`` is a negative image, whose ``mask`` may be null or
 missing. ``frame`` (or ``slice``) picks the image of a DICOM or NIfTI file. ``instances`` is a mask of instance ids.
 ``attributes.union``, e.g. ``{"1": [1, 2]}``, says that class 1 covers the pixels of ids 1 and 2: an optic disc and its cup.
+``attributes.intensity_window`` is the centre and width of the window by which an importer made the grey values.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ..errors import RequestError
+from ..errors import ImageError, RequestError
+from ..imageio.intensity import WINDOWS, GreyRule, Windows
 from ..imageio.reader import read_image
 
 FILE_NAME = "dataset.jsonl"
 SPLITS = ("train", "val", "test")
+INTENSITY_WINDOW = "intensity_window"
 _REQUIRED = ("image", "case", "split", "modality", "region", "classes")
 _OPTIONAL = ("mask", "pixel_spacing_mm", "attributes", "frame", "slice", "instances")
 
@@ -46,6 +49,23 @@ class Record:
     attributes: dict[str, object] = field(default_factory=dict)
     frame: int = 0
     instances: Path | None = None
+    #: How values that are not 8 bit become grey: those of the model that sees the image; see ``Dataset.with_windows``.
+    windows: Windows = field(default_factory=lambda: WINDOWS)
+
+    @property
+    def intensity_window(self) -> tuple[float, float] | None:
+        """The window that the importer applied to the image, by ``attributes``; None if it names none.
+
+        Raises:
+            RequestError: it is not two numbers, the second above 0.
+        """
+        value = self.attributes.get(INTENSITY_WINDOW)
+        if value is None:
+            return None
+        try:
+            return GreyRule(window=value).window  # type: ignore[arg-type]  # it is checked there
+        except ImageError as error:
+            raise RequestError(f"{self.image}: attribute {INTENSITY_WINDOW}: {error.what}", error.remedy) from None
 
     def load(self) -> tuple[np.ndarray, np.ndarray]:
         """Read image and mask.
@@ -56,7 +76,7 @@ class Record:
         Raises:
             RequestError: a file is missing or unreadable, sizes differ, or the mask holds ids that ``classes`` lacks.
         """
-        pixels = read_image(self.image, frame=self.frame, modality=self.modality).pixels
+        pixels = read_image(self.image, frame=self.frame, modality=self.modality, windows=self.windows).pixels
         shape = pixels.shape[:2]
         if self.mask is None:
             return pixels, np.zeros(shape, np.int32)
@@ -120,6 +140,10 @@ class Dataset:
         """The records of one split."""
         return [record for record in self.records if record.split == name]
 
+    def with_windows(self, windows: Windows) -> Dataset:
+        """The same set, its DICOM, NIfTI and 16-bit images read by the windows of a model."""
+        return replace(self, records=tuple(replace(record, windows=windows) for record in self.records))
+
     def key(self, record: Record) -> str:
         """What names a record within the set: its image's path, and the frame where a file may hold several."""
         path = record.image.relative_to(self.root).as_posix()
@@ -152,6 +176,35 @@ def read_datasets(paths: str | Path | Iterable[str | Path]) -> list[Dataset]:
     if twice:
         raise RequestError(f"two data sets are called {twice[0]}", "Rename one of the folders, or give it once")
     return sets
+
+
+def with_windows(datasets: Iterable[Dataset], windows: Windows) -> list[Dataset]:
+    """The sets as :meth:`Dataset.with_windows` gives them."""
+    return [data.with_windows(windows) for data in datasets]
+
+
+def stated_windows(datasets: Iterable[Dataset]) -> dict[str, dict[tuple[float, float], str]]:
+    """By modality, the windows that importers applied, each with the name of the first set that has it.
+
+    Raises:
+        RequestError: as ``Record.intensity_window``.
+    """
+    stated: dict[str, dict[tuple[float, float], str]] = {}
+    for record in (record for data in datasets for record in data.records):
+        if (window := record.intensity_window) is not None:
+            stated.setdefault(record.modality.lower(), {}).setdefault(window, record.set_name)
+    return stated
+
+
+def other_windows(datasets: Iterable[Dataset], windows: Windows) -> list[str]:
+    """For each set that was imported with another window than the model's, a sentence that says so."""
+    return [
+        f"the {modality} images of {name} were imported with the window {window[0]:g}/{window[1]:g}, the model has "
+        + ("{:g}/{:g}".format(*windows[modality]) if modality in windows else "none")
+        for modality, stated in stated_windows(datasets).items()
+        for window, name in stated.items()
+        if windows.get(modality) != window
+    ]
 
 
 def check_records(records: Iterable[Record]) -> None:

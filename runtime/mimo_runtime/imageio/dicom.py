@@ -4,6 +4,7 @@ The order is that of PS3.4 annex N: stored values -> rescale or modality LUT -> 
 MONOCHROME1 -> 8 bit. Palettes and YBR become RGB. For enhanced multi-frame objects, rescale, window and spacing come from
 the frame's own functional groups, then from the shared ones, then from the data set itself.
 
+- The window that the caller names, and that of a model for the modality, precede those of the file.
 - VOI: the first VOI LUT if there is one (its smallest to largest entry become 0..255), otherwise the first window, by
   LINEAR, LINEAR_EXACT or SIGMOID. Without either, 8-bit images stay as stored and all others go by ``intensity.GreyRule``:
   CT by its window, others from the 0.5th to the 99.5th percentile of the frame, padding pixels not counted.
@@ -17,7 +18,7 @@ No message carries a value of the data set, except the names of its compression 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, BinaryIO
@@ -30,7 +31,7 @@ from .elements import damaged_dicom, group, number, silent
 from .encapsulated import PLUGIN, check_stream, decode_frame, near_lossless, plugins
 from .geometry import ImageSource, ModalityValues
 from .image import ScanImage, check_size
-from .intensity import GreyRule, as_rgb, colour_to_8_bit, stretch, window
+from .intensity import Grey, GreyRule, as_rgb, colour_to_8_bit, stretch, window
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -194,7 +195,7 @@ def _as_image(data: Dataset, picture: _Stored, name: str, rule: GreyRule) -> Sca
     stored, frame = picture.values, picture.frame
     code = modality_of(data) or rule.modality
     geometry, measured = geometry_of(data, frame)
-    values = None
+    values, shown = None, None
     if rule.window is not None and stored.ndim == 3:
         raise ImageError(f"{name} is in colour, which has no window", "Leave the window out")
     photometric = str(data.get("PhotometricInterpretation") or "")
@@ -209,7 +210,7 @@ def _as_image(data: Dataset, picture: _Stored, name: str, rule: GreyRule) -> Sca
     else:
         padding = _padding(data, stored, picture.tolerance)
         values = _modality_values(data, stored, frame, padding)
-        grey, message = _grey(data, picture, name, values, GreyRule(code, rule.window))
+        grey, message, shown = _grey(data, picture, name, values, replace(rule, modality=code))
         inverse = photometric == "MONOCHROME1" or str(data.get("PresentationLUTShape") or "") == "INVERSE"
         if inverse:
             grey, message = 255 - grey, message + ", inverted"
@@ -221,7 +222,7 @@ def _as_image(data: Dataset, picture: _Stored, name: str, rule: GreyRule) -> Sca
             del data[tag]
     return ScanImage.of_new(
         pixels, geometry.spacing_mm, code, message + picture.repairs, measured,
-        source=ImageSource("dicom", frame, picture.path, data), geometry=geometry, values=values,
+        source=ImageSource("dicom", frame, picture.path, data), geometry=geometry, values=values, window=shown,
     )  # fmt: skip
 
 
@@ -241,26 +242,29 @@ def _colour(values: np.ndarray, bits: float | None) -> tuple[np.ndarray, str]:
     return stretch(values.astype(np.float64), 0, 2.0**bits - 1), ""
 
 
-def _grey(data: Dataset, picture: _Stored, name: str, kept: ModalityValues, rule: GreyRule) -> tuple[np.ndarray, str]:
+def _grey(data: Dataset, picture: _Stored, name: str, kept: ModalityValues, rule: GreyRule) -> Grey:
     stored, frame, padding, values = picture.values, picture.frame, kept.padding, kept.array()
-    if rule.window is not None:
-        grey, message = rule.apply(values, name)
-        return grey, "DICOM, requested " + message
+    valid = None if padding is None or padding.all() else ~padding
+    is_density = str(data.get("RescaleType") or "HU") == "HU" and "LOCALIZER" not in str(data.get("ImageType") or "")
+    if rule.modality == "ct" and not is_density:
+        rule = replace(rule, modality=None)
+    is_8_bit = stored.dtype == np.uint8 and kept.is_stored and (number(data, "BitsStored") or 8) == 8
+    if rule.window is not None or not is_8_bit and rule.precedes_file(values, valid):
+        grey = rule.apply(values, name, valid)
+        return grey._replace(rule=f"DICOM, {'' if rule.window is None else 'requested '}{grey.rule}")
     voi = group(data, frame, "FrameVOILUTSequence") or data
     if voi.get("VOILUTSequence"):
-        return _voi_lut(data, voi, values), "DICOM, VOI LUT"
+        return Grey(_voi_lut(data, voi, values), "DICOM, VOI LUT", None)
     centre, width = number(voi, "WindowCenter"), number(voi, "WindowWidth")
     function = str(voi.get("VOILUTFunction") or "LINEAR")
     if centre is not None and width is not None and width > 0:
-        grey, shown = window(values, centre, width, function), f"window {centre:g}/{width:g}"
-        is_flat = grey.min() == grey.max() and values.min() < values.max()
-        return grey, f"DICOM, {shown}" + (", which shows no difference between the pixels" if is_flat else "")
-    if stored.dtype == np.uint8 and kept.is_stored and (number(data, "BitsStored") or 8) == 8:
-        return stored.copy(), "DICOM, 8 bit as stored"
-    valid = None if padding is None or padding.all() else ~padding
-    is_density = str(data.get("RescaleType") or "HU") == "HU" and "LOCALIZER" not in str(data.get("ImageType") or "")
-    grey, message = (rule if is_density else GreyRule()).apply(values, name, valid)
-    return grey, "DICOM without window, " + message
+        pixels, shown = window(values, centre, width, function), f"window {centre:g}/{width:g}"
+        is_flat = pixels.min() == pixels.max() and values.min() < values.max()
+        return Grey(pixels, f"DICOM, {shown}" + (", which shows no difference between the pixels" if is_flat else ""), None)
+    if is_8_bit:
+        return Grey(stored.copy(), "DICOM, 8 bit as stored", None)
+    grey = rule.apply(values, name, valid)
+    return grey._replace(rule="DICOM without window, " + grey.rule)
 
 
 def _modality_values(data: Dataset, stored: np.ndarray, frame: int, padding: np.ndarray | None) -> ModalityValues:

@@ -33,6 +33,8 @@ class ScanImage:
         source: where the image was read from; None for an image that was made in memory.
         geometry: where it lies; by default, its spacing alone.
         values: the values behind the grey levels; None for colours and for pictures without values of their own.
+        window: (centre, width) of the window that the caller or the modality named and that made the grey values; None if they
+            became 8 bit otherwise.
         copy: False shares the array instead of copying it. The caller then promises not to change it.
 
     ``pixels`` is read-only afterwards.
@@ -47,6 +49,7 @@ class ScanImage:
     source: ImageSource | None = None
     geometry: ImageGeometry = ImageGeometry()  # noqa: RUF009 - frozen
     values: ModalityValues | None = None
+    window: tuple[float, float] | None = None
     copy: InitVar[bool] = True
     #: Whether the caller may still change ``pixels``.
     is_shared: bool = field(init=False, default=False)
@@ -78,12 +81,13 @@ class ScanImage:
         source: ImageSource | None = None,
         geometry: ImageGeometry | None = None,
         values: ModalityValues | None = None,
+        window: tuple[float, float] | None = None,
     ) -> ScanImage:
         """Of an array that the reader made itself: it is not copied, and nobody else can change it."""
         pixels.flags.writeable = False
         where = geometry or ImageGeometry(spacing_mm)
         return ScanImage(
-            pixels, spacing_mm, modality, bits, spacing_source, orientation, source, where, values, copy=False
+            pixels, spacing_mm, modality, bits, spacing_source, orientation, source, where, values, window, copy=False
         )  # fmt: skip
 
     def with_source(self, source: ImageSource) -> ScanImage:

@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import ImageError
 
-#: Windows of modalities whose values have a unit, as (centre, width). CT: soft tissue, in Hounsfield units.
-WINDOWS = {"ct": (40.0, 400.0)}
+#: (centre, width) of a window by modality, in the unit of its values.
+Windows = Mapping[str, tuple[float, float]]
+
+#: The windows of a model that names no others. CT: soft tissue, in Hounsfield units.
+WINDOWS: Windows = {"ct": (40.0, 400.0)}
 
 #: Percentiles that become black and white where nothing names a window.
 LOW_PERCENTILE, HIGH_PERCENTILE = 0.5, 99.5
+
+
+class Grey(NamedTuple):
+    """Grey values as 8 bit, a description of the rule, and the window that was applied; None for percentiles."""
+
+    pixels: np.ndarray
+    rule: str
+    window: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
 class GreyRule:
     """How grey values become 8 bit, the same for import, evaluation and device.
 
-    The window, else that of the modality (:data:`WINDOWS`), else percentiles of the picture (:func:`to_8_bit`). CT values that
+    The window, else that of the modality, else percentiles of the picture (:func:`to_8_bit`). CT values that
     cannot be Hounsfield units go by percentiles too, and the description says so.
 
     Args:
         modality: as data sets write it ("ct"), None if unknown.
         window: centre and width.
+        windows: those that a model was trained with, which precede the window of a file. None: :data:`WINDOWS`, which the
+            window of a file precedes, as in a viewer.
 
     Raises:
         ImageError: the window is not two finite numbers, the second above 0.
@@ -32,6 +47,7 @@ class GreyRule:
 
     modality: str | None = None
     window: tuple[float, float] | None = None
+    windows: Windows | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "modality", str(self.modality or "").strip().lower() or None)
@@ -44,25 +60,44 @@ class GreyRule:
                 raise ImageError(f"the window is {self.window!r}"[:80], "Write centre and width, e.g. 40,400")
             object.__setattr__(self, "window", (centre, width))
 
-    def apply(self, values: np.ndarray, name: str, valid: np.ndarray | None = None) -> tuple[np.ndarray, str]:
-        """``(uint8 of the same shape, description)``. Arguments and errors of :func:`to_8_bit`."""
-        shown = self.window or WINDOWS.get(self.modality or "")
-        no_hounsfield = "" if self.window or self.modality != "ct" else _no_hounsfield(values, valid)
-        if shown is None or no_hounsfield:
+    @property
+    def window_of_modality(self) -> tuple[float, float] | None:
+        """The window that the modality has; None for percentiles."""
+        return (WINDOWS if self.windows is None else self.windows).get(self.modality or "")
+
+    def precedes_file(self, values: np.ndarray, valid: np.ndarray | None = None) -> bool:
+        """Whether the rule goes before the window that a file states: the caller, or the model, names one for such values."""
+        if self.window is not None or self.windows is None:
+            return self.window is not None
+        return self.window_of_modality is not None and not (self.modality == "ct" and no_hounsfield(values, valid))
+
+    def apply(self, values: np.ndarray, name: str, valid: np.ndarray | None = None) -> Grey:
+        """The values by this rule. Arguments and errors of :func:`to_8_bit`."""
+        shown = self.window or self.window_of_modality
+        reason = "" if self.window or self.modality != "ct" else no_hounsfield(values, valid)
+        if shown is None or reason:
             grey, rule = to_8_bit(values, name, valid)
-            return grey, rule + no_hounsfield
+            return Grey(grey, rule + reason, None)
         named = "" if self.window else f" of {self.modality}"
-        return window(values.astype(np.float32), *shown), f"window {shown[0]:g}/{shown[1]:g}{named}"
+        return Grey(window(values.astype(np.float32), *shown), f"window {shown[0]:g}/{shown[1]:g}{named}", shown)
 
 
-def _no_hounsfield(values: np.ndarray, valid: np.ndarray | None) -> str:
-    """Why CT values cannot be Hounsfield units; empty if they can."""
+def no_hounsfield(values: np.ndarray, valid: np.ndarray | None = None, *, is_volume: bool = False) -> str:
+    """Why CT values cannot be Hounsfield units, in parentheses; empty if they can.
+
+    Args:
+        values: any shape.
+        valid: bool, same shape; false for values that do not count.
+        is_volume: of a volume, which shows air or fat somewhere and differs by more than soft tissues do. A slice or a crop
+            need not.
+    """
     counted = values[np.isfinite(values) if valid is None else np.isfinite(values) & valid]
     if not counted.size:
         return ""
     low, high = float(counted.min()), float(counted.max())
-    is_offset = low >= 0 and float(np.percentile(counted, 90)) > 700  # nothing as thin as fat and air
-    if is_offset or -2 <= low < high <= 2 or (low, high) == (0, 255):
+    # Nothing as thin as fat and air.
+    is_offset = low >= 0 and (is_volume or float(np.percentile(counted, 90)) > 700)
+    if is_offset or -2 <= low < high <= 2 or (low, high) == (0, 255) or is_volume and high - low <= 100:
         return f" (values {low:g}..{high:g} are no Hounsfield units)"
     return ""
 

@@ -106,12 +106,12 @@ def read_nifti(file: BinaryIO, name: str, slice_index: int, grey_rule: GreyRule,
     """
     plane = read_values(file, name, slice_index)
     values, measured = plane.values, "NIfTI header" if plane.spacing_mm else None
-    kept, modality = None, None
+    kept, modality, window = None, None, None
     if values.ndim == 3 and values.dtype == np.uint8:
         pixels, note = np.ascontiguousarray(values), "8 bit as stored"
     elif values.ndim == 2:
-        grey, rule = grey_rule.apply(values, name)
-        if grey_rule == GreyRule() and looks_like_hounsfield(values):
+        grey, rule, window = grey_rule.apply(values, name)
+        if grey_rule.modality is None and window is None and looks_like_hounsfield(values):
             rule += " (values look like Hounsfield units: name the modality ct for its window)"
         pixels, note, modality = as_rgb(grey), "NIfTI, " + rule, grey_rule.modality
         kept = ModalityValues(values, unit="HU" if modality == "ct" else "")
@@ -121,7 +121,7 @@ def read_nifti(file: BinaryIO, name: str, slice_index: int, grey_rule: GreyRule,
         note = "NIfTI, " + rule
     return ScanImage.of_new(
         pixels, plane.spacing_mm, modality, note + plane.note, measured,
-        source=ImageSource("nifti", slice_index, path), geometry=plane.geometry, values=kept,
+        source=ImageSource("nifti", slice_index, path), geometry=plane.geometry, values=kept, window=window,
     )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ from .deep import decode_deep
 from .files import open_file, short_name
 from .geometry import ImageSource
 from .image import ScanImage, check_frame, check_size
-from .intensity import GreyRule, as_rgb, colour_to_8_bit, to_8_bit
+from .intensity import Grey, GreyRule, Windows, as_rgb, colour_to_8_bit, to_8_bit
 from .pillow import open_picture
 
 _ACCEPTED = "PNG, JPEG, BMP, TIFF, WebP, DICOM or NIfTI"
@@ -49,6 +49,7 @@ def read_image(
     copy: bool = True,
     modality: str | None = None,
     window: tuple[float, float] | None = None,
+    windows: Windows | None = None,
 ) -> ScanImage:
     """Read one image.
 
@@ -62,6 +63,8 @@ def read_image(
         modality: of a file or array that does not state it, e.g. "ct" for a NIfTI volume: selects the window of its values.
             The codes of DICOM are read, too: "MR" is "mri".
         window: centre and width for grey values, over that of the file or the modality. Colour has none.
+        windows: centre and width by modality that a model was trained with (``Mimo.windows``); they precede the window that a
+            DICOM file states. None: the window of the file, else that of ``intensity.WINDOWS``.
 
     Raises:
         ImageError: missing, damaged or unsupported file, no such frame, a size outside the limits, or a header that states
@@ -74,7 +77,7 @@ def read_image(
     if isinstance(source, (ScanImage, np.ndarray)) and frame != 0:
         raise ImageError(f"frame {frame!r} of a single image", "Pass the frame itself, or the file")
     check_frame(frame)
-    rule = GreyRule(canonical(modality), window)
+    rule = GreyRule(canonical(modality), window, windows)
     if isinstance(source, ScanImage) and window is not None:
         raise ImageError("window= of a ScanImage, which is 8 bit already", "Pass it to the read_image that reads the values")
     name = short_name(source) if isinstance(source, (str, os.PathLike)) else "the image"
@@ -158,6 +161,7 @@ def _from_array(array: np.ndarray, channels: str, copy: bool, rule: GreyRule) ->
     check_size("the image array", *array.shape[:2])
     if rule.window is not None and array.ndim == 3:
         raise _colour_window("the image array")
+    window = None
     if array.dtype == bool:
         array, message = array.astype(np.uint8) * np.uint8(255), "1 bit"
     elif array.dtype == np.uint8 and rule.window is None:
@@ -168,10 +172,11 @@ def _from_array(array: np.ndarray, channels: str, copy: bool, rule: GreyRule) ->
         raise ImageError(f"the image array has 4 channels of type {array.dtype}", "Pass alpha only with uint8, or drop it")
     else:
         message = _depth(array)
-        array, how = rule.apply(array, "the image array") if array.ndim == 2 else to_8_bit(array, "the image array")
+        name = "the image array"
+        array, how, window = rule.apply(array, name) if array.ndim == 2 else Grey(*to_8_bit(array, name), None)
         message += how
     if array.ndim == 2:
-        return ScanImage.of_new(as_rgb(array), None, rule.modality, message)
+        return ScanImage.of_new(as_rgb(array), None, rule.modality, message, window=window)
     if array.shape[2] == 4:
         return ScanImage.of_new(_over_black(array), bits=message + ", alpha over black")
     if not np.may_share_memory(array, source):
@@ -190,8 +195,8 @@ def _from_pil(image: Image.Image, name: str, frame: int, rule: GreyRule) -> Scan
         return ScanImage.of_new(rgb, bits=message, orientation=turned)
     if is_grey and (mode != "L" or rule.window is not None):
         values = np.asarray(image)
-        grey, how = rule.apply(values, name)
-        return ScanImage.of_new(as_rgb(grey), None, rule.modality, _depth(values) + how, orientation=turned)
+        grey, how, window = rule.apply(values, name)
+        return ScanImage.of_new(as_rgb(grey), None, rule.modality, _depth(values) + how, orientation=turned, window=window)
     try:
         if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
             rgb, message = _over_black(np.asarray(image.convert("RGBA"))), f"8 bit {mode}, alpha over black"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -17,6 +18,11 @@ class IntensityWindow:
     modality: str = "ct"
     center: float = 40.0
     width: float = 400.0
+
+
+def windows_by_modality(windows: Iterable[IntensityWindow]) -> dict[str, tuple[float, float]]:
+    """(center, width) by modality, in lower case."""
+    return {window.modality.lower(): (window.center, window.width) for window in windows}
 
 
 @dataclass(frozen=True)

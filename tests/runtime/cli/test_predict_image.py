@@ -31,6 +31,7 @@ def test_an_image_without_a_scale(bundle_folder: Path, image_file: Path, tmp_pat
         "spacing_mm": None,
         "spacing_source": None,
         "modality": None,
+        "window": None,
     }
     assert image_of(bundle_folder, image_file, "-o", str(tmp_path / "out")) == expected
     assert json.loads((tmp_path / "out/answer.json").read_text("utf-8"))["image"] == expected

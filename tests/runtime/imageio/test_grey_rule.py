@@ -48,6 +48,29 @@ def test_the_window_of_the_file_precedes_that_of_the_modality() -> None:
     assert "percentile" in read_image(dicom(RescaleType="OD")).bits
 
 
+def test_the_window_of_a_model_precedes_that_of_the_file() -> None:
+    lung = {"ct": (-600.0, 1500.0)}
+    expected = window(BODY.astype(np.float32), -600, 1500)
+    for source in (dicom(), dicom(WindowCenter=40, WindowWidth=80), BODY):
+        scan = read_image(source, modality="ct", windows=lung)
+        np.testing.assert_array_equal(scan.pixels[..., 0], expected)
+        assert scan.window == (-600, 1500) and scan.bits.endswith("window -600/1500 of ct")
+        assert read_image(source, modality="ct", window=(0, 9), windows=lung).window == (0, 9)
+    other = dict(WindowCenter=40, WindowWidth=80)
+    for more in ({"ImageType": ["DERIVED", "PRIMARY", "LOCALIZER"]}, {"RescaleType": "US"}):
+        scan = read_image(dicom(**other, **more), windows=lung)
+        assert scan.bits == "DICOM, window 40/80" and scan.window is None
+    assert read_image(dicom(**other), windows={"mri": (1, 2)}).bits == read_image(dicom(**other)).bits == "DICOM, window 40/80"
+
+
+def test_8_bit_dicom_is_in_no_unit() -> None:
+    pytest.importorskip("pydicom")
+    from dicom_cases import as_bytes, dataset
+
+    captured = as_bytes(dataset(SHOWN, Modality="CT"))
+    np.testing.assert_array_equal(read_image(captured, windows=WINDOWS).pixels[..., 0], SHOWN)
+
+
 def test_a_requested_window_precedes_all(tmp_path: Path) -> None:
     expected = window(BODY.astype(np.float32), -600, 1500)
     for source in (BODY, nifti(BODY, tmp_path / "ct.nii"), dicom(WindowCenter=0, WindowWidth=80)):

@@ -66,6 +66,6 @@ def write_volumes(root: Path, label_affine: np.ndarray = AFFINE, image_affine: n
 def bring(source: Path, output: Path, **options: Any) -> tuple[list[Record], Mapping[str, Any]]:
     """All slices of the folder, and the summary."""
     target = Target(output, (1, 0, 0))
-    plan = plan_nnunet(source, target, slicing=Slicing(empty_share=1), region="abdomen", **options)
+    plan = plan_nnunet(source, target, **{"slicing": Slicing(empty_share=1), "region": "abdomen", **options})
     summary = write_set(plan, target)
     return list(Dataset.read(output).records), summary

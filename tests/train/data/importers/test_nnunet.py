@@ -13,11 +13,11 @@ from click.testing import CliRunner
 
 from mimo_runtime.data.dataset import Dataset, Record
 from mimo_runtime.errors import RequestError
-from mimo_runtime.imageio.intensity import window
+from mimo_runtime.imageio.intensity import WINDOWS, window
 from mimo_runtime.imageio.reader import read_image
 from mimo_train.cli.main import main
 from mimo_train.data.importers import Target, plan_nnunet, write_set
-from mimo_train.data.importers.slices import CT_WINDOW, Slicing
+from mimo_train.data.importers.slices import Slicing
 
 nibabel = pytest.importorskip("nibabel")
 
@@ -98,8 +98,12 @@ def test_axial_slices_show_front_at_the_top_and_right_on_the_left(tmp_path: Path
     for k, record in enumerate(records):
         pixels, labels = record.load()
         np.testing.assert_array_equal(labels, truth()[::-1, ::-1, k].T)
-        np.testing.assert_array_equal(pixels[..., 0], window(values()[::-1, ::-1, k].T.astype(np.float32), *CT_WINDOW))
-        assert record.pixel_spacing_mm == (3, 2) and record.attributes == {"plane": "axial", "slice": k}
+        np.testing.assert_array_equal(pixels[..., 0], window(values()[::-1, ::-1, k].T.astype(np.float32), *WINDOWS["ct"]))
+        assert record.pixel_spacing_mm == (3, 2) and record.attributes == {
+            "plane": "axial",
+            "slice": k,
+            "intensity_window": [40, 400],
+        }
         assert (record.modality, record.region, record.instances) == ("ct", "abdomen", None)
     assert records[0].classes == {} and records[0].mask is None
     assert records[3].classes == {1: "liver"} and records[5].classes == {1: "liver", 2: "liver tumor"}
@@ -130,7 +134,7 @@ def test_every_stored_orientation_gives_the_same_set(tmp_path: Path, axes: str) 
     k = record.attributes["slice"]
     pixels, labels = record.load()
     np.testing.assert_array_equal(labels, truth()[::-1, ::-1, k].T)
-    np.testing.assert_array_equal(pixels[..., 0], window(values()[::-1, ::-1, k].T.astype(np.float32), *CT_WINDOW))
+    np.testing.assert_array_equal(pixels[..., 0], window(values()[::-1, ::-1, k].T.astype(np.float32), *WINDOWS["ct"]))
     assert record.pixel_spacing_mm == (3, 2)
 
 
