@@ -14,7 +14,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from mimo_runtime.data.dataset import Dataset, check_records, with_windows
+from mimo_runtime.data.dataset import Dataset, check_records, for_model
 from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation.accuracy import Measurements, measure
 from mimo_runtime.evaluation.confidence import Choice, choose_threshold, set_weights
@@ -298,7 +298,7 @@ def tune_thresholds(
         RequestError: empty split, a split without a target, or an image that cannot be read. All images are read before the
             first evaluation.
     """
-    datasets = with_windows(datasets, mimo.windows)
+    datasets = for_model(datasets, mimo)
     records = list(chain.from_iterable(chosen_records(data, split, limit, seed) for data in datasets))
     check_records(records)
     images = len(records)

@@ -10,7 +10,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from mimo_runtime.data.dataset import Dataset, Record, check_records, read_ids, with_windows
+from mimo_runtime.data.dataset import Dataset, Record, check_records, for_model, read_ids
 from mimo_runtime.data.prompt_sampling import instance_labels
 from mimo_runtime.errors import PromptError, RequestError
 from mimo_runtime.evaluation import metrics
@@ -131,7 +131,7 @@ def measure_relations(
     Raises:
         RequestError: empty split, or an image that cannot be read. All images are read before the first question.
     """
-    datasets = with_windows(datasets, mimo.windows)
+    datasets = for_model(datasets, mimo)
     names = AbsentNames(datasets)
     records = [(data, record) for data in datasets for record in chosen_records(data, split, limit, seed)]
     if not records:

@@ -11,7 +11,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from mimo_runtime.data.dataset import Dataset, Record, check_records, with_windows
+from mimo_runtime.data.dataset import Dataset, Record, check_records, for_model
 from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation import metrics
 from mimo_runtime.evaluation.questions import chosen_records, engine_names, model_id_of
@@ -106,7 +106,7 @@ def measure_robustness(
         RequestError: empty split, no image with a target, or an image that cannot be read. All images are read before the
             first question.
     """
-    datasets = with_windows(datasets, mimo.windows)
+    datasets = for_model(datasets, mimo)
     records = _records_with_targets(datasets, split, limit, seed)
     samples: list[Sample] = []
     wordings: list[Wording] = []

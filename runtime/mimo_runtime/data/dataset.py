@@ -183,6 +183,11 @@ def with_windows(datasets: Iterable[Dataset], windows: Windows) -> list[Dataset]
     return [data.with_windows(windows) for data in datasets]
 
 
+def for_model(datasets: Iterable[Dataset], model: object) -> list[Dataset]:
+    """The sets, read by the windows of a model (``Mimo.windows``); by the usual ones for a model that has none."""
+    return with_windows(datasets, getattr(model, "windows", WINDOWS))
+
+
 def stated_windows(datasets: Iterable[Dataset]) -> dict[str, dict[tuple[float, float], str]]:
     """By modality, the windows that importers applied, each with the name of the first set that has it.
 

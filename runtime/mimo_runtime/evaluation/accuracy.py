@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..data.dataset import Dataset, Record, check_records, with_windows
+from ..data.dataset import Dataset, Record, check_records, for_model
 from ..errors import RequestError
 from . import metrics
 from .confidence import summarise_confidence
@@ -55,7 +55,7 @@ def measure(
     unknown = [p for p in prompts if p not in PROMPTS]
     if unknown:
         raise RequestError(f"unknown prompt type '{unknown[0]}'", f"Choose from {', '.join(PROMPTS)}")
-    datasets = with_windows(datasets, mimo.windows)
+    datasets = for_model(datasets, mimo)
     records = [(data, record) for data in datasets for record in chosen_records(data, split, limit, seed)]
     if not records:
         raise RequestError(f"no image in split '{split}'", "Choose another split or data set")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..data import prompt_sampling
-from ..data.dataset import Dataset, Record, with_windows
+from ..data.dataset import Dataset, Record, for_model
 from ..errors import PromptError, RequestError
 from . import metrics
 from .questions import MAX_INSTANCES, Outcome, chosen_records, engine_names, model_id_of, seeded_rng
@@ -86,7 +86,7 @@ def measure_referring(
         RequestError: empty split, no image with two instances of a class, or an image that cannot be read. All truths are
             looked through before the first question.
     """
-    datasets = with_windows(datasets, mimo.windows)
+    datasets = for_model(datasets, mimo)
     candidates = [replace(data, records=tuple(r for r in data.split(split) if _takes_part(r))) for data in datasets]
     records = _records_of(datasets, candidates, split, limit, seed)
     rows: list[Reference] = []

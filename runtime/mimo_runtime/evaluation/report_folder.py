@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from ..data.dataset import Dataset, with_windows
+from ..data.dataset import Dataset, for_model
 from ..errors import RequestError
 from ..utils.atomic import atomic_folder, check_output_folder
 from ..utils.temporary import keep_matplotlib_out_of_home
@@ -80,7 +80,7 @@ def write_report(folder: Path, result: AccuracyResult, measured: Measurements, m
 
         save("coverage_risk", COVERAGE_RISK, coverage_risk_chart(result["confidence"]))
         save("reliability", RELIABILITY, reliability_chart(result["presence"]))
-        for data in with_windows(datasets, mimo.windows):
+        for data in for_model(datasets, mimo):
             sheet = contact_sheet(mimo, data, measured.overlaps, result["meta"]["seed"])
             save("sheets", SHEETS.replace("*", data.name), sheet)
         (target / TEXT).write_text(markdown(result, pictures), "utf-8")
