@@ -77,7 +77,8 @@ def test_predict_reads_by_the_window_of_the_bundle(bundle_folder: Path, lung_bun
 
 
 def test_earlier_versions_get_the_usual_window_of_ct(bundle_folder: Path, tmp_path: Path) -> None:
-    added = dict.fromkeys(("windows", "contours", "coverage", "presence_calibration", "miss_rate"))
+    names = ("windows", "contours", "coverage", "presence_calibration", "miss_rate", "entity_modalities")
+    added: dict[str, object] = dict.fromkeys(names)
     earlier = reseal(shutil.copytree(bundle_folder, tmp_path / "earlier"), **added, format_version=8)
     with Mimo.load(earlier) as mimo:
         assert mimo.windows == {"ct": (40, 400)}

@@ -131,8 +131,7 @@ def measure_relations(
     Raises:
         RequestError: empty split, or an image that cannot be read. All images are read before the first question.
     """
-    datasets = for_model(datasets, mimo)
-    names = AbsentNames(datasets)
+    names = AbsentNames(datasets := for_model(datasets, mimo))
     records = [(data, record) for data in datasets for record in chosen_records(data, split, limit, seed)]
     if not records:
         raise RequestError(f"no image in split '{split}'", "Choose another split or data set")

@@ -12,6 +12,7 @@ from typing import overload
 from ..errors import ImageError
 from ..imageio.geometry import ImageGeometry
 from ..imageio.image import ScanImage
+from ..imageio.intensity import Windows
 from ..imageio.reader import read_image
 from ..utils.messages import few, shown_path
 from .archives import members_of
@@ -29,7 +30,7 @@ class ImageSeries:
     Args:
         frames: in order of their positions; without positions, in order of the file or of the names.
         layout: whether they form a regular volume, and why not. Its order is that of ``frames``.
-        modality, window: as in ``read_image``.
+        modality, window, windows: as in ``read_image``.
         notes: files that were left out, for people.
     """
 
@@ -38,6 +39,7 @@ class ImageSeries:
     modality: str | None = None
     window: tuple[float, float] | None = None
     notes: tuple[str, ...] = ()
+    windows: Windows | None = None
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -55,10 +57,10 @@ class ImageSeries:
         if isinstance(index, slice):
             frames = self.frames[index]
             layout = lay_out([f.geometry for f in frames], [f.size for f in frames])
-            return ImageSeries(frames, layout, self.modality, self.window, self.notes)
+            return ImageSeries(frames, layout, self.modality, self.window, self.notes, self.windows)
         frame = self.frames[index]
         source = frame.file.path if frame.file.path is not None else frame.file.data()
-        return read_image(source, frame=frame.index, modality=self.modality, window=self.window)
+        return read_image(source, frame=frame.index, modality=self.modality, window=self.window, windows=self.windows)
 
     def __iter__(self) -> Iterator[ScanImage]:
         return (self[index] for index in range(len(self)))
@@ -79,13 +81,14 @@ def open_image_series(
     series: int | str | None = None,
     modality: str | None = None,
     window: tuple[float, float] | None = None,
+    windows: Windows | None = None,
 ) -> ImageSeries:
     """Find the frames of a series and order them. Only headers are read.
 
     Args:
         source: a folder, a zip archive, a file of several frames, or a list of files.
         series: of a folder with several DICOM series: which one, as a number from 1 in the order of the error, or its UID.
-        modality, window: as in ``read_image``.
+        modality, window, windows: as in ``read_image``.
 
     Raises:
         ImageError: nothing there is an image, a file is damaged, or there are several series and none is chosen.
@@ -107,7 +110,8 @@ def open_image_series(
     notes = (f"{len(refused)} files were left out: {few(refused, 2)}",) if refused else ()
     layout = lay_out([h.geometry for h in chosen], [h.size for h in chosen])
     ordered = tuple(chosen[i] for i in layout.order)
-    return ImageSeries(ordered, Layout(tuple(range(len(ordered))), layout.places_mm, layout.problem), modality, window, notes)
+    placed = Layout(tuple(range(len(ordered))), layout.places_mm, layout.problem)
+    return ImageSeries(ordered, placed, modality, window, notes, windows)
 
 
 def _files(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], name: str) -> list[FrameFile]:
