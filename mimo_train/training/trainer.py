@@ -21,6 +21,7 @@ from mimo_runtime.errors import BundleError
 from mimo_runtime.model.calibrated import windows_by_modality
 from mimo_runtime.utils.atomic import check_output_folder
 from mimo_runtime.utils.progress import Progress, silent
+from mimo_runtime.utils.temporary import keep_torch_out_of_shared_folders
 
 from ..checkpoint import CARD, CONFIG, TOKENIZER, WEIGHTS, save_checkpoint
 from ..data.loader import Batches, Prefetcher
@@ -240,6 +241,7 @@ def fit(
     progress: Progress | None = None,
 ) -> Path:
     """Train and write a checkpoint folder; see :class:`Trainer` and :class:`StartingPoint` for the arguments."""
+    keep_torch_out_of_shared_folders()
     start = StartingPoint(resume, start_from, partial_load, tuple(partial_parts))
     return Trainer(config, output, start, save_every=save_every, report=report, progress=progress).run()
 

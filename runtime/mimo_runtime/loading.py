@@ -18,12 +18,15 @@ from .hardware.host import worker_threads
 from .model.config import MimoConfig
 from .model.tokenizer import Tokenizer
 from .utils.log import LOGGER
+from .utils.messages import short
 
 #: Of Python and numpy.
 _INTERPRETER_MB = 44
 #: Of an engine's libraries, and how often it holds the intermediate tensors of a graph. Measured, see :func:`required_mb`; of
 #: other engines the memory of the host is taken to be that of ONNX Runtime.
 _ENGINE_MB = {"onnxruntime": (48, 2), "openvino": (154, 4)}
+#: More threads than any machine has cores: an engine would start them all.
+MOST_THREADS = 1024
 #: A bundle's folder or ``.mimo`` file, or an opened bundle.
 BundleSource = str | os.PathLike[str] | Bundle
 
@@ -84,8 +87,7 @@ def load_bundle(
     """
     start = time.perf_counter()
     check_device(device)
-    if threads is not None and threads < 1:
-        raise RequestError(f"threads is {threads}", "Use at least 1, or leave it out")
+    check_threads(threads)
     if max_memory is not None and (type(max_memory) is not int or max_memory < 1):
         raise RequestError(f"max_memory is {max_memory!r}", "Use a whole number of MB, or leave it out")
     if isinstance(bundle, Bundle):
@@ -112,6 +114,16 @@ def load_bundle(
         engines = _create_engines(bundle, placement, threads)
     _log_loaded(manifest.model_id, placement, engines, time.perf_counter() - start)
     return LoadedBundle(manifest.config, engines, tokenizer, _info(bundle, placement))
+
+
+def check_threads(threads: int | None) -> None:
+    """Refuse a number of threads that no machine can use.
+
+    Raises:
+        RequestError: it is no whole number from 1 to :data:`MOST_THREADS`.
+    """
+    if threads is not None and (type(threads) is not int or not 1 <= threads <= MOST_THREADS):
+        raise RequestError(f"threads is {short(threads)}", f"Use a whole number from 1 to {MOST_THREADS}, or leave it out")
 
 
 def _log_loaded(model: str, placement: Placement, engines: Mapping[str, Engine], seconds: float) -> None:

@@ -21,6 +21,7 @@ from torch import nn
 
 from mimo_runtime.errors import EngineError
 from mimo_runtime.model.graph_spec import BATCH, PAST, GraphSpec
+from mimo_runtime.utils.temporary import keep_torch_out_of_shared_folders
 
 from ..targets import OPSET
 from .validate import check_operators, check_spec
@@ -57,6 +58,7 @@ def export_graph(module: nn.Module, spec: GraphSpec) -> onnx.ModelProto:
 
 def trace(module: nn.Module, spec: GraphSpec) -> onnx.ModelProto:
     """The module as the dynamo exporter writes it."""
+    keep_torch_out_of_shared_folders()
     inputs = tuple(torch.zeros(t.concrete(**EXAMPLE), dtype=getattr(torch, t.dtype)) for t in spec.inputs)
     axes = {BATCH: torch.export.Dim(BATCH, min=1), PAST: torch.export.Dim(PAST, min=0)}
     dynamic = tuple({i: axes[a] for i, a in enumerate(t.shape) if isinstance(a, str)} for t in spec.inputs)

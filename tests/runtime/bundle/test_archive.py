@@ -229,8 +229,10 @@ def test_a_foreign_tokenizer_is_refused(copy):
 def test_wrong_arguments(bundle_folder):
     with pytest.raises(RequestError, match="unknown device 'tpu'"):
         Mimo.load(bundle_folder, device="tpu")
-    with pytest.raises(RequestError, match="threads is 0"):
-        Mimo.load(bundle_folder, threads=0)
+    for threads in (0, -1, 10**9, 10**400, 1.5, True, "2"):
+        with pytest.raises(RequestError, match="threads is .* Use a whole number from 1 to 1024, or leave it out") as caught:
+            Mimo.load(bundle_folder, threads=threads)
+        assert len(str(caught.value)) < 120
 
 
 def test_pack_refuses_a_damaged_bundle_and_leaves_nothing(copy, tmp_path):
