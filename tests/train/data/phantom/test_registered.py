@@ -39,8 +39,9 @@ def test_what_another_user_prepared_is_refused(place: Path, kind: str, monkeypat
     elif kind == "file":
         place.touch()
     else:
-        (place.parent / f"mimo-edge-{os.getuid() + 1}").mkdir()
-        monkeypatch.setattr(os, "getuid", lambda uid=os.getuid(): uid + 1)
+        other = os.getuid() + 1
+        (place.parent / f"mimo-edge-{other}").mkdir()
+        monkeypatch.setattr(os, "getuid", lambda: other)
     with pytest.raises(RequestError, match="is a link or belongs to another user. Set XDG_CACHE_HOME"):
         registered.phantoms()
 
