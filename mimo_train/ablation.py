@@ -25,8 +25,8 @@ from mimo_runtime.utils.progress import Progress
 
 from .torch_engine import load_mimo
 from .training.config import TrainConfig, with_current_names
-from .training.thresholds import without_thresholds
 from .training.trainer import STATE, TRAINING, fit
+from .tuning.thresholds import without_thresholds
 
 #: Measured on every variant; "mask" and "text+box" would repeat "box" and "text".
 PROMPTS = ("box", "point", "text", "absent")

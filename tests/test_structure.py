@@ -44,9 +44,10 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "hf": "model",
         "data": "model",
         "training": "checkpoint data hf model",
+        "tuning": "checkpoint",
         "torch_engine": "checkpoint model training",
-        "ablation": "torch_engine training",
-        "cli": "ablation data torch_engine training",
+        "ablation": "torch_engine training tuning",
+        "cli": "ablation data torch_engine training tuning",
         "__main__": "cli",
     },
     "mimo_calibration": {

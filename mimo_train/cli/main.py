@@ -253,15 +253,13 @@ def tune_thresholds(
     from mimo_runtime.data.dataset import read_datasets
 
     from ..torch_engine import load_mimo
-    from ..training import thresholds
+    from ..tuning import tune
 
     _set_threads(threads)
     datasets = read_datasets(data_)
     mimo = load_mimo(checkpoint)
     with stage_progress("thresholds", quiet=as_json) as advance:
-        chosen = thresholds.tune_thresholds(
-            checkpoint, mimo, datasets, split, risk=risk, limit=limit, seed=seed, progress=advance
-        )
+        chosen = tune.tune_thresholds(checkpoint, mimo, datasets, split, risk=risk, limit=limit, seed=seed, progress=advance)
     if as_json:
         print_json({**chosen.to_dict(), "wanted_risk": risk, "split": split})
     else:

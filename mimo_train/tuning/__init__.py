@@ -1,0 +1,1 @@
+"""What is chosen on ``val`` after training, and stored in the checkpoint."""

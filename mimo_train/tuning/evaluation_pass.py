@@ -1,0 +1,163 @@
+"""One pass over a split that measures every configuration of the search while an image is encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+
+from mimo_runtime.data.dataset import Dataset, Record
+from mimo_runtime.evaluation.questions import AbsentNames, ImageQuestions, chosen_records
+from mimo_runtime.evaluation.summary import MASK_PROMPTS, Overlap, Presence
+from mimo_runtime.model.config import MimoConfig
+from mimo_runtime.pipeline import Mimo
+from mimo_runtime.text.questions import EVERYTHING
+
+from .crop_search import CROP_PASS_LIMIT, CROP_PASS_PROMPTS, NO_CROP_PASS, TRIALS, Trial, choose_crop_scale
+from .engine_memo import EngineMemo
+
+#: Called with (done, in all).
+Progress = Callable[[int, int], None]
+#: A record of a data set.
+Image = tuple[Dataset, Record]
+
+
+@dataclass(frozen=True)
+class ImageMeasurements:
+    """What one image contributes.
+
+    Args:
+        overlaps: by trial, of all prompts that have a mask.
+        presences: of the questions by name, absent ones first.
+        entities: presence probability of every entity whose presence the annotation decides, and that presence.
+    """
+
+    overlaps: dict[Trial, list[Overlap]] = field(default_factory=dict)
+    presences: list[Presence] = field(default_factory=list)
+    entities: list[tuple[float, bool]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class SplitMeasurements:
+    """What the measured images contribute under the chosen trial, in the order of the sets."""
+
+    trial: Trial
+    overlaps: list[Overlap]
+    presences: list[Presence]
+    entities: list[tuple[float, bool]]
+
+
+def images_of(datasets: Sequence[Dataset], split: str, limit: int | None, seed: int) -> list[Image]:
+    """The images of a split in the order of the sets; ``limit`` as in ``chosen_records``."""
+    return [(data, record) for data in datasets for record in chosen_records(data, split, limit, seed)]
+
+
+def measure_split(
+    mimo: Mimo, datasets: Sequence[Dataset], split: str, limit: int | None, seed: int, progress: Progress | None = None
+) -> SplitMeasurements:
+    """Choose crop scale and full-image weight on a few images of every set, and measure all images with them.
+
+    Every image and every crop is encoded once: the few images are measured under all trials. Without a new crop, a trial costs
+    only its postprocessing.
+
+    Args:
+        mimo: a model without thresholds.
+        limit: at most this many images per set, drawn with ``seed``. The search takes at most ``CROP_PASS_LIMIT``.
+        progress: called with (images done, images in all).
+    """
+    images = images_of(datasets, split, limit, seed)
+    few = images_of(datasets, split, CROP_PASS_LIMIT if limit is None else min(limit, CROP_PASS_LIMIT), seed)
+    measured, searched = {_key(image) for image in images}, {_key(image) for image in few}
+    rest = [image for image in images if _key(image) not in searched]
+    results: dict[tuple[str, str], ImageMeasurements] = {}
+    questions = _Pass(mimo, datasets, seed)
+    work = len(few) + len(rest)
+
+    def measure(some: Sequence[Image], trials: Sequence[Trial]) -> None:
+        for image in some:
+            if progress:
+                progress(len(results), work)
+            results[_key(image)] = questions.measure(image, trials, complete=_key(image) in measured)
+
+    measure(few, TRIALS)
+    by_trial = {t: list(chain.from_iterable(results[_key(image)].overlaps[t] for image in few)) for t in TRIALS}
+    trial = choose_crop_scale(by_trial)
+    measure(rest, (trial,))
+    if progress:
+        progress(work, work)
+    ordered = [results[_key(image)] for image in images]
+    return SplitMeasurements(
+        trial,
+        list(chain.from_iterable(result.overlaps[trial] for result in ordered)),
+        list(chain.from_iterable(result.presences for result in ordered)),
+        list(chain.from_iterable(result.entities for result in ordered)),
+    )
+
+
+def _key(image: Image) -> tuple[str, str]:
+    data, record = image
+    return data.name, data.key(record)
+
+
+class _Pass:
+    """Measures images one after the other; the outputs of the graphs are kept for one image."""
+
+    def __init__(self, mimo: Mimo, datasets: Sequence[Dataset], seed: int) -> None:
+        self._mimo, self._seed, self._names = mimo, seed, AbsentNames(datasets)
+        self._memo = EngineMemo()
+        self._engines = self._memo.engines(mimo.engines)
+
+    def measure(self, image: Image, trials: Sequence[Trial], *, complete: bool) -> ImageMeasurements:
+        """One image under some trials; only the prompts of the search unless ``complete``."""
+        result = ImageMeasurements()
+        if complete:
+            # Presence does not depend on the crop pass.
+            for _, _, presence in self._questions(image, NO_CROP_PASS).ask_absent(self._names, text=False):
+                result.presences.append(presence)
+            result.entities.extend(self._entities(image))
+        prompts = [prompt for prompt in MASK_PROMPTS if complete or prompt in CROP_PASS_PROMPTS]
+        for trial in trials:
+            presences = self._overlaps(self._questions(image, trial), prompts, result.overlaps.setdefault(trial, []))
+            if complete and trial == trials[0]:
+                result.presences.extend(presences)
+        self._memo.clear()
+        return result
+
+    def _questions(self, image: Image, trial: Trial) -> ImageQuestions:
+        config = replace(self._mimo.config, crop_scale=trial.crop_scale, full_image_weight=trial.full_image_weight)
+        return ImageQuestions(self._with(config), *image, self._seed)
+
+    def _with(self, config: MimoConfig) -> Mimo:
+        return Mimo(config, self._engines, self._mimo.tokenizer, self._mimo.info, cache_images=0)
+
+    @staticmethod
+    def _overlaps(questions: ImageQuestions, prompts: Sequence[str], overlaps: list[Overlap]) -> list[Presence]:
+        """Add the overlaps of one image; returns the presences of the questions by name."""
+        presences = []
+        for name, whole, parts in questions.targets():
+            for prompt in prompts:
+                if prompt == "text":
+                    _, overlap, presence = questions.ask_text(name, whole, text=False)
+                    overlaps.append(overlap)
+                    presences.append(presence)
+                else:
+                    for number, part in enumerate(parts):
+                        overlaps.extend(questions.ask_mask(prompt, name, part, number))
+        return presences
+
+    def _entities(self, image: Image) -> list[tuple[float, bool]]:
+        """Presence of every entity whose presence the annotation decides."""
+        _, record = image
+        pixels, labels = record.load()
+        # Names are compared without case, as AbsentNames does.
+        present = {name.casefold() for i, name in record.classes.items() if (labels == i).any()}
+        absent = {name.casefold() for part in self._names.of(record) for name in part}
+        # A threshold above 1 draws no mask: a mask per entity and image would take minutes, and only the presence is used.
+        findings = (
+            self._with(replace(self._mimo.config, presence_threshold=2.0)).open(pixels).ask(EVERYTHING, text_answer=False)
+        )
+        return [
+            (finding.presence, finding.phrase.casefold() in present)
+            for finding in findings.findings
+            if finding.phrase.casefold() in present | absent
+        ]
