@@ -1,4 +1,4 @@
-"""The choice of crop scale and full-image weight among measured trials."""
+"""The choice of crop scale and full-image weight among measured settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from mimo_runtime.evaluation.summary import Overlap
 
 
-class Trial(NamedTuple):
+class CropSetting(NamedTuple):
     """Values of ``MimoConfig`` that are tried together."""
 
     crop_scale: float
@@ -22,31 +22,31 @@ CROP_SCALES = (0.0, 2.5, 3.5, 5.0)
 #: Tried weights of the full-image pass in the mask of the crop pass; they cost no time.
 FULL_IMAGE_WEIGHTS = (0.0, 0.15, 0.3, 0.45)
 #: Without the crop pass there is nothing to weight.
-NO_CROP_PASS = Trial(0.0, 0.0)
-TRIALS = (NO_CROP_PASS, *(Trial(scale, weight) for scale in CROP_SCALES[1:] for weight in FULL_IMAGE_WEIGHTS))
+NO_CROP_PASS = CropSetting(0.0, 0.0)
+CROP_SETTINGS = (NO_CROP_PASS, *(CropSetting(scale, weight) for scale in CROP_SCALES[1:] for weight in FULL_IMAGE_WEIGHTS))
 #: Required gain in mean Dice, because the crop pass takes as long as another image.
 CROP_PASS_GAIN = 0.002
 #: Images per set, and prompts, on which the gain is measured.
 CROP_PASS_LIMIT, CROP_PASS_PROMPTS = 12, ("box", "point", "mask", "text")
 
 
-def choose_crop_scale(overlaps: Mapping[Trial, Sequence[Overlap]]) -> Trial:
+def choose_crop_scale(overlaps: Mapping[CropSetting, Sequence[Overlap]]) -> CropSetting:
     """The crop scale with the best mean Dice over sets and prompts, and for it the best full-image weight.
 
     The scale is chosen without the full-image pass. The result is :data:`NO_CROP_PASS` where both together gain less than
     :data:`CROP_PASS_GAIN`.
 
     Args:
-        overlaps: of every one of :data:`TRIALS`; other prompts than :data:`CROP_PASS_PROMPTS` do not count.
+        overlaps: of every one of :data:`CROP_SETTINGS`; other prompts than :data:`CROP_PASS_PROMPTS` do not count.
     """
-    scales = [trial for trial in TRIALS if trial.full_image_weight == FULL_IMAGE_WEIGHTS[0]]
-    dices = {trial: _mean_dice(overlaps[trial]) for trial in scales}
-    scale = max(scales, key=lambda trial: dices[trial])
+    scales = [setting for setting in CROP_SETTINGS if setting.full_image_weight == FULL_IMAGE_WEIGHTS[0]]
+    dices = {setting: _mean_dice(overlaps[setting]) for setting in scales}
+    scale = max(scales, key=lambda setting: dices[setting])
     if scale == NO_CROP_PASS:
         return NO_CROP_PASS
-    weights = [trial for trial in TRIALS if trial.crop_scale == scale.crop_scale]
-    dices.update((trial, _mean_dice(overlaps[trial])) for trial in weights)
-    best = max(weights, key=lambda trial: dices[trial])
+    weights = [setting for setting in CROP_SETTINGS if setting.crop_scale == scale.crop_scale]
+    dices.update((setting, _mean_dice(overlaps[setting])) for setting in weights)
+    best = max(weights, key=lambda setting: dices[setting])
     return best if dices[best] >= dices[NO_CROP_PASS] + CROP_PASS_GAIN else NO_CROP_PASS
 
 

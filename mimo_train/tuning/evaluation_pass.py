@@ -13,7 +13,7 @@ from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.text.questions import EVERYTHING
 
-from .crop_search import CROP_PASS_LIMIT, CROP_PASS_PROMPTS, NO_CROP_PASS, TRIALS, Trial, choose_crop_scale
+from .crop_search import CROP_PASS_LIMIT, CROP_PASS_PROMPTS, CROP_SETTINGS, NO_CROP_PASS, CropSetting, choose_crop_scale
 from .engine_memo import EngineMemo
 
 #: Called with (done, in all).
@@ -27,21 +27,21 @@ class ImageMeasurements:
     """What one image contributes.
 
     Args:
-        overlaps: by trial, of all prompts that have a mask.
+        overlaps: by setting, of all prompts that have a mask.
         presences: of the questions by name, absent ones first.
         entities: presence probability of every entity whose presence the annotation decides, and that presence.
     """
 
-    overlaps: dict[Trial, list[Overlap]] = field(default_factory=dict)
+    overlaps: dict[CropSetting, list[Overlap]] = field(default_factory=dict)
     presences: list[Presence] = field(default_factory=list)
     entities: list[tuple[float, bool]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class SplitMeasurements:
-    """What the measured images contribute under the chosen trial, in the order of the sets."""
+    """What the measured images contribute under the chosen setting, in the order of the sets."""
 
-    trial: Trial
+    setting: CropSetting
     overlaps: list[Overlap]
     presences: list[Presence]
     entities: list[tuple[float, bool]]
@@ -57,8 +57,8 @@ def measure_split(
 ) -> SplitMeasurements:
     """Choose crop scale and full-image weight on a few images of every set, and measure all images with them.
 
-    Every image and every crop is encoded once: the few images are measured under all trials. Without a new crop, a trial costs
-    only its postprocessing.
+    Every image and every crop is encoded once: the few images are measured under all settings. Without a new crop, a setting
+    costs only its postprocessing.
 
     Args:
         mimo: a model without thresholds.
@@ -73,22 +73,22 @@ def measure_split(
     questions = _Pass(mimo, datasets, seed)
     work = len(few) + len(rest)
 
-    def measure(some: Sequence[Image], trials: Sequence[Trial]) -> None:
+    def measure(some: Sequence[Image], settings: Sequence[CropSetting]) -> None:
         for image in some:
             if progress:
                 progress(len(results), work)
-            results[_key(image)] = questions.measure(image, trials, complete=_key(image) in measured)
+            results[_key(image)] = questions.measure(image, settings, complete=_key(image) in measured)
 
-    measure(few, TRIALS)
-    by_trial = {t: list(chain.from_iterable(results[_key(image)].overlaps[t] for image in few)) for t in TRIALS}
-    trial = choose_crop_scale(by_trial)
-    measure(rest, (trial,))
+    measure(few, CROP_SETTINGS)
+    by_setting = {t: list(chain.from_iterable(results[_key(image)].overlaps[t] for image in few)) for t in CROP_SETTINGS}
+    setting = choose_crop_scale(by_setting)
+    measure(rest, (setting,))
     if progress:
         progress(work, work)
     ordered = [results[_key(image)] for image in images]
     return SplitMeasurements(
-        trial,
-        list(chain.from_iterable(result.overlaps[trial] for result in ordered)),
+        setting,
+        list(chain.from_iterable(result.overlaps[setting] for result in ordered)),
         list(chain.from_iterable(result.presences for result in ordered)),
         list(chain.from_iterable(result.entities for result in ordered)),
     )
@@ -107,8 +107,8 @@ class _Pass:
         self._memo = EngineMemo()
         self._engines = self._memo.engines(mimo.engines)
 
-    def measure(self, image: Image, trials: Sequence[Trial], *, complete: bool) -> ImageMeasurements:
-        """One image under some trials; only the prompts of the search unless ``complete``."""
+    def measure(self, image: Image, settings: Sequence[CropSetting], *, complete: bool) -> ImageMeasurements:
+        """One image under some settings; only the prompts of the search unless ``complete``."""
         result = ImageMeasurements()
         if complete:
             # Presence does not depend on the crop pass.
@@ -116,15 +116,15 @@ class _Pass:
                 result.presences.append(presence)
             result.entities.extend(self._entities(image))
         prompts = [prompt for prompt in MASK_PROMPTS if complete or prompt in CROP_PASS_PROMPTS]
-        for trial in trials:
-            presences = self._overlaps(self._questions(image, trial), prompts, result.overlaps.setdefault(trial, []))
-            if complete and trial == trials[0]:
+        for setting in settings:
+            presences = self._overlaps(self._questions(image, setting), prompts, result.overlaps.setdefault(setting, []))
+            if complete and setting == settings[0]:
                 result.presences.extend(presences)
         self._memo.clear()
         return result
 
-    def _questions(self, image: Image, trial: Trial) -> ImageQuestions:
-        config = replace(self._mimo.config, crop_scale=trial.crop_scale, full_image_weight=trial.full_image_weight)
+    def _questions(self, image: Image, setting: CropSetting) -> ImageQuestions:
+        config = replace(self._mimo.config, crop_scale=setting.crop_scale, full_image_weight=setting.full_image_weight)
         return ImageQuestions(self._with(config), *image, self._seed)
 
     def _with(self, config: MimoConfig) -> Mimo:

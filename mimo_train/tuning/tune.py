@@ -48,8 +48,8 @@ def tune_thresholds(
         raise RequestError(f"no image in split '{split}' shows a target", "Choose another split or data set, or more images")
     chosen = replace(
         choose_thresholds(measured.overlaps, measured.presences, risk, measured.entities),
-        crop_scale=measured.trial.crop_scale,
-        full_image_weight=measured.trial.full_image_weight,
+        crop_scale=measured.setting.crop_scale,
+        full_image_weight=measured.setting.full_image_weight,
     )
     # What depends on the thresholds is fitted from here on, with ``mimo.with_config(with_thresholds(mimo.config, chosen))``.
     _store(checkpoint, with_thresholds(mimo.config, chosen))

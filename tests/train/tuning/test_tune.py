@@ -24,7 +24,7 @@ from mimo_runtime.pipeline import Mimo
 from mimo_runtime.text.questions import EVERYTHING, corpus
 from mimo_train.model import Mimo as Network
 from mimo_train.torch_engine import torch_mimo
-from mimo_train.tuning.crop_search import CROP_PASS_PROMPTS, CROP_SCALES, FULL_IMAGE_WEIGHTS, TRIALS, choose_crop_scale
+from mimo_train.tuning.crop_search import CROP_PASS_PROMPTS, CROP_SCALES, CROP_SETTINGS, FULL_IMAGE_WEIGHTS, choose_crop_scale
 from mimo_train.tuning.engine_memo import EngineMemo
 from mimo_train.tuning.evaluation_pass import measure_split
 from mimo_train.tuning.thresholds import without_thresholds
@@ -140,7 +140,7 @@ def test_the_crop_pass_is_chosen_where_it_gains(blind: bool, tmp_path: Path):
     config = MimoConfig.from_preset("micro")
     tokenizer = Tokenizer.train(corpus(("liver",), ("ct",), ("abdomen",)), config.vocab_size - 4, config.mask_decoder.queries)
     mimo = Mimo(config, {graph: Boxes(graph, config, blind) for graph in GRAPHS}, tokenizer, {"id": "boxes"})
-    scale, _ = measure_split(mimo, read_datasets(folder), "val", None, 0).trial
+    scale, _ = measure_split(mimo, read_datasets(folder), "val", None, 0).setting
     assert scale == 0 if blind else scale in CROP_SCALES[1:]
 
 
@@ -157,9 +157,9 @@ def test_the_best_full_image_weight_is_chosen(dices: tuple[float, ...], gain: fl
     """``gain``: of the best crop scale over none."""
     by_weight = dict(zip(FULL_IMAGE_WEIGHTS, dices, strict=True))
     overlaps = {}
-    for trial in TRIALS:
-        dice = by_weight[trial.full_image_weight] - gain * abs(trial.crop_scale - 3.5) / 3.5
-        overlaps[trial] = [
+    for setting in CROP_SETTINGS:
+        dice = by_weight[setting.full_image_weight] - gain * abs(setting.crop_scale - 3.5) / 3.5
+        overlaps[setting] = [
             Overlap("a", "x", "box", "1", dice, 0.8), Overlap("a", "x", "ellipse", "1", 1.0, 1.0),
             Overlap("a", "x", "text+box", "1", 1.0, 1.0),
         ]  # fmt: skip
@@ -219,24 +219,23 @@ def random_model() -> Iterator[Mimo]:
         yield without_thresholds(Mimo(config, engines, tokenizer, cache_images=0))
 
 
-@pytest.mark.parametrize("limit", [None, 2])
 def test_one_pass_measures_what_separate_evaluations_measure(
-    limit: int | None, random_model: Mimo, sets: list[Dataset], monkeypatch: pytest.MonkeyPatch
+    random_model: Mimo, sets: list[Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The search takes one image."""
     monkeypatch.setattr("mimo_train.tuning.evaluation_pass.CROP_PASS_LIMIT", 1)
-    few = [replace(data, records=tuple(data.split("train")[:4])) for data in sets]
-    result = measure_split(random_model, few, "train", limit, 0)
+    few = [replace(data, records=tuple(data.split("train")[:3])) for data in sets]
+    result = measure_split(random_model, few, "train", None, 0)
     encoder = random_model.engines["vision_encoder"]
     assert isinstance(encoder, Counted) and set(encoder.runs.values()) == {1}
 
-    def plain(trial: tuple[float, float], **options):
-        config = replace(random_model.config, crop_scale=trial[0], full_image_weight=trial[1])
+    def plain(setting: tuple[float, float], **options):
+        config = replace(random_model.config, crop_scale=setting[0], full_image_weight=setting[1])
         return measure(random_model.with_config(config), few, "train", seed=0, text=False, **options)
 
-    trials = {trial: plain(trial, limit=1, prompts=CROP_PASS_PROMPTS).overlaps for trial in TRIALS}
-    assert result.trial == choose_crop_scale(trials)
-    expected = plain(result.trial, limit=limit)
+    settings = {setting: plain(setting, limit=1, prompts=CROP_PASS_PROMPTS).overlaps for setting in CROP_SETTINGS}
+    assert result.setting == choose_crop_scale(settings)
+    expected = plain(result.setting)
     assert result.overlaps == expected.overlaps
     by_kind = [[(p.set_name, p.kind, p.probability) for p in presences] for presences in (result.presences, expected.presences)]
     assert by_kind[0] == by_kind[1]
