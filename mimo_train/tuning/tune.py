@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mimo_runtime.data.dataset import Dataset, check_records
+from mimo_runtime.data.dataset import Dataset, check_records, for_model
 from mimo_runtime.errors import RequestError
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.pipeline import Mimo
@@ -42,6 +42,7 @@ def tune_thresholds(
         RequestError: empty split, a split without a target, or an image that cannot be read. All images are read before the
             first evaluation.
     """
+    datasets = for_model(datasets, mimo)
     check_records(record for _, record in images_of(datasets, split, limit, seed))
     measured = measure_split(without_thresholds(mimo), datasets, split, limit, seed, progress)
     if not measured.overlaps:
