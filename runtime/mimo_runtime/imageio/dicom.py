@@ -18,6 +18,7 @@ No message carries a value of the data set, except the names of its compression 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -28,7 +29,7 @@ import numpy as np
 from ..errors import ImageError
 from .dicom_header import check_is_image, geometry_of, modality_of, without_pixels
 from .elements import damaged_dicom, group, number, silent
-from .encapsulated import PLUGIN, check_stream, decode_frame, near_lossless, plugins
+from .encapsulated import PLUGIN, check_stream, decode_frame, gdcm_decodes, near_lossless, plugins
 from .geometry import ImageSource, ModalityValues
 from .image import ScanImage, check_size
 from .intensity import Grey, GreyRule, as_rgb, colour_to_8_bit, stretch, window
@@ -180,13 +181,14 @@ def _not_decoded(pydicom: ModuleType, name: str, syntax: UID) -> ImageError:
     tried = []
     with contextlib.suppress(Exception):  # no decoder class for this compression
         tried = sorted({*pydicom.pixels.get_decoder(syntax).available_plugins} - {PLUGIN})
-    try:
-        import gdcm  # noqa: F401
-
-        tried = sorted({*tried, "gdcm"})
+    remedy = "Convert it to uncompressed DICOM"
+    if gdcm_decodes(syntax):
+        if importlib.util.find_spec("gdcm") is not None:
+            tried = sorted({*tried, "gdcm"})
+        else:
+            remedy = "Add decoders (pip install mimo-edge[dicom]), or convert it to uncompressed DICOM"
+    if tried:
         remedy = "Check that it is complete, or convert it to uncompressed DICOM"
-    except ImportError:
-        remedy = "Add decoders (pip install mimo-edge[dicom]), or convert it to uncompressed DICOM"
     how = f"which {', '.join(tried)} cannot read" if tried else "for which no decoder is installed"
     return ImageError(f"{name} is compressed as '{syntax.name[:80]}', {how}", remedy)
 

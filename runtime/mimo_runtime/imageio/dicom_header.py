@@ -172,6 +172,12 @@ def check_is_image(data: Dataset, name: str) -> None:
 
 
 def without_pixels(data: Dataset, name: str) -> ImageError:
-    kind = getattr(data.get("SOPClassUID"), "name", "") or ""
-    known = f" ({kind})" if kind[:1].isalpha() else ""  # a UID that pydicom knows
+    meta = getattr(data, "file_meta", None) or {}
+    uid = data.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or ""
+    kind = getattr(uid, "name", "")
+    known = f" ({kind})" if kind != str(uid) else ""  # a UID that pydicom knows
+    rows, columns = number(data, "Rows"), number(data, "Columns")
+    if rows and columns:  # an object with an image, whose file was cut or whose pixels were removed
+        what = f"{name} is a DICOM file without pixels{known}, though it states {columns:.0f} x {rows:.0f}"
+        return ImageError(what, "Copy or export it again")
     return ImageError(f"{name} is a DICOM file without pixels{known}", "Choose an image of the series")

@@ -58,6 +58,11 @@ def is_available(uid: str) -> bool:
     return uid in DECODER_DEPENDENCIES and importlib.util.find_spec("gdcm") is not None
 
 
+def gdcm_decodes(syntax: str) -> bool:
+    """Whether GDCM, if it is installed, is asked for frames of a transfer syntax."""
+    return syntax in DECODER_DEPENDENCIES or syntax in _JPEG + _JPEG_2000
+
+
 def plugins(syntax: str) -> list[str]:
     """The names of pydicom's plugins for a transfer syntax in the order to try, GDCM in a process of its own first.
 
