@@ -312,8 +312,9 @@ def _graph_errors(parity: ParitySummary) -> list[str]:
 def _answers(answers: AnswerParity | None) -> list[str]:
     if answers is None:
         return []
+    masks = f"masks Dice {answers.masks_dice:.6f} (mean of {answers.masks}, lowest {answers.masks_dice_min:.6f})"
     return [
-        f"  masks Dice {answers.masks_dice:.6f} (mean of {answers.masks}, lowest {answers.masks_dice_min:.6f}), "
+        f"  {masks if answers.masks else 'no masks to compare (no finding is present)'}, "
         f"text identical in {100 * answers.text_agreement:.2f} %, "
         f"presence decided alike in {100 * answers.presence_agreement:.2f} %"
     ]

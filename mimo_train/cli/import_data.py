@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mimo_runtime.cli.app import Commands
 from mimo_runtime.cli.json_output import print_json
 from mimo_runtime.cli.progress import progress_bar
 from mimo_runtime.errors import RequestError
@@ -37,7 +38,7 @@ def _numbers(option: str, example: str) -> Callable[[click.Context, click.Parame
     return read
 
 
-@click.group("import")
+@click.group("import", cls=Commands)
 def data_import() -> None:
     """Turn COCO, nnU-Net, MSD, folders of masks and visual instructions into a data set.
 

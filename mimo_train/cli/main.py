@@ -35,7 +35,7 @@ def main() -> None:
     """Train MIMO and measure its accuracy."""
 
 
-@main.group()
+@main.group(cls=Commands)
 def data() -> None:
     """Create data sets."""
 

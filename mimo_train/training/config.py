@@ -68,7 +68,8 @@ class TrainConfig:
     def check(self) -> None:
         """Raise RequestError for values that no run can have."""
         if (self.steps is None) == (self.minutes is None):
-            raise RequestError("give the length of the run once", "Use either --steps or --minutes")
+            what = "the length of the run is missing" if self.steps is None else "both --steps and --minutes are given"
+            raise RequestError(what, "Use one of --steps and --minutes")
         for name in ("steps", "minutes", "batch", "accumulate", "prompts", "learning_rate", "clip"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:

@@ -62,12 +62,15 @@ def _graph_table(graphs: Mapping[str, GraphFile], parity: ParitySummary) -> list
 
 
 def _answer_table(answers: AnswerParity, limits: Mapping[str, float]) -> list[str]:
+    masks = [
+        f"| masks, mean Dice over {answers.masks} | {answers.masks_dice:.5f} | {limits['masks_dice']} |",
+        f"| masks, lowest Dice | {answers.masks_dice_min:.5f} | |",
+    ]
     return [
         "",
         "| end to end | measured | needed |",
         "| --- | ---: | ---: |",
-        f"| masks, mean Dice over {answers.masks} | {answers.masks_dice:.5f} | {limits['masks_dice']} |",
-        f"| masks, lowest Dice | {answers.masks_dice_min:.5f} | |",
+        *(masks if answers.masks else [f"| masks: no finding is present | none | {limits['masks_dice']} |"]),
         f"| greedy text identical | {100 * answers.text_agreement:.1f} % | {100 * limits['text_agreement']:.1f} % |",
         f"| present or absent decided alike | {100 * answers.presence_agreement:.1f} % | "
         f"{100 * limits['presence_agreement']:.1f} % |",

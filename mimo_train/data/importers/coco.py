@@ -34,6 +34,7 @@ from .common import (
     read_source,
     required_folder,
     required_region,
+    required_source,
     stem_of,
     whole_number,
 )
@@ -116,6 +117,7 @@ def plan_coco(
     Raises:
         RequestError: names the file, and the image or annotation.
     """
+    required_source(source)
     region = required_region(region)
     root = required_folder(images or source.parent, "--images", "Name the folder of the images with --images")
     data = read_json(source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -121,6 +122,12 @@ def stem_of(name: str) -> str:
     """``name`` without the suffix of an image; UIDs keep their dots."""
     suffix = Path(name).suffix
     return name[: -len(suffix)] if suffix.lower() in SUFFIXES else name
+
+
+def required_source(path: Path) -> None:
+    """Refuse a source that does not exist, before its options are checked. Raises RequestError."""
+    if not os.path.lexists(path):
+        raise RequestError(f"the source {path} does not exist", "Name a file or folder that exists")
 
 
 def required_folder(path: Path, what: str, remedy: str) -> Path:

@@ -12,7 +12,16 @@ from mimo_runtime.errors import RequestError
 from mimo_runtime.imageio.image import ScanImage
 from mimo_runtime.utils.messages import few
 
-from .common import check_first, class_name, find_images, modality_of, read_source, required_folder, required_region
+from .common import (
+    check_first,
+    class_name,
+    find_images,
+    modality_of,
+    read_source,
+    required_folder,
+    required_region,
+    required_source,
+)
 from .masks import count_turned, read_binary, read_ids
 from .shapes import crop, paint
 from .writer import Item, Plan, Target
@@ -52,6 +61,7 @@ def plan_folders(
     Raises:
         RequestError: names the files that do not match, or the option.
     """
+    required_source(source)
     region = required_region(region)
     if kind not in KINDS:
         raise RequestError(f"--kind {kind} is unknown", f"Choose one of {', '.join(KINDS)}")

@@ -25,7 +25,17 @@ from mimo_runtime.imageio.image import ScanImage
 from mimo_runtime.imageio.reader import read_image
 from mimo_runtime.text.grammar import Description
 
-from .common import JsonObject, inside, known_modality, missing_files, read_source, read_text, required_folder, stem_of
+from .common import (
+    JsonObject,
+    inside,
+    known_modality,
+    missing_files,
+    read_source,
+    read_text,
+    required_folder,
+    required_source,
+    stem_of,
+)
 from .masks import count_turned, read_binary
 from .meaning import Meaning, Pair, understand
 from .shapes import check, crop, draw, paint
@@ -88,6 +98,7 @@ def plan_instruct(
     Raises:
         RequestError: names the record by its number from 1.
     """
+    required_source(source)
     root = required_folder(images or source.parent, "--images", "Name the folder of the images with --images")
     masks_root = required_folder(masks or root, "--masks", "Name the folder of the masks with --masks")
     notes: Counter[str] = Counter()

@@ -13,7 +13,7 @@ from pathlib import Path
 from mimo_runtime.errors import RequestError
 from mimo_runtime.imageio.image import check_size
 
-from .common import read_json, required_folder, required_region
+from .common import read_json, required_folder, required_region, required_source
 from .dataset_json import Channels, modality_of_channels, read_channels, read_labels
 from .listing import Files, find_files
 from .pictures import Picture, check_picture, picture_item
@@ -43,6 +43,7 @@ def plan_nnunet(
         RequestError: names the file or the option.
     """
     slicing = slicing or Slicing()
+    required_source(source)
     region = required_region(region)
     required_folder(source, "the source", "Name the folder that holds dataset.json")
     path = source / "dataset.json"

@@ -76,6 +76,14 @@ class Commands(click.Group):
             _warn_renamed(cmd_name, self.renamed[cmd_name])
         return super().get_command(ctx, self.renamed.get(cmd_name, cmd_name))
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands with the first sentence of each, which click would cut at the end of the line."""
+        commands = [(name, super(Commands, self).get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, command.get_short_help_str(1000)) for name, command in commands if command and not command.hidden]
+        if rows:
+            with formatter.section("Commands"):
+                formatter.write_dl(rows)
+
     def main(  # type: ignore[override]  # an overload of two in click
         self, args: Sequence[str] | None = None, prog_name: str | None = None, standalone_mode: bool = True, **extra: Untyped
     ) -> Untyped:
@@ -103,7 +111,8 @@ class Commands(click.Group):
                 click.echo(error.format_message(), err=True)
                 sys.exit(2)
             where = f" See '{error.ctx.command_path} --help'." if error.ctx else ""
-            _leave(f"error: {one_line(error.format_message(), 200).rstrip('.')}.{where}", 2)
+            message = one_line(error.format_message(), 200).rstrip(".")
+            _leave(f"error: {message}{'' if message.endswith('?') else '.'}{where}", 2)
         except click.ClickException as error:
             _leave(f"error: {error.format_message()}", 2)
         except (click.Abort, KeyboardInterrupt):

@@ -29,7 +29,7 @@ def progress_bar(quiet: bool = False) -> Iterator[Progress]:
     if quiet:
         yield silent
     elif sys.stderr.isatty():
-        with contextlib.closing(_Bar()) as bar:
+        with _Bar() as bar:
             yield bar.show
     else:
         yield _log_lines()
@@ -43,20 +43,29 @@ def stage_progress(stage: str, quiet: bool = False) -> Iterator[Callable[[int, i
 
 
 class _Bar:
-    """One click bar at a time: a new stage or total ends the bar before."""
+    """One click bar at a time: a new stage or total completes the bar before, and the end of the work the last one."""
 
     def __init__(self) -> None:
         self._bar: ProgressBar[int] | None = None
 
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close(completed=kind is None)
+
     def show(self, stage: str, done: int, total: int) -> None:
         if self._bar is None or self._bar.label != stage or self._bar.length != total:
-            self.close()
+            self.close(completed=True)
             self._bar = click.progressbar(length=total, label=stage, file=sys.stderr)
             self._bar.__enter__()
         self._bar.update(done - self._bar.pos)
 
-    def close(self) -> None:
+    def close(self, completed: bool) -> None:
+        """End the bar; without ``completed`` it stays where the work stopped."""
         if self._bar is not None:
+            if completed:
+                self._bar.update((self._bar.length or 0) - self._bar.pos)
             self._bar.__exit__(None, None, None)
             self._bar = None
 

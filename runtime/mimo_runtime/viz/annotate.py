@@ -84,11 +84,13 @@ def draw_labels(image: Image.Image, labels: Sequence[Label], size: int) -> Image
     taken: list[Rectangle] = []
     placed: list[tuple[Label, str, Rectangle]] = []
     homeless: list[tuple[Label, str]] = []
-    busy = np.zeros((height, width), bool)
+    # Covering a share of a target costs as much as covering so many pixels of a large one: a small one must not vanish.
+    busy = np.zeros((height, width), np.float32)
     for label in labels:
-        if label.target is not None:
-            busy |= label.target
-    sums = np.pad(busy.cumsum(0, dtype=np.int32).cumsum(1, dtype=np.int32), ((1, 0), (1, 0)))
+        if label.target is not None and label.target.any():
+            extent = math.prod(_size_of(label.text, size))
+            np.maximum(busy, label.target * np.float32(max(1.0, extent / label.target.sum())), out=busy)
+    sums = np.pad(busy.cumsum(0, dtype=np.float64).cumsum(1), ((1, 0), (1, 0)))
     # Small targets first: their labels have fewer good places.
     for label in sorted(labels, key=lambda label: -1 if label.target is None else int(label.target.sum())):
         text = shorten(label.text, size, max(8 * size, width - 2 * size))

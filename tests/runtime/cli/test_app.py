@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+import pytest
 from click.testing import CliRunner
 
 from mimo_runtime.cli.app import Commands
@@ -20,3 +21,34 @@ def test_a_failed_check_lists_what_it_missed_a_line_each():
     result = CliRunner().invoke(main, ["work"])
     assert result.exit_code == 1
     assert result.stderr == "error: the precision misses the tolerance\n  fusion: 0.02\n  mask_decoder: 0.01.\n"
+
+
+@click.group(cls=Commands)
+def example() -> None:
+    """A program."""
+
+
+@example.command()
+@click.option("--json")
+def first(json: str | None) -> None:
+    """A sentence that is by far longer than what click prints of a command in a list. And another."""
+
+
+def test_the_list_of_commands_has_whole_sentences(capsys):
+    with pytest.raises(SystemExit):
+        example.main(["--help"], prog_name="example")
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.endswith("first A sentence that is by far longer than what click prints of a command in a list.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "end"),
+    [
+        (["first", "--jsn"], "Did you mean '--json'? See 'example first --help'."),
+        (["first", "x"], "(x). See 'example first --help'."),
+    ],
+)
+def test_a_usage_error_ends_in_one_mark(capsys, arguments, end):
+    with pytest.raises(SystemExit):
+        example.main(arguments, prog_name="example")
+    assert capsys.readouterr().err.rstrip().endswith(end)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+import re
+import sys
 
 import pytest
 
@@ -37,3 +40,36 @@ def test_short_work_is_silent(clock, capsys):
 def test_quiet_is_silent(clock, capsys):
     work(quiet=True, steps=20)
     assert capsys.readouterr() == ("", "")
+
+
+class Terminal(io.StringIO):
+    """A stream that a person watches."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def terminal(monkeypatch) -> Terminal:
+    """Called in a test: pytest replaces the streams between fixtures and tests."""
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    return stream
+
+
+def test_a_bar_is_complete_when_its_stage_is_done(monkeypatch):
+    """Stages report before each part, and not after the last."""
+    stream = terminal(monkeypatch)
+    with progress_bar() as show:
+        for stage in ("first", "second"):
+            for done in range(3):
+                show(stage, done, 3)
+    bars = [line for line in stream.getvalue().split("\n") if "%" in line]
+    assert len(bars) == 2 and all(re.findall(r"\d+%", bar)[-1] == "100%" for bar in bars)
+
+
+def test_a_bar_stays_where_the_work_failed(monkeypatch):
+    stream = terminal(monkeypatch)
+    with pytest.raises(OSError), progress_bar() as show:
+        show("first", 1, 3)
+        raise OSError
+    assert "33%" in stream.getvalue() and "100%" not in stream.getvalue()

@@ -190,6 +190,19 @@ def test_labels_are_near_their_targets(placed: list) -> None:
         assert max(x0 - right, left - x1, y0 - bottom, top - y1) <= 10
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_labels_do_not_cover_small_findings(seed: int, placed: list) -> None:
+    """A large finding, and small ones around the places where its label would go."""
+    rng, shape = np.random.default_rng(seed), (600, 600)
+    masks = [square(shape, 150, 150, 450, 450)]
+    for _ in range(6):
+        x, y = rng.integers(100, 480, 2)
+        masks.append(square(shape, x, y, x + 8, y + 8))
+    draw_overlay(np.zeros((*shape, 3), np.uint8), [finding(f"finding {k}", mask) for k, mask in enumerate(masks)])
+    for _, (left, top, right, bottom) in placed:
+        assert all(mask[top:bottom, left:right].sum() < 0.3 * mask.sum() for mask in masks[1:])
+
+
 @pytest.mark.parametrize("background", [0, 255])
 def test_labels_can_be_read_on_black_and_white(background: int, placed: list) -> None:
     pixels = np.full((600, 600, 3), background, np.uint8)

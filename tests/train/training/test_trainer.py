@@ -105,7 +105,7 @@ def test_kill_9_at_any_moment_leaves_a_run_that_resumes(phantoms, tmp_path):
     ("change", "message"),
     [
         ({"steps": None}, "length of the run"),
-        ({"minutes": 1.0}, "length of the run"),
+        ({"minutes": 1.0}, "both --steps and --minutes are given"),
         ({"batch": 0}, "--batch"),
         ({"preset": "huge"}, "unknown preset"),
         ({"sizes": "33:0.5"}, "--sizes"),

@@ -14,6 +14,7 @@ from coco_source import rle_runs
 from PIL import Image
 
 from mimo_runtime.data.dataset import Dataset, Record
+from mimo_runtime.errors import RequestError
 
 nibabel = pytest.importorskip("nibabel")
 
@@ -136,3 +137,15 @@ def test_photographs_that_exif_turns(tmp_path: Path) -> None:
         image, labels = record.load()
         np.testing.assert_array_equal(labels, turned, err_msg=name)
         np.testing.assert_array_equal(image[..., 0] > 150, turned, err_msg=name)
+
+
+@pytest.mark.parametrize("source", ["coco", "nnunet", "folders", "instruct"])
+def test_a_source_that_is_missing_is_named_before_a_missing_option(source: str, tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from mimo_train.cli.main import main
+
+    missing = tmp_path / "missing.json"
+    result = CliRunner().invoke(main, ["data", "import", source, str(missing), "-o", str(tmp_path / "out")])
+    assert isinstance(result.exception, RequestError) or result.exit_code == 2
+    assert f"the source {missing} does not exist" in f"{result.exception} {result.output}"
