@@ -34,6 +34,7 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "pipeline": "engines errors graphs hardware imageio loading modalities model request results series text utils",
         # On top of the pipeline.
         "evaluation": "data errors pipeline postprocessing preprocessing results text utils viz",
+        "clinical": "errors imageio postprocessing preprocessing results series utils",
         "deploy": "bundle compiler engines errors evaluation hardware imageio loading model pipeline preprocessing results "
         "utils",
         "cli": "bundle data deploy engines errors evaluation imageio pipeline preprocessing results utils",

@@ -1,0 +1,163 @@
+"""What all DICOM objects of a result share: source headers, equipment, algorithm, codes, and marks of research use."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..errors import RequestError
+from ..imageio.geometry import ImageSource
+from ..utils.untyped import Untyped
+from .codes import Code
+from .study import ModelIdentity, StudyResult
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+MANUFACTURER, PRODUCT = "mimo-edge", "mimo-edge"
+#: Series numbers of the objects, above those of scanners.
+SERIES_NUMBERS = {"seg": 9801, "sr": 9802, "sc": 9803, "pdf": 9804, "rtstruct": 9805}
+DESCRIPTION = "AI result, research use only, not for diagnosis"
+
+_IDENTIFIERS = ("SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID")
+#: Type 2 attributes that objects copy from the source; a source without one gets an empty one.
+_COPIED = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID", "AccessionNumber",
+    "ReferringPhysicianName", "Manufacturer", "PositionReferenceIndicator", "SeriesDate", "SeriesTime", "ContentDate",
+    "ContentTime",
+)  # fmt: skip
+
+
+def highdicom() -> Untyped:
+    """The library. Raises RequestError where it is not installed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            import highdicom as library
+        except ImportError:
+            remedy = "pip install highdicom, which the extra clinical names"
+            raise RequestError("DICOM objects need highdicom", remedy) from None
+    return library
+
+
+@dataclass(frozen=True)
+class SourceFrames:
+    """The DICOM files behind a result.
+
+    Args:
+        headers: of every file, in order of the frames, each once.
+        frames: where each frame of the result comes from.
+        sizes: ``(height, width)`` of each frame.
+    """
+
+    headers: tuple[Dataset, ...]
+    frames: tuple[ImageSource, ...]
+    sizes: tuple[tuple[int, int], ...]
+
+    @property
+    def has_place(self) -> bool:
+        """Whether the images have a frame of reference."""
+        return bool(str(self.headers[0].get("FrameOfReferenceUID") or ""))
+
+    def size(self) -> tuple[int, int]:
+        """Of all frames. Raises RequestError where they differ."""
+        if len(set(self.sizes)) > 1:
+            raise RequestError("the images have different sizes", "Write one result for each size")
+        return self.sizes[0]
+
+
+def source_frames(result: StudyResult) -> SourceFrames:
+    """The files of all frames, with headers complete enough to derive objects from. Every frame is read once.
+
+    Raises:
+        RequestError: an image is not DICOM, has no UIDs, or the images belong to several studies.
+    """
+    headers: dict[str, Dataset] = {}
+    frames, sizes = list[ImageSource](), list[tuple[int, int]]()
+    for image in result.images:
+        source = image.source
+        if source is None or source.header is None:
+            raise RequestError("DICOM objects need a DICOM image", "Use --write png, nifti or coco for other images")
+        if not all(
+            source.uid(keyword) for keyword in ("SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID")
+        ):
+            raise RequestError("the DICOM image has no unique identifiers", "Export it again with its study and series")
+        headers.setdefault(source.uid("SOPInstanceUID"), complete(source.header))
+        frames.append(source)
+        sizes.append((image.height, image.width))
+    if len({str(header.StudyInstanceUID) for header in headers.values()}) > 1:
+        raise RequestError("the images belong to several studies", "Write one result for each study")
+    return SourceFrames(tuple(headers.values()), tuple(frames), tuple(sizes))
+
+
+def shallow_copy(header: Dataset) -> Dataset:
+    """A data set with the same elements, from which others can be taken (``copy.copy`` shares the table of elements)."""
+    from pydicom.dataset import Dataset
+
+    copy = Dataset()
+    copy.update(header)
+    copy.file_meta = header.file_meta
+    return copy
+
+
+def complete(header: Dataset) -> Dataset:
+    """A copy with every attribute that derived objects copy."""
+    header = shallow_copy(header)
+    for keyword in _COPIED:
+        if keyword not in header:
+            setattr(header, keyword, "")
+    return header
+
+
+def item_of(code: Code) -> Dataset:
+    """A code as a plain item of a sequence."""
+    from pydicom.dataset import Dataset
+
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme, code.meaning
+    return item
+
+
+def coded(code: Code) -> Untyped:
+    """A code as highdicom takes it."""
+    return highdicom().sr.CodedConcept(code.value, code.scheme, code.meaning)
+
+
+def algorithm(model: ModelIdentity) -> Untyped:
+    """The algorithm identification: name, family, version, and the hash of the weights."""
+    from pydicom.sr.codedict import codes
+
+    return highdicom().AlgorithmIdentificationSequence(
+        name=model.name[:64],
+        family=codes.cid7162.ArtificialIntelligence,
+        version=model.version,
+        source=MANUFACTURER,
+        parameters={"model": model.sha256[:16] or "unknown"},
+    )
+
+
+def equipment(model: ModelIdentity) -> Untyped:
+    """This program as contributing equipment (purpose 109102, processing)."""
+    from pydicom.sr.codedict import codes
+
+    return highdicom().ContributingEquipment(
+        manufacturer=MANUFACTURER,
+        purpose_of_reference=codes.DCM.ProcessingEquipment,
+        manufacturer_model_name=model.name[:64],
+        software_versions=versions(model),
+        contribution_description="segmentation and measurement by a neural network",
+    )
+
+
+def versions(model: ModelIdentity) -> tuple[str, str]:
+    """Version of the product and the start of the hash of the weights."""
+    return model.version, f"model {model.sha256[:16] or 'unknown'}"
+
+
+def mark(data: Dataset) -> Dataset:
+    """Mark an object as a result of a program, for research."""
+    data.SeriesDescription = DESCRIPTION
+    if data.get("Modality") not in ("SR", "DOC"):
+        data.ContentQualification = "RESEARCH"
+    return data

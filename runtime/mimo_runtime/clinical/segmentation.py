@@ -1,0 +1,200 @@
+"""DICOM SEG: one segment per structure, on the pixels of the source images.
+
+Images with a frame of reference go through highdicom. PS3.3 A.51.5.1 also allows images without one (ultrasound, endoscopy):
+each pixel then corresponds to a pixel of the referenced frame. highdicom writes one such frame; several are written here.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import RequestError
+from ..utils.untyped import Untyped
+from .codes import LEFT, RIGHT, code_of
+from .dicom_objects import (
+    MANUFACTURER,
+    PRODUCT,
+    SERIES_NUMBERS,
+    SourceFrames,
+    algorithm,
+    coded,
+    equipment,
+    highdicom,
+    item_of,
+    mark,
+    shallow_copy,
+    source_frames,
+    versions,
+)
+from .study import Structure, StudyResult
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+#: Above this size, frames without a pixel are left out; below, all are written, which more readers cope with.
+MAX_EMPTY_BYTES = 100 << 20
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_IN_STACK_POSITION, _FRAME_CONTENT = 0x00209057, 0x00209111
+
+
+def write_segmentation(result: StudyResult, *, label_map: bool = False) -> Dataset:
+    """The SEG object of a result.
+
+    Args:
+        label_map: write the newer label map instead of one bit per pixel and segment; structures must not overlap then.
+
+    Raises:
+        RequestError: no structure, no DICOM source, images of several sizes, or overlapping structures in a label map.
+    """
+    if not result.structures:
+        raise RequestError("there is no structure to write as a segmentation", "Write sr, which can say that there is none")
+    files = source_frames(result)
+    height, width = files.size()
+    pixels = _stacked(result, height, width)
+    if not files.has_place:
+        if label_map:
+            raise RequestError("a label map needs images with a frame of reference", "Write a binary segmentation")
+        return _without_place(result, files, pixels)
+    if label_map:
+        pixels = _labels(pixels)
+    return _finished(_segmentation(result, files.headers, _for_whole_files(files, pixels), label_map), result)
+
+
+def _segmentation(result: StudyResult, headers: Sequence[Dataset], pixels: np.ndarray, label_map: bool = False) -> Dataset:
+    """The object of ``pixels``, one entry for every frame of the files ``headers``."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        seg: Dataset = highdicom().seg.Segmentation(
+            source_images=headers,
+            pixel_array=pixels,
+            segmentation_type="LABELMAP" if label_map else "BINARY",
+            segment_descriptions=[_description(result, s, k) for k, s in enumerate(result.structures, 1)],
+            series_instance_uid=result.uid("seg series"),
+            series_number=SERIES_NUMBERS["seg"],
+            sop_instance_uid=result.uid("seg"),
+            instance_number=1,
+            manufacturer=MANUFACTURER,
+            manufacturer_model_name=PRODUCT,
+            software_versions=versions(result.model),
+            device_serial_number=result.model.sha256[:16] or "unknown",
+            content_description="Structures found by a neural network",
+            content_label="MIMO",
+            omit_empty_frames=pixels.size // 8 > MAX_EMPTY_BYTES,
+            contributing_equipment=[equipment(result.model)],
+        )
+    return seg
+
+
+def _stacked(result: StudyResult, height: int, width: int) -> np.ndarray:
+    """``uint8 [frames, H, W, segments]``."""
+    pixels = np.zeros((len(result.images), height, width, len(result.structures)), np.uint8)
+    for number, structure in enumerate(result.structures):
+        for frame, mask in structure.masks.items():
+            pixels[frame, ..., number] = mask
+    return pixels
+
+
+def _labels(pixels: np.ndarray) -> np.ndarray:
+    if (pixels.sum(-1, dtype=np.uint16) > 1).any():
+        raise RequestError("the structures overlap, which a label map cannot hold", "Leave --label-map out")
+    labels: np.ndarray = (pixels * np.arange(1, pixels.shape[-1] + 1, dtype=np.uint16)).max(-1).astype(np.uint16)
+    return labels
+
+
+def _for_whole_files(files: SourceFrames, pixels: np.ndarray) -> np.ndarray:
+    """The masks at the places of their frames in multi-frame files, of which perhaps only some frames were asked about."""
+    starts, start = dict[str, int](), 0
+    for header in files.headers:
+        starts[str(header.SOPInstanceUID)] = start
+        start += int(header.get("NumberOfFrames") or 1)
+    places = [starts[source.uid("SOPInstanceUID")] + source.frame for source in files.frames]
+    if places == list(range(start)):
+        return pixels
+    whole = np.zeros((start, *pixels.shape[1:]), pixels.dtype)
+    whole[places] = pixels
+    return whole
+
+
+def _description(result: StudyResult, structure: Structure, number: int) -> Untyped:
+    code = code_of(structure.name)
+    return highdicom().seg.SegmentDescription(
+        segment_number=number,
+        segment_label=structure.tracking_id[:64],
+        segmented_property_category=coded(code.category),
+        segmented_property_type=coded(code.type),
+        algorithm_type="SEMIAUTOMATIC" if structure.is_pointed_at else "AUTOMATIC",
+        algorithm_identification=algorithm(result.model),
+        tracking_uid=result.uid(f"tracking {structure.tracking_id}"),
+        tracking_id=structure.tracking_id[:64],
+        anatomic_regions=[coded(code.site)] if code.site else None,
+    )
+
+
+def _finished(seg: Dataset, result: StudyResult) -> Dataset:
+    for item, structure in zip(seg.SegmentSequence, result.structures):
+        side = code_of(structure.name).side
+        if side:
+            modifier = [item_of(LEFT if side == "left" else RIGHT)]
+            item.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = modifier
+    if not str(seg.get("FrameOfReferenceUID") or "") and "PatientOrientation" not in seg:
+        seg.PatientOrientation = ""  # type 2 where there is no plane
+    return mark(seg)
+
+
+def _without_place(result: StudyResult, files: SourceFrames, pixels: np.ndarray) -> Dataset:
+    """Frames without a frame of reference: the object of one frame, then the frames of all segments that have a pixel."""
+    from pydicom.dataset import Dataset
+    from pydicom.pixels.utils import pack_bits
+
+    single = shallow_copy(files.headers[0])
+    for keyword in ("SOPClassUID", "NumberOfFrames", "PerFrameFunctionalGroupsSequence", "FrameIncrementPointer"):
+        if keyword in single:
+            delattr(single, keyword)
+    single.SOPClassUID = _SECONDARY_CAPTURE  # of one frame, to highdicom; the references below name the true class
+    # highdicom leaves out segments without a pixel: one frame with a pixel of each gives all groups.
+    seg = _segmentation(result, [single], np.ones((1, *pixels.shape[1:]), np.uint8))
+    template, groups, masks = seg.PerFrameFunctionalGroupsSequence[0], [], []
+    for number, structure in enumerate(result.structures, 1):
+        for frame in sorted(structure.masks):
+            source = files.frames[frame]
+            group = copy.deepcopy(template)
+            group.FrameContentSequence[0].DimensionIndexValues = [number, frame + 1]
+            group.FrameContentSequence[0].StackID, group.FrameContentSequence[0].InStackPositionNumber = "1", frame + 1
+            reference = group.DerivationImageSequence[0].SourceImageSequence[0]
+            reference.ReferencedSOPClassUID = source.uid("SOPClassUID")
+            reference.ReferencedSOPInstanceUID = source.uid("SOPInstanceUID")
+            if source.header is not None and int(source.header.get("NumberOfFrames") or 1) > 1:
+                reference.ReferencedFrameNumber = source.frame + 1
+            group.SegmentIdentificationSequence = [Dataset()]
+            group.SegmentIdentificationSequence[0].ReferencedSegmentNumber = number
+            groups.append(group)
+            masks.append(pixels[frame, ..., number - 1].reshape(-1))
+    seg.PerFrameFunctionalGroupsSequence, seg.NumberOfFrames = groups, len(groups)
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    if "SegmentIdentificationSequence" in shared:
+        del shared.SegmentIdentificationSequence
+    stack = copy.deepcopy(seg.DimensionIndexSequence[0])
+    stack.DimensionIndexPointer, stack.FunctionalGroupPointer = _IN_STACK_POSITION, _FRAME_CONTENT
+    stack.DimensionDescriptionLabel = "In-Stack Position Number"
+    seg.DimensionIndexSequence = [seg.DimensionIndexSequence[0], stack]
+    seg.SegmentsOverlap = "YES" if (pixels.sum(-1, dtype=np.uint16) > 1).any() else "NO"
+    _refer_to(seg, files)
+    seg.PixelData = pack_bits(np.concatenate(masks))
+    return _finished(seg, result)
+
+
+def _refer_to(seg: Dataset, files: SourceFrames) -> None:
+    """List all source files under the series."""
+    from pydicom.dataset import Dataset
+
+    instances = []
+    for header in files.headers:
+        instance = Dataset()
+        instance.ReferencedSOPClassUID, instance.ReferencedSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
+        instances.append(instance)
+    seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence = instances

@@ -1,0 +1,167 @@
+"""A result to be written: images, structures over their frames, sentences, and the model that made them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+
+from ..imageio.image import ScanImage
+from ..preprocessing.prompts import Prompt
+from ..results.answer import Answer
+from ..series.image_series import ImageSeries
+from ..series.scans import SeriesAnswer
+
+
+class Frames(Protocol):
+    """Images in order: a tuple, or an ``ImageSeries``, which reads each when it is used."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> ScanImage: ...
+
+    def __iter__(self) -> Iterator[ScanImage]: ...
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """The model as objects name it.
+
+    Args:
+        name: e.g. "mimo-tiny".
+        version: of the product.
+        sha256: of the weights or of the bundle's manifest, hexadecimal.
+    """
+
+    name: str
+    version: str
+    sha256: str
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """A structure in one or several frames.
+
+    Args:
+        name: as the answer calls it.
+        masks: by frame of the result, bool ``[H, W]``; only frames that it reaches.
+        score: of the finding.
+        confident: whether it may be used without review.
+        is_pointed_at: whether a person gave a box, point or mask for it.
+        inner, outer: contours with a stated coverage, by frame; empty where the model has none.
+        tracking_id: the same for this structure at every time point, if a person says that it is the same one.
+    """
+
+    name: str
+    masks: Mapping[int, np.ndarray]
+    score: float
+    confident: bool = True
+    is_pointed_at: bool = False
+    inner: Mapping[int, np.ndarray] = field(default_factory=dict)
+    outer: Mapping[int, np.ndarray] = field(default_factory=dict)
+    tracking_id: str = ""
+
+    @property
+    def largest_frame(self) -> int:
+        """The frame with the largest area; the first of equals."""
+        return max(sorted(self.masks), key=lambda frame: int(self.masks[frame].sum()))
+
+
+@dataclass(frozen=True, eq=False)
+class StudyResult:
+    """What is written.
+
+    Args:
+        images: the frames, in order; of one size where a volume is written.
+        structures: that are present.
+        sentences: by frame, without markup.
+        refusals: by frame, where a question was not answered.
+        model: that answered.
+        request: what decides the result besides images and model: prompt and parameters, for reproducible identifiers.
+        extents_mm: that each frame stands for along the normal; empty if unknown.
+        salt: of the site; makes identifiers of de-identified objects independent of those of the source.
+    """
+
+    images: Frames
+    structures: tuple[Structure, ...]
+    sentences: tuple[str, ...]
+    refusals: tuple[str, ...]
+    model: ModelIdentity
+    request: str = ""
+    extents_mm: tuple[float, ...] = ()
+    salt: str = ""
+
+    @staticmethod
+    def of_answer(image: ScanImage, prompt: Prompt, answer: Answer, model: ModelIdentity, salt: str = "") -> StudyResult:
+        """The result of one image."""
+        structures = tuple(
+            Structure(f.phrase, {0: f.mask}, f.score, f.confident, f.query == 0 and prompt.has_references)
+            for f in answer.findings
+            if f.present
+        )
+        refusals = (answer.plain_text,) if answer.refusal is not None else ()
+        sentences = () if answer.refusal is not None or not answer.text else (answer.plain_text,)
+        return StudyResult(
+            (image,), _tracked(structures), sentences, refusals, model, request_key(prompt), salt=salt
+        )  # fmt: skip
+
+    @staticmethod
+    def of_series(prompt: Prompt, answer: SeriesAnswer, model: ModelIdentity, salt: str = "") -> StudyResult:
+        """The result of a series. Frames are read again when they are written, one at a time."""
+        structures = []
+        for finding in answer.findings:
+            masks = {frame: finding.mask(frame, *answer.series.frames[frame].size) for frame in finding.frames}
+            structures.append(Structure(finding.phrase, masks, finding.score, finding.confident, prompt.has_references))
+        sentences = tuple(f.answer.plain_text for f in answer.frames if f.answer.text and f.answer.refusal is None)
+        refusals = tuple(dict.fromkeys(f.answer.plain_text for f in answer.frames if f.answer.refusal is not None))
+        return StudyResult(
+            answer.series, _tracked(tuple(structures)), sentences, refusals, model, request_key(prompt),
+            answer.series.layout.extents_mm(), salt,
+        )  # fmt: skip
+
+    def uid(self, purpose: str) -> str:
+        """A UID that is the same for the same images, model, request and salt, and says nothing about them."""
+        digest = hashlib.sha256(f"{self.fingerprint}\0{purpose}".encode()).digest()
+        # PS3.5 B.2: UIDs below 2.25 are integers of 128 bits.
+        return f"2.25.{int.from_bytes(digest[:16], 'big')}"
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that decides this result."""
+        digest = hashlib.sha256()
+        for part in (self.salt, self.model.sha256, self.model.version, self.request):
+            digest.update(part.encode() + b"\0")
+        for identity in _identities(self.images):
+            digest.update(identity.encode() + b"\0")
+        return digest.hexdigest()
+
+
+def _identities(images: Frames) -> Iterator[str]:
+    """What tells each frame from others: its UID and frame number, else its pixels."""
+    if isinstance(images, ImageSeries) and all(frame.uid for frame in images.frames):
+        yield from (f"{frame.uid} {frame.index}" for frame in images.frames)
+        return
+    for image in images:
+        uid = image.source.uid("SOPInstanceUID") if image.source else ""
+        yield f"{uid} {image.source.frame}" if uid and image.source else image.sha256
+
+
+def request_key(prompt: Prompt) -> str:
+    """Text and references of a request in one line, for :class:`StudyResult`."""
+    mask = "" if prompt.mask is None else hashlib.sha256(np.ascontiguousarray(prompt.mask).tobytes()).hexdigest()
+    return repr((prompt.text, [list(map(float, b)) for b in prompt.boxes], [list(map(float, p)) for p in prompt.points], mask))
+
+
+def _tracked(structures: tuple[Structure, ...]) -> tuple[Structure, ...]:
+    """The structures with tracking identifiers: the name, numbered where it comes more than once."""
+    names = [structure.name for structure in structures]
+    numbers: dict[str, int] = {}
+    result = []
+    for structure in structures:
+        numbers[structure.name] = number = numbers.get(structure.name, 0) + 1
+        several = names.count(structure.name) > 1
+        result.append(replace(structure, tracking_id=f"{structure.name} {number}" if several else structure.name))
+    return tuple(result)

@@ -1,0 +1,140 @@
+"""DICOM SEG: validated by dciodvfy, read back by highdicom and dcmqi."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clinical_cases import ct_result, dciodvfy, dcmqi, disc, flat_result
+from dicom_series import PATIENT
+
+from mimo_runtime.clinical.segmentation import write_segmentation
+from mimo_runtime.clinical.study import Structure
+from mimo_runtime.errors import RequestError
+from mimo_runtime.imageio.image import ScanImage
+
+highdicom = pytest.importorskip("highdicom")
+
+
+def masks_of(seg) -> dict[tuple[int, str, int], np.ndarray]:  # noqa: ANN001
+    """Frames of a binary SEG by (segment number, source instance, source frame)."""
+    frames = np.atleast_3d(seg.pixel_array)
+    frames = seg.pixel_array[None] if seg.pixel_array.ndim == 2 else seg.pixel_array
+    result = {}
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    for group, pixels in zip(seg.PerFrameFunctionalGroupsSequence, frames):
+        source = group.DerivationImageSequence[0].SourceImageSequence[0]
+        identification = group.get("SegmentIdentificationSequence") or shared.SegmentIdentificationSequence
+        key = (
+            identification[0].ReferencedSegmentNumber,
+            source.ReferencedSOPInstanceUID,
+            int(source.get("ReferencedFrameNumber") or 1),
+        )
+        result[key] = pixels.astype(bool)
+    return result
+
+
+def check_masks(seg, result) -> None:  # noqa: ANN001
+    written = masks_of(seg)
+    for number, structure in enumerate(result.structures, 1):
+        for frame, mask in structure.masks.items():
+            source = result.images[frame].source
+            assert np.array_equal(written.pop((number, source.uid("SOPInstanceUID"), source.frame + 1)), mask)
+    assert not any(mask.any() for mask in written.values())
+
+
+def test_a_ct_series_is_valid_and_reads_back(tmp_path: Path) -> None:
+    result = ct_result()
+    seg = write_segmentation(result)
+    assert dciodvfy(seg, tmp_path) == []
+    check_masks(seg, result)
+    lesion, kidney = seg.SegmentSequence
+    assert lesion.SegmentAlgorithmType == "AUTOMATIC" and kidney.SegmentAlgorithmType == "SEMIAUTOMATIC"
+    assert (
+        lesion.AnatomicRegionSequence[0].CodeMeaning == "Liver"
+        and lesion.SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Lesion"
+    )
+    side = kidney.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence[0]
+    assert side.CodeMeaning == "Left" and kidney.TrackingID == "left kidney"
+    used = lesion.SegmentationAlgorithmIdentificationSequence[0]
+    assert (used.AlgorithmName, used.AlgorithmVersion) == ("mimo-test", "1.2.3")
+    assert "abababab" in used.AlgorithmParameters and seg.ContentQualification == "RESEARCH"
+    assert any(e.get("ManufacturerModelName") == "mimo-test" for e in seg.ContributingEquipmentSequence)
+    assert seg.PatientName == PATIENT and seg.FrameOfReferenceUID == result.images[0].geometry.frame_of_reference
+
+
+def test_dcmqi_reads_the_same_voxels(tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    result = ct_result()
+    path = tmp_path / "seg.dcm"
+    write_segmentation(result).save_as(path, enforce_file_format=True)
+    dcmqi(
+        "segimage2itkimage",
+        "--inputDICOM",
+        str(path),
+        "--outputDirectory",
+        str(tmp_path),
+        "--outputType",
+        "nifti",
+        "--prefix",
+        "s",
+    )
+    for number, structure in enumerate(result.structures, 1):
+        volume = nibabel.load(tmp_path / f"s-{number}.nii.gz")
+        to_voxel = np.linalg.inv(volume.affine)
+        found = np.asarray(volume.dataobj) > 0
+        places = [result.images[k].geometry.to_patient(np.argwhere(m)[:, ::-1] + 0.5) for k, m in structure.masks.items()]
+        points = np.concatenate(places)
+        voxels = np.rint((points * [-1, -1, 1]) @ to_voxel[:3, :3].T + to_voxel[:3, 3]).astype(int)
+        assert found[tuple(voxels.T)].all() and found.sum() == len(points)
+
+
+@pytest.mark.parametrize("kind", ["us", "us-frames", "endoscopy", "dx", "mr"])
+def test_every_kind_of_image_is_valid_and_refers_to_its_frames(kind: str, tmp_path: Path) -> None:
+    result = flat_result(kind)
+    seg = write_segmentation(result)
+    assert dciodvfy(seg, tmp_path) == []
+    check_masks(seg, result)
+
+
+def test_one_frame_of_a_multi_frame_image(tmp_path: Path) -> None:
+    result = flat_result("us-frames")
+    part = replace(result, images=(result.images[2],), structures=(Structure("polyp", {0: disc()}, 0.9, tracking_id="polyp"),))
+    seg = write_segmentation(part)
+    assert dciodvfy(seg, tmp_path) == []
+    ((key, mask),) = masks_of(seg).items()
+    assert key[2] == 3 and np.array_equal(mask, disc())
+
+
+def test_a_label_map_holds_what_does_not_overlap() -> None:
+    result = ct_result()
+    seg = write_segmentation(result, label_map=True)
+    assert seg.SegmentationType == "LABELMAP" and set(np.unique(seg.pixel_array)) == {0, 1, 2}
+    overlapping = replace(
+        result, structures=(result.structures[0], replace(result.structures[1], masks=result.structures[0].masks))
+    )
+    assert write_segmentation(overlapping).SegmentsOverlap in ("YES", "UNDEFINED")
+    with pytest.raises(RequestError, match="overlap"):
+        write_segmentation(overlapping, label_map=True)
+
+
+def test_the_same_result_has_the_same_identifiers_and_pixels() -> None:
+    first, second, other = (write_segmentation(ct_result(request=r)) for r in ("a", "a", "b"))
+    assert (first.SOPInstanceUID, first.SeriesInstanceUID, first.PixelData) == (
+        second.SOPInstanceUID,
+        second.SeriesInstanceUID,
+        second.PixelData,
+    )
+    assert other.SOPInstanceUID != first.SOPInstanceUID
+    salted = write_segmentation(ct_result(request="a", salt="site"))
+    assert salted.SOPInstanceUID != first.SOPInstanceUID
+
+
+def test_what_cannot_be_written_is_one_line() -> None:
+    result = ct_result()
+    with pytest.raises(RequestError, match="no structure"):
+        write_segmentation(replace(result, structures=()))
+    with pytest.raises(RequestError, match="need a DICOM image"):
+        write_segmentation(replace(result, images=(ScanImage(np.zeros((40, 40, 3), np.uint8)),)))
