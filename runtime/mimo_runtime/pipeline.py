@@ -149,8 +149,8 @@ class Mimo:
 
         Arguments and errors of ``open_image_series``.
         """
-        found = open_image_series(source, series=series, modality=modality, window=window)
-        return SeriesScans(found, lambda image: self.open(image))
+        frames = open_image_series(source, series=series, modality=modality, window=window)
+        return SeriesScans(frames, lambda image: self.open(image))
 
     def warmup(self) -> None:
         """Run every graph once, so that the first answer takes no longer than later ones. Empties the caches."""

@@ -119,12 +119,12 @@ def item_of(code: Code) -> Dataset:
     return item
 
 
-def coded(code: Code) -> Untyped:
+def coded(code: Code) -> object:
     """A code as highdicom takes it."""
     return highdicom().sr.CodedConcept(code.value, code.scheme, code.meaning)
 
 
-def algorithm(model: ModelIdentity) -> Untyped:
+def algorithm(model: ModelIdentity) -> object:
     """The algorithm identification: name, family, version, and the hash of the weights."""
     from pydicom.sr.codedict import codes
 
@@ -137,7 +137,7 @@ def algorithm(model: ModelIdentity) -> Untyped:
     )
 
 
-def equipment(model: ModelIdentity) -> Untyped:
+def equipment(model: ModelIdentity) -> object:
     """This program as contributing equipment (purpose 109102, processing)."""
     from pydicom.sr.codedict import codes
 

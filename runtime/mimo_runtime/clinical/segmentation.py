@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import RequestError
-from ..utils.untyped import Untyped
 from .codes import LEFT, RIGHT, code_of
 from .dicom_objects import (
     MANUFACTURER,
@@ -120,7 +119,7 @@ def _for_whole_files(files: SourceFrames, pixels: np.ndarray) -> np.ndarray:
     return whole
 
 
-def _description(result: StudyResult, structure: Structure, number: int) -> Untyped:
+def _description(result: StudyResult, structure: Structure, number: int) -> object:
     code = code_of(structure.name)
     return highdicom().seg.SegmentDescription(
         segment_number=number,

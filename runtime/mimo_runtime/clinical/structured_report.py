@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..utils.untyped import Untyped
 from .codes import Code, code_of
 from .dicom_objects import (
     MANUFACTURER,
@@ -105,7 +104,7 @@ def write_report(result: StudyResult, segmentation: Dataset | None = None) -> Da
     return mark(report)
 
 
-def _context(result: StudyResult) -> Untyped:
+def _context(result: StudyResult) -> object:
     hd = highdicom()
     device = hd.sr.DeviceObserverIdentifyingAttributes(
         uid=result.uid("device"), name=result.model.name, manufacturer_name=MANUFACTURER, model_name=result.model.name,
@@ -127,7 +126,7 @@ def _texts(result: StudyResult) -> Iterator[str]:
     yield "Result of a program for research use only. Not for diagnosis. Not verified by a person."
 
 
-def _no_group(result: StudyResult) -> Untyped:
+def _no_group(result: StudyResult) -> object:
     """A group that highdicom asks for; it is taken out again."""
     hd = highdicom()
     identifier = hd.sr.TrackingIdentifier(uid=result.uid("none"), identifier="none")
@@ -144,7 +143,7 @@ def _add_texts(root: Dataset, result: StudyResult) -> None:
     root.ContentSequence = hd.sr.ContentSequence([*items, container])
 
 
-def _identity(result: StudyResult, structure: Structure) -> dict[str, Untyped]:
+def _identity(result: StudyResult, structure: Structure) -> dict[str, object]:
     """What all groups of a structure share."""
     hd, code = highdicom(), code_of(structure.name)
     uid = result.uid(f"tracking {structure.tracking_id}")
@@ -157,9 +156,9 @@ def _identity(result: StudyResult, structure: Structure) -> dict[str, Untyped]:
     }
 
 
-def _axes(result: StudyResult, files: SourceFrames, structure: Structure, measured: tuple[Measurement, ...]) -> Untyped:
+def _axes(result: StudyResult, files: SourceFrames, structure: Structure, measured: tuple[Measurement, ...]) -> object:
     """A group of the long and the short axis with their ends, which groups of regions may not hold."""
-    hd, lines = highdicom(), list[Untyped]()
+    hd, lines = highdicom(), list[object]()
     for one in measured:
         if len(one.points) != 2 or one.frame is None:
             continue
@@ -181,7 +180,7 @@ def _group(
     measured: tuple[Measurement, ...],
     number: int,
     segmentation: Dataset | None,
-) -> Untyped:
+) -> object:
     hd = highdicom()
     review = hd.sr.QualitativeEvaluation(name=coded(_REVIEW), value=coded(_USUAL if structure.confident else _NEEDED))
     common = _identity(result, structure) | {
@@ -204,7 +203,7 @@ def _group(
     return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_regions=regions, **common)
 
 
-def _sites(structure: Structure) -> list[Untyped] | None:
+def _sites(structure: Structure) -> list[object] | None:
     code = code_of(structure.name)
     if code.site is None and not code.side:
         return None
@@ -215,7 +214,7 @@ def _sites(structure: Structure) -> list[Untyped] | None:
     return [highdicom().sr.FindingSite(anatomic_location=coded(site), laterality=side)]
 
 
-def _regions(files: SourceFrames, frame: int, mask: np.ndarray) -> Iterator[Untyped]:
+def _regions(files: SourceFrames, frame: int, mask: np.ndarray) -> Iterator[object]:
     """The outlines of a mask in a frame, the largest first. No template has regions with holes: holes are left out."""
     hd = highdicom()
     polygons = sorted(outlines_of(mask), key=lambda p: -_signed_area(p))
@@ -230,14 +229,14 @@ def _signed_area(polygon: np.ndarray) -> float:
     return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2)
 
 
-def _image(files: SourceFrames, frame: int, purpose: str) -> Untyped:
+def _image(files: SourceFrames, frame: int, purpose: str) -> object:
     source = files.frames[frame]
     frames = source.header is not None and int(source.header.get("NumberOfFrames") or 1) > 1
     kind = getattr(highdicom().sr, f"SourceImageFor{purpose}")
     return kind(source.uid("SOPClassUID"), source.uid("SOPInstanceUID"), [source.frame + 1] if frames else None)
 
 
-def _measurements(measured: tuple[Measurement, ...]) -> Iterator[Untyped]:
+def _measurements(measured: tuple[Measurement, ...]) -> Iterator[object]:
     for one in measured:
         if one.name in _DERIVATIONS and one.unit == "HU":
             derivation, unit = coded(_DERIVATIONS[one.name]), coded(_UNITS["HU"])
@@ -246,7 +245,7 @@ def _measurements(measured: tuple[Measurement, ...]) -> Iterator[Untyped]:
             yield _measurement(one)
 
 
-def _measurement(one: Measurement, **places: Untyped) -> Untyped:
+def _measurement(one: Measurement, **places: object) -> object:
     """A length, area or volume; the method says what its unit means where that is not the plane of the patient."""
     method = coded(Code(one.plane, "99MIMO", one.note[:64])) if one.note else None
     unit = coded(_UNITS[one.unit])

@@ -125,7 +125,7 @@ class DicomHeader:
 
 
 def read_header(source: BinaryIO, name: str) -> DicomHeader:
-    """The header of an image, without its pixels. Raises ImageError as :func:`read_dicom`."""
+    """The header of an image, without its pixels. Raises ImageError for a damaged file, and for one that is no image."""
     try:
         import pydicom
     except ImportError:

@@ -120,8 +120,8 @@ def _files(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], na
     path = Path(source)
     try:
         if path.is_dir():
-            found = sorted((p for p in path.rglob("*") if p.is_file() and not _IGNORED.match(p.name)), key=_natural)
-            return [FrameFile(name_of(p), p) for p in found]
+            paths = sorted((p for p in path.rglob("*") if p.is_file() and not _IGNORED.match(p.name)), key=_natural)
+            return [FrameFile(name_of(p), p) for p in paths]
         with open(path, "rb") as file:
             is_archive = file.read(4) == b"PK\3\4"
     except (OSError, ValueError) as error:
