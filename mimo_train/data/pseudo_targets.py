@@ -18,7 +18,7 @@ from mimo_runtime.text.questions import question
 from .augment import View, any_turn, crop_view, random_view
 from .prompts import MIN_PIXELS, PromptSampler, Sample
 from .regions import POINT_CONTRAST, Region, boundary_contrast, image_regions
-from .shapes import blend, random_shape, touching
+from .shapes import blend, random_shape, shrunk, touching
 
 #: Kinds of targets and their shares; a kind that the image does not offer is replaced by shapes.
 KINDS = {"regions": 0.3, "shapes": 0.35, "annotated": 0.35}
@@ -29,9 +29,13 @@ STRONG_SHARE = 0.6
 #: Most targets in one view of regions.
 MAX_TARGETS = 4
 #: Blended shapes with less contrast are drawn again, at most so often.
-MIN_SHAPE_CONTRAST, SHAPE_TRIES = 0.35, 4
-#: Share of the views of shapes in which a second shape of the same filling touches the first.
-NEIGHBOUR_SHARE = 0.3
+MIN_SHAPE_CONTRAST, SHAPE_TRIES = 0.2, 4
+#: Layouts of blended shapes and their shares: two that touch look alike, several apart look alike, an inner one does not.
+LAYOUTS = {"single": 0.35, "touching": 0.2, "several": 0.2, "nested": 0.25}
+#: Size of the inner one of two nested shapes, relative to the outer one.
+INNER_SIZE = (0.35, 0.8)
+#: Share of the annotated targets with several parts that are all of the parts together.
+WHOLE_SHARE = 0.3
 #: Share of the prompts that ask "what is this?" instead of nothing.
 QUESTION_SHARE = 0.2
 #: How far the sides of a box move, as shares of its length.
@@ -53,6 +57,14 @@ class PseudoTarget:
     mask: np.ndarray
     pointable: bool
     neighbour: np.ndarray | None = None
+
+    def on_canvas(self, size: int) -> PseudoTarget:
+        """The same on a canvas of ``size`` pixels, of which the masks fill the upper left part."""
+        return replace(
+            self,
+            mask=_on_canvas(self.mask, size),
+            neighbour=None if self.neighbour is None else _on_canvas(self.neighbour, size),
+        )
 
 
 class PseudoTargets:
@@ -124,8 +136,16 @@ class PseudoTargets:
                 return view, [PseudoTarget(view.target, True)]
         view = random_view(source.pixels, source.labels, record, size, rng, source.instances, strong=strong)
         picked = [self.sampler.focus(view, record, rng) for _ in range(count)]
-        targets = [PseudoTarget(pair[1], True) for pair in picked if pair is not None]
+        targets = [self._whole_or_part(view, *pair, rng) for pair in picked if pair is not None]
         return (view, targets) if targets else None
+
+    @staticmethod
+    def _whole_or_part(view: View, class_id: int, part: np.ndarray, rng: np.random.Generator) -> PseudoTarget:
+        """Sometimes the whole class instead of one of its parts: no point selects that."""
+        whole = view.labels == class_id
+        if rng.random() < WHOLE_SHARE and np.count_nonzero(whole) > np.count_nonzero(part):
+            return PseudoTarget(whole, False)
+        return PseudoTarget(part, True)
 
     @staticmethod
     def _shape_view(
@@ -139,13 +159,9 @@ class PseudoTargets:
         for _ in range(int(rng.integers(1, 3))):
             taken = np.any([target.mask for target in targets], axis=0)[area] if targets else None
             blended = _blended(view.pixels[area], taken, texture, rng)
-            if blended is None:
-                continue
-            shapes, view.pixels[area], contrast = blended
-            masks = [_on_canvas(shape, size) for shape in shapes]
-            for i, mask in enumerate(masks):
-                beside = masks[1 - i] if len(masks) == 2 else None
-                targets.append(PseudoTarget(mask, contrast >= POINT_CONTRAST, beside))
+            if blended is not None:
+                view.pixels[area], drawn = blended
+                targets += [t.on_canvas(size) for t in drawn if np.count_nonzero(t.mask) >= MIN_PIXELS]
         return view, targets
 
     def _regions_of(self, record: Record, pixels: np.ndarray) -> list[Region]:
@@ -186,27 +202,64 @@ def _excluded(target: PseudoTarget, inside: np.ndarray, rng: np.random.Generator
 
 def _blended(
     pixels: np.ndarray, taken: np.ndarray | None, texture: np.ndarray, rng: np.random.Generator
-) -> tuple[list[np.ndarray], np.ndarray, float] | None:
-    """One shape, or two that touch, outside of ``taken``; the pixels with them, and the contrast of their boundary.
+) -> tuple[np.ndarray, list[PseudoTarget]] | None:
+    """Shapes of one layout outside of ``taken``: the pixels with them, and the targets of the size of the pixels.
 
     Returns:
         None where no shape has room, size and contrast.
     """
     height, width = pixels.shape[:2]
+    layout = str(rng.choice(list(LAYOUTS), p=list(LAYOUTS.values())))
     for _ in range(SHAPE_TRIES):
         shapes = [random_shape(height, width, rng)]
-        if np.count_nonzero(shapes[0]) >= MIN_PIXELS and rng.random() < NEIGHBOUR_SHARE:
+        if np.count_nonzero(shapes[0]) < MIN_PIXELS:
+            continue
+        if layout == "touching":
             shapes.append(touching(shapes[0], random_shape(height, width, rng), rng))
+        elif layout == "several":
+            shapes += [random_shape(height, width, rng) for _ in range(int(rng.integers(1, 3)))]
+            shapes = [shape for i, shape in enumerate(shapes) if not any((shape & other).any() for other in shapes[:i])]
         shapes = [shape for shape in shapes if np.count_nonzero(shape) >= MIN_PIXELS]
-        if not shapes or (taken is not None and (np.any(shapes, axis=0) & taken).any()):
+        union = np.any(shapes, axis=0)
+        if taken is not None and (union & taken).any():
             continue
         mixed = blend(pixels, shapes, texture, rng)
-        x0, y0, x1, y1 = mask_box(np.any(shapes, axis=0))
-        window = slice(max(0, y0 - 5), y1 + 5), slice(max(0, x0 - 5), x1 + 5)
-        contrast, _ = boundary_contrast(np.any(shapes, axis=0)[window], mixed[window])
-        if contrast >= MIN_SHAPE_CONTRAST:
-            return shapes, mixed, contrast
+        contrast = _contrast(union, mixed)
+        if contrast < MIN_SHAPE_CONTRAST:
+            continue
+        if layout == "nested":
+            return _nested(shapes[0], mixed, texture, rng)
+        return mixed, _alike(shapes, layout, contrast >= POINT_CONTRAST)
     return None
+
+
+def _alike(shapes: list[np.ndarray], layout: str, pointable: bool) -> list[PseudoTarget]:
+    """Each shape alone; of two that touch, each excludes the other; several that are apart are also a target together."""
+    if layout == "touching" and len(shapes) == 2:
+        return [PseudoTarget(shape, pointable, other) for shape, other in zip(shapes, shapes[::-1])]
+    targets = [PseudoTarget(shape, pointable) for shape in shapes]
+    return [*targets, PseudoTarget(np.any(shapes, axis=0), False)] if len(shapes) > 1 else targets
+
+
+def _nested(
+    outer: np.ndarray, pixels: np.ndarray, texture: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, list[PseudoTarget]]:
+    """Another shape inside: the whole is a target of a box or mask, the inner one also of a point."""
+    inner = shrunk(outer, rng.uniform(*INNER_SIZE), interior_point(outer, rng))
+    targets = [PseudoTarget(outer, False)]
+    if np.count_nonzero(inner) >= MIN_PIXELS:
+        mixed = blend(pixels, [inner], texture, rng)
+        contrast = _contrast(inner, mixed)
+        if contrast >= MIN_SHAPE_CONTRAST:
+            return mixed, [*targets, PseudoTarget(inner, contrast >= POINT_CONTRAST)]
+    return pixels, targets
+
+
+def _contrast(mask: np.ndarray, pixels: np.ndarray) -> float:
+    """:func:`boundary_contrast` in the surroundings of the mask."""
+    x0, y0, x1, y1 = mask_box(mask)
+    window = slice(max(0, y0 - 5), y1 + 5), slice(max(0, x0 - 5), x1 + 5)
+    return boundary_contrast(mask[window], pixels[window])[0]
 
 
 def _crop(source: View, target: np.ndarray, record: Record, size: int, strong: bool, rng: np.random.Generator) -> View | None:

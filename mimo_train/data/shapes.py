@@ -31,7 +31,7 @@ def random_shape(height: int, width: int, rng: np.random.Generator) -> np.ndarra
 def outline(centre: np.ndarray, radius: float, rng: np.random.Generator, roughness: float | None = None) -> np.ndarray:
     """[CORNERS, 2] of a closed curve: an ellipse at any angle with random Fourier terms."""
     angle = np.linspace(0, 2 * np.pi, CORNERS, endpoint=False)
-    rough = rng.uniform(0.0, 0.35) if roughness is None else roughness
+    rough = 0.35 * rng.random() ** 2 if roughness is None else roughness
     r = np.ones(CORNERS)
     for k in range(2, 7):
         r += rough / k * rng.normal() * np.cos(k * angle + rng.uniform(0, 2 * np.pi))
@@ -57,6 +57,15 @@ def touching(shape: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> 
     result = np.zeros_like(shape)
     result[moved[:, 0], moved[:, 1]] = True
     return result & ~shape
+
+
+def shrunk(shape: np.ndarray, factor: float, centre: tuple[int, int]) -> np.ndarray:
+    """``shape`` reduced by ``factor`` about the pixel ``centre`` (x, y), as far as it lies inside. bool [H, W]."""
+    x, y = centre
+    matrix = (1 / factor, 0.0, x - x / factor, 0.0, 1 / factor, y - y / factor)
+    image = Image.fromarray(shape.astype(np.uint8) * 255)
+    inner = image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+    return (np.asarray(inner) > 127) & shape
 
 
 def _polygon(draw: ImageDraw.ImageDraw, points: np.ndarray, fill: int = 255) -> None:
