@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from views import VOCABULARY, fits, record, small_disks
 
 from mimo_runtime.data.dataset import read_datasets
+from mimo_runtime.data.prompt_sampling import instance_labels
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.text.questions import corpus
@@ -51,6 +52,38 @@ def test_prompts_point_at_a_target_and_name_nothing(kind: str, size: int, monkey
             check_prompt(sample, view)
             assert sample.points == second.points and sample.boxes == second.boxes and (sample.mask == second.mask).all()
     assert (source.pixels == small_disks()[0]).all() and (source.labels == small_disks()[1]).all()
+
+
+@pytest.mark.parametrize("layout", list(pseudo_targets.LAYOUTS))
+def test_shapes_of_every_layout_are_targets(layout: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pseudo_targets, "KINDS", {"shapes": 1.0})
+    monkeypatch.setattr(pseudo_targets, "LAYOUTS", {layout: 1.0})
+    source = View(np.full((90, 120, 3), 90, np.uint8), np.zeros((90, 120), np.int32), 90, 120)
+    texture = np.random.default_rng(0).integers(0, 255, (50, 40, 3), np.uint8)
+    targets, masks = PseudoTargets(PromptSampler(VOCABULARY, fits)), []
+    for seed in range(20):
+        view, samples = targets.draw(record(classes={}), source, texture, 96, 6, np.random.default_rng(seed))
+        for sample in samples:
+            check_prompt(sample, view)
+            masks.append((seed, sample.mask))
+    pairs = [(a, b) for i, (seed, a) in enumerate(masks) for other, b in masks[:i] if seed == other]
+    contained = any((a & b == a).all() and a.sum() < b.sum() or (a & b == b).all() and b.sum() < a.sum() for a, b in pairs)
+    assert contained == (layout in ("nested", "several"))
+
+
+def test_a_box_around_all_parts_of_a_class_is_a_target_too(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pseudo_targets, "KINDS", {"annotated": 1.0})
+    monkeypatch.setattr(pseudo_targets, "CROP_SHARE", 0.0)
+    pixels, labels = small_disks()
+    targets, whole = PseudoTargets(PromptSampler(VOCABULARY, fits)), 0
+    for seed in range(30):
+        source = View(pixels, labels, *labels.shape)
+        view, samples = targets.draw(record(classes={1: "liver"}), source, pixels, 96, 4, np.random.default_rng(seed))
+        for sample in samples:
+            if (sample.mask == (view.labels == 1)).all() and len(instance_labels(view.labels, 1)[1]) == 2:
+                whole += 1
+                assert sample.boxes or sample.rough is not None
+    assert 5 < whole < 60
 
 
 def test_an_image_without_regions_or_structures_gets_shapes():

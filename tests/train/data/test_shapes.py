@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mimo_runtime.postprocessing.connected_components import label_components
 from mimo_train.data.appearance import vary, vary_strongly
-from mimo_train.data.shapes import blend, random_shape, touching
+from mimo_train.data.shapes import blend, random_shape, shrunk, touching
 
 SEEDS = st.integers(0, 10**6)
 
@@ -33,6 +33,18 @@ def test_a_touching_shape_overlaps_nothing_and_is_adjacent(seed: int):
     moved = touching(shape, other, rng)
     assert moved.any() and not (moved & shape).any()
     assert label_components(shape | moved)[1] == 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=SEEDS, factor=st.floats(0.3, 0.9))
+def test_a_shrunk_shape_lies_inside(seed: int, factor: float):
+    yy, xx = np.mgrid[:96, :80]
+    shape = (xx - 40) ** 2 + ((yy - 48) / 1.5) ** 2 < 300
+    rows, columns = np.nonzero(shape)
+    centre = int(np.random.default_rng(seed).integers(len(rows)))
+    inner = shrunk(shape, factor, (int(columns[centre]), int(rows[centre])))
+    assert inner.any() and not (inner & ~shape).any()
+    assert inner.sum() < shape.sum() and abs(inner.sum() / shape.sum() - factor**2) < 0.12
 
 
 def test_nothing_touches_an_empty_shape():
