@@ -12,7 +12,7 @@ from importlib import import_module
 import numpy as np
 
 from mimo_runtime.data.dataset import Record
-from mimo_runtime.data.prompt_sampling import interior_point, jitter_box, mask_box, negative_point, rough_mask
+from mimo_runtime.data.prompt_sampling import instance_labels, interior_point, jitter_box, mask_box, negative_point, rough_mask
 from mimo_runtime.text.questions import question
 
 from .augment import View, any_turn, crop_view, random_view
@@ -133,19 +133,24 @@ class PseudoTargets:
         if rng.random() < CROP_SHARE:
             view = _crop(source, focus[1], record, size, strong, rng)
             if view is not None:
-                return view, [PseudoTarget(view.target, True)]
+                return view, [PseudoTarget(view.target, self._is_one(source, *focus))]
         view = random_view(source.pixels, source.labels, record, size, rng, source.instances, strong=strong)
         picked = [self.sampler.focus(view, record, rng) for _ in range(count)]
         targets = [self._whole_or_part(view, *pair, rng) for pair in picked if pair is not None]
         return (view, targets) if targets else None
 
-    @staticmethod
-    def _whole_or_part(view: View, class_id: int, part: np.ndarray, rng: np.random.Generator) -> PseudoTarget:
+    def _whole_or_part(self, view: View, class_id: int, part: np.ndarray, rng: np.random.Generator) -> PseudoTarget:
         """Sometimes the whole class instead of one of its parts: no point selects that."""
         whole = view.labels == class_id
-        if rng.random() < WHOLE_SHARE and np.count_nonzero(whole) > np.count_nonzero(part):
-            return PseudoTarget(whole, False)
-        return PseudoTarget(part, True)
+        if np.count_nonzero(whole) > np.count_nonzero(part) and rng.random() < WHOLE_SHARE:
+            part = whole
+        return PseudoTarget(part, self._is_one(view, class_id, part))
+
+    @staticmethod
+    def _is_one(view: View, class_id: int, target: np.ndarray) -> bool:
+        """Whether a target is one structure, and not several parts of a class together."""
+        parts, _ = instance_labels(view.labels, class_id, view.instances)
+        return len(np.unique(parts[target & (parts > 0)])) < 2
 
     @staticmethod
     def _shape_view(
