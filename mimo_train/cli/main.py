@@ -1,4 +1,7 @@
-"""``mimo-train``: data, fit, evaluate, tune-thresholds, ablate. Heavy imports happen inside the command that needs them."""
+"""``mimo-train``: data, fit, evaluate, tune-thresholds, calibrate-contours, ablate.
+
+Heavy imports happen inside the command that needs them.
+"""
 
 from __future__ import annotations
 
@@ -264,6 +267,63 @@ def tune_thresholds(
         print_json({**chosen.to_dict(), "wanted_risk": risk, "split": split})
     else:
         click.echo(f"{chosen.sentences(risk)}\nStored in {checkpoint / 'config.json'}.")
+
+
+@main.command()
+@click.argument("checkpoint", type=_PATH)
+@_data
+@click.option(
+    "--split", default="val", show_default=True, type=click.Choice(["train", "val"]), help="Never the split that is reported."
+)
+@click.option(
+    "--coverage",
+    default=0.9,
+    show_default=True,
+    type=click.FloatRange(0.5, 0.999),
+    help="Share of the masks for which the inner and the outer contour each hold.",
+)
+@click.option(
+    "--miss-rate",
+    default=0.05,
+    show_default=True,
+    type=click.FloatRange(0.001, 0.5),
+    help="Largest share of present structures that an answer excludes.",
+)
+@click.option("--limit", type=click.IntRange(1), help="Most images per set, drawn with the seed.")
+@_seed
+@_threads
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of sentences.")
+def calibrate_contours(
+    checkpoint: Path,
+    data_: tuple[Path, ...],
+    split: str,
+    coverage: float,
+    miss_rate: float,
+    limit: int | None,
+    seed: int,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Calibrate inner and outer contours and the exclusion of structures by patient, and store them in the checkpoint.
+
+    Run it after tune-thresholds: contours belong to the masks of final thresholds.
+    """
+    from mimo_runtime.data.dataset import read_datasets
+
+    from ..torch_engine import load_mimo
+    from ..training import conformal
+
+    _set_threads(threads)
+    datasets = read_datasets(data_)
+    mimo = load_mimo(checkpoint)
+    with stage_progress("contours", quiet=as_json) as advance:
+        chosen = conformal.calibrate(
+            checkpoint, mimo, datasets, split, coverage=coverage, miss_rate=miss_rate, limit=limit, seed=seed, progress=advance
+        )
+    if as_json:
+        print_json({**chosen.to_dict(), "split": split})
+    else:
+        click.echo(f"{chosen.sentences()}\nStored in {checkpoint / 'config.json'}.")
 
 
 def _set_threads(threads: int | None) -> None:

@@ -14,6 +14,7 @@ from ..data.dataset import Dataset, Record, check_records, for_model
 from ..errors import RequestError
 from . import metrics
 from .confidence import summarise_confidence
+from .guarantees import summarise_guarantees
 from .questions import AbsentNames, ImageQuestions, chosen_records, engine_names, model_id_of
 from .results import AccuracyResult, Meta
 from .subgroups import subgroup_attributes, summarise_subgroups
@@ -108,6 +109,9 @@ def summarise(measured: Measurements) -> AccuracyResult:
         **summarise_overlaps(measured.overlaps, meta["seed"]),
         **summarise_presence(measured.presences, meta["presence_temperature"], meta["presence_threshold"]),
         "confidence": summarise_confidence(measured.overlaps, meta["abstain_threshold"]),
+        "guarantees": summarise_guarantees(
+            measured.overlaps, measured.presences, meta["coverage"], meta["miss_rate"], meta["seed"]
+        ),
         "subgroups": summarise_subgroups(measured.overlaps, meta["seed"]),
         **summarise_slots(measured.slots),
         "text_generated": summarise_slots(measured.generated)["text"],
@@ -177,6 +181,8 @@ def _meta(
         "abstain_threshold": getattr(config, "abstain_threshold", None),
         "crop_scale": getattr(config, "crop_scale", None),
         "full_image_weight": getattr(config, "full_image_weight", None),
+        "coverage": getattr(config, "coverage", None) if getattr(config, "contours", ()) else None,
+        "miss_rate": getattr(config, "miss_rate", None) if getattr(config, "presence_calibration", ()) else None,
         "interval": metrics.INTERVAL,
     }
     if "weight_bits" in known:

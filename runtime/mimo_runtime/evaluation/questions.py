@@ -14,6 +14,7 @@ from ..data import prompt_sampling
 from ..data.dataset import Dataset, Record
 from ..text import grammar, observe
 from . import metrics
+from .guarantees import check_contours
 from .subgroups import named_attributes
 from .summary import Overlap, Presence
 
@@ -148,7 +149,10 @@ class ImageQuestions:
             # The text grounds something else, and query 0 was not present: its presence is still wanted.
             grounded = self.ask({"text": name})
         outcome = Outcome.of(grounded, self.height, self.width)
-        return answer, outcome, Presence(self.record.set_name, kind, outcome.present, outcome.presence)
+        excluded = any(getattr(finding, "excluded", None) for finding in outcome.findings)
+        case = self.record.case or self.key
+        presence = Presence(self.record.set_name, kind, outcome.present, outcome.presence, name, case, excluded)
+        return answer, outcome, presence
 
     def observed(self, mask: np.ndarray, name: str) -> grammar.Description:
         """What a right answer says about a whole class; instances are counted by their map where the set has one."""
@@ -158,8 +162,9 @@ class ImageQuestions:
 
     def _answered(self, prompt: str, name: str, outcome: Outcome, truth: np.ndarray, number: int) -> Overlap:
         return self._overlap(prompt, name, outcome.mask, truth, number)._replace(
-            score=outcome.score, presence=outcome.presence, predicted_iou=outcome.iou, drawn=bool(outcome.mask.any())
-        )
+            score=outcome.score, presence=outcome.presence, predicted_iou=outcome.iou,
+            drawn=bool(outcome.mask.any()), contours=check_contours(outcome.findings, truth),
+        )  # fmt: skip
 
     def _overlap(self, prompt: str, name: str, mask: np.ndarray, truth: np.ndarray, number: int) -> Overlap:
         return Overlap(

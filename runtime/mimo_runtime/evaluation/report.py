@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from urllib.parse import quote
 
 from .results import (
     AccuracyResult,
     ConfidenceSummary,
+    ContourSummary,
     Difference,
     MaskSummary,
     Means,
     Meta,
+    Rate,
     SetSlotShares,
     SlotShares,
     SubgroupSummary,
@@ -28,7 +31,8 @@ _SUBGROUP_TITLES = {
 
 def overview(result: AccuracyResult) -> str:
     """Tables of Dice per set and prompt type beside the trivial baselines, of absent targets, of text and of confidence."""
-    return "\n".join([_origin(result["meta"]), *_sets(result), *_absent(result), *_text(result), *_confidence(result)]) + "\n"
+    sections = _sets(result), _absent(result), _text(result), _confidence(result), _guarantees(result)
+    return "\n".join([_origin(result["meta"]), *chain.from_iterable(sections)]) + "\n"
 
 
 def markdown(result: AccuracyResult, pictures: Mapping[str, Sequence[str]] | None = None) -> str:
@@ -51,6 +55,7 @@ def markdown(result: AccuracyResult, pictures: Mapping[str, Sequence[str]] | Non
         ("Presence", [*_absent(result), *_reliability(result), *show("reliability")]),
         ("Text", _text(result)),
         ("Confidence", [*_confidence(result), *show("coverage_risk"), *_curve(result)]),
+        ("Guarantees", [*_guarantees(result), *_class_guarantees(result)]),
     )
     for title, body in sections:
         if body:
@@ -211,6 +216,39 @@ def _curve(result: AccuracyResult) -> list[str]:
     return ["", what, "", *_table(["coverage", "risk"], rows)]
 
 
+def _guarantees(result: AccuracyResult) -> list[str]:
+    measured, lines = result["guarantees"], list[str]()
+    if measured["contours"]:
+        what = f"Contours: promised to hold for {_percent(measured['coverage'])} of the masks; means over patients."
+        rows = [_contour_row([kind], entry) for kind, entry in measured["contours"].items()]
+        lines += ["", what, "", *_table(["prompt", *_CONTOUR_HEAD], rows)]
+    if measured["missed"]:
+        what = f"Present structures that an answer by name excludes: promised at most {_percent(measured['miss_rate'])}, "
+        lines += ["", f"{what}measured {_rate(measured['missed'])} over {measured['missed']['patients']} patients."]
+    return lines
+
+
+def _class_guarantees(result: AccuracyResult) -> list[str]:
+    measured = result["guarantees"]
+    rows = [
+        _contour_row([name, kind], entry)
+        for name, kinds in measured["contours_per_class"].items()
+        for kind, entry in kinds.items()
+    ]
+    lines = ["", *_table(["class", "prompt", *_CONTOUR_HEAD], rows)] if rows else []
+    missed = [[name, _rate(rate), str(rate["patients"])] for name, rate in measured["missed_per_class"].items()]
+    return [*lines, "", *_table(["class", "excluded although present", "patients"], missed)] if missed else lines
+
+
+_CONTOUR_HEAD = ["inner holds", "outer holds", "inner / mask", "outer / mask", "own calibration", "patients", "n"]
+
+
+def _contour_row(first: list[str], entry: ContourSummary) -> list[str]:
+    holds, areas = (_rate(entry["inner"]), _rate(entry["outer"])), (entry["inner_area"], entry["outer_area"])
+    own = "yes" if entry["calibrated"] else "no"
+    return [*first, *holds, *(f"{area:.2f}" for area in areas), own, str(entry["inner"]["patients"]), str(entry["n"])]
+
+
 # -- cells -----------------------------------------------------------------------------------------------------------
 
 
@@ -230,6 +268,15 @@ def _gain(difference: Difference | None) -> str:
         return "–"
     low, high = difference["ci95"]
     return f"{difference['dice']:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.3g} %"
+
+
+def _rate(rate: Rate) -> str:
+    low, high = rate["ci95"]
+    return f"{rate['rate']:.3f} ({low:.3f}–{high:.3f})"
 
 
 def _number(value: float | None) -> str:

@@ -171,6 +171,36 @@ class SlotResult(TypedDict):
     text_sets: dict[str, SetSlotShares]
 
 
+class Rate(TypedDict):
+    """The mean over ``patients`` of the rate of each."""
+
+    rate: float
+    ci95: list[float]
+    patients: int
+
+
+class ContourSummary(TypedDict):
+    """How often the contours of ``n`` findings hold, and the median of their pixels as a share of those of the mask."""
+
+    inner: Rate
+    outer: Rate
+    inner_area: float
+    outer_area: float
+    calibrated: bool
+    n: int
+
+
+class GuaranteeResult(TypedDict):
+    """Promised and measured rates, by kind of prompt ("name", "box", "point", "mask") and class."""
+
+    coverage: float | None
+    miss_rate: float | None
+    contours: dict[str, ContourSummary]
+    contours_per_class: dict[str, dict[str, ContourSummary]]
+    missed: Rate | None
+    missed_per_class: dict[str, Rate]
+
+
 class _MetaBase(TypedDict):
     split: str
     images: int
@@ -187,6 +217,8 @@ class _MetaBase(TypedDict):
     abstain_threshold: float | None
     crop_scale: float | None
     full_image_weight: float | None
+    coverage: float | None
+    miss_rate: float | None
     interval: str
 
 
@@ -201,6 +233,7 @@ class AccuracyResult(MaskResult, PresenceResult, SlotResult, StatementResult):
     """``accuracy`` of docs/reference/json.md."""
 
     confidence: Confidence
+    guarantees: GuaranteeResult
     subgroups: Subgroups
     text_generated: SlotShares
     meta: Meta

@@ -17,6 +17,17 @@ BASELINES = ("ellipse", "input_mask")
 TEXT_SLOTS = ("finding", "modality", "location", "size")
 
 
+class ContourCheck(NamedTuple):
+    """The contours of one finding against the truth."""
+
+    inner_holds: bool
+    outer_holds: bool
+    #: Pixels of the contours as shares of those of the mask.
+    inner_area: float
+    outer_area: float
+    calibrated: bool
+
+
 class Overlap(NamedTuple):
     """One mask against the truth. ``prompt`` may be a baseline, which has no score."""
 
@@ -41,6 +52,8 @@ class Overlap(NamedTuple):
     drawn: bool = False
     #: Whose image it is; what intervals resample. Images of no case are cases of their own.
     case: str = ""
+    #: Of a finding with contours.
+    contours: ContourCheck | None = None
 
 
 class Presence(NamedTuple):
@@ -50,6 +63,11 @@ class Presence(NamedTuple):
     kind: str
     said_present: bool
     probability: float
+    class_name: str = ""
+    #: As in :class:`Overlap`, or the image.
+    case: str = ""
+    #: Whether the answer calls the structure absent with the stated miss rate.
+    excluded: bool = False
 
 
 def summarise_overlaps(overlaps: Sequence[Overlap], seed: int = 0) -> MaskResult:

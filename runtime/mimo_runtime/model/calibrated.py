@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -56,3 +56,24 @@ class PresenceCalibration:
     name: str = ""
     absent_below: float = 0.0
     cases: int = 0
+
+
+#: Kinds of prompt with contours of their own: the strongest reference of a request. Without a reference it is "name".
+PROMPT_KINDS = ("name", "box", "point", "mask")
+
+
+def contours_for(entries: Sequence[ContourCalibration], name: str | None, prompt: str) -> ContourCalibration | None:
+    """The entry for a structure and a kind of prompt, or else that for all structures; None if there is neither.
+
+    Args:
+        name: of an entity; None where a request names none.
+    """
+    of_prompt = {entry.name: entry for entry in entries if entry.prompt == prompt}
+    return of_prompt.get(name or "") or of_prompt.get("")
+
+
+def absent_below(entries: Sequence[PresenceCalibration], name: str | None) -> float | None:
+    """The presence below which a structure is excluded, by its own entry or that for all structures; None without either."""
+    by_name = {entry.name: entry for entry in entries}
+    entry = by_name.get(name or "") or by_name.get("")
+    return None if entry is None else entry.absent_below

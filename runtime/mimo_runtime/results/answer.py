@@ -5,11 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypedDict
 
 import numpy as np
 
+from ..postprocessing.contours import inner_and_outer
 from ..text.markup import strip_markup
+from .guarantees import NO_GUARANTEES, Guarantees
 
 #: ``(x0, y0, x1, y1)`` in pixels of the image, continuous.
 Box = tuple[float, float, float, float]
@@ -25,7 +28,7 @@ class TextPiece(str):
 
 
 class FindingJson(TypedDict):
-    """A finding in JSON; ``mask`` is the name of its file."""
+    """A finding in JSON; ``mask``, ``inner`` and ``outer`` are names of files."""
 
     phrase: str
     box: list[float] | None
@@ -41,6 +44,12 @@ class FindingJson(TypedDict):
     longest_diameter_mm: float | None
     longest_diameter_px: float | None
     mask: str | None
+    inner: str | None
+    outer: str | None
+    coverage: float | None
+    calibrated: bool | None
+    calibration_cases: int | None
+    excluded: bool | None
 
 
 class RefusalJson(TypedDict):
@@ -117,6 +126,7 @@ class Finding:
         area_mm2: area of the mask in mm²; None where the pixel spacing is unknown.
         longest_diameter_mm: longest diameter of the mask in mm; None where the spacing is unknown, or nothing measured it.
         longest_diameter_px: longest diameter of the mask in pixels; None where nothing measured it.
+        guarantees: what is stated with a rate.
     """
 
     phrase: str
@@ -133,6 +143,40 @@ class Finding:
     area_mm2: float | None = None
     longest_diameter_mm: float | None = None
     longest_diameter_px: float | None = None
+    guarantees: Guarantees = NO_GUARANTEES
+
+    @property
+    def inner(self) -> np.ndarray | None:
+        """The inner contour, filled: bool ``[H, W]``, within ``mask``. At least 95 % of it is true, for the stated share of the
+        masks (``coverage``). None without a mask, and for a model without contours."""
+        return self._contours and self._contours[0]
+
+    @property
+    def outer(self) -> np.ndarray | None:
+        """The outer contour, filled: bool ``[H, W]``, around ``mask``. It contains at least 95 % of the true structure, for the
+        stated share of the masks (``coverage``). None like ``inner``."""
+        return self._contours and self._contours[1]
+
+    @cached_property
+    def _contours(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Computed when they are first read: most callers read only the mask."""
+        calibration = self.guarantees.contours
+        return None if calibration is None else inner_and_outer(self.mask, calibration)
+
+    @property
+    def coverage(self) -> float | None:
+        """Share of the masks for which each contour holds; see :class:`Guarantees`."""
+        return self.guarantees.coverage
+
+    @property
+    def calibrated(self) -> bool | None:
+        """Whether the contours were chosen on cases of what the request names; see :class:`Guarantees`."""
+        return self.guarantees.calibrated
+
+    @property
+    def excluded(self) -> bool | None:
+        """Whether a structure that is not found is called absent with the stated miss rate; see :class:`Guarantees`."""
+        return self.guarantees.excluded
 
     @property
     def closer(self) -> bool:
@@ -141,7 +185,10 @@ class Finding:
         return self.refined
 
     def to_dict(self, mask: str | None = None) -> FindingJson:
-        """For JSON; ``mask`` is the name of the file that holds the mask."""
+        """For JSON; ``mask`` is the name of the file that holds the mask. Its contours are in files beside it
+        (:func:`contour_files`)."""
+        contours = self.guarantees.contours
+        inner, outer = contour_files(mask) if mask and contours else (None, None)
         return {
             "phrase": self.phrase,
             "box": None if self.box is None else [round(float(v), 2) for v in self.box],
@@ -157,6 +204,12 @@ class Finding:
             "longest_diameter_mm": _rounded(self.longest_diameter_mm),
             "longest_diameter_px": _rounded(self.longest_diameter_px),
             "mask": mask,
+            "inner": inner,
+            "outer": outer,
+            "coverage": self.coverage,
+            "calibrated": self.calibrated,
+            "calibration_cases": None if contours is None else contours.cases,
+            "excluded": self.excluded,
         }
 
 
@@ -210,6 +263,12 @@ class Answer:
             "refusal": None if self.refusal is None else self.refusal.to_dict(),
             "warnings": list(self.warnings),
         }
+
+
+def contour_files(mask: str) -> tuple[str, str]:
+    """The files of the inner and the outer contour of the mask in the file ``mask``: ``mask_0_polyp_inner.png``."""
+    stem = mask.removesuffix(".png")
+    return f"{stem}_inner.png", f"{stem}_outer.png"
 
 
 def _rounded(value: float | None) -> float | None:

@@ -11,6 +11,7 @@ from ..preprocessing.prompts import Prompt
 from ..text.markup import parse_grounded
 from ..text.questions import target_of
 from .answer import Finding
+from .guarantees import guarantees_of
 
 #: The phrase of query 0 when a request points at a target and neither the request nor the text names it.
 REFERRED = "referred region"
@@ -26,10 +27,10 @@ def assemble_findings(prediction: MaskPrediction, markup: str | None, prompt: Pr
         See :func:`choose_queries` for which, and :class:`Finding` for their fields.
     """
     chosen = choose_queries(markup, prompt, prediction.presence, prediction.config)
-    return tuple(finding_of(prediction, phrase, query) for phrase, query in chosen)
+    return tuple(finding_of(prediction, phrase, query, prompt) for phrase, query in chosen)
 
 
-def finding_of(prediction: MaskPrediction, phrase: str, query: int) -> Finding:
+def finding_of(prediction: MaskPrediction, phrase: str, query: int, prompt: Prompt) -> Finding:
     """One query as a finding with the name ``phrase``."""
     mask = prediction.mask(query)
     box = None if mask is None else box_of_mask(mask)
@@ -48,6 +49,7 @@ def finding_of(prediction: MaskPrediction, phrase: str, query: int) -> Finding:
         iou=iou,
         confident=bool(presence * iou >= prediction.config.abstain_threshold),
         refined=prediction.refined and query == 0,
+        guarantees=guarantees_of(prediction.config, prompt, query, presence, mask is not None),
     )
 
 

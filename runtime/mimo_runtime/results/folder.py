@@ -1,4 +1,4 @@
-"""An answer as a folder of files: ``answer.json``, ``overlay.png``, ``panel.png`` and one PNG per finding's mask."""
+"""An answer as a folder of files: ``answer.json``, ``overlay.png``, ``panel.png``, and PNGs of masks and their contours."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..imageio.png import write_png
 from ..preprocessing.prompts import Prompt
 from ..utils.atomic import atomic_folder
 from ..viz.overlay import draw_overlay, draw_panel
-from .answer import Answer
+from .answer import Answer, contour_files
 
 #: Every result folder has it; only a folder that has it may be replaced.
 ANSWER = "answer.json"
@@ -40,6 +40,9 @@ def write_result(
     with atomic_folder(folder, overwrite, ANSWER) as target:
         for k, name in files.items():
             write_png(target / name, answer.findings[k].mask)
+            for file, contour in zip(contour_files(name), (answer.findings[k].inner, answer.findings[k].outer)):
+                if contour is not None:
+                    write_png(target / file, contour)
         write_png(target / "overlay.png", draw_overlay(pixels, answer))
         write_png(target / "panel.png", draw_panel(pixels, prompt, answer))
         content = {**answer.to_dict(files), **report}

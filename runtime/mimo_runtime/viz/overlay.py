@@ -49,6 +49,12 @@ class FindingLike(Protocol):
     def present(self) -> bool: ...
     @property
     def confident(self) -> bool: ...
+    @property
+    def inner(self) -> np.ndarray | None: ...
+    @property
+    def outer(self) -> np.ndarray | None: ...
+    @property
+    def coverage(self) -> float | None: ...
 
 
 class AnswerLike(Protocol):
@@ -68,8 +74,9 @@ def draw_overlay(
     Args:
         pixels: uint8 ``[H, W, 3]``.
         findings: an ``Answer``, or any number of ``Finding`` (objects with ``phrase``, ``mask``, ``score``, ``present``,
-            ``confident``). One that is not present becomes a note in the lower left corner; one that is not confident has a
-            dashed outline, a weaker fill, and "uncertain" in its label.
+            ``confident``, ``inner``, ``outer``, ``coverage``). One that is not present becomes a note in the lower left corner;
+            one that is not confident has a dashed outline, a weaker fill, and "uncertain" in its label. The outer contour is a
+            thin line, the inner one a thin dashed line; a note in the lower left corner names them.
         smallest, largest: range for the longer side of the picture; smaller images are enlarged by a whole factor.
 
     Returns:
@@ -138,14 +145,30 @@ def _overlay(pixels: np.ndarray, findings: Sequence[FindingLike], factor: float)
             paint_mask(image, mask, colours[k], thickness)
         else:
             paint_mask(image, mask, colours[k], thickness, fill=0.12, dashed=True)
+    for k, _ in shown:
+        _paint_contours(image, findings[k], colours[k], max(1, thickness // 2))
     labels = [
         Label(f"{finding.phrase} {finding.score:.2f}" + ("" if finding.confident else " uncertain"), colours[k], masks[k])
         if finding.present
         else Label(f"{finding.phrase}: not found", _GREY, None)
         for k, finding in enumerate(findings)
     ]
+    labels += [Label(note, _GREY, None) for note in _contour_notes([findings[k] for k, _ in shown])]
     size = int(np.clip(max(image.size) / 38, 14, 36))
     return draw_labels(image, labels, size)
+
+
+def _paint_contours(image: Image.Image, finding: FindingLike, colour: Colour, thickness: int) -> None:
+    """Draw the outer contour of a finding as a thin line and the inner one as a thin dashed line, where it has them."""
+    for contour, dashed in ((finding.outer, False), (finding.inner, True)):
+        if contour is not None:
+            paint_mask(image, _resized_mask(contour, image.size), colour, thickness, fill=0.0, dashed=dashed)
+
+
+def _contour_notes(findings: Sequence[FindingLike]) -> list[str]:
+    """What the thin lines are; nothing without any."""
+    rates = sorted({finding.coverage for finding in findings if finding.coverage is not None})
+    return [f"thin lines: outer, inner (dashed) contour, {100 * rate:.3g} % coverage" for rate in rates]
 
 
 def paint_mask(

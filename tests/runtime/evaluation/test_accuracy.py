@@ -32,7 +32,7 @@ def test_a_perfect_model_is_perfect(sets: list[Dataset]) -> None:
     result = evaluate(Oracle(sets), sets, "test")
     assert set(result) == {
         "sets", "macro", "baselines", "absent", "ece", "text", "per_class", "meta", "confidence", "presence", "subgroups",
-        "text_sets", "text_generated", "absent_text", "contradictions", "box_gain",
+        "text_sets", "text_generated", "absent_text", "contradictions", "box_gain", "guarantees",
     }  # fmt: skip
     assert set(result["macro"]) == {"box", "point", "mask", "text", "text+box"}
     for name in SETS:
@@ -98,7 +98,7 @@ def test_counts_of_questions(sets: list[Dataset]) -> None:
         "split": "test", "images": 20, "images_per_set": dict.fromkeys(sorted(SETS), 5), "limit": None, "seed": 0,
         "prompts": list(summary.PROMPTS), "model": "oracle", "sha256": "0123456789ab", "engine": "fake",
         "presence_threshold": 0.5, "presence_temperature": 1.25, "entity_threshold": 0.7, "abstain_threshold": 0.6,
-        "crop_scale": 3.5, "full_image_weight": 0.2, "interval": metrics.INTERVAL,
+        "crop_scale": 3.5, "full_image_weight": 0.2, "coverage": None, "miss_rate": None, "interval": metrics.INTERVAL,
     }  # fmt: skip
 
 

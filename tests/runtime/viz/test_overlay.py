@@ -16,7 +16,8 @@ from mimo_runtime.viz.overlay import OKABE_ITO, draw_overlay, draw_panel
 
 
 def finding(phrase: str, mask: np.ndarray, score: float = 0.93, present: bool = True, confident: bool = True) -> Any:
-    return SimpleNamespace(phrase=phrase, mask=mask, score=score, present=present, confident=confident)
+    contours = {"inner": None, "outer": None, "coverage": None}
+    return SimpleNamespace(phrase=phrase, mask=mask, score=score, present=present, confident=confident, **contours)
 
 
 def square(shape: tuple[int, int], x0: int, y0: int, x1: int, y1: int) -> np.ndarray:

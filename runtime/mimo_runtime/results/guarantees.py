@@ -1,0 +1,83 @@
+"""What an answer states with a rate: the contours of a finding, and whether a structure that is not found is excluded.
+
+docs/explanation/guarantees.md says what the rates mean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..model.calibrated import ContourCalibration, absent_below, contours_for
+from ..model.config import MimoConfig
+from ..preprocessing.prompts import POSITIVE, Prompt
+from ..text.grammar import singular
+from ..text.questions import target_of
+from ..text.synonyms import synonyms
+
+
+@dataclass(frozen=True)
+class Guarantees:
+    """Of one finding.
+
+    Args:
+        contours: calibration of its contours; None for a finding without a mask, and for a model without contours.
+        coverage: share of the masks for which each of the two contours holds; None without ``contours``.
+        calibrated: whether ``contours`` were chosen on cases of what the request names. False: the structure has too few cases,
+            and the entry for all structures is used. A request that names nothing has that entry, too, and True. None without
+            ``contours``.
+        excluded: for a structure that the request names and that is not found, whether its presence is so low that it is called
+            absent with the stated miss rate. None for every other finding, where a box, point or mask points at the target, and
+            for a model without calibration.
+    """
+
+    contours: ContourCalibration | None = None
+    coverage: float | None = None
+    calibrated: bool | None = None
+    excluded: bool | None = None
+
+
+#: Of a finding of a model without calibration.
+NO_GUARANTEES = Guarantees()
+
+
+def guarantees_of(config: MimoConfig, prompt: Prompt, query: int, presence: float, present: bool) -> Guarantees:
+    """The guarantees of one finding.
+
+    Args:
+        query: of the finding; see ``Finding``.
+        presence: probability of the query.
+        present: whether the finding has a mask.
+    """
+    target = target_of(prompt.text)
+    if query:  # a query above those of the entities has no name
+        name = config.entities[query - 1] if query <= len(config.entities) else None
+    else:
+        name = target and entity_of(config, target)
+    kind = prompt_kind(prompt) if query == 0 else "name"
+    if present:
+        contours = contours_for(config.contours, name, kind)
+        if contours is None:
+            return NO_GUARANTEES
+        is_own = contours.name != "" or not (query or target)
+        return Guarantees(contours, config.coverage, is_own)
+    # Calibrated on query 0 of requests by name.
+    below = absent_below(config.presence_calibration, name) if query == 0 and target and kind == "name" else None
+    return NO_GUARANTEES if below is None else Guarantees(excluded=presence < below)
+
+
+def prompt_kind(prompt: Prompt) -> str:
+    """The strongest reference of a request: "mask", "box", "point", or else "name"."""
+    if prompt.mask is not None:
+        return "mask"
+    if prompt.boxes:
+        return "box"
+    return "point" if any(label == POSITIVE for *_, label in prompt.points) else "name"
+
+
+def entity_of(config: MimoConfig, name: str) -> str | None:
+    """The entity that a name or a synonym of it means; None for an unknown one. Case and number do not matter."""
+    wanted = {name.casefold(), singular(name.casefold())}
+    for entity in config.entities:
+        if wanted & {entity.casefold(), *synonyms(entity)}:
+            return entity
+    return None

@@ -1,0 +1,168 @@
+"""Conformal calibration: coverage on exchangeable patients, patients instead of images, and too few of them."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import fake_mimo
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mimo_runtime.data.dataset import Record, read_datasets
+from mimo_runtime.errors import RequestError
+from mimo_runtime.evaluation.guarantees import holds_around, holds_inside
+from mimo_runtime.model.calibrated import ContourCalibration
+from mimo_runtime.model.config import MimoConfig
+from mimo_runtime.postprocessing.contours import inner_and_outer
+from mimo_train.training import conformal
+from mimo_train.training.conformal import (
+    IMAGES_PER_PATIENT,
+    MIN_PATIENTS,
+    ContourCase,
+    PresenceCase,
+    calibrate_contours,
+    calibrate_presence,
+    few_per_patient,
+    needed_parameters,
+    smallest_parameter,
+    squared_distances,
+)
+
+
+def blob(rng: np.random.Generator, side: int = 32) -> np.ndarray:
+    y, x = np.mgrid[:side, :side]
+    (cy, cx), (ry, rx) = rng.uniform(4, side - 4, 2), rng.uniform(2, side / 3, 2)
+    return ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 <= 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0, 2))
+def test_contours_hold_from_the_needed_parameters_on_and_not_before(seed: int, more: float) -> None:
+    rng = np.random.default_rng(seed)
+    mask, truth = blob(rng) | blob(rng), blob(rng)
+    inner, outer = needed_parameters(mask, truth)
+    assert inner < 100 and outer < 100
+
+    def holds(by: float) -> tuple[bool, bool]:
+        entry = ContourCalibration("", "box", max(0.0, inner + by), max(0.0, outer + by), 20)
+        small, large = inner_and_outer(mask, entry)
+        return holds_inside(small, truth), holds_around(large, truth)
+
+    assert holds(0.0) == holds(more) == (True, True)
+    just_below = holds(-2e-4)
+    assert (inner == 0 or not just_below[0]) and (outer == 0 or not just_below[1])
+
+
+def test_a_mask_of_the_whole_image_cannot_be_eroded() -> None:
+    truth = np.zeros((20, 20), bool)
+    truth[5:9, 5:9] = True
+    assert needed_parameters(np.ones((20, 20), bool), truth) == (math.inf, 0.0)
+    assert needed_parameters(truth, truth) == (0.0, 0.0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 14), st.integers(1, 14))
+def test_distances_are_exact(seed: int, height: int, width: int) -> None:
+    mask = np.random.default_rng(seed).random((height, width)) < 0.2
+    mask[0, 0] = True
+    rows, columns = np.nonzero(mask)
+    y, x = np.mgrid[:height, :width]
+    expected = ((y[..., None] - rows) ** 2 + (x[..., None] - columns) ** 2).min(-1)
+    np.testing.assert_array_equal(squared_distances(mask), expected)
+
+
+@pytest.mark.parametrize("images", [1, 5])
+def test_coverage_of_new_patients_is_the_promised_one(images: int) -> None:
+    """Patients differ, images of one patient are alike; over many draws, the mean coverage is at least the promise, and at most
+    two patients' worth above it."""
+    rng, patients, rate, draws = np.random.default_rng(0), 60, 0.1, 400
+    failures = []
+    for _ in range(draws):
+        needed = rng.gamma(2, 1, (patients + 1, 1)) * rng.uniform(0.8, 1.25, (patients + 1, images))
+        of = np.repeat([str(patient) for patient in range(patients)], images)
+        parameter = smallest_parameter(needed[:-1].reshape(-1).tolist(), of.tolist(), rate)
+        failures.append(np.mean(needed[-1] > parameter))
+    # Hoeffding's bound at 400 draws is 0.075; the losses vary less, three standard errors are 0.045.
+    assert rate - 2 / (patients + 1) - 0.045 < np.mean(failures) < rate + 0.045
+
+
+def test_a_patient_with_many_images_counts_as_one() -> None:
+    needed, patients = [1.0] * 39, [f"p{k}" for k in range(39)]
+    alone = smallest_parameter([*needed, 9.0], [*patients, "q"], 0.1)
+    many = smallest_parameter([*needed, *[9.0] * 500], [*patients, *["q"] * 500], 0.1)
+    assert alone == many == 1.0
+    # As patients of their own, the same images decide.
+    assert smallest_parameter([*needed, *[9.0] * 500], [*patients, *map(str, range(500))], 0.1) == 9.0
+
+
+def test_the_quantile_is_that_of_split_conformal_prediction() -> None:
+    """With one case per patient: the same rank as crepes 0.9.1 and MAPIE 1.6, ceil((n + 1) * coverage)."""
+    rng = np.random.default_rng(1)
+    for count, rate in ((9, 0.1), (19, 0.1), (20, 0.1), (57, 0.05), (100, 0.2)):
+        scores = rng.exponential(size=count)
+        rank = math.ceil((count + 1) * (1 - rate) - 1e-9)
+        expected = np.sort(scores)[rank - 1] if rank <= count else math.inf
+        assert smallest_parameter(scores.tolist(), [str(k) for k in range(count)], rate) == expected
+    crepes = pytest.importorskip("crepes")
+    scores = rng.exponential(size=57)
+    low, high = crepes.ConformalRegressor().fit(scores).predict_int(np.zeros(1), confidence=0.9)[0]
+    assert high == -low == smallest_parameter(scores.tolist(), [str(k) for k in range(57)], 0.1)
+
+
+def test_too_few_patients_have_no_parameter_and_no_entry() -> None:
+    assert smallest_parameter([1.0] * 8, [str(k) for k in range(8)], 0.1) == math.inf
+    assert smallest_parameter([1.0] * 9, [str(k) for k in range(9)], 0.1) == 1.0
+    assert smallest_parameter([], [], 0.1) == math.inf
+    cases = [ContourCase("liver", "box", str(k), 0.1, 0.2) for k in range(MIN_PATIENTS)]
+    cases += [ContourCase("spleen", "box", f"s{k}", 0.3, 0.4) for k in range(MIN_PATIENTS - 1) for _ in range(5)]
+    cases += [ContourCase("liver", "point", "0", 9.0, 9.0)]
+    entries = calibrate_contours(cases, 0.9)
+    assert [(entry.prompt, entry.name, entry.cases) for entry in entries] == [
+        ("box", "", 6 * MIN_PATIENTS - 5), ("box", "liver", MIN_PATIENTS),
+    ]  # fmt: skip
+    assert (entries[1].inner, entries[1].outer) == (0.1, 0.2) and (entries[0].inner, entries[0].outer) == (0.3, 0.4)
+
+
+def test_contours_beyond_every_parameter_have_the_largest() -> None:
+    cases = [ContourCase("liver", "box", str(k), math.inf, 0.0) for k in range(40)]
+    assert [(entry.inner, entry.outer) for entry in calibrate_contours(cases, 0.9)] == [(100.0, 0.0)] * 2
+
+
+def test_presence_is_low_enough_to_miss_few() -> None:
+    presences = np.linspace(0.01, 1, 100)
+    entries = calibrate_presence([PresenceCase("liver", str(k), p) for k, p in enumerate(presences)], 0.05)
+    assert [entry.name for entry in entries] == ["", "liver"]
+    assert np.mean(presences < entries[1].absent_below) == pytest.approx(0.04)  # one patient of 101 counts as missed
+
+
+def record(case: str) -> Record:
+    return Record("set", Path("image.png"), None, case, "val", "ct", "abdomen", {})
+
+
+def test_few_images_of_every_patient() -> None:
+    records = [record(case) for case in ["a"] * 9 + ["b"] * 2 + [""] * 7]
+    kept = few_per_patient(records, 0)
+    counts = {case: sum(r.case == case for r in kept) for case in ("a", "b", "")}
+    assert counts == {"a": IMAGES_PER_PATIENT, "b": 2, "": 7} and few_per_patient(records, 0) == kept
+
+
+def test_calibration_is_stored_with_the_checkpoint(phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sets, steps, model = read_datasets(phantoms), [], fake_mimo()
+    with pytest.raises(RequestError, match=r"split 'train' has \d+ patients with a target, not 1000"):
+        monkeypatch.setattr(conformal, "MIN_PATIENTS", 1000)
+        conformal.calibrate(tmp_path, model, sets, "train", limit=2)
+    monkeypatch.setattr(conformal, "MIN_PATIENTS", 9)
+    chosen = conformal.calibrate(
+        tmp_path, model, sets, "train", coverage=0.85, miss_rate=0.1, progress=lambda *step: steps.append(step)
+    )
+    stored = MimoConfig.read(tmp_path / "config.json")
+    assert stored.contours == chosen.contours and stored.presence_calibration == chosen.presence
+    assert (stored.coverage, stored.miss_rate) == (0.85, 0.1) and stored.crop_scale == model.config.crop_scale
+    assert {entry.prompt for entry in stored.contours} == {"name", "box", "point", "mask"}
+    assert {(entry.prompt, entry.name) for entry in stored.contours} >= {("box", ""), ("name", "")}
+    assert steps[-1][0] == steps[-1][1] == chosen.images and json.loads(json.dumps(chosen.to_dict()))["coverage"] == 0.85
+    assert "hold for 85 % of the masks" in chosen.sentences() and "all structures" in chosen.sentences()
