@@ -17,6 +17,7 @@ from ..engines import KINDS, installed_version, obstacle
 from ..errors import MimoError
 from ..hardware.host import TELLING_FEATURES, architecture, cpu_features, cpu_name, memory_mb, usable_cores
 from ..hardware.nvidia import Gpus, find_gpus, library_version, power_mode
+from ..model.config import MimoConfig
 from ..utils.messages import shown_path
 
 #: Optional packages by distribution, and what they read; all come with one extra.
@@ -217,7 +218,9 @@ def _bundle(path: str | os.PathLike[str], trust: KeyFile | None) -> list[Check]:
             text = f"every graph loads and fits its specification ({mimo.info['device_explanation']})"
             checks.append(Check("loads", "ok", text))
             mimo.warmup()
+            config = mimo.config
         checks.append(Check("runs", "ok", "every graph gives finite numbers in their range; next: mimo-run verify"))
+        checks.append(_contours(config))
     except MimoError as error:
         checks.append(Check(_BUNDLE_CHECKS[len(checks)], "broken", error.what, error.remedy))
     except OSError as error:  # e.g. a folder that may not be entered
@@ -225,6 +228,18 @@ def _bundle(path: str | os.PathLike[str], trust: KeyFile | None) -> list[Check]:
         text = f"bundle {shown_path(path)} cannot be read: {reason}"
         checks.append(Check(_BUNDLE_CHECKS[len(checks)], "broken", text, "Change the permissions, or name another bundle"))
     return checks
+
+
+def _contours(config: MimoConfig) -> Check:
+    """Whether the model states rates for its contours and for what it calls absent; earlier bundles do not."""
+    if not config.contours and not config.presence_calibration:
+        text = "no calibrated contours and no stated miss rate"
+        return Check("contours", "missing", text, "mimo-train calibrate-contours CHECKPOINT --data DATA, then build again")
+    names = {entry.name for entry in config.contours if entry.name}
+    text = f"calibrated for {100 * config.coverage:g} % of the masks, with entries of their own for {len(names)} structures"
+    if config.presence_calibration:
+        text += f"; absence is stated with a miss rate of {100 * config.miss_rate:g} %"
+    return Check("contours", "ok", text)
 
 
 def _signature(bundle: Bundle, trusted: bool) -> Check:
