@@ -33,8 +33,8 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "graphs": "engines errors model postprocessing preprocessing refinement request text utils",
         "pipeline": "engines errors graphs hardware imageio loading modalities model request results series text utils",
         # On top of the pipeline.
-        "evaluation": "data errors pipeline postprocessing preprocessing results text utils viz",
         "clinical": "errors imageio postprocessing preprocessing results series utils",
+        "evaluation": "data errors model pipeline postprocessing preprocessing results text utils viz",
         "deploy": "bundle compiler engines errors evaluation hardware imageio loading model pipeline preprocessing results "
         "utils",
         "cli": "bundle data deploy engines errors evaluation imageio pipeline preprocessing results utils",

@@ -311,7 +311,7 @@ def calibrate_contours(
     from mimo_runtime.data.dataset import read_datasets
 
     from ..torch_engine import load_mimo
-    from ..training import conformal
+    from ..tuning import conformal
 
     _set_threads(threads)
     datasets = read_datasets(data_)

@@ -1,7 +1,7 @@
 """Inner and outer contours of a mask: erosion and dilation by a disc whose radius grows with the size of the mask.
 
 The radius is ``parameter * sqrt(pixels of the mask)``, so that one parameter fits small and large structures. The parameters
-are chosen on ``val`` by conformal risk control (``mimo_train.training.conformal``); docs/explanation/guarantees.md says what
+are chosen on ``val`` by conformal risk control (``mimo_train.tuning.conformal``); docs/explanation/guarantees.md says what
 they promise. Margins around a mask as prediction sets: Mossina and Friedrich 2025, arXiv:2503.05618.
 """
 

@@ -18,7 +18,7 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 
-from mimo_runtime.data.dataset import Dataset, Record, check_records
+from mimo_runtime.data.dataset import Dataset, Record, check_records, for_model
 from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation.questions import ImageQuestions, Outcome, chosen_records, seeded_rng
 from mimo_runtime.model.calibrated import PROMPT_KINDS, ContourCalibration, PresenceCalibration
@@ -142,6 +142,7 @@ def calibrate(
     Raises:
         RequestError: too few patients, an empty split, or an image that cannot be read.
     """
+    datasets = for_model(datasets, mimo)
     records = [
         (data, record) for data in datasets for record in few_per_patient(chosen_records(data, split, limit, seed), seed)
     ]

@@ -18,8 +18,8 @@ from mimo_runtime.evaluation.guarantees import holds_around, holds_inside
 from mimo_runtime.model.calibrated import ContourCalibration
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.postprocessing.contours import inner_and_outer
-from mimo_train.training import conformal
-from mimo_train.training.conformal import (
+from mimo_train.tuning import conformal
+from mimo_train.tuning.conformal import (
     IMAGES_PER_PATIENT,
     MIN_PATIENTS,
     ContourCase,
