@@ -258,9 +258,9 @@ class PromptSampler:
         return text if self.fits(text) else name
 
     @staticmethod
-    def _count(view: View, class_id: int) -> int | None:
-        """The instances of a class by their map; None without one: then components are counted where it matters."""
-        return None if view.instances is None else len(instance_labels(view.labels, class_id, view.instances)[1])
+    def _count(view: View, class_id: int) -> int:
+        """The instances of a class by their map; without one, the connected components of its mask."""
+        return len(instance_labels(view.labels, class_id, view.instances)[1])
 
     @staticmethod
     def _pick_one(view: View, classes: dict[int, str], rng: np.random.Generator) -> tuple[int, str]:
@@ -278,11 +278,11 @@ class PromptSampler:
         return name, *(self._target(view, class_id, rng, instance) if view.target is None else (view.target, 1))
 
     @classmethod
-    def _target(cls, view: View, class_id: int, rng: np.random.Generator, instance: float) -> tuple[np.ndarray, int | None]:
+    def _target(cls, view: View, class_id: int, rng: np.random.Generator, instance: float) -> tuple[np.ndarray, int]:
         """The class's whole mask, or one instance of it: always where there are many, else with this probability.
 
         Returns:
-            the mask, and its number of instances where that is known.
+            the mask, and its number of instances.
         """
         whole, count = view.labels == class_id, cls._count(view, class_id)
         if instance == 0.0:
@@ -293,7 +293,7 @@ class PromptSampler:
         return whole, count
 
     def _present(
-        self, view: View, record: Record, name: str, mask: np.ndarray, count: int | None, text: str, named: bool
+        self, view: View, record: Record, name: str, mask: np.ndarray, count: int, text: str, named: bool
     ) -> Sample:
         phrase = observe_phrase(mask[: view.height, : view.width], name, 0, count)
         answer = describe(Description(record.modality, record.region, (phrase,) if phrase else ()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import permutations
 from typing import TypedDict
 
@@ -113,7 +113,8 @@ def measure_relations(
     - ``counts``: right if the answer names only the class, with the counting word of the true instances.
     - ``relations``: right if the answer names both structures and the relation of their true masks.
     - ``neighbours``: "What is below the liver?", one seeded question per image with two structures. Right if the answer gives
-      that relation to that structure, and names exactly the structures whose true masks have it.
+      that relation to that structure, and names exactly the structures whose true masks have it. As in ``everything``, a
+      named structure that the set does not annotate and that may be there is not judged: the spine of an abdominal CT.
     - ``absent_relations``: how something that is known to be absent (a seeded class of the set, and one of other sets:
       :class:`AbsentNames`) lies relative to a structure of the image, or the other way round. Right if the answer says that
       just this class is absent, and draws nothing of that name. A question that is too long for the model has no answer.
@@ -190,12 +191,13 @@ class _ImageQuestions:
             absent: names that are not in the image, of its set and of other sets.
             usual: the baseline's relation by ordered pair of names.
         """
-        self._everything({name.lower() for names in absent for name in names})
+        known_absent = {name.casefold() for names in absent for name in names}
+        self._everything(known_absent)
         self._counts()
         pairs = list(permutations(sorted(self._masks), 2))
         self._relations(pairs, usual)
         if pairs:
-            self._neighbours()
+            self._neighbours(known_absent)
         for kind, names in zip(("within", "across"), absent):
             if self._masks and names:
                 self._absent_relation(kind, names)
@@ -203,16 +205,16 @@ class _ImageQuestions:
 
     def _everything(self, absent: set[str]) -> None:
         answer = self._scan.ask(EVERYTHING)
-        named = list(dict.fromkeys(p.name.lower() for p in grammar.parse(answer.text).phrases))
+        named = list(dict.fromkeys(p.name.casefold() for p in grammar.parse(answer.text).phrases))
         # A finding's phrase may be a plural ("cell nuclei"); the grammar has the name behind it.
         singular = {grammar.pluralise(name): name for name in reversed(named)}
-        drawn = {singular.get(f.phrase.lower(), f.phrase.lower()): f.mask for f in answer.findings if f.present}
+        drawn = {singular.get(f.phrase.casefold(), f.phrase.casefold()): f.mask for f in answer.findings if f.present}
         result = self._result
-        result.hits = sum(name.lower() in drawn for name in self._masks)
+        result.hits = sum(name.casefold() in drawn for name in self._masks)
         result.misses = len(self._masks) - result.hits
         result.wrong = sum(name in absent for name in drawn)
         result.dice = [
-            metrics.dice(drawn[name.lower()], mask) if name.lower() in drawn else 0.0 for name, mask in self._masks.items()
+            metrics.dice(drawn[name.casefold()], mask) if name.casefold() in drawn else 0.0 for name, mask in self._masks.items()
         ]
 
     def _counts(self) -> None:
@@ -231,11 +233,13 @@ class _ImageQuestions:
             self._result.relations.append(_says(answer, true, other, {one}))
             self._result.usual_relation.append(usual.get((one, other)) == true)
 
-    def _neighbours(self) -> None:
+    def _neighbours(self, known_absent: set[str]) -> None:
         rng, masks = self._rng("neighbours"), self._masks
         other, relation = str(rng.choice(sorted(masks))), str(rng.choice(grammar.RELATIONS))
         there = {n for n in masks if n != other and observe.relation_word(masks[n], masks[other]) == relation}
         answer, _ = self._answer("neighbours", other=other, relation=relation)
+        judged = known_absent | {name.casefold() for name in masks}
+        answer = replace(answer, phrases=tuple(p for p in answer.phrases if p.name.casefold() in judged))
         self._result.neighbours.append(_says(answer, relation, other, there))
         self._result.no_neighbour.append(not there)
 

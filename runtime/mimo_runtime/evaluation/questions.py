@@ -155,9 +155,12 @@ class ImageQuestions:
         return answer, outcome, presence
 
     def observed(self, mask: np.ndarray, name: str) -> grammar.Description:
-        """What a right answer says about a whole class; instances are counted by their map where the set has one."""
+        """What a right answer says about a whole class.
+
+        Instances are counted by their map where the set has one, and as connected components of the true mask otherwise.
+        """
         parts = self.record.load_instances(mask.shape)
-        count = None if parts is None else len(prompt_sampling.instance_labels(mask.astype(np.uint8), 1, parts)[1])
+        count = len(prompt_sampling.instance_labels(mask.astype(np.uint8), 1, parts)[1])
         return observe.observe(mask, name, self.record.modality, self.record.region, count=count)
 
     def _answered(self, prompt: str, name: str, outcome: Outcome, truth: np.ndarray, number: int) -> Overlap:

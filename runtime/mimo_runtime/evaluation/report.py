@@ -180,13 +180,13 @@ def _text(result: AccuracyResult) -> list[str]:
     rows.append(["**all answers**", *map(_number, _slots(result["text"])), str(count)])
     written = result["text_generated"]
     rows.append(["as the decoder wrote it", *map(_number, _slots(written)), str(count)])
-    what = "Text answers, share of right slots. Location and size are measured on the mask beside the text."
+    what = "Text answers, share of right slots. Location, size and count are measured on the mask beside the text."
     return ["", what, "", *_table(["set", *TEXT_SLOTS, "n"], rows)]
 
 
 def _slots(shares: SlotShares | SetSlotShares) -> tuple[float | None, ...]:
     """In the order of :data:`TEXT_SLOTS`."""
-    return shares["finding"], shares["modality"], shares["location"], shares["size"]
+    return shares["finding"], shares["modality"], shares["location"], shares["size"], shares["count"]
 
 
 def _confidence(result: AccuracyResult) -> list[str]:

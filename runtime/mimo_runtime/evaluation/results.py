@@ -160,6 +160,7 @@ class SlotShares(TypedDict):
     modality: float | None
     location: float | None
     size: float | None
+    count: float | None
 
 
 class SetSlotShares(SlotShares):

@@ -14,7 +14,7 @@ from .results import AbsentPart, BaselineSummary, BoxGain, Difference, MaskResul
 PROMPTS = ("box", "point", "mask", "text", "text+box", "absent")
 MASK_PROMPTS = PROMPTS[:-1]
 BASELINES = ("ellipse", "input_mask")
-TEXT_SLOTS = ("finding", "modality", "location", "size")
+TEXT_SLOTS = ("finding", "modality", "location", "size", "count")
 
 
 class ContourCheck(NamedTuple):

@@ -1,4 +1,4 @@
-"""What a text answer says: slot by slot (finding, modality, location, size), and whether what was asked for is there at all."""
+"""What a text answer says: slot by slot (finding, modality, location, size, count), and whether what was asked for is there at all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Slots = dict[str, bool]
 def read_slots(answer: str, truth: grammar.Description) -> Slots:
     """Which slots of a text answer are right, for a truth with one phrase.
 
-    Location and size are those of the phrase that names the finding, or of the first phrase if none does.
+    Location, size and count are those of the phrase that names the finding, or of the first phrase if none does.
     """
     description, wanted = grammar.parse(answer), truth.phrases[0]
     matching = [p for p in description.phrases if p.name.lower() == wanted.name.lower()]
@@ -26,6 +26,7 @@ def read_slots(answer: str, truth: grammar.Description) -> Slots:
         "modality": description.modality == truth.modality,
         "location": phrase is not None and phrase.location == wanted.location,
         "size": phrase is not None and phrase.size == wanted.size,
+        "count": phrase is not None and phrase.count == wanted.count,
     }
 
 
@@ -95,4 +96,7 @@ def _shares(answers: Sequence[Slots]) -> SlotShares:
     def share(slot: str) -> float | None:
         return float(np.mean([slots[slot] for slots in answers])) if answers else None
 
-    return {"finding": share("finding"), "modality": share("modality"), "location": share("location"), "size": share("size")}
+    return {
+        "finding": share("finding"), "modality": share("modality"), "location": share("location"), "size": share("size"),
+        "count": share("count"),
+    }  # fmt: skip

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..postprocessing.connected_components import INSTANCE_MIN_PIXELS, INSTANCE_MIN_SHARE, label_components
+from ..postprocessing.connected_components import label_components
+from ..postprocessing.instances import count_instances, instance_components
 from ..postprocessing.masks import box_of_mask
 from .grammar import COUNTS, LOCATIONS, RELATIONS, SIZES, Description, Phrase
 from .shape_descriptors import shape_numbers
@@ -20,7 +21,7 @@ def observe(
 ) -> Description:
     """The description of one structure from its bool mask ``[H, W]``; an empty mask is an absent structure.
 
-    ``count`` is the number of instances where it is known; otherwise components are counted, without small parts.
+    ``count`` is the number of instances where it is known; otherwise ``postprocessing.instances.count_instances`` counts.
     """
     phrase = observe_phrase(mask, name, query, count)
     return Description(modality, region, absent=name) if phrase is None else Description(modality, region, (phrase,))
@@ -36,14 +37,14 @@ def observe_phrase(mask: np.ndarray, name: str, query: int | None = 0, count: in
     crop = mask[y0:y1, x0:x1]
     parts, _ = label_components(crop)
     areas = np.bincount(parts.reshape(-1))
-    areas[0] = 0
-    kept = np.flatnonzero(areas >= min(areas.max(), max(INSTANCE_MIN_PIXELS, INSTANCE_MIN_SHARE * areas.max())))
+    kept = np.flatnonzero(instance_components(areas))
     middle = kept[np.argsort(areas[kept], kind="stable")[len(kept) // 2]]
-    number = len(kept) if count is None else max(1, count)
+    number = count_instances(parts, areas) if count is None else max(1, count)
+    area = int(areas[1:].sum())
     height, width = mask.shape
-    size = size_word(areas.sum() / number / (height * width))
-    row_mean = float(np.dot(crop.sum(1), np.arange(y0, y1) + 0.5) / areas.sum())
-    column_mean = float(np.dot(crop.sum(0), np.arange(x0, x1) + 0.5) / areas.sum())
+    size = size_word(area / number / (height * width))
+    row_mean = float(np.dot(crop.sum(1), np.arange(y0, y1) + 0.5) / area)
+    column_mean = float(np.dot(crop.sum(0), np.arange(x0, x1) + 0.5) / area)
     location = location_word(column_mean / width, row_mean / height)
     return Phrase(name, query, count_word(number), size, shape_word(parts == middle), location)
 

@@ -192,8 +192,11 @@ def test_a_question_that_is_too_long_ends_nothing(sets):
 
 
 def test_neighbours_are_all_that_lie_there_and_nothing_else(sets):
-    def one_more(description: Description) -> Description:
-        return replace(description, phrases=(*description.phrases, Phrase("aorta", 3))) if description.relation else description
+    def one_more(name: str) -> Callable[[Description], Description]:
+        def edit(description: Description) -> Description:
+            return replace(description, phrases=(*description.phrases, Phrase(name, 3))) if description.relation else description
+
+        return edit
 
     def none(description: Description) -> Description:
         return replace(description, phrases=()) if description.relation else description
@@ -201,7 +204,9 @@ def test_neighbours_are_all_that_lie_there_and_nothing_else(sets):
     def of_nothing(description: Description) -> Description:
         return Description("ct", "abdomen") if description.relation else description
 
-    assert measure_relations(Oracle(sets, edit=one_more), sets, "test")["neighbours"]["right"] == 0.0
+    # The spleen is absent from two of four images. The aorta is in no set: whether it is there is unknown.
+    assert measure_relations(Oracle(sets, edit=one_more("spleen")), sets, "test")["neighbours"]["right"] <= 0.5
+    assert measure_relations(Oracle(sets, edit=one_more("aorta")), sets, "test")["neighbours"]["right"] == 1.0
     silent = [measure_relations(Oracle(sets, edit=none), sets, "test", seed=seed)["neighbours"] for seed in range(5)]
     assert all(found["right"] == found["baseline"] for found in silent)
     assert len({found["right"] for found in silent} - {0.0, 1.0}) > 0  # something lies there in some of the images
