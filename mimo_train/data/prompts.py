@@ -292,9 +292,7 @@ class PromptSampler:
             return parts[int(rng.integers(len(parts)))], 1
         return whole, count
 
-    def _present(
-        self, view: View, record: Record, name: str, mask: np.ndarray, count: int, text: str, named: bool
-    ) -> Sample:
+    def _present(self, view: View, record: Record, name: str, mask: np.ndarray, count: int, text: str, named: bool) -> Sample:
         phrase = observe_phrase(mask[: view.height, : view.width], name, 0, count)
         answer = describe(Description(record.modality, record.region, (phrase,) if phrase else ()))
         return Sample(text, answer, mask, group=self.index[name], text_names=named)

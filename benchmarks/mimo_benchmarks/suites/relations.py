@@ -214,7 +214,8 @@ class _ImageQuestions:
         result.misses = len(self._masks) - result.hits
         result.wrong = sum(name in absent for name in drawn)
         result.dice = [
-            metrics.dice(drawn[name.casefold()], mask) if name.casefold() in drawn else 0.0 for name, mask in self._masks.items()
+            metrics.dice(drawn[name.casefold()], mask) if name.casefold() in drawn else 0.0
+            for name, mask in self._masks.items()
         ]
 
     def _counts(self) -> None:

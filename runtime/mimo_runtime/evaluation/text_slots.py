@@ -1,4 +1,4 @@
-"""What a text answer says: slot by slot (finding, modality, location, size, count), and whether what was asked for is there at all."""
+"""What a text answer says: slot by slot (finding, modality, location, size, count), and whether what was asked for is there."""
 
 from __future__ import annotations
 

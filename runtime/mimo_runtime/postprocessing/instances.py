@@ -1,29 +1,33 @@
 """How many objects a mask shows, where objects of one kind may touch each other.
 
-Connected components count two nuclei that touch as one. The Euclidean distance to the background has a maximum in each of them and
-a lower saddle at their contact. Two maxima belong to one object if the saddle between them is at least a share of the lower one, so
-the rule has no unit and depends on no size.
+Connected components count two nuclei that touch as one. The Euclidean distance to the background has a maximum in each of them
+and a lower saddle at their contact. Two maxima belong to one object if the saddle between them is at least a share of the lower
+one, so the rule has no unit and depends on no size.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
 from .connected_components import INSTANCE_MIN_PIXELS, INSTANCE_MIN_SHARE, label_components
 from .masks import box_of_mask
 
-#: A mask with at least this many components shows many objects of one kind, of which some may touch.
-MANY_COMPONENTS = 5
+#: A mask with at least this many components shows many objects of one kind, of which some may touch; chosen on ``val``.
+MANY_COMPONENTS = 7
 #: With fewer components, one counts from this share of the largest one on: the mask of a single object often has a second part.
 #: Chosen on ``val``.
-COMPARABLE_SHARE = 0.6
-#: Two parts of a component are two objects where their contact is narrower than this share of the smaller one's width; chosen on
-#: ``val``.
+COMPARABLE_SHARE = 0.3
+#: Two parts of a component are two objects where their contact is narrower than this share of the smaller one's width.
+#: Chosen on ``val``.
 NECK_SHARE = 0.4
 #: Longest side of the grid that distances are computed on, in pixels: a model sees no more.
 GRID = 256
 #: Largest distance on that grid; a coarser grid serves larger objects as well, because only ratios count.
 MAX_DISTANCE = 20
+#: Longest distance in pixels that 16 bits hold the square of twice.
+LARGEST = 127
 #: A component with more maxima is a network, like a vessel tree, and not a group of compact objects.
 MAX_MAXIMA = 64
 #: Points along the line between two maxima at which the distance is compared.
@@ -84,63 +88,65 @@ def touching_objects(labels: np.ndarray, kept: np.ndarray) -> np.ndarray:
     """
     step = -(-max(labels.shape) // GRID)
     grid = labels[step // 2 :: step, step // 2 :: step]
-    distance = distance_to_background(kept[grid])
-    coarser = -(-int(distance.max()) // MAX_DISTANCE)
+    squared = squared_distance(kept[grid])
+    coarser = -(-math.isqrt(int(squared.max(initial=0))) // MAX_DISTANCE)
     if coarser > 1:
         grid = grid[coarser // 2 :: coarser, coarser // 2 :: coarser]
-        distance = distance_to_background(kept[grid])
-    rows, columns = _maxima(distance)
+        squared = squared_distance(kept[grid])
+    rows, columns = _maxima(squared)
     few = (np.bincount(grid[rows, columns], minlength=len(kept)) <= MAX_MAXIMA)[grid[rows, columns]]
     rows, columns = rows[few], columns[few]
-    numbers, heights = grid[rows, columns], distance[rows, columns]
+    numbers = grid[rows, columns]
     first, second = np.nonzero(np.triu(numbers[:, None] == numbers, 1))
     # The outline runs half a pixel before the nearest pixel outside.
-    lowest = _lowest_between(distance, rows, columns, first, second) - 0.5
-    distinct = _distinct_maxima(heights - 0.5, first, second, lowest)
+    heights, lowest = np.sqrt(squared[rows, columns]) - 0.5, _lowest_between(squared, rows, columns, first, second) - 0.5
+    distinct = _distinct_maxima(heights, first, second, lowest)
     objects = np.bincount(numbers[distinct], minlength=len(kept))
     return np.where(kept, np.maximum(objects, 1), 0)
 
 
-def distance_to_background(mask: np.ndarray) -> np.ndarray:
-    """Euclidean distance of every pixel to the nearest one outside, float32 ``[H, W]``; beyond the border lies background.
+def squared_distance(mask: np.ndarray) -> np.ndarray:
+    """Square of the Euclidean distance of every pixel to the nearest one outside, int16 ``[H, W]``.
 
-    Exact: first along columns, then the smallest over all offsets along rows (Saito and Toriwaki, Pattern Recognition 27,
-    1994). The cost grows with the largest distance.
+    Exact up to :data:`LARGEST`; larger distances may be too small. Beyond the border lies background. First along columns, then
+    the smallest over all offsets along rows (Saito and Toriwaki, Pattern Recognition 27, 1994).
     """
     padded = np.pad(mask, 1)
     height, width = padded.shape
-    ramp = np.arange(height, dtype=np.int32)[:, None]
-    above = ramp - np.maximum.accumulate(np.where(padded, -1, ramp), axis=0)
-    below = np.minimum.accumulate(np.where(padded, height, ramp)[::-1], axis=0)[::-1] - ramp
-    vertical = np.minimum(above, below)
-    squared = vertical * vertical
-    best = squared.copy()
-    for offset in range(1, width):
-        square = offset * offset
-        if square >= best.max():
+    ramp = np.arange(height, dtype=np.int16)[:, None]
+    above = ramp - np.maximum.accumulate(np.where(padded, np.int16(-1), ramp), axis=0)
+    below = np.minimum.accumulate(np.where(padded, np.int16(height), ramp)[::-1], axis=0)[::-1] - ramp
+    vertical = np.minimum(np.minimum(above, below), np.int16(LARGEST))
+    along_columns = vertical * vertical
+    squared = along_columns.copy()
+    for offset in range(1, min(width, LARGEST + 1)):
+        square = np.int16(offset * offset)
+        if square >= squared.max():
             break
-        np.minimum(best[:, offset:], squared[:, :-offset] + square, out=best[:, offset:])
-        np.minimum(best[:, :-offset], squared[:, offset:] + square, out=best[:, :-offset])
-    distance: np.ndarray = np.sqrt(best[1:-1, 1:-1], dtype=np.float32)
-    return distance
+        farther = along_columns + square
+        np.minimum(squared[:, offset:], farther[:, :-offset], out=squared[:, offset:])
+        np.minimum(squared[:, :-offset], farther[:, offset:], out=squared[:, :-offset])
+    return squared[1:-1, 1:-1]
 
 
-def _maxima(distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the pixels that no other up to two pixels away along both axes exceeds."""
-    highest = np.pad(distance, 2)
-    for axis in (0, 1):
-        highest = np.maximum.reduce([np.roll(highest, shift, axis) for shift in (-2, -1, 0, 1, 2)])
-    return np.nonzero((distance > 0) & (distance >= highest[2:-2, 2:-2]))
+def _maxima(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the positive values that none up to two pixels away along both axes exceeds."""
+    padded = np.pad(values, 2)
+    pairs = np.maximum(padded[1:], padded[:-1])
+    tall = np.maximum(np.maximum(pairs[2:], pairs[:-2])[:-1], padded[4:])
+    pairs = np.maximum(tall[:, 1:], tall[:, :-1])
+    highest = np.maximum(np.maximum(pairs[:, 2:], pairs[:, :-2])[:, :-1], tall[:, 4:])
+    return np.nonzero((values > 0) & (values >= highest))
 
 
 def _lowest_between(
-    distance: np.ndarray, rows: np.ndarray, columns: np.ndarray, first: np.ndarray, second: np.ndarray
+    squared: np.ndarray, rows: np.ndarray, columns: np.ndarray, first: np.ndarray, second: np.ndarray
 ) -> np.ndarray:
-    """The smallest distance at points along the lines between pairs of pixels."""
+    """The smallest distance, of which ``squared`` has the squares, at points along the lines between pairs of pixels."""
     share = (np.arange(LINE_POINTS) + 0.5) / LINE_POINTS
     y = rows[first, None] + share * (rows[second] - rows[first])[:, None]
     x = columns[first, None] + share * (columns[second] - columns[first])[:, None]
-    lowest: np.ndarray = distance[np.rint(y).astype(np.intp), np.rint(x).astype(np.intp)].min(axis=1)
+    lowest: np.ndarray = np.sqrt(squared[np.rint(y).astype(np.intp), np.rint(x).astype(np.intp)].min(axis=1))
     return lowest
 
 

@@ -194,7 +194,9 @@ def test_a_question_that_is_too_long_ends_nothing(sets):
 def test_neighbours_are_all_that_lie_there_and_nothing_else(sets):
     def one_more(name: str) -> Callable[[Description], Description]:
         def edit(description: Description) -> Description:
-            return replace(description, phrases=(*description.phrases, Phrase(name, 3))) if description.relation else description
+            return (
+                replace(description, phrases=(*description.phrases, Phrase(name, 3))) if description.relation else description
+            )
 
         return edit
 

@@ -185,6 +185,14 @@ def test_counts() -> None:
     assert observe.observe_phrase(mask, "cell nucleus", count=1).count == "one"
 
 
+def test_touching_nuclei_are_counted_one_by_one() -> None:
+    mask = np.zeros((100, 200), bool)
+    for i in range(8):
+        mask |= ellipse(100, 200, 12 + 24 * i, 30, 9, 9)
+    mask |= ellipse(100, 200, 12, 48, 9, 9) | ellipse(100, 200, 36, 48, 9, 9)  # below two of the eight, and touching them
+    assert observe.observe_phrase(mask, "cell nucleus").count == "many"
+
+
 def test_size_is_that_of_one_instance() -> None:
     mask = np.zeros((100, 100), bool)
     for y, x in ((0, 0), (40, 0), (80, 0), (0, 40), (40, 40)):  # 5 times 4 %
