@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "graphs": "engines errors model postprocessing preprocessing refinement request text utils",
         "pipeline": "engines errors graphs hardware imageio loading modalities model request results series text utils",
         # On top of the pipeline.
-        "clinical": "errors imageio postprocessing preprocessing results series utils",
+        "clinical": "errors imageio postprocessing preprocessing results series utils viz",
         "evaluation": "data errors model pipeline postprocessing preprocessing results text utils viz",
         "deploy": "bundle compiler engines errors evaluation hardware imageio loading model pipeline preprocessing results "
         "utils",
