@@ -128,7 +128,7 @@ def _description(result: StudyResult, structure: Structure, number: int) -> obje
         segmented_property_type=coded(code.type),
         algorithm_type="SEMIAUTOMATIC" if structure.is_pointed_at else "AUTOMATIC",
         algorithm_identification=algorithm(result.model),
-        tracking_uid=result.uid(f"tracking {structure.tracking_id}"),
+        tracking_uid=result.tracking_uid(structure),
         tracking_id=structure.tracking_id[:64],
         anatomic_regions=[coded(code.site)] if code.site else None,
     )

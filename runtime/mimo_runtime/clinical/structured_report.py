@@ -146,7 +146,7 @@ def _add_texts(root: Dataset, result: StudyResult) -> None:
 def _identity(result: StudyResult, structure: Structure) -> dict[str, object]:
     """What all groups of a structure share."""
     hd, code = highdicom(), code_of(structure.name)
-    uid = result.uid(f"tracking {structure.tracking_id}")
+    uid = result.tracking_uid(structure)
     return {
         "tracking_identifier": hd.sr.TrackingIdentifier(uid=uid, identifier=structure.tracking_id),
         "finding_type": coded(code.type),

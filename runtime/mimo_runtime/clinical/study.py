@@ -52,7 +52,8 @@ class Structure:
         confident: whether it may be used without review.
         is_pointed_at: whether a person gave a box, point or mask for it.
         inner, outer: contours with a stated coverage, by frame; empty where the model has none.
-        tracking_id: the same for this structure at every time point, if a person says that it is the same one.
+        tracking_id: unique among the structures of the result.
+        person_id: an identifier by which a person says that this is the same structure at every time point; "" if none did.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Structure:
     inner: Mapping[int, np.ndarray] = field(default_factory=dict)
     outer: Mapping[int, np.ndarray] = field(default_factory=dict)
     tracking_id: str = ""
+    person_id: str = ""
 
     @property
     def largest_frame(self) -> int:
@@ -124,9 +126,15 @@ class StudyResult:
 
     def uid(self, purpose: str) -> str:
         """A UID that is the same for the same images, model, request and salt, and says nothing about them."""
-        digest = hashlib.sha256(f"{self.fingerprint}\0{purpose}".encode()).digest()
-        # PS3.5 B.2: UIDs below 2.25 are integers of 128 bits.
-        return f"2.25.{int.from_bytes(digest[:16], 'big')}"
+        return _uid_of(f"{self.fingerprint}\0{purpose}")
+
+    def tracking_uid(self, structure: Structure) -> str:
+        """Of a structure: the same at every time point of a patient where a person gave it an identifier."""
+        if not structure.person_id:
+            return self.uid(f"tracking {structure.tracking_id}")
+        source = self.images[0].source
+        patient = source.uid("PatientID") if source else ""
+        return _uid_of(f"{self.salt}\0{patient}\0{structure.person_id}")
 
     @property
     def fingerprint(self) -> str:
@@ -137,6 +145,11 @@ class StudyResult:
         for identity in _identities(self.images):
             digest.update(identity.encode() + b"\0")
         return digest.hexdigest()
+
+
+def _uid_of(text: str) -> str:
+    """A UID from a hash; PS3.5 B.2: those below 2.25 are integers of 128 bits."""
+    return f"2.25.{int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], 'big')}"
 
 
 def _identities(images: Frames) -> Iterator[str]:

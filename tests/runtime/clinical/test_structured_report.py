@@ -51,7 +51,7 @@ def test_dcmqi_reads_values_units_and_tracking_identifiers(tmp_path: Path) -> No
     assert len(regions) == len(result.structures)
     for group, structure in zip(regions, result.structures):
         assert group["TrackingIdentifier"] == structure.tracking_id
-        assert group["TrackingUniqueIdentifier"] == result.uid(f"tracking {structure.tracking_id}")
+        assert group["TrackingUniqueIdentifier"] == result.tracking_uid(structure)
         items = {i["quantity"]["CodeMeaning"]: i for i in group["measurementItems"]}
         expected = {m.name: m.value for m in measure(result, structure)}
         assert float(items["Area"]["value"]) == pytest.approx(expected["area"], rel=1e-4)

@@ -1,0 +1,146 @@
+"""A result as files: the formats by name, written into a folder in one step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import RequestError
+from ..results.folder import slug
+from ..utils.atomic import atomic_folder
+from ..utils.messages import few
+from .study import StudyResult
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+#: Name of a format, and what it is, for people.
+FORMATS = {
+    "seg": "DICOM segmentation",
+    "sr": "DICOM structured report (TID 1500)",
+    "sc": "DICOM secondary captures with outlines",
+    "pdf": "DICOM encapsulated PDF of the report",
+    "rtstruct": "DICOM RT structure set",
+    "nifti": "NIfTI label volume",
+    "coco": "COCO JSON with run-length encoded masks",
+    "contours": "JSON of outlines, in pixels and in the patient",
+    "stl": "STL surface of every structure",
+    "html": "the report as a page",
+}
+#: Every folder of objects has it; only a folder that has it may be replaced.
+INDEX = "objects.json"
+
+
+def formats_of(text: str) -> tuple[str, ...]:
+    """The formats of a list such as ``seg,sr``. Raises RequestError for a name that is none."""
+    names = tuple(dict.fromkeys(name.strip().lower() for name in text.split(",") if name.strip()))
+    unknown = [name for name in names if name not in FORMATS]
+    if unknown or not names:
+        what = f"unknown format '{unknown[0][:40]}'" if unknown else "no format is named"
+        raise RequestError(what, f"Choose from {', '.join(FORMATS)}")
+    return names
+
+
+def write_objects(result: StudyResult, folder: Path | str, formats: Sequence[str], *, overwrite: bool = False) -> list[str]:
+    """Write a result in several formats. Nothing is written if one of them cannot be.
+
+    A result without structures has no segmentation, structure set or surface; the structured report says so. These formats are
+    then left out, and ``objects.json`` names the reason.
+
+    Args:
+        formats: of :data:`FORMATS`.
+        overwrite: replace an earlier folder of objects.
+
+    Returns:
+        The names of the files.
+
+    Raises:
+        RequestError: an unknown format, an image that a format cannot describe, or a folder that cannot be written.
+    """
+    names = formats_of(",".join(formats))
+    written: dict[str, list[str]] = {}
+    left_out: dict[str, str] = {}
+    with atomic_folder(folder, overwrite, INDEX) as target:
+        segmentation: Dataset | None = None
+        for name in sorted(names, key=list(FORMATS).index):
+            if not result.structures and name in _NEED_STRUCTURES:
+                left_out[name] = "the result has no structure"
+                continue
+            if name == "seg":
+                from .segmentation import write_segmentation
+
+                segmentation = write_segmentation(result)
+                written[name] = [_save(segmentation, target / "seg.dcm")]
+            elif name == "sr":
+                from .structured_report import write_report
+
+                written[name] = [_save(write_report(result, segmentation), target / "sr.dcm")]
+            else:
+                written[name] = _WRITERS[name](result, target)
+        content = {"files": written, "left_out": left_out, "structures": [s.tracking_id for s in result.structures]}
+        (target / INDEX).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    if left_out and not written:
+        raise RequestError(f"the result has no structure for {few(left_out)}", "Write sr, which can say that there is none")
+    return [file for files in written.values() for file in files]
+
+
+_NEED_STRUCTURES = ("seg", "rtstruct", "stl")
+
+
+def _save(data: Dataset, path: Path) -> str:
+    data.save_as(path, enforce_file_format=True)
+    return path.name
+
+
+def _captures(result: StudyResult, target: Path) -> list[str]:
+    from .capture import write_captures
+
+    return [_save(data, target / f"sc_{number:04d}.dcm") for number, data in enumerate(write_captures(result), 1)]
+
+
+def _structure_set(result: StudyResult, target: Path) -> list[str]:
+    from .contours import write_structure_set
+
+    return [_save(write_structure_set(result), target / "rtstruct.dcm")]
+
+
+def _nifti(result: StudyResult, target: Path) -> list[str]:
+    from .label_volume import write_nifti
+
+    write_nifti(result, target / "labels.nii.gz")
+    return ["labels.nii.gz"]
+
+
+def _surfaces(result: StudyResult, target: Path) -> list[str]:
+    from .label_volume import write_stl
+
+    files = [f"{number:02d}_{slug(s.tracking_id)}.stl" for number, s in enumerate(result.structures, 1)]
+    for name, structure in zip(files, result.structures):
+        write_stl(result, structure, target / name)
+    return files
+
+
+def _coco(result: StudyResult, target: Path) -> list[str]:
+    from .coco import coco_of
+
+    (target / "coco.json").write_text(json.dumps(coco_of(result), ensure_ascii=False) + "\n", "utf-8")
+    return ["coco.json"]
+
+
+def _contours(result: StudyResult, target: Path) -> list[str]:
+    from .contours import contours_of
+
+    (target / "contours.json").write_text(json.dumps(contours_of(result), ensure_ascii=False) + "\n", "utf-8")
+    return ["contours.json"]
+
+
+_WRITERS: dict[str, Callable[[StudyResult, Path], list[str]]] = {
+    "sc": _captures,
+    "rtstruct": _structure_set,
+    "nifti": _nifti,
+    "coco": _coco,
+    "contours": _contours,
+    "stl": _surfaces,
+}
