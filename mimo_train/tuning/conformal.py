@@ -24,8 +24,8 @@ from mimo_runtime.evaluation.questions import ImageQuestions, Outcome, chosen_re
 from mimo_runtime.model.calibrated import PROMPT_KINDS, ContourCalibration, PresenceCalibration
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.pipeline import Mimo
-from mimo_runtime.postprocessing.contours import INNER_SHARE, OUTER_SHARE
-from mimo_runtime.postprocessing.masks import box_of_mask
+from mimo_runtime.postprocessing.contours import INNER_SHARE, OUTER_SHARE, REACH, MaskLogits
+from mimo_runtime.results.answer import Finding
 from mimo_runtime.text.questions import EVERYTHING
 from mimo_runtime.utils.atomic import atomic_write_bytes
 
@@ -36,7 +36,7 @@ from ..checkpoint import CONFIG
 MIN_PATIENTS = 20
 #: Images of a patient that are measured: more say little more about the patient.
 IMAGES_PER_PATIENT = 4
-#: Largest parameter that a configuration holds: the contour is then empty, or the whole image.
+#: Largest parameter that a configuration holds: no logit is as far from the threshold.
 LARGEST = 100.0
 #: Parameters are rounded up to this many decimals.
 _DECIMALS = 4
@@ -143,6 +143,8 @@ def calibrate(
         RequestError: too few patients, an empty split, or an image that cannot be read.
     """
     datasets = for_model(datasets, mimo)
+    # Findings keep their logits only where they have contours.
+    mimo = mimo.with_config(replace(mimo.config, contours=tuple(ContourCalibration("", kind) for kind in PROMPT_KINDS)))
     records = [
         (data, record) for data in datasets for record in few_per_patient(chosen_records(data, split, limit, seed), seed)
     ]
@@ -191,25 +193,26 @@ def cases_of(questions: ImageQuestions) -> Iterator[ContourCase | PresenceCase]:
     patient = f"{questions.record.set_name}/{questions.record.case or questions.key}"
     shape = questions.height, questions.width
 
-    def contours(name: str, prompt: str, mask: np.ndarray, truth: np.ndarray) -> Iterator[ContourCase]:
-        if mask.any():
-            yield ContourCase(name, prompt, patient, *needed_parameters(mask, truth))
+    def contours(name: str, prompt: str, findings: Sequence[Finding], truth: np.ndarray) -> Iterator[ContourCase]:
+        for finding in findings:
+            if finding.present and finding.logits is not None:
+                yield ContourCase(name, prompt, patient, *needed_parameters(finding.mask, truth, finding.logits))
 
     wholes = dict[str, np.ndarray]()
     for name, whole, parts in questions.targets():
         wholes[name.casefold()] = whole
         outcome = Outcome.of(questions.ask({"text": name}), *shape)
         yield PresenceCase(name, patient, outcome.presence)
-        yield from contours(name, "name", outcome.mask, whole)
+        yield from contours(name, "name", outcome.findings, whole)
         for prompt in ("box", "point", "mask"):
             for number, part in enumerate(parts):
                 outcome = Outcome.of(questions.ask(questions.request(prompt, name, part, number)), *shape)
-                yield from contours(name, prompt, outcome.mask, part)
+                yield from contours(name, prompt, outcome.findings, part)
     if wholes:
         for finding in questions.ask({"text": EVERYTHING}).findings:
             truth = wholes.get(finding.phrase.casefold())
             if truth is not None:
-                yield from contours(finding.phrase, "name", finding.mask, truth)
+                yield from contours(finding.phrase, "name", [finding], truth)
 
 
 def _store(checkpoint: Path, config: MimoConfig, chosen: Conformal) -> None:
@@ -289,43 +292,46 @@ def calibrate_presence(cases: Iterable[PresenceCase], miss_rate: float) -> tuple
     return tuple(entries)
 
 
-def needed_parameters(mask: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+def needed_parameters(mask: np.ndarray, truth: np.ndarray, logits: MaskLogits) -> tuple[float, float]:
     """The smallest parameters from which on the inner and the outer contour of a mask hold.
 
     Args:
         mask: bool ``[H, W]``, not empty.
         truth: bool ``[H, W]``, not empty.
+        logits: of the mask.
 
     Returns:
-        ``(inner, outer)``, for every parameter at least as large, too: an erosion may take true pixels first, so that a contour
-        that held holds no longer.
+        ``(inner, outer)``, for every parameter at least as large, too: a higher threshold may take true pixels first, so that
+        an inner contour that held holds no longer.
     """
-    x0, y0, x1, y1 = box_of_mask(mask | truth) or (0, 0, 0, 0)
-    # A frame of one pixel, where the image has one: what is outside of the mask begins there.
-    window = slice(max(0, y0 - 1), y1 + 1), slice(max(0, x0 - 1), x1 + 1)
-    mask, truth = mask[window], truth[window]
-    unit = math.sqrt(np.count_nonzero(mask))
-    return _rounded_up(_inner_radius(mask, truth) / unit), _rounded_up(_outer_radius(mask, truth) / unit)
+    values = logits.above_threshold()
+    return _inner_parameter(values[mask], truth[mask]), _outer_parameter(values, mask, truth)
 
 
-def _outer_radius(mask: np.ndarray, truth: np.ndarray) -> float:
-    """Dilated by this radius, the mask contains :data:`OUTER_SHARE` of the truth."""
-    distances = np.sort(squared_distances(mask)[truth])
-    return math.sqrt(distances[math.ceil(OUTER_SHARE * len(distances) - 1e-9) - 1])
+def _outer_parameter(values: np.ndarray, mask: np.ndarray, truth: np.ndarray) -> float:
+    """Where the contour contains :data:`OUTER_SHARE` of the truth."""
+    distances = np.sqrt(squared_distances(mask)[truth])
+    reached = distances / (REACH * math.sqrt(np.count_nonzero(mask)))
+    needed = np.sort(np.where(mask[truth], 0.0, np.maximum(reached, -values[truth].astype(np.float64))))
+    return math.ceil(needed[math.ceil(OUTER_SHARE * len(needed) - 1e-9) - 1] * 10**_DECIMALS - 1e-6) / 10**_DECIMALS
 
 
-def _inner_radius(mask: np.ndarray, truth: np.ndarray) -> float:
-    """Eroded by this radius or more, :data:`INNER_SHARE` of the mask is true, or nothing is left of it."""
-    depths, is_false = squared_distances(~mask)[mask], ~truth[mask]
-    if mask.all():  # a mask of the whole window: nothing outside of it erodes it
-        return 0.0 if is_false.mean() <= 1 - INNER_SHARE + 1e-9 else math.inf
-    values, inverse = np.unique(depths, return_inverse=True)
-    # Pixels deeper than each value, all and false ones; an erosion by the root of a value leaves just these.
-    left = len(depths) - np.cumsum(np.bincount(inverse.reshape(-1), minlength=len(values)))
-    wrong = is_false.sum() - np.cumsum(np.bincount(inverse.reshape(-1), weights=is_false, minlength=len(values)))
-    fails = np.concatenate(([is_false.sum() > (1 - INNER_SHARE) * len(depths) + 1e-9], wrong > (1 - INNER_SHARE) * left + 1e-9))
-    last = np.flatnonzero(fails)
-    return 0.0 if not len(last) else math.sqrt(values[last[-1]])
+def _inner_parameter(values: np.ndarray, is_true: np.ndarray) -> float:
+    """Where :data:`INNER_SHARE` of the contour is true, or nothing is left of it.
+
+    Args:
+        values: logits above the threshold of the mask's pixels, ``[N]``.
+        is_true: of the same pixels, bool ``[N]``.
+    """
+    order = np.argsort(-values, kind="stable")
+    ranked = values[order].astype(np.float64)
+    wrong, count = np.cumsum(~is_true[order]), np.arange(1, len(order) + 1)
+    # A threshold keeps all pixels of one value, or none.
+    fails = np.append(ranked[1:] != ranked[:-1], True) & (wrong > (1 - INNER_SHARE) * count + 1e-9)
+    if not fails.any():
+        return 0.0
+    # Just above the highest threshold that fails.
+    return max(0.0, (math.floor(ranked[np.argmax(fails)] * 10**_DECIMALS) + 1) / 10**_DECIMALS)
 
 
 def squared_distances(mask: np.ndarray) -> np.ndarray:
@@ -345,7 +351,3 @@ def squared_distances(mask: np.ndarray) -> np.ndarray:
         np.minimum(result[step:], in_row[:-step] + step * step, out=result[step:])
         np.minimum(result[:-step], in_row[step:] + step * step, out=result[:-step])
     return result
-
-
-def _rounded_up(value: float) -> float:
-    return math.ceil(value * 10**_DECIMALS - 1e-6) / 10**_DECIMALS if math.isfinite(value) else value

@@ -6,12 +6,14 @@ other, because the logits of a mask of a large image take hundreds of megabytes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 
 from ..model.config import MimoConfig
 from ..preprocessing.letterbox import Letterbox
+from .contours import CropLogits, MaskLogits
 from .masks import mask_from_logits, sigmoid, soft_centroid
 
 
@@ -37,11 +39,13 @@ class MaskPrediction:
         self.refined = False
         self._logits: np.ndarray = outputs["masks"][0]
         self._masks: dict[int, np.ndarray | None] = {}
+        self._target_logits: MaskLogits | None = None
 
-    def with_target(self, mask: np.ndarray, iou: float, *, refined: bool) -> MaskPrediction:
-        """A copy with another mask, bool ``[H, W]``, and predicted IoU of query 0."""
+    def with_target(self, mask: np.ndarray, iou: float, logits: MaskLogits, *, refined: bool) -> MaskPrediction:
+        """A copy with another mask, bool ``[H, W]``, its logits, and predicted IoU of query 0."""
         copy = object.__new__(MaskPrediction)
-        copy.__dict__ = {**self.__dict__, "_masks": {**self._masks, 0: mask}, "refined": refined}
+        replaced = {"_masks": {**self._masks, 0: mask}, "_target_logits": logits, "refined": refined}
+        copy.__dict__ = {**self.__dict__, **replaced}
         copy.iou = np.concatenate(([iou], self.iou[1:])).astype(np.float32)
         return copy
 
@@ -96,6 +100,14 @@ class MaskPrediction:
         row, column = (int(v * factor * len(logits)) for v, factor in zip((y, x), reversed(self.letterbox.factors)))
         around = logits[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
         return bool(sigmoid(around.max()) >= self.config.mask_threshold)
+
+    def mask_logits(self, query: int, crop: CropLogits | None = None) -> MaskLogits:
+        """The logits that the mask of a query comes from; with ``crop``, those of the full image and of another crop pass."""
+        if query == 0 and crop is None and self._target_logits is not None:
+            return self._target_logits
+        threshold = self.config.mask_threshold
+        # A copy: a finding does not keep the grids of all queries.
+        return MaskLogits(self._logits[query].copy(), self.letterbox, math.log(threshold / (1 - threshold)), crop)
 
     def target_logits(self, window: tuple[int, int, int, int]) -> np.ndarray:
         """Logits of query 0 in the full-image pass for a window of the image, float32 ``[y1 - y0, x1 - x0]``."""

@@ -18,6 +18,7 @@ from functools import cached_property
 import numpy as np
 
 from ..postprocessing.connected_components import label_components
+from ..postprocessing.contours import CropLogits
 from ..postprocessing.masks import box_of_mask
 from ..preprocessing.prompts import Prompt
 from .config import RefinementConfig
@@ -34,6 +35,7 @@ class Candidate:
         iou: predicted IoU.
         crop: the crop that it was segmented in; None for the full image.
         query: the mask query: 0 for the request's target, others for entities.
+        logits: of the crop; None for the full image.
     """
 
     box: PixelBox
@@ -41,16 +43,23 @@ class Candidate:
     iou: float
     crop: CropRequest | None = None
     query: int = 0
+    logits: CropLogits | None = None
 
     @staticmethod
-    def of(mask: np.ndarray | None, iou: float, crop: CropRequest | None = None, query: int = 0) -> Candidate | None:
+    def of(
+        mask: np.ndarray | None,
+        iou: float,
+        crop: CropRequest | None = None,
+        query: int = 0,
+        logits: CropLogits | None = None,
+    ) -> Candidate | None:
         """Of a mask bool ``[H, W]`` of the full image, or of the crop where there is one; None if it is empty."""
         box = None if mask is None else box_of_mask(mask)
         if mask is None or box is None:
             return None
         x0, y0, x1, y1 = box
         left, top = crop.crop_box[:2] if crop else (0, 0)
-        return Candidate((x0 + left, y0 + top, x1 + left, y1 + top), mask[y0:y1, x0:x1], float(iou), crop, query)
+        return Candidate((x0 + left, y0 + top, x1 + left, y1 + top), mask[y0:y1, x0:x1], float(iou), crop, query, logits)
 
     @cached_property
     def area(self) -> int:

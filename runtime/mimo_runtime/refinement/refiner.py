@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..model.config import MimoConfig
+from ..postprocessing.contours import CropLogits
 from ..postprocessing.mask_prediction import MaskPrediction
 from ..preprocessing.prompts import Prompt
 from ..text.questions import subject_of
@@ -89,7 +90,8 @@ class _TargetRefinement:
         if best is self.full:
             return self.prediction
         mask = best.full_mask(self.prediction.height, self.prediction.width)
-        return self.prediction.with_target(mask, best.iou, refined=best.crop is not None)
+        logits = self.prediction.mask_logits(best.query, best.logits)
+        return self.prediction.with_target(mask, best.iou, logits, refined=best.crop is not None)
 
     def _crop_pass(self) -> Candidate | None:
         crop = self._crop_around(self.prompt, self.full)
@@ -170,4 +172,7 @@ class _TargetRefinement:
         if full_image_weight:
             logits += full_image_weight * (self.prediction.target_logits(crop.crop_box) - logits)
         mask = self.prediction.clean_mask(logits, crop.letterbox)
-        return None if mask is None else Candidate.of(mask, outputs["iou"][0, 0], crop)
+        if mask is None:
+            return None
+        kept = CropLogits(outputs["masks"][0, 0].copy(), crop.letterbox, crop.crop_box, full_image_weight)
+        return Candidate.of(mask, outputs["iou"][0, 0], crop, logits=kept)

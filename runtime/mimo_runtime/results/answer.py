@@ -10,7 +10,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from ..postprocessing.contours import inner_and_outer
+from ..postprocessing.contours import MaskLogits, inner_and_outer
 from ..text.markup import strip_markup
 from .guarantees import NO_GUARANTEES, Guarantees
 
@@ -127,6 +127,7 @@ class Finding:
         longest_diameter_mm: longest diameter of the mask in mm; None where the spacing is unknown, or nothing measured it.
         longest_diameter_px: longest diameter of the mask in pixels; None where nothing measured it.
         guarantees: what is stated with a rate.
+        logits: of the mask, for its contours; None without contours.
     """
 
     phrase: str
@@ -144,6 +145,7 @@ class Finding:
     longest_diameter_mm: float | None = None
     longest_diameter_px: float | None = None
     guarantees: Guarantees = NO_GUARANTEES
+    logits: MaskLogits | None = field(default=None, repr=False)
 
     @property
     def inner(self) -> np.ndarray | None:
@@ -161,7 +163,9 @@ class Finding:
     def _contours(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Computed when they are first read: most callers read only the mask."""
         calibration = self.guarantees.contours
-        return None if calibration is None else inner_and_outer(self.mask, calibration)
+        if calibration is None or self.logits is None:
+            return None
+        return inner_and_outer(self.mask, calibration, self.logits)
 
     @property
     def coverage(self) -> float | None:
@@ -188,7 +192,7 @@ class Finding:
         """For JSON; ``mask`` is the name of the file that holds the mask. Its contours are in files beside it
         (:func:`contour_files`)."""
         contours = self.guarantees.contours
-        inner, outer = contour_files(mask) if mask and contours else (None, None)
+        inner, outer = contour_files(mask) if mask and contours and self.logits else (None, None)
         return {
             "phrase": self.phrase,
             "box": None if self.box is None else [round(float(v), 2) for v in self.box],

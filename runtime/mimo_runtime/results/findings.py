@@ -37,6 +37,7 @@ def finding_of(prediction: MaskPrediction, phrase: str, query: int, prompt: Prom
     # A finding that is not present has an empty mask: a caller may show every mask.
     shown = np.zeros((prediction.height, prediction.width), bool) if mask is None else mask
     presence, iou = float(prediction.presence[query]), float(np.clip(prediction.iou[query], 0, 1))
+    guarantees = guarantees_of(prediction.config, prompt, query, presence, mask is not None)
     return Finding(
         phrase=phrase,
         mask=shown,
@@ -49,7 +50,8 @@ def finding_of(prediction: MaskPrediction, phrase: str, query: int, prompt: Prom
         iou=iou,
         confident=bool(presence * iou >= prediction.config.abstain_threshold),
         refined=prediction.refined and query == 0,
-        guarantees=guarantees_of(prediction.config, prompt, query, presence, mask is not None),
+        guarantees=guarantees,
+        logits=prediction.mask_logits(query) if guarantees.contours else None,
     )
 
 

@@ -17,9 +17,9 @@ from mimo_runtime.results.folder import write_result
 from mimo_runtime.results.guarantees import entity_of, prompt_kind
 
 CONTOURS = (
-    ContourCalibration("", "box", 0.1, 0.2, 90),
-    ContourCalibration("", "name", 0.15, 0.25, 90),
-    ContourCalibration("liver", "box", 0.05, 0.1, 30),
+    ContourCalibration("", "box", 6.0, 7.0, 90),
+    ContourCalibration("", "name", 1.0, 1.0, 90),
+    ContourCalibration("liver", "box", 5.0, 6.0, 30),
 )
 CONFIG = replace(fakes.CONFIG, contours=CONTOURS, presence_calibration=(PresenceCalibration("", 0.01, 90),))
 

@@ -17,7 +17,8 @@ from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation.guarantees import holds_around, holds_inside
 from mimo_runtime.model.calibrated import ContourCalibration
 from mimo_runtime.model.config import MimoConfig
-from mimo_runtime.postprocessing.contours import inner_and_outer
+from mimo_runtime.postprocessing.contours import MaskLogits, inner_and_outer
+from mimo_runtime.preprocessing.letterbox import Letterbox
 from mimo_train.tuning import conformal
 from mimo_train.tuning.conformal import (
     IMAGES_PER_PATIENT,
@@ -33,23 +34,28 @@ from mimo_train.tuning.conformal import (
 )
 
 
-def blob(rng: np.random.Generator, side: int = 32) -> np.ndarray:
-    y, x = np.mgrid[:side, :side]
-    (cy, cx), (ry, rx) = rng.uniform(4, side - 4, 2), rng.uniform(2, side / 3, 2)
-    return ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 <= 1
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.floats(0, 2))
-def test_contours_hold_from_the_needed_parameters_on_and_not_before(seed: int, more: float) -> None:
+def case(seed: int) -> tuple[np.ndarray, np.ndarray, MaskLogits]:
+    """Mask and truth, neither empty, and the logits of the mask."""
     rng = np.random.default_rng(seed)
-    mask, truth = blob(rng) | blob(rng), blob(rng)
-    inner, outer = needed_parameters(mask, truth)
-    assert inner < 100 and outer < 100
+    height, width = (int(v) for v in rng.integers(16, 40, 2))
+    logits = MaskLogits(rng.normal(0, 4, (8, 8)).astype(np.float32), Letterbox(height, width, 64))
+    y, x = np.mgrid[:height, :width]
+    (cy, cx), (ry, rx) = rng.uniform(4, 12, 2), rng.uniform(2, 12, 2)
+    truth = ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 <= 1
+    mask = logits.above_threshold() >= 0
+    mask[int(cy), int(cx)] = truth[int(cy), int(cx)] = True
+    return mask, truth, logits
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0, 8))
+def test_contours_hold_from_the_needed_parameters_on_and_not_before(seed: int, more: float) -> None:
+    mask, truth, logits = case(seed)
+    inner, outer = needed_parameters(mask, truth, logits)
 
     def holds(by: float) -> tuple[bool, bool]:
         entry = ContourCalibration("", "box", max(0.0, inner + by), max(0.0, outer + by), 20)
-        small, large = inner_and_outer(mask, entry)
+        small, large = inner_and_outer(mask, entry, logits)
         return holds_inside(small, truth), holds_around(large, truth)
 
     assert holds(0.0) == holds(more) == (True, True)
@@ -57,11 +63,9 @@ def test_contours_hold_from_the_needed_parameters_on_and_not_before(seed: int, m
     assert (inner == 0 or not just_below[0]) and (outer == 0 or not just_below[1])
 
 
-def test_a_mask_of_the_whole_image_cannot_be_eroded() -> None:
-    truth = np.zeros((20, 20), bool)
-    truth[5:9, 5:9] = True
-    assert needed_parameters(np.ones((20, 20), bool), truth) == (math.inf, 0.0)
-    assert needed_parameters(truth, truth) == (0.0, 0.0)
+def test_a_right_mask_needs_no_margin() -> None:
+    mask, _, logits = case(0)
+    assert needed_parameters(mask, mask, logits) == (0.0, 0.0)
 
 
 @settings(max_examples=30, deadline=None)
