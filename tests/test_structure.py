@@ -84,7 +84,8 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "precision": "report",
         "revisions": "report",
         "suites": "report",
-        "cli": "footprint latency models precision report request revisions suites",
+        "competence": "suites",
+        "cli": "competence footprint latency models precision report request revisions suites",
         "__main__": "cli",
     },
 }

@@ -10,7 +10,7 @@ from mimo_runtime.engines.base import Engine
 
 
 class EngineMemo:
-    """The outputs of engines by graph and inputs, until :meth:`clear`. For one thread.
+    """The outputs of engines by graph and inputs, until they are forgotten. For one thread.
 
     An array that an engine returned is recognised by identity, other inputs by their values. So the features of an image are
     never compared. Nobody may write into an output.
@@ -25,10 +25,15 @@ class EngineMemo:
         """The same graphs behind the memo."""
         return {graph: _MemoEngine(self, graph, engine) for graph, engine in engines.items()}
 
-    def clear(self) -> None:
-        """Forget all outputs."""
-        self._outputs.clear()
-        self._arrays.clear()
+    def __len__(self) -> int:
+        return len(self._outputs)
+
+    def keep_first(self, count: int) -> None:
+        """Forget all outputs but the ``count`` oldest ones."""
+        while len(self._outputs) > count:
+            _, outputs = self._outputs.popitem()
+            for array in outputs.values():
+                del self._arrays[id(array)]
 
     def run(self, graph: str, engine: Engine, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The outputs of ``engine``; it runs if these inputs are new."""

@@ -57,8 +57,8 @@ def measure_split(
 ) -> SplitMeasurements:
     """Choose crop scale and full-image weight on a few images of every set, and measure all images with them.
 
-    Every image and every crop is encoded once: the few images are measured under all settings. Without a new crop, a setting
-    costs only its postprocessing.
+    Every image is encoded once, and every crop once for each target: the few images are measured under all settings. Without a
+    new crop, a setting costs only its postprocessing.
 
     Args:
         mimo: a model without thresholds.
@@ -116,11 +116,25 @@ class _Pass:
                 result.presences.append(presence)
             result.entities.extend(self._entities(image))
         prompts = [prompt for prompt in MASK_PROMPTS if complete or prompt in CROP_PASS_PROMPTS]
-        for setting in settings:
-            presences = self._overlaps(self._questions(image, setting), prompts, result.overlaps.setdefault(setting, []))
-            if complete and setting == settings[0]:
-                result.presences.extend(presences)
-        self._memo.clear()
+        questions = {setting: self._questions(image, setting) for setting in settings}
+        result.overlaps.update({setting: [] for setting in settings})
+        encoded = len(self._memo)
+        for name, whole, parts in questions[settings[0]].targets():
+            rows: dict[tuple[CropSetting, str], list[Overlap]] = {(s, prompt): [] for s in settings for prompt in prompts}
+            for number, part in enumerate(parts):
+                for setting, prompt in rows:
+                    if prompt != "text":
+                        rows[setting, prompt] += questions[setting].ask_mask(prompt, name, part, number)
+                    elif not number:
+                        _, overlap, presence = questions[setting].ask_text(name, whole, text=False)
+                        rows[setting, prompt].append(overlap)
+                        if complete and setting == settings[0]:
+                            result.presences.append(presence)
+                # A crop is of one target, and the features of all would fill the memory.
+                self._memo.keep_first(encoded)
+            for setting, prompt in rows:
+                result.overlaps[setting] += rows[setting, prompt]
+        self._memo.keep_first(0)
         return result
 
     def _questions(self, image: Image, setting: CropSetting) -> ImageQuestions:
@@ -129,21 +143,6 @@ class _Pass:
 
     def _with(self, config: MimoConfig) -> Mimo:
         return Mimo(config, self._engines, self._mimo.tokenizer, self._mimo.info, cache_images=0)
-
-    @staticmethod
-    def _overlaps(questions: ImageQuestions, prompts: Sequence[str], overlaps: list[Overlap]) -> list[Presence]:
-        """Add the overlaps of one image; returns the presences of the questions by name."""
-        presences = []
-        for name, whole, parts in questions.targets():
-            for prompt in prompts:
-                if prompt == "text":
-                    _, overlap, presence = questions.ask_text(name, whole, text=False)
-                    overlaps.append(overlap)
-                    presences.append(presence)
-                else:
-                    for number, part in enumerate(parts):
-                        overlaps.extend(questions.ask_mask(prompt, name, part, number))
-        return presences
 
     def _entities(self, image: Image) -> list[tuple[float, bool]]:
         """Presence of every entity whose presence the annotation decides."""

@@ -12,6 +12,7 @@ from mimo_runtime.cli.app import Commands
 from mimo_runtime.cli.progress import progress_bar, stage_progress
 from mimo_runtime.errors import VerificationError
 
+from .competence import competence
 from .evaluation import precision, referring, relations, robustness
 from .options import request_options
 from .output import check_writable, deliver, json_option
@@ -106,7 +107,7 @@ def footprint(bundle: Path, repeats: int, threads: int | None, json_path: str | 
         raise VerificationError(f"the runtime loaded {', '.join(heavy)}", "Report it: a device has none of these")
 
 
-for command in (referring, relations, precision, robustness, compare_revisions):
+for command in (referring, relations, competence, precision, robustness, compare_revisions):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from mimo_runtime.results.answer import Finding
 from mimo_runtime.text import grammar, observe, questions
 from mimo_runtime.text.questions import EVERYTHING
 
+from .open_question import compare_open_answer, ratio
+
 #: Questions about relations per image.
 MAX_PAIRS = 3
 
@@ -204,17 +206,11 @@ class _ImageQuestions:
         return self._result
 
     def _everything(self, absent: set[str]) -> None:
-        answer = self._scan.ask(EVERYTHING)
-        named = list(dict.fromkeys(p.name.casefold() for p in grammar.parse(answer.text).phrases))
-        # A finding's phrase may be a plural ("cell nuclei"); the grammar has the name behind it.
-        singular = {grammar.pluralise(name): name for name in reversed(named)}
-        drawn = {singular.get(f.phrase.casefold(), f.phrase.casefold()): f.mask for f in answer.findings if f.present}
+        answer = compare_open_answer(self._scan.ask(EVERYTHING), self._masks, absent)
         result = self._result
-        result.hits = sum(name.casefold() in drawn for name in self._masks)
-        result.misses = len(self._masks) - result.hits
-        result.wrong = sum(name in absent for name in drawn)
+        result.hits, result.misses, result.wrong = answer.hits, answer.misses, answer.wrong
         result.dice = [
-            metrics.dice(drawn[name.casefold()], mask) if name.casefold() in drawn else 0.0
+            metrics.dice(answer.masks[name.casefold()], mask) if name.casefold() in answer.masks else 0.0
             for name, mask in self._masks.items()
         ]
 
@@ -277,9 +273,6 @@ def _says(answer: grammar.Description, relation: str, other: str, names: set[str
 
 def _summary(results: Sequence[ImageResult], seed: int) -> RelationsPart:
     hits, misses, wrong = (sum(getattr(result, key) for result in results) for key in ("hits", "misses", "wrong"))
-
-    def ratio(a: float, b: float) -> float | None:
-        return a / b if b else None
 
     def mean(key: str) -> tuple[float, list[float], int] | None:
         """With its interval, and of how many."""

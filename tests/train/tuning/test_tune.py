@@ -254,6 +254,9 @@ def test_a_memo_runs_an_engine_once_for_equal_inputs() -> None:
     first, again, other = (engine.run({pixels.name: array}) for array in (zeros_, zeros_.copy(), ones))
     assert all(first[name] is again[name] for name in first) and len(counted.runs) == 2
     assert all(first[name] is not other[name] for name in first)
-    memo.clear()
+    memo.keep_first(1)
+    engine.run({pixels.name: zeros_})
+    assert sorted(counted.runs.values()) == [1, 1]
+    memo.keep_first(0)
     engine.run({pixels.name: zeros_})
     assert sorted(counted.runs.values()) == [1, 2]
