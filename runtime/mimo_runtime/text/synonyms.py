@@ -43,6 +43,40 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "ventricles": ("cerebral ventricles", "ventricular system"),
 }
 
+#: More names that mean the same; training does not ask with them.
+ACCEPTED: dict[str, tuple[str, ...]] = {
+    "brain tumor": ("brain neoplasm", "cerebral tumor", "intracranial neoplasm", "tumor of the brain"),
+    "brain lesion": ("lesion of the brain",),
+    "breast lesion": ("lesion of the breast",),
+    "cell nucleus": ("nucleus of the cell", "cellular nuclei"),
+    "esophagus": ("oesophagus",),
+    "fetal head": ("fetal cranium", "head of the foetus", "fetus head"),
+    "gallbladder": ("gall-bladder",),
+    "heart": ("heart shadow",),
+    "left kidney": ("lt kidney",),
+    "left lung": ("left lung field", "lt lung"),
+    "left ventricle": ("lv cavity", "left cardiac ventricle", "left ventricle of the heart"),
+    "liver lesion": ("focal liver lesion", "hepatic focal lesion"),
+    "polyp": ("colonic polyp",),
+    "portal and splenic vein": ("portal vein and splenic vein", "splenic and portal vein"),
+    "retinal vessel": ("retinal blood vessel", "vessel of the retina", "retinal vasculature", "fundus vessel"),
+    "right kidney": ("rt kidney",),
+    "right lung": ("right lung field", "rt lung"),
+    "spine": ("spinal column", "backbone"),
+    "spleen": ("lien",),
+    "ventricles": ("brain ventricles", "cerebral ventricle", "ventricles of the brain"),
+}
+ABBREVIATIONS: dict[str, tuple[str, ...]] = {
+    "gallbladder": ("gb",),
+    "inferior vena cava": ("ivc",),
+    "left kidney": ("lk",),
+    "left ventricle": ("lv",),
+    "right kidney": ("rk",),
+    "right ventricle": ("rv",),
+}
+#: Names of :data:`SYNONYMS` that are wider or narrower than the structure: a request with one is not answered with it.
+NOT_THE_SAME = frozenset(("vertebra", "vena cava", "caval vein", "portal vein", "brain mass", "aortic lumen", "gastric lumen"))
+
 
 def synonyms(name: str) -> tuple[str, ...]:
     """Other words for ``name``; empty if none are known."""

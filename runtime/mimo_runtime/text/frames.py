@@ -1,0 +1,133 @@
+"""Sentences around the names of a request, in English (``tables/sentences.txt``)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from .names import fold, words_of
+from .tables import read_lines
+
+#: "to the left of", "beneath" ... as relations of the grammar, longest first.
+_RELATION_WORDS = {
+    r"(?:to|on|at) the (?:left|left-hand) (?:side )?of": "left of",
+    r"(?:to|on|at) the (?:right|right-hand) (?:side )?of": "right of",
+    r"left (?:side )?of|left from": "left of",
+    r"right (?:side )?of|right from": "right of",
+    r"above|over|on top of|superior to|higher than": "above",
+    r"below|under|underneath|beneath|inferior to|lower than": "below",
+}
+_THINGS = r"(?:structures?|organs?|things?|objects?|entities|findings?|anatomy|everything|anything|all|what|which(?: ones?)?)"
+_VERBS = (
+    r"(?:segment|outline|mark|delineate|contour|draw|trace|annotate|highlight|show|display|point (?:out|to|at)|label|circle"
+    r"|identify|detect|extract|isolate|give|get|mask|select|colou?r|indicate|describe|present|see|find|visuali[sz]e|name)"
+)
+_PICTURE = r"(?:image|picture|photo(?:graph)?|scan|slice|frame|video|x-?ray|radiograph|study|exam|view|film|case|figure)"
+_LENGTH = r"(?:milli|centi)?met(?:er|re)s?|mm2?|cm2?|mm²|cm²|pixels?|square \w+|px"
+
+
+_MACROS = {
+    "THE": r"(?:the\s+)?", "BE": r"(?:is|are|was|were|lies?|'s)", "RELATION_WORDS": "|".join(_RELATION_WORDS),
+    "RELATION": f"(?P<r>{'|'.join(_RELATION_WORDS)})", "THINGS": _THINGS, "VERBS": _VERBS, "PICTURE": _PICTURE,
+    "LENGTH": _LENGTH,
+}  # fmt: skip
+
+_FILLER = re.compile(
+    r"^(?:please|pls|hi|hello|hey|hallo|ok(?:ay)?|so|and|now|then|kindly|thanks|doctor|dear \w+|assistant|quickly|just|also"
+    r"|try to|(?:can|could|would|will) (?:you|u)(?: please| kindly)?"
+    rf"(?= (?:please )?(?:{_VERBS}|count|measure|locate|tell|list|draw|help))"
+    r"|(?:can|could) i (?:please )?(?=see|get|have)|(?:i|we)(?:'d| would)? (?:want|need|like|wish)(?: you)? to"
+    r"|help me(?: to)?|go ahead and|tell (?:me|us)(?! about)|let (?:me|us) know|do you know|i wonder|i want to know"
+    r"|let's)[\s,:!.]+",
+    re.IGNORECASE,
+)  # fmt: skip
+_IN_THE_IMAGE = re.compile(
+    r"[\s,]+(?:please|pls|thanks|thank you|for me|now|again|anywhere|right now|at all|"
+    r"(?:in|on|within|from|of|inside|across) (?:the|this|that|my|these|your|an?|whole|entire)+ "
+    rf"(?:\w+ ){{0,3}}?(?:{_PICTURE}|ct|mri?|mr|ultrasound|sonogram|echo|patient|photo|mammogram|micrograph|endoscopy"
+    r"|sonography)s?)$",
+    re.IGNORECASE,
+)  # fmt: skip
+#: First words of a question or request that is no bare name.
+_ASKING = words_of(
+    """what which where who whom whose why when how is are was were do does did can could would should will shall may might has
+    have had am if whether tell explain give write draw list describe compare predict diagnose recommend suggest calculate
+    classify grade stage i you we they he she it that there please let rate translate summarize summarise ignore make create
+    should"""
+)
+#: What cannot be seen in one picture, or what a model of structures does not judge.
+_NO_QUESTION = re.compile(
+    r"\b(?:malignan\w*|benign\w*|cancerous|diagnos\w*|prognos\w*|treat\w*|therap\w*|age|old|gender|sex|normal|abnormal\w*|healthy|"
+    r"enlarged|dangerous|serious|biopsy|stage|grade|birads|bi-rads|survival|surgery|medication|name of the patient|cause[sd]?|"
+    r"volume|weigh\w*|heavy|depth|density|stable|growing|progress\w*|better|worse|sick|ill|pregnan\w*|contrast|dose)\b",
+    re.IGNORECASE,
+)
+
+
+_QUOTES = str.maketrans("’‘“”", "''\"\"")
+
+
+class Match(NamedTuple):
+    """A sentence that was recognised.
+
+    Args:
+        kind: of ``intents.KINDS``; ``frame``: of ``questions.QUESTIONS``, or "size".
+        subject, other: as written; None where the sentence has none.
+        relation: of ``grammar.RELATIONS``, or "".
+    """
+
+    kind: str
+    frame: str
+    subject: str | None = None
+    relation: str = ""
+    other: str | None = None
+
+
+def _compiled() -> Iterator[tuple[str, str, re.Pattern[str]]]:
+    for line in read_lines("sentences.txt"):
+        kind, frame, pattern = line.split(" ", 2)
+        for name, words in _MACROS.items():
+            pattern = pattern.replace(f"{{{name}}}", words)
+        yield kind, frame, re.compile(pattern, re.IGNORECASE)
+
+
+_PATTERNS = list(_compiled())
+_RELATION_PATTERNS = [(re.compile(words, re.IGNORECASE), relation) for words, relation in _RELATION_WORDS.items()]
+
+
+def matches(text: str) -> Iterator[Match]:
+    """Every way to read a sentence of English, the most specific first; a bare name has none."""
+    text = plain(text)
+    shorter = without_filler(text)
+    for kind, frame, pattern in _PATTERNS:
+        match = pattern.fullmatch(shorter) or (pattern.fullmatch(text) if kind in ("describe", "open") else None)
+        if match:
+            groups = match.groupdict()
+            relation = next((word for words, word in _RELATION_PATTERNS if words.fullmatch(groups.get("r") or "")), "")
+            yield Match(kind, frame, groups.get("s"), relation, groups.get("o"))
+
+
+def plain(text: str) -> str:
+    """A text with single spaces, straight quotes, and no punctuation around it."""
+    text = " ".join(text.translate(_QUOTES).split())
+    text = re.sub(r"(?i)\b(where|what|how|who|which|there)'s\b", r"\1 is", text)
+    return re.sub(r'^[\s"\'¿¡.,;:!?()-]+|[\s"\'.,;:!?。？！…()-]+$', "", text)
+
+
+def without_filler(text: str) -> str:
+    """A sentence without "please" before and "in this image" behind it."""
+    while (shorter := plain(_IN_THE_IMAGE.sub("", _FILLER.sub("", text, count=1)))) != text and shorter:
+        text = shorter
+    return text
+
+
+def is_question(text: str) -> bool:
+    """Whether a text begins as a question or a request does, or is about what no picture of structures tells."""
+    words = fold(text).split()
+    return bool(words) and (words[0] in _ASKING or is_judgement(text))
+
+
+def is_judgement(text: str) -> bool:
+    """Whether a text is about what no picture of structures tells: age, diagnosis, grade."""
+    return _NO_QUESTION.search(text) is not None

@@ -1,0 +1,225 @@
+"""What a request asks for: its kind, and the structures that it names, among those of a model."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from . import frames
+from .languages import foreign_frame
+from .names import fold, is_one_edit, words_of
+from .vocabulary import Vocabulary
+
+#: "describe" is about the region that a reference points at, "open" about the whole image.
+KINDS = ("name", "where", "how_many", "how_large", "relation", "neighbours", "describe", "open", "unsupported")
+#: Words for what a reference points at.
+_POINTED_AT = re.compile(
+    r"(?:(?:this|that|it|these|those|them|they|here|there)(?: one)?"
+    r"|(?:the |this |that )?(?:marked |referred |given |indicated |selected )?"
+    r"(?:region|area|box|structure|object|target|selection|roi|thing|spot|mask)(?: here)?)",
+    re.IGNORECASE,
+)
+_DETERMINER = re.compile(
+    r"^(?:the|an?|any|some|all|every|each|this|that|these|those|my|his|her|both|of|possible|visible|patient's)\s+(?=\S)",
+    re.IGNORECASE,
+)
+_NO_NAME = ("the", "a", "an", "any", "all", "are", "is", "of", "there", "are there")
+_AT_THE_END = re.compile(r"\s+(?:shown|seen|visible|present|here|there|located)$", re.IGNORECASE)
+#: More words are a text, no name.
+_MOST_WORDS = 6
+_FRAME_WORDS = words_of(
+    "where locate find segment outline mark show highlight count many which what describe visible relative there structures"
+    " below above left right does have large size area diameter image"
+)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A structure that a request names: its words there, and the model's entity, None for an unknown name."""
+
+    text: str
+    entity: str | None = None
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What a request asks.
+
+    Args:
+        kind: one of :data:`KINDS`.
+        subjects: what it asks about, in its order; empty for what a reference points at, and for open questions. A name of
+            several structures ("lungs") gives one subject for each.
+        relation: of kind "neighbours", one of ``grammar.RELATIONS``.
+        other: the structure that the subjects, or the neighbours, lie relative to.
+        frame: how it is phrased: a kind of ``questions.QUESTIONS``, or "size"; "" for a bare name.
+        reason: why kind "unsupported" has no answer: a reason of ``results.answer.REFUSAL_REASONS``.
+    """
+
+    kind: str
+    subjects: tuple[Subject, ...] = ()
+    relation: str = ""
+    other: Subject | None = None
+    frame: str = ""
+    reason: str = ""
+
+    @property
+    def named(self) -> tuple[Subject, ...]:
+        """The subjects and the other structure."""
+        return self.subjects if self.other is None else (*self.subjects, self.other)
+
+    @property
+    def entities(self) -> tuple[str, ...]:
+        """The entities of the subjects, each once."""
+        return tuple(dict.fromkeys(s.entity for s in self.subjects if s.entity is not None))
+
+    @property
+    def unknown(self) -> tuple[Subject, ...]:
+        """What the model does not know."""
+        return tuple(subject for subject in self.named if subject.entity is None)
+
+
+def parse_request(text: str, vocabulary: Vocabulary) -> Intent:
+    """Read a request. Never raises: what is not understood is of kind "unsupported".
+
+    Args:
+        text: a name ("polyp"), several ("heart and lungs"), or a question of English.
+        vocabulary: of the model.
+    """
+    sentence = frames.plain(text)
+    if not text.strip():
+        return Intent("describe")
+    if not any(c.isalpha() for c in sentence):
+        return Intent("unsupported", reason="not understood")
+    intent = _parse(sentence, vocabulary)
+    if _is_answerable(intent):
+        return intent
+    foreign = foreign_frame(sentence)
+    corrected = _parse(_with_frame_words(sentence, vocabulary), vocabulary)
+    if _is_answerable(corrected):
+        return corrected
+    if foreign is not None and (intent.kind == "unsupported" or not intent.frame):
+        subjects = _mentioned(sentence, vocabulary)
+        return Intent("unsupported", subjects, frame=foreign, reason="other language")
+    return intent
+
+
+def _is_answerable(intent: Intent) -> bool:
+    return intent.kind != "unsupported" and not intent.unknown
+
+
+def _parse(sentence: str, vocabulary: Vocabulary) -> Intent:
+    for bare in dict.fromkeys((sentence, frames.without_filler(sentence))):
+        named = Intent("name", _subjects(bare, vocabulary), frame="")
+        if named.subjects and not named.unknown:
+            return named
+    best: Intent | None = None
+    for match in frames.matches(sentence):
+        intent = _intent_of(match, vocabulary)
+        if _is_answerable(intent):
+            return intent
+        # Of several ways to read a sentence, one that knows a structure.
+        if best is None or (intent.entities and not best.entities):
+            best = intent
+    if best is not None and (best.kind != "unsupported" or best.reason == "empty subject"):
+        return _judged(best, sentence, vocabulary)
+    return _without_frame(sentence, vocabulary)
+
+
+def _intent_of(match: frames.Match, vocabulary: Vocabulary) -> Intent:
+    kind, frame = match.kind, match.frame
+    if kind in ("describe", "open"):
+        return Intent(kind, frame=frame)
+    if match.subject is None:  # neighbours
+        other = _one_subject(match.other or "", vocabulary)
+        if other is None or not match.relation:
+            return Intent("unsupported", frame=frame, reason="empty subject")
+        return Intent(kind, (), match.relation, other, frame)
+    if _POINTED_AT.fullmatch(match.subject):
+        return Intent(kind if kind == "how_large" else "describe", frame=frame) if kind != "relation" else _no_relation(frame)
+    subjects = _subjects(match.subject, vocabulary)
+    if not subjects:
+        return Intent("unsupported", frame=frame, reason="empty subject")
+    if kind != "relation":
+        return Intent(kind, subjects, frame=frame)
+    other = _one_subject(match.other or "", vocabulary)
+    if other is None or any(subject.entity == other.entity is not None for subject in subjects):
+        return _no_relation(frame)
+    return Intent(kind, subjects, "", other, frame)
+
+
+def _no_relation(frame: str) -> Intent:
+    return Intent("unsupported", frame=frame, reason="unsupported question")
+
+
+def _judged(intent: Intent, sentence: str, vocabulary: Vocabulary) -> Intent:
+    """An intent with an unknown name, which may be no name at all."""
+    if any(frames.is_question(subject.text) for subject in intent.unknown):
+        return _without_frame(sentence, vocabulary)
+    if any(len(subject.text.split()) > _MOST_WORDS for subject in intent.unknown):
+        return Intent("unsupported", reason="unsupported question" if frames.is_question(sentence) else "not understood")
+    return intent
+
+
+def _without_frame(sentence: str, vocabulary: Vocabulary) -> Intent:
+    """A bare name that the model does not know, or a sentence that no pattern matches."""
+    if frames.is_question(sentence):
+        subjects = _mentioned(sentence, vocabulary)
+        return Intent("unsupported", subjects, reason="unsupported question")
+    if len(sentence.split()) > _MOST_WORDS:
+        return Intent("unsupported", reason="not understood")
+    subjects = _subjects(sentence, vocabulary)
+    if _POINTED_AT.fullmatch(sentence):
+        return Intent("describe")
+    return Intent("name", subjects) if subjects else Intent("unsupported", reason="not understood")
+
+
+def _subjects(names: str, vocabulary: Vocabulary) -> tuple[Subject, ...]:
+    """The structures of a list of names, each entity once; () for a list without a name."""
+    subjects: dict[tuple[str | None, str], Subject] = {}
+    for name, entities in vocabulary.split(_bare(names)):
+        text = _bare(name)
+        if not any(c.isalnum() for c in text):
+            continue
+        for entity in entities or (None,):
+            subjects.setdefault((entity, "" if entity else fold(text)), Subject(text, entity))
+    return tuple(subjects.values())
+
+
+def _mentioned(sentence: str, vocabulary: Vocabulary) -> tuple[Subject, ...]:
+    """The longest known name within a sentence, as a subject for each of its entities."""
+    match = vocabulary.find(sentence)
+    return () if match is None else tuple(Subject(match[0], entity) for entity in match[1])
+
+
+def _one_subject(name: str, vocabulary: Vocabulary) -> Subject | None:
+    """The structure of one name; a name of several has no entity. None without a name."""
+    text = _bare(name)
+    if not any(c.isalnum() for c in text):
+        return None
+    entities = vocabulary.resolve(text)
+    return Subject(text, entities[0] if len(entities) == 1 else None)
+
+
+def _bare(name: str) -> str:
+    """A name without an article and quotes; "" if nothing is left."""
+    name = frames.plain(name).strip("\"'")
+    while (shorter := _DETERMINER.sub("", name)) != name:
+        name = shorter
+    name = _AT_THE_END.sub("", name)
+    return "" if _DETERMINER.fullmatch(name + " x") or fold(name) in _NO_NAME else name
+
+
+def _with_frame_words(sentence: str, vocabulary: Vocabulary) -> str:
+    """A sentence with typing errors of its frame corrected: "Wher is the liver"."""
+    words = sentence.split()
+    for i, word in enumerate(words):
+        key = fold(word)
+        if len(key) >= 3 and key not in _FRAME_WORDS and not vocabulary.has_word(word):
+            near = [right for right in _FRAME_WORDS if is_one_edit(key, right)]
+            words[i] = near[0] if len(near) == 1 else word
+    return " ".join(words)
+
+
+def without_unknown(intent: Intent) -> Intent:
+    """An intent about the structures that the model knows."""
+    return replace(intent, subjects=tuple(s for s in intent.subjects if s.entity is not None))
