@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "clinical": "errors imageio postprocessing preprocessing results series utils viz",
         "evaluation": "data errors model pipeline postprocessing preprocessing results text utils viz",
         "deploy": "bundle compiler engines errors evaluation hardware imageio loading model pipeline preprocessing results "
-        "utils",
+        "text utils",
         "cli": "bundle data deploy engines errors evaluation imageio pipeline preprocessing results utils",
         "__main__": "cli",
     },

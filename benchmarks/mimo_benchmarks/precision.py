@@ -20,6 +20,7 @@ from mimo_runtime.engines.recording import RecordingEngine
 from mimo_runtime.errors import BundleError, RequestError
 from mimo_runtime.model.graph_spec import GRAPHS
 from mimo_runtime.pipeline import Mimo
+from mimo_runtime.text.questions import EVERYTHING
 from mimo_runtime.utils.tables import table
 
 from .report.machine import Machine, describe
@@ -177,7 +178,7 @@ def _graph_latency(one: Mimo, other: Mimo, images: Images) -> dict[str, dict[str
     recorders = {name: RecordingEngine(engine) for name, engine in one.engines.items()}
     chain = Mimo(one.config, recorders, one.tokenizer, cache_images=0)
     for _, record in images.items[:: max(1, len(images.items) // 6)][:6]:
-        chain.open(record.load()[0]).ask(_name(record))
+        chain.open(record.load()[0]).ask(_name(record, one))
     times = {}
     for name in GRAPHS:
         calls = [inputs for inputs, _ in recorders[name].calls]
@@ -195,13 +196,14 @@ def _answer_latency(one: Mimo, other: Mimo, images: Images) -> dict[str, float]:
         for name, mimo in order if number % 2 else order[::-1]:
             mimo.graphs.clear_caches(texts=False)  # the first question about an image, every time
             start = time.perf_counter()
-            mimo.open(pixels).ask(_name(record))
+            mimo.open(pixels).ask(_name(record, one))
             taken[name].append((time.perf_counter() - start) * 1000)
     return {name: float(np.median(values)) for name, values in taken.items()}
 
 
-def _name(record: Record) -> str:
-    return next(iter(record.classes.values()), "What do you see?")
+def _name(record: Record, mimo: Mimo) -> str:
+    """A class of an image that the model knows, or the open question."""
+    return next((name for name in record.classes.values() if mimo.vocabulary.resolve(name)), EVERYTHING)
 
 
 def precision_table(result: Precision) -> str:

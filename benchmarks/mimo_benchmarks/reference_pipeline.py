@@ -23,7 +23,9 @@ from mimo_runtime.refinement.crops import CropRequest
 from mimo_runtime.refinement.refiner import MaskRefiner
 from mimo_runtime.results.answer import STAGES, Finding
 from mimo_runtime.results.assembly import assemble_answer
+from mimo_runtime.results.plan import plan_request
 from mimo_runtime.text.generation import TextDecoder
+from mimo_runtime.text.vocabulary import Vocabulary
 from mimo_runtime.utils.timing import StageTimer
 
 from .engine_trace import Run
@@ -50,7 +52,8 @@ class ReferencePipeline:
             The text as ``Answer.text`` has it, the findings, and milliseconds by stage.
         """
         timer = StageTimer(STAGES)
-        prompt = Prompt(request.text, request.boxes, request.points)
+        plan = plan_request(Prompt(request.text, request.boxes, request.points), self.config, Vocabulary(self.config.entities))
+        prompt = plan.prompt
         letterbox = Letterbox(*request.pixels.shape[:2], self.config.image_size)
         with timer("preprocess"):
             values = self._inputs_of(request.pixels, letterbox, prompt)
@@ -63,7 +66,7 @@ class ReferencePipeline:
         with timer("text"):
             markup = self._write(values, request.max_tokens) if text else None
         with timer("postprocess"):
-            answer = assemble_answer(prompt, prediction, markup)
+            answer = assemble_answer(plan, prediction, markup)
         return answer.text, answer.findings, timer.ms
 
     def _segment(

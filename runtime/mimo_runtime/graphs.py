@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .engines.base import Engine
-from .errors import BundleError, EngineError, RequestError
+from .errors import BundleError, EngineError, PromptError, RequestError
 from .model.config import MimoConfig
 from .model.graph_spec import GRAPHS, graph_specs
 from .model.output_check import check_outputs
@@ -97,6 +97,14 @@ class ModelGraphs:
         """What the graphs take of a request: token ids and references."""
         tokens = self.tokenizer.encode_query(prompt.text, self.config.text.max_length)[None]
         return {**encode_prompt(prompt, letterbox, self.config), "token_ids": tokens}
+
+    def text_fits(self, text: str) -> bool:
+        """Whether a text is short enough for the model."""
+        try:
+            self.tokenizer.encode_query(text, self.config.text.max_length)
+        except PromptError:
+            return False
+        return True
 
     def ground(self, features: Arrays, request: Arrays) -> Arrays:
         """Image features and the encoded request -> the inputs of both decoders. Embeddings of recent texts are cached."""

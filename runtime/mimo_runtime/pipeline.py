@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -27,9 +27,12 @@ from .model.tokenizer import Tokenizer
 from .request import AskRequest, takes_arguments_of
 from .results.answer import STAGES, Answer, TextPiece
 from .results.assembly import assemble_answer
+from .results.plan import Plan, plan_request
 from .series.image_series import open_image_series
 from .series.scans import SeriesScans
+from .text.generation import CANCELLED, STOP
 from .text.markup import strip_query_ids
+from .text.vocabulary import Vocabulary
 from .utils.cancellation import Cancellation
 from .utils.fork import Workers
 from .utils.timing import StageTimer
@@ -104,6 +107,11 @@ class Mimo:
         """Centre and width of the window of each modality that the model was trained with, for ``read_image(windows=)``."""
         return windows_by_modality(self.config.windows)
 
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The names of structures that the model understands."""
+        return Vocabulary(self.config.entities)
+
     def with_config(self, config: MimoConfig) -> Mimo:
         """Another pipeline over the same engines; closing either closes the engines."""
         return Mimo(config, self.engines, self.tokenizer, self.info, cache_images=0)
@@ -154,7 +162,7 @@ class Mimo:
 
     def warmup(self) -> None:
         """Run every graph once, so that the first answer takes no longer than later ones. Empties the caches."""
-        self.open(np.zeros((64, 64, 3), np.uint8)).ask("image", boxes=[(8, 8, 56, 56)])
+        self.open(np.zeros((64, 64, 3), np.uint8)).ask("What is this?", boxes=[(8, 8, 56, 56)])
         self.graphs.clear_caches()
 
     def close(self) -> None:
@@ -204,8 +212,8 @@ class Scan:
     def stream(self, request: AskRequest) -> Iterator[TextPiece | Answer]:
         """Yield the decoder's draft in pieces as it is written, and last the :class:`Answer` with the final text.
 
-        Words that the masks decide are edited once, when the draft is complete: the final text may differ from the draft, which
-        is ``Answer.generated``. Arguments of ``AskRequest.of``.
+        The final text is composed from the findings when the draft is complete; the draft is ``Answer.generated``. A refused
+        request without a box, point or mask has no draft. Arguments of ``AskRequest.of``.
 
         Raises:
             PromptError: the request does not fit the image or the model. Raised here, before anything is computed.
@@ -215,14 +223,16 @@ class Scan:
 
     def stream_request(self, request: AskRequest) -> Iterator[TextPiece | Answer]:
         """As :meth:`stream`, for a typed request."""
-        request.validate(self.height, self.width, self._mimo.config, self._mimo.tokenizer)
-        return self._answer(request)
+        mimo = self._mimo
+        request.validate(self.height, self.width, mimo.config, mimo.tokenizer)
+        plan = plan_request(request.prompt, mimo.config, mimo.vocabulary, self.image.modality, mimo.graphs.text_fits)
+        return self._answer(replace(request, prompt=plan.prompt), plan)
 
-    def _answer(self, request: AskRequest) -> Iterator[TextPiece | Answer]:
+    def _answer(self, request: AskRequest, plan: Plan) -> Iterator[TextPiece | Answer]:
         mimo, graphs, cancellation = self._mimo, self._mimo.graphs, Cancellation(request.should_stop)
         timer = (self._opening_timer.pop() if self._opening_timer else StageTimer(STAGES)).resume()
-        prediction, markup, reason = None, None, None
-        if not cancellation.poll():
+        prediction, markup, reason = None, None, None if plan.has_answer or not request.text_answer else STOP
+        if not cancellation.poll() and plan.has_answer:
             with timer("preprocess"):
                 inputs = graphs.encode_request(request.prompt, self._encoded.letterbox)
             with timer("ground"):
@@ -241,6 +251,7 @@ class Scan:
                 prediction = cancellation.wait(masks) if masks else segment(cancellation.poll)
 
         with timer("postprocess"):
-            answer = assemble_answer(request.prompt, prediction, markup, "cancelled" if cancellation.is_stopped() else reason)
+            reason = CANCELLED if cancellation.is_stopped() else reason
+            answer = assemble_answer(plan, prediction, markup, reason, image=self.image, text_answer=request.text_answer)
         engines, fallback = graphs.engine_names(), mimo.info.get("fallback")
         yield replace(answer, timings=timer.report(), engines=engines, fallback=fallback)

@@ -20,8 +20,8 @@ from mimo_runtime.results.answer import STAGES
 
 def test_text_and_mask_of_a_box(mimo, pixels):
     answer = mimo.open(pixels).ask("Where is the polyp?", boxes=[BOX])
-    assert answer.text == "Endoscopy of the colon: one large oval <p>polyp</p><seg> in the center."
-    assert answer.plain_text == "Endoscopy of the colon: one large oval polyp in the center."
+    assert answer.text == "Endoscopy of the colon: one large oval <p>polyp</p><seg> in the center of the image."
+    assert answer.plain_text == "Endoscopy of the colon: one large oval polyp in the center of the image."
     assert answer.finish_reason == "stop"
     (finding,) = answer.findings
     assert (finding.phrase, finding.query, finding.present) == ("polyp", 0, True)
@@ -183,7 +183,7 @@ def test_warmup_runs_every_graph_and_leaves_the_caches_empty(mimo, pixels):
     mimo.warmup()
     assert min(calls(mimo).values()) >= 1
     before = calls(mimo)["text_encoder"]
-    mimo.open(pixels).ask("image", text_answer=False)
+    mimo.open(pixels).ask("polyp", text_answer=False)
     assert calls(mimo)["text_encoder"] == before + 1
 
 

@@ -77,7 +77,7 @@ def test_four_threads_get_the_answers_that_one_thread_gets():
     jobs = [
         (fakes.picture(40 + 10 * (i % 3), 100, 100 + i % 3), text, boxes)
         for i in range(12)
-        for text, boxes in (("Where is the polyp?", [BOX[:2] + (60, 35)]), ("What do you see?", ()), ("say hello", ()))
+        for text, boxes in (("Where is the polyp?", [BOX[:2] + (60, 35)]), ("What do you see?", ()), ("liver", ()))
     ]
 
     def ask(mimo, job):

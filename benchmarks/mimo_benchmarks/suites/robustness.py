@@ -53,9 +53,8 @@ class LeftOut(TypedDict):
 
 
 class RobustnessMeta(TypedDict):
-    """``skipped``: the classes that a condition leaves out. ``refused_questions``: wordings that were too long for the model.
-
-    Such a wording counts as an empty mask.
+    """``skipped``: the classes that a condition leaves out. ``refused_questions``: wordings that were too long for the
+    model, or that it refused. Such a wording counts as an empty mask.
     """
 
     split: str

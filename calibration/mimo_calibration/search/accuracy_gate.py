@@ -123,7 +123,9 @@ class AccuracyGate:
         answer = _ask_limited(scan, request, reference_text) if write else scan.ask(**request, text_answer=False)
         outcome = Outcome.of(answer, image.height, image.width)
         dice = None if truth is None else metrics.dice(outcome.mask, truth)
-        return Reply(image.record.set_name, image.key, prompt, dice, outcome.present, answer.text if write else None)
+        # Words of the final text follow the masks, which are compared by Dice.
+        text = answer.generated or answer.text
+        return Reply(image.record.set_name, image.key, prompt, dice, outcome.present, text if write else None)
 
 
 def _ask_limited(scan: Scan, request: PromptArguments, reference: str | None) -> Answer:

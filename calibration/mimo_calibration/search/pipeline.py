@@ -16,6 +16,7 @@ from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.graph_spec import GRAPHS, graph_specs
 from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.pipeline import Mimo
+from mimo_runtime.text.questions import EVERYTHING
 from mimo_runtime.utils.progress import Progress
 
 from ..data import Images, ImageSplit, simulated_requests
@@ -129,8 +130,10 @@ class QuantizedPipeline:
             for done, (questions, requests) in enumerate(simulated_requests(images)):
                 self.progress(f"{stage} {name}", done, len(images.items))
                 scan = mimo.open(questions.pixels)
+                wanted = {"masks": name != WEIGHTS_ONLY, "text_answer": name == WEIGHTS_ONLY}
                 for request in requests:
-                    scan.ask(**request, masks=name != WEIGHTS_ONLY, text_answer=name == WEIGHTS_ONLY)
+                    if scan.ask(**request, **wanted).refusal:  # the data names a class that the model does not know
+                        scan.ask(EVERYTHING, **wanted)
 
     def replies(self, label: str, engines: Mapping[str, Engine], reference: Sequence[Reply] | None) -> list[Reply]:
         """The replies of a pipeline to the questions of a gate; ``reference`` as for :meth:`AccuracyGate.run`."""

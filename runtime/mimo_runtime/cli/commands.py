@@ -298,7 +298,7 @@ def _refuse_idle_options(writing: Mapping[str, object], masks: bool, text_answer
 
 def _summary(answer: Answer, files: dict[int, str], output: str | None) -> str:
     lines = [answer.plain_text] if answer.finish_reason else []
-    if answer.finish_reason not in ("stop", None):
+    if answer.finish_reason not in ("stop", None) and answer.text == answer.generated:
         lines.append(f"(the text ended early: {answer.finish_reason})")
     if answer.findings:
         rows = [("finding", "there", "score", "presence", "pixels", "box x0,y0,x1,y1")]
@@ -308,7 +308,7 @@ def _summary(answer: Answer, files: dict[int, str], output: str | None) -> str:
             rows.append((finding.phrase, there, f"{finding.score:.2f}", f"{finding.presence:.2f}", f"{finding.area_px:,}", box))
         lines.append(table(rows))
     elif not answer.finish_reason:
-        lines.append("nothing found")
+        lines.append("nothing found" if answer.refusal is None else f"(not answered: {answer.refusal.reason})")
     engines = ", ".join(sorted(set(answer.engines.values())))
     lines.append("  ".join(f"{stage} {ms:.0f} ms" for stage, ms in answer.timings.items()) + f"  ({engines})")
     if answer.fallback:

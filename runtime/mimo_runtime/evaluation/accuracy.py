@@ -87,6 +87,7 @@ def measure(
                 else:
                     for number, part in enumerate(parts):
                         measurements.overlaps.extend(run.ask_mask(prompt, name, part, number))
+        measurements.meta["refused_questions"] += run.refused
     if progress:
         progress(len(records), len(records))
     return measurements
@@ -171,6 +172,7 @@ def _meta(
         "images_per_set": {d.name: sum(1 for o, _ in records if o is d) for d in datasets},
         "limit": limit,
         "seed": seed,
+        "refused_questions": 0,
         "prompts": list(prompts),
         "model": model_id_of(mimo),
         "sha256": sha256[:12] if sha256 else None,

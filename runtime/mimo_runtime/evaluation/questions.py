@@ -37,7 +37,7 @@ class PromptArguments(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an answer says about the thing asked for, which is always query 0."""
+    """What an answer says about the thing asked for: query 0, or the entities that its name means."""
 
     mask: np.ndarray  # bool [H, W]
     present: bool
@@ -46,9 +46,12 @@ class Outcome:
 
     @staticmethod
     def of(answer: Answer, height: int, width: int) -> Outcome:
-        """The union of query 0's findings; none at all is an empty mask with presence 0."""
+        """The union of query 0's findings, or of all findings of a name for several structures ("lungs").
+
+        None at all, as in a refusal, is an empty mask with presence 0.
+        """
         mask, present, presence = np.zeros((height, width), bool), False, 0.0
-        findings = tuple(finding for finding in answer.findings if finding.query == 0)
+        findings = tuple(finding for finding in answer.findings if finding.query == 0) or answer.findings
         for finding in findings:
             if finding.mask.shape != mask.shape:
                 raise ValueError(f"a mask of shape {finding.mask.shape} for an image of {mask.shape}")
@@ -82,6 +85,8 @@ class ImageQuestions:
         self.key = data.key(record)
         self.attributes = named_attributes(record, attributes)
         self.scan = mimo.open(self.pixels)
+        #: Questions by name that the model refused.
+        self.refused = 0
 
     def rng(self, *what: object) -> np.random.Generator:
         return seeded_rng(self.seed, self.record.set_name, self.key, *what)
@@ -144,11 +149,9 @@ class ImageQuestions:
         return results
 
     def _ask_name(self, name: str, kind: str, text: bool) -> tuple[Answer, Outcome, Presence]:
-        answer = grounded = self.ask({"text": name}, text)
-        if text and all(finding.query != 0 for finding in answer.findings):
-            # The text grounds something else, and query 0 was not present: its presence is still wanted.
-            grounded = self.ask({"text": name})
-        outcome = Outcome.of(grounded, self.height, self.width)
+        answer = self.ask({"text": name}, text)
+        self.refused += answer.refusal is not None
+        outcome = Outcome.of(answer, self.height, self.width)
         excluded = any(getattr(finding, "excluded", None) for finding in outcome.findings)
         case = self.record.case or self.key
         presence = Presence(self.record.set_name, kind, outcome.present, outcome.presence, name, case, excluded)

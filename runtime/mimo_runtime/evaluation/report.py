@@ -75,6 +75,8 @@ def _origin(meta: Meta) -> str:
     if "weight_bits" in meta:
         but = f" but for {', '.join(meta['qat_skip'])}" if meta["qat_skip"] else ""
         what += f", weights rounded to {meta['weight_bits']} bits{but}"
+    if refused := meta.get("refused_questions"):
+        what += f", {refused} questions by name refused"
     return what + (f", engine {meta['engine']}" if meta["engine"] else "") + "."
 
 

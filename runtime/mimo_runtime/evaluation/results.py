@@ -208,6 +208,7 @@ class _MetaBase(TypedDict):
     images_per_set: dict[str, int]
     limit: int | None
     seed: int
+    refused_questions: int
     prompts: list[str]
     model: str | None
     sha256: str | None

@@ -124,8 +124,8 @@ class Finding:
             whether the mask may be used without review. It says nothing about a finding that is not present: it has no mask.
         refined: whether the mask comes from a crop pass (``mimo_runtime.refinement``).
         area_mm2: area of the mask in mm²; None where the pixel spacing is unknown.
-        longest_diameter_mm: longest diameter of the mask in mm; None where the spacing is unknown, or nothing measured it.
-        longest_diameter_px: longest diameter of the mask in pixels; None where nothing measured it.
+        longest_diameter_mm: longest diameter of the mask in mm; None where the spacing is unknown, or no size was asked for.
+        longest_diameter_px: longest diameter of the mask in pixels; None where no size was asked for.
         guarantees: what is stated with a rate.
         logits: of the mask, for its contours; None without contours.
     """
@@ -222,16 +222,16 @@ class Answer:
     """The answer to one request.
 
     Args:
-        text: the sentence with its markup, ``<p>polyp</p><seg>``; "" if no text was asked for. With masks, its words of
-            presence, number, size, location and relation follow the masks (``mimo_runtime.text.post_edit``).
+        text: the sentence with its markup, ``<p>polyp</p><seg>``; "" if no text was asked for. With masks it is composed from
+            the findings (``mimo_runtime.text.compose``) and names exactly those that are present; without, it is the draft.
         findings: in the order of the text; see :class:`Finding`.
         timings: milliseconds by stage: ``preprocess, encode, ground, masks, refine, text, postprocess, total``. ``masks``, then
             ``refine``, run beside ``text``, so the stages may sum to more than ``total``. The first answer about an image
             includes opening it (``preprocess, encode``), later ones do not. ``total`` includes the time that the caller of
             ``stream`` takes between two pieces.
-        finish_reason: why the text ended: ``"stop"``, ``"length"``, ``"cancelled"``; None if no text was asked for.
+        finish_reason: why the draft ended: ``"stop"``, ``"length"``, ``"cancelled"``; None if no text was asked for.
         engines: the engine of every graph.
-        generated: the decoder's draft, before it was edited; the pieces of ``stream``, joined.
+        generated: the decoder's draft; the pieces of ``stream``, joined.
         fallback: the device that the bundle was built for and why it runs on the CPU instead; None if it runs as it was built.
         refusal: why the question is not answered; None if it is. A refused request without a box, point or mask has no
             findings, and the graphs after the vision encoder do not run.

@@ -1,32 +1,61 @@
-"""From a mask prediction and a text to the findings of an answer."""
+"""From a mask prediction and the plan of a request to the findings of an answer."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
-from ..model.config import MimoConfig
+from ..imageio.image import ScanImage
 from ..postprocessing.mask_prediction import MaskPrediction
 from ..postprocessing.masks import box_of_mask
+from ..postprocessing.measure import area_of, longest_diameter
 from ..preprocessing.prompts import Prompt
-from ..text.markup import parse_grounded
-from ..text.questions import target_of
+from ..text import grammar
+from ..text.compose import NamedMask, relation_between
 from .answer import Finding
 from .guarantees import guarantees_of
-
-#: The phrase of query 0 when a request points at a target and neither the request nor the text names it.
-REFERRED = "referred region"
+from .plan import REFERRED, Plan
 
 
-def assemble_findings(prediction: MaskPrediction, markup: str | None, prompt: Prompt) -> tuple[Finding, ...]:
-    """The findings of an answer.
+def choose_queries(plan: Plan, prediction: MaskPrediction, draft: str | None) -> list[tuple[str, int]]:
+    """The findings' phrases and queries.
+
+    - What the request names or points at, present or not. Of a relation to something absent, only what is absent.
+    - Of a question for neighbours: the structure that it names, behind the present entities that lie so.
+    - Of an open question: with a text, the present entities that the draft names, in its order; without, every entity that
+      reaches ``entity_threshold``, most probable first: an entity that no request names needs a higher presence.
 
     Args:
-        markup: the text answer with its query numbers; None if no text was asked for.
-
-    Returns:
-        See :func:`choose_queries` for which, and :class:`Finding` for their fields.
+        draft: of the text decoder, with query numbers; None if no text is wanted.
     """
-    chosen = choose_queries(markup, prompt, prediction.presence, prediction.config)
+    named = list(plan.named)
+    if plan.named_by_draft:
+        return [(name_of_target(prediction, draft or ""), 0)]
+    if plan.refusal is None and plan.intent.kind == "open":
+        return _visible(prediction, draft)
+    if plan.refusal is not None or plan.intent.other is None:
+        return named
+    related = [(phrase, query) for phrase, query in named if query]
+    absent = [(phrase, query) for phrase, query in related if prediction.mask(query) is None]
+    referred = [(phrase, query) for phrase, query in named if not query]
+    if absent:
+        return [*referred, absent[0]]
+    return [*referred, *(_neighbours(plan, prediction) if plan.intent.kind == "neighbours" else ()), *related]
+
+
+def name_of_target(prediction: MaskPrediction, draft: str) -> str:
+    """The entity that the draft names as the target of a reference, if it is present; else :data:`REFERRED`."""
+    phrase = next((p for p in grammar.parse(draft).phrases if p.query in (0, None)), None)
+    for i, entity in enumerate(prediction.config.entities):
+        if phrase is not None and entity.casefold() == phrase.name.casefold():
+            is_present = prediction.presence[1 + i] >= prediction.config.presence_threshold
+            return entity if is_present else REFERRED
+    return REFERRED
+
+
+def findings_of(chosen: Iterable[tuple[str, int]], prediction: MaskPrediction, prompt: Prompt) -> tuple[Finding, ...]:
+    """Queries as findings with their phrases."""
     return tuple(finding_of(prediction, phrase, query, prompt) for phrase, query in chosen)
 
 
@@ -55,37 +84,36 @@ def finding_of(prediction: MaskPrediction, phrase: str, query: int, prompt: Prom
     )
 
 
-def choose_queries(markup: str | None, prompt: Prompt, presence: np.ndarray, config: MimoConfig) -> list[tuple[str, int]]:
-    """The findings' phrases and queries.
+def sizes_of(finding: Finding, image: ScanImage | None, with_diameter: bool) -> tuple[float | None, float | None, float | None]:
+    """``(area_mm2, longest_diameter_mm, longest_diameter_px)`` of a finding; None where unknown or not wanted."""
+    if not finding.present:
+        return None, None, None
+    spacing = None if image is None else image.spacing_mm
+    area = None if spacing is None else area_of(finding.mask, spacing)
+    if not with_diameter:
+        return area, None, None
+    diameter_mm = None if spacing is None else longest_diameter(finding.mask, spacing).length
+    return area, diameter_mm, longest_diameter(finding.mask).length
 
-    A request has a target if it names one ("the polyp?") or points at it; "What do you see?" has none.
 
-    - With a text: one finding per query that the text grounds, in its order. If there is a target and the text does not ground
-      it, query 0 is added: always for a target that the request points at; for a name where it is present, or where the text
-      grounds nothing that is present.
-    - Without a text: query 0 if there is a target; otherwise every entity that reaches ``entity_threshold``, most probable
-      first: an entity that no request names needs a higher presence.
+def _visible(prediction: MaskPrediction, draft: str | None) -> list[tuple[str, int]]:
+    entities, config = prediction.config.entities, prediction.config
+    if draft is None:
+        queries = prediction.entity_queries(config.entity_threshold)
+        return [(entities[q - 1], q) for q in sorted(queries, key=lambda q: -prediction.presence[q])]
+    named = dict.fromkeys(p.query for p in grammar.parse(draft).phrases if p.query and p.query <= len(entities))
+    return [(entities[q - 1], q) for q in named if q is not None and prediction.mask(q) is not None]
 
-    Whether a finding is present is always up to the presence head and the mask: a text may mention what they reject.
 
-    Args:
-        presence: probabilities ``[Q]``.
-    """
-    target = target_of(prompt.text)
-    has_target = target is not None or prompt.has_references
-    name = target or REFERRED
-    present = presence >= config.presence_threshold
-    if markup is None:
-        if has_target:
-            return [(name, 0)]
-        entities = [1 + i for i in range(len(config.entities)) if presence[1 + i] >= config.entity_threshold]
-        return [(config.entities[q - 1], q) for q in sorted(entities, key=lambda q: -presence[q])]
-    chosen: dict[int, str] = {}
-    for phrase, query in parse_grounded(markup):
-        if query < len(presence):
-            known = config.entities[query - 1] if 0 < query <= len(config.entities) else name
-            chosen.setdefault(query, phrase or known)
-    answered = any(present[query] for query in chosen)
-    if has_target and 0 not in chosen and (present[0] or prompt.has_references or not answered):
-        chosen[0] = name
-    return [(phrase, query) for query, phrase in chosen.items()]
+def _neighbours(plan: Plan, prediction: MaskPrediction) -> list[tuple[str, int]]:
+    """The present entities whose centres lie so relative to the other structure, in the order of their queries."""
+    _, reference = plan.named[-1]
+    other = NamedMask("", reference, prediction.mask(reference), prediction.centre(reference))
+    chosen = []
+    for entity, query in prediction.entities().items():
+        mask = None if query == reference else prediction.mask(query)
+        if mask is not None and relation_between(NamedMask(entity, query, mask, prediction.centre(query)), other) == (
+            plan.intent.relation
+        ):
+            chosen.append((entity, query))
+    return chosen

@@ -10,8 +10,10 @@ recognises. Forms::
     MRI of the brain: no finding.
     CT of the abdomen: <p>spleen</p><seg12> right of the <p>liver</p><seg7>.
     CT of the abdomen: nothing below the <p>liver</p><seg7>.
+    Endoscopy of the colon: possibly one small round <p>polyp</p><seg0> in the upper left of the image.
 
-Locations and relations are those of the image as shown: "right of" is towards larger x.
+Training writes locations without "of the image"; answers have it. Locations and relations are those of the image as shown:
+"right of" is towards larger x.
 
 A name is bounded by its tags (or by the fixed words around it), so names may hold digits, commas and "and".
 """
@@ -19,6 +21,7 @@ A name is bounded by its tags (or by the fixed words around it), so names may ho
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 COUNTS = ("one", "two", "three", "four", "five", "several", "many")  # several: 6 to 9, many: 10 and more
@@ -47,7 +50,10 @@ _IRREGULAR = (
 
 @dataclass(frozen=True)
 class Phrase:
-    """One grounded phrase. Empty slots are not mentioned; ``query`` None means that no mask query is named."""
+    """One grounded phrase. Empty slots are not mentioned; ``query`` None means that no mask query is named.
+
+    ``uncertain`` phrases begin with "possibly".
+    """
 
     name: str
     query: int | None = None
@@ -55,6 +61,7 @@ class Phrase:
     size: str = ""
     shape: str = ""
     location: str = ""
+    uncertain: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", clean_name(self.name))
@@ -112,22 +119,37 @@ def _clean_region(region: str) -> str:
 # -- writing ---------------------------------------------------------------------------------------------------------
 
 
-def describe(description: Description) -> str:
-    """The sentence of a description."""
+def describe_head(description: Description) -> str:
+    """Modality and region: "CT of the abdomen"."""
     head = MODALITIES.get(description.modality, description.modality) or "Image"
     if description.region:
         head += f" of {description.region}" if _is_plural(description.region) else f" of the {description.region}"
+    return head
+
+
+def describe(description: Description) -> str:
+    """The sentence of a description."""
+    head = describe_head(description)
     if description.absent is not None:
         return f"{head}: no {description.absent} is visible."
     if not description.phrases and not description.other:
         return f"{head}: no finding."
     parts = [write_phrase(phrase) for phrase in description.phrases] or ["nothing"]
     related = f" {description.relation} the {write_phrase(description.other)}" if description.other else ""
-    return f"{head}: {', '.join(parts[:-1])}{' and ' if parts[:-1] else ''}{parts[-1]}{related}."
+    return f"{head}: {listed(parts)}{related}."
 
 
-def write_phrase(phrase: Phrase) -> str:
-    """A phrase with its markup, as :func:`describe` puts it into the sentence."""
+def listed(parts: Sequence[str], word: str = "and") -> str:
+    """ "A, B and C"."""
+    return f"{', '.join(parts[:-1])}{f' {word} ' if parts[:-1] else ''}{parts[-1]}"
+
+
+def write_phrase(phrase: Phrase, *, of_image: bool = False) -> str:
+    """A phrase with its markup, as :func:`describe` puts it into the sentence.
+
+    Args:
+        of_image: say "in the upper left of the image" instead of "in the upper left".
+    """
     name, before = phrase.name, [w for w in (phrase.count, phrase.size, phrase.shape) if w]
     if phrase.count not in ("", "one"):
         plural = pluralise(name)
@@ -136,8 +158,8 @@ def write_phrase(phrase: Phrase) -> str:
         else:
             name = plural
     tag = "" if phrase.query is None else f"<seg{phrase.query}>"
-    place = f" in the {phrase.location}" if phrase.location else ""
-    return " ".join([*before, f"<p>{name}</p>{tag}{place}"])
+    place = f" in the {phrase.location}{' of the image' if of_image else ''}" if phrase.location else ""
+    return " ".join([*(["possibly"] if phrase.uncertain else []), *before, f"<p>{name}</p>{tag}{place}"])
 
 
 def pluralise(name: str) -> str | None:
@@ -179,22 +201,27 @@ _HEAD = re.compile(r"\s*([^:<>]*?)(?: of (?:the )?([^:<>]*))?:(?:\s|$)")
 _ABSENT = re.compile(r"no (.+) (?:is|are) visible", re.IGNORECASE | re.DOTALL)
 #: Finds what :func:`write_phrase` wrote; :func:`phrase_of` reads a match.
 PHRASE = re.compile(
-    r"(?:\b({}) )?(?:\b({}) )?(?:\b({}) )?(\bareas of )?<p>([^<>]*)</p>(?:<seg(\d{{0,6}})>)?(?: in the ({}))?".format(
-        *("|".join(words) for words in (COUNTS, SIZES, SHAPES, LOCATIONS))
-    ),
+    r"(\bpossib(?:ly|le) )?(?:\b({}) )?(?:\b({}) )?(?:\b({}) )?(\bareas of )?<p>([^<>]*)</p>(?:<seg(\d{{0,6}})>)?"
+    r"(?: in the ({})(?: of the image)?)?".format(*("|".join(words) for words in (COUNTS, SIZES, SHAPES, LOCATIONS))),
     re.IGNORECASE,
 )
 
 
+#: What an answer says about the model instead of the image.
+_REFUSAL = re.compile(r"(?:^|(?<=[.:] ))This model (?:does not|answers|needs) .*", re.DOTALL)
 #: A relation is followed by a tagged phrase. A name cannot be taken for one: behind a name its tag closes, none opens.
 _RELATED = re.compile(
-    r" ({}) the ((?:(?:{}|areas of) )*<p>.*)".format("|".join(RELATIONS), "|".join((*COUNTS, *SIZES, *SHAPES))),
+    r" ({}) the ((?:(?:possible|{}|areas of) )*<p>.*)".format("|".join(RELATIONS), "|".join((*COUNTS, *SIZES, *SHAPES))),
     re.IGNORECASE | re.DOTALL,
 )
 
 
 def parse(text: str) -> Description:
-    """What a sentence says. Never raises: what is not understood is left out. ``<seg>`` without a number is query None."""
+    """What a sentence says. Never raises: what is not understood is left out. ``<seg>`` without a number is query None.
+
+    A refusal ("This model does not know ...") says nothing about the image.
+    """
+    text = _REFUSAL.sub("", text)
     head = _HEAD.match(text)
     modality, region = (head.group(1), head.group(2) or "") if head else ("", "")
     body = text[head.end() :] if head else text
@@ -214,9 +241,11 @@ def _phrases(text: str) -> tuple[Phrase, ...]:
 
 def phrase_of(match: re.Match[str]) -> Phrase | None:
     """The phrase of a match of :data:`PHRASE`; None if it names nothing."""
-    count, size, shape, areas, name, query, location = (group or "" for group in match.groups())
+    possibly, count, size, shape, areas, name, query, location = (group or "" for group in match.groups())
     if not clean_name(name):
         return None
     if count.lower() not in ("", "one") and not areas:
         name = singular(name)
-    return Phrase(name, int(query) if query else None, count.lower(), size.lower(), shape.lower(), location.lower())
+    return Phrase(
+        name, int(query) if query else None, count.lower(), size.lower(), shape.lower(), location.lower(), bool(possibly)
+    )

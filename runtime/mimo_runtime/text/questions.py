@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -69,11 +69,8 @@ def _matcher(template: str) -> re.Pattern[str]:
     return re.compile(pattern.replace("the\\ (", "(?:the )?(") + r"\s*[.?!]*", re.IGNORECASE)
 
 
-_ARTICLE = re.compile(r"^(?:the|an?)\s+", re.IGNORECASE)
 _COUNTING = [_matcher(t) for t in QUESTIONS["count"]]
 _NAMING = [_matcher(t) for kind, ts in QUESTIONS.items() for t in ts if kind not in ("name", "count", *SEVERAL) and "{" in t]
-_RELATIVE = [_matcher(t) for t in QUESTIONS["relation"]]
-_NEIGHBOURS = [_matcher(t) for t in QUESTIONS["neighbours"]]
 _OPEN = [_matcher(t) for kind, ts in QUESTIONS.items() for t in ts if kind in SEVERAL or "{" not in t]
 
 
@@ -97,26 +94,16 @@ def subject_of(text: str) -> str | None:
     return re.sub(r"(?i)^the (?=.)", "", clean_name(text))
 
 
-def target_of(text: str) -> str | None:
-    """What a request names, without an article; None where it names nothing (:func:`subject_of`)."""
-    subject = subject_of(text)
-    return None if subject is None else _ARTICLE.sub("", subject)
-
-
-def relation_asked(text: str) -> tuple[str, str] | None:
-    """The two structures that a question for a relation names: ("spleen", "liver"); None for another question."""
-    for pattern in _RELATIVE:
-        if match := pattern.fullmatch(" ".join(text.split())):
-            return clean_name(match["name"]), clean_name(match["other"])
-    return None
-
-
-def neighbours_asked(text: str) -> tuple[str, str] | None:
-    """The relation and the structure that a question for neighbours names: ("below", "liver"); None for another question."""
-    for pattern in _NEIGHBOURS:
-        if match := pattern.fullmatch(" ".join(text.split())):
-            return match["relation"].lower(), clean_name(match["other"])
-    return None
+def templates(name: str, other: str = "", relation: str = "") -> Iterator[str]:
+    """Every question about a structure that training asks with; those about two if ``other`` is given."""
+    filled = {
+        "name": name, "a": ("an " if name[:1].lower() in "aeiou" else "a ") + name, "many": pluralise(name) or name,
+        "other": other, "relation": relation,
+    }  # fmt: skip
+    for kind, of_kind in QUESTIONS.items():
+        for template in of_kind:
+            if "{" in template and bool(other) == (kind in SEVERAL):
+                yield template.format(**filled)
 
 
 def corpus(entities: Iterable[str], modalities: Iterable[str], regions: Iterable[str]) -> list[str]:

@@ -49,7 +49,7 @@ def test_predict_prints_a_summary(run):
     result = run("predict", "BUNDLE", "IMAGE", "--text", "polyp", "--box", "20,10,70,40")
     assert result.exit_code == 0 and result.stderr == ""
     lines = result.stdout.splitlines()
-    assert lines[0] == "Endoscopy of the colon: one medium oval polyp in the upper middle."
+    assert lines[0] == "Endoscopy of the colon: one medium elongated polyp in the upper middle of the image."
     assert lines[1].split()[:2] == ["finding", "there"] and lines[2].split()[:2] == ["polyp", "yes"]
     assert "total" in lines[-1] and "onnxruntime" in lines[-1]
 
@@ -73,7 +73,7 @@ def test_predict_says_what_is_uncertain(run, bundle_folder, tmp_path):
 def test_predict_json_has_the_documented_fields(run):
     result = run("predict", "BUNDLE", "IMAGE", "--text", "polyp", "--json")
     data = json.loads(result.stdout)
-    assert data["text"] == "Endoscopy of the colon: one medium oval <p>polyp</p><seg> in the upper middle."
+    assert data["text"] == "Endoscopy of the colon: one medium elongated <p>polyp</p><seg> in the upper middle of the image."
     assert data["generated"] == "Endoscopy of the colon: one large oval <p>polyp</p><seg> in the center."
     assert set(data["timings_ms"]) == {"preprocess", "encode", "ground", "masks", "refine", "text", "postprocess", "total"}
     assert data["engines"]["fusion"] == "onnxruntime"
@@ -118,14 +118,14 @@ def test_masks_and_text_can_be_switched_off(run):
 
 
 def test_maximum_and_sampling_apply(run):
-    result = run("predict", "BUNDLE", "IMAGE", "--text", "polyp", "--max-tokens", "2")
+    result = run("predict", "BUNDLE", "IMAGE", "--text", "polyp", "--no-masks", "--max-tokens", "2")
     assert "(the text ended early: length)" in result.stdout
     options = ["--temperature", "50", "--json", "--max-tokens", "20"]
-    ask = ("predict", "BUNDLE", "IMAGE", "--text", "x", *options)
-    texts = [json.loads(run(*ask, "--seed", seed).stdout)["text"] for seed in (1, 1, 2)]
+    ask = ("predict", "BUNDLE", "IMAGE", "--text", "polyp", *options)
+    texts = [json.loads(run(*ask, "--seed", seed).stdout)["generated"] for seed in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
     narrow = run(*ask, "--top-k", "1")
-    assert json.loads(narrow.stdout)["text"].startswith("Endoscopy")
+    assert json.loads(narrow.stdout)["generated"].startswith("Endoscopy")
 
 
 def test_single_file_bundle(run, bundle_folder, tmp_path):

@@ -230,7 +230,7 @@ def test_the_words_follow_the_refined_mask(pixels):
     with fakes.fake_mimo(config=REFINING) as mimo:
         answer = mimo.open(pixels).ask("Where is the polyp?", boxes=[small])
         assert answer.findings[0].refined
-        assert answer.text == "Endoscopy of the colon: one small oval <p>polyp</p><seg> in the lower right."
+        assert answer.text == "Endoscopy of the colon: one small round <p>polyp</p><seg> in the lower right of the image."
 
 
 def test_the_predicted_iou_is_the_mean_of_both_passes(pixels):

@@ -252,16 +252,6 @@ def test_questions_as_people_type_them() -> None:
             questions.question(kind)
 
 
-def test_what_a_question_about_two_structures_names() -> None:
-    for seed in range(9):
-        rng = np.random.default_rng(seed)
-        asked = questions.question("relation", "left kidney", rng, "spleen")
-        assert questions.relation_asked(asked) == ("left kidney", "spleen") and questions.neighbours_asked(asked) is None
-        asked = questions.question("neighbours", None, rng, "spleen", "left of")
-        assert questions.neighbours_asked(asked.upper()) == ("left of", "SPLEEN") and questions.relation_asked(asked) is None
-    assert questions.relation_asked("Where is the spleen?") is None
-
-
 @pytest.mark.parametrize(
     ("a", "b", "word"),
     [((2, 5), (12, 6), "above"), ((12, 6), (2, 5), "below"), ((5, 1), (6, 14), "left of"), ((6, 14), (5, 1), "right of")],

@@ -23,7 +23,7 @@ from mimo_runtime.model.tokenizer import EOS, Tokenizer
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.text.questions import corpus
 
-ENTITIES = ("liver", "spleen", "aorta")
+ENTITIES = ("liver", "spleen", "aorta", "polyp", "absent polyp")
 PRESENT = ("liver", "aorta")
 #: A box in the bright part of ``picture()``.
 BOX = (20.0, 10.0, 70.0, 40.0)
@@ -32,10 +32,10 @@ DEFAULT = "Endoscopy of the colon: one large oval <p>polyp</p><seg0> in the cent
 ANSWERS = {
     "what do you see?": "CT of the abdomen: <p>liver</p><seg1> and <p>aorta</p><seg3>.",
     "where is the absent polyp?": "Endoscopy of the colon: no absent polyp is visible.",
-    "say hello": "héllo 😀 wörld",
+    "locate the aorta.": "héllo 😀 wörld",
     "the spleen": "CT of the abdomen: <p>spleen</p><seg2>.",
-    "silence": "",
-    "twice": "<p>nodule</p><seg0> <p>nodule</p><seg0><seg31>",
+    "find the aorta.": "",
+    "describe the image.": "<p>spleen</p><seg2>, <p>liver</p><seg1>, <p>liver</p><seg1> and <p>x</p><seg31>.",
 }
 
 

@@ -1,0 +1,135 @@
+"""What is computed for a request: what the graphs read, which queries become findings, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from ..model.config import MimoConfig
+from ..preprocessing.prompts import NEGATIVE, Prompt
+from ..text.intents import Intent, parse_request, without_unknown
+from ..text.names import fold
+from ..text.questions import EVERYTHING, QUESTIONS, question, templates
+from ..text.vocabulary import Vocabulary
+from .answer import Refusal
+from .refusals import entities_in_order, refusal_of, unknown_sentence
+
+#: The phrase of query 0 when a request points at a target and names nothing that the model knows.
+REFERRED = "referred region"
+#: Frames of questions that a mask of the region does not answer: "Is there a fracture?"
+_YES_OR_NO = ("presence", "count")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What answers a request.
+
+    Args:
+        intent: without what the model does not know, where it knows another structure.
+        prompt: what the graphs read: the names of the model in a question that training asks with.
+        question: the text of the request.
+        named: phrases and queries of the findings that the request decides. Of a relation, the last is the other structure.
+        named_by_draft: whether the text decoder may name the target: the request points at it and does not name it.
+        refusal: why the question is not answered.
+        warnings: of the answer.
+        note: sentence about what the model does not know, behind the answer.
+    """
+
+    intent: Intent
+    prompt: Prompt
+    question: str
+    named: tuple[tuple[str, int], ...] = ()
+    named_by_draft: bool = False
+    refusal: Refusal | None = None
+    warnings: tuple[str, ...] = ()
+    note: str = ""
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether the graphs run: a refused request has only what a reference points at."""
+        return self.refusal is None or bool(self.named)
+
+
+def plan_request(
+    prompt: Prompt,
+    config: MimoConfig,
+    vocabulary: Vocabulary,
+    modality: str | None = None,
+    fits: Callable[[str], bool] = lambda text: True,
+) -> Plan:
+    """Read a request.
+
+    Args:
+        vocabulary: of the model's entities.
+        modality: of the image, where it is known.
+        fits: whether a text is short enough for the model.
+    """
+    intent = parse_request(prompt.text, vocabulary)
+    pointed_at = bool(prompt.boxes) or prompt.mask is not None or any(label != NEGATIVE for *_, label in prompt.points)
+    if intent.kind in ("open", "describe"):
+        intent = replace(intent, kind="describe" if pointed_at else "open")
+    refusal, warnings = _refused(prompt.text, intent, vocabulary, entities_in_order(config, modality), pointed_at)
+    unknown = intent.unknown
+    if refusal is None and unknown:
+        intent = without_unknown(intent)
+    texts = (text for text in _texts(prompt.text, intent, refusal, pointed_at) if fits(text) or not text)
+    text = next(texts, "" if pointed_at else prompt.text)
+    return Plan(
+        intent,
+        replace(prompt, text=text),
+        prompt.text,
+        tuple(_named(intent, refusal, config, pointed_at)),
+        pointed_at and refusal is None and not unknown and intent.kind in ("describe", "how_large") and not intent.named,
+        refusal,
+        warnings,
+        " ".join(unknown_sentence(s.text) for s in unknown) if refusal is None and intent.subjects else "",
+    )
+
+
+def _refused(
+    text: str, intent: Intent, vocabulary: Vocabulary, entities: tuple[str, ...], pointed_at: bool
+) -> tuple[Refusal | None, tuple[str, ...]]:
+    """The refusal of a request, or warnings about the part that is not answered."""
+    unknown = intent.unknown
+    needs_all = intent.kind in ("relation", "neighbours") or not intent.entities
+    if intent.kind == "unsupported" or (not intent.named and intent.kind == "how_large" and not pointed_at):
+        return refusal_of(text, intent, vocabulary, entities), ()
+    if not unknown:
+        return None, ()
+    only_points = pointed_at and intent.kind not in ("relation", "neighbours") and intent.frame not in _YES_OR_NO
+    if needs_all and not only_points:
+        return refusal_of(text, intent, vocabulary, entities), ()
+    return None, tuple(unknown_sentence(subject.text) for subject in unknown)
+
+
+def _named(intent: Intent, refusal: Refusal | None, config: MimoConfig, pointed_at: bool) -> Iterator[tuple[str, int]]:
+    query = {entity: 1 + i for i, entity in reversed(list(enumerate(config.entities)))}
+    entities = () if refusal else intent.entities
+    other = None if refusal or intent.other is None else intent.other.entity
+    if len(entities) == 1 and other is None:
+        yield entities[0], 0
+        return
+    if pointed_at:
+        yield REFERRED, 0
+    for entity in (*entities, *((other,) if other is not None else ())):
+        yield entity, query[entity]
+
+
+def _texts(text: str, intent: Intent, refusal: Refusal | None, pointed_at: bool) -> Iterator[str]:
+    """What the graphs may read, the best first."""
+    if refusal or intent.kind in ("describe", "open") or len(intent.entities) != 1 and intent.kind != "neighbours":
+        unnamed = QUESTIONS["what"] if pointed_at else QUESTIONS["describe"]
+        known = not refusal and not intent.subjects and fold(text) in map(fold, unnamed)
+        yield text if known else "" if pointed_at else EVERYTHING
+        return
+    name = intent.entities[0] if intent.entities else ""
+    other = "" if intent.other is None else intent.other.entity or ""
+    if fold(text) in map(fold, templates(name, other, intent.relation)):
+        yield text
+    if intent.kind in ("relation", "neighbours"):
+        yield question(intent.kind, name or None, other=other, relation=intent.relation)
+        yield EVERYTHING
+        return
+    if intent.kind == "where" or intent.kind == "how_many":
+        yield question({"where": "where", "how_many": "count"}[intent.kind], name)
+    yield name

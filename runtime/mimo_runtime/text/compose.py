@@ -1,0 +1,143 @@
+"""The final sentence of an answer, from what the masks show: it names the findings and nothing else.
+
+The draft of the text decoder gives the modality and the body region, and the number "one": whether there is more than one
+object, the decoder is right more often than the parts of a mask. Every other word is measured on the masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from . import grammar
+from .grammar import Description, Phrase, listed, write_phrase
+from .observe import location_word, observe_phrase, relation_of_centres
+
+#: What the sentence says where an open question has no answer. It denies no structure in particular.
+NOTHING_KNOWN = "none of the structures that this model knows is visible"
+
+
+@dataclass(frozen=True, eq=False)
+class NamedMask:
+    """What is known of one structure.
+
+    Args:
+        name: as the sentence has it.
+        query: of the structure.
+        mask: bool ``[H, W]``; None where it is not present.
+        centre: ``(x, y)`` in pixels of the image; None where it is not known.
+        certain: False is worded as "possibly".
+        size: its measured size, "an area of 120 mm² and a longest diameter of 14.2 mm"; "" if nobody asks for it.
+    """
+
+    name: str
+    query: int
+    mask: np.ndarray | None
+    centre: tuple[float, float] | None
+    certain: bool = True
+    size: str = ""
+
+
+def head_of(
+    draft: str,
+    modalities: Collection[str],
+    regions: Collection[str] = (),
+    modality: str | None = None,
+) -> Description:
+    """Modality and region of the sentence, without phrases.
+
+    Args:
+        draft: of the decoder. A head that is no modality of the grammar or the model is left out.
+        modalities: of the model, as data sets name them.
+        regions: those in which the named structures may lie, in lower case; empty if unknown. Another region is left out.
+        modality: of the image, where it is known: it replaces that of the draft, and a region that the draft gives with another
+            modality is left out.
+    """
+    said = grammar.parse(draft)
+    known = said.modality in grammar.MODALITIES or said.modality in modalities
+    region = said.region if known and (not regions or said.region.casefold() in regions) else ""
+    if modality is None:
+        return Description(said.modality if known else "", region)
+    return Description(modality, region if said.modality == Description(modality).modality else "")
+
+
+def compose_named(masks: Sequence[NamedMask], head: Description, draft: str = "") -> str:
+    """The sentence about structures that the request names or points at: each with its words, or as not visible.
+
+    Args:
+        masks: at least one.
+        draft: of the decoder, for the number "one".
+    """
+    drafted = grammar.parse(draft).phrases
+    phrases = [write_phrase(_observed(m, m.mask, drafted), of_image=True) for m in masks if m.mask is not None]
+    absent = [m.name for m in masks if m.mask is None]
+    denial = f"no {listed(list(map(grammar.clean_name, absent)), 'or')} is visible" if absent else ""
+    sentences = [f"{grammar.describe_head(head)}: {listed(phrases) if phrases else denial}."]
+    if phrases and absent:
+        sentences.append(f"N{denial[1:]}.")
+    sentences += [
+        f"The {'' if m.certain else 'possible '}{m.name} has {m.size}." for m in masks if m.mask is not None and m.size
+    ]
+    return " ".join(sentences)
+
+
+def compose_reference(mask: NamedMask) -> str:
+    """The sentence about what a reference points at, behind the answer about other structures."""
+    if mask.mask is None:
+        return f"The reference shows no {mask.name}."
+    return f"The reference shows {write_phrase(_observed(mask, mask.mask, ()), of_image=True)}."
+
+
+def compose_open(masks: Iterable[NamedMask], head: Description) -> str:
+    """The sentence that lists what is visible."""
+    phrases = [write_phrase(_bare(m)) for m in masks if m.mask is not None]
+    return f"{grammar.describe_head(head)}: {listed(phrases) if phrases else NOTHING_KNOWN}."
+
+
+def compose_relations(masks: Sequence[NamedMask], other: NamedMask, head: Description) -> str:
+    """How structures lie relative to another one, by their centres; or that one of them is not visible."""
+    absent = next((m for m in (*masks, other) if m.mask is None or m.centre is None), None)
+    if absent is not None:
+        return grammar.describe(replace(head, absent=absent.name))
+    by_relation: dict[str, list[NamedMask]] = {}
+    for mask in masks:
+        by_relation.setdefault(relation_between(mask, other), []).append(mask)
+    sentences = [_related(group, relation, other) for relation, group in by_relation.items()]
+    return f"{grammar.describe_head(head)}: {' '.join(sentences)}"
+
+
+def compose_neighbours(masks: Sequence[NamedMask], relation: str, other: NamedMask, head: Description) -> str:
+    """Which structures lie so relative to another one; ``masks`` are those that do."""
+    if other.mask is None:
+        return grammar.describe(replace(head, absent=other.name))
+    return f"{grammar.describe_head(head)}: {_related(masks, relation, other)}"
+
+
+def relation_between(mask: NamedMask, other: NamedMask) -> str:
+    """The relation of the centres of two structures that are present."""
+    assert mask.centre is not None and other.centre is not None
+    return relation_of_centres(mask.centre, other.centre)
+
+
+def _related(masks: Sequence[NamedMask], relation: str, other: NamedMask) -> str:
+    phrases = [write_phrase(_bare(mask)) for mask in masks]
+    reference = write_phrase(_bare(other)).replace("possibly ", "possible ", 1)
+    return f"{listed(phrases) if phrases else 'nothing'} {relation} the {reference} in the image."
+
+
+def _bare(mask: NamedMask) -> Phrase:
+    return Phrase(mask.name, mask.query, uncertain=not mask.certain)
+
+
+def _observed(named: NamedMask, mask: np.ndarray, drafted: Sequence[Phrase]) -> Phrase:
+    """The phrase of a mask with number, size, shape and location."""
+    observed = observe_phrase(mask, named.name, named.query)
+    assert observed is not None
+    location = observed.location
+    if named.centre is not None:
+        location = location_word(named.centre[0] / mask.shape[1], named.centre[1] / mask.shape[0])
+    said = next((p for p in drafted if p.query == named.query), None)
+    count = "one" if said is not None and said.count == "one" else observed.count
+    return replace(observed, count=count, location=location, uncertain=not named.certain)

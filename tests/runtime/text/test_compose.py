@@ -1,0 +1,144 @@
+"""Sentences that are composed from masks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mimo_runtime.text import compose
+from mimo_runtime.text.compose import NamedMask
+from mimo_runtime.text.grammar import LOCATIONS, SHAPES, SIZES, Description, Phrase, parse, write_phrase
+
+CT = Description("ct", "abdomen")
+
+
+def disk(x: float, y: float, radius: float = 8.0, side: int = 96) -> np.ndarray:
+    rows, columns = np.mgrid[:side, :side] + 0.5
+    return (columns - x) ** 2 + (rows - y) ** 2 <= radius**2
+
+
+def named(name: str, query: int, x: float, y: float, radius: float = 8.0, certain: bool = True, size: str = "") -> NamedMask:
+    return NamedMask(name, query, disk(x, y, radius), (x, y), certain, size)
+
+
+def absent(name: str, query: int) -> NamedMask:
+    return NamedMask(name, query, None, (5.0, 5.0))
+
+
+LIVER, SPLEEN, AORTA = named("liver", 1, 16, 16), named("spleen", 2, 20, 80), named("aorta", 3, 80, 20, 30)
+
+
+def test_a_named_structure_has_number_size_shape_and_place_of_its_mask():
+    assert compose.compose_named([LIVER], CT) == (
+        "CT of the abdomen: one small round <p>liver</p><seg1> in the upper left of the image."
+    )
+    two = NamedMask("cyst", 0, disk(20, 40, 6) | disk(20, 56, 6), (20.0, 48.0))
+    assert compose.compose_named([two], Description()).startswith(
+        "Image: two small round <p>cysts</p><seg0> in the middle left of"
+    )
+    assert compose.compose_named([two], CT, "CT: one large <p>cyst</p><seg0>.").startswith("CT of the abdomen: one small ")
+
+
+def test_an_uncertain_structure_is_possibly_there():
+    sentence = compose.compose_named([named("polyp", 0, 16, 16, certain=False)], CT)
+    assert sentence == "CT of the abdomen: possibly one small round <p>polyp</p><seg0> in the upper left of the image."
+    assert parse(sentence).phrases == (Phrase("polyp", 0, "one", "small", "round", "upper left", uncertain=True),)
+
+
+def test_what_is_not_present_is_denied_by_its_name_and_nothing_else_is():
+    assert compose.compose_named([absent("polyp", 0)], CT) == "CT of the abdomen: no polyp is visible."
+    both = compose.compose_named([absent("left kidney", 6), absent("right kidney", 11)], CT)
+    assert both == "CT of the abdomen: no left kidney or right kidney is visible."
+    mixed = compose.compose_named([LIVER, absent("spleen", 2)], CT)
+    assert mixed.endswith("in the upper left of the image. No spleen is visible.")
+    assert [p.name for p in parse(mixed).phrases] == ["liver"] and parse(mixed).absent is None
+
+
+def test_a_measured_size_is_a_sentence_of_its_own():
+    sentence = compose.compose_named([named("liver", 0, 16, 16, size="an area of 9 mm²", certain=False)], CT)
+    assert sentence.endswith("of the image. The possible liver has an area of 9 mm².")
+
+
+def test_an_open_answer_lists_what_is_present_and_denies_no_structure():
+    assert compose.compose_open([LIVER, absent("spleen", 2), AORTA], CT) == (
+        "CT of the abdomen: <p>liver</p><seg1> and <p>aorta</p><seg3>."
+    )
+    nothing = compose.compose_open([], CT)
+    assert nothing == "CT of the abdomen: none of the structures that this model knows is visible."
+    assert parse(nothing) == CT
+
+
+def test_relations_follow_the_centres():
+    assert compose.compose_relations([SPLEEN], LIVER, CT) == (
+        "CT of the abdomen: <p>spleen</p><seg2> below the <p>liver</p><seg1> in the image."
+    )
+    two = compose.compose_relations([SPLEEN, AORTA], LIVER, CT)
+    assert two.endswith("<seg1> in the image. <p>aorta</p><seg3> right of the <p>liver</p><seg1> in the image.")
+    assert compose.compose_relations([SPLEEN], absent("liver", 1), CT) == "CT of the abdomen: no liver is visible."
+
+
+def test_neighbours_are_those_that_lie_there():
+    unsure = named("liver", 1, 16, 16, certain=False)
+    nothing = compose.compose_neighbours([], "above", unsure, CT)
+    assert nothing == "CT of the abdomen: nothing above the possible <p>liver</p><seg1> in the image."
+    assert parse(nothing) == Description("ct", "abdomen", relation="above", other=Phrase("liver", 1, uncertain=True))
+    said = parse(compose.compose_neighbours([SPLEEN, AORTA], "below", LIVER, CT))
+    assert ([p.name for p in said.phrases], said.relation, said.other) == (["spleen", "aorta"], "below", Phrase("liver", 1))
+
+
+@pytest.mark.parametrize(
+    ("draft", "regions", "modality", "expected"),
+    [
+        ("CT of the abdomen: one <p>liver</p><seg0>.", (), None, ("ct", "abdomen")),
+        ("CT of the abdomen: no finding.", ("abdomen",), None, ("ct", "abdomen")),
+        ("CT of the abdomen: no finding.", ("brain",), None, ("ct", "")),
+        ("CT of the abdomen: no finding.", (), "mri", ("mri", "")),
+        ("CT of the abdomen: no finding.", (), "ct", ("ct", "abdomen")),
+        ("dermoscopy of the skin: no finding.", (), None, ("dermoscopy", "skin")),
+        ("xqz of the abdomen: no finding.", (), None, ("", "")),
+        ("no head", (), "xray", ("xray", "")),
+        ("", (), None, ("", "")),
+    ],
+)
+def test_the_head_is_that_of_the_draft_unless_the_modality_is_known(draft, regions, modality, expected):
+    head = compose.head_of(draft, ("dermoscopy",), regions, modality)
+    assert (head.modality, head.region) == expected and head == Description(*expected)
+
+
+def test_both_wordings_of_a_place_are_read():
+    phrase = Phrase("polyp", 0, "one", "small", "oval", "upper left")
+    for of_image in (True, False):
+        assert parse(f"Image: {write_phrase(phrase, of_image=of_image)}.").phrases == (phrase,)
+
+
+def test_a_refusal_says_nothing_about_the_image():
+    assert parse("This model does not know 'fracture'. It knows: liver, no polyp is visible.") == Description()
+    said = parse("CT: one <p>liver</p><seg0>. This model does not know '(p)polyp(/p)'.")
+    assert said == Description("ct", phrases=(Phrase("liver", 0, "one"),))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.builds(
+            named,
+            st.sampled_from(("liver", "cell nucleus", "gas in gut", "肝脏")),
+            st.integers(0, 40),
+            st.floats(10, 86),
+            st.floats(10, 86),
+            st.floats(2, 9),
+            st.booleans(),
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_the_sentence_is_read_as_it_was_composed(masks):
+    for sentence in (compose.compose_named(masks, CT), compose.compose_open(masks, CT)):
+        said = parse(sentence)
+        assert (said.modality, said.region) == ("ct", "abdomen")
+        assert [(p.name, p.query, p.uncertain) for p in said.phrases] == [(m.name, m.query, not m.certain) for m in masks]
+    for phrase in parse(compose.compose_named(masks, CT)).phrases:
+        assert phrase.size in SIZES and phrase.shape in SHAPES and phrase.location in LOCATIONS
