@@ -150,7 +150,7 @@ class ImageQuestions:
 
     def _ask_name(self, name: str, kind: str, text: bool) -> tuple[Answer, Outcome, Presence]:
         answer = self.ask({"text": name}, text)
-        self.refused += answer.refusal is not None
+        self.refused += getattr(answer, "refusal", None) is not None
         outcome = Outcome.of(answer, self.height, self.width)
         excluded = any(getattr(finding, "excluded", None) for finding in outcome.findings)
         case = self.record.case or self.key

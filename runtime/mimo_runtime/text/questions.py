@@ -94,6 +94,12 @@ def subject_of(text: str) -> str | None:
     return re.sub(r"(?i)^the (?=.)", "", clean_name(text))
 
 
+def target_of(text: str) -> str | None:
+    """What a question of a template names, without an article; None where it names nothing (:func:`subject_of`)."""
+    subject = subject_of(text)
+    return None if subject is None else re.sub(r"^(?:the|an?)\s+", "", subject, flags=re.IGNORECASE)
+
+
 def templates(name: str, other: str = "", relation: str = "") -> Iterator[str]:
     """Every question about a structure that training asks with; those about two if ``other`` is given."""
     filled = {
