@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import shutil
 import sys
@@ -34,6 +35,7 @@ def keep_matplotlib_out_of_home() -> None:
     """
     if "matplotlib" not in sys.modules:
         _private_folder("MPLCONFIGDIR", "mimo-matplotlib-")
+        logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it announces its list of fonts
 
 
 def keep_torch_out_of_shared_folders() -> None:
