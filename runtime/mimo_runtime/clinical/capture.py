@@ -14,7 +14,7 @@ from ..viz.annotate import font
 from ..viz.overlay import draw_overlay
 from .dicom_objects import MANUFACTURER, SERIES_NUMBERS, complete, equipment, highdicom, mark, source_frames, versions
 from .measurements import measure
-from .study import StudyResult
+from .study import Structure, StudyResult
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -32,6 +32,9 @@ class _Drawn:
     mask: np.ndarray
     score: float
     confident: bool
+    inner: np.ndarray | None
+    outer: np.ndarray | None
+    coverage: float | None
     present: bool = True
 
 
@@ -42,13 +45,20 @@ def draw_frame(result: StudyResult, frame: int, image: ScanImage) -> Image.Image
         image: the frame's.
     """
     shown = [s for s in result.structures if frame in s.masks]
-    picture = draw_overlay(image.pixels, [_Drawn(s.name, s.masks[frame], s.score, s.confident) for s in shown])
+    picture = draw_overlay(image.pixels, [_drawn(structure, frame) for structure in shown])
     lines = []
     for structure in shown:
         if structure.largest_frame == frame:
             measured = [m for m in measure(result, structure) if m.name in _SHOWN]
             lines += [f"{structure.tracking_id}: " + ", ".join(str(m) for m in measured)]
     return _captioned(picture, [*lines, RESEARCH_USE])
+
+
+def _drawn(structure: Structure, frame: int) -> _Drawn:
+    inner, outer = structure.inner.get(frame), structure.outer.get(frame)
+    return _Drawn(
+        structure.name, structure.masks[frame], structure.score, structure.confident, inner, outer, structure.coverage
+    )  # fmt: skip
 
 
 def _captioned(picture: Image.Image, lines: list[str]) -> Image.Image:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..imageio.image import ScanImage
 from ..preprocessing.prompts import Prompt
-from ..results.answer import Answer
+from ..results.answer import Answer, Finding
 from ..series.image_series import ImageSeries
 from ..series.scans import SeriesAnswer
 
@@ -52,6 +52,7 @@ class Structure:
         confident: whether it may be used without review.
         is_pointed_at: whether a person gave a box, point or mask for it.
         inner, outer: contours with a stated coverage, by frame; empty where the model has none.
+        coverage: the stated share of masks for which each contour holds.
         tracking_id: unique among the structures of the result.
         person_id: an identifier by which a person says that this is the same structure at every time point; "" if none did.
     """
@@ -63,6 +64,7 @@ class Structure:
     is_pointed_at: bool = False
     inner: Mapping[int, np.ndarray] = field(default_factory=dict)
     outer: Mapping[int, np.ndarray] = field(default_factory=dict)
+    coverage: float | None = None
     tracking_id: str = ""
     person_id: str = ""
 
@@ -99,11 +101,7 @@ class StudyResult:
     @staticmethod
     def of_answer(image: ScanImage, prompt: Prompt, answer: Answer, model: ModelIdentity, salt: str = "") -> StudyResult:
         """The result of one image."""
-        structures = tuple(
-            Structure(f.phrase, {0: f.mask}, f.score, f.confident, f.query == 0 and prompt.has_references)
-            for f in answer.findings
-            if f.present
-        )
+        structures = tuple(_structure(finding, prompt) for finding in answer.findings if finding.present)
         refusals = (answer.plain_text,) if answer.refusal is not None else ()
         sentences = () if answer.refusal is not None or not answer.text else (answer.plain_text,)
         return StudyResult(
@@ -145,6 +143,15 @@ class StudyResult:
         for identity in _identities(self.images):
             digest.update(identity.encode() + b"\0")
         return digest.hexdigest()
+
+
+def _structure(finding: Finding, prompt: Prompt) -> Structure:
+    """A finding of one image."""
+    is_pointed_at = finding.query == 0 and prompt.has_references
+    inner, outer = ({} if contour is None else {0: contour} for contour in (finding.inner, finding.outer))
+    return Structure(
+        finding.phrase, {0: finding.mask}, finding.score, finding.confident, is_pointed_at, inner, outer, finding.coverage
+    )
 
 
 def _uid_of(text: str) -> str:

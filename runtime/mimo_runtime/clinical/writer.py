@@ -136,8 +136,25 @@ def _contours(result: StudyResult, target: Path) -> list[str]:
     return ["contours.json"]
 
 
+def _page(result: StudyResult, target: Path) -> list[str]:
+    from .report_page import html_of
+    from .study_report import report_of
+
+    (target / "report.html").write_text(html_of(report_of(result)), "utf-8")
+    return ["report.html"]
+
+
+def _document(result: StudyResult, target: Path) -> list[str]:
+    from .report_pdf import write_pdf
+    from .study_report import report_of
+
+    return [_save(write_pdf(result, report_of(result)), target / "report.dcm")]
+
+
 _WRITERS: dict[str, Callable[[StudyResult, Path], list[str]]] = {
     "sc": _captures,
+    "pdf": _document,
+    "html": _page,
     "rtstruct": _structure_set,
     "nifti": _nifti,
     "coco": _coco,
