@@ -19,7 +19,9 @@ from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation import metrics, subgroups, summary
 from mimo_runtime.evaluation.accuracy import evaluate
 from mimo_runtime.evaluation.questions import MAX_INSTANCES, AbsentNames, ImageQuestions
+from mimo_runtime.evaluation.report import overview
 from mimo_runtime.evaluation.text_slots import read_slots
+from mimo_runtime.results.answer import Refusal
 from mimo_runtime.text import grammar
 
 
@@ -96,6 +98,7 @@ def test_counts_of_questions(sets: list[Dataset]) -> None:
     assert result["per_class"]["organs"]["aorta"]["box"]["n"] == sum(1 for k in range(5) if k % 3 != 2)
     assert result["meta"] == {
         "split": "test", "images": 20, "images_per_set": dict.fromkeys(sorted(SETS), 5), "limit": None, "seed": 0,
+        "refused_questions": 0,
         "prompts": list(summary.PROMPTS), "model": "oracle", "sha256": "0123456789ab", "engine": "fake",
         "presence_threshold": 0.5, "presence_temperature": 1.25, "entity_threshold": 0.7, "abstain_threshold": 0.6,
         "crop_scale": 3.5, "full_image_weight": 0.2, "coverage": None, "miss_rate": None, "interval": metrics.INTERVAL,
@@ -189,29 +192,23 @@ def test_parts_that_were_not_asked_for(sets: list[Dataset]) -> None:
     assert silent["text"]["finding"] is None and silent["macro"]["text"]["dice"] == 1 and silent["ece"] == 0
 
 
-def test_presence_is_known_where_the_text_grounds_something_else(sets: list[Dataset]) -> None:
-    class Distracted(Oracle):
-        """Is unsure of what it is asked for, and writes about another structure."""
+def test_names_that_the_model_refuses_count_as_absent_predictions(sets: list[Dataset]) -> None:
+    class Foreign(Oracle):
+        """Knows no class of the data."""
 
         def open(self, pixels: np.ndarray) -> OracleScan:
             scan = super().open(pixels)
-
-            def ask(*args, text_answer=True, **options):
-                answer = OracleScan.ask(scan, *args, text_answer=text_answer, **options)
-                first, other = answer.findings
-                first.presence, first.present, first.mask = 0.4 * first.presence, False, np.zeros_like(first.mask)
-                first.score = first.presence * first.iou
-                return SimpleNamespace(text=answer.text, findings=[other] if text_answer else [first, other])
-
-            scan.ask = ask
+            refusal = Refusal("unknown subject", "x", ("y",))
+            scan.ask = lambda *args, **options: SimpleNamespace(
+                text="This model does not know 'x'. It knows: y.", generated="", findings=(), refusal=refusal
+            )
             return scan
 
-    wordy, silent = (evaluate(Distracted(sets), sets, "test", prompts=["text", "absent"], text=t) for t in (True, False))
-    assert wordy["text"]["finding"] == 1 and wordy["absent"]["auc"] == 1
-    # The sentence tells of the structure that is there, the finding is not present.
-    assert wordy["contradictions"]["present"]["share"] == 1 and silent["contradictions"]["share"] is None
-    for part in ("sets", "absent", "ece", "confidence"):
-        assert wordy[part] == silent[part]
+    result = evaluate(Foreign(sets), sets, "test", prompts=["text", "absent"], text=True)
+    assert result["macro"]["text"]["dice"] == 0 == result["text"]["finding"] == result["contradictions"]["share"]
+    questions = sum(n["text"]["n"] for n in result["sets"].values()) + result["absent_text"]["n"]
+    assert result["meta"]["refused_questions"] == questions > 0
+    assert f"{questions} questions by name refused" in overview(result)
 
 
 class Wordy(Oracle):
