@@ -93,7 +93,8 @@ def parse_request(text: str, vocabulary: Vocabulary) -> Intent:
     intent = _parse(sentence, vocabulary)
     if _is_answerable(intent):
         return intent
-    foreign = foreign_frame(sentence)
+    # "was" and "image" are words of several languages.
+    foreign = foreign_frame(sentence, 2 if frames.is_question(sentence) else 1)
     corrected = _parse(_with_frame_words(sentence, vocabulary), vocabulary)
     if _is_answerable(corrected):
         return corrected

@@ -37,10 +37,11 @@ _CHINESE = (
 )  # fmt: skip
 
 
-def foreign_frame(text: str) -> str | None:
+def foreign_frame(text: str, least: int = 1) -> str | None:
     """The frame (of ``questions.QUESTIONS``, or "size") of a question in another language; None for what looks like English.
 
-    A question whose kind is not recognised is "describe" where it names nothing, so the frame says little about it.
+    Args:
+        least: how many words of another language a text in Latin letters needs.
     """
     letters = [c for c in fold(text) if c.isalpha()]
     if not letters:
@@ -51,6 +52,6 @@ def foreign_frame(text: str) -> str | None:
     best: tuple[int, str] | None = None
     for frames in _WORDS.values():
         hits = {frame: len(words & set(listed.split())) for frame, listed in frames.items()}
-        if (total := sum(hits.values())) and (best is None or total > best[0]):
+        if (total := sum(hits.values())) >= least and (best is None or total > best[0]):
             best = total, max((frame for frame in hits if frame), key=hits.__getitem__, default="where")
     return None if best is None else best[1]

@@ -59,7 +59,12 @@ class Vocabulary:
             return ()
         if self.meanings(name):
             return ()
-        return self._names.get(key) or self._corrected(name)
+        if entities := self._names.get(key):
+            return entities
+        before, bracket, abbreviation = name.partition("(")  # "left ventricle (LV)"
+        if bracket and (entities := self._names.get(key_of(before))) == self._names.get(key_of(abbreviation)):
+            return entities or ()
+        return self._corrected(name)
 
     def meanings(self, name: str) -> tuple[str, ...]:
         """The entities that an ambiguous name may mean; () for a name that is none."""
