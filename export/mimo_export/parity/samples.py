@@ -6,7 +6,9 @@ The same arguments give the same samples in the same order.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -53,6 +55,18 @@ def draw_samples(count: int, datasets: Sequence[Dataset], config: MimoConfig, to
         rng = np.random.default_rng([SEED, k])
         prompt = _fitting(kind, labels, classes, config, tokenizer, rng)
         yield Sample(name, kind, pixels, prompt)
+
+
+def name_samples(per_image: int, config: MimoConfig, tokenizer: Tokenizer) -> Iterator[Sample]:
+    """Phantoms of every modality, each asked for ``per_image`` entities, most of which it does not show."""
+    from mimo_train.data.phantom import MODALITIES
+
+    for k, (name, pixels, labels, _) in enumerate(islice(_phantoms(config), len(MODALITIES))):
+        for entity in config.entities[k :: max(1, len(config.entities) // per_image)][:per_image]:
+            prompt = Prompt(entity)
+            with suppress(PromptError):
+                prompt.validate(*labels.shape, config, tokenizer)
+                yield Sample(name, "name", pixels, prompt)
 
 
 Labelled = tuple[str, np.ndarray, np.ndarray, dict[int, str]]

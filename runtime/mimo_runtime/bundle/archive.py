@@ -28,6 +28,7 @@ from .signature import (
     KeyFile,
     Signature,
     check_trust,
+    describe_signer,
     read_private_key,
     read_signature,
     sign_manifest,
@@ -105,6 +106,17 @@ class Bundle:
             with store.read(name) as file:
                 bundle._check(name, _hash(file, names[name]))
         return bundle
+
+    def describe_signer(self, trusted: bool = False) -> str:
+        """Who signed the bundle, in words.
+
+        Args:
+            trusted: whether it was opened with ``trust``.
+
+        Raises:
+            BundleError: it was changed after it was signed.
+        """
+        return describe_signer(self.signature, self.raw_manifest, str(self.path), trusted)
 
     def check_trust(self, trust: KeyFile) -> None:
         """Check that a trusted key signed the bundle.

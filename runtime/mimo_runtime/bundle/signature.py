@@ -174,6 +174,25 @@ def check_trust(signature: Signature | None, manifest: bytes, trust: KeyFile, so
     verify_signature(signature, manifest, source)
 
 
+def describe_signer(signature: Signature | None, manifest: bytes, source: str, trusted: bool = False) -> str:
+    """Who signed a bundle, in words.
+
+    Args:
+        trusted: whether :func:`check_trust` passed.
+
+    Raises:
+        BundleError: the bundle was changed after it was signed.
+    """
+    if signature is None:
+        return "unsigned: its hashes show damage, not who wrote it"
+    if trusted:
+        return f"signed by the trusted key {signature.fingerprint}"
+    if not is_installed():
+        return f"names key {signature.fingerprint}, not verified"
+    verify_signature(signature, manifest, source)
+    return f"signed by key {signature.fingerprint}; whose key that is, only --trust PUB can say"
+
+
 def is_installed() -> bool:
     """Whether signatures can be verified here."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -149,8 +150,8 @@ def predict(
 
     opened = Bundle.open(bundle, this_machine=not allow_fallback, trust=trust)
     picture = read_image(image, frame=frame, modality=modality, window=window, windows=opened.windows)
-    mask = None if mask_file is None else read_mask_file(mask_file, frame).fitted(picture).inside()
-    prompt = Prompt(text or "", boxes, points, mask)
+    mask = None if mask_file is None else read_mask_file(mask_file, frame).fitted(picture)
+    prompt = Prompt(text or "", boxes, points, None if mask is None else mask.inside())
     with Mimo.load(opened, device, threads, cache_images=0, allow_fallback=allow_fallback) as mimo:
         # Before encoding, so that a wrong request costs nothing.
         prompt.validate(picture.height, picture.width, mimo.config, mimo.tokenizer)
@@ -158,6 +159,8 @@ def predict(
             prompt.text, prompt.boxes, prompt.points, prompt.mask,
             masks=masks, text_answer=text_answer, refine=not no_refine, **options,
         )  # fmt: skip
+        if mask is not None:
+            answer = replace(answer, warnings=(*(f"--mask: {note}" for note in mask.notes), *answer.warnings))
         report = {
             "model": mimo.info["id"],
             "image": _described(picture),
@@ -184,7 +187,7 @@ def verify(bundle: str, threads: int | None, device: str, allow_fallback: bool, 
 
     opened = Bundle.open(bundle, this_machine=not allow_fallback, trust=trust)
     with Mimo.load(opened, device, threads, allow_fallback=allow_fallback) as mimo:
-        report, info = run_verify(mimo, opened), mimo.info
+        report, info = run_verify(mimo, opened, trusted=trust is not None), mimo.info
     if as_json:
         where = {"name": info["device"], "explanation": info["device_explanation"]}
         print_json({**report, "device": where, "fallback": info["fallback"]}, indent=1)
@@ -342,4 +345,5 @@ def _verified(report: VerifyReport, explanation: str) -> str:
     lines.append(explanation)
     if report["passed"]:
         lines.append(f"all {len(report['samples'])} golden samples passed")
+        lines.append(f"signature: {report['signature']}")
     return "\n".join(lines)

@@ -1,14 +1,16 @@
 """The golden self-test: a bundle carries a few requests with the answers of its exporter, and a device must reproduce them.
 
-A sample is a folder ``golden/NN/`` with ``image.png``, ``request.json`` (``text``, ``boxes``, ``points``, ``mask``: a file name
-or null), ``expected.json`` (``text``, ``findings``, ``tolerances``) and the masks that these name.
+A sample is a folder ``golden/NN/`` with ``image.png``, ``request.json`` (``text``, ``boxes``, ``points``, ``mask``: a file
+name or null; ``text_answer``, true if missing), ``expected.json`` (``text``, ``findings``, ``tolerances``) and the masks that
+these name.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -16,6 +18,7 @@ from typing import TypedDict
 import numpy as np
 
 from ..bundle.archive import Bundle
+from ..bundle.schema import canonical_json
 from ..errors import BundleError, VerificationError
 from ..evaluation.metrics import dice
 from ..imageio.masks import read_mask
@@ -34,7 +37,12 @@ class Tolerances(TypedDict):
     text: str
 
 
-class ExpectedFinding(TypedDict):
+class _Confidence(TypedDict, total=False):
+    #: Missing in early bundles.
+    confident: bool
+
+
+class ExpectedFinding(_Confidence):
     """The fields of a finding in ``expected.json`` that are compared."""
 
     phrase: str
@@ -49,6 +57,8 @@ class _Added(TypedDict, total=False):
 
     #: Of the model that gave the answer, by the field of its configuration.
     thresholds: dict[str, float]
+    #: Of its whole configuration, see :func:`config_hash`.
+    config_sha256: str
     #: The draft of the text decoder. Samples without it have findings and a text that follow the draft.
     generated: str
 
@@ -78,6 +88,8 @@ class TimedSampleReport(SampleReport):
 
 class VerifyReport(TypedDict):
     passed: bool
+    #: Who signed the bundle, in words: an unsigned bundle can be written again together with its samples.
+    signature: str
     samples: list[TimedSampleReport]
 
 
@@ -104,6 +116,7 @@ class Sample:
     prompt: Prompt
     expected: ExpectedAnswer
     masks: tuple[np.ndarray, ...]
+    text_answer: bool = True
 
 
 def write_sample(
@@ -113,13 +126,16 @@ def write_sample(
     answer: Answer,
     tolerances: Tolerances = TOLERANCES,
     config: MimoConfig | None = None,
+    *,
+    text_answer: bool = True,
 ) -> None:
     """Write a golden sample into an existing, empty folder.
 
     Args:
         pixels: uint8 ``[H, W, 3]``.
-        answer: of the reference, with masks and text.
+        answer: of the reference, with masks.
         config: of the reference; None leaves its thresholds out.
+        text_answer: whether the answer has a text.
     """
     write_png(folder / "image.png", pixels)
     if prompt.mask is not None:
@@ -129,6 +145,7 @@ def write_sample(
         "boxes": [list(box) for box in prompt.boxes],
         "points": [list(point) for point in prompt.points],
         "mask": None if prompt.mask is None else "prompt_mask.png",
+        "text_answer": text_answer,
     }
     findings = []
     for index, finding in enumerate(answer.findings):
@@ -139,8 +156,14 @@ def write_sample(
     }  # fmt: skip
     if config is not None:
         expected["thresholds"] = {name: getattr(config, name) for name in THRESHOLDS}
+        expected["config_sha256"] = config_hash(config.to_dict())
     for name, content in (("request.json", request), ("expected.json", expected)):
         (folder / name).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def config_hash(config: Mapping[str, object]) -> str:
+    """SHA-256 of a configuration as the manifest holds it."""
+    return hashlib.sha256(canonical_json(config)).hexdigest()
 
 
 def sample_names(bundle: Bundle) -> list[str]:
@@ -169,19 +192,30 @@ def read_sample(bundle: Bundle, name: str) -> Sample:
         for holder, keys in ((expected, ("text",)), *((finding, (*_EXACT, "score")) for finding in expected["findings"])):
             for key in keys:
                 holder[key]  # noqa: B018 - a missing field is found here rather than in the middle of a comparison
-        return Sample(name, pixels, prompt, expected, masks)
+        return Sample(name, pixels, prompt, expected, masks, bool(request.get("text_answer", True)))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise BundleError(f"{name} is not a golden sample: {type(error).__name__} {error}", bundle.manifest.rebuild) from None
 
 
-def changed_thresholds(sample: Sample, config: MimoConfig) -> list[str]:
-    """The thresholds of a model that are not those of a sample, in words."""
+def changed_configuration(sample: Sample, config: MimoConfig, stored: Mapping[str, object]) -> list[str]:
+    """What of a model's configuration is not that of a sample, in words. ``stored`` is the configuration in the manifest."""
     expected = sample.expected.get("thresholds", {})
-    return [
+    changed = [
         f"{name} is {getattr(config, name, None)} instead of {value}"
         for name, value in expected.items()
         if getattr(config, name, None) != value
     ]
+    if not changed and sample.expected.get("config_sha256", config_hash(stored)) != config_hash(stored):
+        changed = ["the configuration is not the one of the model that answered the sample"]
+    return changed
+
+
+def _confidence_differs(finding: Finding, expected: ExpectedFinding, answer: ExpectedAnswer) -> bool:
+    """Whether ``confident`` differs although the expected score is further from the threshold than scores may differ."""
+    wanted, threshold = expected.get("confident"), answer.get("thresholds", {}).get("abstain_threshold")
+    if wanted is None or finding.confident == wanted or not expected["present"]:
+        return False
+    return threshold is None or abs(expected["score"] - threshold) > answer["tolerances"]["score"]
 
 
 def compare(answer: Answer, sample: Sample) -> SampleReport:
@@ -207,6 +241,8 @@ def compare(answer: Answer, sample: Sample) -> SampleReport:
         for key, value in exact.items():
             if getattr(finding, key) != value:
                 problems.append(f"{expected['phrase']}: {key} is {getattr(finding, key)!r} instead of {value!r}")
+        if _confidence_differs(finding, expected, sample.expected):
+            problems.append(f"{expected['phrase']}: confident is {finding.confident} instead of {expected.get('confident')}")
         differences.append(abs(finding.score - expected["score"]))
         if finding.mask.shape != mask.shape:
             problems.append(f"{expected['phrase']}: mask of {finding.mask.shape} instead of {mask.shape}")
@@ -247,16 +283,22 @@ def _says(text: str) -> tuple[str, str, list[str]]:
     return said.modality, said.region, names
 
 
-def verify(mimo: Mimo, bundle: Bundle, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
+def verify(
+    mimo: Mimo, bundle: Bundle, progress: Callable[[int, int], None] | None = None, *, trusted: bool = False
+) -> VerifyReport:
     """Run every golden sample.
 
+    Args:
+        trusted: whether the bundle was opened with a trusted key.
+
     Returns:
-        ``{"passed": bool, "samples": [...]}``, each as :func:`compare` plus ``ms``.
+        ``{"passed": bool, "signature": who signed, "samples": [...]}``, each as :func:`compare` plus ``ms``.
 
     Raises:
+        BundleError: the bundle was changed after it was signed: what its samples say has no worth.
         VerificationError: the bundle has no golden samples, so nothing can be verified.
     """
-    names = sample_names(bundle)
+    signature, names = bundle.describe_signer(trusted), sample_names(bundle)
     if not names:
         raise VerificationError(f"bundle {bundle.path} has no golden samples", bundle.manifest.rebuild)
     results: list[TimedSampleReport] = []
@@ -265,11 +307,12 @@ def verify(mimo: Mimo, bundle: Bundle, progress: Callable[[int, int], None] | No
             progress(done, len(names))
         sample = read_sample(bundle, name)
         prompt = sample.prompt
-        answer = mimo.open(sample.pixels).ask(prompt.text, prompt.boxes, prompt.points, prompt.mask)
+        scan = mimo.open(sample.pixels)
+        answer = scan.ask(prompt.text, prompt.boxes, prompt.points, prompt.mask, text_answer=sample.text_answer)
         report = compare(answer, sample)
-        report["problems"] += changed_thresholds(sample, mimo.config)
+        report["problems"] += changed_configuration(sample, mimo.config, bundle.manifest.data["model"]["config"])
         report["passed"] = not report["problems"]
         results.append({**report, "ms": round(answer.timings["total"], 3)})
     if progress:
         progress(len(names), len(names))
-    return {"passed": all(result["passed"] for result in results), "samples": results}
+    return {"passed": all(result["passed"] for result in results), "signature": signature, "samples": results}

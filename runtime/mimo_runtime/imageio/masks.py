@@ -1,6 +1,6 @@
 """Masks from files: the one reader for ``--mask``, golden samples and every importer.
 
-- ``read_mask(source) -> bool [H, W]``: one structure, true inside.
+- ``read_mask(source, image) -> bool [H, W]``: one structure, true inside, on the pixels of its image; notes are warnings.
 - ``read_mask_file(source, frame=0, ignore="auto") -> MaskFile``: the upright values, what has no annotation (``void``), the
   EXIF orientation that was applied, and notes for people. ``MaskFile.inside(threshold)`` and ``MaskFile.labels()`` give one
   structure and class ids; ``MaskFile.fitted(scan)`` gives the mask on the pixels of its image.
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from dataclasses import dataclass, replace
 from typing import BinaryIO, Union
 
@@ -116,7 +117,7 @@ class MaskFile:
         return replace(self, notes=(*self.notes, note))
 
 
-def read_mask(source: Source) -> np.ndarray:
+def read_mask(source: Source, image: ScanImage | None = None) -> np.ndarray:
     """Read a mask picture: ``bool [H, W]``, true inside the structure.
 
     Inside is where the value is not 0. Palette pictures count by index, colour pictures by "not black"; what is fully
@@ -124,11 +125,19 @@ def read_mask(source: Source) -> np.ndarray:
 
     Args:
         source: a path, the bytes of a file, or a PIL image.
+        image: the image that the mask belongs to: the mask is turned as its image was, and what was assumed or changed beyond
+            reading is a ``UserWarning``, e.g. that a mask without EXIF orientation counts as drawn on the upright picture.
 
     Raises:
         ImageError: as ``read_image``.
     """
-    return read_mask_file(source).inside()
+    mask = read_mask_file(source)
+    if image is None:
+        return mask.inside()
+    fitted = mask.fitted(image)
+    for note in fitted.notes:
+        warnings.warn(f"{mask.name}: {note}", UserWarning, stacklevel=2)
+    return fitted.inside()
 
 
 def read_mask_file(source: Source, frame: int = 0, ignore: int | str | None = "auto") -> MaskFile:

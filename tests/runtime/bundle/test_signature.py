@@ -136,3 +136,23 @@ def test_doctor_names_the_key_or_says_unsigned(bundle_folder, signed, keys):
     key = Bundle.open(signed).signature.fingerprint
     assert line(signed) == f"signed by key {key}; whose key that is, only --trust PUB can say"
     assert line(signed, trust=keys.public) == f"signed by the trusted key {key}"
+
+
+def test_verify_notices_rewritten_samples_of_a_signed_bundle(signed, keys):
+    """Also without a trusted key: the signature is of another manifest."""
+    done = CliRunner().invoke(main, ["verify", str(signed)])
+    assert done.exit_code == 0 and "signature: signed by key SHA256:" in done.stdout and "only --trust" in done.stdout
+    done = CliRunner().invoke(main, ["verify", str(signed), "--trust", str(keys.public), "--json"])
+    assert json.loads(done.stdout)["signature"].startswith("signed by the trusted key SHA256:")
+    kept = (signed / SIGNATURE).read_bytes()
+    (signed / SIGNATURE).unlink()
+    path = signed / "golden/00/expected.json"
+    expected = json.loads(path.read_text("utf-8"))
+    expected["findings"][0]["score"] += 0.001  # less than the tolerance: the sample itself passes
+    path.write_text(json.dumps(expected), "utf-8")
+    onnx_bundle.reseal(signed)
+    done = CliRunner().invoke(main, ["verify", str(signed)])
+    assert done.exit_code == 0 and "signature: unsigned: its hashes show damage, not who wrote it" in done.stdout
+    (signed / SIGNATURE).write_bytes(kept)
+    done = CliRunner().invoke(main, ["verify", str(signed)])
+    assert done.exit_code == 2 and "it was changed after it was signed" in done.stderr and done.stderr.count("\n") == 1

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mimo_runtime.bundle.archive import Bundle
-from mimo_runtime.deploy.verify import compare, read_sample, sample_names, verify
+from mimo_runtime.deploy.verify import compare, config_hash, read_sample, sample_names, verify
 from mimo_runtime.errors import BundleError, VerificationError
 from mimo_runtime.imageio.masks import read_mask
 from mimo_runtime.imageio.png import write_png
@@ -156,3 +156,41 @@ def test_a_threshold_that_was_changed_and_hashed_again_is_noticed(bundle_folder,
     with Mimo.load(folder) as mimo:
         report = verify(mimo, Bundle.open(folder))
     assert not report["passed"] and f"{field} is {value} instead of" in report["samples"][0]["problems"][-1]
+
+
+def test_confident_is_compared_unless_the_score_is_close_to_the_threshold(copy):
+    def flip(threshold):
+        def change(expected):
+            expected["findings"][0]["confident"] = not expected["findings"][0]["confident"]
+            expected["thresholds"] = {"abstain_threshold": threshold}
+
+        return change
+
+    score = json.loads((copy / "golden/00/expected.json").read_text("utf-8"))["findings"][0]["score"]
+    edit(copy, flip(0.0))
+    assert any("confident is True instead of False" in problem for problem in run(copy)["samples"][0]["problems"])
+    edit(copy, flip(score + 0.019))
+    edit(copy, flip(score + 0.019))
+    problems = run(copy)["samples"][0]["problems"]
+    assert not any("confident" in problem for problem in problems)
+
+
+def test_any_change_of_the_configuration_is_noticed(bundle_folder, tmp_path):
+    folder = shutil.copytree(bundle_folder, tmp_path / "copy")
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    stored = manifest["model"]["config"]
+    edit(folder, lambda expected: expected.update(config_sha256=config_hash(stored)))
+    assert run(folder)["passed"]
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    manifest["model"]["config"]["windows"] = [{"modality": "ct", "center": -600.0, "width": 1500.0}]
+    onnx_bundle.reseal(folder, manifest)
+    report = run(folder)
+    assert not report["passed"] and "the configuration is not the one" in report["samples"][0]["problems"][-1]
+
+
+def test_a_sample_without_a_text_is_asked_without_one(copy):
+    expected = json.loads((copy / "golden/00/expected.json").read_text("utf-8"))
+    edit(copy, lambda request: request.update(text_answer=False), "golden/00/request.json")
+    assert f"text is '' instead of {expected['text']!r}" in run(copy)["samples"][0]["problems"]
+    edit(copy, lambda answer: answer.update(text=""))
+    assert run(copy)["passed"]

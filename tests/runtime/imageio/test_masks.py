@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,20 @@ def test_masks_in_volumes_are_cut_like_images(tmp_path: Path) -> None:
         labels = read_mask_file(path, k).labels()
         assert labels.max() == 2
         np.testing.assert_array_equal(picture == 0, labels == 0)
+
+
+def test_assumptions_about_a_mask_of_an_image_are_warnings() -> None:
+    picture = Image.fromarray(np.dstack([IDS] * 3))
+    with pytest.warns(UserWarning, match="the mask: the image is turned by EXIF, the mask states no orientation"):
+        half = read_mask(encode(Image.fromarray(IDS)), read_image(encode(picture, exif=exif(3))))
+    np.testing.assert_array_equal(half, IDS > 0)
+    with pytest.warns(UserWarning, match="turned like its image"):
+        quarter = read_mask(encode(Image.fromarray(IDS)), read_image(encode(picture, exif=exif(6))))
+    np.testing.assert_array_equal(quarter, upright(IDS, 6) > 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_mask(encode(Image.fromarray(IDS)), read_image(encode(picture)))
+        read_mask(encode(Image.fromarray(IDS)))
 
 
 def test_masks_come_from_pipes(tmp_path: Path) -> None:
