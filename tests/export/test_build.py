@@ -47,7 +47,7 @@ class TestBundle:
         opened = Bundle.open(bundle)
         with Mimo.load(opened) as mimo:
             result = verify(mimo, opened)
-        assert result["passed"] and len(result["samples"]) == 3
+        assert result["passed"] and len(result["samples"]) >= 3
 
     def test_answers_as_the_checkpoint_does(self, bundle: Path, checkpoint: Path):
         # In the process that exported: whatever a module caches while it is traced is symbolic, and would break this.
@@ -156,8 +156,8 @@ class TestRefused:
     def test_parity_is_measured_on_the_written_file(self, exported, checkpoint: Path, tmp_path: Path, monkeypatch):
         original = stages.write_graph
 
-        def damaged(model, spec, target, precision, folder, form=None):
-            entry = original(model, spec, target, precision, folder, form)
+        def damaged(model, spec, target, precision, folder, *more):
+            entry = original(model, spec, target, precision, folder, *more)
             model = onnx.load(folder / entry["file"])
             scale_largest_weight(model, float("nan"))
             onnx.save(model, folder / entry["file"])

@@ -149,14 +149,10 @@ def measure_relations(
     if progress:
         progress(len(records), len(records))
     meta: RelationsMeta = {
-        "split": split,
-        "images": len(records),
-        "limit": limit,
-        "seed": seed,
+        "split": split, "images": len(records), "limit": limit, "seed": seed,
         "baseline_split": {data.name: "train" if data.split("train") else split for data in datasets},
-        "model": model_id_of(mimo),
-        "engine": engine_names(mimo),
-    }
+        "model": model_id_of(mimo), "engine": engine_names(mimo),
+    }  # fmt: skip
     parts = {name: _summary(of_set, seed) for name, of_set in results.items()}
     return {**_summary([result for of_set in results.values() for result in of_set], seed), "sets": parts, "meta": meta}
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..deploy.prepare import PrepareReport
     from ..deploy.verify import VerifyReport
     from ..imageio.image import ScanImage
+    from ..pipeline import ModelInfo
     from ..results.answer import Answer
 
 #: A command before or after options are added to it.
@@ -161,11 +162,7 @@ def predict(
         )  # fmt: skip
         if mask is not None:
             answer = replace(answer, warnings=(*(f"--mask: {note}" for note in mask.notes), *answer.warnings))
-        report = {
-            "model": mimo.info["id"],
-            "image": _described(picture),
-            "device": {"name": mimo.info["device"], "explanation": mimo.info["device_explanation"]},
-        }
+        report = {"model": mimo.info["id"], "image": _described(picture), "device": _device(mimo.info)}
     files = write_result(output, force, picture.pixels, prompt, answer, report) if output is not None else {}
     click.echo("".join(f"note: {warning}\n" for warning in answer.warnings), err=True, nl=False)
     if as_json:
@@ -189,8 +186,7 @@ def verify(bundle: str, threads: int | None, device: str, allow_fallback: bool, 
     with Mimo.load(opened, device, threads, allow_fallback=allow_fallback) as mimo:
         report, info = run_verify(mimo, opened, trusted=trust is not None), mimo.info
     if as_json:
-        where = {"name": info["device"], "explanation": info["device_explanation"]}
-        print_json({**report, "device": where, "fallback": info["fallback"]}, indent=1)
+        print_json({**report, "device": _device(info), "fallback": info["fallback"]}, indent=1)
     else:
         click.echo(_verified(report, info["device_explanation"]))
     failed = [sample["sample"] for sample in report["samples"] if not sample["passed"]]
@@ -259,6 +255,11 @@ def doctor(context: click.Context, bundle: str | None, trust: str | None, as_jso
         first = next(check for check in checks if check.state == "broken")
         print_error(f"error: {first.name}: {first.detail}. {first.remedy}.")
         context.exit(1)
+
+
+def _device(info: ModelInfo) -> dict[str, str]:
+    """Where a model runs, for JSON."""
+    return {"name": info["device"], "explanation": info["device_explanation"]}
 
 
 def _described(image: ScanImage) -> dict[str, object]:
