@@ -19,7 +19,8 @@ from .graphs import EncodedImage, ModelGraphs
 from .hardware.host import usable_cores
 from .imageio.image import ScanImage
 from .imageio.reader import Source, read_image
-from .loading import BundleSource, KeyFile, ModelInfo, load_bundle
+from .loading import BundleSource, KeyFile, load_bundle
+from .loading import ModelInfo as ModelInfo
 from .modalities import check_modality
 from .model.calibrated import windows_by_modality
 from .model.config import MimoConfig
