@@ -115,8 +115,7 @@ def measure_relations(
     - ``counts``: right if the answer names only the class, with the counting word of the true instances.
     - ``relations``: right if the answer names both structures and the relation of their true masks.
     - ``neighbours``: "What is below the liver?", one seeded question per image with two structures. Right if the answer gives
-      that relation to that structure, and names exactly the structures whose true masks have it. As in ``everything``, a
-      named structure that the set does not annotate and that may be there is not judged: the spine of an abdominal CT.
+      that relation to that structure, and names exactly those whose true masks have it, of those whose presence is known.
     - ``absent_relations``: how something that is known to be absent (a seeded class of the set, and one of other sets:
       :class:`AbsentNames`) lies relative to a structure of the image, or the other way round. Right if the answer says that
       just this class is absent, and draws nothing of that name. A question that is too long for the model has no answer.

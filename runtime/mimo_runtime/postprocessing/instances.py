@@ -136,7 +136,8 @@ def _maxima(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     tall = np.maximum(np.maximum(pairs[2:], pairs[:-2])[:-1], padded[4:])
     pairs = np.maximum(tall[:, 1:], tall[:, :-1])
     highest = np.maximum(np.maximum(pairs[:, 2:], pairs[:, :-2])[:, :-1], tall[:, 4:])
-    return np.nonzero((values > 0) & (values >= highest))
+    rows, columns = np.nonzero((values > 0) & (values >= highest))
+    return rows, columns
 
 
 def _lowest_between(

@@ -7,7 +7,7 @@ other, because the logits of a mask of a large image take hundreds of megabytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -39,6 +39,7 @@ class MaskPrediction:
         self.refined = False
         self._logits: np.ndarray = outputs["masks"][0]
         self._masks: dict[int, np.ndarray | None] = {}
+        self._thresholds: dict[int, float] = {}
         self._target_logits: MaskLogits | None = None
 
     def with_target(self, mask: np.ndarray, iou: float, logits: MaskLogits, *, refined: bool) -> MaskPrediction:
@@ -47,6 +48,14 @@ class MaskPrediction:
         replaced = {"_masks": {**self._masks, 0: mask}, "_target_logits": logits, "refined": refined}
         copy.__dict__ = {**self.__dict__, **replaced}
         copy.iou = np.concatenate(([iou], self.iou[1:])).astype(np.float32)
+        return copy
+
+    def with_threshold(self, queries: Iterable[int], threshold: float) -> MaskPrediction:
+        """A copy in which these queries count as present from a presence of ``threshold`` on, if the model's is higher."""
+        lowered = dict.fromkeys(queries, min(threshold, self.config.presence_threshold))
+        copy = object.__new__(MaskPrediction)
+        masks = {query: mask for query, mask in self._masks.items() if mask is not None or query not in lowered}
+        copy.__dict__ = {**self.__dict__, "_masks": masks, "_thresholds": {**self._thresholds, **lowered}}
         return copy
 
     @property
@@ -67,7 +76,8 @@ class MaskPrediction:
     def mask(self, query: int) -> np.ndarray | None:
         """The clean mask of a query, bool ``[H, W]``; None if it is not present, has no pixel, or does not exist."""
         if query not in self._masks:
-            present = query < len(self.presence) and self.presence[query] >= self.config.presence_threshold
+            threshold = self._thresholds.get(query, self.config.presence_threshold)
+            present = query < len(self.presence) and self.presence[query] >= threshold
             self._masks[query] = self._full_image_mask(query) if present else None
         return self._masks[query]
 

@@ -117,6 +117,7 @@ class Finding:
         score: ``presence * iou``.
         presence: probability in [0, 1] that it is in the image: ``sigmoid(logit / presence_temperature)``.
         present: ``presence >= presence_threshold`` (chosen on validation data, stored in the model) and the mask has a pixel.
+            For the structures that a question about a relation names: ``presence >= findings.RELATION_PRESENCE``.
         area_px: pixels in the mask.
         query: its mask query: 0 for the target of the request, ``1 + i`` for ``entities[i]``.
         iou: predicted intersection over union of the mask.

@@ -12,7 +12,7 @@ from ..text.compose import NamedMask
 from ..text.grammar import Description
 from ..text.markup import strip_query_ids
 from .answer import Answer, Finding
-from .findings import choose_queries, findings_of, sizes_of
+from .findings import choose_queries, findings_of, presume_named, sizes_of
 from .plan import Plan
 from .refusals import refusal_sentence
 
@@ -41,6 +41,7 @@ def assemble_answer(
     findings: tuple[Finding, ...] = ()
     markup = draft or ""
     if prediction is not None:
+        prediction = presume_named(plan, prediction)
         findings = findings_of(choose_queries(plan, prediction, draft), prediction, plan.prompt)
         wants_size = plan.intent.kind == "how_large"
         sizes = [sizes_of(finding, image, wants_size) for finding in findings]

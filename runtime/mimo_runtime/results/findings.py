@@ -17,6 +17,17 @@ from .answer import Finding
 from .guarantees import guarantees_of
 from .plan import REFERRED, Plan
 
+#: From this presence on, a structure that a question about a relation names counts as present: the question presumes it.
+#: Chosen on ``val``: right relations and right denials of absent structures together.
+RELATION_PRESENCE = 0.2
+
+
+def presume_named(plan: Plan, prediction: MaskPrediction) -> MaskPrediction:
+    """The prediction in which the structures of a question about a relation are present from :data:`RELATION_PRESENCE` on."""
+    if plan.refusal is not None or plan.intent.other is None:
+        return prediction
+    return prediction.with_threshold((query for _, query in plan.named if query), RELATION_PRESENCE)
+
 
 def choose_queries(plan: Plan, prediction: MaskPrediction, draft: str | None) -> list[tuple[str, int]]:
     """The findings' phrases and queries.

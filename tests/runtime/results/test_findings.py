@@ -60,6 +60,26 @@ def test_presence_temperature_and_threshold_are_those_of_the_model(pixels):
     assert not finding.present
 
 
+def test_a_relation_presumes_what_it_names(pixels):
+    config = MimoConfig.from_preset("micro", entities=fakes.ENTITIES, presence_temperature=6.0, presence_threshold=0.9)
+    with fakes.fake_mimo(config=config) as mimo:
+        scan = mimo.open(pixels)
+        answer, neighbours = scan.ask("Where is the liver relative to the aorta?"), scan.ask("What is left of the aorta?")
+        by_name = scan.ask("liver and aorta")
+    assert [(f.phrase, f.present) for f in answer.findings] == [("liver", True), ("aorta", True)]
+    assert all(0.2 <= f.presence < 0.9 for f in answer.findings)
+    # The structures that nobody names need the model's thresholds.
+    assert [(f.phrase, f.present) for f in neighbours.findings] == [("aorta", True)]
+    assert not any(f.present for f in by_name.findings)
+
+
+@pytest.mark.parametrize("question", ["Where is the spleen relative to the aorta?", "What is above the spleen?"])
+def test_a_relation_to_something_improbable_is_denied(mimo, pixels, question):
+    answer = mimo.open(pixels).ask(question)
+    assert [(f.phrase, f.present) for f in answer.findings] == [("spleen", False)]
+    assert answer.text.endswith("no spleen is visible.")
+
+
 def test_a_score_below_the_models_threshold_is_not_confident(pixels):
     def ask(threshold):
         config = MimoConfig.from_preset("micro", entities=fakes.ENTITIES, abstain_threshold=threshold)
