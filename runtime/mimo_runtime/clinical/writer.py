@@ -69,12 +69,12 @@ def write_objects(result: StudyResult, folder: Path | str, formats: Sequence[str
                 left_out[name] = "the result has no structure"
                 continue
             if name == "seg":
-                from .segmentation import write_segmentation
+                from .dicom.segmentation import write_segmentation
 
                 segmentation = write_segmentation(result)
                 written[name] = [_save(segmentation, target / "seg.dcm")]
             elif name == "sr":
-                from .structured_report import write_report
+                from .dicom.structured_report import write_report
 
                 written[name] = [_save(write_report(result, segmentation), target / "sr.dcm")]
             else:
@@ -95,13 +95,13 @@ def _save(data: Dataset, path: Path) -> str:
 
 
 def _captures(result: StudyResult, target: Path) -> list[str]:
-    from .capture import write_captures
+    from .dicom.capture import write_captures
 
     return [_save(data, target / f"sc_{number:04d}.dcm") for number, data in enumerate(write_captures(result), 1)]
 
 
 def _structure_set(result: StudyResult, target: Path) -> list[str]:
-    from .contours import write_structure_set
+    from .dicom.structure_set import write_structure_set
 
     return [_save(write_structure_set(result), target / "rtstruct.dcm")]
 
@@ -137,16 +137,16 @@ def _contours(result: StudyResult, target: Path) -> list[str]:
 
 
 def _page(result: StudyResult, target: Path) -> list[str]:
-    from .report_page import html_of
-    from .study_report import report_of
+    from .report.content import report_of
+    from .report.page import html_of
 
     (target / "report.html").write_text(html_of(report_of(result)), "utf-8")
     return ["report.html"]
 
 
 def _document(result: StudyResult, target: Path) -> list[str]:
-    from .report_pdf import write_pdf
-    from .study_report import report_of
+    from .dicom.document import write_pdf
+    from .report.content import report_of
 
     return [_save(write_pdf(result, report_of(result)), target / "report.dcm")]
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from clinical_cases import ct_result, dciodvfy, flat_result
 
-from mimo_runtime.clinical.capture import draw_frame, write_captures
-from mimo_runtime.clinical.contours import contours_of, write_structure_set
+from mimo_runtime.clinical.contours import contours_of
+from mimo_runtime.clinical.dicom.capture import write_captures
+from mimo_runtime.clinical.dicom.structure_set import write_structure_set
+from mimo_runtime.clinical.pictures import draw_frame
 from mimo_runtime.errors import RequestError
 
 

@@ -11,10 +11,11 @@ from clinical_cases import ct_result, dciodvfy, disc, flat_result
 from dicom_series import PATIENT
 
 from mimo_runtime.clinical.comparison import compare
-from mimo_runtime.clinical.report_page import html_of
-from mimo_runtime.clinical.report_pdf import pdf_of, write_pdf
+from mimo_runtime.clinical.dicom.document import write_pdf
+from mimo_runtime.clinical.report.content import report_of
+from mimo_runtime.clinical.report.page import html_of
+from mimo_runtime.clinical.report.pdf import pdf_of
 from mimo_runtime.clinical.study import Structure
-from mimo_runtime.clinical.study_report import report_of
 from mimo_runtime.clinical.writer import FORMATS, write_objects
 from mimo_runtime.errors import RequestError
 

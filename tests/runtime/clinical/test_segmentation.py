@@ -10,7 +10,7 @@ import pytest
 from clinical_cases import ct_result, dciodvfy, dcmqi, disc, flat_result
 from dicom_series import PATIENT
 
-from mimo_runtime.clinical.segmentation import write_segmentation
+from mimo_runtime.clinical.dicom.segmentation import write_segmentation
 from mimo_runtime.clinical.study import Structure
 from mimo_runtime.errors import RequestError
 from mimo_runtime.imageio.image import ScanImage

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from clinical_cases import ct_result, dciodvfy, dcmqi, flat_result
 
+from mimo_runtime.clinical.dicom.segmentation import write_segmentation
+from mimo_runtime.clinical.dicom.structured_report import write_report
 from mimo_runtime.clinical.measurements import measure
-from mimo_runtime.clinical.segmentation import write_segmentation
-from mimo_runtime.clinical.structured_report import write_report
 
 hd = pytest.importorskip("highdicom")
 

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .codes import Code, code_of
-from .dicom_objects import (
+from ..codes import Code, code_of
+from ..measurements import Measurement, measure
+from ..outlines import outlines_of
+from ..study import Structure, StudyResult
+from .objects import (
     MANUFACTURER,
     SERIES_NUMBERS,
     SourceFrames,
@@ -24,9 +27,6 @@ from .dicom_objects import (
     source_frames,
     versions,
 )
-from .measurements import Measurement, measure
-from .outlines import outlines_of
-from .study import Structure, StudyResult
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -207,7 +207,7 @@ def _sites(structure: Structure) -> list[object] | None:
     code = code_of(structure.name)
     if code.site is None and not code.side:
         return None
-    from .codes import LEFT, RIGHT
+    from ..codes import LEFT, RIGHT
 
     site = code.site or code.type
     side = coded(LEFT if code.side == "left" else RIGHT) if code.side else None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 
-from ..errors import RequestError
-from .study_report import StudyReport
+from ...errors import RequestError
+from .content import StudyReport
 
 
 def html_of(report: StudyReport) -> str:
@@ -14,7 +14,7 @@ def html_of(report: StudyReport) -> str:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError:
         raise RequestError("the report needs jinja2", "pip install jinja2, which the extra clinical names") from None
-    loader = PackageLoader("mimo_runtime.clinical")
+    loader = PackageLoader("mimo_runtime.clinical.report")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
     return environment.get_template("report.html").render(report=report)

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import RequestError
-from .codes import LEFT, RIGHT, code_of
-from .dicom_objects import (
+from ...errors import RequestError
+from ..codes import LEFT, RIGHT, code_of
+from ..study import Structure, StudyResult
+from .objects import (
     MANUFACTURER,
     PRODUCT,
     SERIES_NUMBERS,
@@ -30,7 +31,6 @@ from .dicom_objects import (
     source_frames,
     versions,
 )
-from .study import Structure, StudyResult
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -9,10 +9,10 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .capture import RESEARCH_USE, draw_frame
-from .comparison import Comparison, Pair
-from .measurements import measure
-from .study import Structure, StudyResult
+from ..comparison import Comparison, Pair
+from ..measurements import measure
+from ..pictures import RESEARCH_USE, draw_frame
+from ..study import Structure, StudyResult
 
 #: Pictures that a report shows at most: the frame with the largest area of each structure, largest first.
 MOST_PICTURES = 6

@@ -1,21 +1,15 @@
-"""The report as a PDF of A4 pages, and as a DICOM object that holds it."""
+"""The report as a PDF of A4 pages."""
 
 from __future__ import annotations
 
 import io
 from html import escape
-from typing import TYPE_CHECKING
 
-from ..errors import RequestError
-from ..utils.untyped import Untyped
-from .dicom_objects import DESCRIPTION, MANUFACTURER, SERIES_NUMBERS, source_frames, versions
-from .study import StudyResult
-from .study_report import ReportPicture, StudyReport
+from ...errors import RequestError
+from ...utils.untyped import Untyped
+from .content import ReportPicture, StudyReport
 
-if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
-
-_ENCAPSULATED_PDF, _EXPLICIT = "1.2.840.10008.5.1.4.1.1.104.1", "1.2.840.10008.1.2.1"
+_AUTHOR = "mimo-edge"
 
 
 def pdf_of(report: StudyReport) -> bytes:
@@ -30,7 +24,7 @@ def pdf_of(report: StudyReport) -> bytes:
     margin = 15 * mm
     document = SimpleDocTemplate(
         stream, pagesize=A4, leftMargin=margin, rightMargin=margin, topMargin=margin, bottomMargin=margin,
-        title=report.title, author=MANUFACTURER, invariant=1,
+        title=report.title, author=_AUTHOR, invariant=1,
     )  # fmt: skip
 
     def footer(canvas: Untyped, _: object) -> None:
@@ -86,36 +80,3 @@ def _pictures(pictures: tuple[ReportPicture, ...], width: float) -> list[object]
         cells.append([image, Paragraph(escape(picture.caption), text)])
     rows = [cells[k : k + 2] + [""] * (2 - len(cells[k : k + 2])) for k in range(0, len(cells), 2)]
     return [Table(rows, colWidths=[column + 6] * 2)] if rows else []
-
-
-def write_pdf(result: StudyResult, report: StudyReport) -> Dataset:
-    """The PDF as a DICOM object of the study.
-
-    Raises:
-        RequestError: the images are not DICOM, or reportlab is missing.
-    """
-    from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import UID
-
-    first, content = source_frames(result).headers[0], pdf_of(report)
-    data = Dataset()
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID, data.file_meta.MediaStorageSOPClassUID = UID(_EXPLICIT), UID(_ENCAPSULATED_PDF)
-    data.SOPClassUID, data.SOPInstanceUID = _ENCAPSULATED_PDF, result.uid("pdf")
-    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
-    for keyword in (
-        "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID", "AccessionNumber",
-        "ReferringPhysicianName", "StudyInstanceUID",
-    ):  # fmt: skip
-        setattr(data, keyword, first.get(keyword, ""))
-    data.Modality, data.ConversionType, data.SeriesInstanceUID = "DOC", "WSD", result.uid("pdf series")
-    data.SeriesNumber, data.InstanceNumber, data.SeriesDescription = SERIES_NUMBERS["pdf"], 1, DESCRIPTION
-    data.Manufacturer, data.ManufacturerModelName = MANUFACTURER, result.model.name[:64]
-    data.SoftwareVersions = list(versions(result.model))
-    data.ContentDate, data.ContentTime = first.get("StudyDate", ""), first.get("StudyTime", "")
-    data.AcquisitionDateTime, data.BurnedInAnnotation, data.DocumentTitle = "", "YES", report.title
-    data.ConceptNameCodeSequence, data.VerificationFlag = [], "UNVERIFIED"
-    data.MIMETypeOfEncapsulatedDocument = "application/pdf"
-    data.EncapsulatedDocument = content + b"\0" * (len(content) % 2)
-    data.EncapsulatedDocumentLength = len(content)
-    return data

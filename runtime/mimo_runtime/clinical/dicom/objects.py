@@ -6,11 +6,11 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..errors import RequestError
-from ..imageio.geometry import ImageSource
-from ..utils.untyped import Untyped
-from .codes import Code
-from .study import ModelIdentity, StudyResult
+from ...errors import RequestError
+from ...imageio.geometry import ImageSource
+from ...utils.untyped import Untyped
+from ..codes import Code
+from ..study import ModelIdentity, StudyResult
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -1,0 +1,1 @@
+"""Results as DICOM objects. highdicom is imported when one is written."""

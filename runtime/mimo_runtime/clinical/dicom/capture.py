@@ -1,0 +1,57 @@
+"""DICOM secondary captures: the picture with outlines and measurements burned in, for viewers without segmentations."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..pictures import draw_frame
+from ..study import StudyResult
+from .objects import MANUFACTURER, SERIES_NUMBERS, complete, equipment, highdicom, mark, source_frames, versions
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+
+def write_captures(result: StudyResult) -> list[Dataset]:
+    """One secondary capture for every frame with a structure, in order of the frames; of a result without, of the first frame.
+
+    Raises:
+        RequestError: the images are not DICOM.
+    """
+    files = source_frames(result)
+    headers = {str(header.SOPInstanceUID): header for header in files.headers}
+    frames = sorted({frame for s in result.structures for frame in s.masks}) or [0]
+    objects = []
+    for number, frame in enumerate(frames, 1):
+        image = result.images[frame]
+        picture = np.asarray(draw_frame(result, frame, image))
+        objects.append(_capture(result, complete(headers[files.frames[frame].uid("SOPInstanceUID")]), picture, number, frame))
+    return objects
+
+
+def _capture(result: StudyResult, header: Dataset, pixels: np.ndarray, number: int, frame: int) -> Dataset:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        capture: Dataset = highdicom().sc.SCImage.from_ref_dataset(
+            ref_dataset=header,
+            pixel_array=pixels,
+            photometric_interpretation="RGB",
+            bits_allocated=8,
+            coordinate_system="PATIENT",
+            series_instance_uid=result.uid("sc series"),
+            series_number=SERIES_NUMBERS["sc"],
+            sop_instance_uid=result.uid(f"sc {frame}"),
+            instance_number=number,
+            manufacturer=MANUFACTURER,
+            patient_orientation=("L", "P"),
+            contributing_equipment=[equipment(result.model)],
+        )
+    capture.PatientOrientation = header.get("PatientOrientation") or ""
+    capture.BurnedInAnnotation = "YES"
+    if "Laterality" not in capture and "ImageLaterality" not in capture:
+        capture.Laterality = ""
+    capture.ManufacturerModelName, capture.SoftwareVersions = result.model.name[:64], list(versions(result.model))
+    return mark(capture)

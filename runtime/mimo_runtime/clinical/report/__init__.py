@@ -1,0 +1,1 @@
+"""The report of a study: its content, and its layout as a page and as a PDF."""
