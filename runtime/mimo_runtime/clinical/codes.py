@@ -50,7 +50,7 @@ _ADRENAL, _BRAIN, _BREAST = _sct("23451007", "Adrenal gland"), _sct("12738006", 
 _COLON, _KIDNEY, _LIVER, _LUNG = (
     _sct("71854001", "Colon"), _sct("64033007", "Kidney"), _sct("10200004", "Liver"), _sct("39607008", "Lung"),
 )  # fmt: skip
-_LESION, _CYST, _HIPPOCAMPUS = _sct("52988006", "Lesion"), _sct("367643001", "Cyst"), _sct("5366008", "Hippocampal structure")
+_LESION, _CYST, _HIPPOCAMPUS = _sct("52988006", "Lesion"), _sct("367643001", "Cyst"), _sct("5366008", "Hippocampus")
 
 #: By the name of the entity.
 STRUCTURES: dict[str, StructureCode] = {

@@ -1,0 +1,148 @@
+"""De-identification of DICOM objects after PS3.15 annex E, basic profile.
+
+Options: retain longitudinal information with modified dates; clean descriptors (descriptions are removed). Private elements,
+free text, ages and application titles are removed. UIDs are replaced by hashes with a salt, the same in all objects of one
+salt, so that references between objects hold. SR text that this program writes stays.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from typing import TYPE_CHECKING
+
+from ...errors import RequestError
+from ..codes import Code
+from .objects import item_of
+
+if TYPE_CHECKING:
+    from pydicom.dataelem import DataElement
+    from pydicom.dataset import Dataset
+
+#: Action Z or D of table E.1-1: elements that stay, with a value that says nothing.
+_DUMMIES: dict[str, str] = {
+    "PatientName": "ANONYMOUS", "PatientID": "", "PatientBirthDate": "", "PatientSex": "", "AccessionNumber": "", "StudyID": "",
+    "ReferringPhysicianName": "", "ConsultingPhysicianName": "", "OperatorsName": "", "ContentCreatorName": "",
+    "VerifyingObserverName": "ANONYMOUS", "VerifyingOrganization": "", "PersonName": "ANONYMOUS",
+    "DeviceSerialNumber": "0", "StationName": "", "InstitutionName": "", "ProtocolName": "", "StudyDescription": "",
+    "SeriesDescription": "", "ContrastBolusAgent": "", "AcquisitionDeviceProcessingDescription": "",
+}  # fmt: skip
+#: Action X: removed. Words that their keywords contain; only retired and rare elements are named in full.
+_REMOVED_WORDS = (
+    "Address", "Comment", "Patients", "OtherPatient", "PatientMother", "PatientBirthName", "PatientTelephone",
+    "PatientReligious", "Ethnic", "Occupation", "SmokingStatus", "Pregnancy", "LastMenstrual",
+    "AdditionalPatientHistory", "MedicalAlerts", "Allergies", "Insurance", "Military", "Residence", "Physician",
+    "Requesting", "Requested", "Scheduled", "Performed", "Admitting", "Admission", "Discharge", "Visit", "Department",
+    "Telephone", "Responsible", "Curator", "Interpretation", "Reviewer", "Author", "Transcri", "Custodian", "Issuer",
+    "PersonIdentification", "PersonTelecom", "Plate", "Cassette", "Gantry", "DetectorID", "Location", "PatientState",
+    "PatientAge", "PatientSize", "PatientWeight", "PatientSpecies", "PatientBreed", "Observer", "Reason", "History",
+    "DigitalSignature", "MAC", "OriginalAttributes", "ReferencedPatient", "Modified", "Icon", "Overlay", "Curve",
+    "Description",
+)  # fmt: skip
+#: Keywords that contain such a word and stay: codes, geometry and what the images need.
+_KEPT = (
+    "PerformedProtocolCodeSequence", "SegmentDescription", "ContentDescription", "DerivationDescription",
+    "ContributionDescription", "DimensionDescriptionLabel", "LUTExplanation", "PatientPosition", "PatientOrientation",
+    "SegmentationAlgorithmIdentificationSequence", "RegionLocationMinX0", "RegionLocationMinY0",
+    "RegionLocationMaxX1", "RegionLocationMaxY1", "SpatialLocationsPreserved", "ImageLaterality",
+    "PatientIdentityRemoved", "PixelPaddingValue", "ObserverType", "PerformedProcedureCodeSequence", "TextValue",
+    "AlgorithmParameters", "TrackingID", "NumericValue", "PhotometricInterpretation",
+)  # fmt: skip
+#: Value representations of free text, of ages and of application titles.
+_FREE_TEXT = ("LT", "ST", "UT", "UR", "AS", "AE")
+#: Kinds of images that often have text in their pixels.
+_BURNED_IN = ("US", "SC", "ES", "XC", "OT", "RF", "XA")
+_METHODS = (
+    Code("113100", "DCM", "Basic Application Confidentiality Profile"),
+    Code("113107", "DCM", "Retain Longitudinal Temporal Information Modified Dates Option"),
+    Code("113105", "DCM", "Clean Descriptors Option"),
+)
+
+
+def deidentify(data: Dataset, salt: str, *, allow_burned_in: bool = False) -> Dataset:
+    """A copy without what identifies the patient.
+
+    Args:
+        salt: a secret of the site. Whoever knows it can tell which UIDs belong together; dates move by days that it decides.
+        allow_burned_in: take images that may have text in their pixels: somebody has looked.
+
+    Raises:
+        RequestError: an empty salt, or an image that may have text in its pixels.
+    """
+    if not salt:
+        raise RequestError("de-identification needs a salt", "Give a secret text of your site, the same for all its studies")
+    modality, stated = str(data.get("Modality") or ""), str(data.get("BurnedInAnnotation") or "")
+    has_pixels = "PixelData" in data or "EncapsulatedDocument" in data
+    if not allow_burned_in and has_pixels and stated != "NO" and (stated == "YES" or modality in (*_BURNED_IN, "DOC")):
+        raise RequestError("the image may have the patient's name in its pixels", "Look at it, then allow burned-in text")
+    patient = f"{data.get('PatientID') or ''}\0{data.get('PatientName') or ''}"
+    copy = _cleaned(data, salt, _days(salt, patient))
+    copy.PatientIdentityRemoved = "YES"
+    copy.DeidentificationMethod = "PS3.15 annex E basic profile, modified dates, clean descriptors"
+    copy.DeidentificationMethodCodeSequence = [item_of(code) for code in _METHODS]
+    copy.LongitudinalTemporalInformationModified = "MODIFIED"
+    if hasattr(data, "file_meta"):
+        copy.file_meta = data.file_meta.__class__()
+        copy.file_meta.TransferSyntaxUID = data.file_meta.TransferSyntaxUID
+        copy.file_meta.MediaStorageSOPClassUID, copy.file_meta.MediaStorageSOPInstanceUID = (
+            data.SOPClassUID,
+            copy.SOPInstanceUID,
+        )
+    return copy
+
+
+def _cleaned(data: Dataset, salt: str, days: int) -> Dataset:
+    from pydicom.dataset import Dataset
+
+    copy = Dataset()
+    for element in data:
+        cleaned = _element(element, salt, days)
+        if cleaned is not None:
+            copy.add(cleaned)
+    return copy
+
+
+def _element(element: DataElement, salt: str, days: int) -> DataElement | None:
+    """The element without what identifies somebody; None where it goes."""
+    from pydicom.dataelem import DataElement
+
+    keyword, vr, value = element.keyword, element.VR, element.value
+    if element.tag.is_private or not keyword:
+        return None
+    if keyword in _DUMMIES:
+        return DataElement(element.tag, vr, _DUMMIES[keyword])
+    if keyword not in _KEPT and (vr in _FREE_TEXT or any(word in keyword for word in _REMOVED_WORDS)):
+        return None
+    if vr == "SQ":
+        return DataElement(element.tag, vr, [_cleaned(item, salt, days) for item in value])
+    if vr == "UI" and not keyword.endswith(("ClassUID", "SyntaxUID", "SOPClassesInStudy")):
+        values = [_uid(str(v), salt) for v in value] if element.VM > 1 else _uid(str(value), salt)
+        return DataElement(element.tag, vr, values)
+    if vr in ("DA", "DT") and str(value or ""):
+        return DataElement(element.tag, vr, _moved(str(value), days))
+    if vr == "PN":
+        return DataElement(element.tag, vr, "")
+    return DataElement(element.tag, vr, value)
+
+
+def _uid(uid: str, salt: str) -> str:
+    """Another UID for an instance; those of DICOM itself stay."""
+    if not uid or uid.startswith("1.2.840.10008."):
+        return uid
+    digest = hashlib.sha256(f"{salt}\0uid\0{uid}".encode()).digest()
+    return f"2.25.{int.from_bytes(digest[:16], 'big')}"
+
+
+def _days(salt: str, patient: str) -> int:
+    """By how many days all dates of a patient move back: one to ten years."""
+    digest = hashlib.sha256(f"{salt}\0days\0{patient}".encode()).digest()
+    return 365 + int.from_bytes(digest[:4], "big") % 3285
+
+
+def _moved(text: str, days: int) -> str:
+    """A date or date and time, earlier by ``days``; empty where it cannot be read."""
+    try:
+        date = datetime.datetime.strptime(text[:8], "%Y%m%d") - datetime.timedelta(days)
+    except (ValueError, OverflowError):
+        return ""
+    return f"{date:%Y%m%d}{text[8:]}"
