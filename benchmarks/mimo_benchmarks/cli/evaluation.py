@@ -9,6 +9,7 @@ import click
 
 from mimo_runtime.cli.app import Command, Option
 from mimo_runtime.cli.progress import progress_bar, stage_progress
+from mimo_runtime.errors import RequestError
 
 from .options import data_options
 from .output import check_writable, deliver, json_option
@@ -110,11 +111,18 @@ def precision(
 @click.option(
     "--limit", default=12, show_default=True, type=click.IntRange(1), help="Most images per set, drawn with the seed."
 )
-@click.option("--report", type=click.Path(path_type=Path), help="Folder for robustness.md and robustness.png.")
+@click.option(
+    "--group",
+    "groups",
+    multiple=True,
+    type=click.Choice(["box jitter", "point offset", "image shift", "geometry", "query"]),
+    help="Conditions to measure; geometry is images turned and mirrored. Repeatable. Without: all.",
+)
+@click.option("--report", type=click.Path(path_type=Path), help="Folder for robustness.md and robustness.png, of all groups.")
 @json_option
 def robustness(
-    model: Path, data_: tuple[Path, ...], split: str, limit: int, seed: int, threads: int | None, report: Path | None,
-    json_path: str | None,
+    model: Path, data_: tuple[Path, ...], split: str, limit: int, groups: tuple[str, ...], seed: int, threads: int | None,
+    report: Path | None, json_path: str | None,
 ) -> None:  # fmt: skip
     """Dice under imprecise prompts, image corruptions, rotations and other wordings.
 
@@ -123,15 +131,20 @@ def robustness(
     from mimo_runtime.data.dataset import read_datasets
 
     from ..models import open_model
+    from ..suites.conditions import CONDITIONS
     from ..suites.report import check_report, markdown, write_report
     from ..suites.robustness import measure_robustness
 
     check_writable(json_path)
+    if report is not None and groups:
+        raise RequestError("a report shows all groups of conditions", "Leave out --group or --report")
     if report is not None:
         check_report(report)
     datasets = read_datasets(data_)
     with open_model(model, threads) as mimo, stage_progress("robustness") as progress:
-        result = measure_robustness(mimo, datasets, split, limit=limit, seed=seed, progress=progress)
+        result = measure_robustness(
+            mimo, datasets, split, groups=groups or tuple(CONDITIONS), limit=limit, seed=seed, progress=progress
+        )
     # The numbers first: a picture that cannot be drawn must not lose them.
     deliver(markdown(result), result, json_path)
     if report is not None:

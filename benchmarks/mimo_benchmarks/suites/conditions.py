@@ -6,7 +6,7 @@ shift``), another orientation (``geometry``), another wording (``query``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -97,21 +97,21 @@ class ImageConditions:
         self.skipped: set[tuple[str, str]] = set()
         self.refused = 0
 
-    def samples(self) -> Iterator[Sample]:
-        """All answers. Every version of the image is encoded once."""
+    def samples(self, groups: Collection[str] = CONDITIONS) -> Iterator[Sample]:
+        """All answers of some groups. Every version of the image is encoded once."""
         if not self.classes:
             return
         scan = self.mimo.open(self.pixels)
-        yield from self._jitters(scan)
-        yield from self._offsets(scan)
-        yield from self._queries(scan)
-        clean = list(self._box_and_text(SHIFT, CLEAN, scan, Rotation()))
-        yield from clean
-        yield from (sample._replace(group=GEOMETRY) for sample in clean)
-        for condition, shift in SHIFTS.items():
+        for group, ask in ((JITTER, self._jitters), (OFFSET, self._offsets), (QUERY, self._queries)):
+            if group in groups:
+                yield from ask(scan)
+        shared = [group for group in (SHIFT, GEOMETRY) if group in groups]
+        clean = list(self._box_and_text(SHIFT, CLEAN, scan, Rotation())) if shared else []
+        yield from (sample._replace(group=group) for group in shared for sample in clean)
+        for condition, shift in SHIFTS.items() if SHIFT in groups else ():
             changed = self.mimo.open(shift(self.pixels, self._rng(condition)))
             yield from self._box_and_text(SHIFT, condition, changed, Rotation())
-        for condition, rotation in ROTATIONS.items():
+        for condition, rotation in ROTATIONS.items() if GEOMETRY in groups else ():
             yield from self._box_and_text(GEOMETRY, condition, self.mimo.open(rotation.image(self.pixels)), rotation)
 
     def _targets(self, labels: np.ndarray) -> Iterator[tuple[str, str, np.ndarray]]:

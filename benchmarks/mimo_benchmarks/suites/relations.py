@@ -124,11 +124,10 @@ def measure_relations(
     (``split`` if there is none, which favours the baseline); wrong for names that never occur together there. Neighbours:
     always nothing.
 
+    Intervals are 95 % bootstrap intervals over cases.
+
     Args:
         limit: at most this many images per set, drawn with ``seed``.
-
-    Returns:
-        The intervals are 95 % bootstrap intervals over cases.
 
     Raises:
         RequestError: empty split, or an image that cannot be read. All images are read before the first question.

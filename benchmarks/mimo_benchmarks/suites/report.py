@@ -64,8 +64,8 @@ def markdown(result: Robustness) -> str:
         "mean difference to the first row of the same prompt, over the "
         "targets of the row.",
     ]
-    for group, (title, how) in _METHODS.items():
-        rows = result["conditions"][group]
+    for group, rows in result["conditions"].items():
+        title, how = _METHODS[group]
         lines += ["", f"## {title}", "", how, ""]
         column = {JITTER: ["*ellipse*"], OFFSET: ["beside the target"]}.get(group, [])
         head = ["condition", "prompt", "Dice", "change", *column, "n"]
@@ -76,6 +76,7 @@ def markdown(result: Robustness) -> str:
             cells = [row["name"], row["prompt"], _number(row["dice"], row["ci95"]), change, *extra, str(row["n"])]
             lines.append(f"| {' | '.join(cells)} |")
         if group == GEOMETRY:
+            lines += _turned(result)
             for condition, left_out in meta["skipped"].items():
                 lines += ["", f"Left out under *{condition}*, prompt {left_out['prompt']}: {', '.join(left_out['classes'])}. "
                           "The mirror makes left right, and neither answer would be wrong."]  # fmt: skip
@@ -125,6 +126,14 @@ def _number(value: float, ci95: list[float]) -> str:
 def _change(row: ConditionRow) -> str:
     low, high = row["delta_ci95"]
     return f"{row['delta']:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def _turned(result: Robustness) -> list[str]:
+    turned = result["turned"]
+    if turned is None:
+        return []
+    loss = f"{turned['loss']:.3f} ({turned['loss_ci95'][0]:.3f} to {turned['loss_ci95'][1]:.3f})"
+    return ["", f"By name, *{turned['condition']}* costs most: {loss} of Dice. The goal is at most 0.10."]
 
 
 def _synonyms(result: Robustness) -> list[str]:

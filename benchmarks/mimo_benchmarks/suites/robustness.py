@@ -6,7 +6,7 @@ paired. Each is compared with the clean condition of its group, which comes firs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -17,7 +17,7 @@ from mimo_runtime.evaluation import metrics
 from mimo_runtime.evaluation.questions import chosen_records, engine_names, model_id_of
 from mimo_runtime.pipeline import Mimo
 
-from .conditions import CONDITIONS, JITTER, LIMIT, OFFSET, PROMPTS, USUAL_JITTER, ImageConditions, Sample, Wording
+from .conditions import CONDITIONS, GEOMETRY, JITTER, LIMIT, OFFSET, PROMPTS, USUAL_JITTER, ImageConditions, Sample, Wording
 from .corruptions import ROTATIONS
 
 
@@ -69,17 +69,29 @@ class RobustnessMeta(TypedDict):
     engine: str | None
 
 
+class TurnedLoss(TypedDict):
+    """The orientation that costs most by name: Dice there is ``loss`` below that of the upright image."""
+
+    condition: str
+    dice: float
+    loss: float
+    loss_ci95: list[float]
+    n: int
+
+
 class Robustness(TypedDict):
     """The JSON of ``mimo-bench robustness``.
 
     Args:
-        conditions: rows by group. ``dice`` is the mean over sets of the mean over targets. ``delta`` is the same of
+        conditions: rows by measured group. ``dice`` is the mean over sets of the mean over targets. ``delta`` is the same of
             the difference to the clean condition of the same target. Conditions without a sample are missing.
         synonyms: each against the name, means over images.
+        turned: None without the group of orientations.
     """
 
     conditions: dict[str, list[ConditionRow]]
     synonyms: list[SynonymRow]
+    turned: TurnedLoss | None
     meta: RobustnessMeta
 
 
@@ -88,6 +100,7 @@ def measure_robustness(
     datasets: Sequence[Dataset],
     split: str,
     *,
+    groups: Collection[str] = tuple(CONDITIONS),
     limit: int | None = LIMIT,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -98,6 +111,7 @@ def measure_robustness(
     The target of a text is the whole class. Only masks are requested.
 
     Args:
+        groups: keys of :data:`CONDITIONS` to measure.
         limit: at most this many images per set, drawn with ``seed``; None takes all.
         progress: called with (images done, images in all).
 
@@ -115,7 +129,7 @@ def measure_robustness(
         if progress:
             progress(done, len(records))
         image = ImageConditions(mimo, data, record, seed)
-        samples += image.samples()
+        samples += image.samples(groups)
         wordings += image.wordings
         skipped |= image.skipped
         refused += image.refused
@@ -135,7 +149,19 @@ def measure_robustness(
         "model": model_id_of(mimo),
         "engine": engine_names(mimo),
     }
-    return {"conditions": summarise(samples, seed), "synonyms": _per_synonym(wordings), "meta": meta}
+    conditions = {group: rows for group, rows in summarise(samples, seed).items() if group in groups}
+    turned = largest_loss(conditions.get(GEOMETRY, ()))
+    return {"conditions": conditions, "synonyms": _per_synonym(wordings), "turned": turned, "meta": meta}
+
+
+def largest_loss(rows: Sequence[ConditionRow]) -> TurnedLoss | None:
+    """The turned or mirrored condition with the largest loss by name; None without one."""
+    named = [row for row in rows if row["prompt"] == "text" and row["name"] in ROTATIONS]
+    if not named:
+        return None
+    row = min(named, key=lambda row: row["delta"])
+    low, high = row["delta_ci95"]
+    return {"condition": row["name"], "dice": row["dice"], "loss": -row["delta"], "loss_ci95": [-high, -low], "n": row["n"]}
 
 
 def _left_out(skipped: set[tuple[str, str]]) -> dict[str, LeftOut]:

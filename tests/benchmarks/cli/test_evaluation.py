@@ -122,6 +122,18 @@ def test_robustness_writes_the_numbers_and_the_report(bright: list[tuple], data:
     assert (folder / "note.txt").read_text() == "mine"
 
 
+def test_turned_images_are_measured_alone(bright: list[tuple], data: Path, tmp_path: Path) -> None:
+    result = run("robustness", "model", "--data", data, "--limit", 1, "--group", "geometry", "--json", tmp_path / "out.json")
+    assert result.exit_code == 0, result.output
+    numbers = json.loads((tmp_path / "out.json").read_text())
+    assert list(numbers["conditions"]) == ["geometry"] and numbers["turned"]["loss"] == 0
+    assert "costs most" in result.stdout and "The goal is at most 0.10." in result.stdout and "Box jitter" not in result.stdout
+    refused(run("robustness", "model", "--data", data, "--group", "turned"), "turned")
+    options = ("--data", data, "--group", "geometry", "--report", tmp_path / "report")
+    refused(run("robustness", "model", *options), "a report shows all groups", "Leave out --group")
+    assert len(bright) == 1
+
+
 def test_the_report_folder_is_made_and_replaced(bright: list[tuple], data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "report"
     for split_seed in (0, 1):

@@ -21,7 +21,7 @@ from mimo_benchmarks.suites.conditions import (
     USUAL_JITTER,
     Sample,
 )
-from mimo_benchmarks.suites.robustness import measure_robustness, summarise
+from mimo_benchmarks.suites.robustness import largest_loss, measure_robustness, summarise
 from mimo_runtime.data.dataset import Dataset, read_datasets
 from mimo_runtime.errors import PromptError, RequestError
 from mimo_runtime.postprocessing.connected_components import label_components
@@ -226,6 +226,29 @@ def test_refused_wordings_are_counted_and_empty(sets: list[Dataset]) -> None:
     assert result["meta"]["refused_questions"] > 0
     assert rows_of(result, QUERY, "text")["question: segment"]["dice"] == 0
     assert rows_of(result, QUERY, "text")["name"]["dice"] == 1
+
+
+def test_one_group_measures_what_it_measures_among_all(measured: tuple[dict, Threshold], sets: list[Dataset]) -> None:
+    model = Threshold()
+    alone = measure_robustness(model, sets, "test", groups=[GEOMETRY])
+    assert alone["conditions"] == {GEOMETRY: measured[0]["conditions"][GEOMETRY]} and alone["synonyms"] == []
+    assert alone["turned"] == measured[0]["turned"]
+    shown = [record for data in sets for record in data.records if record.classes]
+    assert len(model.opened) == len(shown) * len(CONDITIONS[GEOMETRY])
+    assert measure_robustness(Threshold(), sets, "test", groups=[JITTER], limit=2)["turned"] is None
+
+
+def test_the_largest_loss_of_a_turned_image_is_by_name() -> None:
+    def row(prompt: str, name: str, delta: float) -> dict:
+        interval = [delta - 0.1, delta + 0.1]
+        return {"name": name, "prompt": prompt, "dice": 0.8 + delta, "delta": delta, "delta_ci95": interval, "n": 4}
+
+    rows = [row("text", "clean", 0.0), row("box", "rotation 90", -0.5), row("text", "rotation 90", -0.1)]
+    loss = largest_loss([*rows, row("text", "horizontal flip", -0.3)])
+    assert loss == {
+        "condition": "horizontal flip", "dice": pytest.approx(0.5), "loss": 0.3, "loss_ci95": pytest.approx([0.2, 0.4]), "n": 4,
+    }  # fmt: skip
+    assert largest_loss(rows[:2]) is None
 
 
 def test_rows_average_over_sets_and_pair_by_target() -> None:
