@@ -156,7 +156,7 @@ class ImageProbe:
         )
 
     def _reports_contradiction(self, right: Answer) -> bool | None:
-        """Whether a modality that the image is not of gives an error, or a warning that ``right``, the usual answer, lacks."""
+        """Whether another modality gives an error, or a warning about it that ``right``, the usual answer, lacks."""
         own = self._record.modality.casefold()
         others = sorted(m for m in getattr(self._mimo.config, "modalities", ()) if m.casefold() != own)
         if not others:
@@ -166,7 +166,7 @@ class ImageProbe:
             answer = self._mimo.open(self._pixels, modality=wrong).ask(EVERYTHING, text_answer=False)
         except MimoError:
             return True
-        return bool(set(getattr(answer, "warnings", ())) - set(getattr(right, "warnings", ())))
+        return any("modality" in warning for warning in set(answer.warnings) - set(right.warnings))
 
     def _rng(self, *what: str) -> np.random.Generator:
         return seeded_rng(self._seed, self._data.name, self._data.key(self._record), "competence", *what)

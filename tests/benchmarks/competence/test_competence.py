@@ -43,7 +43,7 @@ class Model:
         pass
 
     def open(self, pixels: np.ndarray, *, modality: str | None = None) -> SimpleNamespace:
-        record = self.records[pixels.tobytes()]
+        record = self.records[getattr(pixels, "pixels", pixels).tobytes()]
         known = record.set_name in ("organs", "cells")
         contradicts = modality not in (None, record.modality)
         if contradicts and record.modality == "ct":
@@ -59,7 +59,7 @@ class Model:
                 raise PromptError("the text has no word", "Write a name")
             answer = SimpleNamespace(
                 text="", findings=[], refusal=None, domain="in" if known or self.careless else "out",
-                warnings=("the image is no CT",) if contradicts and not self.careless else (),
+                warnings=("the stated modality is ct, but the image is not",) if contradicts and not self.careless else (),
             )  # fmt: skip
             if text in PROBED and self.talkative:
                 answer.text = "no brain lesion is visible" if "?" in text else ""
