@@ -96,6 +96,8 @@ def _from_checkpoint(config: TrainConfig, datasets: list[Dataset], checkpoint: P
         abstain_threshold=default.abstain_threshold,
         crop_scale=default.crop_scale,
         full_image_weight=default.full_image_weight,
+        contours=default.contours,
+        presence_calibration=default.presence_calibration,
     )
     _check_names(vocabulary, tokenizer, model.config)
     return ModelSetup(model, tokenizer, vocabulary)

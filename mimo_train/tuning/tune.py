@@ -52,13 +52,12 @@ def tune_thresholds(
         crop_scale=measured.setting.crop_scale,
         full_image_weight=measured.setting.full_image_weight,
     )
-    # What depends on the thresholds is fitted from here on, with ``mimo.with_config(with_thresholds(mimo.config, chosen))``.
     _store(checkpoint, with_thresholds(mimo.config, chosen))
     return chosen
 
 
 def with_thresholds(config: MimoConfig, chosen: Thresholds) -> MimoConfig:
-    """The configuration with the chosen values."""
+    """The configuration with the chosen values, without the calibration of contours, which belongs to earlier ones."""
     return replace(
         config,
         presence_threshold=chosen.presence_threshold,
@@ -67,6 +66,8 @@ def with_thresholds(config: MimoConfig, chosen: Thresholds) -> MimoConfig:
         abstain_threshold=chosen.abstention.threshold,
         crop_scale=chosen.crop_scale,
         full_image_weight=chosen.full_image_weight,
+        contours=(),
+        presence_calibration=(),
     )
 
 
