@@ -103,7 +103,9 @@ def _sentence(
 def _named_mask(finding: Finding, prediction: MaskPrediction, image: ScanImage | None, with_size: bool) -> NamedMask:
     mask = finding.mask if finding.present else None
     size = size_words(finding, image) if with_size and finding.present else ""
-    return NamedMask(finding.phrase, finding.query, mask, prediction.centre(finding.query), finding.confident, size)
+    return NamedMask(
+        finding.phrase, finding.query, mask, prediction.centre(finding.query), finding.confident, size, finding.excluded
+    )
 
 
 def size_words(finding: Finding, image: ScanImage | None) -> str:

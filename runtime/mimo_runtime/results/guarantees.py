@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from ..model.calibrated import ContourCalibration, absent_below, contours_for
 from ..model.config import MimoConfig
 from ..preprocessing.prompts import POSITIVE, Prompt
-from ..text.grammar import singular
 from ..text.questions import target_of
-from ..text.synonyms import synonyms
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,7 @@ def guarantees_of(config: MimoConfig, prompt: Prompt, query: int, presence: floa
     """The guarantees of one finding.
 
     Args:
+        prompt: with the names of the model (:class:`mimo_runtime.results.plan.Plan`).
         query: of the finding; see ``Finding``.
         presence: probability of the query.
         present: whether the finding has a mask.
@@ -52,7 +51,7 @@ def guarantees_of(config: MimoConfig, prompt: Prompt, query: int, presence: floa
     if query:  # a query above those of the entities has no name
         name = config.entities[query - 1] if query <= len(config.entities) else None
     else:
-        name = target and entity_of(config, target)
+        name = next((entity for entity in config.entities if target and entity.casefold() == target.casefold()), None)
     kind = prompt_kind(prompt) if query == 0 else "name"
     if present:
         contours = contours_for(config.contours, name, kind)
@@ -72,12 +71,3 @@ def prompt_kind(prompt: Prompt) -> str:
     if prompt.boxes:
         return "box"
     return "point" if any(label == POSITIVE for *_, label in prompt.points) else "name"
-
-
-def entity_of(config: MimoConfig, name: str) -> str | None:
-    """The entity that a name or a synonym of it means; None for an unknown one. Case and number do not matter."""
-    wanted = {name.casefold(), singular(name.casefold())}
-    for entity in config.entities:
-        if wanted & {entity.casefold(), *synonyms(entity)}:
-            return entity
-    return None

@@ -30,6 +30,7 @@ class NamedMask:
         centre: ``(x, y)`` in pixels of the image; None where it is not known.
         certain: False is worded as "possibly".
         size: its measured size, "an area of 120 mm² and a longest diameter of 14.2 mm"; "" if nobody asks for it.
+        excluded: False for a structure that is not present and not excluded with the stated miss rate either.
     """
 
     name: str
@@ -38,6 +39,7 @@ class NamedMask:
     centre: tuple[float, float] | None
     certain: bool = True
     size: str = ""
+    excluded: bool | None = None
 
 
 def head_of(
@@ -72,15 +74,22 @@ def compose_named(masks: Sequence[NamedMask], head: Description, draft: str = ""
     """
     drafted = grammar.parse(draft).phrases
     phrases = [write_phrase(_observed(m, m.mask, drafted), of_image=True) for m in masks if m.mask is not None]
-    absent = [m.name for m in masks if m.mask is None]
-    denial = f"no {listed(list(map(grammar.clean_name, absent)), 'or')} is visible" if absent else ""
-    sentences = [f"{grammar.describe_head(head)}: {listed(phrases) if phrases else denial}."]
-    if phrases and absent:
-        sentences.append(f"N{denial[1:]}.")
+    denials = _denials([m for m in masks if m.mask is None])
+    said = [listed(phrases), *denials] if phrases else denials
+    sentences = [f"{grammar.describe_head(head)}: {said[0]}.", *(f"N{denial[1:]}." for denial in said[1:])]
     sentences += [
         f"The {'' if m.certain else 'possible '}{m.name} has {m.size}." for m in masks if m.mask is not None and m.size
     ]
     return " ".join(sentences)
+
+
+def _denials(masks: Sequence[NamedMask]) -> list[str]:
+    """What is said of structures without a mask: those that are excluded or not calibrated, and those that may be there."""
+    names: tuple[list[str], list[str]] = [], []
+    for mask in masks:
+        names[mask.excluded is False].append(grammar.clean_name(mask.name))
+    ends = "is visible", "is found, but cannot be excluded"
+    return [f"no {listed(of, 'or')} {end}" for of, end in zip(names, ends) if of]
 
 
 def compose_reference(mask: NamedMask) -> str:

@@ -198,7 +198,7 @@ def _is_plural(name: str) -> bool:
 # -- reading ---------------------------------------------------------------------------------------------------------
 
 _HEAD = re.compile(r"\s*([^:<>]*?)(?: of (?:the )?([^:<>]*))?:(?:\s|$)")
-_ABSENT = re.compile(r"no (.+) (?:is|are) visible", re.IGNORECASE | re.DOTALL)
+_ABSENT = re.compile(r"no (.+) (?:(?:is|are) visible|is found, but cannot be excluded)", re.IGNORECASE | re.DOTALL)
 #: Finds what :func:`write_phrase` wrote; :func:`phrase_of` reads a match.
 PHRASE = re.compile(
     r"(\bpossib(?:ly|le) )?(?:\b({}) )?(?:\b({}) )?(?:\b({}) )?(\bareas of )?<p>([^<>]*)</p>(?:<seg(\d{{0,6}})>)?"

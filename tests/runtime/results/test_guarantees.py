@@ -14,7 +14,7 @@ from PIL import Image
 from mimo_runtime.model.calibrated import ContourCalibration, PresenceCalibration
 from mimo_runtime.preprocessing.prompts import Prompt
 from mimo_runtime.results.folder import write_result
-from mimo_runtime.results.guarantees import entity_of, prompt_kind
+from mimo_runtime.results.guarantees import prompt_kind
 
 CONTOURS = (
     ContourCalibration("", "box", 6.0, 7.0, 90),
@@ -99,10 +99,3 @@ def test_a_result_folder_has_the_contours_beside_the_mask(pixels, tmp_path):
 )
 def test_the_strongest_reference_is_the_kind_of_prompt(prompt, kind):
     assert prompt_kind(prompt) == kind
-
-
-@pytest.mark.parametrize(
-    ("name", "entity"), [("Livers", "liver"), ("hepatic organ", "liver"), ("abdominal aorta", "aorta"), ("tooth", None)]
-)
-def test_synonyms_and_plurals_name_an_entity(name, entity):
-    assert entity_of(fakes.CONFIG, name) == entity

@@ -56,6 +56,20 @@ def test_what_is_not_present_is_denied_by_its_name_and_nothing_else_is():
     assert [p.name for p in parse(mixed).phrases] == ["liver"] and parse(mixed).absent is None
 
 
+def test_what_cannot_be_excluded_is_not_denied():
+    def absent_below(name: str, excluded: bool | None) -> NamedMask:
+        return NamedMask(name, 0, None, None, excluded=excluded)
+
+    sentence = compose.compose_named([absent_below("polyp", False)], CT)
+    assert sentence == "CT of the abdomen: no polyp is found, but cannot be excluded."
+    assert parse(sentence).absent == "polyp" and parse(sentence).phrases == ()
+    assert compose.compose_named([absent_below("polyp", True)], CT) == "CT of the abdomen: no polyp is visible."
+    both = compose.compose_named([absent_below("liver", True), absent_below("polyp", False), absent_below("cyst", None)], CT)
+    assert both == "CT of the abdomen: no liver or cyst is visible. No polyp is found, but cannot be excluded."
+    mixed = compose.compose_named([LIVER, absent_below("spleen", False)], CT)
+    assert mixed.endswith("in the upper left of the image. No spleen is found, but cannot be excluded.")
+
+
 def test_a_measured_size_is_a_sentence_of_its_own():
     sentence = compose.compose_named([named("liver", 0, 16, 16, size="an area of 9 mm²", certain=False)], CT)
     assert sentence.endswith("of the image. The possible liver has an area of 9 mm².")
