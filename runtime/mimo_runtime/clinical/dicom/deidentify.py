@@ -41,12 +41,13 @@ _REMOVED_WORDS = (
 )  # fmt: skip
 #: Keywords that contain such a word and stay: codes, geometry and what the images need.
 _KEPT = (
-    "PerformedProtocolCodeSequence", "SegmentDescription", "ContentDescription", "DerivationDescription",
-    "ContributionDescription", "DimensionDescriptionLabel", "LUTExplanation", "PatientPosition", "PatientOrientation",
-    "SegmentationAlgorithmIdentificationSequence", "RegionLocationMinX0", "RegionLocationMinY0",
-    "RegionLocationMaxX1", "RegionLocationMaxY1", "SpatialLocationsPreserved", "ImageLaterality",
-    "PatientIdentityRemoved", "PixelPaddingValue", "ObserverType", "PerformedProcedureCodeSequence", "TextValue",
-    "AlgorithmParameters", "TrackingID", "NumericValue", "PhotometricInterpretation",
+    "CurrentRequestedProcedureEvidenceSequence", "PerformedProtocolCodeSequence", "SegmentDescription",
+    "ContentDescription", "DerivationDescription", "ContributionDescription", "DimensionDescriptionLabel",
+    "LUTExplanation", "PatientPosition", "PatientOrientation", "SegmentationAlgorithmIdentificationSequence",
+    "RegionLocationMinX0", "RegionLocationMinY0", "RegionLocationMaxX1", "RegionLocationMaxY1",
+    "SpatialLocationsPreserved", "ImageLaterality", "PatientIdentityRemoved", "PixelPaddingValue", "ObserverType",
+    "PerformedProcedureCodeSequence", "TextValue", "AlgorithmParameters", "TrackingID", "NumericValue",
+    "PhotometricInterpretation",
 )  # fmt: skip
 #: Value representations of free text, of ages and of application titles.
 _FREE_TEXT = ("LT", "ST", "UT", "UR", "AS", "AE")
