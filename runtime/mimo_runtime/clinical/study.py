@@ -124,7 +124,7 @@ class StudyResult:
 
     def uid(self, purpose: str) -> str:
         """A UID that is the same for the same images, model, request and salt, and says nothing about them."""
-        return _uid_of(f"{self.fingerprint}\0{purpose}")
+        return uid_of(f"{self.fingerprint}\0{purpose}")
 
     def tracking_uid(self, structure: Structure) -> str:
         """Of a structure: the same at every time point of a patient where a person gave it an identifier."""
@@ -132,7 +132,7 @@ class StudyResult:
             return self.uid(f"tracking {structure.tracking_id}")
         source = self.images[0].source
         patient = source.uid("PatientID") if source else ""
-        return _uid_of(f"{self.salt}\0{patient}\0{structure.person_id}")
+        return uid_of(f"{self.salt}\0{patient}\0{structure.person_id}")
 
     @property
     def fingerprint(self) -> str:
@@ -154,7 +154,7 @@ def _structure(finding: Finding, prompt: Prompt) -> Structure:
     )
 
 
-def _uid_of(text: str) -> str:
+def uid_of(text: str) -> str:
     """A UID from a hash; PS3.5 B.2: those below 2.25 are integers of 128 bits."""
     return f"2.25.{int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], 'big')}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from ..errors import RequestError
 from ..results.folder import slug
 from ..utils.atomic import atomic_folder
 from ..utils.messages import few
+from .store import save_study
 from .study import StudyResult
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ FORMATS = {
     "stl": "STL surface of every structure",
     "html": "the report as a page",
 }
-#: Every folder of objects has it; only a folder that has it may be replaced.
+#: Every folder of objects has it; only a folder that has it may be replaced. It also has the study that a comparison reads.
 INDEX = "objects.json"
 
 
@@ -43,8 +45,28 @@ def formats_of(text: str) -> tuple[str, ...]:
     return names
 
 
-def write_objects(result: StudyResult, folder: Path | str, formats: Sequence[str], *, overwrite: bool = False) -> list[str]:
-    """Write a result in several formats. Nothing is written if one of them cannot be.
+@dataclass(frozen=True)
+class ObjectOptions:
+    """How objects are written.
+
+    Args:
+        salt: de-identify all DICOM objects with this secret of the site; "" does not. See ``dicom.deidentify``.
+        allow_burned_in: with a salt, also write pictures that may have text in their pixels.
+    """
+
+    salt: str = ""
+    allow_burned_in: bool = False
+
+
+def write_objects(
+    result: StudyResult,
+    folder: Path | str,
+    formats: Sequence[str],
+    *,
+    overwrite: bool = False,
+    options: ObjectOptions = ObjectOptions(),  # noqa: B008 - frozen
+) -> list[str]:
+    """Write a result in several formats, and the study that ``mimo-run compare`` reads. Nothing is written if one cannot be.
 
     A result without structures has no segmentation, structure set or surface; the structured report says so. These formats are
     then left out, and ``objects.json`` names the reason.
@@ -60,50 +82,83 @@ def write_objects(result: StudyResult, folder: Path | str, formats: Sequence[str
         RequestError: an unknown format, an image that a format cannot describe, or a folder that cannot be written.
     """
     names = formats_of(",".join(formats))
+    with atomic_folder(folder, overwrite, INDEX) as target:
+        return write_into(result, target, names, options)
+
+
+def write_into(result: StudyResult, target: Path, names: Sequence[str], options: ObjectOptions) -> list[str]:
+    """As :func:`write_objects`, into an existing, empty folder."""
     written: dict[str, list[str]] = {}
     left_out: dict[str, str] = {}
-    with atomic_folder(folder, overwrite, INDEX) as target:
-        segmentation: Dataset | None = None
-        for name in sorted(names, key=list(FORMATS).index):
-            if not result.structures and name in _NEED_STRUCTURES:
-                left_out[name] = "the result has no structure"
-                continue
-            if name == "seg":
-                from .dicom.segmentation import write_segmentation
-
-                segmentation = write_segmentation(result)
-                written[name] = [_save(segmentation, target / "seg.dcm")]
-            elif name == "sr":
-                from .dicom.structured_report import write_report
-
-                written[name] = [_save(write_report(result, segmentation), target / "sr.dcm")]
-            else:
-                written[name] = _WRITERS[name](result, target)
-        content = {"files": written, "left_out": left_out, "structures": [s.tracking_id for s in result.structures]}
-        (target / INDEX).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    segmentation: Dataset | None = None
+    for name in sorted(names, key=list(FORMATS).index):
+        if not result.structures and name in _NEED_STRUCTURES:
+            left_out[name] = "the result has no structure"
+        elif name in _OBJECTS:
+            objects = _OBJECTS[name](result, segmentation)
+            segmentation = next(iter(objects.values())) if name == "seg" else segmentation
+            written[name] = [_save(data, target / file, options) for file, data in objects.items()]
+        else:
+            written[name] = _WRITERS[name](result, target)
     if left_out and not written:
         raise RequestError(f"the result has no structure for {few(left_out)}", "Write sr, which can say that there is none")
+    written["study"] = save_study(result, target)
+    content = {"files": written, "left_out": left_out, "structures": [s.tracking_id for s in result.structures]}
+    (target / INDEX).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
     return [file for files in written.values() for file in files]
 
 
 _NEED_STRUCTURES = ("seg", "rtstruct", "stl")
 
 
-def _save(data: Dataset, path: Path) -> str:
+def _save(data: Dataset, path: Path, options: ObjectOptions) -> str:
+    if options.salt:
+        from .dicom.deidentify import deidentify
+
+        data = deidentify(data, options.salt, allow_burned_in=options.allow_burned_in)
     data.save_as(path, enforce_file_format=True)
     return path.name
 
 
-def _captures(result: StudyResult, target: Path) -> list[str]:
+def _segmentation(result: StudyResult, _: Dataset | None) -> dict[str, Dataset]:
+    from .dicom.segmentation import write_segmentation
+
+    return {"seg.dcm": write_segmentation(result)}
+
+
+def _structured_report(result: StudyResult, segmentation: Dataset | None) -> dict[str, Dataset]:
+    from .dicom.structured_report import write_report
+
+    return {"sr.dcm": write_report(result, segmentation)}
+
+
+def _captures(result: StudyResult, _: Dataset | None) -> dict[str, Dataset]:
     from .dicom.capture import write_captures
 
-    return [_save(data, target / f"sc_{number:04d}.dcm") for number, data in enumerate(write_captures(result), 1)]
+    return {f"sc_{number:04d}.dcm": data for number, data in enumerate(write_captures(result), 1)}
 
 
-def _structure_set(result: StudyResult, target: Path) -> list[str]:
+def _document(result: StudyResult, _: Dataset | None) -> dict[str, Dataset]:
+    from .dicom.document import write_pdf
+    from .report.content import report_of
+
+    return {"report.dcm": write_pdf(result, report_of(result))}
+
+
+def _structure_set(result: StudyResult, _: Dataset | None) -> dict[str, Dataset]:
     from .dicom.structure_set import write_structure_set
 
-    return [_save(write_structure_set(result), target / "rtstruct.dcm")]
+    return {"rtstruct.dcm": write_structure_set(result)}
+
+
+#: DICOM objects by file name; the segmentation comes first, the report refers to it.
+_OBJECTS: dict[str, Callable[[StudyResult, Dataset | None], dict[str, Dataset]]] = {
+    "seg": _segmentation,
+    "sr": _structured_report,
+    "sc": _captures,
+    "pdf": _document,
+    "rtstruct": _structure_set,
+}
 
 
 def _nifti(result: StudyResult, target: Path) -> list[str]:
@@ -144,18 +199,8 @@ def _page(result: StudyResult, target: Path) -> list[str]:
     return ["report.html"]
 
 
-def _document(result: StudyResult, target: Path) -> list[str]:
-    from .dicom.document import write_pdf
-    from .report.content import report_of
-
-    return [_save(write_pdf(result, report_of(result)), target / "report.dcm")]
-
-
 _WRITERS: dict[str, Callable[[StudyResult, Path], list[str]]] = {
-    "sc": _captures,
-    "pdf": _document,
     "html": _page,
-    "rtstruct": _structure_set,
     "nifti": _nifti,
     "coco": _coco,
     "contours": _contours,

@@ -74,20 +74,22 @@ def test_a_pdf_is_the_same_twice_and_valid_as_a_dicom_object(tmp_path: Path) -> 
 def test_every_format_is_written_in_one_step(tmp_path: Path) -> None:
     files = write_objects(ct_result(), tmp_path / "out", list(FORMATS))
     index = json.loads((tmp_path / "out" / "objects.json").read_text())
-    assert set(index["files"]) == set(FORMATS) and sorted(files) == sorted(f for fs in index["files"].values() for f in fs)
+    assert set(index["files"]) == {*FORMATS, "study"} and sorted(files) == sorted(
+        f for fs in index["files"].values() for f in fs
+    )
     assert all((tmp_path / "out" / name).stat().st_size > 0 for name in files)
     assert PATIENT not in "".join(files) + json.dumps(index)
     with pytest.raises(RequestError):
         write_objects(ct_result(), tmp_path / "out", ["sr"])
     write_objects(ct_result(), tmp_path / "out", ["sr"], overwrite=True)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["objects.json", "sr.dcm"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["objects.json", "sr.dcm", "study.json", "study_frames"]
 
 
 def test_a_result_without_structures_gives_the_report_only(tmp_path: Path) -> None:
     nothing = replace(ct_result(), structures=())
     write_objects(nothing, tmp_path / "out", ["seg", "sr", "stl"])
     index = json.loads((tmp_path / "out" / "objects.json").read_text())
-    assert list(index["files"]) == ["sr"] and set(index["left_out"]) == {"seg", "stl"}
+    assert list(index["files"]) == ["sr", "study"] and set(index["left_out"]) == {"seg", "stl"}
     with pytest.raises(RequestError, match="no structure"):
         write_objects(nothing, tmp_path / "other", ["seg"])
 

@@ -47,7 +47,7 @@ _KEPT = (
     "RegionLocationMinX0", "RegionLocationMinY0", "RegionLocationMaxX1", "RegionLocationMaxY1",
     "SpatialLocationsPreserved", "ImageLaterality", "PatientIdentityRemoved", "PixelPaddingValue", "ObserverType",
     "PerformedProcedureCodeSequence", "TextValue", "AlgorithmParameters", "TrackingID", "NumericValue",
-    "PhotometricInterpretation",
+    "PhotometricInterpretation", "ReferencedPerformedProcedureStepSequence",
 )  # fmt: skip
 #: Value representations of free text, of ages and of application titles.
 _FREE_TEXT = ("LT", "ST", "UT", "UR", "AS", "AE")
