@@ -156,8 +156,8 @@ class TestRefused:
     def test_parity_is_measured_on_the_written_file(self, exported, checkpoint: Path, tmp_path: Path, monkeypatch):
         original = stages.write_graph
 
-        def damaged(model, spec, target, precision, folder, *more):
-            entry = original(model, spec, target, precision, folder, *more)
+        def damaged(model, spec, config, target, precision, folder, *more):
+            entry = original(model, spec, config, target, precision, folder, *more)
             model = onnx.load(folder / entry["file"])
             scale_largest_weight(model, float("nan"))
             onnx.save(model, folder / entry["file"])

@@ -192,5 +192,5 @@ def test_a_sample_without_a_text_is_asked_without_one(copy):
     expected = json.loads((copy / "golden/00/expected.json").read_text("utf-8"))
     edit(copy, lambda request: request.update(text_answer=False), "golden/00/request.json")
     assert f"text is '' instead of {expected['text']!r}" in run(copy)["samples"][0]["problems"]
-    edit(copy, lambda answer: answer.update(text=""))
+    edit(copy, lambda answer: answer.update(text="", generated=""))
     assert run(copy)["passed"]
