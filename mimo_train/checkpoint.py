@@ -1,5 +1,7 @@
 """Checkpoints: a folder of ``config.json``, ``model.safetensors``, ``tokenizer.json`` and ``README.md``. Never pickle.
 
+``mimo-train fit-domain`` adds ``domain.npz``, which new weights remove.
+
 The folder is written beside its place and then moved there file by file, the configuration last: a killed run leaves
 either the old checkpoint or a complete new one under each name, never half a file.
 """
@@ -15,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from mimo_runtime.domain.statistics import DOMAIN
 from mimo_runtime.errors import BundleError
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.tokenizer import Tokenizer
@@ -57,6 +60,7 @@ def save_checkpoint(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     stored = {k: v.to(dtype) if v.is_floating_point() else v for k, v in weights.items()}
+    (folder / DOMAIN).unlink(missing_ok=True)  # of other weights
     atomic_write_bytes(folder / TOKENIZER, tokenizer.to_json().encode("utf-8"))
     save_tensors(folder / WEIGHTS, stored, {"format": "pt"})
     if card is not None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from mimo_runtime.domain.statistics import DomainStatistics
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.loading import ModelInfo
 from mimo_runtime.model.graph_spec import GraphSpec, graph_specs
@@ -43,11 +44,17 @@ class TorchEngine(Engine):
         """Free nothing: the module belongs to the caller."""
 
 
-def torch_mimo(model: Mimo, tokenizer: Tokenizer, device: str = "cpu", info: ModelInfo | None = None) -> MimoPipeline:
+def torch_mimo(
+    model: Mimo,
+    tokenizer: Tokenizer,
+    device: str = "cpu",
+    info: ModelInfo | None = None,
+    domain: DomainStatistics | None = None,
+) -> MimoPipeline:
     """A pipeline over a model in memory, e.g. one that is being trained."""
     specs = graph_specs(model.config)
     engines = {name: TorchEngine(module, specs[name], device) for name, module in graph_modules(model.eval()).items()}
-    return MimoPipeline(model.config, engines, tokenizer, info)
+    return MimoPipeline(model.config, engines, tokenizer, info, domain=domain)
 
 
 def load_mimo(
@@ -62,4 +69,4 @@ def load_mimo(
     if weight_bits is not None:
         round_weights(model, weight_bits, skip)
         info["weight_bits"], info["qat_skip"] = weight_bits, list(skip)
-    return torch_mimo(model, tokenizer, device, info)
+    return torch_mimo(model, tokenizer, device, info, DomainStatistics.read(Path(checkpoint), model.config))

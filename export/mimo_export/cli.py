@@ -286,6 +286,7 @@ def _summary(report: Inspection) -> str:
         rows.append((name, graph["engine"], graph["asked"], counts(graph["delivered"]), size, error))
     where = where_measured(report["target"], report["graphs"], measured.measured_on)
     lines = [*_sample_line(measured), *_answers(measured.answers), *where, *missed_lines(measured)]
+    lines.append("domain statistics: " + ("yes" if report["domain_statistics"] else "none, images of every kind are answered"))
     return "\n".join(["", table(rows), "", *lines])
 
 

@@ -81,9 +81,22 @@ class Inspection(TypedDict):
     graphs: dict[str, GraphFile]
     #: See ``ParitySummary.from_dict``.
     parity: Mapping[str, Any]
+    #: Whether the bundle holds domain statistics.
+    domain_statistics: bool
+
+
+class DomainParity(TypedDict):
+    """Verdicts on the domain of images: the written vision encoder beside PyTorch."""
+
+    images: int
+    same_verdicts: int
+    #: Of a score, whose unit is the limit where borderline begins.
+    largest_change: float
 
 
 class _ReducedPrecision(TypedDict, total=False):
+    #: Left out without domain statistics.
+    domain: DomainParity
     #: ``kind`` and ``reason`` of the text decoder's KV cache, of a target with compiled graphs.
     kv_cache: dict[str, str]
     precision: PrecisionReport

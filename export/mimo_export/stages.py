@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import cast
 
 import onnx
-import torch
-from torch import nn
 
 from mimo_calibration.diagnostics import warnings_before
 from mimo_calibration.quantize import CalibrationFacts, QuantizationRequest, quantize_with_accuracy_control
@@ -25,9 +23,10 @@ from mimo_runtime.bundle.schema import TOKENIZER, CompatibilityData, GraphData
 from mimo_runtime.bundle.writer import REPORT
 from mimo_runtime.compiler import compile_bundle
 from mimo_runtime.data.dataset import Dataset, with_windows
+from mimo_runtime.domain.statistics import DOMAIN, DomainStatistics
 from mimo_runtime.engines import create_engine
 from mimo_runtime.engines.base import Engine
-from mimo_runtime.errors import RequestError, VerificationError
+from mimo_runtime.errors import VerificationError
 from mimo_runtime.model.calibrated import windows_by_modality
 from mimo_runtime.model.graph_spec import GRAPHS, GraphSpec, graph_specs
 from mimo_runtime.model.tokenizer import Tokenizer
@@ -39,6 +38,8 @@ from mimo_train.model import Mimo
 from mimo_train.model.graphs import graph_modules
 from mimo_train.torch_engine import torch_mimo
 
+from .domain import compare_verdicts
+from .finite import check_finite
 from .graphs.graph_file import write_graph
 from .graphs.select_kv_cache import KVCache, select_kv_cache
 from .graphs.tensorrt_options import left_to_build
@@ -49,7 +50,7 @@ from .parity.golden import REDUCED, write_golden
 from .parity.samples import Sample, draw_samples
 from .report.charts import draw
 from .report.markdown import inspect_dict, markdown
-from .schema import BuildReport, Compatibility, GraphFile, Inspection
+from .schema import BuildReport, Compatibility, DomainParity, GraphFile, Inspection
 from .targets import PROXY_ENGINE, Target, measuring_engine
 
 
@@ -106,6 +107,8 @@ class BuildState:
     tokenizer: Tokenizer = field(init=False)
     #: PyTorch behind the runtime's interface: what every file is compared with.
     reference: Pipeline = field(init=False)
+    #: Statistics of the training images; None if the checkpoint has none.
+    domain: DomainStatistics | None = None
     #: The interface of each graph as it ships. select_kv_cache may replace that of the text decoder.
     specs: dict[str, GraphSpec] = field(init=False)
     #: export_graphs: in single precision.
@@ -121,6 +124,8 @@ class BuildState:
     measured_on: str | None = None
     #: check_parity
     parity: Parity = field(init=False)
+    #: check_domain_verdicts
+    verdicts: DomainParity | None = None
     #: write_golden_samples: one line a sample.
     golden: list[str] = field(default_factory=list)
     #: collect_compatibility; compile_engines adds to it.
@@ -152,20 +157,7 @@ def load_model(state: BuildState) -> None:
     state.model, state.tokenizer = load_checkpoint(state.request.checkpoint)
     check_finite(state.model, state.request.checkpoint)
     state.reference, state.specs = torch_mimo(state.model, state.tokenizer), graph_specs(state.model.config)
-
-
-def check_finite(model: nn.Module, checkpoint: Path) -> None:
-    """Refuse weights that hold NaN or infinity.
-
-    Raises:
-        RequestError: names them.
-    """
-    weights = ((name, value) for name, value in model.state_dict().items() if value.is_floating_point())
-    flawed = [name for name, value in weights if not torch.isfinite(value).all()]
-    if flawed:
-        more = f" and {len(flawed) - 3} more" if len(flawed) > 3 else ""
-        message = f"{checkpoint / WEIGHTS} holds NaN or infinity in {', '.join(flawed[:3])}{more}"
-        raise RequestError(message, "Use a checkpoint from before training diverged")
+    state.domain = DomainStatistics.read(state.request.checkpoint, state.model.config)
 
 
 def check_data(state: BuildState) -> None:
@@ -257,6 +249,16 @@ def check_parity(state: BuildState) -> None:
         raise VerificationError("parity failed: " + "; ".join(problems), "Nothing was written")
 
 
+def check_domain_verdicts(state: BuildState) -> None:
+    """Compare the verdicts on the domain of the samples' images with those of PyTorch, where the checkpoint has statistics."""
+    if state.domain is not None:
+        shipped = Pipeline(state.model.config, state.engines, state.tokenizer)
+        state.verdicts = compare_verdicts(state.domain, state.reference.graphs, shipped.graphs, state.samples())
+        if state.verdicts["same_verdicts"] < state.verdicts["images"]:
+            same = f"{state.verdicts['same_verdicts']} of {state.verdicts['images']}"
+            state.warn(f"only {same} images have the verdict of PyTorch on their domain; see report.md")
+
+
 def write_golden_samples(state: BuildState) -> None:
     """Write the samples that a device repeats.
 
@@ -322,6 +324,8 @@ def write_report(state: BuildState) -> None:
         "parity": {**state.parity.summary().to_dict(), "measured_on": state.measured_on}, "golden": state.golden,
         "tools": tool_versions(),
     }  # fmt: skip
+    if state.verdicts:
+        state.report["domain"] = state.verdicts
     if state.kv_cache:
         state.report["kv_cache"] = state.kv_cache.to_dict()
     if state.quantized and state.calibration:
@@ -341,6 +345,8 @@ def write_bundle(state: BuildState) -> None:
         VerificationError: the bundle does not reproduce its golden samples.
     """
     shutil.copyfile(state.request.checkpoint / TOKENIZER, state.folder / TOKENIZER)
+    if state.domain is not None:
+        state.domain.write(state.folder / DOMAIN)
     accuracy = None
     if state.quantized:
         accuracy = {
@@ -378,6 +384,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(write_graphs),
     Stage(load_engines),
     Stage(check_parity),
+    Stage(check_domain_verdicts, lambda request: request.is_bundle),
     Stage(write_golden_samples, lambda request: request.is_bundle),
     Stage(collect_compatibility),
     Stage(select_cache, lambda request: request.target.is_compiled),

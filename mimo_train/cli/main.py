@@ -19,6 +19,7 @@ from mimo_runtime.errors import RequestError
 from mimo_runtime.model.config import PRESETS
 
 from .ablation import MAX_STEPS, ablate_command
+from .domain import fit_domain_command
 from .import_data import data_import
 
 if TYPE_CHECKING:
@@ -201,6 +202,7 @@ def fit(
 
 
 main.add_command(ablate_command)
+main.add_command(fit_domain_command)
 
 
 @main.command()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from mimo_runtime.data.dataset import Dataset, Record
+from mimo_runtime.model.config import MimoConfig
 
 
 @dataclass
@@ -100,6 +101,18 @@ class Vocabulary:
         # An entity of an earlier training on data of unknown regions may be in any image.
         regions = self.annotated_regions.get(name)
         return bool(regions) and record.region.casefold() not in regions
+
+
+def marked_modalities(datasets: Sequence[Dataset], config: MimoConfig) -> tuple[tuple[str, ...], ...]:
+    """Per entity of a model the modalities in which the data marks it, and those that the model knows, sorted.
+
+    Unlike :attr:`Vocabulary.modalities`, it takes the data for all that the model was trained on.
+    """
+    names = {name.casefold(): name for name in reversed(config.entities)}
+    classes = {name.casefold(): name for dataset in datasets for name in dataset.class_names}
+    marked = _marked_modalities(datasets, classes | names)
+    known = config.entity_modalities or ((),) * len(config.entities)
+    return tuple(tuple(sorted({*own, *marked.get(name, ())})) for name, own in zip(config.entities, known))
 
 
 def _marked_modalities(datasets: Sequence[Dataset], names: Mapping[str, str]) -> dict[str, frozenset[str]]:

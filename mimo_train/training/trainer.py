@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from mimo_runtime.data.dataset import Dataset, with_windows
+from mimo_runtime.domain.statistics import DOMAIN
 from mimo_runtime.errors import BundleError
 from mimo_runtime.model.calibrated import windows_by_modality
 from mimo_runtime.utils.atomic import check_output_folder
@@ -38,7 +39,7 @@ from .step import OptimizerStep
 TRAINING = "training"  # subfolder of the checkpoint: state, log, curve
 STATE = "state.safetensors"
 #: All that a run writes into its folder before its first training state is complete.
-OWN_FILES = {TRAINING, CONFIG, WEIGHTS, TOKENIZER, CARD}
+OWN_FILES = {TRAINING, CONFIG, WEIGHTS, TOKENIZER, CARD, DOMAIN}
 #: Steps between two lines about the losses.
 REPORT_EVERY = 50
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .bundle.archive import Bundle
+    from .domain.check import DomainCheck
     from .errors import BundleError, EngineError, ImageError, MimoError, PromptError, RequestError, VerificationError
     from .imageio.image import ScanImage
     from .imageio.masks import read_mask
@@ -35,6 +36,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "bundle.archive": ("Bundle",),
+    "domain.check": ("DomainCheck",),
     "errors": (
         "BundleError",
         "EngineError",
@@ -62,6 +64,7 @@ __all__ = [
     "AskRequest",
     "Bundle",
     "BundleError",
+    "DomainCheck",
     "EngineError",
     "Finding",
     "ImageError",

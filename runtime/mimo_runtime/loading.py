@@ -12,6 +12,7 @@ from .bundle.archive import Bundle
 from .bundle.placement import Placement, check_device, choose_device, fall_back
 from .bundle.schema import TOKENIZER
 from .bundle.signature import KeyFile as KeyFile
+from .domain.statistics import DOMAIN, DomainStatistics
 from .engines import Engine, create_engine
 from .errors import BundleError, EngineError, RequestError
 from .hardware.host import worker_threads
@@ -63,6 +64,8 @@ class LoadedBundle:
     engines: dict[str, Engine]
     tokenizer: Tokenizer
     info: ModelInfo
+    #: None if the bundle has none.
+    domain: DomainStatistics | None = None
 
 
 def load_bundle(
@@ -104,6 +107,7 @@ def load_bundle(
     if max_memory is not None:
         _check_memory(bundle, max_memory)
     tokenizer = Tokenizer.from_bytes(bundle.bytes(TOKENIZER), f"{bundle.path}/{TOKENIZER}")
+    domain = read_domain(bundle)
     threads = threads or worker_threads()
     try:
         engines = _create_engines(bundle, placement, threads)
@@ -113,7 +117,18 @@ def load_bundle(
         placement = fall_back(manifest, error.what, error.remedy, allow_fallback)
         engines = _create_engines(bundle, placement, threads)
     _log_loaded(manifest.model_id, placement, engines, time.perf_counter() - start)
-    return LoadedBundle(manifest.config, engines, tokenizer, _info(bundle, placement))
+    return LoadedBundle(manifest.config, engines, tokenizer, _info(bundle, placement), domain)
+
+
+def read_domain(bundle: Bundle) -> DomainStatistics | None:
+    """The domain statistics of a bundle; None if it has none.
+
+    Raises:
+        BundleError: they are damaged, or of another model.
+    """
+    if DOMAIN not in bundle.manifest.data["files"]:
+        return None
+    return DomainStatistics.from_bytes(bundle.bytes(DOMAIN), bundle.config, f"{bundle.path}/{DOMAIN}")
 
 
 def check_threads(threads: int | None) -> None:

@@ -13,6 +13,8 @@ from functools import cached_property, partial
 
 import numpy as np
 
+from .domain.check import DomainCheck, check_domain
+from .domain.statistics import DomainStatistics
 from .engines.base import Engine
 from .errors import RequestError
 from .graphs import EncodedImage, ModelGraphs
@@ -28,6 +30,7 @@ from .model.tokenizer import Tokenizer
 from .request import AskRequest, takes_arguments_of
 from .results.answer import STAGES, Answer, TextPiece
 from .results.assembly import assemble_answer
+from .results.domain_rules import domain_warnings
 from .results.plan import Plan, plan_request
 from .series.image_series import open_image_series
 from .series.scans import SeriesScans
@@ -48,6 +51,7 @@ class Mimo:
         tokenizer: of the model.
         info: facts about the model, e.g. ``ModelInfo(id="mimo-tiny")``.
         cache_images: number of images, and of crops, that stay encoded (each 1.6 MB for ``tiny``, 25 MB for ``large``).
+        domain: statistics of the training images; None checks no image.
     """
 
     def __init__(
@@ -58,7 +62,9 @@ class Mimo:
         info: ModelInfo | None = None,
         *,
         cache_images: int = 8,
+        domain: DomainStatistics | None = None,
     ) -> None:
+        self.domain = domain
         self.graphs = ModelGraphs(config, engines, tokenizer, cache_images)
         self.engines, self.tokenizer, self.info = self.graphs.engines, tokenizer, info or ModelInfo()
         self._arguments: tuple[object, ...] | None = None  # of load
@@ -88,7 +94,9 @@ class Mimo:
             BundleError, EngineError: see ``load_bundle``; nothing was loaded.
         """
         loaded = load_bundle(bundle, device, threads, allow_fallback, max_memory, trust)
-        mimo = Mimo(loaded.config, loaded.engines, loaded.tokenizer, loaded.info, cache_images=cache_images)
+        mimo = Mimo(
+            loaded.config, loaded.engines, loaded.tokenizer, loaded.info, cache_images=cache_images, domain=loaded.domain
+        )  # fmt: skip
         mimo._arguments = loaded.info["bundle"], device, threads, cache_images, allow_fallback, max_memory, trust
         return mimo
 
@@ -115,7 +123,7 @@ class Mimo:
 
     def with_config(self, config: MimoConfig) -> Mimo:
         """Another pipeline over the same engines; closing either closes the engines."""
-        return Mimo(config, self.engines, self.tokenizer, self.info, cache_images=0)
+        return Mimo(config, self.engines, self.tokenizer, self.info, cache_images=0, domain=self.domain)
 
     def open(
         self,
@@ -144,7 +152,8 @@ class Mimo:
             )
             key = scan.cache_key
         with timer("encode"):
-            return Scan(self, scan, self.graphs.encode_image(scan.pixels, key), timer)
+            encoded = self.graphs.encode_image(scan.pixels, key)
+            return Scan(self, scan, encoded, timer, self._check_domain(encoded, scan.modality))
 
     def open_series(
         self,
@@ -160,6 +169,9 @@ class Mimo:
         """
         frames = open_image_series(source, series=series, modality=modality, window=window)
         return SeriesScans(frames, lambda image: self.open(image))
+
+    def _check_domain(self, image: EncodedImage, modality: str | None) -> DomainCheck | None:
+        return None if self.domain is None else check_domain(image.features, image.letterbox, self.domain, modality)
 
     def warmup(self) -> None:
         """Run every graph once, so that the first answer takes no longer than later ones. Empties the caches."""
@@ -179,10 +191,17 @@ class Mimo:
 
 
 class Scan:
-    """An encoded image, to ask as often as wanted. Made by :meth:`Mimo.open`; ``image`` is the image as read."""
+    """An encoded image, to ask as often as wanted. Made by :meth:`Mimo.open`.
 
-    def __init__(self, mimo: Mimo, image: ScanImage, encoded: EncodedImage, timer: StageTimer) -> None:
-        self.image = image
+    Attributes:
+        image: as read.
+        domain: whether the image is like those of the training; None if the model has no statistics.
+    """
+
+    def __init__(
+        self, mimo: Mimo, image: ScanImage, encoded: EncodedImage, timer: StageTimer, domain: DomainCheck | None = None
+    ) -> None:
+        self.image, self.domain = image, domain
         self._mimo, self._encoded = mimo, encoded
         self._opening_timer = [timer]  # taken by the first answer, whose timings include opening; list.pop is atomic
 
@@ -255,4 +274,7 @@ class Scan:
             reason = CANCELLED if cancellation.is_stopped() else reason
             answer = assemble_answer(plan, prediction, markup, reason, image=self.image, text_answer=request.text_answer)
         engines, fallback = graphs.engine_names(), mimo.info.get("fallback")
-        yield replace(answer, timings=timer.report(), engines=engines, fallback=fallback)
+        warnings = domain_warnings(self.domain, self.image.modality) + answer.warnings
+        yield replace(
+            answer, timings=timer.report(), engines=engines, fallback=fallback, domain=self.domain, warnings=warnings
+        )  # fmt: skip

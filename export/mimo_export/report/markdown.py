@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
+from mimo_runtime.domain.statistics import DOMAIN
+
 from ..parity.summary import AnswerParity, ParitySummary
-from ..schema import BuildReport, GraphFile, Inspection
+from ..schema import BuildReport, DomainParity, GraphFile, Inspection
 
 _GRAPH_KEYS = ("engine", "threads", "asked", "delivered", "file", "sha256", "bytes", "build")
 
@@ -31,6 +33,7 @@ def markdown(report: BuildReport) -> str:
         f"Measured over {describe_samples(parity.samples)}.",
         *(_answer_table(parity.answers, parity.limits) if parity.answers else []),
         *missed_lines(parity),
+        *(domain_lines(report["domain"]) if "domain" in report else []),
     ]
     if "precision" in report:
         from .precision import precision_lines  # imports onnx, which ``mimo-export inspect`` runs without
@@ -74,6 +77,15 @@ def _answer_table(answers: AnswerParity, limits: Mapping[str, float]) -> list[st
         f"| greedy text identical | {100 * answers.text_agreement:.1f} % | {100 * limits['text_agreement']:.1f} % |",
         f"| present or absent decided alike | {100 * answers.presence_agreement:.1f} % | "
         f"{100 * limits['presence_agreement']:.1f} % |",
+    ]
+
+
+def domain_lines(report: DomainParity) -> list[str]:
+    """How the verdicts on the domain of images compare with those of PyTorch."""
+    return [
+        "",
+        f"Domain statistics: {report['same_verdicts']} of {report['images']} images of the parity check have the verdict of "
+        f"PyTorch; the largest change of a score is {report['largest_change']:.3f}.",
     ]
 
 
@@ -125,4 +137,5 @@ def inspect_dict(manifest: Mapping[str, Any]) -> Inspection:
             name: cast("GraphFile", {key: graph[key] for key in _GRAPH_KEYS}) for name, graph in manifest["graphs"].items()
         },
         "parity": manifest["parity"],
+        "domain_statistics": DOMAIN in manifest.get("files", {}),
     }

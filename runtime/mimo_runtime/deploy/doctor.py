@@ -17,6 +17,7 @@ from ..engines import KINDS, installed_version, obstacle
 from ..errors import MimoError
 from ..hardware.host import TELLING_FEATURES, architecture, cpu_features, cpu_name, memory_mb, usable_cores
 from ..hardware.nvidia import Gpus, find_gpus, library_version, power_mode
+from ..loading import read_domain
 from ..model.config import MimoConfig
 from ..utils.messages import shown_path
 
@@ -28,7 +29,7 @@ _OPTIONAL = {
 }
 _OPTIONAL_EXTRA = "pip install 'mimo-edge[dicom]'"
 #: The checks of a bundle, in their order.
-_BUNDLE_CHECKS = ("bundle", "signature", "graphs", "loads", "runs")
+_BUNDLE_CHECKS = ("bundle", "signature", "graphs", "domain", "loads", "runs")
 _REQUIRED = ("numpy", "pillow", "tokenizers", "click", "packaging")
 
 
@@ -214,6 +215,7 @@ def _bundle(path: str | os.PathLike[str], trust: KeyFile | None) -> list[Check]:
         graphs = manifest.graphs.values()
         delivered = sorted({f"{e.engine} {precision}" for e in graphs for precision, nodes in e.delivered.items() if nodes})
         checks.append(Check("graphs", "ok", f"{len(graphs)} graphs: {', '.join(delivered)}"))
+        checks.append(_domain(bundle))
         with Mimo.load(bundle) as mimo:
             text = f"every graph loads and fits its specification ({mimo.info['device_explanation']})"
             checks.append(Check("loads", "ok", text))
@@ -240,6 +242,16 @@ def _contours(config: MimoConfig) -> Check:
     if config.presence_calibration:
         text += f"; absence is stated with a miss rate of {100 * config.miss_rate:g} %"
     return Check("contours", "ok", text)
+
+
+def _domain(bundle: Bundle) -> Check:
+    """Whether the bundle can say that an image is unlike those of its training."""
+    statistics = read_domain(bundle)
+    if statistics is None:
+        text = "no domain statistics: images of every kind are answered, and Answer.domain is null"
+        return Check("domain", "missing", text, "mimo-train fit-domain CHECKPOINT --data DATA, then build the bundle again")
+    text = f"{len(statistics.vectors)} training images of {', '.join(statistics.modalities)}"
+    return Check("domain", "ok", text, facts={"images": len(statistics.vectors), "modalities": list(statistics.modalities)})
 
 
 def _signature(bundle: Bundle, trusted: bool) -> Check:

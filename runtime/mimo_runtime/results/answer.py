@@ -10,6 +10,7 @@ from typing import TypedDict
 
 import numpy as np
 
+from ..domain.check import DomainCheck, DomainJson
 from ..postprocessing.contours import MaskLogits, inner_and_outer
 from ..text.markup import strip_markup
 from .guarantees import NO_GUARANTEES, Guarantees
@@ -72,6 +73,7 @@ class AnswerJson(TypedDict):
     fallback: str | None
     refusal: RefusalJson | None
     warnings: list[str]
+    domain: DomainJson | None
 
 
 #: Why a request is not answered. "out of domain" is about the image, the others are about the text.
@@ -237,6 +239,7 @@ class Answer:
         refusal: why the question is not answered; None if it is. A refused request without a box, point or mask has no
             findings, and the graphs after the vision encoder do not run.
         warnings: what the caller should know about this answer, one sentence each.
+        domain: whether the image is like those of the training; None if the model has no statistics.
     """
 
     text: str
@@ -248,6 +251,7 @@ class Answer:
     generated: str = ""
     refusal: Refusal | None = None
     warnings: tuple[str, ...] = ()
+    domain: DomainCheck | None = None
 
     @property
     def plain_text(self) -> str:
@@ -267,6 +271,7 @@ class Answer:
             "fallback": self.fallback,
             "refusal": None if self.refusal is None else self.refusal.to_dict(),
             "warnings": list(self.warnings),
+            "domain": None if self.domain is None else self.domain.to_dict(),
         }
 
 

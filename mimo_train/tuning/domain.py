@@ -1,0 +1,201 @@
+"""``mimo-train fit-domain``: statistics of the training images, which the check of the domain compares images with.
+
+Pooled features of the vision encoder, whitened within the sets after a principal component analysis; a share of the training
+images is stored, each with the local density around it. The limits of the distance are chosen on ``val``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mimo_runtime.data.dataset import Dataset, Record, for_model
+from mimo_runtime.domain.check import BORDERLINE, IN, OUT, modality_scores, score_of
+from mimo_runtime.domain.statistics import DOMAIN, DomainStatistics, describe_features
+from mimo_runtime.errors import RequestError
+from mimo_runtime.modalities import canonical
+from mimo_runtime.pipeline import Mimo
+from mimo_runtime.utils.atomic import atomic_write_bytes
+
+from ..checkpoint import CONFIG
+from ..data.vocabulary import marked_modalities
+from .evaluation_pass import Image, Progress, images_of
+
+#: Stored training images per set, and principal components. With ten sets the file has 315 kB.
+LIMIT, COMPONENTS = 300, 32
+#: Share of the mean variance that is added to the covariance within the sets.
+SHRINKAGE = 0.1
+#: Images of the same set, of other cases, whose mean distance is the local density.
+DENSITY_NEIGHBOURS = 5
+#: Shares of the images of ``val`` below the limits; out is at least :data:`OUT_FACTOR` times borderline.
+BORDERLINE_SHARE, OUT_SHARE, OUT_FACTOR = 0.97, 0.995, 1.25
+
+
+@dataclass(frozen=True, eq=False)
+class Described:
+    """Descriptions float32 ``[N, D]`` of some images, in the order of ``records``."""
+
+    values: np.ndarray
+    records: tuple[Record, ...]
+
+    @property
+    def modalities(self) -> list[str]:
+        """Canonical modality of every image."""
+        return [canonical(record.modality) or record.modality for record in self.records]
+
+
+@dataclass(frozen=True)
+class DomainReport:
+    """Share of the images of ``val`` per set and verdict, ``{"kvasir_seg": {"in": 0.96, ...}}``, and the size of the file."""
+
+    verdicts: dict[str, dict[str, float]]
+    images: int
+    bytes: int
+
+    def to_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {"verdicts": self.verdicts, "stored_images": self.images, "bytes": self.bytes}
+
+    def sentences(self) -> str:
+        """For a person."""
+        lines = [
+            f"{name}: {100 * shares[BORDERLINE]:.1f} % borderline, {100 * shares[OUT]:.1f} % out of the domain"
+            for name, shares in self.verdicts.items()
+        ]
+        return "\n".join([f"{self.images} training images stored in {self.bytes // 1000} kB; on val:", *lines])
+
+
+def fit_domain(
+    mimo: Mimo, datasets: Sequence[Dataset], limit: int = LIMIT, seed: int = 0, progress: Progress | None = None
+) -> tuple[DomainStatistics, Described]:
+    """Fit the statistics on ``train`` and their limits on ``val``.
+
+    Args:
+        limit: at most this many images per set and split, drawn with ``seed``.
+        progress: called with (images done, images in all).
+
+    Returns:
+        the statistics, and the described images of ``val``.
+
+    Raises:
+        RequestError: one of the two splits has no image, or an image cannot be read.
+    """
+    datasets = for_model(datasets, mimo)
+    splits = {split: images_of(datasets, split, limit, seed) for split in ("train", "val")}
+    if empty := [split for split, images in splits.items() if not images]:
+        raise RequestError(f"no image is in split '{empty[0]}'", "Use data sets with the splits train and val")
+    described, total, done = {}, sum(map(len, splits.values())), 0
+    for split, images in splits.items():
+        values = []
+        for value in describe(mimo, images):
+            values.append(value)
+            done += 1
+            if progress is not None:
+                progress(done, total)
+        described[split] = Described(np.stack(values), tuple(record for _, record in images))
+    return with_limits(fit_statistics(described["train"]), described["val"]), described["val"]
+
+
+def describe(mimo: Mimo, images: Sequence[Image]) -> Iterator[np.ndarray]:
+    """The description of every image, float32 ``[D]``."""
+    for number, (_, record) in enumerate(images):
+        pixels, _ = record.load()
+        encoded = mimo.graphs.encode_image(pixels, f"domain {number}")
+        yield describe_features(encoded.features, encoded.letterbox)
+    mimo.graphs.clear_caches()
+
+
+def fit_statistics(train: Described) -> DomainStatistics:
+    """The statistics without limits (both are 1)."""
+    values = train.values.astype(np.float64)
+    mean, scale = values.mean(axis=0), values.std(axis=0) + 1e-6
+    standard = (values - mean) / scale
+    _, vectors = np.linalg.eigh(standard.T @ standard / len(standard))
+    components = min(COMPONENTS, max(1, len(values) - 1), values.shape[1])
+    axes = vectors[:, ::-1][:, :components]
+    sets = np.array([record.set_name for record in train.records])
+    within = standard @ axes
+    for name in set(sets.tolist()):
+        within[sets == name] -= within[sets == name].mean(axis=0)
+    covariance = within.T @ within / len(within)
+    variance = max(np.trace(covariance) / components, 1e-12)
+    covariance = (1 - SHRINKAGE) * covariance + SHRINKAGE * variance * np.eye(components)
+    projection = (axes / scale[:, None]) @ np.linalg.cholesky(np.linalg.inv(covariance))
+    points = ((values - mean) @ projection).astype(np.float16)
+    words = sorted(set(train.modalities))
+    return DomainStatistics(
+        mean=mean.astype(np.float32), projection=projection.astype(np.float32), vectors=points,
+        scales=_scales(points.astype(np.float64), sets, np.array([record.case for record in train.records])),
+        modality_of=np.array([words.index(word) for word in train.modalities], np.uint16),
+        modalities=tuple(words), limits=np.ones(2, np.float32),
+    )  # fmt: skip
+
+
+def _scales(points: np.ndarray, sets: np.ndarray, cases: np.ndarray) -> np.ndarray:
+    """Scale of every stored image: the geometric mean of its local distance and the median local distance of its set."""
+    local = np.full(len(points), np.nan)
+    for name in set(sets.tolist()):
+        own = np.flatnonzero(sets == name)
+        squares = (points[own] ** 2).sum(axis=1)
+        distances = np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * points[own] @ points[own].T, 0))
+        for row, number in enumerate(own):
+            others = distances[row][cases[own] != cases[number]]
+            if not others.size:  # a set of one case
+                others = np.delete(distances[row], row)
+            if others.size:
+                local[number] = np.sort(others)[:DENSITY_NEIGHBOURS].mean()
+    typical = float(np.nanmedian(local)) if np.isfinite(local).any() else 1.0
+    local = np.maximum(np.nan_to_num(local, nan=typical), 1e-3 * max(typical, 1e-3))
+    median = {name: float(np.median(local[sets == name])) for name in set(sets.tolist())}
+    return np.sqrt(local * np.array([median[name] for name in sets.tolist()])).astype(np.float32)
+
+
+def with_limits(statistics: DomainStatistics, val: Described) -> DomainStatistics:
+    """The statistics with limits that keep the stated shares of the images of ``val``, whose modality is stated."""
+    scores = [_score(value, statistics, word) for value, word in zip(val.values, val.modalities)]
+    borderline = max(float(np.quantile(scores, BORDERLINE_SHARE)), 1e-6)
+    out = max(float(np.quantile(scores, OUT_SHARE)), OUT_FACTOR * borderline)
+    return replace(statistics, limits=np.array([borderline, out], np.float32))
+
+
+def _score(value: np.ndarray, statistics: DomainStatistics, modality: str) -> float:
+    score, _ = score_of(modality_scores(value, statistics), statistics, modality)
+    return score
+
+
+def report_on(statistics: DomainStatistics, val: Described) -> DomainReport:
+    """The verdicts on the images of ``val``."""
+    verdicts: dict[str, dict[str, float]] = {}
+    borderline, out = (float(limit) for limit in statistics.limits)
+    for name in sorted({record.set_name for record in val.records}):
+        scores = np.array([
+            _score(value, statistics, word)
+            for value, word, record in zip(val.values, val.modalities, val.records) if record.set_name == name
+        ])  # fmt: skip
+        outside, inside = float((scores >= out).mean()), float((scores < borderline).mean())
+        shares = {IN: inside, BORDERLINE: 1 - inside - outside, OUT: outside}
+        verdicts[name] = {verdict: round(abs(share), 4) for verdict, share in shares.items()}
+    return DomainReport(verdicts, len(statistics.vectors), len(statistics.to_bytes()))
+
+
+def store_domain(
+    checkpoint: Path,
+    mimo: Mimo,
+    datasets: Sequence[Dataset],
+    limit: int = LIMIT,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> DomainReport:
+    """Fit the statistics and store them in a checkpoint, and the modalities of its entities that the data marks.
+
+    Arguments and errors of :func:`fit_domain`.
+    """
+    statistics, val = fit_domain(mimo, datasets, limit, seed, progress)
+    statistics.write(checkpoint / DOMAIN)
+    config = replace(mimo.config, entity_modalities=marked_modalities(datasets, mimo.config))
+    atomic_write_bytes(checkpoint / CONFIG, (json.dumps(config.to_dict(), indent=2) + "\n").encode("utf-8"))
+    return report_on(statistics, val)
