@@ -1,6 +1,6 @@
 """Checkpoints: a folder of ``config.json``, ``model.safetensors``, ``tokenizer.json`` and ``README.md``. Never pickle.
 
-``mimo-train fit-domain`` adds ``domain.npz``, which new weights remove.
+``mimo-train fit-domain`` adds the file domain.npz, which new weights remove.
 
 The folder is written beside its place and then moved there file by file, the configuration last: a killed run leaves
 either the old checkpoint or a complete new one under each name, never half a file.

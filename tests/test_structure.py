@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "refinement": "errors model postprocessing preprocessing text utils",
         "text": "errors model postprocessing utils",
         "results": "domain errors imageio modalities model postprocessing preprocessing text utils viz",
-        "data": "errors imageio postprocessing",
+        "data": "errors imageio modalities postprocessing",
         "request": "errors model preprocessing text utils",
         "graphs": "engines errors model postprocessing preprocessing refinement request text utils",
         "pipeline": "domain engines errors graphs hardware imageio loading modalities model request results series text utils",

@@ -30,7 +30,6 @@ from .model.tokenizer import Tokenizer
 from .request import AskRequest, takes_arguments_of
 from .results.answer import STAGES, Answer, TextPiece
 from .results.assembly import assemble_answer
-from .results.domain_rules import domain_warnings
 from .results.plan import Plan, plan_request
 from .series.image_series import open_image_series
 from .series.scans import SeriesScans
@@ -245,7 +244,10 @@ class Scan:
         """As :meth:`stream`, for a typed request."""
         mimo = self._mimo
         request.validate(self.height, self.width, mimo.config, mimo.tokenizer)
-        plan = plan_request(request.prompt, mimo.config, mimo.vocabulary, self.image.modality, mimo.graphs.text_fits)
+        plan = plan_request(
+            request.prompt, mimo.config, mimo.vocabulary, self.image.modality, mimo.graphs.text_fits, self.domain,
+            request.any_domain,
+        )  # fmt: skip
         return self._answer(replace(request, prompt=plan.prompt), plan)
 
     def _answer(self, request: AskRequest, plan: Plan) -> Iterator[TextPiece | Answer]:
@@ -272,9 +274,14 @@ class Scan:
 
         with timer("postprocess"):
             reason = CANCELLED if cancellation.is_stopped() else reason
-            answer = assemble_answer(plan, prediction, markup, reason, image=self.image, text_answer=request.text_answer)
+            answer = assemble_answer(
+                plan,
+                prediction,
+                markup,
+                reason,
+                image=self.image,
+                modality=self.image.modality,
+                text_answer=request.text_answer,
+            )
         engines, fallback = graphs.engine_names(), mimo.info.get("fallback")
-        warnings = domain_warnings(self.domain, self.image.modality) + answer.warnings
-        yield replace(
-            answer, timings=timer.report(), engines=engines, fallback=fallback, domain=self.domain, warnings=warnings
-        )  # fmt: skip
+        yield replace(answer, timings=timer.report(), engines=engines, fallback=fallback, domain=self.domain)

@@ -38,6 +38,7 @@ class AskRequest:
         refine: whether the target's mask is refined (:meth:`of`).
         max_tokens: longest text in tokens; None is the model's limit.
         sampling: how tokens are chosen.
+        any_domain: whether an image that is unlike those of the training is answered as any other (:meth:`of`).
         should_stop: called between the stages, before every token and crop, and while the masks are waited for, always in the
             caller's thread. True ends the answer with ``finish_reason`` "cancelled": a text is cut off, a mask not refined.
     """
@@ -49,6 +50,7 @@ class AskRequest:
     max_tokens: int | None = None
     sampling: SamplingParams = SamplingParams()  # noqa: RUF009 - frozen
     should_stop: Callable[[], bool] | None = None
+    any_domain: bool = False
 
     @staticmethod
     def of(
@@ -66,6 +68,7 @@ class AskRequest:
         top_p: float = 1.0,
         seed: int = 0,
         should_stop: Callable[[], bool] | None = None,
+        any_domain: bool = False,
         closer: bool | None = None,
     ) -> AskRequest:
         """A request of plain arguments.
@@ -81,6 +84,8 @@ class AskRequest:
                 scales, in the time of three to ten images. A name beside the point gives the kind of object, the point selects
                 one of them; without ``refine``, the answer is all that name and point give together.
             temperature, top_k, top_p, seed: see ``SamplingParams``; the default takes the most probable text.
+            any_domain: answer about an image that is out of the domain as about any other. Without, such a request is refused;
+                with a box, point or mask, the mask is drawn as "referred region" and nothing is named.
             closer: deprecated name of ``refine``.
 
         Raises:
@@ -93,7 +98,7 @@ class AskRequest:
         # Prompt reads any iterable of numbers, and refuses the rest.
         prompt = Prompt(text, cast("Sequence[Sequence[float]]", boxes), cast("Sequence[Sequence[float]]", points), mask)
         sampling = SamplingParams(temperature, top_k, top_p, seed)
-        return AskRequest(prompt, masks, text_answer, refine, max_tokens, sampling, should_stop)
+        return AskRequest(prompt, masks, text_answer, refine, max_tokens, sampling, should_stop, any_domain)
 
     def validate(self, height: int, width: int, config: MimoConfig, tokenizer: Tokenizer) -> None:
         """Check this request against an image of ``height x width`` pixels and a model.
@@ -107,7 +112,7 @@ class AskRequest:
             PromptError: the request does not fit the image or the model.
             RequestError: neither masks nor a text are wanted.
         """
-        for name in ("masks", "text_answer", "refine"):
+        for name in ("masks", "text_answer", "refine", "any_domain"):
             if not isinstance(value := getattr(self, name), (bool, np.bool_)):
                 raise PromptError(f"{name} is {shown(value)}", "Use True or False")
         self.prompt.validate(height, width, config, tokenizer)

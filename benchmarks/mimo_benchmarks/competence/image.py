@@ -86,7 +86,7 @@ class ImageProbe:
         self._number, self._known, self._absent, self._unseen = number, known, absent, unseen
         self._pixels, labels = record.load()
         self._masks = {name: labels == i for i, name in record.classes.items() if (labels == i).any()}
-        self._scan: Scan = mimo.open(self._pixels)
+        self._scan: Scan = mimo.open(record.image_of(self._pixels))
 
     def replies(self, questions: Mapping[str, Sequence[Question]], per_kind: int) -> ImageReplies:
         """All replies.

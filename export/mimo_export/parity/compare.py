@@ -266,7 +266,7 @@ def check_samples(count: int) -> None:
 def ask(mimo: Mimo, sample: Sample) -> Answer:
     """The greedy answer to a sample, with masks and text."""
     prompt = sample.prompt
-    return mimo.open(sample.pixels).ask(prompt.text, prompt.boxes, prompt.points, prompt.mask)
+    return mimo.open(sample.pixels).ask(prompt.text, prompt.boxes, prompt.points, prompt.mask, any_domain=True)
 
 
 def _mean(values: Sequence[float]) -> float:

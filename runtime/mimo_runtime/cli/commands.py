@@ -106,6 +106,7 @@ def main() -> None:
 @click.option("--top-p", type=float, help="Sample among the most probable tokens that sum to P.")
 @click.option("--seed", type=int, help="Of the sampling.")
 @click.option("--max-tokens", type=int, help="Longest text.")
+@click.option("--any-domain", is_flag=True, default=None, help="Name structures in an image unlike those of the training, too.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads per engine.")
 @_where
 @click.option("-o", "--output", metavar="OUT", help="Folder for answer.json, overlay.png, panel.png and one PNG per mask.")
@@ -288,7 +289,7 @@ def _check_output(output: str | None, force: bool) -> None:
 
 def _refuse_idle_options(writing: Mapping[str, object], masks: bool, text_answer: bool, no_refine: bool) -> None:
     """An option that would change nothing is a misunderstanding: say so instead of ignoring it."""
-    options = {name: "--" + name.replace("_", "-") for name in writing}
+    options = {name: "--" + name.replace("_", "-") for name in writing if name != "any_domain"}
     if not (masks or text_answer):
         raise RequestError("--no-masks and --no-answer leave nothing to do", "Leave one of them out")
     if no_refine and not masks:

@@ -23,8 +23,10 @@ import numpy as np
 from PIL import Image
 
 from ..errors import ImageError, RequestError
+from ..imageio.image import ScanImage
 from ..imageio.intensity import WINDOWS, GreyRule, Windows
 from ..imageio.reader import read_image
+from ..modalities import canonical
 
 FILE_NAME = "dataset.jsonl"
 SPLITS = ("train", "val", "test")
@@ -92,6 +94,10 @@ class Record:
         union = self.attributes.get("union")
         ids = union.get(str(class_id)) if isinstance(union, dict) else None
         return np.isin(labels, ids) if ids else labels == class_id
+
+    def image_of(self, pixels: np.ndarray) -> ScanImage:
+        """Pixels uint8 ``[H, W, 3]`` of this record as an image with its modality and pixel spacing."""
+        return ScanImage(pixels, self.pixel_spacing_mm, canonical(self.modality))
 
     def load_instances(self, shape: tuple[int, int]) -> np.ndarray | None:
         """Instance ids int32 ``[H, W]``, or None if the record has none.

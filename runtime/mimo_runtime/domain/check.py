@@ -28,6 +28,7 @@ class DomainJson(TypedDict):
     verdict: str
     score: float
     modality: str
+    contradicts_stated: bool
 
 
 @dataclass(frozen=True)
@@ -37,16 +38,23 @@ class DomainCheck:
     Args:
         verdict: "in", "borderline" or "out".
         score: distance to the nearest training images, of the stated modality if one is stated; 1 is where borderline begins.
-        modality: of the nearest training images of all: what the image looks like to the model.
+        modality: of the nearest training images of all, whatever is stated.
+        contradicts_stated: whether a modality is stated and the nearest training images are of another one.
     """
 
     verdict: str
     score: float
     modality: str
+    contradicts_stated: bool = False
 
     def to_dict(self) -> DomainJson:
         """For JSON."""
-        return {"verdict": self.verdict, "score": round(self.score, 4), "modality": self.modality}
+        return {
+            "verdict": self.verdict,
+            "score": round(self.score, 4),
+            "modality": self.modality,
+            "contradicts_stated": self.contradicts_stated,
+        }
 
 
 def check_domain(
@@ -65,7 +73,9 @@ def check_domain(
     score, has_modality = score_of(scores, statistics, modality)
     borderline, out = (float(limit) for limit in statistics.limits)
     verdict = OUT if not has_modality or score >= out else BORDERLINE if score >= borderline else IN
-    return DomainCheck(verdict, score / borderline, statistics.modalities[int(scores.argmin())])
+    nearest, stated = statistics.modalities[int(scores.argmin())], canonical(modality)
+    other = stated is not None and stated != nearest and (stated in statistics.modalities or contradict(stated, nearest))
+    return DomainCheck(verdict, score / borderline, nearest, other)
 
 
 def modality_scores(description: np.ndarray, statistics: DomainStatistics) -> np.ndarray:

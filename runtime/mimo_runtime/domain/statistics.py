@@ -1,4 +1,4 @@
-"""``domain.npz``: what the vision encoder computes for training images, kept beside the weights to compare images with.
+"""The file domain.npz: what the vision encoder computes for training images, kept beside the weights to compare images with.
 
 A file is a zip archive without compression that holds the arrays of :data:`_ARRAYS` in numpy's format 1.0, and nothing else.
 Every size and value is checked before use; pickled objects are refused.
@@ -75,8 +75,8 @@ class DomainStatistics:
             "mean": (length,), "vectors": (count, components), "scales": (count,), "modality_of": (count,), "limits": (2,),
         }  # fmt: skip
         for name, shape in wanted.items():
-            if (found := getattr(self, name).shape) != shape:
-                raise ValueError(f"{name} has the shape {list(found)}, not {list(shape)}")
+            if (actual := getattr(self, name).shape) != shape:
+                raise ValueError(f"{name} has the shape {list(actual)}, not {list(shape)}")
         for name, size, most in (
             ("vectors", count, _MOST_VECTORS), ("components", components, _MOST_COMPONENTS),
             ("modalities", len(self.modalities), _MOST_MODALITIES),
@@ -110,7 +110,7 @@ class DomainStatistics:
         return buffer.getvalue()
 
     def write(self, path: Path) -> None:
-        """Write the file ``path``, a ``domain.npz``."""
+        """Write the file ``path``, a domain.npz."""
         atomic_write_bytes(path, self.to_bytes())
 
     @staticmethod

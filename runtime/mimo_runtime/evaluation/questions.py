@@ -84,7 +84,7 @@ class ImageQuestions:
         self.height, self.width = self.labels.shape
         self.key = data.key(record)
         self.attributes = named_attributes(record, attributes)
-        self.scan = mimo.open(self.pixels)
+        self.scan = mimo.open(record.image_of(self.pixels))
         #: Questions by name that the model refused.
         self.refused = 0
 

@@ -190,7 +190,7 @@ def _ask(mimo: Mimo, data: Dataset, record: Record, seed: int) -> list[Reference
     pixels, labels = record.load()
     height, width = labels.shape
     key = data.key(record)
-    scan = mimo.open(pixels)
+    scan = mimo.open(record.image_of(pixels))
     rows = []
     for name, parts, count in _several(record, labels):
 

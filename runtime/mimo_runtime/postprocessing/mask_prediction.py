@@ -7,7 +7,7 @@ other, because the logits of a mask of a large image take hundreds of megabytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -56,6 +56,16 @@ class MaskPrediction:
         copy = object.__new__(MaskPrediction)
         masks = {query: mask for query, mask in self._masks.items() if mask is not None or query not in lowered}
         copy.__dict__ = {**self.__dict__, "_masks": masks, "_thresholds": {**self._thresholds, **lowered}}
+        return copy
+
+    def without(self, queries: Sequence[int]) -> MaskPrediction:
+        """The same prediction with the structures of these queries absent for sure."""
+        if not queries:
+            return self
+        copy = object.__new__(MaskPrediction)
+        copy.__dict__ = {**self.__dict__, "_masks": {**self._masks, **dict.fromkeys(queries)}}
+        copy.presence = self.presence.copy()
+        copy.presence[[query for query in queries if query < len(copy.presence)]] = 0
         return copy
 
     @property

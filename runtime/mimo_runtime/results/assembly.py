@@ -41,7 +41,7 @@ def assemble_answer(
     findings: tuple[Finding, ...] = ()
     markup = draft or ""
     if prediction is not None:
-        prediction = presume_named(plan, prediction)
+        prediction = presume_named(plan, prediction).without(plan.excluded)
         findings = findings_of(choose_queries(plan, prediction, draft), prediction, plan.prompt)
         wants_size = plan.intent.kind == "how_large"
         sizes = [sizes_of(finding, image, wants_size) for finding in findings]
@@ -66,6 +66,8 @@ def assemble_answer(
 
 def _head(plan: Plan, config: MimoConfig, findings: tuple[Finding, ...], draft: str, modality: str | None) -> Description:
     """Modality and region of the sentence; a region in which a present finding is never looked for is left out."""
+    if plan.refusal is not None and plan.refusal.reason == "out of domain":
+        return Description(modality or "")
     regions = set()
     if config.entity_regions:
         of_entity = dict(zip(config.entities, config.entity_regions))

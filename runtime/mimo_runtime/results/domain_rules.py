@@ -17,9 +17,9 @@ def domain_warnings(check: DomainCheck | None, modality: str | None) -> tuple[st
     if check is None:
         return ()
     warnings = []
-    stated = canonical(modality)
-    if stated is not None and contradict(stated, check.modality):
-        warnings.append(f"the stated modality is {stated}, but the image looks like {check.modality} to this model")
+    if check.contradicts_stated:
+        nearest = f"the nearest training images are of modality {check.modality}"
+        warnings.append(f"the stated modality is {canonical(modality)}, but {nearest}")
     if check.verdict == OUT:
         warnings.append(f"the image is unlike the images that this model was trained on (score {check.score:.2f}, limit 1)")
     elif check.verdict == BORDERLINE:

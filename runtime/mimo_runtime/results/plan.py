@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from ..domain.check import OUT, DomainCheck
 from ..model.config import MimoConfig
 from ..preprocessing.prompts import NEGATIVE, Prompt
 from ..text.intents import Intent, parse_request, without_unknown
@@ -12,6 +13,7 @@ from ..text.names import fold
 from ..text.questions import EVERYTHING, QUESTIONS, question, templates
 from ..text.vocabulary import Vocabulary
 from .answer import Refusal
+from .domain_rules import domain_warnings, excluded_entities
 from .refusals import entities_in_order, refusal_of, unknown_sentence
 
 #: The phrase of query 0 when a request points at a target and names nothing that the model knows.
@@ -33,6 +35,7 @@ class Plan:
         refusal: why the question is not answered.
         warnings: of the answer.
         note: sentence about what the model does not know, behind the answer.
+        excluded: mask queries of structures that images of the stated modality never show: they are absent.
     """
 
     intent: Intent
@@ -43,6 +46,7 @@ class Plan:
     refusal: Refusal | None = None
     warnings: tuple[str, ...] = ()
     note: str = ""
+    excluded: tuple[int, ...] = ()
 
     @property
     def has_answer(self) -> bool:
@@ -56,6 +60,8 @@ def plan_request(
     vocabulary: Vocabulary,
     modality: str | None = None,
     fits: Callable[[str], bool] = lambda text: True,
+    domain: DomainCheck | None = None,
+    any_domain: bool = False,
 ) -> Plan:
     """Read a request.
 
@@ -63,6 +69,8 @@ def plan_request(
         vocabulary: of the model's entities.
         modality: of the image, where it is known.
         fits: whether a text is short enough for the model.
+        domain: of the image; None if the model has no statistics.
+        any_domain: whether an image out of the domain is answered as any other.
     """
     intent = parse_request(prompt.text, vocabulary)
     pointed_at = bool(prompt.boxes) or prompt.mask is not None or any(label != NEGATIVE for *_, label in prompt.points)
@@ -70,19 +78,27 @@ def plan_request(
         intent = replace(intent, kind="describe" if pointed_at else "open")
     refusal, warnings = _refused(prompt.text, intent, vocabulary, entities_in_order(config, modality), pointed_at)
     unknown = intent.unknown
+    if refusal is None and domain is not None and domain.verdict == OUT and not any_domain:
+        refusal, warnings = Refusal("out of domain", "", () if pointed_at else ("a box, a point or a mask",)), ()
     if refusal is None and unknown:
         intent = without_unknown(intent)
+    named = tuple(_named(intent, refusal, config, pointed_at))
+    excluded = excluded_entities(config, modality)
+    queries = [1 + i for i, entity in enumerate(config.entities) if entity in excluded]
+    if len(named) == 1 and named[0][1] == 0 and named[0][0] in excluded:
+        named, queries = (((REFERRED, 0),), queries) if pointed_at else (named, [0, *queries])
     texts = (text for text in _texts(prompt.text, intent, refusal, pointed_at) if fits(text) or not text)
     text = next(texts, "" if pointed_at else prompt.text)
     return Plan(
         intent,
         replace(prompt, text=text),
         prompt.text,
-        tuple(_named(intent, refusal, config, pointed_at)),
+        named,
         pointed_at and refusal is None and not unknown and intent.kind in ("describe", "how_large") and not intent.named,
         refusal,
-        warnings,
+        domain_warnings(domain, modality) + warnings,
         " ".join(unknown_sentence(s.text) for s in unknown) if refusal is None and intent.subjects else "",
+        tuple(queries),
     )
 
 

@@ -40,6 +40,9 @@ def refusal_sentence(refusal: Refusal, text: str = "") -> str:
     """
     if refusal.reason == "unknown subject":
         return f"{unknown_sentence(refusal.subject)} It knows: {some_names(refusal.works)}."
+    if refusal.reason == "out of domain":
+        remedy = f" Point at the structure with {refusal.works[0]}." if refusal.works else ""
+        return f"This model was not trained on images like this one.{remedy}"
     examples = listed([f"'{works}'" if works[:1].isupper() else works for works in refusal.works[:3]] or ["a name"], "or")
     if refusal.reason == "other language":
         return f"This model answers questions in English only. Ask {examples}."
