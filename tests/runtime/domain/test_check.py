@@ -99,7 +99,7 @@ def test_entities_of_other_modalities_are_absent() -> None:
     (finding,) = scan.ask("aorta").findings
     assert not finding.present and finding.presence == 0 and not finding.mask.any()
     assert scan.ask("liver").findings[0].present
-    (pointed,) = scan.ask("aorta", boxes=[fakes.BOX]).findings
+    (pointed,) = scan.ask("aorta", boxes=[(20, 10, 50, 40)]).findings
     assert pointed.phrase == "referred region" and pointed.present
 
 
@@ -114,7 +114,7 @@ def test_an_image_out_of_the_domain_is_not_named() -> None:
 
 
 def test_what_a_reference_points_at_is_drawn_in_an_image_out_of_the_domain() -> None:
-    answer = model().open(brightness(120), modality="mri").ask("liver", boxes=[fakes.BOX])
+    answer = model().open(brightness(120), modality="mri").ask("liver", boxes=[(20, 10, 50, 40)])
     (finding,) = answer.findings
     assert finding.phrase == "referred region" and finding.present
     assert answer.refusal is not None and answer.refusal.reason == "out of domain"
