@@ -54,13 +54,16 @@ QUICK = [
 #: Commands on the smallest model.
 SLOW = [
     (TRAIN, "fit --preset micro --steps 2 --batch 2 --data SET -o trained"),
-    (TRAIN, "ablate --preset micro --steps 1 --batch 2 --prompts 1 --variant baseline --data SET --limit 1 -o ablation"),
+    (TRAIN, "ablate --preset micro --steps 1 --batch 2 --prompts 1 --variant full --data SET --limit 1 -o ablation"),
     (TRAIN, "evaluate CHECKPOINT --data SET --limit 1 --no-text --report report"),
     (TRAIN, "tune-thresholds OWN_CHECKPOINT --data SET --limit 1"),
     (EXPORT, "build CHECKPOINT -o built --graphs text_encoder --parity-samples 2"),
     (EXPORT, "build CHECKPOINT -o built --parity-samples 2"),
     (EXPORT, "parity CHECKPOINT MICRO --samples 2"),
-    (CALIBRATE, "run MICRO --calibration CALIBRATION --calibration-images 16 --gate-images 8 --tolerance 1 -o calibrated"),
+    (
+        CALIBRATE,
+        "run MICRO --calibration CALIBRATION --calibration-images 16 --gate-images 8 --precision fp16 --force -o calibrated",
+    ),
     (BENCH, "latency MICRO --checkpoint CHECKPOINT --repeats 1 --warmup 0 --max-tokens 3"),
     (BENCH, "precision MICRO MICRO --data SET --limit 1"),
     (BENCH, "compare-revisions HEAD MICRO --data SET --limit 1 --repeats 1"),
