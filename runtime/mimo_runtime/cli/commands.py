@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,7 +14,9 @@ from ..utils.tables import table
 from ..utils.untyped import Untyped
 from .app import Commands, Option, print_error
 from .json_output import print_json
+from .options import Coordinates, object_options, object_request, study_of, trust_option, where
 from .progress import progress_bar
+from .series import compare, series
 
 if TYPE_CHECKING:
     from ..deploy.prepare import PrepareReport
@@ -22,41 +24,6 @@ if TYPE_CHECKING:
     from ..imageio.image import ScanImage
     from ..pipeline import ModelInfo
     from ..results.answer import Answer
-
-#: A command before or after options are added to it.
-Callback = TypeVar("Callback", bound=Callable[..., object])
-
-
-class Coordinates(click.ParamType[tuple[float, ...]]):
-    """Numbers with commas between: ``40,60,180,200``."""
-
-    def __init__(self, form: str, *lengths: int) -> None:
-        self.name, self.lengths = form, lengths
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
-        try:
-            numbers = tuple(float(part) for part in value.split(","))
-        except ValueError:
-            numbers = ()
-        if len(numbers) not in self.lengths:
-            self.fail(f"{value!r} is not {self.name}", param, ctx)
-        return numbers
-
-
-def _trust(command: Callback) -> Callback:
-    """The option that says whose bundles are loaded."""
-    message = "Public key (PEM): refuse a BUNDLE that this key did not sign."
-    return click.option("--trust", metavar="PUB", help=message)(command)
-
-
-def _where(command: Callback) -> Callback:
-    """The options that say where a bundle runs, and whose bundles do."""
-    command = _trust(command)
-    choices = click.Choice(("auto", "cpu", "cuda", "tensorrt", "tensorrt-rtx"))
-    message = "Where to run. auto is what BUNDLE was built for; the CPU instead of a GPU needs --allow-fallback."
-    command = click.option("--device", type=choices, default="auto", help=message)(command)
-    message = "Run on the CPU what was built for a GPU, if that is missing or does not load it; the answer says so."
-    return click.option("--allow-fallback", is_flag=True, help=message)(command)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -66,6 +33,10 @@ def main() -> None:
 
     Exit codes: 0 done, 1 the work failed, 2 the request was wrong.
     """
+
+
+main.add_command(series)
+main.add_command(compare)
 
 
 @main.command()
@@ -108,7 +79,8 @@ def main() -> None:
 @click.option("--max-tokens", type=int, help="Longest text.")
 @click.option("--any-domain", is_flag=True, default=None, help="Name structures in an image unlike those of the training, too.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads per engine.")
-@_where
+@where
+@object_options
 @click.option("-o", "--output", metavar="OUT", help="Folder for answer.json, overlay.png, panel.png and one PNG per mask.")
 @click.option("--force", is_flag=True, help="Replace OUT if an earlier answer is in it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
@@ -132,7 +104,7 @@ def predict(
     output: str | None,
     force: bool,
     as_json: bool,
-    **writing: float | int | None,
+    **writing: Untyped,
 ) -> None:
     """Ask about IMAGE (PNG, JPEG, TIFF, DICOM, NIfTI ...).
 
@@ -140,7 +112,8 @@ def predict(
     """
     if text is not None and not text.strip():
         raise PromptError("--text is empty", "Give a name or a question, or leave --text out")
-    options: Untyped = {name: value for name, value in writing.items() if value is not None}
+    objects = object_request(writing, output)
+    options = {name: value for name, value in writing.items() if value is not None}
     _refuse_idle_options(options, masks, text_answer, no_refine)
     _check_output(output, force)
     from ..bundle.archive import Bundle
@@ -164,7 +137,8 @@ def predict(
         if mask is not None:
             answer = replace(answer, warnings=(*(f"--mask: {note}" for note in mask.notes), *answer.warnings))
         report = {"model": mimo.info["id"], "image": _described(picture), "device": _device(mimo.info)}
-    files = write_result(output, force, picture.pixels, prompt, answer, report) if output is not None else {}
+    also = objects.writer(lambda salt: study_of(picture, prompt, answer, mimo.info, salt))
+    files = write_result(output, force, picture.pixels, prompt, answer, report, also) if output is not None else {}
     click.echo("".join(f"note: {warning}\n" for warning in answer.warnings), err=True, nl=False)
     if as_json:
         print_json({**answer.to_dict(files), **report}, indent=1)
@@ -175,7 +149,7 @@ def predict(
 @main.command()
 @click.argument("bundle")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads per engine.")
-@_where
+@where
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def verify(bundle: str, threads: int | None, device: str, allow_fallback: bool, trust: str | None, as_json: bool) -> None:
     """Run the golden samples of BUNDLE: does this machine compute what the exporter computed?"""
@@ -213,7 +187,7 @@ def verify(bundle: str, threads: int | None, device: str, allow_fallback: bool, 
     help="Remember measured kernel times here (TensorRT): the next run is faster.",
 )
 @click.option("--force", is_flag=True, help="Replace an earlier bundle at PREPARED.")
-@_trust
+@trust_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def prepare(bundle: Path, output: Path, timing_cache: Path | None, force: bool, trust: str | None, as_json: bool) -> None:
     """Compile a portable BUNDLE for this machine, and verify it if a GPU is here.
@@ -236,7 +210,7 @@ def prepare(bundle: Path, output: Path, timing_cache: Path | None, force: bool, 
 
 @main.command()
 @click.argument("bundle", required=False)
-@_trust
+@trust_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 @click.pass_context
 def doctor(context: click.Context, bundle: str | None, trust: str | None, as_json: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,13 @@ ANSWER = "answer.json"
 
 
 def write_result(
-    folder: Path | str, overwrite: bool, pixels: np.ndarray, prompt: Prompt, answer: Answer, report: Mapping[str, object]
+    folder: Path | str,
+    overwrite: bool,
+    pixels: np.ndarray,
+    prompt: Prompt,
+    answer: Answer,
+    report: Mapping[str, object],
+    also: Callable[[Path], None] | None = None,
 ) -> dict[int, str]:
     """Write a result folder in one step.
 
@@ -29,6 +35,7 @@ def write_result(
         overwrite: replace an earlier result.
         pixels: uint8 ``[H, W, 3]``, the image that was asked about.
         report: more fields for ``answer.json``.
+        also: writes more into the folder before it appears.
 
     Returns:
         The mask file of every finding, by the finding's index. A finding that is not present has an empty mask.
@@ -45,6 +52,8 @@ def write_result(
                     write_png(target / file, contour)
         write_png(target / "overlay.png", draw_overlay(pixels, answer))
         write_png(target / "panel.png", draw_panel(pixels, prompt, answer))
+        if also is not None:
+            also(target)
         content = {**answer.to_dict(files), **report}
         (target / ANSWER).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
     return files

@@ -1,0 +1,146 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from ..errors import RequestError
+from ..utils.untyped import Untyped
+
+if TYPE_CHECKING:
+    from ..clinical.study import ModelIdentity, StudyResult
+    from ..imageio.image import ScanImage
+    from ..pipeline import ModelInfo
+    from ..preprocessing.prompts import Prompt
+    from ..results.answer import Answer
+
+#: A command before or after options are added to it.
+Callback = TypeVar("Callback", bound=Callable[..., object])
+
+
+class Coordinates(click.ParamType[tuple[float, ...]]):
+    """Numbers with commas between: ``40,60,180,200``."""
+
+    def __init__(self, form: str, *lengths: int) -> None:
+        self.name, self.lengths = form, lengths
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        try:
+            numbers = tuple(float(part) for part in value.split(","))
+        except ValueError:
+            numbers = ()
+        if len(numbers) not in self.lengths:
+            self.fail(f"{value!r} is not {self.name}", param, ctx)
+        return numbers
+
+
+def trust_option(command: Callback) -> Callback:
+    """The option that says whose bundles are loaded."""
+    message = "Public key (PEM): refuse a BUNDLE that this key did not sign."
+    return click.option("--trust", metavar="PUB", help=message)(command)
+
+
+def where(command: Callback) -> Callback:
+    """The options that say where a bundle runs, and whose bundles do."""
+    command = trust_option(command)
+    choices = click.Choice(("auto", "cpu", "cuda", "tensorrt", "tensorrt-rtx"))
+    message = "Where to run. auto is what BUNDLE was built for; the CPU instead of a GPU needs --allow-fallback."
+    command = click.option("--device", type=choices, default="auto", help=message)(command)
+    message = "Run on the CPU what was built for a GPU, if that is missing or does not load it; the answer says so."
+    return click.option("--allow-fallback", is_flag=True, help=message)(command)
+
+
+_FORMATS = "Also write OUT/objects, in one or more of: seg,sr,sc,pdf,rtstruct,nifti,coco,contours,stl,html."
+
+
+def object_options(command: Callback) -> Callback:
+    """The options that say which clinical objects are written; :func:`object_request` reads them."""
+    options = (
+        click.option("--write", metavar="FORMATS", help=_FORMATS),
+        click.option("--deidentify", metavar="FILE", help="De-identify the objects; FILE holds a secret text of your site."),
+        click.option("--allow-burned-in", is_flag=True, help="With --deidentify: pictures may have text in their pixels."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True)
+class ObjectRequest:
+    """Which clinical objects to write; no formats: none."""
+
+    formats: tuple[str, ...] = ()
+    salt: str = ""
+    allow_burned_in: bool = False
+
+    def writer(self, result: Callable[[str], StudyResult]) -> Callable[[Path], None] | None:
+        """A function that writes the folder ``objects`` into another one; None where no format is named.
+
+        Args:
+            result: of the secret of the site.
+        """
+        if not self.formats:
+            return None
+
+        def write(target: Path) -> None:
+            from ..clinical.writer import ObjectOptions, write_into
+
+            (target / "objects").mkdir()
+            options = ObjectOptions(self.salt, self.allow_burned_in)
+            write_into(result(self.salt), target / "objects", self.formats, options)
+
+        return write
+
+
+def object_request(options: dict[str, Untyped], output: str | None) -> ObjectRequest:
+    """Take the values of :func:`object_options` out of the options of a command, and check them.
+
+    Raises:
+        RequestError: an unknown format, an option that would do nothing, or a secret that cannot be read.
+    """
+    write, deidentify = options.pop("write"), options.pop("deidentify")
+    allow_burned_in = options.pop("allow_burned_in")
+    if write is None:
+        if deidentify is not None or allow_burned_in:
+            raise RequestError("--deidentify and --allow-burned-in without --write", "Name the formats with --write")
+        return ObjectRequest()
+    from ..clinical.writer import formats_of
+
+    formats = formats_of(write)
+    if output is None:
+        raise RequestError("--write without --output", "Name a folder with -o")
+    if allow_burned_in and deidentify is None:
+        raise RequestError("--allow-burned-in without --deidentify", "Leave it out")
+    return ObjectRequest(formats, "" if deidentify is None else _secret(deidentify), allow_burned_in)
+
+
+def _secret(path: str) -> str:
+    try:
+        text = Path(path).read_text("utf-8").strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise RequestError(f"the file of --deidentify cannot be read: {reason}", "Name a text file") from None
+    if len(text) < 16:
+        raise RequestError("the secret of --deidentify is shorter than 16 characters", "Write a longer one")
+    return text
+
+
+def identity_of(info: ModelInfo) -> ModelIdentity:
+    """The model as objects name it."""
+    from importlib.metadata import version
+
+    from ..clinical.study import ModelIdentity
+
+    return ModelIdentity(str(info["id"]), version("mimo-edge"), str(info.get("sha256") or ""))
+
+
+def study_of(image: ScanImage, prompt: Prompt, answer: Answer, info: ModelInfo, salt: str) -> StudyResult:
+    """The result of one image, to be written as clinical objects."""
+    from ..clinical.study import StudyResult
+
+    return StudyResult.of_answer(image, prompt, answer, identity_of(info), salt)
