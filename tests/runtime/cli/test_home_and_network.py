@@ -50,6 +50,7 @@ QUICK = [
     (BENCH, "robustness BUNDLE --data SET --report pictures --limit 1"),
     (BENCH, "relations BUNDLE --data SET --limit 1"),
     (BENCH, "referring BUNDLE --data SET --limit 1"),
+    (BENCH, "competence BUNDLE --data SET --limit 1 --per-kind 1"),
 ]
 #: Commands on the smallest model.
 SLOW = [
@@ -57,6 +58,8 @@ SLOW = [
     (TRAIN, "ablate --preset micro --steps 1 --batch 2 --prompts 1 --variant full --data SET --limit 1 -o ablation"),
     (TRAIN, "evaluate CHECKPOINT --data SET --limit 1 --no-text --report report"),
     (TRAIN, "tune-thresholds OWN_CHECKPOINT --data SET --limit 1"),
+    (TRAIN, "calibrate-contours OWN_CHECKPOINT --data SET --split train"),
+    (TRAIN, "fit-domain OWN_CHECKPOINT --data SET"),
     (EXPORT, "build CHECKPOINT -o built --graphs text_encoder --parity-samples 2"),
     (EXPORT, "build CHECKPOINT -o built --parity-samples 2"),
     (EXPORT, "parity CHECKPOINT MICRO --samples 2"),
@@ -96,7 +99,7 @@ def check(tmp_path: Path, module: str, command: str, places: dict[str, object], 
 def data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from mimo_train.data.phantom import generate
 
-    return generate(tmp_path_factory.mktemp("phantoms") / "set", 20, size=64)
+    return generate(tmp_path_factory.mktemp("phantoms") / "set", 36, size=64)
 
 
 @pytest.fixture(scope="module")
