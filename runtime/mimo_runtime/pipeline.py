@@ -166,7 +166,7 @@ class Mimo:
 
         Arguments and errors of ``open_image_series``.
         """
-        frames = open_image_series(source, series=series, modality=modality, window=window)
+        frames = open_image_series(source, series=series, modality=modality, window=window, windows=self.windows)
         return SeriesScans(frames, lambda image: self.open(image))
 
     def _check_domain(self, image: EncodedImage, modality: str | None) -> DomainCheck | None:

@@ -109,3 +109,9 @@ def test_a_stated_window_that_is_none_is_refused(tmp_path: Path, value: object) 
     (data,) = read_datasets(tmp_path)
     with pytest.raises(RequestError, match="attribute intensity_window"):
         _ = data.records[0].intensity_window
+
+
+def test_a_series_is_read_by_the_windows_of_the_model(lung_bundle: Path, ct_file: Path) -> None:
+    with Mimo.load(lung_bundle) as mimo:
+        scan = mimo.open_series([ct_file], modality="ct")[0]
+        assert scan.image.window == (-600, 1500)
