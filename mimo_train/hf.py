@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tokenizers
@@ -224,12 +225,14 @@ def bert_tokenizer(source: str, queries: int) -> tuple[Tokenizer, int, int]:
     """
     from transformers import AutoTokenizer
 
+    remedy = "Add its tokenizer.json or vocab.txt"
+    # transformers 5 makes a tokenizer of five words where there is no file.
+    if Path(source).is_dir() and not any(Path(source, name).is_file() for name in ("tokenizer.json", "vocab.txt")):
+        raise RequestError(f"{source} has no vocabulary", remedy)
     try:
         vocabulary = AutoTokenizer.from_pretrained(source).get_vocab()
     except Exception as error:
-        raise RequestError(
-            f"{source} has no readable vocabulary: {type(error).__name__}", "Add its tokenizer.json or vocab.txt"
-        ) from None
+        raise RequestError(f"{source} has no readable vocabulary: {type(error).__name__}", remedy) from None
     by_id = {index: word for word, index in vocabulary.items()}
     wanted = special_tokens(queries)
     for index, token in enumerate(wanted):

@@ -101,6 +101,14 @@ def test_a_wrong_source_is_refused_by_name(adopt, swin, bert, tmp_path):
         adopt(MimoConfig.from_preset("base"), str(tmp_path))
 
 
+def test_a_source_without_a_vocabulary_is_refused(bert, tmp_path):
+    source = Path(shutil.copytree(bert, tmp_path / "bert"))
+    for name in ("vocab.txt", "tokenizer.json"):
+        (source / name).unlink(missing_ok=True)
+    with pytest.raises(RequestError, match="has no vocabulary. Add its tokenizer.json or vocab.txt"):
+        adopt_bert(MimoConfig.from_preset("micro"), str(source))
+
+
 def test_a_missing_weight_is_named(swin):
     config, weights = adopt_swin(MimoConfig.from_preset("base"), str(swin))
     del weights["stages.1.0.mlp.2.bias"]
