@@ -79,14 +79,11 @@ def check_request(request: Request, bundle: Bundle) -> None:
     Raises:
         PromptError: as ``Scan.ask`` would.
     """
-    from mimo_runtime.bundle.schema import TOKENIZER
     from mimo_runtime.errors import PromptError
-    from mimo_runtime.model.tokenizer import Tokenizer
     from mimo_runtime.preprocessing.prompts import Prompt
 
-    tokenizer = Tokenizer.from_bytes(bundle.bytes(TOKENIZER), TOKENIZER)
     height, width = request.pixels.shape[:2]
-    Prompt(request.text, request.boxes, request.points).validate(height, width, bundle.config, tokenizer)
+    Prompt(request.text, request.boxes, request.points).validate(height, width, bundle.config)
     limit = bundle.config.text_decoder.max_length - 1
     if request.max_tokens is not None and request.max_tokens > limit:
         raise PromptError(f"max_tokens is {request.max_tokens}", f"Use 1 to {limit}")

@@ -243,7 +243,7 @@ class Scan:
     def stream_request(self, request: AskRequest) -> Iterator[TextPiece | Answer]:
         """As :meth:`stream`, for a typed request."""
         mimo = self._mimo
-        request.validate(self.height, self.width, mimo.config, mimo.tokenizer)
+        request.validate(self.height, self.width, mimo.config)
         plan = plan_request(
             request.prompt, mimo.config, mimo.vocabulary, self.image.modality, mimo.graphs.text_fits, self.domain,
             request.any_domain,

@@ -13,7 +13,6 @@ import numpy as np
 
 from .errors import PromptError, RequestError
 from .model.config import MimoConfig
-from .model.tokenizer import Tokenizer
 from .preprocessing.prompts import Prompt
 from .text.generation import SamplingParams
 from .utils.arguments import is_whole
@@ -100,13 +99,12 @@ class AskRequest:
         sampling = SamplingParams(temperature, top_k, top_p, seed)
         return AskRequest(prompt, masks, text_answer, refine, max_tokens, sampling, should_stop, any_domain)
 
-    def validate(self, height: int, width: int, config: MimoConfig, tokenizer: Tokenizer) -> None:
+    def validate(self, height: int, width: int, config: MimoConfig) -> None:
         """Check this request against an image of ``height x width`` pixels and a model.
 
         Args:
             height, width: of the image, in pixels.
             config: of the model.
-            tokenizer: of the model.
 
         Raises:
             PromptError: the request does not fit the image or the model.
@@ -115,7 +113,7 @@ class AskRequest:
         for name in ("masks", "text_answer", "refine", "any_domain"):
             if not isinstance(value := getattr(self, name), (bool, np.bool_)):
                 raise PromptError(f"{name} is {shown(value)}", "Use True or False")
-        self.prompt.validate(height, width, config, tokenizer)
+        self.prompt.validate(height, width, config)
         if not (self.masks or self.text_answer):
             raise RequestError("neither masks nor text are asked for", "Leave at least one of them on")
         limit = longest_text(config)

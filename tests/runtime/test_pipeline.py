@@ -129,7 +129,7 @@ def test_one_core_runs_them_one_after_the_other(pixels, monkeypatch):
     [
         ({}, "request is empty"),
         ({"text": "  "}, "request is empty"),
-        ({"text": "word " * 30}, "too long"),
+        ({"text": "word " * 90}, "too long"),
         ({"boxes": [(10, 10, 5, 20)]}, "inverted"),
         ({"boxes": [(0, 0, 101, 20)]}, "outside"),
         ({"boxes": [(float("nan"), 0, 10, 20)]}, "NaN"),

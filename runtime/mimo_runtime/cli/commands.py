@@ -129,7 +129,7 @@ def predict(
     prompt = Prompt(text or "", boxes, points, None if mask is None else mask.inside())
     with Mimo.load(opened, device, threads, cache_images=0, allow_fallback=allow_fallback) as mimo:
         # Before encoding, so that a wrong request costs nothing.
-        prompt.validate(picture.height, picture.width, mimo.config, mimo.tokenizer)
+        prompt.validate(picture.height, picture.width, mimo.config)
         answer = mimo.open(picture, modality=modality).ask(
             prompt.text, prompt.boxes, prompt.points, prompt.mask,
             masks=masks, text_answer=text_answer, refine=not no_refine, **options,

@@ -21,6 +21,8 @@ from .letterbox import Letterbox
 
 Entry = TypeVar("Entry")
 
+#: Longest text of a request. The graphs read a shorter form of it.
+MAX_CHARACTERS = 400
 #: Labels of the ``prompt_encoder`` inputs.
 GIVEN, POSITIVE, NEGATIVE, PADDING = 1, 1, 0, -1
 
@@ -66,7 +68,7 @@ class Prompt:
         Args:
             height, width: of the image, in pixels.
             config: of the model.
-            tokenizer: of the model; checks the length of the text.
+            tokenizer: of the model; if given, the text as it is must be short enough for the model.
 
         Raises:
             PromptError: anything that does not fit, naming it and the limit.
@@ -98,6 +100,9 @@ class Prompt:
             self.text.encode("utf-8")
         except UnicodeEncodeError:
             raise PromptError("the text is not valid Unicode", "Pass it as UTF-8") from None
+        if len(self.text) > MAX_CHARACTERS:
+            message = f"the text is too long: {len(self.text)} characters, at most {MAX_CHARACTERS} are read"
+            raise PromptError(message, "Ask a shorter question")
         if self.text.strip():
             if tokenizer is not None:
                 tokenizer.encode_query(self.text, config.text.max_length)

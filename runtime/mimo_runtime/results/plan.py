@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ..domain.check import OUT, DomainCheck
 from ..model.config import MimoConfig
 from ..preprocessing.prompts import NEGATIVE, Prompt
-from ..text.intents import Intent, parse_request, without_unknown
+from ..text.intents import Intent, Subject, parse_request, without_unknown
 from ..text.names import fold
 from ..text.questions import EVERYTHING, QUESTIONS, question, templates
 from ..text.vocabulary import Vocabulary
@@ -73,6 +73,8 @@ def plan_request(
         any_domain: whether an image out of the domain is answered as any other.
     """
     intent = parse_request(prompt.text, vocabulary)
+    if not config.entities:
+        intent = _with_any_name(intent)
     pointed_at = bool(prompt.boxes) or prompt.mask is not None or any(label != NEGATIVE for *_, label in prompt.points)
     if intent.kind in ("open", "describe"):
         intent = replace(intent, kind="describe" if pointed_at else "open")
@@ -100,6 +102,14 @@ def plan_request(
         " ".join(unknown_sentence(s.text) for s in unknown) if refusal is None and intent.subjects else "",
         tuple(queries),
     )
+
+
+def _with_any_name(intent: Intent) -> Intent:
+    """An intent for a model without entities: query 0 may draw anything, and nothing says what it does not know."""
+    if intent.other is not None or not intent.subjects:
+        return intent
+    name = " and ".join(subject.text for subject in intent.subjects)
+    return replace(intent, subjects=(Subject(name, name),))
 
 
 def _refused(

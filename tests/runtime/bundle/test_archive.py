@@ -47,7 +47,7 @@ def test_folder_and_single_file_give_the_same_answers(bundle_folder, archive):
     with Mimo.load(archive) as mimo:
         assert ask(mimo) == expected
     # The sentence of the graph, with the words that its band of a mask decides.
-    assert expected[0] == "Endoscopy of the colon: one medium oval <p>polyp</p><seg> in the upper middle."
+    assert expected[0] == "Endoscopy of the colon: one medium elongated <p>polyp</p><seg> in the upper middle of the image."
     assert expected[1][0][0] == "polyp"
 
 

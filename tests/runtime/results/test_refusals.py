@@ -188,3 +188,22 @@ def test_a_users_words_are_repeated_on_one_line_and_without_markup(mimo, pixels)
 def test_an_answer_without_references_is_as_large_as_the_image(mimo):
     answer = mimo.open(np.zeros((40, 50, 3), np.uint8)).ask("liver and spleen")
     assert all(f.mask.shape == (40, 50) for f in answer.findings)
+
+
+def test_a_model_without_entities_takes_any_name(pixels):
+    with fakes.fake_mimo(config=replace(fakes.CONFIG, entities=())) as mimo:
+        answer = mimo.open(pixels).ask("Where is the polyp?")
+        assert [(f.phrase, f.query) for f in answer.findings] == [("polyp", 0)] and answer.refusal is None
+        assert [f.phrase for f in mimo.open(pixels).ask("liver and spleen").findings] == ["liver and spleen"]
+        assert mimo.open(pixels).ask("Is it malignant?").refusal.reason == "unsupported question"
+
+
+def test_a_long_request_is_read_in_a_shorter_form(mimo, pixels):
+    answer = mimo.open(pixels).ask(
+        "Hello, could you please be so kind and show me where the aorta is located in this image? Thanks"
+    )
+    assert answer.refusal is not None or answer.findings[0].phrase == "aorta"
+    answer = mimo.open(pixels).ask(
+        "Could you please show me where exactly the aorta is located in this abdominal CT image? Thanks"
+    )
+    assert [f.phrase for f in answer.findings] == ["aorta"]

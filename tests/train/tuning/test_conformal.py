@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import fake_mimo
+from fakes import CONFIG, fake_mimo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -155,7 +156,8 @@ def test_few_images_of_every_patient() -> None:
 
 
 def test_calibration_is_stored_with_the_checkpoint(phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sets, steps, model = read_datasets(phantoms), [], fake_mimo()
+    sets, steps = read_datasets(phantoms), []
+    model = fake_mimo(config=replace(CONFIG, entities=sets[0].class_names))
     with pytest.raises(RequestError, match=r"split 'train' has \d+ patients with a target, not 1000"):
         monkeypatch.setattr(conformal, "MIN_PATIENTS", 1000)
         conformal.calibrate(tmp_path, model, sets, "train", limit=2)
