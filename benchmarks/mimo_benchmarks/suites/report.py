@@ -83,7 +83,10 @@ def markdown(result: Robustness) -> str:
         if group == QUERY:
             lines += _synonyms(result)
     if meta["refused_questions"]:
-        lines += ["", f"{meta['refused_questions']} questions were too long for the model and count as an empty mask."]
+        lines += [
+            "",
+            f"{meta['refused_questions']} questions were too long for the model or refused, and count as an empty mask.",
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -199,11 +199,5 @@ def test_a_model_without_entities_takes_any_name(pixels):
 
 
 def test_a_long_request_is_read_in_a_shorter_form(mimo, pixels):
-    answer = mimo.open(pixels).ask(
-        "Hello, could you please be so kind and show me where the aorta is located in this image? Thanks"
-    )
-    assert answer.refusal is not None or answer.findings[0].phrase == "aorta"
-    answer = mimo.open(pixels).ask(
-        "Could you please show me where exactly the aorta is located in this abdominal CT image? Thanks"
-    )
-    assert [f.phrase for f in answer.findings] == ["aorta"]
+    text = "Could you please show me where exactly the aorta is located in this abdominal CT image? Thanks"
+    assert [f.phrase for f in mimo.open(pixels).ask(text).findings] == ["aorta"]

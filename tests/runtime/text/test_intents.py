@@ -49,7 +49,7 @@ heart present? | name | heart
 please outline the liver | name | liver
 Please segment the left kidney in this CT image. | name | left kidney
 Can you segment the left kidney, please? | name | left kidney
-Could you please show me where the pancreas is? | name | pancreas
+Could you please show me where the pancreas is? | where | pancreas
 segment and label the spleen | name | spleen
 Delineate the oesophagus | name | esophagus
 draw the contour of the liver | name | liver
