@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from ..errors import RequestError
-from ..utils.untyped import Untyped
 
 if TYPE_CHECKING:
     from ..clinical.study import ModelIdentity, StudyResult
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
     from ..preprocessing.prompts import Prompt
     from ..results.answer import Answer
 
+#: Writes files into a folder.
+Writer = Callable[[Path], None]
 #: A command before or after options are added to it.
 Callback = TypeVar("Callback", bound=Callable[..., object])
 
@@ -78,7 +79,7 @@ class ObjectRequest:
     salt: str = ""
     allow_burned_in: bool = False
 
-    def writer(self, result: Callable[[str], StudyResult]) -> Callable[[Path], None] | None:
+    def writer(self, result: Callable[[str], StudyResult]) -> Writer | None:
         """A function that writes the folder ``objects`` into another one; None where no format is named.
 
         Args:
@@ -97,14 +98,14 @@ class ObjectRequest:
         return write
 
 
-def object_request(options: dict[str, Untyped], output: str | None) -> ObjectRequest:
+def object_request(options: dict[str, object], output: str | None) -> ObjectRequest:
     """Take the values of :func:`object_options` out of the options of a command, and check them.
 
     Raises:
         RequestError: an unknown format, an option that would do nothing, or a secret that cannot be read.
     """
-    write, deidentify = options.pop("write"), options.pop("deidentify")
-    allow_burned_in = options.pop("allow_burned_in")
+    write, deidentify = (None if value is None else str(value) for value in map(options.pop, ("write", "deidentify")))
+    allow_burned_in = bool(options.pop("allow_burned_in"))
     if write is None:
         if deidentify is not None or allow_burned_in:
             raise RequestError("--deidentify and --allow-burned-in without --write", "Name the formats with --write")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ..errors import RequestError
-from ..utils.untyped import Untyped
 from .json_output import print_json
-from .options import Coordinates, identity_of, object_options, object_request, where
+from .options import Coordinates, Writer, identity_of, object_options, object_request, where
 from .progress import progress_bar
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def series(
     output: str | None,
     force: bool,
     as_json: bool,
-    **objects: Untyped,
+    **objects: object,
 ) -> None:
     """Ask about every frame of SOURCE: a folder, a zip archive, a multi-frame file or a volume.
 
@@ -83,7 +83,7 @@ def series(
     if as_json:
         print_json(report, indent=1)
     else:
-        click.echo(_text_of(report, output))
+        click.echo(_text_of(answer, output))
 
 
 def _summary(answer: SeriesAnswer) -> dict[str, object]:
@@ -108,21 +108,21 @@ def _summary(answer: SeriesAnswer) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _text_of(report: dict[str, Untyped], output: str | None) -> str:
+def _text_of(answer: SeriesAnswer, output: str | None) -> str:
     """For a person."""
-    lines = [f"{len(report['frames'])} frames in {report['seconds']:.1f} s"]
-    for finding in report["findings"]:
-        first, last = finding["frames"][0], finding["frames"][-1]
-        volume = "" if finding["volume_ml"] is None else f", {finding['volume_ml']:.2f} mL"
-        uncertain = "" if finding["confident"] else ", uncertain"
-        lines.append(f"{finding['phrase']}: frames {first} to {last}{volume}, score {finding['score']:.2f}{uncertain}")
-    if not report["findings"]:
-        refusal = next((frame["text"] for frame in report["frames"] if frame["refusal"]), "no finding")
-        lines.append(refusal)
+    lines = [f"{len(answer.frames)} frames in {answer.seconds:.1f} s"]
+    for finding in answer.findings:
+        first, last, volume = finding.frames[0], finding.frames[-1], answer.volume_ml(finding)
+        size = "" if volume is None else f", {volume:.2f} mL"
+        uncertain = "" if finding.confident else ", uncertain"
+        lines.append(f"{finding.phrase}: frames {first} to {last}{size}, score {finding.score:.2f}{uncertain}")
+    if not answer.findings:
+        refusals = [frame.answer.plain_text for frame in answer.frames if frame.answer.refusal is not None]
+        lines.append(refusals[0] if refusals else "no finding")
     return "\n".join([*lines, *([f"written to {output}"] if output else [])])
 
 
-def _write(output: str, force: bool, report: dict[str, object], result: StudyResult, also: Untyped) -> None:
+def _write(output: str, force: bool, report: Mapping[str, object], result: StudyResult, also: Writer | None) -> None:
     from ..clinical.pictures import draw_frame
     from ..results.folder import ANSWER, slug
     from ..utils.atomic import atomic_folder
