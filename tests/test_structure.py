@@ -38,7 +38,8 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "evaluation": "data errors model pipeline postprocessing preprocessing results text utils viz",
         "deploy": "bundle compiler engines errors evaluation hardware imageio loading model pipeline preprocessing results "
         "text utils",
-        "cli": "bundle clinical data deploy engines errors evaluation imageio pipeline preprocessing results utils",
+        "cli": "bundle clinical data deploy engines errors evaluation imageio pipeline preprocessing request results series "
+        "utils",
         "__main__": "cli",
     },
     "mimo_train": {

@@ -162,9 +162,15 @@ class Mimo:
         modality: str | None = None,
         window: tuple[float, float] | None = None,
     ) -> SeriesScans:
-        """Order the frames of a folder, a zip archive, a multi-frame file or a volume; each is encoded when it is used.
+        """Order the frames of a series; each is encoded when it is used.
 
-        Arguments and errors of ``open_image_series``.
+        Args:
+            source: a folder, a zip archive, a multi-frame file, a volume, or a list of files.
+            series: which one of several, by number from 1 or by UID.
+            modality, window: as in :meth:`open`.
+
+        Raises:
+            ImageError: as ``open_image_series``.
         """
         frames = open_image_series(source, series=series, modality=modality, window=window, windows=self.windows)
         return SeriesScans(frames, lambda image: self.open(image))

@@ -19,7 +19,7 @@ _SHOWN = ("area", "long axis", "short axis", "volume")
 
 
 @dataclass(frozen=True)
-class _Drawn:
+class _Shown:
     """A structure in one frame, as the overlay draws it."""
 
     phrase: str
@@ -48,9 +48,9 @@ def draw_frame(result: StudyResult, frame: int, image: ScanImage) -> Image.Image
     return _captioned(picture, [*lines, RESEARCH_USE])
 
 
-def _drawn(structure: Structure, frame: int) -> _Drawn:
+def _drawn(structure: Structure, frame: int) -> _Shown:
     inner, outer = structure.inner.get(frame), structure.outer.get(frame)
-    return _Drawn(
+    return _Shown(
         structure.name, structure.masks[frame], structure.score, structure.confident, inner, outer, structure.coverage
     )  # fmt: skip
 

@@ -91,7 +91,7 @@ class ScanImage:
         )  # fmt: skip
 
     def with_source(self, source: ImageSource) -> ScanImage:
-        """The same image, which remembers where it was read from."""
+        """The same image, which remembers ``source``, where it was read from."""
         image = copy_of(self)
         object.__setattr__(image, "source", source)
         return image
