@@ -51,7 +51,10 @@ class MaskPrediction:
         return copy
 
     def with_threshold(self, queries: Iterable[int], threshold: float) -> MaskPrediction:
-        """A copy in which these queries count as present from a presence of ``threshold`` on, if the model's is higher."""
+        """A copy in which these queries count as present from a presence of ``threshold`` on, if the model's is higher.
+
+        Where no pixel reaches the mask threshold, their mask has the pixels with at least half of the largest probability.
+        """
         lowered = dict.fromkeys(queries, min(threshold, self.config.presence_threshold))
         copy = object.__new__(MaskPrediction)
         masks = {query: mask for query, mask in self._masks.items() if mask is not None or query not in lowered}
@@ -125,7 +128,7 @@ class MaskPrediction:
         """The logits that the mask of a query comes from; with ``crop``, those of the full image and of another crop pass."""
         if query == 0 and crop is None and self._target_logits is not None:
             return self._target_logits
-        threshold = self.config.mask_threshold
+        threshold = self._mask_threshold(query)
         # A copy: a finding does not keep the grids of all queries.
         return MaskLogits(self._logits[query].copy(), self.letterbox, math.log(threshold / (1 - threshold)), crop)
 
@@ -134,14 +137,31 @@ class MaskPrediction:
         logits: np.ndarray = self.letterbox.unletterbox_masks(self._logits[:1], window)[0]
         return logits
 
-    def clean_mask(self, logits: np.ndarray, letterbox: Letterbox) -> np.ndarray | None:
-        """Logits ``[H, W]`` in the geometry of ``letterbox`` as a mask without small parts; None if it is empty."""
+    def clean_mask(self, logits: np.ndarray, letterbox: Letterbox, threshold: float | None = None) -> np.ndarray | None:
+        """Logits ``[H, W]`` in the geometry of ``letterbox`` as a mask without small parts; None if it is empty.
+
+        ``threshold`` is a probability; None is that of the model.
+        """
         cell = letterbox.cell_area(self.config.mask_size)
-        mask = mask_from_logits(logits, self.config.mask_threshold, cell_area=cell)
+        mask = mask_from_logits(logits, threshold or self.config.mask_threshold, cell_area=cell)
         return mask if mask.any() else None
 
     def _full_image_mask(self, query: int) -> np.ndarray | None:
-        return self.clean_mask(self.letterbox.unletterbox_masks(self._logits[query : query + 1])[0], self.letterbox)
+        logits = self.letterbox.unletterbox_masks(self._logits[query : query + 1])[0]
+        return self.clean_mask(logits, self.letterbox, self._mask_threshold(query, logits))
+
+    def _mask_threshold(self, query: int, logits: np.ndarray | None = None) -> float:
+        """The probability from which on a pixel belongs to the mask of a query; see :meth:`with_threshold`.
+
+        ``logits`` are those of the query in the geometry of the image, if they exist already.
+        """
+        threshold = self.config.mask_threshold
+        if query not in self._thresholds:
+            return threshold
+        if logits is None:
+            logits = self.letterbox.unletterbox_masks(self._logits[query : query + 1])[0]
+        largest = float(sigmoid(logits.max()))
+        return largest / 2 if largest < threshold else threshold
 
 
 def presence_of(logits: np.ndarray, config: MimoConfig) -> np.ndarray:

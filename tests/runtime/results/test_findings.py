@@ -73,6 +73,19 @@ def test_a_relation_presumes_what_it_names(pixels):
     assert not any(f.present for f in by_name.findings)
 
 
+def test_a_presumed_structure_has_the_most_probable_cells_as_its_mask(pixels):
+    config = MimoConfig.from_preset("micro", entities=fakes.ENTITIES, presence_temperature=6.0, presence_threshold=0.9)
+    with fakes.fake_mimo(config=config) as mimo:
+        engine = mimo.engines["mask_decoder"]
+        inner = engine._mask_decoder
+        engine._mask_decoder = lambda x: {**inner(x), "masks": np.minimum(inner(x)["masks"], -1.0)}  # at most 0.27
+        scan = mimo.open(pixels)
+        liver, aorta = scan.ask("Where is the liver relative to the aorta?").findings
+        by_name = scan.ask("aorta").findings
+    assert liver.present and aorta.present and liver.mask.any() and not liver.mask.all()
+    assert not any(f.present for f in by_name)
+
+
 @pytest.mark.parametrize("question", ["Where is the spleen relative to the aorta?", "What is above the spleen?"])
 def test_a_relation_to_something_improbable_is_denied(mimo, pixels, question):
     answer = mimo.open(pixels).ask(question)
