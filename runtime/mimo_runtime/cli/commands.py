@@ -81,7 +81,7 @@ main.add_command(compare)
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads per engine.")
 @where
 @object_options
-@click.option("-o", "--output", metavar="OUT", help="Folder for answer.json, overlay.png, panel.png and one PNG per mask.")
+@click.option("-o", "--output", metavar="OUT", help="Folder for answer.json, overlay.png, panel.png and PNGs of masks and contours.")
 @click.option("--force", is_flag=True, help="Replace OUT if an earlier answer is in it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def predict(
