@@ -81,7 +81,9 @@ main.add_command(compare)
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads per engine.")
 @where
 @object_options
-@click.option("-o", "--output", metavar="OUT", help="Folder for answer.json, overlay.png, panel.png and PNGs of masks and contours.")
+@click.option(
+    "-o", "--output", metavar="OUT", help="Folder for answer.json, overlay.png, panel.png, PNGs of masks and contours."
+)
 @click.option("--force", is_flag=True, help="Replace OUT if an earlier answer is in it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def predict(
@@ -283,9 +285,12 @@ def _summary(answer: Answer, files: dict[int, str], output: str | None) -> str:
         rows = [("finding", "there", "score", "presence", "pixels", "box x0,y0,x1,y1")]
         for finding in answer.findings:
             box = ",".join(f"{v:g}" for v in finding.box) if finding.box else "-"
-            there = ("yes" if finding.confident else "yes, uncertain") if finding.present else "no"
+            absent = "not excluded" if finding.excluded is False else "no"
+            there = ("yes" if finding.confident else "yes, uncertain") if finding.present else absent
             rows.append((finding.phrase, there, f"{finding.score:.2f}", f"{finding.presence:.2f}", f"{finding.area_px:,}", box))
         lines.append(table(rows))
+        few = sorted({finding.phrase for finding in answer.findings if finding.calibrated is False})
+        lines += [f"(too few calibration cases of {', '.join(few)}: its contours are those of all structures)"] if few else []
     elif not answer.finish_reason:
         lines.append("nothing found" if answer.refusal is None else f"(not answered: {answer.refusal.reason})")
     engines = ", ".join(sorted(set(answer.engines.values())))
