@@ -83,6 +83,7 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "worker": "contenders request",
         "latency": "contenders report request sources worker",
         "check_cost": "request",
+        "circumference": "models",
         "footprint": "report request",
         "precision": "report",
         "revisions": "report",

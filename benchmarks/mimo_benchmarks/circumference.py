@@ -1,0 +1,131 @@
+"""The circumference of an ellipse fitted to masks, against the measured one of a data set (HC18: fetal heads).
+
+    python -m mimo_benchmarks.circumference BUNDLE --data HC18 [--limit N]
+
+A record needs ``pixel_spacing_mm`` and an attribute with the true circumference in mm. Two errors are reported: of the ellipse
+fitted to the true mask, which is that of the measurement alone, and of the ellipse fitted to the model's mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+import click
+import numpy as np
+
+from mimo_runtime.cli.app import Commands
+from mimo_runtime.cli.json_output import print_json
+from mimo_runtime.cli.progress import stage_progress
+from mimo_runtime.data.dataset import Dataset
+from mimo_runtime.errors import RequestError
+from mimo_runtime.postprocessing.measure import ellipse_of
+from mimo_runtime.utils.tables import table
+
+if TYPE_CHECKING:
+    from mimo_runtime.data.dataset import Record
+    from mimo_runtime.pipeline import Mimo
+
+ATTRIBUTE = "head_circumference_mm"
+
+
+class Errors(TypedDict):
+    """Absolute errors in mm, and the mean of the signed ones; ``percent``: mean of the absolute errors in percent."""
+
+    mean_absolute_mm: float
+    standard_deviation_mm: float
+    largest_mm: float
+    bias_mm: float
+    percent: float
+
+
+class CircumferenceResult(TypedDict):
+    """The result; ``missed``: images where the model finds nothing, which ``model`` leaves out."""
+
+    images: int
+    missed: int
+    truth: Errors
+    model: Errors | None
+
+
+def measure(
+    mimo: Mimo, records: Sequence[Record], attribute: str = ATTRIBUTE, progress: Callable[[int, int], None] | None = None
+) -> CircumferenceResult:
+    """Measure the records that have the attribute and a spacing.
+
+    Raises:
+        RequestError: none has.
+    """
+    chosen = [r for r in records if r.pixel_spacing_mm and isinstance(r.attributes.get(attribute), (int, float))]
+    if not chosen:
+        raise RequestError(f"no image has pixel_spacing_mm and the attribute {attribute}", "Choose another data set")
+    truth, model, missed = [], [], 0
+    for done, record in enumerate(chosen, 1):
+        pixels, labels = record.load()
+        name, spacing = next(iter(record.classes.values())), record.pixel_spacing_mm or (1.0, 1.0)
+        expected = float(str(record.attributes[attribute]))
+        truth.append((ellipse_of(labels > 0, spacing).circumference, expected))
+        answer = mimo.open(pixels).ask(name, text_answer=False)
+        masks = [finding.mask for finding in answer.findings if finding.present]
+        if masks:
+            model.append((ellipse_of(np.logical_or.reduce(masks), spacing).circumference, expected))
+        else:
+            missed += 1
+        if progress:
+            progress(done, len(chosen))
+    return {"images": len(chosen), "missed": missed, "truth": _errors(truth), "model": _errors(model) if model else None}
+
+
+def _errors(pairs: Sequence[tuple[float, float]]) -> Errors:
+    values, expected = np.array(pairs).T
+    errors = values - expected
+    return {
+        "mean_absolute_mm": float(np.abs(errors).mean()),
+        "standard_deviation_mm": float(np.abs(errors).std()),
+        "largest_mm": float(np.abs(errors).max()),
+        "bias_mm": float(errors.mean()),
+        "percent": float((np.abs(errors) / expected).mean() * 100),
+    }
+
+
+@click.command("circumference")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Data set with the attribute.")
+@click.option("--split", default="test", show_default=True, type=click.Choice(["train", "val", "test"]))
+@click.option("--attribute", default=ATTRIBUTE, show_default=True, help="The true circumference in mm.")
+@click.option("--limit", type=click.IntRange(1), help="Most images.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+def command(
+    bundle: Path, data: Path, split: str, attribute: str, limit: int | None, threads: int | None, as_json: bool
+) -> None:
+    """Compare the circumference of fitted ellipses with the measured one."""
+    from .models import open_model
+
+    records = Dataset.read(data).split(split)[:limit]
+    with open_model(bundle, threads) as mimo, stage_progress("images", quiet=as_json) as progress:
+        result = measure(mimo, records, attribute, progress)
+    if as_json:
+        print_json(result)
+        return
+    rows = [("ellipse of", "mean error mm", "sd", "largest", "bias", "percent")]
+    for name, errors in (("the true mask", result["truth"]), ("the model's mask", result["model"])):
+        if errors is not None:
+            numbers = ("mean_absolute_mm", "standard_deviation_mm", "largest_mm", "bias_mm", "percent")
+            rows.append((name, *(f"{errors[key]:.2f}" for key in numbers)))  # type: ignore[literal-required]
+    click.echo(table(rows))
+    click.echo(f"{result['images']} images, {result['missed']} without a finding")
+
+
+@click.group(cls=Commands)
+def program() -> None:
+    """So that errors end in one line, as in every command."""
+
+
+program.add_command(command)
+
+if __name__ == "__main__":
+    import sys
+
+    program.main(["circumference", *sys.argv[1:]], prog_name="python -m mimo_benchmarks.circumference")
