@@ -30,8 +30,9 @@ def head_set(folder: Path, circumference: float) -> Dataset:
     Image.fromarray((mask * 200).astype(np.uint8)).save(folder / "images" / "a.png")
     Image.fromarray(mask.astype(np.uint8)).save(folder / "images" / "m.png")
     record = {
-        "image": "images/a.png", "mask": "images/m.png", "case": "a", "split": "test", "modality": "ultrasound", "region": "fetus",
-        "classes": {"1": "liver"}, "pixel_spacing_mm": [0.5, 0.5], "attributes": {"head_circumference_mm": circumference},
+        "image": "images/a.png", "mask": "images/m.png", "case": "a", "split": "test", "modality": "ultrasound",
+        "region": "fetus", "classes": {"1": "liver"}, "pixel_spacing_mm": [0.5, 0.5],
+        "attributes": {"head_circumference_mm": circumference},
     }  # fmt: skip
     (folder / "dataset.jsonl").write_text(json.dumps(record) + "\n")
     return Dataset.read(folder)
