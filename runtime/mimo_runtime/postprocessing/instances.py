@@ -49,7 +49,7 @@ def instance_components(areas: np.ndarray) -> np.ndarray:
     return kept
 
 
-def count_instances(labels: np.ndarray, areas: np.ndarray) -> int:
+def count_instances(labels: np.ndarray, areas: np.ndarray, enough: int | None = None) -> int:
     """The number of objects of one kind that the components of a mask show.
 
     From :data:`MANY_COMPONENTS` on, touching objects count one by one (:func:`touching_objects`). Fewer components are compact
@@ -58,9 +58,13 @@ def count_instances(labels: np.ndarray, areas: np.ndarray) -> int:
     Args:
         labels: components, int32 ``[H, W]``, 0 for the background.
         areas: pixels of every label, int ``[N + 1]``.
+        enough: from this many components on their number is returned: whether some touch does not matter to the caller.
     """
     kept = instance_components(areas)
-    if np.count_nonzero(kept) >= MANY_COMPONENTS:
+    components = int(np.count_nonzero(kept))
+    if enough is not None and components >= enough:
+        return components
+    if components >= MANY_COMPONENTS:
         return int(touching_objects(labels, kept).sum())
     return int(np.count_nonzero(areas[kept] >= COMPARABLE_SHARE * areas[kept].max(initial=0)))
 

@@ -14,6 +14,8 @@ from .shape_descriptors import shape_numbers
 SIZE_LIMITS = (0.03, 0.15)
 #: Below this share of its convex hull a shape is irregular; otherwise minor / major axis decides round, oval, elongated.
 SOLIDITY_LIMIT, ROUND_LIMIT, OVAL_LIMIT = 0.85, 0.75, 0.5
+#: From this number on the counting word is "many".
+MANY = 10
 
 
 def observe(
@@ -39,7 +41,7 @@ def observe_phrase(mask: np.ndarray, name: str, query: int | None = 0, count: in
     areas = np.bincount(parts.reshape(-1))
     kept = np.flatnonzero(instance_components(areas))
     middle = kept[np.argsort(areas[kept], kind="stable")[len(kept) // 2]]
-    number = count_instances(parts, areas) if count is None else max(1, count)
+    number = count_instances(parts, areas, enough=MANY) if count is None else max(1, count)
     area = int(areas[1:].sum())
     height, width = mask.shape
     size = size_word(area / number / (height * width))
@@ -50,7 +52,7 @@ def observe_phrase(mask: np.ndarray, name: str, query: int | None = 0, count: in
 
 
 def count_word(count: int) -> str:
-    return COUNTS[count - 1] if count <= 5 else COUNTS[5] if count < 10 else COUNTS[6]
+    return COUNTS[count - 1] if count <= 5 else COUNTS[5] if count < MANY else COUNTS[6]
 
 
 def size_word(fraction: float) -> str:

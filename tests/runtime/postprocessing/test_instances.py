@@ -73,6 +73,13 @@ def test_touching_objects_count_one_by_one_where_there_are_many() -> None:
     assert counted(mask | discs(touching, [9.0] * 3, 100, 220)) == 13
 
 
+def test_touching_objects_do_not_matter_where_the_components_are_enough() -> None:
+    mask = discs([(20 + 40 * (i % 5), 20 + 40 * (i // 5)) for i in range(10)] + [(38, 20)], [9.0] * 11, 100, 220)
+    labels, count = label_components(mask)
+    areas = np.bincount(labels.reshape(-1), minlength=count + 1)
+    assert [count_instances(labels, areas, enough) for enough in (None, 11, 10)] == [11, 11, 10]
+
+
 def test_a_few_components_are_not_split_and_only_comparable_ones_count() -> None:
     pair = discs([(30, 30), (60, 30)], [15.5, 15.5], 120, 120)
     assert (count_objects(pair), counted(pair)) == (2, 1)
