@@ -40,6 +40,8 @@ IMAGES_PER_PATIENT = 4
 LARGEST = 100.0
 #: Parameters are rounded up to this many decimals.
 _DECIMALS = 4
+#: Logits of a window of the image differ from those of the whole image by less.
+_LOGIT_ERROR = 1e-5
 
 
 class ContourCase(NamedTuple):
@@ -76,7 +78,7 @@ class Conformal:
     """What was chosen.
 
     Attributes:
-        too_few: patients of every structure without an entry of its own for questions by name.
+        too_few: patients of every structure with fewer than an entry of its own needs.
         images: measured ones.
     """
 
@@ -161,8 +163,8 @@ def calibrate(
     if progress:
         progress(len(records), len(records))
     patients: dict[str, set[str]] = defaultdict(set)
-    for presence in presences:
-        patients[presence.name].add(presence.patient)
+    for case in (*presences, *contours):
+        patients[case.name].add(case.patient)
     chosen = Conformal(
         coverage, miss_rate, calibrate_contours(contours, coverage), calibrate_presence(presences, miss_rate),
         {name: len(own) for name, own in sorted(patients.items()) if len(own) < MIN_PATIENTS}, len(records),
@@ -202,7 +204,8 @@ def cases_of(questions: ImageQuestions) -> Iterator[ContourCase | PresenceCase]:
     for name, whole, parts in questions.targets():
         wholes[name.casefold()] = whole
         outcome = Outcome.of(questions.ask({"text": name}), *shape)
-        yield PresenceCase(name, patient, outcome.presence)
+        if outcome.findings:  # none where the model does not know the name
+            yield PresenceCase(name, patient, outcome.presence)
         yield from contours(name, "name", outcome.findings, whole)
         for prompt in ("box", "point", "mask"):
             for number, part in enumerate(parts):
@@ -313,7 +316,8 @@ def _outer_parameter(values: np.ndarray, mask: np.ndarray, truth: np.ndarray) ->
     distances = np.sqrt(squared_distances(mask)[truth])
     reached = distances / (REACH * math.sqrt(np.count_nonzero(mask)))
     needed = np.sort(np.where(mask[truth], 0.0, np.maximum(reached, -values[truth].astype(np.float64))))
-    return math.ceil(needed[math.ceil(OUTER_SHARE * len(needed) - 1e-9) - 1] * 10**_DECIMALS - 1e-6) / 10**_DECIMALS
+    largest = needed[math.ceil(OUTER_SHARE * len(needed) - 1e-9) - 1]
+    return math.ceil((largest + _LOGIT_ERROR) * 10**_DECIMALS) / 10**_DECIMALS if largest else 0.0
 
 
 def _inner_parameter(values: np.ndarray, is_true: np.ndarray) -> float:
@@ -331,7 +335,7 @@ def _inner_parameter(values: np.ndarray, is_true: np.ndarray) -> float:
     if not fails.any():
         return 0.0
     # Just above the highest threshold that fails.
-    return max(0.0, (math.floor(ranked[np.argmax(fails)] * 10**_DECIMALS) + 1) / 10**_DECIMALS)
+    return max(0.0, (math.floor((ranked[np.argmax(fails)] + _LOGIT_ERROR) * 10**_DECIMALS) + 1) / 10**_DECIMALS)
 
 
 def squared_distances(mask: np.ndarray) -> np.ndarray:

@@ -168,7 +168,8 @@ def test_calibration_is_stored_with_the_checkpoint(phantoms: Path, tmp_path: Pat
     stored = MimoConfig.read(tmp_path / "config.json")
     assert stored.contours == chosen.contours and stored.presence_calibration == chosen.presence
     assert (stored.coverage, stored.miss_rate) == (0.85, 0.1) and stored.crop_scale == model.config.crop_scale
-    assert {entry.prompt for entry in stored.contours} == {"name", "box", "point", "mask"}
-    assert {(entry.prompt, entry.name) for entry in stored.contours} >= {("box", ""), ("name", "")}
+    # The model knows few of the names, and has no findings of the others by name.
+    assert {entry.prompt for entry in stored.contours} >= {"box", "point", "mask"}
+    assert {(entry.prompt, entry.name) for entry in stored.contours} >= {("box", ""), ("point", "")}
     assert steps[-1][0] == steps[-1][1] == chosen.images and json.loads(json.dumps(chosen.to_dict()))["coverage"] == 0.85
     assert "hold for 85 % of the masks" in chosen.sentences() and "all structures" in chosen.sentences()
