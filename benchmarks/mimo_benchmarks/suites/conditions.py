@@ -186,7 +186,7 @@ class ImageConditions:
                 raise  # a box or a point that does not fit the image is a bug of ours
             self.refused += 1
             return np.zeros(truth.shape, bool)
-        self.refused += answer.refusal is not None
+        self.refused += getattr(answer, "refusal", None) is not None
         return Outcome.of(answer, *truth.shape).mask
 
     def _box(self, name: str, target: str, truth: np.ndarray, percent: int) -> prompt_sampling.Box:

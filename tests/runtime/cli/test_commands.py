@@ -334,15 +334,3 @@ def test_a_command_of_an_earlier_release_is_run_and_reported_as_deprecated():
     result = CliRunner().invoke(group, ["old"])
     assert (result.stdout, result.stderr) == ("done\n", "warning: old is deprecated, use new.\n")
     assert "old" not in CliRunner().invoke(group, ["--help"]).stdout
-
-
-def test_predict_prints_a_refusal_and_notes(run, tmp_path):
-    result = run("predict", "BUNDLE", "IMAGE", "--text", "Is there a fracture?", "-o", "out")
-    assert result.exit_code == 0 and result.stderr == ""
-    assert result.stdout.startswith("This model does not know 'fracture'. It knows: ")
-    assert files(tmp_path / "out") == ["answer.json", "overlay.png", "panel.png"]
-    assert json.loads((tmp_path / "out/answer.json").read_text("utf-8"))["refusal"]["reason"] == "unknown subject"
-    silent = run("predict", "BUNDLE", "IMAGE", "--text", "fracture", "--no-answer")
-    assert silent.stdout.startswith("(not answered: unknown subject)")
-    result = run("predict", "BUNDLE", "IMAGE", "--text", "fracture", "--box", "20,10,70,40")
-    assert result.stderr == "note: This model does not know 'fracture'.\n" and "referred region" in result.stdout
