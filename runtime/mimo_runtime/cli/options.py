@@ -56,7 +56,7 @@ def where(command: Callback) -> Callback:
     return click.option("--allow-fallback", is_flag=True, help=message)(command)
 
 
-_FORMATS = "Also write OUT/objects, in one or more of: seg,sr,sc,pdf,rtstruct,nifti,coco,contours,stl,html."
+_FORMATS = "Also write OUT/objects, in one or more of: seg,labelmap,sr,sc,pdf,rtstruct,nifti,coco,contours,stl,html."
 
 
 def object_options(command: Callback) -> Callback:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 #: Name of a format, and what it is, for people.
 FORMATS = {
     "seg": "DICOM segmentation",
+    "labelmap": "DICOM segmentation as a label map, which older viewers do not read",
     "sr": "DICOM structured report (TID 1500)",
     "sc": "DICOM secondary captures with outlines",
     "pdf": "DICOM encapsulated PDF of the report",
@@ -108,7 +109,7 @@ def write_into(result: StudyResult, target: Path, names: Sequence[str], options:
     return [file for files in written.values() for file in files]
 
 
-_NEED_STRUCTURES = ("seg", "rtstruct", "stl")
+_NEED_STRUCTURES = ("seg", "labelmap", "rtstruct", "stl")
 
 
 def _save(data: Dataset, path: Path, options: ObjectOptions) -> str:
@@ -124,6 +125,12 @@ def _segmentation(result: StudyResult, _: Dataset | None) -> dict[str, Dataset]:
     from .dicom.segmentation import write_segmentation
 
     return {"seg.dcm": write_segmentation(result)}
+
+
+def _label_map(result: StudyResult, _: Dataset | None) -> dict[str, Dataset]:
+    from .dicom.segmentation import write_segmentation
+
+    return {"labelmap.dcm": write_segmentation(result, label_map=True)}
 
 
 def _structured_report(result: StudyResult, segmentation: Dataset | None) -> dict[str, Dataset]:
@@ -154,6 +161,7 @@ def _structure_set(result: StudyResult, _: Dataset | None) -> dict[str, Dataset]
 #: DICOM objects by file name; the segmentation comes first, the report refers to it.
 _OBJECTS: dict[str, Callable[[StudyResult, Dataset | None], dict[str, Dataset]]] = {
     "seg": _segmentation,
+    "labelmap": _label_map,
     "sr": _structured_report,
     "sc": _captures,
     "pdf": _document,

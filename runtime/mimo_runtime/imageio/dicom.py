@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from ..errors import ImageError
-from .dicom_header import check_is_image, geometry_of, modality_of, without_pixels
+from .dicom_header import check_is_image, geometry_of, modality_of, suv_factor, without_pixels
 from .elements import damaged_dicom, group, number, silent
 from .encapsulated import PLUGIN, check_stream, decode_frame, gdcm_decodes, near_lossless, plugins
 from .geometry import ImageSource, ModalityValues
@@ -283,6 +283,8 @@ def _modality_values(data: Dataset, stored: np.ndarray, frame: int, padding: np.
     is_ct = str(data.get("Modality") or "") == "CT" and "LOCALIZER" not in str(data.get("ImageType") or "")
     # PS3.3 C.8.2.1: rescaled values of CT are Hounsfield units unless the file names another type.
     unit = unit or ("HU" if is_ct and intercept is not None else "")
+    if factor := suv_factor(data):
+        return ModalityValues(stored, (slope or 1.0) * factor, (intercept or 0.0) * factor, "SUV", padding)
     # A slope of 0 is a mistake: it would leave nothing.
     return ModalityValues(stored, slope or 1.0, intercept or 0.0, unit, padding)
 

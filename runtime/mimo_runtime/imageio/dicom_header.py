@@ -181,3 +181,36 @@ def without_pixels(data: Dataset, name: str) -> ImageError:
         what = f"{name} is a DICOM file without pixels{known}, though it states {columns:.0f} x {rows:.0f}"
         return ImageError(what, "Copy or export it again")
     return ImageError(f"{name} is a DICOM file without pixels{known}", "Choose an image of the series")
+
+
+def suv_factor(data: Dataset) -> float | None:
+    """What PET values in Bq/ml are multiplied with to become SUV by body weight (g/ml); None where the file says too little.
+
+    Source: QIBA vendor-neutral pseudo-code for SUV, 2013. The dose is decayed to the time that the image is corrected to.
+    """
+    if str(data.get("Modality") or "") != "PT" or str(data.get("Units") or "") != "BQML":
+        return None
+    tracers = list(data.get("RadiopharmaceuticalInformationSequence") or [])
+    weight, correction = number(data, "PatientWeight"), str(data.get("DecayCorrection") or "")
+    if len(tracers) != 1 or not weight or weight <= 0:
+        return None
+    dose, half_life = number(tracers[0], "RadionuclideTotalDose"), number(tracers[0], "RadionuclideHalfLife")
+    if not dose or dose <= 0 or not half_life or half_life <= 0:
+        return None
+    if correction == "ADMIN":
+        return 1000 * weight / dose
+    begin = _seconds(tracers[0].get("RadiopharmaceuticalStartTime"))
+    scan = _seconds(data.get("SeriesTime"))
+    if correction != "START" or begin is None or scan is None:
+        return None
+    waited = (scan - begin) % 86400  # the series may begin after midnight
+    return 1000 * weight / (dose * 2 ** (-waited / half_life))
+
+
+def _seconds(time: object) -> float | None:
+    """Seconds since midnight of a DICOM time, HHMMSS.FFFFFF."""
+    text = str(time or "").strip().replace(":", "")
+    if len(text) < 6 or not text[:6].isascii() or not text[:6].isdigit():
+        return None
+    fraction = text[6:] if text[6:].startswith(".") and text[7:].isdigit() else ".0"
+    return int(text[:2]) * 3600 + int(text[2:4]) * 60 + int(text[4:6]) + float(fraction)

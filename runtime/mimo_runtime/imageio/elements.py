@@ -81,6 +81,8 @@ def _point(text: str) -> str:
 
 
 _reading = threading.local()
+#: Libraries whose log lines quote values of files.
+_QUOTING = ("pydicom", "highdicom")
 
 
 def _not_reading(record: logging.LogRecord) -> bool:
@@ -92,7 +94,10 @@ def silent() -> Iterator[None]:
     """Keep pydicom quiet in this thread: its warnings and log lines quote values of the file, which may name the patient."""
     # The warnings filter stays: taking it back is not safe while other threads read.
     warnings.filterwarnings("ignore", module=r"pydicom\b|mimo_runtime\.dicom$")
-    logging.getLogger("pydicom").addFilter(_not_reading)  # adding it again changes nothing
+    # A filter of a logger does not see the records of those below it. Adding one again changes nothing.
+    for name in list(logging.root.manager.loggerDict):
+        if name.partition(".")[0] in _QUOTING:
+            logging.getLogger(name).addFilter(_not_reading)
     _reading.now = True
     try:
         yield

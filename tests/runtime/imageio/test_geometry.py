@@ -155,3 +155,35 @@ def test_a_nifti_voxel_lies_where_the_affine_puts_it(axes, signs, zooms, angle, 
             assert np.allclose(at, expected[:3], atol=1e-3)
             return
     pytest.fail("the voxel is in no slice")
+
+
+def pet(**changes: object) -> object:
+    tracer = item(
+        RadiopharmaceuticalStartTime="100000", RadionuclideTotalDose=400e6, RadionuclideHalfLife=6586.2,
+    )  # fmt: skip
+    return dataset(
+        Modality="PT", Units="BQML", PatientWeight=80, DecayCorrection="START", SeriesTime="110000.00", RescaleSlope=2,
+        RescaleIntercept=0, RadiopharmaceuticalInformationSequence=tracer, **changes,
+    )  # fmt: skip
+
+
+def test_pet_in_becquerel_becomes_suv_by_body_weight() -> None:
+    image = read_image(as_bytes(pet()))
+    assert image.values is not None and image.values.unit == "SUV"
+    decayed = 400e6 * 2 ** (-3600 / 6586.2)
+    expected = image.values.stored * 2.0 * 80_000 / decayed
+    assert np.allclose(image.values.array(), expected, rtol=1e-5)
+    at_administration = pet()
+    at_administration.DecayCorrection = "ADMIN"
+    values = read_image(as_bytes(at_administration)).values
+    assert values is not None and np.allclose(values.array(), values.stored * 2.0 * 80_000 / 400e6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "keyword", ["PatientWeight", "SeriesTime", "RadiopharmaceuticalInformationSequence", "DecayCorrection"]
+)
+def test_pet_without_what_suv_needs_keeps_the_unit_of_the_file(keyword: str) -> None:
+    data = pet()
+    delattr(data, keyword)
+    values = read_image(as_bytes(data)).values
+    assert values is not None and values.unit == "BQML"
