@@ -19,6 +19,7 @@ from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.preprocessing.prompts import Prompt
 from mimo_runtime.text import questions
+from mimo_runtime.text.vocabulary import Vocabulary
 
 #: Kinds of request. Seven, so that they meet every one of the four phantom modalities in turn.
 KINDS = ("box", "text", "mask", "point", "mix", "absent", "describe")
@@ -135,6 +136,8 @@ def _prompt(
         raise _Impossible
     if kind == "text":
         kinds = ("name", "where", "segment", "presence", "show")
+        if config.entities and not Vocabulary(config.entities).resolve(name):  # refused, so nothing would be compared
+            name = config.entities[int(rng.integers(len(config.entities)))]
         return Prompt(questions.question(kinds[int(rng.integers(len(kinds)))], name, rng))
     if kind == "mask":
         return Prompt(mask=prompt_sampling.rough_mask(mask, rng))
