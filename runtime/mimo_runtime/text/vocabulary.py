@@ -24,6 +24,8 @@ _SEPARATOR = re.compile(
     r"\s*(?:[,;&+、，；/]|和|与|及|\b(?:and(?:\s+also)?|or|und|oder|y|et|as well as|plus|along with|together with)\b)\s*",
     re.IGNORECASE,
 )
+#: Most parts of a list that are one name.
+_MOST_PARTS = 3
 #: "left of the kidney" is a place, not the left kidney.
 _PLACE = re.compile(r"\b(?:left|right|top|bottom|side) of\b")
 
@@ -92,7 +94,7 @@ class Vocabulary:
         result, i = [], 0
         while i < len(parts):
             # The longest run of parts that is one name: "portal and splenic vein", "kidney, left".
-            for end in range(len(parts), i, -1):
+            for end in range(min(len(parts), i + _MOST_PARTS), i, -1):
                 joined = "".join(part + sep for part, sep in zip(parts[i:end], [*separators[i : end - 1], ""]))
                 if end == i + 1 or self.resolve(joined):
                     result.append((joined.strip(), self.resolve(joined)))

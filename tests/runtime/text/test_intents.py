@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -332,3 +334,10 @@ def test_any_text_is_read(text: str) -> None:
 def test_nonsense_names_nothing(text: str) -> None:
     assert parse_request(text, VOCABULARY).entities == ()
     assert parse_request(f"Where is the {text}?", VOCABULARY).entities == ()
+
+
+@pytest.mark.parametrize("text", ["a," * 200, "liver and " * 40, "is there " * 45, "what is the size of " * 20])
+def test_a_long_text_is_read_in_time(text: str) -> None:
+    start = time.perf_counter()
+    parse_request(text[:400], VOCABULARY)
+    assert time.perf_counter() - start < 3  # milliseconds on a machine without other work
