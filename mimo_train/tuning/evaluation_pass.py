@@ -153,7 +153,9 @@ class _Pass:
         absent = {name.casefold() for part in self._names.of(record) for name in part}
         # A threshold above 1 draws no mask: a mask per entity and image would take minutes, and only the presence is used.
         findings = (
-            self._with(replace(self._mimo.config, presence_threshold=2.0)).open(pixels).ask(EVERYTHING, text_answer=False)
+            self._with(replace(self._mimo.config, presence_threshold=2.0))
+            .open(record.image_of(pixels))
+            .ask(EVERYTHING, text_answer=False)
         )
         return [
             (finding.presence, finding.phrase.casefold() in present)

@@ -11,6 +11,7 @@ from mimo_runtime.data import prompt_sampling
 from mimo_runtime.data.dataset import Dataset, Record
 from mimo_runtime.errors import MimoError
 from mimo_runtime.evaluation.questions import PromptArguments, seeded_rng
+from mimo_runtime.modalities import canonical, contradict
 from mimo_runtime.pipeline import Mimo, Scan
 from mimo_runtime.results.answer import Answer
 from mimo_runtime.text import grammar
@@ -157,8 +158,9 @@ class ImageProbe:
 
     def _reports_contradiction(self, right: Answer) -> bool | None:
         """Whether another modality gives an error, or a warning about it that ``right``, the usual answer, lacks."""
-        own = self._record.modality.casefold()
-        others = sorted(m for m in getattr(self._mimo.config, "modalities", ()) if m.casefold() != own)
+        own = canonical(self._record.modality)
+        modalities = sorted(getattr(self._mimo.config, "modalities", ()))
+        others = [word for word in modalities if own and contradict(own, canonical(word) or word)]
         if not others:
             return None
         wrong = others[int(self._rng("modality").integers(len(others)))]

@@ -101,7 +101,7 @@ class ImageConditions:
         """All answers of some groups. Every version of the image is encoded once."""
         if not self.classes:
             return
-        scan = self.mimo.open(self.pixels)
+        scan = self._open(self.pixels)
         for group, ask in ((JITTER, self._jitters), (OFFSET, self._offsets), (QUERY, self._queries)):
             if group in groups:
                 yield from ask(scan)
@@ -109,10 +109,13 @@ class ImageConditions:
         clean = list(self._box_and_text(SHIFT, CLEAN, scan, Rotation())) if shared else []
         yield from (sample._replace(group=group) for group in shared for sample in clean)
         for condition, shift in SHIFTS.items() if SHIFT in groups else ():
-            changed = self.mimo.open(shift(self.pixels, self._rng(condition)))
+            changed = self._open(shift(self.pixels, self._rng(condition)))
             yield from self._box_and_text(SHIFT, condition, changed, Rotation())
         for condition, rotation in ROTATIONS.items() if GEOMETRY in groups else ():
-            yield from self._box_and_text(GEOMETRY, condition, self.mimo.open(rotation.image(self.pixels)), rotation)
+            yield from self._box_and_text(GEOMETRY, condition, self._open(rotation.image(self.pixels)), rotation)
+
+    def _open(self, pixels: np.ndarray) -> Scan:
+        return self.mimo.open(self.record.image_of(pixels))
 
     def _targets(self, labels: np.ndarray) -> Iterator[tuple[str, str, np.ndarray]]:
         """Targets of boxes and points: class name, number of the instance or "", mask."""

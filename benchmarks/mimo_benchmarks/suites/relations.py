@@ -176,7 +176,7 @@ class _ImageQuestions:
     def __init__(self, mimo: Mimo, data: Dataset, record: Record, seed: int) -> None:
         pixels, self._labels = record.load()
         self._data, self._record, self._seed = data, record, seed
-        self._scan: Scan = mimo.open(pixels)
+        self._scan: Scan = mimo.open(record.image_of(pixels))
         self._masks = _masks(record, self._labels)
         self._result = ImageResult((data.name, record.case))
 

@@ -20,6 +20,7 @@ from mimo_benchmarks import models
 from mimo_benchmarks.suites import charts, report
 from mimo_benchmarks.suites.conditions import CONDITIONS, SHIFT
 from mimo_runtime.errors import BundleError
+from mimo_runtime.imageio.image import ScanImage
 from mimo_runtime.postprocessing.connected_components import label_components
 
 
@@ -34,8 +35,8 @@ class Bright:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def open(self, pixels: np.ndarray) -> SimpleNamespace:
-        bright = pixels.mean(2) > 100
+    def open(self, image: ScanImage) -> SimpleNamespace:
+        bright = image.pixels.mean(2) > 100
 
         def ask(text="", boxes=(), points=(), *, text_answer=True):
             mask = np.zeros_like(bright)

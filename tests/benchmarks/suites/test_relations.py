@@ -16,6 +16,7 @@ from mimo_benchmarks.suites.relations import measure_relations
 from mimo_benchmarks.suites.tables import relations_table
 from mimo_runtime.data.dataset import Dataset, read_datasets
 from mimo_runtime.errors import PromptError, RequestError
+from mimo_runtime.imageio.image import ScanImage
 from mimo_runtime.text import grammar, observe, questions
 from mimo_runtime.text.grammar import Description, Phrase, describe
 from mimo_runtime.text.questions import EVERYTHING
@@ -68,8 +69,8 @@ class Oracle:
     def say(self, description: Description) -> str:
         return describe(self.edit(description))
 
-    def open(self, pixels: np.ndarray) -> SimpleNamespace:
-        _, labels = self.records[pixels.tobytes()].load()
+    def open(self, image: ScanImage) -> SimpleNamespace:
+        _, labels = self.records[image.pixels.tobytes()].load()
         masks = self.change({NAMES[i]: labels == i for i in NAMES if (labels == i).any()})
         return SimpleNamespace(ask=lambda text, masks=True, named=masks: self._ask(named, text, masks))
 

@@ -24,6 +24,7 @@ from mimo_benchmarks.suites.conditions import (
 from mimo_benchmarks.suites.robustness import largest_loss, measure_robustness, summarise
 from mimo_runtime.data.dataset import Dataset, read_datasets
 from mimo_runtime.errors import PromptError, RequestError
+from mimo_runtime.imageio.image import ScanImage
 from mimo_runtime.postprocessing.connected_components import label_components
 from mimo_runtime.text import questions
 
@@ -74,7 +75,8 @@ class Threshold:
         self.info = {"id": "threshold"}
         self.engines = {"graph": SimpleNamespace(name="fake")}
 
-    def open(self, pixels: np.ndarray) -> SimpleNamespace:
+    def open(self, image: ScanImage) -> SimpleNamespace:
+        pixels = image.pixels
         self.opened.append(pixels)
         grey = pixels.mean(2)
         number = len(self.opened) - 1

@@ -18,6 +18,7 @@ from mimo_runtime.errors import PromptError, RequestError
 from mimo_runtime.evaluation import metrics
 from mimo_runtime.evaluation.questions import MAX_INSTANCES
 from mimo_runtime.evaluation.referring import PROMPTS, exactly_that_one, measure_referring
+from mimo_runtime.imageio.image import ScanImage
 from mimo_runtime.postprocessing.connected_components import label_components
 
 SHAPE = (48, 64)
@@ -71,8 +72,8 @@ class Model:
         self.choose, self.asked, self.opened, self.named = choose, [], 0, 0
         self.too_long: str | None = None
 
-    def open(self, pixels: np.ndarray) -> SimpleNamespace:
-        record = self.records[pixels.tobytes()]
+    def open(self, image: ScanImage) -> SimpleNamespace:
+        record = self.records[image.pixels.tobytes()]
         self.opened += 1
         parts = prompt_sampling.instances((labels := record.load()[1]), 1, record.load_instances(labels.shape))
 

@@ -14,6 +14,7 @@ from PIL import Image
 from mimo_runtime.data import prompt_sampling
 from mimo_runtime.data.dataset import Dataset
 from mimo_runtime.evaluation import metrics
+from mimo_runtime.imageio.image import ScanImage
 from mimo_runtime.text import grammar, observe
 
 Asked = namedtuple("Asked", "image text kind boxes points mask text_answer")
@@ -75,8 +76,8 @@ class Oracle:
         self.info = {"id": "oracle", "sha256": "0123456789abcdef" * 4}
         self.engines = {"a": SimpleNamespace(name="fake"), "b": SimpleNamespace(name="fake")}
 
-    def open(self, pixels: np.ndarray) -> OracleScan:
-        return OracleScan(self, self.records[pixels.tobytes()])
+    def open(self, image: ScanImage) -> OracleScan:
+        return OracleScan(self, self.records[image.pixels.tobytes()])
 
 
 class OracleScan:
