@@ -16,7 +16,7 @@ from mimo_runtime.cli.progress import stage_progress
     "--data", "data_", multiple=True, required=True, type=click.Path(path_type=Path),
     help="All data that the model was trained on: data set, or folder of data sets; repeatable.",
 )  # fmt: skip
-@click.option("--limit", default=300, show_default=True, type=click.IntRange(1, 10_000), help="Most images per set and split.")
+@click.option("--limit", default=200, show_default=True, type=click.IntRange(1, 10_000), help="Most images per set and split.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of sentences.")

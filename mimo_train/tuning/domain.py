@@ -1,7 +1,8 @@
 """``mimo-train fit-domain``: statistics of the training images, which the check of the domain compares images with.
 
 Pooled features of the vision encoder, whitened within the sets after a principal component analysis; a share of the training
-images is stored, each with the local density around it. The limits of the distance are chosen on ``val``.
+images is stored, each with the local density around it. The limits of the distance are chosen on ``val``. Both splits
+count twice: as they are, and as copies that are turned or mirrored and partly of less contrast. Such images stay in the domain.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from mimo_runtime.data.dataset import Dataset, Record, for_model
 from mimo_runtime.domain.check import BORDERLINE, IN, OUT, modality_scores, score_of
 from mimo_runtime.domain.statistics import DOMAIN, DomainStatistics, describe_features
 from mimo_runtime.errors import RequestError
+from mimo_runtime.evaluation.questions import seeded_rng
 from mimo_runtime.modalities import canonical
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.utils.atomic import atomic_write_bytes
@@ -25,8 +27,10 @@ from ..checkpoint import CONFIG
 from ..data.vocabulary import marked_modalities
 from .evaluation_pass import Image, Progress, images_of
 
-#: Stored training images per set, and principal components. With ten sets the file has 315 kB.
-LIMIT, COMPONENTS = 300, 32
+#: Training images per set, of which the copies are stored too, and principal components. With eleven sets the file has 430 kB.
+LIMIT, COMPONENTS = 200, 32
+#: Share of the copies with another contrast and brightness, lowest factor of the contrast, largest shift of the brightness.
+FADED_SHARE, LOWEST_CONTRAST, LARGEST_SHIFT = 0.5, 0.5, 20.0
 #: Share of the mean variance that is added to the covariance within the sets.
 SHRINKAGE = 0.1
 #: Images of the same set, of other cases, whose mean distance is the local density.
@@ -90,23 +94,38 @@ def fit_domain(
         raise RequestError(f"no image is in split '{empty[0]}'", "Use data sets with the splits train and val")
     described, total, done = {}, sum(map(len, splits.values())), 0
     for split, images in splits.items():
-        values = []
-        for value in describe(mimo, images):
-            values.append(value)
+        values: list[np.ndarray] = []
+        for pair in describe(mimo, images, seed):
+            values += pair
             done += 1
             if progress is not None:
                 progress(done, total)
-        described[split] = Described(np.stack(values), tuple(record for _, record in images))
+        described[split] = Described(np.stack(values), tuple(record for _, record in images for _ in range(2)))
     return with_limits(fit_statistics(described["train"]), described["val"]), described["val"]
 
 
-def describe(mimo: Mimo, images: Sequence[Image]) -> Iterator[np.ndarray]:
-    """The description of every image, float32 ``[D]``."""
-    for number, (_, record) in enumerate(images):
+def describe(mimo: Mimo, images: Sequence[Image], seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The descriptions of every image and of a changed copy of it, float32 ``[D]`` each."""
+    for number, (data, record) in enumerate(images):
         pixels, _ = record.load()
-        encoded = mimo.graphs.encode_image(pixels, f"domain {number}")
-        yield describe_features(encoded.features, encoded.letterbox)
+        rng = seeded_rng(seed, record.set_name, data.key(record), "domain")
+        encoded = [
+            mimo.graphs.encode_image(copy, f"domain {number} {k}") for k, copy in enumerate((pixels, changed(pixels, rng)))
+        ]
+        original, other = (describe_features(image.features, image.letterbox) for image in encoded)
+        yield original, other
     mimo.graphs.clear_caches()
+
+
+def changed(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A copy of uint8 ``[H, W, 3]`` that is turned by a quarter or a half, or mirrored, and perhaps has less contrast."""
+    turns = int(rng.integers(1, 8))
+    copy = np.rot90(pixels, turns % 4)
+    copy = copy[:, ::-1] if turns >= 4 else copy
+    if rng.random() < FADED_SHARE:
+        mean, contrast = float(copy.mean()), rng.uniform(LOWEST_CONTRAST, 1)
+        copy = (copy - mean) * contrast + mean + rng.uniform(-LARGEST_SHIFT, LARGEST_SHIFT)
+    return np.ascontiguousarray(np.clip(copy, 0, 255).astype(np.uint8))
 
 
 def fit_statistics(train: Described) -> DomainStatistics:
