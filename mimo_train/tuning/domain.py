@@ -148,13 +148,13 @@ def fit_statistics(train: Described) -> DomainStatistics:
     words = sorted(set(train.modalities))
     return DomainStatistics(
         mean=mean.astype(np.float32), projection=projection.astype(np.float32), vectors=points,
-        scales=_scales(points.astype(np.float64), sets, np.array([record.case for record in train.records])),
+        spreads=_spreads(points.astype(np.float64), sets, np.array([record.case for record in train.records])),
         modality_of=np.array([words.index(word) for word in train.modalities], np.uint16),
         modalities=tuple(words), limits=np.ones(2, np.float32),
     )  # fmt: skip
 
 
-def _scales(points: np.ndarray, sets: np.ndarray, cases: np.ndarray) -> np.ndarray:
+def _spreads(points: np.ndarray, sets: np.ndarray, cases: np.ndarray) -> np.ndarray:
     """Scale of every stored image: the geometric mean of its local distance and the median local distance of its set."""
     local = np.full(len(points), np.nan)
     for name in set(sets.tolist()):

@@ -86,7 +86,7 @@ def modality_scores(description: np.ndarray, statistics: DomainStatistics) -> np
     """
     point = (description - statistics.mean) @ statistics.projection
     squared = statistics.lengths - 2 * (statistics.points @ point) + point @ point
-    distances = np.sqrt(np.maximum(squared, 0)) / statistics.scales
+    distances = np.sqrt(np.maximum(squared, 0)) / statistics.spreads
     groups = [distances[statistics.modality_of == i] for i in range(len(statistics.modalities))]
     return np.array([np.sort(group)[:NEIGHBOURS].mean() for group in groups])
 

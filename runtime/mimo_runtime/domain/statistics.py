@@ -29,7 +29,7 @@ DOMAIN = "domain.npz"
 LEVELS = ("features_4", "features_8", "features_16", "features_32")
 #: Arrays of the file with their types; "U" is text of any length up to :data:`_LONGEST`.
 _ARRAYS = {
-    "mean": "<f4", "projection": "<f4", "vectors": "<f2", "scales": "<f4", "modality_of": "<u2", "modalities": "U",
+    "mean": "<f4", "projection": "<f4", "vectors": "<f2", "spreads": "<f4", "modality_of": "<u2", "modalities": "U",
     "limits": "<f4",
 }  # fmt: skip
 #: Most stored images, components, modalities, and characters of a modality.
@@ -48,7 +48,7 @@ class DomainStatistics:
         mean: float32 ``[D]``, of the descriptions.
         projection: float32 ``[D, K]``, to K whitened principal components.
         vectors: float16 ``[N, K]``, the stored images.
-        scales: float32 ``[N]``: distances to a stored image are divided by its scale, which is larger where images are sparse.
+        spreads: float32 ``[N]``: distances to a stored image are divided by its scale, which is larger where images are sparse.
         modality_of: uint16 ``[N]``, index into ``modalities``.
         modalities: canonical words (``mimo_runtime.modalities``).
         limits: float32 ``[2]``: scores from the first on are borderline, from the second on out of the domain.
@@ -60,7 +60,7 @@ class DomainStatistics:
     mean: np.ndarray
     projection: np.ndarray
     vectors: np.ndarray
-    scales: np.ndarray
+    spreads: np.ndarray
     modality_of: np.ndarray
     modalities: tuple[str, ...]
     limits: np.ndarray
@@ -72,7 +72,7 @@ class DomainStatistics:
         length, components = self.projection.shape
         count = len(self.vectors)
         wanted = {
-            "mean": (length,), "vectors": (count, components), "scales": (count,), "modality_of": (count,), "limits": (2,),
+            "mean": (length,), "vectors": (count, components), "spreads": (count,), "modality_of": (count,), "limits": (2,),
         }  # fmt: skip
         for name, shape in wanted.items():
             if (actual := getattr(self, name).shape) != shape:
@@ -83,9 +83,9 @@ class DomainStatistics:
         ):  # fmt: skip
             if not 1 <= size <= most:
                 raise ValueError(f"{size} {name}, not 1 to {most}")
-        if not all(np.isfinite(getattr(self, name)).all() for name in ("mean", "projection", "vectors", "scales", "limits")):
+        if not all(np.isfinite(getattr(self, name)).all() for name in ("mean", "projection", "vectors", "spreads", "limits")):
             raise ValueError("a value is not finite")
-        if not (self.scales > 0).all() or not 0 < self.limits[0] <= self.limits[1]:
+        if not (self.spreads > 0).all() or not 0 < self.limits[0] <= self.limits[1]:
             raise ValueError("a scale or a limit is not above 0, or the limits are not in order")
         if set(np.unique(self.modality_of).tolist()) != set(range(len(self.modalities))):
             raise ValueError("the modalities of the stored images are not those of the list")

@@ -46,9 +46,9 @@ def test_what_is_written_is_read(tmp_path) -> None:
     assert (tmp_path / DOMAIN).read_bytes() == DATA == STATISTICS.to_bytes()
     read = DomainStatistics.read(tmp_path, fakes.CONFIG)
     assert read is not None and read.modalities == ("ct", "endoscopy")
-    for name in ("mean", "projection", "vectors", "scales", "modality_of", "limits"):
+    for name in ("mean", "projection", "vectors", "spreads", "modality_of", "limits"):
         np.testing.assert_array_equal(getattr(read, name), getattr(STATISTICS, name))
-    assert np.load(io.BytesIO(DATA), allow_pickle=False)["scales"].tolist() == [1, 1, 1]
+    assert np.load(io.BytesIO(DATA), allow_pickle=False)["spreads"].tolist() == [1, 1, 1]
 
 
 def test_a_checkpoint_without_the_file_has_no_statistics(tmp_path) -> None:
@@ -64,12 +64,12 @@ def test_statistics_of_another_model_are_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("scales", np.zeros(3, np.float32), "not above 0"),
-        ("scales", np.ones(2, np.float32), r"scales has the shape \[2\], not \[3\]"),
-        ("scales", np.ones((3, 1), np.float32), "scales has 2 axes"),
-        ("scales", np.ones((1, 3, 1), np.float32), "scales has no header"),
-        ("scales", np.ones(3, np.float64), "scales has another type"),
-        ("scales", np.ones(3, ">f4"), "scales has another type"),
+        ("spreads", np.zeros(3, np.float32), "not above 0"),
+        ("spreads", np.ones(2, np.float32), r"spreads has the shape \[2\], not \[3\]"),
+        ("spreads", np.ones((3, 1), np.float32), "spreads has 2 axes"),
+        ("spreads", np.ones((1, 3, 1), np.float32), "spreads has no header"),
+        ("spreads", np.ones(3, np.float64), "spreads has another type"),
+        ("spreads", np.ones(3, ">f4"), "spreads has another type"),
         ("limits", np.array([0.2, 0.1], np.float32), "not in order"),
         ("limits", np.array([0.1, np.nan], np.float32), "not finite"),
         ("modality_of", np.array([0, 0, 2], np.uint16), "not those of the list"),
@@ -90,7 +90,7 @@ def test_pickles_missing_arrays_further_files_and_compression_are_refused() -> N
     arrays = arrays_of(DATA)
     pickled = npy(np.array([{}, {}, {}], object), allow_pickle=True)
     for data, message in (
-        (packed({**arrays, "scales.npy": pickled}), "no header|another type"),
+        (packed({**arrays, "spreads.npy": pickled}), "no header|another type"),
         (packed({name: content for name, content in arrays.items() if name != "mean.npy"}), "does not hold"),
         (packed({**arrays, "more.npy": arrays["mean.npy"]}), "does not hold"),
         (packed(arrays, zipfile.ZIP_DEFLATED), "compressed"),

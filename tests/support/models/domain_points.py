@@ -25,7 +25,7 @@ def statistics_of(
         mean=np.zeros(len(projection), np.float32),
         projection=projection,
         vectors=np.array([[value] for value, _ in points], np.float16),
-        scales=np.full(len(points), scale, np.float32),
+        spreads=np.full(len(points), scale, np.float32),
         modality_of=np.array([index for _, index in points], np.uint16),
         modalities=tuple(words),
         limits=np.array(limits, np.float32),

@@ -55,7 +55,7 @@ def test_a_single_image_and_a_single_case_can_be_fitted() -> None:
     one = Described(np.ones((1, 12), np.float32), (record(),))
     assert len(with_limits(fit_statistics(one), one).vectors) == 1
     case = replace(clouds(0), records=tuple(replace(r, case="1") for r in clouds(0).records))
-    assert np.isfinite(fit_statistics(case).scales).all()
+    assert np.isfinite(fit_statistics(case).spreads).all()
 
 
 def test_the_command_stores_statistics_and_modalities(trained: Path, phantoms: Path, tmp_path: Path) -> None:
