@@ -17,11 +17,15 @@ from mimo_runtime.cli.progress import stage_progress
     help="All data that the model was trained on: data set, or folder of data sets; repeatable.",
 )  # fmt: skip
 @click.option("--limit", default=200, show_default=True, type=click.IntRange(1, 10_000), help="Most images per set and split.")
+@click.option(
+    "--turned-copies/--no-turned-copies", default=True, show_default=True,
+    help="Store a turned or mirrored copy of every training image, too: turned images stay in the domain.",
+)  # fmt: skip
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of sentences.")
 def fit_domain_command(
-    checkpoint: Path, data_: tuple[Path, ...], limit: int, seed: int, threads: int | None, as_json: bool
+    checkpoint: Path, data_: tuple[Path, ...], limit: int, turned_copies: bool, seed: int, threads: int | None, as_json: bool
 ) -> None:
     """Store what the training images look like in the checkpoint, so that a device can refuse other kinds of images.
 
@@ -39,7 +43,7 @@ def fit_domain_command(
     datasets = read_datasets(data_)
     mimo = load_mimo(checkpoint)
     with stage_progress("domain", quiet=as_json) as advance:
-        report = store_domain(checkpoint, mimo, datasets, limit, seed, advance)
+        report = store_domain(checkpoint, mimo, datasets, limit, seed, advance, turned_copies)
     if as_json:
         print_json(report.to_dict())
     else:

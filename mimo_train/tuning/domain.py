@@ -1,8 +1,8 @@
 """``mimo-train fit-domain``: statistics of the training images, which the check of the domain compares images with.
 
 Pooled features of the vision encoder, whitened within the sets after a principal component analysis; a share of the training
-images is stored, each with the local density around it. The limits of the distance are chosen on ``val``. Both splits
-count twice: as they are, and as copies that are turned or mirrored and partly of less contrast. Such images stay in the domain.
+images is stored, each with the local density around it. The limits of the distance are chosen on ``val``. Every
+stored image counts twice: as it is, and as a copy that is turned or mirrored. Such images stay in the domain.
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ from .evaluation_pass import Image, Progress, images_of
 
 #: Training images per set, of which the copies are stored too, and principal components. With eleven sets the file has 430 kB.
 LIMIT, COMPONENTS = 200, 32
-#: Share of the copies with another contrast and brightness, lowest factor of the contrast, largest shift of the brightness.
-FADED_SHARE, LOWEST_CONTRAST, LARGEST_SHIFT = 0.5, 0.5, 20.0
 #: Share of the mean variance that is added to the covariance within the sets.
 SHRINKAGE = 0.1
 #: Images of the same set, of other cases, whose mean distance is the local density.
@@ -74,13 +72,19 @@ class DomainReport:
 
 
 def fit_domain(
-    mimo: Mimo, datasets: Sequence[Dataset], limit: int = LIMIT, seed: int = 0, progress: Progress | None = None
+    mimo: Mimo,
+    datasets: Sequence[Dataset],
+    limit: int = LIMIT,
+    seed: int = 0,
+    progress: Progress | None = None,
+    turned_copies: bool = True,
 ) -> tuple[DomainStatistics, Described]:
     """Fit the statistics on ``train`` and their limits on ``val``.
 
     Args:
         limit: at most this many images per set and split, drawn with ``seed``.
         progress: called with (images done, images in all).
+        turned_copies: whether a turned copy of every training image is stored, too.
 
     Returns:
         the statistics, and the described images of ``val``.
@@ -95,37 +99,32 @@ def fit_domain(
     described, total, done = {}, sum(map(len, splits.values())), 0
     for split, images in splits.items():
         values: list[np.ndarray] = []
-        for pair in describe(mimo, images, seed):
-            values += pair
+        for value in describe(mimo, images, seed, with_copies=turned_copies and split == "train"):
+            values += value
             done += 1
             if progress is not None:
                 progress(done, total)
-        described[split] = Described(np.stack(values), tuple(record for _, record in images for _ in range(2)))
+        copies = len(values) // len(images)
+        described[split] = Described(np.stack(values), tuple(record for _, record in images for _ in range(copies)))
     return with_limits(fit_statistics(described["train"]), described["val"]), described["val"]
 
 
-def describe(mimo: Mimo, images: Sequence[Image], seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The descriptions of every image and of a changed copy of it, float32 ``[D]`` each."""
+def describe(mimo: Mimo, images: Sequence[Image], seed: int, with_copies: bool) -> Iterator[list[np.ndarray]]:
+    """The description of every image, float32 ``[D]``, and that of a turned copy if copies are wanted."""
     for number, (data, record) in enumerate(images):
         pixels, _ = record.load()
         rng = seeded_rng(seed, record.set_name, data.key(record), "domain")
-        encoded = [
-            mimo.graphs.encode_image(copy, f"domain {number} {k}") for k, copy in enumerate((pixels, changed(pixels, rng)))
-        ]
-        original, other = (describe_features(image.features, image.letterbox) for image in encoded)
-        yield original, other
+        versions = [pixels, turned(pixels, rng)] if with_copies else [pixels]
+        encoded = [mimo.graphs.encode_image(version, f"domain {number} {k}") for k, version in enumerate(versions)]
+        yield [describe_features(image.features, image.letterbox) for image in encoded]
     mimo.graphs.clear_caches()
 
 
-def changed(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A copy of uint8 ``[H, W, 3]`` that is turned by a quarter or a half, or mirrored, and perhaps has less contrast."""
+def turned(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A copy of uint8 ``[H, W, 3]`` that is turned by a quarter or a half, or mirrored, or both."""
     turns = int(rng.integers(1, 8))
     copy = np.rot90(pixels, turns % 4)
-    copy = copy[:, ::-1] if turns >= 4 else copy
-    if rng.random() < FADED_SHARE:
-        mean, contrast = float(copy.mean()), rng.uniform(LOWEST_CONTRAST, 1)
-        copy = (copy - mean) * contrast + mean + rng.uniform(-LARGEST_SHIFT, LARGEST_SHIFT)
-    return np.ascontiguousarray(np.clip(copy, 0, 255).astype(np.uint8))
+    return np.ascontiguousarray(copy[:, ::-1] if turns >= 4 else copy)
 
 
 def fit_statistics(train: Described) -> DomainStatistics:
@@ -208,12 +207,13 @@ def store_domain(
     limit: int = LIMIT,
     seed: int = 0,
     progress: Progress | None = None,
+    turned_copies: bool = True,
 ) -> DomainReport:
     """Fit the statistics and store them in a checkpoint, and the modalities of its entities that the data marks.
 
     Arguments and errors of :func:`fit_domain`.
     """
-    statistics, val = fit_domain(mimo, datasets, limit, seed, progress)
+    statistics, val = fit_domain(mimo, datasets, limit, seed, progress, turned_copies)
     statistics.write(checkpoint / DOMAIN)
     config = replace(mimo.config, entity_modalities=marked_modalities(datasets, mimo.config))
     atomic_write_bytes(checkpoint / CONFIG, (json.dumps(config.to_dict(), indent=2) + "\n").encode("utf-8"))
