@@ -13,6 +13,7 @@ from mimo_calibration.data import draw_images
 from mimo_calibration.search.accuracy_gate import LONGER, AccuracyGate
 from mimo_calibration.search.loss import PROMPTS, Reply, compare, macro_dice
 from mimo_runtime.data.dataset import read_datasets
+from mimo_runtime.imageio.image import ScanImage
 
 
 class Model:
@@ -21,15 +22,16 @@ class Model:
     def __init__(self, fill: float, more: str = "") -> None:
         self.fill, self.more, self.asked, self.letters = fill, more, [], 0
 
-    def open(self, pixels: np.ndarray) -> SimpleNamespace:
-        height, width = pixels.shape[:2]
+    def open(self, image: ScanImage) -> SimpleNamespace:
+        height, width = image.height, image.width
 
         def ask(text="", boxes=(), points=(), mask=None, *, text_answer=True):
             self.asked.append((text, tuple(boxes), tuple(points), mask is not None, text_answer))
             drawn = np.zeros((height, width), bool)
             drawn[: round(self.fill * height)] = True
             finding = SimpleNamespace(query=0, mask=drawn, present=True, presence=0.9, score=0.5, iou=0.5)
-            return SimpleNamespace(findings=(finding,), text=f"{text} {self.fill}{self.more}" if text_answer else "")
+            written = f"{text} {self.fill}{self.more}" if text_answer else ""
+            return SimpleNamespace(findings=(finding,), text=written, generated=written)
 
         def stream(*, should_stop, **request):
             answer, written = ask(**request), ""
@@ -39,7 +41,7 @@ class Model:
                 written += letter
                 self.letters += 1
                 yield letter
-            answer.text = written
+            answer.text = answer.generated = written
             yield answer
 
         return SimpleNamespace(ask=ask, stream=stream)
