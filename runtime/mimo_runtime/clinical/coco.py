@@ -7,7 +7,7 @@ from typing import TypedDict
 import numpy as np
 
 from ..postprocessing.masks import box_of_mask
-from .study import StudyResult
+from .study import StudyResult, size_at
 
 
 class RunLengths(TypedDict):
@@ -73,7 +73,7 @@ def decode_mask(runs: RunLengths) -> np.ndarray:
 def coco_of(result: StudyResult) -> CocoData:
     """The content of a COCO file."""
     names = list(dict.fromkeys(structure.name for structure in result.structures))
-    sizes = [(image.height, image.width) for image in result.images]
+    sizes = [size_at(result.images, index) for index in range(len(result.images))]
     annotations: list[CocoAnnotation] = []
     for track, structure in enumerate(result.structures, 1):
         for frame, mask in sorted(structure.masks.items()):

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .codes import code_of
 from .measurements import Measurement, measure
 from .recist import TargetChange, TargetLesion, target_change
-from .study import Structure, StudyResult
+from .study import Structure, StudyResult, geometry_at
 
 #: Farther apart than this many long axes (of the larger one), two structures are not proposed as the same.
 MOST_LONG_AXES = 1.0
@@ -100,11 +101,34 @@ def compare(before: StudyResult, now: StudyResult, nadir_mm: float | None = None
         if lesion:
             lesions.append(lesion)
     matched_before, matched_now = {b for b, _, _ in matches}, {n for _, n, _ in matches}
-    pairs += [Pair(None, s) for k, s in enumerate(now.structures) if k not in matched_now]
-    pairs += [Pair(s, None) for k, s in enumerate(before.structures) if k not in matched_before]
-    targets = [lesion for lesion in lesions if lesion.is_target]
-    target = target_change(lesions, nadir_mm) if targets else None
-    return Comparison(tuple(pairs), target, tuple(_warnings(before, now)))
+    only_now = [s for k, s in enumerate(now.structures) if k not in matched_now]
+    only_before = [s for k, s in enumerate(before.structures) if k not in matched_before]
+    pairs += [*(Pair(None, s) for s in only_now), *(Pair(s, None) for s in only_before)]
+    gone = [lesion for s in only_before if (lesion := _target(s, measure(before, s), None)) and lesion.is_target]
+    warnings = _warnings(before, now)
+    if gone and (now.refusals or before.request != now.request):
+        warnings.append(f"{_count(gone, 'target')} of the baseline not matched, and the questions differ: no category")
+        return Comparison(tuple(pairs), None, tuple(warnings))
+    lesions += gone
+    target = target_change(lesions, nadir_mm) if any(lesion.is_target for lesion in lesions) else None
+    if target is not None:
+        notes = [*target.notes, *_unmatched(gone, [s for s in only_now if code_of(s.name).is_abnormal])]
+        target = replace(target, notes=tuple(notes))
+    return Comparison(tuple(pairs), target, tuple(warnings))
+
+
+def _count(items: Sequence[object], name: str) -> str:
+    return f"{len(items)} {name}{'' if len(items) == 1 else 's'}"
+
+
+def _unmatched(gone: Sequence[TargetLesion], new: Sequence[Structure]) -> list[str]:
+    """What a person has to confirm before the category holds."""
+    notes = []
+    if gone:
+        notes.append(f"{_count(gone, 'target')} of the baseline not found now, counted as 0 mm: to be confirmed")
+    if new:
+        notes.append(f"{_count(new, 'lesion')} without a partner at the baseline: a new lesion is progression (PD)")
+    return notes
 
 
 def _changes(before: Sequence[Measurement], now: Sequence[Measurement]) -> list[Change]:
@@ -118,16 +142,14 @@ def _changes(before: Sequence[Measurement], now: Sequence[Measurement]) -> list[
     return changes
 
 
-def _target(structure: Structure, before: Sequence[Measurement], now: Sequence[Measurement]) -> TargetLesion | None:
-    """The pair as a target lesion; None for anatomy and without millimetres in the patient."""
-    from .codes import code_of
-
+def _target(structure: Structure, before: Sequence[Measurement], now: Sequence[Measurement] | None) -> TargetLesion | None:
+    """The pair as a target lesion; None for anatomy and without millimetres in the patient. ``now``: None where it is gone."""
     code = code_of(structure.name)
     if not code.is_abnormal:
         return None
     is_node = "node" in structure.name.casefold().split()
     name = "short axis" if is_node else "long axis"
-    values = [_millimetres(measured, name) for measured in (before, now)]
+    values = _millimetres(before, name), 0.0 if now is None else _millimetres(now, name)
     if values[0] is None or values[1] is None:
         return None
     return TargetLesion(structure.tracking_id, values[0], values[1], is_node, code.site.meaning if code.site else "")
@@ -169,8 +191,9 @@ def _matches(before: StudyResult, now: StudyResult) -> list[tuple[int, int, str]
 
 
 def _shares_frame(before: StudyResult, now: StudyResult) -> bool:
-    frames = [r.images[0].geometry.frame_of_reference for r in (before, now)]
-    return bool(frames[0]) and frames[0] == frames[1]
+    places = [geometry_at(r.images, 0) for r in (before, now)]
+    frames = [place.frame_of_reference for place in places]
+    return bool(frames[0]) and frames[0] == frames[1] and all(place.is_placed for place in places)
 
 
 def _distance(before: StudyResult, a: Structure, now: StudyResult, b: Structure, how: str) -> float | None:
@@ -187,7 +210,7 @@ def _in_patient(result: StudyResult, structure: Structure) -> tuple[np.ndarray, 
     points = []
     for frame, mask in structure.masks.items():
         rows, columns = np.nonzero(mask)
-        points.append(result.images[frame].geometry.to_patient(np.stack((columns + 0.5, rows + 0.5), axis=1)))
+        points.append(geometry_at(result.images, frame).to_patient(np.stack((columns + 0.5, rows + 0.5), axis=1)))
     placed = np.concatenate(points)
     return placed.mean(0), float(np.linalg.norm(placed.max(0) - placed.min(0)))
 

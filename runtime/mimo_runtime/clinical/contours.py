@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypedDict
 
 from .outlines import outlines_of
-from .study import StudyResult
+from .study import StudyResult, geometry_at
 
 
 class ContourData(TypedDict):
@@ -23,7 +23,7 @@ def contours_of(result: StudyResult) -> list[ContourData]:
     contours: list[ContourData] = []
     for structure in result.structures:
         for frame, mask in sorted(structure.masks.items()):
-            polygons, geometry = outlines_of(mask), result.images[frame].geometry
+            polygons, geometry = outlines_of(mask), geometry_at(result.images, frame)
             placed = [geometry.to_patient(p).round(4).tolist() for p in polygons] if geometry.is_placed else None
             contours.append({
                 "name": structure.name, "tracking_id": structure.tracking_id, "frame": frame,

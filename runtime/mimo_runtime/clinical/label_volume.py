@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import RequestError
 from ..utils.untyped import Untyped
-from .study import Structure, StudyResult
+from .study import Structure, StudyResult, geometry_at, size_at
 
 
 def affine_of(result: StudyResult) -> np.ndarray:
@@ -20,7 +20,7 @@ def affine_of(result: StudyResult) -> np.ndarray:
     Raises:
         RequestError: several frames that are no regular volume.
     """
-    first = result.images[0].geometry
+    first = geometry_at(result.images, 0)
     count = len(result.images)
     if count > 1 and (not first.is_placed or not _is_regular(result)):
         reason = str(getattr(getattr(result.images, "layout", None), "problem", "")) or "its frames have no position"
@@ -68,8 +68,7 @@ def write_nifti(result: StudyResult, path: Path) -> None:
 
 def label_volume(result: StudyResult) -> np.ndarray:
     """``uint16 [frames, H, W]``. Raises RequestError for frames of several sizes."""
-    sizes = getattr(result.images, "frames", None)
-    shapes = {f.size for f in sizes} if sizes is not None else {(i.height, i.width) for i in result.images}
+    shapes = {size_at(result.images, index) for index in range(len(result.images))}
     if len(shapes) > 1:
         raise RequestError("the images have different sizes", "Write one result for each size")
     labels = np.zeros((len(result.images), *shapes.pop()), np.uint16)

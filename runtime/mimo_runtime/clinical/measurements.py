@@ -34,7 +34,7 @@ import numpy as np
 from ..imageio.geometry import ImageGeometry, Plane
 from ..postprocessing.masks import box_of_mask
 from ..postprocessing.measure import Point, area_of, ellipse_of, longest_diameter, perimeter_of, short_axis
-from .study import Structure, StudyResult
+from .study import Structure, StudyResult, geometry_at
 
 #: Kinds of measures, by the power of the unit of length.
 _POWER = {"area": 2, "volume": 3}
@@ -136,7 +136,7 @@ def _volume(result: StudyResult, structure: Structure) -> Measurement | None:
     bounds = [0.0, 0.0]
     has_contours = set(structure.inner) == set(structure.outer) == set(structure.masks)
     for frame, mask in structure.masks.items():
-        geometry = _geometry(result, frame)
+        geometry = geometry_at(result.images, frame)
         if geometry.spacing_mm is None or geometry.plane != "patient":
             return None
         spacing, extent = geometry.spacing_mm, result.extents_mm[frame]
@@ -146,12 +146,6 @@ def _volume(result: StudyResult, structure: Structure) -> Measurement | None:
             bounds[side] += area_of(contours[frame], spacing) * extent / 1000 if has_contours else 0.0
     low, high = bounds if has_contours else (max(0.0, value - margin), value + margin)
     return Measurement("volume", value, "mL", min(low, value), max(high, value), "patient")
-
-
-def _geometry(result: StudyResult, frame: int) -> ImageGeometry:
-    """Of a frame, without reading its pixels where a series knows it."""
-    geometry: Callable[[int], ImageGeometry] | None = getattr(result.images, "geometry", None)
-    return geometry(frame) if geometry else result.images[frame].geometry
 
 
 def _statistics(result: StudyResult, structure: Structure) -> Iterator[Measurement]:

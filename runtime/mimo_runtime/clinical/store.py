@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from ..imageio.png import write_png
 from ..imageio.reader import read_image
 from ..utils.messages import shown_path
 from .coco import RunLengths, decode_mask, encode_mask
-from .study import ModelIdentity, Structure, StudyResult, uid_of
+from .study import ModelIdentity, Structure, StudyResult, geometry_at, size_at, uid_of
 
 STUDY, FRAMES = "study.json", "study_frames"
 _FORMAT, _VERSION = "mimo-study", 1
@@ -63,11 +63,10 @@ def save_study(result: StudyResult, folder: Path) -> list[str]:
     (folder / FRAMES).mkdir()
     geometries, sizes = [], []
     for index in range(len(result.images)):
-        image = result.images[index]
-        geometries.append(_hashed(image.geometry))
-        sizes.append((image.height, image.width))
+        geometries.append(_hashed(geometry_at(result.images, index), result.salt))
+        sizes.append(size_at(result.images, index))
         if index in frames:
-            write_png(folder / FRAMES / f"{index:05d}.png", image.pixels)
+            write_png(folder / FRAMES / f"{index:05d}.png", result.images[index].pixels)
     content = {
         "format": _FORMAT,
         "format_version": _VERSION,
@@ -85,12 +84,10 @@ def save_study(result: StudyResult, folder: Path) -> list[str]:
     return [STUDY, *(f"{FRAMES}/{frame:05d}.png" for frame in frames)]
 
 
-def _hashed(geometry: ImageGeometry) -> ImageGeometry:
-    """Without the UID of the frame of reference: equal ones stay equal."""
-    from dataclasses import replace
-
+def _hashed(geometry: ImageGeometry, salt: str) -> ImageGeometry:
+    """Without the UID of the frame of reference: equal ones of one salt stay equal."""
     reference = geometry.frame_of_reference
-    return replace(geometry, frame_of_reference=uid_of(f"frame of reference\0{reference}") if reference else "")
+    return replace(geometry, frame_of_reference=uid_of(f"{salt}\0frame of reference\0{reference}") if reference else "")
 
 
 def _structure_data(structure: Structure) -> dict[str, object]:
@@ -143,12 +140,6 @@ def _geometry(data: dict[str, object]) -> ImageGeometry:
         UltrasoundRegion(tuple(r["box"]), r["spacing_mm"] and tuple(r["spacing_mm"]), r["is_picture"]) for r in listed
     )
     return ImageGeometry(**fields, regions=regions)  # type: ignore[arg-type]
-
-
-def _region(box: list[float], spacing_mm: list[float] | None, is_picture: bool) -> UltrasoundRegion:
-    x0, y0, x1, y1 = (float(v) for v in box)
-    spacing = (float(spacing_mm[0]), float(spacing_mm[1])) if spacing_mm else None
-    return UltrasoundRegion((x0, y0, x1, y1), spacing, is_picture)
 
 
 def _structure(data: dict[str, object], frames: StoredFrames) -> Structure:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
+from ..imageio.geometry import ImageGeometry
 from ..imageio.image import ScanImage
 from ..preprocessing.prompts import Prompt
 from ..results.answer import Answer, Finding
@@ -134,14 +136,21 @@ class StudyResult:
         patient = source.uid("PatientID") if source else ""
         return uid_of(f"{self.salt}\0{patient}\0{structure.person_id}")
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """A hash of all that decides this result."""
+        """A hash of what decides this result and of what it says: another window or option gives other identifiers."""
         digest = hashlib.sha256()
-        for part in (self.salt, self.model.sha256, self.model.version, self.request):
+        window = repr(self.images[0].window) if len(self.images) else ""
+        for part in (self.salt, self.model.sha256, self.model.version, self.request, window, *self.sentences, *self.refusals):
             digest.update(part.encode() + b"\0")
         for identity in _identities(self.images):
             digest.update(identity.encode() + b"\0")
+        for structure in self.structures:
+            digest.update(
+                f"{structure.tracking_id}\0{structure.person_id}\0{structure.confident}\0{structure.is_pointed_at}\0".encode()
+            )
+            for frame, mask in sorted(structure.masks.items()):
+                digest.update(f"{frame} {mask.shape}".encode() + np.packbits(mask).tobytes())
         return digest.hexdigest()
 
 
@@ -152,6 +161,20 @@ def _structure(finding: Finding, prompt: Prompt) -> Structure:
     return Structure(
         finding.phrase, {0: finding.mask}, finding.score, finding.confident, is_pointed_at, inner, outer, finding.coverage
     )
+
+
+def geometry_at(images: Frames, index: int) -> ImageGeometry:
+    """The geometry of a frame, without reading its pixels where a series knows it."""
+    known: Callable[[int], ImageGeometry] | None = getattr(images, "geometry", None)
+    return known(index) if known else images[index].geometry
+
+
+def size_at(images: Frames, index: int) -> tuple[int, int]:
+    """``(height, width)`` of a frame, without reading its pixels where a series knows it."""
+    if isinstance(images, ImageSeries):
+        return images.frames[index].size
+    image = images[index]
+    return image.height, image.width
 
 
 def uid_of(text: str) -> str:

@@ -149,6 +149,17 @@ def read_header(source: BinaryIO, name: str) -> DicomHeader:
             raise damaged_dicom(name, error) from None
 
 
+def read_elements(source: BinaryIO, name: str) -> Dataset:
+    """All elements before the pixels. Raises ImageError for a damaged file."""
+    import pydicom
+
+    with silent():
+        try:
+            return pydicom.dcmread(source, force=True, stop_before_pixels=True)
+        except Exception as error:  # as above
+            raise damaged_dicom(name, error) from None
+
+
 #: Elements that :func:`read_header` reads.
 _HEADER = (
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "Rows", "Columns", "NumberOfFrames", "PixelSpacing",

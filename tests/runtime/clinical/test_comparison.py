@@ -43,6 +43,33 @@ def test_new_and_vanished_structures_have_no_partner() -> None:
     assert result.target is None
 
 
+def test_a_target_that_vanished_counts_as_gone_and_has_to_be_confirmed() -> None:
+    before = ct_result(structures=(lesion(8, (12, 12)), lesion(9, (28, 28))))
+    now = ct_result(structures=(lesion(8, (12, 12)),))
+    target = compare(before, now).target
+    assert target is not None and target.category == "PR" and target.now_mm < 0.55 * target.baseline_mm
+    assert any("1 target of the baseline not found now" in note for note in target.notes)
+    gone = compare(before, ct_result(structures=())).target
+    assert gone is not None and gone.category == "CR"
+
+
+def test_no_category_where_vanished_targets_were_not_asked_for() -> None:
+    before = ct_result(structures=(lesion(8),))
+    for now in (
+        ct_result(structures=(), refusals=("This model does not know it.",)),
+        ct_result(structures=(), request="another question"),
+    ):
+        result = compare(before, now)
+        assert result.target is None and any("no category" in warning for warning in result.warnings)
+
+
+def test_a_lesion_without_a_partner_may_be_progression() -> None:
+    before = ct_result(structures=(lesion(8, (12, 12)),))
+    now = ct_result(structures=(lesion(8, (12, 12)), lesion(3, (32, 32))))
+    target = compare(before, now).target
+    assert target is not None and any("a new lesion is progression" in note for note in target.notes)
+
+
 def test_the_nearest_of_several_is_matched_once() -> None:
     before = ct_result(structures=(lesion(5, (15, 15)), lesion(5, (22, 22))))
     now = ct_result(structures=(lesion(5, (21, 21)), lesion(5, (14, 14))))

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clinical_cases import ct_result, dciodvfy, dcmqi, disc, flat_result
-from dicom_series import PATIENT
+from dicom_series import PATIENT, as_bytes, ball, ct_slice
 
 from mimo_runtime.clinical.dicom.segmentation import write_segmentation
 from mimo_runtime.clinical.study import Structure
 from mimo_runtime.errors import RequestError
 from mimo_runtime.imageio.image import ScanImage
+from mimo_runtime.imageio.reader import read_image
 
 highdicom = pytest.importorskip("highdicom")
 
@@ -130,6 +131,31 @@ def test_the_same_result_has_the_same_identifiers_and_pixels() -> None:
     assert other.SOPInstanceUID != first.SOPInstanceUID
     salted = write_segmentation(ct_result(request="a", salt="site"))
     assert salted.SOPInstanceUID != first.SOPInstanceUID
+
+
+def test_another_window_or_mask_gives_other_identifiers() -> None:
+    result = ct_result()
+    wide = replace(result, images=tuple(replace(image, window=(0.0, 2000.0)) for image in result.images))
+    grown = replace(result, structures=(replace(result.structures[0], masks={2: disc(radius=8)}), result.structures[1]))
+    assert len({r.uid("seg") for r in (result, wide, grown)}) == 3
+
+
+def test_a_frame_of_reference_without_positions_is_no_place(tmp_path: Path) -> None:
+    result = flat_result("us-frames")
+    for image in result.images:
+        assert image.source is not None and image.source.header is not None
+        image.source.header.FrameOfReferenceUID = "1.2.3.4"
+        image.source.header.PositionReferenceIndicator = ""
+    seg = write_segmentation(result)
+    assert dciodvfy(seg, tmp_path) == [] and "FrameOfReferenceUID" not in seg
+    check_masks(seg, result)
+
+
+def test_frames_of_several_directions_are_refused() -> None:
+    result = ct_result()
+    turned = read_image(as_bytes(ct_slice(9, ball(1)[0][0], (0, 0, 0), ImageOrientationPatient=[0, 1, 0, 0, 0, -1])))
+    with pytest.raises(RequestError, match="differ in direction"):
+        write_segmentation(replace(result, images=(*result.images, turned)))
 
 
 def test_what_cannot_be_written_is_one_line() -> None:

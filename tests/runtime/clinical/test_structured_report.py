@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clinical_cases import ct_result, dciodvfy, dcmqi, flat_result
+from clinical_cases import ct_result, dciodvfy, dcmqi, disc, flat_result
 
 from mimo_runtime.clinical.dicom.segmentation import write_segmentation
 from mimo_runtime.clinical.dicom.structured_report import write_report
@@ -96,3 +96,32 @@ def test_the_report_is_preliminary_and_not_verified() -> None:
     assert "research use only" in text_of(report)
     again = write_report(ct_result())
     assert report.SOPInstanceUID == again.SOPInstanceUID
+
+
+def test_every_length_has_its_range_in_its_own_unit(tmp_path: Path) -> None:
+    result = ct_result()
+    report = write_report(result)
+    assert dciodvfy(report, tmp_path) == []
+    (group, _) = hd.sr.ComprehensiveSR.from_dataset(report).content.get_volumetric_roi_measurement_groups()
+    expected = {m.name: m for m in measure(result, result.structures[0])}
+    axis = next(m for m in group.get_measurements() if m.name.meaning == "Long axis")
+    ranges = {i.ConceptNameCodeSequence[0].CodeValue: i for i in axis[0].ContentSequence if i.ValueType == "NUM"}
+    one = expected["long axis"]
+    for code, value in (("371886008", one.high - one.value), ("371885007", one.value - one.low)):
+        measured = ranges[code].MeasuredValueSequence[0]
+        assert float(measured.NumericValue) == pytest.approx(value, rel=1e-4)
+        assert measured.MeasurementUnitsCodeSequence[0].CodeValue == "mm"
+
+
+def test_a_structure_in_several_parts_has_all_of_its_outlines(tmp_path: Path) -> None:
+    result = flat_result("us")
+    parts = disc(radius=4, at=(10, 10)) | disc(radius=5, at=(28, 28))
+    split = replace(result, structures=(replace(result.structures[0], masks={0: parts}),))
+    report = write_report(split)
+    assert dciodvfy(report, tmp_path) == []
+    (group,) = hd.sr.ComprehensiveSR.from_dataset(report).content.get_volumetric_roi_measurement_groups()
+    areas = []
+    for region in group.roi:
+        x, y = np.asarray(region.value).T[:2]
+        areas.append(abs(float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum()) / 2))
+    assert sum(areas) == parts.sum() and len(areas) == 2

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from ...errors import RequestError
-from ...imageio.geometry import ImageSource
+from ...imageio.dicom_header import read_elements
+from ...imageio.geometry import ImageGeometry, ImageSource
+from ...series.headers import FrameFile
+from ...series.image_series import ImageSeries
 from ...utils.untyped import Untyped
 from ..codes import Code
-from ..study import ModelIdentity, StudyResult
+from ..study import Frames, ModelIdentity, StudyResult, geometry_at, size_at
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -49,16 +54,18 @@ class SourceFrames:
         headers: of every file, in order of the frames, each once.
         frames: where each frame of the result comes from.
         sizes: ``(height, width)`` of each frame.
+        places: where each frame lies.
     """
 
     headers: tuple[Dataset, ...]
     frames: tuple[ImageSource, ...]
     sizes: tuple[tuple[int, int], ...]
+    places: tuple[ImageGeometry, ...]
 
     @property
     def has_place(self) -> bool:
-        """Whether the images have a frame of reference."""
-        return bool(str(self.headers[0].get("FrameOfReferenceUID") or ""))
+        """Whether every image has a frame of reference, a position and directions."""
+        return all(place.is_placed and place.frame_of_reference for place in self.places)
 
     def size(self) -> tuple[int, int]:
         """Of all frames. Raises RequestError where they differ."""
@@ -67,28 +74,53 @@ class SourceFrames:
         return self.sizes[0]
 
 
+_KNOWN: WeakKeyDictionary[StudyResult, SourceFrames] = WeakKeyDictionary()
+
+
 def source_frames(result: StudyResult) -> SourceFrames:
-    """The files of all frames, with headers complete enough to derive objects from. Every frame is read once.
+    """The files of all frames, with headers complete enough to derive objects from. Pixels of a series are not read.
 
     Raises:
         RequestError: an image is not DICOM, has no UIDs, or the images belong to several studies.
     """
+    if result not in _KNOWN:
+        _KNOWN[result] = _read_sources(result)
+    return _KNOWN[result]
+
+
+def _read_sources(result: StudyResult) -> SourceFrames:
     headers: dict[str, Dataset] = {}
-    frames, sizes = list[ImageSource](), list[tuple[int, int]]()
-    for image in result.images:
-        source = image.source
+    frames = list[ImageSource]()
+    for source in _sources(result.images):
         if source is None or source.header is None:
-            raise RequestError("DICOM objects need a DICOM image", "Use --write png, nifti or coco for other images")
-        if not all(
-            source.uid(keyword) for keyword in ("SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID")
-        ):
+            raise RequestError("DICOM objects need a DICOM image", "Use nifti, coco or contours for other images")
+        if not all(source.uid(keyword) for keyword in _IDENTIFIERS):
             raise RequestError("the DICOM image has no unique identifiers", "Export it again with its study and series")
-        headers.setdefault(source.uid("SOPInstanceUID"), complete(source.header))
+        if source.uid("SOPInstanceUID") not in headers:
+            headers[source.uid("SOPInstanceUID")] = complete(source.header)
         frames.append(source)
-        sizes.append((image.height, image.width))
     if len({str(header.StudyInstanceUID) for header in headers.values()}) > 1:
         raise RequestError("the images belong to several studies", "Write one result for each study")
-    return SourceFrames(tuple(headers.values()), tuple(frames), tuple(sizes))
+    indices = range(len(result.images))
+    sizes = tuple(size_at(result.images, index) for index in indices)
+    places = tuple(geometry_at(result.images, index) for index in indices)
+    return SourceFrames(tuple(headers.values()), tuple(frames), sizes, places)
+
+
+def _sources(images: Frames) -> Iterator[ImageSource | None]:
+    """Where each frame comes from; every file of a series is opened once."""
+    if not isinstance(images, ImageSeries):
+        yield from (image.source for image in images)
+        return
+    headers: dict[FrameFile, Dataset] = {}
+    for frame in images.frames:
+        if not frame.uid:
+            yield None
+            continue
+        if frame.file not in headers:
+            with frame.file.open() as file:
+                headers[frame.file] = read_elements(file, frame.file.name)
+        yield ImageSource("dicom", frame.index, frame.file.path, headers[frame.file])
 
 
 def shallow_copy(header: Dataset) -> Dataset:

@@ -53,15 +53,29 @@ def write_segmentation(result: StudyResult, *, label_map: bool = False) -> Datas
     if not result.structures:
         raise RequestError("there is no structure to write as a segmentation", "Write sr, which can say that there is none")
     files = source_frames(result)
-    height, width = files.size()
-    pixels = _stacked(result, height, width)
+    labels = _labels(result, *files.size())
+    if label_map and labels is None:
+        raise RequestError("the structures overlap, which a label map cannot hold", "Leave the label map out")
     if not files.has_place:
         if label_map:
             raise RequestError("a label map needs images with a frame of reference", "Write a binary segmentation")
-        return _without_place(result, files, pixels)
-    if label_map:
-        pixels = _labels(pixels)
+        return _without_place(result, files, overlaps=labels is None)
+    _check_plane(files)
+    pixels = _stacked(result, *files.size()) if labels is None else labels
     return _finished(_segmentation(result, files.headers, _for_whole_files(files, pixels), label_map), result)
+
+
+def _check_plane(files: SourceFrames) -> None:
+    """Refuse frames that do not share directions, spacing and frame of reference: the object states them once."""
+    first = files.places[0]
+    for place in files.places:
+        same = all(
+            np.allclose(getattr(place, name) or (), getattr(first, name) or (), rtol=1e-3, atol=1e-3)
+            for name in ("across", "down", "spacing_mm")
+        )
+        if not same or place.frame_of_reference != first.frame_of_reference:
+            what = "the frames differ in direction, spacing or frame of reference, which a segmentation states once"
+            raise RequestError(what, "Write one result for each direction, or sr")
 
 
 def _segmentation(result: StudyResult, headers: Sequence[Dataset], pixels: np.ndarray, label_map: bool = False) -> Dataset:
@@ -83,10 +97,27 @@ def _segmentation(result: StudyResult, headers: Sequence[Dataset], pixels: np.nd
             device_serial_number=result.model.sha256[:16] or "unknown",
             content_description="Structures found by a neural network",
             content_label="MIMO",
-            omit_empty_frames=pixels.size // 8 > MAX_EMPTY_BYTES,
+            omit_empty_frames=_full_bytes(result, pixels) > MAX_EMPTY_BYTES,
             contributing_equipment=[equipment(result.model)],
         )
     return seg
+
+
+def _full_bytes(result: StudyResult, pixels: np.ndarray) -> int:
+    """Of the object with all frames of all segments, one bit a pixel."""
+    frames, height, width = pixels.shape[:3]
+    return frames * height * width * len(result.structures) // 8
+
+
+def _labels(result: StudyResult, height: int, width: int) -> np.ndarray | None:
+    """The number of the structure of every pixel, ``[frames, H, W]``; None where structures overlap."""
+    labels = np.zeros((len(result.images), height, width), np.uint8 if len(result.structures) < 256 else np.uint16)
+    for number, structure in enumerate(result.structures, 1):
+        for frame, mask in structure.masks.items():
+            if labels[frame][mask].any():
+                return None
+            labels[frame][mask] = number
+    return labels
 
 
 def _stacked(result: StudyResult, height: int, width: int) -> np.ndarray:
@@ -96,13 +127,6 @@ def _stacked(result: StudyResult, height: int, width: int) -> np.ndarray:
         for frame, mask in structure.masks.items():
             pixels[frame, ..., number] = mask
     return pixels
-
-
-def _labels(pixels: np.ndarray) -> np.ndarray:
-    if (pixels.sum(-1, dtype=np.uint16) > 1).any():
-        raise RequestError("the structures overlap, which a label map cannot hold", "Leave --label-map out")
-    labels: np.ndarray = (pixels * np.arange(1, pixels.shape[-1] + 1, dtype=np.uint16)).max(-1).astype(np.uint16)
-    return labels
 
 
 def _for_whole_files(files: SourceFrames, pixels: np.ndarray) -> np.ndarray:
@@ -145,18 +169,21 @@ def _finished(seg: Dataset, result: StudyResult) -> Dataset:
     return mark(seg)
 
 
-def _without_place(result: StudyResult, files: SourceFrames, pixels: np.ndarray) -> Dataset:
+def _without_place(result: StudyResult, files: SourceFrames, overlaps: bool) -> Dataset:
     """Frames without a frame of reference: the object of one frame, then the frames of all segments that have a pixel."""
     from pydicom.dataset import Dataset
     from pydicom.pixels.utils import pack_bits
 
     single = shallow_copy(files.headers[0])
-    for keyword in ("SOPClassUID", "NumberOfFrames", "PerFrameFunctionalGroupsSequence", "FrameIncrementPointer"):
+    for keyword in (
+        "SOPClassUID", "NumberOfFrames", "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence",
+        "FrameIncrementPointer", "FrameOfReferenceUID", "PositionReferenceIndicator",
+    ):  # fmt: skip
         if keyword in single:
             delattr(single, keyword)
     single.SOPClassUID = _SECONDARY_CAPTURE  # of one frame, to highdicom; the references below name the true class
     # highdicom leaves out segments without a pixel: one frame with a pixel of each gives all groups.
-    seg = _segmentation(result, [single], np.ones((1, *pixels.shape[1:]), np.uint8))
+    seg = _segmentation(result, [single], np.ones((1, *files.size(), len(result.structures)), np.uint8))
     template, groups, masks = seg.PerFrameFunctionalGroupsSequence[0], [], []
     for number, structure in enumerate(result.structures, 1):
         for frame in sorted(structure.masks):
@@ -172,7 +199,7 @@ def _without_place(result: StudyResult, files: SourceFrames, pixels: np.ndarray)
             group.SegmentIdentificationSequence = [Dataset()]
             group.SegmentIdentificationSequence[0].ReferencedSegmentNumber = number
             groups.append(group)
-            masks.append(pixels[frame, ..., number - 1].reshape(-1))
+            masks.append(structure.masks[frame].astype(np.uint8).reshape(-1))
     seg.PerFrameFunctionalGroupsSequence, seg.NumberOfFrames = groups, len(groups)
     shared = seg.SharedFunctionalGroupsSequence[0]
     if "SegmentIdentificationSequence" in shared:
@@ -181,7 +208,7 @@ def _without_place(result: StudyResult, files: SourceFrames, pixels: np.ndarray)
     stack.DimensionIndexPointer, stack.FunctionalGroupPointer = _IN_STACK_POSITION, _FRAME_CONTENT
     stack.DimensionDescriptionLabel = "In-Stack Position Number"
     seg.DimensionIndexSequence = [seg.DimensionIndexSequence[0], stack]
-    seg.SegmentsOverlap = "YES" if (pixels.sum(-1, dtype=np.uint16) > 1).any() else "NO"
+    seg.SegmentsOverlap = "YES" if overlaps else "NO"
     _refer_to(seg, files)
     seg.PixelData = pack_bits(np.concatenate(masks))
     return _finished(seg, result)

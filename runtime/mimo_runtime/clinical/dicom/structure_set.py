@@ -9,7 +9,7 @@ import numpy as np
 from ...errors import RequestError
 from ..codes import code_of
 from ..outlines import outlines_of
-from ..study import StudyResult
+from ..study import StudyResult, geometry_at
 from .objects import DESCRIPTION, MANUFACTURER, SERIES_NUMBERS, SourceFrames, item_of, source_frames, versions
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _contour_set(result: StudyResult, files: SourceFrames, index: int) -> Datase
 
     item, contours = Dataset(), []
     for frame, mask in sorted(result.structures[index].masks.items()):
-        geometry, source = result.images[frame].geometry, files.frames[frame]
+        geometry, source = geometry_at(result.images, frame), files.frames[frame]
         if not geometry.is_placed:
             raise RequestError(f"frame {frame} has no position in the patient", "Write seg, sr or contours")
         for polygon in outlines_of(mask):

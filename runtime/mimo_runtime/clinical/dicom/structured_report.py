@@ -52,8 +52,10 @@ _UNITS = {
     "px": Code("{pixels}", "UCUM", "pixels"),
     "px2": Code("{pixels}2", "UCUM", "square pixels"),
     "HU": Code("[hnsf'U]", "UCUM", "Hounsfield unit"),
+    "SUV": Code("g/ml{SUVbw}", "UCUM", "Standardized Uptake Value body weight"),
 }
-_ATTENUATION = Code("112031", "DCM", "Attenuation Coefficient")
+#: What statistics of the values under a mask are about, by unit.
+_VALUES = {"HU": Code("112031", "DCM", "Attenuation Coefficient"), "SUV": Code("126401", "DCM", "SUVbw")}
 _COMMENT = Code("121106", "DCM", "Comment")
 _EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
 _PROCEDURE = Code("363679005", "SCT", "Imaging procedure")
@@ -117,7 +119,7 @@ def _context(result: StudyResult) -> object:
 
 
 def _texts(result: StudyResult) -> Iterator[str]:
-    """Comments: the sentences, refusals, that nothing was found, and measurements with their uncertainty."""
+    """Comments: the sentences, refusals, and that nothing was found."""
     yield from dict.fromkeys(result.sentences)
     for refusal in dict.fromkeys(result.refusals):
         yield f"Not answered: {refusal}"
@@ -187,10 +189,9 @@ def _group(
         "measurements": list(_measurements(measured)),
         "qualitative_evaluations": [review],
     }
-    if len(structure.masks) == 1:
-        frame, mask = next(iter(structure.masks.items()))
-        region = next(iter(_regions(files, frame, mask)))
-        return hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_region=region, **common)
+    regions = [region for frame, mask in sorted(structure.masks.items()) for region in _regions(files, frame, mask)]
+    if len(regions) == 1:
+        return hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_region=regions[0], **common)
     if segmentation is not None:
         segment = hd.sr.ReferencedSegment(
             sop_class_uid=segmentation.SOPClassUID,
@@ -199,7 +200,6 @@ def _group(
             source_series=hd.sr.SourceSeriesForSegmentation(str(files.headers[0].SeriesInstanceUID)),
         )
         return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_segment=segment, **common)
-    regions = [region for frame, mask in sorted(structure.masks.items()) for region in _regions(files, frame, mask)]
     return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_regions=regions, **common)
 
 
@@ -238,15 +238,25 @@ def _image(files: SourceFrames, frame: int, purpose: str) -> object:
 
 def _measurements(measured: tuple[Measurement, ...]) -> Iterator[object]:
     for one in measured:
-        if one.name in _DERIVATIONS and one.unit == "HU":
-            derivation, unit = coded(_DERIVATIONS[one.name]), coded(_UNITS["HU"])
-            yield highdicom().sr.Measurement(name=coded(_ATTENUATION), value=one.value, unit=unit, derivation=derivation)
+        if one.name in _DERIVATIONS and one.unit in _VALUES:
+            derivation, unit = coded(_DERIVATIONS[one.name]), coded(_UNITS[one.unit])
+            name = coded(_VALUES[one.unit])
+            yield highdicom().sr.Measurement(name=name, value=one.value, unit=unit, derivation=derivation)
         elif one.name in _NAMES:
             yield _measurement(one)
 
 
 def _measurement(one: Measurement, **places: object) -> object:
-    """A length, area or volume; the method says what its unit means where that is not the plane of the patient."""
+    """A length, area or volume with its range; the method says what its unit means where that is not the patient's plane."""
+    hd = highdicom()
     method = coded(Code(one.plane, "99MIMO", one.note[:64])) if one.note else None
-    unit = coded(_UNITS[one.unit])
-    return highdicom().sr.Measurement(name=coded(_NAMES[one.name]), value=one.value, unit=unit, method=method, **places)
+    unit, properties = coded(_UNITS[one.unit]), None
+    if one.high > one.low:
+        properties = hd.sr.MeasurementProperties(
+            upper_measurement_uncertainty=one.high - one.value, lower_measurement_uncertainty=one.value - one.low
+        )
+        for item in properties:  # highdicom writes them without a unit; TID 310 wants that of the measurement
+            item.MeasuredValueSequence[0].MeasurementUnitsCodeSequence = [coded(_UNITS[one.unit])]
+    return hd.sr.Measurement(
+        name=coded(_NAMES[one.name]), value=one.value, unit=unit, method=method, properties=properties, **places
+    )
