@@ -70,7 +70,7 @@ class Structure:
     tracking_id: str = ""
     person_id: str = ""
 
-    @property
+    @cached_property
     def largest_frame(self) -> int:
         """The frame with the largest area; the first of equals."""
         return max(sorted(self.masks), key=lambda frame: int(self.masks[frame].sum()))
@@ -113,9 +113,9 @@ class StudyResult:
     @staticmethod
     def of_series(prompt: Prompt, answer: SeriesAnswer, model: ModelIdentity, salt: str = "") -> StudyResult:
         """The result of a series. Frames are read again when they are written, one at a time."""
-        structures = []
+        structures, sizes = [], [frame.size for frame in answer.series.frames]
         for finding in answer.findings:
-            masks = {frame: finding.mask(frame, *answer.series.frames[frame].size) for frame in finding.frames}
+            masks = finding.masks(sizes)
             structures.append(Structure(finding.phrase, masks, finding.score, finding.confident, prompt.has_references))
         sentences = tuple(f.answer.plain_text for f in answer.frames if f.answer.text and f.answer.refusal is None)
         refusals = tuple(dict.fromkeys(f.answer.plain_text for f in answer.frames if f.answer.refusal is not None))

@@ -67,6 +67,19 @@ def frame_count(image: Image.Image, name: str) -> int:
         raise damaged(name, error) from None
 
 
+def frame_sizes(image: Image.Image, name: str) -> list[tuple[int, int]]:
+    """``(height, width)`` of every frame as it is shown, upright. Raises ImageError for a damaged file."""
+    sizes = []
+    for frame in range(frame_count(image, name)):
+        try:
+            image.seek(frame)
+        except Exception as error:  # as in decode
+            raise damaged(name, error) from None
+        turned = _orientation(image) > 4
+        sizes.append((image.width, image.height) if turned else (image.height, image.width))
+    return sizes
+
+
 def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(_EXIF_ORIENTATION, 1)

@@ -16,7 +16,7 @@ from ..imageio import nifti
 from ..imageio.dicom_header import read_header
 from ..imageio.files import open_file, short_name
 from ..imageio.geometry import ImageGeometry
-from ..imageio.pillow import frame_count, open_picture
+from ..imageio.pillow import frame_sizes, open_picture
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class FrameHeader:
         series: key of its series; "" for pictures.
         modality: as data sets write it; None if unknown.
         uid: SOP instance UID; "" if it has none.
+        count: frames of its file.
     """
 
     file: FrameFile
@@ -73,6 +74,7 @@ class FrameHeader:
     series: str = ""
     modality: str | None = None
     uid: str = ""
+    count: int = 1
 
 
 def headers_of(file: FrameFile) -> list[FrameHeader]:
@@ -88,22 +90,26 @@ def headers_of(file: FrameFile) -> list[FrameHeader]:
             return _of_dicom(file, stream)
         if nifti.is_nifti(head, stream):
             size, geometries = nifti.read_geometries(stream, file.name)
-            return [FrameHeader(file, index, size, geometry, file.name) for index, geometry in enumerate(geometries)]
+            return [
+                FrameHeader(file, index, size, geometry, file.name, count=len(geometries))
+                for index, geometry in enumerate(geometries)
+            ]
         try:
             picture = open_picture(stream, file.name)
         except UnidentifiedImageError:
             if head[:2] in (b"\x08\x00", b"\x02\x00", b"\x00\x08"):
                 return _of_dicom(file, stream)
             raise ImageError(f"{file.name} is not an image that can be read", "Leave it out of the series") from None
-        count = frame_count(picture, file.name)
-        return [FrameHeader(file, index, (picture.height, picture.width), ImageGeometry()) for index in range(count)]
+        sizes = frame_sizes(picture, file.name)
+        return [FrameHeader(file, index, size, ImageGeometry(), count=len(sizes)) for index, size in enumerate(sizes)]
 
 
 def _of_dicom(file: FrameFile, stream: BinaryIO) -> list[FrameHeader]:
     read = read_header(stream, file.name)
     size, series, uid = (read.rows, read.columns), read.series, read.uid
     return [
-        FrameHeader(file, index, size, geometry, series, read.modality, uid) for index, geometry in enumerate(read.geometries)
+        FrameHeader(file, index, size, geometry, series, read.modality, uid, len(read.geometries))
+        for index, geometry in enumerate(read.geometries)
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import overload
 
@@ -18,6 +18,7 @@ from ..utils.messages import few, shown_path
 from .archives import members_of
 from .headers import FrameFile, FrameHeader, headers_of, name_of
 from .ordering import Layout, lay_out
+from .unpacked import UnpackedFile
 
 #: Files that belong to folders of images and are none.
 _IGNORED = re.compile(r"^(\..*|DICOMDIR|thumbs\.db|.*\.(txt|json|csv|xml|md|log|html?|pdf))$", re.IGNORECASE)
@@ -32,6 +33,7 @@ class ImageSeries:
         layout: whether they form a regular volume, and why not. Its order is that of ``frames``.
         modality, window, windows: as in ``read_image``.
         notes: files that were left out, for people.
+        unpacked: of a file of several frames, unpacked once.
     """
 
     frames: tuple[FrameHeader, ...]
@@ -40,6 +42,7 @@ class ImageSeries:
     window: tuple[float, float] | None = None
     notes: tuple[str, ...] = ()
     windows: Windows | None = None
+    unpacked: UnpackedFile = field(default_factory=UnpackedFile, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -57,10 +60,14 @@ class ImageSeries:
         if isinstance(index, slice):
             frames = self.frames[index]
             layout = lay_out([f.geometry for f in frames], [f.size for f in frames])
-            return ImageSeries(frames, layout, self.modality, self.window, self.notes, self.windows)
+            return replace(self, frames=frames, layout=layout)
         frame = self.frames[index]
-        source = frame.file.path if frame.file.path is not None else frame.file.data()
-        return read_image(source, frame=frame.index, modality=self.modality, window=self.window, windows=self.windows)
+        unpacked = self.unpacked.path_of(frame.file) if frame.count > 1 else None
+        source = unpacked or (frame.file.path if frame.file.path is not None else frame.file.data())
+        image = read_image(source, frame=frame.index, modality=self.modality, window=self.window, windows=self.windows)
+        if unpacked and image.source is not None:
+            return image.with_source(replace(image.source, path=frame.file.path))
+        return image
 
     def __iter__(self) -> Iterator[ScanImage]:
         return (self[index] for index in range(len(self)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,12 +79,32 @@ class JoinedFinding:
                 mask[part.row : part.row + h, part.column : part.column + w] |= part.pixels
         return mask
 
+    def masks(self, sizes: Sequence[tuple[int, int]]) -> Mapping[int, np.ndarray]:
+        """Its mask in every frame that it reaches, made when it is asked for. ``sizes``: (height, width) of all frames."""
+        return _FrameMasks(self, {frame: sizes[frame] for frame in self.frames})
+
     def areas_px(self) -> dict[int, int]:
         """Pixels by frame."""
         areas: dict[int, int] = {}
         for part in self.parts:
             areas[part.frame] = areas.get(part.frame, 0) + int(part.pixels.sum())
         return areas
+
+
+class _FrameMasks(Mapping[int, np.ndarray]):
+    """Masks of whole frames out of cropped parts: memory does not grow with the frames."""
+
+    def __init__(self, finding: JoinedFinding, sizes: Mapping[int, tuple[int, int]]) -> None:
+        self._finding, self._sizes = finding, sizes
+
+    def __getitem__(self, frame: int) -> np.ndarray:
+        return self._finding.mask(frame, *self._sizes[frame])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._sizes)
+
+    def __len__(self) -> int:
+        return len(self._sizes)
 
 
 class FindingJoiner:

@@ -105,8 +105,8 @@ def _segmentation(result: StudyResult, headers: Sequence[Dataset], pixels: np.nd
 
 def _full_bytes(result: StudyResult, pixels: np.ndarray) -> int:
     """Of the object with all frames of all segments, one bit a pixel."""
-    frames, height, width = pixels.shape[:3]
-    return frames * height * width * len(result.structures) // 8
+    frames, height, width, *_ = pixels.shape
+    return int(frames * height * width * len(result.structures) // 8)
 
 
 def _labels(result: StudyResult, height: int, width: int) -> np.ndarray | None:
