@@ -56,10 +56,10 @@ class StoredFrames:
         return self.geometries[index]
 
 
-def save_study(result: StudyResult, folder: Path) -> list[str]:
-    """Write a result into an existing folder; returns the names of the files."""
+def save_study(result: StudyResult, folder: Path, *, with_pictures: bool = True) -> list[str]:
+    """Write a result into an existing folder; returns the names of the files. Pictures that are left out load as black."""
     first = result.images[0]
-    frames = sorted({frame for s in result.structures for frame in s.masks} | {0})
+    frames = sorted({frame for s in result.structures for frame in s.masks} | {0}) if with_pictures else []
     (folder / FRAMES).mkdir()
     geometries, sizes = [], []
     for index in range(len(result.images)):

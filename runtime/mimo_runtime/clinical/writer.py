@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +52,8 @@ class ObjectOptions:
 
     Args:
         salt: de-identify all DICOM objects with this secret of the site; "" does not. See ``dicom.deidentify``.
-        allow_burned_in: with a salt, also write pictures that may have text in their pixels.
+        allow_burned_in: with a salt, also write pictures of images that may have text in their pixels. Without it, the stored
+            study has no pictures of such images.
     """
 
     salt: str = ""
@@ -89,6 +90,9 @@ def write_objects(
 
 def write_into(result: StudyResult, target: Path, names: Sequence[str], options: ObjectOptions) -> list[str]:
     """As :func:`write_objects`, into an existing, empty folder."""
+    shows_pictures = _may_show_pictures(result, names, options)
+    if shows_pictures:  # its own captures and PDF files say that text is burned in
+        options = replace(options, allow_burned_in=True)
     written: dict[str, list[str]] = {}
     left_out: dict[str, str] = {}
     segmentation: Dataset | None = None
@@ -103,12 +107,28 @@ def write_into(result: StudyResult, target: Path, names: Sequence[str], options:
             written[name] = _WRITERS[name](result, target)
     if left_out and not written:
         raise RequestError(f"the result has no structure for {few(left_out)}", "Write sr, which can say that there is none")
-    written["study"] = save_study(result, target)
+    written["study"] = save_study(result, target, with_pictures=shows_pictures)
     content = {"files": written, "left_out": left_out, "structures": [s.tracking_id for s in result.structures]}
     (target / INDEX).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
     return [file for files in written.values() for file in files]
 
 
+def _may_show_pictures(result: StudyResult, names: Sequence[str], options: ObjectOptions) -> bool:
+    """Whether pixels of the images may be written. Raises RequestError where a format needs them and they may not."""
+    if not options.salt or options.allow_burned_in:
+        return True
+    from .dicom.deidentify import check_pictures
+
+    try:
+        check_pictures(result)
+    except RequestError:
+        if any(name in _WITH_PICTURES for name in names):
+            raise
+        return False
+    return True
+
+
+_WITH_PICTURES = ("sc", "pdf", "html")
 _NEED_STRUCTURES = ("seg", "labelmap", "rtstruct", "stl")
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from clinical_cases import ct_result, dciodvfy
+from clinical_cases import ct_result, dciodvfy, flat_result
 from dicom_series import ball, ct_slice
 
-from mimo_runtime.clinical.dicom.deidentify import deidentify
+from mimo_runtime.clinical.dicom.deidentify import _KEPT_TEXT, deidentify
+from mimo_runtime.clinical.dicom.objects import MANUFACTURER
 from mimo_runtime.clinical.dicom.segmentation import write_segmentation
 from mimo_runtime.clinical.dicom.structured_report import write_report
+from mimo_runtime.clinical.store import load_study
+from mimo_runtime.clinical.writer import ObjectOptions, write_objects
 from mimo_runtime.errors import RequestError
 
 pydicom = pytest.importorskip("pydicom")
@@ -61,6 +64,39 @@ def test_objects_of_one_salt_keep_their_references_and_stay_valid(tmp_path: Path
     assert clean_seg.StudyDate == clean_report.StudyDate == image.StudyDate
     other = deidentify(seg, "other salt")
     assert other.SOPInstanceUID != clean_seg.SOPInstanceUID and other.StudyDate != clean_seg.StudyDate
+
+
+def test_no_text_element_of_the_dictionary_stays_but_those_listed() -> None:
+    from pydicom.datadict import DicomDictionary
+
+    source = secret_slice()
+    for tag, (vr, _, _, retired, keyword) in DicomDictionary.items():
+        if vr in ("LO", "SH", "UC", "LT", "ST", "UT", "PN", "AE") and keyword and not retired and tag >> 16 > 2:
+            source.add_new(tag, vr, "SECRET")
+    source.ClinicalTrialSubjectID = source.OrderCallbackPhoneNumber = source.PatientTransportArrangements = "SECRET"
+    source.PatientBirthTime = "070809"
+    clean = deidentify(source, "salt")
+    left = {e.keyword for e in clean.iterall() if e.VR != "SQ" and "SECRET" in str(e.value)}
+    assert left == {keyword for keyword in _KEPT_TEXT if keyword in source} - {"DeidentificationMethod"}
+    assert "PatientBirthTime" not in clean
+    source.Manufacturer = MANUFACTURER
+    assert deidentify(source, "salt").SegmentLabel == "SECRET"
+
+
+def test_pictures_of_images_with_text_are_written_only_where_somebody_looked(tmp_path: Path) -> None:
+    options = ObjectOptions("a secret text")
+    for formats in (["html"], ["seg", "sc"], ["pdf"]):
+        with pytest.raises(RequestError, match="name in its pixels"):
+            write_objects(flat_result("us"), tmp_path / "out", formats, options=options)
+    write_objects(flat_result("us"), tmp_path / "out", ["seg", "sr"], options=options)
+    assert not list((tmp_path / "out").rglob("*.png"))
+    load_study(tmp_path / "out")
+    write_objects(flat_result("us"), tmp_path / "seen", ["html", "sc"], options=ObjectOptions("a secret text", True))
+    files = write_objects(ct_result(), tmp_path / "ct", ["sc", "pdf", "html"], options=options)
+    for name in files:
+        if name.endswith(".dcm"):
+            assert dciodvfy(pydicom.dcmread(tmp_path / "ct" / name), tmp_path) == []
+            assert b"SECRET" not in (tmp_path / "ct" / name).read_bytes()
 
 
 def test_distances_between_dates_stay() -> None:

@@ -1,8 +1,8 @@
 """De-identification of DICOM objects after PS3.15 annex E, basic profile.
 
-Options: retain longitudinal information with modified dates; clean descriptors (descriptions are removed). Private elements,
-free text, ages and application titles are removed. UIDs are replaced by hashes with a salt, the same in all objects of one
-salt, so that references between objects hold. SR text that this program writes stays.
+Options: retain longitudinal information with modified dates; clean descriptors (descriptions are removed). Private elements
+and ages are removed, and all text except that of two lists. UIDs are replaced by hashes with a salt, the same in all objects of
+one salt, so that references between objects hold. Text of findings stays in objects that this program wrote.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from ...errors import RequestError
 from ..codes import Code
-from .objects import item_of
+from ..study import StudyResult
+from .objects import MANUFACTURER, item_of
 
 if TYPE_CHECKING:
     from pydicom.dataelem import DataElement
@@ -36,23 +37,38 @@ _REMOVED_WORDS = (
     "Telephone", "Responsible", "Curator", "Interpretation", "Reviewer", "Author", "Transcri", "Custodian", "Issuer",
     "PersonIdentification", "PersonTelecom", "Plate", "Cassette", "Gantry", "DetectorID", "Location", "PatientState",
     "PatientAge", "PatientSize", "PatientWeight", "PatientSpecies", "PatientBreed", "Observer", "Reason", "History",
+    "ClinicalTrial", "InstitutionCode", "HumanPerformer", "Recipient", "PatientPrimaryLanguage", "PatientBirth",
+    "AcquisitionContext", "GraphicAnnotation", "Confidentiality", "RequestAttributes",
     "DigitalSignature", "MAC", "OriginalAttributes", "ReferencedPatient", "Modified", "Icon", "Overlay", "Curve",
     "Description",
 )  # fmt: skip
 #: Keywords that contain such a word and stay: codes, geometry and what the images need.
 _KEPT = (
-    "CurrentRequestedProcedureEvidenceSequence", "PerformedProtocolCodeSequence", "SegmentDescription",
-    "ContentDescription", "DerivationDescription", "ContributionDescription", "DimensionDescriptionLabel",
-    "LUTExplanation", "PatientPosition", "PatientOrientation", "SegmentationAlgorithmIdentificationSequence",
-    "RegionLocationMinX0", "RegionLocationMinY0", "RegionLocationMaxX1", "RegionLocationMaxY1",
-    "SpatialLocationsPreserved", "ImageLaterality", "PatientIdentityRemoved", "PixelPaddingValue", "ObserverType",
-    "PerformedProcedureCodeSequence", "TextValue", "AlgorithmParameters", "TrackingID", "NumericValue",
-    "PhotometricInterpretation", "ReferencedPerformedProcedureStepSequence",
+    "CurrentRequestedProcedureEvidenceSequence", "PerformedProtocolCodeSequence", "PatientPosition", "PatientOrientation",
+    "RegionLocationMinX0", "RegionLocationMinY0", "RegionLocationMaxX1", "RegionLocationMaxY1", "SpatialLocationsPreserved",
+    "PatientIdentityRemoved", "ObserverType", "PerformedProcedureCodeSequence", "PhotometricInterpretation",
+    "ReferencedPerformedProcedureStepSequence",
 )  # fmt: skip
-#: Value representations of free text, of ages and of application titles.
-_FREE_TEXT = ("LT", "ST", "UT", "UR", "AS", "AE")
+#: Value representations of text, of ages and of application titles: removed, unless listed below.
+_TEXT = ("LO", "SH", "UC", "LT", "ST", "UT", "UR", "AS", "AE")
+#: Text that stays: codes, and names of equipment and of its settings.
+_KEPT_TEXT = (
+    "CodeValue", "LongCodeValue", "URNCodeValue", "CodeMeaning", "CodingSchemeDesignator", "CodingSchemeVersion",
+    "CodingSchemeName", "CodingSchemeURL", "CodingSchemeResponsibleOrganization", "Manufacturer", "ManufacturerModelName",
+    "SoftwareVersions", "ConvolutionKernel", "FilterType", "SequenceName", "PulseSequenceName", "ReceiveCoilName",
+    "TransmitCoilName", "RescaleType", "LUTExplanation", "WindowCenterWidthExplanation", "StackID",
+    "PositionReferenceIndicator",
+    "DimensionDescriptionLabel", "DeidentificationMethod",
+)  # fmt: skip
+#: Text that stays in objects that this program wrote: it names structures, algorithms and findings.
+_OWN_TEXT = (
+    "TextValue", "SegmentLabel", "SegmentDescription", "SegmentAlgorithmName", "TrackingID", "AlgorithmName",
+    "AlgorithmVersion", "AlgorithmSource", "AlgorithmParameters", "ContentDescription", "ContributionDescription", "ROIName",
+    "StructureSetLabel", "StructureSetName", "DocumentTitle", "MIMETypeOfEncapsulatedDocument",
+)  # fmt: skip
 #: Kinds of images that often have text in their pixels.
 _BURNED_IN = ("US", "SC", "ES", "XC", "OT", "RF", "XA")
+_SHOWS_TEXT = "the image may have the patient's name in its pixels", "Look at it, then allow burned-in text"
 _METHODS = (
     Code("113100", "DCM", "Basic Application Confidentiality Profile"),
     Code("113107", "DCM", "Retain Longitudinal Temporal Information Modified Dates Option"),
@@ -72,12 +88,12 @@ def deidentify(data: Dataset, salt: str, *, allow_burned_in: bool = False) -> Da
     """
     if not salt:
         raise RequestError("de-identification needs a salt", "Give a secret text of your site, the same for all its studies")
-    modality, stated = str(data.get("Modality") or ""), str(data.get("BurnedInAnnotation") or "")
     has_pixels = "PixelData" in data or "EncapsulatedDocument" in data
-    if not allow_burned_in and has_pixels and stated != "NO" and (stated == "YES" or modality in (*_BURNED_IN, "DOC")):
-        raise RequestError("the image may have the patient's name in its pixels", "Look at it, then allow burned-in text")
+    if not allow_burned_in and has_pixels and (_may_show_text(data) or data.get("Modality") == "DOC"):
+        raise RequestError(*_SHOWS_TEXT)
     patient = f"{data.get('PatientID') or ''}\0{data.get('PatientName') or ''}"
-    copy = _cleaned(data, salt, _days(salt, patient))
+    kept = (*_KEPT_TEXT, *(_OWN_TEXT if data.get("Manufacturer") == MANUFACTURER else ()))
+    copy = _cleaned(data, salt, _days(salt, patient), kept)
     copy.PatientIdentityRemoved = "YES"
     copy.DeidentificationMethod = "PS3.15 annex E basic profile, modified dates, clean descriptors"
     copy.DeidentificationMethodCodeSequence = [item_of(code) for code in _METHODS]
@@ -92,18 +108,32 @@ def deidentify(data: Dataset, salt: str, *, allow_burned_in: bool = False) -> Da
     return copy
 
 
-def _cleaned(data: Dataset, salt: str, days: int) -> Dataset:
+def _may_show_text(data: Dataset) -> bool:
+    """Whether an image may have text in its pixels that names the patient."""
+    stated = str(data.get("BurnedInAnnotation") or "")
+    return stated == "YES" or stated != "NO" and str(data.get("Modality") or "") in _BURNED_IN
+
+
+def check_pictures(result: StudyResult) -> None:
+    """Refuse a result whose images may have text in their pixels. Raises RequestError."""
+    sources = (image.source for image in (result.images[0], result.images[len(result.images) - 1]))
+    for source in sources:
+        if source is None or source.kind in ("picture", "array") or source.header and _may_show_text(source.header):
+            raise RequestError(*_SHOWS_TEXT)
+
+
+def _cleaned(data: Dataset, salt: str, days: int, kept: tuple[str, ...]) -> Dataset:
     from pydicom.dataset import Dataset
 
     copy = Dataset()
     for element in data:
-        cleaned = _element(element, salt, days)
+        cleaned = _element(element, salt, days, kept)
         if cleaned is not None:
             copy.add(cleaned)
     return copy
 
 
-def _element(element: DataElement, salt: str, days: int) -> DataElement | None:
+def _element(element: DataElement, salt: str, days: int, kept: tuple[str, ...]) -> DataElement | None:
     """The element without what identifies somebody; None where it goes."""
     from pydicom.dataelem import DataElement
 
@@ -112,10 +142,12 @@ def _element(element: DataElement, salt: str, days: int) -> DataElement | None:
         return None
     if keyword in _DUMMIES:
         return DataElement(element.tag, vr, _DUMMIES[keyword])
-    if keyword not in _KEPT and (vr in _FREE_TEXT or any(word in keyword for word in _REMOVED_WORDS)):
+    if vr in _TEXT:
+        return DataElement(element.tag, vr, value) if keyword in kept else None
+    if keyword not in _KEPT and any(word in keyword for word in _REMOVED_WORDS):
         return None
     if vr == "SQ":
-        return DataElement(element.tag, vr, [_cleaned(item, salt, days) for item in value])
+        return DataElement(element.tag, vr, [_cleaned(item, salt, days, kept) for item in value])
     if vr == "UI" and not keyword.endswith(("ClassUID", "SyntaxUID", "SOPClassesInStudy")):
         values = [_uid(str(v), salt) for v in value] if element.VM > 1 else _uid(str(value), salt)
         return DataElement(element.tag, vr, values)
