@@ -11,6 +11,7 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
     "mimo_runtime": {
         # Facts about the machine, files and models: nothing here knows of engines, pipelines or commands.
         "utils": "errors",
+        "admission": "errors utils",
         "hardware": "utils",
         "model": "errors utils",
         "modalities": "errors utils",
@@ -22,7 +23,7 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "engines": "errors hardware model utils",
         "compiler": "bundle engines errors hardware model utils",
         "bundle": "engines errors hardware model utils",
-        "loading": "bundle domain engines errors hardware model utils",
+        "loading": "admission bundle domain engines errors hardware model utils",
         # From arrays to answers.
         "postprocessing": "model preprocessing",
         "viz": "postprocessing preprocessing",
@@ -31,8 +32,9 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "results": "domain errors imageio modalities model postprocessing preprocessing text utils viz",
         "data": "errors imageio modalities postprocessing",
         "request": "errors model preprocessing text utils",
-        "graphs": "engines errors model postprocessing preprocessing refinement request text utils",
-        "pipeline": "domain engines errors graphs hardware imageio loading modalities model request results series text utils",
+        "graphs": "admission engines errors model postprocessing preprocessing refinement request text utils",
+        "pipeline": "admission domain engines errors graphs hardware imageio loading modalities model postprocessing request "
+        "results series text utils",
         # On top of the pipeline.
         "clinical": "errors imageio postprocessing preprocessing results series utils viz",
         "evaluation": "data errors model pipeline postprocessing preprocessing results text utils viz",

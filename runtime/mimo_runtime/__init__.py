@@ -16,9 +16,22 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .admission.gate import Gate
     from .bundle.archive import Bundle
     from .domain.check import DomainCheck
-    from .errors import BundleError, EngineError, ImageError, MimoError, PromptError, RequestError, VerificationError
+    from .errors import (
+        BundleError,
+        BusyError,
+        CancelledError,
+        DeadlineError,
+        EngineError,
+        ImageError,
+        MemoryLimitError,
+        MimoError,
+        PromptError,
+        RequestError,
+        VerificationError,
+    )
     from .imageio.image import ScanImage
     from .imageio.masks import read_mask
     from .imageio.reader import read_image
@@ -35,12 +48,17 @@ if TYPE_CHECKING:
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
+    "admission.gate": ("Gate",),
     "bundle.archive": ("Bundle",),
     "domain.check": ("DomainCheck",),
     "errors": (
         "BundleError",
+        "BusyError",
+        "CancelledError",
+        "DeadlineError",
         "EngineError",
         "ImageError",
+        "MemoryLimitError",
         "MimoError",
         "PromptError",
         "RequestError",
@@ -64,10 +82,15 @@ __all__ = [
     "AskRequest",
     "Bundle",
     "BundleError",
+    "BusyError",
+    "CancelledError",
+    "DeadlineError",
     "DomainCheck",
     "EngineError",
     "Finding",
+    "Gate",
     "ImageError",
+    "MemoryLimitError",
     "Mimo",
     "MimoConfig",
     "MimoError",

@@ -47,3 +47,31 @@ class EngineError(MimoError):
 
 class VerificationError(MimoError):
     """Parity, accuracy or a golden sample is outside its tolerance. Exit code 1."""
+
+
+class BusyError(MimoError):
+    """More callers than the gate holds (``Mimo.load(max_callers=, max_waiting=)``). Exit code 1; nothing was computed.
+
+    Args:
+        running: callers whose request runs.
+        waiting: callers that wait.
+    """
+
+    def __init__(self, running: int, waiting: int) -> None:
+        self.running, self.waiting = running, waiting
+        super().__init__(f"{running} callers run and {waiting} wait, the most that is allowed", "Try again later")
+
+    def __reduce__(self) -> tuple[type[BusyError], tuple[int, int]]:
+        return BusyError, (self.running, self.waiting)
+
+
+class CancelledError(MimoError):
+    """``should_stop`` ended a call that has no partial result. Exit code 1."""
+
+
+class DeadlineError(CancelledError):
+    """The deadline passed before the call, or during a call that has no partial result. Exit code 1."""
+
+
+class MemoryLimitError(MimoError):
+    """A call needs more memory than ``max_memory`` leaves. Exit code 1; nothing was computed."""

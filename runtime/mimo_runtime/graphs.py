@@ -7,11 +7,13 @@ takes its inputs from there.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 
+from .admission.memory import MemoryBudget
 from .engines.base import Engine
 from .errors import BundleError, EngineError, PromptError, RequestError
 from .model.config import MimoConfig
@@ -26,7 +28,7 @@ from .refinement.refiner import MaskRefiner
 from .request import AskRequest, longest_text
 from .text.generation import Draft, TextDecoder
 from .utils.cache import LruCache
-from .utils.cancellation import Cancelled
+from .utils.cancellation import NEVER, StopCheck
 from .utils.timing import StageTimer
 
 Arrays = dict[str, np.ndarray]
@@ -60,13 +62,21 @@ class ModelGraphs:
         engines: one per graph of ``graph_spec.GRAPHS``.
         tokenizer: of the model.
         cache_images: number of images, and of crops, whose features are kept.
+        memory: refuses images that it has no room for; None refuses none.
 
     Raises:
         BundleError: a graph is missing, or the tokenizer is of another model.
         RequestError: ``cache_images`` is negative.
     """
 
-    def __init__(self, config: MimoConfig, engines: Mapping[str, Engine], tokenizer: Tokenizer, cache_images: int) -> None:
+    def __init__(
+        self,
+        config: MimoConfig,
+        engines: Mapping[str, Engine],
+        tokenizer: Tokenizer,
+        cache_images: int,
+        memory: MemoryBudget | None = None,
+    ) -> None:
         missing = [name for name in GRAPHS if name not in engines]
         if missing:
             raise BundleError(f"no engine for graph {', '.join(missing)}", "Build the bundle again with mimo-export build")
@@ -78,7 +88,7 @@ class ModelGraphs:
             )
         if type(cache_images) is not int or cache_images < 0:
             raise RequestError(f"cache_images is {cache_images!r}", "Use 0 or a positive whole number")
-        self.config, self.engines, self.tokenizer = config, dict(engines), tokenizer
+        self.config, self.engines, self.tokenizer, self.memory = config, dict(engines), tokenizer, memory
         self._inputs = {name: [t.name for t in spec.inputs] for name, spec in graph_specs(config).items()}
         self._images: LruCache[Arrays] = LruCache(cache_images, "images")
         self._crops: LruCache[Arrays] = LruCache(cache_images, "crops")
@@ -86,11 +96,21 @@ class ModelGraphs:
         self._refiner = MaskRefiner.of(config)
         self._closed = False
 
-    def encode_image(self, pixels: np.ndarray, key: str) -> EncodedImage:
-        """``uint8 [H, W, 3]`` -> its features, from the cache where ``key`` is known."""
+    def encode_image(self, pixels: np.ndarray, key: str, stop: StopCheck = NEVER) -> EncodedImage:
+        """``uint8 [H, W, 3]`` -> its features, from the cache where ``key`` is known.
+
+        Raises:
+            MemoryLimitError: there is no room for the image.
+            Cancelled: it is stopped. An encoding that runs ends in its thread, and its features are cached.
+        """
         height, width, _ = pixels.shape
         letterbox = Letterbox(height, width, self.config.image_size)
-        features, _ = self._images.get(key, lambda: self._encode(pixels, letterbox))
+
+        def encode() -> Arrays:
+            with self.memory.encoding(height, width) if self.memory else nullcontext():
+                return self._encode(pixels, letterbox)
+
+        features, _ = stop.run(lambda: self._images.get(key, encode))
         return EncodedImage(pixels, key, letterbox, features)
 
     def encode_request(self, prompt: Prompt, letterbox: Letterbox) -> Arrays:
@@ -106,33 +126,41 @@ class ModelGraphs:
             return False
         return True
 
-    def ground(self, features: Arrays, request: Arrays) -> Arrays:
-        """Image features and the encoded request -> the inputs of both decoders. Embeddings of recent texts are cached."""
-        text, _ = self._texts.get(request["token_ids"].tobytes(), lambda: self._run("text_encoder", request))
+    def ground(self, features: Arrays, request: Arrays, stop: StopCheck = NEVER) -> Arrays:
+        """Image features and the encoded request -> the inputs of both decoders. Embeddings of recent texts are cached.
+
+        Raises:
+            Cancelled: it is stopped.
+        """
+        text, _ = stop.run(lambda: self._texts.get(request["token_ids"].tobytes(), lambda: self._run("text_encoder", request)))
         values = {**features, **request, **text}
-        values |= self._run("prompt_encoder", values)
-        return values | self._run("fusion", values)
+        values |= self._run("prompt_encoder", values, stop)
+        return values | self._run("fusion", values, stop)
 
     def segment(
-        self, image: EncodedImage, request: AskRequest, values: Arrays, timer: StageTimer, is_cancelled: Callable[[], bool]
+        self, image: EncodedImage, request: AskRequest, values: Arrays, timer: StageTimer, stop: StopCheck
     ) -> MaskPrediction:
-        """Outputs of :meth:`ground` -> masks of the full image, and of the target refined unless the answer is cancelled."""
+        """Outputs of :meth:`ground` -> masks of the full image, and of the target refined unless the answer is stopped.
+
+        Raises:
+            Cancelled: it is stopped before the masks of the full image are complete.
+        """
         prompt = request.prompt
         with timer("masks"):
-            outputs = self._run("mask_decoder", values)
+            outputs = self._run("mask_decoder", values, stop)
             prediction = MaskPrediction(outputs, image.letterbox, self.config, points_at_target=prompt.has_references)
         if not request.refine:
             return prediction
         with timer("refine"):
-            segment_crop = functools.partial(self._segment_crop, image, is_cancelled)
-            return self._refiner.refine(prediction, prompt, segment_crop, is_cancelled)
+            segment_crop = functools.partial(self._segment_crop, image, stop)
+            return self._refiner.refine(prediction, prompt, segment_crop, stop)
 
-    def write_text(self, values: Arrays, request: AskRequest, should_stop: Callable[[], bool]) -> Draft:
+    def write_text(self, values: Arrays, request: AskRequest, stop: StopCheck) -> Draft:
         """Outputs of :meth:`ground` -> the draft of one answer, to be iterated over."""
         self._check_open()
         decoder = TextDecoder(self.engines["text_decoder"], self.config, values, self.tokenizer.size, (PAD, BOS, UNK))
         limit = request.max_tokens or longest_text(self.config)
-        return Draft(decoder, self.tokenizer, limit, request.sampling, should_stop)
+        return Draft(decoder, self.tokenizer, limit, request.sampling, stop)
 
     def engine_names(self) -> dict[str, str]:
         """The engine of every graph."""
@@ -150,32 +178,27 @@ class ModelGraphs:
         for engine in self.engines.values():
             engine.close()
 
-    def _segment_crop(self, image: EncodedImage, is_cancelled: Callable[[], bool], crop: CropRequest) -> Arrays:
+    def _segment_crop(self, image: EncodedImage, stop: StopCheck, crop: CropRequest) -> Arrays:
         """Outputs of ``mask_decoder`` for a crop of the image.
 
         Raises:
-            Cancelled: between two graphs.
+            Cancelled: it is stopped.
         """
 
-        def go_on() -> None:
-            if is_cancelled():
-                raise Cancelled
+        def encode() -> Arrays:
+            return self._encode(crop.pixels(image.pixels, self._refiner.config), crop.letterbox)
 
-        features, _ = self._crops.get(
-            (image.key, *crop.crop_box),
-            lambda: self._encode(crop.pixels(image.pixels, self._refiner.config), crop.letterbox),
-        )
-        go_on()
-        values = self.ground(features, self.encode_request(crop.prompt, crop.letterbox))
-        go_on()
-        return self._run("mask_decoder", values)
+        features, _ = stop.run(lambda: self._crops.get((image.key, *crop.crop_box), encode))
+        values = self.ground(features, self.encode_request(crop.prompt, crop.letterbox), stop)
+        return self._run("mask_decoder", values, stop)
 
     def _encode(self, pixels: np.ndarray, letterbox: Letterbox) -> Arrays:
         return self._run("vision_encoder", {"pixels": letterbox.image(pixels)[None]})
 
-    def _run(self, graph: str, values: Arrays) -> Arrays:
+    def _run(self, graph: str, values: Arrays, stop: StopCheck = NEVER) -> Arrays:
         self._check_open()
-        outputs = self.engines[graph].run({name: values[name] for name in self._inputs[graph]})
+        inputs = {name: values[name] for name in self._inputs[graph]}
+        outputs = stop.run(lambda: self.engines[graph].run(inputs))
         check_outputs(graph, outputs)
         return outputs
 

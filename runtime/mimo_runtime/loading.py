@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypedDict
 
+from .admission.memory import MemoryBudget
 from .bundle.archive import Bundle
 from .bundle.placement import Placement, check_device, choose_device, fall_back
 from .bundle.schema import TOKENIZER
@@ -66,6 +67,8 @@ class LoadedBundle:
     info: ModelInfo
     #: None if the bundle has none.
     domain: DomainStatistics | None = None
+    #: None without ``max_memory``.
+    memory: MemoryBudget | None = None
 
 
 def load_bundle(
@@ -104,8 +107,7 @@ def load_bundle(
     placement = choose_device(device, manifest, allow_fallback)
     if placement.fallback is None:
         manifest.check_machine()  # also where the caller opened the bundle without this check
-    if max_memory is not None:
-        _check_memory(bundle, max_memory)
+    memory = None if max_memory is None else _check_memory(bundle, max_memory)
     tokenizer = Tokenizer.from_bytes(bundle.bytes(TOKENIZER), f"{bundle.path}/{TOKENIZER}")
     domain = read_domain(bundle)
     threads = threads or worker_threads()
@@ -117,7 +119,7 @@ def load_bundle(
         placement = fall_back(manifest, error.what, error.remedy, allow_fallback)
         engines = _create_engines(bundle, placement, threads)
     _log_loaded(manifest.model_id, placement, engines, time.perf_counter() - start)
-    return LoadedBundle(manifest.config, engines, tokenizer, _info(bundle, placement), domain)
+    return LoadedBundle(manifest.config, engines, tokenizer, _info(bundle, placement), domain, memory)
 
 
 def read_domain(bundle: Bundle) -> DomainStatistics | None:
@@ -167,10 +169,13 @@ def required_mb(bundle: Bundle) -> int:
     return _INTERPRETER_MB + libraries + round((total + largest) / 2**20)
 
 
-def _check_memory(bundle: Bundle, limit: int) -> None:
+def _check_memory(bundle: Bundle, limit: int) -> MemoryBudget:
     if (needed := required_mb(bundle)) > limit:
         message = f"bundle {bundle.path} needs about {needed} MB of memory, more than max_memory={limit}"
         raise BundleError(message, "Raise the limit, or build a smaller preset or precision")
+    cost, entry = bundle.costs.get("vision_encoder"), bundle.manifest.graphs["vision_encoder"]
+    _, copies = _ENGINE_MB.get(entry.engine, _ENGINE_MB["onnxruntime"])
+    return MemoryBudget(limit, needed, copies * cost.activations / 2**20 if cost else 0)
 
 
 def _info(bundle: Bundle, placement: Placement) -> ModelInfo:

@@ -1,18 +1,21 @@
 """From an image and a request to an answer: encode, ground, masks beside the text, refine, edit, assemble.
 
 Threads may share a :class:`Mimo` and its :class:`Scan` objects, and get the answers that a single thread gets: engines allow
-concurrent runs, caches are locked, and all state of an answer belongs to the answer.
+concurrent runs, caches are locked, and all state of an answer belongs to the answer (docs/explanation/concurrency.md).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
 
+from .admission.gate import Gate
+from .admission.memory import MemoryBudget
 from .domain.check import DomainCheck, check_domain
 from .domain.statistics import DomainStatistics
 from .engines.base import Engine
@@ -27,16 +30,17 @@ from .modalities import check_modality
 from .model.calibrated import windows_by_modality
 from .model.config import MimoConfig
 from .model.tokenizer import Tokenizer
+from .postprocessing.mask_prediction import MaskPrediction
 from .request import AskRequest, takes_arguments_of
 from .results.answer import STAGES, Answer, TextPiece
 from .results.assembly import assemble_answer
 from .results.plan import Plan, plan_request
 from .series.image_series import open_image_series
 from .series.scans import SeriesScans
-from .text.generation import CANCELLED, STOP
+from .text.generation import STOP
 from .text.markup import strip_query_ids
 from .text.vocabulary import Vocabulary
-from .utils.cancellation import Cancellation
+from .utils.cancellation import Cancellation, Cancelled, StopCheck, check_stopping
 from .utils.fork import Workers
 from .utils.timing import StageTimer
 
@@ -51,6 +55,8 @@ class Mimo:
         info: facts about the model, e.g. ``ModelInfo(id="mimo-tiny")``.
         cache_images: number of images, and of crops, that stay encoded (each 1.6 MB for ``tiny``, 25 MB for ``large``).
         domain: statistics of the training images; None checks no image.
+        gate: for the calls of :meth:`open`, ``Scan.ask`` and ``Scan.stream``; None lets all run at once.
+        memory: refuses images that it has no room for; None refuses none.
     """
 
     def __init__(
@@ -62,12 +68,16 @@ class Mimo:
         *,
         cache_images: int = 8,
         domain: DomainStatistics | None = None,
+        gate: Gate | None = None,
+        memory: MemoryBudget | None = None,
     ) -> None:
-        self.domain = domain
-        self.graphs = ModelGraphs(config, engines, tokenizer, cache_images)
+        self.domain, self.gate = domain, gate
+        self.graphs = ModelGraphs(config, engines, tokenizer, cache_images, memory)
         self.engines, self.tokenizer, self.info = self.graphs.engines, tokenizer, info or ModelInfo()
         self._arguments: tuple[object, ...] | None = None  # of load
         self.workers = Workers(usable_cores(), "mimo-masks")
+        # Runs of graphs that a deadline may leave; such a run keeps its thread until it ends.
+        self._runs = Workers(max(4, 2 * usable_cores()), "mimo-runs")
 
     @staticmethod
     def load(
@@ -78,6 +88,8 @@ class Mimo:
         allow_fallback: bool = False,
         max_memory: int | None = None,
         trust: KeyFile | None = None,
+        max_callers: int | None = None,
+        max_waiting: int = 16,
     ) -> Mimo:
         """Load a bundle, a folder or a ``.mimo`` file, after checking all of it.
 
@@ -86,17 +98,26 @@ class Mimo:
             threads: threads within one operator, per graph; None is one per physical core that this process may use.
             cache_images: see :class:`Mimo`.
             allow_fallback: run a bundle for a GPU on the CPU where the GPU is missing or refuses it; see ``Answer.fallback``.
-            max_memory: refuse a bundle that needs more MB than this, by an estimate, before an engine is created.
+            max_memory: in MB, by an estimate: refuse a bundle that needs more, before an engine is created, and later an image
+                whose encoding would need more.
             trust: a PEM file with an Ed25519 public key: refuse a bundle that this key did not sign.
+            max_callers: calls of :meth:`open`, ``Scan.ask`` and ``Scan.stream`` that run at once; None lets all run.
+            max_waiting: calls that wait for one of ``max_callers``, in the order of their arrival; one more raises
+                ``BusyError``.
 
         Raises:
+            RequestError: ``max_callers`` or ``max_waiting`` is invalid.
             BundleError, EngineError: see ``load_bundle``; nothing was loaded.
         """
+        gate = None if max_callers is None else Gate(max_callers, max_waiting)
         loaded = load_bundle(bundle, device, threads, allow_fallback, max_memory, trust)
         mimo = Mimo(
-            loaded.config, loaded.engines, loaded.tokenizer, loaded.info, cache_images=cache_images, domain=loaded.domain
+            loaded.config, loaded.engines, loaded.tokenizer, loaded.info, cache_images=cache_images, domain=loaded.domain,
+            gate=gate, memory=loaded.memory,
         )  # fmt: skip
-        mimo._arguments = loaded.info["bundle"], device, threads, cache_images, allow_fallback, max_memory, trust
+        mimo._arguments = (
+            loaded.info["bundle"], device, threads, cache_images, allow_fallback, max_memory, trust, max_callers, max_waiting,
+        )  # fmt: skip
         return mimo
 
     def __reduce__(self) -> tuple[Callable[..., Mimo], tuple[object, ...]]:
@@ -122,7 +143,10 @@ class Mimo:
 
     def with_config(self, config: MimoConfig) -> Mimo:
         """Another pipeline over the same engines; closing either closes the engines."""
-        return Mimo(config, self.engines, self.tokenizer, self.info, cache_images=0, domain=self.domain)
+        return Mimo(
+            config, self.engines, self.tokenizer, self.info, cache_images=0, domain=self.domain,
+            gate=self.gate, memory=self.graphs.memory,
+        )  # fmt: skip
 
     def open(
         self,
@@ -133,6 +157,8 @@ class Mimo:
         copy: bool = True,
         modality: str | None = None,
         window: tuple[float, float] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        deadline: float | None = None,
     ) -> Scan:
         """Read and encode an image. An image with the same pixels as a recent one is not encoded again.
 
@@ -140,19 +166,38 @@ class Mimo:
         which the model has a window (CT) become grey by it, unless ``window`` names another. An array, or a file that does not
         state its modality (NIfTI), needs ``modality="ct"``.
 
+        Args:
+            should_stop: called every 10 ms in the caller's thread; True ends the call with ``CancelledError``.
+            deadline: a moment of ``time.monotonic()``; the call ends with ``DeadlineError`` when it passes.
+
         Raises:
             ImageError: also for a ``modality`` that neither files nor the model know.
+            DeadlineError, CancelledError: the image is not opened. An encoding that runs ends in the background, and is cached.
+            BusyError: more calls wait than ``max_waiting``.
+            MemoryLimitError: encoding the image would exceed ``max_memory``.
         """
         check_modality(modality, self.config.modalities)
-        timer = StageTimer(STAGES)
-        with timer("preprocess"):
+        check_stopping(should_stop, deadline)
+        cancellation = Cancellation(should_stop, deadline, self._runs)
+        stop, timer = cancellation.caller, StageTimer(STAGES)
+
+        def read() -> tuple[ScanImage, str]:
             scan = read_image(
                 image, frame=frame, channels=channels, copy=copy, modality=modality, window=window, windows=self.windows
             )
-            key = scan.cache_key
-        with timer("encode"):
-            encoded = self.graphs.encode_image(scan.pixels, key)
-            return Scan(self, scan, encoded, timer, self._check_domain(encoded, scan.modality))
+            return scan, scan.cache_key
+
+        try:
+            with self._turn(stop):
+                with timer("preprocess"):
+                    scan, key = stop.run(read)
+                with timer("encode"):
+                    encoded = self.graphs.encode_image(scan.pixels, key, stop)
+                    domain = self._check_domain(encoded, scan.modality)
+                stop.check()
+                return Scan(self, scan, encoded, timer, domain)
+        except Cancelled:
+            raise cancellation.error("the image was open") from None
 
     def open_series(
         self,
@@ -173,7 +218,10 @@ class Mimo:
             ImageError: as ``open_image_series``.
         """
         frames = open_image_series(source, series=series, modality=modality, window=window, windows=self.windows)
-        return SeriesScans(frames, lambda image: self.open(image))
+        return SeriesScans(frames, self.open)
+
+    def _turn(self, stop: StopCheck) -> AbstractContextManager[object]:
+        return self.gate.turn(stop) if self.gate else nullcontext()
 
     def _check_domain(self, image: EncodedImage, modality: str | None) -> DomainCheck | None:
         return None if self.domain is None else check_domain(image.features, image.letterbox, self.domain, modality)
@@ -186,6 +234,7 @@ class Mimo:
     def close(self) -> None:
         """Free the engines and caches. Neither this object nor its scans answer afterwards."""
         self.workers.close()
+        self._runs.close()
         self.graphs.close()
 
     def __enter__(self) -> Mimo:
@@ -242,6 +291,8 @@ class Scan:
 
         Raises:
             PromptError: the request does not fit the image or the model. Raised here, before anything is computed.
+            DeadlineError: the deadline has passed already. Raised here. One that passes later ends the answer.
+            BusyError: more calls wait than ``max_waiting``. Raised by the first ``next``.
             EngineError: an engine failed.
         """
         return self.stream_request(request)
@@ -257,37 +308,74 @@ class Scan:
         return self._answer(replace(request, prompt=plan.prompt), plan)
 
     def _answer(self, request: AskRequest, plan: Plan) -> Iterator[TextPiece | Answer]:
-        mimo, graphs, cancellation = self._mimo, self._mimo.graphs, Cancellation(request.should_stop)
-        timer = (self._opening_timer.pop() if self._opening_timer else StageTimer(STAGES)).resume()
-        prediction, markup, reason = None, None, None if plan.has_answer or not request.text_answer else STOP
-        if not cancellation.poll() and plan.has_answer:
-            with timer("preprocess"):
-                inputs = graphs.encode_request(request.prompt, self._encoded.letterbox)
-            with timer("ground"):
-                values = graphs.ground(self._encoded.features, inputs)
+        cancellation = Cancellation(request.should_stop, request.deadline, self._mimo._runs)
+        with self._mimo._turn(cancellation.caller):
+            timer = (self._opening_timer.pop() if self._opening_timer else StageTimer(STAGES)).resume()
+            outputs = _Outputs(None if plan.has_answer or not request.text_answer else STOP)
+            if plan.has_answer:
+                try:
+                    cancellation.caller.check()
+                    yield from self._compute(request, outputs, timer, cancellation)
+                except Cancelled:
+                    pass  # the answer has what is complete
+            yield self._assemble(request, plan, outputs, timer, cancellation)
 
-            # The decoders need nothing of each other, and engines release Python's lock while they run.
-            segment = partial(graphs.segment, self._encoded, request, values, timer)
-            beside_text = request.masks and request.text_answer
-            masks = mimo.workers.begin(partial(segment, cancellation.is_stopped)) if beside_text else None
-            if request.text_answer:
-                draft = graphs.write_text(values, request, cancellation.poll)
-                for piece in timer.each("text", draft):
-                    yield TextPiece(strip_query_ids(piece))
-                markup, reason = draft.markup, draft.finish_reason
-            if request.masks:
-                prediction = cancellation.wait(masks) if masks else segment(cancellation.poll)
+    def _compute(
+        self, request: AskRequest, outputs: _Outputs, timer: StageTimer, cancellation: Cancellation
+    ) -> Iterator[TextPiece]:
+        """Fill ``outputs``.
 
+        Raises:
+            Cancelled: the answer is stopped.
+        """
+        graphs, stop = self._mimo.graphs, cancellation.caller
+        with timer("preprocess"):
+            inputs = graphs.encode_request(request.prompt, self._encoded.letterbox)
+        with timer("ground"):
+            values = graphs.ground(self._encoded.features, inputs, stop)
+
+        # The decoders need nothing of each other, and engines release Python's lock while they run.
+        segment = partial(graphs.segment, self._encoded, request, values, timer)
+        beside_text = request.masks and request.text_answer
+        masks = self._mimo.workers.begin(partial(segment, cancellation.worker)) if beside_text else None
+        if request.text_answer:
+            draft = graphs.write_text(values, request, stop)
+            for piece in timer.each("text", draft):
+                yield TextPiece(strip_query_ids(piece))
+            outputs.markup, outputs.finish_reason = draft.markup, draft.finish_reason
+        if request.masks:
+            outputs.prediction = stop.wait(masks) if masks else segment(stop)
+
+    def _assemble(
+        self, request: AskRequest, plan: Plan, outputs: _Outputs, timer: StageTimer, cancellation: Cancellation
+    ) -> Answer:
+        mimo = self._mimo
         with timer("postprocess"):
-            reason = CANCELLED if cancellation.is_stopped() else reason
             answer = assemble_answer(
                 plan,
-                prediction,
-                markup,
-                reason,
+                outputs.prediction,
+                outputs.markup,
+                outputs.finish_reason,
                 image=self.image,
                 modality=self.image.modality,
                 text_answer=request.text_answer,
             )
-        engines, fallback = graphs.engine_names(), mimo.info.get("fallback")
-        yield replace(answer, timings=timer.report(), engines=engines, fallback=fallback, domain=self.domain)
+            if request.masks and plan.has_answer and outputs.prediction is None:
+                answer = replace(answer, text="")  # a draft is no text: no mask bears it out
+        return replace(
+            answer,
+            finish_reason=cancellation.reason or answer.finish_reason,
+            timings=timer.report(),
+            engines=mimo.graphs.engine_names(),
+            fallback=mimo.info.get("fallback"),
+            domain=self.domain,
+        )
+
+
+@dataclass
+class _Outputs:
+    """What is computed of an answer so far: the masks, and the draft with its finish reason."""
+
+    finish_reason: str | None
+    prediction: MaskPrediction | None = None
+    markup: str | None = None

@@ -16,6 +16,7 @@ from .model.config import MimoConfig
 from .preprocessing.prompts import Prompt
 from .text.generation import SamplingParams
 from .utils.arguments import is_whole
+from .utils.cancellation import check_stopping
 from .utils.messages import shown
 
 Arguments = ParamSpec("Arguments")
@@ -38,8 +39,11 @@ class AskRequest:
         max_tokens: longest text in tokens; None is the model's limit.
         sampling: how tokens are chosen.
         any_domain: whether an image that is unlike those of the training is answered as any other (:meth:`of`).
-        should_stop: called between the stages, before every token and crop, and while the masks are waited for, always in the
-            caller's thread. True ends the answer with ``finish_reason`` "cancelled": a text is cut off, a mask not refined.
+        should_stop: called between the stages, before every token and crop, and every 10 ms while a graph or the masks are
+            waited for, always in the caller's thread. True ends the answer with ``finish_reason`` "cancelled": a text is cut
+            off, a mask not refined.
+        deadline: a moment of ``time.monotonic()``, in seconds: ``time.monotonic() + 0.2``. When it passes, the answer ends as
+            by ``should_stop``, with ``finish_reason`` "deadline".
     """
 
     prompt: Prompt
@@ -50,6 +54,7 @@ class AskRequest:
     sampling: SamplingParams = SamplingParams()  # noqa: RUF009 - frozen
     should_stop: Callable[[], bool] | None = None
     any_domain: bool = False
+    deadline: float | None = None
 
     @staticmethod
     def of(
@@ -68,6 +73,7 @@ class AskRequest:
         seed: int = 0,
         should_stop: Callable[[], bool] | None = None,
         any_domain: bool = False,
+        deadline: float | None = None,
         closer: bool | None = None,
     ) -> AskRequest:
         """A request of plain arguments.
@@ -77,7 +83,7 @@ class AskRequest:
             boxes: any number of ``(x0, y0, x1, y1)`` in pixels of the image.
             points: any number of ``(x, y)`` or ``(x, y, label)``, label 1 = on the target, 0 = not on it.
             mask: ``[H, W]``, a rough mask of the target.
-            masks, text_answer, max_tokens, should_stop: see :class:`AskRequest`.
+            masks, text_answer, max_tokens, should_stop, deadline: see :class:`AskRequest`.
             refine: whether a crop pass refines a small target, if the model was trained for it (``MimoConfig.crop_scale``): a
                 better mask for about the time of another image. A single point with an ambiguous mask is segmented at several
                 scales, in the time of three to ten images. A name beside the point gives the kind of object, the point selects
@@ -97,7 +103,7 @@ class AskRequest:
         # Prompt reads any iterable of numbers, and refuses the rest.
         prompt = Prompt(text, cast("Sequence[Sequence[float]]", boxes), cast("Sequence[Sequence[float]]", points), mask)
         sampling = SamplingParams(temperature, top_k, top_p, seed)
-        return AskRequest(prompt, masks, text_answer, refine, max_tokens, sampling, should_stop, any_domain)
+        return AskRequest(prompt, masks, text_answer, refine, max_tokens, sampling, should_stop, any_domain, deadline)
 
     def validate(self, height: int, width: int, config: MimoConfig) -> None:
         """Check this request against an image of ``height x width`` pixels and a model.
@@ -109,6 +115,7 @@ class AskRequest:
         Raises:
             PromptError: the request does not fit the image or the model.
             RequestError: neither masks nor a text are wanted.
+            DeadlineError: the deadline has passed.
         """
         for name in ("masks", "text_answer", "refine", "any_domain"):
             if not isinstance(value := getattr(self, name), (bool, np.bool_)):
@@ -119,8 +126,7 @@ class AskRequest:
         limit = longest_text(config)
         if self.max_tokens is not None and not (is_whole(self.max_tokens) and 1 <= self.max_tokens <= limit):
             raise PromptError(f"max_tokens is {shown(self.max_tokens)}", f"Use 1 to {limit}")
-        if self.should_stop is not None and not callable(self.should_stop):
-            raise PromptError(f"should_stop is a {type(self.should_stop).__name__}", "Pass a function without arguments")
+        check_stopping(self.should_stop, self.deadline)
 
 
 def longest_text(config: MimoConfig) -> int:

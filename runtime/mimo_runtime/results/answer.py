@@ -232,7 +232,8 @@ class Answer:
             ``refine``, run beside ``text``, so the stages may sum to more than ``total``. The first answer about an image
             includes opening it (``preprocess, encode``), later ones do not. ``total`` includes the time that the caller of
             ``stream`` takes between two pieces.
-        finish_reason: why the draft ended: ``"stop"``, ``"length"``, ``"cancelled"``; None if no text was asked for.
+        finish_reason: why the draft ended: ``"stop"``, ``"length"``; None if no text was asked for. ``"cancelled"``
+            and ``"deadline"``: the answer is not complete, with or without a text.
         engines: the engine of every graph.
         generated: the decoder's draft; the pieces of ``stream``, joined.
         fallback: the device that the bundle was built for and why it runs on the CPU instead; None if it runs as it was built.

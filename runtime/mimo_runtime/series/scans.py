@@ -9,11 +9,24 @@ from typing import Protocol
 
 import numpy as np
 
+from ..errors import CancelledError
 from ..imageio.image import ScanImage
 from ..request import AskRequest, takes_arguments_of
 from ..results.answer import Answer, Finding
+from ..utils.cancellation import CANCELLED, DEADLINE, check_stopping
 from .image_series import ImageSeries
 from .joined import FindingJoiner, JoinedFinding
+
+#: Finish reasons of answers that are not complete.
+STOPPED = (CANCELLED, DEADLINE)
+
+
+class OpensScan(Protocol):
+    """``Mimo.open``: encodes an image."""
+
+    def __call__(
+        self, image: ScanImage, /, *, should_stop: Callable[[], bool] | None = None, deadline: float | None = None
+    ) -> Askable: ...
 
 
 class Askable(Protocol):
@@ -44,9 +57,9 @@ class SeriesAnswer:
 
     Args:
         series: that was asked.
-        frames: the answers in order of the frames; fewer than the series has if it was cancelled.
+        frames: the answers in order of the frames; fewer than the series has if it was stopped.
         findings: joined over the frames; see ``joined.JoinedFinding``.
-        is_complete: False if it was cancelled.
+        is_complete: False if it was stopped.
         seconds: in all.
     """
 
@@ -81,7 +94,7 @@ class SeriesScans:
         open_scan: encodes one.
     """
 
-    def __init__(self, series: ImageSeries, open_scan: Callable[[ScanImage], Askable]) -> None:
+    def __init__(self, series: ImageSeries, open_scan: OpensScan) -> None:
         self.series = series
         self._open = open_scan
 
@@ -99,7 +112,7 @@ class SeriesScans:
     def ask(self, request: AskRequest) -> SeriesAnswer:
         """The same question to every frame, and findings joined over the frames.
 
-        ``should_stop`` ends it within one frame; the answer then has the frames that are complete. Arguments of
+        ``should_stop`` and ``deadline`` end it; the answer then has the frames that are complete. Arguments of
         ``AskRequest.of``, errors of ``Scan.ask``.
         """
         return self.ask_request(request)
@@ -107,9 +120,14 @@ class SeriesScans:
     def ask_request(self, request: AskRequest, progress: Callable[[int, int], None] | None = None) -> SeriesAnswer:
         """As :meth:`ask`, for a typed request; ``progress`` is called with (frames done, frames in all)."""
         started, joiner, answers = time.perf_counter(), FindingJoiner(), list[FrameAnswer]()
-        for frame, scan in enumerate(self):
-            answer = scan.ask_request(request)
-            if answer.finish_reason == "cancelled" or request.should_stop is not None and request.should_stop():
+        check_stopping(request.should_stop, request.deadline)
+        for frame in range(len(self)):
+            try:
+                scan = self._open(self.series[frame], should_stop=request.should_stop, deadline=request.deadline)
+                answer = scan.ask_request(request)
+            except CancelledError:
+                break
+            if answer.finish_reason in STOPPED or request.should_stop is not None and request.should_stop():
                 break
             for finding in _by_phrase(answer):
                 joiner.add(frame, *finding)

@@ -17,10 +17,11 @@ from ..model.config import MimoConfig
 from ..model.output_check import check_outputs
 from ..model.tokenizer import BOS, EOS, Tokenizer
 from ..utils.arguments import is_real, is_whole
+from ..utils.cancellation import CANCELLED
 from ..utils.messages import shown
 
-#: Why an answer ended: the model ended it, it reached its maximum, or the caller stopped it.
-STOP, LENGTH, CANCELLED = "stop", "length", "cancelled"
+#: Why a draft ended: the model ended it, or it reached its maximum.
+STOP, LENGTH = "stop", "length"
 
 
 @dataclass(frozen=True)

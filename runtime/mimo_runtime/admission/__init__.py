@@ -1,0 +1,1 @@
+"""Who may compute now: a gate for callers, and a budget of memory."""
