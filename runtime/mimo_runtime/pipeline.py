@@ -312,9 +312,8 @@ class Scan:
         with self._mimo._turn(cancellation.caller):
             timer = (self._opening_timer.pop() if self._opening_timer else StageTimer(STAGES)).resume()
             outputs = _Outputs(None if plan.has_answer or not request.text_answer else STOP)
-            if plan.has_answer:
+            if not cancellation.caller() and plan.has_answer:
                 try:
-                    cancellation.caller.check()
                     yield from self._compute(request, outputs, timer, cancellation)
                 except Cancelled:
                     pass  # the answer has what is complete
