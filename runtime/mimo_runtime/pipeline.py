@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -313,10 +313,8 @@ class Scan:
             timer = (self._opening_timer.pop() if self._opening_timer else StageTimer(STAGES)).resume()
             outputs = _Outputs(None if plan.has_answer or not request.text_answer else STOP)
             if not cancellation.caller() and plan.has_answer:
-                try:
+                with suppress(Cancelled):  # the answer has what is complete
                     yield from self._compute(request, outputs, timer, cancellation)
-                except Cancelled:
-                    pass  # the answer has what is complete
             yield self._assemble(request, plan, outputs, timer, cancellation)
 
     def _compute(
