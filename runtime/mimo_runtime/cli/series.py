@@ -142,14 +142,21 @@ def _write(output: str, force: bool, report: Mapping[str, object], result: Study
 @click.argument("now", type=click.Path(path_type=Path))
 @click.option("--nadir", type=click.FloatRange(0), metavar="MM", help="Smallest sum of diameters of all earlier examinations.")
 @click.option("-o", "--output", metavar="OUT", help="Folder for comparison.json and report.html with both pictures.")
+@click.option(
+    "--write", type=click.Choice(["sr"]), help="Also write OUT/sr.dcm: the structured report of NOW with the changes."
+)
 @click.option("--force", is_flag=True, help="Replace OUT if an earlier comparison is in it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-def compare(baseline: Path, now: Path, nadir: float | None, output: str | None, force: bool, as_json: bool) -> None:
+def compare(
+    baseline: Path, now: Path, nadir: float | None, output: str | None, write: str | None, force: bool, as_json: bool
+) -> None:
     """Compare the results of two examinations.
 
     BASELINE and NOW are folders that predict or series wrote with --write. Findings are matched by tracking identifier, else by
     position for a person to confirm.
     """
+    if write is not None and output is None:
+        raise RequestError("--write without --output", "Name a folder with -o")
     from ..clinical.comparison import compare as compare_studies
     from ..clinical.store import load_study
 
@@ -157,17 +164,27 @@ def compare(baseline: Path, now: Path, nadir: float | None, output: str | None, 
     result = compare_studies(before, after, nadir)
     report = _compared(result)
     if output is not None:
-        from ..clinical.report.content import report_of
+        from ..clinical.report.content import follow_up_lines, report_of
         from ..clinical.report.page import html_of
         from ..utils.atomic import atomic_folder
 
         page = html_of(report_of(after, result, before))
         with atomic_folder(output, force, "comparison.json") as target:
+            if write is not None:
+                from ..clinical.dicom.follow_up import read_report, write_follow_up
+
+                data = write_follow_up(read_report(_objects(now)), result, follow_up_lines(result))
+                data.save_as(target / "sr.dcm", enforce_file_format=True)
             (target / "report.html").write_text(page, "utf-8")
             (target / "comparison.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
     if as_json:
         print_json(report, indent=1)
         return
+    _print_comparison(result)
+
+
+def _print_comparison(result: Comparison) -> None:
+    """For a person."""
     for pair in result.pairs:
         how = pair.matched_by or ("only now" if pair.before is None else "only at the baseline")
         click.echo(f"{pair.name} ({how}{', to be confirmed' if pair.needs_confirmation else ''})")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MANUFACTURER, PRODUCT = "mimo-edge", "mimo-edge"
 #: Series numbers of the objects, above those of scanners.
-SERIES_NUMBERS = {"seg": 9801, "sr": 9802, "sc": 9803, "pdf": 9804, "rtstruct": 9805, "labelmap": 9806}
+SERIES_NUMBERS = {"seg": 9801, "sr": 9802, "sc": 9803, "pdf": 9804, "rtstruct": 9805, "labelmap": 9806, "follow-up": 9807}
 DESCRIPTION = "AI result, research use only, not for diagnosis"
 
 _IDENTIFIERS = ("SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID")

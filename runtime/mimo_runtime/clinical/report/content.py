@@ -115,6 +115,12 @@ def _row(result: StudyResult, structure: Structure) -> ReportRow:
     return ReportRow(structure.tracking_id, tuple(str(m) for m in measure(result, structure)), not structure.confident)
 
 
+def follow_up_lines(comparison: Comparison) -> list[str]:
+    """The comparison as sentences: the category, its notes, warnings, and each structure with its changes."""
+    changes = [_change(pair) for pair in comparison.pairs]
+    return [*_follow_up(comparison), *(f"{c.name}, {c.matched_by}: {'; '.join(c.values)}".rstrip(": ") for c in changes)]
+
+
 def _change(pair: Pair) -> ReportChange:
     if pair.before is None or pair.now is None:
         return ReportChange(pair.name, "only now" if pair.before is None else "only before", ())
