@@ -64,6 +64,7 @@ def object_options(command: Callback) -> Callback:
     options = (
         click.option("--write", metavar="FORMATS", help=_FORMATS),
         click.option("--deidentify", metavar="FILE", help="De-identify the objects; FILE holds a secret text of your site."),
+        click.option("--patient", is_flag=True, help="Show the patient's name and identifier on the report (html, pdf)."),
         click.option("--allow-burned-in", is_flag=True, help="With --deidentify: pictures may have text in their pixels."),
     )
     for option in reversed(options):
@@ -78,6 +79,7 @@ class ObjectRequest:
     formats: tuple[str, ...] = ()
     salt: str = ""
     allow_burned_in: bool = False
+    show_patient: bool = False
 
     def writer(self, result: Callable[[str], StudyResult]) -> Writer | None:
         """A function that writes the folder ``objects`` into another one; None where no format is named.
@@ -92,7 +94,7 @@ class ObjectRequest:
             from ..clinical.writer import ObjectOptions, write_into
 
             (target / "objects").mkdir()
-            options = ObjectOptions(self.salt, self.allow_burned_in)
+            options = ObjectOptions(self.salt, self.allow_burned_in, self.show_patient)
             write_into(result(self.salt), target / "objects", self.formats, options)
 
         return write
@@ -105,10 +107,11 @@ def object_request(options: dict[str, object], output: str | None) -> ObjectRequ
         RequestError: an unknown format, an option that would do nothing, or a secret that cannot be read.
     """
     write, deidentify = (None if value is None else str(value) for value in map(options.pop, ("write", "deidentify")))
-    allow_burned_in = bool(options.pop("allow_burned_in"))
+    allow_burned_in, patient = (bool(options.pop(name)) for name in ("allow_burned_in", "patient"))
     if write is None:
-        if deidentify is not None or allow_burned_in:
-            raise RequestError("--deidentify and --allow-burned-in without --write", "Name the formats with --write")
+        if deidentify is not None or allow_burned_in or patient:
+            what = "--deidentify, --allow-burned-in and --patient without --write"
+            raise RequestError(what, "Name the formats with --write")
         return ObjectRequest()
     from ..clinical.writer import formats_of
 
@@ -117,7 +120,9 @@ def object_request(options: dict[str, object], output: str | None) -> ObjectRequ
         raise RequestError("--write without --output", "Name a folder with -o")
     if allow_burned_in and deidentify is None:
         raise RequestError("--allow-burned-in without --deidentify", "Leave it out")
-    return ObjectRequest(formats, "" if deidentify is None else _secret(deidentify), allow_burned_in)
+    if patient and (deidentify is not None or not {"html", "pdf"} & set(formats)):
+        raise RequestError("--patient is for --write html or pdf without --deidentify", "Leave it out")
+    return ObjectRequest(formats, "" if deidentify is None else _secret(deidentify), allow_burned_in, patient)
 
 
 def _secret(path: str) -> str:

@@ -54,10 +54,20 @@ class ObjectOptions:
         salt: de-identify all DICOM objects with this secret of the site; "" does not. See ``dicom.deidentify``.
         allow_burned_in: with a salt, also write pictures of images that may have text in their pixels. Without it, the stored
             study has no pictures of such images.
+        show_patient: the report (html, pdf) has the patient's name and identifier; not with a salt.
     """
 
     salt: str = ""
     allow_burned_in: bool = False
+    show_patient: bool = False
+
+
+@dataclass(frozen=True)
+class _Context:
+    """What writers of DICOM objects need beside the result: the segmentation if it was written, and the options."""
+
+    segmentation: Dataset | None
+    options: ObjectOptions
 
 
 def write_objects(
@@ -90,6 +100,8 @@ def write_objects(
 
 def write_into(result: StudyResult, target: Path, names: Sequence[str], options: ObjectOptions) -> list[str]:
     """As :func:`write_objects`, into an existing, empty folder."""
+    if options.salt and options.show_patient:
+        raise RequestError("the patient's name on a de-identified report", "Leave one of both out")
     shows_pictures = _may_show_pictures(result, names, options)
     if shows_pictures:  # its own captures and PDF files say that text is burned in
         options = replace(options, allow_burned_in=True)
@@ -100,11 +112,11 @@ def write_into(result: StudyResult, target: Path, names: Sequence[str], options:
         if not result.structures and name in _NEED_STRUCTURES:
             left_out[name] = "the result has no structure"
         elif name in _OBJECTS:
-            objects = _OBJECTS[name](result, segmentation)
+            objects = _OBJECTS[name](result, _Context(segmentation, options))
             segmentation = next(iter(objects.values())) if name == "seg" else segmentation
             written[name] = [_save(data, target / file, options) for file, data in objects.items()]
         else:
-            written[name] = _WRITERS[name](result, target)
+            written[name] = _WRITERS[name](result, target, options)
     if left_out and not written:
         raise RequestError(f"the result has no structure for {few(left_out)}", "Write sr, which can say that there is none")
     written["study"] = save_study(result, target, with_pictures=shows_pictures)
@@ -141,45 +153,45 @@ def _save(data: Dataset, path: Path, options: ObjectOptions) -> str:
     return path.name
 
 
-def _segmentation(result: StudyResult, _: Dataset | None) -> dict[str, Dataset]:
+def _segmentation(result: StudyResult, _: _Context) -> dict[str, Dataset]:
     from .dicom.segmentation import write_segmentation
 
     return {"seg.dcm": write_segmentation(result)}
 
 
-def _label_map(result: StudyResult, _: Dataset | None) -> dict[str, Dataset]:
+def _label_map(result: StudyResult, _: _Context) -> dict[str, Dataset]:
     from .dicom.segmentation import write_segmentation
 
     return {"labelmap.dcm": write_segmentation(result, label_map=True)}
 
 
-def _structured_report(result: StudyResult, segmentation: Dataset | None) -> dict[str, Dataset]:
+def _structured_report(result: StudyResult, context: _Context) -> dict[str, Dataset]:
     from .dicom.structured_report import write_report
 
-    return {"sr.dcm": write_report(result, segmentation)}
+    return {"sr.dcm": write_report(result, context.segmentation)}
 
 
-def _captures(result: StudyResult, _: Dataset | None) -> dict[str, Dataset]:
+def _captures(result: StudyResult, _: _Context) -> dict[str, Dataset]:
     from .dicom.capture import write_captures
 
     return {f"sc_{number:04d}.dcm": data for number, data in enumerate(write_captures(result), 1)}
 
 
-def _document(result: StudyResult, _: Dataset | None) -> dict[str, Dataset]:
+def _document(result: StudyResult, context: _Context) -> dict[str, Dataset]:
     from .dicom.document import write_pdf
     from .report.content import report_of
 
-    return {"report.dcm": write_pdf(result, report_of(result))}
+    return {"report.dcm": write_pdf(result, report_of(result, patient=context.options.show_patient))}
 
 
-def _structure_set(result: StudyResult, _: Dataset | None) -> dict[str, Dataset]:
+def _structure_set(result: StudyResult, _: _Context) -> dict[str, Dataset]:
     from .dicom.structure_set import write_structure_set
 
     return {"rtstruct.dcm": write_structure_set(result)}
 
 
 #: DICOM objects by file name; the segmentation comes first, the report refers to it.
-_OBJECTS: dict[str, Callable[[StudyResult, Dataset | None], dict[str, Dataset]]] = {
+_OBJECTS: dict[str, Callable[[StudyResult, _Context], dict[str, Dataset]]] = {
     "seg": _segmentation,
     "labelmap": _label_map,
     "sr": _structured_report,
@@ -189,14 +201,14 @@ _OBJECTS: dict[str, Callable[[StudyResult, Dataset | None], dict[str, Dataset]]]
 }
 
 
-def _nifti(result: StudyResult, target: Path) -> list[str]:
+def _nifti(result: StudyResult, target: Path, _: ObjectOptions) -> list[str]:
     from .label_volume import write_nifti
 
     write_nifti(result, target / "labels.nii.gz")
     return ["labels.nii.gz"]
 
 
-def _surfaces(result: StudyResult, target: Path) -> list[str]:
+def _surfaces(result: StudyResult, target: Path, _: ObjectOptions) -> list[str]:
     from .label_volume import write_stl
 
     files = [f"{number:02d}_{slug(s.tracking_id)}.stl" for number, s in enumerate(result.structures, 1)]
@@ -205,29 +217,29 @@ def _surfaces(result: StudyResult, target: Path) -> list[str]:
     return files
 
 
-def _coco(result: StudyResult, target: Path) -> list[str]:
+def _coco(result: StudyResult, target: Path, _: ObjectOptions) -> list[str]:
     from .coco import coco_of
 
     (target / "coco.json").write_text(json.dumps(coco_of(result), ensure_ascii=False) + "\n", "utf-8")
     return ["coco.json"]
 
 
-def _contours(result: StudyResult, target: Path) -> list[str]:
+def _contours(result: StudyResult, target: Path, _: ObjectOptions) -> list[str]:
     from .contours import contours_of
 
     (target / "contours.json").write_text(json.dumps(contours_of(result), ensure_ascii=False) + "\n", "utf-8")
     return ["contours.json"]
 
 
-def _page(result: StudyResult, target: Path) -> list[str]:
+def _page(result: StudyResult, target: Path, options: ObjectOptions) -> list[str]:
     from .report.content import report_of
     from .report.page import html_of
 
-    (target / "report.html").write_text(html_of(report_of(result)), "utf-8")
+    (target / "report.html").write_text(html_of(report_of(result, patient=options.show_patient)), "utf-8")
     return ["report.html"]
 
 
-_WRITERS: dict[str, Callable[[StudyResult, Path], list[str]]] = {
+_WRITERS: dict[str, Callable[[StudyResult, Path, ObjectOptions], list[str]]] = {
     "html": _page,
     "nifti": _nifti,
     "coco": _coco,

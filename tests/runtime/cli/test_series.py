@@ -61,12 +61,24 @@ def test_objects_are_deidentified_on_request(bundle_folder: Path, tmp_path: Path
     assert seg.PatientIdentityRemoved == "YES" and seg.PatientName != PATIENT
 
 
+def test_the_patient_is_on_the_report_on_request_only(bundle_folder: Path, tmp_path: Path) -> None:
+    (image,) = write_ct_series(tmp_path / "study", slices=1)
+    for name, options in (("with", ["--patient"]), ("without", [])):
+        result = run("predict", bundle_folder, image, "--box", "5,5,30,30", "-o", tmp_path / name, "--write", "html", *options)
+        assert result.exit_code == 0 and PATIENT not in result.output
+        page = (tmp_path / name / "objects" / "report.html").read_text()
+        assert (PATIENT in page) == (name == "with")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--write", "seg"], "--write without --output"),
         (["--write", "dicom", "-o", "OUT"], "unknown format 'dicom'"),
         (["--deidentify", "x"], "without --write"),
+        (["--patient"], "without --write"),
+        (["--write", "seg", "-o", "OUT", "--patient"], "--patient is for --write html or pdf"),
+        (["--write", "html", "-o", "OUT", "--patient", "--deidentify", "x"], "--patient is for --write html or pdf"),
         (["--write", "seg", "-o", "OUT", "--allow-burned-in"], "--allow-burned-in without --deidentify"),
         (["--write", "seg", "-o", "OUT", "--deidentify", "no"], "file of --deidentify cannot be read"),
     ],

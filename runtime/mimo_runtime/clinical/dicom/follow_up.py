@@ -69,10 +69,12 @@ def write_follow_up(report: Dataset, comparison: Comparison, lines: Sequence[str
         report: of the later examination, as ``structured_report.write_report`` made it. It is changed.
         lines: sentences about the comparison, which become comments.
     """
+    from pydicom.uid import UID
+
     before = _reference(report)
     content = [[p.name, p.matched_by, [[c.name, c.before, c.now] for c in p.changes]] for p in comparison.pairs]
     key = f"{report.SOPInstanceUID}\0{json.dumps([content, list(lines)])}"
-    report.SOPInstanceUID = report.file_meta.MediaStorageSOPInstanceUID = uid_of(f"{key}\0follow-up")
+    report.SOPInstanceUID = report.file_meta.MediaStorageSOPInstanceUID = UID(uid_of(f"{key}\0follow-up"))
     report.SeriesInstanceUID, report.SeriesNumber = uid_of(f"{key}\0follow-up series"), SERIES_NUMBERS["follow-up"]
     report.PredecessorDocumentsSequence = [before]
     pairs = {pair.now.tracking_id: pair for pair in comparison.pairs if pair.now is not None}
