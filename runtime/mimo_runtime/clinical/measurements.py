@@ -26,8 +26,9 @@ one pixel too narrow or too wide all around.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -80,15 +81,33 @@ class Measurement:
         return f"{self.name} {self.value:.{digits}f} {self.unit}".rstrip() + spread + note
 
 
+#: Measurements of all structures of a result: its images are read once, however many formats are written.
+_KNOWN: WeakKeyDictionary[StudyResult, tuple[tuple[Measurement, ...], ...]] = WeakKeyDictionary()
+
+
 def measure(result: StudyResult, structure: Structure) -> tuple[Measurement, ...]:
     """All measurements of a structure, in the order of the module's table."""
+    for number, known in enumerate(result.structures):
+        if known is structure:
+            if result not in _KNOWN:
+                _KNOWN[result] = _measured(result, result.structures)
+            return _KNOWN[result][number]
+    return _measured(result, (structure,))[0]
+
+
+def _measured(result: StudyResult, structures: Sequence[Structure]) -> tuple[tuple[Measurement, ...], ...]:
+    statistics = _statistics(result, structures)
+    return tuple((*_sizes(result, structure), *statistics[number]) for number, structure in enumerate(structures))
+
+
+def _sizes(result: StudyResult, structure: Structure) -> tuple[Measurement, ...]:
+    """Lengths and areas in the frame with the largest area, and the volume."""
     frame = structure.largest_frame
-    image, mask = result.images[frame], structure.masks[frame]
-    spacing, plane = _spacing(image.geometry, mask)
+    mask = structure.masks[frame]
+    spacing, plane = _spacing(geometry_at(result.images, frame), mask)
     inner, outer = structure.inner.get(frame), structure.outer.get(frame)
-    lengths = list(_in_plane(mask, inner, outer, spacing, plane, frame))
     volume = _volume(result, structure)
-    return (*lengths, *((volume,) if volume else ()), *_statistics(result, structure))
+    return (*_in_plane(mask, inner, outer, spacing, plane, frame), *((volume,) if volume else ()))
 
 
 def _spacing(geometry: ImageGeometry, mask: np.ndarray) -> tuple[Point | None, Plane]:
@@ -148,21 +167,47 @@ def _volume(result: StudyResult, structure: Structure) -> Measurement | None:
     return Measurement("volume", value, "mL", min(low, value), max(high, value), "patient")
 
 
-def _statistics(result: StudyResult, structure: Structure) -> Iterator[Measurement]:
-    parts, units = list[np.ndarray](), set[str]()
-    for frame, mask in structure.masks.items():
-        values = result.images[frame].values
-        if values is None:
+class _Moments:
+    """Count, mean, sum of squared deviations, least and largest of values that come in parts (Chan et al. 1979)."""
+
+    def __init__(self) -> None:
+        self.count, self.mean, self.squares, self.low, self.high = 0, 0.0, 0.0, math.inf, -math.inf
+        self.units = set[str]()
+
+    def add(self, values: np.ndarray, unit: str) -> None:
+        """Another part."""
+        self.units.add(unit)
+        if not len(values):
             return
-        parts.append(values.within(mask))
-        units.add(values.unit)
-    counted = np.concatenate(parts) if parts else np.empty(0)
-    if not len(counted) or len(units) != 1:
-        return
-    unit = units.pop()
-    numbers: Mapping[str, float] = {
-        "mean": float(counted.mean()), "standard deviation": float(counted.std()),
-        "minimum": float(counted.min()), "maximum": float(counted.max()),
-    }  # fmt: skip
-    for name, value in numbers.items():
-        yield Measurement(name, value, unit, value, value)
+        count, mean = len(values), float(values.mean())
+        total, apart = self.count + count, mean - self.mean
+        self.squares += float(((values - mean) ** 2).sum()) + apart**2 * self.count * count / total
+        self.mean += apart * count / total
+        self.count, self.low, self.high = total, min(self.low, float(values.min())), max(self.high, float(values.max()))
+
+    def measurements(self) -> Iterator[Measurement]:
+        """None without values, or with values of several units."""
+        if not self.count or len(self.units) != 1:
+            return
+        unit = next(iter(self.units))
+        deviation = math.sqrt(self.squares / self.count)
+        for name, value in (
+            ("mean", self.mean), ("standard deviation", deviation), ("minimum", self.low), ("maximum", self.high)
+        ):  # fmt: skip
+            yield Measurement(name, value, unit, value, value)
+
+
+def _statistics(result: StudyResult, structures: Sequence[Structure]) -> list[tuple[Measurement, ...]]:
+    """Of each structure. Every frame is read once; none are given where a frame of a structure states no values."""
+    moments: list[_Moments | None] = [_Moments() for _ in structures]
+    for frame in sorted({frame for structure in structures for frame in structure.masks}):
+        values = result.images[frame].values
+        for number, structure in enumerate(structures):
+            of = moments[number]
+            if of is None or frame not in structure.masks:
+                continue
+            if values is None:
+                moments[number] = None
+            else:
+                of.add(values.within(structure.masks[frame]), values.unit)
+    return [() if of is None else tuple(of.measurements()) for of in moments]

@@ -7,14 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clinical_cases import ct_result, dciodvfy, dcmqi, disc, flat_result
+from clinical_cases import MODEL, ct_result, dciodvfy, dcmqi, disc, enhanced_ct, flat_result
 from dicom_series import PATIENT, as_bytes, ball, ct_slice
 
 from mimo_runtime.clinical.dicom.segmentation import write_segmentation
-from mimo_runtime.clinical.study import Structure
+from mimo_runtime.clinical.dicom.structured_report import write_report
+from mimo_runtime.clinical.study import Structure, StudyResult
 from mimo_runtime.errors import RequestError
 from mimo_runtime.imageio.image import ScanImage
 from mimo_runtime.imageio.reader import read_image
+from mimo_runtime.preprocessing.prompts import Prompt
+from mimo_runtime.series.image_series import open_image_series
+from mimo_runtime.series.joined import FindingJoiner
+from mimo_runtime.series.scans import SeriesAnswer
 
 highdicom = pytest.importorskip("highdicom")
 
@@ -131,6 +136,24 @@ def test_the_same_result_has_the_same_identifiers_and_pixels() -> None:
     assert other.SOPInstanceUID != first.SOPInstanceUID
     salted = write_segmentation(ct_result(request="a", salt="site"))
     assert salted.SOPInstanceUID != first.SOPInstanceUID
+
+
+@pytest.mark.parametrize("frames", [slice(None), slice(1, 4)])
+def test_an_enhanced_ct_whose_frames_run_downwards(frames: slice, tmp_path: Path) -> None:
+    values, inside = ball(6)
+    enhanced_ct(values).save_as(tmp_path / "ct.dcm", enforce_file_format=True)
+    series = open_image_series(tmp_path / "ct.dcm")[frames]
+    assert [frame.index for frame in series.frames] == [5, 4, 3, 2, 1, 0][frames] and series.is_regular
+    joiner = FindingJoiner()
+    for number, frame in enumerate(series.frames):
+        joiner.add(number, "liver", inside[frame.index])
+    result = StudyResult.of_series(Prompt("liver"), SeriesAnswer(series, (), joiner.findings()), MODEL)
+    seg = write_segmentation(result)
+    assert dciodvfy(seg, tmp_path) == [] and dciodvfy(write_report(result, seg), tmp_path) == []
+    check_masks(seg, result)
+    for group in seg.PerFrameFunctionalGroupsSequence:
+        number = group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber
+        assert group.PlanePositionSequence[0].ImagePositionPatient[2] == -2.0 * (int(number) - 1)
 
 
 def test_another_window_or_mask_gives_other_identifiers() -> None:

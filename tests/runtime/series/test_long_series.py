@@ -15,6 +15,8 @@ from dicom_series import ct_slice, write_ct_series
 from mimo_runtime.clinical.dicom.segmentation import write_segmentation
 from mimo_runtime.clinical.dicom.structured_report import write_report
 from mimo_runtime.clinical.measurements import measure
+from mimo_runtime.clinical.report.content import report_of
+from mimo_runtime.clinical.report.page import html_of
 from mimo_runtime.clinical.study import ModelIdentity, StudyResult
 from mimo_runtime.imageio import reader
 from mimo_runtime.preprocessing.prompts import Prompt
@@ -25,6 +27,7 @@ from mimo_runtime.series.joined import FindingJoiner
 from mimo_runtime.series.scans import SeriesAnswer
 
 pytest.importorskip("highdicom")
+pytest.importorskip("jinja2")
 SLICES = 200
 MODEL = ModelIdentity("mimo-test", "1.2.3", "ab" * 32)
 REQUEST = {"boxes": [(5, 5, 20, 20)], "refine": False}
@@ -62,7 +65,7 @@ def test_progress_counts_every_slice_and_cancel_stops_within_one(mimo, study: Pa
     steps: list[tuple[int, int]] = []
     read = []
     opened = scans._open
-    monkeypatch.setattr(scans, "_open", lambda image: read.append(image) or opened(image))
+    monkeypatch.setattr(scans, "_open", lambda image, **kept: read.append(image) or opened(image, **kept))
 
     def stop() -> bool:
         return len(steps) >= 7
@@ -100,7 +103,7 @@ def joined(study: Path) -> SeriesAnswer:
     return SeriesAnswer(series, (), joiner.findings())
 
 
-def test_objects_of_a_series_read_pixels_only_to_measure(study: Path, monkeypatch, tmp_path: Path) -> None:  # noqa: ANN001
+def test_objects_of_a_series_read_pixels_only_to_measure(study: Path, monkeypatch) -> None:  # noqa: ANN001
     answer = joined(study)
     result = StudyResult.of_series(Prompt("liver"), answer, MODEL)
     read: list[int] = []
@@ -110,8 +113,15 @@ def test_objects_of_a_series_read_pixels_only_to_measure(study: Path, monkeypatc
     seg = write_segmentation(result)
     assert seg.NumberOfFrames == SLICES and len(read) <= 1
     write_report(result, seg)
+    html_of(report_of(result))
     assert len(read) <= SLICES + 5
-    assert measure(result, result.structures[0])[0].value == pytest.approx(130 * 0.8 * 0.8)
+    measured = {m.name: m.value for m in measure(result, result.structures[0])}
+    assert measured["area"] == pytest.approx(130 * 0.8 * 0.8)
+    mask = np.zeros((40, 40), bool)
+    mask[10:20, 12:25] = True
+    values = np.concatenate([image.values.within(mask) for image in open_image_series(study) if image.values])
+    for name, value in (("mean", values.mean()), ("standard deviation", values.std()), ("maximum", values.max())):
+        assert measured[name] == pytest.approx(value)
 
 
 def test_masks_of_a_series_are_made_one_at_a_time(study: Path) -> None:

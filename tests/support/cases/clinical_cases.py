@@ -22,6 +22,7 @@ from mimo_runtime.imageio.reader import read_image  # noqa: E402
 MODEL = ModelIdentity("mimo-test", "1.2.3", "ab" * 32)
 #: SOP classes without a frame of reference.
 ULTRASOUND, ULTRASOUND_FRAMES = "1.2.840.10008.5.1.4.1.1.6.1", "1.2.840.10008.5.1.4.1.1.3.1"
+ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
 ENDOSCOPY, DX, MR = "1.2.840.10008.5.1.4.1.1.77.1.1", "1.2.840.10008.5.1.4.1.1.1.1", "1.2.840.10008.5.1.4.1.1.4"
 FLAT = dict.fromkeys(
     ("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "PositionReferenceIndicator", "SliceThickness",
@@ -80,6 +81,37 @@ def flat_result(kind: str) -> StudyResult:
         Structure("cyst", {frames - 1: disc(at=(9, 9), radius=3)}, 0.7, tracking_id="cyst"),
     )
     return StudyResult(images, structures, ("One polyp.",), (), MODEL, "q")
+
+
+def enhanced_ct(values: np.ndarray, distance: float = 2.0) -> Dataset:
+    """An enhanced CT of ``[frames, H, W]`` Hounsfield units, from head to feet: the last frame lies lowest."""
+    data = ct_slice(1, values[0], (0, 0, 0))
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = ENHANCED_CT
+    moved = {
+        "PlaneOrientationSequence": ("ImageOrientationPatient",),
+        "PixelMeasuresSequence": ("PixelSpacing", "SliceThickness"),
+        "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept", "RescaleType"),
+    }
+    shared = Dataset()
+    for name, keywords in moved.items():
+        item = Dataset()
+        for keyword in keywords:
+            setattr(item, keyword, data[keyword].value)
+            delattr(data, keyword)
+        setattr(shared, name, [item])
+    del data.ImagePositionPatient
+    groups = []
+    for k in range(len(values)):
+        group, place, content = Dataset(), Dataset(), Dataset()
+        place.ImagePositionPatient = [0, 0, -distance * k]
+        content.StackID, content.InStackPositionNumber, content.DimensionIndexValues = "1", k + 1, [1, k + 1]
+        group.PlanePositionSequence, group.FrameContentSequence = [place], [content]
+        groups.append(group)
+    data.SharedFunctionalGroupsSequence, data.PerFrameFunctionalGroupsSequence = [shared], groups
+    data.NumberOfFrames, data.ContentDate, data.ContentTime = len(values), "20260102", "120000"
+    data.AcquisitionDateTime = "20260102"
+    data.PixelData = b"".join((v + 1024).astype("<u2").tobytes() for v in values)
+    return data
 
 
 def dciodvfy(data: Dataset, folder: Path) -> list[str]:
