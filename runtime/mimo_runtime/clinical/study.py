@@ -119,6 +119,8 @@ class StudyResult:
             structures.append(Structure(finding.phrase, masks, finding.score, finding.confident, prompt.has_references))
         sentences = tuple(f.answer.plain_text for f in answer.frames if f.answer.text and f.answer.refusal is None)
         refusals = tuple(dict.fromkeys(f.answer.plain_text for f in answer.frames if f.answer.refusal is not None))
+        if not answer.is_complete:
+            refusals = (*refusals, f"Only {len(answer.frames)} of {len(answer.series)} frames were analysed.")
         return StudyResult(
             answer.series, _tracked(tuple(structures)), sentences, refusals, model, request_key(prompt),
             answer.series.layout.extents_mm(), salt,

@@ -14,6 +14,8 @@ from ..imageio.geometry import ImageGeometry
 
 #: How far, as a share of the slice distance, a slice may be from its place in a regular volume.
 REGULAR_TOLERANCE = 0.05
+#: Frames that are nearer lie at the same position.
+SAME_PLACE_MM = 1e-3
 #: How far two directions of one volume may differ (cosine), and slices may shift within their plane (mm per mm of distance).
 DIRECTION_TOLERANCE, TILT_TOLERANCE = 1e-4, 5e-3
 
@@ -45,14 +47,17 @@ class Layout:
         return (self.places_mm[-1] - self.places_mm[0]) / (len(self.places_mm) - 1)
 
     def extents_mm(self) -> tuple[float, ...]:
-        """The extent along the normal that each ordered frame stands for: half the way to either neighbour. Empty if unknown.
+        """The extent along the normal that each ordered frame stands for: half the way to either neighbour.
 
-        The first and the last frame extend as far outwards as inwards.
+        The first and the last frame extend as far outwards as inwards. Empty if unknown, and where two frames lie at the same
+        position: they may be of two times, and neither stands for all of the place.
         """
         places = np.asarray(self.places_mm)
         if len(places) < 2:
             return ()
         steps = np.diff(places)
+        if float(steps.min()) <= SAME_PLACE_MM:
+            return ()
         edges = np.concatenate(([steps[0]], steps, [steps[-1]]))
         return tuple(float(v) for v in (edges[:-1] + edges[1:]) / 2)
 
@@ -76,6 +81,8 @@ def lay_out(geometries: Sequence[ImageGeometry], sizes: Sequence[tuple[int, int]
         cosines = np.dot(geometry.across or (), across or ()), np.dot(geometry.down or (), down or ())
         if min(cosines) < 1 - DIRECTION_TOLERANCE:
             return Layout(stored, problem="the directions of the frames differ")
+    if len({g.frame_of_reference for g in geometries}) > 1:
+        return Layout(stored, problem="the frames have different frames of reference")
     positions = np.array([g.position for g in geometries], float)
     along = positions @ np.asarray(normal)
     order = tuple(int(i) for i in np.argsort(along, kind="stable"))
@@ -89,8 +96,6 @@ def _problem(
 ) -> str:
     if len(set(sizes)) > 1:
         return "the frames have different sizes"
-    if len({g.frame_of_reference for g in geometries}) > 1:
-        return "the frames have different frames of reference"
     spacings = np.array([g.spacing_mm for g in geometries], float)
     if not np.allclose(spacings, spacings[0], rtol=1e-3):
         return "the pixel spacings of the frames differ"
@@ -98,7 +103,7 @@ def _problem(
         return ""
     steps = np.diff(places)
     typical = float(np.median(steps))
-    if steps.min() <= max(1e-3, REGULAR_TOLERANCE * typical):
+    if steps.min() <= max(SAME_PLACE_MM, REGULAR_TOLERANCE * typical):
         return "two frames lie at the same position"
     normal = geometries[0].normal
     shifts = np.diff(positions, axis=0) - steps[:, None] * np.asarray(normal)

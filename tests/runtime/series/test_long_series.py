@@ -124,6 +124,14 @@ def test_objects_of_a_series_read_pixels_only_to_measure(study: Path, monkeypatc
         assert measured[name] == pytest.approx(value)
 
 
+def test_a_cancelled_series_says_so_and_denies_nothing(study: Path) -> None:
+    cancelled = SeriesAnswer(open_image_series(study), (), (), is_complete=False)
+    result = StudyResult.of_series(Prompt("liver"), cancelled, MODEL)
+    assert result.refusals == (f"Only 0 of {SLICES} frames were analysed.",)
+    texts = [str(e.value) for e in write_report(result).iterall() if e.keyword == "TextValue"]
+    assert any("Only 0 of 200 frames" in text for text in texts) and "No finding." not in texts
+
+
 def test_masks_of_a_series_are_made_one_at_a_time(study: Path) -> None:
     series, joiner = open_image_series(study), FindingJoiner()
     mask = np.zeros((1024, 1024), bool)

@@ -56,3 +56,8 @@ def test_frames_that_do_not_fit_each_other_are_no_volume() -> None:
 def test_extents_follow_the_true_distances() -> None:
     assert lay_out(slices([0, 2, 6]), [SIZE] * 3).extents_mm() == (2, 3, 4)
     assert lay_out(slices([0]), [SIZE]).extents_mm() == ()
+
+
+def test_frames_of_two_times_or_two_frames_of_reference_have_no_extents() -> None:
+    assert lay_out(slices([0, 2, 0, 2]), [SIZE] * 4).extents_mm() == ()
+    assert lay_out([*slices([0, 2]), *slices([4], frame_of_reference="2")], [SIZE] * 3).extents_mm() == ()
