@@ -48,9 +48,10 @@ def measure(slices: int, side: int = 512, repeats: int = 5) -> ClinicalCost:
         opened = _median(lambda: open_image_series(folder), repeats)
         series = open_image_series(folder)
         read = _median(lambda: [image.height for image in series[: min(slices, 40)]], repeats)
-        result = _result(series[0], side)
+        image = series[0]
 
         def objects() -> None:
+            result = _result(image, side)  # a new one: results keep what was measured
             write_report(result, write_segmentation(result))
 
         start = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ _COPIED = (
 )  # fmt: skip
 
 
+@functools.cache
 def highdicom() -> Untyped:
     """The library. Raises RequestError where it is not installed."""
     with warnings.catch_warnings():

@@ -24,6 +24,7 @@ from .objects import (
     equipment,
     highdicom,
     mark,
+    shallow_copy,
     source_frames,
     versions,
 )
@@ -88,10 +89,14 @@ def write_report(result: StudyResult, segmentation: Dataset | None = None) -> Da
             imaging_measurements=groups or [_no_group(result)],
             title=codes.DCM.ImagingMeasurementReport,
         )
-        _add_texts(content[0], result)
+        root = content[0]
+        _add_texts(root, result)
+        items = root.ContentSequence
+        # highdicom copies and parses the content again; groups, of which there may be many, are put in afterwards.
+        root.ContentSequence = hd.sr.ContentSequence([item for item in items if item.ValueType != "CONTAINER"])
         report: Dataset = hd.sr.ComprehensiveSR(
             evidence=[*files.headers, *([segmentation] if segmentation is not None else [])],
-            content=content[0],
+            content=root,
             series_instance_uid=result.uid("sr series"),
             series_number=SERIES_NUMBERS["sr"],
             sop_instance_uid=result.uid("sr"),
@@ -102,6 +107,8 @@ def write_report(result: StudyResult, segmentation: Dataset | None = None) -> Da
             is_verified=False,
             contributing_equipment=[equipment(result.model)],
         )
+    report = shallow_copy(report)
+    report.ContentSequence = items
     report.ManufacturerModelName, report.SoftwareVersions = result.model.name[:64], list(versions(result.model))
     return mark(report)
 
