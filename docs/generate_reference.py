@@ -31,6 +31,7 @@ API = (
     ("Model and image", ("Mimo", "Scan", "Prompt", "Gate")),
     ("Requests", ("AskRequest", "SamplingParams")),
     ("Answers", ("Answer", "DomainCheck", "Finding", "Refusal", "TextPiece")),
+    ("Video", ("TrackedFrame", "Tracker", "LiveTracker")),
     ("Bundles and configuration", ("Bundle", "MimoConfig")),
     ("Images and masks", ("ScanImage", "read_image", "read_mask", "draw_overlay", "draw_panel")),
     (
@@ -70,7 +71,7 @@ COPIED: dict[str, tuple[str, dict[str, str]]] = {
 #: Names of earlier releases, which docs/reference/renamed.md lists.
 DEPRECATED = {"closer"}
 #: Classes that other calls return; their constructors are not public.
-RETURNED = {"Scan", "Bundle", "BusyError"}
+RETURNED = {"Scan", "Bundle", "BusyError", "Tracker"}
 #: Folders of the packages, whose modules may be programs.
 PACKAGES = ("runtime", ".", "calibration", "export", "benchmarks")
 

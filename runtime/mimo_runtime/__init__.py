@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from .request import AskRequest
     from .results.answer import Answer, Finding, Refusal, TextPiece
     from .text.generation import SamplingParams
+    from .tracking.live import LiveTracker
+    from .tracking.results import TrackedFrame
+    from .tracking.tracker import Tracker
     from .viz.overlay import draw_overlay, draw_panel
 
 # ONNX Runtime's wheels keep a device id and an event database in HOME, and look up the host of their events, unless this is set
@@ -73,6 +76,9 @@ _HOMES = {
     "request": ("AskRequest",),
     "results.answer": ("Answer", "Finding", "Refusal", "TextPiece"),
     "text.generation": ("SamplingParams",),
+    "tracking.live": ("LiveTracker",),
+    "tracking.results": ("TrackedFrame",),
+    "tracking.tracker": ("Tracker",),
     "viz.overlay": ("draw_overlay", "draw_panel"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -90,6 +96,7 @@ __all__ = [
     "Finding",
     "Gate",
     "ImageError",
+    "LiveTracker",
     "MemoryLimitError",
     "Mimo",
     "MimoConfig",
@@ -102,6 +109,8 @@ __all__ = [
     "Scan",
     "ScanImage",
     "TextPiece",
+    "TrackedFrame",
+    "Tracker",
     "VerificationError",
     "draw_overlay",
     "draw_panel",

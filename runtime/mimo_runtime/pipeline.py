@@ -40,12 +40,13 @@ from .series.scans import SeriesScans
 from .text.generation import STOP
 from .text.markup import strip_query_ids
 from .text.vocabulary import Vocabulary
+from .tracking.methods import TrackingMethods
 from .utils.cancellation import Cancellation, Cancelled, StopCheck, check_stopping
 from .utils.fork import Workers
 from .utils.timing import StageTimer
 
 
-class Mimo:
+class Mimo(TrackingMethods):
     """A loaded model.
 
     Args:
@@ -223,6 +224,9 @@ class Mimo:
     def _turn(self, stop: StopCheck) -> AbstractContextManager[object]:
         return self.gate.turn(stop) if self.gate else nullcontext()
 
+    def _open_scan(self, image: ScanImage) -> Scan:
+        return self.open(image)
+
     def _check_domain(self, image: EncodedImage, modality: str | None) -> DomainCheck | None:
         return None if self.domain is None else check_domain(image.features, image.letterbox, self.domain, modality)
 
@@ -250,13 +254,14 @@ class Scan:
     Attributes:
         image: as read.
         domain: whether the image is like those of the training; None if the model has no statistics.
+        encoded: with its features.
     """
 
     def __init__(
         self, mimo: Mimo, image: ScanImage, encoded: EncodedImage, timer: StageTimer, domain: DomainCheck | None = None
     ) -> None:
         self.image, self.domain = image, domain
-        self._mimo, self._encoded = mimo, encoded
+        self.encoded, self._mimo = encoded, mimo
         self._opening_timer = [timer]  # taken by the first answer, whose timings include opening; list.pop is atomic
 
     @property
@@ -327,12 +332,12 @@ class Scan:
         """
         graphs, stop = self._mimo.graphs, cancellation.caller
         with timer("preprocess"):
-            inputs = graphs.encode_request(request.prompt, self._encoded.letterbox)
+            inputs = graphs.encode_request(request.prompt, self.encoded.letterbox)
         with timer("ground"):
-            values = graphs.ground(self._encoded.features, inputs, stop)
+            values = graphs.ground(self.encoded.features, inputs, stop)
 
         # The decoders need nothing of each other, and engines release Python's lock while they run.
-        segment = partial(graphs.segment, self._encoded, request, values, timer)
+        segment = partial(graphs.segment, self.encoded, request, values, timer)
         beside_text = request.masks and request.text_answer
         masks = self._mimo.workers.begin(partial(segment, cancellation.worker)) if beside_text else None
         if request.text_answer:

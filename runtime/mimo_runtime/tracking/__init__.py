@@ -1,0 +1,1 @@
+"""One target followed over frames: video, a live camera, and the slices of a volume."""
