@@ -9,7 +9,7 @@ import numpy as np
 
 from ..pictures import draw_frame
 from ..study import StudyResult
-from .objects import MANUFACTURER, SERIES_NUMBERS, complete, equipment, highdicom, mark, source_frames, versions
+from .objects import MANUFACTURER, SERIES_NUMBERS, equipment, highdicom, mark, source_frames, versions
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -28,7 +28,7 @@ def write_captures(result: StudyResult) -> list[Dataset]:
     for number, frame in enumerate(frames, 1):
         image = result.images[frame]
         picture = np.asarray(draw_frame(result, frame, image))
-        objects.append(_capture(result, complete(headers[files.frames[frame].uid("SOPInstanceUID")]), picture, number, frame))
+        objects.append(_capture(result, headers[files.frames[frame].uid("SOPInstanceUID")], picture, number, frame))
     return objects
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ..report.content import StudyReport
 from ..report.pdf import pdf_of
 from ..study import StudyResult
+from .headers import UTF_8
 from .objects import DESCRIPTION, MANUFACTURER, SERIES_NUMBERS, source_frames, versions
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def write_pdf(result: StudyResult, report: StudyReport) -> Dataset:
     data.file_meta.TransferSyntaxUID, data.file_meta.MediaStorageSOPClassUID = UID(_EXPLICIT), UID(_ENCAPSULATED_PDF)
     data.SOPClassUID, data.SOPInstanceUID = _ENCAPSULATED_PDF, result.uid("pdf")
     data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
+    data.SpecificCharacterSet = UTF_8
     for keyword in (
         "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID", "AccessionNumber",
         "ReferringPhysicianName", "StudyInstanceUID",

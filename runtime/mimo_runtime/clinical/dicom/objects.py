@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from ...series.image_series import ImageSeries
 from ...utils.untyped import Untyped
 from ..codes import Code
 from ..study import Frames, ModelIdentity, StudyResult, geometry_at, size_at
+from .headers import complete
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -26,13 +28,9 @@ MANUFACTURER, PRODUCT = "mimo-edge", "mimo-edge"
 SERIES_NUMBERS = {"seg": 9801, "sr": 9802, "sc": 9803, "pdf": 9804, "rtstruct": 9805, "labelmap": 9806, "follow-up": 9807}
 DESCRIPTION = "AI result, research use only, not for diagnosis"
 
+#: PS3.5 chapter 9: numbers with points between, none with a zero in front.
+_UID = re.compile(r"(?=.{1,64}$)(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
 _IDENTIFIERS = ("SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID")
-#: Type 2 attributes that objects copy from the source; a source without one gets an empty one.
-_COPIED = (
-    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID", "AccessionNumber",
-    "ReferringPhysicianName", "Manufacturer", "PositionReferenceIndicator", "SeriesDate", "SeriesTime", "ContentDate",
-    "ContentTime",
-)  # fmt: skip
 
 
 @functools.cache
@@ -96,8 +94,9 @@ def _read_sources(result: StudyResult) -> SourceFrames:
     for source in _sources(result.images):
         if source is None or source.header is None:
             raise RequestError("DICOM objects need a DICOM image", "Use nifti, coco or contours for other images")
-        if not all(source.uid(keyword) for keyword in _IDENTIFIERS):
-            raise RequestError("the DICOM image has no unique identifiers", "Export it again with its study and series")
+        missing = [keyword for keyword in _IDENTIFIERS if not _UID.fullmatch(source.uid(keyword))]
+        if missing:
+            raise RequestError(f"the DICOM image has no valid {missing[0]}", "Export it again with its study and series")
         if source.uid("SOPInstanceUID") not in headers:
             headers[source.uid("SOPInstanceUID")] = complete(source.header)
         frames.append(source)
@@ -133,15 +132,6 @@ def shallow_copy(header: Dataset) -> Dataset:
     copy.update(header)
     copy.file_meta = header.file_meta
     return copy
-
-
-def complete(header: Dataset) -> Dataset:
-    """A copy with every attribute that derived objects copy."""
-    header = shallow_copy(header)
-    for keyword in _COPIED:
-        if keyword not in header:
-            setattr(header, keyword, "")
-    return header
 
 
 def item_of(code: Code) -> Dataset:

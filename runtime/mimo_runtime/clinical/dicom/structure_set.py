@@ -10,6 +10,7 @@ from ...errors import RequestError
 from ..codes import code_of
 from ..outlines import outlines_of
 from ..study import StudyResult, geometry_at
+from .headers import UTF_8
 from .objects import DESCRIPTION, MANUFACTURER, SERIES_NUMBERS, SourceFrames, item_of, source_frames, versions
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def _frame(result: StudyResult, files: SourceFrames) -> Dataset:
     data.file_meta.TransferSyntaxUID, data.file_meta.MediaStorageSOPClassUID = UID(_EXPLICIT), UID(_RTSTRUCT)
     data.SOPClassUID, data.SOPInstanceUID = _RTSTRUCT, result.uid("rtstruct")
     data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
+    data.SpecificCharacterSet = UTF_8
     for keyword in (
         "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID", "AccessionNumber",
         "ReferringPhysicianName", "StudyInstanceUID", "FrameOfReferenceUID", "PositionReferenceIndicator",
