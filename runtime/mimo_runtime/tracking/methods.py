@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..imageio.image import ScanImage
 from ..imageio.intensity import Windows
 from ..modalities import check_modality
 from ..model.config import MimoConfig
+from ..request import AskRequest, Rows
+from ..series.image_series import ImageSeries
+from ..series.scans import SeriesAnswer, SeriesScans
+from .config import TrackingConfig
 from .results import TrackedFrame
 from .setup import Frames, TrackingOptions, frames_of, make_tracker
 from .stream import track_frames
 from .tracker import TrackableScan, Tracker
+from .volume import VolumeSegmentation, check_slice
 
 if TYPE_CHECKING:
     from typing import Unpack
+
+    import numpy as np
 
 
 class TrackingMethods:
@@ -59,3 +67,52 @@ class TrackingMethods:
         """
         check_modality(options.get("modality"), self.config.modalities)
         return make_tracker(self._open_scan, self.windows, text, **options)
+
+    def segment_volume(
+        self,
+        series: ImageSeries | SeriesScans,
+        text: str = "",
+        *,
+        frame: int | None = None,
+        boxes: Rows = (),
+        points: Rows = (),
+        mask: np.ndarray | None = None,
+        refine: bool = True,
+        any_domain: bool = False,
+        should_stop: Callable[[], bool] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        config: TrackingConfig | None = None,
+    ) -> SeriesAnswer:
+        """One structure in all slices: ``mimo.segment_volume(mimo.open_series("ct"), frame=40, boxes=[(40, 60, 180, 200)])``.
+
+        With a slice, the structure is followed from there in both directions; a direction ends after two slices in a row
+        without it. Without, the name is asked about every slice, and an isolated mask that is not confident is dropped. In both,
+        a gap of one slice is asked again with the box of its neighbours.
+
+        Args:
+            series: of ``open_series``.
+            text: the name of the structure.
+            frame: slice of the prompt, from 0.
+            boxes, points, mask, refine, any_domain: as in ``Scan.ask``.
+            should_stop: True ends it; the answer has the slices that are complete.
+            progress: called with (slices done, slices in all).
+            config: when the structure counts as lost.
+
+        Returns:
+            Answers about the slices that were asked, and findings joined in 3-D, the largest first.
+
+        Raises:
+            ImageError: a slice is damaged, or a followed slice has another size than the prompted one.
+            PromptError: the prompt does not fit its slice, or is about no single structure.
+        """
+        slices = series.series if isinstance(series, SeriesScans) else series
+        request = AskRequest.of(
+            text, boxes, points, mask, refine=refine, text_answer=False, any_domain=any_domain, should_stop=should_stop
+        )
+        check_slice(slices, frame, request.prompt)
+        limits = replace(config or TrackingConfig(), is_local=True)
+        tracker = make_tracker(
+            self._open_scan, self.windows, text, boxes, points, mask, refine, any_domain, should_stop, config=limits
+        )
+        segmentation = VolumeSegmentation(slices, tracker, request, progress)
+        return segmentation.by_name() if frame is None else segmentation.follow(frame)
