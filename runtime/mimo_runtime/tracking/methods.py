@@ -86,8 +86,8 @@ class TrackingMethods:
         """One structure in all slices: ``mimo.segment_volume(mimo.open_series("ct"), frame=40, boxes=[(40, 60, 180, 200)])``.
 
         With a slice, the structure is followed from there in both directions; a direction ends after two slices in a row
-        without it. Without, the name is asked about every slice, and an isolated mask that is not confident is dropped. In both,
-        a gap of one slice is asked again with the box of its neighbours.
+        without it. Otherwise the name is asked about every slice, and an isolated mask that is not confident is dropped. In
+        both, a gap of one slice is asked again with the box of its neighbours.
 
         Args:
             series: of ``open_series``.
