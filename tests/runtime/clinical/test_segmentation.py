@@ -156,6 +156,17 @@ def test_an_enhanced_ct_whose_frames_run_downwards(frames: slice, tmp_path: Path
         assert group.PlanePositionSequence[0].ImagePositionPatient[2] == -2.0 * (int(number) - 1)
 
 
+@pytest.mark.parametrize("kind", ["one segment", "overlapping", "overlapping without place"])
+def test_one_segment_and_overlapping_segments_are_valid(kind: str, tmp_path: Path) -> None:
+    result = flat_result("us-frames") if kind.endswith("place") else ct_result()
+    first, second = result.structures
+    structures = (first,) if kind == "one segment" else (first, replace(second, masks=dict(first.masks)))
+    result = replace(result, structures=structures)
+    seg = write_segmentation(result)
+    assert dciodvfy(seg, tmp_path) == [] and dciodvfy(write_report(result, seg), tmp_path) == []
+    check_masks(seg, result)
+
+
 def test_another_window_or_mask_gives_other_identifiers() -> None:
     result = ct_result()
     wide = replace(result, images=tuple(replace(image, window=(0.0, 2000.0)) for image in result.images))
