@@ -38,6 +38,9 @@ class StopCheck:
     def __init__(self, is_stopped: Callable[[], bool] | None = None, workers: Workers | None = None) -> None:
         self._is_stopped, self._workers = is_stopped, workers
 
+    def __repr__(self) -> str:
+        return "StopCheck()" if self._is_stopped is None else "StopCheck(...)"
+
     def __call__(self) -> bool:
         return self._is_stopped is not None and self._is_stopped()
 
