@@ -139,7 +139,7 @@ def _edit(path: Path, **changes: object) -> None:
 class TestInspect:
     def test_json_has_the_fields_of_the_design(self, bundle: Path):
         report = json.loads(run("inspect", bundle, "--json").stdout)
-        assert set(report) == {"format", "target", "portable", "compute_capability", "graphs", "parity"}
+        assert set(report) == {"format", "target", "portable", "compute_capability", "graphs", "parity", "domain_statistics"}
         assert (report["format"], report["target"], list(report["graphs"])) == ("mimo-bundle", "cpu", list(GRAPHS))
         for name, graph in report["graphs"].items():
             assert set(graph) == {"engine", "threads", "asked", "delivered", "file", "sha256", "bytes", "build"}

@@ -32,7 +32,8 @@ def visited(request: BuildRequest) -> list[str]:
 class TestOrder:
     def test_a_bundle_for_the_cpu_in_single_precision(self):
         assert visited(BuildRequest(Path("checkpoint"), CPU)) == [
-            "load_model", "check_data", "export_graphs", "write_graphs", "load_engines", "check_parity", "write_golden_samples",
+            "load_model", "check_data", "export_graphs", "write_graphs", "load_engines", "check_parity",
+            "check_domain_verdicts", "write_golden_samples",
             "collect_compatibility", "write_report", "write_bundle",
         ]  # fmt: skip
 

@@ -130,10 +130,11 @@ class QuantizedPipeline:
             for done, (questions, requests) in enumerate(simulated_requests(images)):
                 self.progress(f"{stage} {name}", done, len(images.items))
                 scan = mimo.open(questions.pixels)
-                wanted = {"masks": name != WEIGHTS_ONLY, "text_answer": name == WEIGHTS_ONLY}
+                masks, text = name != WEIGHTS_ONLY, name == WEIGHTS_ONLY
                 for request in requests:
-                    if scan.ask(**request, **wanted).refusal:  # the data names a class that the model does not know
-                        scan.ask(EVERYTHING, **wanted)
+                    # The data may name a class that the model does not know.
+                    if scan.ask(**request, masks=masks, text_answer=text).refusal:
+                        scan.ask(EVERYTHING, masks=masks, text_answer=text)
 
     def replies(self, label: str, engines: Mapping[str, Engine], reference: Sequence[Reply] | None) -> list[Reply]:
         """The replies of a pipeline to the questions of a gate; ``reference`` as for :meth:`AccuracyGate.run`."""

@@ -66,7 +66,7 @@ def name_samples(per_image: int, config: MimoConfig, tokenizer: Tokenizer) -> It
         for entity in config.entities[k :: max(1, len(config.entities) // per_image)][:per_image]:
             prompt = Prompt(entity)
             with suppress(PromptError):
-                prompt.validate(*labels.shape, config, tokenizer)
+                prompt.validate(labels.shape[0], labels.shape[1], config, tokenizer)
                 yield Sample(name, "name", pixels, prompt)
 
 

@@ -11,6 +11,7 @@ from itertools import islice
 
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.results.answer import Answer
+from mimo_runtime.utils.untyped import Untyped
 
 from .samples import Sample
 
@@ -83,7 +84,8 @@ def sides_of(values: Sequence[Values], limits: Mapping[str, float], margin: floa
 def changes_the_answer(model: Mimo, sample: Sample, side: Side) -> bool:
     """Whether a threshold past the value changes what is found, e.g. not where the mask is empty either way."""
     past = min(max(side.value + (_PAST if side.is_above else -_PAST), 0.0), 1.0)
-    changed = model.with_config(replace(model.config, **{side.threshold: past}))
+    values: dict[str, Untyped] = {side.threshold: past}
+    changed = model.with_config(replace(model.config, **values))
     return _decisions(ask_without_text(changed, sample)) != _decisions(ask_without_text(model, sample))
 
 
@@ -98,7 +100,7 @@ def threshold_samples(model: Mimo, samples: Sequence[Sample], margin: float) -> 
         margin: see :func:`sides_of`.
     """
     limits = {name: getattr(model.config, name) for name in DECIDING}
-    chosen = []
+    chosen: list[Side] = []
     for sides in sides_of([decision_values(model, sample) for sample in samples], limits, margin):
         effective = (side for side in sides[:TRIALS] if changes_the_answer(model, samples[side.sample], side))
         chosen += islice(effective, 1)

@@ -164,9 +164,9 @@ def only_batch_varies(spec: GraphSpec) -> bool:
 
 
 def in_one_line(error: object) -> str:
-    """The message of a library in at most 180 printable characters."""
+    """The message of a library in at most 180 printable characters: its beginning, and its end, which often has the reason."""
     text = "".join(c if c.isprintable() else "?" for c in " ".join(str(error)[:4000].split()))
-    return text if len(text) <= 180 else text[:177] + "..."
+    return text if len(text) <= 180 else f"{text[:77]}...{text[-100:]}"
 
 
 def _axis(axis: int | str) -> int | None:

@@ -34,6 +34,8 @@ TRAIN, BENCH = "mimo_train.cli.main", "mimo_benchmarks.cli.main"
 #: Commands on a bundle of hand-made graphs, a data set of phantoms and sources of data sets.
 QUICK = [
     (RUN, "predict BUNDLE IMAGE --text polyp -o out"),
+    (RUN, "series BUNDLE STACK --text polyp -o out --write nifti,coco"),
+    (RUN, "compare STUDY STUDY -o follow-up"),
     (RUN, "verify BUNDLE"),
     (RUN, "doctor BUNDLE"),
     (EXPORT, "inspect BUNDLE --json"),
@@ -126,9 +128,26 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     (root / "coco.json").write_text(json.dumps(coco))
     record = {"image": "images.png", "question": "Segment the polyp.", "answer": "<p>polyp</p><seg>", "mask": "masks.png"}
     (root / "instruct.json").write_text(json.dumps([record]))
+    picture.save(root / "stack.tiff", save_all=True, append_images=[picture])
     return {
-        "COCO": root / "coco.json", "NNUNET": root / "nnunet", "FOLDERS": root / "folders", "INSTRUCT": root / "instruct.json",
+        "STACK": root / "stack.tiff", "STUDY": study(root / "study"), "COCO": root / "coco.json", "NNUNET": root / "nnunet",
+        "FOLDERS": root / "folders", "INSTRUCT": root / "instruct.json",
     }  # fmt: skip
+
+
+def study(folder: Path) -> Path:
+    """A stored result, as ``series --write`` leaves it."""
+    from mimo_runtime.clinical.store import save_study
+    from mimo_runtime.clinical.study import ModelIdentity, Structure, StudyResult
+    from mimo_runtime.imageio.image import ScanImage
+
+    folder.mkdir()
+    mask = np.zeros((40, 50), bool)
+    mask[10:20, 10:30] = True
+    image = ScanImage(np.zeros((40, 50, 3), np.uint8))
+    structure = Structure("polyp", {0: mask}, 0.9, tracking_id="polyp")
+    save_study(StudyResult((image,), (structure,), (), (), ModelIdentity("m", "1", "")), folder)
+    return folder
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ def test_phantoms_fit_evaluate(tmp_path):
     [
         (("fit", "--preset", "huge", "--data", ".", "-o", "x", "--steps", "1"), "unknown preset 'huge'"),
         (("fit", "--data", "nowhere", "-o", "x", "--steps", "1"), "nowhere"),
-        (("fit", "--data", "nowhere", "-o", "x"), "--steps or --minutes"),
+        (("fit", "--data", "nowhere", "-o", "x"), "--steps and --minutes"),
         (("fit", "--data", "nowhere", "-o", "x", "--steps", "1", "--sizes", "96"), "--sizes '96'"),
         (("fit", "--data", "nowhere", "-o", "x", "--steps", "1", "--set", "fusion.gate"), "--set 'fusion.gate'"),
         (("fit", "--data", "nowhere", "-o", "x", "--steps", "1", "--sampling-weights", "a"), "--sampling-weights 'a'"),

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from views import VOCABULARY, fits, record, two_organs
 
 from mimo_runtime.text.grammar import parse
+from mimo_runtime.text.intents import parse_request
 from mimo_runtime.text.observe import relation_word
-from mimo_runtime.text.questions import neighbours_asked, relation_asked, subject_of
+from mimo_runtime.text.questions import subject_of
+from mimo_runtime.text.vocabulary import Vocabulary
 from mimo_train.data.augment import View, random_view
 from mimo_train.data.prompts import PromptSampler
 
@@ -87,11 +89,13 @@ def test_relations_to_absent_structures_answer_that_they_are_absent():
     view, sampler, classes = two_organs(), PromptSampler(VOCABULARY, fits), {1: "liver", 2: "spleen"}
     drawn = [sampler._relation(view, record(), classes, np.random.default_rng(seed)) for seed in range(200)]
     absent = [s for s in drawn if parse(s.answer).absent]
+    names = Vocabulary(("liver", "spleen", "kidney cyst"))
     assert 20 < len(absent) < 60
     for s in absent:
         assert parse(s.answer).absent == "kidney cyst" and "kidney cyst" in s.text and not parse(s.answer).phrases
         assert s.several and s.mask is None
-        assert relation_asked(s.text) or neighbours_asked(s.text)[1] == "kidney cyst"
+        intent = parse_request(s.text, names)
+        assert intent.kind == "relation" or intent.kind == "neighbours" and intent.other.text == "kidney cyst"
     assert not any("kidney cyst" in s.text for s in drawn if s not in absent)
 
 

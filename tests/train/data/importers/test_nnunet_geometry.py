@@ -168,7 +168,7 @@ def test_a_single_slice_is_cut_across_its_own_axis_and_further_channels_are_note
     source = write_folder(tmp_path / "raw", [nibabel.Nifti1Image(wide[0], AFFINE)], nibabel.Nifti1Image(wide[1], AFFINE))
     (record,), summary = bring(source, tmp_path / "out")
     np.testing.assert_array_equal(record.load()[1], wide[1][0, :, ::-1].T)
-    assert record.attributes == {"plane": "sagittal", "slice": 0}
+    assert record.attributes == {"plane": "sagittal", "slice": 0, "intensity_window": [40.0, 400.0]}
     assert summary["notes"] == {"slices_cut_across_the_only_axis_without_depth": 1}
     four = nibabel.Nifti1Image(np.stack([volume()] * 2, -1), AFFINE)
     training = [{"image": "imagesTr/a_0000.nii.gz", "label": "labelsTr/a.nii.gz"}]
