@@ -78,7 +78,7 @@ def measure(
     report("asking", repeats, repeats + 1)
     process = _ask_once(bundle_path, request, threads)
     report("asking", repeats + 1, repeats + 1)
-    described["load_after"] = machine.load()
+    machine.finish(described)
     return {
         "machine": described,
         "import": {name: round(median(values), 4) for name, values in times.items()},

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import TypeVar
 
 import numpy as np
 
@@ -24,12 +25,10 @@ from .report.percentiles import percentiles
 from .report.results import Agreement, ContenderLatency, Latency, TimedBundle
 from .request import KINDS, Request, check_request
 from .sources import find_checkpoint, is_fp32_onnx, write_fp32_graphs
-from .worker import Worker
-
-#: Samples of a contender: kind -> one per repeat.
-Samples = dict[str, list[Sample]]
-
-Item = TypeVar("Item")
+from .turns.check import compare_alone, sample_alone
+from .turns.order import Rounds, Samples, shuffled, take_turn
+from .turns.spinning import spinning
+from .worker import CAN_STOP, Worker
 
 
 def measure(
@@ -41,12 +40,14 @@ def measure(
     threads: int | None = None,
     repeats: int = 30,
     warmup: int = 3,
+    seed: int = 0,
+    check_alone: bool = False,
     progress: Progress | None = None,
 ) -> Latency:
     """Time every kind of request on every contender.
 
-    In each repeat the contenders take turns. Who begins changes from repeat to repeat, as does the order of the kinds, so that
-    other work of the machine slows all of them alike.
+    In each repeat the contenders take turns in a shuffled order, so that other work of the machine slows all of them alike. The
+    processes of the others are stopped meanwhile.
 
     Args:
         against: names of :data:`CONTENDERS` besides ``mimo``; None is ``torch`` (if the checkpoint is found) and ``ort``.
@@ -54,6 +55,8 @@ def measure(
         threads: per operator, for all contenders; None leaves it to each.
         repeats: samples per contender and kind.
         warmup: unmeasured requests per contender and kind.
+        seed: of the order.
+        check_alone: measure each contender once more as the only process, and compare.
         progress: called with (what is done now, steps done, steps in all).
 
     Raises:
@@ -67,28 +70,63 @@ def measure(
     show = progress or (lambda *_: None)
     described = machine.describe(_distributions(bundle, names), threads)
     with ExitStack() as stack:
-        workers = _start_workers(stack, bundle, folder, names, threads, show)
-        texts = {w.name: w.ask(request, "text_only") for w in workers}
-        agreement = compare(texts, {w.name: w.ask(request, "mask_only", findings=True) for w in workers})
-        # Where answers differ in length, all are cut to the shortest: a time per answer compares only equal work.
+        setup = _setup(stack, bundle, folder, names, threads)
+        rounds = Rounds(repeats, warmup, seed)
+        samples, contenders, agreement = _measure_in_turns(names, setup, request, rounds, bundle, described, show)
         timed = dataclasses.replace(request, max_tokens=agreement["timed_tokens"])
-        samples = _sample_rounds(workers, timed, repeats, warmup, show)
-        contenders: dict[str, ContenderLatency] = {
-            w.name: {**summarise(samples[w.name]), **machine.process_memory(w.pid)} for w in workers
-        }
-    described["load_after"] = machine.load()
+        alone = _measure_alone(names, setup, timed, rounds, show) if check_alone else {}
     mimo = contenders["mimo"]
     return {
         "machine": described,
         "bundle": _describe_bundle(bundle),
         "request": request.to_dict(),
         "repeats": repeats,
+        "seed": seed,
+        "between_turns": "stopped" if CAN_STOP else "waiting",
+        "check_alone": compare_alone(samples, alone) if alone else None,
         "contenders": contenders,
         "ratios": {name: ratios(mimo, other) for name, other in contenders.items() if name != "mimo"},
         "glue_fraction": glue(s for kind in samples["mimo"].values() for s in kind),
         "agreement": agreement,
         "warnings": machine.warnings(described),
     }
+
+
+def _measure_in_turns(
+    names: Sequence[str],
+    setup: ContenderSetup,
+    request: Request,
+    rounds: Rounds,
+    bundle: Bundle,
+    described: machine.Machine,
+    progress: Progress,
+) -> tuple[dict[str, Samples], dict[str, ContenderLatency], Agreement]:
+    """Samples and results by contender, and whether their answers agree. Adds the load to ``described``."""
+    with ExitStack() as running:
+        workers = _start_workers(running, names, setup, progress)
+        texts = {w.name: w.ask(request, "text_only") for w in workers}
+        agreement = compare(texts, {w.name: w.ask(request, "mask_only", findings=True) for w in workers})
+        # Where answers differ in length, all are cut to the shortest: a time per answer compares only equal work.
+        timed = dataclasses.replace(request, max_tokens=agreement["timed_tokens"])
+        meter = _LoadMeter(workers)
+        samples = _sample_rounds(workers, timed, rounds, progress)
+        machine.finish(described, meter.load())
+        return samples, {w.name: _describe_contender(w, samples[w.name], bundle) for w in workers}, agreement
+
+
+def _measure_alone(
+    names: Sequence[str], setup: ContenderSetup, request: Request, rounds: Rounds, progress: Progress
+) -> dict[str, Samples]:
+    samples = {}
+    for number, name in enumerate(names):
+        progress(f"measuring {name} by itself", number, len(names))
+        samples[name] = sample_alone(partial(Worker, name, setup), request, rounds)
+    return samples
+
+
+def _describe_contender(worker: Worker, samples: Samples, bundle: Bundle) -> ContenderLatency:
+    engines = [entry.engine for entry in bundle.manifest.graphs.values()]
+    return {**summarise(samples), **machine.process_memory(worker.pid), "spinning": spinning(worker.name, engines)}
 
 
 def _describe_bundle(bundle: Bundle) -> TimedBundle:
@@ -107,15 +145,19 @@ def _distributions(bundle: Bundle, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(of_engines | {d for name in names for d in CONTENDERS[name].distributions}))
 
 
-def _start_workers(
-    stack: ExitStack, bundle: Bundle, checkpoint: Path | None, names: Sequence[str], threads: int | None, progress: Progress
-) -> list[Worker]:
-    """One process per contender; ``stack`` ends them, and removes the FP32 files that some of them take."""
+def _setup(
+    stack: ExitStack, bundle: Bundle, checkpoint: Path | None, names: Sequence[str], threads: int | None
+) -> ContenderSetup:
+    """What contenders start with; ``stack`` removes the FP32 files that some of them take."""
     onnx = None
     if any(CONTENDERS[name].needs_onnx for name in names):
         onnx = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mimo-bench-")))
         write_fp32_graphs(bundle, checkpoint, onnx)
-    setup = ContenderSetup(Path(bundle.path), checkpoint, onnx, threads)
+    return ContenderSetup(Path(bundle.path), checkpoint, onnx, threads)
+
+
+def _start_workers(stack: ExitStack, names: Sequence[str], setup: ContenderSetup, progress: Progress) -> list[Worker]:
+    """One process per contender; ``stack`` ends them."""
     workers = []
     for number, name in enumerate(names):
         progress(f"starting {name}", number, len(names))
@@ -123,33 +165,42 @@ def _start_workers(
     return workers
 
 
-def _sample_rounds(
-    workers: Sequence[Worker], request: Request, repeats: int, warmup: int, progress: Progress
-) -> dict[str, Samples]:
-    """``warmup`` rounds without and ``repeats`` rounds with samples.
+class _LoadMeter:
+    """The average number of cores that the workers use from now on."""
+
+    def __init__(self, workers: Sequence[Worker]) -> None:
+        self._workers, self._start, self._used = workers, time.perf_counter(), _cpu_seconds(workers)
+
+    def load(self) -> float | None:
+        """Until now; None where the system does not say."""
+        used = _cpu_seconds(self._workers)
+        if used is None or self._used is None:
+            return None
+        return round((used - self._used) / (time.perf_counter() - self._start), 2)
+
+
+def _cpu_seconds(workers: Sequence[Worker]) -> float | None:
+    seconds = [machine.cpu_seconds(worker.pid) for worker in workers]
+    return None if None in seconds else sum(s for s in seconds if s is not None)
+
+
+def _sample_rounds(workers: Sequence[Worker], request: Request, rounds: Rounds, progress: Progress) -> dict[str, Samples]:
+    """Rounds without samples, then rounds with samples.
 
     Raises:
         EngineError: a contender decodes another number of tokens than before.
     """
     samples: dict[str, Samples] = {worker.name: {kind: [] for kind in KINDS} for worker in workers}
-    steps = warmup + repeats
+    steps = rounds.warmup + rounds.repeats
     for repeat in range(steps):
-        for worker, kind in rotation(workers, repeat):
-            progress("warming up" if repeat < warmup else "measuring", repeat, steps)
-            sample = worker.ask(request, kind)
-            _check_length(worker.name, kind, sample, request.max_tokens or 0)
-            if repeat >= warmup:
-                samples[worker.name][kind].append(sample)
+        progress("warming up" if repeat < rounds.warmup else "measuring", repeat, steps)
+        for worker, kinds in shuffled(workers, rounds.seed, repeat):
+            for kind, sample in take_turn(worker, request, kinds).items():
+                _check_length(worker.name, kind, sample, request.max_tokens or 0)
+                if repeat >= rounds.warmup:
+                    samples[worker.name][kind].append(sample)
     progress("measuring", steps, steps)
     return samples
-
-
-def rotation(workers: Sequence[Item], repeat: int) -> Iterator[tuple[Item, str]]:
-    """The requests of one repeat: every worker and kind once, both rotated by the number of the repeat."""
-    kinds = list(KINDS)
-    for worker in _rotated(workers, repeat):
-        for kind in _rotated(kinds, repeat):
-            yield worker, kind
 
 
 def compare(texts: dict[str, Sample], masks: dict[str, Sample]) -> Agreement:
@@ -233,8 +284,3 @@ def _masks_dice(reference: Sample, other: Sample) -> float | None:
     if not queries:
         return None
     return round(float(np.mean([dice(mine[q], theirs[q]) if q in mine and q in theirs else 0.0 for q in queries])), 6)
-
-
-def _rotated(items: Sequence[Item], by: int) -> list[Item]:
-    by %= len(items)
-    return [*items[by:], *items[:by]]

@@ -1,11 +1,16 @@
 """Each contender in a process of its own, so that none pays for another's threads, allocator or memory.
 
-The parent asks one process at a time; the others sleep on a pipe.
+The parent asks one process at a time. The others are stopped (SIGSTOP) until their turn, with all their threads and children,
+because an idle thread of an engine may spin. Systems without that signal let them wait on a pipe.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -14,9 +19,12 @@ from mimo_runtime.errors import EngineError, MimoError
 from .contenders import CONTENDERS, ContenderSetup, Sample
 from .request import KINDS, Request
 
+#: Whether processes can be stopped here.
+CAN_STOP = all(hasattr(os, name) for name in ("killpg", "setpgid", "waitid")) and hasattr(signal, "SIGSTOP")
+
 
 class Worker:
-    """A contender in another process. Use as a context manager.
+    """A contender in another process, which is stopped except in its turn. Use as a context manager.
 
     Raises:
         MimoError: the error of the contender's construction.
@@ -24,6 +32,7 @@ class Worker:
 
     def __init__(self, name: str, setup: ContenderSetup) -> None:
         self.name = name
+        self._has_turn = True
         # spawn: a forked process would inherit the parent's memory, and threads that no longer run.
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
@@ -32,16 +41,29 @@ class Worker:
         theirs.close()
         try:
             self._receive()
+            self._stop()
         except BaseException:
             self.close()
             raise
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Let the process run within the context."""
+        self._go_on()
+        try:
+            yield
+        finally:
+            self._stop()
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
     def ask(self, request: Request, kind: str, *, findings: bool = False) -> Sample:
-        """One timed request; ``findings``: whether the sample has them."""
+        """One timed request; ``findings``: whether the sample has them. Outside of :meth:`turn`, it is a turn of its own."""
+        if not self._has_turn:
+            with self.turn():
+                return self.ask(request, kind, findings=findings)
         try:
             self._pipe.send((request, kind, findings))
         except OSError:
@@ -49,6 +71,7 @@ class Worker:
         return self._receive()
 
     def close(self) -> None:
+        self._go_on()  # a stopped process does not end
         self._pipe.close()  # the process ends when its pipe does
         self._process.join(10)
         if self._process.is_alive():
@@ -60,6 +83,20 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _stop(self) -> None:
+        self._has_turn = False
+        if CAN_STOP:
+            with suppress(ProcessLookupError, ChildProcessError):  # it has died: the next request says so
+                os.killpg(self.pid, signal.SIGSTOP)
+                # WNOWAIT leaves the exit code to multiprocessing.
+                os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+    def _go_on(self) -> None:
+        self._has_turn = True
+        if CAN_STOP:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGCONT)
 
     def _receive(self) -> Any:
         try:
@@ -91,6 +128,9 @@ class _Failure:
 
 
 def _serve(pipe: Connection, name: str, setup: ContenderSetup) -> None:
+    if CAN_STOP:
+        # A group of its own: signals reach its children, and the system ends a stopped group whose parent has died.
+        os.setpgid(0, 0)
     try:
         contender = CONTENDERS[name].make(setup)
         pipe.send("ready")

@@ -66,13 +66,6 @@ def test_heavy_packages_are_noticed(bundle, request_, monkeypatch):
     assert footprint.measure(bundle, request_, repeats=1)["process"]["heavy_modules"] == ["numpy"]
 
 
-def test_a_busy_machine_is_told():
-    quiet = {"load_before": 0.1, "cores": 2}
-    assert machine.warnings(quiet) == []
-    assert "busy: load 1.5 on 2 cores" in machine.warnings({**quiet, "load_before": 1.5})[0]
-    assert machine.warnings({**quiet, "load_before": None}) == []
-
-
 def test_memory_without_proc_needs_psutil(monkeypatch):
     monkeypatch.setattr(machine, "process_memory_mb", lambda pid: None)
     monkeypatch.setitem(sys.modules, "psutil", None)

@@ -37,6 +37,8 @@ def main() -> None:
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Of the bundle. Default: the one in ./checkpoints.")
 @click.option("--repeats", default=30, show_default=True, type=click.IntRange(1), help="Samples per kind of request.")
 @click.option("--warmup", default=3, show_default=True, type=click.IntRange(0), help="Rounds before the first sample.")
+@click.option("--order-seed", default=0, show_default=True, help="Of the order in which contenders take turns.")
+@click.option("--check-alone", is_flag=True, help="Measure each contender as the only process, too, and compare: limit 5 %.")
 @request_options
 @json_option
 def latency(
@@ -45,6 +47,8 @@ def latency(
     checkpoint: Path | None,
     repeats: int,
     warmup: int,
+    order_seed: int,
+    check_alone: bool,
     threads: int | None,
     json_path: str | None,
     **request: Any,
@@ -59,7 +63,7 @@ def latency(
     with progress_bar() as progress:
         result = measure(
             bundle, make_request(bundle=bundle, **request), against=names, checkpoint=checkpoint, threads=threads,
-            repeats=repeats, warmup=warmup, progress=progress,
+            repeats=repeats, warmup=warmup, seed=order_seed, check_alone=check_alone, progress=progress,
         )  # fmt: skip
     deliver(latency_table(result), result, json_path)
     agreement = result["agreement"]

@@ -10,8 +10,8 @@ from typing import TypedDict
 from mimo_runtime.errors import RequestError
 from mimo_runtime.hardware.host import architecture, cpu_name, memory_mb, process_memory_mb, usable_cores
 
-#: A load per core above this before a measurement means that other programs were running.
-BUSY = 0.5
+#: With a load of other programs above this, a measurement is marked as busy.
+BUSY = 1.5
 
 
 class _MachineBefore(TypedDict):
@@ -27,9 +27,15 @@ class _MachineBefore(TypedDict):
 
 
 class Machine(_MachineBefore, total=False):
-    """What a reader needs to judge a time. ``load_before`` and ``load_after`` the measurement are averages over a minute."""
+    """What a reader needs to judge a time. ``load_before`` and ``load_after`` the measurement are averages over a minute.
+
+    ``own_load`` is what the measured processes add to ``load_after``, None if it is unknown. ``busy``: whether other programs
+    ran, so that no time is to be quoted.
+    """
 
     load_after: float | None
+    own_load: float | None
+    busy: bool
 
 
 class ProcessMemory(TypedDict):
@@ -68,12 +74,34 @@ def load() -> float | None:
         return None
 
 
+def finish(machine: Machine, own_load: float | None = None) -> None:
+    """Add the load after the measurement, and whether the machine was busy.
+
+    Args:
+        own_load: of the measured processes, on average; unknown, it is taken to be the number of cores.
+    """
+    before, after = machine["load_before"], load()
+    own = machine["cores"] if own_load is None else own_load
+    machine["load_after"], machine["own_load"] = after, own_load
+    machine["busy"] = (before or 0) > BUSY or (after or 0) - own > BUSY
+
+
+def cpu_seconds(pid: int) -> float | None:
+    """Processor time of a process with all its threads; None where there is no ``/proc``."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 def warnings(machine: Machine) -> list[str]:
     """What makes the times of this machine unreliable."""
-    before = machine["load_before"]
-    if before is not None and before > BUSY * machine["cores"]:
-        return [f"the machine was busy: load {before} on {machine['cores']} cores before the measurement"]
-    return []
+    if not machine.get("busy"):
+        return []
+    loads = f"load {machine['load_before']} before and {machine['load_after']} after the measurement"
+    return [f"the machine was busy: {loads} on {machine['cores']} cores; do not quote these times"]
 
 
 def process_memory(pid: int) -> ProcessMemory:

@@ -14,6 +14,7 @@ class ContenderLatency(ProcessMemory):
     """One contender: milliseconds by kind of request, and where they go.
 
     ``stages`` are of ``first_ask``, ``graphs`` per run of a graph. ``glue_fraction`` is the share outside engines, by kind.
+    ``spinning`` says by engine what idle threads do.
     """
 
     first_ask: Percentiles
@@ -25,6 +26,24 @@ class ContenderLatency(ProcessMemory):
     stages: dict[str, Percentiles]
     graphs: dict[str, Percentiles]
     glue_fraction: dict[str, float]
+    spinning: dict[str, str]
+
+
+class AloneKind(TypedDict):
+    """Medians of one kind of request in turns and by itself; ``difference`` is the share by which turns are slower."""
+
+    turns_p50_ms: float
+    alone_p50_ms: float
+    difference: float
+
+
+class AloneCheck(TypedDict):
+    """Whether every contender is as fast in turns as by itself; ``contenders`` by name and kind."""
+
+    limit: float
+    largest_difference: float
+    passed: bool
+    contenders: dict[str, dict[str, AloneKind]]
 
 
 class Agreement(TypedDict):
@@ -60,12 +79,19 @@ class GraphDelivery(TypedDict):
 
 
 class Latency(TypedDict):
-    """``ratios``: how many times faster ``mimo`` is than each other contender, by kind and in tokens per second."""
+    """``ratios``: how many times faster ``mimo`` is than each other contender, by kind and in tokens per second.
+
+    ``between_turns``: what contenders do while another one has its turn, "stopped" or "waiting". ``seed`` of the order.
+    ``check_alone`` is None without ``--check-alone``.
+    """
 
     machine: Machine
     bundle: TimedBundle
     request: RequestDict
     repeats: int
+    seed: int
+    between_turns: str
+    check_alone: AloneCheck | None
     contenders: dict[str, ContenderLatency]
     ratios: dict[str, dict[str, float]]
     glue_fraction: float

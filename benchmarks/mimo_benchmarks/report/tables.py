@@ -6,7 +6,7 @@ from mimo_runtime.utils.tables import table
 
 from ..request import KINDS
 from .machine import Machine, ProcessMemory
-from .results import Footprint, Latency
+from .results import AloneCheck, Footprint, Latency
 
 _TITLES = {
     "first_ask": "first ask (new image: masks and text)",
@@ -21,7 +21,8 @@ def latency_table(result: Latency) -> str:
     """Medians with the 90th percentile and how many times faster ``mimo`` is; then where ``mimo`` spends its time."""
     contenders = result["contenders"]
     names = list(contenders)
-    rows = [("median ms (p90)", *names)]
+    busy = " BUSY MACHINE" if result["machine"].get("busy") else ""
+    rows = [(f"median ms (p90){busy}", *names)]
     for kind in KINDS:
         times = ((n, contenders[n][kind]) for n in names)
         rows.append((_TITLES[kind], *(f"{ms['p50_ms']:.1f} ({ms['p90_ms']:.1f}){_times(result, n, kind)}" for n, ms in times)))
@@ -32,16 +33,24 @@ def latency_table(result: Latency) -> str:
     agreement, bundle = result["agreement"], result["bundle"]
     dice = ", ".join(f"{n} {d:.4f}" for n, d in agreement["masks_dice"].items() if d is not None) or "no masks"
     same = "all the same text" if agreement["same_text"] else f"{', '.join(agreement['differs'])} DIFFERENT TEXT"
-    measured = f"{result['repeats']} repeats in turns, {_machine(result['machine'])}"
+    turns = f"{result['repeats']} repeats in turns (the others {result['between_turns']}, order seed {result['seed']})"
+    measured = f"{turns}, {_machine(result['machine'])}"
     lines = [
         f"{bundle['id']} ({bundle['target']}), {measured}",
         table(rows),
         f"  mimo, first ask by stage (ms): {stages}",
         f"  mimo, share of time outside engines: {100 * result['glue_fraction']:.1f} %",
         f"  answers: {same}, {agreement['timed_tokens']} tokens timed; mask Dice against mimo: {dice}",
+        *(f"  {name}: {', '.join(f'{e}: {how}' for e, how in contenders[name]['spinning'].items())}" for name in names),
+        *([_alone(result["check_alone"])] if result["check_alone"] else []),
         *(f"  warning: {line}" for line in result["warnings"]),
     ]
     return "\n".join(lines)
+
+
+def _alone(check: AloneCheck) -> str:
+    largest, limit = 100 * check["largest_difference"], 100 * check["limit"]
+    return f"  by itself against in turns: {largest:.1f} % at most, {'within' if check['passed'] else 'BEYOND'} {limit:.0f} %"
 
 
 def footprint_table(result: Footprint) -> str:
@@ -63,7 +72,8 @@ def footprint_table(result: Footprint) -> str:
 
 def _machine(m: Machine) -> str:
     engines = ", ".join(f"{name} {version}" for name, version in m["engines"].items())
-    return f"{m['cpu']}, {m['cores']} cores, threads {m['threads']}, {engines}"
+    loads = f"load {m['load_before']} before, {m.get('load_after')} after"
+    return f"{m['cpu']}, {m['cores']} cores, threads {m['threads']}, {engines}, {loads}"
 
 
 def _times(result: Latency, name: str, what: str) -> str:

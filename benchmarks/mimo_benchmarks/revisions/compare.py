@@ -105,7 +105,7 @@ def compare_revisions(
         described = machine.describe(threads=threads)
         workers = [stack.enter_context(RevisionProcess(side, tree, bundle, folder, threads)) for side, tree in trees.items()]
         first, times = _ask_in_turns(workers, len(questions), repeats, progress)
-    described["load_after"] = machine.load()
+    machine.finish(described)
     differing = [_differs(a, b) for a, b in zip(first[EARLIER], first[CURRENT])]
     kinds = [question.kind for question in questions]
     taken = [(median(a), median(b)) for a, b in zip(times[EARLIER], times[CURRENT])]

@@ -57,13 +57,13 @@ class Gate:
         return len(self._waiting)
 
     @contextmanager
-    def turn(self, stop: StopCheck = NEVER) -> Iterator[bool]:
+    def turn(self, stop: StopCheck | None = None) -> Iterator[bool]:
         """Wait for a turn, and keep it within the context. False, without a turn, if ``stop`` ends the wait.
 
         Raises:
             BusyError: as many calls wait as may.
         """
-        ticket = _Ticket(threading.get_ident())
+        ticket, stop = _Ticket(threading.get_ident()), stop or NEVER
         try:
             self._enter(ticket)
             while not (admitted := ticket.admitted.wait(stop.interval)) and not stop():
