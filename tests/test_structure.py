@@ -92,8 +92,9 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "precision": "report",
         "revisions": "report",
         "suites": "report",
+        "tracking": "report",
         "competence": "suites",
-        "cli": "competence footprint latency models precision report request revisions suites",
+        "cli": "competence footprint latency models precision report request revisions suites tracking",
         "__main__": "cli",
     },
 }

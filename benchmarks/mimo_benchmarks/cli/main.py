@@ -17,6 +17,7 @@ from .evaluation import precision, referring, relations, robustness
 from .options import request_options
 from .output import check_writable, deliver, json_option
 from .revisions import compare_revisions
+from .track import track
 
 if TYPE_CHECKING:
     from mimo_runtime.pipeline import Mimo
@@ -111,7 +112,7 @@ def footprint(bundle: Path, repeats: int, threads: int | None, json_path: str | 
         raise VerificationError(f"the runtime loaded {', '.join(heavy)}", "Report it: a device has none of these")
 
 
-for command in (referring, relations, competence, precision, robustness, compare_revisions):
+for command in (referring, relations, competence, precision, robustness, track, compare_revisions):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Synthetic video with exact masks, and how well and how fast a model tracks in it."""
