@@ -30,14 +30,14 @@ def phantom_stills(limit: int, seed: int, known: Sequence[str], size: int = 256)
 
     stills = []
     for modality in MODALITIES:
-        found = 0
+        count = 0
         for number in range(4 * limit):
             image = phantom(modality, (seed, number), size)
             masks = {name: image.mask(name) for name in image.classes.values()}
             still = _largest(masks, image.pixels, modality, f"phantom {modality} {number}", known)
-            if still is not None and found < limit:
+            if still is not None and count < limit:
                 stills.append(still)
-                found += 1
+                count += 1
     return stills
 
 
