@@ -60,6 +60,9 @@ class Gate:
     def turn(self, stop: StopCheck | None = None) -> Iterator[bool]:
         """Wait for a turn, and keep it within the context. False, without a turn, if ``stop`` ends the wait.
 
+        Args:
+            stop: checked every 10 ms while the call waits; None waits as long as it takes.
+
         Raises:
             BusyError: as many calls wait as may.
         """
