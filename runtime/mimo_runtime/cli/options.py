@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,11 +92,14 @@ class ObjectRequest:
             return None
 
         def write(target: Path) -> None:
-            from ..clinical.writer import ObjectOptions, write_into
+            from ..clinical.writer import INDEX, ObjectOptions, write_into
 
             (target / "objects").mkdir()
             options = ObjectOptions(self.salt, self.allow_burned_in, self.show_patient)
             write_into(result(self.salt), target / "objects", self.formats, options)
+            index = json.loads((target / "objects" / INDEX).read_text("utf-8"))
+            for name, reason in index["left_out"].items():
+                click.echo(f"note: {name} is left out: {reason}", err=True)
 
         return write
 

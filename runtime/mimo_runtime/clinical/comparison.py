@@ -232,6 +232,10 @@ def _warnings(before: StudyResult, now: StudyResult) -> list[str]:
     """What differs between the acquisitions and changes measures by itself."""
     a, b = before.images[0], now.images[0]
     warnings = []
+    if before.patient_tag and now.patient_tag and before.patient_tag != now.patient_tag:
+        warnings.append("the examinations are of different patients")
+    if before.request != now.request:
+        warnings.append("the questions differ: a structure may be missing because it was not asked for")
     if a.modality != b.modality:
         warnings.append(f"the modalities differ ({a.modality or 'unknown'}, {b.modality or 'unknown'})")
     if a.geometry.plane != b.geometry.plane:

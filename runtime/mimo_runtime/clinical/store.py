@@ -37,6 +37,8 @@ class StoredFrames:
     geometries: tuple[ImageGeometry, ...]
     sizes: tuple[tuple[int, int], ...]
     modality: str | None
+    problem: str = ""
+    patient_tag: str = ""
 
     def __len__(self) -> int:
         return len(self.geometries)
@@ -79,6 +81,8 @@ def save_study(result: StudyResult, folder: Path, *, with_pictures: bool = True)
         "refusals": result.refusals,
         "model": asdict(result.model),
         "request": result.request,
+        "problem": result.problem,
+        "patient_tag": result.patient_tag,
     }
     (folder / STUDY).write_text(json.dumps(content, ensure_ascii=False) + "\n", "utf-8")
     return [STUDY, *(f"{FRAMES}/{frame:05d}.png" for frame in frames)]
@@ -116,7 +120,7 @@ def load_study(folder: Path | str) -> StudyResult:
             raise RequestError(f"{name} has a study of another version", "Write it again with --write")
         frames = StoredFrames(
             folder, tuple(_geometry(g) for g in data["geometries"]), tuple((int(h), int(w)) for h, w in data["sizes"]),
-            data["modality"],
+            data["modality"], str(data["problem"]), str(data["patient_tag"]),
         )  # fmt: skip
         structures = tuple(_structure(s, frames) for s in data["structures"])
         return StudyResult(

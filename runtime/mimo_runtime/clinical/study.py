@@ -126,6 +126,23 @@ class StudyResult:
             answer.series.layout.extents_mm(), salt,
         )  # fmt: skip
 
+    @property
+    def problem(self) -> str:
+        """Why the frames are no regular volume; "" for a regular one and for a single image."""
+        layout = getattr(self.images, "layout", None)
+        known = str(getattr(self.images, "problem", "")) if layout is None else str(layout.problem)
+        return known if len(self.images) > 1 else ""
+
+    @property
+    def patient_tag(self) -> str:
+        """Four characters that differ for different patients and are shared by many: they tell two apart, and name nobody."""
+        stored = getattr(self.images, "patient_tag", None)
+        if stored is not None:
+            return str(stored)
+        source = self.images[0].source
+        known = [source.uid(keyword) for keyword in ("PatientID", "PatientName", "PatientBirthDate")] if source else []
+        return hashlib.sha256("\0".join(known).encode()).hexdigest()[:4] if any(known) else ""
+
     def uid(self, purpose: str) -> str:
         """A UID that is the same for the same images, model, request and salt, and says nothing about them."""
         return uid_of(f"{self.fingerprint}\0{purpose}")

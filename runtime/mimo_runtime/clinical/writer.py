@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from ..errors import RequestError
 from ..results.folder import slug
 from ..utils.atomic import atomic_folder
-from ..utils.messages import few
 from .store import save_study
 from .study import StudyResult
 
@@ -78,10 +77,10 @@ def write_objects(
     overwrite: bool = False,
     options: ObjectOptions = ObjectOptions(),  # noqa: B008 - frozen
 ) -> list[str]:
-    """Write a result in several formats, and the study that ``mimo-run compare`` reads. Nothing is written if one cannot be.
+    """Write a result in several formats, and the study that ``mimo-run compare`` reads.
 
-    A result without structures has no segmentation, structure set or surface; the structured report says so. These formats are
-    then left out, and ``objects.json`` names the reason.
+    A format that cannot hold the result is left out, and ``objects.json`` names the reason: a segmentation of no structure, a
+    label map of structures that overlap, a volume of frames with a gap. Nothing is written if none can hold it.
 
     Args:
         formats: of :data:`FORMATS`.
@@ -91,7 +90,7 @@ def write_objects(
         The names of the files.
 
     Raises:
-        RequestError: an unknown format, an image that a format cannot describe, or a folder that cannot be written.
+        RequestError: an unknown format, a result that none of the formats can hold, or a folder that cannot be written.
     """
     names = formats_of(",".join(formats))
     with atomic_folder(folder, overwrite, INDEX) as target:
@@ -111,14 +110,19 @@ def write_into(result: StudyResult, target: Path, names: Sequence[str], options:
     for name in sorted(names, key=list(FORMATS).index):
         if not result.structures and name in _NEED_STRUCTURES:
             left_out[name] = "the result has no structure"
-        elif name in _OBJECTS:
-            objects = _OBJECTS[name](result, _Context(segmentation, options))
-            segmentation = next(iter(objects.values())) if name == "seg" else segmentation
-            written[name] = [_save(data, target / file, options) for file, data in objects.items()]
-        else:
-            written[name] = _WRITERS[name](result, target, options)
+            continue
+        try:
+            if name in _OBJECTS:
+                objects = _OBJECTS[name](result, _Context(segmentation, options))
+                segmentation = next(iter(objects.values())) if name == "seg" else segmentation
+                written[name] = [_save(data, target / file, options) for file, data in objects.items()]
+            else:
+                written[name] = _WRITERS[name](result, target, options)
+        except RequestError as error:
+            left_out[name] = error.what
     if left_out and not written:
-        raise RequestError(f"the result has no structure for {few(left_out)}", "Write sr, which can say that there is none")
+        name, reason = next(iter(left_out.items()))
+        raise RequestError(f"--write {name}: {reason}", "Choose another format; sr can say that there is no structure")
     written["study"] = save_study(result, target, with_pictures=shows_pictures)
     content = {"files": written, "left_out": left_out, "structures": [s.tracking_id for s in result.structures]}
     (target / INDEX).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")

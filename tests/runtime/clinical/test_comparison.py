@@ -91,3 +91,13 @@ def test_other_acquisitions_and_models_are_warned_of() -> None:
     now = replace(now, model=replace(now.model, sha256="cd" * 32))
     warnings = " ".join(compare(before, now).warnings)
     assert "modalities differ (ct, mri)" in warnings and "different models" in warnings
+
+
+def test_other_patients_and_other_questions_are_warned_of() -> None:
+    before, now = ct_result(), ct_result()
+    assert before.patient_tag == now.patient_tag != "" and len(before.patient_tag) == 4
+    assert not compare(before, now).warnings
+    header = now.images[0].source.header
+    header.PatientID = "SOMEBODY ELSE"
+    assert "different patients" in " ".join(compare(before, now).warnings)
+    assert "the questions differ" in " ".join(compare(before, ct_result(request="other")).warnings)

@@ -98,5 +98,12 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="unknown format 'dicom'"):
         write_objects(ct_result(), tmp_path / "out", ["seg", "dicom"])
     with pytest.raises(RequestError, match="frame of reference"):
-        write_objects(flat_result("us"), tmp_path / "out", ["sr", "rtstruct"])
+        write_objects(flat_result("us"), tmp_path / "out", ["rtstruct"])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_format_that_cannot_hold_the_result_is_left_out_with_its_reason(tmp_path: Path) -> None:
+    write_objects(flat_result("us"), tmp_path / "out", ["sr", "rtstruct", "labelmap"])
+    index = json.loads((tmp_path / "out" / "objects.json").read_text())
+    assert list(index["files"]) == ["sr", "study"] and set(index["left_out"]) == {"rtstruct", "labelmap"}
+    assert "frame of reference" in index["left_out"]["rtstruct"] and not (tmp_path / "out" / "rtstruct.dcm").exists()

@@ -198,3 +198,11 @@ def test_what_cannot_be_written_is_one_line() -> None:
         write_segmentation(replace(result, structures=()))
     with pytest.raises(RequestError, match="need a DICOM image"):
         write_segmentation(replace(result, images=(ScanImage(np.zeros((40, 40, 3), np.uint8)),)))
+
+
+def test_frames_at_the_same_position_are_refused_in_one_line() -> None:
+    result = ct_result()
+    twice = (*result.images[:2], *result.images[1:2])
+    structures = (replace(result.structures[1], masks={1: disc(), 2: disc()}),)
+    with pytest.raises(RequestError, match="at the same position"):
+        write_segmentation(replace(result, images=twice, structures=structures))

@@ -66,8 +66,10 @@ def write_segmentation(result: StudyResult, *, label_map: bool = False) -> Datas
 
 
 def _check_plane(files: SourceFrames) -> None:
-    """Refuse frames that do not share directions, spacing and frame of reference: the object states them once."""
+    """Refuse frames that do not share directions, spacing and frame of reference, or lie at the same position."""
     first = files.places[0]
+    if len({place.position for place in files.places}) < len(files.places):
+        raise RequestError("two frames lie at the same position, which a segmentation cannot tell apart", "Write sr or coco")
     for place in files.places:
         same = all(
             np.allclose(getattr(place, name) or (), getattr(first, name) or (), rtol=1e-3, atol=1e-3)

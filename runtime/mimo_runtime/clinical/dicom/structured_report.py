@@ -132,6 +132,8 @@ def _texts(result: StudyResult) -> Iterator[str]:
         yield f"Not answered: {refusal}"
     if not result.structures and not result.refusals and not result.sentences:
         yield "No finding."
+    if result.problem:
+        yield f"The frames are no regular volume: {result.problem}. Volumes use the distance that each frame stands for."
     yield "Result of a program for research use only. Not for diagnosis. Not verified by a person."
 
 

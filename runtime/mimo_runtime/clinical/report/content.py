@@ -107,6 +107,8 @@ def _facts(result: StudyResult, patient: bool) -> list[tuple[str, str]]:
     facts.append(
         ("Pixel spacing", f"{spacing[0]:g} x {spacing[1]:g} mm{plane}" if spacing else "not stated: lengths are in pixels")
     )
+    if result.problem:
+        facts.append(("Series", f"no regular volume: {result.problem}"))
     facts.append(("Model", f"{result.model.name}, version {result.model.version}, {result.model.sha256[:12] or 'no hash'}"))
     return facts
 
