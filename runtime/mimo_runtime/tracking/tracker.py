@@ -93,6 +93,7 @@ class Tracker:
         """As :meth:`update`, for an encoded frame.
 
         Args:
+            scan: the encoded frame.
             frame: its number; None counts on.
             extra_margin_px: how much further than usual the target may have moved.
         """
