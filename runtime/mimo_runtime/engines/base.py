@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -166,6 +167,7 @@ def only_batch_varies(spec: GraphSpec) -> bool:
 def in_one_line(error: object) -> str:
     """The message of a library in at most 180 printable characters: its beginning, and its end, which often has the reason."""
     text = "".join(c if c.isprintable() else "?" for c in " ".join(str(error)[:4000].split()))
+    text = re.sub(r"\.? In \w+ at \S+$", ".", text)  # where TensorRT's source says so helps nobody
     return text if len(text) <= 180 else f"{text[:77]}...{text[-100:]}"
 
 

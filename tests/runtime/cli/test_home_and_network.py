@@ -52,6 +52,7 @@ QUICK = [
     (BENCH, "robustness BUNDLE --data SET --report pictures --limit 1"),
     (BENCH, "relations BUNDLE --data SET --limit 1"),
     (BENCH, "referring BUNDLE --data SET --limit 1"),
+    (BENCH, "track BUNDLE --data SET --limit 1 --frames 2"),
     (BENCH, "competence BUNDLE --data SET --limit 1 --per-kind 1"),
 ]
 #: Commands on the smallest model.

@@ -40,7 +40,7 @@ def test_turned_ellipses_with_pixels_that_are_not_square(a, ratio, angle, row, c
     if ratio < 0.8:
         assert short_axis(mask, long, spacing).length == pytest.approx(2 * b, rel=0.08, abs=1.5 * max(spacing))
     fitted = ellipse_of(mask, spacing)
-    assert (fitted.semi_major, fitted.semi_minor) == (pytest.approx(a, rel=0.02), pytest.approx(b, rel=0.02))
+    assert (fitted.semi_major, fitted.semi_minor) == (pytest.approx(a, rel=0.03), pytest.approx(b, rel=0.03))
     h = ((a - b) / (a + b)) ** 2
     assert fitted.circumference == pytest.approx(math.pi * (a + b) * (1 + 3 * h / (10 + math.sqrt(4 - 3 * h))), rel=0.02)
     assert area_of(mask, spacing) == pytest.approx(math.pi * a * b, rel=0.02)
