@@ -85,7 +85,7 @@ def test_a_device_verifies_it(built):
     result = CliRunner().invoke(commands.main, ["verify", str(built), "--json"])
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
-    assert report["passed"] and len(report["samples"]) == 3
+    assert report["passed"] and len(report["samples"]) >= 3  # and those beside thresholds
 
 
 @pytest.mark.slow

@@ -78,6 +78,15 @@ class Report:
         )
 
 
+def peak_mb() -> int:
+    """Most memory that this process had resident. ``ru_maxrss`` of a child may be that of its parent before ``exec``."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) // 1024
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
 def try_one(kind: Kind, case: object, number: int, seed: int) -> Outcome:
     """Run one case in this process."""
     assert callable(case)
@@ -98,8 +107,7 @@ def try_one(kind: Kind, case: object, number: int, seed: int) -> Outcome:
             raise
         where = traceback.extract_tb(error.__traceback__)[-1]
         result = f"{type(error).__name__}: {str(error)[:200]} ({Path(where.filename).name}:{where.lineno})"
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    return Outcome(number, result, time.perf_counter() - begin, peak)
+    return Outcome(number, result, time.perf_counter() - begin, peak_mb())
 
 
 def outcomes(name: str, count: int, seed: int, first: int = 0) -> Iterator[Outcome]:

@@ -191,7 +191,7 @@ def test_weights_of_transformers_4_57_are_read_too(repository, tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
     version = run([sys.executable, "-c", "import transformers; print(transformers.__version__)"], environment)
     assert version.startswith("4.57.")
-    assert "8 passed" in run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__], environment)
+    assert "9 passed" in run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__], environment)
 
 
 def run(command: list[str], environment: dict[str, str] | None = None) -> str:
