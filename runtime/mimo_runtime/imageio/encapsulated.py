@@ -262,7 +262,7 @@ def _read_items(file: BinaryIO, at: int, at_most: int | None) -> list[bytes]:
 
 
 def _frame_parts(items: list[bytes], frames: int, frame: int) -> list[bytes]:
-    """The fragments of a frame; empty if they cannot be told apart."""
+    """The fragments of a frame; empty if nothing marks where a frame begins."""
     fragments = items[1:]
     if frames == 1:
         return fragments

@@ -18,7 +18,7 @@ from ...series.image_series import ImageSeries
 from ...utils.untyped import Untyped
 from ..codes import Code
 from ..study import Frames, ModelIdentity, StudyResult, geometry_at, size_at
-from .headers import complete
+from .headers import UTF_8, complete
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -30,6 +30,11 @@ DESCRIPTION = "AI result, research use only, not for diagnosis"
 
 #: PS3.5 chapter 9: numbers with points between, none with a zero in front.
 _UID = re.compile(r"(?=.{1,64}$)(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
+#: Patient and study, which all objects of a result share with their source.
+_STUDY = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID", "AccessionNumber",
+    "ReferringPhysicianName", "StudyInstanceUID",
+)  # fmt: skip
 _IDENTIFIERS = ("SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID")
 
 
@@ -132,6 +137,32 @@ def shallow_copy(header: Dataset) -> Dataset:
     copy.update(header)
     copy.file_meta = header.file_meta
     return copy
+
+
+def derived_object(result: StudyResult, header: Dataset, sop_class: str, kind: str, modality: str) -> Dataset:
+    """A new object in the study of a source, with patient, study, series and equipment.
+
+    Args:
+        header: of a source.
+        kind: of :data:`SERIES_NUMBERS`; its UIDs and series number follow from it.
+        modality: DICOM modality of the object.
+    """
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import UID, ExplicitVRLittleEndian
+
+    data = Dataset()
+    data.SOPClassUID, data.SOPInstanceUID = sop_class, result.uid(kind)
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID, data.file_meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, UID(sop_class)
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
+    data.SpecificCharacterSet = UTF_8
+    for keyword in _STUDY:
+        setattr(data, keyword, header.get(keyword, ""))
+    data.Modality, data.SeriesInstanceUID, data.SeriesNumber = modality, result.uid(f"{kind} series"), SERIES_NUMBERS[kind]
+    data.InstanceNumber, data.SeriesDescription = 1, DESCRIPTION
+    data.Manufacturer, data.ManufacturerModelName = MANUFACTURER, result.model.name[:64]
+    data.SoftwareVersions = list(versions(result.model))
+    return data
 
 
 def item_of(code: Code) -> Dataset:

@@ -10,14 +10,12 @@ from ...errors import RequestError
 from ..codes import code_of
 from ..outlines import outlines_of
 from ..study import StudyResult, geometry_at
-from .headers import UTF_8
-from .objects import DESCRIPTION, MANUFACTURER, SERIES_NUMBERS, SourceFrames, item_of, source_frames, versions
+from .objects import SourceFrames, derived_object, item_of, source_frames
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
-_EXPLICIT = "1.2.840.10008.1.2.1"
 
 
 def write_structure_set(result: StudyResult) -> Dataset:
@@ -40,28 +38,13 @@ def write_structure_set(result: StudyResult) -> Dataset:
 
 def _frame(result: StudyResult, files: SourceFrames) -> Dataset:
     """Patient, study, equipment, and the images that the contours refer to."""
-    from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import UID
+    from pydicom.dataset import Dataset
 
-    data, first = Dataset(), files.headers[0]
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID, data.file_meta.MediaStorageSOPClassUID = UID(_EXPLICIT), UID(_RTSTRUCT)
-    data.SOPClassUID, data.SOPInstanceUID = _RTSTRUCT, result.uid("rtstruct")
-    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
-    data.SpecificCharacterSet = UTF_8
-    for keyword in (
-        "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID", "AccessionNumber",
-        "ReferringPhysicianName", "StudyInstanceUID", "FrameOfReferenceUID", "PositionReferenceIndicator",
-    ):  # fmt: skip
+    first = files.headers[0]
+    data = derived_object(result, first, _RTSTRUCT, "rtstruct", "RTSTRUCT")
+    for keyword in ("FrameOfReferenceUID", "PositionReferenceIndicator"):
         setattr(data, keyword, first.get(keyword, ""))
-    data.Modality, data.SeriesInstanceUID, data.SeriesNumber = (
-        "RTSTRUCT",
-        result.uid("rtstruct series"),
-        SERIES_NUMBERS["rtstruct"],
-    )
-    data.InstanceNumber, data.OperatorsName, data.SeriesDescription = 1, "", DESCRIPTION
-    data.Manufacturer, data.ManufacturerModelName = MANUFACTURER, result.model.name[:64]
-    data.SoftwareVersions = list(versions(result.model))
+    data.OperatorsName = ""
     data.StructureSetLabel, data.StructureSetName = "MIMO", "Structures of a program"
     data.StructureSetDate, data.StructureSetTime = first.get("StudyDate", ""), first.get("StudyTime", "")
     data.ApprovalStatus = "UNAPPROVED"
