@@ -298,7 +298,9 @@ def _summary(answer: Answer, files: dict[int, str], output: str | None) -> str:
     if answer.fallback:
         lines.insert(-1, f"(not as it was built: {answer.fallback})")
     if output is not None:
-        lines.append(f"wrote {Path(output)}/: answer.json, overlay.png, panel.png" + "".join(f", {f}" for f in files.values()))
+        objects = ["objects/"] if (Path(output) / "objects").is_dir() else []
+        names = ", ".join(["answer.json", "overlay.png", "panel.png", *files.values(), *objects])
+        lines.append(f"wrote {Path(output)}/: {names}")
     return "\n".join(lines)
 
 

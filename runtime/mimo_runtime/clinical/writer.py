@@ -106,10 +106,11 @@ def write_into(result: StudyResult, target: Path, names: Sequence[str], options:
         options = replace(options, allow_burned_in=True)
     written: dict[str, list[str]] = {}
     left_out: dict[str, str] = {}
+    remedy = ""
     segmentation: Dataset | None = None
     for name in sorted(names, key=list(FORMATS).index):
         if not result.structures and name in _NEED_STRUCTURES:
-            left_out[name] = "the result has no structure"
+            left_out[name], remedy = "the result has no structure", "Write sr, which can say that there is none"
             continue
         try:
             if name in _OBJECTS:
@@ -119,10 +120,10 @@ def write_into(result: StudyResult, target: Path, names: Sequence[str], options:
             else:
                 written[name] = _WRITERS[name](result, target, options)
         except RequestError as error:
-            left_out[name] = error.what
+            left_out[name], remedy = error.what, error.remedy
     if left_out and not written:
-        name, reason = next(iter(left_out.items()))
-        raise RequestError(f"--write {name}: {reason}", "Choose another format; sr can say that there is no structure")
+        name, reason = list(left_out.items())[-1]
+        raise RequestError(f"{name} cannot be written: {reason}", remedy)
     written["study"] = save_study(result, target, with_pictures=shows_pictures)
     content = {"files": written, "left_out": left_out, "structures": [s.tracking_id for s in result.structures]}
     (target / INDEX).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
