@@ -242,7 +242,7 @@ def _described(name: str, thing: object) -> str:
 
 def _members(owner: str, cls: type) -> Iterator[str]:
     yield from _attributes(owner, cls)
-    for name, member in vars(cls).items():
+    for name, member in _own_and_inherited(cls).items():
         if name.startswith("_") or name in DEPRECATED:
             continue
         function = member.__func__ if isinstance(member, (staticmethod, classmethod)) else member
@@ -254,6 +254,13 @@ def _members(owner: str, cls: type) -> Iterator[str]:
             path = f"{owner}.{name}"
             text = markdown(documentation(path, function))
             yield f"#### `{path}`\n\n```python\n{_signature(path, function)}\n```\n\n{text}".rstrip()
+
+
+def _own_and_inherited(cls: type) -> dict[str, object]:
+    """What a class defines, then what it inherits from other classes of the runtime."""
+    bases = (vars(base) for base in cls.__mro__[1:] if base.__module__.startswith("mimo_runtime."))
+    inherited = {name: member for base in bases for name, member in base.items()}
+    return {**vars(cls), **{name: member for name, member in inherited.items() if name not in vars(cls)}}
 
 
 def _attributes(owner: str, cls: type) -> Iterator[str]:

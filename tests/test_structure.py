@@ -34,8 +34,8 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "request": "errors model preprocessing text utils",
         "graphs": "admission engines errors model postprocessing preprocessing refinement request text utils",
         "tracking": "errors graphs hardware imageio modalities model postprocessing preprocessing request results series utils",
-        "pipeline": "admission domain engines errors graphs hardware imageio loading modalities model postprocessing request "
-        "results series text tracking utils",
+        "scan": "admission domain graphs imageio loading postprocessing request results text utils",
+        "pipeline": "admission domain engines errors graphs hardware imageio loading modalities model scan text tracking utils",
         # On top of the pipeline.
         "clinical": "errors imageio postprocessing preprocessing results series utils viz",
         "evaluation": "data errors model pipeline postprocessing preprocessing results text utils viz",

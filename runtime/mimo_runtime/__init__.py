@@ -36,10 +36,11 @@ if TYPE_CHECKING:
     from .imageio.masks import read_mask
     from .imageio.reader import read_image
     from .model.config import MimoConfig
-    from .pipeline import Mimo, Scan
+    from .pipeline import Mimo
     from .preprocessing.prompts import Prompt
     from .request import AskRequest
     from .results.answer import Answer, Finding, Refusal, TextPiece
+    from .scan import Scan
     from .text.generation import SamplingParams
     from .tracking.live import LiveTracker
     from .tracking.results import TrackedFrame
@@ -71,10 +72,11 @@ _HOMES = {
     "imageio.masks": ("read_mask",),
     "imageio.reader": ("read_image",),
     "model.config": ("MimoConfig",),
-    "pipeline": ("Mimo", "Scan"),
+    "pipeline": ("Mimo",),
     "preprocessing.prompts": ("Prompt",),
     "request": ("AskRequest",),
     "results.answer": ("Answer", "Finding", "Refusal", "TextPiece"),
+    "scan": ("Scan",),
     "text.generation": ("SamplingParams",),
     "tracking.live": ("LiveTracker",),
     "tracking.results": ("TrackedFrame",),

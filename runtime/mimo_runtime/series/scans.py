@@ -30,7 +30,7 @@ class OpensScan(Protocol):
 
 
 class Askable(Protocol):
-    """An encoded image; ``pipeline.Scan`` is one."""
+    """An encoded image; ``scan.Scan`` is one."""
 
     image: ScanImage
 

@@ -1,8 +1,9 @@
-"""The methods of ``Mimo`` about video and volumes."""
+"""The methods of ``Mimo`` about series, video and volumes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from ..imageio.intensity import Windows
 from ..modalities import check_modality
 from ..model.config import MimoConfig
 from ..request import AskRequest, Rows
-from ..series.image_series import ImageSeries
+from ..series.image_series import ImageSeries, open_image_series
 from ..series.scans import SeriesAnswer, SeriesScans
 from .config import TrackingConfig
 from .results import TrackedFrame
@@ -39,8 +40,31 @@ class TrackingMethods:
         """Windows by modality."""
         raise NotImplementedError
 
-    def _open_scan(self, image: ScanImage) -> TrackableScan:
+    def _open_scan(
+        self, image: ScanImage, /, *, should_stop: Callable[[], bool] | None = None, deadline: float | None = None
+    ) -> TrackableScan:
         raise NotImplementedError
+
+    def open_series(
+        self,
+        source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        *,
+        series: int | str | None = None,
+        modality: str | None = None,
+        window: tuple[float, float] | None = None,
+    ) -> SeriesScans:
+        """Order the frames of a series; each is encoded when it is used.
+
+        Args:
+            source: a folder, a zip archive, a multi-frame file, a volume, or a list of files.
+            series: which one of several, by number from 1 or by UID.
+            modality, window: as in ``Mimo.open``.
+
+        Raises:
+            ImageError: as ``open_image_series``.
+        """
+        frames = open_image_series(source, series=series, modality=modality, window=window, windows=self.windows)
+        return SeriesScans(frames, self._open_scan)
 
     def track(self, frames: Frames, text: str = "", **options: Unpack[TrackingOptions]) -> Iterator[TrackedFrame]:
         """Follow one target over frames: ``for tracked in mimo.track(frames, boxes=[(40, 60, 180, 200)]): tracked.mask``.
@@ -63,7 +87,12 @@ class TrackingMethods:
     def tracker(self, text: str = "", **options: Unpack[TrackingOptions]) -> Tracker:
         """What follows one target, frame by frame (``Tracker.update``), or for ``tracking.live.LiveTracker``.
 
-        Arguments as in :meth:`track`. Raises ImageError for an unknown modality, PromptError for a prompt that cannot be read.
+        Args:
+            text, options: as in :meth:`track`.
+
+        Raises:
+            ImageError: unknown modality.
+            PromptError: the prompt cannot be read.
         """
         check_modality(options.get("modality"), self.config.modalities)
         return make_tracker(self._open_scan, self.windows, text, **options)

@@ -22,7 +22,7 @@ from .results import Status, TrackedFrame, is_cancelled
 
 
 class TrackableScan(Protocol):
-    """An encoded frame; ``pipeline.Scan`` is one."""
+    """An encoded frame; ``scan.Scan`` is one."""
 
     image: ScanImage
     encoded: EncodedImage
