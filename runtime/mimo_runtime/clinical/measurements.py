@@ -7,7 +7,7 @@ area                 pixels times their area, in the frame with the largest area
 long axis            longest distance of two pixels in that frame (RECIST 1.1: longest diameter in the plane of acquisition)
 short axis           longest line at right angles to the long axis, in the same frame
 perimeter            length of the outline there (Cauchy and Crofton, four directions)
-ellipse major axis   of the ellipse of equal second moments; minor axis likewise
+ellipse major axis   of the ellipse with the axis ratio of the second moments and with the area; minor axis likewise
 circumference        of that ellipse, after Ramanujan
 volume               areas of all frames times the distance that each stands for along the normal (voxel counting, IBSI
                      "approximate volume")
@@ -138,13 +138,13 @@ def _in_plane(
         return Measurement(name, value, unit, *spread(value, margin, of), plane, frame, points)
 
     yield made("area", area, perimeter * pixel, lambda m: area_of(m, scale))
-    yield made("long axis", long.length, pixel, lambda m: longest_diameter(m, scale).length, long.start, long.end)
+    yield made("long axis", long.length, 2 * pixel, lambda m: longest_diameter(m, scale).length, long.start, long.end)
     ends = short.start, short.end
-    yield made("short axis", short.length, pixel, lambda m: short_axis(m, longest_diameter(m, scale), scale).length, *ends)
+    yield made("short axis", short.length, 2 * pixel, lambda m: short_axis(m, longest_diameter(m, scale), scale).length, *ends)
     yield made("perimeter", perimeter, 2 * math.pi * pixel, lambda m: perimeter_of(m, scale))
-    yield made("ellipse major axis", 2 * fitted.semi_major, pixel, lambda m: 2 * ellipse_of(m, scale).semi_major)
-    yield made("ellipse minor axis", 2 * fitted.semi_minor, pixel, lambda m: 2 * ellipse_of(m, scale).semi_minor)
-    yield made("circumference", fitted.circumference, math.pi * pixel, lambda m: ellipse_of(m, scale).circumference)
+    yield made("ellipse major axis", 2 * fitted.semi_major, 2 * pixel, lambda m: 2 * ellipse_of(m, scale).semi_major)
+    yield made("ellipse minor axis", 2 * fitted.semi_minor, 2 * pixel, lambda m: 2 * ellipse_of(m, scale).semi_minor)
+    yield made("circumference", fitted.circumference, 2 * math.pi * pixel, lambda m: ellipse_of(m, scale).circumference)
 
 
 def _volume(result: StudyResult, structure: Structure) -> Measurement | None:

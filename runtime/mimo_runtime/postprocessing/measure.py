@@ -4,8 +4,8 @@ Points are centres of pixels, scaled by the spacing. The farthest centres of a d
 than its true diameter, so a quarter of a pixel is added. Every diameter has at least the length of a pixel's shorter side.
 
 Sources: area by pixel counting; long axis and the short axis at right angles to it after RECIST 1.1 (Eisenhauer et al. 2009,
-Eur J Cancer 45:228-247); perimeter after Cauchy and Crofton in four directions; ellipse of equal second moments, its
-circumference after Ramanujan 1914 (second formula).
+Eur J Cancer 45:228-247); perimeter after Cauchy and Crofton in four directions; ellipse by second moments, its circumference
+after Ramanujan 1914 (second formula).
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+
+from .connected_components import label_components
+from .masks import box_of_mask
 
 Point = tuple[float, float]
 
@@ -37,7 +40,7 @@ class Chord:
 
 @dataclass(frozen=True)
 class Ellipse:
-    """The ellipse with the second moments of a mask.
+    """The ellipse fitted to a mask; see :func:`ellipse_of`.
 
     Args:
         center: ``(x, y)`` in pixels.
@@ -135,16 +138,41 @@ def perimeter_of(mask: np.ndarray, spacing: Point = (1.0, 1.0)) -> float:
 
 
 def ellipse_of(mask: np.ndarray, spacing: Point = (1.0, 1.0)) -> Ellipse:
-    """The ellipse of equal second moments, for a bool mask ``[H, W]`` with at least one pixel."""
-    rows, columns = np.nonzero(mask)
-    x, y = (columns + 0.5) * spacing[1], (rows + 0.5) * spacing[0]
+    """The ellipse with center, direction and axis ratio of a mask's second moments, and with the mask's area.
+
+    Of all shapes with the same second moments, the ellipse has the largest area. The ellipse of equal second moments is
+    therefore larger than every mask that is not an ellipse; the equal area takes this bias away. Holes count as filled.
+
+    Args:
+        mask: bool ``[H, W]`` with at least one pixel.
+        spacing: (row, column).
+    """
+    box = box_of_mask(mask)
+    if box is None:
+        raise ValueError("the mask is empty")
+    inside = _without_holes(np.asarray(mask[box[1] : box[3], box[0] : box[2]], bool)).astype(np.float64)
+    x, y = (np.arange(n) + 0.5 for n in inside.shape[::-1])
+    in_rows, in_columns = inside.sum(1), inside.sum(0)
+    area = float(in_rows.sum())
+    center_x, center_y = float(in_columns @ x) / area, float(in_rows @ y) / area
+    x, y = (x - center_x) * spacing[1], (y - center_y) * spacing[0]
     # The moments of a pixel's own area: without them, small masks measure too small.
-    xx, yy = float(x.var()) + spacing[1] ** 2 / 12, float(y.var()) + spacing[0] ** 2 / 12
-    xy = float(np.mean((x - x.mean()) * (y - y.mean())))
+    xx = float(in_columns @ x**2) / area + spacing[1] ** 2 / 12
+    yy = float(in_rows @ y**2) / area + spacing[0] ** 2 / 12
+    xy = float(y @ inside @ x) / area
     values, vectors = np.linalg.eigh(np.array([[xx, xy], [xy, yy]]))
-    major = vectors[:, 1]
-    center = float(columns.mean()) + 0.5, float(rows.mean()) + 0.5
-    return Ellipse(center, 2 * math.sqrt(values[1]), 2 * math.sqrt(max(values[0], 0.0)), math.atan2(major[1], major[0]))
+    ratio = math.sqrt(max(values[0], 0.0) / values[1])
+    major = math.sqrt(area * spacing[0] * spacing[1] / (math.pi * ratio))
+    return Ellipse((box[0] + center_x, box[1] + center_y), major, major * ratio, math.atan2(vectors[1, 1], vectors[0, 1]))
+
+
+def _without_holes(mask: np.ndarray) -> np.ndarray:
+    """A mask with the background that it surrounds; background joins over corners."""
+    starts = np.count_nonzero(mask[:, 1:] > mask[:, :-1], axis=1) + mask[:, 0]
+    if int(starts.max()) <= 1:  # a hole has mask on both sides in a row
+        return mask
+    labels, _ = label_components(~np.pad(mask, 1))
+    return np.not_equal(labels[1:-1, 1:-1], 1)
 
 
 def _row_ends(mask: np.ndarray) -> np.ndarray:
