@@ -53,7 +53,7 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "tuning": "checkpoint data",
         "torch_engine": "checkpoint model training",
         "ablation": "torch_engine training tuning",
-        "cli": "ablation data torch_engine training tuning",
+        "cli": "ablation checkpoint data torch_engine training tuning",
         "__main__": "cli",
     },
     "mimo_calibration": {

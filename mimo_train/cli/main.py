@@ -19,8 +19,8 @@ from mimo_runtime.errors import RequestError
 from mimo_runtime.model.config import PRESETS
 
 from .ablation import MAX_STEPS, ablate_command
-from .domain import fit_domain_command
 from .import_data import data_import
+from .tuning import calibrate_contours, fit_domain, tune_thresholds
 
 if TYPE_CHECKING:
     from mimo_runtime.pipeline import Mimo
@@ -202,7 +202,8 @@ def fit(
 
 
 main.add_command(ablate_command)
-main.add_command(fit_domain_command)
+for _command in (tune_thresholds, calibrate_contours, fit_domain):
+    main.add_command(_command)
 
 
 @main.command()
@@ -225,119 +226,6 @@ def evaluate(
         return load_mimo(checkpoint, weight_bits=weight_bits, skip=qat_skip)
 
     run_accuracy(load, progress_bar=stage_progress("evaluation"), **options)  # type: ignore[arg-type]
-
-
-@main.command()
-@click.argument("checkpoint", type=_PATH)
-@_data
-@click.option(
-    "--split", default="val", show_default=True, type=click.Choice(["train", "val"]), help="Never the split that is reported."
-)
-@click.option(
-    "--risk",
-    default=0.1,
-    show_default=True,
-    type=click.FloatRange(0, 1),
-    help="Largest mean of 1 - Dice of the findings that count as confident.",
-)
-@click.option("--limit", type=click.IntRange(1), help="Most images per set, drawn with the seed.")
-@_seed
-@_threads
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of sentences.")
-def tune_thresholds(
-    checkpoint: Path,
-    data_: tuple[Path, ...],
-    split: str,
-    risk: float,
-    limit: int | None,
-    seed: int,
-    threads: int | None,
-    as_json: bool,
-) -> None:
-    """Choose crop pass, thresholds and presence temperature on a split, and store them in the checkpoint.
-
-    Then calibrate contours as calibrate-contours does, for 90 % of the masks and a miss rate of 5 %.
-    """
-    from mimo_runtime.data.dataset import read_datasets
-    from mimo_runtime.model.config import MimoConfig
-
-    from ..torch_engine import load_mimo
-    from ..tuning import conformal, tune
-
-    _set_threads(threads)
-    datasets = read_datasets(data_)
-    mimo = load_mimo(checkpoint)
-    with stage_progress("thresholds", quiet=as_json) as advance:
-        chosen = tune.tune_thresholds(checkpoint, mimo, datasets, split, risk=risk, limit=limit, seed=seed, progress=advance)
-    mimo, calibrated = mimo.with_config(MimoConfig.read(checkpoint / "config.json")), None
-    with stage_progress("contours", quiet=as_json) as advance:
-        try:
-            calibrated = conformal.calibrate(checkpoint, mimo, datasets, split, limit=limit, seed=seed, progress=advance)
-            contours = calibrated.sentences()
-        except RequestError as error:  # too few patients: thresholds need fewer
-            contours = f"no contours: {error.what}"
-    if as_json:
-        conformal_report = None if calibrated is None else calibrated.to_dict()
-        print_json({**chosen.to_dict(), "wanted_risk": risk, "split": split, "conformal": conformal_report})
-    else:
-        click.echo(f"{chosen.sentences(risk)}\n{contours}\nStored in {checkpoint / 'config.json'}.")
-
-
-@main.command()
-@click.argument("checkpoint", type=_PATH)
-@_data
-@click.option(
-    "--split", default="val", show_default=True, type=click.Choice(["train", "val"]), help="Never the split that is reported."
-)
-@click.option(
-    "--coverage",
-    default=0.9,
-    show_default=True,
-    type=click.FloatRange(0.5, 0.999),
-    help="Share of the masks for which the inner and the outer contour each hold.",
-)
-@click.option(
-    "--miss-rate",
-    default=0.05,
-    show_default=True,
-    type=click.FloatRange(0.001, 0.5),
-    help="Largest share of present structures that an answer excludes.",
-)
-@click.option("--limit", type=click.IntRange(1), help="Most images per set, drawn with the seed.")
-@_seed
-@_threads
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of sentences.")
-def calibrate_contours(
-    checkpoint: Path,
-    data_: tuple[Path, ...],
-    split: str,
-    coverage: float,
-    miss_rate: float,
-    limit: int | None,
-    seed: int,
-    threads: int | None,
-    as_json: bool,
-) -> None:
-    """Calibrate inner and outer contours and the exclusion of structures by patient, and store them in the checkpoint.
-
-    Run it after tune-thresholds: contours belong to the masks of final thresholds.
-    """
-    from mimo_runtime.data.dataset import read_datasets
-
-    from ..torch_engine import load_mimo
-    from ..tuning import conformal
-
-    _set_threads(threads)
-    datasets = read_datasets(data_)
-    mimo = load_mimo(checkpoint)
-    with stage_progress("contours", quiet=as_json) as advance:
-        chosen = conformal.calibrate(
-            checkpoint, mimo, datasets, split, coverage=coverage, miss_rate=miss_rate, limit=limit, seed=seed, progress=advance
-        )
-    if as_json:
-        print_json({**chosen.to_dict(), "split": split})
-    else:
-        click.echo(f"{chosen.sentences()}\nStored in {checkpoint / 'config.json'}.")
 
 
 def _set_threads(threads: int | None) -> None:

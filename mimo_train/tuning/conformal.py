@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
@@ -25,11 +26,13 @@ from mimo_runtime.model.calibrated import PROMPT_KINDS, ContourCalibration, Pres
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.postprocessing.contours import INNER_SHARE, OUTER_SHARE, REACH, MaskLogits
+from mimo_runtime.postprocessing.masks import box_of_mask
 from mimo_runtime.results.answer import Finding
 from mimo_runtime.text.questions import EVERYTHING
 from mimo_runtime.utils.atomic import atomic_write_bytes
 
 from ..checkpoint import CONFIG
+from .image_jobs import ONE_PROCESS, Image, ImageJobs, Progress
 
 #: An entry of its own needs this many patients. The parameter of a promise of 90 % exists from 9 patients on; with 20, one
 #: patient of 21 counts as a failure, which makes the promise too cautious by 5 points.
@@ -128,7 +131,8 @@ def calibrate(
     miss_rate: float = 0.05,
     limit: int | None = None,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    jobs: ImageJobs = ONE_PROCESS,
 ) -> Conformal:
     """Choose contours and the presence of exclusion on ``split``, and store them in the checkpoint's ``config.json``.
 
@@ -140,6 +144,7 @@ def calibrate(
         miss_rate: share of the present structures that are excluded.
         limit: at most this many images per set, drawn with ``seed``.
         progress: called with (images done, images in all).
+        jobs: how processes share the images.
 
     Raises:
         RequestError: too few patients, an empty split, or an image that cannot be read.
@@ -152,16 +157,12 @@ def calibrate(
     ]
     check_records(record for _, record in records)
     contours, presences = list[ContourCase](), list[PresenceCase]()
-    for done, (data, record) in enumerate(records):
-        if progress:
-            progress(done, len(records))
-        for case in cases_of(ImageQuestions(mimo, data, record, seed)):
-            if isinstance(case, ContourCase):
-                contours.append(case)
-            else:
-                presences.append(case)
-    if progress:
-        progress(len(records), len(records))
+    show = None if progress is None else lambda done: progress(done, len(records))
+    for case in chain.from_iterable(jobs.run(mimo, _CasesOf(seed), records, show)):
+        if isinstance(case, ContourCase):
+            contours.append(case)
+        else:
+            presences.append(case)
     patients: dict[str, set[str]] = defaultdict(set)
     for case in (*presences, *contours):
         patients[case.name].add(case.patient)
@@ -174,6 +175,16 @@ def calibrate(
         raise RequestError(f"split '{split}' has {count} patients with a target, not {MIN_PATIENTS}", "Use more data")
     _store(Path(checkpoint), mimo.config, chosen)
     return chosen
+
+
+@dataclass(frozen=True)
+class _CasesOf:
+    """The cases of one image, for :class:`ImageJobs`."""
+
+    seed: int
+
+    def __call__(self, mimo: Mimo, image: Image) -> list[ContourCase | PresenceCase]:
+        return list(cases_of(ImageQuestions(mimo, *image, self.seed)))
 
 
 def few_per_patient(records: Sequence[Record], seed: int) -> list[Record]:
@@ -313,7 +324,11 @@ def needed_parameters(mask: np.ndarray, truth: np.ndarray, logits: MaskLogits) -
 
 def _outer_parameter(values: np.ndarray, mask: np.ndarray, truth: np.ndarray) -> float:
     """Where the contour contains :data:`OUTER_SHARE` of the truth."""
-    distances = np.sqrt(squared_distances(mask)[truth])
+    # The pixel of the mask that is nearest to a true one lies in the box around both.
+    box = box_of_mask(mask | truth)
+    assert box is not None
+    window = np.s_[box[1] : box[3], box[0] : box[2]]
+    distances = np.sqrt(squared_distances(mask[window])[truth[window]])
     reached = distances / (REACH * math.sqrt(np.count_nonzero(mask)))
     needed = np.sort(np.where(mask[truth], 0.0, np.maximum(reached, -values[truth].astype(np.float64))))
     largest = needed[math.ceil(OUTER_SHARE * len(needed) - 1e-9) - 1]

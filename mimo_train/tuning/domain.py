@@ -8,8 +8,9 @@ stored image counts twice: as it is, and as a copy that is turned or mirrored. S
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,8 @@ from mimo_runtime.utils.atomic import atomic_write_bytes
 
 from ..checkpoint import CONFIG
 from ..data.vocabulary import marked_modalities
-from .evaluation_pass import Image, Progress, images_of
+from .evaluation_pass import images_of
+from .image_jobs import ONE_PROCESS, Image, ImageJobs, Progress
 
 #: Training images per set, of which the copies are stored too, and principal components. With eleven sets the file has 430 kB.
 LIMIT, COMPONENTS = 200, 32
@@ -78,6 +80,7 @@ def fit_domain(
     seed: int = 0,
     progress: Progress | None = None,
     turned_copies: bool = True,
+    jobs: ImageJobs = ONE_PROCESS,
 ) -> tuple[DomainStatistics, Described]:
     """Fit the statistics on ``train`` and their limits on ``val``.
 
@@ -85,6 +88,7 @@ def fit_domain(
         limit: at most this many images per set and split, drawn with ``seed``.
         progress: called with (images done, images in all).
         turned_copies: whether a turned copy of every training image is stored, too.
+        jobs: how processes share the images.
 
     Returns:
         the statistics, and the described images of ``val``.
@@ -96,28 +100,36 @@ def fit_domain(
     splits = {split: images_of(datasets, split, limit, seed) for split in ("train", "val")}
     if empty := [split for split, images in splits.items() if not images]:
         raise RequestError(f"no image is in split '{empty[0]}'", "Use data sets with the splits train and val")
-    described, total, done = {}, sum(map(len, splits.values())), 0
+    described, total = {}, sum(map(len, splits.values()))
     for split, images in splits.items():
-        values: list[np.ndarray] = []
-        for value in describe(mimo, images, seed, with_copies=turned_copies and split == "train"):
-            values += value
-            done += 1
-            if progress is not None:
-                progress(done, total)
-        copies = len(values) // len(images)
-        described[split] = Described(np.stack(values), tuple(record for _, record in images for _ in range(copies)))
+        before = total - len(images) if described else 0
+        show = None if progress is None else partial(_show, progress, before, total)
+        work = DescribeImage(seed, with_copy=turned_copies and split == "train")
+        values = jobs.run(mimo, work, images, show)
+        records = tuple(record for (_, record), of in zip(images, values) for _ in of)
+        described[split] = Described(np.concatenate(values), records)
     return with_limits(fit_statistics(described["train"]), described["val"]), described["val"]
 
 
-def describe(mimo: Mimo, images: Sequence[Image], seed: int, with_copies: bool) -> Iterator[list[np.ndarray]]:
-    """The description of every image, float32 ``[D]``, and that of a turned copy if copies are wanted."""
-    for number, (data, record) in enumerate(images):
+def _show(progress: Progress, before: int, total: int, done: int) -> None:
+    progress(before + done, total)
+
+
+@dataclass(frozen=True)
+class DescribeImage:
+    """The description of one image, and behind it that of a turned copy if that is wanted: float32 ``[1 or 2, D]``."""
+
+    seed: int
+    with_copy: bool
+
+    def __call__(self, mimo: Mimo, image: Image) -> np.ndarray:
+        data, record = image
         pixels, _ = record.load()
-        rng = seeded_rng(seed, record.set_name, data.key(record), "domain")
-        versions = [pixels, turned(pixels, rng)] if with_copies else [pixels]
-        encoded = [mimo.graphs.encode_image(version, f"domain {number} {k}") for k, version in enumerate(versions)]
-        yield [describe_features(image.features, image.letterbox) for image in encoded]
-    mimo.graphs.clear_caches()
+        rng = seeded_rng(self.seed, record.set_name, data.key(record), "domain")
+        versions = [pixels, turned(pixels, rng)] if self.with_copy else [pixels]
+        encoded = [mimo.graphs.encode_image(version, f"domain {k}") for k, version in enumerate(versions)]
+        mimo.graphs.clear_caches()
+        return np.stack([describe_features(one.features, one.letterbox) for one in encoded])
 
 
 def turned(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -208,12 +220,13 @@ def store_domain(
     seed: int = 0,
     progress: Progress | None = None,
     turned_copies: bool = True,
+    jobs: ImageJobs = ONE_PROCESS,
 ) -> DomainReport:
     """Fit the statistics and store them in a checkpoint, and the modalities of its entities that the data marks.
 
     Arguments and errors of :func:`fit_domain`.
     """
-    statistics, val = fit_domain(mimo, datasets, limit, seed, progress, turned_copies)
+    statistics, val = fit_domain(mimo, datasets, limit, seed, progress, turned_copies, jobs)
     statistics.write(checkpoint / DOMAIN)
     config = replace(mimo.config, entity_modalities=marked_modalities(datasets, mimo.config))
     atomic_write_bytes(checkpoint / CONFIG, (json.dumps(config.to_dict(), indent=2) + "\n").encode("utf-8"))

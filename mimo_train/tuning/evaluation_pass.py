@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
-from mimo_runtime.data.dataset import Dataset, Record
+from mimo_runtime.data.dataset import Dataset
 from mimo_runtime.evaluation.questions import AbsentNames, ImageQuestions, chosen_records
 from mimo_runtime.evaluation.summary import MASK_PROMPTS, Overlap, Presence
-from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.text.questions import EVERYTHING
 
 from .crop_search import CROP_PASS_LIMIT, CROP_PASS_PROMPTS, CROP_SETTINGS, NO_CROP_PASS, CropSetting, choose_crop_scale
 from .engine_memo import EngineMemo
-
-#: Called with (done, in all).
-Progress = Callable[[int, int], None]
-#: A record of a data set.
-Image = tuple[Dataset, Record]
+from .image_jobs import ONE_PROCESS, Image, ImageJobs, Progress
 
 
 @dataclass(frozen=True)
@@ -53,7 +48,13 @@ def images_of(datasets: Sequence[Dataset], split: str, limit: int | None, seed: 
 
 
 def measure_split(
-    mimo: Mimo, datasets: Sequence[Dataset], split: str, limit: int | None, seed: int, progress: Progress | None = None
+    mimo: Mimo,
+    datasets: Sequence[Dataset],
+    split: str,
+    limit: int | None,
+    seed: int,
+    progress: Progress | None = None,
+    jobs: ImageJobs = ONE_PROCESS,
 ) -> SplitMeasurements:
     """Choose crop scale and full-image weight on a few images of every set, and measure all images with them.
 
@@ -64,27 +65,25 @@ def measure_split(
         mimo: a model without thresholds.
         limit: at most this many images per set, drawn with ``seed``. The search takes at most ``CROP_PASS_LIMIT``.
         progress: called with (images done, images in all).
+        jobs: how processes share the images.
     """
     images = images_of(datasets, split, limit, seed)
     few = images_of(datasets, split, CROP_PASS_LIMIT if limit is None else min(limit, CROP_PASS_LIMIT), seed)
     measured, searched = {_key(image) for image in images}, {_key(image) for image in few}
     rest = [image for image in images if _key(image) not in searched]
     results: dict[tuple[str, str], ImageMeasurements] = {}
-    questions = _Pass(mimo, datasets, seed)
-    work = len(few) + len(rest)
+    work, total = MeasureImage(AbsentNames(datasets), seed, frozenset(measured)), len(few) + len(rest)
 
     def measure(some: Sequence[Image], settings: Sequence[CropSetting]) -> None:
-        for image in some:
-            if progress:
-                progress(len(results), work)
-            results[_key(image)] = questions.measure(image, settings, complete=_key(image) in measured)
+        before = len(results)
+        show = None if progress is None else lambda done: progress(before + done, total)
+        if some:
+            results.update(zip(map(_key, some), jobs.run(mimo, replace(work, settings=tuple(settings)), some, show)))
 
     measure(few, CROP_SETTINGS)
     by_setting = {t: list(chain.from_iterable(results[_key(image)].overlaps[t] for image in few)) for t in CROP_SETTINGS}
     setting = choose_crop_scale(by_setting)
     measure(rest, (setting,))
-    if progress:
-        progress(work, work)
     ordered = [results[_key(image)] for image in images]
     return SplitMeasurements(
         setting,
@@ -99,13 +98,32 @@ def _key(image: Image) -> tuple[str, str]:
     return data.name, data.key(record)
 
 
-class _Pass:
-    """Measures images one after the other; the outputs of the graphs are kept for one image."""
+@dataclass(frozen=True)
+class MeasureImage:
+    """Measures one image under some settings, with every graph once for equal inputs.
 
-    def __init__(self, mimo: Mimo, datasets: Sequence[Dataset], seed: int) -> None:
-        self._mimo, self._seed, self._names = mimo, seed, AbsentNames(datasets)
-        self._memo = EngineMemo()
-        self._engines = self._memo.engines(mimo.engines)
+    Args:
+        names: that may be absent from an image.
+        measured: keys of the images whose questions count; of another image only the prompts of the search are asked.
+        settings: not empty.
+    """
+
+    names: AbsentNames
+    seed: int
+    measured: frozenset[tuple[str, str]]
+    settings: tuple[CropSetting, ...] = (NO_CROP_PASS,)
+
+    def __call__(self, mimo: Mimo, image: Image) -> ImageMeasurements:
+        memo = EngineMemo()
+        model = Mimo(mimo.config, memo.engines(mimo.engines), mimo.tokenizer, mimo.info, cache_images=0)
+        return _Pass(model, memo, self.names, self.seed).measure(image, self.settings, complete=_key(image) in self.measured)
+
+
+class _Pass:
+    """Measures one image; the outputs of the graphs are kept as long."""
+
+    def __init__(self, mimo: Mimo, memo: EngineMemo, names: AbsentNames, seed: int) -> None:
+        self._mimo, self._memo, self._names, self._seed = mimo, memo, names, seed
 
     def measure(self, image: Image, settings: Sequence[CropSetting], *, complete: bool) -> ImageMeasurements:
         """One image under some settings; only the prompts of the search unless ``complete``."""
@@ -134,15 +152,11 @@ class _Pass:
                 self._memo.keep_first(encoded)
             for setting, prompt in rows:
                 result.overlaps[setting] += rows[setting, prompt]
-        self._memo.keep_first(0)
         return result
 
     def _questions(self, image: Image, setting: CropSetting) -> ImageQuestions:
         config = replace(self._mimo.config, crop_scale=setting.crop_scale, full_image_weight=setting.full_image_weight)
-        return ImageQuestions(self._with(config), *image, self._seed)
-
-    def _with(self, config: MimoConfig) -> Mimo:
-        return Mimo(config, self._engines, self._mimo.tokenizer, self._mimo.info, cache_images=0)
+        return ImageQuestions(self._mimo.with_config(config), *image, self._seed)
 
     def _entities(self, image: Image) -> list[tuple[float, bool]]:
         """Presence of every entity whose presence the annotation decides."""
@@ -153,7 +167,7 @@ class _Pass:
         absent = {name.casefold() for part in self._names.of(record) for name in part}
         # A threshold above 1 draws no mask: a mask per entity and image would take minutes, and only the presence is used.
         findings = (
-            self._with(replace(self._mimo.config, presence_threshold=2.0))
+            self._mimo.with_config(replace(self._mimo.config, presence_threshold=2.0))
             .open(record.image_of(pixels))
             .ask(EVERYTHING, text_answer=False)
         )

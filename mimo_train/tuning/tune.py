@@ -14,7 +14,8 @@ from mimo_runtime.pipeline import Mimo
 from mimo_runtime.utils.atomic import atomic_write_bytes
 
 from ..checkpoint import CONFIG
-from .evaluation_pass import Progress, images_of, measure_split
+from .evaluation_pass import images_of, measure_split
+from .image_jobs import ONE_PROCESS, ImageJobs, Progress
 from .thresholds import Thresholds, choose_thresholds, without_thresholds
 
 
@@ -28,6 +29,7 @@ def tune_thresholds(
     limit: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    jobs: ImageJobs = ONE_PROCESS,
 ) -> Thresholds:
     """Choose crop scale, full-image weight and all thresholds on ``split``, and store them in the checkpoint's ``config.json``.
 
@@ -37,6 +39,7 @@ def tune_thresholds(
         risk: see :func:`choose_thresholds`.
         limit: at most this many images per set, drawn with ``seed``.
         progress: called with (images done, images in all).
+        jobs: how processes share the images.
 
     Raises:
         RequestError: empty split, a split without a target, or an image that cannot be read. All images are read before the
@@ -44,7 +47,7 @@ def tune_thresholds(
     """
     datasets = for_model(datasets, mimo)
     check_records(record for _, record in images_of(datasets, split, limit, seed))
-    measured = measure_split(without_thresholds(mimo), datasets, split, limit, seed, progress)
+    measured = measure_split(without_thresholds(mimo), datasets, split, limit, seed, progress, jobs)
     if not measured.overlaps:
         raise RequestError(f"no image in split '{split}' shows a target", "Choose another split or data set, or more images")
     chosen = replace(
