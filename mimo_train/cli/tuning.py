@@ -152,11 +152,19 @@ def calibrate_contours(
     "--turned-copies/--no-turned-copies", default=True, show_default=True,
     help="Store a turned or mirrored copy of every training image, too: turned images stay in the domain.",
 )  # fmt: skip
+@click.option("--leave-one-out", is_flag=True, help="Also report how a fit without each of the sets flags its images.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of sentences.")
 def fit_domain(
-    checkpoint: Path, data_: tuple[Path, ...], limit: int, turned_copies: bool, seed: int, source: ModelSource, as_json: bool
+    checkpoint: Path,
+    data_: tuple[Path, ...],
+    limit: int,
+    turned_copies: bool,
+    leave_one_out: bool,
+    seed: int,
+    source: ModelSource,
+    as_json: bool,
 ) -> None:
     """Store what the training images look like in the checkpoint, so that a device can refuse other kinds of images.
 
@@ -165,11 +173,13 @@ def fit_domain(
     from mimo_runtime.data.dataset import read_datasets
 
     from ..tuning.domain import store_domain
+    from ..tuning.domain_report import report_on
 
     datasets = read_datasets(data_)
     mimo = source()
     with stage_progress("domain", quiet=as_json) as advance:
-        report = store_domain(checkpoint, mimo, datasets, limit, seed, advance, turned_copies, source.jobs)
+        statistics, described = store_domain(checkpoint, mimo, datasets, limit, seed, advance, turned_copies, source.jobs)
+    report = report_on(statistics, described, leave_one_out=leave_one_out)
     if as_json:
         print_json(report.to_dict())
     else:

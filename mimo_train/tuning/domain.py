@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from mimo_runtime.data.dataset import Dataset, Record, for_model
-from mimo_runtime.domain.check import BORDERLINE, IN, OUT, modality_scores, score_of
+from mimo_runtime.domain.check import modality_scores, score_of
 from mimo_runtime.domain.statistics import DOMAIN, DomainStatistics, describe_features
 from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation.questions import seeded_rng
@@ -52,27 +52,6 @@ class Described:
         return [canonical(record.modality) or record.modality for record in self.records]
 
 
-@dataclass(frozen=True)
-class DomainReport:
-    """Share of the images of ``val`` per set and verdict, ``{"kvasir_seg": {"in": 0.96, ...}}``, and the size of the file."""
-
-    verdicts: dict[str, dict[str, float]]
-    images: int
-    bytes: int
-
-    def to_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return {"verdicts": self.verdicts, "stored_images": self.images, "bytes": self.bytes}
-
-    def sentences(self) -> str:
-        """For a person."""
-        lines = [
-            f"{name}: {100 * shares[BORDERLINE]:.1f} % borderline, {100 * shares[OUT]:.1f} % out of the domain"
-            for name, shares in self.verdicts.items()
-        ]
-        return "\n".join([f"{self.images} training images stored in {self.bytes // 1000} kB; on val:", *lines])
-
-
 def fit_domain(
     mimo: Mimo,
     datasets: Sequence[Dataset],
@@ -81,7 +60,7 @@ def fit_domain(
     progress: Progress | None = None,
     turned_copies: bool = True,
     jobs: ImageJobs = ONE_PROCESS,
-) -> tuple[DomainStatistics, Described]:
+) -> tuple[DomainStatistics, dict[str, Described]]:
     """Fit the statistics on ``train`` and their limits on ``val``.
 
     Args:
@@ -91,7 +70,7 @@ def fit_domain(
         jobs: how processes share the images.
 
     Returns:
-        the statistics, and the described images of ``val``.
+        the statistics, and the described images of ``train`` (with the copies) and ``val`` by split.
 
     Raises:
         RequestError: one of the two splits has no image, or an image cannot be read.
@@ -108,7 +87,7 @@ def fit_domain(
         values = jobs.run(mimo, work, images, show)
         records = tuple(record for (_, record), of in zip(images, values) for _ in of)
         described[split] = Described(np.concatenate(values), records)
-    return with_limits(fit_statistics(described["train"]), described["val"]), described["val"]
+    return with_limits(fit_statistics(described["train"]), described["val"]), described
 
 
 def _show(progress: Progress, before: int, total: int, done: int) -> None:
@@ -197,21 +176,6 @@ def _score(value: np.ndarray, statistics: DomainStatistics, modality: str) -> fl
     return score
 
 
-def report_on(statistics: DomainStatistics, val: Described) -> DomainReport:
-    """The verdicts on the images of ``val``."""
-    verdicts: dict[str, dict[str, float]] = {}
-    borderline, out = (float(limit) for limit in statistics.limits)
-    for name in sorted({record.set_name for record in val.records}):
-        scores = np.array([
-            _score(value, statistics, word)
-            for value, word, record in zip(val.values, val.modalities, val.records) if record.set_name == name
-        ])  # fmt: skip
-        outside, inside = float((scores >= out).mean()), float((scores < borderline).mean())
-        shares = {IN: inside, BORDERLINE: 1 - inside - outside, OUT: outside}
-        verdicts[name] = {verdict: round(abs(share), 4) for verdict, share in shares.items()}
-    return DomainReport(verdicts, len(statistics.vectors), len(statistics.to_bytes()))
-
-
 def store_domain(
     checkpoint: Path,
     mimo: Mimo,
@@ -221,13 +185,13 @@ def store_domain(
     progress: Progress | None = None,
     turned_copies: bool = True,
     jobs: ImageJobs = ONE_PROCESS,
-) -> DomainReport:
+) -> tuple[DomainStatistics, dict[str, Described]]:
     """Fit the statistics and store them in a checkpoint, and the modalities of its entities that the data marks.
 
-    Arguments and errors of :func:`fit_domain`.
+    Arguments, result and errors of :func:`fit_domain`.
     """
-    statistics, val = fit_domain(mimo, datasets, limit, seed, progress, turned_copies, jobs)
+    statistics, described = fit_domain(mimo, datasets, limit, seed, progress, turned_copies, jobs)
     statistics.write(checkpoint / DOMAIN)
     config = replace(mimo.config, entity_modalities=marked_modalities(datasets, mimo.config))
     atomic_write_bytes(checkpoint / CONFIG, (json.dumps(config.to_dict(), indent=2) + "\n").encode("utf-8"))
-    return report_on(statistics, val)
+    return statistics, described

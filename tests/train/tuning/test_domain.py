@@ -20,7 +20,8 @@ from mimo_train.checkpoint import load_checkpoint, save_checkpoint
 from mimo_train.cli.main import main
 from mimo_train.data.vocabulary import marked_modalities
 from mimo_train.torch_engine import load_mimo
-from mimo_train.tuning.domain import Described, fit_domain, fit_statistics, report_on, turned, with_limits
+from mimo_train.tuning.domain import Described, fit_domain, fit_statistics, turned, with_limits
+from mimo_train.tuning.domain_report import report_on
 
 
 def clouds(seed: int, count: int = 40, centres: dict[str, float] | None = None) -> Described:
@@ -46,9 +47,29 @@ def test_new_images_of_the_same_kind_are_in_and_others_are_out() -> None:
     other = clouds(3, centres={"photograph": 12.0})
     ratio = statistics.limits[1] / statistics.limits[0]
     assert (scores(other.values, statistics).min(axis=1) > ratio).all()
-    report = report_on(statistics, clouds(1))
+    report = report_on(statistics, {"val": clouds(1)})
     assert set(report.verdicts) == {"ct", "mri"} and sum(report.verdicts["ct"].values()) == pytest.approx(1)
     assert np.mean([shares["in"] for shares in report.verdicts.values()]) > 0.9
+
+
+def test_a_set_unlike_the_others_is_flagged_when_it_is_left_out() -> None:
+    """Two sets of one modality lie on one another, the third far away: only the third is noticed by its score."""
+    centres = {"a": 0.0, "b": 0.0, "far": 30.0}
+    described = {split: clouds(seed, centres=centres) for split, seed in (("train", 4), ("val", 5))}
+    described = {
+        split: replace(of, records=tuple(replace(r, modality="xray") for r in of.records)) for split, of in described.items()
+    }
+    report = report_on(fit_statistics(described["train"]), described, leave_one_out=True)
+    assert set(report.left_out) == {"a", "b", "far"} and all(of.images == 40 for of in report.left_out.values())
+    far, near = report.left_out["far"], report.left_out["a"]
+    assert far.auroc == 1 and far.flagged == far.flagged_unstated == 1
+    assert near.auroc is not None and near.auroc < 0.9 and near.flagged_unstated < 0.5
+    assert "mean of sets" in report.sentences() and "far" in report.sentences()
+    other = {
+        split: replace(of, records=tuple(replace(r, modality="ct" if r.set_name == "a" else "mri") for r in of.records))
+        for split, of in described.items()
+    }
+    assert report_on(fit_statistics(described["train"]), other, leave_one_out=True).left_out["a"].flagged == 1
 
 
 def test_a_single_image_and_a_single_case_can_be_fitted() -> None:
