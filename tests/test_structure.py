@@ -16,7 +16,7 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "model": "errors utils",
         "modalities": "errors utils",
         "imageio": "errors modalities utils",
-        "series": "errors imageio postprocessing request results utils",
+        "series": "errors imageio modalities postprocessing request results utils",
         "preprocessing": "errors model",
         "domain": "errors modalities model preprocessing utils",
         # Engines and the bundles that hold their graphs.

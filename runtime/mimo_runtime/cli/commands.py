@@ -13,10 +13,11 @@ from ..errors import PromptError, RequestError, VerificationError
 from ..utils.tables import table
 from ..utils.untyped import Untyped
 from .app import Commands, Option, print_error
+from .compare import compare
 from .json_output import print_json
-from .options import Coordinates, object_options, object_request, study_of, trust_option, where
+from .options import Coordinates, check_output, object_options, object_request, study_of, trust_option, where
 from .progress import progress_bar
-from .series import compare, series
+from .series import series
 
 if TYPE_CHECKING:
     from ..deploy.prepare import PrepareReport
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 def main() -> None:
     """Run a mimo bundle on this machine.
 
-    Exit codes: 0 done, 1 the work failed, 2 the request was wrong.
+    Exit codes: 0 done, 1 the work failed, 2 the request was wrong, 3 a part of the work failed (series).
     """
 
 
@@ -117,7 +118,7 @@ def predict(
     objects = object_request(writing, output)
     options = {name: value for name, value in writing.items() if value is not None}
     _refuse_idle_options(options, masks, text_answer, no_refine)
-    _check_output(output, force)
+    check_output(output, force)
     from ..bundle.archive import Bundle
     from ..imageio.masks import read_mask_file
     from ..imageio.reader import read_image
@@ -250,17 +251,6 @@ def _described(image: ScanImage) -> dict[str, object]:
         "modality": image.modality,
         "window": None if image.window is None else list(image.window),
     }
-
-
-def _check_output(output: str | None, force: bool) -> None:
-    """Refuse an output folder before the work rather than after it."""
-    from ..results.folder import ANSWER
-    from ..utils.atomic import check_output_folder
-
-    if output is not None:
-        check_output_folder(output, force, ANSWER)
-    elif force:
-        raise RequestError("--force has no effect without -o", "Name the folder to replace with -o")
 
 
 def _refuse_idle_options(writing: Mapping[str, object], masks: bool, text_answer: bool, no_refine: bool) -> None:

@@ -57,6 +57,17 @@ def where(command: Callback) -> Callback:
     return click.option("--allow-fallback", is_flag=True, help=message)(command)
 
 
+def check_output(output: str | None, force: bool) -> None:
+    """Refuse an output folder before the work rather than after it. Raises RequestError."""
+    from ..results.folder import ANSWER
+    from ..utils.atomic import check_output_folder
+
+    if output is not None:
+        check_output_folder(output, force, ANSWER)
+    elif force:
+        raise RequestError("--force has no effect without -o", "Name the folder to replace with -o")
+
+
 _FORMATS = "Also write OUT/objects, in one or more of: seg,labelmap,sr,sc,pdf,rtstruct,nifti,coco,contours,stl,html."
 
 
@@ -142,11 +153,9 @@ def _secret(path: str) -> str:
 
 def identity_of(info: ModelInfo) -> ModelIdentity:
     """The model as objects name it."""
-    from importlib.metadata import version
-
     from ..clinical.study import ModelIdentity
 
-    return ModelIdentity(str(info["id"]), version("mimo-edge"), str(info.get("sha256") or ""))
+    return ModelIdentity.of(info)
 
 
 def study_of(image: ScanImage, prompt: Prompt, answer: Answer, info: ModelInfo, salt: str) -> StudyResult:

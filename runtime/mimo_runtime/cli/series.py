@@ -1,30 +1,47 @@
-"""``mimo-run series`` and ``mimo-run compare``: whole series, and two examinations."""
+"""``mimo-run series``: a question about every frame of a series, or about one of them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
 
 from ..errors import RequestError
+from .app import print_error
 from .json_output import print_json
-from .options import Coordinates, Writer, identity_of, object_options, object_request, where
+from .options import Coordinates, Writer, check_output, identity_of, object_options, object_request, where
 from .progress import progress_bar
 
 if TYPE_CHECKING:
-    from ..clinical.comparison import Comparison
     from ..clinical.study import StudyResult
-    from ..series.scans import SeriesAnswer
+    from ..pipeline import Mimo
+    from ..preprocessing.prompts import Prompt
+    from ..series.ordering import Layout
+    from ..series.scans import SeriesAnswer, SeriesScans
+
+#: Exit code where some frames could not be read and the others are answered.
+PARTIAL = 3
 
 
 @click.command()
 @click.argument("bundle")
 @click.argument("source")
-@click.option("--text", required=True, help="A name or a question, asked about every frame: liver, 'What do you see?'")
+@click.option("--text", help="A name or a question, asked about every frame: liver, 'What do you see?'")
+@click.option("--frame", type=click.IntRange(0), help="Ask about this frame only: from 0, in the order of the positions.")
+@click.option(
+    "--box", "boxes", type=Coordinates("X0,Y0,X1,Y1", 4), multiple=True, help="Around the target in --frame. Repeatable."
+)
+@click.option(
+    "--point", "points", type=Coordinates("X,Y or X,Y,LABEL", 2, 3), multiple=True,
+    help="A pixel on the target in --frame; with ',0' a pixel beside it. Repeatable.",
+)  # fmt: skip
+@click.option("--mask", "mask_file", metavar="PNG", help="A rough mask of the target in --frame, of its size.")
+@click.option("--follow", is_flag=True, help="Follow the structure of --frame through the frames before and after it.")
 @click.option("--series", "chosen", help="Which series of a folder with several: its number from 1, or its UID.")
+@click.option("--stack", type=click.IntRange(1), help="Which time, echo or direction of a series with several: from 1.")
 @click.option("--modality", help="Of frames that do not state it, e.g. mri; ct selects the window of CT.")
 @click.option("--window", type=Coordinates("C,W", 2), help="Centre and width of the window for grey values, e.g. 40,400.")
 @click.option("--no-refine", is_flag=True, help="Skip the crop pass: faster, less accurate.")
@@ -37,8 +54,14 @@ if TYPE_CHECKING:
 def series(
     bundle: str,
     source: str,
-    text: str,
+    text: str | None,
+    frame: int | None,
+    boxes: tuple[tuple[float, ...], ...],
+    points: tuple[tuple[float, ...], ...],
+    mask_file: str | None,
+    follow: bool,
     chosen: str | None,
+    stack: int | None,
     modality: str | None,
     window: tuple[float, float] | None,
     no_refine: bool,
@@ -51,49 +74,102 @@ def series(
     as_json: bool,
     **objects: object,
 ) -> None:
-    """Ask about every frame of SOURCE: a folder, a zip archive, a multi-frame file or a volume.
+    """Ask about the frames of SOURCE: a folder, a zip archive, a multi-frame file or a volume.
 
-    Findings are joined over the frames; with positions and spacing they have a volume.
+    Findings are joined over the frames; with positions and spacing they have a volume. Frames count from 0. Exit code 3: some
+    frames could not be read, the others are answered.
     """
     request = object_request(objects, output)
-    if not text.strip():
-        raise RequestError("--text is empty", "Give a name or a question")
+    question = _Question(text, frame, boxes, points, mask_file, follow, not no_refine)
+    question.check()
+    check_output(output, force)
     from ..pipeline import Mimo
-    from ..preprocessing.prompts import Prompt
-    from ..request import AskRequest
 
     number: int | str | None = int(chosen) if chosen and chosen.isdecimal() and len(chosen) < 6 else chosen
     with Mimo.load(bundle, device, threads, cache_images=1, allow_fallback=allow_fallback, trust=trust) as mimo:
-        scans = mimo.open_series(source, series=number, modality=modality, window=window)
+        scans = mimo.open_series(source, series=number, modality=modality, window=window, stack=stack)
+        prompt = question.prompt(scans)
         with progress_bar(quiet=as_json) as progress:
-            answer = scans.ask_request(
-                AskRequest.of(text, refine=not no_refine), lambda done, frames: progress("frames", done, frames)
-            )
+            answer = question.ask(mimo, scans, prompt, lambda done, frames: progress("frames", done, frames))
         info = mimo.info
     from ..clinical.study import StudyResult
 
     def study(salt: str) -> StudyResult:
-        return StudyResult.of_series(Prompt(text), answer, identity_of(info), salt)
+        return StudyResult.of_series(prompt, answer, identity_of(info), salt)
 
-    report = {**_summary(answer), "model": info["id"]}
+    result = study("")
+    report = {**_summary(answer, result), "model": info["id"]}
     if output is not None:
-        _write(output, force, report, study(""), request.writer(study))
-    for note in (*scans.series.notes, *([answer.series.layout.problem] if answer.series.layout.problem else [])):
+        _write(output, force, report, result, request.writer(study))
+    for note in _notes(answer):
         click.echo(f"note: {note}", err=True)
     if as_json:
         print_json(report, indent=1)
     else:
-        click.echo(_text_of(answer, output))
+        click.echo(_text_of(answer, result, output))
+    if answer.failures:
+        print_error(_failed(answer))
+        raise click.exceptions.Exit(PARTIAL)
 
 
-def _summary(answer: SeriesAnswer) -> dict[str, object]:
+@dataclass(frozen=True)
+class _Question:
+    """The options that say what is asked."""
+
+    text: str | None
+    frame: int | None
+    boxes: tuple[tuple[float, ...], ...]
+    points: tuple[tuple[float, ...], ...]
+    mask_file: str | None
+    follow: bool
+    refine: bool
+
+    def check(self) -> None:
+        """Refuse options that do not fit each other. Raises RequestError."""
+        has_references = bool(self.boxes or self.points or self.mask_file)
+        if self.text is not None and not self.text.strip():
+            raise RequestError("--text is empty", "Give a name or a question")
+        if self.text is None and not has_references:
+            raise RequestError("nothing is asked", "Give --text, or --frame with --box, --point or --mask")
+        if self.frame is None and has_references:
+            raise RequestError("--box, --point and --mask are about one frame", "Name it with --frame")
+        if self.frame is None and self.follow:
+            raise RequestError("--follow without --frame", "Name the frame to start from with --frame")
+
+    def prompt(self, scans: SeriesScans) -> Prompt:
+        """Text and references. Raises ImageError where the frame or the mask cannot be read."""
+        from ..imageio.masks import read_mask_file
+        from ..preprocessing.prompts import Prompt
+
+        mask = None
+        if self.frame is not None:
+            scans.check_frame(self.frame)
+            if self.mask_file is not None:
+                read = read_mask_file(self.mask_file, scans.series.frames[self.frame].index)
+                mask = read.fitted(scans.series[self.frame]).inside()
+        return Prompt(self.text or "", self.boxes, self.points, mask)
+
+    def ask(self, mimo: Mimo, scans: SeriesScans, prompt: Prompt, progress: Callable[[int, int], None]) -> SeriesAnswer:
+        """The answer about all frames, about one, or about the frames that the structure reaches."""
+        from ..request import AskRequest
+
+        if self.follow:
+            return mimo.segment_volume(
+                scans, prompt.text, frame=self.frame, boxes=prompt.boxes, points=prompt.points, mask=prompt.mask,
+                refine=self.refine, progress=progress,
+            )  # fmt: skip
+        request = AskRequest.of(prompt.text, prompt.boxes, prompt.points, prompt.mask, refine=self.refine)
+        return scans.ask_request(request, progress, None if self.frame is None else [self.frame])
+
+
+def _summary(answer: SeriesAnswer, result: StudyResult) -> dict[str, object]:
     """For JSON; docs/reference/json.md, ``series``."""
     findings = []
-    for finding in answer.findings:
+    for finding, structure in zip(answer.findings, result.structures):
         volume = answer.volume_ml(finding)
         findings.append({
-            "phrase": finding.phrase, "frames": list(finding.frames), "score": round(finding.score, 6),
-            "confident": finding.confident, "pixels": sum(finding.areas_px().values()),
+            "phrase": finding.phrase, "tracking_id": structure.tracking_id, "frames": list(finding.frames),
+            "score": round(finding.score, 6), "confident": finding.confident, "pixels": sum(finding.areas_px().values()),
             "volume_ml": None if volume is None else round(volume, 4),
         })  # fmt: skip
     frames = [
@@ -103,23 +179,61 @@ def _summary(answer: SeriesAnswer) -> dict[str, object]:
     ]  # fmt: skip
     layout = answer.series.layout
     return {
-        "frames": frames, "findings": findings, "is_regular": layout.is_regular, "problem": layout.problem,
-        "distance_mm": layout.distance_mm, "seconds": round(answer.seconds, 3),
+        "frames": frames, "failures": [vars(failure) for failure in answer.failures], "is_complete": answer.is_complete,
+        "findings": findings, "is_regular": layout.is_regular, "problem": layout.problem, "distance_mm": layout.distance_mm,
+        "stacks": _stacks(layout), "seconds": round(answer.seconds, 3),
     }  # fmt: skip
 
 
-def _text_of(answer: SeriesAnswer, output: str | None) -> str:
-    """For a person."""
-    lines = [f"{len(answer.frames)} frames in {answer.seconds:.1f} s"]
-    for finding in answer.findings:
+def _stacks(layout: Layout) -> list[dict[str, object]]:
+    return [
+        {"first": stack.start, "last": stack.stop - 1, "label": stack.label, "problem": stack.problem,
+         "has_volume": stack.has_volume, "distance_mm": stack.distance_mm}
+        for stack in layout.stacks
+    ]  # fmt: skip
+
+
+def _notes(answer: SeriesAnswer) -> Iterator[str]:
+    """What a person has to know, each once."""
+    layout = answer.series.layout
+    yield from answer.series.notes
+    if layout.problem:
+        yield f"no regular volume: {layout.problem}"
+    for stack in layout.stacks if len(layout.stacks) > 1 else ():
+        problem = f", {stack.problem}" if stack.problem else ""
+        yield f"frames {stack.start} to {stack.stop - 1}: {stack.label}{problem}"
+    frames: dict[str, list[int]] = {}
+    for one in answer.frames:
+        for warning in one.answer.warnings:
+            frames.setdefault(warning, []).append(one.frame)
+    for warning, of in frames.items():
+        yield warning if len(answer.frames) == 1 else f"{warning} ({len(of)} of {len(answer.frames)} frames, first {of[0]})"
+
+
+def _text_of(answer: SeriesAnswer, result: StudyResult, output: str | None) -> str:
+    """For a person. Structures have the names and the order of the report and of the objects."""
+    counted = f"{len(answer.frames)} frame{'' if len(answer.frames) == 1 else 's'}"
+    lines = [f"{counted} in {answer.seconds:.1f} s"]
+    if answer.asked is not None:
+        lines += [f.answer.plain_text for f in answer.frames if f.answer.text]
+    for finding, structure in zip(answer.findings, result.structures):
         first, last, volume = finding.frames[0], finding.frames[-1], answer.volume_ml(finding)
+        frames = f"frame {first}" if first == last else f"frames {first} to {last}"
         size = "" if volume is None else f", {volume:.2f} mL"
         uncertain = "" if finding.confident else ", uncertain"
-        lines.append(f"{finding.phrase}: frames {first} to {last}{size}, score {finding.score:.2f}{uncertain}")
+        lines.append(f"{structure.tracking_id}: {frames}{size}, score {finding.score:.2f}{uncertain}")
     if not answer.findings:
         refusals = [frame.answer.plain_text for frame in answer.frames if frame.answer.refusal is not None]
         lines.append(refusals[0] if refusals else "no finding")
     return "\n".join([*lines, *([f"written to {output}"] if output else [])])
+
+
+def _failed(answer: SeriesAnswer) -> str:
+    from ..clinical.study import counted_frames
+
+    frames = counted_frames([failure.frame for failure in answer.failures]).lower()
+    remedy = "The others are answered. Export these again."
+    return f"error: {frames} of {len(answer.series)} could not be read: {answer.failures[0].reason}. {remedy}"
 
 
 def _write(output: str, force: bool, report: Mapping[str, object], result: StudyResult, also: Writer | None) -> None:
@@ -135,83 +249,3 @@ def _write(output: str, force: bool, report: Mapping[str, object], result: Study
         if also is not None:
             also(target)
         (target / ANSWER).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
-
-
-@click.command()
-@click.argument("baseline", type=click.Path(path_type=Path))
-@click.argument("now", type=click.Path(path_type=Path))
-@click.option("--nadir", type=click.FloatRange(0), metavar="MM", help="Smallest sum of diameters of all earlier examinations.")
-@click.option("-o", "--output", metavar="OUT", help="Folder for comparison.json and report.html with both pictures.")
-@click.option(
-    "--write", type=click.Choice(["sr"]), help="Also write OUT/sr.dcm: the structured report of NOW with the changes."
-)
-@click.option("--force", is_flag=True, help="Replace OUT if an earlier comparison is in it.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-def compare(
-    baseline: Path, now: Path, nadir: float | None, output: str | None, write: str | None, force: bool, as_json: bool
-) -> None:
-    """Compare the results of two examinations.
-
-    BASELINE and NOW are folders that predict or series wrote with --write. Findings are matched by tracking identifier, else by
-    position for a person to confirm.
-    """
-    if write is not None and output is None:
-        raise RequestError("--write without --output", "Name a folder with -o")
-    from ..clinical.comparison import compare as compare_studies
-    from ..clinical.store import load_study
-
-    before, after = (load_study(_objects(folder)) for folder in (baseline, now))
-    result = compare_studies(before, after, nadir)
-    report = _compared(result)
-    if output is not None:
-        from ..clinical.report.content import follow_up_lines, report_of
-        from ..clinical.report.page import html_of
-        from ..utils.atomic import atomic_folder
-
-        page = html_of(report_of(after, result, before))
-        with atomic_folder(output, force, "comparison.json") as target:
-            if write is not None:
-                from ..clinical.dicom.follow_up import read_report, write_follow_up
-
-                data = write_follow_up(read_report(_objects(now)), result, follow_up_lines(result))
-                data.save_as(target / "sr.dcm", enforce_file_format=True)
-            (target / "report.html").write_text(page, "utf-8")
-            (target / "comparison.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    if as_json:
-        print_json(report, indent=1)
-        return
-    _print_comparison(result)
-
-
-def _print_comparison(result: Comparison) -> None:
-    """For a person."""
-    for pair in result.pairs:
-        how = pair.matched_by or ("only now" if pair.before is None else "only at the baseline")
-        click.echo(f"{pair.name} ({how}{', to be confirmed' if pair.needs_confirmation else ''})")
-        for change in pair.changes:
-            percent = "" if change.percent is None else f" ({change.percent:+.0f} %)"
-            click.echo(f"  {change.name}: {change.before:.1f} to {change.now:.1f} {change.unit}{percent}")
-    if result.target is not None:
-        click.echo(f"target lesions, RECIST 1.1: {result.target.category}, {result.target.reason}")
-    for note in (*(result.target.notes if result.target else ()), *result.warnings):
-        click.echo(f"note: {note}", err=True)
-
-
-def _objects(folder: Path) -> Path:
-    """The folder of the study: the one named, or the ``objects`` in it."""
-    inner = folder / "objects"
-    return inner if inner.is_dir() else folder
-
-
-def _compared(result: Comparison) -> dict[str, object]:
-    """For JSON; docs/reference/json.md, ``compare``."""
-    pairs = [
-        {
-            "name": pair.name, "before": pair.before is not None, "now": pair.now is not None, "matched_by": pair.matched_by,
-            "needs_confirmation": pair.needs_confirmation,
-            "changes": [{**vars(change), "percent": change.percent} for change in pair.changes],
-        }
-        for pair in result.pairs
-    ]  # fmt: skip
-    target = None if result.target is None else {**vars(result.target), "notes": list(result.target.notes)}
-    return {"pairs": pairs, "target": target, "warnings": list(result.warnings)}

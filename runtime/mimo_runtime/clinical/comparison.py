@@ -230,7 +230,7 @@ def _in_image(result: StudyResult, structure: Structure) -> tuple[np.ndarray, fl
 
 def _warnings(before: StudyResult, now: StudyResult) -> list[str]:
     """What differs between the acquisitions and changes measures by itself."""
-    a, b = before.images[0], now.images[0]
+    a, b = before.images[before.first_frame], now.images[now.first_frame]
     warnings = []
     if before.patient_tag and now.patient_tag and before.patient_tag != now.patient_tag:
         warnings.append("the examinations are of different patients")

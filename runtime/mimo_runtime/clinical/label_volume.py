@@ -23,7 +23,7 @@ def affine_of(result: StudyResult) -> np.ndarray:
     first = geometry_at(result.images, 0)
     count = len(result.images)
     if count > 1 and (not first.is_placed or not _is_regular(result)):
-        reason = str(getattr(getattr(result.images, "layout", None), "problem", "")) or "its frames have no position"
+        reason = result.problem or "its frames have no position"
         raise RequestError(f"the series is no regular volume: {reason}", "Write seg, contours or coco")
     spacing = first.spacing_mm or (1.0, 1.0)
     across = np.asarray(first.across or (1.0, 0.0, 0.0))
@@ -38,8 +38,8 @@ def affine_of(result: StudyResult) -> np.ndarray:
 
 def _is_regular(result: StudyResult) -> bool:
     layout = getattr(result.images, "layout", None)
-    if layout is not None:
-        return bool(layout.is_regular)
+    if layout is not None or result.problem:
+        return not result.problem
     extents = np.asarray(result.extents_mm)
     return len(extents) == len(result.images) and bool(np.allclose(extents, extents[0], rtol=0.05))
 

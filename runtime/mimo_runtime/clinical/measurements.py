@@ -149,7 +149,7 @@ def _in_plane(
 
 def _volume(result: StudyResult, structure: Structure) -> Measurement | None:
     """None without distances between frames, or without millimetres in the patient."""
-    if not result.extents_mm:
+    if not result.extents_mm or not all(result.extents_mm[frame] for frame in structure.masks):
         return None
     value, margin = 0.0, 0.0
     bounds = [0.0, 0.0]

@@ -60,8 +60,8 @@ class StoredFrames:
 
 def save_study(result: StudyResult, folder: Path, *, with_pictures: bool = True) -> list[str]:
     """Write a result into an existing folder; returns the names of the files. Pictures that are left out load as black."""
-    first = result.images[0]
-    frames = sorted({frame for s in result.structures for frame in s.masks} | {0}) if with_pictures else []
+    first = result.images[result.first_frame]
+    frames = sorted({frame for s in result.structures for frame in s.masks} | {result.first_frame}) if with_pictures else []
     (folder / FRAMES).mkdir()
     geometries, sizes = [], []
     for index in range(len(result.images)):
@@ -83,6 +83,9 @@ def save_study(result: StudyResult, folder: Path, *, with_pictures: bool = True)
         "request": result.request,
         "problem": result.problem,
         "patient_tag": result.patient_tag,
+        "is_complete": result.is_complete,
+        "failed": result.failed,
+        "asked": result.asked,
     }
     (folder / STUDY).write_text(json.dumps(content, ensure_ascii=False) + "\n", "utf-8")
     return [STUDY, *(f"{FRAMES}/{frame:05d}.png" for frame in frames)]
@@ -125,7 +128,8 @@ def load_study(folder: Path | str) -> StudyResult:
         structures = tuple(_structure(s, frames) for s in data["structures"])
         return StudyResult(
             frames, structures, tuple(data["sentences"]), tuple(data["refusals"]), ModelIdentity(**data["model"]),
-            str(data["request"]), tuple(float(v) for v in data["extents_mm"]),
+            str(data["request"]), tuple(float(v) for v in data["extents_mm"]), is_complete=bool(data.get("is_complete", True)),
+            failed=tuple(map(int, data.get("failed", ()))), asked=_frames(data.get("asked")),
         )  # fmt: skip
     except FileNotFoundError:
         raise RequestError(
@@ -133,6 +137,10 @@ def load_study(folder: Path | str) -> StudyResult:
         ) from None
     except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise RequestError(f"{name} has a damaged study ({type(error).__name__})", "Write it again with --write") from None
+
+
+def _frames(data: object) -> tuple[int, ...] | None:
+    return tuple(map(int, data)) if isinstance(data, list) else None
 
 
 def _geometry(data: dict[str, object]) -> ImageGeometry:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
@@ -16,6 +16,7 @@ from ..preprocessing.prompts import Prompt
 from ..results.answer import Answer, Finding
 from ..series.image_series import ImageSeries
 from ..series.scans import SeriesAnswer
+from ..utils.messages import few
 
 
 class Frames(Protocol):
@@ -41,6 +42,13 @@ class ModelIdentity:
     name: str
     version: str
     sha256: str
+
+    @staticmethod
+    def of(info: Mapping[str, object]) -> ModelIdentity:
+        """Of ``Mimo.info``, and the installed version of the product."""
+        from importlib.metadata import version
+
+        return ModelIdentity(str(info["id"]), version("mimo-edge"), str(info.get("sha256") or ""))
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +95,11 @@ class StudyResult:
         refusals: by frame, where a question was not answered.
         model: that answered.
         request: what decides the result besides images and model: prompt and parameters, for reproducible identifiers.
-        extents_mm: that each frame stands for along the normal; empty if unknown.
+        extents_mm: that each frame stands for along the normal; 0 for a frame without a volume, empty if no frame has one.
         salt: of the site; makes identifiers of de-identified objects independent of those of the source.
+        is_complete: False if only a part of the frames that were asked about was analysed.
+        failed: frames that could not be read.
+        asked: the frames that were asked about; None is all.
     """
 
     images: Frames
@@ -99,6 +110,9 @@ class StudyResult:
     request: str = ""
     extents_mm: tuple[float, ...] = ()
     salt: str = ""
+    is_complete: bool = True
+    failed: tuple[int, ...] = ()
+    asked: tuple[int, ...] | None = None
 
     @staticmethod
     def of_answer(image: ScanImage, prompt: Prompt, answer: Answer, model: ModelIdentity, salt: str = "") -> StudyResult:
@@ -119,12 +133,18 @@ class StudyResult:
             structures.append(Structure(finding.phrase, masks, finding.score, finding.confident, prompt.has_references))
         sentences = tuple(f.answer.plain_text for f in answer.frames if f.answer.text and f.answer.refusal is None)
         refusals = tuple(dict.fromkeys(f.answer.plain_text for f in answer.frames if f.answer.refusal is not None))
-        if not answer.is_complete:
-            refusals = (*refusals, f"Only {len(answer.frames)} of {len(answer.series)} frames were analysed.")
+        failed, asked = tuple(failure.frame for failure in answer.failures), answer.asked
         return StudyResult(
-            answer.series, _tracked(tuple(structures)), sentences, refusals, model, request_key(prompt),
-            answer.series.layout.extents_mm(), salt,
+            answer.series, _tracked(tuple(structures)), sentences, (*refusals, *_missing(answer)), model,
+            request_key(prompt) + ("" if asked is None else f" frames {asked}"), answer.extents_mm() if asked is None else (),
+            salt, answer.is_complete, failed, asked,
         )  # fmt: skip
+
+    @property
+    def first_frame(self) -> int:
+        """The first frame that was asked about and could be read; it stands for the others."""
+        frames = range(len(self.images)) if self.asked is None else self.asked
+        return next((frame for frame in frames if frame not in self.failed), 0)
 
     @property
     def problem(self) -> str:
@@ -139,7 +159,7 @@ class StudyResult:
         stored = getattr(self.images, "patient_tag", None)
         if stored is not None:
             return str(stored)
-        source = self.images[0].source
+        source = self.images[self.first_frame].source
         known = [source.uid(keyword) for keyword in ("PatientID", "PatientName", "PatientBirthDate")] if source else []
         return hashlib.sha256("\0".join(known).encode()).hexdigest()[:4] if any(known) else ""
 
@@ -151,7 +171,7 @@ class StudyResult:
         """Of a structure: the same at every time point of a patient where a person gave it an identifier."""
         if not structure.person_id:
             return self.uid(f"tracking {structure.tracking_id}")
-        source = self.images[0].source
+        source = self.images[self.first_frame].source
         patient = source.uid("PatientID") if source else ""
         return uid_of(f"{self.salt}\0{patient}\0{structure.person_id}")
 
@@ -159,10 +179,10 @@ class StudyResult:
     def fingerprint(self) -> str:
         """A hash of what decides this result and of what it says: another window or option gives other identifiers."""
         digest = hashlib.sha256()
-        window = repr(self.images[0].window) if len(self.images) else ""
+        window = repr(self.images[self.first_frame].window) if len(self.images) else ""
         for part in (self.salt, self.model.sha256, self.model.version, self.request, window, *self.sentences, *self.refusals):
             digest.update(part.encode() + b"\0")
-        for identity in _identities(self.images):
+        for identity in _identities(self.images, self.failed):
             digest.update(identity.encode() + b"\0")
         for structure in self.structures:
             digest.update(
@@ -201,12 +221,31 @@ def uid_of(text: str) -> str:
     return f"2.25.{int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], 'big')}"
 
 
-def _identities(images: Frames) -> Iterator[str]:
+def _missing(answer: SeriesAnswer) -> Iterator[str]:
+    """What a result does not cover."""
+    wanted = len(answer.series) if answer.asked is None else len(answer.asked)
+    if not answer.is_complete and len(answer.frames) + len(answer.failures) < wanted:
+        yield f"Only {len(answer.frames)} of {wanted} frames were analysed."
+    if answer.failures:
+        yield f"{counted_frames([f.frame for f in answer.failures])} of {wanted} could not be read."
+
+
+def counted_frames(frames: Sequence[int]) -> str:
+    """``Frames 3, 5, 8 and 2 more (counted from 0)``."""
+    name = "Frame" if len(frames) == 1 else "Frames"
+    return f"{name} {few(frames, 10)} (counted from 0)"
+
+
+def _identities(images: Frames, failed: Collection[int]) -> Iterator[str]:
     """What tells each frame from others: its UID and frame number, else its pixels."""
     if isinstance(images, ImageSeries) and all(frame.uid for frame in images.frames):
         yield from (f"{frame.uid} {frame.index}" for frame in images.frames)
         return
-    for image in images:
+    for index in range(len(images)):
+        if index in failed:
+            yield "not read"
+            continue
+        image = images[index]
         uid = image.source.uid("SOPInstanceUID") if image.source else ""
         yield f"{uid} {image.source.frame}" if uid and image.source else image.sha256
 

@@ -67,7 +67,9 @@ def _spacing(
     data: Dataset, frame: int, modality: str, regions: tuple[UltrasoundRegion, ...]
 ) -> tuple[tuple[float, float] | None, Plane, str | None]:
     """``((row, column) mm, what it means, where from)``."""
-    if any(region.spacing_mm for region in regions):
+    if regions and not any(region.spacing_mm for region in regions):
+        return None, "none", None  # the image states its regions, and that none of them is measured in centimetres
+    if regions:
         spacings = {region.spacing_mm for region in regions if region.is_picture}
         common = spacings.pop() if len(spacings) == 1 else None
         return common, "ultrasound", "ultrasound regions" if common else None
@@ -114,7 +116,10 @@ def modality_of(data: Dataset) -> str | None:
 
 @dataclass(frozen=True)
 class DicomHeader:
-    """What a series needs of a file: size, place of every frame, modality as data sets write it, and UIDs."""
+    """What a series needs of a file: size, place of every frame, modality as data sets write it, and UIDs.
+
+    ``phases`` has, for every frame, what tells it apart from others at its position: numbers, and texts of the header.
+    """
 
     rows: int
     columns: int
@@ -122,6 +127,7 @@ class DicomHeader:
     modality: str | None
     series: str
     uid: str
+    phases: tuple[dict[str, float | str], ...] = ()
 
 
 def read_header(source: BinaryIO, name: str) -> DicomHeader:
@@ -142,6 +148,7 @@ def read_header(source: BinaryIO, name: str) -> DicomHeader:
                 int(rows), int(columns), tuple(geometry_of(data, index)[0] for index in range(frames)),
                 modality_of(data),
                 str(data.get("SeriesInstanceUID") or "unnamed"), str(data.get("SOPInstanceUID") or ""),
+                tuple(phase_of(data, index) for index in range(frames)),
             )  # fmt: skip
         except ImageError:
             raise
@@ -160,12 +167,43 @@ def read_elements(source: BinaryIO, name: str) -> Dataset:
             raise damaged_dicom(name, error) from None
 
 
+#: What tells frames at one position apart: its name, the element of a functional group, and that of a file of one frame.
+_PHASES = (
+    ("time", "FrameContentSequence", "TemporalPositionIndex", "TemporalPositionIdentifier"),
+    ("trigger time", "CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime", "TriggerTime"),
+    ("echo", "", "", "EchoNumbers"),
+    ("echo time", "MREchoSequence", "EffectiveEchoTime", "EchoTime"),
+    ("b-value", "MRDiffusionSequence", "DiffusionBValue", "DiffusionBValue"),
+    ("frame time", "", "", "FrameReferenceTime"),
+    ("acquisition", "FrameContentSequence", "FrameAcquisitionNumber", "AcquisitionNumber"),
+    ("acquisition time", "", "", "AcquisitionTime"),
+)
+
+
+def phase_of(data: Dataset, frame: int) -> dict[str, float | str]:
+    """What tells a frame (from 0) apart from others at its position, by name; without what the file does not state."""
+    phase: dict[str, float | str] = {}
+    for name, sequence, grouped, plain in _PHASES:
+        item = group(data, frame, sequence) if sequence else None
+        value = number(item, grouped) if item is not None else None
+        value = number(data, plain) if value is None else value
+        if value is not None:
+            phase[name] = value
+    content = group(data, frame, "FrameContentSequence")
+    stack = "" if content is None else str(content.get("StackID") or "")
+    texts = {"stack": stack, "image type": "\\".join(map(str, data.get("ImageType") or ()))}
+    instance = number(data, "InstanceNumber")
+    order = {"instance number": frame + (0.0 if instance is None else instance)}
+    return phase | {name: text for name, text in texts.items() if text} | order
+
+
 #: Elements that :func:`read_header` reads.
 _HEADER = (
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "Rows", "Columns", "NumberOfFrames", "PixelSpacing",
     "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelSpacingCalibrationType", "ImagePositionPatient",
     "ImageOrientationPatient", "SliceThickness", "FrameOfReferenceUID", "SequenceOfUltrasoundRegions",
-    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "ImageType", "InstanceNumber",
+    *(plain for *_, plain in _PHASES),
 )  # fmt: skip
 
 #: Objects with pixels that are no images, by modality.

@@ -32,8 +32,11 @@ def short_name(path: str | os.PathLike[str]) -> str:
 
 
 @contextlib.contextmanager
-def open_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def open_file(path: str | os.PathLike[str], name: str | None = None) -> Iterator[BinaryIO]:
     """Open a file for reading in binary. Pipes and devices (``/dev/stdin``) are read whole into memory.
+
+    Args:
+        name: how messages call it; None: by its path.
 
     Yields:
         A file that can seek. It is an ``io.BytesIO`` exactly if ``path`` cannot be opened a second time.
@@ -41,7 +44,7 @@ def open_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Raises:
         ImageError: the file does not exist, may not be read, is a folder, or is an endless pipe.
     """
-    name = short_name(path)
+    name = name or short_name(path)
     try:
         file = open(path, "rb")  # noqa: SIM115 (closed below)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path

@@ -159,8 +159,8 @@ def read_values(file: BinaryIO, name: str, slice_index: int) -> Plane:
     return Plane(values, spacing_mm, ", vector of 3 as colour" if colours else _note(volume, slice_index, slices), geometry)
 
 
-def read_geometries(file: BinaryIO, name: str) -> tuple[tuple[int, int], list[ImageGeometry]]:
-    """``(height, width)`` and the geometry of every slice of a volume, from its header.
+def read_geometries(file: BinaryIO, name: str) -> tuple[tuple[int, int], list[ImageGeometry], int]:
+    """``(height, width)``, the geometry of every slice, and the slices of one volume (times follow), from the header.
 
     Raises:
         ImageError: as :func:`read_nifti`.
@@ -172,7 +172,7 @@ def read_geometries(file: BinaryIO, name: str) -> tuple[tuple[int, int], list[Im
         raise damaged(name, error) from None
     plane, slices, frames = _layout(header.shape, name, header.orientation)
     size = header.shape[plane[1]], header.shape[plane[0]]
-    return size, [header.geometry(plane, index) for index in range(slices * frames)]
+    return size, [header.geometry(plane, index) for index in range(slices * frames)], slices
 
 
 def _open(file: BinaryIO, name: str) -> object:

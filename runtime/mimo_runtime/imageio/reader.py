@@ -50,6 +50,7 @@ def read_image(
     modality: str | None = None,
     window: tuple[float, float] | None = None,
     windows: Windows | None = None,
+    name: str | None = None,
 ) -> ScanImage:
     """Read one image.
 
@@ -65,6 +66,7 @@ def read_image(
         window: centre and width for grey values, over that of the file or the modality. Colour has none.
         windows: centre and width by modality that a model was trained with (``Mimo.windows``); they precede the window that a
             DICOM file states. None: the window of the file, else that of ``intensity.WINDOWS``.
+        name: how messages call the image, where its path may hold the name of a patient; None: by its path.
 
     Raises:
         ImageError: missing, damaged or unsupported file, no such frame, a size outside the limits, or a header that states
@@ -80,24 +82,24 @@ def read_image(
     rule = GreyRule(canonical(modality), window, windows)
     if isinstance(source, ScanImage) and window is not None:
         raise ImageError("window= of a ScanImage, which is 8 bit already", "Pass it to the read_image that reads the values")
-    name = short_name(source) if isinstance(source, (str, os.PathLike)) else "the image"
-    return _with_modality(_read(source, frame, channels, copy, rule), rule.modality, name)
+    shown = name or (short_name(source) if isinstance(source, (str, os.PathLike)) else "the image")
+    return _with_modality(_read(source, frame, channels, copy, rule, shown), rule.modality, shown)
 
 
-def _read(source: Source, frame: int, channels: str, copy: bool, rule: GreyRule) -> ScanImage:
+def _read(source: Source, frame: int, channels: str, copy: bool, rule: GreyRule, name: str) -> ScanImage:
     if isinstance(source, ScanImage):
         return source
     if isinstance(source, np.ndarray):
         return _from_array(source, channels, copy, rule)
     if isinstance(source, Image.Image):
-        return _from_pil(source, "the image", frame, rule)
+        return _from_pil(source, name, frame, rule)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _from_file(io.BytesIO(source), None, "the image", frame, rule)
+        return _from_file(io.BytesIO(source), None, name, frame, rule)
     if not isinstance(source, (str, os.PathLike)):
         raise ImageError(f"an image cannot be made of a {type(source).__name__}", "Pass a path, bytes, a PIL image or an array")
-    with open_file(source) as file:
+    with open_file(source, name) as file:
         reopened = None if isinstance(file, io.BytesIO) else Path(source)
-        return _from_file(file, reopened, short_name(source), frame, rule)
+        return _from_file(file, reopened, name, frame, rule)
 
 
 def _with_modality(image: ScanImage, modality: str | None, name: str) -> ScanImage:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -14,9 +14,10 @@ from PIL import UnidentifiedImageError
 from ..errors import ImageError
 from ..imageio import nifti
 from ..imageio.dicom_header import read_header
-from ..imageio.files import open_file, short_name
+from ..imageio.files import open_file
 from ..imageio.geometry import ImageGeometry
 from ..imageio.pillow import frame_sizes, open_picture
+from .stacks import Phase
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class FrameFile:
     """A file that holds frames: on disk, or a member of an archive.
 
     Args:
-        name: how messages call it, without the folders above.
+        name: how messages call it: its number among the files of the source, since names may hold that of a patient.
         path: None for a member.
         archive: the archive of a member, else None.
         member: its name in the archive.
@@ -39,7 +40,7 @@ class FrameFile:
     def open(self) -> Iterator[BinaryIO]:
         """The file, which can seek. Raises ImageError where it cannot be read."""
         if self.path is not None:
-            with open_file(self.path) as file:
+            with open_file(self.path, self.name) as file:
                 yield file
         else:
             yield io.BytesIO(self.data())
@@ -65,6 +66,8 @@ class FrameHeader:
         modality: as data sets write it; None if unknown.
         uid: SOP instance UID; "" if it has none.
         count: frames of its file.
+        phase: what tells it apart from others at its position; see ``stacks.Phase``.
+        kind: "dicom", "nifti" or "picture".
     """
 
     file: FrameFile
@@ -75,6 +78,8 @@ class FrameHeader:
     modality: str | None = None
     uid: str = ""
     count: int = 1
+    phase: Phase = field(default_factory=dict, repr=False, compare=False)
+    kind: str = "picture"
 
 
 def headers_of(file: FrameFile) -> list[FrameHeader]:
@@ -89,11 +94,7 @@ def headers_of(file: FrameFile) -> list[FrameHeader]:
         if head[128:132] == b"DICM":
             return _of_dicom(file, stream)
         if nifti.is_nifti(head, stream):
-            size, geometries = nifti.read_geometries(stream, file.name)
-            return [
-                FrameHeader(file, index, size, geometry, file.name, count=len(geometries))
-                for index, geometry in enumerate(geometries)
-            ]
+            return _of_nifti(file, stream)
         try:
             picture = open_picture(stream, file.name)
         except UnidentifiedImageError:
@@ -106,13 +107,34 @@ def headers_of(file: FrameFile) -> list[FrameHeader]:
 
 def _of_dicom(file: FrameFile, stream: BinaryIO) -> list[FrameHeader]:
     read = read_header(stream, file.name)
-    size, series, uid = (read.rows, read.columns), read.series, read.uid
+    size, count = (read.rows, read.columns), len(read.geometries)
     return [
-        FrameHeader(file, index, size, geometry, series, read.modality, uid, len(read.geometries))
-        for index, geometry in enumerate(read.geometries)
+        FrameHeader(file, index, size, geometry, read.series, read.modality, read.uid, count, phase, "dicom")
+        for index, (geometry, phase) in enumerate(zip(read.geometries, read.phases))
     ]
 
 
-def name_of(path: Path) -> str:
-    """How messages call a file of a folder: its last part, shortened."""
-    return short_name(path.name)
+def _of_nifti(file: FrameFile, stream: BinaryIO) -> list[FrameHeader]:
+    size, geometries, slices = nifti.read_geometries(stream, file.name)
+    return [
+        FrameHeader(
+            file, index, size, geometry, file.name, count=len(geometries), phase={"time": float(index // slices)}, kind="nifti"
+        )  # fmt: skip
+        for index, geometry in enumerate(geometries)
+    ]
+
+
+def files_of(paths: Sequence[Path]) -> list[FrameFile]:
+    """Files on disk."""
+    return [FrameFile(_numbered(number, len(paths)), path) for number, path in enumerate(paths, 1)]
+
+
+def members_of_archive(archive: Path, members: Sequence[str]) -> list[FrameFile]:
+    """Files in an archive."""
+    return [
+        FrameFile(_numbered(number, len(members)), None, archive, member) for number, member in enumerate(members, 1)
+    ]  # fmt: skip
+
+
+def _numbered(number: int, count: int) -> str:
+    return f"file {number} of {count}"

@@ -1,4 +1,8 @@
-"""A series of frames in the order of their positions: a folder, a zip archive, a multi-frame file or a volume."""
+"""A series of frames in the order of their positions: a folder, a zip archive, a multi-frame file or a volume.
+
+Messages give files of a folder, a list or an archive by number, in the order of their names: names may hold that of a patient.
+``ImageSeries.frames`` has their paths.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,15 @@ from pathlib import Path
 from typing import overload
 
 from ..errors import ImageError
+from ..imageio.files import short_name
 from ..imageio.geometry import ImageGeometry
 from ..imageio.image import ScanImage
 from ..imageio.intensity import Windows
 from ..imageio.reader import read_image
-from ..utils.messages import few, shown_path
+from ..modalities import canonical, contradict
+from ..utils.messages import few, short, shown_path
 from .archives import members_of
-from .headers import FrameFile, FrameHeader, headers_of, name_of
+from .headers import FrameFile, FrameHeader, files_of, headers_of, members_of_archive
 from .ordering import Layout, lay_out
 from .unpacked import UnpackedFile
 
@@ -30,9 +36,9 @@ class ImageSeries:
 
     Args:
         frames: in order of their positions; without positions, in order of the file or of the names.
-        layout: whether they form a regular volume, and why not. Its order is that of ``frames``.
+        layout: their stacks, whether they form a regular volume, and why not. Its order is that of ``frames``.
         modality, window, windows: as in ``read_image``.
-        notes: files that were left out, for people.
+        notes: what was left out, and what the files do not state, for people.
         unpacked: of a file of several frames, unpacked once.
     """
 
@@ -52,19 +58,20 @@ class ImageSeries:
     @overload
     def __getitem__(self, index: slice) -> ImageSeries: ...
     def __getitem__(self, index: int | slice) -> ScanImage | ImageSeries:
-        """A frame, read now; or a part of the series.
+        """A frame, read now; or a part of the series, in the order of the positions.
 
         Raises:
             ImageError: the frame is damaged.
         """
         if isinstance(index, slice):
-            frames = self.frames[index]
-            layout = lay_out([f.geometry for f in frames], [f.size for f in frames])
+            frames, layout = _in_order(self.frames[index])
             return replace(self, frames=frames, layout=layout)
         frame = self.frames[index]
         unpacked = self.unpacked.path_of(frame.file) if frame.count > 1 else None
         source = unpacked or (frame.file.path if frame.file.path is not None else frame.file.data())
-        image = read_image(source, frame=frame.index, modality=self.modality, window=self.window, windows=self.windows)
+        image = read_image(
+            source, frame=frame.index, modality=self.modality, window=self.window, windows=self.windows, name=frame.file.name
+        )  # fmt: skip
         if unpacked and image.source is not None:
             return image.with_source(replace(image.source, path=frame.file.path))
         return image
@@ -76,6 +83,21 @@ class ImageSeries:
     def is_regular(self) -> bool:
         """Whether the frames are a volume; ``layout.problem`` says why not."""
         return self.layout.is_regular
+
+    def stack(self, number: int) -> ImageSeries:
+        """One stack of a series that holds several times, echoes or directions.
+
+        Args:
+            number: from 1, in the order of ``layout.stacks``.
+
+        Raises:
+            ImageError: there is no such stack.
+        """
+        stacks = self.layout.stacks
+        if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= len(stacks):
+            shown = [f"{k}: {s.label or 'all'}, {s.stop - s.start} frames" for k, s in enumerate(stacks, 1)]
+            raise ImageError(f"the series has no stack {str(number)[:20]} ({few(shown, 4)})", "Choose one by its number")
+        return self[stacks[number - 1].start : stacks[number - 1].stop]
 
     def geometry(self, index: int) -> ImageGeometry:
         """Of a frame, from its header."""
@@ -100,8 +122,8 @@ def open_image_series(
     Raises:
         ImageError: nothing there is an image, a file is damaged, or there are several series and none is chosen.
     """
-    name = shown_path(source) if isinstance(source, (str, os.PathLike)) else f"the list of {len(source)} files"
-    files = _files(source, name)
+    name = shown_path(source) if isinstance(source, (str, os.PathLike)) else "the list of files"
+    files, notes = _files(source, name)
     headers, refused = list[FrameHeader](), list[str]()
     for file in files:
         try:
@@ -111,33 +133,69 @@ def open_image_series(
                 raise
             refused.append(error.what)
     if not headers:
-        reason = f": {few(refused, 1)}" if refused else ""
+        reason = f": {few(refused or notes, 1)}" if refused or notes else ""
         raise ImageError(f"{name} holds no image{reason}", "Name a folder, a zip archive or files of images")
     chosen = _choose(headers, series, name)
-    notes = (f"{len(refused)} files were left out: {few(refused, 2)}",) if refused else ()
-    layout = lay_out([h.geometry for h in chosen], [h.size for h in chosen])
-    ordered = tuple(chosen[i] for i in layout.order)
-    placed = Layout(tuple(range(len(ordered))), layout.places_mm, layout.problem)
-    return ImageSeries(ordered, placed, modality, window, notes, windows)
+    _check_modality(chosen, modality)
+    if refused:
+        notes.append(f"{_counted(len(refused), 'file was', 'files were')} left out: {few(refused, 2)}")
+    if canonical(modality) is None and all(header.kind == "nifti" for header in chosen):
+        notes.append("a NIfTI file does not state its modality: name it (modality=, --modality), ct for Hounsfield units")
+    frames, layout = _in_order(chosen)
+    return ImageSeries(frames, layout, modality, window, tuple(notes), windows)
 
 
-def _files(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], name: str) -> list[FrameFile]:
+def _in_order(frames: Sequence[FrameHeader]) -> tuple[tuple[FrameHeader, ...], Layout]:
+    """Frames by stack and position, and the layout of the ordered frames."""
+    layout = lay_out([f.geometry for f in frames], [f.size for f in frames], [f.phase for f in frames])
+    return tuple(frames[i] for i in layout.order), replace(layout, order=tuple(range(len(frames))))
+
+
+def _check_modality(frames: Sequence[FrameHeader], modality: str | None) -> None:
+    """Refuse a modality that the files contradict, before any frame is read. Raises ImageError."""
+    named = canonical(modality)
+    stated = next((f.modality for f in frames if named and f.modality and contradict(f.modality, named)), None)
+    if stated is not None:
+        what = f"the modality {short(named)[1:-1]} contradicts the series, whose files state {short(stated)[1:-1]}"
+        raise ImageError(what, "Leave the modality out, or correct the header")
+
+
+def _counted(count: int, one: str, several: str) -> str:
+    return f"{count} {one if count == 1 else several}"
+
+
+def _files(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], name: str) -> tuple[list[FrameFile], list[str]]:
+    """The files that may hold frames, and notes about folders that cannot be read."""
+    if isinstance(source, (list, tuple)) and all(isinstance(path, (str, os.PathLike)) for path in source):
+        return files_of([Path(path) for path in source]), []
     if not isinstance(source, (str, os.PathLike)):
-        return [FrameFile(name_of(Path(path)), Path(path)) for path in source]
+        kind = "a list of other things" if isinstance(source, (list, tuple)) else f"a {type(source).__name__}"
+        raise ImageError(f"a series cannot be made of {kind}", "Pass the path of a folder or file, or a list of paths")
     path = Path(source)
     try:
         if path.is_dir():
-            paths = sorted((p for p in path.rglob("*") if p.is_file() and not _IGNORED.match(p.name)), key=_natural)
-            return [FrameFile(name_of(p), p) for p in paths]
+            return _files_below(path, name)
         with open(path, "rb") as file:
             is_archive = file.read(4) == b"PK\3\4"
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise ImageError(f"{name} cannot be opened: {reason}", "Check the path") from None
     if not is_archive:
-        return [FrameFile(name_of(path), path)]
+        return [FrameFile(short_name(path.name), path)], []
     members = [m for m in members_of(path) if not _IGNORED.match(Path(m).name) and not m.startswith("__MACOSX/")]
-    return [FrameFile(name_of(Path(member)), None, path, member) for member in sorted(members, key=lambda m: _natural(Path(m)))]
+    return members_of_archive(path, sorted(members, key=lambda m: _natural(Path(m)))), []
+
+
+def _files_below(folder: Path, name: str) -> tuple[list[FrameFile], list[str]]:
+    """All files of a folder and of those in it. Raises ImageError where the folder itself may not be read."""
+    failed: list[OSError] = []
+    paths = [Path(root, file) for root, _, files in os.walk(folder, onerror=failed.append) for file in files]
+    if failed and not paths and os.fspath(failed[0].filename) == os.fspath(folder):
+        remedy = "Check the permissions of the folder"
+        raise ImageError(f"{name} cannot be read: {failed[0].strerror or type(failed[0]).__name__}", remedy)
+    notes = [f"{_counted(len(failed), 'folder', 'folders')} in it cannot be read: {failed[0].strerror}"] if failed else []
+    found = sorted((p for p in paths if not _IGNORED.match(p.name) and p.is_file()), key=_natural)
+    return files_of(found), notes
 
 
 def _natural(path: Path) -> tuple[tuple[int, int, str], ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,9 +108,14 @@ class _FrameMasks(Mapping[int, np.ndarray]):
 
 
 class FindingJoiner:
-    """Joins the masks of slices that come in order. Memory grows with the pixels of the structures, not with the slices."""
+    """Joins the masks of slices that come in order. Memory grows with the pixels of the structures, not with the slices.
 
-    def __init__(self) -> None:
+    Args:
+        starts: frames that have no neighbour before them; see ``ordering.Layout``.
+    """
+
+    def __init__(self, starts: Collection[int] = ()) -> None:
+        self._starts, self._skipped = starts, set[int]()
         self._parts: dict[str, list[SlicePart]] = {}
         self._parents: dict[str, list[int]] = {}
         self._last: dict[str, list[int]] = {}
@@ -118,7 +123,8 @@ class FindingJoiner:
     def add(self, frame: int, phrase: str, mask: np.ndarray, score: float = 1.0, confident: bool = True) -> None:
         """Add the mask ``[H, W]`` of a structure in a frame; at most one per phrase and frame, frames rising."""
         parts, parents = self._parts.setdefault(phrase, []), self._parents.setdefault(phrase, [])
-        above = [i for i in self._last.get(phrase, []) if parts[i].frame == frame - 1]
+        previous = self._previous(frame)
+        above = [i for i in self._last.get(phrase, []) if parts[i].frame == previous]
         current = []
         for part in _parts(frame, mask, score, confident):
             number = len(parts)
@@ -130,6 +136,18 @@ class FindingJoiner:
                     _unite(parents, other, number)
         if current:
             self._last[phrase] = current
+
+    def skip(self, frame: int) -> None:
+        """Say that a frame could not be read: a structure may go on behind it, as behind a missing slice."""
+        self._skipped.add(frame)
+
+    def _previous(self, frame: int) -> int | None:
+        """The neighbour before a frame, at most one unread frame away; None for the first of a stack."""
+        if frame in self._starts:
+            return None
+        if frame - 1 in self._skipped:
+            return None if frame - 1 in self._starts else frame - 2
+        return frame - 1
 
     def findings(self) -> tuple[JoinedFinding, ...]:
         """All structures: by name in the order in which they came, and of one name the largest first."""

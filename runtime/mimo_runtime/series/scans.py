@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
-from ..errors import CancelledError
+from ..errors import CancelledError, ImageError
 from ..imageio.image import ScanImage
 from ..request import AskRequest, takes_arguments_of
 from ..results.answer import Answer, Finding
+from ..utils.arguments import is_whole
 from ..utils.cancellation import CANCELLED, DEADLINE, check_stopping
+from ..utils.messages import shown
 from .image_series import ImageSeries
 from .joined import FindingJoiner, JoinedFinding
 
@@ -51,16 +53,31 @@ class FrameAnswer:
     answer: Answer
 
 
+@dataclass(frozen=True)
+class FrameFailure:
+    """A frame that could not be read.
+
+    Args:
+        frame: of the series, from 0; ``ImageSeries.frames`` has its file.
+        reason: in one line, without name or path of the file.
+    """
+
+    frame: int
+    reason: str
+
+
 @dataclass(frozen=True, eq=False)
 class SeriesAnswer:
     """The answer about a series.
 
     Args:
         series: that was asked.
-        frames: the answers in order of the frames; fewer than the series has if it was stopped.
+        frames: the answers in order of the frames; fewer than were asked about if it was stopped.
         findings: joined over the frames; see ``joined.JoinedFinding``.
-        is_complete: False if it was stopped.
+        is_complete: False if it was stopped, or if a frame could not be read.
         seconds: in all.
+        failures: frames that could not be read.
+        asked: the frames that were asked about; None is all.
     """
 
     series: ImageSeries
@@ -68,19 +85,30 @@ class SeriesAnswer:
     findings: tuple[JoinedFinding, ...]
     is_complete: bool = True
     seconds: float = field(default=0.0, compare=False)
+    failures: tuple[FrameFailure, ...] = ()
+    asked: tuple[int, ...] | None = None
+
+    def extents_mm(self) -> tuple[float, ...]:
+        """What each frame stands for along the normal, see ``ordering.Layout``: 0 in a stack with a frame that was not read."""
+        extents = list(self.series.layout.extents_mm())
+        for failure in self.failures if extents else ():
+            stack = self.series.layout.stack_of(failure.frame)
+            extents[stack.start : stack.stop] = [0.0] * (stack.stop - stack.start)
+        return tuple(extents) if any(extents) else ()
 
     def volume_ml(self, finding: JoinedFinding) -> float | None:
         """Millilitres of a finding: the areas of its slices times the distance that each stands for along the normal.
 
-        None where positions or spacing are unknown. Works for irregular series, too.
+        None where positions or spacing are unknown, in a stack with a missing, repeated, unread or shifted frame, and where
+        only some frames were asked about.
         """
-        extents = self.series.layout.extents_mm()
-        if not extents:
+        extents = self.extents_mm()
+        if not extents or self.asked is not None:
             return None
         total = 0.0
         for frame, pixels in finding.areas_px().items():
             geometry = self.series.geometry(frame)
-            if geometry.spacing_mm is None or geometry.plane != "patient":
+            if geometry.spacing_mm is None or geometry.plane != "patient" or not extents[frame]:
                 return None
             total += pixels * geometry.spacing_mm[0] * geometry.spacing_mm[1] * extents[frame]
         return total / 1000
@@ -112,30 +140,76 @@ class SeriesScans:
     def ask(self, request: AskRequest) -> SeriesAnswer:
         """The same question to every frame, and findings joined over the frames.
 
-        ``should_stop`` and ``deadline`` end it; the answer then has the frames that are complete. Arguments of
-        ``AskRequest.of``, errors of ``Scan.ask``.
+        ``should_stop`` and ``deadline`` end it; the answer then has the frames that are complete. A damaged frame is one of
+        ``SeriesAnswer.failures``, and the others are answered. Arguments of ``AskRequest.of``, errors of ``Scan.ask``.
         """
         return self.ask_request(request)
 
-    def ask_request(self, request: AskRequest, progress: Callable[[int, int], None] | None = None) -> SeriesAnswer:
-        """As :meth:`ask`, for a typed request; ``progress`` is called with (frames done, frames in all)."""
-        started, joiner, answers = time.perf_counter(), FindingJoiner(), list[FrameAnswer]()
+    def ask_request(
+        self,
+        request: AskRequest,
+        progress: Callable[[int, int], None] | None = None,
+        frames: Sequence[int] | None = None,
+    ) -> SeriesAnswer:
+        """As :meth:`ask`, for a typed request.
+
+        Args:
+            progress: called with (frames done, frames in all).
+            frames: to ask about, from 0; None: all. A box, point or mask is in pixels of each of them.
+
+        Raises:
+            ImageError: the series has no such frame, or none of its frames can be read.
+        """
+        started, joiner = time.perf_counter(), FindingJoiner(self.series.layout.starts)
+        answers, failures, wanted = list[FrameAnswer](), list[FrameFailure](), self._frames(frames)
         check_stopping(request.should_stop, request.deadline)
-        for frame in range(len(self)):
+        is_stopped = False
+        for done, frame in enumerate(wanted, 1):
             try:
-                scan = self._open(self.series[frame], should_stop=request.should_stop, deadline=request.deadline)
-                answer = scan.ask_request(request)
-            except CancelledError:
-                break
-            if answer.finish_reason in STOPPED or request.should_stop is not None and request.should_stop():
-                break
-            for finding in _by_phrase(answer):
-                joiner.add(frame, *finding)
-            answers.append(FrameAnswer(frame, replace(answer, findings=())))
+                answer = self._answer(frame, request)
+            except ImageError as error:
+                if len(wanted) == 1:
+                    raise
+                failures.append(FrameFailure(frame, error.what))
+                joiner.skip(frame)
+            else:
+                if is_stopped := answer is None:
+                    break
+                assert answer is not None
+                for finding in _by_phrase(answer):
+                    joiner.add(frame, *finding)
+                answers.append(FrameAnswer(frame, replace(answer, findings=())))
             if progress:
-                progress(frame + 1, len(self))
-        seconds = time.perf_counter() - started
-        return SeriesAnswer(self.series, tuple(answers), joiner.findings(), len(answers) == len(self), seconds)
+                progress(done, len(wanted))
+        if failures and not answers and not is_stopped:
+            raise ImageError(f"none of the {len(wanted)} frames can be read: {failures[0].reason}", "Export the series again")
+        return SeriesAnswer(
+            self.series, tuple(answers), joiner.findings(), not (is_stopped or failures), time.perf_counter() - started,
+            tuple(failures), None if frames is None else tuple(wanted),
+        )  # fmt: skip
+
+    def check_frame(self, frame: int) -> None:
+        """Raises ImageError where the series has no such frame."""
+        if not is_whole(frame) or not 0 <= frame < len(self):
+            raise ImageError(f"the series has no frame {shown(frame)}", f"Use 0 to {len(self) - 1}")
+
+    def _frames(self, frames: Sequence[int] | None) -> Sequence[int]:
+        """The frames to ask about, rising. Raises ImageError for one that is not there."""
+        if frames is None:
+            return range(len(self))
+        for frame in frames:
+            self.check_frame(frame)
+        return sorted({int(frame) for frame in frames})
+
+    def _answer(self, frame: int, request: AskRequest) -> Answer | None:
+        """The answer about a frame; None if it was stopped. Raises ImageError where the frame cannot be read."""
+        try:
+            scan = self._open(self.series[frame], should_stop=request.should_stop, deadline=request.deadline)
+            answer = scan.ask_request(request)
+        except CancelledError:
+            return None
+        is_stopped = answer.finish_reason in STOPPED or request.should_stop is not None and request.should_stop()
+        return None if is_stopped else answer
 
 
 def _by_phrase(answer: Answer) -> Iterator[tuple[str, np.ndarray, float, bool]]:

@@ -52,6 +52,7 @@ class TrackingMethods:
         series: int | str | None = None,
         modality: str | None = None,
         window: tuple[float, float] | None = None,
+        stack: int | None = None,
     ) -> SeriesScans:
         """Order the frames of a series; each is encoded when it is used.
 
@@ -59,12 +60,14 @@ class TrackingMethods:
             source: a folder, a zip archive, a multi-frame file, a volume, or a list of files.
             series: which one of several, by number from 1 or by UID.
             modality, window: as in ``Mimo.open``.
+            stack: which time, echo or direction of a series that holds several, by number from 1; None: all, one after another.
 
         Raises:
-            ImageError: as ``open_image_series``.
+            ImageError: as ``open_image_series``, or there is no such stack.
         """
+        check_modality(modality, self.config.modalities)
         frames = open_image_series(source, series=series, modality=modality, window=window, windows=self.windows)
-        return SeriesScans(frames, self._open_scan)
+        return SeriesScans(frames if stack is None else frames.stack(stack), self._open_scan)
 
     def track(self, frames: Frames, text: str = "", **options: Unpack[TrackingOptions]) -> Iterator[TrackedFrame]:
         """Follow one target over frames: ``for tracked in mimo.track(frames, boxes=[(40, 60, 180, 200)]): tracked.mask``.
@@ -128,10 +131,11 @@ class TrackingMethods:
             config: when the structure counts as lost.
 
         Returns:
-            Answers about the slices that were asked, and findings joined in 3-D, the largest first.
+            Answers about the slices that were asked, and findings joined in 3-D, the largest first. A damaged slice is one of
+            ``SeriesAnswer.failures`` and ends a direction. Slices of another time or direction are not followed into.
 
         Raises:
-            ImageError: a slice is damaged, or a followed slice has another size than the prompted one.
+            ImageError: the prompted slice is damaged.
             PromptError: the prompt does not fit its slice, or is about no single structure.
         """
         slices = series.series if isinstance(series, SeriesScans) else series

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..errors import PromptError
+from ..errors import ImageError, PromptError
 from ..imageio.reader import Source
 from ..postprocessing.masks import box_of_mask
 from ..preprocessing.prompts import Prompt
@@ -16,7 +16,7 @@ from ..request import AskRequest
 from ..results.answer import Answer, Box
 from ..series.image_series import ImageSeries
 from ..series.joined import FindingJoiner
-from ..series.scans import FrameAnswer, SeriesAnswer
+from ..series.scans import FrameAnswer, FrameFailure, SeriesAnswer
 from .prompting import grown_box
 from .results import is_cancelled
 from .stream import open_ahead, track_frames
@@ -85,6 +85,8 @@ class VolumeSegmentation:
         self._answers: dict[int, Answer] = {}
         self._masks: dict[int, SliceMask] = {}
         self._sizes: dict[int, tuple[int, int]] = {}
+        self._failures: list[FrameFailure] = []
+        self._starts = series.layout.starts
         self._cancelled = False
 
     def follow(self, frame: int) -> SeriesAnswer:
@@ -92,28 +94,38 @@ class VolumeSegmentation:
         started, tracker = time.perf_counter(), self._tracker
         first = tracker.step(tracker.open_scan(tracker.read(self.series[frame])), frame)
         self._keep(frame, first.answer, first.size)
-        self._cancelled = first.is_cancelled
+        self._cancelled, stack = first.is_cancelled, self.series.layout.stack_of(frame)
         if tracker.target is not None and not self._cancelled:
-            self._follow(tracker.copy(), range(frame + 1, len(self.series)))
-            self._follow(tracker, range(frame - 1, -1, -1))
+            self._follow(tracker.copy(), range(frame + 1, stack.stop))
+            self._follow(tracker, range(frame - 1, stack.start - 1, -1))
             self._fill_gaps()
         return self._result(started)
 
     def by_name(self) -> SeriesAnswer:
         """Every slice asked by name; see :meth:`_fill_gaps` and :meth:`_drop_isolated`."""
-        started = time.perf_counter()
-        stream = open_ahead(self._slices(range(len(self.series))), self._open)
+        started, start = time.perf_counter(), 0
+        while start < len(self.series) and not self._cancelled:
+            start = self._ask_from(start)
+        self._fill_gaps()
+        self._drop_isolated()
+        return self._result(started)
+
+    def _ask_from(self, start: int) -> int:
+        """Ask slices by name until one is damaged; the slice to go on with."""
+        stream = open_ahead(self._slices(range(start, len(self.series))), self._open)
         try:
             for frame, scan in stream:
                 answer = scan.ask_request(self._request)
                 if self._stops(answer):
                     break
                 self._keep(frame, answer, (scan.image.height, scan.image.width))
+                start = frame + 1
+        except ImageError as error:
+            self._failures.append(FrameFailure(start, error.what))
+            start += 1
         finally:
             stream.close()
-        self._fill_gaps()
-        self._drop_isolated()
-        return self._result(started)
+        return start
 
     def _open(self, frame: Source) -> TrackableScan:
         return self._tracker.open_scan(self._tracker.read(frame))
@@ -135,6 +147,9 @@ class VolumeSegmentation:
                 lost = lost + 1 if tracked.status == "lost" else 0
                 if lost >= LOST_SLICES:
                     return
+        except ImageError as error:
+            self._failures.append(FrameFailure(frames[count], error.what))
+            return
         finally:
             stream.close()
         self._cancelled = count < len(frames)
@@ -165,7 +180,7 @@ class VolumeSegmentation:
     def _fill_gaps(self) -> None:
         """Ask a slice without the structure, between two with it that overlap, with the box of both."""
         for frame in range(1, len(self.series) - 1):
-            below, above = self._masks.get(frame - 1), self._masks.get(frame + 1)
+            below, above = self._neighbour(frame, -1), self._neighbour(frame, 1)
             if self._cancelled or frame in self._masks or frame not in self._sizes or below is None or above is None:
                 continue
             if not below.overlaps(above):
@@ -187,19 +202,27 @@ class VolumeSegmentation:
         isolated = [
             frame
             for frame, mask in self._masks.items()
-            if not mask.confident and not any(mask.overlaps(self._masks.get(frame + step)) for step in (-1, 1))
+            if not mask.confident and not any(mask.overlaps(self._neighbour(frame, step)) for step in (-1, 1))
         ]
         for frame in isolated if len(self.series) > 1 else ():
             del self._masks[frame]
 
+    def _neighbour(self, frame: int, step: int) -> SliceMask | None:
+        """The mask of the slice before (-1) or after (1), None in another stack."""
+        return None if max(frame, frame + step) in self._starts else self._masks.get(frame + step)
+
     def _result(self, started: float) -> SeriesAnswer:
-        joiner = FindingJoiner()
+        joiner = FindingJoiner(self._starts)
+        for failure in self._failures:
+            joiner.skip(failure.frame)
         for frame, mask in sorted(self._masks.items()):
             joiner.add(frame, mask.phrase, mask.full(self._sizes[frame]), mask.score, mask.confident)
         answers = tuple(FrameAnswer(frame, self._answers[frame]) for frame in sorted(self._answers))
         if self._progress and not self._cancelled:
             self._progress(len(self.series), len(self.series))
-        return SeriesAnswer(self.series, answers, joiner.findings(), not self._cancelled, time.perf_counter() - started)
+        failures = tuple(sorted(self._failures, key=lambda failure: failure.frame))
+        is_complete = not (self._cancelled or failures)
+        return SeriesAnswer(self.series, answers, joiner.findings(), is_complete, time.perf_counter() - started, failures)
 
 
 def check_slice(series: ImageSeries, frame: int | None, prompt: Prompt) -> None:

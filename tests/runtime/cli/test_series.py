@@ -108,3 +108,102 @@ def test_pictures_cannot_become_dicom_and_say_so(bundle_folder: Path, tmp_path: 
 def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
     result = run("compare", tmp_path, tmp_path)
     assert result.exit_code == 2 and "holds no stored study" in result.stderr
+
+
+BOX = ["--box", "5,5,30,30"]
+
+
+def test_a_box_in_one_frame_answers_about_that_frame(bundle_folder: Path, tmp_path: Path) -> None:
+    write_ct_series(tmp_path / "study", slices=4)
+    call = ["series", bundle_folder, tmp_path / "study", "--frame", 2, *BOX]
+    result = run(*call, "-o", tmp_path / "out", "--write", "sr,coco", "--json")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert [f["frame"] for f in report["frames"]] == [2] and report["is_complete"] and not report["failures"]
+    assert {frame for finding in report["findings"] for frame in finding["frames"]} == {2}
+    assert report["findings"] and all(finding["volume_ml"] is None for finding in report["findings"])
+    shown = run(*call)
+    assert shown.exit_code == 0 and "1 frame in" in shown.stdout and ": frame 2, score" in shown.stdout
+    mask = tmp_path / "mask.png"
+    from PIL import Image
+
+    Image.new("L", (40, 40), 0).save(mask)
+    empty = run("series", bundle_folder, tmp_path / "study", "--frame", 2, "--mask", mask)
+    assert empty.exit_code == 2 and "mask" in empty.stderr
+
+
+def test_a_structure_of_one_frame_is_followed_through_the_others(bundle_folder: Path, tmp_path: Path) -> None:
+    write_ct_series(tmp_path / "study", slices=4)
+    result = run("series", bundle_folder, tmp_path / "study", "--frame", 1, *BOX, "--follow", "--json")
+    assert result.exit_code == 0, result.stderr
+    frames = [f["frame"] for f in json.loads(result.stdout)["frames"]]
+    assert 1 in frames and len(frames) > 1 and frames == sorted(frames)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "nothing is asked"),
+        (BOX, "--box, --point and --mask are about one frame. Name it with --frame"),
+        (["--text", "polyp", "--follow"], "--follow without --frame"),
+        (["--text", " "], "--text is empty"),
+        (["--frame", "4", *BOX], "the series has no frame 4. Use 0 to 3"),
+        (["--frame", "1", "--box", "5,5,300,30"], "box"),
+        (["--text", "polyp", "--stack", "2"], "the series has no stack 2 (1: all, 4 frames)"),
+        (["--text", "polyp", "--modality", "mri"], "contradicts the series, whose files state ct"),
+        (["--text", "polyp", "--modality", "none"], "the modality 'none' is unknown"),
+        (["--text", "polyp", "--force"], "--force has no effect without -o"),
+    ],
+)
+def test_wrong_questions_of_a_series_are_one_line(
+    options: list[str], message: str, bundle_folder: Path, tmp_path: Path
+) -> None:
+    write_ct_series(tmp_path / "study", slices=4)
+    result = run("series", bundle_folder, tmp_path / "study", *options)
+    assert result.exit_code == 2 and message in result.stderr and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("damaged", [0, 2], ids=["first", "middle"])
+def test_a_damaged_frame_is_reported_and_the_others_are_answered(damaged: int, bundle_folder: Path, tmp_path: Path) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    paths = write_ct_series(tmp_path / "study", slices=5)
+    for path in paths:  # names as archives write them
+        path.rename(path.with_name(f"{PATIENT}-{path.name}.dcm"))
+    bad = tmp_path / "study" / f"{PATIENT}-{paths[damaged].name}.dcm"
+    bad.write_bytes(bad.read_bytes()[:-1000])
+    call = [
+        "series",
+        bundle_folder,
+        tmp_path / "study",
+        "--text",
+        "polyp",
+        "-o",
+        tmp_path / "out",
+        "--write",
+        "sr,sc,html,coco",
+    ]
+    result = run(*call, "--json")
+    assert result.exit_code == 3, result.output
+    report = json.loads(result.stdout)
+    assert [f["frame"] for f in report["frames"]] == [k for k in range(5) if k != damaged] and not report["is_complete"]
+    assert [f["frame"] for f in report["failures"]] == [damaged]
+    assert report["findings"] and all(f["volume_ml"] is None for f in report["findings"])
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error")]
+    assert f"frame {damaged} (counted from 0) of 5 could not be read: file {damaged + 1} of 5" in line
+    assert PATIENT not in result.output and str(tmp_path) not in line
+    report_object = pydicom.dcmread(tmp_path / "out" / "objects" / "sr.dcm")
+    assert report_object.CompletionFlag == "PARTIAL"
+    texts = [str(e.value) for e in report_object.iterall() if e.keyword == "TextValue"]
+    assert any(f"Frame {damaged} (counted from 0) of 5 could not be read" in text for text in texts)
+    page = (tmp_path / "out" / "objects" / "report.html").read_text()
+    assert "could not be read" in page and PATIENT not in page and PATIENT not in (tmp_path / "out" / "answer.json").read_text()
+    compared = run("compare", tmp_path / "out", tmp_path / "out")
+    assert compared.exit_code == 0, compared.stderr
+
+
+def test_a_series_without_a_readable_frame_is_refused(bundle_folder: Path, tmp_path: Path) -> None:
+    for path in write_ct_series(tmp_path / "study", slices=3):
+        path.write_bytes(path.read_bytes()[:-1000])
+    result = run("series", bundle_folder, tmp_path / "study", "--text", "polyp", "-o", tmp_path / "out")
+    assert result.exit_code == 2 and "none of the 3 frames can be read: file 1 of 3" in result.stderr
+    assert not (tmp_path / "out").exists()

@@ -53,11 +53,35 @@ def test_frames_that_do_not_fit_each_other_are_no_volume() -> None:
     assert "no position" in problem([ImageGeometry(), ImageGeometry()])
 
 
-def test_extents_follow_the_true_distances() -> None:
-    assert lay_out(slices([0, 2, 6]), [SIZE] * 3).extents_mm() == (2, 3, 4)
+def test_extents_follow_the_true_distances_of_slices_without_a_gap() -> None:
+    layout = lay_out(slices([0, 2, 4.6]), [SIZE] * 3)
+    assert layout.extents_mm() == pytest.approx((2, 2.3, 2.6)) and "slice distances differ" in layout.problem
     assert lay_out(slices([0]), [SIZE]).extents_mm() == ()
 
 
-def test_frames_of_two_times_or_two_frames_of_reference_have_no_extents() -> None:
-    assert lay_out(slices([0, 2, 0, 2]), [SIZE] * 4).extents_mm() == ()
-    assert lay_out([*slices([0, 2]), *slices([4], frame_of_reference="2")], [SIZE] * 3).extents_mm() == ()
+@pytest.mark.parametrize(
+    ("places", "tilt"), [([0, 2.5, 7.5, 10], 0.0), ([0, 2.5, 2.5, 5], 0.0), ([0, 2.5, 5], 0.2)], ids=["gap", "twice", "tilt"]
+)
+def test_a_gap_a_duplicate_and_a_tilt_have_no_volume(places: list[float], tilt: float) -> None:
+    layout = lay_out(slices(places, tilt), [SIZE] * len(places))
+    assert layout.extents_mm() == () and not layout.is_regular and layout.distance_mm is None
+    assert not layout.stacks[0].has_volume and layout.places_mm == tuple(places)
+
+
+def test_frames_of_two_frames_of_reference_are_two_stacks() -> None:
+    layout = lay_out([*slices([0, 2]), *slices([4], frame_of_reference="2")], [SIZE] * 3)
+    assert [(s.start, s.stop, s.label) for s in layout.stacks] == [
+        (0, 2, "frame of reference 1"),
+        (2, 3, "frame of reference 2"),
+    ]
+    assert layout.extents_mm() == (2, 2, 0) and layout.starts == {0, 2} and not layout.is_regular
+
+
+def test_a_single_frame_without_position_has_no_problem() -> None:
+    layout = lay_out([ImageGeometry()], [SIZE])
+    assert layout.problem == "" and layout.places_mm == () and layout.extents_mm() == ()
+
+
+def test_several_missing_frames_separate_neighbours_and_one_does_not() -> None:
+    assert lay_out(slices([0, 2, 6, 8]), [SIZE] * 4).starts == {0}
+    assert lay_out(slices([0, 2, 8, 10]), [SIZE] * 4).starts == {0, 2}

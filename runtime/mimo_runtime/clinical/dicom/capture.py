@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...imageio.geometry import ImageSource
+from ..codes import Code
 from ..pictures import draw_frame
 from ..study import StudyResult
-from .objects import MANUFACTURER, SERIES_NUMBERS, equipment, highdicom, mark, source_frames, versions
+from .objects import MANUFACTURER, SERIES_NUMBERS, equipment, highdicom, item_of, mark, source_frames, versions
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
+
+_PROCESSED = Code("121322", "DCM", "Source image for image processing operation")
 
 
 def write_captures(result: StudyResult) -> list[Dataset]:
@@ -23,13 +27,28 @@ def write_captures(result: StudyResult) -> list[Dataset]:
     """
     files = source_frames(result)
     headers = {str(header.SOPInstanceUID): header for header in files.headers}
-    frames = sorted({frame for s in result.structures for frame in s.masks}) or [0]
+    frames = sorted({frame for s in result.structures for frame in s.masks}) or [result.first_frame]
     objects = []
     for number, frame in enumerate(frames, 1):
         image = result.images[frame]
         picture = np.asarray(draw_frame(result, frame, image))
-        objects.append(_capture(result, headers[files.frames[frame].uid("SOPInstanceUID")], picture, number, frame))
+        source = files.frames[frame]
+        capture = _capture(result, headers[source.uid("SOPInstanceUID")], picture, number, frame)
+        capture.SourceImageSequence = [_reference(source)]
+        objects.append(capture)
     return objects
+
+
+def _reference(source: ImageSource) -> Dataset:
+    """The frame that a capture was made of."""
+    from pydicom.dataset import Dataset
+
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = source.uid("SOPClassUID"), source.uid("SOPInstanceUID")
+    if source.header is not None and int(source.header.get("NumberOfFrames") or 1) > 1:
+        item.ReferencedFrameNumber = source.frame + 1
+    item.PurposeOfReferenceCodeSequence = [item_of(_PROCESSED)]
+    return item
 
 
 def _capture(result: StudyResult, header: Dataset, pixels: np.ndarray, number: int, frame: int) -> Dataset:

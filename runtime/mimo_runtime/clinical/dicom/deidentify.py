@@ -116,7 +116,8 @@ def _may_show_text(data: Dataset) -> bool:
 
 def check_pictures(result: StudyResult) -> None:
     """Refuse a result whose images may have text in their pixels. Raises RequestError."""
-    sources = (image.source for image in (result.images[0], result.images[len(result.images) - 1]))
+    readable = [frame for frame in range(len(result.images)) if frame not in result.failed]
+    sources = (result.images[frame].source for frame in (readable[0], readable[-1]))
     for source in sources:
         if source is None or source.kind in ("picture", "array") or source.header and _may_show_text(source.header):
             raise RequestError(*_SHOWS_TEXT)

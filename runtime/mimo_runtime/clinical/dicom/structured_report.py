@@ -102,13 +102,15 @@ def write_report(result: StudyResult, segmentation: Dataset | None = None) -> Da
             sop_instance_uid=result.uid("sr"),
             instance_number=1,
             manufacturer=MANUFACTURER,
-            is_complete=True,
+            is_complete=result.is_complete,
             is_final=False,
             is_verified=False,
             contributing_equipment=[equipment(result.model)],
         )
     report = shallow_copy(report)
     report.ContentSequence = items
+    if not result.is_complete:
+        report.CompletionFlagDescription = "Only a part of the frames was analysed"
     report.ManufacturerModelName, report.SoftwareVersions = result.model.name[:64], list(versions(result.model))
     return mark(report)
 
@@ -133,7 +135,8 @@ def _texts(result: StudyResult) -> Iterator[str]:
     if not result.structures and not result.refusals and not result.sentences:
         yield "No finding."
     if result.problem:
-        yield f"The frames are no regular volume: {result.problem}. Volumes use the distance that each frame stands for."
+        volumes = "Volumes use the distance that each frame stands for." if result.extents_mm else "No volume is measured."
+        yield f"The frames are no regular volume: {result.problem}. {volumes}"
     yield "Result of a program for research use only. Not for diagnosis. Not verified by a person."
 
 

@@ -6,7 +6,6 @@ Words are those of the answer and of the measurements. Nothing that identifies t
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..comparison import Comparison, Pair
@@ -93,7 +92,7 @@ def report_of(
 
 
 def _facts(result: StudyResult, patient: bool) -> list[tuple[str, str]]:
-    image = result.images[0]
+    image = result.images[result.first_frame]
     header = image.source.header if image.source else None
     facts = []
     if patient and header is not None:
@@ -148,17 +147,17 @@ def _follow_up(comparison: Comparison) -> list[str]:
 def _pictures(result: StudyResult, before: StudyResult | None) -> list[ReportPicture]:
     pictures = []
     if before is not None:
-        pictures.append(_picture(before, _frames(before.structures)[0], "Before"))
-    frames = _frames(result.structures)[:MOST_PICTURES]
+        pictures.append(_picture(before, _frames(before)[0], "Before"))
+    frames = _frames(result)[:MOST_PICTURES]
     for frame in frames:
-        name = "Now" if before is not None else f"Image {frame + 1} of {len(result.images)}"
-        pictures.append(_picture(result, frame, name))
+        of_series = f"Frame {frame} (of 0 to {len(result.images) - 1})" if len(result.images) > 1 else "The image"
+        pictures.append(_picture(result, frame, "Now" if before is not None else of_series))
     return pictures
 
 
-def _frames(structures: Sequence[Structure]) -> list[int]:
-    ranked = sorted(structures, key=lambda s: -int(s.masks[s.largest_frame].sum()))
-    return list(dict.fromkeys(s.largest_frame for s in ranked)) or [0]
+def _frames(result: StudyResult) -> list[int]:
+    ranked = sorted(result.structures, key=lambda s: -int(s.masks[s.largest_frame].sum()))
+    return list(dict.fromkeys(s.largest_frame for s in ranked)) or [result.first_frame]
 
 
 def _picture(result: StudyResult, frame: int, caption: str) -> ReportPicture:
