@@ -93,8 +93,9 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "revisions": "report",
         "suites": "report",
         "tracking": "report",
+        "system": "report request",
         "competence": "suites",
-        "cli": "competence footprint latency models precision report request revisions suites tracking",
+        "cli": "competence footprint latency models precision report request revisions suites system tracking",
         "__main__": "cli",
     },
 }

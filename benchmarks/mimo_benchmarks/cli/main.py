@@ -17,6 +17,7 @@ from .evaluation import precision, referring, relations, robustness
 from .options import request_options
 from .output import check_writable, deliver, json_option
 from .revisions import compare_revisions
+from .system import cold_start, energy, memory, throughput
 from .track import track
 
 if TYPE_CHECKING:
@@ -112,7 +113,9 @@ def footprint(bundle: Path, repeats: int, threads: int | None, json_path: str | 
         raise VerificationError(f"the runtime loaded {', '.join(heavy)}", "Report it: a device has none of these")
 
 
-for command in (referring, relations, competence, precision, robustness, track, compare_revisions):
+for command in (
+    throughput, track, memory, cold_start, energy, referring, relations, competence, precision, robustness, compare_revisions,
+):  # fmt: skip
     main.add_command(command)
 
 if __name__ == "__main__":

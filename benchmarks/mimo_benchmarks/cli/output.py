@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from mimo_runtime.cli.json_output import STDOUT, json_file, print_json, write_json
+
+if TYPE_CHECKING:
+    from ..report.result import BenchmarkResult
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -36,3 +39,8 @@ def deliver(text: str, result: Mapping[str, object], json_path: str | None) -> N
         print_json(result)
     elif json_path is not None:
         write_json(Path(json_path), result)
+
+
+def deliver_result(text: str, result: BenchmarkResult, json_path: str | None) -> None:
+    """As :func:`deliver`, for a result in the common format."""
+    deliver(text, result.to_dict(), json_path)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from importlib import metadata
 from typing import TypedDict
 
 from mimo_runtime.errors import RequestError
 from mimo_runtime.hardware.host import architecture, cpu_name, memory_mb, process_memory_mb, usable_cores
+
+from .conditions import Conditions, read_conditions, was_throttled
 
 #: With a load of other programs above this, a measurement is marked as busy.
 BUSY = 1.5
@@ -23,6 +26,7 @@ class _MachineBefore(TypedDict):
     os: str
     python: str
     engines: dict[str, str]
+    conditions: Conditions
     load_before: float | None
 
 
@@ -30,9 +34,12 @@ class Machine(_MachineBefore, total=False):
     """What a reader needs to judge a time. ``load_before`` and ``load_after`` the measurement are averages over a minute.
 
     ``own_load`` is what the measured processes add to ``load_after``, None if it is unknown. ``busy``: whether other programs
-    ran, so that no time is to be quoted.
+    ran, so that no time is to be quoted. ``conditions`` and ``conditions_after`` are clocks, governor and power mode;
+    ``throttled`` is None where the system does not say.
     """
 
+    conditions_after: Conditions
+    throttled: bool | None
     load_after: float | None
     own_load: float | None
     busy: bool
@@ -62,6 +69,7 @@ def describe(distributions: tuple[str, ...] = (), threads: int | None = None) ->
         "os": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "engines": {name: version for name in distributions if (version := _version(name))},
+        "conditions": read_conditions(),
         "load_before": load(),
     }
 
@@ -84,6 +92,15 @@ def finish(machine: Machine, own_load: float | None = None) -> None:
     own = machine["cores"] if own_load is None else own_load
     machine["load_after"], machine["own_load"] = after, own_load
     machine["busy"] = (before or 0) > BUSY or (after or 0) - own > BUSY
+    machine["conditions_after"] = read_conditions()
+    machine["throttled"] = was_throttled(machine["conditions"], machine["conditions_after"])
+
+
+def wait_until_quiet(seconds: float) -> None:
+    """Wait until the load is at most :data:`BUSY`, ``seconds`` at most: an earlier measurement still counts in the load."""
+    end = time.monotonic() + seconds
+    while (load() or 0) > BUSY and (left := end - time.monotonic()) > 0:
+        time.sleep(min(1.0, left))
 
 
 def cpu_seconds(pid: int) -> float | None:
@@ -98,10 +115,13 @@ def cpu_seconds(pid: int) -> float | None:
 
 def warnings(machine: Machine) -> list[str]:
     """What makes the times of this machine unreliable."""
-    if not machine.get("busy"):
-        return []
-    loads = f"load {machine['load_before']} before and {machine['load_after']} after the measurement"
-    return [f"the machine was busy: {loads} on {machine['cores']} cores; do not quote these times"]
+    lines = []
+    if machine.get("busy"):
+        loads = f"load {machine['load_before']} before and {machine['load_after']} after the measurement"
+        lines.append(f"the machine was busy: {loads} on {machine['cores']} cores; do not quote these times")
+    if machine.get("throttled"):
+        lines.append("the processor was throttled during the measurement: let it cool, or choose another power mode")
+    return lines
 
 
 def process_memory(pid: int) -> ProcessMemory:

@@ -14,6 +14,7 @@ import pytest
 from mimo_benchmarks import worker as workers
 from mimo_benchmarks.contenders import ContenderSetup, Sample
 from mimo_benchmarks.report import machine
+from mimo_benchmarks.report.conditions import read_conditions
 from mimo_benchmarks.request import KINDS
 from mimo_benchmarks.turns.check import LIMIT, compare_alone, sample_alone
 from mimo_benchmarks.turns.order import Rounds, shuffled, take_turn
@@ -152,7 +153,7 @@ def test_the_spinning_of_every_engine_is_stated() -> None:
     [(0.2, 2.1, 1.9, False), (1.6, 1.6, 1.9, True), (0.2, 3.6, 1.9, True), (0.2, 3.4, None, False), (None, None, None, False)],
 )
 def test_a_measurement_beside_other_programs_is_marked_as_busy(monkeypatch, before, after, own, busy) -> None:
-    described = {"load_before": before, "cores": 2}
+    described = {"load_before": before, "cores": 2, "conditions": read_conditions()}
     monkeypatch.setattr(machine, "load", lambda: after)
     machine.finish(described, own)  # type: ignore[arg-type]
     assert described["busy"] is busy and described["load_after"] == after
