@@ -26,6 +26,7 @@ _EXTRA_OF = {
     "skimage": "train", "scipy": "train",
     "onnx": "export", "onnxscript": "export", "onnxslim": "export",
     "onnxruntime": "cpu", "openvino": "openvino", "pydicom": "dicom", "nibabel": "dicom", "psutil": "bench",
+    "starlette": "server", "uvicorn": "server", "python_multipart": "server", "prometheus_client": "server",
 }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from .json_output import print_json
 from .options import Coordinates, check_output, object_options, object_request, study_of, trust_option, where
 from .progress import progress_bar
 from .series import series
+from .serve import serve
 
 if TYPE_CHECKING:
     from ..deploy.prepare import PrepareReport
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ..imageio.image import ScanImage
     from ..pipeline import ModelInfo
     from ..results.answer import Answer
+    from ..results.described import ImageJson
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,6 +40,7 @@ def main() -> None:
 
 main.add_command(series)
 main.add_command(compare)
+main.add_command(serve)
 
 
 @main.command()
@@ -240,17 +243,11 @@ def _device(info: ModelInfo) -> dict[str, str]:
     return {"name": info["device"], "explanation": info["device_explanation"]}
 
 
-def _described(image: ScanImage) -> dict[str, object]:
-    """What is known of an image, for JSON. Nothing of it names a patient."""
-    return {
-        "width": image.width,
-        "height": image.height,
-        "scaling": image.bits,
-        "spacing_mm": None if image.spacing_mm is None else list(image.spacing_mm),
-        "spacing_source": image.spacing_source,
-        "modality": image.modality,
-        "window": None if image.window is None else list(image.window),
-    }
+def _described(image: ScanImage) -> ImageJson:
+    """What is known of an image, for JSON."""
+    from ..results.described import described
+
+    return described(image)
 
 
 def _refuse_idle_options(writing: Mapping[str, object], masks: bool, text_answer: bool, no_refine: bool) -> None:

@@ -28,8 +28,8 @@ class TextPiece(str):
     __slots__ = ()
 
 
-class FindingJson(TypedDict):
-    """A finding in JSON; ``mask``, ``inner`` and ``outer`` are names of files."""
+class FindingFacts(TypedDict):
+    """A finding in JSON, without its masks."""
 
     phrase: str
     box: list[float] | None
@@ -44,13 +44,18 @@ class FindingJson(TypedDict):
     area_mm2: float | None
     longest_diameter_mm: float | None
     longest_diameter_px: float | None
-    mask: str | None
-    inner: str | None
-    outer: str | None
     coverage: float | None
     calibrated: bool | None
     calibration_cases: int | None
     excluded: bool | None
+
+
+class FindingJson(FindingFacts):
+    """A finding in JSON; ``mask``, ``inner`` and ``outer`` are names of files."""
+
+    mask: str | None
+    inner: str | None
+    outer: str | None
 
 
 class RefusalJson(TypedDict):
@@ -61,12 +66,11 @@ class RefusalJson(TypedDict):
     works: list[str]
 
 
-class AnswerJson(TypedDict):
-    """An answer in JSON."""
+class AnswerFacts(TypedDict):
+    """An answer in JSON, without its findings."""
 
     text: str
     generated: str
-    findings: list[FindingJson]
     finish_reason: str | None
     timings_ms: dict[str, float]
     engines: dict[str, str]
@@ -74,6 +78,12 @@ class AnswerJson(TypedDict):
     refusal: RefusalJson | None
     warnings: list[str]
     domain: DomainJson | None
+
+
+class AnswerJson(AnswerFacts):
+    """An answer in JSON."""
+
+    findings: list[FindingJson]
 
 
 #: Why a request is not answered. "out of domain" is about the image, the others are about the text.

@@ -1,0 +1,1 @@
+"""The HTTP service (extra ``server``): Starlette and uvicorn, imported when an application is made."""
