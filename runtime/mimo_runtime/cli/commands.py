@@ -15,16 +15,18 @@ from ..utils.untyped import Untyped
 from .app import Commands, Option, print_error
 from .compare import compare
 from .json_output import print_json
-from .options import Coordinates, check_output, object_options, object_request, study_of, trust_option, where
+from .options import Coordinates, ObjectRequest, check_output, object_options, object_request, study_of, trust_option, where
 from .progress import progress_bar
 from .series import series
 from .serve import serve
 
 if TYPE_CHECKING:
+    from ..clinical.study import StudyResult
     from ..deploy.prepare import PrepareReport
     from ..deploy.verify import VerifyReport
     from ..imageio.image import ScanImage
     from ..pipeline import ModelInfo
+    from ..preprocessing.prompts import Prompt
     from ..results.answer import Answer
     from ..results.described import ImageJson
 
@@ -127,7 +129,6 @@ def predict(
     from ..imageio.reader import read_image
     from ..pipeline import Mimo
     from ..preprocessing.prompts import Prompt
-    from ..results.folder import write_result
 
     opened = Bundle.open(bundle, this_machine=not allow_fallback, trust=trust)
     picture = read_image(image, frame=frame, modality=modality, window=window, windows=opened.windows)
@@ -143,8 +144,9 @@ def predict(
         if mask is not None:
             answer = replace(answer, warnings=(*(f"--mask: {note}" for note in mask.notes), *answer.warnings))
         report = {"model": mimo.info["id"], "image": _described(picture), "device": _device(mimo.info)}
-    also = objects.writer(lambda salt: study_of(picture, prompt, answer, mimo.info, salt))
-    files = write_result(output, force, picture.pixels, prompt, answer, report, also) if output is not None else {}
+    files = {}
+    if output is not None:
+        files = _write(output, force, picture, prompt, answer, report, objects, mimo.info)
     click.echo("".join(f"note: {warning}\n" for warning in answer.warnings), err=True, nl=False)
     if as_json:
         print_json({**answer.to_dict(files), **report}, indent=1)
@@ -264,6 +266,26 @@ def _refuse_idle_options(writing: Mapping[str, object], masks: bool, text_answer
         raise RequestError(f"{sampling[0]} has no effect at temperature 0", "Add --temperature, e.g. 0.7")
 
 
+def _write(
+    output: str,
+    force: bool,
+    picture: ScanImage,
+    prompt: Prompt,
+    answer: Answer,
+    report: Mapping[str, object],
+    objects: ObjectRequest,
+    info: ModelInfo,
+) -> dict[int, str]:
+    """The result folder, with clinical objects where they are asked for; returns the mask files."""
+    from ..results.folder import write_result
+
+    def study(salt: str) -> StudyResult:
+        return study_of(picture, prompt, answer, info, salt)
+
+    shown, pictures = objects.without_words(prompt, answer), objects.may_show_pictures(study)
+    return write_result(output, force, picture.pixels, *shown, report, objects.writer(study), pictures=pictures)
+
+
 def _summary(answer: Answer, files: dict[int, str], output: str | None) -> str:
     lines = [answer.plain_text] if answer.finish_reason else []
     if answer.finish_reason not in ("stop", None) and answer.text == answer.generated:
@@ -286,7 +308,8 @@ def _summary(answer: Answer, files: dict[int, str], output: str | None) -> str:
         lines.insert(-1, f"(not as it was built: {answer.fallback})")
     if output is not None:
         objects = ["objects/"] if (Path(output) / "objects").is_dir() else []
-        names = ", ".join(["answer.json", "overlay.png", "panel.png", *files.values(), *objects])
+        pictures = [name for name in ("overlay.png", "panel.png") if (Path(output) / name).is_file()]
+        names = ", ".join(["answer.json", *pictures, *files.values(), *objects])
         lines.append(f"wrote {Path(output)}/: {names}")
     return "\n".join(lines)
 

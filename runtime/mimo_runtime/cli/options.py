@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,6 +14,7 @@ from ..errors import RequestError
 
 if TYPE_CHECKING:
     from ..clinical.study import ModelIdentity, StudyResult
+    from ..clinical.writer import ObjectOptions
     from ..imageio.image import ScanImage
     from ..pipeline import ModelInfo
     from ..preprocessing.prompts import Prompt
@@ -103,16 +104,62 @@ class ObjectRequest:
             return None
 
         def write(target: Path) -> None:
-            from ..clinical.writer import INDEX, ObjectOptions, write_into
+            from ..clinical.writer import INDEX, write_into
 
             (target / "objects").mkdir()
-            options = ObjectOptions(self.salt, self.allow_burned_in, self.show_patient)
-            write_into(result(self.salt), target / "objects", self.formats, options)
+            write_into(result(self.salt), target / "objects", self.formats, self._options())
             index = json.loads((target / "objects" / INDEX).read_text("utf-8"))
             for name, reason in index["left_out"].items():
                 click.echo(f"note: {name} is left out: {reason}", err=True)
 
         return write
+
+    def _options(self) -> ObjectOptions:
+        from ..clinical.writer import ObjectOptions
+
+        return ObjectOptions(self.salt, self.allow_burned_in, self.show_patient)
+
+    def may_show_pictures(self, result: Callable[[str], StudyResult]) -> bool:
+        """Whether pictures of the images may be written beside the folder ``objects``; where not, a note says so.
+
+        Args:
+            result: of the secret of the site.
+        """
+        if not self.salt:
+            return True
+        from ..clinical.writer import check_pictures
+
+        try:
+            check_pictures(result(self.salt), self._options())
+        except RequestError as error:
+            click.echo(f"note: pictures are left out: {error.what}", err=True)
+            return False
+        return True
+
+    def without_words(self, prompt: Prompt, answer: Answer) -> tuple[Prompt, Answer]:
+        """Prompt and answer; with a secret, without the words of the request."""
+        if not self.salt:
+            return prompt, answer
+        from ..clinical.pseudonyms import LEFT_OUT, without_words
+
+        refusal = answer.refusal and replace(answer.refusal, subject="")
+        warnings = tuple(map(without_words, answer.warnings))
+        hidden = replace(answer, text=without_words(answer.text), refusal=refusal, warnings=warnings)
+        return replace(prompt, text=LEFT_OUT if prompt.text else ""), hidden
+
+    def json_without_words(self, report: Mapping[str, object]) -> dict[str, object]:
+        """JSON of answers; with a secret, without the words of the request."""
+        return {key: _hidden(value) if self.salt else value for key, value in report.items()}
+
+
+def _hidden(value: object) -> object:
+    from ..clinical.pseudonyms import without_words
+
+    if isinstance(value, str):
+        return without_words(value)
+    if isinstance(value, Mapping):
+        return {key: "" if key == "subject" else _hidden(part) for key, part in value.items()}
+    return [_hidden(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 def object_request(options: dict[str, object], output: str | None) -> ObjectRequest:

@@ -100,7 +100,8 @@ def series(
     result = study("")
     report = {**_summary(answer, result), "model": info["id"]}
     if output is not None:
-        _write(output, force, report, result, request.writer(study))
+        shown, pictures = request.json_without_words(report), request.may_show_pictures(study)
+        _write(output, force, shown, result, request.writer(study), pictures)
     for note in _notes(answer):
         click.echo(f"note: {note}", err=True)
     if as_json:
@@ -236,13 +237,15 @@ def _failed(answer: SeriesAnswer) -> str:
     return f"error: {frames} of {len(answer.series)} could not be read: {answer.failures[0].reason}. {remedy}"
 
 
-def _write(output: str, force: bool, report: Mapping[str, object], result: StudyResult, also: Writer | None) -> None:
+def _write(
+    output: str, force: bool, report: Mapping[str, object], result: StudyResult, also: Writer | None, pictures: bool
+) -> None:
     from ..clinical.pictures import draw_frame
     from ..results.folder import ANSWER, slug
     from ..utils.atomic import atomic_folder
 
     with atomic_folder(output, force, ANSWER) as target:
-        for number, structure in enumerate(result.structures):
+        for number, structure in enumerate(result.structures if pictures else ()):
             frame = structure.largest_frame
             picture = draw_frame(result, frame, result.images[frame])
             picture.save(target / f"{number:02d}_{slug(structure.tracking_id)}_frame_{frame:04d}.png")

@@ -16,6 +16,7 @@ from ..preprocessing.prompts import Prompt
 from ..results.answer import Answer, Finding
 from ..series.image_series import ImageSeries
 from ..series.scans import SeriesAnswer
+from ..utils.hashing import keyed_digest
 from ..utils.messages import few
 
 
@@ -155,13 +156,16 @@ class StudyResult:
 
     @property
     def patient_tag(self) -> str:
-        """Four characters that differ for different patients and are shared by many: they tell two apart, and name nobody."""
+        """Four characters that differ for most pairs of patients and are shared by many; with a salt they are a keyed hash."""
         stored = getattr(self.images, "patient_tag", None)
         if stored is not None:
             return str(stored)
         source = self.images[self.first_frame].source
         known = [source.uid(keyword) for keyword in ("PatientID", "PatientName", "PatientBirthDate")] if source else []
-        return hashlib.sha256("\0".join(known).encode()).hexdigest()[:4] if any(known) else ""
+        if not any(known):
+            return ""
+        digest = keyed_digest(self.salt, "tag", *known) if self.salt else hashlib.sha256("\0".join(known).encode()).digest()
+        return digest.hex()[:4]
 
     def uid(self, purpose: str) -> str:
         """A UID that is the same for the same images, model, request and salt, and says nothing about them."""

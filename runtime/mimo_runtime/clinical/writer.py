@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..errors import RequestError
 from ..results.folder import slug
 from ..utils.atomic import atomic_folder
+from .pseudonyms import anonymous_result
 from .store import save_study
 from .study import StudyResult
 
@@ -50,7 +51,8 @@ class ObjectOptions:
     """How objects are written.
 
     Args:
-        salt: de-identify all DICOM objects with this secret of the site; "" does not. See ``dicom.deidentify``.
+        salt: de-identify with this secret of the site; "" does not. DICOM objects: see ``dicom.deidentify``. In every format,
+            words of the request are left out.
         allow_burned_in: with a salt, also write pictures of images that may have text in their pixels. Without it, the stored
             study has no pictures of such images.
         show_patient: the report (html, pdf) has the patient's name and identifier; not with a salt.
@@ -101,6 +103,8 @@ def write_into(result: StudyResult, target: Path, names: Sequence[str], options:
     """As :func:`write_objects`, into an existing, empty folder."""
     if options.salt and options.show_patient:
         raise RequestError("the patient's name on a de-identified report", "Leave one of both out")
+    if options.salt:
+        result = anonymous_result(result, options.salt)
     shows_pictures = _may_show_pictures(result, names, options)
     if shows_pictures:  # its own captures and PDF files say that text is burned in
         options = replace(options, allow_burned_in=True)
@@ -132,17 +136,25 @@ def write_into(result: StudyResult, target: Path, names: Sequence[str], options:
 
 def _may_show_pictures(result: StudyResult, names: Sequence[str], options: ObjectOptions) -> bool:
     """Whether pixels of the images may be written. Raises RequestError where a format needs them and they may not."""
-    if not options.salt or options.allow_burned_in:
-        return True
-    from .dicom.deidentify import check_pictures
-
     try:
-        check_pictures(result)
+        check_pictures(result, options)
     except RequestError:
         if any(name in _WITH_PICTURES for name in names):
             raise
         return False
     return True
+
+
+def check_pictures(result: StudyResult, options: ObjectOptions) -> None:
+    """Refuse to show pixels of images that may have the patient's name in them.
+
+    Raises:
+        RequestError: they may, with a salt and without ``allow_burned_in``.
+    """
+    if options.salt and not options.allow_burned_in:
+        from .dicom.deidentify import check_pictures
+
+        check_pictures(result)
 
 
 _WITH_PICTURES = ("sc", "pdf", "html")

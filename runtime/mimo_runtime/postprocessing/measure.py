@@ -172,7 +172,8 @@ def _without_holes(mask: np.ndarray) -> np.ndarray:
     if int(starts.max()) <= 1:  # a hole has mask on both sides in a row
         return mask
     labels, _ = label_components(~np.pad(mask, 1))
-    return np.not_equal(labels[1:-1, 1:-1], 1)
+    filled: np.ndarray = labels[1:-1, 1:-1] != 1
+    return filled
 
 
 def _row_ends(mask: np.ndarray) -> np.ndarray:

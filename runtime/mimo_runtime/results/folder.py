@@ -28,6 +28,8 @@ def write_result(
     answer: Answer,
     report: Mapping[str, object],
     also: Callable[[Path], None] | None = None,
+    *,
+    pictures: bool = True,
 ) -> dict[int, str]:
     """Write a result folder in one step.
 
@@ -36,6 +38,7 @@ def write_result(
         pixels: uint8 ``[H, W, 3]``, the image that was asked about.
         report: more fields for ``answer.json``.
         also: writes more into the folder before it appears.
+        pictures: write ``overlay.png`` and ``panel.png``, which show the image.
 
     Returns:
         The mask file of every finding, by the finding's index. A finding that is not present has an empty mask.
@@ -50,8 +53,9 @@ def write_result(
             for file, contour in zip(contour_files(name), (answer.findings[k].inner, answer.findings[k].outer)):
                 if contour is not None:
                     write_png(target / file, contour)
-        write_png(target / "overlay.png", draw_overlay(pixels, answer))
-        write_png(target / "panel.png", draw_panel(pixels, prompt, answer))
+        if pictures:
+            write_png(target / "overlay.png", draw_overlay(pixels, answer))
+            write_png(target / "panel.png", draw_panel(pixels, prompt, answer))
         if also is not None:
             also(target)
         content = {**answer.to_dict(files), **report}

@@ -1,8 +1,9 @@
-"""Hashes of files."""
+"""Hashes of files, and keyed hashes of text."""
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,3 +20,9 @@ def sha256(path: Path) -> str:
     """The hash of a file, as hexadecimal digits."""
     with path.open("rb") as file:
         return sha256_of(file)
+
+
+def keyed_digest(key: str, *parts: str) -> bytes:
+    """32 bytes that tell lists of texts apart, and that nobody can compute without the key (HMAC-SHA256, RFC 2104)."""
+    message = b"".join(len(data).to_bytes(8, "big") + data for data in map(str.encode, parts))
+    return hmac.new(key.encode(), message, hashlib.sha256).digest()

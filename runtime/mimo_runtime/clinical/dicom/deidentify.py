@@ -1,20 +1,25 @@
 """De-identification of DICOM objects after PS3.15 annex E, basic profile.
 
 Options: retain longitudinal information with modified dates; clean descriptors (descriptions are removed). Private elements
-and ages are removed, and all text except that of two lists. UIDs are replaced by hashes with a salt, the same in all objects of
-one salt, so that references between objects hold. Text of findings stays in objects that this program wrote.
+and ages are removed, and all text except that of two lists. UIDs and the patient's name and identifier become keyed hashes, the
+same in all objects of one salt: references between objects hold, and the objects of a patient stay together. Text of findings
+stays in objects that this program wrote.
+
+Pixels are not searched for text. The header decides whether an image may show text: burned-in annotation, modality, class of a
+secondary capture, conversion from film or video, a saved screen. Any other document counts as one with text.
 """
 
 from __future__ import annotations
 
 import datetime
-import hashlib
 from typing import TYPE_CHECKING
 
 from ...errors import RequestError
+from ...utils.hashing import keyed_digest
 from ..codes import Code
+from ..pseudonyms import patient_key, patient_pseudonym
 from ..study import StudyResult
-from .objects import MANUFACTURER, item_of
+from .objects import MANUFACTURER, item_of, sources_of
 
 if TYPE_CHECKING:
     from pydicom.dataelem import DataElement
@@ -67,8 +72,12 @@ _OWN_TEXT = (
     "StructureSetLabel", "StructureSetName", "DocumentTitle", "MIMETypeOfEncapsulatedDocument",
 )  # fmt: skip
 #: Kinds of images that often have text in their pixels.
-_BURNED_IN = ("US", "SC", "ES", "XC", "OT", "RF", "XA")
+_BURNED_IN = ("US", "IVUS", "SC", "ES", "XC", "OT", "RF", "XA", "GM", "OP", "DMS", "ECG", "HD", "DOC")
+#: Start of the SOP classes of secondary captures, whatever their modality: saved screens, dose pages, scanned paper.
+_CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
 _SHOWS_TEXT = "the image may have the patient's name in its pixels", "Look at it, then allow burned-in text"
+#: What :func:`patient_key` reads.
+_PATIENT = ("IssuerOfPatientID", "PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID")
 _METHODS = (
     Code("113100", "DCM", "Basic Application Confidentiality Profile"),
     Code("113107", "DCM", "Retain Longitudinal Temporal Information Modified Dates Option"),
@@ -80,7 +89,8 @@ def deidentify(data: Dataset, salt: str, *, allow_burned_in: bool = False) -> Da
     """A copy without what identifies the patient.
 
     Args:
-        salt: a secret of the site. Whoever knows it can tell which UIDs belong together; dates move by days that it decides.
+        salt: a secret of the site. Whoever knows it can find out whose objects these are by trying identifiers; dates move by
+            days that it decides.
         allow_burned_in: take images that may have text in their pixels: somebody has looked.
 
     Raises:
@@ -88,12 +98,12 @@ def deidentify(data: Dataset, salt: str, *, allow_burned_in: bool = False) -> Da
     """
     if not salt:
         raise RequestError("de-identification needs a salt", "Give a secret text of your site, the same for all its studies")
-    has_pixels = "PixelData" in data or "EncapsulatedDocument" in data
-    if not allow_burned_in and has_pixels and (_may_show_text(data) or data.get("Modality") == "DOC"):
+    if not allow_burned_in and ("EncapsulatedDocument" in data or "PixelData" in data and _may_show_text(data)):
         raise RequestError(*_SHOWS_TEXT)
-    patient = f"{data.get('PatientID') or ''}\0{data.get('PatientName') or ''}"
+    patient = patient_key({keyword: str(data.get(keyword) or "") for keyword in _PATIENT})
     kept = (*_KEPT_TEXT, *(_OWN_TEXT if data.get("Manufacturer") == MANUFACTURER else ()))
     copy = _cleaned(data, salt, _days(salt, patient), kept)
+    copy.PatientID = copy.PatientName = patient_pseudonym(salt, patient)
     copy.PatientIdentityRemoved = "YES"
     copy.DeidentificationMethod = "PS3.15 annex E basic profile, modified dates, clean descriptors"
     copy.DeidentificationMethodCodeSequence = [item_of(code) for code in _METHODS]
@@ -111,15 +121,22 @@ def deidentify(data: Dataset, salt: str, *, allow_burned_in: bool = False) -> Da
 def _may_show_text(data: Dataset) -> bool:
     """Whether an image may have text in its pixels that names the patient."""
     stated = str(data.get("BurnedInAnnotation") or "")
-    return stated == "YES" or stated != "NO" and str(data.get("Modality") or "") in _BURNED_IN
+    if stated in ("YES", "NO"):
+        return stated == "YES"
+    is_saved_screen = "SCREEN SAVE" in str(data.get("ImageType") or "").upper()
+    is_capture = str(data.get("SOPClassUID") or "").startswith(_CAPTURES) or bool(data.get("ConversionType"))
+    return is_capture or is_saved_screen or str(data.get("Modality") or "") in _BURNED_IN
 
 
 def check_pictures(result: StudyResult) -> None:
-    """Refuse a result whose images may have text in their pixels. Raises RequestError."""
-    readable = [frame for frame in range(len(result.images)) if frame not in result.failed]
-    sources = (result.images[frame].source for frame in (readable[0], readable[-1]))
-    for source in sources:
-        if source is None or source.kind in ("picture", "array") or source.header and _may_show_text(source.header):
+    """Refuse a result of which an image may have text in its pixels. Raises RequestError."""
+    first = result.images[result.first_frame].source  # where frames are not files with identifiers
+    for frame, source in enumerate(sources_of(result.images)):
+        if frame in result.failed:
+            continue
+        source = source or first
+        is_unknown = source is None or source.kind in ("picture", "array")
+        if is_unknown or source is not None and source.header is not None and _may_show_text(source.header):
             raise RequestError(*_SHOWS_TEXT)
 
 
@@ -163,14 +180,12 @@ def _uid(uid: str, salt: str) -> str:
     """Another UID for an instance; those of DICOM itself stay."""
     if not uid or uid.startswith("1.2.840.10008."):
         return uid
-    digest = hashlib.sha256(f"{salt}\0uid\0{uid}".encode()).digest()
-    return f"2.25.{int.from_bytes(digest[:16], 'big')}"
+    return f"2.25.{int.from_bytes(keyed_digest(salt, 'uid', uid)[:16], 'big')}"
 
 
-def _days(salt: str, patient: str) -> int:
+def _days(salt: str, patient: tuple[str, ...]) -> int:
     """By how many days all dates of a patient move back: one to ten years."""
-    digest = hashlib.sha256(f"{salt}\0days\0{patient}".encode()).digest()
-    return 365 + int.from_bytes(digest[:4], "big") % 3285
+    return 365 + int.from_bytes(keyed_digest(salt, "days", *patient)[:4], "big") % 3285
 
 
 def _moved(text: str, days: int) -> str:

@@ -96,7 +96,7 @@ def source_frames(result: StudyResult) -> SourceFrames:
 def _read_sources(result: StudyResult) -> SourceFrames:
     headers: dict[str, Dataset] = {}
     frames = list[ImageSource]()
-    for source in _sources(result.images):
+    for source in sources_of(result.images):
         if source is None or source.header is None:
             raise RequestError("DICOM objects need a DICOM image", "Use nifti, coco or contours for other images")
         missing = [keyword for keyword in _IDENTIFIERS if not _UID.fullmatch(source.uid(keyword))]
@@ -113,7 +113,7 @@ def _read_sources(result: StudyResult) -> SourceFrames:
     return SourceFrames(tuple(headers.values()), tuple(frames), sizes, places)
 
 
-def _sources(images: Frames) -> Iterator[ImageSource | None]:
+def sources_of(images: Frames) -> Iterator[ImageSource | None]:
     """Where each frame comes from; every file of a series is opened once."""
     if not isinstance(images, ImageSeries):
         yield from (image.source for image in images)

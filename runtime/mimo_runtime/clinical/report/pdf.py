@@ -24,7 +24,7 @@ def pdf_of(report: StudyReport) -> bytes:
     margin = 15 * mm
     document = SimpleDocTemplate(
         stream, pagesize=A4, leftMargin=margin, rightMargin=margin, topMargin=margin, bottomMargin=margin,
-        title=report.title, author=_AUTHOR, invariant=1,
+        title=report.title, author=_AUTHOR, creator=_AUTHOR, subject=report.mark, invariant=1,
     )  # fmt: skip
 
     def footer(canvas: Untyped, _: object) -> None:
