@@ -95,9 +95,10 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "revisions": "report",
         "suites": "report",
         "tracking": "report",
+        "profile": "engine_trace report request",
         "system": "report request",
         "competence": "suites",
-        "cli": "competence footprint latency models precision report request revisions suites system tracking",
+        "cli": "competence footprint latency models precision profile report request revisions suites system tracking",
         "__main__": "cli",
     },
 }

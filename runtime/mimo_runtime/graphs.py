@@ -166,9 +166,9 @@ class ModelGraphs:
         """The engine of every graph."""
         return {name: engine.name for name, engine in self.engines.items()}
 
-    def clear_caches(self, *, texts: bool = True) -> None:
+    def clear_caches(self, *, images: bool = True, texts: bool = True) -> None:
         """Forget the features of all images and crops, and the embeddings of texts."""
-        for cache in (self._images, self._crops, *((self._texts,) if texts else ())):
+        for cache in (*((self._images, self._crops) if images else ()), *((self._texts,) if texts else ())):
             cache.clear()
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from .competence import competence
 from .evaluation import precision, referring, relations, robustness
 from .options import request_options
 from .output import check_writable, deliver, json_option
+from .profile import profile
 from .revisions import compare_revisions
 from .system import cold_start, energy, memory, throughput
 from .track import track
@@ -114,7 +115,8 @@ def footprint(bundle: Path, repeats: int, threads: int | None, json_path: str | 
 
 
 for command in (
-    throughput, track, memory, cold_start, energy, referring, relations, competence, precision, robustness, compare_revisions,
+    throughput, track, memory, cold_start, energy, profile, referring, relations, competence, precision, robustness,
+    compare_revisions,
 ):  # fmt: skip
     main.add_command(command)
 
