@@ -70,9 +70,10 @@ def serve(
     """
     from ..bundle.archive import Bundle
     from ..services.host import HostOptions, ModelHost, with_bundles
+    from ..services.http.adapters import BUILT_IN
     from ..services.http.app import create_app
-    from ..services.http.logs import set_up_logs
     from ..services.http.server import serve as run
+    from ..services.logs import set_up_logs
     from ..services.settings import MB, ApiKeys, ServerSettings
 
     settings = ServerSettings(
@@ -85,4 +86,5 @@ def serve(
     options = with_bundles(options, bundles)
     Bundle.open(bundle, this_machine=not allow_fallback, trust=trust)  # a wrong path is refused before the socket opens
     set_up_logs(log_level)
-    run(create_app(ModelHost(bundle, options), settings), settings, lambda address: click.echo(f"listening on {address}"))
+    app = create_app(ModelHost(bundle, options), settings, BUILT_IN)
+    run(app, settings, lambda address: click.echo(f"listening on {address}"))

@@ -164,10 +164,13 @@ class ImageStore:
 
     def put(self, data: bytes) -> StoredImage:
         """Store the bytes of a file. Bytes that are stored already are kept once."""
-        image = StoredImage.of(data)
+        return self.keep(StoredImage.of(data))
+
+    def keep(self, image: StoredImage) -> StoredImage:
+        """Store an image, or use the one that is stored."""
         known = self.files.get(image.id)
         if known is None:
-            self.files.put(image.id, image, len(data))
+            self.files.put(image.id, image, len(image.data))
         return known or image
 
     def get(self, image_id: str) -> StoredImage:

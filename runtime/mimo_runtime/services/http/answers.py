@@ -83,7 +83,7 @@ def answer_json(answered: Answered, body: AskBody, request_id: str, scratch: Pat
     Raises:
         RequestError: an object that cannot hold the result.
     """
-    findings = [_finding_json(finding, body.mask_format, body.contours) for finding in answered.answer.findings]
+    findings = [finding_json(finding, body.mask_format, body.contours) for finding in answered.answer.findings]
     facts = answered.answer.to_dict()
     return {
         **facts,
@@ -106,7 +106,13 @@ def to_bytes(content: object) -> bytes:
     return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
-def _finding_json(finding: Finding, how: MaskFormat, contours: bool) -> ServedFinding:
+def finding_json(finding: Finding, how: MaskFormat, contours: bool) -> ServedFinding:
+    """A finding for JSON.
+
+    Args:
+        how: its masks come.
+        contours: whether the inner and the outer contour come, too.
+    """
     inner, outer = (finding.inner, finding.outer) if contours else (None, None)
     masks = {"mask": finding.mask, "inner": inner, "outer": outer}
     return {**finding.to_dict(), **{name: _mask_json(mask, how) for name, mask in masks.items()}}  # type: ignore[typeddict-item]

@@ -6,27 +6,33 @@ import asyncio
 import contextlib
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import MimoError
 from ..host import ModelHost
 from ..jobs import Jobs
+from ..metrics import Metrics
 from ..settings import ServerSettings
 from ..store import ImageStore
+from .asking import OPERATIONS as ASK
 from .asking import AskRoutes
 from .errors import error_response, on_http_exception
 from .guard import Guard, KeyCheck
+from .images import OPERATIONS as IMAGES
 from .images import ImageRoutes
-from .metrics import Metrics
 from .observe import Observer
+from .openapi import Json, document
 from .operation import OPEN_PATHS, OperationRoutes
+from .operation import OPERATIONS as OPERATION
 from .service import Adapter, Service
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
+    from starlette.routing import BaseRoute
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 #: Seconds between two sweeps of the store.
@@ -67,8 +73,11 @@ def create_app(host: ModelHost, settings: ServerSettings, adapters: Sequence[Ada
     metrics.add_state(host, jobs, store)
     service = Service(host, settings, store, jobs, metrics)
     routes = [*AskRoutes(service).routes(), *ImageRoutes(service).routes(), *OperationRoutes(service).routes()]
+    operations = [*ASK, *IMAGES, *OPERATION]
     for adapter in adapters:
         routes += adapter.routes(service)
+        operations += adapter.operations
+    routes.append(_openapi_route(document(operations, version("mimo-edge"), bool(settings.keys))))
 
     async def on_error(request: Request, error: Exception) -> Response:
         return error_response(error, jobs.retry_after)
@@ -84,6 +93,16 @@ def create_app(host: ModelHost, settings: ServerSettings, adapters: Sequence[Ada
             expose_headers=["X-Request-ID", "Retry-After"], max_age=600,
         )  # fmt: skip
     return Application(Observer(Guard(app, settings), metrics, _paths(inner)), service)
+
+
+def _openapi_route(content: Json) -> BaseRoute:
+    from starlette.responses import JSONResponse
+    from starlette.routing import Route
+
+    async def openapi(request: Request) -> Response:
+        return JSONResponse(content)
+
+    return Route("/openapi.json", openapi, methods=["GET"])
 
 
 def _paths(app: Starlette) -> dict[object, str]:

@@ -6,14 +6,17 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
 from ...errors import MimoError, RequestError
+from ...request import AskRequest
 from ...results.answer import Answer, TextPiece
+from ...scan import Scan
 from ..host import Served
 from ..jobs import Job
 from ..store import StoredImage
-from .answers import Answered, answer_json, to_bytes
-from .bodies import AskBody, AskParts, read_ask
+from .answers import Answered, ServedAnswer, answer_json, to_bytes
+from .bodies import AskBody, AskParts, in_thread, read_ask
 from .errors import HttpError, error_body
-from .service import Service
+from .openapi import Operation
+from .service import Service, begin
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -21,6 +24,14 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
 EVENTS = "text/event-stream"
+
+
+OPERATIONS = (
+    Operation(
+        "POST", "/v1/ask", "Ask about an image.", AskBody, ServedAnswer, parts=("image", "mask"), media=(EVENTS,)
+    ),
+    Operation("DELETE", "/v1/requests/{id}", "End a request that waits or runs.", None, None, 204),
+)  # fmt: skip
 
 
 class AskRoutes:
@@ -42,7 +53,7 @@ class AskRoutes:
         from starlette.responses import Response, StreamingResponse
 
         parts = await read_ask(request)
-        image = self._image(parts)
+        image = await self._image(parts)
         check_objects(parts.body)
         if EVENTS in request.headers.get("accept", ""):
             job = self.service.job_of(request, parts.body.deadline_ms)
@@ -58,18 +69,24 @@ class AskRoutes:
 
     def answer(self, served: Served, job: Job, parts: AskParts, image: StoredImage) -> Answered:
         """The answer of the model, in the turn of a job."""
-        scan = self.service.store.open(served, image, parts.body.reading, job)
-        request = parts.body.request(job, parts.mask)
-        answer = scan.ask_request(request)
-        self.service.metrics.count_answer(answer)
+        scan, request = self._open(served, job, parts, image)
+        *_, answer = self.service.counted(scan.stream_request(request))
+        assert isinstance(answer, Answer)
         return Answered(served, image.id, scan, request, answer)
 
-    def _image(self, parts: AskParts) -> StoredImage:
+    def _open(self, served: Served, job: Job, parts: AskParts, image: StoredImage) -> tuple[Scan, AskRequest]:
+        """The encoded image and the question. An image that can be read is stored."""
+        request = parts.body.request(job, parts.mask)
+        scan = self.service.store.open(served, image, parts.body.reading, job)
+        self.service.store.keep(image)
+        return scan, request
+
+    async def _image(self, parts: AskParts) -> StoredImage:
         """The image that the request carries or names."""
         if parts.image is not None:
             if parts.body.image is not None:
                 raise RequestError("the request has an image and the id of another", "Send one of them")
-            return self.service.store.put(parts.image)
+            return await in_thread(len(parts.image), StoredImage.of, parts.image)
         if parts.body.image is None:
             raise RequestError("the request has no image", "Send its id as 'image', or the file as the part 'image'")
         return self.service.store.get(parts.body.image)
@@ -78,15 +95,13 @@ class AskRoutes:
         """Events: ``request`` with the id, ``draft`` for every piece of the text, and last ``answer`` or ``error``."""
 
         def work(served: Served, job: Job) -> Iterator[bytes]:
-            scan = self.service.store.open(served, image, parts.body.reading, job)
-            request = parts.body.request(job, parts.mask)
-            pieces = scan.stream_request(request)
+            scan, request = self._open(served, job, parts, image)
+            pieces = self.service.counted(scan.stream_request(request))
             yield event("request", {"request": job.id})
             for piece in pieces:
                 if isinstance(piece, TextPiece):
                     yield event("draft", {"text": piece})
-                elif isinstance(piece, Answer):
-                    self.service.metrics.count_answer(piece)
+                else:
                     answered = Answered(served, image.id, scan, request, piece)
                     yield event("answer", answer_json(answered, parts.body, job.id, self.service.scratch))
 
@@ -117,20 +132,10 @@ def event(name: str, content: object) -> bytes:
     return b"event: " + name.encode() + b"\ndata: " + to_bytes(content) + b"\n\n"
 
 
-async def begin(events: AsyncIterator[bytes]) -> tuple[bytes, AsyncIterator[bytes]]:
-    """The first event and the others: an error before the first is a status, not an event."""
-    return await events.__anext__(), _with_errors(events)
-
-
-async def _with_errors(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _chained(first: bytes, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
     try:
         async for piece in events:
             yield piece
     except MimoError as error:
         yield event("error", error_body(error))
-
-
-async def _chained(first: bytes, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for piece in events:
-        yield piece

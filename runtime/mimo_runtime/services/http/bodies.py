@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -25,6 +28,11 @@ if TYPE_CHECKING:
 MAX_JSON = 16 << 20
 _PARTS = ("image", "request", "mask")
 
+#: Bodies below are read at once.
+_SMALL = 1 << 18
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 MaskFormat = Literal["rle", "png", "none"]
 
 
@@ -166,12 +174,23 @@ async def read_ask(request: Request) -> AskParts:
     """
     kind = media_type(request)
     if kind == "application/json":
-        return AskParts(read_json(await request.body(), AskBody))
+        data = await request.body()
+        return AskParts(await in_thread(len(data), read_json, data, AskBody))
     if kind == "multipart/form-data":
         parts = await read_parts(request)
-        body = read_json(parts.get("request", b"{}"), AskBody)
+        content = parts.get("request", b"{}")
+        body = await in_thread(len(content), read_json, content, AskBody)
         return AskParts(body, parts.get("image"), parts.get("mask"))
     raise HttpError(415, "the body is neither JSON nor multipart", "Send application/json or multipart/form-data")
+
+
+async def in_thread(
+    nbytes: int, function: Callable[Arguments, Result], *args: Arguments.args, **kw: Arguments.kwargs
+) -> Result:
+    """The result of ``function``; in a thread if it reads many bytes, so that other requests go on."""
+    if nbytes < _SMALL:
+        return function(*args, **kw)
+    return await asyncio.get_running_loop().run_in_executor(None, functools.partial(function, *args, **kw))
 
 
 def media_type(request: Request) -> str:

@@ -10,8 +10,9 @@ from ..host import Served
 from ..jobs import Job
 from ..store import Reading, StoredImage
 from .answers import StoredImageJson
-from .bodies import media_type, read_parts
+from .bodies import in_thread, media_type, read_parts
 from .errors import HttpError
+from .openapi import Operation
 from .service import Service
 
 if TYPE_CHECKING:
@@ -21,6 +22,18 @@ if TYPE_CHECKING:
 
 #: Types of a body that is the file itself, besides ``image/…``.
 _FILES = ("application/octet-stream", "application/dicom", "application/gzip", "application/x-gzip")
+
+
+_QUERY = (
+    ("frame", "Of a multi-frame file, or slice of a volume; from 0."),
+    ("modality", "Of an image that does not state it."),
+    ("window", "Centre and width for grey values: 40,400."),
+)
+OPERATIONS = (
+    Operation("POST", "/v1/images", "Store an image.", None, StoredImageJson, 201, ("image",), files=True, query=_QUERY),
+    Operation("GET", "/v1/images/{id}", "Describe a stored image.", None, StoredImageJson, query=_QUERY),
+    Operation("DELETE", "/v1/images/{id}", "Forget a stored image.", None, None, 204),
+)
 
 
 class ImageRoutes:
@@ -51,7 +64,7 @@ class ImageRoutes:
             raise HttpError(415, "the body is no image", "Send the file as application/octet-stream, or as the part 'image'")
         if not data:
             raise RequestError("the request has no image", "Send the file as the body, or as the part 'image'")
-        return await self._described(request, StoredImage.of(data), reading, 201)
+        return await self._described(request, await in_thread(len(data), StoredImage.of, data), reading, 201)
 
     async def show(self, request: Request) -> Response:
         """What is known of a stored image: 200, or 404."""
@@ -70,7 +83,7 @@ class ImageRoutes:
 
         def work(served: Served, job: Job) -> StoredImageJson:
             scan = self.service.store.open(served, image, reading, job)
-            self.service.store.put(image.data)
+            self.service.store.keep(image)
             return {"id": image.id, **described(scan.image)}
 
         return JSONResponse(await self.service.run(request, work), status)

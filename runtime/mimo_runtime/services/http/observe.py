@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ...errors import MimoError
+from ..logs import log_failure, log_request
+from ..metrics import Metrics
 from .errors import HttpError, send_error
 from .guard import ClientGone, headers_of
-from .logs import log_failure, log_request
-from .metrics import Metrics
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send

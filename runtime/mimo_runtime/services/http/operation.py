@@ -10,6 +10,7 @@ from .answers import ModelJson, model_json
 from .errors import HttpError
 from .fields import read_json
 from .guard import headers_of, key_of
+from .openapi import Operation
 from .service import Service
 
 if TYPE_CHECKING:
@@ -52,6 +53,15 @@ class SwapBody:
     """
 
     name: str = ""
+
+
+OPERATIONS = (
+    Operation("GET", "/health", "Say that the process answers.", None, HealthJson),
+    Operation("GET", "/ready", "Say whether a model is in service.", None, ReadyJson),
+    Operation("GET", "/metrics", "Counters and times for Prometheus.", None, None, media=("text/plain",)),
+    Operation("GET", "/v1/model", "Describe the model in service.", None, ModelFacts),
+    Operation("POST", "/v1/bundle", "Verify another bundle, then serve it. Needs X-Admin-Key.", SwapBody, ModelJson),
+)
 
 
 class OperationRoutes:

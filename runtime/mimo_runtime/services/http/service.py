@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ...errors import RequestError
+from ...results.answer import Answer, TextPiece
 from ..host import ModelHost, Served
 from ..jobs import Job, Jobs
+from ..metrics import Metrics
 from ..settings import ServerSettings
 from ..store import ImageStore
-from .metrics import Metrics
+from .openapi import Operation
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -95,6 +97,13 @@ class Service:
             with contextlib.suppress(BaseException):
                 await running
 
+    def counted(self, pieces: Iterator[TextPiece | Answer]) -> Iterator[TextPiece | Answer]:
+        """The pieces of ``Scan.stream_request``, whose answer is counted."""
+        for piece in pieces:
+            if isinstance(piece, Answer):
+                self.metrics.count_answer(piece)
+            yield piece
+
     def _with_model(self, work: Callable[[Served, Job], Result], job: Job) -> Result:
         with self.host.use() as served:
             self.store.serve(served.generation)
@@ -117,6 +126,11 @@ class _Pipe(Generic[Piece]):
     async def __aiter__(self) -> AsyncIterator[Piece]:
         while (item := await self._queue.get()) is not None:
             yield item[0]
+
+
+async def begin(events: AsyncIterator[Piece]) -> tuple[Piece, AsyncIterator[Piece]]:
+    """The first of some events and the others: an error before the first is a status, not an event."""
+    return await events.__anext__(), events
 
 
 async def _stop_when_gone(request: Request, job: Job) -> None:
@@ -145,9 +159,11 @@ class Adapter:
     Args:
         routes: makes them.
         open_paths: paths that are answered without an API key; one that ends in "/" stands for all that begin so.
+        operations: what /openapi.json says of the routes.
         close: called at the end of the service.
     """
 
     routes: Callable[[Service], Sequence[BaseRoute]]
     open_paths: tuple[str, ...] = ()
+    operations: tuple[Operation, ...] = ()
     close: Callable[[], None] | None = None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...results.answer import Answer
-from ..host import ModelHost
-from ..jobs import Jobs
-from ..store import ImageStore
+from ..results.answer import Answer
+from .host import ModelHost
+from .jobs import Jobs
+from .store import ImageStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

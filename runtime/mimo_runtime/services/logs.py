@@ -10,7 +10,7 @@ import traceback
 import warnings
 from typing import TextIO
 
-from ...utils.log import LOGGER
+from ..utils.log import LOGGER
 
 REQUESTS = LOGGER.getChild("http")
 #: Loggers of the process that are written; others may show what clients send.

@@ -1,0 +1,8 @@
+"""The protocols of ``mimo-run serve`` besides its own; another one is a line here."""
+
+from __future__ import annotations
+
+from .chat import CHAT
+from .service import Adapter
+
+BUILT_IN: tuple[Adapter, ...] = (CHAT,)
