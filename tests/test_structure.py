@@ -31,8 +31,9 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "text": "errors model postprocessing utils",
         "results": "domain errors imageio modalities model postprocessing preprocessing text utils viz",
         "data": "errors imageio modalities postprocessing",
-        "request": "errors model preprocessing text utils",
-        "graphs": "admission engines errors model postprocessing preprocessing refinement request text utils",
+        "tiling": "errors postprocessing preprocessing utils",
+        "request": "errors model preprocessing text tiling utils",
+        "graphs": "admission engines errors model postprocessing preprocessing refinement request text tiling utils",
         "tracking": "errors graphs hardware imageio modalities model postprocessing preprocessing request results series utils",
         "scan": "admission domain graphs imageio loading postprocessing request results text utils",
         "pipeline": "admission domain engines errors graphs hardware imageio loading modalities model scan text tracking utils",
@@ -44,7 +45,7 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "services": "admission bundle clinical deploy errors hardware imageio loading model pipeline request results scan "
         "utils",
         "cli": "bundle clinical data deploy engines errors evaluation imageio pipeline preprocessing request results series "
-        "services utils",
+        "services tiling tracking utils",
         "__main__": "cli",
     },
     "mimo_train": {
@@ -95,10 +96,11 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "revisions": "report",
         "suites": "report",
         "tracking": "report",
+        "tiling": "report",
         "profile": "engine_trace report request",
         "system": "report request",
         "competence": "suites",
-        "cli": "competence footprint latency models precision profile report request revisions suites system tracking",
+        "cli": "competence footprint latency models precision profile report request revisions suites system tiling tracking",
         "__main__": "cli",
     },
 }

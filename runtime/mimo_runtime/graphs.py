@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,8 +27,10 @@ from .refinement.crops import CropRequest
 from .refinement.refiner import MaskRefiner
 from .request import AskRequest, longest_text
 from .text.generation import Draft, TextDecoder
+from .tiling.grid import PixelBox, Tiles
+from .tiling.segmenter import segment_tiles
 from .utils.cache import LruCache
-from .utils.cancellation import NEVER, StopCheck
+from .utils.cancellation import NEVER, Cancelled, StopCheck
 from .utils.timing import StageTimer
 
 Arrays = dict[str, np.ndarray]
@@ -142,6 +144,8 @@ class ModelGraphs:
     ) -> MaskPrediction:
         """Outputs of :meth:`ground` -> masks of the full image, and of the target refined unless the answer is stopped.
 
+        With tiles, the target's mask comes from them and is not refined; an answer that is stopped has that of the full image.
+
         Raises:
             Cancelled: it is stopped before the masks of the full image are complete.
         """
@@ -149,6 +153,10 @@ class ModelGraphs:
         with timer("masks"):
             outputs = self._run("mask_decoder", values, stop)
             prediction = MaskPrediction(outputs, image.letterbox, self.config, points_at_target=prompt.has_references)
+        if request.tiles is not None:
+            with timer("refine"), suppress(Cancelled):
+                return self._segment_tiles(image, prompt, request.tiles, prediction, stop)
+            return prediction
         if not request.refine:
             return prediction
         with timer("refine"):
@@ -191,6 +199,31 @@ class ModelGraphs:
         features, _ = stop.run(lambda: self._crops.get((image.key, *crop.crop_box), encode))
         values = self.ground(features, self.encode_request(crop.prompt, crop.letterbox), stop)
         return self._run("mask_decoder", values, stop)
+
+    def _segment_tiles(
+        self, image: EncodedImage, prompt: Prompt, tiles: Tiles, prediction: MaskPrediction, stop: StopCheck
+    ) -> MaskPrediction:
+        """The prediction with the mask of query 0 from tiles; as it is where one tile shows the whole image.
+
+        Raises:
+            Cancelled: it is stopped.
+        """
+        grid = tiles.fitted(image.letterbox.height, image.letterbox.width, self.config.image_size)
+        if grid is None:
+            return prediction
+
+        def segment(box: PixelBox) -> Arrays:
+            x0, y0, x1, y1 = box
+            letterbox = Letterbox(y1 - y0, x1 - x0, self.config.image_size)
+
+            def encode() -> Arrays:
+                return self._encode(np.ascontiguousarray(image.pixels[y0:y1, x0:x1]), letterbox)
+
+            features, _ = stop.run(lambda: self._crops.get((image.key, "tile", *box), encode))
+            values = self.ground(features, self.encode_request(prompt, letterbox), stop)
+            return self._run("mask_decoder", values, stop)
+
+        return segment_tiles(prediction, grid, segment, self.config.full_image_weight)
 
     def _encode(self, pixels: np.ndarray, letterbox: Letterbox) -> Arrays:
         return self._run("vision_encoder", {"pixels": letterbox.image(pixels)[None]})

@@ -15,6 +15,7 @@ from .errors import PromptError, RequestError
 from .model.config import MimoConfig
 from .preprocessing.prompts import Prompt
 from .text.generation import SamplingParams
+from .tiling.grid import TileArgument, Tiles
 from .utils.arguments import is_whole
 from .utils.cancellation import check_stopping
 from .utils.messages import shown
@@ -44,6 +45,7 @@ class AskRequest:
             off, a mask not refined.
         deadline: a moment of ``time.monotonic()``, in seconds: ``time.monotonic() + 0.2``. When it passes, the answer ends as
             by ``should_stop``, with ``finish_reason`` "deadline".
+        tiles: where the mask of a name comes from overlapping tiles of the image (:meth:`of`); None asks the image as a whole.
     """
 
     prompt: Prompt
@@ -55,6 +57,7 @@ class AskRequest:
     should_stop: Callable[[], bool] | None = None
     any_domain: bool = False
     deadline: float | None = None
+    tiles: Tiles | None = None
 
     @staticmethod
     def of(
@@ -74,6 +77,7 @@ class AskRequest:
         should_stop: Callable[[], bool] | None = None,
         any_domain: bool = False,
         deadline: float | None = None,
+        tiles: TileArgument | Tiles | None = None,
         closer: bool | None = None,
     ) -> AskRequest:
         """A request of plain arguments.
@@ -91,6 +95,10 @@ class AskRequest:
             temperature, top_k, top_p, seed: see ``SamplingParams``; the default takes the most probable text.
             any_domain: answer about an image that is out of the domain as about any other. Without, such a request is refused;
                 with a box, point or mask, the mask is drawn as "referred region" and nothing is named.
+            tiles: for small structures in an image much larger than the model's input: the name is asked about overlapping
+                tiles, too, in the time of another image per tile, and their masks are stitched into one. "auto": tiles of the
+                model's input, where the image is larger than 1.5 times that; else the side of the tiles in pixels, or
+                (side, overlap). The text must name one structure, without box, point or mask.
             closer: deprecated name of ``refine``.
 
         Raises:
@@ -103,7 +111,10 @@ class AskRequest:
         # Prompt reads any iterable of numbers, and refuses the rest.
         prompt = Prompt(text, cast("Sequence[Sequence[float]]", boxes), cast("Sequence[Sequence[float]]", points), mask)
         sampling = SamplingParams(temperature, top_k, top_p, seed)
-        return AskRequest(prompt, masks, text_answer, refine, max_tokens, sampling, should_stop, any_domain, deadline)
+        return AskRequest(
+            prompt, masks, text_answer, refine, max_tokens, sampling, should_stop, any_domain, deadline,
+            None if tiles is None else Tiles.of(tiles),
+        )  # fmt: skip
 
     def validate(self, height: int, width: int, config: MimoConfig) -> None:
         """Check this request against an image of ``height x width`` pixels and a model.
@@ -126,7 +137,17 @@ class AskRequest:
         limit = longest_text(config)
         if self.max_tokens is not None and not (is_whole(self.max_tokens) and 1 <= self.max_tokens <= limit):
             raise PromptError(f"max_tokens is {shown(self.max_tokens)}", f"Use 1 to {limit}")
+        self._validate_tiles(height, width, config)
         check_stopping(self.should_stop, self.deadline)
+
+    def _validate_tiles(self, height: int, width: int, config: MimoConfig) -> None:
+        if self.tiles is None:
+            return
+        if not self.masks:
+            raise RequestError("tiles have no effect without masks", "Leave one of them out")
+        if self.prompt.has_references:
+            raise PromptError("tiles are for a name alone", "Leave the tiles out: a box, point or mask gets the crop pass")
+        self.tiles.fitted(height, width, config.image_size)
 
 
 def longest_text(config: MimoConfig) -> int:

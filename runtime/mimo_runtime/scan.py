@@ -146,6 +146,8 @@ class Scan:
             request.prompt, mimo.graphs.config, mimo.vocabulary, self.image.modality, mimo.graphs.text_fits, self.domain,
             request.any_domain,
         )  # fmt: skip
+        if request.tiles is not None:
+            plan.check_single_name()
         return self._answer(replace(request, prompt=plan.prompt), plan)
 
     def _answer(self, request: AskRequest, plan: Plan) -> Iterator[TextPiece | Answer]:

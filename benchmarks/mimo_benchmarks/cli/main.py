@@ -19,6 +19,7 @@ from .output import check_writable, deliver, json_option
 from .profile import profile
 from .revisions import compare_revisions
 from .system import cold_start, energy, memory, throughput
+from .tiles import tiles
 from .track import track
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def footprint(bundle: Path, repeats: int, threads: int | None, json_path: str | 
 
 
 for command in (
-    throughput, track, memory, cold_start, energy, profile, referring, relations, competence, precision, robustness,
+    throughput, track, tiles, memory, cold_start, energy, profile, referring, relations, competence, precision, robustness,
     compare_revisions,
 ):  # fmt: skip
     main.add_command(command)

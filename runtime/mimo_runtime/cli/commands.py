@@ -15,7 +15,17 @@ from ..utils.untyped import Untyped
 from .app import Commands, Option, print_error
 from .compare import compare
 from .json_output import print_json
-from .options import Coordinates, ObjectRequest, check_output, object_options, object_request, study_of, trust_option, where
+from .options import (
+    Coordinates,
+    ObjectRequest,
+    TileSize,
+    check_output,
+    object_options,
+    object_request,
+    study_of,
+    trust_option,
+    where,
+)
 from .progress import progress_bar
 from .series import series
 from .serve import serve
@@ -78,6 +88,12 @@ main.add_command(serve)
     is_flag=True,
     help="Skip the crop pass and the disambiguation of points: faster, less accurate.",
 )
+@click.option(
+    "--tiles",
+    type=TileSize(),
+    metavar="SIZE",
+    help="Ask about overlapping tiles of a large image, too: auto, a side in pixels, or SIDE,OVERLAP. For a name alone.",
+)
 @click.option("--temperature", type=float, help="0, the default: the most probable text. Above: sampled.")
 @click.option("--top-k", type=int, help="Sample among the K most probable tokens.")
 @click.option("--top-p", type=float, help="Sample among the most probable tokens that sum to P.")
@@ -129,18 +145,20 @@ def predict(
     from ..imageio.reader import read_image
     from ..pipeline import Mimo
     from ..preprocessing.prompts import Prompt
+    from ..request import AskRequest
 
     opened = Bundle.open(bundle, this_machine=not allow_fallback, trust=trust)
     picture = read_image(image, frame=frame, modality=modality, window=window, windows=opened.windows)
     mask = None if mask_file is None else read_mask_file(mask_file, frame).fitted(picture)
     prompt = Prompt(text or "", boxes, points, None if mask is None else mask.inside())
     with Mimo.load(opened, device, threads, cache_images=0, allow_fallback=allow_fallback) as mimo:
-        # Before encoding, so that a wrong request costs nothing.
-        prompt.validate(picture.height, picture.width, mimo.config)
-        answer = mimo.open(picture, modality=modality).ask(
+        request = AskRequest.of(
             prompt.text, prompt.boxes, prompt.points, prompt.mask,
             masks=masks, text_answer=text_answer, refine=not no_refine, **options,
         )  # fmt: skip
+        # Before encoding, so that a wrong request costs nothing.
+        request.validate(picture.height, picture.width, mimo.config)
+        answer = mimo.open(picture, modality=modality).ask_request(request)
         if mask is not None:
             answer = replace(answer, warnings=(*(f"--mask: {note}" for note in mask.notes), *answer.warnings))
         report = {"model": mimo.info["id"], "image": _described(picture), "device": _device(mimo.info)}
@@ -254,11 +272,13 @@ def _described(image: ScanImage) -> ImageJson:
 
 def _refuse_idle_options(writing: Mapping[str, object], masks: bool, text_answer: bool, no_refine: bool) -> None:
     """An option that would change nothing is a misunderstanding: say so instead of ignoring it."""
-    options = {name: "--" + name.replace("_", "-") for name in writing if name != "any_domain"}
+    options = {name: "--" + name.replace("_", "-") for name in writing if name not in ("any_domain", "tiles")}
     if not (masks or text_answer):
         raise RequestError("--no-masks and --no-answer leave nothing to do", "Leave one of them out")
     if no_refine and not masks:
         raise RequestError("--no-refine has no effect with --no-masks", "Leave one of them out")
+    if no_refine and "tiles" in writing:
+        raise RequestError("--no-refine has no effect with --tiles", "Leave one of them out")
     if not text_answer and options:
         raise RequestError(f"{next(iter(options.values()))} has no effect with --no-answer", "Leave one of them out")
     sampling = [options[name] for name in ("top_k", "top_p", "seed") if name in options]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..pipeline import ModelInfo
     from ..preprocessing.prompts import Prompt
     from ..results.answer import Answer
+    from ..tiling.grid import Tiles
 
 #: Writes files into a folder.
 Writer = Callable[[Path], None]
@@ -40,6 +41,25 @@ class Coordinates(click.ParamType[tuple[float, ...]]):
         if len(numbers) not in self.lengths:
             self.fail(f"{value!r} is not {self.name}", param, ctx)
         return numbers
+
+
+class TileSize(click.ParamType["Tiles"]):
+    """``auto``, a side in pixels, or side and overlap: ``512,128``."""
+
+    name = "auto, SIDE or SIDE,OVERLAP"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Tiles:
+        from ..tiling.grid import AUTO, Tiles
+
+        if value == AUTO:
+            return Tiles.of(AUTO)
+        try:
+            numbers = tuple(int(part) for part in value.split(","))
+        except ValueError:
+            numbers = ()
+        if len(numbers) not in (1, 2):
+            self.fail(f"{value!r} is not {self.name}", param, ctx)
+        return Tiles(*numbers).checked()
 
 
 def trust_option(command: Callback) -> Callback:

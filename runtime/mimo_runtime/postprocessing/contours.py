@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -52,6 +53,13 @@ class CropLogits:
     full_image_weight: float = 0.0
 
 
+class LogitSource(Protocol):
+    """Logits of one mask, computed for the window that is needed."""
+
+    def above_threshold(self, window: Window | None = None) -> np.ndarray:
+        """Logits minus the threshold, float32 ``[y1 - y0, x1 - x0]``; of the whole image without a window."""
+
+
 @dataclass(frozen=True, eq=False)
 class MaskLogits:
     """Logits of one mask on the grids of the model, resized to the image where they are needed.
@@ -84,7 +92,7 @@ class MaskLogits:
         return logits
 
 
-def inner_and_outer(mask: np.ndarray, calibration: ContourCalibration, logits: MaskLogits) -> tuple[np.ndarray, np.ndarray]:
+def inner_and_outer(mask: np.ndarray, calibration: ContourCalibration, logits: LogitSource) -> tuple[np.ndarray, np.ndarray]:
     """The inner and the outer contour of a mask, filled: ``inner <= mask <= outer``, all bool ``[H, W]``.
 
     Args:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..model.config import MimoConfig
 from ..preprocessing.letterbox import Letterbox
-from .contours import CropLogits, MaskLogits
+from .contours import CropLogits, LogitSource, MaskLogits
 from .masks import mask_from_logits, sigmoid, soft_centroid
 
 
@@ -40,14 +40,22 @@ class MaskPrediction:
         self._logits: np.ndarray = outputs["masks"][0]
         self._masks: dict[int, np.ndarray | None] = {}
         self._thresholds: dict[int, float] = {}
-        self._target_logits: MaskLogits | None = None
+        self._target_logits: LogitSource | None = None
 
-    def with_target(self, mask: np.ndarray, iou: float, logits: MaskLogits, *, refined: bool) -> MaskPrediction:
-        """A copy with another mask, bool ``[H, W]``, its logits, and predicted IoU of query 0."""
+    def with_target(
+        self, mask: np.ndarray, iou: float, logits: LogitSource, *, refined: bool, presence: float | None = None
+    ) -> MaskPrediction:
+        """A copy with another mask, bool ``[H, W]``, its logits, predicted IoU and, where stated, presence of query 0.
+
+        With a presence, the full image may not show the target: its position is then that of the mask.
+        """
         copy = object.__new__(MaskPrediction)
         replaced = {"_masks": {**self._masks, 0: mask}, "_target_logits": logits, "refined": refined}
         copy.__dict__ = {**self.__dict__, **replaced}
         copy.iou = np.concatenate(([iou], self.iou[1:])).astype(np.float32)
+        if presence is not None:
+            copy.presence = np.concatenate(([presence], self.presence[1:]))
+            copy.points_at_target = True
         return copy
 
     def with_threshold(self, queries: Iterable[int], threshold: float) -> MaskPrediction:
@@ -124,10 +132,13 @@ class MaskPrediction:
         around = logits[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
         return bool(sigmoid(around.max()) >= self.config.mask_threshold)
 
-    def mask_logits(self, query: int, crop: CropLogits | None = None) -> MaskLogits:
-        """The logits that the mask of a query comes from; with ``crop``, those of the full image and of another crop pass."""
-        if query == 0 and crop is None and self._target_logits is not None:
-            return self._target_logits
+    def mask_logits(self, query: int) -> LogitSource:
+        """The logits that the mask of a query comes from."""
+        replaced = self._target_logits if query == 0 else None
+        return replaced or self.full_image_logits(query)
+
+    def full_image_logits(self, query: int, crop: CropLogits | None = None) -> MaskLogits:
+        """The logits of a query in the full-image pass, where ``crop`` lies those of a crop pass."""
         threshold = self._mask_threshold(query)
         # A copy: a finding does not keep the grids of all queries.
         return MaskLogits(self._logits[query].copy(), self.letterbox, math.log(threshold / (1 - threshold)), crop)

@@ -90,7 +90,7 @@ class _TargetRefinement:
         if best is self.full:
             return self.prediction
         mask = best.full_mask(self.prediction.height, self.prediction.width)
-        logits = self.prediction.mask_logits(best.query, best.logits)
+        logits = self.prediction.full_image_logits(best.query, best.logits)
         return self.prediction.with_target(mask, best.iou, logits, refined=best.crop is not None)
 
     def _crop_pass(self) -> Candidate | None:

@@ -11,7 +11,7 @@ from typing import TypedDict
 import numpy as np
 
 from ..domain.check import DomainCheck, DomainJson
-from ..postprocessing.contours import MaskLogits, inner_and_outer
+from ..postprocessing.contours import LogitSource, inner_and_outer
 from ..text.markup import strip_markup
 from .guarantees import NO_GUARANTEES, Guarantees
 
@@ -158,7 +158,7 @@ class Finding:
     longest_diameter_mm: float | None = None
     longest_diameter_px: float | None = None
     guarantees: Guarantees = NO_GUARANTEES
-    logits: MaskLogits | None = field(default=None, repr=False)
+    logits: LogitSource | None = field(default=None, repr=False)
 
     @property
     def inner(self) -> np.ndarray | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from ..domain.check import OUT, DomainCheck
+from ..errors import PromptError
 from ..model.config import MimoConfig
 from ..preprocessing.prompts import NEGATIVE, Prompt
 from ..text.intents import Intent, Subject, parse_request, without_unknown
@@ -52,6 +53,11 @@ class Plan:
     def has_answer(self) -> bool:
         """Whether the graphs run: a refused request has only what a reference points at."""
         return self.refusal is None or bool(self.named)
+
+    def check_single_name(self) -> None:
+        """Raises PromptError where the request names several structures or none, for what needs the mask of query 0 alone."""
+        if self.refusal is None and [query for _, query in self.named] != [0]:
+            raise PromptError("tiles need the name of one structure", 'Name it, e.g. "cell nucleus", or leave the tiles out')
 
 
 def plan_request(

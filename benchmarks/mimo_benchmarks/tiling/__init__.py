@@ -1,0 +1,1 @@
+"""What tiles gain on images larger than the model's input."""
