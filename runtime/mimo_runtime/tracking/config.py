@@ -16,6 +16,17 @@ class TrackingConfig:
     #: Whether the prompt of the next frame has a box beside the mask. On sequences of ``val``, the mask by itself was better by
     #: .05 Dice: the model fills a box that the target has partly left.
     with_box: bool = False
+    #: How far the target moves from one frame to the next, as a share of the frame's longer side.
+    reach: float = 0.25
+    #: Lowest correlation of grey values for which a motion counts: from one frame to the next, and since the target was lost.
+    min_motion: float = 0.5
+    min_found_motion: float = 0.75
+    #: A target is lost where less than this share of its box is within the frame.
+    min_visible_share: float = 0.1
+    #: Without a motion, a target of which less than this share was in the last frame has left it.
+    min_followed_share: float = 0.6
+    #: By how much the box around the target follows the mask of a frame; the rest follows the motion.
+    region_rate: float = 0.1
     #: Margin of that box around the last mask, as a share of the mask's sides, and at least so many pixels.
     margin: float = 0.1
     min_margin_px: float = 2.0
@@ -34,6 +45,8 @@ class TrackingConfig:
     #: Lowest similarity of the appearance to the remembered one; higher for a target that is found again than for one in track.
     min_similarity: float = 0.75
     min_found_similarity: float = 0.85
+    #: The same where the grey values around the target match those of the frame before: a part of a target differs from the whole.
+    min_moved_similarity: float = 0.5
     #: Weight of a new frame in the appearance, the usual area and the usual predicted IoU.
     update_rate: float = 0.1
     #: Growth of the search box per side and lost frame, as a share of the target's box.

@@ -1,4 +1,4 @@
-"""The prompt for the next frame: the last mask, eroded, and a box with a margin around it."""
+"""Prompts for the next frame: boxes and eroded masks."""
 
 from __future__ import annotations
 
@@ -6,26 +6,21 @@ import math
 
 import numpy as np
 
-from ..postprocessing.masks import box_of_mask
 from ..preprocessing.prompts import Prompt
 from ..results.answer import Box
 from .config import TrackingConfig
 
 
-def next_prompt(text: str, mask: np.ndarray, config: TrackingConfig, extra_margin_px: float = 0.0) -> Prompt:
-    """What asks for the same target in the next frame.
+def mask_prompt(text: str, mask: np.ndarray, config: TrackingConfig, box: Box | None = None) -> Prompt:
+    """What asks for the target by a mask of it.
 
     Args:
         text: the name of the target, or "".
-        mask: bool ``[H, W]`` of the last frame, not empty.
-        extra_margin_px: added to the margin of the box.
+        mask: bool ``[H, W]``, not empty; it is eroded.
+        box: beside it.
     """
-    box = box_of_mask(mask)
-    assert box is not None
-    margins = [max(config.min_margin_px, config.margin * (box[i + 2] - box[i])) + extra_margin_px for i in (0, 1)]
-    grown = grown_box((float(box[0]), float(box[1]), float(box[2]), float(box[3])), margins[0], margins[1], mask.shape)
     radius = max(1, round(config.erosion * math.sqrt(np.count_nonzero(mask))))
-    return Prompt(text, boxes=(grown,) if config.with_box else (), mask=eroded(mask, radius))
+    return Prompt(text, boxes=() if box is None else (box,), mask=eroded(mask, radius))
 
 
 def grown_box(box: Box, across: float, down: float, shape: tuple[int, ...]) -> Box:

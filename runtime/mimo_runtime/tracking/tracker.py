@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -15,10 +15,12 @@ from ..imageio.reader import Source
 from ..preprocessing.prompts import Prompt
 from ..request import AskRequest
 from ..results.answer import Answer, Box, Finding
-from .appearance import FEATURES, Appearance, appearance_of, most_similar_place
+from .appearance import FEATURES, Appearance, appearance_of
+from .attempts import Attempt, attempts
 from .config import TrackingConfig
-from .prompting import grown_box, next_prompt, placed_box
+from .registration import grey_frame
 from .results import Status, TrackedFrame, is_cancelled
+from .target import Target
 
 
 class TrackableScan(Protocol):
@@ -29,29 +31,6 @@ class TrackableScan(Protocol):
 
     def ask_request(self, request: AskRequest) -> Answer:
         """The answer to a typed request."""
-
-
-@dataclass(frozen=True, eq=False)
-class Target:
-    """All that a tracker remembers. Memory: one mask, and two numbers per channel.
-
-    Args:
-        mask: of the last frame in which it was seen.
-        box: of the mask.
-        area: usual area in pixels.
-        iou: usual predicted IoU.
-        appearance: averaged over the frames.
-        by_name: whether the name by itself means this target.
-        lost_frames: since it was seen.
-    """
-
-    mask: np.ndarray
-    box: Box
-    area: float
-    iou: float
-    appearance: Appearance
-    by_name: bool = False
-    lost_frames: int = 0
 
 
 class Tracker:
@@ -126,41 +105,39 @@ class Tracker:
             raise PromptError(f"the prompt cannot be tracked: {what}", "Name one structure, or give a box, points or a mask")
         if finding is None or not finding.present:
             return self._result(scan, number, "lost", "the prompt finds no target", answer)
-        appearance = self._appearance(scan, finding.mask)
-        assert finding.box is not None
         by_name = self._means_target(scan, finding.mask)
-        self.target = Target(finding.mask, finding.box, float(finding.area_px), finding.iou, appearance, by_name)
+        self.target = Target(
+            finding.mask, self._first_region(finding), grey_frame(scan.image.pixels), float(finding.area_px), finding.iou,
+            self._appearance(scan, finding.mask), by_name,
+        )  # fmt: skip
         return self._result(scan, number, "tracked", "", answer, finding, 1.0)
 
+    def _first_region(self, finding: Finding) -> Box:
+        """The box of the prompt, else of the mask."""
+        assert finding.box is not None
+        boxes = self._first.prompt.boxes
+        return (boxes[0][0], boxes[0][1], boxes[0][2], boxes[0][3]) if len(boxes) == 1 else finding.box
+
     def _next_frame(self, scan: TrackableScan, number: int, extra_margin_px: float) -> TrackedFrame:
-        target = self.target
+        target, frame = self.target, grey_frame(scan.image.pixels)
         assert target is not None
-        problems, attempt = list[str](), None
-        for prompt, status, how in self._prompts(scan, extra_margin_px):
-            attempt = self._ask(scan, prompt)
-            answer, finding, similarity = attempt
+        problems, answer, similarity = list[str](), None, None
+        for attempt in attempts(target, scan.encoded, frame, self._later.prompt.text, self.config, extra_margin_px):
+            answer = scan.ask_request(replace(self._later, prompt=attempt.prompt))
             if is_cancelled(answer):
                 return self._result(scan, number, "lost", "cancelled", answer)
-            problem = self._problem(finding, similarity, status == "found again")
-            if not problem and finding is not None:
-                self._follow(scan, finding)
-                return self._result(scan, number, status, how, answer, finding, similarity)
+            finding = target_of(answer)
+            appearance = self._appearance(scan, finding.mask) if finding is not None and finding.present else None
+            similarity = None if appearance is None else target.appearance.similarity(appearance)
+            problem = self._problem(attempt, finding, similarity)
+            if not problem and finding is not None and appearance is not None and finding.box is not None:
+                region = attempt.region or finding.box
+                self.target = target.seen(finding, region, frame, appearance, self.config)
+                return self._result(scan, number, attempt.status, attempt.how, answer, finding, similarity)
             problems.append(problem)
-        assert attempt is not None
-        self.target = replace(target, lost_frames=target.lost_frames + 1)
-        return self._result(scan, number, "lost", problems[0], attempt[0], None, attempt[2])
-
-    def _prompts(self, scan: TrackableScan, extra_margin_px: float) -> Iterator[tuple[Prompt, Status, str]]:
-        """What may find the target in the next frame, in order; with the status that it gives, and how it was found."""
-        target, text = self.target, self._later.prompt.text
-        assert target is not None
-        if not target.lost_frames:
-            if target.by_name and not self.config.is_local:
-                yield Prompt(text), "tracked", ""
-            yield next_prompt(text, target.mask, self.config, extra_margin_px), "tracked", ""
-        if target.lost_frames or not target.by_name or self.config.is_local:
-            prompt, how = self._search_prompt(scan, extra_margin_px)
-            yield prompt, "found again", how
+        assert answer is not None
+        self.target = target.lost()
+        return self._result(scan, number, "lost", problems[0], answer, None, similarity)
 
     def _means_target(self, scan: TrackableScan, mask: np.ndarray) -> bool:
         """Whether the name by itself gives the mask of the prompt."""
@@ -173,57 +150,20 @@ class Tracker:
         both, either = np.count_nonzero(finding.mask & mask), np.count_nonzero(finding.mask | mask)
         return bool(both >= self.config.min_name_iou * either)
 
-    def _ask(self, scan: TrackableScan, prompt: Prompt) -> tuple[Answer, Finding | None, float | None]:
-        answer = scan.ask_request(replace(self._later, prompt=prompt))
-        finding = target_of(answer)
-        if finding is None or not finding.present or self.target is None:
-            return answer, finding, None
-        return answer, finding, self.target.appearance.similarity(self._appearance(scan, finding.mask))
-
-    def _search_prompt(self, scan: TrackableScan, extra_margin_px: float) -> tuple[Prompt, str]:
-        """What asks for a lost target, and how."""
-        target, text = self.target, self._later.prompt.text
-        assert target is not None
-        (x0, y0, x1, y1), shape = target.box, target.mask.shape
-        if self.config.is_local:
-            margins = [self.config.search_growth * length + extra_margin_px for length in (x1 - x0, y1 - y0)]
-            return Prompt(text, boxes=(grown_box(target.box, margins[0], margins[1], shape),)), "at its last place"
-        if target.by_name:
-            return Prompt(text), "by name"
-        encoded = scan.encoded
-        size, last = (x1 - x0, y1 - y0), ((x0 + x1) / 2, (y0 + y1) / 2)
-        place = most_similar_place(encoded.features[FEATURES], encoded.letterbox, target.appearance, size, last)
-        grown = 1 + self.config.search_growth * min(target.lost_frames + 1, 2)
-        box = placed_box(place, (grown * size[0], grown * size[1]), shape)
-        return Prompt(text, boxes=(box,)), "by its appearance"
-
-    def _problem(self, finding: Finding | None, similarity: float | None, searched: bool) -> str:
+    def _problem(self, attempt: Attempt, finding: Finding | None, similarity: float | None) -> str:
         """Why a finding is not the target; "" if it is."""
-        target, config = self.target, self.config
+        target, config, searched = self.target, self.config, attempt.status == "found again"
         assert target is not None
         if finding is None or similarity is None:
             return "it is not present" if finding is None else f"it is not present (presence {finding.presence:.2f})"
         if finding.iou < max(config.min_iou, config.iou_drop * target.iou):
             return f"the predicted IoU is {finding.iou:.2f}, {target.iou:.2f} as a rule"
-        area = target.area if searched else float(np.count_nonzero(target.mask))
         limit = config.max_found_area_ratio if searched else config.max_area_ratio
-        if not 1 / limit <= finding.area_px / area <= limit:
-            return f"the area jumps from {area:.0f} to {finding.area_px} pixels"
-        if similarity < (config.min_found_similarity if searched else config.min_similarity):
+        if not any(1 / limit <= finding.area_px / max(area, 1) <= limit for area in attempt.areas):
+            return f"the area jumps from {attempt.areas[-1]:.0f} to {finding.area_px} pixels"
+        if similarity < attempt.min_similarity(config):
             return f"the appearance differs (similarity {similarity:.2f})"
         return ""
-
-    def _follow(self, scan: TrackableScan, finding: Finding) -> None:
-        target, rate = self.target, self.config.update_rate
-        assert target is not None and finding.box is not None
-        self.target = Target(
-            finding.mask,
-            finding.box,
-            target.area + rate * (finding.area_px - target.area),
-            target.iou + rate * (finding.iou - target.iou),
-            target.appearance.updated(self._appearance(scan, finding.mask), rate),
-            target.by_name,
-        )
 
     def _appearance(self, scan: TrackableScan, mask: np.ndarray) -> Appearance:
         return appearance_of(scan.encoded.features[FEATURES], scan.encoded.letterbox, mask)

@@ -47,7 +47,7 @@ def test_a_disc_that_leaves_is_lost_and_found_again_where_it_comes_back(text: st
     frames = [*[disc(30, 30)] * 3, *[disc(200, 30)] * 3, *[disc(44, 40)] * 3]
     results = list(bright_mimo().track(frames, text, boxes=[box_around(30, 30)]))
     assert states(results) == ["tracked"] * 3 + ["lost"] * 3 + ["found again"] + ["tracked"] * 2
-    assert results[6].reason == ("by name" if text else "by its appearance")
+    assert results[6].reason == "where the frames match"
     lost = results[4]
     assert not lost.mask.any() and lost.mask.shape == (SIZE, SIZE) and lost.box is None and lost.score == 0
     assert "not present" in lost.reason and dice(results[8].mask, truth(frames[8])) > 0.85

@@ -1,0 +1,111 @@
+"""What may find a target in the next frame: questions in the order in which they are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..graphs import EncodedImage
+from ..preprocessing.prompts import Prompt
+from ..results.answer import Box
+from .appearance import FEATURES, most_similar_place
+from .config import TrackingConfig
+from .prompting import grown_box, mask_prompt, placed_box
+from .registration import GreyFrame, Motion, register
+from .results import Status
+from .target import Target, visible_part, visible_share
+
+
+@dataclass(frozen=True, eq=False)
+class Attempt:
+    """One question.
+
+    Args:
+        prompt: of the question.
+        status: of the frame, if the answer shows the target.
+        how: what found it, in words.
+        region: where the whole target is expected; None: where the answer shows it.
+        areas: expected areas in pixels, each of which will do.
+    """
+
+    prompt: Prompt
+    status: Status
+    how: str = ""
+    region: Box | None = None
+    areas: tuple[float, ...] = ()
+
+    def min_similarity(self, config: TrackingConfig) -> float:
+        """The lowest similarity of the appearance for which the answer shows the target."""
+        if self.region is not None:
+            return config.min_moved_similarity
+        return config.min_found_similarity if self.status == "found again" else config.min_similarity
+
+
+def attempts(
+    target: Target, image: EncodedImage, frame: GreyFrame, text: str, config: TrackingConfig, extra_margin_px: float = 0.0
+) -> Iterator[Attempt]:
+    """The questions about a frame.
+
+    Args:
+        image: the frame, encoded.
+        frame: its grey values.
+        text: the name of the target, or "".
+        extra_margin_px: how much further than usual it may have moved.
+    """
+    motion = _motion(target, frame, config)
+    if motion is not None:
+        yield from _moved(target, motion, text, config)
+    elif not target.lost_frames and visible_share(target.region, target.mask.shape) >= config.min_followed_share:
+        yield _around_last_mask(target, text, config, extra_margin_px)
+    yield _search(target, image, text, config, extra_margin_px)
+
+
+def _motion(target: Target, frame: GreyFrame, config: TrackingConfig) -> Motion | None:
+    """The motion since the target was seen; None where the frames do not show it."""
+    if target.lost_frames and config.is_local:
+        return None
+    motion = register(target.frame, frame, target.region, reach=1.0 if target.lost_frames else config.reach)
+    least = config.min_found_motion if target.lost_frames else config.min_motion
+    return motion if motion.similarity >= least else None
+
+
+def _moved(target: Target, motion: Motion, text: str, config: TrackingConfig) -> Iterator[Attempt]:
+    """Box, then mask, of the last frame after the motion."""
+    region, mask = motion.box(target.region), motion.mask(target.mask)
+    visible, share = visible_part(region, mask.shape), visible_share(region, mask.shape)
+    if visible is None or share < config.min_visible_share:
+        return
+    areas = (target.area * share, float(np.count_nonzero(mask)))
+    status: Status = "found again" if target.lost_frames else "tracked"
+    how = "where the frames match" if target.lost_frames else ""
+    yield Attempt(Prompt(text, boxes=(visible,)), status, how, region, areas)
+    if mask.any() and not target.lost_frames:
+        yield Attempt(mask_prompt(text, mask, config), status, how, region, areas)
+
+
+def _around_last_mask(target: Target, text: str, config: TrackingConfig, extra_margin_px: float) -> Attempt:
+    """Without a motion, the last mask and a box around it."""
+    margins = [
+        max(config.min_margin_px, config.margin * (target.region[i + 2] - target.region[i])) + extra_margin_px for i in (0, 1)
+    ]
+    box = grown_box(target.region, margins[0], margins[1], target.mask.shape)
+    prompt = mask_prompt(text, target.mask, config, box if config.with_box else None)
+    return Attempt(prompt, "tracked", areas=(float(np.count_nonzero(target.mask)),))
+
+
+def _search(target: Target, image: EncodedImage, text: str, config: TrackingConfig, extra_margin_px: float) -> Attempt:
+    """What asks for a lost target."""
+    (x0, y0, x1, y1), shape = target.region, target.mask.shape
+    if config.is_local:
+        margins = [config.search_growth * length + extra_margin_px for length in (x1 - x0, y1 - y0)]
+        prompt = Prompt(text, boxes=(grown_box(target.region, margins[0], margins[1], shape),))
+        return Attempt(prompt, "found again", "at its last place", areas=(target.area,))
+    if target.by_name:
+        return Attempt(Prompt(text), "found again", "by name", areas=(target.area,))
+    size, last = (x1 - x0, y1 - y0), ((x0 + x1) / 2, (y0 + y1) / 2)
+    place = most_similar_place(image.features[FEATURES], image.letterbox, target.appearance, size, last)
+    grown = 1 + config.search_growth * min(target.lost_frames + 1, 2)
+    box = placed_box(place, (grown * size[0], grown * size[1]), shape)
+    return Attempt(Prompt(text, boxes=(box,)), "found again", "by its appearance", areas=(target.area,))
