@@ -162,9 +162,7 @@ def predict(
         if mask is not None:
             answer = replace(answer, warnings=(*(f"--mask: {note}" for note in mask.notes), *answer.warnings))
         report = {"model": mimo.info["id"], "image": _described(picture), "device": _device(mimo.info)}
-    files = {}
-    if output is not None:
-        files = _write(output, force, picture, prompt, answer, report, objects, mimo.info)
+    files = _write(output, force, picture, prompt, answer, report, objects, mimo.info) if output is not None else {}
     click.echo("".join(f"note: {warning}\n" for warning in answer.warnings), err=True, nl=False)
     if as_json:
         print_json({**answer.to_dict(files), **report}, indent=1)

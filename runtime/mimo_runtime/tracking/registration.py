@@ -200,16 +200,12 @@ def _shift(before: np.ndarray, after: np.ndarray, middle: np.ndarray, half: np.n
     template = np.where(region, before - before[region].mean(), 0)
     image = after - after.mean()
     shape = 2 * height, 2 * width
-    mask_f, template_f, squares_f = (
-        np.conj(np.fft.rfft2(a, shape)) for a in (region.astype(np.float64), template, template**2)
-    )
-    ones_f, image_f, image2_f = (np.fft.rfft2(a, shape) for a in (np.ones_like(image), image, image**2))
-    count, t_sum, t_squares, i_sum, i_squares, product = (
-        np.fft.irfft2(a, shape)
-        for a in (
-            mask_f * ones_f, template_f * ones_f, squares_f * ones_f, mask_f * image_f, mask_f * image2_f, template_f * image_f,
-        )
-    )  # fmt: skip
+    # Sums over the region and the frame, each shifted against the other.
+    of_region = [np.conj(np.fft.rfft2(values, shape)) for values in (region.astype(np.float64), template, template**2)]
+    of_frame = [np.fft.rfft2(values, shape) for values in (np.ones_like(image), image, image**2)]
+    pairs = ((0, 0), (1, 0), (2, 0), (0, 1), (0, 2), (1, 1))
+    sums = [np.fft.irfft2(of_region[a] * of_frame[b], shape) for a, b in pairs]
+    count, t_sum, t_squares, i_sum, i_squares, product = sums
     seen = np.maximum(np.rint(count), 1)
     variance = np.maximum(t_squares - t_sum**2 / seen, 0) * np.maximum(i_squares - i_sum**2 / seen, 0)
     correlation = (product - t_sum * i_sum / seen) / np.sqrt(variance + 1e-3 * seen**2 + 1e-9)
