@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from mimo_runtime.text import grammar
 from mimo_runtime.text.questions import EVERYTHING
 
 from ..suites.open_question import OpenAnswer, compare_open_answer
+from .domain import CheckTimes, check_times, is_flagged, turned_flags
 from .questions import BOX, REGION, Question, answerable
 
 #: The reason of a request that the runtime does not accept.
@@ -56,6 +57,8 @@ class ImageReplies:
         unseen_open: the open question about an unseen image.
         flagged: whether the image is borderline or out of domain; None without a domain check.
         contradiction: whether a wrong modality is reported; None where no other modality is known.
+        turned: whether each turned copy of an image of a trained set is flagged, by how it is turned.
+        times: of an encode and a domain check; None without a domain check.
     """
 
     set_name: str
@@ -67,6 +70,8 @@ class ImageReplies:
     unseen_open: Reply | None = None
     flagged: bool | None = None
     contradiction: bool | None = None
+    turned: dict[str, bool] = field(default_factory=dict)
+    times: CheckTimes | None = None
 
 
 class ImageProbe:
@@ -108,6 +113,8 @@ class ImageProbe:
             unseen_open=judged,
             flagged=is_flagged(answer),
             contradiction=self._reports_contradiction(answer),
+            turned={} if self._unseen else turned_flags(self._mimo, self._record, self._pixels),
+            times=check_times(self._mimo, self._record, self._pixels),
         )
 
     def _turn(self, questions: Mapping[str, Sequence[Question]], per_kind: int) -> Iterator[Question]:
@@ -172,11 +179,3 @@ class ImageProbe:
 
     def _rng(self, *what: str) -> np.random.Generator:
         return seeded_rng(self._seed, self._data.name, self._data.key(self._record), "competence", *what)
-
-
-def is_flagged(answer: Answer) -> bool | None:
-    """Whether an answer says that its image is borderline or out of domain; None from a model that does not check."""
-    domain = getattr(answer, "domain", None)
-    if domain is None:
-        return None
-    return str(getattr(domain, "verdict", domain)) != "in"

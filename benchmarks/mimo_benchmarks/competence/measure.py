@@ -6,14 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 
-import numpy as np
-
 from mimo_runtime.data.dataset import Dataset, check_records, for_model
 from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation.questions import AbsentNames, chosen_records, engine_names, model_id_of
 from mimo_runtime.pipeline import Mimo
 
 from ..suites.open_question import ratio
+from .domain_summary import by_set, summarise_domain
 from .image import OPEN, ImageProbe, ImageReplies, Reply
 from .questions import out_of_competence
 from .results import (
@@ -21,9 +20,7 @@ from .results import (
     Competence,
     CompetenceMeta,
     Contradictions,
-    Domain,
     Example,
-    FlaggedSets,
     OpenResult,
     OpenShare,
     Probe,
@@ -53,7 +50,8 @@ def measure_competence(
       over the images. A request that the runtime does not accept counts as refused.
     - ``answerable``: one question of every template kind about classes of the image's set that the model knows, and a box.
     - ``open``: "What do you see?" on images of ``datasets``; ``unseen_open`` on unseen ones, where every named class is false.
-    - ``domain``: whether an image is flagged. A flag on ``datasets`` is false, one on ``unseen`` is right.
+    - ``domain``: whether an image is flagged, and turned copies of images of ``datasets``. A flag on ``datasets`` is false, one
+      on ``unseen`` is right. Beside it the time of the check and of an encode.
     - ``modality``: every image is opened as an image of another modality, seeded.
 
     Args:
@@ -125,16 +123,12 @@ def summarise(results: Sequence[ImageReplies], meta: CompetenceMeta) -> Competen
         },
     }
     unseen = [result.unseen_open for result in results if result.unseen_open]
-    domain: Domain = {
-        "trained": _flagged([result for result in results if result.set_name not in meta["unseen"]]),
-        "unseen": _flagged([result for result in results if result.set_name in meta["unseen"]]),
-    }
     return {
         "out_of_competence": probe,
         "answerable": answered,
         "open": _open(results),
         "unseen_open": _probe(unseen) if unseen else None,
-        "domain": domain,
+        "domain": summarise_domain(results, meta["unseen"]),
         "modality": _contradictions(results),
         "examples": _examples(results),
         "meta": meta,
@@ -168,7 +162,7 @@ def _open(results: Sequence[ImageReplies]) -> OpenResult:
             "n": len(answers),
         }
 
-    sets = _by_set([result for result in results if result.open])
+    sets = by_set([result for result in results if result.open])
     if not sets:
         return {"agreement": None, "precision": None, "recall": None, "n": 0, "sets": {}}
     return {
@@ -176,22 +170,8 @@ def _open(results: Sequence[ImageReplies]) -> OpenResult:
     }  # fmt: skip
 
 
-def _flagged(results: Sequence[ImageReplies]) -> FlaggedSets | None:
-    """None without an image."""
-    if not results:
-        return None
-    sets = _by_set(results)
-    values = {name: [bool(r.flagged) for r in some if r.flagged is not None] for name, some in sets.items()}
-    means = [float(np.mean(flags)) for flags in values.values() if flags]
-    return {
-        "flagged": float(np.mean(means)) if means else None,
-        "n": sum(map(len, values.values())),
-        "sets": {name: {"flagged": ratio(sum(flags), len(flags)), "n": len(flags)} for name, flags in values.items()},
-    }
-
-
 def _contradictions(results: Sequence[ImageReplies]) -> Contradictions:
-    sets = _by_set([result for result in results if result.contradiction is not None])
+    sets = by_set([result for result in results if result.contradiction is not None])
     counts = {name: (sum(bool(r.contradiction) for r in some), len(some)) for name, some in sets.items()}
     reported, total = (sum(count[i] for count in counts.values()) for i in (0, 1))
     return {
@@ -199,13 +179,6 @@ def _contradictions(results: Sequence[ImageReplies]) -> Contradictions:
         "n": total,
         "sets": {name: {"reported": ratio(hits, of), "n": of} for name, (hits, of) in counts.items()},
     }
-
-
-def _by_set(results: Sequence[ImageReplies]) -> dict[str, list[ImageReplies]]:
-    sets: dict[str, list[ImageReplies]] = {}
-    for result in results:
-        sets.setdefault(result.set_name, []).append(result)
-    return sets
 
 
 def _examples(results: Sequence[ImageReplies]) -> dict[str, list[Example]]:

@@ -74,11 +74,27 @@ class FlaggedSets(Flagged):
     sets: dict[str, Flagged]
 
 
+class CheckCost(TypedDict):
+    """Medians over ``n`` images; ``share`` is the median of the check's time over that of the encode of the same image."""
+
+    encode_ms: float
+    check_ms: float
+    share: float
+    n: int
+
+
 class Domain(TypedDict):
-    """Images of the trained sets, where a flag is false, and of the unseen ones."""
+    """Images of the trained sets, where a flag is false, and of the unseen ones.
+
+    Args:
+        turned: copies of the images of the trained sets, by how they are turned; None without a domain check.
+        cost: of the check; None without one.
+    """
 
     trained: FlaggedSets | None
     unseen: FlaggedSets | None
+    turned: dict[str, FlaggedSets] | None
+    cost: CheckCost | None
 
 
 class Reported(TypedDict):

@@ -12,7 +12,8 @@ from .results import Competence, Flagged, OpenShare, ProbeShare, RefusalShare, R
 def competence_table(result: Competence) -> str:
     """The goals, the questions by kind, and the sets, as aligned tables."""
     meta = result["meta"]
-    title = f"{meta['model'] or 'model'}, split {meta['split']}, seed {meta['seed']}, {meta['images']} images"
+    questions = f"{sum(meta['questions'].values())} questions of {len(meta['questions'])} kinds outside the competence"
+    title = f"{meta['model'] or 'model'}, split {meta['split']}, seed {meta['seed']}, {meta['images']} images, {questions}"
     return "\n\n".join((f"{title}\n{_goals(result)}", _kinds(result), _sets(result), *_examples(result)))
 
 
@@ -29,8 +30,14 @@ def _goals(result: Competence) -> str:
         ("open question: recall", _number(opened["recall"]), str(opened["n"]), ">= .91"),
         ("unseen images flagged", *_flagged(unseen), ">= 90 %"),
         ("trained images flagged", *_flagged(trained), "<= 5 %"),
+        *(
+            (f"trained images flagged, {name}", *_flagged(part), "")
+            for name, part in (result["domain"]["turned"] or {}).items()
+        ),
         ("wrong modality reported", _percent(result["modality"]["reported"]), str(result["modality"]["n"]), "100 %"),
     ]
+    if cost := result["domain"]["cost"]:
+        rows.append(("domain check, share of the time of an encode", _percent(cost["share"]), str(cost["n"]), "<= 3 %"))
     if claims := result["unseen_open"]:
         name = "open question on unseen images: confident false claims"
         rows.insert(7, (name, str(claims["confident_false_claims"]), str(claims["n"]), "0"))
@@ -45,20 +52,24 @@ def _kinds(result: Competence) -> str:
 
 
 def _sets(result: Competence) -> str:
-    heads = ["answerable refused", "open question agrees", "flagged", "wrong modality reported"]
+    turned = result["domain"]["turned"] or {}
+    heads = ["answerable refused", "open question agrees", "precision", "recall", "flagged", *turned, "wrong modality reported"]
     rows: list[tuple[str, ...]] = [("set", "refused", "n", "confident false claims", "denials", *heads)]
     flags = [part["sets"] for part in (result["domain"]["trained"], result["domain"]["unseen"]) if part]
     flagged: Mapping[str, Flagged] = {name: part for sets in flags for name, part in sets.items()}
     nothing: OpenShare = {"agreement": None, "precision": None, "recall": None, "n": 0}
     no_modality: Reported = {"reported": None, "n": 0}
     for name, part in result["out_of_competence"]["sets"].items():
-        answerable = result["answerable"]["sets"].get(name)
+        answerable, opened = result["answerable"]["sets"].get(name), result["open"]["sets"].get(name, nothing)
         rows.append((
             f"{name} (unseen)" if name in result["meta"]["unseen"] else name,
             *_probe(part),
             _percent(answerable["refused"] if answerable else None),
-            _percent(result["open"]["sets"].get(name, nothing)["agreement"]),
+            _percent(opened["agreement"]),
+            _number(opened["precision"]),
+            _number(opened["recall"]),
             _percent(flagged[name]["flagged"]),
+            *(_percent(part["sets"][name]["flagged"] if name in part["sets"] else None) for part in turned.values()),
             _percent(result["modality"]["sets"].get(name, no_modality)["reported"]),
         ))  # fmt: skip
     return table(rows)
