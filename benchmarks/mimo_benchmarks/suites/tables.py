@@ -24,7 +24,8 @@ def referring_table(result: dict[str, Any]) -> str:
             rows.append((name, of, *_counts(part["box"]), *(_share(part[k]) for k in ANSWERS)))
     rows.append(("all answers", "", *_counts(all_of["box"]), *(_share(all_of[k]) for k in ANSWERS)))
     title = f"{meta['model'] or 'model'}, split {meta['split']}, seed {meta['seed']}: how often exactly the requested instance"
-    return "\n".join([title, table(rows)])
+    goal = f"By a point, the mean of the sets is {_share(all_of['point'], 'macro', 'macro_ci95')}. The goal is at least 90 %."
+    return "\n".join([title, table(rows), goal])
 
 
 def _counts(part: dict[str, Any]) -> tuple[str, str]:
@@ -49,7 +50,19 @@ def relations_table(result: Relations) -> str:
             cells += [_right(share), _number(share["baseline"] if share else None)]
         cells.append(_right(part["absent_relations"]))
         rows.append(f"| {' | '.join([name, *cells])} |")
-    return "\n".join(rows)
+    return "\n".join([*rows, "", *_relation_goals(result)])
+
+
+def _relation_goals(result: Relations) -> list[str]:
+    """One line for each share, with its goal."""
+    lines = []
+    if counts := result["counts"]:
+        lines.append(f"Counting word right: {100 * counts['right']:.1f} % of {counts['n']}. The goal is at least 80 %.")
+    for name, share in (("Relations", result["relations"]), ("Neighbours", result["neighbours"])):
+        if share and "baseline" in share:
+            gain = 100 * (share["right"] - share["baseline"])
+            lines.append(f"{name}: {gain:+.1f} percentage points over the answer without the image. The goal is at least +10.")
+    return lines
 
 
 def _right(part: Share | None) -> str:

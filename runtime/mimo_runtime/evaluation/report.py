@@ -11,6 +11,7 @@ from .results import (
     ConfidenceSummary,
     ContourSummary,
     Difference,
+    GuaranteeResult,
     MaskSummary,
     Means,
     Meta,
@@ -223,11 +224,28 @@ def _guarantees(result: AccuracyResult) -> list[str]:
     if measured["contours"]:
         what = f"Contours: promised to hold for {_percent(measured['coverage'])} of the masks; means over patients."
         rows = [_contour_row([kind], entry) for kind, entry in measured["contours"].items()]
-        lines += ["", what, "", *_table(["prompt", *_CONTOUR_HEAD], rows)]
+        lines += ["", what, "", *_table(["prompt", *_CONTOUR_HEAD], rows), *_largest_difference(measured)]
     if measured["missed"]:
         what = f"Present structures that an answer by name excludes: promised at most {_percent(measured['miss_rate'])}, "
         lines += ["", f"{what}measured {_rate(measured['missed'])} over {measured['missed']['patients']} patients."]
     return lines
+
+
+def _largest_difference(measured: GuaranteeResult) -> list[str]:
+    """Of the measured coverages to the promised one."""
+    promise = measured["coverage"]
+    if promise is None:
+        return []
+    difference, kind, contour = max(
+        (
+            (rate["rate"] - promise, kind, contour)
+            for kind, entry in measured["contours"].items()
+            for contour, rate in (("inner", entry["inner"]), ("outer", entry["outer"]))
+        ),
+        key=lambda row: abs(row[0]),
+    )
+    points = f"{100 * difference:+.1f} percentage points ({contour} contour, {kind})"
+    return ["", f"The largest difference to the promise is {points}. The goal is at most 3 points."]
 
 
 def _class_guarantees(result: AccuracyResult) -> list[str]:

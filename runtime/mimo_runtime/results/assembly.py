@@ -90,16 +90,23 @@ def _sentence(
         return compose.compose_named(masks, head) if masks else ""
     if kind == "open":
         return compose.compose_open(masks, head)
-    if plan.intent.other is None:
+    if not plan.intent.is_relative:
         return compose.compose_named(masks, head, draft)
     referred, related = [m for m in masks if m.query == 0], [m for m in masks if m.query != 0]
     if any(m.mask is None for m in related):
         sentence = compose.compose_named(related, head)
-    elif kind == "relation":
-        sentence = compose.compose_relations(related[:-1], related[-1], head)
+        return " ".join([sentence, *(compose.compose_reference(m) for m in referred)])
+    # A question about what the reference points at has its mask in the place of a name.
+    count = len(plan.intent.others)
+    subjects, others = (related[:-count], related[-count:]) if count else (related, referred)
+    if kind == "relation" and not plan.intent.subjects:
+        subjects = referred
+    if kind == "relation":
+        sentence = compose.compose_relations(subjects, others, head)
     else:
-        sentence = compose.compose_neighbours(related[:-1], plan.intent.relation, related[-1], head)
-    return " ".join([sentence, *(compose.compose_reference(m) for m in referred)])
+        sentence = compose.compose_neighbours(subjects, plan.intent.relation, others, head)
+    rest = [m for m in referred if m not in subjects and m not in others]
+    return " ".join([sentence, *(compose.compose_reference(m) for m in rest)])
 
 
 def _named_mask(finding: Finding, prediction: MaskPrediction, image: ScanImage | None, with_size: bool) -> NamedMask:

@@ -12,7 +12,7 @@ from ..postprocessing.masks import box_of_mask
 from ..postprocessing.measure import area_of, longest_diameter
 from ..preprocessing.prompts import Prompt
 from ..text import grammar
-from ..text.compose import NamedMask, relation_between
+from ..text.compose import NamedMask, lies
 from .answer import Finding
 from .guarantees import guarantees_of
 from .plan import REFERRED, Plan
@@ -24,7 +24,7 @@ RELATION_PRESENCE = 0.2
 
 def presume_named(plan: Plan, prediction: MaskPrediction) -> MaskPrediction:
     """The prediction in which the structures of a question about a relation are present from :data:`RELATION_PRESENCE` on."""
-    if plan.refusal is not None or plan.intent.other is None:
+    if plan.refusal is not None or not plan.intent.is_relative:
         return prediction
     return prediction.with_threshold((query for _, query in plan.named if query), RELATION_PRESENCE)
 
@@ -33,7 +33,7 @@ def choose_queries(plan: Plan, prediction: MaskPrediction, draft: str | None) ->
     """The findings' phrases and queries.
 
     - What the request names or points at, present or not. Of a relation to something absent, only what is absent.
-    - Of a question for neighbours: the structure that it names, behind the present entities that lie so.
+    - Of a question for neighbours: the structures that it names, behind the present entities that lie so to one.
     - Of an open question: with a text, the present entities that the draft names, in its order; without, every entity that
       reaches ``entity_threshold``, most probable first: an entity that no request names needs a higher presence.
 
@@ -45,7 +45,7 @@ def choose_queries(plan: Plan, prediction: MaskPrediction, draft: str | None) ->
         return [(name_of_target(prediction, draft or ""), 0)]
     if plan.refusal is None and plan.intent.kind == "open":
         return _visible(prediction, draft)
-    if plan.refusal is not None or plan.intent.other is None:
+    if plan.refusal is not None or not plan.intent.is_relative:
         return named
     related = [(phrase, query) for phrase, query in named if query]
     absent = [(phrase, query) for phrase, query in related if prediction.mask(query) is None]
@@ -117,14 +117,27 @@ def _visible(prediction: MaskPrediction, draft: str | None) -> list[tuple[str, i
 
 
 def _neighbours(plan: Plan, prediction: MaskPrediction) -> list[tuple[str, int]]:
-    """The present entities whose centres lie so relative to the other structure, in the order of their queries."""
-    _, reference = plan.named[-1]
-    other = NamedMask("", reference, prediction.mask(reference), prediction.centre(reference))
+    """The present entities that lie so relative to one of the other structures, in the order of their queries.
+
+    The entity that a reference points at is no neighbour of it.
+    """
+    others = [_place(prediction, "", query) for _, query in plan.named]
     chosen = []
     for entity, query in prediction.entities().items():
-        mask = None if query == reference else prediction.mask(query)
-        if mask is not None and relation_between(NamedMask(entity, query, mask, prediction.centre(query)), other) == (
-            plan.intent.relation
-        ):
+        place = _place(prediction, entity, query)
+        if query in {other.query for other in others} or place.mask is None:
+            continue
+        if any(not other.query and other.mask is not None and _overlap(place.mask, other.mask) for other in others):
+            continue
+        if any(other.mask is not None and lies(place, plan.intent.relation, other) for other in others):
             chosen.append((entity, query))
     return chosen
+
+
+def _place(prediction: MaskPrediction, name: str, query: int) -> NamedMask:
+    return NamedMask(name, query, prediction.mask(query), prediction.centre(query))
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two masks share at least half of their union."""
+    return bool(2 * np.count_nonzero(a & b) >= np.count_nonzero(a | b))

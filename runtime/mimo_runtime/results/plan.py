@@ -9,6 +9,7 @@ from ..domain.check import OUT, DomainCheck
 from ..errors import PromptError
 from ..model.config import MimoConfig
 from ..preprocessing.prompts import NEGATIVE, Prompt
+from ..text.frames import NEXT_TO
 from ..text.intents import Intent, Subject, parse_request, without_unknown
 from ..text.names import fold
 from ..text.questions import EVERYTHING, QUESTIONS, question, templates
@@ -31,7 +32,7 @@ class Plan:
         intent: without what the model does not know, where it knows another structure.
         prompt: what the graphs read: the names of the model in a question that training asks with.
         question: the text of the request.
-        named: phrases and queries of the findings that the request decides. Of a relation, the last is the other structure.
+        named: phrases and queries of the findings that the request decides. Of a relation, the last are the other structures.
         named_by_draft: whether the text decoder may name the target: the request points at it and does not name it.
         refusal: why the question is not answered.
         warnings: of the answer.
@@ -112,7 +113,7 @@ def plan_request(
 
 def _with_any_name(intent: Intent) -> Intent:
     """An intent for a model without entities: query 0 may draw anything, and nothing says what it does not know."""
-    if intent.other is not None or not intent.subjects:
+    if intent.is_relative or not intent.subjects:
         return intent
     name = " and ".join(subject.text for subject in intent.subjects)
     return replace(intent, subjects=(Subject(name, name),))
@@ -123,12 +124,12 @@ def _refused(
 ) -> tuple[Refusal | None, tuple[str, ...]]:
     """The refusal of a request, or warnings about the part that is not answered."""
     unknown = intent.unknown
-    needs_all = intent.kind in ("relation", "neighbours") or not intent.entities
-    if intent.kind == "unsupported" or (not intent.named and intent.kind == "how_large" and not pointed_at):
+    needs_all = intent.is_relative or not intent.entities
+    if intent.kind == "unsupported" or (intent.needs_reference and not pointed_at):
         return refusal_of(text, intent, vocabulary, entities), ()
     if not unknown:
         return None, ()
-    only_points = pointed_at and intent.kind not in ("relation", "neighbours") and intent.frame not in _YES_OR_NO
+    only_points = pointed_at and not intent.is_relative and intent.frame not in _YES_OR_NO
     if needs_all and not only_points:
         return refusal_of(text, intent, vocabulary, entities), ()
     return None, tuple(unknown_sentence(subject.text) for subject in unknown)
@@ -137,28 +138,36 @@ def _refused(
 def _named(intent: Intent, refusal: Refusal | None, config: MimoConfig, pointed_at: bool) -> Iterator[tuple[str, int]]:
     query = {entity: 1 + i for i, entity in reversed(list(enumerate(config.entities)))}
     entities = () if refusal else intent.entities
-    other = None if refusal or intent.other is None else intent.other.entity
-    if len(entities) == 1 and other is None:
+    others = () if refusal else tuple(other.entity for other in intent.others if other.entity is not None)
+    if len(entities) == 1 and not intent.is_relative:
         yield entities[0], 0
         return
     if pointed_at:
         yield REFERRED, 0
-    for entity in (*entities, *((other,) if other is not None else ())):
+    for entity in (*entities, *others):
         yield entity, query[entity]
+
+
+def _has_template(intent: Intent) -> bool:
+    """Whether training asks such a question: about one structure, relative to one other one in a direction."""
+    if intent.is_relative:
+        subjects = len(intent.entities) if intent.kind == "relation" else 1
+        return subjects == len(intent.others) == 1 and intent.relation != NEXT_TO
+    return intent.kind not in ("open", "describe") and len(intent.entities) == 1
 
 
 def _texts(text: str, intent: Intent, refusal: Refusal | None, pointed_at: bool) -> Iterator[str]:
     """What the graphs may read, the best first."""
-    if refusal or intent.kind in ("describe", "open") or len(intent.entities) != 1 and intent.kind != "neighbours":
+    if refusal or not _has_template(intent):
         unnamed = QUESTIONS["what"] if pointed_at else QUESTIONS["describe"]
         known = not refusal and not intent.subjects and fold(text) in map(fold, unnamed)
         yield text if known else "" if pointed_at else EVERYTHING
         return
     name = intent.entities[0] if intent.entities else ""
-    other = "" if intent.other is None else intent.other.entity or ""
+    other = next((other.entity or "" for other in intent.others), "")
     if fold(text) in map(fold, templates(name, other, intent.relation)):
         yield text
-    if intent.kind in ("relation", "neighbours"):
+    if intent.is_relative:
         yield question(intent.kind, name or None, other=other, relation=intent.relation)
         yield EVERYTHING
         return

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from . import grammar
+from .frames import NEXT_TO
 from .grammar import Description, Phrase, listed, write_phrase
-from .observe import location_word, observe_phrase, relation_of_centres
+from .observe import is_next_to, location_word, observe_phrase, relation_of_centres
 
 #: What the sentence says where an open question has no answer. It denies no structure in particular.
 NOTHING_KNOWN = "none of the structures that this model knows is visible"
@@ -105,29 +106,52 @@ def compose_open(masks: Iterable[NamedMask], head: Description) -> str:
     return f"{grammar.describe_head(head)}: {listed(phrases) if phrases else NOTHING_KNOWN}."
 
 
-def compose_relations(masks: Sequence[NamedMask], other: NamedMask, head: Description) -> str:
-    """How structures lie relative to another one, by their centres; or that one of them is not visible."""
-    absent = next((m for m in (*masks, other) if m.mask is None or m.centre is None), None)
+def compose_relations(masks: Sequence[NamedMask], others: Sequence[NamedMask], head: Description) -> str:
+    """How structures lie relative to each of others, by their centres; or that one of them is not visible."""
+    absent = next((m for m in (*masks, *others) if m.mask is None or m.centre is None), None)
     if absent is not None:
         return grammar.describe(replace(head, absent=absent.name))
-    by_relation: dict[str, list[NamedMask]] = {}
-    for mask in masks:
-        by_relation.setdefault(relation_between(mask, other), []).append(mask)
-    sentences = [_related(group, relation, other) for relation, group in by_relation.items()]
+    sentences = [sentence for other in others for sentence in _by_relation(masks, other)]
     return f"{grammar.describe_head(head)}: {' '.join(sentences)}"
 
 
-def compose_neighbours(masks: Sequence[NamedMask], relation: str, other: NamedMask, head: Description) -> str:
-    """Which structures lie so relative to another one; ``masks`` are those that do."""
-    if other.mask is None:
-        return grammar.describe(replace(head, absent=other.name))
-    return f"{grammar.describe_head(head)}: {_related(masks, relation, other)}"
+def compose_neighbours(masks: Sequence[NamedMask], relation: str, others: Sequence[NamedMask], head: Description) -> str:
+    """Which structures lie so relative to each of others.
+
+    Args:
+        masks: those that lie so relative to one of ``others``.
+        relation: of ``grammar.RELATIONS``, or ``frames.NEXT_TO``: then the sentence says the direction of each.
+    """
+    absent = next((other for other in others if other.mask is None), None)
+    if absent is not None:
+        return grammar.describe(replace(head, absent=absent.name))
+    sentences = []
+    for other in others:
+        own = [mask for mask in masks if lies(mask, relation, other)]
+        sentences += _by_relation(own, other) if relation == NEXT_TO and own else [_related(own, relation, other)]
+    return f"{grammar.describe_head(head)}: {' '.join(sentences)}"
+
+
+def lies(mask: NamedMask, relation: str, other: NamedMask) -> bool:
+    """Whether a structure lies so relative to another one, both present: by the centres, or by the gap between the masks."""
+    if relation != NEXT_TO:
+        return relation_between(mask, other) == relation
+    assert mask.mask is not None and other.mask is not None
+    return is_next_to(mask.mask, other.mask)
 
 
 def relation_between(mask: NamedMask, other: NamedMask) -> str:
     """The relation of the centres of two structures that are present."""
     assert mask.centre is not None and other.centre is not None
     return relation_of_centres(mask.centre, other.centre)
+
+
+def _by_relation(masks: Sequence[NamedMask], other: NamedMask) -> list[str]:
+    """A sentence for every relation that some structures have to another one."""
+    groups: dict[str, list[NamedMask]] = {}
+    for mask in masks:
+        groups.setdefault(relation_between(mask, other), []).append(mask)
+    return [_related(group, relation, other) for relation, group in groups.items()]
 
 
 def _related(masks: Sequence[NamedMask], relation: str, other: NamedMask) -> str:

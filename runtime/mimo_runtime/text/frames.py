@@ -9,7 +9,9 @@ from typing import NamedTuple
 from .names import fold, words_of
 from .tables import read_lines
 
-#: "to the left of", "beneath" ... as relations of the grammar, longest first.
+#: The relation of what lies within a short distance in any direction; the grammar has no word for it.
+NEXT_TO = "next to"
+#: "to the left of", "beneath" ... as relations of the grammar or :data:`NEXT_TO`, longest first.
 _RELATION_WORDS = {
     r"(?:to|on|at) the (?:left|left-hand) (?:side )?of": "left of",
     r"(?:to|on|at) the (?:right|right-hand) (?:side )?of": "right of",
@@ -17,6 +19,7 @@ _RELATION_WORDS = {
     r"right (?:side )?of|right from": "right of",
     r"above|over|on top of|superior to|higher than": "above",
     r"below|under|underneath|beneath|inferior to|lower than": "below",
+    r"(?:right |directly )?(?:next|adjacent|close) to|beside|near(?:by)?": NEXT_TO,
 }
 _THINGS = r"(?:structures?|organs?|things?|objects?|entities|findings?|anatomy|everything|anything|all|what|which(?: ones?)?)"
 _VERBS = (
@@ -74,7 +77,7 @@ class Match(NamedTuple):
     Args:
         kind: of ``intents.KINDS``; ``frame``: of ``questions.QUESTIONS``, or "size".
         subject, other: as written; None where the sentence has none.
-        relation: of ``grammar.RELATIONS``, or "".
+        relation: of ``grammar.RELATIONS``, :data:`NEXT_TO`, or "".
     """
 
     kind: str

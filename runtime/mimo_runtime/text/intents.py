@@ -49,8 +49,9 @@ class Intent:
         kind: one of :data:`KINDS`.
         subjects: what it asks about, in its order; empty for what a reference points at, and for open questions. A name of
             several structures ("lungs") gives one subject for each.
-        relation: of kind "neighbours", one of ``grammar.RELATIONS``.
-        other: the structure that the subjects, or the neighbours, lie relative to.
+        relation: of kind "neighbours", one of ``grammar.RELATIONS`` or ``frames.NEXT_TO``.
+        others: the structures that the subjects, or the neighbours, lie relative to: several where a name means several. Empty
+            for what a reference points at.
         frame: how it is phrased: a kind of ``questions.QUESTIONS``, or "size"; "" for a bare name.
         reason: why kind "unsupported" has no answer: a reason of ``results.answer.REFUSAL_REASONS``.
     """
@@ -58,14 +59,26 @@ class Intent:
     kind: str
     subjects: tuple[Subject, ...] = ()
     relation: str = ""
-    other: Subject | None = None
+    others: tuple[Subject, ...] = ()
     frame: str = ""
     reason: str = ""
 
     @property
     def named(self) -> tuple[Subject, ...]:
-        """The subjects and the other structure."""
-        return self.subjects if self.other is None else (*self.subjects, self.other)
+        """The subjects and the other structures."""
+        return (*self.subjects, *self.others)
+
+    @property
+    def is_relative(self) -> bool:
+        """Whether it asks how structures lie relative to others."""
+        return self.kind in ("relation", "neighbours")
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether it asks about what a box, a point or a mask points at, and has no answer without one."""
+        if self.is_relative:
+            return not self.others or (self.kind == "relation" and not self.subjects)
+        return self.kind == "how_large" and not self.named
 
     @property
     def entities(self) -> tuple[str, ...]:
@@ -131,21 +144,23 @@ def _intent_of(match: frames.Match, vocabulary: Vocabulary) -> Intent:
     if kind in ("describe", "open"):
         return Intent(kind, frame=frame)
     if match.subject is None:  # neighbours
-        other = _one_subject(match.other or "", vocabulary)
-        if other is None or not match.relation:
+        others = _others(match.other or "", vocabulary)
+        if others is None or not match.relation:
             return Intent("unsupported", frame=frame, reason="empty subject")
-        return Intent(kind, (), match.relation, other, frame)
-    if _POINTED_AT.fullmatch(match.subject):
-        return Intent(kind if kind == "how_large" else "describe", frame=frame) if kind != "relation" else _no_relation(frame)
-    subjects = _subjects(match.subject, vocabulary)
-    if not subjects:
+        return Intent(kind, (), match.relation, others, frame)
+    points = _POINTED_AT.fullmatch(match.subject)
+    if points and kind != "relation":
+        return Intent(kind if kind == "how_large" else "describe", frame=frame)
+    subjects = () if points else _subjects(match.subject, vocabulary)
+    if not subjects and not points:
         return Intent("unsupported", frame=frame, reason="empty subject")
     if kind != "relation":
         return Intent(kind, subjects, frame=frame)
-    other = _one_subject(match.other or "", vocabulary)
-    if other is None or any(subject.entity == other.entity is not None for subject in subjects):
+    others = _others(match.other or "", vocabulary)
+    known = {other.entity for other in others or () if other.entity is not None}
+    if others is None or not (subjects or others) or any(subject.entity in known for subject in subjects):
         return _no_relation(frame)
-    return Intent(kind, subjects, "", other, frame)
+    return Intent(kind, subjects, "", others, frame)
 
 
 def _no_relation(frame: str) -> Intent:
@@ -192,13 +207,9 @@ def _mentioned(sentence: str, vocabulary: Vocabulary) -> tuple[Subject, ...]:
     return () if match is None else tuple(Subject(match[0], entity) for entity in match[1])
 
 
-def _one_subject(name: str, vocabulary: Vocabulary) -> Subject | None:
-    """The structure of one name; a name of several has no entity. None without a name."""
-    text = _bare(name)
-    if not any(c.isalnum() for c in text):
-        return None
-    entities = vocabulary.resolve(text)
-    return Subject(text, entities[0] if len(entities) == 1 else None)
+def _others(names: str, vocabulary: Vocabulary) -> tuple[Subject, ...] | None:
+    """The structures of a list of names; () for what a reference points at, None without a name."""
+    return () if _POINTED_AT.fullmatch(frames.plain(names)) else _subjects(names, vocabulary) or None
 
 
 def _bare(name: str) -> str:

@@ -14,6 +14,8 @@ from .shape_descriptors import shape_numbers
 SIZE_LIMITS = (0.03, 0.15)
 #: Below this share of its convex hull a shape is irregular; otherwise minor / major axis decides round, oval, elongated.
 SOLIDITY_LIMIT, ROUND_LIMIT, OVAL_LIMIT = 0.85, 0.75, 0.5
+#: Structures with a smaller gap lie next to each other; a share of the longer side of the image.
+NEAR = 0.04
 #: From this number on the counting word is "many".
 MANY = 10
 
@@ -76,6 +78,22 @@ def relation_of_centres(a: tuple[float, float], b: tuple[float, float]) -> str:
     if abs(ya - yb) >= abs(xa - xb):
         return RELATIONS[0] if ya < yb else RELATIONS[1]
     return RELATIONS[2] if xa < xb else RELATIONS[3]
+
+
+def is_next_to(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two masks, bool ``[H, W]``, have a gap of at most :data:`NEAR`, along rows and columns each."""
+    box, gap = box_of_mask(a), round(NEAR * max(a.shape))
+    if box is None:
+        return False
+    x0, y0, x1, y1 = box
+    window = np.s_[max(0, y0 - gap) : y1 + gap, max(0, x0 - gap) : x1 + gap]
+    near = a[window]
+    for axis in (0, 1):
+        pad = [(gap + 1, gap) if i == axis else (0, 0) for i in (0, 1)]
+        sums = np.pad(near.astype(np.int32), pad).cumsum(axis)
+        size = near.shape[axis]
+        near = sums.take(range(2 * gap + 1, 2 * gap + 1 + size), axis) > sums.take(range(size), axis)
+    return bool((near & b[window]).any())
 
 
 def shape_word(mask: np.ndarray) -> str:

@@ -257,7 +257,9 @@ def test_the_table_and_an_empty_split(sets):
         sure,
         *(f"{sure} of 4", f"{sure} of 10", "1.000", f"{sure} of 4", "0.750", f"{sure} of 2"),
     ]
-    assert len(lines) == 4 and lines[-1] == f"| {' | '.join(cells)} |"
-    assert len({line.count("|") for line in lines}) == 1
+    assert len(lines) == 8 and lines[3] == f"| {' | '.join(cells)} |"
+    assert lines[5] == "Counting word right: 100.0 % of 4. The goal is at least 80 %."
+    assert [line.split(" percentage")[0] for line in lines[6:]] == ["Relations: +0.0", "Neighbours: +25.0"]
+    assert len({line.count("|") for line in lines[:4]}) == 1
     with pytest.raises(RequestError, match="no image in split 'val'"):
         measure_relations(Oracle(sets), sets, "val")

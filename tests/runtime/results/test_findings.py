@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import fakes
 import numpy as np
 import pytest
@@ -84,6 +86,19 @@ def test_a_presumed_structure_has_the_most_probable_cells_as_its_mask(pixels):
         by_name = scan.ask("aorta").findings
     assert liver.present and aorta.present and liver.mask.any() and not liver.mask.all()
     assert not any(f.present for f in by_name)
+
+
+def test_a_reference_takes_the_place_of_a_name_in_a_relation(mimo, pixels):
+    scan = mimo.open(pixels)
+    below = scan.ask("Where is it relative to the liver?", boxes=[BOX])
+    assert [(f.phrase, f.query) for f in below.findings] == [("referred region", 0), ("liver", 1)]
+    relation = r"(above|below|left of|right of)"
+    assert re.search(rf": <p>referred region</p><seg> {relation} the <p>liver</p><seg> in the image\.$", below.text)
+    near = scan.ask("What is next to it?", boxes=[BOX])
+    assert near.findings[0].phrase == "referred region" and "<p>referred region</p><seg> in the image." in near.text
+    for question in ("What is next to it?", "Where is it relative to the liver?"):
+        refused = scan.ask(question)
+        assert refused.refusal is not None and refused.refusal.reason == "empty subject" and not refused.findings
 
 
 @pytest.mark.parametrize("question", ["Where is the spleen relative to the aorta?", "What is above the spleen?"])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mimo_runtime.text import compose
 from mimo_runtime.text.compose import NamedMask
 from mimo_runtime.text.grammar import LOCATIONS, SHAPES, SIZES, Description, Phrase, parse, write_phrase
+from mimo_runtime.text.observe import NEAR, is_next_to
 
 CT = Description("ct", "abdomen")
 
@@ -85,21 +86,54 @@ def test_an_open_answer_lists_what_is_present_and_denies_no_structure():
 
 
 def test_relations_follow_the_centres():
-    assert compose.compose_relations([SPLEEN], LIVER, CT) == (
+    assert compose.compose_relations([SPLEEN], [LIVER], CT) == (
         "CT of the abdomen: <p>spleen</p><seg2> below the <p>liver</p><seg1> in the image."
     )
-    two = compose.compose_relations([SPLEEN, AORTA], LIVER, CT)
+    two = compose.compose_relations([SPLEEN, AORTA], [LIVER], CT)
     assert two.endswith("<seg1> in the image. <p>aorta</p><seg3> right of the <p>liver</p><seg1> in the image.")
-    assert compose.compose_relations([SPLEEN], absent("liver", 1), CT) == "CT of the abdomen: no liver is visible."
+    assert compose.compose_relations([SPLEEN], [absent("liver", 1)], CT) == "CT of the abdomen: no liver is visible."
 
 
 def test_neighbours_are_those_that_lie_there():
     unsure = named("liver", 1, 16, 16, certain=False)
-    nothing = compose.compose_neighbours([], "above", unsure, CT)
+    nothing = compose.compose_neighbours([], "above", [unsure], CT)
     assert nothing == "CT of the abdomen: nothing above the possible <p>liver</p><seg1> in the image."
     assert parse(nothing) == Description("ct", "abdomen", relation="above", other=Phrase("liver", 1, uncertain=True))
-    said = parse(compose.compose_neighbours([SPLEEN, AORTA], "below", LIVER, CT))
-    assert ([p.name for p in said.phrases], said.relation, said.other) == (["spleen", "aorta"], "below", Phrase("liver", 1))
+    cyst = named("cyst", 4, 18, 60)
+    said = parse(compose.compose_neighbours([SPLEEN, cyst], "below", [LIVER], CT))
+    assert ([p.name for p in said.phrases], said.relation, said.other) == (["spleen", "cyst"], "below", Phrase("liver", 1))
+
+
+def test_relations_to_several_structures_are_said_of_each():
+    both = compose.compose_relations([SPLEEN], [LIVER, AORTA], CT)
+    assert both == (
+        "CT of the abdomen: <p>spleen</p><seg2> below the <p>liver</p><seg1> in the image. "
+        "<p>spleen</p><seg2> below the <p>aorta</p><seg3> in the image."
+    )
+    below = compose.compose_neighbours([SPLEEN], "left of", [LIVER, AORTA], CT)
+    assert below.startswith("CT of the abdomen: nothing left of the <p>liver</p><seg1> in the image. nothing left of")
+
+
+def test_what_is_next_to_a_structure_is_said_with_its_direction():
+    near, touching = named("cyst", 4, 34, 16), named("stomach", 5, 16, 30)
+    said = compose.compose_neighbours([near, touching], "next to", [LIVER], CT)
+    assert said == (
+        "CT of the abdomen: <p>cyst</p><seg4> right of the <p>liver</p><seg1> in the image. "
+        "<p>stomach</p><seg5> below the <p>liver</p><seg1> in the image."
+    )
+    assert compose.lies(near, "next to", LIVER) and not compose.lies(SPLEEN, "next to", LIVER)
+    nothing = compose.compose_neighbours([], "next to", [LIVER], CT)
+    assert nothing == "CT of the abdomen: nothing next to the <p>liver</p><seg1> in the image."
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_next_to_is_a_small_gap_along_rows_and_columns(seed: int):
+    rng = np.random.default_rng(seed)
+    a, b = (rng.random((40, 75)) < 0.002 for _ in range(2))
+    gap, points = round(NEAR * 75), (np.argwhere(a), np.argwhere(b))
+    gaps = np.abs(points[0][:, None] - points[1][None]).max(axis=2) if a.any() and b.any() else np.array([99])
+    assert is_next_to(a, b) == is_next_to(b, a) == (gaps.min() <= gap)
 
 
 @pytest.mark.parametrize(

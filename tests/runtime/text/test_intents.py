@@ -158,6 +158,12 @@ What structures are to the left of the liver? | neighbours | | left of | liver
 Which organs can be seen to the right of the spleen? | neighbours | | right of | spleen
 show me everything below the IVC | neighbours | | below | inferior vena cava
 What is underneath the stomach? | neighbours | | below | stomach
+What is next to the liver? | neighbours | | next to | liver
+which organs are adjacent to the spleen | neighbours | | next to | spleen
+What is close to the aorta? | neighbours | | next to | aorta
+Is the spleen next to the liver? | relation | spleen | | liver
+Where is the heart relative to the lungs? | relation | heart | | left lung, right lung
+What lies below the kidneys? | neighbours | | below | left kidney, right kidney
 What is this? | describe |
 what's that? | describe |
 What is shown here? | describe |
@@ -213,7 +219,6 @@ how many teeth are there | how_many | ?teeth
 How large is the prostate? | how_large | ?prostate
 What is below the fracture? | neighbours | ?fracture
 Where is the fracture relative to the liver? | relation | ?fracture
-Where is the heart relative to the lungs? | relation | heart, ?lungs
 liver and fracture | name | liver, ?fracture
 lesion | name | ?lesion
 tumor | name | ?tumor
@@ -238,7 +243,6 @@ are the lungs clear | unsupported | left lung, right lung | unsupported question
 How old is the patient? | unsupported | | unsupported question
 What is the diagnosis? | unsupported | | unsupported question
 Why is the liver there? | unsupported | liver | unsupported question
-What is next to the liver? | unsupported | liver | unsupported question
 How much does the liver weigh? | unsupported | liver | unsupported question
 volume of the liver | unsupported | liver | unsupported question
 What is the weather today? | unsupported | | unsupported question
@@ -277,7 +281,7 @@ def rows(table: str) -> list[list[str]]:
 
 def shown(intent: Intent) -> list[str]:
     """Subjects as the tables have them."""
-    return [s.entity or f"?{s.text}" for s in (*intent.subjects, *(s for s in intent.unknown if s is intent.other))]
+    return [s.entity or f"?{s.text}" for s in (*intent.subjects, *(s for s in intent.unknown if s in intent.others))]
 
 
 def listed(names: str) -> list[str]:
@@ -289,7 +293,24 @@ def test_requests_are_read(row: list[str]) -> None:
     text, kind, subjects, relation, other = [*row, "", "", ""][:5]
     intent = parse_request(text, VOCABULARY)
     assert (intent.kind, shown(intent)) == (kind, listed(subjects))
-    assert intent.relation == relation and (intent.other.entity if intent.other else "") == other
+    assert intent.relation == relation and [s.entity for s in intent.others] == listed(other)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "subjects", "relation", "others"),
+    [
+        ("What is next to it?", "neighbours", [], "next to", []),
+        ("What is below this?", "neighbours", [], "below", []),
+        ("Where is it relative to the liver?", "relation", [], "", ["liver"]),
+        ("Where is the spleen relative to the box?", "relation", ["spleen"], "", []),
+    ],
+)
+def test_a_relation_may_be_to_what_a_reference_points_at(
+    text: str, kind: str, subjects: list[str], relation: str, others: list[str]
+) -> None:
+    intent = parse_request(text, VOCABULARY)
+    assert (intent.kind, shown(intent), intent.relation) == (kind, subjects, relation)
+    assert [s.entity for s in intent.others] == others and intent.needs_reference
 
 
 @pytest.mark.parametrize("row", rows(UNANSWERABLE), ids=lambda row: row[0])
@@ -311,7 +332,7 @@ def test_every_template_is_read_with_every_entity(frame: str) -> None:
                 intent = parse_request(written, VOCABULARY)
                 assert intent.kind == KIND_OF.get(frame, "name") and not intent.unknown, written
                 assert intent.entities == ((name,) if "{name}" in template or "{a}" in template or "{many}" in template else ())
-                assert (intent.other.entity if intent.other else "") == (other if "{other}" in template else ""), written
+                assert "".join(s.entity or "" for s in intent.others) == (other if "{other}" in template else ""), written
                 assert intent.relation == (relation if "{relation}" in template else ""), written
 
 

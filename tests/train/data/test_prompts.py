@@ -95,7 +95,7 @@ def test_relations_to_absent_structures_answer_that_they_are_absent():
         assert parse(s.answer).absent == "kidney cyst" and "kidney cyst" in s.text and not parse(s.answer).phrases
         assert s.several and s.mask is None
         intent = parse_request(s.text, names)
-        assert intent.kind == "relation" or intent.kind == "neighbours" and intent.other.text == "kidney cyst"
+        assert intent.kind == "relation" or intent.kind == "neighbours" and [s.text for s in intent.others] == ["kidney cyst"]
     assert not any("kidney cyst" in s.text for s in drawn if s not in absent)
 
 
