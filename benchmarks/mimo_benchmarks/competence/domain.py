@@ -12,7 +12,7 @@ from mimo_runtime.domain.check import check_domain
 from mimo_runtime.pipeline import Mimo
 
 #: How an image is turned, and how much: quarter turns counterclockwise, and whether it is mirrored.
-TURNS = {"quarter turn": (1, False), "half turn": (2, False), "mirrored": (0, True)}
+TURNED_COPIES = {"quarter turn": (1, False), "half turn": (2, False), "mirrored": (0, True)}
 
 
 class CheckTimes(NamedTuple):
@@ -39,7 +39,7 @@ def turned_flags(mimo: Mimo, record: Record, pixels: np.ndarray) -> dict[str, bo
     if getattr(mimo, "domain", None) is None:
         return {}
     flags = {}
-    for name, (quarters, mirrored) in TURNS.items():
+    for name, (quarters, mirrored) in TURNED_COPIES.items():
         copy = np.rot90(pixels[:, ::-1] if mirrored else pixels, quarters)
         flags[name] = bool(is_flagged(mimo.open(record.image_of(np.ascontiguousarray(copy)))))
     return flags

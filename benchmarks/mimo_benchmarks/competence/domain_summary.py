@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from ..suites.open_question import ratio
-from .domain import TURNS
+from .domain import TURNED_COPIES
 from .image import ImageReplies
 from .results import CheckCost, Domain, FlaggedSets
 
@@ -17,7 +17,7 @@ def summarise_domain(results: Sequence[ImageReplies], unseen: Collection[str]) -
     trained = [result for result in results if result.set_name not in unseen]
     turned = {
         name: _flagged({of: [r.turned[name] for r in some] for of, some in by_set(trained).items() if some[0].turned})
-        for name in TURNS
+        for name in TURNED_COPIES
     }
     return {
         "trained": _flagged_images(trained),

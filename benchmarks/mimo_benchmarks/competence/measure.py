@@ -50,8 +50,7 @@ def measure_competence(
       over the images. A request that the runtime does not accept counts as refused.
     - ``answerable``: one question of every template kind about classes of the image's set that the model knows, and a box.
     - ``open``: "What do you see?" on images of ``datasets``; ``unseen_open`` on unseen ones, where every named class is false.
-    - ``domain``: whether an image is flagged, and turned copies of images of ``datasets``. A flag on ``datasets`` is false, one
-      on ``unseen`` is right. Beside it the time of the check and of an encode.
+    - ``domain``: which images and turned copies of images of ``datasets`` are flagged, and the time of the check.
     - ``modality``: every image is opened as an image of another modality, seeded.
 
     Args:

@@ -12,7 +12,7 @@ import pytest
 from domain_points import brightness, statistics_of
 from PIL import Image
 
-from mimo_benchmarks.competence.domain import TURNS, check_times, turned_flags
+from mimo_benchmarks.competence.domain import TURNED_COPIES, check_times, turned_flags
 from mimo_benchmarks.competence.measure import measure_competence
 from mimo_benchmarks.competence.table import competence_table
 from mimo_runtime.data.dataset import Dataset, read_datasets
@@ -44,8 +44,8 @@ def model() -> Mimo:
 
 def test_turned_copies_of_every_kind_are_checked(data: Dataset) -> None:
     inside, outside = data.records
-    assert turned_flags(model(), inside, brightness(56)) == dict.fromkeys(TURNS, False)
-    assert turned_flags(model(), outside, brightness(120)) == dict.fromkeys(TURNS, True)
+    assert turned_flags(model(), inside, brightness(56)) == dict.fromkeys(TURNED_COPIES, False)
+    assert turned_flags(model(), outside, brightness(120)) == dict.fromkeys(TURNED_COPIES, True)
     assert turned_flags(fakes.fake_mimo(), inside, brightness(56)) == {}
 
 
@@ -75,7 +75,7 @@ def test_the_check_is_timed_beside_an_encode(data: Dataset) -> None:
 def test_the_result_has_flags_of_turned_copies_and_the_cost(data: Dataset) -> None:
     result = measure_competence(model(), [data], per_kind=1)
     turned, cost = result["domain"]["turned"], result["domain"]["cost"]
-    assert turned is not None and set(turned) == set(TURNS)
+    assert turned is not None and set(turned) == set(TURNED_COPIES)
     assert all(part["flagged"] == 0.5 and part["sets"]["grey"]["n"] == 2 for part in turned.values())
     assert cost is not None and cost["n"] == 2 and cost["share"] > 0
     text = competence_table(result)
