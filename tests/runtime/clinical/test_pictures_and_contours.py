@@ -22,9 +22,13 @@ def test_captures_of_the_frames_with_structures_are_valid(kind: str, tmp_path: P
     captures = write_captures(result)
     frames = sorted({frame for s in result.structures for frame in s.masks})
     assert len(captures) == len(frames) and [c.InstanceNumber for c in captures] == list(range(1, len(frames) + 1))
-    for capture in captures:
+    for capture, frame in zip(captures, frames):
         assert dciodvfy(capture, tmp_path) == []
         assert capture.BurnedInAnnotation == "YES" and capture.PhotometricInterpretation == "RGB"
+        (reference,), source = capture.SourceImageSequence, result.images[frame].source
+        assert reference.ReferencedSOPInstanceUID == source.uid("SOPInstanceUID")
+        assert reference.ReferencedSOPClassUID == source.uid("SOPClassUID")
+        assert reference.get("ReferencedFrameNumber") == (frame + 1 if kind == "us-frames" else None)
     again = write_captures(result)
     assert [c.SOPInstanceUID for c in again] == [c.SOPInstanceUID for c in captures]
     assert again[0].PixelData == captures[0].PixelData

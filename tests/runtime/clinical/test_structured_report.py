@@ -90,6 +90,18 @@ def test_no_finding_and_a_refusal_are_text_and_no_finding(tmp_path: Path) -> Non
     assert not hd.sr.ComprehensiveSR.from_dataset(report).content.get_planar_roi_measurement_groups()
 
 
+@pytest.mark.parametrize("with_segmentation", [True, False])
+def test_a_report_of_a_part_of_the_frames_is_partial(with_segmentation: bool, tmp_path: Path) -> None:
+    result = replace(
+        ct_result(), is_complete=False, failed=(0,), refusals=("Frame 0 (counted from 0) of 5 could not be read.",)
+    )
+    report = write_report(result, write_segmentation(result) if with_segmentation else None)
+    assert dciodvfy(report, tmp_path) == [] and report.CompletionFlag == "PARTIAL"
+    assert "a part of the frames" in report.CompletionFlagDescription
+    whole = write_report(ct_result())
+    assert whole.CompletionFlag == "COMPLETE" and "CompletionFlagDescription" not in whole
+
+
 def test_the_report_is_preliminary_and_not_verified() -> None:
     report = write_report(ct_result())
     assert (report.VerificationFlag, report.PreliminaryFlag) == ("UNVERIFIED", "PRELIMINARY")

@@ -58,6 +58,18 @@ def test_ultrasound_regions() -> None:
     assert spacing(Modality="US", PixelSpacing=[1, 1], SequenceOfUltrasoundRegions=regions) == ((0.3, 0.2), source)
 
 
+def test_ultrasound_whose_regions_are_not_calibrated_has_no_millimetres_whatever_its_pixel_spacing() -> None:
+    for units, kind in ((0, 1), (4, 3)):  # none, seconds
+        region = item(
+            RegionSpatialFormat=kind, PhysicalUnitsXDirection=units, PhysicalUnitsYDirection=units,
+            PhysicalDeltaX=0.02, PhysicalDeltaY=0.02,
+        )[0]  # fmt: skip
+        image = read_image(
+            as_bytes(dataset(Modality="US", PixelSpacing=[0.5, 0.5], SequenceOfUltrasoundRegions=Sequence([region])))
+        )
+        assert image.spacing_mm is None and image.geometry.plane == "none" and image.geometry.spacing_mm is None
+
+
 @pytest.mark.parametrize(
     ("code", "modality"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -66,12 +67,103 @@ def test_several_series_are_listed_and_one_is_chosen(tmp_path: Path) -> None:
 def test_what_is_no_image_is_left_out_and_said(tmp_path: Path) -> None:
     write_ct_series(tmp_path)
     data = ct_slice(99, ball(1)[0][0], (0, 0, 0), Modality="SEG")
-    data.save_as(tmp_path / "result.dcm", enforce_file_format=True)
-    (tmp_path / "broken.dcm").write_bytes(bytes(128) + b"DICM" + b"rubbish")
+    data.save_as(tmp_path / f"{PATIENT}.dcm", enforce_file_format=True)
+    (tmp_path / f"a {PATIENT}.dcm").write_bytes(bytes(128) + b"DICM" + b"rubbish")
     series = open_image_series(tmp_path)
-    assert len(series) == 8 and series.notes[0].startswith("2 files were left out") and PATIENT not in str(series)
+    assert len(series) == 8 and series.notes[0].startswith("2 files were left out: file ") and PATIENT not in str(series)
     with pytest.raises(ImageError, match="a segmentation"):
-        open_image_series(tmp_path / "result.dcm")
+        open_image_series(tmp_path / f"{PATIENT}.dcm")
+
+
+def test_names_of_files_are_in_no_message_about_a_folder_a_list_or_an_archive(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    folder.mkdir()
+    for k in range(2):
+        (folder / f"{PATIENT} {k}.dcm").write_bytes(bytes(128) + b"DICM" + b"rubbish")
+    with zipfile.ZipFile(tmp_path / "study.zip", "w") as archive:
+        for path in folder.iterdir():
+            archive.write(path, path.name)
+    for source in (folder, sorted(folder.iterdir()), tmp_path / "study.zip"):
+        with pytest.raises(ImageError, match="holds no image: file 1 of 2") as caught:
+            open_image_series(source)
+        assert PATIENT not in str(caught.value)
+
+
+@pytest.mark.parametrize("source", [42, None, b"study", [1, 2], {"a": 1}, np.zeros((4, 4))], ids=lambda s: type(s).__name__)
+def test_what_names_no_files_is_refused_in_one_line(source: object) -> None:
+    with pytest.raises(ImageError, match="a series cannot be made of") as caught:
+        open_image_series(source)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_folders_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_ct_series(tmp_path / "study" / "a", 2)
+    (tmp_path / "study" / "closed").mkdir()
+    closed = {str(tmp_path / "closed"), str(tmp_path / "study" / "closed")}
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:  # root may read everything
+        if str(path) in closed:
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(ImageError, match="closed cannot be read: Permission denied. Check the permissions"):
+        open_image_series(tmp_path / "closed")
+    series = open_image_series(tmp_path / "study")
+    assert len(series) == 2 and series.notes == ("1 folder in it cannot be read: Permission denied",)
+
+
+def test_colour_frames_of_endoscopy_and_ultrasound_are_a_series(mimo, tmp_path: Path) -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (3, 40, 40, 3)).astype(np.uint8)
+    elements = {
+        "Modality": "US", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.3.1", "PhotometricInterpretation": "RGB",
+        "SamplesPerPixel": 3, "PlanarConfiguration": 0, "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "NumberOfFrames": 3,
+        "ImagePositionPatient": None, "ImageOrientationPatient": None, "RescaleSlope": None, "RescaleIntercept": None,
+        "RescaleType": None, "PixelData": colours.tobytes(),
+    }  # fmt: skip
+    ct_slice(1, colours[0, ..., 0].astype(int), (0, 0, 0), **elements).save_as(tmp_path / "us.dcm", enforce_file_format=True)
+    series = open_image_series(tmp_path / "us.dcm")
+    assert len(series) == 3 and all(np.array_equal(image.pixels, colours[k]) for k, image in enumerate(series))
+    assert series.layout.problem == "the frames have no position in the patient" and len(series.layout.stacks) == 1
+    elements |= {"Modality": "ES", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.77.1.1", "NumberOfFrames": None}
+    (tmp_path / "es").mkdir()
+    for k in range(3):
+        frame = elements | {"PixelData": colours[k].tobytes()}
+        del frame["NumberOfFrames"]
+        ct_slice(k + 1, colours[k, ..., 0].astype(int), (0, 0, 0), **frame).save_as(
+            tmp_path / "es" / str(k), enforce_file_format=True
+        )
+    answer = mimo.open_series(tmp_path / "es").ask("the polyp", boxes=[(5, 5, 20, 20)])
+    assert [f.frame for f in answer.frames] == [0, 1, 2] and answer.findings[0].frames == (0, 1, 2)
+    assert answer.volume_ml(answer.findings[0]) is None
+
+
+def test_a_truncated_file_of_several_frames_keeps_those_that_are_whole(mimo, tmp_path: Path) -> None:
+    frames = np.random.default_rng(1).integers(0, 900, (4, 40, 40))
+    data = ct_slice(1, frames[0], (0, 0, 0), NumberOfFrames=4)
+    data.PixelData = frames.astype("<u2").tobytes()
+    data.save_as(tmp_path / "frames.dcm", enforce_file_format=True)
+    whole = [image.values for image in open_image_series(tmp_path / "frames.dcm")]
+    (tmp_path / "frames.dcm").write_bytes((tmp_path / "frames.dcm").read_bytes()[:-4000])
+    scans = mimo.open_series(tmp_path / "frames.dcm")
+    for index in range(2):
+        values = scans.series[index].values
+        assert values is not None and np.array_equal(values.stored, whole[index].stored)
+    answer = scans.ask("the polyp", boxes=[(5, 5, 20, 20)])
+    assert [f.frame for f in answer.frames] == [0, 1] and [f.frame for f in answer.failures] == [2, 3]
+    assert all("frames.dcm" in f.reason and "\n" not in f.reason for f in answer.failures)
+
+
+def test_notes_say_what_a_person_has_to_know_and_no_more(tmp_path: Path) -> None:
+    Image.new("L", (40, 40), 90).save(tmp_path / "one.png")
+    single = open_image_series(tmp_path / "one.png")
+    assert single.notes == () and single.layout.problem == ""
+    nibabel = pytest.importorskip("nibabel")
+    nibabel.save(nibabel.Nifti1Image(np.zeros((20, 24, 3), np.int16), np.diag([0.8, 0.8, 2, 1])), tmp_path / "v.nii")
+    (note,) = open_image_series(tmp_path / "v.nii").notes
+    assert "does not state its modality" in note and open_image_series(tmp_path / "v.nii", modality="ct").notes == ()
 
 
 def test_multi_frame_files_and_volumes_are_series(tmp_path: Path) -> None:

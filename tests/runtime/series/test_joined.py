@@ -11,6 +11,8 @@ from fakes import BOX
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mimo_runtime.errors import ImageError
+from mimo_runtime.request import AskRequest
 from mimo_runtime.series.image_series import open_image_series
 from mimo_runtime.series.joined import FindingJoiner
 from mimo_runtime.series.scans import SeriesAnswer
@@ -40,6 +42,23 @@ def test_two_branches_meet_and_a_gap_separates() -> None:
     vessel, rest, other = joiner.findings()
     assert (vessel.phrase, vessel.frames, len(vessel.parts)) == ("vessel", (0, 1), 3)
     assert (rest.frames, other.phrase) == ((3,), "other")
+
+
+def test_a_structure_goes_on_behind_one_unread_frame_and_not_behind_two_or_a_start() -> None:
+    mask = np.ones((4, 4), bool)
+
+    def frames(skipped: tuple[int, ...], starts: tuple[int, ...] = (0,)) -> list[tuple[int, ...]]:
+        joiner = FindingJoiner(starts)
+        for frame in range(6):
+            if frame in skipped:
+                joiner.skip(frame)
+            else:
+                joiner.add(frame, "liver", mask)
+        return sorted(finding.frames for finding in joiner.findings())
+
+    assert frames((2,)) == [(0, 1, 3, 4, 5)]
+    assert frames((2, 3)) == [(0, 1), (4, 5)]
+    assert frames((2,), starts=(0, 3)) == [(0, 1), (3, 4, 5)] and frames((2,), starts=(0, 2)) == [(0, 1), (3, 4, 5)]
 
 
 @settings(max_examples=40, deadline=None)
@@ -83,6 +102,37 @@ def test_a_series_is_asked_frame_by_frame_and_stops_within_one(mimo, tmp_path: P
 
     partial = scans.ask("the polyp", boxes=[BOX[:2] + (30.0, 30.0)], should_stop=stop)
     assert not partial.is_complete and len(partial.frames) < 8
+
+
+def test_a_damaged_frame_does_not_end_a_series_and_leaves_it_without_a_volume(mimo, tmp_path: Path) -> None:
+    paths = write_ct_series(tmp_path / "a", 5)
+    paths[2].write_bytes(paths[2].read_bytes()[:-900])
+    steps: list[tuple[int, int]] = []
+    scans = mimo.open_series(tmp_path / "a")
+    answer = scans.ask_request(AskRequest.of("the polyp", boxes=[(5, 5, 20, 20)]), lambda *step: steps.append(step))
+    assert [f.frame for f in answer.frames] == [0, 1, 3, 4] and not answer.is_complete and steps[-1] == (5, 5)
+    (failure,), (finding,) = answer.failures, answer.findings
+    assert failure.frame == 2 and failure.reason.startswith("file 3 of 5 ") and str(tmp_path) not in failure.reason
+    assert finding.frames == (0, 1, 3, 4) and answer.volume_ml(finding) is None and answer.extents_mm() == ()
+    followed = mimo.segment_volume(scans, frame=0, boxes=[(5, 5, 20, 20)])
+    assert [f.frame for f in followed.failures] == [2] and [f.frame for f in followed.frames] == [0, 1]
+    named = mimo.segment_volume(scans, "polyp")
+    assert [f.frame for f in named.frames] == [0, 1, 3, 4] and [f.frame for f in named.failures] == [2]
+    assert not (followed.is_complete or named.is_complete)
+
+
+def test_a_prompt_about_one_frame_is_answered_there(mimo, tmp_path: Path) -> None:
+    write_ct_series(tmp_path / "a", 5)
+    scans = mimo.open_series(tmp_path / "a")
+    request = AskRequest.of("the polyp", boxes=[(5, 5, 20, 20)])
+    answer = scans.ask_request(request, frames=[3])
+    assert [f.frame for f in answer.frames] == [3] and answer.asked == (3,) and answer.is_complete
+    (finding,) = answer.findings
+    expected = scans[3].ask_request(request).findings[0].mask
+    assert np.array_equal(finding.mask(3, 40, 40), expected) and answer.volume_ml(finding) is None
+    for wrong in (5, -1, True, 1.5):
+        with pytest.raises(ImageError, match="has no frame"):
+            scans.ask_request(request, frames=[wrong])
 
 
 def test_volume_needs_positions(mimo, tmp_path: Path) -> None:
