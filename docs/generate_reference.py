@@ -21,6 +21,7 @@ from pathlib import Path
 import click
 
 import mimo_runtime
+import mimo_runtime.clinical
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
 PYPROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
@@ -31,6 +32,20 @@ API = (
     ("Model and image", ("Mimo", "Scan", "Prompt", "Gate")),
     ("Requests", ("AskRequest", "SamplingParams")),
     ("Answers", ("Answer", "DomainCheck", "Finding", "Refusal", "TextPiece")),
+    (
+        "Series",
+        (
+            "open_image_series",
+            "ImageSeries",
+            "Layout",
+            "Stack",
+            "SeriesScans",
+            "SeriesAnswer",
+            "FrameAnswer",
+            "FrameFailure",
+            "JoinedFinding",
+        ),
+    ),
     ("Video", ("TrackedFrame", "Tracker", "LiveTracker")),
     ("Bundles and configuration", ("Bundle", "MimoConfig")),
     ("Images and masks", ("ScanImage", "read_image", "read_mask", "draw_overlay", "draw_panel")),
@@ -51,6 +66,40 @@ API = (
         ),
     ),
 )
+#: The same for ``mimo_runtime.clinical``.
+CLINICAL = (
+    ("Clinical results", ("StudyResult", "Structure", "ModelIdentity", "measure", "Measurement", "load_study", "save_study")),
+    (
+        "Clinical objects",
+        (
+            "write_objects",
+            "ObjectOptions",
+            "write_segmentation",
+            "write_structured_report",
+            "write_captures",
+            "write_structure_set",
+            "write_pdf",
+            "write_follow_up",
+            "deidentify",
+        ),
+    ),
+    (
+        "Follow-up and report",
+        (
+            "compare",
+            "Comparison",
+            "Pair",
+            "Change",
+            "TargetLesion",
+            "TargetChange",
+            "target_change",
+            "report_of",
+            "StudyReport",
+            "follow_up_lines",
+            "html_of",
+        ),
+    ),
+)
 #: Types in signatures of the page that are not in ``mimo_runtime.__all__``, by their module.
 TYPES = {
     "imageio.reader": ("Source",),
@@ -67,11 +116,12 @@ COPIED: dict[str, tuple[str, dict[str, str]]] = {
     "Scan.ask": ("mimo_runtime.AskRequest.of", {}),
     "Scan.stream": ("mimo_runtime.AskRequest.of", {}),
     "ScanImage.of_new": ("mimo_runtime.ScanImage", {}),
+    "SeriesScans.ask": ("mimo_runtime.AskRequest.of", {}),
 }
 #: Names of earlier releases, which docs/reference/renamed.md lists.
 DEPRECATED = {"closer"}
 #: Classes that other calls return; their constructors are not public.
-RETURNED = {"Scan", "Bundle", "BusyError", "Tracker"}
+RETURNED = {"Scan", "Bundle", "BusyError", "Tracker", "SeriesScans", "ImageSeries"}
 #: Folders of the packages, whose modules may be programs.
 PACKAGES = ("runtime", ".", "calibration", "export", "benchmarks")
 
@@ -193,12 +243,14 @@ def _resolve(path: str) -> object:
 
 
 def api_page() -> str:
-    listed = {name for _, names in API for name in names}
-    if missing := set(mimo_runtime.__all__) - listed:
-        raise SystemExit(f"error: {', '.join(sorted(missing))} of mimo_runtime.__all__ has no section in API. Add it.")
     parts = []
-    for title, names in API:
-        parts += [f"## {title}", *(_described(name, getattr(mimo_runtime, name)) for name in names)]
+    for package, sections, constant in ((mimo_runtime, API, "API"), (mimo_runtime.clinical, CLINICAL, "CLINICAL")):
+        listed = {name for _, names in sections for name in names}
+        if missing := set(package.__all__) - listed:
+            raise SystemExit(f"error: {', '.join(sorted(missing))} of {package.__name__} has no section in {constant}. Add it.")
+        for title, names in sections:
+            origin = [] if package is mimo_runtime else [f"`from {package.__name__} import {names[0]}`"]
+            parts += [f"## {title}", *origin, *(_described(name, getattr(package, name)) for name in names)]
     types = [_type(module, name) for module, names in TYPES.items() for name in names]
     return "\n\n".join([*parts, "## Types", *types])
 

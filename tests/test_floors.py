@@ -143,3 +143,20 @@ def test_every_runtime_module_imports_where_nothing_else_is_installed():
     done = subprocess.run([sys.executable, "-c", program, *sorted(RUNTIME_LAZILY)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 20
+
+
+def test_names_of_the_clinical_package_are_there_and_looked_up_on_first_use() -> None:
+    """``import mimo_runtime.clinical`` imports none of its modules; every public name is found."""
+    program = textwrap.dedent(
+        """
+        import sys
+        import mimo_runtime.clinical as clinical
+        early = [name for name in sys.modules if name.startswith("mimo_runtime.clinical.")]
+        for name in clinical.__all__:
+            assert getattr(clinical, name).__name__ in (name, "write_report"), name
+        assert set(clinical.__all__) <= set(dir(clinical))
+        print(early, "highdicom" in sys.modules, "pydicom" in sys.modules)
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "[] False False\n", done.stderr

@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from .request import AskRequest
     from .results.answer import Answer, Finding, Refusal, TextPiece
     from .scan import Scan
+    from .series.image_series import ImageSeries, open_image_series
+    from .series.joined import JoinedFinding
+    from .series.ordering import Layout, Stack
+    from .series.scans import FrameAnswer, FrameFailure, SeriesAnswer, SeriesScans
     from .text.generation import SamplingParams
     from .tracking.live import LiveTracker
     from .tracking.results import TrackedFrame
@@ -76,6 +80,10 @@ _HOMES = {
     "preprocessing.prompts": ("Prompt",),
     "request": ("AskRequest",),
     "results.answer": ("Answer", "Finding", "Refusal", "TextPiece"),
+    "series.image_series": ("ImageSeries", "open_image_series"),
+    "series.joined": ("JoinedFinding",),
+    "series.ordering": ("Layout", "Stack"),
+    "series.scans": ("FrameAnswer", "FrameFailure", "SeriesAnswer", "SeriesScans"),
     "scan": ("Scan",),
     "text.generation": ("SamplingParams",),
     "tracking.live": ("LiveTracker",),
@@ -96,8 +104,13 @@ __all__ = [
     "DomainCheck",
     "EngineError",
     "Finding",
+    "FrameAnswer",
+    "FrameFailure",
     "Gate",
     "ImageError",
+    "ImageSeries",
+    "JoinedFinding",
+    "Layout",
     "LiveTracker",
     "MemoryLimitError",
     "Mimo",
@@ -110,12 +123,16 @@ __all__ = [
     "SamplingParams",
     "Scan",
     "ScanImage",
+    "SeriesAnswer",
+    "SeriesScans",
+    "Stack",
     "TextPiece",
     "TrackedFrame",
     "Tracker",
     "VerificationError",
     "draw_overlay",
     "draw_panel",
+    "open_image_series",
     "read_image",
     "read_mask",
 ]

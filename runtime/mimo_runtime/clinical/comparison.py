@@ -90,6 +90,7 @@ def compare(before: StudyResult, now: StudyResult, nadir_mm: float | None = None
     """Match and compare.
 
     Args:
+        before, now: results of two examinations, e.g. of ``load_study``.
         nadir_mm: see ``recist.target_change``.
     """
     matches = _matches(before, now)

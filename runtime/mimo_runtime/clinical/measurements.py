@@ -86,7 +86,7 @@ _KNOWN: WeakKeyDictionary[StudyResult, tuple[tuple[Measurement, ...], ...]] = We
 
 
 def measure(result: StudyResult, structure: Structure) -> tuple[Measurement, ...]:
-    """All measurements of a structure, in the order of the module's table."""
+    """All measurements of a ``structure`` of a ``result``, in the order of the table in ``clinical.measurements``."""
     for number, known in enumerate(result.structures):
         if known is structure:
             if result not in _KNOWN:

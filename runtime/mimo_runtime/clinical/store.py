@@ -59,7 +59,11 @@ class StoredFrames:
 
 
 def save_study(result: StudyResult, folder: Path, *, with_pictures: bool = True) -> list[str]:
-    """Write a result into an existing folder; returns the names of the files. Pictures that are left out load as black."""
+    """Write a result into an existing folder; returns the names of the files.
+
+    Args:
+        with_pictures: store the frames that structures reach, too. Pictures that are left out load as black.
+    """
     first = result.images[result.first_frame]
     frames = sorted({frame for s in result.structures for frame in s.masks} | {result.first_frame}) if with_pictures else []
     (folder / FRAMES).mkdir()

@@ -117,7 +117,15 @@ class StudyResult:
 
     @staticmethod
     def of_answer(image: ScanImage, prompt: Prompt, answer: Answer, model: ModelIdentity, salt: str = "") -> StudyResult:
-        """The result of one image."""
+        """The result of one image.
+
+        Args:
+            image: that was asked about.
+            prompt: of the question.
+            answer: of ``Scan.ask``.
+            model: that answered; ``ModelIdentity.of(mimo.info)``.
+            salt: see :class:`StudyResult`.
+        """
         structures = tuple(_structure(finding, prompt) for finding in answer.findings if finding.present)
         refusals = (answer.plain_text,) if answer.refusal is not None else ()
         sentences = () if answer.refusal is not None or not answer.text else (answer.plain_text,)
@@ -127,7 +135,13 @@ class StudyResult:
 
     @staticmethod
     def of_series(prompt: Prompt, answer: SeriesAnswer, model: ModelIdentity, salt: str = "") -> StudyResult:
-        """The result of a series. Frames are read again when they are written, one at a time."""
+        """The result of a series. Frames are read again when they are written, one at a time.
+
+        Args:
+            prompt: of the question.
+            answer: of ``SeriesScans.ask`` or ``Mimo.segment_volume``.
+            model, salt: as in :meth:`of_answer`.
+        """
         structures, sizes = [], [frame.size for frame in answer.series.frames]
         for finding in answer.findings:
             masks = finding.masks(sizes)
@@ -168,7 +182,11 @@ class StudyResult:
         return digest.hex()[:4]
 
     def uid(self, purpose: str) -> str:
-        """A UID that is the same for the same images, model, request and salt, and says nothing about them."""
+        """A UID that is the same for the same images, model, request and salt, and says nothing about them.
+
+        Args:
+            purpose: what it is for, e.g. "seg".
+        """
         return uid_of(f"{self.fingerprint}\0{purpose}")
 
     def tracking_uid(self, structure: Structure) -> str:

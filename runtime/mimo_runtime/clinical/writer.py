@@ -87,6 +87,7 @@ def write_objects(
     Args:
         formats: of :data:`FORMATS`.
         overwrite: replace an earlier folder of objects.
+        options: de-identification, and what pictures and the report may show.
 
     Returns:
         The names of the files.

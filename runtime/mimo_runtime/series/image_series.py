@@ -100,7 +100,7 @@ class ImageSeries:
         return self[stacks[number - 1].start : stacks[number - 1].stop]
 
     def geometry(self, index: int) -> ImageGeometry:
-        """Of a frame, from its header."""
+        """Where the frame ``index`` lies, from its header."""
         return self.frames[index].geometry
 
 
@@ -194,8 +194,8 @@ def _files_below(folder: Path, name: str) -> tuple[list[FrameFile], list[str]]:
         remedy = "Check the permissions of the folder"
         raise ImageError(f"{name} cannot be read: {failed[0].strerror or type(failed[0]).__name__}", remedy)
     notes = [f"{_counted(len(failed), 'folder', 'folders')} in it cannot be read: {failed[0].strerror}"] if failed else []
-    found = sorted((p for p in paths if not _IGNORED.match(p.name) and p.is_file()), key=_natural)
-    return files_of(found), notes
+    kept = sorted((p for p in paths if not _IGNORED.match(p.name) and p.is_file()), key=_natural)
+    return files_of(kept), notes
 
 
 def _natural(path: Path) -> tuple[tuple[int, int, str], ...]:

@@ -71,7 +71,7 @@ class JoinedFinding:
         return 2 * sum(n for n, confident in pixels if confident) > sum(n for n, _ in pixels)
 
     def mask(self, frame: int, height: int, width: int) -> np.ndarray:
-        """In one frame, bool ``[H, W]``; empty where it does not reach."""
+        """In one frame of ``height`` x ``width`` pixels, bool ``[H, W]``; empty where it does not reach."""
         mask = np.zeros((height, width), bool)
         for part in self.parts:
             if part.frame == frame:

@@ -117,6 +117,8 @@ class SeriesAnswer:
 class SeriesScans:
     """The frames of a series, opened one after the other. Made by ``Mimo.open_series``.
 
+    ``scans[7].ask(boxes=[...])`` is the answer about one frame, as of ``Mimo.open``.
+
     Args:
         series: the frames.
         open_scan: encodes one.

@@ -86,7 +86,7 @@ _METHODS = (
 
 
 def deidentify(data: Dataset, salt: str, *, allow_burned_in: bool = False) -> Dataset:
-    """A copy without what identifies the patient.
+    """A copy of ``data`` without what identifies the patient.
 
     Args:
         salt: a secret of the site. Whoever knows it can find out whose objects these are by trying identifiers; dates move by

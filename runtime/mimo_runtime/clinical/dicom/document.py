@@ -18,6 +18,10 @@ _ENCAPSULATED_PDF = "1.2.840.10008.5.1.4.1.1.104.1"
 def write_pdf(result: StudyResult, report: StudyReport) -> Dataset:
     """The PDF as a DICOM object of the study.
 
+    Args:
+        result: of DICOM images.
+        report: of the result, see ``report_of``.
+
     Raises:
         RequestError: the images are not DICOM, or reportlab is missing.
     """

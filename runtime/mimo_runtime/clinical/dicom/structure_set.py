@@ -19,7 +19,9 @@ _RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
 
 
 def write_structure_set(result: StudyResult) -> Dataset:
-    """The outlines as an RT structure set. Holes are contours of their own, which planning systems subtract (XOR).
+    """The outlines of a ``result`` as an RT structure set.
+
+    Holes are contours of their own, which planning systems subtract (XOR).
 
     Raises:
         RequestError: no structure, or images without a place in the patient.

@@ -54,7 +54,16 @@ class ReportPicture:
 
 @dataclass(frozen=True)
 class StudyReport:
-    """What a report shows, in its order."""
+    """What a report shows, in its order.
+
+    Args:
+        title: of the page.
+        facts: name and value of what is known of images and model.
+        sentences, refusals: of the answer.
+        pictures, rows, changes: structures as pictures, their measures, and their changes since the baseline.
+        follow_up: sentences about the comparison.
+        limits, mark: what every report says about itself.
+    """
 
     title: str
     facts: tuple[tuple[str, str], ...]

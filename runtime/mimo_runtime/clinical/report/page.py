@@ -9,7 +9,7 @@ from .content import StudyReport
 
 
 def html_of(report: StudyReport) -> str:
-    """The page. Every text is escaped. Raises RequestError where jinja2 is missing."""
+    """The page of a ``report``. Every text is escaped. Raises RequestError where jinja2 is missing."""
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError:
