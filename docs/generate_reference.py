@@ -3,7 +3,8 @@
     python docs/generate_reference.py            # rewrite both pages
     python docs/generate_reference.py --check    # exit code 1 if a page is not current
 
-What stands above the marker line of a page is written by hand and stays.
+What stands above the marker line of a page is written by hand and stays. ``docs/generate_conformance.py`` writes the tables of
+docs/reference/dicom-conformance.md.
 """
 
 from __future__ import annotations

@@ -207,7 +207,7 @@ _HEADER = (
 )  # fmt: skip
 
 #: Objects with pixels that are no images, by modality.
-_NO_IMAGES = {
+NO_IMAGES = {
     "SEG": "a segmentation", "RTDOSE": "a dose distribution", "SR": "a report", "RTSTRUCT": "a set of contours",
     "RTPLAN": "a treatment plan", "PR": "a presentation state", "KO": "a selection of objects", "DOC": "a document",
     "REG": "a registration", "ECG": "an electrocardiogram", "M3D": "a surface",
@@ -215,7 +215,7 @@ _NO_IMAGES = {
 
 
 def check_is_image(data: Dataset, name: str) -> None:
-    kind = _NO_IMAGES.get(str(data.get("Modality") or "").strip())
+    kind = NO_IMAGES.get(str(data.get("Modality") or "").strip())
     if kind:
         raise ImageError(f"{name} is a DICOM object that is no image: {kind}", "Choose an image of the series")
 

@@ -63,6 +63,16 @@ def test_objects_of_one_patient_stay_together_and_stay_valid(tmp_path: Path) -> 
     assert not any(dciodvfy(data, tmp_path) for data in objects)
 
 
+def test_no_object_tells_by_how_many_days_dates_moved(tmp_path: Path) -> None:
+    """The day of writing is known from elsewhere: moved as other dates are, it would give the true ones away."""
+    files = write_objects(ct_result(), tmp_path / "out", ["seg", "sr", "sc", "pdf", "rtstruct"], options=ObjectOptions(SALT))
+    for name in files:
+        if name.endswith(".dcm"):
+            data = pydicom.dcmread(tmp_path / "out" / name)
+            dates = {str(e.value)[:8] for e in data.iterall() if e.VR in ("DA", "DT") and e.value}
+            assert dates == {str(data.StudyDate)}, name
+
+
 def test_words_of_the_request_are_in_no_file(tmp_path: Path) -> None:
     said = [refusal_sentence(Refusal(r, "Mrs Smith", ("'What do you see?'",)), "Who is Mrs Smith?") for r in REFUSAL_REASONS]
     result = replace(

@@ -52,6 +52,8 @@ def _reference(source: ImageSource) -> Dataset:
 
 
 def _capture(result: StudyResult, header: Dataset, pixels: np.ndarray, number: int, frame: int) -> Dataset:
+    from pydicom.uid import ExplicitVRLittleEndian
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         capture: Dataset = highdicom().sc.SCImage.from_ref_dataset(
@@ -67,6 +69,7 @@ def _capture(result: StudyResult, header: Dataset, pixels: np.ndarray, number: i
             manufacturer=MANUFACTURER,
             patient_orientation=("L", "P"),
             contributing_equipment=[equipment(result.model)],
+            transfer_syntax_uid=ExplicitVRLittleEndian,
         )
     capture.PatientOrientation = header.get("PatientOrientation") or ""
     capture.BurnedInAnnotation = "YES"

@@ -71,6 +71,14 @@ _OWN_TEXT = (
     "AlgorithmVersion", "AlgorithmSource", "AlgorithmParameters", "ContentDescription", "ContributionDescription", "ROIName",
     "StructureSetLabel", "StructureSetName", "DocumentTitle", "MIMETypeOfEncapsulatedDocument",
 )  # fmt: skip
+#: When an object was written. Its date, known from elsewhere, would tell by how many days the dates of the patient moved.
+_WRITTEN = (
+    "InstanceCreationDate",
+    "InstanceCreationTime",
+    "ContributionDateTime",
+    "DateOfSecondaryCapture",
+    "TimeOfSecondaryCapture",
+)
 #: Kinds of images that often have text in their pixels.
 _BURNED_IN = ("US", "IVUS", "SC", "ES", "XC", "OT", "RF", "XA", "GM", "OP", "DMS", "ECG", "HD", "DOC")
 #: Start of the SOP classes of secondary captures, whatever their modality: saved screens, dose pages, scanned paper.
@@ -104,6 +112,8 @@ def deidentify(data: Dataset, salt: str, *, allow_burned_in: bool = False) -> Da
     kept = (*_KEPT_TEXT, *(_OWN_TEXT if data.get("Manufacturer") == MANUFACTURER else ()))
     copy = _cleaned(data, salt, _days(salt, patient), kept)
     copy.PatientID = copy.PatientName = patient_pseudonym(salt, patient)
+    if data.get("Manufacturer") == MANUFACTURER and "ContentDate" in copy:
+        copy.ContentDate, copy.ContentTime = copy.get("StudyDate") or "19000101", copy.get("StudyTime") or "000000"
     copy.PatientIdentityRemoved = "YES"
     copy.DeidentificationMethod = "PS3.15 annex E basic profile, modified dates, clean descriptors"
     copy.DeidentificationMethodCodeSequence = [item_of(code) for code in _METHODS]
@@ -156,7 +166,7 @@ def _element(element: DataElement, salt: str, days: int, kept: tuple[str, ...]) 
     from pydicom.dataelem import DataElement
 
     keyword, vr, value = element.keyword, element.VR, element.value
-    if element.tag.is_private or not keyword:
+    if element.tag.is_private or not keyword or keyword in _WRITTEN:
         return None
     if keyword in _DUMMIES:
         return DataElement(element.tag, vr, _DUMMIES[keyword])

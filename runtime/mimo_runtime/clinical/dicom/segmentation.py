@@ -102,6 +102,7 @@ def _segmentation(result: StudyResult, headers: Sequence[Dataset], pixels: np.nd
             omit_empty_frames=_full_bytes(result, pixels) > MAX_EMPTY_BYTES,
             contributing_equipment=[equipment(result.model)],
         )
+    seg.ContentCreatorName = ""  # type 2, which highdicom leaves out
     return seg
 
 
@@ -161,7 +162,8 @@ def _description(result: StudyResult, structure: Structure, number: int) -> obje
 
 
 def _finished(seg: Dataset, result: StudyResult) -> Dataset:
-    for item, structure in zip(seg.SegmentSequence, result.structures):
+    described = [item for item in seg.SegmentSequence if item.SegmentNumber]  # a label map describes the background, too
+    for item, structure in zip(described, result.structures):
         side = code_of(structure.name).side
         if side:
             modifier = [item_of(LEFT if side == "left" else RIGHT)]
