@@ -18,7 +18,7 @@ from mimo_runtime.utils.progress import Progress, silent
 from .parity.compare import check_samples
 from .schema import Inspection
 from .stages import STAGES, BuildRequest, BuildState
-from .targets import check_compiler, check_graphs, choose_target
+from .targets import Target, check_compiler, check_graphs, choose_target
 
 #: Samples of the parity check of a build. The numbers of a release come from ``mimo-export parity`` over hundreds.
 PARITY_SAMPLES = 8
@@ -49,6 +49,7 @@ def build(
     portable: bool = False,
     compute_capabilities: Sequence[str] = (),
     sign_key: Path | None = None,
+    tune: bool = False,
     progress: Progress = silent,
     warn: Callable[[str], None] = lambda message: None,
 ) -> Built:
@@ -64,6 +65,8 @@ def build(
             outside the tolerance ships. The report then lists the limits of parity that it misses, instead of an error.
         portable: leave the graphs to be compiled on the device, by ``mimo-run prepare``.
         compute_capabilities: GPUs that TensorRT for RTX compiles for; none: 8.0 and later.
+        tune: ship the engine, its settings and the decoding that are fastest on this machine, per graph. Without, the same
+            checkpoint gives the same bytes.
         sign_key: a PEM file with the Ed25519 private key that signs the bundle.
         progress: called as ``progress(stage, done, total)``; warn: with each reason why a calibration may be worth less.
 
@@ -76,6 +79,7 @@ def build(
     names = check_graphs(graphs)
     chosen = choose_target(target, precision, portable, compute_capabilities, single_graphs=len(names) < len(GRAPHS))
     check_samples(parity_samples)
+    check_tuning(chosen, names, tune)
     check_key(sign_key, names)
     if precision != "fp32":
         check_quantization(quantization, precision, names)
@@ -83,7 +87,7 @@ def build(
         check_compiler(chosen)
     request = BuildRequest(
         Path(checkpoint), chosen, precision, names, tuple(read_datasets(parity_data)) if parity_data else (), parity_samples,
-        quantization if precision != "fp32" else None, portable, tuple(compute_capabilities),
+        quantization if precision != "fp32" else None, portable, tuple(compute_capabilities), tune,
     )  # fmt: skip
     output = Path(output)
     with output_place(output, overwrite, request.is_bundle) as folder:
@@ -95,6 +99,17 @@ def build(
             sign(folder, sign_key)
         progress("finish", 1, 1)
     return Built(output, state.summary, state.calibration)
+
+
+def check_tuning(target: Target, names: Sequence[str], tune: bool) -> None:
+    """Refuse to tune what does not run on this machine.
+
+    Raises:
+        RequestError: the target is a GPU, or only some graphs are exported.
+    """
+    if tune and (target.gpu or len(names) < len(GRAPHS)):
+        what = f"--target {target.name}" if target.gpu else "--graphs"
+        raise RequestError(f"--tune has no effect with {what}: it measures whole bundles on the CPU", "Leave --tune out")
 
 
 def check_key(sign_key: Path | None, names: Sequence[str]) -> None:

@@ -77,6 +77,12 @@ _BUILD_OPTIONS = (
         help="Data set whose images take part in the parity check beside phantoms; repeatable.",
     ),
     click.option("--parity-samples", default=8, show_default=True, metavar="N", help="Samples of the parity check."),
+    click.option(
+        "--tune/--no-tune",
+        default=None,
+        help="Measure engines, their settings and the text decoding on this machine, and ship the fastest of each (cpu: the "
+        "default). --no-tune: the same bytes every time.",
+    ),
     click.option("--sign", "sign_key", type=PATH, metavar="KEY", help="Sign the bundle with this Ed25519 private key (PEM)."),
     click.option("--overwrite", is_flag=True, help="Replace the output of an earlier build."),
     click.option(
@@ -120,6 +126,7 @@ def build(
     graphs: str | None,
     parity_data: tuple[Path, ...],
     parity_samples: int,
+    tune: bool | None,
     sign_key: Path | None,
     overwrite: bool,
     force: bool,
@@ -136,6 +143,8 @@ def build(
     quantization = _quantization_request(
         precision, calibration, held_out, tolerance, calibration_images, gate_images, calibration_seed, calibration_cache, force
     )
+    if tune is None:
+        tune = not chosen.gpu and graphs is None
     check_temporary_folder()
     start = time.monotonic()
     with progress_bar(as_json) as progress:
@@ -146,8 +155,8 @@ def build(
         built = build_bundle(
             checkpoint, output, target=target, precision=precision, graphs=GRAPHS if graphs is None else graphs.split(","),
             parity_data=parity_data, parity_samples=parity_samples, overwrite=overwrite or force, quantization=quantization,
-            portable=portable, compute_capabilities=compute_capabilities, sign_key=sign_key, progress=progress,
-            warn=diagnostics.print_warning,
+            portable=portable, compute_capabilities=compute_capabilities, sign_key=sign_key, tune=tune,
+            progress=progress, warn=diagnostics.print_warning,
         )  # fmt: skip
     for message in diagnostics.warnings_after(built.calibration, precision) if built.calibration else ():
         diagnostics.print_warning(message)

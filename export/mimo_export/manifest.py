@@ -28,6 +28,8 @@ TOOLS = ("mimo-edge", "torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", 
 
 #: What a manifest holds about a graph; the build's report knows more.
 GRAPH_FIELDS = ("engine", "threads", "asked", "delivered", "file", "sha256", "bytes", "build")
+#: What it holds only of graphs for which it was measured to be better.
+MEASURED_FIELDS = ("speculation", "options")
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ def manifest_data(
             name: {
                 **{key: dict[str, object](graph)[key] for key in GRAPH_FIELDS},
                 "profiles": graph.get("profiles"),
+                **{key: value for key in MEASURED_FIELDS if (value := dict[str, object](graph).get(key))},
                 "contract": specs[name].to_dict(),
             }
             for name, graph in graphs.items()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from mimo_runtime.bundle.schema import BuildData
+from mimo_runtime.bundle.schema import BuildData, SpeculationData
 
 if TYPE_CHECKING:  # they import onnx, and ``mimo-export inspect`` runs without it
     from mimo_calibration.quantize import CalibrationFacts
@@ -18,12 +18,16 @@ if TYPE_CHECKING:  # they import onnx, and ``mimo-export inspect`` runs without 
         """The calibration of a bundle in reduced precision, and its results."""
 
 
-class _Profiles(TypedDict, total=False):
+class _OptionalFields(TypedDict, total=False):
     #: Of a compiled plan: per profile the smallest, typical and largest size of each dynamic axis.
     profiles: Sequence[dict[str, list[int]]] | None
+    #: Of a text decoder that writes several tokens a step.
+    speculation: SpeculationData | None
+    #: Settings of the engine that were measured to be best.
+    options: dict[str, str] | None
 
 
-class GraphFile(_Profiles):
+class GraphFile(_OptionalFields):
     """What the manifest (docs/reference/formats.md) and the report say about the file of a graph."""
 
     engine: str
@@ -99,6 +103,8 @@ class _ReducedPrecision(TypedDict, total=False):
     domain: DomainParity
     #: ``kind`` and ``reason`` of the text decoder's KV cache, of a target with compiled graphs.
     kv_cache: dict[str, str]
+    #: How greedy answers are written, with the reason, of a CPU target.
+    decoding: dict[str, str | float | None]
     precision: PrecisionReport
 
 

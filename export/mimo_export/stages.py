@@ -41,6 +41,7 @@ from mimo_train.torch_engine import torch_mimo
 from .domain import compare_verdicts
 from .finite import check_finite
 from .graphs.graph_file import write_graph
+from .graphs.select_decoding import Decoding, select_decoding
 from .graphs.select_kv_cache import KVCache, select_kv_cache
 from .graphs.tensorrt_options import left_to_build
 from .graphs.trace import export_graph
@@ -64,6 +65,7 @@ class BuildRequest:
         quantization: what to calibrate and to measure on; None in single precision.
         portable: leave the graphs to be compiled on the device.
         compute_capabilities: GPUs that TensorRT for RTX compiles for; none: 8.0 and later.
+        tune: ship what is fastest on this machine, per graph.
     """
 
     checkpoint: Path
@@ -75,6 +77,7 @@ class BuildRequest:
     quantization: QuantizationRequest | None = None
     portable: bool = False
     compute_capabilities: tuple[str, ...] = ()
+    tune: bool = False
 
     @property
     def is_bundle(self) -> bool:
@@ -132,6 +135,8 @@ class BuildState:
     compatibility: Compatibility = field(init=False)
     #: select_cache
     kv_cache: KVCache | None = None
+    #: select_text_decoding
+    decoding: Decoding | None = None
     #: write_report: the content of ``report.json``.
     report: BuildReport = field(init=False)
     #: write_report, replaced by write_bundle: as ``mimo-export inspect --json`` prints it.
@@ -289,6 +294,14 @@ def select_cache(state: BuildState) -> None:
     )
 
 
+def select_text_decoding(state: BuildState) -> None:
+    """Write greedy answers several tokens a step, where that takes less time."""
+    state.progress("select the decoding", 0, 1)
+    state.files["text_decoder"], state.specs["text_decoder"], state.decoding = select_decoding(
+        state.folder, state.files["text_decoder"], state.engines, list(state.samples()), state.model.config, state.tokenizer
+    )
+
+
 def compile_engines(state: BuildState) -> None:
     """Put compiled plans in the place of the ONNX files, as ``mimo-run prepare`` does on a device.
 
@@ -328,6 +341,8 @@ def write_report(state: BuildState) -> None:
         state.report["domain"] = state.verdicts
     if state.kv_cache:
         state.report["kv_cache"] = state.kv_cache.to_dict()
+    if state.decoding:
+        state.report["decoding"] = state.decoding.to_dict()
     if state.quantized and state.calibration:
         state.report["precision"] = {**state.calibration, **results_dict(state.quantized)}
         draw(state.quantized, state.folder, state.calibration["tolerance"], state.calibration["timed"])
@@ -388,6 +403,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(write_golden_samples, lambda request: request.is_bundle),
     Stage(collect_compatibility),
     Stage(select_cache, lambda request: request.target.is_compiled),
+    Stage(select_text_decoding, lambda request: request.tune),
     Stage(compile_engines, lambda request: request.compiles),
     Stage(write_report),
     Stage(write_bundle, lambda request: request.is_bundle),

@@ -26,6 +26,7 @@ from .preprocessing.prompts import Prompt, encode_prompt
 from .refinement.crops import CropRequest
 from .refinement.refiner import MaskRefiner
 from .request import AskRequest, longest_text
+from .text.drafts import Drafts
 from .text.generation import Draft, TextDecoder
 from .tiling.grid import PixelBox, Tiles
 from .tiling.segmenter import segment_tiles
@@ -96,6 +97,7 @@ class ModelGraphs:
         self._crops: LruCache[Arrays] = LruCache(cache_images, "crops")
         self._texts: LruCache[Arrays] = LruCache(CACHED_TEXTS, "texts")
         self._refiner = MaskRefiner.of(config)
+        self._drafts = Drafts(config, tokenizer)
         self._closed = False
 
     def encode_image(self, pixels: np.ndarray, key: str, stop: StopCheck = NEVER) -> EncodedImage:
@@ -166,16 +168,20 @@ class ModelGraphs:
     def write_text(self, values: Arrays, request: AskRequest, stop: StopCheck) -> Draft:
         """Outputs of :meth:`ground` -> the draft of one answer, to be iterated over."""
         self._check_open()
-        decoder = TextDecoder(self.engines["text_decoder"], self.config, values, self.tokenizer.size, (PAD, BOS, UNK))
-        limit = request.max_tokens or longest_text(self.config)
-        return Draft(decoder, self.tokenizer, limit, request.sampling, stop)
+        engine = self.engines["text_decoder"]
+        decoder = TextDecoder(engine, self.config, values, self.tokenizer.size, (PAD, BOS, UNK))
+        limit, speculation = request.max_tokens or longest_text(self.config), engine.speculation
+        drafts = (self._drafts.of(request.prompt.text), speculation) if speculation else None
+        return Draft(decoder, self.tokenizer, limit, request.sampling, stop, drafts)
 
     def engine_names(self) -> dict[str, str]:
         """The engine of every graph."""
         return {name: engine.name for name, engine in self.engines.items()}
 
     def clear_caches(self, *, images: bool = True, texts: bool = True) -> None:
-        """Forget the features of all images and crops, and the embeddings of texts."""
+        """Forget the features of all images and crops, the embeddings of texts, and what answers said."""
+        if texts:
+            self._drafts.clear()
         for cache in (*((self._images, self._crops) if images else ()), *((self._texts,) if texts else ())):
             cache.clear()
 

@@ -204,7 +204,9 @@ def _create_engines(bundle: Bundle, placement: Placement, threads: int) -> dict[
                 entry.spec,
                 threads=min(threads, entry.threads or threads),
                 built_with=versions[entry.engine].get("built_with"),
+                options=entry.options,
             )
+            engines[name].speculation = entry.speculation
             LOGGER.debug("graph %s: %s, %.0f ms", name, engines[name].name, 1000 * (time.perf_counter() - start))
     except BaseException:
         for engine in engines.values():

@@ -11,13 +11,15 @@ from ..parity.summary import AnswerParity, ParitySummary
 from ..schema import BuildReport, DomainParity, GraphFile, Inspection
 
 _GRAPH_KEYS = ("engine", "threads", "asked", "delivered", "file", "sha256", "bytes", "build")
+#: Of graphs for which they were measured to be better.
+_MEASURED_KEYS = ("speculation", "options")
 
 
 def markdown(report: BuildReport) -> str:
     """``report.md`` from the content of ``report.json``."""
     parity, model = ParitySummary.from_dict(report["parity"]), report["model"]
     total = sum(graph["bytes"] for graph in report["graphs"].values())
-    cache = report.get("kv_cache")
+    cache, decoding = report.get("kv_cache"), report.get("decoding")
     lines = [
         f"# {model['id']} for {report['target']}",
         "",
@@ -30,6 +32,7 @@ def markdown(report: BuildReport) -> str:
         "",
         *(f"{line}\n" for line in where_measured(report["target"], report["graphs"], parity.measured_on)),
         *([f"The text decoder has a {cache['kind']} KV cache: {cache['reason']}.\n"] if cache else []),
+        *([f"Greedy answers are written by {decoding['kind']} decoding: {decoding['reason']}.\n"] if decoding else []),
         f"Measured over {describe_samples(parity.samples)}.",
         *(_answer_table(parity.answers, parity.limits) if parity.answers else []),
         *missed_lines(parity),
@@ -134,7 +137,8 @@ def inspect_dict(manifest: Mapping[str, Any]) -> Inspection:
         "portable": any(graph["build"] for graph in manifest["graphs"].values()),
         "compute_capability": manifest["compatibility"]["compute_capability"],
         "graphs": {
-            name: cast("GraphFile", {key: graph[key] for key in _GRAPH_KEYS}) for name, graph in manifest["graphs"].items()
+            name: cast("GraphFile", {key: graph[key] for key in (*_GRAPH_KEYS, *(k for k in _MEASURED_KEYS if graph.get(k)))})
+            for name, graph in manifest["graphs"].items()
         },
         "parity": manifest["parity"],
         "domain_statistics": DOMAIN in manifest.get("files", {}),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..errors import BundleError
 from ..model.config import MimoConfig
-from ..model.graph_spec import BATCH, PAST, PAST_PLUS_ONE, GraphSpec
+from ..model.graph_spec import BATCH, PAST, GraphSpec
 from .onnx_rules import Shape
 from .onnx_shapes import infer_shapes, peak_bytes
 from .onnx_wire import OnnxError, read_model
@@ -51,8 +51,7 @@ def input_shapes(spec: GraphSpec, config: MimoConfig) -> dict[str, Shape]:
     A file may take the slices ``keys.0``, ``keys.1`` of an input ``keys`` with one entry per layer (``engines.ort.restack``).
     """
     past = config.text_decoder.max_length - 1
-    axes = {BATCH: 1, PAST: past, PAST_PLUS_ONE: past + 1}
-    shapes = {tensor.name: tuple(axes[a] if isinstance(a, str) else a for a in tensor.shape) for tensor in spec.inputs}
+    shapes = {tensor.name: tensor.concrete(**{BATCH: 1, PAST: past}) for tensor in spec.inputs}
     per_layer = {tensor.name for tensor in spec.inputs if len(tensor.shape) > 1 and tensor.shape[1] == BATCH}
     slices = {f"{name}.{k}": shapes[name][1:] for name in per_layer for k in range(shapes[name][0])}
     return {**shapes, **slices}

@@ -43,7 +43,11 @@ GRAPH: Check = record(
         "build": nullable(_BUILD),
         "contract": record({"inputs": _TENSORS, "outputs": _TENSORS}),
     },
-    optional={"profiles": nullable(array(_AXES, most=100, least=1))},
+    optional={
+        "profiles": nullable(array(_AXES, most=100, least=1)),
+        "speculation": nullable(record({"tokens": whole(1, 64), "margin": number()})),
+        "options": nullable(mapping(_NAME, _NAME, most=16)),
+    },
 )
 COMPATIBILITY: Check = record(
     {

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TypedDict
 
 from ..engines import KINDS
 from ..errors import BundleError
-from ..model.graph_spec import BATCH, PAST, GraphSpec, GraphSpecData
+from ..model.graph_spec import BATCH, PAST, TOKENS, GraphSpec, GraphSpecData, Speculation
 from ..model.json_fields import Check, FieldError, abbreviate
 from ..utils.versions import is_version
 
@@ -40,7 +41,20 @@ class BuildData(TypedDict):
     operators: list[str]
 
 
-class GraphData(TypedDict):
+class SpeculationData(TypedDict):
+    """``graphs.text_decoder.speculation``: see ``graph_spec.Speculation``."""
+
+    tokens: int
+    margin: float
+
+
+class _OptionalGraphData(TypedDict, total=False):
+    speculation: SpeculationData | None
+    #: See ``engines.create_engine``.
+    options: dict[str, str] | None
+
+
+class GraphData(_OptionalGraphData):
     """``graphs.NAME``."""
 
     engine: str
@@ -113,6 +127,10 @@ class GraphEntry:
     spec: GraphSpec
     #: Of a compiled plan: one set of sizes per optimisation profile; None for files without.
     profiles: list[Axes] | None = None
+    #: How greedy answers are written several tokens a step; None: one token a step.
+    speculation: Speculation | None = None
+    #: Settings of the engine that were measured to be best, by name.
+    options: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_onnx(self) -> bool:
@@ -213,9 +231,12 @@ def graph_entry(name: str, data: GraphData, allowed: tuple[GraphSpec, ...], long
     profiles = data.get("profiles")
     if profiles is not None:
         _check_profiles(profiles, spec, longest, f"{where}.profiles")
+    speculation = data.get("speculation")
+    if speculation is not None and not any(TOKENS in tensor.shape for tensor in spec.inputs):
+        raise refuse(f"{where}.speculation is set for a graph that takes one token a step")
     return GraphEntry(
         name, data["engine"], data["threads"], data["asked"], data["delivered"], data["file"], data["sha256"], data["bytes"],
-        data["build"], spec, profiles,
+        data["build"], spec, profiles, None if speculation is None else Speculation(**speculation), data.get("options") or {},
     )  # fmt: skip
 
 

@@ -6,8 +6,8 @@ Nothing above this folder knows which engine it has. An engine's module is impor
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib import metadata
 
 from ..errors import EngineError
@@ -36,6 +36,8 @@ class EngineKind:
     exclusive: bool = False
     #: The function of its module that raises if it cannot be used, whatever the graph.
     check: str = "load_library"
+    #: The values of each setting that a bundle may ask for.
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     #: It reads compiled plans, which only the release that wrote them runs.
     plans: bool = False
 
@@ -53,11 +55,23 @@ class EngineKind:
 _TENSORRT = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu13-bindings", "tensorrt-cu12-bindings")
 _TENSORRT_RTX = ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings", "tensorrt-rtx")
 
+#: ``precision``: products in BF16, with sums in FP32, on a CPU that has it. ``threads``: as many as OpenVINO chooses, which it
+#: pins to cores.
+OPENVINO_OPTIONS = {"precision": ("bf16",), "threads": ("own",)}
+
 KINDS: dict[str, EngineKind] = {
     kind.name: kind
     for kind in (
-        EngineKind("onnxruntime", "ort", "OrtEngine", ("onnxruntime", "onnxruntime-gpu"), "cpu", exclusive=True),
-        EngineKind("openvino", "openvino", "OpenVinoEngine", ("openvino",), "openvino"),
+        EngineKind(
+            "onnxruntime",
+            "ort",
+            "OrtEngine",
+            ("onnxruntime", "onnxruntime-gpu"),
+            "cpu",
+            exclusive=True,
+            options={"dynamic_block_base": ("4",)},
+        ),
+        EngineKind("openvino", "openvino", "OpenVinoEngine", ("openvino",), "openvino", options=OPENVINO_OPTIONS),
         EngineKind(
             "onnxruntime-cuda", "ort_cuda", "OrtCudaEngine", ("onnxruntime-gpu",), "gpu", device="cuda", check="check_library"
         ),
@@ -120,6 +134,7 @@ def create_engine(
     threads: int | None = None,
     spinning: bool = False,
     built_with: str | None = None,
+    options: Mapping[str, str] | None = None,
 ) -> Engine:
     """Load a graph.
 
@@ -130,6 +145,7 @@ def create_engine(
         threads: threads within one operator; None leaves it to the engine, which may pin them to cores.
         spinning: threads that wait for work keep a core busy. A little faster on an idle machine, much slower on one that
             does anything else, masks beside text included: with two busy cores, encoding took 350 instead of 220 ms.
+        options: settings of the engine by name, of those in its kind; a bundle has the ones that were measured to be best.
         built_with: the release of the engine that compiled ``data``, for the kinds that read plans; None if it is not known.
 
     Raises:
@@ -139,8 +155,13 @@ def create_engine(
     if installed_version(name) is None:
         raise EngineError(f"the engine {name} is not installed", kind.install)
     module = importlib.import_module(f".{kind.module}", __name__)
-    options = {"built_with": built_with} if kind.plans else {}
-    engine: Engine = getattr(module, kind.class_name)(data, spec, threads=threads, spinning=spinning, **options)
+    arguments = {"built_with": built_with} if kind.plans else {}
+    for option, value in (options or {}).items():
+        if value not in kind.options.get(option, ()):
+            raise EngineError(f"the engine {name} has no setting {option}={value}", "Update mimo-edge, or build the bundle again")
+    if options:
+        arguments["options"] = options
+    engine: Engine = getattr(module, kind.class_name)(data, spec, threads=threads, spinning=spinning, **arguments)
     return engine
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from ..errors import EngineError
-from ..model.graph_spec import BATCH, CACHE_PREFIX, GraphSpec, Tensor
+from ..model.graph_spec import BATCH, CACHE_PREFIX, PAST, GraphSpec, Speculation, Tensor
 
 REBUILD = "Build the bundle again with mimo-export build"
 
@@ -25,6 +25,8 @@ class Engine(ABC):
     name: str
     inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]
+    #: How a text decoder writes greedy answers several tokens a step; None: one token a step.
+    speculation: Speculation | None = None
 
     @abstractmethod
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -88,6 +90,11 @@ class Decoding:
             self._feed[tensor.name] = outputs[output]
         return {name: value for name, value in outputs.items() if name not in self._caches}
 
+    def keep(self, length: int) -> None:
+        """Forget what the cache holds behind its first ``length`` tokens."""
+        for tensor in self._caches.values():
+            self._feed[tensor.name] = cut(self._feed[tensor.name], tensor, length)
+
     def close(self) -> None:  # noqa: B027
         """The answer is complete: free what it holds."""
 
@@ -100,6 +107,18 @@ def caches_of(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def empty_cache(tensor: Tensor) -> np.ndarray:
     """What the first step takes: a cache without a token, or one of a fixed size that is all zero."""
     return np.zeros(tensor.concrete(batch=1, past=0), tensor.dtype)
+
+
+def cut(cache: np.ndarray, tensor: Tensor, length: int) -> np.ndarray:
+    """The first ``length`` tokens of a cache, contiguous.
+
+    Args:
+        cache: of the shape of ``tensor``, or one layer of it.
+    """
+    axis = tensor.shape.index(PAST) - len(tensor.shape)
+    cuts = [slice(None)] * cache.ndim
+    cuts[axis] = slice(length)
+    return np.ascontiguousarray(cache[tuple(cuts)])
 
 
 def check_spec(spec: GraphSpec, inputs: list[Tensor], outputs: list[Tensor]) -> None:

@@ -51,7 +51,11 @@ class OpenVinoEngine(Engine):
 
     name = "openvino"
 
-    def __init__(self, data: bytes, spec: GraphSpec, *, threads: int | None = None, spinning: bool = False) -> None:
+    def __init__(
+        self, data: bytes, spec: GraphSpec, *, threads: int | None = None, spinning: bool = False,
+        options: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        settings = options or {}
         try:
             self._openvino = load_library()
         except Exception as error:  # a broken native library raises anything
@@ -67,7 +71,13 @@ class OpenVinoEngine(Engine):
             # Six graphs and other programs share the cores; pinning would move the caller's thread, too.
             "ENABLE_CPU_PINNING": False,
         }
-        if threads:
+        #: Of products; OpenVINO's name.
+        self._precision = settings.get("precision", "f32")
+        if self._precision != "f32":
+            self._options |= {"INFERENCE_PRECISION_HINT": self._precision, "EXECUTION_MODE_HINT": "PERFORMANCE"}
+        if settings.get("threads") == "own":
+            del self._options["ENABLE_CPU_PINNING"]
+        elif threads:
             self._options["INFERENCE_NUM_THREADS"] = threads
         self._graph, self._spec, self._lock = spec.name, spec, threading.Lock()
         try:
@@ -136,9 +146,9 @@ class OpenVinoEngine(Engine):
             precision = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         except Exception as error:
             raise EngineError(f"openvino cannot load graph {self._graph}: {_line(error)}", REBUILD) from None
-        if devices != [DEVICE] or precision != "f32":
+        if devices != [DEVICE] or precision != self._precision:
             message = f"openvino runs graph {self._graph} on {', '.join(devices)} in {precision}"
-            raise EngineError(message, f"It must be {DEVICE} in f32")
+            raise EngineError(message, f"It must be {DEVICE} in {self._precision}")
         return _Requests(compiled, self._openvino, list(self._read.values()))
 
     def _verify_cache(self) -> None:

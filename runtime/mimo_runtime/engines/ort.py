@@ -9,9 +9,9 @@ from types import ModuleType
 import numpy as np
 
 from ..errors import EngineError
-from ..model.graph_spec import GraphSpec, Tensor
+from ..model.graph_spec import BATCH, GraphSpec, Tensor
 from ..utils.untyped import Untyped
-from .base import REBUILD, Decoding, Engine, caches_of, check_spec, empty_cache, in_one_line
+from .base import REBUILD, Decoding, Engine, caches_of, check_spec, cut, empty_cache, in_one_line
 
 PROVIDER = "CPUExecutionProvider"
 
@@ -31,16 +31,19 @@ class OrtEngine(Engine):
 
     name = "onnxruntime"
 
-    def __init__(self, data: bytes, spec: GraphSpec, *, threads: int | None = None, spinning: bool = False) -> None:
+    def __init__(
+        self, data: bytes, spec: GraphSpec, *, threads: int | None = None, spinning: bool = False,
+        options: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         try:
             ort = load_library()
         except Exception as error:  # a broken native library raises anything
             remedy = "Install it again: pip install 'mimo-edge[cpu]'"
             raise EngineError(f"onnxruntime does not load: {in_one_line(error)}", remedy) from None
         try:
-            options = session_options(ort, threads, spinning)
+            session = session_options(ort, threads, spinning, options or {})
             # disable_fallback: a provider that fails must fail, instead of running on another one.
-            self._session = ort.InferenceSession(data, options, providers=[PROVIDER])
+            self._session = ort.InferenceSession(data, session, providers=[PROVIDER])
             self._session.disable_fallback()
         except Exception as error:
             raise EngineError(f"onnxruntime cannot load graph {spec.name}: {in_one_line(error)}", REBUILD) from None
@@ -111,8 +114,11 @@ class OrtDecoding(Decoding):
                 elif name in constant:
                     self._bind(name, np.ascontiguousarray(constant[name], tensor.dtype))
                 else:
-                    self._changing[name] = np.zeros(tensor.concrete(batch=1), tensor.dtype)
+                    self._changing[name] = np.zeros(tensor.concrete(batch=1, past=0), tensor.dtype)
                     self._bind(name, self._changing[name])
+        self._cache_tensors = {part: t for t in caches.values() for part in parts_of(t.name, engine._unstacked)}
+        #: The cache behind the last step, by the input that takes it.
+        self._values: dict[str, Untyped] = {}
         #: Every output in order, and the input that takes it.
         self._outputs = [
             (part, into)
@@ -129,13 +135,8 @@ class OrtDecoding(Decoding):
         with self._engine._failures():
             if binding is None or self._engine._session is None:
                 raise ValueError("the engine is closed" if binding else "the answer is closed")
-            for name, value in self._changing.items():
-                array = changing[name]
-                if array.shape != value.shape or array.dtype != value.dtype:
-                    raise ValueError(
-                        f"input {name} is {array.dtype} {list(array.shape)} instead of {value.dtype} {list(value.shape)}"
-                    )
-                value[...] = array  # the binding reads this memory
+            for name in self._changing:
+                self._change(name, changing[name])
             # What was bound before has the size of the last step.
             binding.clear_binding_outputs()
             for name, _ in self._outputs:
@@ -147,10 +148,36 @@ class OrtDecoding(Decoding):
                     actual[name] = value.numpy()
                 else:
                     binding.bind_ortvalue_input(into, value)
+                    self._values[into] = value
         return actual
 
+    def keep(self, length: int) -> None:
+        with self._engine._failures():
+            if self._binding is None:
+                raise ValueError("the answer is closed")
+            for into, value in self._values.items():
+                kept = self._value(cut(value.numpy(), self._cache_tensors[into], length))
+                self._binding.bind_ortvalue_input(into, kept)
+                self._values[into] = kept
+
     def close(self) -> None:
-        self._binding, self._kept = None, []
+        self._binding, self._kept, self._values = None, [], {}
+
+    def _change(self, name: str, array: np.ndarray) -> None:
+        """Set an input of the next step; the binding reads the memory of ``_changing``."""
+        value, tensor = self._changing[name], self._engine.inputs[name]
+        if array.shape == value.shape and array.dtype == value.dtype:
+            value[...] = array
+            return
+        # Number of tokens and length of the cache vary; an answer is one of a batch.
+        fits = array.ndim == len(tensor.shape) and all(
+            size == (1 if axis == BATCH else axis) or (isinstance(axis, str) and axis != BATCH)
+            for size, axis in zip(array.shape, tensor.shape)
+        )
+        if array.dtype != value.dtype or not fits:
+            raise ValueError(f"input {name} is {array.dtype} {list(array.shape)} instead of {value.dtype} {list(value.shape)}")
+        self._changing[name] = np.array(array, order="C")
+        self._binding.bind_ortvalue_input(name, self._value(self._changing[name]))
 
     def _bind(self, name: str, array: np.ndarray) -> None:
         parts = parts_of(name, self._engine._unstacked)
@@ -159,8 +186,8 @@ class OrtDecoding(Decoding):
             self._binding.bind_ortvalue_input(part, self._value(value))
 
 
-def session_options(ort: ModuleType, threads: int | None, spinning: bool) -> Untyped:
-    """What all sessions have in common."""
+def session_options(ort: ModuleType, threads: int | None, spinning: bool, settings: Mapping[str, str] | None = None) -> Untyped:
+    """What all sessions have in common, and the settings of one."""
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors are raised as exceptions; warnings are for the exporter's tests
     options.inter_op_num_threads = 1
@@ -172,6 +199,9 @@ def session_options(ort: ModuleType, threads: int | None, spinning: bool) -> Unt
     # CPUs without VNNI add products of unsigned and signed bytes in 16 bits and saturate: an INT8 bundle would draw wrong masks
     # there. With this, ONNX Runtime multiplies unsigned with unsigned on such CPUs, a little slower, and exact.
     options.add_session_config_entry("session.x64quantprecision", "1")
+    if settings and "dynamic_block_base" in settings:
+        # Work is cut into ever smaller blocks: a thread that is held up delays the others less.
+        options.add_session_config_entry("session.dynamic_block_base", settings["dynamic_block_base"])
     return options
 
 

@@ -4,7 +4,8 @@ An axis is an ``int`` (static) or one of the names below (dynamic). ``batch`` is
 of tokens already in the self-attention cache of the text decoder.
 
 The text decoder has a dynamic or a static KV cache, see :func:`static_cache_spec`. In both, an output ``NAME`` that an input
-``past_NAME`` takes is the cache: the caller feeds it back in the next step.
+``past_NAME`` takes is the cache: the caller feeds it back in the next step. With a dynamic cache, a step may read several tokens,
+see :func:`multi_token_spec`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from typing import TypedDict
 from .config import MimoConfig
 
 BATCH, PAST, PAST_PLUS_ONE = "batch", "past", "past_plus_one"
+#: Tokens of one step of a text decoder that reads several, and the length of its cache after it.
+TOKENS, PAST_PLUS_TOKENS = "tokens", "past_plus_tokens"
+#: Added to attention scores that must not count: its exponential is 0 in float32.
+MASKED = -1e4
 #: What the names of the inputs begin with that take the cache.
 CACHE_PREFIX = "past_"
 
@@ -57,9 +62,11 @@ class Tensor:
         return Tensor(str(data["name"]), str(data["dtype"]), tuple(data["shape"]))
 
     def concrete(self, **axes: int) -> tuple[int, ...]:
-        """The shape with its dynamic axes filled in, e.g. ``concrete(batch=2, past=3)``."""
+        """The shape with its dynamic axes filled in, e.g. ``concrete(batch=2, past=3)``; one token a step if not stated."""
+        axes.setdefault(TOKENS, 1)
         if PAST in axes:
             axes.setdefault(PAST_PLUS_ONE, axes[PAST] + 1)
+            axes.setdefault(PAST_PLUS_TOKENS, axes[PAST] + axes[TOKENS])
         return tuple(axes[a] if isinstance(a, str) else a for a in self.shape)
 
 
@@ -75,6 +82,20 @@ class GraphSpec:
     @staticmethod
     def from_dict(name: str, data: GraphSpecData) -> GraphSpec:
         return GraphSpec(name, tuple(map(Tensor.from_dict, data["inputs"])), tuple(map(Tensor.from_dict, data["outputs"])))
+
+
+@dataclass(frozen=True)
+class Speculation:
+    """Speculative decoding with a text decoder that reads several tokens a step (:func:`multi_token_spec`).
+
+    Args:
+        tokens: most that are drafted for a step.
+        margin: by which the largest logit of a row has to exceed the second, or the row is computed again, one token a step. It
+            is larger than what several tokens a step change in the logits.
+    """
+
+    tokens: int
+    margin: float
 
 
 def graph_specs(config: MimoConfig) -> dict[str, GraphSpec]:
@@ -178,8 +199,28 @@ def static_cache_spec(config: MimoConfig, dtype: str = "float32") -> GraphSpec:
     return GraphSpec(dynamic.name, (token, position, *past, *rest), (dynamic.outputs[0], *caches))
 
 
+def multi_token_spec(config: MimoConfig) -> GraphSpec:
+    """The text decoder whose step reads any number of tokens: ``token`` and ``position`` [B, tokens].
+
+    It gives the logits behind every token, [B, tokens, V]. ``causal_bias`` [B, tokens, past + tokens] is added to the scores of
+    self-attention: 0 for the cache, a token itself and those before it, :data:`MASKED` for later ones. One token a step, with
+    a bias of zeros, is the usual step.
+    """
+    dynamic, renamed = graph_specs(config)["text_decoder"], {PAST_PLUS_ONE: PAST_PLUS_TOKENS}
+
+    def longer(tensor: Tensor) -> Tensor:
+        if tensor.name in ("token", "position", "logits"):
+            return Tensor(tensor.name, tensor.dtype, (BATCH, TOKENS, *tensor.shape[2:]))
+        return Tensor(tensor.name, tensor.dtype, tuple(renamed.get(a, a) if isinstance(a, str) else a for a in tensor.shape))
+
+    token, position, *rest = map(longer, dynamic.inputs)
+    inputs = (token, position, _real("causal_bias", TOKENS, PAST_PLUS_TOKENS), *rest)
+    return GraphSpec(dynamic.name, inputs, tuple(map(longer, dynamic.outputs)))
+
+
 def allowed_specs(config: MimoConfig) -> dict[str, tuple[GraphSpec, ...]]:
     """Every specification that a graph of a bundle may have, the usual one first."""
     allowed: dict[str, tuple[GraphSpec, ...]] = {name: (spec,) for name, spec in graph_specs(config).items()}
-    allowed["text_decoder"] += tuple(static_cache_spec(config, dtype) for dtype in ("float32", "float16"))
+    static = (static_cache_spec(config, dtype) for dtype in ("float32", "float16"))
+    allowed["text_decoder"] += (multi_token_spec(config), *static)
     return allowed

@@ -6,19 +6,22 @@ arXiv:1904.09751).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
 
 from ..errors import PromptError
 from ..model.config import MimoConfig
+from ..model.graph_spec import MASKED, Speculation
 from ..model.output_check import check_outputs
 from ..model.tokenizer import BOS, EOS, Tokenizer
 from ..utils.arguments import is_real, is_whole
 from ..utils.cancellation import CANCELLED
 from ..utils.messages import shown
+from .drafts import AnswerDrafts
 
 #: Why a draft ended: the model ended it, or it reached its maximum.
 STOP, LENGTH = "stop", "length"
@@ -105,16 +108,54 @@ def generate(
     return LENGTH
 
 
+def speculate(
+    advance: Callable[[int, Sequence[int]], list[int]],
+    propose: Callable[[Sequence[int], int], list[int]],
+    *,
+    bos: int,
+    eos: int,
+    max_tokens: int,
+    drafted: int,
+    should_stop: Callable[[], bool] | None = None,
+) -> Generator[int, None, str]:
+    """As greedy :func:`generate`, token for token, in fewer steps.
+
+    Args:
+        advance: takes the last token and a draft of those behind it, and gives the greedy tokens behind the last one: as much
+            of the draft as is right, and one more.
+        propose: takes all tokens so far and a number, and gives a draft of at most so many tokens.
+        drafted: most tokens of a draft.
+    """
+    tokens = [bos]
+    while len(tokens) <= max_tokens:
+        if should_stop is not None and should_stop():
+            return CANCELLED
+        draft = propose(tokens, min(drafted, max_tokens - len(tokens)))
+        if eos in draft:
+            draft = draft[: draft.index(eos)]
+        for token in advance(tokens[-1], draft):
+            if token == eos:
+                return STOP
+            tokens.append(token)
+            yield token
+    return LENGTH
+
+
 class Steps(Protocol):
     """One answer of the graph: ``engines.base.Decoding``."""
 
     def step(self, changing: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]: ...
+
+    def keep(self, length: int) -> None: ...
 
     def close(self) -> None: ...
 
 
 class Decodes(Protocol):
     """What is needed of an engine here."""
+
+    @property
+    def inputs(self) -> Mapping[str, object]: ...
 
     def decoding(self, constant: Mapping[str, np.ndarray]) -> Steps: ...
 
@@ -137,11 +178,18 @@ class TextDecoder:
         self, engine: Decodes, config: MimoConfig, memory: Mapping[str, np.ndarray], size: int, suppress_tokens: tuple[int, ...]
     ) -> None:
         self._max_length = config.text_decoder.max_length
-        self._steps = engine.decoding({name: memory[name] for name in ("cross_keys", "cross_values", "memory_valid")})
+        self._engine = engine
+        self._constant = {name: memory[name] for name in ("cross_keys", "cross_values", "memory_valid")}
+        self._steps = engine.decoding(self._constant)
         # One dict and two int arrays for the whole answer: the loop is the only place where Python costs per token.
         self._token, self._position = np.zeros((1, 1), np.int32), np.full((1, 1), -1, np.int32)
         self._changing = {"token": self._token, "position": self._position}
+        #: None for a graph that takes one token a step; see ``graph_spec.multi_token_spec``.
+        self._bias = causal_bias(self._max_length) if "causal_bias" in engine.inputs else None
         self._size, self._suppressed = size, list(suppress_tokens)
+        #: All tokens so far, and whether each was a step of its own.
+        self._read: list[int] = []
+        self._one_by_one = True
 
     def __enter__(self) -> TextDecoder:
         return self
@@ -156,15 +204,91 @@ class TextDecoder:
             ValueError: there are already as many tokens as the model has positions. A graph on a GPU would write over the end
                 of its memory.
         """
-        if self._position[0, 0] + 1 >= self._max_length:
+        if len(self._read) >= self._max_length:
             raise ValueError(f"the model has {self._max_length} positions")
-        self._token[0, 0] = token
-        self._position[0, 0] += 1
-        outputs = self._steps.step(self._changing)
-        check_outputs("text_decoder", {"logits": outputs["logits"]})
-        logits = outputs["logits"].reshape(-1)[: self._size].copy()  # ours to change
-        logits[self._suppressed] = -np.inf
+        self._token[0, 0], self._position[0, 0] = token, len(self._read)
+        if self._bias is not None:
+            self._changing["causal_bias"] = self._bias[None, len(self._read) : len(self._read) + 1, : len(self._read) + 1]
+        logits = self._run(self._changing)[0]
+        self._read.append(token)
         return logits
+
+    def advance(self, token: int, draft: Sequence[int], margin: float) -> list[int]:
+        """Append a token and what is right of a draft behind it, in one step.
+
+        Args:
+            draft: what may follow; of at most as many tokens as there are positions left.
+            margin: of ``Speculation``.
+
+        Returns:
+            The most probable tokens behind ``token``: the right beginning of the draft, and one more.
+
+        Raises:
+            ValueError: there are not so many positions.
+        """
+        if not draft and self._one_by_one:
+            return [int(self.step(token).argmax())]
+        begin, tokens = len(self._read), [token, *draft]
+        logits = self.read(tokens)
+        best = [int(k) for k in logits.argmax(axis=1)]
+        right = next((k for k, expected in enumerate(draft) if best[k] != expected), len(draft))
+        largest = np.partition(logits[: right + 1], -2, axis=1)[:, -2:]
+        unsure = np.flatnonzero(largest[:, 1] - largest[:, 0] <= margin)
+        if unsure.size:
+            right = int(unsure[0])
+            del self._read[begin + right + 1 :]
+            return [*best[:right], int(self._repeat().argmax())]
+        if right < len(draft):
+            del self._read[begin + right + 1 :]
+            self._steps.keep(len(self._read))
+        return best[: right + 1]
+
+    def read(self, tokens: Sequence[int]) -> np.ndarray:
+        """Append tokens in one step; float32 logits ``[tokens, size]`` behind each.
+
+        Raises:
+            ValueError: the graph takes one token a step, or there are not so many positions.
+        """
+        begin = len(self._read)
+        end = begin + len(tokens)
+        if self._bias is None:
+            raise ValueError("the graph takes one token a step")
+        if end > self._max_length:
+            raise ValueError(f"the model has {self._max_length} positions")
+        self._one_by_one = False
+        logits = self._run(
+            {
+                "token": np.array([tokens], np.int32),
+                "position": np.arange(begin, end, dtype=np.int32)[None],
+                "causal_bias": self._bias[None, begin:end, :end],
+            }
+        )
+        self._read += tokens
+        return logits
+
+    def _repeat(self) -> np.ndarray:
+        """Read all tokens again, one a step; the logits behind the last."""
+        self._steps.close()
+        self._steps = self._engine.decoding(self._constant)
+        tokens, self._read, self._one_by_one = self._read, [], True
+        return [self.step(token) for token in tokens][-1]
+
+    def _run(self, changing: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Logits ``[tokens, size]`` of one step, ours to change."""
+        outputs = self._steps.step(changing)
+        check_outputs("text_decoder", {"logits": outputs["logits"]})
+        logits = outputs["logits"]
+        logits = logits.reshape(-1, logits.shape[-1])[:, : self._size].copy()
+        logits[:, self._suppressed] = -np.inf
+        return logits
+
+
+@lru_cache(maxsize=8)
+def causal_bias(length: int) -> np.ndarray:
+    """float32 ``[length, length]``: 0 up to the diagonal and :data:`~mimo_runtime.model.graph_spec.MASKED` behind it."""
+    bias = np.triu(np.full((length, length), MASKED, np.float32), 1)
+    bias.flags.writeable = False
+    return bias
 
 
 class Draft:
@@ -174,6 +298,7 @@ class Draft:
         decoder: its memory is freed when the iteration ends or is left.
         tokenizer: ``decode`` turns tokens into text; bytes that are no character become U+FFFD.
         max_tokens, sampling, should_stop: see :func:`generate`.
+        drafts: of the question's answer, with the settings of speculative decoding; None writes one token a step.
     """
 
     def __init__(
@@ -183,11 +308,19 @@ class Draft:
         max_tokens: int,
         sampling: SamplingParams,
         should_stop: Callable[[], bool] | None,
+        drafts: tuple[AnswerDrafts, Speculation] | None = None,
     ) -> None:
-        self._decoder, self._tokenizer = decoder, tokenizer
-        self._tokens = generate(
-            decoder.step, bos=BOS, eos=EOS, max_tokens=max_tokens, sampling=sampling, should_stop=should_stop
-        )
+        self._decoder, self._tokenizer, self._drafts = decoder, tokenizer, drafts
+        if drafts is None or sampling.temperature > 0:
+            self._tokens = generate(
+                decoder.step, bos=BOS, eos=EOS, max_tokens=max_tokens, sampling=sampling, should_stop=should_stop
+            )
+        else:
+            speculation = drafts[1]
+            self._tokens = speculate(
+                lambda token, draft: decoder.advance(token, draft, speculation.margin), drafts[0].propose,
+                bos=BOS, eos=EOS, max_tokens=max_tokens, drafted=speculation.tokens, should_stop=should_stop,
+            )  # fmt: skip
         #: The text so far, with query numbers.
         self.markup = ""
         #: "stop", "length" or "cancelled"; None until the text is complete.
@@ -197,12 +330,16 @@ class Draft:
         """Pieces of ``markup``. The tokens of a character of several bytes are held back until it is complete, or can no longer
         become so."""
         held: list[int] = []
+        written: list[int] = []
         with self._decoder:
             while self.finish_reason is None:
                 try:
-                    held.append(next(self._tokens))
+                    written.append(next(self._tokens))
+                    held.append(written[-1])
                 except StopIteration as end:
                     self.finish_reason = end.value
+                    if self._drafts is not None and self.finish_reason == STOP:
+                        self._drafts[0].learn([BOS, *written, EOS])
                 piece = self._tokenizer.decode(held)
                 if self.finish_reason is None and piece.endswith("\ufffd") and len(held) < 4:
                     continue
