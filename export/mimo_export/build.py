@@ -15,9 +15,10 @@ from mimo_runtime.errors import RequestError
 from mimo_runtime.model.graph_spec import GRAPHS
 from mimo_runtime.utils.progress import Progress, silent
 
+from .build_state import BuildRequest, BuildState
 from .parity.compare import check_samples
 from .schema import Inspection
-from .stages import STAGES, BuildRequest, BuildState
+from .stages import STAGES
 from .targets import Target, check_compiler, check_graphs, choose_target
 
 #: Samples of the parity check of a build. The numbers of a release come from ``mimo-export parity`` over hundreds.
@@ -92,13 +93,17 @@ def build(
     output = Path(output)
     with output_place(output, overwrite, request.is_bundle) as folder:
         state = BuildState(request, folder, progress, warn)
-        for stage in STAGES:
-            if stage.applies(request):
-                stage.run(state)
+        _run_stages(state)
         if sign_key is not None:
             sign(folder, sign_key)
         progress("finish", 1, 1)
     return Built(output, state.summary, state.calibration)
+
+
+def _run_stages(state: BuildState) -> None:
+    for stage in STAGES:
+        if stage.applies(state.request):
+            stage.run(state)
 
 
 def check_tuning(target: Target, names: Sequence[str], tune: bool) -> None:

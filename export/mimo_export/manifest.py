@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from mimo_calibration.search.candidates import BF16, bf16_features
 from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.bundle.manifest import Manifest, preprocessing
 from mimo_runtime.bundle.placement import fits
@@ -88,7 +89,8 @@ def compatibility_keys(graphs: Mapping[str, GraphFile]) -> Compatibility:
         compiled_later = any(graph["engine"] == name and graph["build"] for graph in graphs.values())
         version = None if compiled_later else installed_version(name)
         engines[name] = {"built_with": version, "min": ENGINE_MIN[name], "opset": OPSET}
-    return {"engines": engines, "arch": None, "cpu_features": [], "compute_capability": None}
+    in_bf16 = any((graph.get("options") or {}).get("precision") == BF16 for graph in graphs.values())
+    return {"engines": engines, "arch": None, "cpu_features": bf16_features() if in_bf16 else [], "compute_capability": None}
 
 
 def tool_versions() -> dict[str, str]:

@@ -98,6 +98,14 @@ class DomainParity(TypedDict):
     largest_change: float
 
 
+class EngineChoiceData(TypedDict):
+    """The engine of a graph in single precision."""
+
+    chosen: str
+    latency_ms: dict[str, float]
+    rejected: dict[str, str]
+
+
 class _ReducedPrecision(TypedDict, total=False):
     #: Left out without domain statistics.
     domain: DomainParity
@@ -105,6 +113,8 @@ class _ReducedPrecision(TypedDict, total=False):
     kv_cache: dict[str, str]
     #: How greedy answers are written, with the reason, of a CPU target.
     decoding: dict[str, str | float | None]
+    #: Of a tuned bundle in single precision, by graph: what ships, and milliseconds per run (per token) of all that was tried.
+    engines: dict[str, EngineChoiceData]
     precision: PrecisionReport
 
 

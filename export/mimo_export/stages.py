@@ -7,150 +7,45 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import cast
 
 import onnx
 
 from mimo_calibration.diagnostics import warnings_before
-from mimo_calibration.quantize import CalibrationFacts, QuantizationRequest, quantize_with_accuracy_control
-from mimo_calibration.search.candidates import Candidate
-from mimo_calibration.search.results import Result, results_dict
+from mimo_calibration.quantize import quantize_with_accuracy_control
+from mimo_calibration.search.results import results_dict
 from mimo_runtime.bundle.manifest import write_manifest
 from mimo_runtime.bundle.schema import TOKENIZER, CompatibilityData, GraphData
 from mimo_runtime.bundle.writer import REPORT
 from mimo_runtime.compiler import compile_bundle
-from mimo_runtime.data.dataset import Dataset, with_windows
 from mimo_runtime.domain.statistics import DOMAIN, DomainStatistics
 from mimo_runtime.engines import create_engine
-from mimo_runtime.engines.base import Engine
 from mimo_runtime.errors import VerificationError
-from mimo_runtime.model.calibrated import windows_by_modality
-from mimo_runtime.model.graph_spec import GRAPHS, GraphSpec, graph_specs
-from mimo_runtime.model.tokenizer import Tokenizer
+from mimo_runtime.model.graph_spec import graph_specs
 from mimo_runtime.pipeline import Mimo as Pipeline
 from mimo_runtime.utils.hashing import sha256
-from mimo_runtime.utils.progress import Progress
 from mimo_train.checkpoint import WEIGHTS, load_checkpoint
-from mimo_train.model import Mimo
 from mimo_train.model.graphs import graph_modules
 from mimo_train.torch_engine import torch_mimo
 
+from .build_state import BuildRequest, BuildState
 from .domain import compare_verdicts
 from .finite import check_finite
 from .graphs.graph_file import write_graph
-from .graphs.select_decoding import Decoding, select_decoding
-from .graphs.select_kv_cache import KVCache, select_kv_cache
+from .graphs.select_decoding import select_decoding
+from .graphs.select_engine import select_engines
+from .graphs.select_kv_cache import select_kv_cache
 from .graphs.tensorrt_options import left_to_build
 from .graphs.trace import export_graph
 from .manifest import Measurements, compatibility_keys, manifest_data, other_files, self_check, tool_versions
-from .parity.compare import Parity, compare, limits_of, parity_failures
+from .parity.compare import compare, limits_of, parity_failures
 from .parity.golden import REDUCED, write_golden
-from .parity.samples import Sample, draw_samples
 from .report.charts import draw
 from .report.markdown import inspect_dict, markdown
-from .schema import BuildReport, Compatibility, DomainParity, GraphFile, Inspection
-from .targets import PROXY_ENGINE, Target, measuring_engine
-
-
-@dataclass(frozen=True)
-class BuildRequest:
-    """A checked request.
-
-    Attributes:
-        graphs: names, in the order in which an answer runs them.
-        datasets: images that take part in the parity check beside phantoms.
-        quantization: what to calibrate and to measure on; None in single precision.
-        portable: leave the graphs to be compiled on the device.
-        compute_capabilities: GPUs that TensorRT for RTX compiles for; none: 8.0 and later.
-        tune: ship what is fastest on this machine, per graph.
-    """
-
-    checkpoint: Path
-    target: Target
-    precision: str = "fp32"
-    graphs: tuple[str, ...] = GRAPHS
-    datasets: tuple[Dataset, ...] = ()
-    parity_samples: int = 8
-    quantization: QuantizationRequest | None = None
-    portable: bool = False
-    compute_capabilities: tuple[str, ...] = ()
-    tune: bool = False
-
-    @property
-    def is_bundle(self) -> bool:
-        """Whether all graphs are built. Otherwise the output is a folder of checked ONNX files."""
-        return len(self.graphs) == len(GRAPHS)
-
-    @property
-    def compiles(self) -> bool:
-        """Whether the build itself runs the compiler of the target."""
-        return self.target.is_compiled and not self.portable
-
-    @property
-    def engines(self) -> tuple[str, ...]:
-        """The engines that candidates in reduced precision are tried on."""
-        return (PROXY_ENGINE,) if self.target.gpu else self.target.engines
-
-
-@dataclass
-class BuildState:
-    """What the stages of one build pass on. A field without a default is set by the stage that its comment names."""
-
-    request: BuildRequest
-    #: The output, still hidden: what is written here appears when the last stage is done.
-    folder: Path
-    progress: Progress = lambda stage, done, total: None
-    warn: Callable[[str], None] = lambda message: None
-
-    # load_model
-    model: Mimo = field(init=False)
-    tokenizer: Tokenizer = field(init=False)
-    #: PyTorch behind the runtime's interface: what every file is compared with.
-    reference: Pipeline = field(init=False)
-    #: Statistics of the training images; None if the checkpoint has none.
-    domain: DomainStatistics | None = None
-    #: The interface of each graph as it ships. select_kv_cache may replace that of the text decoder.
-    specs: dict[str, GraphSpec] = field(init=False)
-    #: export_graphs: in single precision.
-    models: dict[str, onnx.ModelProto] = field(init=False)
-    #: quantize: the decision per graph, and what the manifest says about the calibration.
-    quantized: Result | None = None
-    calibration: CalibrationFacts | None = None
-    #: write_graphs: what the manifest and the report say about each file.
-    files: dict[str, GraphFile] = field(init=False)
-    #: load_engines: of the written files.
-    engines: dict[str, Engine] = field(init=False)
-    #: The engine that computes a GPU target's files on this machine; None if each file is computed by its own engine.
-    measured_on: str | None = None
-    #: check_parity
-    parity: Parity = field(init=False)
-    #: check_domain_verdicts
-    verdicts: DomainParity | None = None
-    #: write_golden_samples: one line a sample.
-    golden: list[str] = field(default_factory=list)
-    #: collect_compatibility; compile_engines adds to it.
-    compatibility: Compatibility = field(init=False)
-    #: select_cache
-    kv_cache: KVCache | None = None
-    #: select_text_decoding
-    decoding: Decoding | None = None
-    #: write_report: the content of ``report.json``.
-    report: BuildReport = field(init=False)
-    #: write_report, replaced by write_bundle: as ``mimo-export inspect --json`` prints it.
-    summary: Inspection = field(init=False)
-
-    def samples(self) -> Iterator[Sample]:
-        """The samples of the parity check, the same in every call."""
-        request = self.request
-        datasets = with_windows(request.datasets, windows_by_modality(self.model.config.windows))
-        return draw_samples(request.parity_samples, datasets, self.model.config, self.tokenizer)
-
-    def candidate(self, graph: str) -> Candidate | None:
-        """The candidate that was decided on for a graph; None in single precision."""
-        return self.quantized.chosen[graph] if self.quantized else None
+from .schema import Compatibility, GraphFile
+from .targets import measuring_engine
 
 
 def load_model(state: BuildState) -> None:
@@ -207,6 +102,15 @@ def quantize(state: BuildState) -> None:
     )  # fmt: skip
 
 
+def tune_engines(state: BuildState) -> None:
+    """Choose the fastest engine of every graph in single precision.
+
+    Raises:
+        EngineError: an engine fails.
+    """
+    state.tuned = select_engines(state.models, state.reference, list(state.samples()), state.request.engines, state.progress)
+
+
 def write_graphs(state: BuildState) -> None:
     """Write one ONNX file per graph.
 
@@ -234,7 +138,7 @@ def load_engines(state: BuildState) -> None:
     state.engines = {
         name: create_engine(
             state.measured_on or file["engine"], (state.folder / file["file"]).read_bytes(), state.specs[name],
-            threads=file["threads"],
+            threads=file["threads"], options=file.get("options"),
         ) for name, file in state.files.items()
     }  # fmt: skip
 
@@ -341,6 +245,8 @@ def write_report(state: BuildState) -> None:
         state.report["domain"] = state.verdicts
     if state.kv_cache:
         state.report["kv_cache"] = state.kv_cache.to_dict()
+    if state.tuned:
+        state.report["engines"] = {name: choice.to_dict() for name, choice in state.tuned.items()}
     if state.decoding:
         state.report["decoding"] = state.decoding.to_dict()
     if state.quantized and state.calibration:
@@ -396,6 +302,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(check_data),
     Stage(export_graphs),
     Stage(quantize, lambda request: request.quantization is not None),
+    Stage(tune_engines, lambda request: request.tune and request.quantization is None),
     Stage(write_graphs),
     Stage(load_engines),
     Stage(check_parity),

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import onnx
 
 from ..graph.fp16 import compact, to_half
 from ..graph.gpu import to_gpu_graph
 from ..graph.ort_cpu import to_ort_cpu_graph
-from .candidates import WEIGHTS_ONLY, Candidate
+from .candidates import BF16, WEIGHTS_ONLY, Candidate, bf16_features, full_precision
 from .pipeline import QuantizedPipeline
 from .recipe import WEIGHTS, GraphContext, QuantizationRecipe
 from .recipe_search import RecipeSearch
 from .results import GraphResult
-from .settings import ORT
+from .settings import OPENVINO, ORT
 
 
 class CandidateGenerator:
@@ -38,15 +39,20 @@ class CandidateGenerator:
         return [*self._full(name), *self._quantized(name, context, result)]
 
     def _full(self, name: str) -> list[Candidate]:
-        """Full precision on other engines, and for the text decoder on one thread; for "auto" only."""
+        """Full precision on other engines and with other settings, and BF16; for "auto" only."""
         if self.settings.precision != "auto":
             return []
-        data, threads = self.models[name].SerializeToString(), self.settings.threads
-        full = [Candidate(f"fp32 {e}", "fp32", e, threads, data) for e in self.settings.engines if e != ORT]
-        if name == WEIGHTS_ONLY:
-            unstacked = to_ort_cpu_graph(self.models[name]).SerializeToString()
-            full.append(Candidate("fp32 onnxruntime, 1 thread", "fp32", ORT, 1, unstacked))
+        threads = self.settings.threads
+        full = full_precision(name, self.models[name], self.settings.engines, threads)
+        if self._in_bf16:
+            data = self.models[name].SerializeToString()
+            full.append(Candidate("bf16 openvino", BF16, OPENVINO, threads, data, options={"precision": BF16}))
         return full
+
+    @property
+    def _in_bf16(self) -> bool:
+        """Whether BF16 is tried: it is no precision that a user can ask for by name."""
+        return self.settings.precision == "auto" and OPENVINO in self.settings.engines and bool(bf16_features())
 
     def _half(self, name: str, context: GraphContext) -> list[Candidate]:
         half = to_half(self.models[name], context.histograms)
@@ -87,11 +93,14 @@ class CandidateGenerator:
             model = context.quantized(recipe)
             return [self._cast(name, f"int8{label} (FP16 between)", "int8", model, context, recipe)]
         model = compact(context.quantized(recipe))
-        return [
+        candidates = [
             Candidate(f"int8 {e}{label}", "int8", e, self.settings.threads,
                       (to_ort_cpu_graph(model) if e == ORT else model).SerializeToString(), recipe)
             for e in engines
         ]  # fmt: skip
+        between = [replace(c, label=f"{c.label}, BF16 between", options={"precision": BF16})
+                   for c in candidates if self._in_bf16 and c.engine == OPENVINO]  # fmt: skip
+        return candidates + between
 
     def _for_gpu(self, name: str, context: GraphContext, result: GraphResult) -> list[Candidate]:
         """The candidates for a GPU in the order in which they are tried. ONNX Runtime on the CPU computes the same files."""

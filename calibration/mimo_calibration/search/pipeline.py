@@ -57,7 +57,7 @@ class QuantizedPipeline:
         self.engines: dict[str, Engine] = {}
         self._statistics = StatisticsCache(settings.cache)
         self._replies = TrialCache(settings.cache, json.dumps([config.to_dict(), tokenizer.to_json()]))
-        #: What every engine computes: library, number of threads, and hash of the file.
+        #: What every engine computes: library, number of threads, settings, and hash of the file.
         self._fingerprints: weakref.WeakKeyDictionary[Engine, str] = weakref.WeakKeyDictionary()
 
     def full_precision(self, name: str) -> Candidate:
@@ -76,7 +76,7 @@ class QuantizedPipeline:
         Raises:
             EngineError: the engine refuses the file.
         """
-        return self._create(name, candidate.engine, candidate.data, candidate.threads)
+        return self._create(name, candidate.engine, candidate.data, candidate.threads, candidate.options)
 
     def load_ort(self, name: str, model: onnx.ModelProto) -> Engine:
         """A model on ONNX Runtime, in place of graph ``name``."""
@@ -86,13 +86,16 @@ class QuantizedPipeline:
         """The ``run`` of an ONNX file on ONNX Runtime, in place of graph ``name``."""
         return self._create(name, ORT, data, self.settings.threads).run
 
-    def _create(self, name: str, kind: str, data: bytes, threads: int | None) -> Engine:
-        engine = create_engine(kind, data, self.specs[name], threads=threads)
-        self._fingerprints[engine] = f"{kind} {threads} {hashlib.sha256(data).hexdigest()}"
+    def _create(
+        self, name: str, kind: str, data: bytes, threads: int | None, options: Mapping[str, str] | None = None
+    ) -> Engine:
+        engine = create_engine(kind, data, self.specs[name], threads=threads, options=options)
+        settings = "".join(f" {option}={value}" for option, value in sorted((options or {}).items()))
+        self._fingerprints[engine] = f"{kind} {threads}{settings} {hashlib.sha256(data).hexdigest()}"
         return engine
 
     def fingerprint(self, engine: Engine) -> str:
-        """What an engine of :meth:`load` computes: library, number of threads, and hash of the file."""
+        """What an engine of :meth:`load` computes: library, number of threads, settings, and hash of the file."""
         return self._fingerprints[_uncached(engine)]
 
     def collect_statistics(self, name: str) -> GraphContext:

@@ -194,9 +194,9 @@ class _Decision:
         self.tried.add(recipe)
         self.more -= 1
         label = f" without {len(recipe.skipped)} block{'s' * (len(recipe.skipped) > 1)}"
-        (added,) = self.generator.int8(self.name, self.context, recipe, (candidate.engine,), label)
-        if self._load(added):
-            self.waiting.insert(0, added.label)
+        variants = self.generator.int8(self.name, self.context, recipe, (candidate.engine,), label)
+        if loaded := [added.label for added in variants if self._load(added)]:
+            self.waiting[:0] = loaded
             self._time({k: self.running[k] for k in (self.incumbent.label, *self.waiting)})
 
     def _load(self, candidate: Candidate) -> bool:

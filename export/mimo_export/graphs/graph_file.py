@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx
 
-from mimo_calibration.search.candidates import Candidate
+from mimo_calibration.search.candidates import BF16, Candidate
 from mimo_runtime.errors import EngineError
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.graph_spec import GraphSpec
@@ -34,6 +34,9 @@ def write_graph(
     """
     shipped = model if candidate is None else onnx.load_from_string(candidate.data)
     counts = delivered(shipped)
+    options = dict(candidate.options) if candidate else {}
+    if options.get("precision") == BF16:
+        counts = {**counts, "fp32": 0, BF16: counts["fp32"]}
     if precision == "fp32" or target.gpu:
         check_precision(spec.name, precision, counts)
     try:
@@ -49,5 +52,5 @@ def write_graph(
         "threads": None if candidate is None or target.gpu else candidate.threads,
         "asked": precision, "delivered": counts, "file": path.relative_to(folder).as_posix(),
         "sha256": sha256(path), "bytes": len(data), "nodes": len(shipped.graph.node),
-        "build": None,
+        "build": None, **({"options": options} if options else {}),
     }  # fmt: skip

@@ -30,6 +30,7 @@ from .summary import AnswerParity, GraphParity, ParitySummary
 LIMITS = {
     "fp32": {"relative_l2": 1e-3, "masks_dice": 0.999, "text_agreement": 0.995, "presence_agreement": 0.995},
     "fp16": {"relative_l2": 0.05, "masks_dice": 0.98, "text_agreement": 0.9, "presence_agreement": 0.95},
+    "bf16": {"relative_l2": 0.1, "masks_dice": 0.95, "text_agreement": 0.8, "presence_agreement": 0.9},
     "int8": {"relative_l2": 0.3, "masks_dice": 0.9, "text_agreement": 0.5, "presence_agreement": 0.8},
 }
 
@@ -292,13 +293,13 @@ def limits_of(delivered: Mapping[str, Mapping[str, int]]) -> Limits:
         delivered: matrix operators by precision, of each graph.
     """
     precisions = {name: _lowest(counts) for name, counts in delivered.items()}
-    lowest = next(precision for precision in ("int8", "fp16", "fp32") if precision in {*precisions.values(), "fp32"})
+    lowest = next(precision for precision in ("int8", "bf16", "fp16", "fp32") if precision in {*precisions.values(), "fp32"})
     return Limits(LIMITS[lowest], {name: LIMITS[precision]["relative_l2"] for name, precision in precisions.items()})
 
 
 def _lowest(delivered: Mapping[str, int]) -> str:
     """The lowest precision of a graph's matrix operators, of those that have limits."""
-    for precision, kinds in (("int8", ("int8", "int8_weights", "int4")), ("fp16", ("fp16",))):
+    for precision, kinds in (("int8", ("int8", "int8_weights", "int4")), ("bf16", ("bf16",)), ("fp16", ("fp16",))):
         if any(delivered.get(kind) for kind in kinds):
             return precision
     return "fp32"

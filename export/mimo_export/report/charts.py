@@ -28,7 +28,7 @@ BASELINE = "fp32 onnxruntime"
 COLOURS = {"chosen": "#0b6e4f", "other": "#9aa5b1", "bad": "#c8553d", "line": "#1f3a5f"}
 #: A candidate in the scatter: its colour by the start of its label, the first that fits, and its marker by a part of its label.
 CANDIDATE_COLOURS = {
-    "fp32": "#6b7785", "fp16": "#7b4fa3", "int8 weights": "#2f9e9e", "int8": "#1f5fa8", "int4": "#d98324",
+    "fp32": "#6b7785", "bf16": "#9a6fb5", "fp16": "#7b4fa3", "int8 weights": "#2f9e9e", "int8": "#1f5fa8", "int4": "#d98324",
 }  # fmt: skip
 CANDIDATE_MARKERS = {"openvino": "s", "1 thread": "^", "": "o"}
 

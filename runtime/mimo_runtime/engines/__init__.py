@@ -158,7 +158,9 @@ def create_engine(
     arguments = {"built_with": built_with} if kind.plans else {}
     for option, value in (options or {}).items():
         if value not in kind.options.get(option, ()):
-            raise EngineError(f"the engine {name} has no setting {option}={value}", "Update mimo-edge, or build the bundle again")
+            raise EngineError(
+                f"the engine {name} has no setting {option}={value}", "Update mimo-edge, or build the bundle again"
+            )
     if options:
         arguments["options"] = options
     engine: Engine = getattr(module, kind.class_name)(data, spec, threads=threads, spinning=spinning, **arguments)

@@ -4,8 +4,8 @@ An axis is an ``int`` (static) or one of the names below (dynamic). ``batch`` is
 of tokens already in the self-attention cache of the text decoder.
 
 The text decoder has a dynamic or a static KV cache, see :func:`static_cache_spec`. In both, an output ``NAME`` that an input
-``past_NAME`` takes is the cache: the caller feeds it back in the next step. With a dynamic cache, a step may read several tokens,
-see :func:`multi_token_spec`.
+``past_NAME`` takes is the cache: the caller feeds it back in the next step. With a dynamic cache, a step may read several
+tokens, see :func:`multi_token_spec`.
 """
 
 from __future__ import annotations

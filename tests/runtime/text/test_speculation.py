@@ -100,7 +100,10 @@ def test_without_a_draft_every_step_reads_one_token():
 @pytest.mark.parametrize("most", range(1, 12))
 def test_a_maximum_of_tokens_cuts_the_answer_as_greedy_decoding(most):
     expected = greedy(SumOfTokens())
-    assert speculative(SumOfTokens(), follow(expected), most) == (expected[:most], "length" if most <= len(expected) else "stop")
+    assert speculative(SumOfTokens(), follow(expected), most) == (
+        expected[:most],
+        "length" if most <= len(expected) else "stop",
+    )
 
 
 def test_a_row_that_rounding_could_decide_is_computed_one_token_a_step():
