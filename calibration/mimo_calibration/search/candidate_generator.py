@@ -44,7 +44,7 @@ class CandidateGenerator:
             return []
         threads = self.settings.threads
         full = full_precision(name, self.models[name], self.settings.engines, threads)
-        if self._in_bf16:
+        if self._in_bf16 and name != WEIGHTS_ONLY:
             data = self.models[name].SerializeToString()
             full.append(Candidate("bf16 openvino", BF16, OPENVINO, threads, data, options={"precision": BF16}))
         return full

@@ -9,6 +9,7 @@ import onnx
 import pytest
 from small_graphs import make_model, node, operators
 
+from mimo_calibration.search import candidate_generator
 from mimo_calibration.search.candidate_generator import CandidateGenerator
 from mimo_calibration.search.recipe import GraphContext, QuantizationRecipe
 from mimo_calibration.search.results import GraphResult
@@ -45,20 +46,34 @@ def test_the_text_decoder_gets_weights_of_the_requested_precision(context, preci
     assert len({c.label for c in candidates}) == len(candidates)
 
 
+#: In full precision, beside the graph as it is.
+FULL = ["fp32 onnxruntime, dynamic blocks", "fp32 openvino", "fp32 openvino, own threads"]
+
+
 @pytest.mark.parametrize(
     ("precision", "labels"),
     [
-        ("auto", ["fp32 openvino", "int8 onnxruntime", "int8 openvino", "int8 weights onnxruntime"]),
+        ("auto", [*FULL, "int8 onnxruntime", "int8 openvino", "int8 weights onnxruntime"]),
         ("int8", ["int8 onnxruntime", "int8 openvino", "int8 weights onnxruntime"]),
         ("fp16", ["fp16 onnxruntime", "fp16 openvino"]),
     ],
 )
-def test_a_cpu_gets_each_engine_in_the_requested_precision(context, precision, labels):
+def test_a_cpu_gets_each_engine_in_the_requested_precision(context, precision, labels, monkeypatch):
+    monkeypatch.setattr(candidate_generator, "bf16_features", list)
     generator, candidates = generate(context, "fusion", precision=precision)
     assert [c.label for c in candidates] == labels
     assert [bool(c.recipe) for c in candidates] == [label.startswith("int8") for label in labels]
     # The norm of a graph in half precision stays in FP32, for the report.
     assert all(set(nodes) == {"n"} for nodes in generator.fp32_nodes.values())
+
+
+@pytest.mark.parametrize("precision", ["auto", "int8"])
+def test_a_cpu_with_bf16_gets_products_in_it_under_auto(context, precision, monkeypatch):
+    monkeypatch.setattr(candidate_generator, "bf16_features", lambda: ["avx512_bf16"])
+    _, candidates = generate(context, "fusion", precision=precision)
+    in_bf16 = {c.label: (c.engine, c.precision) for c in candidates if c.options.get("precision") == "bf16"}
+    both = {"bf16 openvino": ("openvino", "bf16"), "int8 openvino, BF16 between": ("openvino", "int8")}
+    assert in_bf16 == (both if precision == "auto" else {})
 
 
 @pytest.mark.parametrize(
