@@ -82,22 +82,20 @@ def build(
     check_samples(parity_samples)
     check_tuning(chosen, names, tune)
     check_key(sign_key, names)
-    if precision != "fp32":
-        check_quantization(quantization, precision, names)
+    check_quantization(quantization, precision, names)
     if chosen.is_compiled and not portable:
         check_compiler(chosen)
     request = BuildRequest(
         Path(checkpoint), chosen, precision, names, tuple(read_datasets(parity_data)) if parity_data else (), parity_samples,
         quantization if precision != "fp32" else None, portable, tuple(compute_capabilities), tune,
     )  # fmt: skip
-    output = Path(output)
-    with output_place(output, overwrite, request.is_bundle) as folder:
+    with output_place(Path(output), overwrite, request.is_bundle) as folder:
         state = BuildState(request, folder, progress, warn)
         _run_stages(state)
         if sign_key is not None:
             sign(folder, sign_key)
         progress("finish", 1, 1)
-    return Built(output, state.summary, state.calibration)
+    return Built(Path(output), state.summary, state.calibration)
 
 
 def _run_stages(state: BuildState) -> None:
@@ -136,6 +134,8 @@ def check_quantization(request: QuantizationRequest | None, precision: str, name
     Raises:
         RequestError: there is no data, some graphs are left out, or as :meth:`QuantizationRequest.check`.
     """
+    if precision == "fp32":
+        return
     if request is None:
         raise RequestError(f"--precision {precision} needs --calibration DATA", "Name a data set to calibrate on")
     if len(names) < len(GRAPHS):

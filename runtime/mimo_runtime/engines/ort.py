@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Protocol
 
 import numpy as np
 
@@ -92,6 +93,12 @@ class OrtEngine(Engine):
             raise EngineError(message, "Run mimo-run doctor") from None
 
 
+class _Value(Protocol):
+    """An ``OrtValue``."""
+
+    def numpy(self) -> np.ndarray: ...
+
+
 class OrtDecoding(Decoding):
     """An answer whose inputs are bound once and whose cache never becomes an array of numpy: ONNX Runtime's own tensors go from
     one step into the next. Saves about a fifth of the time of a step of ``tiny``."""
@@ -118,7 +125,7 @@ class OrtDecoding(Decoding):
                     self._bind(name, self._changing[name])
         self._cache_tensors = {part: t for t in caches.values() for part in parts_of(t.name, engine._unstacked)}
         #: The cache behind the last step, by the input that takes it.
-        self._values: dict[str, Untyped] = {}
+        self._values: dict[str, _Value] = {}
         #: Every output in order, and the input that takes it.
         self._outputs = [
             (part, into)
