@@ -33,6 +33,10 @@ class ImageError(RequestError):
     """An image cannot be read or is outside the supported limits."""
 
 
+class DamagedImageError(ImageError):
+    """A file that is meant as an image, and is damaged, cut off, or may not be read."""
+
+
 class PromptError(RequestError):
     """A box, point, mask or text does not fit the image or the model."""
 

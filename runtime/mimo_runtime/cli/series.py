@@ -108,7 +108,7 @@ def series(
         print_json(report, indent=1)
     else:
         click.echo(_text_of(answer, result, output))
-    if answer.failures:
+    if not answer.is_complete:
         print_error(_failed(answer))
         raise click.exceptions.Exit(PARTIAL)
 
@@ -232,8 +232,11 @@ def _text_of(answer: SeriesAnswer, result: StudyResult, output: str | None) -> s
 def _failed(answer: SeriesAnswer) -> str:
     from ..clinical.study import counted_frames
 
-    frames = counted_frames([failure.frame for failure in answer.failures]).lower()
     remedy = "The others are answered. Export these again."
+    if not answer.failures:
+        lost = answer.series.lost
+        return f"error: {lost} damaged file{' was' if lost == 1 else 's were'} left out. {remedy}"
+    frames = counted_frames([failure.frame for failure in answer.failures]).lower()
     return f"error: {frames} of {len(answer.series)} could not be read: {answer.failures[0].reason}. {remedy}"
 
 

@@ -248,6 +248,8 @@ def _missing(answer: SeriesAnswer) -> Iterator[str]:
     wanted = len(answer.series) if answer.asked is None else len(answer.asked)
     if not answer.is_complete and len(answer.frames) + len(answer.failures) < wanted:
         yield f"Only {len(answer.frames)} of {wanted} frames were analysed."
+    if answer.series.lost and not answer.is_complete:
+        yield f"{answer.series.lost} damaged file{'' if answer.series.lost == 1 else 's'} left out."
     if answer.failures:
         yield f"{counted_frames([f.frame for f in answer.failures])} of {wanted} could not be read."
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from ..errors import ImageError
+from ..errors import DamagedImageError, ImageError
 from ..modalities import canonical
 from .elements import damaged_dicom, group, number, numbers, pair, silent
 from .geometry import ImageGeometry, Plane, UltrasoundRegion, Vector
@@ -228,7 +228,9 @@ def without_pixels(data: Dataset, name: str) -> ImageError:
     rows, columns = number(data, "Rows"), number(data, "Columns")
     if rows and columns:  # an object with an image, whose file was cut or whose pixels were removed
         what = f"{name} is a DICOM file without pixels{known}, though it states {columns:.0f} x {rows:.0f}"
-        return ImageError(what, "Copy or export it again")
+        return DamagedImageError(what, "Copy or export it again")
+    if not uid or kind.endswith("Image Storage"):
+        return DamagedImageError(f"{name} is a DICOM file without pixels{known}", "Copy or export it again")
     return ImageError(f"{name} is a DICOM file without pixels{known}", "Choose an image of the series")
 
 

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from ..errors import ImageError
+from ..errors import DamagedImageError
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -105,6 +105,6 @@ def silent() -> Iterator[None]:
         _reading.now = False
 
 
-def damaged_dicom(name: str, error: Exception) -> ImageError:
+def damaged_dicom(name: str, error: Exception) -> DamagedImageError:
     # Only the kind of the error: its text may quote values of the file.
-    return ImageError(f"{name} is a damaged DICOM file ({type(error).__name__})", "Export it again")
+    return DamagedImageError(f"{name} is a damaged DICOM file ({type(error).__name__})", "Export it again")

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from ..errors import ImageError
+from ..errors import DamagedImageError, ImageError
 from .image import check_size
 
 #: Pillow plugins used. Everything else (EPS would start a program) is refused.
@@ -88,5 +88,5 @@ def _orientation(image: Image.Image) -> int:
     return orientation if orientation in range(1, 9) else 1
 
 
-def damaged(name: str, error: Exception) -> ImageError:
-    return ImageError(f"{name} is damaged or incomplete ({type(error).__name__})", "Export or download it again")
+def damaged(name: str, error: Exception) -> DamagedImageError:
+    return DamagedImageError(f"{name} is damaged or incomplete ({type(error).__name__})", "Export or download it again")

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from PIL import UnidentifiedImageError
 
-from ..errors import ImageError
+from ..errors import DamagedImageError, ImageError
 from ..imageio import nifti
 from ..imageio.dicom_header import read_header
 from ..imageio.files import open_file
@@ -86,11 +86,18 @@ def headers_of(file: FrameFile) -> list[FrameHeader]:
     """All frames of a file.
 
     Raises:
-        ImageError: it is damaged, of an unknown format, or holds no image.
+        DamagedImageError: it is damaged, empty, or cannot be opened.
+        ImageError: it is of an unknown format, or holds no image.
     """
-    with file.open() as stream:
+    with contextlib.ExitStack() as stack:
+        try:
+            stream = stack.enter_context(file.open())
+        except ImageError as error:
+            raise DamagedImageError(error.what, error.remedy) from None
         head = stream.read(540)
         stream.seek(0)
+        if not head:
+            raise DamagedImageError(f"{file.name} is empty", "Export or download it again")
         if head[128:132] == b"DICM":
             return _of_dicom(file, stream)
         if nifti.is_nifti(head, stream):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import overload
 
-from ..errors import ImageError
+from ..errors import DamagedImageError, ImageError
 from ..imageio.files import short_name
 from ..imageio.geometry import ImageGeometry
 from ..imageio.image import ScanImage
@@ -39,6 +39,7 @@ class ImageSeries:
         layout: their stacks, whether they form a regular volume, and why not. Its order is that of ``frames``.
         modality, window, windows: as in ``read_image``.
         notes: what was left out, and what the files do not state, for people.
+        lost: damaged files of the source that were left out; they may belong to the series.
         unpacked: of a file of several frames, unpacked once.
     """
 
@@ -48,6 +49,7 @@ class ImageSeries:
     window: tuple[float, float] | None = None
     notes: tuple[str, ...] = ()
     windows: Windows | None = None
+    lost: int = 0
     unpacked: UnpackedFile = field(default_factory=UnpackedFile, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -124,25 +126,29 @@ def open_image_series(
     """
     name = shown_path(source) if isinstance(source, (str, os.PathLike)) else "the list of files"
     files, notes = _files(source, name)
-    headers, refused = list[FrameHeader](), list[str]()
+    headers, refused, lost = list[FrameHeader](), list[str](), list[str]()
     for file in files:
         try:
             headers.extend(headers_of(file))
         except ImageError as error:
             if len(files) == 1:
                 raise
-            refused.append(error.what)
+            (lost if isinstance(error, DamagedImageError) else refused).append(error.what)
     if not headers:
-        reason = f": {few(refused or notes, 1)}" if refused or notes else ""
+        reasons = [*lost, *refused, *notes]
+        reason = f": {few(reasons, 1)}" if reasons else ""
         raise ImageError(f"{name} holds no image{reason}", "Name a folder, a zip archive or files of images")
     chosen = _choose(headers, series, name)
     _check_modality(chosen, modality)
-    if refused:
-        notes.append(f"{_counted(len(refused), 'file was', 'files were')} left out: {few(refused, 2)}")
+    for kind, reasons in (("damaged ", lost), ("", refused)):
+        if reasons:
+            notes.append(
+                f"{len(reasons)} {kind}{'file was' if len(reasons) == 1 else 'files were'} left out: {few(reasons, 2)}"
+            )
     if canonical(modality) is None and all(header.kind == "nifti" for header in chosen):
         notes.append("a NIfTI file does not state its modality: name it (modality=, --modality), ct for Hounsfield units")
     frames, layout = _in_order(chosen)
-    return ImageSeries(frames, layout, modality, window, tuple(notes), windows)
+    return ImageSeries(frames, layout, modality, window, tuple(notes), windows, len(lost))
 
 
 def _in_order(frames: Sequence[FrameHeader]) -> tuple[tuple[FrameHeader, ...], Layout]:
@@ -158,10 +164,6 @@ def _check_modality(frames: Sequence[FrameHeader], modality: str | None) -> None
     if stated is not None:
         what = f"the modality {short(named)[1:-1]} contradicts the series, whose files state {short(stated)[1:-1]}"
         raise ImageError(what, "Leave the modality out, or correct the header")
-
-
-def _counted(count: int, one: str, several: str) -> str:
-    return f"{count} {one if count == 1 else several}"
 
 
 def _files(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], name: str) -> tuple[list[FrameFile], list[str]]:
@@ -193,7 +195,8 @@ def _files_below(folder: Path, name: str) -> tuple[list[FrameFile], list[str]]:
     if failed and not paths and os.fspath(failed[0].filename) == os.fspath(folder):
         remedy = "Check the permissions of the folder"
         raise ImageError(f"{name} cannot be read: {failed[0].strerror or type(failed[0]).__name__}", remedy)
-    notes = [f"{_counted(len(failed), 'folder', 'folders')} in it cannot be read: {failed[0].strerror}"] if failed else []
+    several = f"{len(failed)} {'folder' if len(failed) == 1 else 'folders'}"
+    notes = [f"{several} in it cannot be read: {failed[0].strerror}"] if failed else []
     kept = sorted((p for p in paths if not _IGNORED.match(p.name) and p.is_file()), key=_natural)
     return files_of(kept), notes
 

@@ -74,7 +74,7 @@ class SeriesAnswer:
         series: that was asked.
         frames: the answers in order of the frames; fewer than were asked about if it was stopped.
         findings: joined over the frames; see ``joined.JoinedFinding``.
-        is_complete: False if it was stopped, or if a frame could not be read.
+        is_complete: False if it was stopped, if a frame could not be read, or if damaged files were left out of the series.
         seconds: in all.
         failures: frames that could not be read.
         asked: the frames that were asked about; None is all.
@@ -186,7 +186,8 @@ class SeriesScans:
         if failures and not answers and not is_stopped:
             raise ImageError(f"none of the {len(wanted)} frames can be read: {failures[0].reason}", "Export the series again")
         return SeriesAnswer(
-            self.series, tuple(answers), joiner.findings(), not (is_stopped or failures), time.perf_counter() - started,
+            self.series, tuple(answers), joiner.findings(), not (is_stopped or failures or frames is None and self.series.lost),
+            time.perf_counter() - started,
             tuple(failures), None if frames is None else tuple(wanted),
         )  # fmt: skip
 

@@ -221,7 +221,7 @@ class VolumeSegmentation:
         if self._progress and not self._cancelled:
             self._progress(len(self.series), len(self.series))
         failures = tuple(sorted(self._failures, key=lambda failure: failure.frame))
-        is_complete = not (self._cancelled or failures)
+        is_complete = not (self._cancelled or failures or self.series.lost)
         return SeriesAnswer(self.series, answers, joiner.findings(), is_complete, time.perf_counter() - started, failures)
 
 

@@ -201,6 +201,20 @@ def test_a_damaged_frame_is_reported_and_the_others_are_answered(damaged: int, b
     assert compared.exit_code == 0, compared.stderr
 
 
+@pytest.mark.parametrize("kept", [0, 300, 700], ids=["empty", "header", "pixels"])
+def test_a_file_that_was_cut_off_leaves_a_partial_answer(kept: int, bundle_folder: Path, tmp_path: Path) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    last = write_ct_series(tmp_path / "study", slices=4)[-1]  # no gap gives it away
+    last.write_bytes(last.read_bytes()[:kept])
+    call = ["series", bundle_folder, tmp_path / "study", "--text", "polyp", "-o", tmp_path / "out", "--write", "sr"]
+    result = run(*call)
+    assert result.exit_code == 3 and "1 damaged file was left out: file 4 of 4 is" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("error: 1 damaged file was left out. The others are answered.")
+    assert pydicom.dcmread(tmp_path / "out" / "objects" / "sr.dcm").CompletionFlag == "PARTIAL"
+    one = run("series", bundle_folder, tmp_path / "study", "--frame", 1, *BOX)
+    assert one.exit_code == 0, one.stderr
+
+
 def test_a_series_without_a_readable_frame_is_refused(bundle_folder: Path, tmp_path: Path) -> None:
     for path in write_ct_series(tmp_path / "study", slices=3):
         path.write_bytes(path.read_bytes()[:-1000])
