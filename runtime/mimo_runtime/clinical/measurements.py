@@ -74,11 +74,24 @@ class Measurement:
             "none": "the image states no pixel spacing" if self.unit.startswith("px") else "",
         }.get(self.plane, "")
 
+    @property
+    def number(self) -> str:
+        """Value and unit: "12.3 mm"."""
+        return f"{self.value:.{self._digits}f} {self.unit}".rstrip()
+
+    @property
+    def span(self) -> str:
+        """The range without unit: "11.5 to 13.1"; "" where it is one value."""
+        return f"{self.low:.{self._digits}f} to {self.high:.{self._digits}f}" if self.high > self.low else ""
+
+    @property
+    def _digits(self) -> int:
+        return 0 if abs(self.value) >= 100 else 1
+
     def __str__(self) -> str:
-        digits = 0 if abs(self.value) >= 100 else 1
-        spread = f" ({self.low:.{digits}f} to {self.high:.{digits}f})" if self.high > self.low else ""
+        spread = f" ({self.span})" if self.span else ""
         note = f", {self.note}" if self.note else ""
-        return f"{self.name} {self.value:.{digits}f} {self.unit}".rstrip() + spread + note
+        return f"{self.name} {self.number}" + spread + note
 
 
 #: Measurements of all structures of a result: its images are read once, however many formats are written.

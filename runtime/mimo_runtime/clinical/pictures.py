@@ -32,16 +32,17 @@ class _Shown:
     present: bool = True
 
 
-def draw_frame(result: StudyResult, frame: int, image: ScanImage) -> Image.Image:
+def draw_frame(result: StudyResult, frame: int, image: ScanImage, *, measures: bool = True) -> Image.Image:
     """The picture of a frame with the outlines of its structures, their measurements below, and the mark of research use.
 
     Args:
         image: the frame's.
+        measures: write measurements below the picture.
     """
     shown = [s for s in result.structures if frame in s.masks]
     picture = draw_overlay(image.pixels, [_drawn(structure, frame) for structure in shown])
     lines = []
-    for structure in shown:
+    for structure in shown if measures else ():
         if structure.largest_frame == frame:
             measured = [m for m in measure(result, structure) if m.name in _SHOWN]
             lines += [f"{structure.tracking_id}: " + ", ".join(str(m) for m in measured)]

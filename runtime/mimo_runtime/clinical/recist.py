@@ -23,6 +23,10 @@ MOST_TARGETS, MOST_IN_ORGAN = 5, 2
 _ROUNDING = 1e-6
 
 
+#: What the categories stand for.
+CATEGORIES = {"CR": "complete response", "PR": "partial response", "SD": "stable disease", "PD": "progressive disease"}
+
+
 @dataclass(frozen=True)
 class TargetLesion:
     """A lesion that the sum counts.

@@ -12,6 +12,7 @@ from dicom_series import PATIENT
 
 from mimo_runtime.clinical.comparison import compare
 from mimo_runtime.clinical.dicom.document import write_pdf
+from mimo_runtime.clinical.pictures import draw_frame
 from mimo_runtime.clinical.report.content import report_of
 from mimo_runtime.clinical.report.page import html_of
 from mimo_runtime.clinical.report.pdf import pdf_of
@@ -30,14 +31,14 @@ def test_the_page_shows_answer_pictures_measures_and_limits_and_no_patient() -> 
         "liver lesion",
         "left kidney",
         "long axis",
-        "mm2",
+        "mm²",
         "mL",
         "HU",
         "Limits",
     ):
         assert text in page
     assert "uncertain, review needed" in page and page.count("data:image/png;base64,") == 2
-    assert PATIENT not in page and "SECRETID" not in page and "http" not in page.replace("http-equiv", "")
+    assert PATIENT not in page and "SECRETID" not in page and "://" not in page
     assert PATIENT in html_of(report_of(ct_result(), patient=True))
 
 
@@ -61,6 +62,30 @@ def test_follow_up_shows_changes_and_what_has_to_be_confirmed() -> None:
     page = html_of(report_of(now, compare(before, now), before))
     assert "Target lesions (RECIST 1.1): PR" in page and "to be confirmed" in page
     assert page.count("<figure>") == 2 and "Before" in page
+
+
+def test_a_measure_has_its_range_and_a_change_says_whether_it_is_certain() -> None:
+    before, now = (
+        ct_result(structures=(Structure("liver lesion", {2: disc(radius=r), 3: disc(radius=9)}, 0.9, tracking_id="a"),))
+        for r in (12, 6)
+    )
+    report = report_of(now, compare(before, now), before)
+    area = next(value for value in report.rows[0].values if value.name == "area")
+    assert area.value.endswith(" mm²") and float(area.span.split(" to ")[0]) < float(area.value.split()[0])
+    changes = {value.name: value for value in report.changes[0].values}
+    assert changes["volume"].change.endswith(" %") and not changes["volume"].change.startswith("-0")
+    page = html_of(report)
+    for value in changes.values():
+        assert (f"({value.change})" in page) or value.is_certain
+    assert "PR, partial response" in page or "SD, stable disease" in page
+
+
+def test_pictures_of_the_report_have_no_measures_burned_in() -> None:
+    """They are in its tables; a secondary capture has no others."""
+    result = ct_result()
+    frame = result.structures[0].largest_frame
+    bare, full = (draw_frame(result, frame, result.images[frame], measures=m) for m in (False, True))
+    assert bare.height < full.height and bare.height in {picture.height for picture in report_of(result).pictures}
 
 
 def test_a_pdf_is_the_same_twice_and_valid_as_a_dicom_object(tmp_path: Path) -> None:

@@ -11,35 +11,63 @@ from dataclasses import dataclass
 from ..comparison import Comparison, Pair
 from ..measurements import measure
 from ..pictures import RESEARCH_USE, draw_frame
+from ..recist import CATEGORIES
 from ..study import Structure, StudyResult
 
 #: Pictures that a report shows at most: the frame with the largest area of each structure, largest first.
 MOST_PICTURES = 6
 
+#: Modalities that are written in capitals.
+_ABBREVIATIONS = {"ct": "CT", "mri": "MRI", "pet": "PET", "oct": "OCT", "xray": "X-ray"}
 #: What every report says about itself.
 LIMITS = (
     "The program names only the structures it was trained for; it may miss any of them.",
-    "Millimetres come from the image file. The range of each measure is in parentheses.",
+    "Millimetres come from the image file. The range is what a narrower and a wider outline give.",
     "A person who can recognise a wrong outline has to check every result.",
 )
 
 
 @dataclass(frozen=True)
-class ReportRow:
-    """A measured structure: its name, its values as text, and whether it needs review."""
+class ReportValue:
+    """A measure as text: its name, value with unit, range, and what to know about the unit."""
 
     name: str
-    values: tuple[str, ...]
+    value: str
+    span: str
+    note: str
+
+
+@dataclass(frozen=True)
+class ReportRow:
+    """A measured structure: its name, its measures, and whether it needs review."""
+
+    name: str
+    values: tuple[ReportValue, ...]
     needs_review: bool
 
 
 @dataclass(frozen=True)
+class ReportDelta:
+    """A measure at both times as text, its change, and whether that is larger than the uncertainty."""
+
+    name: str
+    before: str
+    now: str
+    change: str
+    is_certain: bool
+
+    def __str__(self) -> str:
+        uncertain = "" if self.is_certain else ", within the uncertainty"
+        return f"{self.name} {self.before} to {self.now}{self.change and ', '}{self.change}{uncertain}"
+
+
+@dataclass(frozen=True)
 class ReportChange:
-    """A structure at both times: its name, how it was matched, and its changes as text."""
+    """A structure at both times: its name, how it was matched, and its measures at both."""
 
     name: str
     matched_by: str
-    values: tuple[str, ...]
+    values: tuple[ReportDelta, ...]
 
 
 @dataclass(frozen=True)
@@ -106,9 +134,7 @@ def _facts(result: StudyResult, patient: bool) -> list[tuple[str, str]]:
     facts = []
     if patient and header is not None:
         facts += [("Patient", str(header.get("PatientName") or "")), ("Identifier", str(header.get("PatientID") or ""))]
-    facts.append(
-        ("Images", f"{len(result.images)} of {image.height} x {image.width} pixels, {image.modality or 'modality unknown'}")
-    )
+    facts.append(("Images", f"{len(result.images)} of {image.height} x {image.width} pixels, {_modality(image.modality)}"))
     spacing = image.geometry.spacing_mm
     meaning = {"detector": " on the detector, magnified", "film": " on the film", "ultrasound": " in the calibrated region"}
     plane = meaning.get(image.geometry.plane, "")
@@ -121,34 +147,51 @@ def _facts(result: StudyResult, patient: bool) -> list[tuple[str, str]]:
     return facts
 
 
+def _modality(word: str | None) -> str:
+    return _ABBREVIATIONS.get(word or "", word or "modality unknown")
+
+
 def _row(result: StudyResult, structure: Structure) -> ReportRow:
-    return ReportRow(structure.tracking_id, tuple(str(m) for m in measure(result, structure)), not structure.confident)
+    values = tuple(ReportValue(m.name, _shown(m.number), m.span, m.note) for m in measure(result, structure))
+    return ReportRow(structure.tracking_id, values, not structure.confident)
+
+
+def _shown(number: str) -> str:
+    """A number whose unit has a raised 2."""
+    return f"{number[:-1]}²" if number.endswith(("mm2", "px2")) else number
 
 
 def follow_up_lines(comparison: Comparison) -> list[str]:
     """The comparison as sentences: the category, its notes, warnings, and each structure with its changes."""
     changes = [_change(pair) for pair in comparison.pairs]
-    return [*_follow_up(comparison), *(f"{c.name}, {c.matched_by}: {'; '.join(c.values)}".rstrip(": ") for c in changes)]
+    texts = (f"{c.name}, {c.matched_by}: {'; '.join(map(str, c.values))}".rstrip(": ") for c in changes)
+    return [*_follow_up(comparison), *texts]
 
 
 def _change(pair: Pair) -> ReportChange:
     if pair.before is None or pair.now is None:
         return ReportChange(pair.name, "only now" if pair.before is None else "only before", ())
-    values = []
-    for change in pair.changes:
-        percent = "" if change.percent is None else f", {change.percent:+.0f} %"
-        uncertain = "" if change.is_certain else ", within the uncertainty"
-        values.append(f"{change.name} {change.before:.1f} to {change.now:.1f} {change.unit}{percent}{uncertain}")
+    values = tuple(
+        ReportDelta(c.name, f"{c.before:.1f}", _shown(f"{c.now:.1f} {c.unit}".rstrip()), _percent(c.percent), c.is_certain)
+        for c in pair.changes
+    )
     confirm = ", to be confirmed" if pair.needs_confirmation else ""
-    return ReportChange(pair.name, f"matched by {pair.matched_by}{confirm}", tuple(values))
+    return ReportChange(pair.name, f"matched by {pair.matched_by}{confirm}", values)
+
+
+def _percent(percent: float | None) -> str:
+    if percent is None:
+        return ""
+    return "0 %" if abs(percent) < 0.5 else f"{percent:+.0f} %"
 
 
 def _follow_up(comparison: Comparison) -> list[str]:
     lines = []
     if comparison.target is not None:
         target = comparison.target
-        sums = f"sum of diameters {target.baseline_mm:.1f} to {target.now_mm:.1f} mm"
-        lines.append(f"Target lesions (RECIST 1.1): {target.category}. {sums}: {target.reason}.")
+        sums = f"Sum of diameters {target.baseline_mm:.1f} to {target.now_mm:.1f} mm"
+        name = CATEGORIES.get(target.category, "")
+        lines.append(f"Target lesions (RECIST 1.1): {target.category}{name and ', '}{name}. {sums}: {target.reason}.")
         lines += [f"Note: {note}." for note in target.notes]
     return lines + [f"Warning: {warning}." for warning in comparison.warnings]
 
@@ -170,7 +213,7 @@ def _frames(result: StudyResult) -> list[int]:
 
 
 def _picture(result: StudyResult, frame: int, caption: str) -> ReportPicture:
-    picture = draw_frame(result, frame, result.images[frame])
+    picture = draw_frame(result, frame, result.images[frame], measures=False)
     stream = io.BytesIO()
     picture.save(stream, "PNG")
     return ReportPicture(stream.getvalue(), caption, picture.width, picture.height)

@@ -7,7 +7,7 @@ from html import escape
 
 from ...errors import RequestError
 from ...utils.untyped import Untyped
-from .content import ReportPicture, StudyReport
+from .content import ReportChange, ReportPicture, ReportRow, StudyReport
 
 _AUTHOR = "mimo-edge"
 
@@ -41,7 +41,7 @@ def _story(report: StudyReport, width: float) -> list[object]:
     from reportlab.platypus import KeepTogether, Paragraph, Spacer
 
     styles = getSampleStyleSheet()
-    text, heading, small = styles["BodyText"], styles["Heading2"], styles["Heading4"]
+    text, heading = styles["BodyText"], styles["Heading2"]
 
     def lines(*items: str) -> list[object]:
         return [Paragraph(escape(item), text) for item in items]
@@ -51,18 +51,61 @@ def _story(report: StudyReport, width: float) -> list[object]:
     if report.sentences or report.refusals:
         story += [Paragraph("Answer", heading), *lines(*report.sentences)]
         story += lines(*(f"Not answered: {refusal}" for refusal in report.refusals))
-    story += [Paragraph("Images", heading), *_pictures(report.pictures, width), Paragraph("Measurements", heading)]
-    for row in report.rows:
-        title = f"{row.name} (uncertain, review needed)" if row.needs_review else row.name
-        story.append(KeepTogether([Paragraph(escape(title), small), *lines("; ".join(row.values))]))
-    if not report.rows:
-        story += lines("No structure.")
+    story += [Paragraph("Images", heading), *_pictures(report.pictures, width)]
+    cards = [_card(_titled(row), ("measure", "value", "range"), _measures(row), width) for row in report.rows]
+    story += [Paragraph("Measurements", heading), *(_in_pairs(cards, width) if cards else lines("No structure."))]
     if report.changes:
         story += [Paragraph("Follow-up", heading), *lines(*report.follow_up)]
-        for change in report.changes:
-            title = f"{change.name}: {change.matched_by}"
-            story.append(KeepTogether([Paragraph(escape(title), small), *lines("; ".join(change.values))]))
-    return [*story, Paragraph("Limits", heading), *lines(*report.limits), Spacer(1, 6)]
+        story += lines("Changes in parentheses lie within the uncertainty of the measures.")
+        head = ("measure", "before", "now", "change")
+        cards = [_card(change.name, head, _changes(change), width, change.matched_by) for change in report.changes]
+        story += [Spacer(1, 6), *_in_pairs(cards, width)]
+    return [*story, KeepTogether([Paragraph("Limits", heading), *lines(*report.limits)])]
+
+
+def _titled(row: ReportRow) -> str:
+    return f"{row.name} (uncertain, review needed)" if row.needs_review else row.name
+
+
+def _measures(row: ReportRow) -> list[tuple[str, ...]]:
+    return [(f"{v.name} ({v.note})" if v.note else v.name, v.value, v.span) for v in row.values]
+
+
+def _changes(change: ReportChange) -> list[tuple[str, ...]]:
+    return [(v.name, v.before, v.now, v.change if v.is_certain else f"({v.change})") for v in change.values]
+
+
+def _card(title: str, head: tuple[str, ...], rows: list[tuple[str, ...]], width: float, subtitle: str = "") -> list[object]:
+    """A structure with a table of its measures, for half of the page's width."""
+    from reportlab.lib import colors
+    from reportlab.lib.styles import ParagraphStyle, getSampleStyleSheet
+    from reportlab.platypus import Paragraph, Table
+
+    small = ParagraphStyle("small", getSampleStyleSheet()["BodyText"], fontSize=8, leading=9.5, spaceBefore=0, spaceAfter=0)
+    content: list[object] = [Paragraph(f"<b>{escape(title)}</b>", getSampleStyleSheet()["BodyText"])]
+    content += [Paragraph(escape(subtitle), small)] if subtitle else []
+    if not rows:
+        return content
+    first = 0.4 if len(head) == 3 else 0.36
+    column = width / 2 - 16
+    widths = [column * first, *[column * (1 - first) / (len(head) - 1)] * (len(head) - 1)]
+    cells = [head, *([Paragraph(escape(name), small), *values] for name, *values in rows)]
+    style = [
+        ("FONTSIZE", (0, 0), (-1, -1), 8), ("LEADING", (0, 0), (-1, -1), 9.5), ("ALIGN", (1, 0), (-1, -1), "RIGHT"),
+        ("VALIGN", (0, 0), (-1, -1), "TOP"), ("TOPPADDING", (0, 0), (-1, -1), 1), ("BOTTOMPADDING", (0, 0), (-1, -1), 1),
+        ("LEFTPADDING", (0, 0), (-1, -1), 0), ("RIGHTPADDING", (0, 0), (-1, -1), 2),
+        ("LINEBELOW", (0, 0), (-1, 0), 0.5, colors.lightgrey), ("TEXTCOLOR", (0, 0), (-1, 0), colors.dimgrey),
+    ]  # fmt: skip
+    return [*content, Table(cells, colWidths=widths, style=style, hAlign="LEFT")]
+
+
+def _in_pairs(cards: list[list[object]], width: float) -> list[object]:
+    """Two beside each other; a card is not divided between pages."""
+    from reportlab.platypus import Table
+
+    rows = [[cards[k], cards[k + 1] if k + 1 < len(cards) else ""] for k in range(0, len(cards), 2)]
+    style = [("VALIGN", (0, 0), (-1, -1), "TOP"), ("LEFTPADDING", (0, 0), (-1, -1), 0), ("BOTTOMPADDING", (0, 0), (-1, -1), 8)]
+    return [Table(rows, colWidths=[width / 2] * 2, style=style, hAlign="LEFT")]
 
 
 def _pictures(pictures: tuple[ReportPicture, ...], width: float) -> list[object]:
@@ -71,12 +114,13 @@ def _pictures(pictures: tuple[ReportPicture, ...], width: float) -> list[object]
     from reportlab.platypus import Image, Paragraph, Table
 
     text = getSampleStyleSheet()["BodyText"]
-    column = (width - 12) / 2
+    column = (width - 24) / 2
     cells = []
     for picture in pictures:
         height = column * picture.height / picture.width
-        shrink = min(1.0, 300 / height)
+        shrink = min(1.0, 220 / height)
         image = Image(io.BytesIO(picture.png), column * shrink, height * shrink)
         cells.append([image, Paragraph(escape(picture.caption), text)])
     rows = [cells[k : k + 2] + [""] * (2 - len(cells[k : k + 2])) for k in range(0, len(cells), 2)]
-    return [Table(rows, colWidths=[column + 6] * 2)] if rows else []
+    style = [("LEFTPADDING", (0, 0), (-1, -1), 0), ("VALIGN", (0, 0), (-1, -1), "TOP")]
+    return [Table(rows, colWidths=[width / 2] * 2, style=style, hAlign="LEFT")] if rows else []
