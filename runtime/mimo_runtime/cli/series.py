@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Exit code where some frames could not be read and the others are answered.
 PARTIAL = 3
+#: Stacks of a series that are printed.
+MOST_STACKS = 8
 
 
 @click.command()
@@ -200,9 +202,11 @@ def _notes(answer: SeriesAnswer) -> Iterator[str]:
     yield from answer.series.notes
     if layout.problem:
         yield f"no regular volume: {layout.problem}"
-    for stack in layout.stacks if len(layout.stacks) > 1 else ():
+    for stack in layout.stacks[:MOST_STACKS] if len(layout.stacks) > 1 else ():
         problem = f", {stack.problem}" if stack.problem else ""
         yield f"frames {stack.start} to {stack.stop - 1}: {stack.label}{problem}"
+    if len(layout.stacks) > MOST_STACKS:
+        yield f"{len(layout.stacks) - MOST_STACKS} more stacks: see stacks of --json"
     frames: dict[str, list[int]] = {}
     for one in answer.frames:
         for warning in one.answer.warnings:

@@ -59,28 +59,23 @@ def _by_direction(frames: Sequence[int], geometries: Sequence[ImageGeometry]) ->
     """Groups of equal directions and frames of reference. Files with a frame of reference each count as one group."""
     references = {geometries[i].frame_of_reference for i in frames}
     names_reference = len(references) < max(len(frames), 3)
-    groups: list[list[int]] = []
-    for i in frames:
-        for group in groups:
-            if _is_parallel(geometries[group[0]], geometries[i]) and (
-                not names_reference or geometries[group[0]].frame_of_reference == geometries[i].frame_of_reference
-            ):
-                group.append(i)
+    directions = np.array([(geometries[i].across, geometries[i].down) for i in frames], float)  # [N, 2, 3]
+    groups, firsts = list[list[int]](), list[int]()
+    for place, i in enumerate(frames):
+        cosines = np.einsum("gvc,vc->gv", directions[firsts], directions[place]) if firsts else np.empty((0, 2))
+        for k in np.flatnonzero((cosines >= 1 - DIRECTION_TOLERANCE).all(axis=1)):
+            if not names_reference or geometries[groups[k][0]].frame_of_reference == geometries[i].frame_of_reference:
+                groups[k].append(i)
                 break
         else:
             groups.append([i])
+            firsts.append(place)
     if len(groups) < 2:
         return [FrameGroup(tuple(group)) for group in groups]
-    first = geometries[groups[0][0]]
-    is_turned = any(not _is_parallel(first, geometries[group[0]]) for group in groups)
+    is_turned = bool((np.einsum("gvc,vc->gv", directions[firsts], directions[0]) < 1 - DIRECTION_TOLERANCE).any())
     reason = "the directions of the frames differ" if is_turned else "the frames have different frames of reference"
     label = "direction" if is_turned else "frame of reference"
     return [FrameGroup(tuple(group), f"{label} {number}", reason) for number, group in enumerate(groups, 1)]
-
-
-def _is_parallel(a: ImageGeometry, b: ImageGeometry) -> bool:
-    cosines = (np.dot(x or (), y or ()) for x, y in ((a.across, b.across), (a.down, b.down)))
-    return bool(min(cosines) >= 1 - DIRECTION_TOLERANCE)
 
 
 # -- several frames at one position --------------------------------------------------------------------------------------

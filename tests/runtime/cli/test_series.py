@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from dicom_series import PATIENT, write_ct_series
+from dicom_series import PATIENT, ball, ct_slice, write_ct_series
 
 from mimo_runtime.cli.commands import main
 
@@ -221,3 +221,39 @@ def test_a_series_without_a_readable_frame_is_refused(bundle_folder: Path, tmp_p
     result = run("series", bundle_folder, tmp_path / "study", "--text", "polyp", "-o", tmp_path / "out")
     assert result.exit_code == 2 and "none of the 3 frames can be read: file 1 of 3" in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_times_of_a_series_are_listed_and_one_is_chosen(bundle_folder: Path, tmp_path: Path) -> None:
+    values, _ = ball(3)
+    (tmp_path / "study").mkdir()
+    for number, (t, k) in enumerate([(t, k) for k in range(3) for t in (1, 2)], 1):
+        data = ct_slice(number, values[k], (0, 0, 2.0 * k), TemporalPositionIdentifier=t)
+        data.save_as(tmp_path / "study" / str(number), enforce_file_format=True)
+    call = ["series", bundle_folder, tmp_path / "study", "--text", "polyp"]
+    result = run(*call, "--json")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert [(s["first"], s["last"], s["label"], s["has_volume"]) for s in report["stacks"]] == [
+        (0, 2, "time 1", True), (3, 5, "time 2", True)
+    ]  # fmt: skip
+    assert "frames 0 to 2: time 1\n" in result.stderr and "frames 3 to 5: time 2\n" in result.stderr
+    assert report["findings"] and all(len({k // 3 for k in f["frames"]}) == 1 for f in report["findings"])
+    chosen = run(*call, "--stack", 2, "-o", tmp_path / "out", "--write", "seg,nifti", "--json")
+    assert chosen.exit_code == 0, chosen.stderr
+    assert json.loads(chosen.stdout)["is_regular"] and len(json.loads(chosen.stdout)["frames"]) == 3
+    assert (tmp_path / "out" / "objects" / "labels.nii.gz").exists() and "left out" not in chosen.stderr
+
+
+def test_the_console_names_structures_and_frames_as_the_report_does(bundle_folder: Path, tmp_path: Path) -> None:
+    write_ct_series(tmp_path / "study", slices=4)
+    result = run("series", bundle_folder, tmp_path / "study", "--text", "polyp", "-o", tmp_path / "out", "--write", "html")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads((tmp_path / "out" / "answer.json").read_text())
+    page = (tmp_path / "out" / "objects" / "report.html").read_text()
+    assert report["findings"]
+    for finding in report["findings"]:
+        first, last = finding["frames"][0], finding["frames"][-1]
+        frames = f"frame {first}" if first == last else f"frames {first} to {last}"
+        assert f"{finding['tracking_id']}: {frames}" in result.stdout and finding["tracking_id"] in page
+    (number,) = {path.stem.rpartition("_")[2] for path in (tmp_path / "out").glob("00_*.png")}
+    assert f"Frame {int(number)} (of 0 to 3)" in page
