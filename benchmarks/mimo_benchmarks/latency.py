@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -15,18 +13,20 @@ import numpy as np
 
 from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.engines import KINDS as ENGINES
-from mimo_runtime.errors import EngineError, RequestError
+from mimo_runtime.errors import EngineError
 from mimo_runtime.evaluation.metrics import dice
 from mimo_runtime.utils.progress import Progress
 
 from .contenders import CONTENDERS, ContenderSetup, Sample
+from .entrants import Entrants, choose_entrants
 from .report import machine
 from .report.percentiles import percentiles
 from .report.results import Agreement, ContenderLatency, Latency, TimedBundle
 from .request import KINDS, Request, check_request
-from .sources import find_checkpoint, is_fp32_onnx, write_fp32_graphs
-from .turns.check import compare_alone, sample_alone
-from .turns.order import Rounds, Samples, shuffled, take_turn
+from .sources import is_fp32_onnx, write_fp32_graphs
+from .turns.check import compare_alone
+from .turns.order import Rounds, Samples, widest
+from .turns.rounds import MeasuredRounds, sample_rounds
 from .turns.spinning import spinning
 from .worker import CAN_STOP, Worker
 
@@ -50,13 +50,14 @@ def measure(
     processes of the others are stopped meanwhile.
 
     Args:
-        against: names of :data:`CONTENDERS` besides ``mimo``; None is ``torch`` (if the checkpoint is found) and ``ort``.
+        against: names of :data:`CONTENDERS` besides ``mimo``; "all" is every one that can run here; None is ``torch`` (if the
+            checkpoint is found) and ``ort``.
         checkpoint: the checkpoint that the bundle was built from; see ``find_checkpoint``.
         threads: per operator, for all contenders; None leaves it to each.
         repeats: samples per contender and kind.
         warmup: unmeasured requests per contender and kind.
         seed: of the order.
-        check_alone: measure each contender once more as the only process, and compare.
+        check_alone: measure each contender once more in turns that follow its own, and compare.
         progress: called with (what is done now, steps done, steps in all).
 
     Raises:
@@ -66,15 +67,16 @@ def measure(
     """
     bundle = Bundle.open(bundle_path)
     check_request(request, bundle)
-    names, folder = _entrants(bundle, against, checkpoint)
+    entrants = choose_entrants(bundle, against, checkpoint)
     show = progress or (lambda *_: None)
-    described = machine.describe(_distributions(bundle, names), threads)
+    described = machine.describe(_distributions(bundle, entrants.names), threads)
     with ExitStack() as stack:
-        setup = _setup(stack, bundle, folder, names, threads)
-        rounds = Rounds(repeats, warmup, seed)
-        samples, contenders, agreement = _measure_in_turns(names, setup, request, rounds, bundle, described, show)
-        timed = dataclasses.replace(request, max_tokens=agreement["timed_tokens"])
-        alone = _measure_alone(names, setup, timed, rounds, show) if check_alone else {}
+        setup = _setup(stack, bundle, entrants, threads)
+        workers, measured, agreement = _measure_in_turns(
+            stack, entrants, setup, request, Rounds(repeats, warmup, seed), check_alone, show
+        )
+        machine.finish(described, measured.load)
+        contenders = {w.name: _describe_contender(w, measured.samples[w.name], bundle) for w in workers}
     mimo = contenders["mimo"]
     return {
         "machine": described,
@@ -83,50 +85,48 @@ def measure(
         "repeats": repeats,
         "seed": seed,
         "between_turns": "stopped" if CAN_STOP else "waiting",
-        "check_alone": compare_alone(samples, alone) if alone else None,
+        "idle_cpu_s": measured.idle_cpu_s,
+        "check_alone": compare_alone(measured.samples, measured.alone) if check_alone else None,
         "contenders": contenders,
+        "skipped": entrants.skipped,
         "ratios": {name: ratios(mimo, other) for name, other in contenders.items() if name != "mimo"},
-        "glue_fraction": glue(s for kind in samples["mimo"].values() for s in kind),
+        "glue_fraction": glue(s for kind in measured.samples["mimo"].values() for s in kind),
         "agreement": agreement,
         "warnings": machine.warnings(described),
     }
 
 
 def _measure_in_turns(
-    names: Sequence[str],
+    stack: ExitStack,
+    contenders: Entrants,
     setup: ContenderSetup,
     request: Request,
     rounds: Rounds,
-    bundle: Bundle,
-    described: machine.Machine,
+    check_alone: bool,
     progress: Progress,
-) -> tuple[dict[str, Samples], dict[str, ContenderLatency], Agreement]:
-    """Samples and results by contender, and whether their answers agree. Adds the load to ``described``."""
-    with ExitStack() as running:
-        workers = _start_workers(running, names, setup, progress)
-        texts = {w.name: w.ask(request, "text_only") for w in workers}
-        agreement = compare(texts, {w.name: w.ask(request, "mask_only", findings=True) for w in workers})
-        # Where answers differ in length, all are cut to the shortest: a time per answer compares only equal work.
-        timed = dataclasses.replace(request, max_tokens=agreement["timed_tokens"])
-        meter = _LoadMeter(workers)
-        samples = _sample_rounds(workers, timed, rounds, progress)
-        machine.finish(described, meter.load())
-        return samples, {w.name: _describe_contender(w, samples[w.name], bundle) for w in workers}, agreement
-
-
-def _measure_alone(
-    names: Sequence[str], setup: ContenderSetup, request: Request, rounds: Rounds, progress: Progress
-) -> dict[str, Samples]:
-    samples = {}
-    for number, name in enumerate(names):
-        progress(f"measuring {name} by itself", number, len(names))
-        samples[name] = sample_alone(partial(Worker, name, setup), request, rounds)
-    return samples
+) -> tuple[list[Worker], MeasuredRounds, Agreement]:
+    """The processes, which ``stack`` ends; their samples; and whether their answers agree."""
+    workers = _start_workers(stack, contenders, setup, progress)
+    equal = [worker for worker in workers if CONTENDERS[worker.name].same_model]
+    texts = {w.name: w.ask(request, "text_only") for w in equal}
+    agreement = compare(texts, {w.name: w.ask(request, "mask_only", findings=True) for w in equal})
+    # Where answers differ in length, all are cut to the shortest: a time per answer compares only equal work.
+    timed = dataclasses.replace(request, max_tokens=agreement["timed_tokens"])
+    return workers, sample_rounds(workers, timed, rounds, check_alone, progress), agreement
 
 
 def _describe_contender(worker: Worker, samples: Samples, bundle: Bundle) -> ContenderLatency:
     engines = [entry.engine for entry in bundle.manifest.graphs.values()]
-    return {**summarise(samples), **machine.process_memory(worker.pid), "spinning": spinning(worker.name, engines)}
+    spec = CONTENDERS[worker.name]
+    # The time of a text model is that of decoding alone: only its tokens per second compare.
+    times = [kind for kind in samples if spec.same_model or not KINDS[kind].text]
+    return {
+        **summarise(samples, times),
+        **machine.process_memory(worker.pid),
+        "spinning": spinning(worker.name, engines),
+        "same_model": spec.same_model,
+        "description": spec.description,
+    }
 
 
 def _describe_bundle(bundle: Bundle) -> TimedBundle:
@@ -145,62 +145,27 @@ def _distributions(bundle: Bundle, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(of_engines | {d for name in names for d in CONTENDERS[name].distributions}))
 
 
-def _setup(
-    stack: ExitStack, bundle: Bundle, checkpoint: Path | None, names: Sequence[str], threads: int | None
-) -> ContenderSetup:
+def _setup(stack: ExitStack, bundle: Bundle, entrants: Entrants, threads: int | None) -> ContenderSetup:
     """What contenders start with; ``stack`` removes the FP32 files that some of them take."""
     onnx = None
-    if any(CONTENDERS[name].needs_onnx for name in names):
+    if any(CONTENDERS[name].needs_onnx for name in entrants.names):
         onnx = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mimo-bench-")))
-        write_fp32_graphs(bundle, checkpoint, onnx)
-    return ContenderSetup(Path(bundle.path), checkpoint, onnx, threads)
+        write_fp32_graphs(bundle, entrants.checkpoint, onnx)
+    return ContenderSetup(Path(bundle.path), entrants.checkpoint, onnx, threads)
 
 
-def _start_workers(stack: ExitStack, names: Sequence[str], setup: ContenderSetup, progress: Progress) -> list[Worker]:
-    """One process per contender; ``stack`` ends them."""
+def _start_workers(stack: ExitStack, entrants: Entrants, setup: ContenderSetup, progress: Progress) -> list[Worker]:
+    """One process per contender; ``stack`` ends them. One that nobody named is skipped if it does not start."""
     workers = []
-    for number, name in enumerate(names):
-        progress(f"starting {name}", number, len(names))
-        workers.append(stack.enter_context(Worker(name, setup)))
+    for number, name in enumerate(entrants.names):
+        progress(f"starting {name}", number, len(entrants.names))
+        try:
+            workers.append(stack.enter_context(Worker(name, setup)))
+        except EngineError as error:
+            if name == "mimo" or not entrants.all:
+                raise
+            entrants.skipped[name] = str(error)
     return workers
-
-
-class _LoadMeter:
-    """The average number of cores that the workers use from now on."""
-
-    def __init__(self, workers: Sequence[Worker]) -> None:
-        self._workers, self._start, self._used = workers, time.perf_counter(), _cpu_seconds(workers)
-
-    def load(self) -> float | None:
-        """Until now; None where the system does not say."""
-        used = _cpu_seconds(self._workers)
-        if used is None or self._used is None:
-            return None
-        return round((used - self._used) / (time.perf_counter() - self._start), 2)
-
-
-def _cpu_seconds(workers: Sequence[Worker]) -> float | None:
-    seconds = [machine.cpu_seconds(worker.pid) for worker in workers]
-    return None if None in seconds else sum(s for s in seconds if s is not None)
-
-
-def _sample_rounds(workers: Sequence[Worker], request: Request, rounds: Rounds, progress: Progress) -> dict[str, Samples]:
-    """Rounds without samples, then rounds with samples.
-
-    Raises:
-        EngineError: a contender decodes another number of tokens than before.
-    """
-    samples: dict[str, Samples] = {worker.name: {kind: [] for kind in KINDS} for worker in workers}
-    steps = rounds.warmup + rounds.repeats
-    for repeat in range(steps):
-        progress("warming up" if repeat < rounds.warmup else "measuring", repeat, steps)
-        for worker, kinds in shuffled(workers, rounds.seed, repeat):
-            for kind, sample in take_turn(worker, request, kinds).items():
-                _check_length(worker.name, kind, sample, request.max_tokens or 0)
-                if repeat >= rounds.warmup:
-                    samples[worker.name][kind].append(sample)
-    progress("measuring", steps, steps)
-    return samples
 
 
 def compare(texts: dict[str, Sample], masks: dict[str, Sample]) -> Agreement:
@@ -225,57 +190,39 @@ def compare(texts: dict[str, Sample], masks: dict[str, Sample]) -> Agreement:
     }
 
 
-def summarise(samples: Samples) -> dict[str, object]:
-    """One contender's part of the JSON."""
-    first = samples["first_ask"]
+def summarise(samples: Samples, times: Sequence[str] | None = None) -> dict[str, object]:
+    """One contender's part of the JSON.
+
+    Args:
+        times: the kinds whose times are given; None is all.
+    """
+    first = samples[widest(list(samples))]
     runs: dict[str, list[float]] = {}
     for sample in first:
-        for graph, times in sample.graphs_ms.items():
-            runs.setdefault(graph, []).extend(times)
+        for graph, of_run in sample.graphs_ms.items():
+            runs.setdefault(graph, []).extend(of_run)
+    speeds = [1000 * len(s.tokens) / s.decode_ms for s in samples.get("text_only", ())]
     return {
-        **{kind: percentiles([s.total_ms for s in of_kind]) for kind, of_kind in samples.items()},
-        "tokens_per_s": round(median(1000 * len(s.tokens) / s.decode_ms for s in samples["text_only"]), 2),
+        **{kind: percentiles([s.total_ms for s in samples[kind]]) for kind in (samples if times is None else times)},
+        "tokens_per_s": round(median(speeds), 2) if speeds else None,
         "stages": {stage: percentiles([s.stages_ms[stage] for s in first]) for stage in first[0].stages_ms},
-        "graphs": {graph: percentiles(times) for graph, times in runs.items()},
+        "graphs": {graph: percentiles(times_ms) for graph, times_ms in runs.items()},
         "glue_fraction": {kind: glue(of_kind) for kind, of_kind in samples.items()},
     }
 
 
 def ratios(mimo: ContenderLatency, other: ContenderLatency) -> dict[str, float]:
-    """How many times faster ``mimo`` is, by kind: medians against medians."""
-    times = {kind: round(other[kind]["p50_ms"] / mimo[kind]["p50_ms"], 3) for kind in KINDS}
-    return {**times, "tokens_per_s": round(mimo["tokens_per_s"] / other["tokens_per_s"], 3)}
+    """How many times faster ``mimo`` is, by what both have: medians against medians."""
+    times = {kind: round(other[kind]["p50_ms"] / mimo[kind]["p50_ms"], 3) for kind in KINDS if kind in mimo and kind in other}
+    if mimo["tokens_per_s"] and other["tokens_per_s"]:
+        times["tokens_per_s"] = round(mimo["tokens_per_s"] / other["tokens_per_s"], 3)
+    return times
 
 
 def glue(samples: Iterable[Sample]) -> float:
     """The share of the time in which no engine ran: Python, numpy, image and mask resampling."""
     timed = list(samples)
     return round(1 - sum(s.engine_ms for s in timed) / sum(s.total_ms for s in timed), 4)
-
-
-def _entrants(bundle: Bundle, against: Sequence[str] | None, checkpoint: Path | None) -> tuple[list[str], Path | None]:
-    """The contenders' names and the checkpoint, or a refusal before anything starts."""
-    for name in against or ():
-        if name not in CONTENDERS or name == "mimo":
-            raise RequestError(f"unknown contender '{name}'", f"Choose from {', '.join(n for n in CONTENDERS if n != 'mimo')}")
-    folder = find_checkpoint(bundle, checkpoint)
-    if against is None:
-        against = ["torch", "ort"] if folder else ["ort"]
-    names = list(dict.fromkeys(("mimo", *against)))
-    for name in names:
-        entry = CONTENDERS[name]
-        entry.check(name)
-        if entry.needs_checkpoint and folder is None:
-            what = f"--against {name} needs the checkpoint that bundle {bundle.path} was built from"
-            raise RequestError(what, "Add --checkpoint CKPT")
-    return names, folder
-
-
-def _check_length(name: str, kind: str, sample: Sample, tokens: int) -> None:
-    expected = tokens if KINDS[kind].text else 0
-    if len(sample.tokens) != expected:
-        what = f"contender {name} decoded {len(sample.tokens)} tokens instead of {expected} in {kind}"
-        raise EngineError(what, "It does not repeat its own answer, so its times mean nothing: leave it out of --against")
 
 
 def _masks_dice(reference: Sample, other: Sample) -> float | None:

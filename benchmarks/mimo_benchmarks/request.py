@@ -18,11 +18,12 @@ PHANTOM_MODALITY, PHANTOM_SIZE = "ct", 512
 
 @dataclass(frozen=True)
 class RequestKind:
-    """A kind of request. ``known``: the image was encoded before, in another request; the question never was."""
+    """A kind of request. ``known``: the image was encoded before, in another request. ``repeated``: the question was asked."""
 
     known: bool
     masks: bool
     text: bool
+    repeated: bool = False
 
 
 #: The kinds of docs/reference/json.md, in its order.
@@ -31,6 +32,7 @@ KINDS: dict[str, RequestKind] = {
     "second_ask": RequestKind(known=True, masks=True, text=True),
     "mask_only": RequestKind(known=False, masks=True, text=False),
     "second_ask_mask_only": RequestKind(known=True, masks=True, text=False),
+    "repeated_ask_mask_only": RequestKind(known=True, masks=True, text=False, repeated=True),
     "text_only": RequestKind(known=False, masks=False, text=True),
 }
 

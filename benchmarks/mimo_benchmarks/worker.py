@@ -32,6 +32,8 @@ class Worker:
 
     def __init__(self, name: str, setup: ContenderSetup) -> None:
         self.name = name
+        #: The kinds of request that it answers.
+        self.kinds = CONTENDERS[name].kinds
         self._has_turn = True
         # spawn: a forked process would inherit the parent's memory, and threads that no longer run.
         context = multiprocessing.get_context("spawn")

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 
 from mimo_benchmarks import latency
 from mimo_benchmarks.contenders import CONTENDERS, ContenderSetup, Sample
+from mimo_benchmarks.entrants import Entrants, choose_entrants
 from mimo_benchmarks.report.tables import latency_table
 from mimo_benchmarks.request import KINDS
 from mimo_benchmarks.sources import find_checkpoint, write_fp32_graphs
@@ -85,7 +87,7 @@ def measure(bundle: Path, request, **options):
 
 
 def test_an_unknown_contender_is_refused_with_the_known_ones(bundle, request_):
-    with pytest.raises(RequestError, match="unknown contender 'tvm'.*torch, compile, ort, optimum, openvino"):
+    with pytest.raises(RequestError, match="unknown contender 'tvm'.*torch, torch-bf16, compile, ort, .* or all"):
         measure(bundle, request_, against=["ort", "tvm"])
 
 
@@ -118,6 +120,43 @@ def test_a_request_that_does_not_fit_is_refused_before_anything_starts(bundle, r
         measure(bundle, dataclasses.replace(request_, boxes=((0, 0, 9999, 10),)), against=["ort"])
     with pytest.raises(PromptError, match="max_tokens is 96. Use 1 to 95"):
         measure(bundle, dataclasses.replace(request_, max_tokens=96), against=["ort"])
+
+
+def test_all_takes_what_can_run_here_and_says_why_the_others_do_not(bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    missing = dataclasses.replace(CONTENDERS["genai"], modules=("no_such_library",))
+    monkeypatch.setitem(CONTENDERS, "genai", missing)
+    entrants = choose_entrants(Bundle.open(bundle), ["all"], None)
+    assert entrants.names[0] == "mimo" and {"ort", "transformers", "sam2"} <= set(entrants.names)
+    assert entrants.skipped["genai"] == "needs no_such_library, which is not installed"
+    assert "--checkpoint" in entrants.skipped["torch"]
+    assert set(entrants.names) | set(entrants.skipped) == set(CONTENDERS) and not set(entrants.names) & set(entrants.skipped)
+    with pytest.raises(RequestError, match="needs no_such_library"):
+        choose_entrants(Bundle.open(bundle), ["genai", "all"], None)
+
+
+def test_a_contender_that_does_not_start_is_skipped_unless_it_was_named(bundle, request_, monkeypatch):
+    def fails(name: str, setup: ContenderSetup) -> None:
+        raise EngineError("no luck")
+
+    monkeypatch.setattr(latency, "Worker", fails)
+    entrants = Entrants(["mimo", "ort"], None, all=True)
+    with ExitStack() as stack, pytest.raises(EngineError, match="no luck"):
+        latency._start_workers(stack, entrants, ContenderSetup(bundle, None, None, 1), lambda *_: None)
+    entrants.names.remove("mimo")
+    with ExitStack() as stack:
+        assert latency._start_workers(stack, entrants, ContenderSetup(bundle, None, None, 1), lambda *_: None) == []
+    assert entrants.skipped == {"ort": "no luck."}
+
+
+def test_a_model_of_another_kind_is_compared_in_what_it_does():
+    samples = {"mask_only": [sample(40.0, 38.0, ())], "second_ask_mask_only": [sample(10.0, 9.0, ())]}
+    found = latency.summarise(samples)
+    assert found["mask_only"]["p50_ms"] == 40 and found["tokens_per_s"] is None and "first_ask" not in found
+    mimo = {**{kind: {"p50_ms": 10.0} for kind in KINDS}, "tokens_per_s": 300.0}
+    assert latency.ratios(mimo, found) == {"mask_only": 4.0, "second_ask_mask_only": 1.0}
+    text = latency.summarise({"text_only": [sample()]}, times=[])
+    assert latency.ratios(mimo, text) == {"tokens_per_s": 0.6}  # its time has no image in it
 
 
 # -- checkpoints and files -------------------------------------------------------------------------------------------
@@ -244,6 +283,7 @@ def test_the_whole_measurement(bundle, checkpoint, request_):
 
     machine = result["machine"]
     assert {"cpu", "cores", "threads", "memory_mb", "os", "python", "engines", "load_before", "load_after"} <= set(machine)
+    assert result["skipped"] == {} and result["idle_cpu_s"] == 0
     assert result["between_turns"] == "stopped" and result["seed"] == 0 and result["check_alone"] is None
     assert machine["busy"] in (True, False) and machine["own_load"] > 0
     assert "allow_spinning=0" in mimo["spinning"]["onnxruntime"] and "allow_spinning=1" in ort["spinning"]["onnxruntime"]

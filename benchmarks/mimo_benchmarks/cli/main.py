@@ -15,8 +15,9 @@ from mimo_runtime.errors import VerificationError
 from .competence import competence
 from .evaluation import precision, referring, relations, robustness
 from .options import request_options
-from .output import check_writable, deliver, json_option
+from .output import check_writable, deliver, deliver_result, json_option
 from .profile import profile
+from .report import report
 from .revisions import compare_revisions
 from .system import cold_start, energy, memory, throughput
 from .tiles import tiles
@@ -35,14 +36,20 @@ def main() -> None:
     """
 
 
+_AGAINST = (
+    "Of torch,torch-bf16,compile,ort,optimum,openvino,openvino-default,transformers,genai,sam2,edgetam,sam-hq, or all: those "
+    "that can run here. Default: torch and ort."
+)
+
+
 @main.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--against", help="Of torch,compile,ort,optimum,openvino. Default: torch and ort.")
+@click.option("--against", help=_AGAINST)
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Of the bundle. Default: the one in ./checkpoints.")
 @click.option("--repeats", default=30, show_default=True, type=click.IntRange(1), help="Samples per kind of request.")
 @click.option("--warmup", default=3, show_default=True, type=click.IntRange(0), help="Rounds before the first sample.")
 @click.option("--order-seed", default=0, show_default=True, help="Of the order in which contenders take turns.")
-@click.option("--check-alone", is_flag=True, help="Measure each contender as the only process, too, and compare: limit 5 %.")
+@click.option("--check-alone", is_flag=True, help="Measure each contender by itself, too, and compare: limit 5 %.")
 @request_options
 @json_option
 def latency(
@@ -59,6 +66,7 @@ def latency(
 ) -> None:
     """Time the answers of BUNDLE, interleaved with PyTorch and scripts over inference engines."""
     from ..latency import measure
+    from ..report.figures import latency_result
     from ..report.tables import latency_table
     from ..request import make_request
 
@@ -69,7 +77,7 @@ def latency(
             bundle, make_request(bundle=bundle, **request), against=names, checkpoint=checkpoint, threads=threads,
             repeats=repeats, warmup=warmup, seed=order_seed, check_alone=check_alone, progress=progress,
         )  # fmt: skip
-    deliver(latency_table(result), result, json_path)
+    deliver_result(latency_table(result), latency_result(result), json_path)
     agreement = result["agreement"]
     if result["bundle"]["fp32"] and not agreement["same_text"]:
         raise VerificationError(
@@ -116,8 +124,8 @@ def footprint(bundle: Path, repeats: int, threads: int | None, json_path: str | 
 
 
 for command in (
-    throughput, track, tiles, memory, cold_start, energy, profile, referring, relations, competence, precision, robustness,
-    compare_revisions,
+    throughput, track, tiles, memory, cold_start, energy, report, profile,
+    referring, relations, competence, precision, robustness, compare_revisions,
 ):  # fmt: skip
     main.add_command(command)
 

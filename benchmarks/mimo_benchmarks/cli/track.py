@@ -9,7 +9,7 @@ import click
 from mimo_runtime.cli.app import Command
 from mimo_runtime.cli.progress import stage_progress
 
-from .output import check_writable, deliver, json_option
+from .output import check_writable, deliver_result, json_option
 
 
 @click.command(cls=Command)
@@ -41,6 +41,7 @@ def track(
     from mimo_runtime.errors import RequestError
 
     from ..models import open_model
+    from ..report.figures import track_result
     from ..tracking.measure import measure_tracking
     from ..tracking.stills import phantom_stills, stills_of
     from ..tracking.table import track_table
@@ -58,4 +59,4 @@ def track(
                 f"no image in split '{split}' has a target of a fitting size", "Choose another split or data set"
             )
         result = measure_tracking(mimo, stills, frames=frames, seed=seed, progress=progress)
-    deliver(track_table(result), result, json_path)
+    deliver_result(track_table(result), track_result(result), json_path)

@@ -10,27 +10,40 @@ from .machine import Machine, ProcessMemory
 from .percentiles import Percentiles
 
 
-class ContenderLatency(ProcessMemory):
-    """One contender: milliseconds by kind of request, and where they go.
-
-    ``stages`` are of ``first_ask``, ``graphs`` per run of a graph. ``glue_fraction`` is the share outside engines, by kind.
-    ``spinning`` says by engine what idle threads do.
-    """
+class _Kinds(TypedDict, total=False):
+    """Only those that the contender answers."""
 
     first_ask: Percentiles
     second_ask: Percentiles
     mask_only: Percentiles
     second_ask_mask_only: Percentiles
+    repeated_ask_mask_only: Percentiles
     text_only: Percentiles
-    tokens_per_s: float
+
+
+class ContenderLatency(_Kinds, ProcessMemory):
+    """One contender: milliseconds by kind of request, and where they go.
+
+    ``stages`` are of ``first_ask``, or of the kind that runs most graphs; ``graphs`` are per run of a graph.
+    ``glue_fraction`` is the share outside engines, by kind. ``spinning`` says by engine what idle threads do.
+    ``tokens_per_s`` is None for one that writes no text. ``same_model``: whether it runs the bundle's model, and not another
+    one with random weights.
+    """
+
+    tokens_per_s: float | None
     stages: dict[str, Percentiles]
     graphs: dict[str, Percentiles]
     glue_fraction: dict[str, float]
     spinning: dict[str, str]
+    same_model: bool
+    description: str
 
 
 class AloneKind(TypedDict):
-    """Medians of one kind of request in turns and by itself; ``difference`` is the share by which turns are slower."""
+    """Medians of one kind of request in turns and by itself.
+
+    ``difference`` is the share by which turns are slower, the median over pairs of samples.
+    """
 
     turns_p50_ms: float
     alone_p50_ms: float
@@ -81,8 +94,9 @@ class GraphDelivery(TypedDict):
 class Latency(TypedDict):
     """``ratios``: how many times faster ``mimo`` is than each other contender, by kind and in tokens per second.
 
-    ``between_turns``: what contenders do while another one has its turn, "stopped" or "waiting". ``seed`` of the order.
-    ``check_alone`` is None without ``--check-alone``.
+    ``between_turns``: what contenders do while another one has its turn, "stopped" or "waiting"; ``idle_cpu_s`` is the
+    processor time that they used then, None where the system does not say. ``seed`` of the order. ``check_alone`` is
+    None without ``--check-alone``. ``skipped`` says by contender why it did not take part.
     """
 
     machine: Machine
@@ -91,8 +105,10 @@ class Latency(TypedDict):
     repeats: int
     seed: int
     between_turns: str
+    idle_cpu_s: float | None
     check_alone: AloneCheck | None
     contenders: dict[str, ContenderLatency]
+    skipped: dict[str, str]
     ratios: dict[str, dict[str, float]]
     glue_fraction: float
     agreement: Agreement

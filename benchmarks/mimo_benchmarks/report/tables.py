@@ -13,6 +13,7 @@ _TITLES = {
     "second_ask": "second ask (image known: masks and text)",
     "mask_only": "mask only (new image)",
     "second_ask_mask_only": "mask only (image known)",
+    "repeated_ask_mask_only": "mask only (image and question known)",
     "text_only": "text only (new image)",
 }
 
@@ -24,10 +25,9 @@ def latency_table(result: Latency) -> str:
     busy = " BUSY MACHINE" if result["machine"].get("busy") else ""
     rows = [(f"median ms (p90){busy}", *names)]
     for kind in KINDS:
-        times = ((n, contenders[n][kind]) for n in names)
-        rows.append((_TITLES[kind], *(f"{ms['p50_ms']:.1f} ({ms['p90_ms']:.1f}){_times(result, n, kind)}" for n, ms in times)))
+        rows.append((_TITLES[kind], *(_cell(result, name, kind) for name in names)))
     speeds = ((n, contenders[n]["tokens_per_s"]) for n in names)
-    rows.append(("tokens per second", *(f"{speed:.0f}{_times(result, n, 'tokens_per_s')}" for n, speed in speeds)))
+    rows.append(("tokens per second", *(f"{v:.0f}{_times(result, n, 'tokens_per_s')}" if v else "–" for n, v in speeds)))
     rows.append(("resident memory, MB (peak)", *(_memory(contenders[n]) for n in names)))
     stages = "  ".join(f"{stage} {times['p50_ms']:.1f}" for stage, times in contenders["mimo"]["stages"].items())
     agreement, bundle = result["agreement"], result["bundle"]
@@ -42,10 +42,22 @@ def latency_table(result: Latency) -> str:
         f"  mimo, share of time outside engines: {100 * result['glue_fraction']:.1f} %",
         f"  answers: {same}, {agreement['timed_tokens']} tokens timed; mask Dice against mimo: {dice}",
         *(f"  {name}: {', '.join(f'{e}: {how}' for e, how in contenders[name]['spinning'].items())}" for name in names),
+        *(f"  {name} is {of['description']}" for name, of in contenders.items() if of["description"]),
+        *(f"  skipped {name}: {reason}" for name, reason in result["skipped"].items()),
+        f"  processor time of contenders outside of their turns: {_seconds(result['idle_cpu_s'])}",
         *([_alone(result["check_alone"])] if result["check_alone"] else []),
         *(f"  warning: {line}" for line in result["warnings"]),
     ]
     return "\n".join(lines)
+
+
+def _cell(result: Latency, name: str, kind: str) -> str:
+    times = result["contenders"][name].get(kind)
+    return f"{times['p50_ms']:.1f} ({times['p90_ms']:.1f}){_times(result, name, kind)}" if times else "–"
+
+
+def _seconds(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.2f} s"
 
 
 def _alone(check: AloneCheck) -> str:
@@ -77,7 +89,8 @@ def _machine(m: Machine) -> str:
 
 
 def _times(result: Latency, name: str, what: str) -> str:
-    return f" {result['ratios'][name][what]:.2f}x" if name in result["ratios"] else ""
+    ratio = result["ratios"].get(name, {}).get(what)
+    return "" if ratio is None else f" {ratio:.2f}x"
 
 
 def _memory(process: ProcessMemory) -> str:

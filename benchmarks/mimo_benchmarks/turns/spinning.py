@@ -14,7 +14,10 @@ _RUNTIME = {
     "onnxruntime": "session.intra_op.allow_spinning=0, session.force_spinning_stop=1: idle threads sleep",
     "openvino": _TBB,
 }
-_OTHERS = {"ort": ("onnxruntime", _ORT_DEFAULT), "optimum": ("onnxruntime", _ORT_DEFAULT), "openvino": ("openvino", _TBB)}
+_OTHERS = {
+    **dict.fromkeys(("ort", "optimum", "genai"), ("onnxruntime", _ORT_DEFAULT)),
+    **dict.fromkeys(("openvino", "openvino-default"), ("openvino", _TBB)),
+}
 
 
 def spinning(contender: str, bundle_engines: Iterable[str], environment: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import time
@@ -16,8 +17,10 @@ from mimo_benchmarks.contenders import ContenderSetup, Sample
 from mimo_benchmarks.report import machine
 from mimo_benchmarks.report.conditions import read_conditions
 from mimo_benchmarks.request import KINDS
-from mimo_benchmarks.turns.check import LIMIT, compare_alone, sample_alone
-from mimo_benchmarks.turns.order import Rounds, shuffled, take_turn
+from mimo_benchmarks.turns import rounds
+from mimo_benchmarks.turns.check import LIMIT, compare_alone
+from mimo_benchmarks.turns.order import UNTIMED, Rounds, shuffled, take_turn, widest
+from mimo_benchmarks.turns.rounds import sample_rounds
 from mimo_benchmarks.turns.spinning import spinning
 from mimo_benchmarks.worker import Worker
 from mimo_runtime.errors import EngineError
@@ -27,11 +30,19 @@ def sample(total: float) -> Sample:
     return Sample(total, total, 0.0, {}, {}, (), "")
 
 
+class Timed:
+    """A request, as far as rounds know it."""
+
+    def __init__(self, max_tokens: int = 0) -> None:
+        self.max_tokens = max_tokens
+
+
 class FakeWorker:
     """Answers with a time per kind, and keeps a common record of what happened."""
 
     def __init__(self, name: str, record: list[str], ms: float = 10.0) -> None:
         self.name, self.record, self.ms, self.count = name, record, ms, 0
+        self.kinds, self.pid = tuple(KINDS), os.getpid()
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -43,12 +54,6 @@ class FakeWorker:
         self.record.append(f"{self.name} {kind}")
         self.count += 1
         return sample(self.ms + 1000 * (self.count == 1))
-
-    def __enter__(self) -> FakeWorker:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.record.append(f"{self.name} closed")
 
 
 # -- order -------------------------------------------------------------------------------------------------------------
@@ -65,34 +70,70 @@ def test_everybody_answers_every_kind_once_per_round_in_a_shuffled_order() -> No
     assert rounds == [shuffled(names, 7, repeat) for repeat in range(40)] != [shuffled(names, 8, r) for r in range(40)]
 
 
-def test_the_first_request_of_a_turn_is_not_counted() -> None:
+def test_the_first_requests_of_a_turn_run_every_graph_and_are_not_counted() -> None:
     record: list[str] = []
-    taken = take_turn(FakeWorker("ort", record), None, list(KINDS))  # type: ignore[arg-type]
+    kinds = list(reversed(KINDS))
+    taken = take_turn(FakeWorker("ort", record), None, kinds)  # type: ignore[arg-type]
     assert {kind: s.total_ms for kind, s in taken.items()} == dict.fromkeys(KINDS, 10.0)
-    first = next(iter(KINDS))
-    assert record == ["ort on", f"ort {first}", *(f"ort {kind}" for kind in KINDS), "ort off"]
+    assert record == ["ort on", *["ort first_ask"] * UNTIMED, *(f"ort {kind}" for kind in kinds), "ort off"]
 
 
 # -- by itself ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_contender_by_itself_is_measured_in_a_process_that_ends() -> None:
+def test_each_turn_is_followed_by_one_of_the_same_contender_for_the_check() -> None:
     record: list[str] = []
-    samples = sample_alone(lambda: FakeWorker("ort", record), None, Rounds(3, warmup=2))  # type: ignore[arg-type]
-    assert {kind: len(of) for kind, of in samples.items()} == dict.fromkeys(KINDS, 3)
-    assert record.count("ort on") == 5 and record[-1] == "ort closed"
+    workers = [FakeWorker("ort", record), FakeWorker("torch", record, 20.0)]
+    measured = sample_rounds(workers, Timed(), Rounds(3, warmup=1), True, lambda *_: None)  # type: ignore[arg-type]
+    for samples, name, ms in itertools.product((measured.samples, measured.alone), ("ort", "torch"), (None,)):
+        assert {kind: len(of) for kind, of in samples[name].items()} == dict.fromkeys(KINDS, 3), ms
+    assert {s.total_ms for s in measured.alone["torch"]["mask_only"]} == {20.0}
+    turns = [entry.partition(" ")[0] for entry in record if entry.endswith(" on")]
+    assert len(turns) == 2 + 3 * 4 and turns[2::2] == turns[3::2]
+
+
+def test_without_the_check_there_is_one_turn_per_contender_and_round() -> None:
+    record: list[str] = []
+    measured = sample_rounds([FakeWorker("ort", record)], Timed(), Rounds(2), False, lambda *_: None)  # type: ignore[arg-type, list-item]
+    assert measured.alone == {} and record.count("ort on") == 2
+
+
+def test_processor_time_outside_of_turns_is_counted(monkeypatch) -> None:
+    used = iter(range(1000))  # every reading of every process finds one second more
+    monkeypatch.setattr(rounds._Processors._seconds, "__defaults__", (lambda pid: float(next(used)),))
+    workers = [FakeWorker("ort", []), FakeWorker("torch", [])]
+    measured = sample_rounds(workers, Timed(), Rounds(1), False, lambda *_: None)  # type: ignore[arg-type]
+    assert measured.idle_cpu_s == 2.0  # one second in each of two turns
+    assert measured.load is not None and measured.load > 0
+
+
+def test_a_contender_that_writes_another_number_of_tokens_is_refused() -> None:
+    with pytest.raises(EngineError, match="ort decoded 0 tokens instead of 3"):
+        sample_rounds([FakeWorker("ort", [])], Timed(3), Rounds(1), False, lambda *_: None)  # type: ignore[arg-type, list-item]
+
+
+def test_a_contender_is_asked_only_what_it_answers() -> None:
+    record: list[str] = []
+    worker = FakeWorker("sam2", record)
+    worker.kinds = ("mask_only", "second_ask_mask_only")
+    taken = take_turn(worker, None, list(KINDS))  # type: ignore[arg-type]
+    assert list(taken) == ["mask_only", "second_ask_mask_only"]
+    assert record.count("sam2 mask_only") == UNTIMED + 1 and "sam2 first_ask" not in record
+    assert widest(("text_only",)) == "text_only"
 
 
 @pytest.mark.parametrize(("ms", "passed"), [(10.4, True), (9.6, True), (10.6, False), (9.4, False)])
 def test_turns_may_differ_by_five_percent(ms: float, passed: bool) -> None:
     turns = {"mimo": {kind: [sample(10.0)] for kind in KINDS}, "ort": {kind: [sample(10.0)] for kind in KINDS}}
-    turns["ort"]["mask_only"] = [sample(5.0), sample(ms), sample(100.0)]
+    # Pairs are compared, so that a machine that slows down between them does not count.
+    turns["ort"]["mask_only"] = [sample(ms), sample(2 * ms), sample(1000.0)]
     alone = {name: {kind: [sample(10.0)] for kind in KINDS} for name in turns}
+    alone["ort"]["mask_only"] = [sample(10.0), sample(20.0), sample(30.0)]
     check = compare_alone(turns, alone)
     assert check["passed"] is passed and check["limit"] == LIMIT == 0.05
     assert check["largest_difference"] == pytest.approx(abs(ms / 10 - 1))
     assert check["contenders"]["ort"]["mask_only"] == {
-        "turns_p50_ms": ms, "alone_p50_ms": 10.0, "difference": pytest.approx(ms / 10 - 1),
+        "turns_p50_ms": pytest.approx(2 * ms), "alone_p50_ms": 20.0, "difference": pytest.approx(ms / 10 - 1),
     }  # fmt: skip
 
 
@@ -142,7 +183,7 @@ def test_the_spinning_of_every_engine_is_stated() -> None:
     assert spinning("mimo", ["onnxruntime", "openvino", "onnxruntime"]).keys() == {"onnxruntime", "openvino"}
     assert "allow_spinning=0" in spinning("mimo", ["onnxruntime"])["onnxruntime"]
     assert spinning("mimo", ["tensorrt"]) == {"tensorrt": "no threads on the CPU"}
-    for contender in ("ort", "optimum"):
+    for contender in ("ort", "optimum", "genai"):
         assert "allow_spinning=1" in spinning(contender, ())["onnxruntime"]
     words = spinning("compile", (), {"OMP_WAIT_POLICY": "PASSIVE"})["torch"]
     assert "OMP_WAIT_POLICY=PASSIVE" in words and "GOMP_SPINCOUNT=unset" in words

@@ -1,0 +1,145 @@
+"""The report over all results: Markdown and one HTML file that needs no other."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypedDict
+
+from mimo_runtime.errors import RequestError
+from mimo_runtime.utils.atomic import atomic_write_bytes
+
+from .charts import chart
+from .collect import Collected
+from .machine import Machine
+from .result import NOT_QUOTABLE, Figure
+
+MARKDOWN, HTML = "report.md", "report.html"
+_HEAD = ("figure", "value", "goal", "reached")
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem;color:#222}"
+    "table{border-collapse:collapse;margin:.5rem 0}td,th{border-bottom:1px solid #ccc;padding:.25rem .8rem;text-align:left}"
+    ".not{background:#fff3cd;padding:.3rem .6rem}.no{color:#b00020;font-weight:600}svg{max-width:100%;height:auto}"
+)
+
+
+class ReportSummary(TypedDict):
+    """The last line of ``mimo-bench report``."""
+
+    markdown: str
+    html: str
+    results: int
+    not_quotable: list[str]
+    goals_reached: int
+    goals_missed: list[str]
+    unreadable: dict[str, str]
+
+
+def write_report(collected: Collected, folder: Path) -> ReportSummary:
+    """Write ``report.md`` and ``report.html`` into ``folder``.
+
+    Raises:
+        RequestError: a file cannot be written, or matplotlib is missing.
+    """
+    try:
+        charts = {name: chart(result) for name, result in collected.results.items()}
+    except ModuleNotFoundError as error:
+        raise RequestError(f"the charts need {error.name}", "pip install 'mimo-edge[bench]'") from None
+    atomic_write_bytes(folder / MARKDOWN, markdown(collected).encode("utf-8"))
+    atomic_write_bytes(folder / HTML, page(collected, charts).encode("utf-8"))
+    results = collected.results
+    goals = [(name, figure) for name, result in results.items() for figure in result.figures if figure.reached is not None]
+    return {
+        "markdown": str(folder / MARKDOWN),
+        "html": str(folder / HTML),
+        "results": len(results),
+        "not_quotable": [name for name, result in results.items() if not result.quotable],
+        "goals_reached": sum(figure.reached is True for _, figure in goals),
+        "goals_missed": [f"{name}: {figure.name}" for name, figure in goals if figure.reached is False],
+        "unreadable": collected.unreadable,
+    }
+
+
+def markdown(collected: Collected) -> str:
+    """All results, without charts."""
+    lines = ["# Benchmarks", ""]
+    for name, result in collected.results.items():
+        lines += [f"## {result.command}: {result.subject}", "", f"`{name}`, {result.created}", ""]
+        lines += [] if result.quotable else [f"**{NOT_QUOTABLE}**", ""]
+        lines += _markdown_table(_HEAD, _rows(result.figures))
+        lines += ["", *(f"- {warning}" for warning in result.warnings), *([""] if result.warnings else [])]
+        lines += [*_markdown_table(("machine", ""), machine_rows(result.machine)), ""]
+    lines += [f"`{name}` is no result: {reason}" for name, reason in collected.unreadable.items()]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def page(collected: Collected, charts: dict[str, str | None]) -> str:
+    """HTML with the charts in it."""
+    text = html.escape
+    parts = ["<!doctype html><html lang='en'><meta charset='utf-8'><title>Benchmarks</title>", f"<style>{_STYLE}</style>"]
+    parts.append("<h1>Benchmarks</h1>")
+    for name, result in collected.results.items():
+        parts.append(f"<h2>{text(result.command)}: {text(result.subject)}</h2>")
+        parts.append(f"<p><code>{text(name)}</code>, {text(result.created)}</p>")
+        if not result.quotable:
+            parts.append(f"<p class='not'>{NOT_QUOTABLE}</p>")
+        parts.append(_html_table(_HEAD, _rows(result.figures)))
+        parts.append(charts[name] or "")
+        parts += [f"<p class='not'>{text(warning)}</p>" for warning in result.warnings]
+        parts.append(f"<details><summary>machine</summary>{_html_table(('', ''), machine_rows(result.machine))}</details>")
+    parts += [f"<p><code>{text(n)}</code> is no result: {text(reason)}</p>" for n, reason in collected.unreadable.items()]
+    return "\n".join(parts) + "\n</html>\n"
+
+
+def machine_rows(machine: Machine) -> list[tuple[str, ...]]:
+    """What a reader needs to judge a time."""
+    before, after = machine.get("conditions"), machine.get("conditions_after")
+    rows: list[tuple[str, object]] = [
+        ("processor", machine.get("cpu")),
+        ("cores, threads per operator", f"{machine.get('cores')}, {machine.get('threads')}"),
+        ("memory, MB", machine.get("memory_mb")),
+        ("system, Python", f"{machine.get('os')}, {machine.get('python')}"),
+        ("engines", ", ".join(f"{name} {version}" for name, version in (machine.get("engines") or {}).items())),
+        ("load before, after, own", f"{machine.get('load_before')}, {machine.get('load_after')}, {machine.get('own_load')}"),
+    ]
+    names = {"governor": "governor", "clock_mhz": "clock, MHz", "temperature_c": "temperature, °C", "power_mode": "power mode"}
+    for key, title in names.items():
+        values = [conditions.get(key) if conditions else None for conditions in (before, after)]
+        rows.append((title, _pair(values)))
+    rows.append(("throttled", {True: "yes", False: "no"}.get(machine.get("throttled"), "unknown")))  # type: ignore[arg-type]
+    return [(title, str(value)) for title, value in rows if value not in (None, "", "None, None")]
+
+
+def _pair(values: Sequence[object]) -> str:
+    if values[0] is None:
+        return "unknown"
+    return str(values[0]) if values[1] in (None, values[0]) else f"{values[0]} before, {values[1]} after"
+
+
+def _rows(figures: Sequence[Figure]) -> list[tuple[str, ...]]:
+    sign = {"lower": "at most ", "higher": "at least "}
+    return [
+        (
+            figure.name,
+            "not measured" if figure.value is None else f"{figure.value:g} {figure.unit}".strip(),
+            "" if figure.goal is None else f"{sign.get(figure.better, '')}{figure.goal:g} {figure.unit}".strip(),
+            {True: "yes", False: "no"}.get(figure.reached, ""),  # type: ignore[arg-type]
+        )
+        for figure in figures
+    ]
+
+
+def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    safe: Callable[[str], str] = lambda cell: cell.replace("|", "\\|").replace("\n", " ")  # noqa: E731
+    lines = (f"| {' | '.join(map(safe, row))} |" for row in rows)
+    return [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *lines]
+
+
+def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    titles = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
+    lines = "".join(
+        "<tr>" + "".join(f"<td{' class=no' if cell == 'no' else ''}>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+        for row in rows
+    )
+    return f"<table><tr>{titles}</tr>{lines}</table>"
