@@ -73,7 +73,6 @@ def serve(
     from ..services.http.adapters import BUILT_IN
     from ..services.http.app import create_app
     from ..services.http.server import serve as run
-    from ..services.logs import set_up_logs
     from ..services.settings import MB, ApiKeys, ServerSettings
 
     settings = ServerSettings(
@@ -85,6 +84,5 @@ def serve(
     options = HostOptions(device, threads, allow_fallback, max_memory, trust)
     options = with_bundles(options, bundles)
     Bundle.open(bundle, this_machine=not allow_fallback, trust=trust)  # a wrong path is refused before the socket opens
-    set_up_logs(log_level)
     app = create_app(ModelHost(bundle, options), settings, BUILT_IN)
-    run(app, settings, lambda address: click.echo(f"listening on {address}"))
+    run(app, settings, lambda address: click.echo(f"listening on {address}"), log_level)

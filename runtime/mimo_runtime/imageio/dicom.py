@@ -28,7 +28,7 @@ import numpy as np
 
 from ..errors import ImageError
 from .dicom_header import check_is_image, geometry_of, modality_of, suv_factor, without_pixels
-from .elements import damaged_dicom, group, number, silent
+from .elements import check_deflated, damaged_dicom, group, number, silent
 from .encapsulated import PLUGIN, check_stream, decode_frame, gdcm_decodes, near_lossless, plugins
 from .geometry import ImageSource, ModalityValues
 from .image import ScanImage, check_size
@@ -77,6 +77,7 @@ def read_dicom(source: Path | BinaryIO, name: str, frame: int = 0, rule: GreyRul
         raise ImageError(f"{name} is DICOM, which needs pydicom", "pip install mimo-edge[dicom]") from None
     with silent():
         try:
+            check_deflated(source, name)
             data = pydicom.dcmread(source, force=True, defer_size=_DEFER)
             _check(data, name, frame)
             syntax = getattr(data.file_meta, "TransferSyntaxUID", None)

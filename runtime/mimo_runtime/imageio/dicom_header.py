@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import DamagedImageError, ImageError
 from ..modalities import canonical
-from .elements import damaged_dicom, group, number, numbers, pair, silent
+from .elements import check_deflated, damaged_dicom, group, number, numbers, pair, silent
 from .geometry import ImageGeometry, Plane, UltrasoundRegion, Vector
 
 if TYPE_CHECKING:
@@ -138,6 +138,7 @@ def read_header(source: BinaryIO, name: str) -> DicomHeader:
         raise ImageError(f"{name} is DICOM, which needs pydicom", "pip install mimo-edge[dicom]") from None
     with silent():
         try:
+            check_deflated(source, name)
             data = pydicom.dcmread(source, force=True, stop_before_pixels=True, specific_tags=list(_HEADER))
             check_is_image(data, name)
             rows, columns = number(data, "Rows"), number(data, "Columns")
@@ -162,7 +163,10 @@ def read_elements(source: BinaryIO, name: str) -> Dataset:
 
     with silent():
         try:
+            check_deflated(source, name)
             return pydicom.dcmread(source, force=True, stop_before_pixels=True)
+        except ImageError:
+            raise
         except Exception as error:  # as above
             raise damaged_dicom(name, error) from None
 

@@ -8,13 +8,21 @@ import math
 import struct
 import threading
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
-from ..errors import DamagedImageError
+from ..errors import DamagedImageError, ImageError
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
+
+
+#: Most bytes of a data set that is stored deflated.
+MAX_INFLATED = 256 << 20
+_BLOCK = 1 << 20
+_DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
 def group(data: Dataset, frame: int, keyword: str) -> Dataset | None:
@@ -103,6 +111,49 @@ def silent() -> Iterator[None]:
         yield
     finally:
         _reading.now = False
+
+
+def check_deflated(source: Path | BinaryIO, name: str) -> None:
+    """Refuse a deflated data set that unpacks to more than :data:`MAX_INFLATED` bytes: pydicom unpacks it whole, and 1 MB may
+    become 1 GB.
+
+    Args:
+        source: a path, or an open binary file, which stays where it is.
+
+    Raises:
+        ImageError: larger, or damaged.
+    """
+    from pydicom.filereader import read_dataset, read_preamble
+
+    def is_other(tag: int, vr: str | None, length: int) -> bool:
+        return tag >> 16 != 2
+
+    with open(source, "rb") if isinstance(source, Path) else contextlib.nullcontext(source) as file:
+        begin = file.tell()
+        try:
+            read_preamble(file, True)
+            at, syntax = file.tell(), None
+            for implicit in (False, True):  # pydicom reads headers of either kind
+                file.seek(at)
+                header = read_dataset(file, implicit, True, stop_when=is_other)
+                with contextlib.suppress(NotImplementedError):
+                    syntax = header.get("TransferSyntaxUID")
+                    break
+            if syntax == _DEFLATED:
+                _check_inflated(file, name)
+        finally:
+            file.seek(begin)
+
+
+def _check_inflated(file: BinaryIO, name: str) -> None:
+    unpacked, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    while block := file.read(_BLOCK):
+        while block:
+            size += len(unpacked.decompress(block, _BLOCK))
+            block = unpacked.unconsumed_tail
+            if size > MAX_INFLATED:
+                what = f"{name} unpacks to more than {MAX_INFLATED >> 20} MB"
+                raise ImageError(what, "Export it without the deflated transfer syntax")
 
 
 def damaged_dicom(name: str, error: Exception) -> DamagedImageError:

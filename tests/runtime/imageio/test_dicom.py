@@ -258,3 +258,16 @@ def test_palettes(bits: int) -> None:
         setattr(data, f"{name}PaletteColorLookupTableDescriptor", [4, 0, bits])
         setattr(data, f"{name}PaletteColorLookupTableData", entries.tobytes())
     np.testing.assert_array_equal(read_image(as_bytes(data)).pixels, table[indices])
+
+
+def test_a_deflated_file_unpacks_within_a_limit(monkeypatch: pytest.MonkeyPatch):
+    from mimo_runtime.imageio import elements
+
+    data = dataset()
+    data.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    content = as_bytes(data)
+    assert np.array_equal(read_image(content).pixels, read_image(as_bytes(dataset())).pixels)
+    monkeypatch.setattr(elements, "MAX_INFLATED", 300)
+    with pytest.raises(ImageError, match="unpacks to more than 0 MB"):
+        read_image(content)
+    assert read_image(as_bytes(dataset())).height == 10  # what is not deflated has no such limit

@@ -6,86 +6,182 @@ import http.client
 import json
 import os
 import signal
-import subprocess
-import sys
+import ssl
+import threading
 import time
+import uuid
 from pathlib import Path
 
 import fakes
 import pytest
 
 pytest.importorskip("uvicorn")
-import served
+from click.testing import CliRunner
+from served_process import running
 
-BOUNDARY = "limit"
+from mimo_runtime.cli.commands import main
+from mimo_runtime.services.settings import ServerSettings
 
-
-class Server:
-    """``mimo-run serve`` with a bundle; ``log`` is its standard error after the end."""
-
-    def __init__(self, bundle: Path, *options: str, cwd: Path) -> None:
-        command = [sys.executable, "-m", "mimo_runtime", "serve", str(bundle), "--port", "0", *options]
-        self.process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        line = self.process.stdout.readline()
-        assert line.startswith("listening on http"), line + self.process.stderr.read()
-        self.address = line.split()[-1]
-        self.port = int(self.address.rpartition(":")[2])
-        self.log = ""
-
-    def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, dict]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
-        reply = connection.getresponse()
-        content = reply.read()
-        connection.close()
-        return reply.status, json.loads(content) if content[:1] == b"{" else {"text": content.decode()}
-
-    def wait_ready(self) -> Server:
-        end = time.monotonic() + 60
-        while self.request("GET", "/ready")[0] != 200:
-            assert time.monotonic() < end and self.process.poll() is None
-            time.sleep(0.05)
-        return self
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        _, self.log = self.process.communicate(timeout=60)
-        return self.process.returncode
+SETTINGS = ServerSettings(port=0, max_callers=1, max_waiting=1)
 
 
-@pytest.fixture
-def start(bundle_folder: Path, tmp_path: Path):
-    servers = []
-
-    def begin(*options: str) -> Server:
-        servers.append(Server(bundle_folder, *options, cwd=tmp_path))
-        return servers[-1].wait_ready()
-
-    yield begin
-    for server in servers:
-        if server.process.poll() is None:
-            server.process.kill()
-            server.process.communicate()
+def slow():
+    return fakes.fake_mimo(delay=0.05)
 
 
-def test_a_bundle_is_served_and_ends_on_sigterm(start):
+def test_a_bundle_is_served_and_loaded_again_and_ends_on_sigterm(start):
     server = start("--log-level", "debug")
     assert server.request("GET", "/health") == (200, {"status": "ok"})
     assert server.request("GET", "/ready") == (200, {"status": "ready", "samples": 2})
-    status, image = server.request("POST", "/v1/images", served.png(), Content_Type="image/png")
-    assert status == 201
-    body = json.dumps({"image": image["id"], "text": "polyp", "boxes": [fakes.BOX]}).encode()
-    status, answer = server.request("POST", "/v1/ask", body, Content_Type="application/json")
+    image = server.upload()
+    status, answer = server.ask(image)
     assert status == 200 and answer["findings"][0]["phrase"] == "polyp"
     _, metrics = server.request("GET", "/metrics")
     assert 'mimo_http_requests_total{method="POST",route="/v1/ask",status="200"} 1.0' in metrics["text"]
     os.kill(server.process.pid, signal.SIGHUP)
-    end = time.monotonic() + 30
-    while "mimo_model_generation 2.0" not in server.request("GET", "/metrics")[1]["text"]:
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    server.wait_for(lambda: server.metric("mimo_model_generation") == 2)
+    again = server.ask(image)[1]
+    assert again["findings"] == answer["findings"] and again["model"]["generation"] == 2
     assert server.stop() == 0
     lines = [json.loads(line) for line in server.log.splitlines()]
     asked = [line for line in lines if line.get("route") == "/v1/ask"]
-    assert [(line["event"], line["status"], line["method"]) for line in asked] == [("request", 200, "POST")]
-    assert "polyp" not in server.log and image["id"] not in server.log
+    assert [(line["event"], line["status"], line["method"]) for line in asked] == [("request", 200, "POST")] * 2
+    assert "polyp" not in server.log and image not in server.log
+
+
+def test_a_wrong_start_is_one_line(bundle_folder: Path, tmp_path: Path):
+    keys = tmp_path / "keys"
+    keys.write_text("short")
+    for options, words in (
+        (("--host", "0.0.0.0"), "without an API key"),
+        (("--key-file", str(keys)), "shorter than 16"),
+        (("--tls-cert", str(keys)), "certificate and its key"),
+        (("--tls-cert", str(keys), "--tls-key", str(keys)), "TLS files cannot be used"),
+        (("--host", "192.0.2.1", "--insecure"), "cannot listen"),
+        (("--bundles", str(tmp_path / "missing")), "does not exist"),
+    ):
+        outcome = CliRunner().invoke(main, ["serve", str(bundle_folder), "--port", "0", *options])
+        assert outcome.exit_code == 2 and outcome.output.count("\n") == 1, outcome.output
+        assert outcome.output.startswith("error: ") and words in outcome.output
+
+
+def ask_in_thread(server, image: str, replies: list, **headers: str) -> threading.Thread:
+    body = json.dumps({"image": image, "text": "polyp", "boxes": [fakes.BOX]}).encode()
+
+    def ask() -> None:
+        replies.append(server.request("POST", "/v1/ask", body, Content_Type="application/json", **headers))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    return thread
+
+
+def test_a_request_is_ended_by_its_id():
+    with running(SETTINGS, slow) as server:
+        image, replies, number = server.upload(), [], str(uuid.uuid4())
+        thread = ask_in_thread(server, image, replies, X_Request_ID=number)
+        server.wait_for(lambda: server.request("DELETE", f"/v1/requests/{number}")[0] == 204)
+        thread.join(30)
+        status, content = replies[0]
+        assert status == 409 and content["error"]["type"] == "cancelled" or content["finish_reason"] == "cancelled"
+
+
+def test_a_client_that_leaves_frees_its_place():
+    with running(SETTINGS, slow) as server:
+        image = server.upload()
+        body = json.dumps({"image": image, "text": "polyp"}).encode()
+        head = (
+            f"POST /v1/ask HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        for accept in (b"", b"Accept: text/event-stream\r\n"):
+            left = server.connect()
+            left.sendall(head.encode()[:-2] + accept + b"\r\n" + body)
+            server.wait_for(lambda: len(server.app.service.jobs) == 1)
+            begin = time.monotonic()
+            left.close()
+            server.wait_for(lambda: len(server.app.service.jobs) == 0)
+            assert time.monotonic() - begin < 0.5  # an answer takes 1.5 s
+
+
+def test_one_more_than_may_wait_gets_429_and_when_to_come_back():
+    with running(SETTINGS, slow) as server:
+        image, replies = server.upload(), []
+        threads = [ask_in_thread(server, image, replies) for _ in range(2)]
+        server.wait_for(lambda: len(server.app.service.jobs) == 2)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port)
+        connection.request("GET", f"/v1/images/{image}")
+        refused = connection.getresponse()
+        assert refused.status == 429 and int(refused.headers["Retry-After"]) >= 1
+        assert json.load(refused)["error"]["message"].startswith("1 callers run and 1 wait")
+        for thread in threads:
+            thread.join(30)
+        assert [status for status, _ in replies] == [200, 200]
+        assert replies[0][1]["findings"] == replies[1][1]["findings"]
+
+
+def test_what_runs_is_finished_at_the_end(start):
+    """The answer of a question that runs when SIGTERM comes arrives whole."""
+    server = start()
+    image, replies = server.upload(), []
+    threads = [ask_in_thread(server, image, replies) for _ in range(6)]
+    server.wait_for(lambda: server.process.poll() is not None or len(replies) >= 1)
+    assert server.stop() == 0
+    for thread in threads:
+        thread.join(30)
+    assert {status for status, _ in replies} <= {200, 503} and (200 in {status for status, _ in replies})
+    assert all("findings" in content or content["error"]["type"] == "closing" for _, content in replies)
+
+
+def test_tls_is_served(tmp_path: Path):
+    certificate, key = self_signed(tmp_path)
+    with running(ServerSettings(port=0, tls_cert=certificate, tls_key=key)) as server:
+        context = ssl.create_default_context(cafile=str(certificate))
+        connection = http.client.HTTPSConnection("localhost", server.port, context=context, timeout=30)
+        connection.request("GET", "/health")
+        assert connection.getresponse().status == 200
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """A certificate for localhost, and its key."""
+    pytest.importorskip("cryptography")
+    import datetime
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(1))
+        .not_valid_after(now + datetime.timedelta(1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)
+        .sign(key, hashes.SHA256())
+    )
+    paths = folder / "cert.pem", folder / "key.pem"
+    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    paths[1].write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return paths
+
+
+def test_events_come_one_by_one():
+    """The first piece of the text arrives before the answer is complete."""
+    with running(SETTINGS, slow) as server:
+        image = server.upload()
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        body = json.dumps({"image": image, "text": "polyp"})
+        connection.request("POST", "/v1/ask", body, {"Content-Type": "application/json", "Accept": "text/event-stream"})
+        reply, moments = connection.getresponse(), {}
+        for line in reply:
+            if line.startswith(b"event: "):
+                moments.setdefault(line.split()[1].decode(), time.monotonic())
+        assert list(moments) == ["request", "draft", "answer"]
+        assert moments["answer"] - moments["draft"] > 0.2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
-from ...errors import MimoError, RequestError
+from ...errors import RequestError
 from ...request import AskRequest
 from ...results.answer import Answer, TextPiece
 from ...scan import Scan
@@ -16,7 +16,7 @@ from .answers import Answered, ServedAnswer, answer_json, to_bytes
 from .bodies import AskBody, AskParts, in_thread, read_ask
 from .errors import HttpError, error_body
 from .openapi import Operation
-from .service import Service, begin
+from .service import Service, begin, report
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -137,5 +137,6 @@ async def _chained(first: bytes, events: AsyncIterator[bytes]) -> AsyncIterator[
     try:
         async for piece in events:
             yield piece
-    except MimoError as error:
+    except Exception as error:
+        report(error)
         yield event("error", error_body(error))

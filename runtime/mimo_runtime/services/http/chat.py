@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypedDict
 
-from ...errors import MimoError, RequestError
+from ...errors import RequestError
 from ...results.answer import Answer, TextPiece
 from ...scan import Scan
 from ..host import Served
@@ -23,7 +23,7 @@ from .bodies import AskBody, MaskFormat, RunLengthMask, decode_base64, in_thread
 from .errors import HttpError, error_body
 from .fields import read_json
 from .openapi import Operation
-from .service import Adapter, Service, begin
+from .service import Adapter, Service, begin, report
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -295,7 +295,8 @@ async def _whole(first: bytes, events: AsyncIterator[bytes]) -> AsyncIterator[by
         async for piece in events:
             yield piece
         yield b"data: [DONE]\n\n"
-    except MimoError as error:
+    except Exception as error:
+        report(error)
         yield b"data: " + to_bytes(error_body(error)) + b"\n\n"
 
 

@@ -14,9 +14,9 @@ from .errors import HttpError, send_error
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: Seconds in which the rest of a refused body is read and dropped. A connection that is closed with unread data is reset, and
-#: the client would not see the refusal.
-LINGER_S = 1.0
+#: Seconds and bytes in which the rest of a refused body is read and dropped. A connection that is closed with unread data is
+#: reset, and the client would not see the refusal.
+LINGER_S, LINGER_BYTES = 1.0, 32 << 20
 _SECURITY = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -69,7 +69,7 @@ class Guard:
             return
         headers = headers_of(scope)
         body = _Body(receive, self.settings, self._budget)
-        response = _Response(send, body, self.settings.send_s)
+        response = _Response(send, body)
         try:
             check_host(headers, self.settings)
             check_origin(scope["method"], headers, self.settings)
@@ -140,12 +140,13 @@ class _Body:
 
     async def drop(self) -> None:
         """Read and drop what arrives for a short time."""
-        end = time.monotonic() + LINGER_S
-        while not self.is_complete and (left := end - time.monotonic()) > 0:
+        end, dropped = time.monotonic() + LINGER_S, 0
+        while not self.is_complete and dropped < LINGER_BYTES and (left := end - time.monotonic()) > 0:
             try:
                 message = await asyncio.wait_for(self._receive(), left)
             except asyncio.TimeoutError:
                 return
+            dropped += len(message.get("body", b""))
             self.is_complete = message["type"] != "http.request" or not message.get("more_body", False)
 
     def release(self) -> None:
@@ -155,10 +156,10 @@ class _Body:
 
 
 class _Response:
-    """The ``send`` of an application: with headers of its own, and an end for clients that do not read."""
+    """The ``send`` of an application, with headers of its own. It ends the connection of a request that was not read whole."""
 
-    def __init__(self, send: Send, body: _Body, seconds: float) -> None:
-        self._send, self._body, self._seconds = send, body, seconds
+    def __init__(self, send: Send, body: _Body) -> None:
+        self._send, self._body = send, body
         self._closes = False
 
     async def __call__(self, message: Message) -> None:
@@ -171,20 +172,10 @@ class _Response:
             message = {**message, "headers": [*message["headers"], *more]}
         elif self._closes and not message.get("more_body", False):
             self._closes = False
-            await self._part({**message, "more_body": True})
+            await self._send({**message, "more_body": True})
             await self._body.drop()
             message = {"type": "http.response.body", "body": b"", "more_body": False}
-        await self._part(message)
-
-    async def _part(self, message: Message) -> None:
-        try:
-            await asyncio.wait_for(self._send(message), self._seconds)
-        except asyncio.TimeoutError:
-            raise ClientGone from None
-
-
-class ClientGone(Exception):
-    """The client does not read the response."""
+        await self._send(message)
 
 
 def check_host(headers: Mapping[str, str], settings: ServerSettings) -> None:

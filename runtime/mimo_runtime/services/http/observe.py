@@ -11,7 +11,7 @@ from ...errors import MimoError
 from ..logs import log_failure, log_request
 from ..metrics import Metrics
 from .errors import HttpError, send_error
-from .guard import ClientGone, headers_of
+from .guard import headers_of
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -43,8 +43,6 @@ class Observer:
         response = _Counted(send, scope["mimo.request"])
         try:
             await self.app(scope, receive, response)
-        except ClientGone:
-            response.status = response.status or 408
         except Exception as error:
             log_failure(number, error)
             if not response.status:

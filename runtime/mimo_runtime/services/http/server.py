@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import socket
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ...errors import RequestError
 from ...utils.log import LOGGER
+from ..logs import set_up_logs
 from ..settings import ServerSettings
 from .app import Application
-from .errors import HttpError, error_body
+from .protocol import timed_protocol
 
 if TYPE_CHECKING:
     import uvicorn
-    from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
-def serve(app: Application, settings: ServerSettings, announce: Callable[[str], None]) -> None:
+def serve(app: Application, settings: ServerSettings, announce: Callable[[str], None], log_level: str = "info") -> None:
     """Answer until SIGTERM or SIGINT; then finish what runs within ``grace_s``. SIGHUP loads the bundle again.
 
     Args:
         announce: takes the address once the socket is open.
+        log_level: see ``set_up_logs``, which is called for the whole process.
 
     Raises:
         RequestError: the address is taken, or is none of this machine; or TLS files cannot be read.
     """
-    listening = _listen(settings)
-    config = _config(app, settings)
+    server, listening = open_server(app, settings)
+    set_up_logs(log_level)
     address, port = listening.getsockname()[:2]
     shown = f"[{address}]" if ":" in address else address
     announce(f"{'https' if settings.tls_cert else 'http'}://{shown}:{port}")
-    server = _server(config, app)
     # uvicorn ends on the first signal, and raises it once more for the handlers that were there before.
     earlier = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -42,6 +42,16 @@ def serve(app: Application, settings: ServerSettings, announce: Callable[[str], 
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
+
+
+def open_server(app: Application, settings: ServerSettings) -> tuple[uvicorn.Server, socket.socket]:
+    """A server and its open socket, for ``server.run(sockets=[socket])``; ``server.should_exit = True`` ends it.
+
+    Raises:
+        RequestError: as :func:`serve`.
+    """
+    config = _config(app, settings)
+    return _server(config, app), _listen(settings)
 
 
 def _listen(settings: ServerSettings) -> socket.socket:
@@ -91,7 +101,7 @@ def _server(config: uvicorn.Config, app: Application) -> uvicorn.Server:
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            if hasattr(signal, "SIGHUP"):
+            if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
                 asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, app)
 
     return Server(config)
@@ -107,59 +117,3 @@ def _report_reload(running: asyncio.Future[int]) -> None:
     error = running.exception()
     if error is not None:
         LOGGER.error("the bundle was not loaded again: %s", type(error).__name__)
-
-
-def timed_protocol(settings: ServerSettings) -> type[H11Protocol]:
-    """uvicorn's protocol, which has no time limit for the headers of a request, with one."""
-    from uvicorn.protocols.http.h11_impl import H11Protocol
-
-    class TimedProtocol(H11Protocol):
-        """Closes connections that send no whole request head within ``header_s``, and those above ``max_connections``."""
-
-        waiting: asyncio.TimerHandle | None = None
-
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            if len(self.connections) > settings.max_connections:
-                transport.abort()
-            else:
-                self._wait()
-
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            if self._has_head():
-                self._end_wait()
-            elif self.waiting is None:
-                self._wait()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._end_wait()
-            super().connection_lost(exc)
-
-        def _has_head(self) -> bool:
-            """Whether no request head is half read."""
-            import h11
-
-            return self.conn.their_state is not h11.IDLE or not self.conn.trailing_data[0]
-
-        def _wait(self) -> None:
-            self.waiting = self.loop.call_later(settings.header_s, self._give_up)
-
-        def _end_wait(self) -> None:
-            if self.waiting is not None:
-                self.waiting.cancel()
-                self.waiting = None
-
-        def _give_up(self) -> None:
-            self.waiting = None
-            if not self.transport.is_closing():
-                self._refuse()
-
-        def _refuse(self) -> None:
-            error = HttpError(408, f"the head of the request did not arrive within {settings.header_s:g} s")
-            body = json.dumps(error_body(error)).encode()
-            head = "HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\nConnection: close\r\n"
-            self.transport.write(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-            self.transport.close()
-
-    return TimedProtocol

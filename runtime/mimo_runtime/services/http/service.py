@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from ...errors import RequestError
+from ...errors import MimoError, RequestError
 from ...results.answer import Answer, TextPiece
 from ..host import ModelHost, Served
 from ..jobs import Job, Jobs
+from ..logs import log_failure
 from ..metrics import Metrics
 from ..settings import ServerSettings
 from ..store import ImageStore
@@ -131,6 +132,12 @@ class _Pipe(Generic[Piece]):
 async def begin(events: AsyncIterator[Piece]) -> tuple[Piece, AsyncIterator[Piece]]:
     """The first of some events and the others: an error before the first is a status, not an event."""
     return await events.__anext__(), events
+
+
+def report(error: Exception) -> None:
+    """Log an exception that ends a stream of events, if it is no refusal."""
+    if not isinstance(error, MimoError):
+        log_failure("", error)
 
 
 async def _stop_when_gone(request: Request, job: Job) -> None:

@@ -1,0 +1,123 @@
+"""Servers with a socket: in a thread of the test, or as the process that ``mimo-run serve`` starts."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import fakes
+import served
+
+from mimo_runtime.pipeline import Mimo
+from mimo_runtime.services.http.app import Application, create_app
+from mimo_runtime.services.http.server import open_server
+from mimo_runtime.services.http.service import Adapter
+from mimo_runtime.services.settings import ServerSettings
+
+
+class Address:
+    """Requests to a port of this machine."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, dict]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        reply = connection.getresponse()
+        content = reply.read()
+        connection.close()
+        return reply.status, json.loads(content) if content[:1] == b"{" else {"text": content.decode()}
+
+    def ask(self, image_id: str, **fields: object) -> tuple[int, dict]:
+        body = json.dumps({"image": image_id, "text": "polyp", "boxes": [fakes.BOX], **fields}).encode()
+        return self.request("POST", "/v1/ask", body, Content_Type="application/json")
+
+    def upload(self, data: bytes | None = None) -> str:
+        status, content = self.request("POST", "/v1/images", data or served.png(), Content_Type="image/png")
+        assert status == 201, content
+        return content["id"]
+
+    def metric(self, name: str) -> float:
+        lines = self.request("GET", "/metrics")[1]["text"].splitlines()
+        return next(float(line.split()[-1]) for line in lines if line.startswith(f"{name} "))
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+
+    def wait_for(self, is_true: Callable[[], bool], seconds: float = 30) -> None:
+        end = time.monotonic() + seconds
+        while not is_true():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+
+class Running(Address):
+    """A server in a thread."""
+
+    def __init__(self, port: int, app: Application) -> None:
+        super().__init__(port)
+        self.app = app
+
+
+@contextlib.contextmanager
+def running(
+    settings: ServerSettings, make: Callable[[], Mimo] = fakes.fake_mimo, adapters: Sequence[Adapter] = ()
+) -> Iterator[Running]:
+    """A server over the fakes, whose model is ready; ``settings`` has port 0."""
+    app = create_app(served.host_of(make), settings, adapters)
+    server, listening = open_server(app, settings)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        address = Running(listening.getsockname()[1], app)
+        if settings.tls_cert is None:
+            address.wait_for(lambda: address.request("GET", "/ready")[0] == 200)
+        yield address
+    finally:
+        server.should_exit = True
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+class Process(Address):
+    """``mimo-run serve``; ``log`` is its standard error after the end."""
+
+    def __init__(self, bundle: Path, *options: str, cwd: Path, environment: dict[str, str] | None = None) -> None:
+        command = [sys.executable, "-m", "mimo_runtime", "serve", str(bundle), "--port", "0", *options]
+        self.process = subprocess.Popen(
+            command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        )  # fmt: skip
+        line = self.process.stdout.readline()
+        assert line.startswith("listening on http"), line + self.process.stderr.read()
+        super().__init__(int(line.rpartition(":")[2]))
+        self.log = ""
+
+    def wait_ready(self) -> Process:
+        self.wait_for(lambda: self.process.poll() is not None or self.request("GET", "/ready")[0] == 200)
+        assert self.process.poll() is None
+        return self
+
+    def peak_mb(self) -> float:
+        """The most memory that the process had, in MB."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        _, self.log = self.process.communicate(timeout=60)
+        return self.process.returncode
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
