@@ -47,8 +47,11 @@ def refusal(error: HttpError) -> bytes:
 
 
 def timed_protocol(settings: ServerSettings) -> type[H11Protocol]:
-    """A protocol that closes connections which send no whole request head within ``header_s``, take nothing of a response within
-    ``send_s``, or exceed ``max_connections``."""
+    """A protocol that closes connections.
+
+    It closes one that sends no whole request head within ``header_s``, one that takes nothing of a response within ``send_s``,
+    and those above ``max_connections``.
+    """
     import h11
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
