@@ -20,10 +20,15 @@ from .output import check_writable, deliver, json_option
 @data_options
 @click.option("--limit", default=3, show_default=True, type=click.IntRange(1), help="Most images per set.")
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(1), help="Rounds over all questions.")
+@click.option(
+    "--earlier-bundle",
+    type=click.Path(path_type=Path),
+    help="Bundle that REVISION answers with, where it cannot read BUNDLE: the same weights, built for it.",
+)
 @json_option
 def compare_revisions(
     revision: str, bundle: Path, data_: tuple[Path, ...], split: str, limit: int, seed: int, threads: int | None, repeats: int,
-    json_path: str | None,
+    earlier_bundle: Path | None, json_path: str | None,
 ) -> None:  # fmt: skip
     """Ask BUNDLE the same questions with the runtime of REVISION and of this checkout, in turns.
 
@@ -39,7 +44,7 @@ def compare_revisions(
     with progress_bar() as progress:
         result = compare.compare_revisions(
             revision, bundle, datasets, split=split, limit=limit, seed=seed, repeats=repeats, threads=threads,
-            progress=progress,
+            earlier_bundle=earlier_bundle, progress=progress,
         )  # fmt: skip
     deliver(compare.comparison_table(result), result, json_path)
     if result["different"]:

@@ -80,6 +80,7 @@ def compare_revisions(
     seed: int = 0,
     repeats: int = 3,
     threads: int | None = None,
+    earlier_bundle: Path | None = None,
     repository: Path = REPOSITORY,
     progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Comparison:
@@ -89,6 +90,7 @@ def compare_revisions(
         revision: a commit, branch or tag.
         limit: at most this many images per set, drawn with ``seed``.
         repeats: rounds over all questions. The first compares the answers and is not timed if there are more.
+        earlier_bundle: that ``revision`` answers with; None is ``bundle``.
         repository: the checkout.
         progress: called with (what is done now, steps done, steps in all).
 
@@ -103,7 +105,10 @@ def compare_revisions(
         write_questions(questions, folder / "questions.jsonl")
         trees = {EARLIER: export_runtime(commit, folder / EARLIER, repository), CURRENT: repository / RUNTIME}
         described = machine.describe(threads=threads)
-        workers = [stack.enter_context(RevisionProcess(side, tree, bundle, folder, threads)) for side, tree in trees.items()]
+        bundles = {EARLIER: earlier_bundle or bundle, CURRENT: bundle}
+        workers = [
+            stack.enter_context(RevisionProcess(side, tree, bundles[side], folder, threads)) for side, tree in trees.items()
+        ]
         first, times = _ask_in_turns(workers, len(questions), repeats, progress)
     machine.finish(described)
     differing = [_differs(a, b) for a, b in zip(first[EARLIER], first[CURRENT])]

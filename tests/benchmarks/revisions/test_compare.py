@@ -122,6 +122,17 @@ def test_a_revision_that_cannot_load_is_named(toy: Path, datasets: list[Dataset]
         compare_revisions("v1", tmp_path, datasets, repository=toy.parents[2])
 
 
+def test_each_revision_answers_with_its_own_bundle(toy: Path, datasets: list[Dataset], tmp_path: Path) -> None:
+    toy.write_text(TOY.replace("return Mimo()", "assert 'old format' in str(bundle)\n        return Mimo()", 1))
+    git(toy.parents[2], "commit", "-q", "-a", "-m", "reads the old format only")
+    toy.write_text(TOY)
+    bundle, earlier = tmp_path / "bundle", tmp_path / "bundle of the old format"
+    with pytest.raises(EngineError, match="earlier revision failed: AssertionError"):
+        compare_revisions("HEAD", bundle, datasets, repeats=1, repository=toy.parents[2])
+    result = compare_revisions("HEAD", bundle, datasets, repeats=1, repository=toy.parents[2], earlier_bundle=earlier)
+    assert result["different"] == 0 and result["bundle"] == "bundle"
+
+
 def test_unknown_revisions_are_refused(toy: Path, datasets: list[Dataset], tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="no revision 'v2'"):
         compare_revisions("v2", tmp_path, datasets, repository=toy.parents[2])
