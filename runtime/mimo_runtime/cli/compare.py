@@ -50,9 +50,11 @@ def compare(
         with atomic_folder(output, force, "comparison.json") as target:
             if write is not None:
                 from ..clinical.dicom.follow_up import read_report, write_follow_up
+                from ..imageio.elements import silent
 
-                data = write_follow_up(read_report(_objects(now)), result, follow_up_lines(result))
-                data.save_as(target / "sr.dcm", enforce_file_format=True)
+                with silent():
+                    data = write_follow_up(read_report(_objects(now)), result, follow_up_lines(result))
+                    data.save_as(target / "sr.dcm", enforce_file_format=True)
             (target / "report.html").write_text(page, "utf-8")
             (target / "comparison.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
     if as_json:

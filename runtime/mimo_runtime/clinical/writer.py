@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import RequestError
+from ..imageio.elements import silent
 from ..results.folder import slug
 from ..utils.atomic import atomic_folder
 from .pseudonyms import anonymous_result
@@ -100,6 +101,7 @@ def write_objects(
         return write_into(result, target, names, options)
 
 
+@silent()  # headers of sources are read again, and objects have their values
 def write_into(result: StudyResult, target: Path, names: Sequence[str], options: ObjectOptions) -> list[str]:
     """As :func:`write_objects`, into an existing, empty folder."""
     if options.salt and options.show_patient:
@@ -155,7 +157,8 @@ def check_pictures(result: StudyResult, options: ObjectOptions) -> None:
     if options.salt and not options.allow_burned_in:
         from .dicom.deidentify import check_pictures
 
-        check_pictures(result)
+        with silent():
+            check_pictures(result)
 
 
 _WITH_PICTURES = ("sc", "pdf", "html")

@@ -106,11 +106,12 @@ def silent() -> Iterator[None]:
     for name in list(logging.root.manager.loggerDict):
         if name.partition(".")[0] in _QUOTING:
             logging.getLogger(name).addFilter(_not_reading)
+    before = getattr(_reading, "now", False)
     _reading.now = True
     try:
         yield
     finally:
-        _reading.now = False
+        _reading.now = before
 
 
 def check_deflated(source: Path | BinaryIO, name: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import RequestError
+from ...imageio.elements import silent
 from ...utils.messages import shown_path
 from ..codes import Code
 from ..comparison import BY_IDENTIFIER, Comparison, Pair
@@ -44,6 +45,7 @@ _COMMENT, _PERCENT = Code("121106", "DCM", "Comment"), Code("%", "UCUM", "percen
 _TRACKING_IDENTIFIER, _EVALUATIONS, _MEASUREMENTS = "112039", "C0034375", "126010"
 
 
+@silent()
 def read_report(folder: Path) -> Dataset:
     """The structured report of a folder of objects. Raises RequestError where it has none of this program."""
     highdicom()
@@ -62,6 +64,7 @@ def read_report(folder: Path) -> Dataset:
         raise RequestError(f"sr.dcm is no structured report of this program ({type(error).__name__})", remedy) from None
 
 
+@silent()
 def write_follow_up(report: Dataset, comparison: Comparison, lines: Sequence[str]) -> Dataset:
     """The report of the later examination with the follow-up.
 
