@@ -89,7 +89,7 @@ def save_study(result: StudyResult, folder: Path, *, with_pictures: bool = True)
         "patient_tag": result.patient_tag,
         "is_complete": result.is_complete,
         "failed": result.failed,
-        "asked": result.asked,
+        "first_frame": result.first_frame,
     }
     (folder / STUDY).write_text(json.dumps(content, ensure_ascii=False) + "\n", "utf-8")
     return [STUDY, *(f"{FRAMES}/{frame:05d}.png" for frame in frames)]
@@ -133,7 +133,7 @@ def load_study(folder: Path | str) -> StudyResult:
         return StudyResult(
             frames, structures, tuple(data["sentences"]), tuple(data["refusals"]), ModelIdentity(**data["model"]),
             str(data["request"]), tuple(float(v) for v in data["extents_mm"]), is_complete=bool(data.get("is_complete", True)),
-            failed=tuple(map(int, data.get("failed", ()))), asked=_frames(data.get("asked")),
+            failed=tuple(map(int, data.get("failed", ()))), first_frame=int(data.get("first_frame", 0)),
         )  # fmt: skip
     except FileNotFoundError:
         raise RequestError(
@@ -141,10 +141,6 @@ def load_study(folder: Path | str) -> StudyResult:
         ) from None
     except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise RequestError(f"{name} has a damaged study ({type(error).__name__})", "Write it again with --write") from None
-
-
-def _frames(data: object) -> tuple[int, ...] | None:
-    return tuple(map(int, data)) if isinstance(data, list) else None
 
 
 def _geometry(data: dict[str, object]) -> ImageGeometry:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
+from ..errors import ImageError
 from ..imageio.geometry import ImageGeometry
 from ..imageio.image import ScanImage
 from ..preprocessing.prompts import Prompt
@@ -100,7 +101,7 @@ class StudyResult:
         salt: of the site; makes identifiers of de-identified objects independent of those of the source.
         is_complete: False if only a part of the frames that were asked about was analysed.
         failed: frames that could not be read.
-        asked: the frames that were asked about; None is all.
+        first_frame: the first one that was answered; it stands for the others.
     """
 
     images: Frames
@@ -113,7 +114,7 @@ class StudyResult:
     salt: str = ""
     is_complete: bool = True
     failed: tuple[int, ...] = ()
-    asked: tuple[int, ...] | None = None
+    first_frame: int = 0
 
     @staticmethod
     def of_answer(image: ScanImage, prompt: Prompt, answer: Answer, model: ModelIdentity, salt: str = "") -> StudyResult:
@@ -152,14 +153,8 @@ class StudyResult:
         return StudyResult(
             answer.series, _tracked(tuple(structures)), sentences, (*refusals, *_missing(answer)), model,
             request_key(prompt) + ("" if asked is None else f" frames {asked}"), answer.extents_mm() if asked is None else (),
-            salt, answer.is_complete, failed, asked,
+            salt, answer.is_complete, failed, answer.frames[0].frame if answer.frames else 0,
         )  # fmt: skip
-
-    @property
-    def first_frame(self) -> int:
-        """The first frame that was asked about and could be read; it stands for the others."""
-        frames = range(len(self.images)) if self.asked is None else self.asked
-        return next((frame for frame in frames if frame not in self.failed), 0)
 
     @property
     def problem(self) -> str:
@@ -204,7 +199,7 @@ class StudyResult:
         window = repr(self.images[self.first_frame].window) if len(self.images) else ""
         for part in (self.salt, self.model.sha256, self.model.version, self.request, window, *self.sentences, *self.refusals):
             digest.update(part.encode() + b"\0")
-        for identity in _identities(self.images, self.failed):
+        for identity in _identities(self.images):
             digest.update(identity.encode() + b"\0")
         for structure in self.structures:
             digest.update(
@@ -260,16 +255,17 @@ def counted_frames(frames: Sequence[int]) -> str:
     return f"{name} {few(frames, 10)} (counted from 0)"
 
 
-def _identities(images: Frames, failed: Collection[int]) -> Iterator[str]:
-    """What tells each frame from others: its UID and frame number, else its pixels."""
+def _identities(images: Frames) -> Iterator[str]:
+    """What tells each frame from others: its UID and frame number, else its pixels; the same for all that cannot be read."""
     if isinstance(images, ImageSeries) and all(frame.uid for frame in images.frames):
         yield from (f"{frame.uid} {frame.index}" for frame in images.frames)
         return
     for index in range(len(images)):
-        if index in failed:
+        try:
+            image = images[index]
+        except ImageError:
             yield "not read"
             continue
-        image = images[index]
         uid = image.source.uid("SOPInstanceUID") if image.source else ""
         yield f"{uid} {image.source.frame}" if uid and image.source else image.sha256
 

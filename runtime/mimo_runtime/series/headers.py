@@ -29,12 +29,14 @@ class FrameFile:
         path: None for a member.
         archive: the archive of a member, else None.
         member: its name in the archive.
+        has_number: False for the only file of a source, whose name is that which the caller wrote.
     """
 
     name: str
     path: Path | None = field(default=None, repr=False)
     archive: Path | None = field(default=None, repr=False)
     member: str = field(default="", repr=False)
+    has_number: bool = True
 
     @contextlib.contextmanager
     def open(self) -> Iterator[BinaryIO]:

@@ -72,7 +72,8 @@ class ImageSeries:
         unpacked = self.unpacked.path_of(frame.file) if frame.count > 1 else None
         source = unpacked or (frame.file.path if frame.file.path is not None else frame.file.data())
         image = read_image(
-            source, frame=frame.index, modality=self.modality, window=self.window, windows=self.windows, name=frame.file.name
+            source, frame=frame.index, modality=self.modality, window=self.window, windows=self.windows,
+            name=frame.file.name if frame.file.has_number else "the file",
         )  # fmt: skip
         if unpacked and image.source is not None:
             return image.with_source(replace(image.source, path=frame.file.path))
@@ -183,7 +184,7 @@ def _files(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], na
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise ImageError(f"{name} cannot be opened: {reason}", "Check the path") from None
     if not is_archive:
-        return [FrameFile(short_name(path.name), path)], []
+        return [FrameFile(short_name(path.name), path, has_number=False)], []
     members = [m for m in members_of(path) if not _IGNORED.match(Path(m).name) and not m.startswith("__MACOSX/")]
     return members_of_archive(path, sorted(members, key=lambda m: _natural(Path(m)))), []
 

@@ -223,6 +223,36 @@ def test_a_series_without_a_readable_frame_is_refused(bundle_folder: Path, tmp_p
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("options", [[], ["--follow"]], ids=["frame", "follow"])
+def test_a_damaged_frame_that_was_not_asked_about_does_not_matter(
+    options: list[str], bundle_folder: Path, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    (tmp_path / "study").mkdir()
+    for k in range(6):
+        Image.effect_noise((40, 40), 50).save(tmp_path / "study" / f"{k}.png")
+    first = tmp_path / "study" / "0.png"
+    first.write_bytes(first.read_bytes()[:-300])
+    call = [
+        "series",
+        bundle_folder,
+        tmp_path / "study",
+        "--frame",
+        4,
+        *BOX,
+        *options,
+        "-o",
+        tmp_path / "out",
+        "--write",
+        "html,coco",
+    ]
+    result = run(*call, "--json")
+    failures = [f["frame"] for f in json.loads(result.stdout)["failures"]]
+    assert result.exit_code == (3 if failures else 0), result.stderr
+    assert (tmp_path / "out" / "objects" / "report.html").exists() and (options or not failures)
+
+
 def test_times_of_a_series_are_listed_and_one_is_chosen(bundle_folder: Path, tmp_path: Path) -> None:
     values, _ = ball(3)
     (tmp_path / "study").mkdir()
