@@ -33,9 +33,11 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "data": "errors imageio modalities postprocessing",
         "tiling": "errors postprocessing preprocessing utils",
         "request": "errors model preprocessing text tiling utils",
-        "graphs": "admission engines errors model postprocessing preprocessing refinement request text tiling utils",
+        "prompt_cache": "postprocessing preprocessing request text utils",
+        "graphs": "admission engines errors model postprocessing preprocessing prompt_cache refinement request text tiling "
+        "utils",
         "tracking": "errors graphs hardware imageio modalities model postprocessing preprocessing request results series utils",
-        "scan": "admission domain graphs imageio loading postprocessing request results text utils",
+        "scan": "admission domain graphs imageio loading postprocessing prompt_cache request results text utils",
         "pipeline": "admission domain engines errors graphs hardware imageio loading modalities model scan text tracking utils",
         # On top of the pipeline.
         "clinical": "errors imageio postprocessing preprocessing results series utils viz",
@@ -76,7 +78,8 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "report": "parity schema",
         "domain": "parity schema",
         "build_state": "graphs parity schema targets",
-        "stages": "build_state domain finite graphs manifest parity report schema targets",
+        "tuning": "parity schema",
+        "stages": "build_state domain finite graphs manifest parity report schema targets tuning",
         "build": "build_state parity schema stages targets",
         "tools": "graphs parity report schema targets",
         "demo": "build",

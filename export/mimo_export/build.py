@@ -115,6 +115,15 @@ def check_tuning(target: Target, names: Sequence[str], tune: bool) -> None:
         raise RequestError(f"--tune has no effect with {what}: it measures whole bundles on the CPU", "Leave --tune out")
 
 
+def _check_precision(
+    precision: str, quantization: QuantizationRequest | None, names: Sequence[str], target: Target, portable: bool
+) -> None:
+    if precision != "fp32":
+        check_quantization(quantization, precision, names)
+    if target.is_compiled and not portable:
+        check_compiler(target)
+
+
 def check_key(sign_key: Path | None, names: Sequence[str]) -> None:
     """Refuse a key that cannot sign, before the work.
 
@@ -126,6 +135,18 @@ def check_key(sign_key: Path | None, names: Sequence[str]) -> None:
     if len(names) < len(GRAPHS):
         raise RequestError("--sign has no effect with --graphs, which gives no bundle", "Leave one of them out")
     read_private_key(sign_key)
+
+
+def check_tune(tune: bool, target: Target, names: Sequence[str]) -> None:
+    """Refuse ``--tune`` where it would do nothing.
+
+    Raises:
+        RequestError: the target is a GPU, or the output is not a bundle.
+    """
+    if tune and target.gpu:
+        raise RequestError(f"--tune has no effect with --target {target.name}: a GPU has no threads to choose", "Leave it out")
+    if tune and len(names) < len(GRAPHS):
+        raise RequestError("--tune has no effect with --graphs, which gives no bundle", "Leave one of them out")
 
 
 def check_quantization(request: QuantizationRequest | None, precision: str, names: Sequence[str]) -> None:

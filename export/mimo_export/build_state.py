@@ -26,7 +26,7 @@ from .graphs.select_engine import EngineChoice
 from .graphs.select_kv_cache import KVCache
 from .parity.compare import Parity
 from .parity.samples import Sample, draw_samples
-from .schema import BuildReport, Compatibility, DomainParity, GraphFile, Inspection
+from .schema import BuildReport, Compatibility, DomainParity, GraphFile, Inspection, Tuning
 from .targets import PROXY_ENGINE, Target
 
 
@@ -96,6 +96,8 @@ class BuildState:
     calibration: CalibrationFacts | None = None
     #: tune_engines: the choice per graph in single precision.
     tuned: dict[str, EngineChoice] = field(default_factory=dict)
+    #: tune_threads: what it measured; the threads are in ``files``.
+    tuning: Tuning | None = None
     #: write_graphs: what the manifest and the report say about each file.
     files: dict[str, GraphFile] = field(init=False)
     #: load_engines: of the written files.

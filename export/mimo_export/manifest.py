@@ -21,7 +21,7 @@ from mimo_runtime.model.graph_spec import GraphSpec
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.utils.hashing import sha256
 
-from .schema import Compatibility, EngineKeys, GraphFile, ModelFacts
+from .schema import Compatibility, EngineKeys, GraphFile, ModelFacts, Tuning
 from .targets import ENGINE_MIN, OPSET, Target
 
 #: Distributions whose versions shape the result.
@@ -50,14 +50,17 @@ class Measurements:
 
 def manifest_data(
     config: MimoConfig, model: ModelFacts, target: Target, graphs: Mapping[str, GraphFile], specs: Mapping[str, GraphSpec],
-    compatibility: Compatibility, files: Mapping[str, str], measured: Measurements,
+    compatibility: Compatibility, files: Mapping[str, str], measured: Measurements, tuning: Tuning | None = None,
 ) -> dict[str, object]:  # fmt: skip
-    """The manifest of a bundle, before its checksum. Holds no date and no path: the same inputs give the same bytes.
+    """The manifest of a bundle, before its checksum. Holds no date and no path: the same inputs give the same bytes, unless
+    times decided (``tuning``).
 
     Args:
         specs: of the graphs as they ship.
         files: sha256 of every file that is not a graph.
+        tuning: of ``build --tune``.
     """
+    tuned = {} if tuning is None else {"tuning": {"cores": tuning["cores"], "masks_beside_text": tuning["masks_beside_text"]}}
     return {
         "format": FORMAT, "format_version": FORMAT_VERSION,
         "model": {**model, "config": config.to_dict()},
@@ -79,6 +82,7 @@ def manifest_data(
         "parity": dict(measured.parity),
         "accuracy": None if measured.accuracy is None else dict(measured.accuracy),
         "licence": "Apache-2.0",
+        **tuned,
     }  # fmt: skip
 
 

@@ -89,6 +89,17 @@ class Inspection(TypedDict):
     domain_statistics: bool
 
 
+class Tuning(TypedDict):
+    """What ``build --tune`` measured, in milliseconds; the threads of the graphs are in ``GraphFile``."""
+
+    cores: int
+    masks_beside_text: bool
+    #: Both decoders, "one_by_one" and "beside".
+    answer_ms: dict[str, float]
+    #: By graph and number of threads.
+    graphs_ms: dict[str, dict[str, float]]
+
+
 class DomainParity(TypedDict):
     """Verdicts on the domain of images: the written vision encoder beside PyTorch."""
 
@@ -115,6 +126,8 @@ class _ReducedPrecision(TypedDict, total=False):
     decoding: dict[str, str | float | None]
     #: Of a tuned bundle in single precision, by graph: what ships, and milliseconds per run (per token) of all that was tried.
     engines: dict[str, EngineChoiceData]
+    #: Of a build with ``--tune``.
+    tuning: Tuning
     precision: PrecisionReport
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -21,7 +21,7 @@ from mimo_runtime.bundle.schema import TOKENIZER, CompatibilityData, GraphData
 from mimo_runtime.bundle.writer import REPORT
 from mimo_runtime.compiler import compile_bundle
 from mimo_runtime.domain.statistics import DOMAIN, DomainStatistics
-from mimo_runtime.engines import create_engine
+from mimo_runtime.engines import Engine, create_engine
 from mimo_runtime.errors import VerificationError
 from mimo_runtime.model.graph_spec import graph_specs
 from mimo_runtime.pipeline import Mimo as Pipeline
@@ -46,6 +46,7 @@ from .report.charts import draw
 from .report.markdown import inspect_dict, markdown
 from .schema import Compatibility, GraphFile
 from .targets import measuring_engine
+from .tuning import busy_load, tune
 
 
 def load_model(state: BuildState) -> None:
@@ -126,6 +127,31 @@ def write_graphs(state: BuildState) -> None:
             shipped = onnx.load(state.folder / file["file"])
             file["build"] = left_to_build(shipped, state.model.config, request.compute_capabilities)
         state.files[name] = file
+
+
+def tune_threads(state: BuildState) -> None:
+    """Choose the threads of every graph by time, with the files as they ship.
+
+    Raises:
+        EngineError: an engine refuses a file.
+    """
+    if (load := busy_load()) is not None:
+        state.warn(f"the machine is busy (load {load:.1f}): --tune may choose wrongly")
+
+    def create(name: str, threads: int) -> Engine:
+        file = state.files[name]
+        return create_engine(
+            file["engine"], (state.folder / file["file"]).read_bytes(), state.specs[name],
+            threads=threads, options=file.get("options"),
+        )  # fmt: skip
+
+    def pipeline(engines: Mapping[str, Engine]) -> Pipeline:
+        return Pipeline(state.model.config, engines, state.tokenizer)
+
+    tuned = tune(create, pipeline, state.samples(), state.progress)
+    state.tuning = tuned.tuning
+    for name, threads in tuned.threads.items():
+        state.files[name]["threads"] = threads
 
 
 def load_engines(state: BuildState) -> None:
@@ -243,6 +269,8 @@ def write_report(state: BuildState) -> None:
     }  # fmt: skip
     if state.verdicts:
         state.report["domain"] = state.verdicts
+    if state.tuning:
+        state.report["tuning"] = state.tuning
     if state.kv_cache:
         state.report["kv_cache"] = state.kv_cache.to_dict()
     if state.tuned:
@@ -277,6 +305,7 @@ def write_bundle(state: BuildState) -> None:
     data = manifest_data(
         state.model.config, state.report["model"], state.request.target, state.files, state.specs, state.compatibility,
         other_files(state.folder, state.files), Measurements(state.report["parity"], state.calibration, accuracy),
+        state.tuning,
     )  # fmt: skip
     manifest = write_manifest(state.folder, data)
     self_check(state.folder, state.request.target)
@@ -304,6 +333,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(quantize, lambda request: request.quantization is not None),
     Stage(tune_engines, lambda request: request.tune and request.quantization is None),
     Stage(write_graphs),
+    Stage(tune_threads, lambda request: request.tune),
     Stage(load_engines),
     Stage(check_parity),
     Stage(check_domain_verdicts, lambda request: request.is_bundle),

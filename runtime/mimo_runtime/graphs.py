@@ -23,6 +23,7 @@ from .model.tokenizer import BOS, PAD, UNK, Tokenizer
 from .postprocessing.mask_prediction import MaskPrediction
 from .preprocessing.letterbox import Letterbox
 from .preprocessing.prompts import Prompt, encode_prompt
+from .prompt_cache import CACHED_PROMPTS, PromptCache, WrittenText, prompt_key
 from .refinement.crops import CropRequest
 from .refinement.refiner import MaskRefiner
 from .request import AskRequest, longest_text
@@ -64,7 +65,7 @@ class ModelGraphs:
         config: of the model.
         engines: one per graph of ``graph_spec.GRAPHS``.
         tokenizer: of the model.
-        cache_images: number of images, and of crops, whose features are kept.
+        cache_images: number of images, and of crops, whose features are kept; 0 also keeps no results of prompts.
         memory: refuses images that it has no room for; None refuses none.
 
     Raises:
@@ -96,6 +97,7 @@ class ModelGraphs:
         self._images: LruCache[Arrays] = LruCache(cache_images, "images")
         self._crops: LruCache[Arrays] = LruCache(cache_images, "crops")
         self._texts: LruCache[Arrays] = LruCache(CACHED_TEXTS, "texts")
+        self._prompts = PromptCache(min(cache_images, CACHED_PROMPTS))
         self._refiner = MaskRefiner.of(config)
         self._drafts = Drafts(config, tokenizer)
         self._closed = False
@@ -141,6 +143,42 @@ class ModelGraphs:
         values |= self._run("prompt_encoder", values, stop)
         return values | self._run("fusion", values, stop)
 
+    def ground_image(self, image: EncodedImage, prompt: Prompt, inputs: Arrays, stop: StopCheck = NEVER) -> Arrays:
+        """:meth:`ground` for an image, from the cache where the prompt was asked about it.
+
+        Raises:
+            Cancelled: it is stopped.
+        """
+        key = prompt_key(image.key, prompt)
+        known = self._prompts.grounded(key)
+        if known is None:
+            values = self.ground(image.features, inputs, stop)
+            known = {name: value for name, value in values.items() if name not in image.features and name not in inputs}
+            self._prompts.put_grounded(key, known)
+        return {**image.features, **inputs, **known}
+
+    def known_masks(self, image: EncodedImage, request: AskRequest) -> MaskPrediction | None:
+        """The result of :meth:`segment`, if the same was asked before.
+
+        Raises:
+            EngineError: the model is closed.
+        """
+        self._check_open()
+        return self._prompts.prediction(prompt_key(image.key, request.prompt), request)
+
+    def known_text(self, image: EncodedImage, request: AskRequest) -> WrittenText | None:
+        """The draft of :meth:`write_text`, if the same was asked before.
+
+        Raises:
+            EngineError: the model is closed.
+        """
+        self._check_open()
+        return self._prompts.text(prompt_key(image.key, request.prompt), request)
+
+    def remember_text(self, image: EncodedImage, request: AskRequest, text: WrittenText) -> None:
+        """Keep a draft for :meth:`known_text`, if it is complete."""
+        self._prompts.put_text(prompt_key(image.key, request.prompt), request, text)
+
     def segment(
         self, image: EncodedImage, request: AskRequest, values: Arrays, timer: StageTimer, stop: StopCheck
     ) -> MaskPrediction:
@@ -157,13 +195,14 @@ class ModelGraphs:
             prediction = MaskPrediction(outputs, image.letterbox, self.config, points_at_target=prompt.has_references)
         if request.tiles is not None:
             with timer("refine"), suppress(Cancelled):
-                return self._segment_tiles(image, prompt, request.tiles, prediction, stop)
-            return prediction
-        if not request.refine:
-            return prediction
-        with timer("refine"):
-            segment_crop = functools.partial(self._segment_crop, image, stop)
-            return self._refiner.refine(prediction, prompt, segment_crop, stop)
+                prediction = self._segment_tiles(image, prompt, request.tiles, prediction, stop)
+        elif request.refine:
+            with timer("refine"):
+                segment_crop = functools.partial(self._segment_crop, image, stop)
+                prediction = self._refiner.refine(prediction, prompt, segment_crop, stop)
+        if not stop():
+            self._prompts.put_prediction(prompt_key(image.key, prompt), request, prediction)
+        return prediction
 
     def write_text(self, values: Arrays, request: AskRequest, stop: StopCheck) -> Draft:
         """Outputs of :meth:`ground` -> the draft of one answer, to be iterated over."""
@@ -179,7 +218,8 @@ class ModelGraphs:
         return {name: engine.name for name, engine in self.engines.items()}
 
     def clear_caches(self, *, images: bool = True, texts: bool = True) -> None:
-        """Forget the features of all images and crops, the embeddings of texts, and what answers said."""
+        """Forget results of prompts, the features of all images and crops, the embeddings of texts, and what answers said."""
+        self._prompts.clear()
         if texts:
             self._drafts.clear()
         for cache in (*((self._images, self._crops) if images else ()), *((self._texts,) if texts else ())):

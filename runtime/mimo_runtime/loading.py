@@ -10,13 +10,14 @@ from typing import TypedDict
 
 from .admission.memory import MemoryBudget
 from .bundle.archive import Bundle
+from .bundle.manifest import Manifest
 from .bundle.placement import Placement, check_device, choose_device, fall_back
 from .bundle.schema import TOKENIZER
 from .bundle.signature import KeyFile as KeyFile
 from .domain.statistics import DOMAIN, DomainStatistics
 from .engines import Engine, create_engine
 from .errors import BundleError, EngineError, RequestError
-from .hardware.host import worker_threads
+from .hardware.host import usable_cores, worker_threads
 from .model.config import MimoConfig
 from .model.tokenizer import Tokenizer
 from .utils.log import LOGGER
@@ -27,8 +28,6 @@ _INTERPRETER_MB = 44
 #: Of an engine's libraries, and how often it holds the intermediate tensors of a graph. Measured, see :func:`required_mb`; of
 #: other engines the memory of the host is taken to be that of ONNX Runtime.
 _ENGINE_MB = {"onnxruntime": (48, 2), "openvino": (154, 4)}
-#: More threads than any machine has cores: an engine would start them all.
-MOST_THREADS = 1024
 #: A bundle's folder or ``.mimo`` file, or an opened bundle.
 BundleSource = str | os.PathLike[str] | Bundle
 
@@ -69,6 +68,8 @@ class LoadedBundle:
     domain: DomainStatistics | None = None
     #: None without ``max_memory``.
     memory: MemoryBudget | None = None
+    #: Whether masks run beside the text; see :func:`masks_beside_text`.
+    masks_beside_text: bool = True
 
 
 def load_bundle(
@@ -119,7 +120,25 @@ def load_bundle(
         placement = fall_back(manifest, error.what, error.remedy, allow_fallback)
         engines = _create_engines(bundle, placement, threads)
     _log_loaded(manifest.model_id, placement, engines, time.perf_counter() - start)
-    return LoadedBundle(manifest.config, engines, tokenizer, _info(bundle, placement), domain, memory)
+    beside = placement.device != "cpu" or masks_beside_text(manifest, threads, usable_cores())
+    return LoadedBundle(manifest.config, engines, tokenizer, _info(bundle, placement), domain, memory, beside)
+
+
+def masks_beside_text(manifest: Manifest, threads: int, cores: int) -> bool:
+    """Whether masks and text at the same time are faster than one after the other, on the CPU.
+
+    A bundle that was tuned on as many cores says so. Otherwise two cores have no room for both if one of the graphs uses all of
+    them: measured with ``tiny`` in INT8 on two cores, 16 ms together, and 11 + 4 one after the other.
+
+    Args:
+        threads: per operator, where the bundle does not name fewer for a graph.
+        cores: that this process may use.
+    """
+    tuning = manifest.data.get("tuning")
+    if tuning is not None and tuning["cores"] == cores:
+        return tuning["masks_beside_text"]
+    used = sum(min(threads, manifest.graphs[name].threads or threads) for name in ("mask_decoder", "text_decoder"))
+    return cores > 2 or used <= cores
 
 
 def read_domain(bundle: Bundle) -> DomainStatistics | None:
@@ -134,13 +153,15 @@ def read_domain(bundle: Bundle) -> DomainStatistics | None:
 
 
 def check_threads(threads: int | None) -> None:
-    """Refuse a number of threads that no machine can use.
+    """Refuse more threads than cores: they would wait for each other within every operator.
 
     Raises:
-        RequestError: it is no whole number from 1 to :data:`MOST_THREADS`.
+        RequestError: it is no whole number from 1 to the cores that this process may use.
     """
-    if threads is not None and (type(threads) is not int or not 1 <= threads <= MOST_THREADS):
-        raise RequestError(f"threads is {short(threads)}", f"Use a whole number from 1 to {MOST_THREADS}, or leave it out")
+    cores = usable_cores()
+    if threads is not None and (type(threads) is not int or not 1 <= threads <= cores):
+        message = f"threads is {short(threads)}, and this process may use {cores} core{'s' * (cores > 1)}"
+        raise RequestError(message, f"Use a whole number from 1 to {cores}, or leave it out")
 
 
 def _log_loaded(model: str, placement: Placement, engines: Mapping[str, Engine], seconds: float) -> None:

@@ -46,6 +46,7 @@ class Mimo(TrackingMethods):
         domain: statistics of the training images; None checks no image.
         gate: for the calls of :meth:`open`, ``Scan.ask`` and ``Scan.stream``; None lets all run at once.
         memory: refuses images that it has no room for; None refuses none.
+        masks_beside_text: whether masks and text of an answer are computed at the same time where there are cores for it.
     """
 
     def __init__(
@@ -59,12 +60,14 @@ class Mimo(TrackingMethods):
         domain: DomainStatistics | None = None,
         gate: Gate | None = None,
         memory: MemoryBudget | None = None,
+        masks_beside_text: bool = True,
     ) -> None:
         self.domain, self.gate = domain, gate
         self.graphs = ModelGraphs(config, engines, tokenizer, cache_images, memory)
         self.engines, self.tokenizer, self.info = self.graphs.engines, tokenizer, info or ModelInfo()
         self._arguments: tuple[object, ...] | None = None  # of load
-        self.workers = Workers(usable_cores(), "mimo-masks")
+        self.workers = Workers(usable_cores() if masks_beside_text else 1, "mimo-masks")
+        self._beside = masks_beside_text
         # Runs of graphs that a deadline may leave; such a run keeps its thread until it ends.
         self.runs = Workers(max(4, 2 * usable_cores()), "mimo-runs")
 
@@ -84,7 +87,7 @@ class Mimo(TrackingMethods):
 
         Args:
             device: "auto" (of the build), "cpu", "cuda", "tensorrt" or "tensorrt-rtx"; ``info`` has the choice and its reason.
-            threads: threads within one operator, per graph; None is one per physical core that this process may use.
+            threads: threads within one operator, at most the cores of this process; None is one per physical core.
             cache_images: see :class:`Mimo`.
             allow_fallback: run a bundle for a GPU on the CPU where the GPU is missing or refuses it; see ``Answer.fallback``.
             max_memory: in MB, by an estimate: refuse a bundle that needs more, before an engine is created, and later an image
@@ -102,7 +105,7 @@ class Mimo(TrackingMethods):
         loaded = load_bundle(bundle, device, threads, allow_fallback, max_memory, trust)
         mimo = Mimo(
             loaded.config, loaded.engines, loaded.tokenizer, loaded.info, cache_images=cache_images, domain=loaded.domain,
-            gate=gate, memory=loaded.memory,
+            gate=gate, memory=loaded.memory, masks_beside_text=loaded.masks_beside_text,
         )  # fmt: skip
         mimo._arguments = (
             loaded.info["bundle"], device, threads, cache_images, allow_fallback, max_memory, trust, max_callers, max_waiting,
@@ -117,7 +120,7 @@ class Mimo(TrackingMethods):
 
     @property
     def config(self) -> MimoConfig:
-        """The model's configuration; :meth:`with_config` gives a model with another one."""
+        """Of the model; :meth:`with_config` gives a model with another one."""
         return self.graphs.config
 
     @property
@@ -134,7 +137,7 @@ class Mimo(TrackingMethods):
         """Another pipeline over the same engines; closing either closes the engines."""
         return Mimo(
             config, self.engines, self.tokenizer, self.info, cache_images=0, domain=self.domain,
-            gate=self.gate, memory=self.graphs.memory,
+            gate=self.gate, memory=self.graphs.memory, masks_beside_text=self._beside,
         )  # fmt: skip
 
     def open(

@@ -11,10 +11,11 @@ from typing import Protocol
 from .admission.gate import Gate
 from .domain.check import DomainCheck, check_domain
 from .domain.statistics import DomainStatistics
-from .graphs import EncodedImage, ModelGraphs
+from .graphs import Arrays, EncodedImage, ModelGraphs
 from .imageio.image import ScanImage
 from .loading import ModelInfo
 from .postprocessing.mask_prediction import MaskPrediction
+from .prompt_cache import KnownDraft, WrittenText
 from .request import AskRequest, takes_arguments_of
 from .results.answer import STAGES, Answer, TextPiece
 from .results.assembly import assemble_answer
@@ -169,22 +170,31 @@ class Scan:
             Cancelled: the answer is stopped.
         """
         graphs, stop = self._mimo.graphs, cancellation.caller
-        with timer("preprocess"):
-            inputs = graphs.encode_request(request.prompt, self.encoded.letterbox)
-        with timer("ground"):
-            values = graphs.ground(self.encoded.features, inputs, stop)
+        known = graphs.known_text(self.encoded, request) if request.text_answer else None
+        outputs.prediction = graphs.known_masks(self.encoded, request) if request.masks else None
+        segments, writes = request.masks and outputs.prediction is None, request.text_answer and known is None
+        values: Arrays = self._ground(request, timer, stop) if segments or writes else {}
 
         # The decoders need nothing of each other, and engines release Python's lock while they run.
         segment = partial(graphs.segment, self.encoded, request, values, timer)
-        beside_text = request.masks and request.text_answer
-        masks = self._mimo.workers.begin(partial(segment, cancellation.worker)) if beside_text else None
+        masks = self._mimo.workers.begin(partial(segment, cancellation.worker)) if segments and writes else None
         if request.text_answer:
-            draft = graphs.write_text(values, request, stop)
+            draft = graphs.write_text(values, request, stop) if known is None else KnownDraft(known, stop)
+            pieces = []
             for piece in timer.each("text", draft):
+                pieces.append(piece)
                 yield TextPiece(strip_query_ids(piece))
             outputs.markup, outputs.finish_reason = draft.markup, draft.finish_reason
-        if request.masks:
+            graphs.remember_text(self.encoded, request, WrittenText(tuple(pieces), draft.finish_reason or ""))
+        if segments:
             outputs.prediction = stop.wait(masks) if masks else segment(stop)
+
+    def _ground(self, request: AskRequest, timer: StageTimer, stop: StopCheck) -> Arrays:
+        graphs = self._mimo.graphs
+        with timer("preprocess"):
+            inputs = graphs.encode_request(request.prompt, self.encoded.letterbox)
+        with timer("ground"):
+            return graphs.ground_image(self.encoded, request.prompt, inputs, stop)
 
     def _assemble(
         self, request: AskRequest, plan: Plan, outputs: _Outputs, timer: StageTimer, cancellation: Cancellation

@@ -13,8 +13,9 @@ import torch
 
 from mimo_calibration.quantize import QuantizationRequest
 from mimo_export import stages
+from mimo_export.build_state import BuildRequest, BuildState
 from mimo_export.parity.compare import Parity, ShadowedEngine
-from mimo_export.stages import STAGES, BuildRequest, BuildState
+from mimo_export.stages import STAGES
 from mimo_export.targets import TARGETS
 from mimo_runtime.data.dataset import read_datasets
 from mimo_runtime.errors import RequestError, VerificationError

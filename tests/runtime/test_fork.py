@@ -13,6 +13,7 @@ import pytest
 from fakes import summary
 
 from mimo_runtime.errors import EngineError
+from mimo_runtime.hardware.host import usable_cores
 from mimo_runtime.utils.cache import LruCache
 from mimo_runtime.utils.fork import Workers
 
@@ -57,7 +58,7 @@ def test_a_pool_of_processes_asks(bundle_folder, image_file):
     from mimo_runtime import Mimo
 
     global _LOADED
-    with Mimo.load(bundle_folder, threads=2) as _LOADED:
+    with Mimo.load(bundle_folder, threads=min(2, usable_cores())) as _LOADED:
         expected = _LOADED.open(image_file).ask("polyp").text
         with multiprocessing.get_context("fork").Pool(2) as pool:
             assert pool.map_async(_ask_loaded, [str(image_file)] * 4).get(timeout=60) == [expected] * 4

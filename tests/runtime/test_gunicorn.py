@@ -17,7 +17,7 @@ APPLICATION = """
 import json, os
 from mimo_runtime import Mimo
 
-MIMO = Mimo.load({bundle!r}, threads=2)
+MIMO = Mimo.load({bundle!r}, threads=1)
 SCAN = MIMO.open({image!r})
 FIRST = SCAN.ask("polyp").text  # in the parent: its threads do not exist in the workers
 PARENT = os.getpid()

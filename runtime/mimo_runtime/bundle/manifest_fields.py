@@ -128,5 +128,6 @@ MANIFEST_FIELDS: Check = record(
         "accuracy": nullable(ACCURACY),
         "licence": text(),
         "manifest_sha256": _HASH,
-    }
+    },
+    optional={"tuning": record({"cores": whole(1, 4096), "masks_beside_text": flag})},
 )

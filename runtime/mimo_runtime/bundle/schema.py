@@ -87,7 +87,19 @@ class CompatibilityData(TypedDict):
     compute_capability: str | None
 
 
-class ManifestData(TypedDict):
+class TuningData(TypedDict):
+    """``tuning``: whether masks beside the text are faster than one after the other, on a machine with so many cores."""
+
+    cores: int
+    masks_beside_text: bool
+
+
+class _Tuned(TypedDict, total=False):
+    #: Of a bundle that was built with ``--tune``.
+    tuning: TuningData
+
+
+class ManifestData(_Tuned):
     """``manifest.json``."""
 
     format: str

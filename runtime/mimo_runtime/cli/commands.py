@@ -100,7 +100,7 @@ main.add_command(serve)
 @click.option("--seed", type=int, help="Of the sampling.")
 @click.option("--max-tokens", type=int, help="Longest text.")
 @click.option("--any-domain", is_flag=True, default=None, help="Name structures in an image unlike those of the training, too.")
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads per engine.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads per engine, at most the cores.")
 @where
 @object_options
 @click.option(
@@ -172,7 +172,7 @@ def predict(
 
 @main.command()
 @click.argument("bundle")
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads per engine.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads per engine, at most the cores.")
 @where
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def verify(bundle: str, threads: int | None, device: str, allow_fallback: bool, trust: str | None, as_json: bool) -> None:

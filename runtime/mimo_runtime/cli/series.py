@@ -47,7 +47,7 @@ MOST_STACKS = 8
 @click.option("--modality", help="Of frames that do not state it, e.g. mri; ct selects the window of CT.")
 @click.option("--window", type=Coordinates("C,W", 2), help="Centre and width of the window for grey values, e.g. 40,400.")
 @click.option("--no-refine", is_flag=True, help="Skip the crop pass: faster, less accurate.")
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads per engine.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads per engine, at most the cores.")
 @where
 @object_options
 @click.option("-o", "--output", metavar="OUT", help="Folder for answer.json, the picture of each structure, and objects.")

@@ -34,7 +34,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--grace", type=click.FloatRange(1), default=20, show_default=True, metavar="S", help="Time to finish work.")
 @click.option("--bundles", type=_FILE, metavar="FOLDER", help="Bundles that POST /v1/bundle may name.")
 @click.option("--max-memory", type=click.IntRange(1), metavar="MB", help="Refuse a bundle or an image that needs more.")
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads per engine.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads per engine, at most the cores.")
 @click.option("--log-level", type=click.Choice(("debug", "info", "warning", "error")), default="info", show_default=True)
 @where
 def serve(

@@ -42,6 +42,13 @@ class MaskPrediction:
         self._thresholds: dict[int, float] = {}
         self._target_logits: LogitSource | None = None
 
+    def snapshot(self) -> MaskPrediction:
+        """A copy with masks of its own, for another answer: an answer may change its masks."""
+        copy = object.__new__(MaskPrediction)
+        masks = {query: None if mask is None else mask.copy() for query, mask in self._masks.items()}
+        copy.__dict__ = {**self.__dict__, "_masks": masks}
+        return copy
+
     def with_target(
         self, mask: np.ndarray, iou: float, logits: LogitSource, *, refined: bool, presence: float | None = None
     ) -> MaskPrediction:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 from .grammar import singular
 
@@ -14,6 +15,10 @@ Key = tuple[str, ...]
 def words_of(text: str) -> frozenset[str]:
     """The words of a text."""
     return frozenset(text.split())
+
+
+#: Texts whose comparison form is kept: the names in a request are compared many times.
+_CACHED = 1024
 
 
 #: Words that make no other name: articles and "of", "on", "in", in the languages of ``translations``.
@@ -32,6 +37,7 @@ _NO_PLURAL = re.compile(r"(?:ss|us|is|creas)$")
 _IRREGULAR_PLURAL = re.compile(r"(?:clei|campi|bronchi|alveoli|thrombi|calculi|villi|ebrae|ticula|amina|tases|noses)$")
 
 
+@lru_cache(_CACHED)
 def fold(text: str) -> str:
     """Lower case without accents and punctuation, words separated by one space; any text, in any script."""
     text = unicodedata.normalize("NFKC", text).casefold().translate(_LIGATURES)
@@ -39,6 +45,7 @@ def fold(text: str) -> str:
     return " ".join(re.sub(r"[^\w]|_", " ", text).split())
 
 
+@lru_cache(_CACHED)
 def key_of(name: str) -> Key:
     """The words of a name that make it another one, each in the singular; () for a name without any."""
     return tuple(sorted(_word_key(word) for word in fold(name).split() if word not in _SMALL_WORDS))

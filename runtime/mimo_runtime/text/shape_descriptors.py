@@ -25,7 +25,7 @@ def _hull_pixels(mask: np.ndarray) -> int:
     rows = np.flatnonzero(mask.any(1))
     used = mask[rows]
     first, last = used.argmax(1), mask.shape[1] - 1 - used[:, ::-1].argmax(1)
-    chain_left, chain_right = _chain(rows.tolist(), first.tolist(), 1), _chain(rows.tolist(), last.tolist(), -1)
+    chain_left, chain_right = _chain(rows, first, 1), _chain(rows, last, -1)
     hull = np.array(chain_left + chain_right[::-1])
     step = np.roll(hull, -1, 0) - hull
     twice_area = abs(int((hull[:, 0] * np.roll(hull[:, 1], -1) - hull[:, 1] * np.roll(hull[:, 0], -1)).sum()))
@@ -35,10 +35,24 @@ def _hull_pixels(mask: np.ndarray) -> int:
     return (twice_area + border) // 2 + 1
 
 
-def _chain(rows: list[int], columns: list[int], sign: int) -> list[tuple[int, int]]:
-    """One side of the hull (Andrew's monotone chain) over points sorted by row; ``sign`` 1 is the left side."""
+#: Rounds that drop points all at once; a digital outline keeps few after them.
+_ROUNDS = 4
+
+
+def _chain(rows: np.ndarray, columns: np.ndarray, sign: int) -> list[tuple[int, int]]:
+    """One side of the hull (Andrew's monotone chain) over points sorted by row; ``sign`` 1 is the left side.
+
+    A point that is no corner between its neighbours is no corner of the hull. Most points are dropped so before the loop.
+    """
+    y, x = rows, columns
+    for _ in range(_ROUNDS):
+        turn = sign * ((y[1:-1] - y[:-2]) * (x[2:] - x[:-2]) - (x[1:-1] - x[:-2]) * (y[2:] - y[:-2]))
+        kept = np.concatenate(([True], turn > 0, [True]))[: len(y)]
+        if kept.all():
+            break
+        y, x = y[kept], x[kept]
     chain: list[tuple[int, int]] = []
-    for point in zip(rows, columns):
+    for point in zip(y.tolist(), x.tolist()):
         while len(chain) > 1:
             (ay, ax), (by, bx) = chain[-2], chain[-1]
             if sign * ((by - ay) * (point[1] - ax) - (bx - ax) * (point[0] - ay)) > 0:

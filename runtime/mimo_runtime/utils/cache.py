@@ -63,6 +63,15 @@ class LruCache(Generic[Value]):
                 future.set_exception(error)
         return future.result(), known
 
+    def peek(self, key: Hashable) -> Value | None:
+        """The value of ``key`` if it is there, complete; None otherwise, also while a thread computes it."""
+        with self._lock:
+            future = self._values.get(key)
+            if future is None or not future.done() or future.exception() is not None:
+                return None
+            self._values.move_to_end(key)
+            return future.result()
+
     def clear(self) -> None:
         with self._lock:
             self._values.clear()

@@ -230,7 +230,7 @@ def test_wrong_arguments(bundle_folder):
     with pytest.raises(RequestError, match="unknown device 'tpu'"):
         Mimo.load(bundle_folder, device="tpu")
     for threads in (0, -1, 10**9, 10**400, 1.5, True, "2"):
-        with pytest.raises(RequestError, match="threads is .* Use a whole number from 1 to 1024, or leave it out") as caught:
+        with pytest.raises(RequestError, match="threads is .* Use a whole number from 1 to .*, or leave it out") as caught:
             Mimo.load(bundle_folder, threads=threads)
         assert len(str(caught.value)) < 120
 

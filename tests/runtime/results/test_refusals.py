@@ -119,6 +119,7 @@ def test_a_box_is_named_by_the_draft_only_if_that_entity_is_present(mimo, pixels
     scan = mimo.open(pixels)
     for name, phrase in (("liver", "liver"), ("spleen", REFERRED), ("wrist", REFERRED)):
         monkeypatch.setitem(fakes.ANSWERS, "what is this?", f"CT of the abdomen: one large oval <p>{name}</p><seg0>.")
+        mimo.graphs.clear_caches()
         answer = scan.ask("What is this?", boxes=[BOX])
         assert [f.phrase for f in answer.findings] == [phrase] == names_of(answer)
 
