@@ -104,6 +104,7 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "tiling": "report",
         "profile": "engine_trace report request",
         "system": "report request",
+        "gpu": "contenders report request tracking",
         "competence": "suites",
         "cli": "competence footprint latency models precision profile report request revisions suites system tiling tracking",
         "__main__": "cli",

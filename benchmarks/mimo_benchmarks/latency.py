@@ -46,8 +46,7 @@ def measure(
 ) -> Latency:
     """Time every kind of request on every contender.
 
-    In each repeat the contenders take turns in a shuffled order, so that other work of the machine slows all of them alike. The
-    processes of the others are stopped meanwhile.
+    In each repeat the contenders take turns in a shuffled order, while the processes of the others are stopped.
 
     Args:
         against: names of :data:`CONTENDERS` besides ``mimo``; "all" is every one that can run here; None is ``torch`` (if the
@@ -58,12 +57,10 @@ def measure(
         warmup: unmeasured requests per contender and kind.
         seed: of the order.
         check_alone: measure each contender once more in turns that follow its own, and compare.
-        progress: called with (what is done now, steps done, steps in all).
 
     Raises:
         RequestError: an unknown contender, or one that cannot run here.
-        BundleError: the bundle or the checkpoint is not what it should be.
-        EngineError: a contender failed.
+        BundleError, EngineError: the bundle or the checkpoint is not what it should be, or a contender failed.
     """
     bundle = Bundle.open(bundle_path)
     check_request(request, bundle)
