@@ -30,10 +30,13 @@ from .output import check_writable, deliver, json_option
     type=click.IntRange(1),
     help="Questions outside the competence per image and kind. All questions take turns over the images.",
 )
+@click.option(
+    "--domain-only", is_flag=True, help="Ask no questions: only flags, contradicted modalities and the time of the check."
+)
 @json_option
 def competence(
-    model: Path, data_: tuple[Path, ...], split: str, unseen: tuple[Path, ...], limit: int | None, per_kind: int, seed: int,
-    threads: int | None, json_path: str | None,
+    model: Path, data_: tuple[Path, ...], split: str, unseen: tuple[Path, ...], limit: int | None, per_kind: int,
+    domain_only: bool, seed: int, threads: int | None, json_path: str | None,
 ) -> None:  # fmt: skip
     """What MODEL refuses: questions that it cannot answer, and images unlike those of its training.
 
@@ -54,6 +57,6 @@ def competence(
     others = [data for data in sets if data.name not in {known.name for known in trained}]
     with open_model(model, threads) as mimo, stage_progress("competence") as progress:
         result = measure_competence(
-            mimo, trained, others, split, limit=limit, per_kind=per_kind, seed=seed, progress=progress
+            mimo, trained, others, split, limit=limit, per_kind=0 if domain_only else per_kind, seed=seed, progress=progress
         )  # fmt: skip
     deliver(competence_table(result), result, json_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 import numpy as np
 
@@ -74,6 +75,15 @@ class ImageReplies:
     times: CheckTimes | None = None
 
 
+class _DomainReplies(TypedDict):
+    """The parts of :class:`ImageReplies` about the domain check."""
+
+    flagged: bool | None
+    contradiction: bool | None
+    turned: dict[str, bool]
+    times: CheckTimes | None
+
+
 class ImageProbe:
     """Asks one image. Each part has its own generator, so that none depends on the others.
 
@@ -99,9 +109,11 @@ class ImageProbe:
 
         Args:
             questions: outside the competence, by kind.
-            per_kind: questions of every kind for this image.
+            per_kind: questions of every kind for this image; 0 asks no question that is measured, and checks the domain only.
         """
-        answer = self._scan.ask(EVERYTHING)
+        answer = self._scan.ask(EVERYTHING, text_answer=bool(per_kind))
+        if not per_kind:
+            return ImageReplies(self._data.name, self._data.key(self._record), [], [], **self._domain(answer))
         judged = self._judged(Question(OPEN, EVERYTHING), answer) if self._unseen else None
         return ImageReplies(
             self._data.name,
@@ -111,11 +123,16 @@ class ImageProbe:
             open=None if self._unseen else compare_open_answer(answer, self._masks, self._absent),
             open_text=answer.text,
             unseen_open=judged,
-            flagged=is_flagged(answer),
-            contradiction=self._reports_contradiction(answer),
-            turned={} if self._unseen else turned_flags(self._mimo, self._record, self._pixels),
-            times=check_times(self._mimo, self._record, self._pixels),
+            **self._domain(answer),
         )
+
+    def _domain(self, answer: Answer) -> _DomainReplies:
+        return {
+            "flagged": is_flagged(answer),
+            "contradiction": self._reports_contradiction(answer),
+            "turned": {} if self._unseen else turned_flags(self._mimo, self._record, self._pixels),
+            "times": check_times(self._mimo, self._record, self._pixels),
+        }
 
     def _turn(self, questions: Mapping[str, Sequence[Question]], per_kind: int) -> Iterator[Question]:
         for of_kind in questions.values():

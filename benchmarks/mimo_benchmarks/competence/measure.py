@@ -56,7 +56,7 @@ def measure_competence(
     Args:
         datasets, unseen: sets like those of the training, and sets whose images the model must flag.
         limit: at most this many images per set, drawn with ``seed``.
-        per_kind: questions outside the competence per image and kind.
+        per_kind: questions outside the competence per image and kind; 0 measures ``domain`` and ``modality`` only.
         progress: called with the images done and all.
 
     Raises:

@@ -105,10 +105,9 @@ def compare_revisions(
         write_questions(questions, folder / "questions.jsonl")
         trees = {EARLIER: export_runtime(commit, folder / EARLIER, repository), CURRENT: repository / RUNTIME}
         described = machine.describe(threads=threads)
-        bundles = {EARLIER: earlier_bundle or bundle, CURRENT: bundle}
-        workers = [
-            stack.enter_context(RevisionProcess(side, tree, bundles[side], folder, threads)) for side, tree in trees.items()
-        ]
+        models = {EARLIER: earlier_bundle or bundle, CURRENT: bundle}
+        processes = (RevisionProcess(side, tree, models[side], folder, threads) for side, tree in trees.items())
+        workers = [stack.enter_context(process) for process in processes]
         first, times = _ask_in_turns(workers, len(questions), repeats, progress)
     machine.finish(described)
     differing = [_differs(a, b) for a, b in zip(first[EARLIER], first[CURRENT])]

@@ -82,3 +82,11 @@ def test_the_result_has_flags_of_turned_copies_and_the_cost(data: Dataset) -> No
     assert "trained images flagged, quarter turn" in text and "domain check, share of the time of an encode" in text
     assert f"{sum(result['meta']['questions'].values())} questions of 10 kinds" in text
     assert json.loads(json.dumps(result, allow_nan=False))["domain"]["turned"] == turned
+
+
+def test_the_domain_can_be_measured_without_questions(data: Dataset) -> None:
+    whole, only = (measure_competence(model(), [data], per_kind=per_kind) for per_kind in (1, 0))
+    assert only["domain"]["trained"] == whole["domain"]["trained"] and only["modality"] == whole["modality"]
+    assert only["domain"]["turned"] == whole["domain"]["turned"]
+    assert only["out_of_competence"]["n"] == only["answerable"]["n"] == only["open"]["n"] == 0
+    assert "refused, outside the competence" in competence_table(only)
