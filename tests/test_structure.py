@@ -36,7 +36,8 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "prompt_cache": "postprocessing preprocessing request text utils",
         "graphs": "admission engines errors model postprocessing preprocessing prompt_cache refinement request text tiling "
         "utils",
-        "tracking": "errors graphs hardware imageio modalities model postprocessing preprocessing request results series utils",
+        "tracking": "errors graphs hardware imageio modalities model postprocessing preprocessing request results series text "
+        "utils",
         "scan": "admission domain graphs imageio loading postprocessing prompt_cache request results text utils",
         "pipeline": "admission domain engines errors graphs hardware imageio loading modalities model scan text tracking utils",
         # On top of the pipeline.

@@ -22,6 +22,7 @@ from .revisions import compare_revisions
 from .system import cold_start, energy, memory, throughput
 from .tiles import tiles
 from .track import track
+from .volumes import volumes
 
 if TYPE_CHECKING:
     from mimo_runtime.pipeline import Mimo
@@ -124,7 +125,7 @@ def footprint(bundle: Path, repeats: int, threads: int | None, json_path: str | 
 
 
 for command in (
-    throughput, track, tiles, memory, cold_start, energy, report, profile,
+    throughput, track, volumes, tiles, memory, cold_start, energy, report, profile,
     referring, relations, competence, precision, robustness, compare_revisions,
 ):  # fmt: skip
     main.add_command(command)

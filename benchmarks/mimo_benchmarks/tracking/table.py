@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..report.machine import warnings
 from .measure import TrackResult
 from .sequences import MOTIONS
+from .volumes import VolumeResult
 
 #: Titles of ``measure.METHODS``.
 TITLES = {
@@ -34,3 +35,33 @@ def track_table(result: TrackResult) -> str:
             *(f"warning: {warning}" for warning in warnings(result["machine"])),
         ]
     )
+
+
+#: Titles of ``volumes.METHODS``.
+VOLUME_TITLES = {
+    "volume": "volume from a box on the middle slice",
+    "volume_name": "volume from box and name on the middle slice",
+    "volume_by_name": "volume by name",
+    "previous_box": "box of the previous mask",
+    "middle_box": "box of the middle slice asked about every slice",
+    "true_box": "true box asked about every slice",
+    "by_name": "name asked about every slice",
+}
+
+
+def volume_table(result: VolumeResult) -> str:
+    """Markdown."""
+    sets = [name for name in result["dice"]["volume"] if name != "all"]
+    lines = [f"| Dice | {' | '.join(sets)} | all |", f"|---|{'---|' * (len(sets) + 1)}"]
+    distances = list(result["by_distance"]["volume"])
+    far = [f"| Dice by distance in slices | {' | '.join(distances)} |", f"|---|{'---|' * len(distances)}"]
+    for method, title in VOLUME_TITLES.items():
+        scores, by_distance = result["dice"][method], result["by_distance"][method]
+        lines.append(f"| {title} | {' | '.join(f'{scores[name]:.3f}' for name in (*sets, 'all'))} |")
+        far.append(f"| {title} | {' | '.join(f'{by_distance[distance]:.3f}' for distance in distances)} |")
+    summary = (
+        f"{result['volumes']} volumes, {result['slices']} slices, {result['seconds_per_slice']:.3f} s per slice; the volume "
+        f"from a box gains {result['gain_over_previous_box']:+.3f} over the box of the previous mask"
+    )
+    warned = (f"warning: {warning}" for warning in warnings(result["machine"]))
+    return "\n".join([*lines, "", *far, "", summary, *warned])

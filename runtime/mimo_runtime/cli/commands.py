@@ -29,6 +29,7 @@ from .options import (
 from .progress import progress_bar
 from .series import series
 from .serve import serve
+from .track import track
 
 if TYPE_CHECKING:
     from ..clinical.study import StudyResult
@@ -51,6 +52,7 @@ def main() -> None:
 
 
 main.add_command(series)
+main.add_command(track)
 main.add_command(compare)
 main.add_command(serve)
 

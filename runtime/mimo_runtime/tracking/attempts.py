@@ -27,7 +27,8 @@ class Attempt:
         status: of the frame, if the answer shows the target.
         how: what found it, in words.
         region: where the whole target is expected; None: where the answer shows it.
-        areas: expected areas in pixels, each of which will do.
+        areas: expected areas in pixels, each of which will do; empty: any will.
+        is_sure: whether the name decides: appearance does not count, but the answer must overlap the last mask.
     """
 
     prompt: Prompt
@@ -35,6 +36,7 @@ class Attempt:
     how: str = ""
     region: Box | None = None
     areas: tuple[float, ...] = ()
+    is_sure: bool = False
 
     def min_similarity(self, config: TrackingConfig) -> float:
         """The lowest similarity of the appearance for which the answer shows the target."""
@@ -54,6 +56,10 @@ def attempts(
         text: the name of the target, or "".
         extra_margin_px: how much further than usual it may have moved.
     """
+    if config.is_local and target.name:
+        status: Status = "found again" if target.lost_frames else "tracked"
+        yield Attempt(Prompt(target.name), status, "by name" if target.lost_frames else "", is_sure=True)
+        return
     motion = _motion(target, frame, config)
     if motion is not None:
         yield from _moved(target, motion, text, config)
@@ -102,8 +108,8 @@ def _search(target: Target, image: EncodedImage, text: str, config: TrackingConf
         margins = [config.search_growth * length + extra_margin_px for length in (x1 - x0, y1 - y0)]
         prompt = Prompt(text, boxes=(grown_box(target.region, margins[0], margins[1], shape),))
         return Attempt(prompt, "found again", "at its last place", areas=(target.area,))
-    if target.by_name:
-        return Attempt(Prompt(text), "found again", "by name", areas=(target.area,))
+    if target.name:
+        return Attempt(Prompt(target.name), "found again", "by name", areas=(target.area,))
     size, last = (x1 - x0, y1 - y0), ((x0 + x1) / 2, (y0 + y1) / 2)
     place = most_similar_place(image.features[FEATURES], image.letterbox, target.appearance, size, last)
     grown = 1 + config.search_growth * min(target.lost_frames + 1, 2)

@@ -31,7 +31,7 @@ class TrackingConfig:
     margin: float = 0.1
     min_margin_px: float = 2.0
     #: From this IoU of the mask by name with the mask of the prompt on, the first frame shows that the name means the same
-    #: target: the next frames are asked by name, because a name cannot drift.
+    #: target: a name finds a lost target, and the slices of a volume are asked by name, because it cannot drift.
     min_name_iou: float = 0.7
     #: Radius of the erosion of the mask prompt, as a share of the square root of the mask's area.
     erosion: float = 0.05

@@ -23,7 +23,7 @@ class Target:
         area: usual area in pixels, where all of it is visible.
         iou: usual predicted IoU.
         appearance: averaged over the frames.
-        by_name: whether the name by itself means this target.
+        name: that by itself means this target; "" where none does.
         lost_frames: since it was seen.
     """
 
@@ -33,7 +33,7 @@ class Target:
     area: float
     iou: float
     appearance: Appearance
-    by_name: bool = False
+    name: str = ""
     lost_frames: int = 0
 
     def lost(self) -> Target:
@@ -57,7 +57,7 @@ class Target:
             x0, y0, x1, y1 = (a + config.region_rate * (b - a) for a, b in zip(region, finding.box))
             box = (x0, y0, x1, y1)
         iou = self.iou + rate * (finding.iou - self.iou)
-        return Target(finding.mask, box, frame, area, iou, self.appearance.updated(appearance, rate), self.by_name)
+        return Target(finding.mask, box, frame, area, iou, self.appearance.updated(appearance, rate), self.name)
 
 
 def visible_part(region: Box, shape: tuple[int, ...]) -> Box | None:

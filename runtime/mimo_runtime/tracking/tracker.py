@@ -15,6 +15,7 @@ from ..imageio.reader import Source
 from ..preprocessing.prompts import Prompt
 from ..request import AskRequest
 from ..results.answer import Answer, Box, Finding
+from ..text.questions import EVERYTHING
 from .appearance import FEATURES, Appearance, appearance_of
 from .attempts import Attempt, attempts
 from .config import TrackingConfig
@@ -105,10 +106,10 @@ class Tracker:
             raise PromptError(f"the prompt cannot be tracked: {what}", "Name one structure, or give a box, points or a mask")
         if finding is None or not finding.present:
             return self._result(scan, number, "lost", "the prompt finds no target", answer)
-        by_name = self._means_target(scan, finding.mask)
+        name = self._name_of(scan, finding.mask)
         self.target = Target(
             finding.mask, self._first_region(finding), grey_frame(scan.image.pixels), float(finding.area_px), finding.iou,
-            self._appearance(scan, finding.mask), by_name,
+            self._appearance(scan, finding.mask), name,
         )  # fmt: skip
         return self._result(scan, number, "tracked", "", answer, finding, 1.0)
 
@@ -139,16 +140,24 @@ class Tracker:
         self.target = target.lost()
         return self._result(scan, number, "lost", problems[0], answer, None, similarity)
 
-    def _means_target(self, scan: TrackableScan, mask: np.ndarray) -> bool:
-        """Whether the name by itself gives the mask of the prompt."""
+    def _name_of(self, scan: TrackableScan, mask: np.ndarray) -> str:
+        """The name that by itself gives the mask of the prompt: that of the prompt, else of an entity of the model; or ""."""
         prompt = self._first.prompt
-        if not prompt.text.strip() or not prompt.has_references:
-            return bool(prompt.text.strip())
-        finding = target_of(scan.ask_request(replace(self._first, prompt=Prompt(prompt.text))))
-        if finding is None:
-            return False
-        both, either = np.count_nonzero(finding.mask & mask), np.count_nonzero(finding.mask | mask)
-        return bool(both >= self.config.min_name_iou * either)
+        if prompt.text.strip() and not prompt.has_references:
+            return prompt.text
+        names = [prompt.text] if prompt.text.strip() else []
+        if not names:
+            everything = scan.ask_request(replace(self._first, prompt=Prompt(EVERYTHING), refine=False))
+            names = [finding.phrase for finding in everything.findings if self._is_same(finding, mask)]
+        for name in names:
+            finding = target_of(scan.ask_request(replace(self._first, prompt=Prompt(name))))
+            if finding is not None and self._is_same(finding, mask):
+                return name
+        return ""
+
+    def _is_same(self, finding: Finding, mask: np.ndarray) -> bool:
+        both, either = int(np.count_nonzero(finding.mask & mask)), int(np.count_nonzero(finding.mask | mask))
+        return either > 0 and both >= self.config.min_name_iou * either
 
     def _problem(self, attempt: Attempt, finding: Finding | None, similarity: float | None) -> str:
         """Why a finding is not the target; "" if it is."""
@@ -159,7 +168,9 @@ class Tracker:
         if finding.iou < max(config.min_iou, config.iou_drop * target.iou):
             return f"the predicted IoU is {finding.iou:.2f}, {target.iou:.2f} as a rule"
         limit = config.max_found_area_ratio if searched else config.max_area_ratio
-        if not any(1 / limit <= finding.area_px / max(area, 1) <= limit for area in attempt.areas):
+        if attempt.is_sure:
+            return "" if (finding.mask & target.mask).any() else "it does not overlap the last mask"
+        if attempt.areas and not any(1 / limit <= finding.area_px / max(area, 1) <= limit for area in attempt.areas):
             return f"the area jumps from {attempt.areas[-1]:.0f} to {finding.area_px} pixels"
         if similarity < attempt.min_similarity(config):
             return f"the appearance differs (similarity {similarity:.2f})"

@@ -88,11 +88,14 @@ class VolumeSegmentation:
         self._failures: list[FrameFailure] = []
         self._starts = series.layout.starts
         self._cancelled = False
+        self._name = ""  # of the structure that is followed, where the model knows it
 
     def follow(self, frame: int) -> SeriesAnswer:
         """From the prompted slice up and down."""
         started, tracker = time.perf_counter(), self._tracker
         first = tracker.step(tracker.open_scan(tracker.read(self.series[frame])), frame)
+        if tracker.target is not None:
+            self._name = tracker.target.name
         self._keep(frame, first.answer, first.size)
         self._cancelled, stack = first.is_cancelled, self.series.layout.stack_of(frame)
         if tracker.target is not None and not self._cancelled:
@@ -173,7 +176,7 @@ class VolumeSegmentation:
         if finding is not None and box is not None:
             x0, y0, x1, y1 = box
             pixels = finding.mask[y0:y1, x0:x1].copy()
-            self._masks[frame] = SliceMask(box, pixels, finding.score, finding.confident, finding.phrase)
+            self._masks[frame] = SliceMask(box, pixels, finding.score, finding.confident, self._name or finding.phrase)
         if self._progress:
             self._progress(len(self._answers), len(self.series))
 

@@ -164,3 +164,11 @@ def test_a_file_with_several_frames_is_tracked(tmp_path) -> None:
     first.save(tmp_path / "clip.tiff", save_all=True, append_images=others)
     results = list(bright_mimo().track(tmp_path / "clip.tiff", boxes=[box_around(30, 30)]))
     assert states(results) == ["tracked"] * 4
+
+
+def test_a_target_that_moves_fast_and_deforms_is_tracked_without_a_name() -> None:
+    rng = np.random.default_rng(5)
+    texture = rng.integers(0, 60, (SIZE, SIZE, 1)).astype(np.uint8)
+    frames = [np.maximum(disc(14 + 5 * i, 20 + 2 * i, stretch=1 + i / 20), texture) for i in range(8)]
+    results = list(bright_mimo().track(frames, boxes=[box_around(14, 20)]))
+    assert set(states(results)) == {"tracked"} and min(dice(t.mask, truth(f)) for t, f in zip(results, frames)) > 0.85

@@ -107,3 +107,31 @@ def test_a_prompt_that_fits_no_slice_is_refused(tmp_path: Path) -> None:
         bright_mimo().segment_volume(series, frame=11, boxes=BOX)
     with pytest.raises(PromptError, match="the request is empty"):
         bright_mimo().segment_volume(series)
+
+
+def named_by_the_model(name: str = "polyp"):
+    """A model whose answer about everything shows the bright structure as an entity."""
+    mimo = bright_mimo()
+    decoder, query = mimo.engines["mask_decoder"], 1 + mimo.config.entities.index(name)
+    run = decoder.run
+
+    def with_entity(inputs):
+        outputs = run(inputs)
+        for output in ("masks", "presence"):
+            outputs[output][0, query] = outputs[output][0, 0]
+        return outputs
+
+    decoder.run = with_entity
+    return mimo
+
+
+def test_a_structure_in_a_box_that_the_model_can_name_is_followed_by_its_name(tmp_path: Path) -> None:
+    jump = [disc(30, 30, 9), disc(24, 30, 9), disc(18, 30, 9), EMPTY, EMPTY, disc(18, 30, 9)]
+    answer = named_by_the_model().segment_volume(series_of(tmp_path, jump), frame=0, boxes=[box_around(30, 30)])
+    assert answer.findings[0].frames == (0, 1, 2) and volume_dice(answer, [*jump[:5], EMPTY]) > 0.85
+
+
+def test_a_name_that_shows_something_elsewhere_is_not_the_structure(tmp_path: Path) -> None:
+    slices = [disc(16, 16, 9), disc(16, 16, 9), disc(48, 48, 9), disc(48, 48, 9)]
+    answer = named_by_the_model().segment_volume(series_of(tmp_path, slices), frame=0, boxes=[box_around(16, 16)])
+    assert {frame for finding in answer.findings for frame in finding.frames} == {0, 1}
