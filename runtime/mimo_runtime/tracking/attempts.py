@@ -13,7 +13,7 @@ from ..results.answer import Box
 from .appearance import FEATURES, most_similar_place
 from .config import TrackingConfig
 from .prompting import grown_box, mask_prompt, placed_box
-from .registration import GreyFrame, Motion, register
+from .registration import GreyFrame, register
 from .results import Status
 from .target import Target, visible_part, visible_share
 
@@ -60,35 +60,49 @@ def attempts(
         status: Status = "found again" if target.lost_frames else "tracked"
         yield Attempt(Prompt(target.name), status, "by name" if target.lost_frames else "", is_sure=True)
         return
-    motion = _motion(target, frame, config)
-    if motion is not None:
-        yield from _moved(target, motion, text, config)
+    moved = _moved(target, frame, text, config)
+    if moved is not None:
+        yield from moved
+        if not moved:
+            return  # it is out of view: what a search finds is something else
     elif not target.lost_frames and visible_share(target.region, target.mask.shape) >= config.min_followed_share:
         yield _around_last_mask(target, text, config, extra_margin_px)
-    yield _search(target, image, text, config, extra_margin_px)
+    if config.is_local or target.lost_frames >= config.search_after:
+        yield _search(target, image, text, config, extra_margin_px)
 
 
-def _motion(target: Target, frame: GreyFrame, config: TrackingConfig) -> Motion | None:
-    """The motion since the target was seen; None where the frames do not show it."""
-    if target.lost_frames and config.is_local:
+def _moved(target: Target, frame: GreyFrame, text: str, config: TrackingConfig) -> list[Attempt] | None:
+    """After the motion since the target was seen, its box and then its mask; none where it is out of view.
+
+    None where the frames show no common motion.
+    """
+    shape = target.mask.shape
+    if not target.lost_frames:
+        motion = register(target.frame, frame, target.region, reach=config.reach)
+        if motion.similarity < config.min_motion:
+            return None
+        region, mask = motion.box(target.region), motion.mask(target.mask)
+        areas = (target.area * visible_share(region, shape), float(np.count_nonzero(mask)))
+        prompts = _box_prompts(region, shape, text, config)
+        prompts += [mask_prompt(text, mask, config)] if prompts and mask.any() else []
+        return [Attempt(prompt, "tracked", "", region, areas) for prompt in prompts]
+    if config.is_local:
         return None
-    motion = register(target.frame, frame, target.region, reach=1.0 if target.lost_frames else config.reach)
-    least = config.min_found_motion if target.lost_frames else config.min_motion
-    return motion if motion.similarity >= least else None
+    for before, box in (target.whole, (target.frame, target.region)):
+        motion = register(before, frame, box, reach=1.0)
+        if motion.similarity >= config.min_found_motion:
+            region = motion.box(box)
+            area, prompts = target.area * visible_share(region, shape), _box_prompts(region, shape, text, config)
+            return [Attempt(prompt, "found again", "where the frames match", region, (area,)) for prompt in prompts]
+    return None
 
 
-def _moved(target: Target, motion: Motion, text: str, config: TrackingConfig) -> Iterator[Attempt]:
-    """Box, then mask, of the last frame after the motion."""
-    region, mask = motion.box(target.region), motion.mask(target.mask)
-    visible, share = visible_part(region, mask.shape), visible_share(region, mask.shape)
-    if visible is None or share < config.min_visible_share:
-        return
-    areas = (target.area * share, float(np.count_nonzero(mask)))
-    status: Status = "found again" if target.lost_frames else "tracked"
-    how = "where the frames match" if target.lost_frames else ""
-    yield Attempt(Prompt(text, boxes=(visible,)), status, how, region, areas)
-    if mask.any() and not target.lost_frames:
-        yield Attempt(mask_prompt(text, mask, config), status, how, region, areas)
+def _box_prompts(region: Box, shape: tuple[int, ...], text: str, config: TrackingConfig) -> list[Prompt]:
+    """The visible part of a region, if enough of it is visible."""
+    visible = visible_part(region, shape)
+    if visible is None or visible_share(region, shape) < config.min_visible_share:
+        return []
+    return [Prompt(text, boxes=(visible,))]
 
 
 def _around_last_mask(target: Target, text: str, config: TrackingConfig, extra_margin_px: float) -> Attempt:

@@ -14,12 +14,13 @@ from .registration import GreyFrame
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """All that a tracker remembers. Memory: one mask, the grey values of one frame, and two numbers per channel.
+    """All that a tracker remembers. Memory: one mask, the grey values of two frames, and two numbers per channel.
 
     Args:
         mask: of the last frame in which it was seen.
         region: box around the whole target in that frame; it may reach beyond the frame.
         frame: grey values of that frame.
+        whole: grey values of the last frame that shows all of it, and its box there.
         area: usual area in pixels, where all of it is visible.
         iou: usual predicted IoU.
         appearance: averaged over the frames.
@@ -30,6 +31,7 @@ class Target:
     mask: np.ndarray
     region: Box
     frame: GreyFrame
+    whole: tuple[GreyFrame, Box]
     area: float
     iou: float
     appearance: Appearance
@@ -50,14 +52,15 @@ class Target:
             appearance: in the frame.
         """
         assert finding.box is not None
-        rate, area, box = config.update_rate, self.area, region
+        rate, area, box, whole = config.update_rate, self.area, region, self.whole
         if visible_share(region, finding.mask.shape) > 1 - config.min_visible_share:
             # A part of a target says nothing about its size.
             area += rate * (finding.area_px - area)
             x0, y0, x1, y1 = (a + config.region_rate * (b - a) for a, b in zip(region, finding.box))
             box = (x0, y0, x1, y1)
+            whole = frame, box
         iou = self.iou + rate * (finding.iou - self.iou)
-        return Target(finding.mask, box, frame, area, iou, self.appearance.updated(appearance, rate), self.name)
+        return Target(finding.mask, box, frame, whole, area, iou, self.appearance.updated(appearance, rate), self.name)
 
 
 def visible_part(region: Box, shape: tuple[int, ...]) -> Box | None:

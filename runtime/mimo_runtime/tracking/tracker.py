@@ -16,6 +16,7 @@ from ..preprocessing.prompts import Prompt
 from ..request import AskRequest
 from ..results.answer import Answer, Box, Finding
 from ..text.questions import EVERYTHING
+from ..utils.cancellation import CANCELLED
 from .appearance import FEATURES, Appearance, appearance_of
 from .attempts import Attempt, attempts
 from .config import TrackingConfig
@@ -107,8 +108,9 @@ class Tracker:
         if finding is None or not finding.present:
             return self._result(scan, number, "lost", "the prompt finds no target", answer)
         name = self._name_of(scan, finding.mask)
+        frame, region = grey_frame(scan.image.pixels), self._first_region(finding)
         self.target = Target(
-            finding.mask, self._first_region(finding), grey_frame(scan.image.pixels), float(finding.area_px), finding.iou,
+            finding.mask, region, frame, (frame, region), float(finding.area_px), finding.iou,
             self._appearance(scan, finding.mask), name,
         )  # fmt: skip
         return self._result(scan, number, "tracked", "", answer, finding, 1.0)
@@ -122,11 +124,11 @@ class Tracker:
     def _next_frame(self, scan: TrackableScan, number: int, extra_margin_px: float) -> TrackedFrame:
         target, frame = self.target, grey_frame(scan.image.pixels)
         assert target is not None
-        problems, answer, similarity = list[str](), None, None
+        problems, answer, similarity = list[str](), Answer("", ()), None
         for attempt in attempts(target, scan.encoded, frame, self._later.prompt.text, self.config, extra_margin_px):
             answer = scan.ask_request(replace(self._later, prompt=attempt.prompt))
             if is_cancelled(answer):
-                return self._result(scan, number, "lost", "cancelled", answer)
+                return self._result(scan, number, "lost", CANCELLED, answer)
             finding = target_of(answer)
             appearance = self._appearance(scan, finding.mask) if finding is not None and finding.present else None
             similarity = None if appearance is None else target.appearance.similarity(appearance)
@@ -136,9 +138,11 @@ class Tracker:
                 self.target = target.seen(finding, region, frame, appearance, self.config)
                 return self._result(scan, number, attempt.status, attempt.how, answer, finding, similarity)
             problems.append(problem)
-        assert answer is not None
+        if not problems and self._later.should_stop is not None and self._later.should_stop():
+            return self._result(scan, number, "lost", CANCELLED, replace(answer, finish_reason=CANCELLED))
         self.target = target.lost()
-        return self._result(scan, number, "lost", problems[0], answer, None, similarity)
+        reason = problems[0] if problems else "the frame does not match the last one that shows it"
+        return self._result(scan, number, "lost", reason, answer, None, similarity)
 
     def _name_of(self, scan: TrackableScan, mask: np.ndarray) -> str:
         """The name that by itself gives the mask of the prompt: that of the prompt, else of an entity of the model; or ""."""

@@ -11,6 +11,7 @@ from PIL import Image
 
 from mimo_runtime.errors import ImageError, PromptError
 from mimo_runtime.evaluation.metrics import dice
+from mimo_runtime.tracking.config import TrackingConfig
 from mimo_runtime.tracking.stream import track_frames
 
 
@@ -50,7 +51,7 @@ def test_a_disc_that_leaves_is_lost_and_found_again_where_it_comes_back(text: st
     assert results[6].reason == "where the frames match"
     lost = results[4]
     assert not lost.mask.any() and lost.mask.shape == (SIZE, SIZE) and lost.box is None and lost.score == 0
-    assert "not present" in lost.reason and dice(results[8].mask, truth(frames[8])) > 0.85
+    assert "does not match" in lost.reason and dice(results[8].mask, truth(frames[8])) > 0.85
 
 
 def test_another_object_at_the_same_place_is_not_the_target() -> None:
@@ -172,3 +173,20 @@ def test_a_target_that_moves_fast_and_deforms_is_tracked_without_a_name() -> Non
     frames = [np.maximum(disc(14 + 5 * i, 20 + 2 * i, stretch=1 + i / 20), texture) for i in range(8)]
     results = list(bright_mimo().track(frames, boxes=[box_around(14, 20)]))
     assert set(states(results)) == {"tracked"} and min(dice(t.mask, truth(f)) for t, f in zip(results, frames)) > 0.85
+
+
+@pytest.mark.parametrize("text", ["", "polyp"])
+def test_a_target_that_comes_back_in_another_view_is_searched_for_after_a_while(text: str) -> None:
+    config = TrackingConfig(search_after=2, min_found_motion=1.1)
+    frames = [*[disc(30, 30)] * 3, *[disc(200, 30)] * 3, *[disc(44, 40)] * 3]
+    results = list(bright_mimo().track(frames, text, boxes=[box_around(30, 30)], config=config))
+    assert states(results) == ["tracked"] * 3 + ["lost"] * 3 + ["found again"] + ["tracked"] * 2
+    assert results[6].reason == ("by name" if text else "by its appearance") and "not present" in results[5].reason
+
+
+def test_should_stop_ends_a_track_whose_target_is_out_of_view() -> None:
+    seen: list[int] = []
+    frames = [disc(30, 30), *[disc(200, 30)] * 9]
+    for tracked in bright_mimo().track(frames, boxes=[box_around(30, 30)], should_stop=lambda: len(seen) >= 4):
+        seen.append(tracked.frame)
+    assert seen == [0, 1, 2, 3]
