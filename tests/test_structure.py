@@ -96,6 +96,7 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "entrants": "contenders sources",
         "latency": "contenders entrants report request sources turns worker",
         "check_cost": "request",
+        "service_cost": "report request system",
         "circumference": "models",
         "footprint": "report request",
         "precision": "report",
