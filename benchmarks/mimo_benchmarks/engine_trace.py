@@ -21,7 +21,7 @@ class EngineTrace:
     def reset(self) -> None:
         #: ``(graph, start, end)`` in order of ending. Appending is atomic, so engines may run in several threads.
         self.runs: list[tuple[str, float, float]] = []
-        #: The tokens that the text decoder took, ``<bos>`` first.
+        #: The tokens that the text decoder read of the answer, ``<bos>`` first; without drafted ones that were wrong.
         self.tokens: list[int] = []
 
     def wrap(self, graph: str, run: Run) -> Run:
@@ -29,7 +29,7 @@ class EngineTrace:
 
         def traced(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             if graph == "text_decoder":
-                self.tokens.append(int(inputs["token"][0, 0]))
+                self.tokens[int(inputs["position"][0, 0]) :] = inputs["token"][0].tolist()
             start = time.perf_counter()
             outputs = run(inputs)
             self.runs.append((graph, start, time.perf_counter()))
@@ -63,6 +63,7 @@ class TracedEngine(Engine):
     def __init__(self, engine: Engine, graph: str, trace: EngineTrace) -> None:
         self._engine, self._graph, self._trace = engine, graph, trace
         self.name, self.inputs, self.outputs = engine.name, engine.inputs, engine.outputs
+        self.speculation = engine.speculation
         self._run = trace.wrap(graph, engine.run)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -71,7 +72,19 @@ class TracedEngine(Engine):
     def decoding(self, constant: Mapping[str, np.ndarray]) -> Decoding:
         decoding = self._engine.decoding(constant)
         decoding.step = self._trace.wrap(self._graph, decoding.step)
+        decoding.keep = self._keeping(decoding.keep)
         return decoding
+
+    def _keeping(self, keep: Callable[[int], None]) -> Callable[[int], None]:
+        """``keep`` of an answer, which also takes wrong tokens out of the trace."""
+
+        def traced(length: int) -> None:
+            start = time.perf_counter()
+            keep(length)
+            self._trace.runs.append((self._graph, start, time.perf_counter()))
+            del self._trace.tokens[length:]
+
+        return traced
 
     def close(self) -> None:
         self._engine.close()

@@ -75,6 +75,9 @@ def refuse_reduced(path: Path, bundle: Bundle) -> None:
     if reduced := [name for name, e in graphs.items() if e.delivered["fp32"] != sum(e.delivered.values())]:
         message = f"bundle {path} has graphs in reduced precision: {', '.join(reduced)}"
         raise RequestError(message, "Build it with mimo-export build --precision fp32")
+    if tuned := [name for name, e in graphs.items() if e.speculation or e.options or e.threads]:
+        message = f"bundle {path} was tuned for a CPU: {', '.join(tuned)}"
+        raise RequestError(message, "Build it with mimo-export build --precision fp32 --no-tune")
     if compiled := [name for name, entry in graphs.items() if not entry.file.endswith(".onnx")]:
         message = f"bundle {path} has compiled graphs: {', '.join(compiled)}"
         raise RequestError(message, "Build it with mimo-export build --target cpu")

@@ -114,7 +114,7 @@ def demo(checkpoint: Path, folder: Path) -> None:
     from .build import build
 
     with progress_bar() as progress:
-        parity = build(checkpoint, bundle, overwrite=bundle.exists(), progress=progress).report["parity"]
+        parity = build(checkpoint, bundle, overwrite=bundle.exists(), tune=True, progress=progress).report["parity"]
     worst = max(parity[graph]["relative_l2"] for graph in GRAPHS)
     click.echo(
         f"     largest relative error {worst:.0e}, masks Dice {parity['masks_dice']:.4f}, "

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from mimo_benchmarks.contenders import CONTENDERS, Contender, ContenderSetup, PipelineContender
 from mimo_benchmarks.contenders.text_models import equal_llama
-from mimo_benchmarks.engine_trace import EngineTrace
+from mimo_benchmarks.engine_trace import EngineTrace, TracedEngine
 from mimo_benchmarks.reference_pipeline import ReferencePipeline
 from mimo_benchmarks.request import KINDS
 from mimo_benchmarks.sources import write_fp32_graphs
 from mimo_runtime.bundle.archive import Bundle
+from mimo_runtime.model.graph_spec import Speculation
 from mimo_runtime.model.tokenizer import BOS
 from mimo_train.torch_engine import torch_mimo
 
@@ -85,15 +87,32 @@ def test_the_reference_pipeline_takes_references_and_ends_at_the_limit_of_the_mo
     assert [f.presence for f in other.findings] != [f.presence for f in theirs.findings]
 
 
+def test_wrong_drafts_are_no_tokens_of_a_trace():
+    trace, kept = EngineTrace(), []
+    decoding = SimpleNamespace(step=lambda inputs: {"logits": inputs["token"]}, keep=kept.append)
+    engine = SimpleNamespace(
+        name="one", inputs={}, outputs={}, run=None, speculation=Speculation(8, 0.001), decoding=lambda constant: decoding
+    )
+    traced = TracedEngine(engine, "text_decoder", trace)
+    steps = traced.decoding({})
+    steps.step({"token": np.array([[BOS, 7, 9]], np.int32), "position": np.array([[0, 1, 2]], np.int32)})
+    steps.keep(2)
+    assert trace.tokens == [BOS, 7] and kept == [2] and len(trace.runs) == 2
+    assert traced.speculation == Speculation(8, 0.001)
+
+
 def test_a_trace_has_runs_side_by_side_and_the_tokens_in_order():
     trace = EngineTrace()
     decode = trace.wrap("text_decoder", lambda inputs: time.sleep(0.002) or {"logits": inputs["token"]})
-    for token in (BOS, 7, 9):
-        assert decode({"token": np.array([[token]], np.int32)}) == {"logits": np.array([[token]])}
+    for place, token in enumerate((BOS, 7, 9)):
+        inputs = {"token": np.array([[token]], np.int32), "position": np.array([[place]], np.int32)}
+        assert decode(inputs) == {"logits": np.array([[token]])}
     trace.runs.append(("mask_decoder", trace.runs[0][1], trace.runs[0][2]))  # at the same time as the first
     assert trace.tokens == [BOS, 7, 9]
     assert {graph: len(times) for graph, times in trace.graphs_ms.items()} == {"text_decoder": 3, "mask_decoder": 1}
     assert 6 <= trace.engine_ms <= trace.decode_ms
+    decode({"token": np.array([[8, 6, 5]], np.int32), "position": np.array([[2, 3, 4]], np.int32)})
+    assert trace.tokens == [BOS, 7, 8, 6, 5]
     trace.reset()
     assert (trace.engine_ms, trace.decode_ms, trace.tokens) == (0, 0, [])
 

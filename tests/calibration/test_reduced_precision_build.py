@@ -30,7 +30,7 @@ def built(micro_bundle: Path, micro_checkpoint: Path, data: Path, tmp_path_facto
         images = ("--calibration-images", FEW[1], "--gate-images", FEW[3])
         arguments = ("build", micro_checkpoint, "-o", out, "--precision", "auto", "--calibration", data, *images)
         patch.setattr(quantize, "Settings", Lenient)
-        result = CliRunner().invoke(cli.main, [str(a) for a in (*arguments, "--parity-samples", 7)])
+        result = CliRunner().invoke(cli.main, [str(a) for a in (*arguments, "--parity-samples", 7, "--no-tune")])
     assert result.exit_code == 0, result.output
     assert f"mimo-run verify {out}" in result.stdout
     return out

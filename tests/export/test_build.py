@@ -233,7 +233,7 @@ class TestForced:
 
         def run(output: Path, outside_the_tolerance: bool) -> CliResult:
             graphs["text_encoder"].forced = outside_the_tolerance
-            options = ("--precision", "int8", "--calibration", "x", "--force", "--parity-samples", "7")
+            options = ("--precision", "int8", "--calibration", "x", "--force", "--parity-samples", "7", "--no-tune")
             return CliRunner().invoke(main, ["build", str(checkpoint), "-o", str(output), *options])
 
         return run

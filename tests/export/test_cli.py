@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from random_weights import scale_largest_weight, write_checkpoint
 
 from mimo_export.cli import main
+from mimo_export.graphs import select_engine
 from mimo_runtime.bundle.manifest import write_manifest
 from mimo_runtime.errors import RequestError
 from mimo_runtime.model.graph_spec import GRAPHS
@@ -36,7 +37,7 @@ def refused(result: Result, *words: str) -> None:
 
 class TestBuild:
     def test_prints_a_table_and_the_next_step(self, exported, checkpoint: Path, tmp_path: Path):
-        options = ("--target", "cpu", "--precision", "fp32", "--parity-samples", 4)
+        options = ("--target", "cpu", "--precision", "fp32", "--parity-samples", 4, "--no-tune")
         result = run("build", checkpoint, "-o", tmp_path / "out", *options)
         assert result.exit_code == 0, result.output
         for name in GRAPHS:
@@ -45,9 +46,23 @@ class TestBuild:
         assert result.stderr == ""
 
     def test_json_is_what_inspect_prints(self, exported, checkpoint: Path, tmp_path: Path):
-        result = run("build", checkpoint, "-o", tmp_path / "out", "--parity-samples", 4, "--json")
+        result = run("build", checkpoint, "-o", tmp_path / "out", "--parity-samples", 4, "--json", "--no-tune")
         assert result.exit_code == 0 and result.stderr == ""
         assert json.loads(result.stdout) == json.loads(run("inspect", tmp_path / "out", "--json").stdout)
+
+    def test_tunes_for_the_cpu_and_says_what_it_chose(self, exported, checkpoint: Path, tmp_path: Path, monkeypatch):
+        monkeypatch.setattr(select_engine, "SECONDS", 0.0)
+        options = ("--parity-samples", 4, "--json")
+        assert run("build", checkpoint, "-o", tmp_path / "out", *options).exit_code == 0
+        report = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
+        manifest = json.loads((tmp_path / "out" / "manifest.json").read_text("utf-8"))
+        assert list(report["engines"]) == list(GRAPHS)
+        for name, choice in report["engines"].items():
+            graph = manifest["graphs"][name]
+            assert choice["chosen"] in choice["latency_ms"] and graph["engine"] in choice["chosen"]
+            assert bool(graph.get("options")) == ("," in choice["chosen"] and "1 thread" not in choice["chosen"])
+        assert report["decoding"]["kind"] in ("greedy", "speculative")
+        assert ("speculation" in manifest["graphs"]["text_decoder"]) == (report["decoding"]["kind"] == "speculative")
 
     def test_single_graphs(self, exported, checkpoint: Path, tmp_path: Path):
         result = run("build", checkpoint, "-o", tmp_path / "out", "--graphs", "fusion,text_encoder", "--parity-samples", 4)
@@ -70,6 +85,8 @@ class TestBuild:
             (["--precision", "auto", "--calibration", "nowhere"], ["nowhere", "Registered: phantoms"]),
             (["--precision", "auto", "--calibration", "x", "--tolerance", "0"], ["--tolerance is 0"]),
             (["--precision", "auto", "--calibration", "x", "--calibration-images", "3"], ["--calibration-images is 3", "16"]),
+            (["--tune", "--target", "cuda"], ["--tune has no effect with --target cuda"]),
+            (["--tune", "--graphs", "fusion"], ["--tune has no effect with --graphs"]),
             (["--graphs", "fusion,tongue"], ["'tongue'", "vision_encoder, text_encoder"]),
             (["--graphs", ""], ["''", "vision_encoder"]),
             (["--parity-samples", "1"], ["1 parity samples", "at least 2"]),

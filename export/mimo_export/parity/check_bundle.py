@@ -107,6 +107,7 @@ def _load_on(engine: str, bundle: Bundle) -> dict[str, Engine]:
     for name, entry in bundle.manifest.graphs.items():
         try:
             loaded[name] = create_engine(engine, bundle.bytes(entry.file), entry.spec)
+            loaded[name].speculation = entry.speculation
         except EngineError as error:
             for other in loaded.values():
                 other.close()

@@ -20,6 +20,8 @@ BATCH, PAST, PAST_PLUS_ONE = "batch", "past", "past_plus_one"
 TOKENS, PAST_PLUS_TOKENS = "tokens", "past_plus_tokens"
 #: Added to attention scores that must not count: its exponential is 0 in float32.
 MASKED = -1e4
+#: The input of a text decoder that reads several tokens a step, see :func:`multi_token_spec`.
+CAUSAL_BIAS = "causal_bias"
 #: What the names of the inputs begin with that take the cache.
 CACHE_PREFIX = "past_"
 
@@ -214,7 +216,7 @@ def multi_token_spec(config: MimoConfig) -> GraphSpec:
         return Tensor(tensor.name, tensor.dtype, tuple(renamed.get(a, a) if isinstance(a, str) else a for a in tensor.shape))
 
     token, position, *rest = map(longer, dynamic.inputs)
-    inputs = (token, position, _real("causal_bias", TOKENS, PAST_PLUS_TOKENS), *rest)
+    inputs = (token, position, _real(CAUSAL_BIAS, TOKENS, PAST_PLUS_TOKENS), *rest)
     return GraphSpec(dynamic.name, inputs, tuple(map(longer, dynamic.outputs)))
 
 

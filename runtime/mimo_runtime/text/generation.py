@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import PromptError
 from ..model.config import MimoConfig
-from ..model.graph_spec import MASKED, Speculation
+from ..model.graph_spec import CAUSAL_BIAS, MASKED, Speculation
 from ..model.output_check import check_outputs
 from ..model.tokenizer import BOS, EOS, Tokenizer
 from ..utils.arguments import is_real, is_whole
@@ -185,7 +185,7 @@ class TextDecoder:
         self._token, self._position = np.zeros((1, 1), np.int32), np.full((1, 1), -1, np.int32)
         self._changing = {"token": self._token, "position": self._position}
         #: None for a graph that takes one token a step; see ``graph_spec.multi_token_spec``.
-        self._bias = causal_bias(self._max_length) if "causal_bias" in engine.inputs else None
+        self._bias = causal_bias(self._max_length) if CAUSAL_BIAS in engine.inputs else None
         self._size, self._suppressed = size, list(suppress_tokens)
         #: All tokens so far, and whether each was a step of its own.
         self._read: list[int] = []
@@ -208,7 +208,7 @@ class TextDecoder:
             raise ValueError(f"the model has {self._max_length} positions")
         self._token[0, 0], self._position[0, 0] = token, len(self._read)
         if self._bias is not None:
-            self._changing["causal_bias"] = self._bias[None, len(self._read) : len(self._read) + 1, : len(self._read) + 1]
+            self._changing[CAUSAL_BIAS] = self._bias[None, len(self._read) : len(self._read) + 1, : len(self._read) + 1]
         logits = self._run(self._changing)[0]
         self._read.append(token)
         return logits
@@ -260,7 +260,7 @@ class TextDecoder:
             {
                 "token": np.array([tokens], np.int32),
                 "position": np.arange(begin, end, dtype=np.int32)[None],
-                "causal_bias": self._bias[None, begin:end, :end],
+                CAUSAL_BIAS: self._bias[None, begin:end, :end],
             }
         )
         self._read += tokens

@@ -16,6 +16,7 @@ from mimo_export.graphs import select_decoding
 from mimo_export.graphs.token_axis import with_token_axis
 from mimo_export.graphs.trace import export_graph
 from mimo_export.graphs.validate import check_runtime_accepts
+from mimo_export.parity.compare import ShadowedEngine
 from mimo_runtime.engines import create_engine
 from mimo_runtime.errors import EngineError
 from mimo_runtime.model.config import MimoConfig
@@ -102,6 +103,15 @@ def test_interleaved_answers_keep_their_caches_apart(engines):
             draft = [right[len(tokens)], 4] if len(tokens) < 5 else []
             tokens += writer.advance(tokens[-1] if tokens else BOS, draft, 1e-3)
     assert [tokens[:5] for tokens in written] == [tokens[:5] for tokens in expected]
+
+
+def test_parity_compares_it_with_the_graph_of_one_token_a_step(engines):
+    one, several = engines
+    shadow = ShadowedEngine(graph_specs(CONFIG)["text_decoder"], one, several)
+    assert greedy(shadow, 0) == greedy(one, 0)
+    assert greedy(shadow, 1) == greedy(one, 1)
+    assert shadow.calls == 2 * LONGEST and shadow.batches > 0
+    assert 0 < shadow.worst < 1e-3
 
 
 def test_a_graph_of_another_model_is_refused(exported):

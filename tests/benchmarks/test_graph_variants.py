@@ -1,0 +1,49 @@
+"""The comparison of engine settings and merged graphs: that merged graphs compute the same, and that every variant runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+
+from mimo_benchmarks.graph_variants import PAIRS, merged, program, record, session
+from mimo_runtime.bundle.archive import Bundle
+from mimo_runtime.model.graph_spec import GRAPHS
+
+
+@pytest.fixture(scope="module")
+def opened(micro_bundle: Path) -> Bundle:
+    return Bundle.open(micro_bundle)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_a_merged_graph_computes_what_two_compute(opened: Bundle, pair):
+    calls = record(opened, 1)
+    models = [onnx.load_from_string(opened.bytes(opened.manifest.graphs[name].file)) for name in pair]
+    whole = merged(*models)
+    onnx.checker.check_model(whole, full_check=True)
+    first, second = (calls[name][0] for name in pair)
+    inputs = {**second, **first}
+    outputs = session(whole.SerializeToString(), 1)({t.name: inputs[t.name] for t in whole.graph.input})
+    of_second = session(models[1].SerializeToString(), 1)(second)
+    names = [t.name for t in whole.graph.output]
+    for tensor, expected in zip(models[1].graph.output, of_second):
+        np.testing.assert_allclose(outputs[names.index(tensor.name)], expected, rtol=1e-4, atol=1e-4)
+    given = {t.name for t in models[0].graph.output}
+    assert {t.name for t in whole.graph.input} == {t.name for m in models for t in m.graph.input} - given
+
+
+def test_every_graph_but_the_text_decoder_has_variants(micro_bundle: Path):
+    result = CliRunner().invoke(program, ["variants", str(micro_bundle), "--seconds", "0", "--threads", "1", "--json"])
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    graphs = list(dict.fromkeys(row["graph"] for row in report["variants"]))
+    assert graphs == [*GRAPHS[:-1], *(" + ".join(pair) for pair in PAIRS)]
+    for graph in graphs:
+        rows = [row for row in report["variants"] if row["graph"] == graph]
+        assert len(rows) > 1 and rows[0]["ratio"] == 1 and all(row["ms"] > 0 for row in rows)
+    assert "busy" in report["machine"]
