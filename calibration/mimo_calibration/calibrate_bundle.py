@@ -11,12 +11,14 @@ import onnx
 from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.bundle.schema import TOKENIZER
 from mimo_runtime.errors import RequestError
+from mimo_runtime.model.graph_spec import graph_specs
 from mimo_runtime.model.tokenizer import Tokenizer
 from mimo_runtime.utils.atomic import atomic_folder
 from mimo_runtime.utils.progress import Progress
 
 from .diagnostics import warnings_before
 from .quantize import CalibrationFacts, QuantizationRequest, quantize_with_accuracy_control
+from .search.candidates import WEIGHTS_ONLY
 from .search.results import ResultReport, results_dict
 
 #: The file of measurements in the output folder.
@@ -75,9 +77,11 @@ def refuse_reduced(path: Path, bundle: Bundle) -> None:
     if reduced := [name for name, e in graphs.items() if e.delivered["fp32"] != sum(e.delivered.values())]:
         message = f"bundle {path} has graphs in reduced precision: {', '.join(reduced)}"
         raise RequestError(message, "Build it with mimo-export build --precision fp32")
-    if tuned := [name for name, e in graphs.items() if e.speculation or e.options or e.threads]:
-        message = f"bundle {path} was tuned for a CPU: {', '.join(tuned)}"
-        raise RequestError(message, "Build it with mimo-export build --precision fp32 --no-tune")
     if compiled := [name for name, entry in graphs.items() if not entry.file.endswith(".onnx")]:
         message = f"bundle {path} has compiled graphs: {', '.join(compiled)}"
         raise RequestError(message, "Build it with mimo-export build --target cpu")
+    decoder = graphs[WEIGHTS_ONLY]
+    given = {tensor.name for tensor in onnx.load_from_string(bundle.bytes(decoder.file)).graph.input}
+    if given != {tensor.name for tensor in graph_specs(bundle.config)[WEIGHTS_ONLY].inputs}:
+        message = f"bundle {path} has a {WEIGHTS_ONLY} that was rewritten for the CPU of its build"
+        raise RequestError(message, "Build it with mimo-export build --precision fp32 --no-tune")

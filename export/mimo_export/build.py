@@ -137,18 +137,6 @@ def check_key(sign_key: Path | None, names: Sequence[str]) -> None:
     read_private_key(sign_key)
 
 
-def check_tune(tune: bool, target: Target, names: Sequence[str]) -> None:
-    """Refuse ``--tune`` where it would do nothing.
-
-    Raises:
-        RequestError: the target is a GPU, or the output is not a bundle.
-    """
-    if tune and target.gpu:
-        raise RequestError(f"--tune has no effect with --target {target.name}: a GPU has no threads to choose", "Leave it out")
-    if tune and len(names) < len(GRAPHS):
-        raise RequestError("--tune has no effect with --graphs, which gives no bundle", "Leave one of them out")
-
-
 def check_quantization(request: QuantizationRequest | None, precision: str, names: Sequence[str]) -> None:
     """Refuse a request for reduced precision that cannot work.
 
