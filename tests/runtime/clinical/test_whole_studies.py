@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from clinical_cases import MODEL, ct_result, enhanced_ct, flat_result
+from clinical_cases import MODEL, ct_result, dciodvfy, enhanced_ct, flat_result
 from dicom_series import as_bytes, ball, ct_slice, write_ct_series
 from pydicom.dataset import Dataset
 
 from mimo_runtime.cli.commands import main
 from mimo_runtime.clinical import Structure, StudyResult, measure, write_segmentation, write_structured_report
+from mimo_runtime.errors import RequestError
 from mimo_runtime.imageio.reader import read_image
 from mimo_runtime.preprocessing.prompts import Prompt
 from mimo_runtime.series.image_series import open_image_series
@@ -54,6 +55,60 @@ def test_an_enhanced_ct_gives_the_values_pictures_and_places_of_the_classic_one(
         assert np.array_equal(one.values.array(), values[5 - place]) and np.array_equal(other.values.array(), values[5 - place])
         assert np.array_equal(one.pixels, other.pixels) and one.window == other.window == (40.0, 400.0)
         assert (one.geometry.position, one.spacing_mm) == (other.geometry.position, other.spacing_mm)
+
+
+@pytest.mark.parametrize("stack", [None, 2])
+def test_times_of_an_enhanced_file_are_stacks_and_one_is_written(stack: int | None, tmp_path: Path) -> None:
+    values = np.concatenate([ball(4)[0], ball(4, radius=4)[0]])
+    data = enhanced_ct(values)
+    for k, group in enumerate(data.PerFrameFunctionalGroupsSequence):
+        group.PlanePositionSequence[0].ImagePositionPatient = [0, 0, -2.0 * (k % 4)]
+        group.FrameContentSequence[0].TemporalPositionIndex = k // 4 + 1
+        group.FrameContentSequence[0].InStackPositionNumber = k % 4 + 1
+    data.save_as(tmp_path / "ct.dcm", enforce_file_format=True)
+    series = open_image_series(tmp_path / "ct.dcm")
+    assert [s.label for s in series.layout.stacks] == ["time 1", "time 2"]
+    assert [f.index for f in series.frames] == [3, 2, 1, 0, 7, 6, 5, 4]
+    chosen = series if stack is None else series.stack(stack)
+    joiner = FindingJoiner(chosen.layout.starts)
+    mask = np.zeros((40, 40), bool)
+    mask[10:20, 5:35] = True
+    for frame in range(len(chosen)):
+        joiner.add(frame, "cyst", mask, 0.9)
+    result = StudyResult.of_series(Prompt("cyst"), SeriesAnswer(chosen, (), joiner.findings()), MODEL)
+    assert [sorted(s.masks) for s in result.structures] == ([[0, 1, 2, 3]] if stack else [[0, 1, 2, 3], [4, 5, 6, 7]])
+    for number in range(len(result.structures)):
+        assert values_of(result, number)["volume"] == (pytest.approx(300 * 0.8 * 0.8 * 8 / 1000), "mL")
+    if stack is None:
+        with pytest.raises(RequestError, match="at the same position"):
+            write_segmentation(result)
+        return
+    seg = write_segmentation(result)
+    assert dciodvfy(seg, tmp_path) == []
+    frames = [
+        int(group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber)
+        for group, pixels in zip(seg.PerFrameFunctionalGroupsSequence, seg.pixel_array)
+        if pixels.any()
+    ]
+    assert sorted(frames) == [5, 6, 7, 8]
+
+
+def test_frames_of_two_multi_frame_files_are_one_volume_without_a_segmentation(tmp_path: Path) -> None:
+    values, _ = ball(6)
+    (tmp_path / "study").mkdir()
+    for number, part in enumerate((values[:3], values[3:])):
+        data = enhanced_ct(part)
+        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = f"1.2.{number + 5}"
+        for k, group in enumerate(data.PerFrameFunctionalGroupsSequence):
+            group.PlanePositionSequence[0].ImagePositionPatient = [0, 0, -2.0 * (k + 3 * number)]
+        data.save_as(tmp_path / "study" / str(number), enforce_file_format=True)
+    masks = np.zeros((6, 40, 40), bool)
+    masks[1:5, 10:20, 5:35] = True
+    result = series_result(tmp_path / "study", masks)
+    assert values_of(result)["volume"] == (pytest.approx(300 * 0.8 * 0.8 * 8 / 1000), "mL")
+    with pytest.raises(RequestError, match="several multi-frame files"):
+        write_segmentation(result)
+    assert dciodvfy(write_structured_report(result), tmp_path) == []
 
 
 @pytest.mark.parametrize("distance", [0.625, 2.5, 7.0])

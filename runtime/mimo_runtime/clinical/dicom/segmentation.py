@@ -61,8 +61,14 @@ def write_segmentation(result: StudyResult, *, label_map: bool = False) -> Datas
             raise RequestError("a label map needs images with a frame of reference", "Write a binary segmentation")
         return _without_place(result, files, overlaps=labels is None)
     _check_plane(files)
+    if len(files.headers) > 1 and any("PerFrameFunctionalGroupsSequence" in header for header in files.headers):
+        what = "the frames come from several multi-frame files, of which a segmentation refers to one"
+        raise RequestError(what, "Write one result for each file, or sr")
     pixels = _stacked(result, *files.size()) if labels is None else labels
-    return _finished(_segmentation(result, files.headers, _for_whole_files(files, pixels), label_map), result)
+    headers = [_with_frames_of_result(header, files) for header in files.headers]
+    seg = _segmentation(result, [header for header, _ in headers], pixels, label_map)
+    _number_as_in_files(seg, {str(header.SOPInstanceUID): numbers for header, numbers in headers})
+    return _finished(seg, result)
 
 
 def _check_plane(files: SourceFrames) -> None:
@@ -132,18 +138,29 @@ def _stacked(result: StudyResult, height: int, width: int) -> np.ndarray:
     return pixels
 
 
-def _for_whole_files(files: SourceFrames, pixels: np.ndarray) -> np.ndarray:
-    """The masks at the places of their frames in multi-frame files, of which perhaps only some frames were asked about."""
-    starts, start = dict[str, int](), 0
-    for header in files.headers:
-        starts[str(header.SOPInstanceUID)] = start
-        start += int(header.get("NumberOfFrames") or 1)
-    places = [starts[source.uid("SOPInstanceUID")] + source.frame for source in files.frames]
-    if places == list(range(start)):
-        return pixels
-    whole = np.zeros((start, *pixels.shape[1:]), pixels.dtype)
-    whole[places] = pixels
-    return whole
+def _with_frames_of_result(header: Dataset, files: SourceFrames) -> tuple[Dataset, list[int]]:
+    """A multi-frame header with the frames of the result only, in its order, and their numbers in the file, from 1.
+
+    A file may hold the same positions several times, of which a segmentation states each once.
+    """
+    uid = str(header.SOPInstanceUID)
+    frames = [source.frame for source in files.frames if source.uid("SOPInstanceUID") == uid]
+    groups = header.get("PerFrameFunctionalGroupsSequence")
+    if not groups:
+        return header, []
+    chosen = shallow_copy(header)
+    chosen.PerFrameFunctionalGroupsSequence, chosen.NumberOfFrames = [groups[k] for k in frames], len(frames)
+    return chosen, [frame + 1 for frame in frames]
+
+
+def _number_as_in_files(seg: Dataset, numbers: dict[str, list[int]]) -> None:
+    """Give references to frames the numbers that they have in their files."""
+    for group in seg.PerFrameFunctionalGroupsSequence:
+        for derivation in group.get("DerivationImageSequence") or ():
+            for image in derivation.SourceImageSequence:
+                known = numbers.get(str(image.ReferencedSOPInstanceUID))
+                if known and "ReferencedFrameNumber" in image:
+                    image.ReferencedFrameNumber = known[int(image.ReferencedFrameNumber) - 1]
 
 
 def _description(result: StudyResult, structure: Structure, number: int) -> object:
