@@ -28,6 +28,7 @@ class Attempt:
         how: what found it, in words.
         region: where the whole target is expected; None: where the answer shows it.
         areas: expected areas in pixels, each of which will do; empty: any will.
+        is_partial: whether a part of the target is out of view: appearance does not count.
         is_sure: whether the name decides: appearance does not count, but the answer must overlap the last mask.
     """
 
@@ -37,9 +38,12 @@ class Attempt:
     region: Box | None = None
     areas: tuple[float, ...] = ()
     is_sure: bool = False
+    is_partial: bool = False
 
     def min_similarity(self, config: TrackingConfig) -> float:
         """The lowest similarity of the appearance for which the answer shows the target."""
+        if self.is_partial:
+            return -1.0
         if self.region is not None:
             return config.min_moved_similarity
         return config.min_found_similarity if self.status == "found again" else config.min_similarity
@@ -83,9 +87,10 @@ def _moved(target: Target, frame: GreyFrame, text: str, config: TrackingConfig) 
             return None
         region, mask = motion.box(target.region), motion.mask(target.mask)
         areas = (target.area * visible_share(region, shape), float(np.count_nonzero(mask)))
+        partial = _is_partial(region, shape, config)
         prompts = _box_prompts(region, shape, text, config)
         prompts += [mask_prompt(text, mask, config)] if prompts and mask.any() else []
-        return [Attempt(prompt, "tracked", "", region, areas) for prompt in prompts]
+        return [Attempt(prompt, "tracked", "", region, areas, is_partial=partial) for prompt in prompts]
     if config.is_local:
         return None
     for before, box in (target.whole, (target.frame, target.region)):
@@ -93,8 +98,13 @@ def _moved(target: Target, frame: GreyFrame, text: str, config: TrackingConfig) 
         if motion.similarity >= config.min_found_motion:
             region = motion.box(box)
             area, prompts = target.area * visible_share(region, shape), _box_prompts(region, shape, text, config)
-            return [Attempt(prompt, "found again", "where the frames match", region, (area,)) for prompt in prompts]
+            how, partial = "where the frames match", _is_partial(region, shape, config)
+            return [Attempt(prompt, "found again", how, region, (area,), is_partial=partial) for prompt in prompts]
     return None
+
+
+def _is_partial(region: Box, shape: tuple[int, ...], config: TrackingConfig) -> bool:
+    return visible_share(region, shape) < 1 - config.min_visible_share
 
 
 def _box_prompts(region: Box, shape: tuple[int, ...], text: str, config: TrackingConfig) -> list[Prompt]:

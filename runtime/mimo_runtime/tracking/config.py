@@ -45,8 +45,8 @@ class TrackingConfig:
     #: Lowest similarity of the appearance to the remembered one; higher for a target that is found again than for one in track.
     min_similarity: float = 0.75
     min_found_similarity: float = 0.85
-    #: The same where the grey values around the target match those of the last frame: part of a target differs from all of it.
-    min_moved_similarity: float = 0.5
+    #: The same where the grey values around the target match those of the last frame.
+    min_moved_similarity: float = 0.25
     #: Weight of a new frame in the appearance, the usual area and the usual predicted IoU.
     update_rate: float = 0.1
     #: For so many lost frames, only a frame that matches the last one with the target brings it back. Then its name or its

@@ -52,15 +52,16 @@ class Target:
             appearance: in the frame.
         """
         assert finding.box is not None
-        rate, area, box, whole = config.update_rate, self.area, region, self.whole
+        rate, area, box, whole, usual = config.update_rate, self.area, region, self.whole, self.appearance
         if visible_share(region, finding.mask.shape) > 1 - config.min_visible_share:
-            # A part of a target says nothing about its size.
+            # A part of a target says nothing about its size and its appearance.
+            usual = usual.updated(appearance, rate)
             area += rate * (finding.area_px - area)
             x0, y0, x1, y1 = (a + config.region_rate * (b - a) for a, b in zip(region, finding.box))
             box = (x0, y0, x1, y1)
             whole = frame, box
         iou = self.iou + rate * (finding.iou - self.iou)
-        return Target(finding.mask, box, frame, whole, area, iou, self.appearance.updated(appearance, rate), self.name)
+        return Target(finding.mask, box, frame, whole, area, iou, usual, self.name)
 
 
 def visible_part(region: Box, shape: tuple[int, ...]) -> Box | None:
