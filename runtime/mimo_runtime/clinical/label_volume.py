@@ -84,12 +84,12 @@ def write_stl(result: StudyResult, structure: Structure, path: Path) -> None:
     Raises:
         RequestError: as :func:`affine_of`.
     """
+    to_lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine_of(result)  # refuses what is no volume
     frames = len(result.images)
     height, width = next(iter(structure.masks.values())).shape
     volume = np.zeros((frames, height, width), bool)
     for frame, mask in structure.masks.items():
         volume[frame] = mask
-    to_lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine_of(result)
     corners = _faces(volume) - 0.5  # of voxels, (column, row, frame)
     triangles = corners @ to_lps[:3, :3].T + to_lps[:3, 3]
     if np.linalg.det(to_lps[:3, :3]) < 0:

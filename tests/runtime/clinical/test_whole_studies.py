@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,15 @@ from dicom_series import as_bytes, ball, ct_slice, write_ct_series
 from pydicom.dataset import Dataset
 
 from mimo_runtime.cli.commands import main
-from mimo_runtime.clinical import Structure, StudyResult, measure, write_segmentation, write_structured_report
+from mimo_runtime.clinical import (
+    Structure,
+    StudyResult,
+    load_study,
+    measure,
+    write_objects,
+    write_segmentation,
+    write_structured_report,
+)
 from mimo_runtime.errors import RequestError
 from mimo_runtime.imageio.reader import read_image
 from mimo_runtime.preprocessing.prompts import Prompt
@@ -148,6 +156,43 @@ def test_a_series_that_is_no_volume_is_answered_and_has_no_millilitres(kind: str
     sr = pydicom.dcmread(tmp_path / "out" / "objects" / "sr.dcm")
     texts = [str(e.value) for e in sr.iterall() if e.keyword in ("TextValue", "CodeMeaning")]
     assert any(reason in text and "No volume is measured" in text for text in texts) and "Volume" not in texts
+
+
+def localizer(k: int) -> dict[str, object]:
+    turned = {"ImageOrientationPatient": [0, 1, 0, 0, 0, -1], "ImagePositionPatient": [2.0 * k, 0.0, 0.0]}
+    return turned if k > 1 else {}
+
+
+#: Elements of slice ``k`` of four, and the formats that cannot hold such a series.
+NO_VOLUMES: dict[str, tuple[Callable[[int], dict[str, object]], set[str]]] = {
+    "sizes": (lambda k: {}, {"seg", "labelmap", "nifti", "stl"}),
+    "spacings": (lambda k: {"PixelSpacing": [0.8 + 0.1 * k] * 2}, {"seg", "labelmap", "nifti", "stl"}),
+    "directions": (localizer, {"seg", "labelmap", "nifti", "stl"}),
+    "frames of reference": (lambda k: {"FrameOfReferenceUID": f"1.2.{k + 1}"}, {"seg", "labelmap", "nifti", "stl"}),
+    "two times": (lambda k: {"TemporalPositionIdentifier": k % 2 + 1, "ImagePositionPatient": [0, 0, k // 2 * 2.0]},
+                  {"seg", "labelmap", "nifti", "stl"}),
+    "no positions": (lambda k: {"ImagePositionPatient": None, "ImageOrientationPatient": None},
+                     {"labelmap", "rtstruct", "nifti", "stl"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", NO_VOLUMES)
+def test_formats_that_cannot_hold_a_series_are_left_out_and_the_others_are_valid(kind: str, mimo, tmp_path: Path) -> None:  # noqa: ANN001
+    elements, left_out = NO_VOLUMES[kind]
+    (tmp_path / "study").mkdir()
+    for k in range(4):
+        pixels = np.zeros((40 + 4 * k * (kind == "sizes"), 40), int)
+        changes = {"ImagePositionPatient": [0.0, 0.0, 2.0 * k], **elements(k)}
+        ct_slice(k + 1, pixels, (0, 0, 0), **changes).save_as(tmp_path / "study" / str(k), enforce_file_format=True)
+    answer = mimo.open_series(tmp_path / "study").ask("the polyp", boxes=[(5, 5, 20, 20)])
+    result = StudyResult.of_series(Prompt("polyp"), answer, MODEL)
+    formats = ["seg", "labelmap", "sr", "sc", "rtstruct", "nifti", "stl", "coco", "contours", "html"]
+    write_objects(result, tmp_path / "out", formats)
+    index = json.loads((tmp_path / "out" / "objects.json").read_text())
+    assert set(index["left_out"]) == left_out and all(index["left_out"].values())
+    for path in (tmp_path / "out").glob("*.dcm"):
+        assert dciodvfy(pydicom.dcmread(path), tmp_path) == [], path.name
+    assert len(load_study(tmp_path / "out").structures) == len(result.structures) > 0
 
 
 def test_lengths_follow_the_axis_of_their_spacing() -> None:

@@ -74,8 +74,6 @@ def write_segmentation(result: StudyResult, *, label_map: bool = False) -> Datas
 def _check_plane(files: SourceFrames) -> None:
     """Refuse frames that do not share directions, spacing and frame of reference, or lie at the same position."""
     first = files.places[0]
-    if len({place.position for place in files.places}) < len(files.places):
-        raise RequestError("two frames lie at the same position, which a segmentation cannot tell apart", "Write sr or coco")
     for place in files.places:
         same = all(
             np.allclose(getattr(place, name) or (), getattr(first, name) or (), rtol=1e-3, atol=1e-3)
@@ -84,6 +82,9 @@ def _check_plane(files: SourceFrames) -> None:
         if not same or place.frame_of_reference != first.frame_of_reference:
             what = "the frames differ in direction, spacing or frame of reference, which a segmentation states once"
             raise RequestError(what, "Write one result for each direction, or sr")
+    if len({place.position for place in files.places}) < len(files.places):
+        what = "two frames lie at the same position, which a segmentation cannot tell apart"
+        raise RequestError(what, "Write one result for each time (--stack), or sr or coco")
 
 
 def _segmentation(result: StudyResult, headers: Sequence[Dataset], pixels: np.ndarray, label_map: bool = False) -> Dataset:
