@@ -46,7 +46,7 @@ from .report.charts import draw
 from .report.markdown import inspect_dict, markdown
 from .schema import Compatibility, GraphFile
 from .targets import measuring_engine
-from .tuning import busy_load, tune
+from .tuning import BUSY, busy_cores, tune
 
 
 def load_model(state: BuildState) -> None:
@@ -130,13 +130,15 @@ def write_graphs(state: BuildState) -> None:
 
 
 def tune_threads(state: BuildState) -> None:
-    """Choose the threads of every graph by time, with the files as they ship.
+    """Choose the threads of every graph by time, with the files as they ship. A busy machine would choose too few: it does not.
 
     Raises:
         EngineError: an engine refuses a file.
     """
-    if (load := busy_load()) is not None:
-        state.warn(f"the machine is busy (load {load:.1f}): --tune may choose wrongly")
+    others = busy_cores()
+    if others is not None and others > BUSY:
+        state.warn(f"threads are not tuned: other programs use {others:.1f} cores of this machine; build again when it is idle")
+        return
 
     def create(name: str, threads: int) -> Engine:
         file = state.files[name]

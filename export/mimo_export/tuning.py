@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -22,8 +24,8 @@ from .schema import Tuning
 
 #: More threads must be faster by this share: fewer leave cores to others, and times vary.
 LEAST_GAIN = 0.03
-#: Load of other programs, from which on times mislead.
-BUSY = 1.5
+#: Cores that other programs use, from which on times mislead.
+BUSY = 0.5
 #: Samples whose inputs are timed, and seconds per graph.
 SAMPLES, SECONDS = 2, 3.0
 
@@ -40,10 +42,27 @@ class Tuned:
     tuning: Tuning
 
 
-def busy_load() -> float | None:
-    """The load of a machine that is too busy to be timed; None if it is not, or where the system does not say."""
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    return load if load > BUSY else None
+def busy_cores(seconds: float = 0.5) -> float | None:
+    """Cores that other programs use now; None where the system does not say.
+
+    The load average would count the build itself, which has used all cores in the minute before.
+    """
+    before, own, start = _busy_seconds(), time.process_time(), time.monotonic()
+    time.sleep(seconds)
+    after, elapsed = _busy_seconds(), time.monotonic() - start
+    if before is None or after is None:
+        return None
+    return max(0.0, (after - before - (time.process_time() - own)) / elapsed)
+
+
+def _busy_seconds() -> float | None:
+    """Processor time of the machine that was not idle (proc(5))."""
+    try:
+        fields = Path("/proc/stat").read_text("utf-8").split("\n", 1)[0].split()[1:9]
+        user, nice, system, _idle, _waiting, *interrupts = (int(field) for field in fields)
+        return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError):
+        return None
 
 
 def thread_counts(cores: int) -> list[int]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import fakes
 import numpy as np
 import pytest
 
-from mimo_export import tuning
+from mimo_export import stages, tuning
+from mimo_export.build_state import BuildRequest, BuildState
 from mimo_export.parity.samples import Sample
+from mimo_export.targets import TARGETS
 from mimo_export.tuning import choose_threads, thread_counts, tune
 from mimo_runtime.errors import RequestError
 from mimo_runtime.loading import check_threads, masks_beside_text
@@ -22,16 +23,12 @@ from mimo_runtime.preprocessing.prompts import Prompt
 
 
 class Threaded(fakes.FakeEngine):
-    """Takes 2 ms with one thread; ``fusion`` is faster with two, the others slower."""
+    """``fusion`` is faster with two threads, the others slower."""
 
     def __init__(self, graph: str, threads: int) -> None:
         super().__init__(graph, fakes.CONFIG)
         faster = graph == "fusion"
         self.seconds = 0.002 * (1 / threads if faster else threads)
-
-    def run(self, inputs):
-        time.sleep(self.seconds)
-        return super().run(inputs)
 
     def _text_decoder(self, x):
         past = x["past_keys"]
@@ -67,14 +64,41 @@ def test_every_graph_gets_its_fastest_number_of_threads(monkeypatch: pytest.Monk
     def ask(recording) -> Mimo:
         return Mimo(fakes.CONFIG, recording, fakes.tokenizer())
 
-    stages = []
+    def graph_times(engines, calls, seconds):
+        assert calls
+        return {count: 1000 * engine.seconds for count, engine in engines.items()}
+
+    def interleaved(runs, inputs, seconds):
+        for run in runs.values():
+            run(inputs[0])
+        return {"one_by_one": 6.0, "beside": 4.0}
+
+    monkeypatch.setattr(tuning, "graph_times", graph_times)
+    monkeypatch.setattr(tuning, "interleaved", interleaved)
+    visited = []
     samples = [Sample("phantom", "text", fakes.picture(value), Prompt("polyp")) for value in (100, 200)]
-    tuned = tune(create, ask, samples, lambda *stage: stages.append(stage), seconds=0)
+    tuned = tune(create, ask, samples, lambda *stage: visited.append(stage), seconds=0)
     assert tuned.threads == {**dict.fromkeys(GRAPHS, 1), "fusion": 2}
     assert tuned.tuning["cores"] == 2 and set(tuned.tuning["graphs_ms"]) == set(GRAPHS)
-    # Engines that sleep take no core from each other.
     assert tuned.tuning["masks_beside_text"] and set(tuned.tuning["answer_ms"]) == {"one_by_one", "beside"}
-    assert all(engine.closed for engine in engines) and len(stages) == len(GRAPHS) + 1
+    assert all(engine.closed for engine in engines) and len(visited) == len(GRAPHS) + 1
+
+
+def test_the_cores_of_other_programs_do_not_include_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, own = iter((100.0, 101.5)), iter((7.0, 8.0))
+    monkeypatch.setattr(tuning, "_busy_seconds", lambda: next(machine))
+    monkeypatch.setattr(tuning.time, "process_time", lambda: next(own))
+    monkeypatch.setattr(tuning.time, "monotonic", iter((0.0, 1.0)).__next__)
+    assert tuning.busy_cores(0) == 0.5
+
+
+def test_a_busy_machine_tunes_no_threads_and_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(stages, "busy_cores", lambda: 1.7)
+    monkeypatch.setattr(stages, "tune", lambda *a: pytest.fail("was tuned"))
+    messages: list[str] = []
+    state = BuildState(BuildRequest(tmp_path, TARGETS["cpu"], tune=True), tmp_path, warn=messages.append)
+    stages.tune_threads(state)
+    assert state.tuning is None and "other programs use 1.7 cores" in messages[0]
 
 
 def with_tuning(bundle_folder: Path, **threads: int | None):
