@@ -143,8 +143,6 @@ def check_quantization(request: QuantizationRequest | None, precision: str, name
     Raises:
         RequestError: there is no data, some graphs are left out, or as :meth:`QuantizationRequest.check`.
     """
-    if precision == "fp32":
-        return
     if request is None:
         raise RequestError(f"--precision {precision} needs --calibration DATA", "Name a data set to calibrate on")
     if len(names) < len(GRAPHS):

@@ -37,7 +37,7 @@ DRAFTED = 8
 #: Speculative decoding must take at most this share of the time of one token a step.
 FASTER = 0.9
 #: The smallest margin, and how many times larger than the largest change of a logit it is.
-LEAST_MARGIN, SAFETY = 1e-3, 8.0
+LEAST_MARGIN, SAFETY = 1e-3, 3.0
 
 Memory = Mapping[str, np.ndarray]
 
