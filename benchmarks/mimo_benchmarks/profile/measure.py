@@ -27,7 +27,7 @@ from .causes import CAUSES, ENGINE, AnswerRecorder, recorded
 from .operators import GraphTimes, graph_times
 from .peaks import MEMORY_BYTES, bandwidth, gemm_peaks
 from .results import AskProfile, GraphProfile, OperatorKind, Profile
-from .work import Work, work_of
+from .work import FP32, Work, work_of
 
 Progress = Callable[[str, int, int], None]
 KINDS = ("first_ask", "known_image", "known_prompt")
@@ -74,7 +74,7 @@ def measure(
         used = min(threads, entry.threads or threads)
         # Half of the tokens are in the cache of the text decoder then.
         feed = feeds[len(feeds) // 2]
-        times = graph_times(entry.engine, data, entry.spec, feed, used, repeats)
+        times = graph_times(entry.engine, data, entry.spec, feed, used, repeats, entry.options)
         graphs[name] = _graph_profile(entry, used, len(feeds), times, work_of(data, _shapes(data, feed)), peaks)
     machine.finish(described)
     return {
@@ -183,7 +183,8 @@ def _graph_profile(
 ) -> GraphProfile:
     products_ms = 0.0
     for precision, macs in work.macs.items():
-        products_ms += 2 * macs / max(peaks[precision].values()) / 1e6
+        kind = "bf16" if precision == FP32 and entry.options.get("precision") == "bf16" else precision
+        products_ms += 2 * macs / max(peaks[kind].values()) / 1e6
     speed = bandwidth(work.least_bytes, threads)
     bytes_ms = work.least_bytes / speed / 1e6
     ran = times.run_ms

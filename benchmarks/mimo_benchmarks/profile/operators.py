@@ -56,18 +56,27 @@ class GraphTimes:
     profiled_ms: float = 0.0
 
 
-def graph_times(engine: str, data: bytes, spec: GraphSpec, feed: Arrays, threads: int | None, runs: int) -> GraphTimes:
+def graph_times(
+    engine: str,
+    data: bytes,
+    spec: GraphSpec,
+    feed: Arrays,
+    threads: int | None,
+    runs: int,
+    options: Mapping[str, str] | None = None,
+) -> GraphTimes:
     """Time a graph on real inputs.
 
     Args:
         engine: that the bundle names.
         feed: inputs of one run.
         runs: that count.
+        options: settings of the engine that the bundle names.
 
     Raises:
         EngineError: the engine is missing, or refuses the graph.
     """
-    loaded = create_engine(engine, data, spec, threads=threads)
+    loaded = create_engine(engine, data, spec, threads=threads, options=options)
     try:
         plain = [_timed(lambda: loaded.run(feed)) for _ in range(WARMUP + runs)][WARMUP:]
         if engine == "onnxruntime":

@@ -37,7 +37,7 @@ class EngineKind:
     #: The function of its module that raises if it cannot be used, whatever the graph.
     check: str = "load_library"
     #: The values of each setting that a bundle may ask for.
-    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     #: It reads compiled plans, which only the release that wrote them runs.
     plans: bool = False
 
@@ -155,7 +155,7 @@ def create_engine(
     if installed_version(name) is None:
         raise EngineError(f"the engine {name} is not installed", kind.install)
     module = importlib.import_module(f".{kind.module}", __name__)
-    arguments = {"built_with": built_with} if kind.plans else {}
+    arguments: dict[str, object] = {"built_with": built_with} if kind.plans else {}
     for option, value in (options or {}).items():
         if value not in kind.options.get(option, ()):
             raise EngineError(
