@@ -82,9 +82,7 @@ def build(
     check_samples(parity_samples)
     check_tuning(chosen, names, tune)
     check_key(sign_key, names)
-    check_quantization(quantization, precision, names)
-    if chosen.is_compiled and not portable:
-        check_compiler(chosen)
+    _check_precision(precision, quantization, names, chosen, portable)
     request = BuildRequest(
         Path(checkpoint), chosen, precision, names, tuple(read_datasets(parity_data)) if parity_data else (), parity_samples,
         quantization if precision != "fp32" else None, portable, tuple(compute_capabilities), tune,
@@ -118,6 +116,7 @@ def check_tuning(target: Target, names: Sequence[str], tune: bool) -> None:
 def _check_precision(
     precision: str, quantization: QuantizationRequest | None, names: Sequence[str], target: Target, portable: bool
 ) -> None:
+    """Refuse a precision without data, and a target whose compiler is missing."""
     if precision != "fp32":
         check_quantization(quantization, precision, names)
     if target.is_compiled and not portable:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import onnx
 
+from ..graph.attention import operand_ranges, with_int8_attention
 from ..graph.fp16 import compact, to_half
 from ..graph.gpu import to_gpu_graph
 from ..graph.ort_cpu import to_ort_cpu_graph
@@ -100,7 +101,20 @@ class CandidateGenerator:
         ]  # fmt: skip
         between = [replace(c, label=f"{c.label}, BF16 between", options={"precision": BF16})
                    for c in candidates if self._in_bf16 and c.engine == OPENVINO]  # fmt: skip
-        return candidates + between
+        return [*candidates, *between, *self._int8_attention(candidates, context)]
+
+    def _int8_attention(self, candidates: Sequence[Candidate], context: GraphContext) -> list[Candidate]:
+        """Candidates whose attention is in INT8 as well, under "auto" on OpenVINO: ONNX Runtime has no fast kernel for it."""
+        if self.settings.precision != "auto" or not any(c.engine == OPENVINO for c in candidates):
+            return []
+        ranges = operand_ranges(context.model, [inputs for inputs, _ in context.calls])
+        if not ranges:
+            return []
+        return [
+            replace(c, label=f"{c.label}, INT8 attention",
+                    data=with_int8_attention(onnx.load_from_string(c.data), ranges).SerializeToString())
+            for c in candidates if c.engine == OPENVINO
+        ]  # fmt: skip
 
     def _for_gpu(self, name: str, context: GraphContext, result: GraphResult) -> list[Candidate]:
         """The candidates for a GPU in the order in which they are tried. ONNX Runtime on the CPU computes the same files."""

@@ -139,13 +139,18 @@ class _Decision:
             label = self.waiting.pop(0)
             if self._passes(label):
                 return self._keep(label)
-            if label in self.result.gate:
+            if label in self.result.gate and not self._has_variant(self.running[label][0]):
                 self._add_next_recipe(self.running[label][0])
         if self.settings.force and self.settings.precision != "auto" and self.result.gate:
             return self._force()
         kind = "in lower precision" if self.settings.gpu else "faster"
         self.result.reason = f"nothing {kind} stays within the tolerance"
         return self._keep(self.incumbent.label)
+
+    def _has_variant(self, candidate: Candidate) -> bool:
+        """Whether another candidate of the same recipe and engine waits: without BF16 between, or without INT8 attention."""
+        waiting = [self.running[label][0] for label in self.waiting]
+        return any((c.recipe, c.engine) == (candidate.recipe, candidate.engine) for c in waiting)
 
     def _sort_waiting(self) -> None:
         """The fastest first, but what is not of the requested precision last. Untimed candidates keep their order."""
