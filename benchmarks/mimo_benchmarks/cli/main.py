@@ -14,7 +14,7 @@ from mimo_runtime.errors import VerificationError
 
 from .competence import competence
 from .evaluation import precision, referring, relations, robustness
-from .options import request_options
+from .options import QUIET_WITHIN, request_options
 from .output import check_writable, deliver, deliver_result, json_option
 from .profile import profile
 from .report import report
@@ -51,6 +51,7 @@ _AGAINST = (
 @click.option("--warmup", default=3, show_default=True, type=click.IntRange(0), help="Rounds before the first sample.")
 @click.option("--order-seed", default=0, show_default=True, help="Of the order in which contenders take turns.")
 @click.option("--check-alone", is_flag=True, help="Measure each contender by itself, too, and compare: limit 5 %.")
+@click.option("--quiet-within", default=0.0, type=click.FloatRange(0, 3600), help=QUIET_WITHIN)
 @request_options
 @json_option
 def latency(
@@ -61,6 +62,7 @@ def latency(
     warmup: int,
     order_seed: int,
     check_alone: bool,
+    quiet_within: float,
     threads: int | None,
     json_path: str | None,
     **request: Any,
@@ -68,10 +70,12 @@ def latency(
     """Time the answers of BUNDLE, interleaved with PyTorch and scripts over inference engines."""
     from ..latency import measure
     from ..report.figures import latency_result
+    from ..report.machine import wait_until_quiet
     from ..report.tables import latency_table
     from ..request import make_request
 
     check_writable(json_path)
+    wait_until_quiet(quiet_within)
     names = None if against is None else [name.strip() for name in against.split(",") if name.strip()]
     with progress_bar() as progress:
         result = measure(

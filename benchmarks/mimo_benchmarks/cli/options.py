@@ -11,6 +11,8 @@ import click
 from mimo_runtime.cli.commands import Coordinates
 
 Function = TypeVar("Function", bound=Callable[..., object])
+#: Of ``--quiet-within``.
+QUIET_WITHIN = "Wait up to so many seconds for a load of at most 1.5, then measure anyway."
 
 
 def request_options(command: Function) -> Function:

@@ -12,7 +12,7 @@ from mimo_runtime.cli.app import Command
 from mimo_runtime.cli.progress import progress_bar
 from mimo_runtime.errors import EngineError, RequestError, VerificationError
 
-from .options import request_options
+from .options import QUIET_WITHIN, request_options
 from .output import check_writable, deliver_result, json_option
 
 if TYPE_CHECKING:
@@ -26,11 +26,10 @@ _KINDS = ["first_ask", "second_ask", "mask_only", "second_ask_mask_only", "text_
 
 def system_options(command: Function) -> Function:
     """What the commands of this file share: the bundle, the request, waiting for a quiet machine, and ``--json``."""
-    wait = "Wait up to so many seconds for a load of at most 1.5, then measure anyway."
     options = (
         click.argument("bundle", type=click.Path(path_type=Path)),
         request_options,
-        click.option("--quiet-within", default=0.0, type=click.FloatRange(0, 3600), help=wait),
+        click.option("--quiet-within", default=0.0, type=click.FloatRange(0, 3600), help=QUIET_WITHIN),
         json_option,
     )
     for option in reversed(options):

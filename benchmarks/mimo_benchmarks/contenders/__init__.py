@@ -5,7 +5,7 @@ mimo             the bundle through ``mimo_runtime``, as a device runs it
 torch            the checkpoint in PyTorch eager, through the same pipeline: the same caches, the same masks beside text
 torch-bf16       the same under autocast to BF16
 compile          the same with ``torch.compile``
-ort              the FP32 ONNX files in the reference pipeline with ONNX Runtime's ``session.run``: default options, no cache
+ort              the FP32 ONNX files in the reference pipeline with ONNX Runtime: default options, no cache
 openvino         the same files in the reference pipeline with OpenVINO: latency hint, FP32, static shapes where possible
 openvino-default the same files with OpenVINO without any option
 optimum          the same files in the reference pipeline as Optimum's ``ORTModelForCustomTasks`` on CPU: default options

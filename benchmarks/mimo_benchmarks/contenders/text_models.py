@@ -47,7 +47,7 @@ class TextModelContender(Contender):
 
 
 class TransformersContender(TextModelContender):
-    """``model.generate`` in FP32."""
+    """``generate`` of ``transformers`` in FP32."""
 
     def __init__(self, setup: ContenderSetup) -> None:
         import torch

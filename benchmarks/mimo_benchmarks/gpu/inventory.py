@@ -8,7 +8,7 @@ from mimo_runtime.hardware.nvidia import find_gpus, library_version
 
 from ..contenders.base import is_installed
 from ..report import machine
-from .memory import gpu_memory_mb
+from .memory import gpu_state
 from .task import Emit, PartTask
 
 #: Engines of an NVIDIA GPU, in the order of their parts.
@@ -21,7 +21,7 @@ def take_inventory(_task: PartTask, emit: Emit) -> None:
     gpus = find_gpus()
     emit({
         "gpus": [str(gpu) for gpu in gpus.usable], "driver": gpus.driver, "cuda": gpus.cuda,
-        "jetson": gpus.jetson.board if gpus.jetson else None, "problem": gpus.problem, "gpu_used_mb": gpu_memory_mb(),
+        "jetson": gpus.jetson.board if gpus.jetson else None, "problem": gpus.problem, **gpu_state(),
         "cuda_runtime": library_version("cuda runtime"), "cudnn": library_version("cudnn"),
     })  # fmt: skip
     described = machine.describe(_DISTRIBUTIONS)

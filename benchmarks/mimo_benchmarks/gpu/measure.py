@@ -13,7 +13,7 @@ from ..report.percentiles import percentiles
 from ..request import KINDS, Request, make_request
 from ..tracking.sequences import frames_of
 from ..tracking.stills import phantom_stills
-from .memory import gpu_memory_mb
+from .memory import gpu_state
 from .task import Emit, PartTask
 
 if TYPE_CHECKING:
@@ -63,6 +63,6 @@ def frames_per_s(mimo: Mimo, task: PartTask) -> float:
 
 
 def memory() -> dict[str, object]:
-    """Memory of the GPU in use by all programs, and of this process, in MB; None where it is not known."""
+    """The state of the GPU after the work, and the peak memory of this process in MB, None where it is not known."""
     of_process = process_memory_mb()
-    return {"gpu_used_mb": gpu_memory_mb(), "peak_resident_mb": round(of_process[1], 1) if of_process else None}
+    return {**gpu_state(), "peak_resident_mb": round(of_process[1], 1) if of_process else None}

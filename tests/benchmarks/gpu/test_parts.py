@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from ctypes import POINTER, c_int, c_uint, c_ulonglong, c_void_p
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -175,16 +176,56 @@ def test_the_inventory_says_what_is_there_and_why_the_rest_is_not(tmp_path, monk
     assert numbers["torch"]["version"] == torch.__version__ and numbers["machine"]["cores"] > 0
 
 
-def test_memory_of_the_gpu_is_read_and_the_library_is_left_closed() -> None:
-    library = FakeNvml([("NVIDIA RTX A2000", (8, 6), 6 << 30, "GPU-aaaa1111")])
-    assert memory.gpu_memory_mb(lambda name: library) == 0.0  # type: ignore[arg-type, return-value]
+class StateNvml(FakeNvml):
+    """Also clocks, power and throttling; no temperature, as a GPU that refuses."""
+
+    headers = {
+        **FakeNvml.headers,
+        "nvmlDeviceGetClockInfo": (c_int, c_void_p, c_int, POINTER(c_uint)),
+        "nvmlDeviceGetTemperature": (c_int, c_void_p, c_int, POINTER(c_uint)),
+        "nvmlDeviceGetPowerUsage": (c_int, c_void_p, POINTER(c_uint)),
+        "nvmlDeviceGetCurrentClocksThrottleReasons": (c_int, c_void_p, POINTER(c_ulonglong)),
+    }
+
+    def __init__(self, reasons: int) -> None:
+        self.reasons = reasons
+        super().__init__([("NVIDIA RTX A2000", (8, 6), 6 << 30, "GPU-aaaa1111")])
+
+    def _nvmlDeviceGetClockInfo(self, handle, kind, value):
+        value[0] = 1410 if kind == 1 else 0
+        return 0
+
+    def _nvmlDeviceGetTemperature(self, handle, kind, value):
+        return 3
+
+    def _nvmlDeviceGetPowerUsage(self, handle, value):
+        value[0] = 65_500
+        return 0
+
+    def _nvmlDeviceGetCurrentClocksThrottleReasons(self, handle, value):
+        value[0] = self.reasons
+        return 0
+
+
+@pytest.mark.parametrize(("reasons", "throttled"), [(0x1, False), (0x2, False), (0x4, True), (0x41, True)])
+def test_the_state_of_the_gpu_is_read_and_the_library_is_left_closed(reasons: int, throttled: bool) -> None:
+    library = StateNvml(reasons)
+    assert memory.gpu_state(lambda name: library) == {
+        "gpu_used_mb": 0.0, "gpu_clock_mhz": 1410, "gpu_temperature_c": None, "gpu_power_w": 65.5, "gpu_throttled": throttled,
+    }  # fmt: skip
     assert library.open == 0
+
+
+def test_an_old_library_and_a_machine_without_one_say_nothing() -> None:
+    old = FakeNvml([("Tesla", (3, 5), 6 << 30, "GPU-bbbb")])
+    state = memory.gpu_state(lambda name: old)  # type: ignore[arg-type, return-value]
+    assert state["gpu_used_mb"] == 0.0 and state["gpu_clock_mhz"] is None and state["gpu_throttled"] is None
 
     def missing(name: str) -> object:
         raise OSError(name)
 
-    assert memory.gpu_memory_mb(missing) is None  # type: ignore[arg-type]
-    assert memory.gpu_memory_mb(lambda name: FakeNvml(init=999)) is None  # type: ignore[arg-type, return-value]
+    assert set(memory.gpu_state(missing).values()) == {None}  # type: ignore[arg-type]
+    assert set(memory.gpu_state(lambda name: FakeNvml(init=999)).values()) == {None}  # type: ignore[arg-type, return-value]
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
