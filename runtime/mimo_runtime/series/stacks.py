@@ -161,4 +161,4 @@ def _label(names: tuple[str, ...], value: tuple[float | str, ...], number: int) 
     """Numbers as they are; texts of the header are not shown."""
     if len(names) == len(value) and all(isinstance(v, float) for v in value) and names != (INSTANCE,):
         return " ".join(f"{name} {v:g}" for name, v in zip(names, value))
-    return f"{names[0]} {number}"
+    return f"{'run' if names == (INSTANCE,) else names[0]} {number}"

@@ -82,7 +82,7 @@ def test_directions_of_a_localizer_are_stacks(tmp_path: Path) -> None:
 
 def test_two_runs_are_told_apart_by_blocks_of_instance_numbers_and_copies_are_not(tmp_path: Path) -> None:
     runs = write(tmp_path / "runs", lambda k: {}, lambda k: {}, interleaved=False)
-    assert labels(runs) == ["instance number 1", "instance number 2"]
+    assert labels(runs) == ["run 1", "run 2"]
     copies = write(tmp_path / "copies", lambda k: {}, lambda k: {})
     assert len(copies.layout.stacks) == 1 and "two frames lie at the same position" in copies.layout.problem
     assert copies.layout.extents_mm() == () and len(list(copies)) == 2 * SLICES
