@@ -10,7 +10,7 @@ from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.errors import RequestError
 
 from .contenders import CONTENDERS
-from .sources import find_checkpoint, is_fp32_onnx
+from .sources import find_checkpoint, has_exported_graphs
 
 #: In place of names: every contender that can run here.
 ALL = "all"
@@ -56,7 +56,7 @@ def choose_entrants(bundle: Bundle, against: Sequence[str] | None, checkpoint: P
             raise RequestError(what, "Add --checkpoint CKPT")
     entrants = Entrants(["mimo", *named], folder, ALL in against)
     if entrants.all:
-        files = folder is not None or is_fp32_onnx(bundle)
+        files = folder is not None or has_exported_graphs(bundle)
         for name in others:
             if name not in named:
                 reason = _why_not(name, folder is not None, files)

@@ -6,7 +6,9 @@ import hashlib
 from pathlib import Path
 
 from mimo_runtime.bundle.archive import Bundle
+from mimo_runtime.bundle.onnx_wire import read_model
 from mimo_runtime.errors import BundleError, RequestError
+from mimo_runtime.model.graph_spec import graph_specs
 
 WEIGHTS = "model.safetensors"
 
@@ -41,13 +43,22 @@ def is_fp32_onnx(bundle: Bundle) -> bool:
     return all(e.file.endswith(".onnx") and e.delivered["fp32"] == sum(e.delivered.values()) for e in entries)
 
 
+def has_exported_graphs(bundle: Bundle) -> bool:
+    """Whether its graphs are FP32 ONNX files as exported. A tuned build may have rewritten the text decoder."""
+    specs = graph_specs(bundle.config)
+    return is_fp32_onnx(bundle) and all(
+        {tensor.name for tensor in specs[name].inputs} == set(read_model(bundle.bytes(entry.file)).inputs)
+        for name, entry in bundle.manifest.graphs.items()
+    )
+
+
 def write_fp32_graphs(bundle: Bundle, checkpoint: Path | None, folder: Path) -> None:
     """Write ``GRAPH.onnx`` for every graph: the bundle's files, or else an export of the checkpoint.
 
     Raises:
         RequestError: the bundle has no such files, and there is no checkpoint or no exporter.
     """
-    if is_fp32_onnx(bundle):
+    if has_exported_graphs(bundle):
         for name, entry in bundle.manifest.graphs.items():
             (folder / f"{name}.onnx").write_bytes(bundle.bytes(entry.file))
         return
@@ -58,7 +69,6 @@ def write_fp32_graphs(bundle: Bundle, checkpoint: Path | None, folder: Path) -> 
         from mimo_export.graphs.trace import export_graph
     except ImportError as error:
         raise RequestError(f"exporting FP32 files needs {error.name}", "pip install 'mimo-edge[export]'") from None
-    from mimo_runtime.model.graph_spec import graph_specs
     from mimo_train.checkpoint import load_checkpoint
     from mimo_train.model.graphs import graph_modules
 
