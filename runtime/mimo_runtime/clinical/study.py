@@ -161,6 +161,8 @@ class StudyResult:
         """Why the frames are no regular volume; "" for a regular one and for a single image."""
         layout = getattr(self.images, "layout", None)
         known = str(getattr(self.images, "problem", "")) if layout is None else str(layout.problem)
+        if self.failed and not known:
+            known = f"{counted_frames(self.failed).lower()} could not be read"
         return known if len(self.images) > 1 else ""
 
     @property

@@ -180,10 +180,12 @@ def test_a_damaged_frame_is_reported_and_the_others_are_answered(damaged: int, b
         "-o",
         tmp_path / "out",
         "--write",
-        "sr,sc,html,coco",
+        "sr,sc,html,coco,nifti",
     ]
     result = run(*call, "--json")
     assert result.exit_code == 3, result.output
+    left_out = json.loads((tmp_path / "out" / "objects" / "objects.json").read_text())["left_out"]
+    assert f"frame {damaged} (counted from 0) could not be read" in left_out["nifti"]
     report = json.loads(result.stdout)
     assert [f["frame"] for f in report["frames"]] == [k for k in range(5) if k != damaged] and not report["is_complete"]
     assert [f["frame"] for f in report["failures"]] == [damaged]
