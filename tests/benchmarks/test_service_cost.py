@@ -9,6 +9,7 @@ import onnx_bundle
 import pytest
 from click.testing import CliRunner
 
+from mimo_benchmarks.report.result import BenchmarkResult
 from mimo_benchmarks.service_cost import program
 
 pytest.importorskip("uvicorn")
@@ -21,9 +22,9 @@ def test_a_service_is_measured_beside_threads_of_this_process(tmp_path: Path):
     options = ["--seconds", "3", "--asks", "5", "--images", "2", "--json"]
     outcome = CliRunner().invoke(program, ["service-cost", str(bundle), *options])
     assert outcome.exit_code == 0, outcome.output
-    result = json.loads(outcome.output)
-    figures = {figure["name"]: figure for figure in result["figures"]}
-    assert figures["responses that are neither 200 nor 429"]["value"] == 0
-    assert 0 < figures["16 clients against 8 threads"]["value"] < 10
-    assert figures["HTTP beside the Python call"]["goal"] == 8
-    assert set(result["details"]["statuses"]) == {"200"} and result["details"]["memory_first_mb"] > 10
+    result = BenchmarkResult.from_dict(json.loads(outcome.output))
+    figures = {figure.name: figure for figure in result.figures}
+    assert figures["responses that are neither 200 nor 429"].value == 0
+    assert 0 < figures["16 clients against 8 threads"].value < 10
+    assert figures["HTTP beside the Python call"].goal == 8
+    assert set(result.details["statuses"]) == {"200"} and result.details["memory_first_mb"] > 10

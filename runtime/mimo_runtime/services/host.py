@@ -99,7 +99,7 @@ class ModelHost:
             self.swap(self.bundle)
         except Exception as error:
             self._problem = str(error) if isinstance(error, MimoError) else type(error).__name__
-            LOGGER.error("the model is not ready: %s", type(error).__name__)
+            LOGGER.error("the model is not ready: %s", self._problem)
 
     def swap(self, bundle: Path | None = None) -> int:
         """Load, warm up and verify a bundle, and then serve it. The earlier model answers until then, and ends its answers.

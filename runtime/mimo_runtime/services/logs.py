@@ -13,7 +13,7 @@ from typing import TextIO
 from ..utils.log import LOGGER
 
 REQUESTS = LOGGER.getChild("http")
-#: Loggers of the process that are written; others may show what clients send.
+#: Loggers whose level is that of the service; of others, warnings are written.
 _SHOWN = ("mimo_runtime", "uvicorn", "uvicorn.error")
 
 
@@ -26,10 +26,12 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
         }
-        if record.name.startswith("uvicorn") and record.levelno < logging.ERROR:
+        if record.name.startswith(LOGGER.name):
+            fields["event"] = record.getMessage().partition("\n")[0][:300]
+        elif record.name.startswith("uvicorn"):
             fields["event"] = str(record.msg).partition("\n")[0]  # the template, without its arguments
         else:
-            fields["event"] = record.getMessage().partition("\n")[0][:300]
+            fields["event"] = "message of a library"  # which may quote a file
         fields |= getattr(record, "fields", {})
         if record.exc_info and record.exc_info[1] is not None:
             fields |= failure_fields(record.exc_info[1])
@@ -58,8 +60,9 @@ def log_failure(number: str, error: BaseException) -> None:
 
 
 def set_up_logs(level: str, stream: TextIO | None = None) -> None:
-    """Write the records of the service to ``stream``, standard error by default, and silence warnings of libraries, which quote
-    values of files.
+    """Write the records of the process to ``stream``, standard error by default.
+
+    Libraries quote values of files: of their records only the name of the logger is written, and their warnings are silenced.
 
     Args:
         level: "debug", "info", "warning" or "error".
@@ -71,4 +74,7 @@ def set_up_logs(level: str, stream: TextIO | None = None) -> None:
         logger.handlers, logger.propagate = [handler] if name != "uvicorn.error" else [], name == "uvicorn.error"
         logger.setLevel(level.upper())
     logging.getLogger("uvicorn.access").disabled = True
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel("WARNING")
     warnings.simplefilter("ignore")

@@ -139,6 +139,11 @@ def test_another_type_is_refused(client, kind: str):
         refused(client.post(path, content=served.png(), headers={"Content-Type": kind}), 415)
 
 
+def test_a_compressed_body_is_refused(client):
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    assert "compressed" in refused(client.post("/v1/ask", content=gzip.compress(b"{}"), headers=headers), 415)
+
+
 PART = 'Content-Disposition: form-data; name="{}"{}\r\n\r\n'
 
 

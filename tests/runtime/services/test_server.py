@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from served_process import running
 
 from mimo_runtime.cli.commands import main
-from mimo_runtime.services.settings import ServerSettings
+from mimo_runtime.services.settings import ApiKeys, ServerSettings
 
 SETTINGS = ServerSettings(port=0, max_callers=1, max_waiting=1)
 
@@ -185,3 +185,26 @@ def test_events_come_one_by_one():
                 moments.setdefault(line.split()[1].decode(), time.monotonic())
         assert list(moments) == ["request", "draft", "answer"]
         assert moments["answer"] - moments["draft"] > 0.2
+
+
+def test_no_answer_is_lost_while_the_model_is_replaced():
+    keys = ApiKeys(("a" * 32,))
+    with running(ServerSettings(port=0, max_callers=2, admin_keys=keys), lambda: fakes.fake_mimo(delay=0.002)) as server:
+        image, replies, ends = server.upload(), [], threading.Event()
+
+        def ask() -> None:
+            while not ends.is_set():
+                replies.append(server.ask(image))
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        swaps = [server.request("POST", "/v1/bundle", b"", X_Admin_Key="a" * 32)[1] for _ in range(5)]
+        server.wait_for(lambda: any(content["model"]["generation"] == 6 for _, content in replies))
+        ends.set()
+        for thread in threads:
+            thread.join(30)
+        assert [swap["generation"] for swap in swaps] == [2, 3, 4, 5, 6]
+        assert {status for status, _ in replies} == {200}
+        assert {json.dumps(content["findings"]) for _, content in replies} == {json.dumps(replies[0][1]["findings"])}
+        assert server.app.service.store.nbytes < 10_000_000  # encodings of earlier models are gone

@@ -92,28 +92,31 @@ class _Body:
     def __init__(self, receive: Receive, settings: ServerSettings, budget: Budget) -> None:
         self._receive, self._settings, self._budget = receive, settings, budget
         self._end = time.monotonic() + settings.body_s
-        self._taken = self._size = 0
+        self._taken = self._size = self._declared = 0
         self.is_expected, self.is_complete = False, False
 
     def declare(self, headers: Mapping[str, str]) -> None:
-        """Check the size that the headers state.
+        """Check what the headers state of the body.
 
         Raises:
-            HttpError: too large, or no number.
+            HttpError: too large, no number, or compressed.
         """
         length = headers.get("content-length")
         self.is_expected = "transfer-encoding" in headers or length not in (None, "0")
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            raise HttpError(415, "the body is compressed", "Send it without Content-Encoding")
         if length is None:
             return
         if not length.isascii() or not length.isdigit() or len(length) > 20:
             raise HttpError(400, "Content-Length is no whole number", "Send the number of bytes once")
         if int(length) > self._settings.max_body:
             raise self._too_large()
-        self._take(int(length))
+        self._declared = int(length)
 
     async def __call__(self) -> Message:
         if self.is_complete:
             return await self._receive()  # waits for the client to leave
+        self._take(self._declared - self._taken)  # only once the application reads: keys were checked before
         try:
             message = await asyncio.wait_for(self._receive(), max(0.001, self._end - time.monotonic()))
         except asyncio.TimeoutError:

@@ -39,19 +39,18 @@ class Timer:
         return self._handle is not None
 
 
-def refusal(error: HttpError) -> bytes:
-    """A whole response, for requests that never reach the application."""
+def send_refusal(transport: asyncio.Transport, error: HttpError) -> None:
+    """Send a whole response, for requests that never reach the application. A connection that is closed with unread data is
+    reset, so the caller reads on for a moment."""
     body = json.dumps(error_body(error)).encode()
     head = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\nContent-Type: application/json\r\n"
-    return f"{head}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    transport.write(f"{head}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+    if transport.can_write_eof():
+        transport.write_eof()
 
 
 def timed_protocol(settings: ServerSettings) -> type[H11Protocol]:
-    """A protocol that closes connections.
-
-    It closes one that sends no whole request head within ``header_s``, one that takes nothing of a response within ``send_s``,
-    and those above ``max_connections``.
-    """
+    """A protocol that closes connections which are too slow (``header_s``, ``send_s``), or too many (``max_connections``)."""
     import h11
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -85,6 +84,12 @@ def timed_protocol(settings: ServerSettings) -> type[H11Protocol]:
             super().resume_writing()
             self.sending.stop()
 
+        def shutdown(self) -> None:
+            """An idle client need not agree that the connection ends, as TLS would have it."""
+            super().shutdown()
+            if self.transport.is_closing():
+                self.loop.call_later(LINGER_S, self.transport.abort)
+
         def connection_lost(self, exc: Exception | None) -> None:
             self.head.stop()
             self.sending.stop()
@@ -98,11 +103,8 @@ def timed_protocol(settings: ServerSettings) -> type[H11Protocol]:
                 self._refuse(HttpError(408, f"the head of the request did not arrive within {settings.header_s:g} s"))
 
         def _refuse(self, error: HttpError) -> None:
-            """Answer, and drop what still comes for a moment: a connection that is closed with unread data is reset."""
             self.is_refused = True
-            self.transport.write(refusal(error))
-            self.head.start(self.loop, LINGER_S, self.transport.close)
-            if self.transport.can_write_eof():
-                self.transport.write_eof()
+            self.head.start(self.loop, LINGER_S, self.transport.close)  # what still comes until then is dropped
+            send_refusal(self.transport, error)
 
     return TimedProtocol

@@ -88,7 +88,7 @@ class Service:
                 pipe.put(piece)
 
         running = asyncio.create_task(self.jobs.run(job, lambda: self._with_model(feed, job)))
-        running.add_done_callback(lambda _: pipe.end())
+        running.add_done_callback(pipe.end)
         try:
             async for piece in pipe:
                 yield piece
@@ -121,8 +121,10 @@ class _Pipe(Generic[Piece]):
     def put(self, piece: Piece) -> None:
         self._loop.call_soon_threadsafe(self._queue.put_nowait, (piece,))
 
-    def end(self) -> None:
+    def end(self, work: asyncio.Task[None]) -> None:
         self._queue.put_nowait(None)
+        if not work.cancelled():
+            work.exception()  # seen, also where nobody waits for it any more
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
         while (item := await self._queue.get()) is not None:

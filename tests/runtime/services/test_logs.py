@@ -1,0 +1,43 @@
+"""Lines of JSON: of the service whole, of libraries without what they say."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import warnings
+
+import pytest
+
+from mimo_runtime.services.logs import log_request, set_up_logs
+
+
+@pytest.fixture
+def stream(monkeypatch: pytest.MonkeyPatch):
+    """The log, with the loggers of the process put back afterwards."""
+    names = ("", "mimo_runtime", "uvicorn", "uvicorn.error", "uvicorn.access")
+    loggers = [logging.getLogger(name) for name in names]
+    before = [(logger.handlers, logger.propagate, logger.level, logger.disabled) for logger in loggers]
+    text = io.StringIO()
+    with warnings.catch_warnings():
+        set_up_logs("debug", text)
+        yield text
+    for logger, (handlers, propagate, level, disabled) in zip(loggers, before):
+        logger.handlers, logger.propagate, logger.level, logger.disabled = handlers, propagate, level, disabled
+
+
+def test_lines_are_json_and_name_nobody(stream: io.StringIO):
+    logging.getLogger("mimo_runtime").info("loaded %s", "mimo-tiny")
+    logging.getLogger("uvicorn.error").warning("Invalid request of %s", "SECRET^NAME")
+    logging.getLogger("pydicom").warning("Invalid value SECRET^NAME")
+    logging.getLogger("asyncio").error("Task exception", exc_info=ValueError("SECRET^NAME"))
+    logging.getLogger("python_multipart").debug("SECRET^NAME")
+    warnings.warn("SECRET^NAME", stacklevel=1)
+    log_request("1", "POST", "/v1/ask", 503, 1.23, 4)
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["event"] for line in lines] == [
+        "loaded mimo-tiny", "Invalid request of %s", "message of a library", "message of a library", "request",
+    ]  # fmt: skip
+    assert lines[3]["error"] == "ValueError" and "SECRET" not in stream.getvalue()
+    assert lines[4]["level"] == "error" and (lines[4]["status"], lines[4]["route"], lines[4]["ms"]) == (503, "/v1/ask", 1.2)
+    assert all(line["time"].endswith("Z") for line in lines)
