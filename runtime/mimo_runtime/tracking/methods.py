@@ -77,7 +77,8 @@ class TrackingMethods:
 
         Args:
             frames: an iterable of images, a multi-frame file, a folder, or a series. A thread takes from it, one frame ahead.
-            text: the name of the target; it finds a lost target. Without, its appearance does.
+            text: the name of the target; it finds a lost target. Without, the name of an entity of the model with the same
+                mask does, or its appearance.
             options: see ``tracking.setup.TrackingOptions``.
 
         Raises:
@@ -117,9 +118,10 @@ class TrackingMethods:
     ) -> SeriesAnswer:
         """One structure in all slices: ``mimo.segment_volume(mimo.open_series("ct"), frame=40, boxes=[(40, 60, 180, 200)])``.
 
-        With a slice, the structure is followed from there in both directions; a direction ends after two slices in a row
-        without it. Otherwise the name is asked about every slice, and an isolated mask that is not confident is dropped. In
-        both, a gap of one slice is asked again with the box of its neighbours.
+        With a slice, the structure is followed from there in both directions, by its name where a name by itself gives the
+        mask of the prompt; a direction ends after two slices in a row without it. Otherwise the name is asked about every slice,
+        and an isolated mask that is not confident is dropped. In both, a gap of one slice is asked again with the box of its
+        neighbours.
 
         Args:
             series: of ``open_series``.
