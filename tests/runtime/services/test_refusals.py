@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import gzip
 import hmac
-import io
 import json
 import logging
-import zipfile
-import zlib
 
 import fakes
 import numpy as np
@@ -17,6 +13,7 @@ import pytest
 
 pytest.importorskip("starlette")
 import served
+from hostile_files import bombs
 
 from mimo_runtime.services.http.adapters import BUILT_IN
 from mimo_runtime.services.settings import ApiKeys, ServerSettings
@@ -170,37 +167,6 @@ def test_a_malformed_multipart_body_is_refused(client, body: bytes):
             reply = client.post(path, content=body, headers={"Content-Type": kind})
             assert reply.status_code in (400, 422), (kind, reply.text)
             refused(reply, reply.status_code)
-
-
-@functools.lru_cache(maxsize=1)
-def bombs() -> dict[str, bytes]:
-    """Files of a few kB to 1 MB that unpack to much more, and archives."""
-    archive, traversal = io.BytesIO(), io.BytesIO()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
-        packed.writestr("0.dcm", bytes(32 << 20))
-    with zipfile.ZipFile(traversal, "w") as packed:
-        packed.writestr("../../../../tmp/mimo-traversal.png", served.png())
-    header = bytearray(352)
-    header[0:4] = (348).to_bytes(4, "little")
-    header[40:48] = np.array([3, 30_000, 30_000, 1], "<i2").tobytes()
-    header[70:74] = np.array([2, 8], "<i2").tobytes()
-    header[108:112] = np.array(352, "<f4").tobytes()
-    header[344:348] = b"n+1\0"
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
-
-    size = np.array([60_000, 60_000], ">u4").tobytes()
-    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size + bytes([8, 2, 0, 0, 0])) + chunk(b"IDAT", zlib.compress(bytes(1 << 20)))
-    return {
-        "zip": archive.getvalue(),
-        "traversal": traversal.getvalue(),
-        "gzip": gzip.compress(bytes(64 << 20), 1),
-        "nifti": gzip.compress(bytes(header) + bytes(64 << 20), 1),
-        "png": png + chunk(b"IEND", b""),
-        "html": b"<html><script>alert(1)</script></html>",
-        "executable": b"\x7fELF" + bytes(1000),
-    }
 
 
 @pytest.mark.parametrize("name", list(bombs()))

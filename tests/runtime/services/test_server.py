@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -17,6 +18,7 @@ import pytest
 
 pytest.importorskip("uvicorn")
 from click.testing import CliRunner
+from hostile_files import bombs, deflated_dicom
 from served_process import running
 
 from mimo_runtime.cli.commands import main
@@ -208,3 +210,22 @@ def test_no_answer_is_lost_while_the_model_is_replaced():
         assert {status for status, _ in replies} == {200}
         assert {json.dumps(content["findings"]) for _, content in replies} == {json.dumps(replies[0][1]["findings"])}
         assert server.app.service.store.nbytes < 10_000_000  # encodings of earlier models are gone
+
+
+@pytest.mark.slow
+def test_hostile_files_take_no_memory(start):
+    """Zip bombs, DICOM that inflates to 300 MB, and a body without end."""
+    server = start("--max-body", "8", "--log-level", "error")
+    server.ask(server.upload())
+    before = server.peak_mb()
+    for data in (*bombs().values(), deflated_dicom(300 << 20)):
+        status, content = server.request("POST", "/v1/images", data, Content_Type="application/octet-stream")
+        assert status == 422, content
+    with server.connect() as client:
+        head = "POST /v1/images HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\n"
+        client.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
+        with contextlib.suppress(OSError):
+            for _ in range(1 << 14):  # a gigabyte
+                client.sendall(b"10000\r\n" + bytes(65536) + b"\r\n")
+    assert server.ask(server.upload())[0] == 200
+    assert server.peak_mb() - before < 100

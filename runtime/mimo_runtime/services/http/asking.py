@@ -16,7 +16,7 @@ from .answers import Answered, ServedAnswer, answer_json, to_bytes
 from .bodies import AskBody, AskParts, in_thread, read_ask
 from .errors import HttpError, error_body
 from .openapi import Operation
-from .service import Service, begin, report
+from .service import Service, report
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
 EVENTS = "text/event-stream"
+#: Proxies would hold events back.
+UNBUFFERED = {"X-Accel-Buffering": "no"}
 
 
 OPERATIONS = (
@@ -57,8 +59,8 @@ class AskRoutes:
         check_objects(parts.body)
         if EVENTS in request.headers.get("accept", ""):
             job = self.service.job_of(request, parts.body.deadline_ms)
-            first, events = await begin(self._events(parts, image, job))
-            return StreamingResponse(_chained(first, events), media_type=EVENTS)
+            first, events = await self.service.begin(request, job, self._events(parts, image, job))
+            return StreamingResponse(_chained(first, events), media_type=EVENTS, headers=UNBUFFERED)
 
         def work(served: Served, job: Job) -> bytes:
             answered = self.answer(served, job, parts, image)

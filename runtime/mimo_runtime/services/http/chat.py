@@ -18,12 +18,12 @@ from ..host import Served
 from ..jobs import Job
 from ..store import StoredImage
 from .answers import ServedFinding, finding_json, to_bytes
-from .asking import EVENTS
+from .asking import EVENTS, UNBUFFERED
 from .bodies import AskBody, MaskFormat, RunLengthMask, decode_base64, in_thread
 from .errors import HttpError, error_body
 from .fields import read_json
 from .openapi import Operation
-from .service import Adapter, Service, begin, report
+from .service import Adapter, Service, report
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -250,8 +250,8 @@ class ChatRoutes:
         question, image = body.question(), await in_thread(len(data), lambda: StoredImage.of(body.image()))
         if body.stream:
             job = self.service.job_of(request, question.deadline_ms)
-            first, events = await begin(self._events(body, question, image, job))
-            return StreamingResponse(_whole(first, events), media_type=EVENTS)
+            first, events = await self.service.begin(request, job, self._events(body, question, image, job))
+            return StreamingResponse(_whole(first, events), media_type=EVENTS, headers=UNBUFFERED)
 
         def work(served: Served, job: Job) -> bytes:
             scan, pieces = self._ask(served, job, body, question, image)

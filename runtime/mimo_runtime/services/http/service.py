@@ -98,6 +98,18 @@ class Service:
             with contextlib.suppress(BaseException):
                 await running
 
+    async def begin(self, request: Request, job: Job, events: AsyncIterator[Piece]) -> tuple[Piece, AsyncIterator[Piece]]:
+        """The first of some events and the others: an error before the first is a status, not an event.
+
+        Args:
+            job: that makes the events; it ends if the client leaves before the first one.
+        """
+        leaving = asyncio.create_task(_stop_when_gone(request, job))
+        try:
+            return await events.__anext__(), events
+        finally:
+            leaving.cancel()
+
     def counted(self, pieces: Iterator[TextPiece | Answer]) -> Iterator[TextPiece | Answer]:
         """The pieces of ``Scan.stream_request``, whose answer is counted."""
         for piece in pieces:
@@ -129,11 +141,6 @@ class _Pipe(Generic[Piece]):
     async def __aiter__(self) -> AsyncIterator[Piece]:
         while (item := await self._queue.get()) is not None:
             yield item[0]
-
-
-async def begin(events: AsyncIterator[Piece]) -> tuple[Piece, AsyncIterator[Piece]]:
-    """The first of some events and the others: an error before the first is a status, not an event."""
-    return await events.__anext__(), events
 
 
 def report(error: Exception) -> None:
