@@ -47,10 +47,13 @@ def write_graph(
     path = folder / "graphs" / f"{spec.name}.onnx"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(data)
-    return {
+    file: GraphFile = {
         "engine": target.engine if candidate is None or target.gpu else candidate.engine,
         "threads": None if candidate is None or target.gpu else candidate.threads,
         "asked": precision, "delivered": counts, "file": path.relative_to(folder).as_posix(),
         "sha256": sha256(path), "bytes": len(data), "nodes": len(shipped.graph.node),
-        "build": None, **({"options": options} if options else {}),
+        "build": None,
     }  # fmt: skip
+    if options:
+        file["options"] = options
+    return file

@@ -124,11 +124,13 @@ def _measure(
     # interleaved passes its inputs through.
     times = interleaved(runs, questions, seconds=2.0)  # type: ignore[arg-type]
     faster = times["speculative"] <= FASTER * times["greedy"]
-    measured = [round(times[name], 4) for name in runs]
     ratio = times["greedy"] / times["speculative"]
     reason = f"{ratio:.2f} times as fast as one token a step; logits change by {change:.1e}, no token does"
     kind = "speculative" if faster else "greedy"
-    decision = Decoding(kind, reason if faster else f"not faster: {reason}", *measured, round(tokens_per_step, 2))
+    decision = Decoding(
+        kind, reason if faster else f"not faster: {reason}", round(times["greedy"], 4), round(times["speculative"], 4),
+        round(tokens_per_step, 2),
+    )  # fmt: skip
     return (speculation if faster else None), decision
 
 
@@ -181,6 +183,6 @@ def _question(sample: Sample, engines: Mapping[str, Engine], config: MimoConfig,
     """What the text decoder gets of a sample."""
     graphs = Mimo(config, engines, tokenizer, cache_images=0).graphs
     pixels, prompt = sample.pixels, sample.prompt
-    letterbox = Letterbox(*pixels.shape[:2], config.image_size)
+    letterbox = Letterbox(pixels.shape[0], pixels.shape[1], config.image_size)
     features = graphs.encode_image(pixels, "").features
     return _Question(prompt.text, graphs.ground(features, graphs.encode_request(prompt, letterbox)))

@@ -209,7 +209,7 @@ class TextDecoder:
         self._token[0, 0], self._position[0, 0] = token, len(self._read)
         if self._bias is not None:
             self._changing[CAUSAL_BIAS] = self._bias[None, len(self._read) : len(self._read) + 1, : len(self._read) + 1]
-        logits = self._run(self._changing)[0]
+        logits: np.ndarray = self._run(self._changing)[0]
         self._read.append(token)
         return logits
 
