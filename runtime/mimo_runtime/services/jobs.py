@@ -131,9 +131,13 @@ class Jobs:
         """Refuse all work from now on; what runs goes on."""
         self._is_closing = True
 
+    def stop_all(self) -> None:
+        """End all requests at their next check; each gives what is complete."""
+        for job in list(self._jobs.values()):
+            job.stop()
+
     def close(self) -> None:
         """End all requests, and wait for their threads."""
         self.refuse_new()
-        for job in list(self._jobs.values()):
-            job.stop()
+        self.stop_all()
         self._pool.shutdown()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...errors import RequestError
+from ...imageio.png import png_bytes
 from ...results.described import described
 from ..host import Served
 from ..jobs import Job
@@ -33,6 +34,9 @@ OPERATIONS = (
     Operation("POST", "/v1/images", "Store an image.", None, StoredImageJson, 201, ("image",), files=True, query=_QUERY),
     Operation("GET", "/v1/images/{id}", "Describe a stored image.", None, StoredImageJson, query=_QUERY),
     Operation("DELETE", "/v1/images/{id}", "Forget a stored image.", None, None, 204),
+    Operation(
+        "GET", "/v1/images/{id}/picture", "The 8-bit picture of a stored image.", None, None, query=_QUERY, media=("image/png",)
+    ),
 )
 
 
@@ -49,6 +53,7 @@ class ImageRoutes:
             Route("/v1/images", self.upload, methods=["POST"]),
             Route("/v1/images/{id}", self.show, methods=["GET"]),
             Route("/v1/images/{id}", self.remove, methods=["DELETE"]),
+            Route("/v1/images/{id}/picture", self.picture, methods=["GET"]),
         ]
 
     async def upload(self, request: Request) -> Response:
@@ -77,6 +82,17 @@ class ImageRoutes:
         if not self.service.store.remove(request.path_params["id"]):
             raise HttpError(404, "no image of this id is stored")
         return Response(status_code=204)
+
+    async def picture(self, request: Request) -> Response:
+        """The 8-bit picture of an image as a PNG, for programs that read no DICOM and no volumes: 200, or 404."""
+        from starlette.responses import Response
+
+        image, reading = self.service.store.get(request.path_params["id"]), reading_of(request)
+
+        def work(served: Served, job: Job) -> bytes:
+            return png_bytes(self.service.store.open(served, image, reading, job).image.pixels)
+
+        return Response(await self.service.run(request, work), media_type="image/png")
 
     async def _described(self, request: Request, image: StoredImage, reading: Reading, status: int) -> Response:
         from starlette.responses import JSONResponse

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     import uvicorn
 
 
+#: Seconds for answers that were ended to be sent.
+_DELIVERY_S = 3
+
+
 def serve(app: Application, settings: ServerSettings, announce: Callable[[str], None], log_level: str = "info") -> None:
     """Answer until SIGTERM or SIGINT; then finish what runs within ``grace_s``. SIGHUP loads the bundle again.
 
@@ -51,7 +55,7 @@ def open_server(app: Application, settings: ServerSettings) -> tuple[uvicorn.Ser
         RequestError: as :func:`serve`.
     """
     config = _config(app, settings)
-    return _server(config, app), _listen(settings)
+    return _server(config, app, settings.grace_s), _listen(settings)
 
 
 def _listen(settings: ServerSettings) -> socket.socket:
@@ -77,7 +81,8 @@ def _config(app: Application, settings: ServerSettings) -> uvicorn.Config:
     config = uvicorn.Config(
         app, http=timed_protocol(settings), ws="none", lifespan="on", loop="asyncio", log_config=None, access_log=False,
         server_header=False, date_header=True, proxy_headers=False, backlog=128,
-        timeout_keep_alive=max(1, round(settings.keep_alive_s)), timeout_graceful_shutdown=max(1, round(settings.grace_s)),
+        timeout_keep_alive=max(1, round(settings.keep_alive_s)),
+        timeout_graceful_shutdown=round(settings.grace_s) + _DELIVERY_S,
         ssl_certfile=settings.tls_cert, ssl_keyfile=settings.tls_key,
     )  # fmt: skip
     try:
@@ -89,7 +94,7 @@ def _config(app: Application, settings: ServerSettings) -> uvicorn.Config:
     return config
 
 
-def _server(config: uvicorn.Config, app: Application) -> uvicorn.Server:
+def _server(config: uvicorn.Config, app: Application, grace_s: float) -> uvicorn.Server:
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -98,6 +103,13 @@ def _server(config: uvicorn.Config, app: Application) -> uvicorn.Server:
         def handle_exit(self, sig: int, frame: object) -> None:
             app.service.jobs.refuse_new()
             self.should_exit = True
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            """What runs has its time; then it ends with what is complete, and that is still sent."""
+            app.service.jobs.refuse_new()
+            ending = asyncio.get_running_loop().call_later(grace_s, app.service.jobs.stop_all)
+            await super().shutdown(sockets)
+            ending.cancel()
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
