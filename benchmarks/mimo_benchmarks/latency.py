@@ -87,7 +87,7 @@ def measure(
         "contenders": contenders,
         "skipped": entrants.skipped,
         "ratios": {name: ratios(mimo, other) for name, other in contenders.items() if name != "mimo"},
-        "glue_fraction": glue(s for kind in measured.samples["mimo"].values() for s in kind),
+        "glue_fraction": _glue_of_mimo(measured.samples["mimo"]),
         "agreement": agreement,
         "warnings": machine.warnings(described),
     }
@@ -163,6 +163,11 @@ def _start_workers(stack: ExitStack, entrants: Entrants, setup: ContenderSetup, 
                 raise
             entrants.skipped[name] = str(error)
     return workers
+
+
+def _glue_of_mimo(samples: Samples) -> float:
+    """Over all kinds but repeated questions, for which no engine may run."""
+    return glue(sample for kind, of_kind in samples.items() if not KINDS[kind].repeated for sample in of_kind)
 
 
 def compare(texts: dict[str, Sample], masks: dict[str, Sample]) -> Agreement:

@@ -145,7 +145,7 @@ def _serve(pipe: Connection, name: str, setup: ContenderSetup) -> None:
             if not findings:
                 sample.findings = ()
             pipe.send(sample)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, BrokenPipeError):  # the parent has died
         return
     except Exception as error:
         pipe.send(_Failure(name, error))

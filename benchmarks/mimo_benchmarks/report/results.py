@@ -42,12 +42,13 @@ class ContenderLatency(_Kinds, ProcessMemory):
 class AloneKind(TypedDict):
     """Medians of one kind of request in turns and by itself.
 
-    ``difference`` is the share by which turns are slower, the median over pairs of samples.
+    ``difference`` is the share by which turns are slower, the median over pairs of samples, and ``ci95`` its 95 % interval.
     """
 
     turns_p50_ms: float
     alone_p50_ms: float
     difference: float
+    ci95: list[float]
 
 
 class AloneCheck(TypedDict):

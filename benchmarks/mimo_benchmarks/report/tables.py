@@ -61,8 +61,11 @@ def _seconds(value: float | None) -> str:
 
 
 def _alone(check: AloneCheck) -> str:
-    largest, limit = 100 * check["largest_difference"], 100 * check["limit"]
-    return f"  by itself against in turns: {largest:.1f} % at most, {'within' if check['passed'] else 'BEYOND'} {limit:.0f} %"
+    pairs = {(name, kind): of for name, kinds in check["contenders"].items() for kind, of in kinds.items()}
+    (name, kind), of = max(pairs.items(), key=lambda item: abs(item[1]["difference"]))
+    low, high = (100 * value for value in of["ci95"])
+    where = f"{100 * of['difference']:+.1f} % at most ({kind} of {name}, 95 % interval {low:+.1f} to {high:+.1f} %)"
+    return f"  in turns against by itself: {where}, {'within' if check['passed'] else 'BEYOND'} {100 * check['limit']:.0f} %"
 
 
 def footprint_table(result: Footprint) -> str:

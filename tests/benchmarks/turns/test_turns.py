@@ -18,7 +18,7 @@ from mimo_benchmarks.report import machine
 from mimo_benchmarks.report.conditions import read_conditions
 from mimo_benchmarks.request import KINDS
 from mimo_benchmarks.turns import rounds
-from mimo_benchmarks.turns.check import LIMIT, compare_alone
+from mimo_benchmarks.turns.check import LIMIT, compare_alone, median_interval
 from mimo_benchmarks.turns.order import UNTIMED, Rounds, shuffled, take_turn, widest
 from mimo_benchmarks.turns.rounds import sample_rounds
 from mimo_benchmarks.turns.spinning import spinning
@@ -134,7 +134,16 @@ def test_turns_may_differ_by_five_percent(ms: float, passed: bool) -> None:
     assert check["largest_difference"] == pytest.approx(abs(ms / 10 - 1))
     assert check["contenders"]["ort"]["mask_only"] == {
         "turns_p50_ms": pytest.approx(2 * ms), "alone_p50_ms": 20.0, "difference": pytest.approx(ms / 10 - 1),
+        "ci95": [pytest.approx(ms / 10 - 1), pytest.approx(1000 / 30 - 1, abs=1e-4)],
     }  # fmt: skip
+
+
+def test_the_interval_of_a_median_narrows_with_the_number_of_pairs() -> None:
+    assert median_interval([1.0, 2.0, 3.0]) == (1.0, 3.0)
+    few, many = (median_interval([k / count for k in range(count)]) for count in (20, 200))
+    assert few[0] < 0.5 < few[1] and many[1] - many[0] < 0.5 * (few[1] - few[0])
+    # The ranks of the binomial distribution for 20 values are 6 and 15 (95.9 %); the approximation is not narrower.
+    assert few[0] <= 5 / 20 and few[1] >= 14 / 20
 
 
 # -- processes ---------------------------------------------------------------------------------------------------------
