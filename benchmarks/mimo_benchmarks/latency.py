@@ -18,13 +18,13 @@ from mimo_runtime.evaluation.metrics import dice
 from mimo_runtime.utils.progress import Progress
 
 from .contenders import CONTENDERS, ContenderSetup, Sample
-from .entrants import Entrants, choose_entrants
 from .report import machine
 from .report.percentiles import percentiles
 from .report.results import Agreement, ContenderLatency, Latency, TimedBundle
 from .request import KINDS, Request, check_request
 from .sources import is_fp32_onnx, write_fp32_graphs
 from .turns.check import compare_alone
+from .turns.entrants import Entrants, choose_entrants
 from .turns.order import Rounds, Samples, widest
 from .turns.rounds import MeasuredRounds, sample_rounds
 from .turns.spinning import spinning

@@ -14,10 +14,10 @@ import torch
 
 from mimo_benchmarks import latency
 from mimo_benchmarks.contenders import CONTENDERS, ContenderSetup, Sample
-from mimo_benchmarks.entrants import Entrants, choose_entrants
 from mimo_benchmarks.report.tables import latency_table
 from mimo_benchmarks.request import KINDS
 from mimo_benchmarks.sources import find_checkpoint, write_fp32_graphs
+from mimo_benchmarks.turns.entrants import Entrants, choose_entrants
 from mimo_benchmarks.worker import Worker
 from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.errors import BundleError, EngineError, PromptError, RequestError

@@ -9,8 +9,8 @@ from pathlib import Path
 from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.errors import RequestError
 
-from .contenders import CONTENDERS
-from .sources import find_checkpoint, has_exported_graphs
+from ..contenders import CONTENDERS
+from ..sources import find_checkpoint, has_exported_graphs
 
 #: In place of names: every contender that can run here.
 ALL = "all"
