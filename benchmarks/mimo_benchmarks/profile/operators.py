@@ -156,8 +156,8 @@ def _openvino_operators(engine: object, feed: Arrays, runs: int) -> tuple[list[O
     operators = []
     for (name, kind, kernel), mean in _openvino_means(request).items():
         ms = (mean * (WARMUP + runs) - before.get((name, kind, kernel), 0.0) * WARMUP) / runs
-        if ms > 0:
-            operators.append(Operator(name, kind, ms, kernel))
+        if mean > 0:  # it ran; whole microseconds may leave nothing of the counted runs
+            operators.append(Operator(name, kind, max(0.0, ms), kernel))
     return operators, total / runs
 
 
