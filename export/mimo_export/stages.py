@@ -153,7 +153,8 @@ def tune_threads(state: BuildState) -> None:
     tuned = tune(create, pipeline, state.samples(), state.progress)
     state.tuning = tuned.tuning
     for name, threads in tuned.threads.items():
-        state.files[name]["threads"] = threads
+        if "threads" not in (state.files[name].get("options") or {}):  # else the engine chooses
+            state.files[name]["threads"] = threads
 
 
 def load_engines(state: BuildState) -> None:
