@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -58,6 +58,7 @@ class Jobs:
         self._most = max_callers + max_waiting
         self._pool = ThreadPoolExecutor(self._most, "mimo-jobs")
         self._jobs: dict[str, Job] = {}
+        self._lock = threading.Lock()
         self._is_closing = False
         self._seconds = 1.0  # of recent jobs, for retry_after
 
@@ -86,28 +87,34 @@ class Jobs:
         return max(1, round(self._seconds * (1 + self.gate.waiting) / self.gate.max_callers))
 
     async def run(self, job: Job, work: Callable[[], Result]) -> Result:
-        """Wait for a turn, run ``work`` in a thread, and return its result.
-
-        Raises:
-            BusyError: as many requests wait as may. Raised at once.
-            ClosingError: the service ends.
-            RequestError: a request with this id runs.
-            DeadlineError, CancelledError: the wait ended before the turn came.
-        """
-        if self._is_closing:
-            raise ClosingError("the service is ending", "Ask another instance, or try again later")
-        if len(self._jobs) >= self._most:
-            raise BusyError(self.gate.running, self.gate.waiting)
-        if job.id in self._jobs:
-            raise RequestError("a request with this id runs", "Use a new id for every request")
-        self._jobs[job.id] = job
-        future = self._pool.submit(self._in_turn, job, work)
-        future.add_done_callback(lambda _: self._jobs.pop(job.id))
+        """As :meth:`begin`, for a coroutine: the result. A coroutine that is cancelled ends the job."""
+        future = self.begin(job, work)
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:  # nobody waits for the result
             job.stop()
             raise
+
+    def begin(self, job: Job, work: Callable[[], Result]) -> Future[Result]:
+        """Wait for a turn in a thread, and run ``work`` there. Threads may call it.
+
+        Raises:
+            BusyError: as many requests wait as may. Raised at once.
+            ClosingError: the service ends.
+            RequestError: a request with this id runs.
+            DeadlineError, CancelledError: the wait ended before the turn came. Raised by the future.
+        """
+        with self._lock:
+            if self._is_closing:
+                raise ClosingError("the service is ending", "Ask another instance, or try again later")
+            if len(self._jobs) >= self._most:
+                raise BusyError(self.gate.running, self.gate.waiting)
+            if job.id in self._jobs:
+                raise RequestError("a request with this id runs", "Use a new id for every request")
+            self._jobs[job.id] = job
+            future = self._pool.submit(self._in_turn, job, work)
+        future.add_done_callback(lambda _: self._jobs.pop(job.id))
+        return future
 
     def _in_turn(self, job: Job, work: Callable[[], Result]) -> Result:
         cancellation = Cancellation(job.is_stopped, job.deadline)
@@ -129,7 +136,7 @@ class Jobs:
 
     def refuse_new(self) -> None:
         """Refuse all work from now on; what runs goes on."""
-        self._is_closing = True
+        self._is_closing = True  # without the lock: a signal handler may call it in a thread that holds it
 
     def stop_all(self) -> None:
         """End all requests at their next check; each gives what is complete."""
@@ -138,6 +145,7 @@ class Jobs:
 
     def close(self) -> None:
         """End all requests, and wait for their threads."""
-        self.refuse_new()
+        with self._lock:
+            self._is_closing = True
         self.stop_all()
         self._pool.shutdown()

@@ -49,7 +49,7 @@ def failure_fields(error: BaseException) -> dict[str, object]:
 
 def log_request(number: str, method: str, route: str, status: int, ms: float, nbytes: int) -> None:
     """One line for each response."""
-    level = logging.INFO if status < 500 else logging.ERROR
+    level = logging.INFO if status < 500 else logging.ERROR if status == 500 else logging.WARNING
     fields = {"request": number, "method": method, "route": route, "status": status, "ms": round(ms, 1), "bytes": nbytes}
     REQUESTS.log(level, "request", extra={"fields": fields})
 

@@ -39,5 +39,5 @@ def test_lines_are_json_and_name_nobody(stream: io.StringIO):
         "loaded mimo-tiny", "Invalid request of %s", "message of a library", "message of a library", "request",
     ]  # fmt: skip
     assert lines[3]["error"] == "ValueError" and "SECRET" not in stream.getvalue()
-    assert lines[4]["level"] == "error" and (lines[4]["status"], lines[4]["route"], lines[4]["ms"]) == (503, "/v1/ask", 1.2)
+    assert lines[4]["level"] == "warning" and (lines[4]["status"], lines[4]["route"], lines[4]["ms"]) == (503, "/v1/ask", 1.2)
     assert all(line["time"].endswith("Z") for line in lines)
