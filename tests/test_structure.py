@@ -95,7 +95,6 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "turns": "contenders report request sources worker",
         "latency": "contenders report request sources turns worker",
         "check_cost": "request",
-        "service_cost": "report request system",
         "circumference": "models",
         "footprint": "report request",
         "precision": "report",

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from mimo_benchmarks.report.result import BenchmarkResult
-from mimo_benchmarks.service_cost import program
+from mimo_benchmarks.system.service_cost import program
 
 pytest.importorskip("uvicorn")
 pytest.importorskip("psutil")

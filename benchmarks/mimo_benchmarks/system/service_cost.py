@@ -1,6 +1,6 @@
 """What the HTTP service costs beside the Python call, and how it behaves under many callers.
 
-    python -m mimo_benchmarks.service_cost BUNDLE --seconds 120
+    python -m mimo_benchmarks.system.service_cost BUNDLE --seconds 120
 
 The bundle is loaded in this process, and by ``mimo-run serve`` in another one. Both take turns in short blocks, so that other
 work on the machine counts in both: single asks, then eight threads in this process against sixteen clients of the service.
@@ -30,12 +30,12 @@ from mimo_runtime.cli.json_output import print_json
 from mimo_runtime.errors import VerificationError
 from mimo_runtime.utils.tables import table
 
-from .report import machine
-from .report.percentiles import Percentiles, percentiles
-from .report.result import BenchmarkResult, Figure, closing_lines
-from .request import KINDS, Request, RequestKind
-from .system.pool import ask, make_pool
-from .system.subject import distributions, subject_of
+from ..report import machine
+from ..report.percentiles import Percentiles, percentiles
+from ..report.result import BenchmarkResult, Figure, closing_lines
+from ..request import KINDS, Request, RequestKind
+from .pool import ask, make_pool
+from .subject import distributions, subject_of
 
 if TYPE_CHECKING:
     from mimo_runtime.bundle.archive import Bundle
@@ -312,4 +312,4 @@ def program() -> None:
 program.add_command(command)
 
 if __name__ == "__main__":
-    program.main(["service-cost", *sys.argv[1:]], prog_name="python -m mimo_benchmarks.service_cost")
+    program.main(["service-cost", *sys.argv[1:]], prog_name="python -m mimo_benchmarks.system.service_cost")
