@@ -46,7 +46,7 @@ def _inventory(numbers: Mapping[str, object]) -> list[str]:
     lines = [f"GPU: {', '.join(gpus) or numbers.get('problem') or 'unknown'}; driver {numbers.get('driver')}"]
     for name, of in cast("dict[str, dict[str, object]]", numbers.get("engines") or {}).items():
         version = f" {of['version']}" if of["version"] else ""
-        lines.append(f"- {name}{version}: {'usable' if of['usable'] else of['reason']}")
+        lines.append(f"- {name}{version}: {'installed, loads' if of['usable'] else of['reason']}")
     torch = cast("dict[str, object]", numbers.get("torch") or {})
     if torch:
         lines.append(f"- torch {torch['version'] or 'is not installed'}: CUDA {'usable' if torch['cuda'] else 'not usable'}")

@@ -35,9 +35,9 @@ SAMPLES, SETTLING = 200, 0.1
 class MemoryDetails(TypedDict):
     """The details of the result of ``mimo-bench memory``.
 
-    ``growth_percent`` is the slope of resident memory (least squares, after the first tenth of the samples) times all asks,
-    as a share of the median. ``ended_early``: the time limit came before ``count``. ``after`` so many asks, memory was
-    ``resident_mb``.
+    ``growth_percent`` is the slope of resident memory (least squares, after the first tenth of the samples) times ``count``,
+    as a share of the median, also where fewer were asked. ``ended_early``: the time limit came before ``count``. ``after`` so
+    many asks, memory was ``resident_mb``.
     """
 
     kind: str
@@ -98,7 +98,7 @@ def memory_details(samples: Sequence[MemorySample], kind: str, count: int) -> Me
         "ended_early": asks < count,
         "peak_mb": samples[-1]["peak_mb"],
         "median_mb": round(middle, 2),
-        "growth_percent": round(100 * slope * asks / middle, 3),
+        "growth_percent": round(100 * slope * count / middle, 3),
         "growth_kb_per_ask": round(1024 * slope, 4),
         "times": times,
         "tail": round(times["p99_ms"] / times["p50_ms"], 3),
@@ -111,7 +111,9 @@ def _figures(details: MemoryDetails, fp32: bool) -> list[Figure]:
     asks = f"over {details['asks']} asks"
     return [
         Figure("peak resident memory", details["peak_mb"], "MB", "lower", PEAK_MB if fp32 else None),
-        Figure(f"growth of resident memory {asks}", details["growth_percent"], "%", "lower", GROWTH_PERCENT),
+        Figure(
+            f"growth of resident memory over {details['count']} asks", details["growth_percent"], "%", "lower", GROWTH_PERCENT
+        ),
         Figure(f"p99 against p50 {asks}", details["tail"], "x", "lower", TAIL),
     ]
 

@@ -34,7 +34,7 @@ def memory_table(result: BenchmarkResult) -> str:
     rows = [
         ("peak resident memory", f"{d['peak_mb']:.1f} MB"),
         (
-            "growth over all asks",
+            f"growth over {d['count']} asks",
             f"{d['growth_percent']:.2f} % of {d['median_mb']:.1f} MB ({d['growth_kb_per_ask']:.3f} kB per ask)",
         ),
         ("time per ask", f"p50 {d['times']['p50_ms']:.1f} ms, p99 {d['times']['p99_ms']:.1f} ms, {d['tail']:.2f}x"),
