@@ -31,13 +31,15 @@ def result(bundle: Path, request_: Request) -> Profile:
 def test_time_in_engines_and_the_causes_outside_are_the_whole_answer(result: Profile) -> None:
     assert set(result["asks"]) == {"first_ask", "known_image", "known_prompt"}
     for ask in result["asks"].values():
-        assert ask["engine_ms"] > 0 and all(ms >= 0 for ms in ask["causes_ms"].values())
+        assert all(ms >= 0 for ms in ask["causes_ms"].values())
         assert ask["engine_ms"] + sum(ask["causes_ms"].values()) == pytest.approx(ask["mean_ms"], abs=0.01)
         assert ask["outside_fraction"] == pytest.approx(ask["outside_ms"] / ask["mean_ms"], abs=1e-3)
     first = result["asks"]["first_ask"]
     assert first["causes_ms"]["preprocess"] > 0 and first["causes_ms"]["bindings_and_copies"] > 0
     assert first["tokens"] == 6 and set(first["graphs_ms"]) == set(GRAPHS)
-    assert "vision_encoder" not in result["asks"]["known_image"]["graphs_ms"]
+    known = result["asks"]["known_image"]
+    assert "vision_encoder" not in known["graphs_ms"] and first["engine_ms"] > known["engine_ms"] > 0
+    assert result["asks"]["known_prompt"]["graphs_ms"] == {} and result["asks"]["known_prompt"]["engine_ms"] == 0
 
 
 def test_every_graph_has_operators_and_shares_of_the_peaks(result: Profile) -> None:
