@@ -103,12 +103,23 @@ def quantize(state: BuildState) -> None:
     )  # fmt: skip
 
 
+def _is_busy(state: BuildState, what: str) -> bool:
+    """Whether other programs keep cores of this machine busy, so that times would mislead; warns if so."""
+    others = busy_cores()
+    if others is None or others <= BUSY:
+        return False
+    state.warn(f"{what} not tuned: other programs use {others:.1f} cores of this machine; build again when it is idle")
+    return True
+
+
 def tune_engines(state: BuildState) -> None:
-    """Choose the fastest engine of every graph in single precision.
+    """Choose the fastest engine of every graph in single precision; on a busy machine, all stay on ONNX Runtime.
 
     Raises:
         EngineError: an engine fails.
     """
+    if _is_busy(state, "engines are"):
+        return
     state.tuned = select_engines(state.models, state.reference, list(state.samples()), state.request.engines, state.progress)
 
 
@@ -135,9 +146,7 @@ def tune_threads(state: BuildState) -> None:
     Raises:
         EngineError: an engine refuses a file.
     """
-    others = busy_cores()
-    if others is not None and others > BUSY:
-        state.warn(f"threads are not tuned: other programs use {others:.1f} cores of this machine; build again when it is idle")
+    if _is_busy(state, "threads are"):
         return
 
     def create(name: str, threads: int) -> Engine:

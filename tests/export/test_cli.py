@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from random_weights import scale_largest_weight, write_checkpoint
 
+from mimo_export import stages
 from mimo_export.cli import main
 from mimo_export.graphs import select_engine
 from mimo_runtime.bundle.manifest import write_manifest
@@ -52,6 +53,7 @@ class TestBuild:
 
     def test_tunes_for_the_cpu_and_says_what_it_chose(self, exported, checkpoint: Path, tmp_path: Path, monkeypatch):
         monkeypatch.setattr(select_engine, "SECONDS", 0.0)
+        monkeypatch.setattr(stages, "busy_cores", lambda: None)
         options = ("--parity-samples", 4, "--json")
         assert run("build", checkpoint, "-o", tmp_path / "out", *options).exit_code == 0
         report = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
-from mimo_benchmarks.graph_variants import PAIRS, merged, program, record, session
+from mimo_benchmarks.profile.variants import PAIRS, merged, program, record, session
 from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.model.graph_spec import GRAPHS
 

@@ -1,4 +1,4 @@
-"""``python -m mimo_benchmarks.graph_variants BUNDLE``: settings of engines and merged graphs, compared on this machine.
+"""``python -m mimo_benchmarks.profile.variants BUNDLE``: settings of engines and merged graphs, compared on this machine.
 
 The variants of a graph take turns on calls of the pipeline, so that other work of the machine slows all of them alike. Merged
 are neighbours that run once per prompt: a merged graph saves the hand-over, and recomputes both parts when only one changes.
@@ -28,7 +28,7 @@ from mimo_runtime.model.graph_spec import GRAPHS
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.utils.tables import table
 
-from .report.machine import describe, finish, warnings
+from ..report.machine import describe, finish, warnings
 
 #: Neighbours whose merger is measured.
 PAIRS = (("prompt_encoder", "fusion"), ("fusion", "mask_decoder"))
@@ -179,4 +179,4 @@ program.add_command(command)
 if __name__ == "__main__":
     import sys
 
-    program.main(["variants", *sys.argv[1:]], prog_name="python -m mimo_benchmarks.graph_variants")
+    program.main(["variants", *sys.argv[1:]], prog_name="python -m mimo_benchmarks.profile.variants")
