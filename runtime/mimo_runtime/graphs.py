@@ -269,7 +269,7 @@ class ModelGraphs:
             values = self.ground(features, self.encode_request(prompt, letterbox), stop)
             return self._run("mask_decoder", values, stop)
 
-        return segment_tiles(prediction, grid, segment, self.config.full_image_weight)
+        return segment_tiles(prediction, grid, segment)
 
     def _encode(self, pixels: np.ndarray, letterbox: Letterbox) -> Arrays:
         return self._run("vision_encoder", {"pixels": letterbox.image(pixels)[None]})

@@ -9,7 +9,6 @@ from functools import cached_property
 
 import numpy as np
 
-from ..postprocessing.contours import MaskLogits
 from ..preprocessing.letterbox import Letterbox
 from .grid import PixelBox, TileGrid
 
@@ -19,24 +18,24 @@ STRIP = 256
 
 @dataclass(frozen=True, eq=False)
 class TiledLogits:
-    """Logits of one mask, from overlapping tiles and the full image.
+    """Logits of one mask, from overlapping tiles.
 
     Args:
         tiles: where the tiles lie.
         grids: float32 ``[M, M]`` per tile, over the square of the tile.
-        full: of the full image.
-        full_weight: of the full image's logits, 0 to 1.
+        size: side of the model's input.
+        threshold: the logit from which on a pixel belongs to the mask.
     """
 
     tiles: TileGrid
     grids: Sequence[np.ndarray]
-    full: MaskLogits
-    full_weight: float = 0.0
+    size: int
+    threshold: float = 0.0
 
     @property
     def letterbox(self) -> Letterbox:
         """Of every tile: all have one size."""
-        return Letterbox(self.tiles.rows.side, self.tiles.columns.side, self.full.letterbox.size)
+        return Letterbox(self.tiles.rows.side, self.tiles.columns.side, self.size)
 
     @cached_property
     def _weights(self) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -56,9 +55,7 @@ class TiledLogits:
             logits *= down[moved[1] : moved[3], None].astype(np.float32)
             logits *= along[moved[0] : moved[2]].astype(np.float32)
             blended[top - y0 : bottom - y0, left - x0 : right - x0] += logits
-        blended -= np.float32(self.full.threshold)
-        if self.full_weight:
-            blended += np.float32(self.full_weight) * (self.full.above_threshold((x0, y0, x1, y1)) - blended)
+        blended -= np.float32(self.threshold)
         return blended
 
     def mask(self) -> np.ndarray:

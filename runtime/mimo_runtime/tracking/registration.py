@@ -206,13 +206,13 @@ def _shift(before: np.ndarray, after: np.ndarray, middle: np.ndarray, half: np.n
     pairs = ((0, 0), (1, 0), (2, 0), (0, 1), (0, 2), (1, 1))
     sums = [np.fft.irfft2(of_region[a] * of_frame[b], shape) for a, b in pairs]
     count, t_sum, t_squares, i_sum, i_squares, product = sums
-    seen = np.maximum(np.rint(count), 1)
-    variance = np.maximum(t_squares - t_sum**2 / seen, 0) * np.maximum(i_squares - i_sum**2 / seen, 0)
-    correlation = (product - t_sum * i_sum / seen) / np.sqrt(variance + 1e-3 * seen**2 + 1e-9)
+    overlap = np.maximum(np.rint(count), 1)
+    variance = np.maximum(t_squares - t_sum**2 / overlap, 0) * np.maximum(i_squares - i_sum**2 / overlap, 0)
+    correlation = (product - t_sum * i_sum / overlap) / np.sqrt(variance + 1e-3 * overlap**2 + 1e-9)
     dy, dx = (np.fft.fftfreq(n, 1 / n) for n in shape)
     distance = np.hypot(dx[None], dy[:, None]) / max(height, width)
     correlation -= DISTANCE_PENALTY * distance
-    correlation[(seen < MIN_OVERLAP * np.count_nonzero(region)) | (distance > reach)] = -math.inf
+    correlation[(overlap < MIN_OVERLAP * np.count_nonzero(region)) | (distance > reach)] = -math.inf
     row, column = np.unravel_index(int(correlation.argmax()), correlation.shape)
     return np.array([dx[column], dy[row]])
 

@@ -42,7 +42,9 @@ class Target:
         """The same target, not seen in one more frame."""
         return replace(self, lost_frames=self.lost_frames + 1)
 
-    def seen(self, finding: Finding, region: Box, frame: GreyFrame, appearance: Appearance, config: TrackingConfig) -> Target:
+    def found_in(
+        self, finding: Finding, region: Box, frame: GreyFrame, appearance: Appearance, config: TrackingConfig
+    ) -> Target:
         """The target as it is in a new frame.
 
         Args:

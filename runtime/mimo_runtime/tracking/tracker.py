@@ -135,7 +135,7 @@ class Tracker:
             problem = self._problem(attempt, finding, similarity)
             if not problem and finding is not None and appearance is not None and finding.box is not None:
                 region = attempt.region or finding.box
-                self.target = target.seen(finding, region, frame, appearance, self.config)
+                self.target = target.found_in(finding, region, frame, appearance, self.config)
                 return self._result(scan, number, attempt.status, attempt.how, answer, finding, similarity)
             problems.append(problem)
         if not problems and self._later.should_stop is not None and self._later.should_stop():

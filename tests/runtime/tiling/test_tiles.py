@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from mimo_runtime.errors import PromptError, RequestError
 from mimo_runtime.evaluation.metrics import dice
 from mimo_runtime.postprocessing.connected_components import label_components
-from mimo_runtime.postprocessing.contours import MaskLogits
 from mimo_runtime.preprocessing.letterbox import Letterbox
 from mimo_runtime.tiling.grid import TileGrid, Tiles
 from mimo_runtime.tiling.stitching import TiledLogits
@@ -77,13 +76,9 @@ def test_a_field_that_is_linear_in_the_image_comes_back_without_a_seam() -> None
 def test_a_window_has_the_logits_of_the_whole_image() -> None:
     rng = np.random.default_rng(3)
     grid = grid_of(150, 230, 64, 16)
-    tiled = TiledLogits(grid, [rng.normal(size=(SIDE, SIDE)).astype(np.float32) for _ in range(len(grid))], full(150, 230), 0.3)
+    tiled = TiledLogits(grid, [rng.normal(size=(SIDE, SIDE)).astype(np.float32) for _ in range(len(grid))], 64, 0.3)
     np.testing.assert_allclose(tiled.above_threshold((30, 40, 190, 130)), tiled.above_threshold()[40:130, 30:190], atol=1e-6)
     np.testing.assert_array_equal(tiled.mask(), tiled.above_threshold() >= 0)
-
-
-def full(height: int, width: int) -> MaskLogits:
-    return MaskLogits(np.zeros((SIDE, SIDE), np.float32), Letterbox(height, width, 64))
 
 
 def stitched(grid: TileGrid, field) -> np.ndarray:
@@ -94,7 +89,7 @@ def stitched(grid: TileGrid, field) -> np.ndarray:
         centres = (np.arange(SIDE) + 0.5) / SIDE
         x, y = np.meshgrid(x0 + centres / fx, y0 + centres / fy)
         grids.append(field(x, y).astype(np.float32))
-    return TiledLogits(grid, grids, full(grid.rows.extent, grid.columns.extent)).above_threshold()
+    return TiledLogits(grid, grids, 64).above_threshold()
 
 
 def test_small_structures_of_a_large_image_are_found_in_tiles_and_joined_across_them() -> None:
