@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import itertools
 import json
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, TypedDict
@@ -39,7 +40,7 @@ from .subject import distributions, subject_of
 
 if TYPE_CHECKING:
     from mimo_runtime.bundle.archive import Bundle
-    from mimo_runtime.pipeline import Mimo, Scan
+    from mimo_runtime.pipeline import Mimo
 
 #: Goals of the project: milliseconds of overhead; throughput against threads in one process; p99 against p50; growth of memory.
 OVERHEAD_MS, THROUGHPUT, TAIL, GROWTH = 8.0, 0.9, 3.0, 1.05
@@ -133,38 +134,38 @@ class _Block:
     statuses: Counter[int] = field(default_factory=Counter)
 
 
-@dataclass(frozen=True, eq=False)
 class _Question:
-    """One request, for Python and for HTTP."""
+    """Questions about one image, for Python and for HTTP. Each has another box: answers to repeated prompts are cached.
 
-    mimo: Mimo
-    request: Request
-    scan: Scan
-    body: bytes
-    kind: RequestKind
+    Args:
+        image_id: of the image in the service.
+    """
 
-    def ask(self) -> int:
+    def __init__(self, mimo: Mimo, request: Request, image_id: str, kind: RequestKind) -> None:
+        self.mimo, self.request, self.kind = mimo, request, kind
+        self.scan, self.image_id = mimo.open(request.pixels), image_id
+
+    def _boxes(self, turn: int) -> list[tuple[float, ...]]:
+        return [(left + turn % 97, top + turn // 97 % 97, right, bottom) for left, top, right, bottom in self.request.boxes]
+
+    def ask(self, turn: int) -> int:
         """Ask in this process."""
-        ask(self.mimo, self.request, self.kind, self.scan)
+        ask(self.mimo, replace(self.request, boxes=tuple(self._boxes(turn))), self.kind, self.scan)
         return 200
 
-    def post(self, client: Client) -> int:
+    def post(self, client: Client, turn: int) -> tuple[int, bytes]:
         """Ask the service, and receive its answer."""
-        return client.send("POST", "/v1/ask", self.body, "application/json")[0]
+        fields = {
+            "image": self.image_id, "text": self.request.text, "boxes": self._boxes(turn), "masks": self.kind.masks,
+            "text_answer": self.kind.text,
+        }  # fmt: skip
+        return client.send("POST", "/v1/ask", json.dumps(fields).encode(), "application/json")
 
-    def post_and_read(self, client: Client) -> int:
+    def post_and_read(self, client: Client, turn: int) -> int:
         """As :meth:`post`, and parse the answer with its masks."""
-        status, content = client.send("POST", "/v1/ask", self.body, "application/json")
+        status, content = self.post(client, turn)
         json.loads(content)
         return status
-
-
-def _question(mimo: Mimo, client: Client, request: Request, kind: RequestKind) -> _Question:
-    fields = {
-        "image": client.upload(request), "text": request.text, "boxes": [list(box) for box in request.boxes],
-        "points": [list(point) for point in request.points], "masks": kind.masks, "text_answer": kind.text,
-    }  # fmt: skip
-    return _Question(mimo, request, mimo.open(request.pixels), json.dumps(fields).encode(), kind)
 
 
 def measure(
@@ -188,18 +189,21 @@ def measure(
     """
     described = machine.describe(distributions(bundle), threads)
     client = Client(server.port)
-    single = _question(mimo, client, requests[0], KINDS["second_ask_mask_only"])
-    python_ms, http_ms, cpu_ms = _alternate(single.ask, lambda: single.post_and_read(client), asks, server.process.pid)
-    questions = [_question(mimo, client, request, KINDS[kind]) for request in requests]
-    inside, outside = _Block(), _Block()
+    ids = [client.upload(request) for request in requests]
+    single = _Question(mimo, requests[0], ids[0], KINDS["second_ask_mask_only"])
+    calls = (single.ask, lambda turn: single.post_and_read(client, turn))
+    python_ms, http_ms, cpu_ms = _alternate(calls, asks, server.process.pid)
+    questions = [_Question(mimo, request, image_id, KINDS[kind]) for request, image_id in zip(requests, ids)]
+    inside, outside, turns = _Block(), _Block(), itertools.count(asks)
     memory = []
     for _ in range(_LOAD_BLOCKS):
-        _run(inside, 8, lambda number: questions[number % len(questions)].ask(), seconds / _LOAD_BLOCKS)
         clients = [Client(server.port) for _ in range(16)]
-        _run(
-            outside, 16, lambda number, clients=clients: questions[number % len(questions)].post(clients[number % 16]),
-            seconds / _LOAD_BLOCKS,
-        )  # fmt: skip
+
+        def post(number: int, clients: list[Client] = clients) -> int:
+            return questions[number % len(questions)].post(clients[number], next(turns))[0]
+
+        _run(inside, 8, lambda number: questions[number % len(questions)].ask(next(turns)), seconds / _LOAD_BLOCKS)
+        _run(outside, 16, post, seconds / _LOAD_BLOCKS)
         memory.append(server.memory_mb)
     machine.finish(described)
     details: ServiceCost = {
@@ -221,17 +225,17 @@ def measure(
 
 
 def _alternate(
-    first: Callable[[], int], second: Callable[[], int], times: int, server: int
+    calls: tuple[Callable[[int], int], Callable[[int], int]], times: int, server: int
 ) -> tuple[list[float], list[float], list[float | None]]:
     """Milliseconds of two calls that take turns, and the processor time of each; the one that begins alternates, too."""
-    for call in (first, second, first, second):
-        call()
+    for call in (*calls, *calls):
+        call(-1)
     measured: tuple[list[float], list[float]] = ([], [])
     cpu = [0.0, 0.0]
     for turn in range(times):
         for index in (0, 1) if turn % 2 == 0 else (1, 0):
             used, start = _cpu_seconds(server), time.perf_counter()
-            (first, second)[index]()
+            calls[index](turn)
             measured[index].append(1000 * (time.perf_counter() - start))
             cpu[index] += _cpu_seconds(server) - used
     return *measured, [round(1000 * seconds / times, 2) if seconds else None for seconds in cpu]
