@@ -6,7 +6,7 @@
 Each table stands between ``<!-- start of NAME -->`` and ``<!-- end of NAME -->``; the rest is written by hand and stays. Two
 results of synthetic images that differ in patient, dates, equipment, model and structures are written as every kind of object.
 An attribute that is equal in both is fixed, one that equals that of its image is copied, any other is computed. The extra
-``clinical`` is needed.
+``clinical`` and ``pacs`` are needed.
 """
 
 from __future__ import annotations
@@ -43,6 +43,10 @@ from mimo_runtime.clinical.study import ModelIdentity, Structure, StudyResult  #
 from mimo_runtime.imageio.dicom_header import NO_IMAGES  # noqa: E402
 from mimo_runtime.imageio.encapsulated import gdcm_decodes  # noqa: E402
 from mimo_runtime.imageio.reader import read_image  # noqa: E402
+from mimo_runtime.services.dicom_node import receiver  # noqa: E402
+from mimo_runtime.services.dicom_node.commitment import NO_SUCH_OBJECT  # noqa: E402
+from mimo_runtime.services.dicom_node.network import contexts  # noqa: E402
+from mimo_runtime.services.dicom_node.settings import NodeSettings, Peer  # noqa: E402
 
 #: Sequences whose items are not listed: trees of content, which templates describe.
 _TREES = ("ContentSequence",)
@@ -259,6 +263,59 @@ def structure_codes() -> Iterator[tuple[str, ...]]:
         yield name, shown(code.type), shown(code.category), shown(code.site), code.side
 
 
+# -- the network ------------------------------------------------------------------------------------------------------------
+
+
+def services() -> Iterator[tuple[str, str, str, str]]:
+    """SOP classes beside storage: what the node does as requestor and as acceptor."""
+    yield UID(contexts.VERIFICATION).name, f"`{contexts.VERIFICATION}`", "no", "SCP"
+    yield UID(contexts.COMMITMENT).name, f"`{contexts.COMMITMENT}`", "SCU and SCP", "SCU and SCP"
+
+
+def class_name(uid: str) -> str:
+    return _LABEL_MAP if uid == contexts.LABEL_MAP else UID(uid).name
+
+
+def classes_received() -> Iterator[tuple[str, str]]:
+    yield from sorted((class_name(uid), f"`{uid}`") for uid in contexts.storage_classes())
+
+
+def syntaxes_accepted() -> Iterator[tuple[str, str]]:
+    for uid in contexts.decodable_syntaxes():
+        yield UID(uid).name, f"`{uid}`"
+
+
+def statuses() -> Iterator[tuple[str, str, str]]:
+    """Of the responses to C-STORE."""
+    known = (
+        (receiver.SUCCESS, "success", "the object is on disk, is held already, or is no image of others and left out"),
+        (receiver.FAILURE, "failure", "the object could not be written"),
+        (receiver.OUT_OF_RESOURCES, "refused: out of resources", "the data folder or the disk has no room"),
+        (receiver.NO_MATCH, "error: data set does not match SOP class", "UIDs of the request and of the object differ"),
+        (receiver.NOT_UNDERSTOOD, "error: cannot understand", "the object is damaged, or has no valid UIDs"),
+    )
+    for status, name, meaning in known:
+        yield f"0x{status:04X}", name, meaning
+    yield f"0x{NO_SUCH_OBJECT:04X}", "failure reason in reports of storage commitment", "the node does not hold the object"
+
+
+def association_policies() -> Iterator[tuple[str, str]]:
+    defaults = NodeSettings(Path("queue"), Peer("ARCHIVE", "127.0.0.1", 104))
+    entity = contexts.application_entity(defaults.aet)
+    yield "application context", "`1.2.840.10008.3.1.1.1`"
+    yield "AE title, port", f"`{defaults.aet}`, {defaults.port} (`--aet`, `--port`)"
+    yield "maximum PDU that is received", f"{contexts.MAX_PDU} bytes"
+    yield "associations that are accepted at one time", f"{defaults.max_associations} (`--associations`)"
+    yield "associations that are requested at one time", "1"
+    yield "asynchronous operations", "none"
+    yield "implementation class UID", f"`{entity.implementation_class_uid}`"
+    yield "implementation version name", f"`{entity.implementation_version_name}`"
+    yield (
+        "time to negotiate, to respond, without data",
+        (f"{contexts.NEGOTIATE_S:.0f} s, {contexts.RESPOND_S:.0f} s, {contexts.IDLE_S:.0f} s"),
+    )
+
+
 # -- the page ---------------------------------------------------------------------------------------------------------------
 
 
@@ -282,6 +339,11 @@ def blocks() -> dict[str, str]:
         "templates": table(("template", "root"), templates(reports)),
         "concepts": table(("concept name", "value types"), concepts(reports)),
         "units": ", ".join(units(reports)),
+        "services": table(("SOP class", "UID", "as requestor", "as acceptor"), services()),
+        "association policies": table(("policy", "value"), association_policies()),
+        "classes received": table(("SOP class", "UID"), classes_received()),
+        "syntaxes accepted": table(("transfer syntax", "UID"), syntaxes_accepted()),
+        "statuses": table(("status", "name", "when"), statuses()),
     }
 
 

@@ -35,7 +35,7 @@ RUNTIME_ALWAYS = {"numpy", "PIL", "tokenizers", "click", "packaging"}
 #: Engines, file formats and charts: inside functions only, so that a device installs the ones that it uses.
 RUNTIME_LAZILY = {
     "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "pydicom", "gdcm", "nibabel", "matplotlib",
-    "cryptography", "highdicom", "jinja2", "reportlab", "starlette", "uvicorn", "h11", "prometheus_client",
+    "cryptography", "highdicom", "jinja2", "reportlab", "starlette", "uvicorn", "h11", "prometheus_client", "pynetdicom",
 }  # fmt: skip
 #: The part of the ground floor that training, calibration and benchmarks stand on.
 EVALUATION = {"numpy", "PIL"}

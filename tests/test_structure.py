@@ -45,8 +45,8 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "evaluation": "data errors model pipeline postprocessing preprocessing results text utils viz",
         "deploy": "bundle compiler engines errors evaluation hardware imageio loading model pipeline preprocessing results "
         "text utils",
-        "services": "admission bundle clinical deploy errors hardware imageio loading model pipeline request results scan "
-        "utils",
+        "services": "admission bundle clinical deploy errors hardware imageio loading modalities model pipeline request "
+        "results scan utils",
         "cli": "bundle clinical data deploy engines errors evaluation imageio pipeline preprocessing request results series "
         "services tiling tracking utils",
         "__main__": "cli",

@@ -27,6 +27,7 @@ _EXTRA_OF = {
     "onnx": "export", "onnxscript": "export", "onnxslim": "export",
     "onnxruntime": "cpu", "openvino": "openvino", "pydicom": "dicom", "nibabel": "dicom", "psutil": "bench",
     "starlette": "server", "uvicorn": "server", "python_multipart": "server", "prometheus_client": "server",
+    "pynetdicom": "pacs",
 }  # fmt: skip
 
 

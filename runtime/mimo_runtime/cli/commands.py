@@ -15,6 +15,7 @@ from ..utils.untyped import Untyped
 from .app import Commands, Option, print_error
 from .compare import compare
 from .json_output import print_json
+from .node import node
 from .options import (
     Coordinates,
     ObjectRequest,
@@ -55,6 +56,7 @@ main.add_command(series)
 main.add_command(track)
 main.add_command(compare)
 main.add_command(serve)
+main.add_command(node)
 
 
 @main.command()

@@ -102,8 +102,14 @@ def write_objects(
 
 
 @silent()  # headers of sources are read again, and objects have their values
-def write_into(result: StudyResult, target: Path, names: Sequence[str], options: ObjectOptions) -> list[str]:
-    """As :func:`write_objects`, into an existing, empty folder."""
+def write_into(
+    result: StudyResult, target: Path, names: Sequence[str], options: ObjectOptions, *, with_study: bool = True
+) -> list[str]:
+    """As :func:`write_objects`, into an existing, empty folder.
+
+    Args:
+        with_study: also write the study that a comparison reads.
+    """
     if options.salt and options.show_patient:
         raise RequestError("the patient's name on a de-identified report", "Leave one of both out")
     if options.salt:
@@ -131,7 +137,8 @@ def write_into(result: StudyResult, target: Path, names: Sequence[str], options:
     if left_out and not written:
         name, reason = list(left_out.items())[-1]
         raise RequestError(f"{name} cannot be written: {reason}", remedy)
-    written["study"] = save_study(result, target, with_pictures=shows_pictures)
+    if with_study:
+        written["study"] = save_study(result, target, with_pictures=shows_pictures)
     content = {"files": written, "left_out": left_out, "structures": [s.tracking_id for s in result.structures]}
     (target / INDEX).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
     return [file for files in written.values() for file in files]

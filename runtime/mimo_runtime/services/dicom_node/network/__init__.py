@@ -1,0 +1,1 @@
+"""Associations and requests: what crosses the network."""

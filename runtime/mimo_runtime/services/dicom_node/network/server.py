@@ -1,0 +1,93 @@
+"""The socket of a node, with limits that pynetdicom does not have.
+
+A connection may take no longer than :data:`PART_S` for one part of a message, a part may have no more bytes than
+:data:`LARGEST_PART`, a TLS handshake does not block other connections, and connections are bounded before they negotiate.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from ....utils.log import LOGGER
+from .contexts import IDLE_S
+
+if TYPE_CHECKING:
+    from pynetdicom.ae import ApplicationEntity
+    from pynetdicom.events import Event
+    from pynetdicom.transport import AssociationSocket, ThreadedAssociationServer
+
+#: Bytes of one part of a message (PDU); requests of associations are smaller than 300 kB.
+LARGEST_PART = 1 << 20
+#: Seconds for one part of a message.
+PART_S = 60.0
+_BLOCK = 1 << 16
+Handler = Callable[["Event"], object]
+
+
+def open_server(
+    entity: ApplicationEntity,
+    address: tuple[str, int],
+    tls: ssl.SSLContext | None,
+    handlers: Sequence[tuple[object, Handler]],
+) -> ThreadedAssociationServer:
+    """Listen in a thread. Raises OSError where the address cannot be used."""
+    from pynetdicom import evt
+    from pynetdicom.transport import ThreadedAssociationServer
+
+    class Server(ThreadedAssociationServer):
+        """Bounds connections, and keeps errors out of standard error."""
+
+        def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+            assert self.socket is not None
+            connection, client = self.socket.accept()
+            connection.settimeout(IDLE_S)
+            if tls is not None:  # the handshake is made by the thread of the association
+                connection = tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+            return connection, client
+
+        def verify_request(self, request: object, client_address: object) -> bool:
+            return len(entity.active_associations) < 2 * entity.maximum_associations + 8
+
+        def handle_error(self, request: object, client_address: object) -> None:
+            LOGGER.getChild("node").warning("a connection failed")
+
+    def on_open(event: Event) -> None:
+        connection = event.assoc.dul.socket
+        if connection is not None:
+            connection.recv = _bounded(connection)  # type: ignore[method-assign, assignment]
+
+    bound = [(evt.EVT_CONN_OPEN, on_open), *handlers]
+    server = Server(
+        entity,
+        address,
+        entity.ae_title,
+        entity.supported_contexts,
+        evt_handlers=list(bound),  # type: ignore[arg-type]
+    )
+    entity._servers.append(server)
+    threading.Thread(target=server.serve_forever, args=(0.1,), name="mimo-node", daemon=True).start()
+    return server
+
+
+def _bounded(connection: AssociationSocket) -> Callable[[int], bytearray]:
+    """A ``recv`` that reads in large blocks, and returns less, which ends the connection, beyond a limit."""
+
+    def receive(size: int) -> bytearray:
+        received, deadline = bytearray(), time.monotonic() + PART_S
+        if size > LARGEST_PART:
+            return received
+        while len(received) < size:
+            if time.monotonic() > deadline:
+                return bytearray()
+            block = connection.socket.recv(min(size - len(received), _BLOCK)) if connection.socket else b""
+            if not block:
+                break
+            received.extend(block)
+        return received
+
+    return receive

@@ -1,0 +1,179 @@
+"""Results reach their receiver once, whatever fails in between; storage commitment on both sides; STOW-RS."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from node_cases import Archive, free_port, running_node, send, study, wait_for
+from pydicom.dataset import Dataset
+from pynetdicom import AE
+
+from mimo_runtime.errors import RequestError
+from mimo_runtime.services.dicom_node.network.contexts import COMMITMENT, COMMITMENT_INSTANCE
+from mimo_runtime.services.dicom_node.settings import NodeSettings, Peer, WebStore
+
+OUT_OF_RESOURCES = 0xA700
+
+
+def state(node, name: str) -> bool:
+    return node.ledger.counts()[name] == 1
+
+
+def test_a_result_waits_for_a_receiver_that_is_away(tmp_path: Path, archive: Archive):
+    away = Peer("ARCHIVE", "127.0.0.1", free_port())
+    with running_node(tmp_path / "data", away) as node:
+        send(node.receiver.port, study())
+        wait_for(lambda: node.ledger._jobs("attempts >= 2 AND state='answered'", ()))
+    with running_node(tmp_path / "data", archive.peer) as node:  # another start, the same queue
+        wait_for(lambda: state(node, "delivered"))
+    assert sorted(data.Modality for data in archive.received) == ["SEG", "SR"]
+
+
+def test_objects_that_were_taken_are_not_sent_again_with_the_others(tmp_path: Path, archive: Archive):
+    archive.status = OUT_OF_RESOURCES
+    with running_node(tmp_path / "data", archive.peer) as node:
+        send(node.receiver.port, study())
+        job = wait_for(lambda: node.ledger._jobs("attempts >= 1", ()))[0]
+        node.ledger.set_sent(job.job, "seg.dcm")
+        archive.status = 0
+        wait_for(lambda: state(node, "delivered"))
+    assert [data.Modality for data in archive.received] == ["SR"]
+
+
+def test_a_result_that_nobody_takes_is_kept_aside_and_sent_on_request(tmp_path: Path, archive: Archive):
+    archive.status = OUT_OF_RESOURCES
+    with running_node(tmp_path / "data", archive.peer, retry_for_s=0) as node:
+        send(node.receiver.port, study())
+        wait_for(lambda: state(node, "undelivered"))
+        [folder] = node.storage.undelivered.iterdir()
+        assert {file.name for file in folder.glob("*.dcm")} == {"seg.dcm", "sr.dcm"}
+    archive.status = 0
+    with running_node(tmp_path / "data", archive.peer, before=lambda again: again.send_undelivered()) as node:
+        wait_for(lambda: state(node, "delivered"))
+        wait_for(lambda: not list(node.storage.results.iterdir()))
+    assert sorted(data.Modality for data in archive.received) == ["SEG", "SR"]
+
+
+@pytest.fixture
+def committing() -> Iterator[Archive]:
+    ports: list[int] = []
+    receiver = Archive(node=lambda: ports[0])
+    receiver.ports = ports
+    yield receiver
+    receiver.close()
+
+
+def test_a_result_is_delivered_when_its_storage_is_committed(tmp_path: Path, committing: Archive):
+    with running_node(tmp_path / "data", committing.peer, commit=True) as node:
+        committing.ports.append(node.receiver.port)
+        send(node.receiver.port, study(), "ARCHIVE")
+        wait_for(lambda: state(node, "delivered"))
+    assert committing.requests == 1 and len(committing.received) == 2
+
+
+def test_an_object_that_is_not_committed_is_sent_again(tmp_path: Path, committing: Archive):
+    committing.commits = [False, True]
+    with running_node(tmp_path / "data", committing.peer, commit=True) as node:
+        committing.ports.append(node.receiver.port)
+        send(node.receiver.port, study(), "ARCHIVE")
+        wait_for(lambda: state(node, "delivered"))
+    assert committing.requests == 2 and len(committing.received) == 3
+    assert len({data.SOPInstanceUID for data in committing.received}) == 2
+
+
+def request_commitment(port: int, instances: list[tuple[str, str]], caller: str = "ARCHIVE") -> int:
+    request = Dataset()
+    request.TransactionUID, request.ReferencedSOPSequence = "2.25.7", []
+    for sop_class, uid in instances:
+        item = Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, uid
+        request.ReferencedSOPSequence.append(item)
+    entity = AE(caller)
+    entity.add_requested_context(COMMITMENT)
+    association = entity.associate("127.0.0.1", port, ae_title="MIMO")
+    status, _ = association.send_n_action(request, 1, COMMITMENT, COMMITMENT_INSTANCE)
+    association.release()
+    return status.Status
+
+
+def test_commitment_is_reported_for_what_the_node_holds(tmp_path: Path, archive: Archive):
+    with running_node(tmp_path / "data", archive.peer) as node:
+        [image] = study()
+        send(node.receiver.port, [image])
+        held = (str(image.SOPClassUID), str(image.SOPInstanceUID))
+        assert request_commitment(node.receiver.port, [held, (held[0], "1.2.3")]) == 0
+        [(kind, report)] = wait_for(lambda: archive.reports)
+        assert request_commitment(node.receiver.port, [held], "STRANGER") != 0
+    assert kind == 2 and report.TransactionUID == "2.25.7"
+    assert [item.ReferencedSOPInstanceUID for item in report.ReferencedSOPSequence] == [held[1]]
+    [failed] = report.FailedSOPSequence
+    assert (failed.ReferencedSOPInstanceUID, failed.FailureReason) == ("1.2.3", 0x0112)
+
+
+class Web:
+    """A DICOMweb service that takes objects; ``statuses`` are its first answers."""
+
+    def __init__(self, *statuses: int) -> None:
+        self.bodies: list[bytes] = []
+        self.headers: list[dict[str, str]] = []
+        waiting = list(statuses)
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(inner) -> None:
+                body = inner.rfile.read(int(inner.headers["Content-Length"]))
+                status = waiting.pop(0) if waiting else 200
+                uids = re.findall(rb"2\.25\.\d+", body)
+                self.headers.append(dict(inner.headers))
+                stored = []
+                if status == 200 and inner.path == "/dicom-web/studies":
+                    self.bodies.append(body)
+                    stored = [{"00081155": {"vr": "UI", "Value": [uid.decode()]}} for uid in sorted(set(uids))]
+                content = json.dumps({"00081199": {"vr": "SQ", "Value": stored}}).encode()
+                inner.send_response(status)
+                inner.send_header("Content-Length", str(len(content)))
+                inner.end_headers()
+                inner.wfile.write(content)
+
+            def log_message(inner, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/dicom-web"
+
+
+def test_results_go_to_a_dicomweb_service(tmp_path: Path):
+    web = Web(503)
+    with running_node(tmp_path / "data", WebStore(web.url, "Bearer abc")) as node:
+        send(node.receiver.port, study())
+        wait_for(lambda: state(node, "delivered"))
+    assert len(web.bodies) == 1 and web.bodies[0].count(b"DICM") == 2
+    assert [headers["Authorization"] for headers in web.headers] == ["Bearer abc"] * 2
+    assert web.headers[0]["Content-Type"].startswith('multipart/related; type="application/dicom"; boundary=')
+    web.server.shutdown()
+
+
+def test_a_redirect_is_not_followed(tmp_path: Path):
+    web = Web(302, 307)
+    with running_node(tmp_path / "data", WebStore(web.url, "Bearer abc")) as node:
+        send(node.receiver.port, study())
+        wait_for(lambda: state(node, "delivered"))
+    assert len(web.headers) == 3
+    web.server.shutdown()
+
+
+def test_wrong_receivers_are_refused(tmp_path: Path):
+    for text in ("ARCHIVE", "A@B", "A@b:0", "A@b:99999", "TOO_LONG_A_TITLE_X@b:104", "A B@c:104"):
+        with pytest.raises(RequestError):
+            Peer.of(text)
+    for url in ("ftp://a/b", "http://", "http://user:word@host/x", "http://host/x?y"):
+        with pytest.raises(RequestError):
+            WebStore(url)
+    with pytest.raises(RequestError, match="storage commitment"):
+        NodeSettings(tmp_path, WebStore("http://host/x"), commit=True)

@@ -1,0 +1,74 @@
+"""A node between two sides of a real archive: Orthanc sends a study, and has the results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from dicom_series import as_bytes
+from node_cases import NodeProcess, Orthanc, free_port, study, wait_for
+
+
+@pytest.fixture(scope="module")
+def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    archive = Orthanc(tmp_path_factory.mktemp("orthanc"), free_port())
+    yield archive
+    archive.close()
+
+
+@pytest.fixture
+def node(bundle_folder: Path, tmp_path: Path, orthanc: Orthanc) -> Iterator[NodeProcess]:
+    port = orthanc.node_port
+    options = ("--ask", "liver", "--quiet", "1", "--allow", "ORTHANC", "--commit")
+    process = NodeProcess(bundle_folder, tmp_path / "data", orthanc.peer, *options, port=port)
+    yield process
+    assert process.stop() == 0
+
+
+def upload(orthanc: Orthanc, objects) -> str:
+    """Put objects into Orthanc; returns its name of their study."""
+    return [orthanc.request("POST", "/instances", as_bytes(data))["ParentStudy"] for data in objects][0]
+
+
+def results(orthanc: Orthanc, study_id: str) -> list[str]:
+    """Modalities of the series of a study, sorted."""
+    series = orthanc.get(f"/studies/{study_id}/series")
+    return sorted(one["MainDicomTags"]["Modality"] for one in series if one["Instances"])
+
+
+def test_a_slice_is_answered_within_ten_seconds(orthanc: Orthanc, node: NodeProcess):
+    orthanc.request("POST", "/modalities/mimo/echo", b"{}")
+    study_id = upload(orthanc, study())
+    started = time.monotonic()
+    orthanc.request("POST", "/modalities/mimo/store", study_id.encode())
+    wait_for(lambda: results(orthanc, study_id) == ["CT", "SEG", "SR"])
+    seconds = time.monotonic() - started
+    print(f"study to SEG and SR in Orthanc: {seconds:.1f} s")
+    assert seconds <= 10
+    wait_for(lambda: "a result is committed" in node.log)
+
+
+def test_a_study_with_its_results_is_not_answered_again(orthanc: Orthanc, node: NodeProcess):
+    study_id = upload(orthanc, study(2))
+    orthanc.request("POST", "/modalities/mimo/store", study_id.encode())
+    wait_for(lambda: results(orthanc, study_id) == ["CT", "SEG", "SR"])
+    wait_for(lambda: "a result is committed" in node.log)
+    outcome = orthanc.request("POST", "/modalities/mimo/store", study_id.encode())
+    assert outcome["InstancesCount"] == 4 and outcome["FailedInstancesCount"] == 0
+    time.sleep(1.5)  # longer than the quiet time
+    assert node.log.count("a result is committed") == 1 and results(orthanc, study_id) == ["CT", "SEG", "SR"]
+
+
+def test_results_reach_orthanc_by_dicomweb(bundle_folder: Path, tmp_path: Path, orthanc: Orthanc):
+    if not orthanc.has_dicomweb:
+        pytest.skip("the DICOMweb plugin of Orthanc is not installed (apt-get install orthanc-dicomweb)")
+    url = f"http://127.0.0.1:{orthanc.http}/dicom-web"
+    process = NodeProcess(
+        bundle_folder, tmp_path / "data", url, "--ask", "liver", "--quiet", "0.5", port=orthanc.node_port
+    )  # fmt: skip
+    study_id = upload(orthanc, study())
+    orthanc.request("POST", "/modalities/mimo/store", study_id.encode())
+    wait_for(lambda: "a result is delivered" in process.log)
+    assert process.stop() == 0 and results(orthanc, study_id) == ["CT", "SEG", "SR"]
