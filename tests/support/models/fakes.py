@@ -109,7 +109,8 @@ class FakeEngine(Engine):
         for (px, py), label in zip(x["points"][0], x["point_labels"][0]):
             if label >= 0:
                 near = (centre[:, None] - py) ** 2 + (centre[None] - px) ** 2 < 0.02
-                reference_map[0, 1 if label == 1 else 2] += near
+                channel = 1 if label == 1 else 2
+                reference_map[0, channel] = np.maximum(reference_map[0, channel], near)
         reference_map[0, 3] = x["mask"][0, 0] * (x["mask_label"][0, 0] == 1)
         return {"reference_map": reference_map}
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from ..nninteractive.routes import adapter as nninteractive
 from .chat import CHAT
 from .service import Adapter
 
-BUILT_IN: tuple[Adapter, ...] = (CHAT,)
+BUILT_IN: tuple[Adapter, ...] = (CHAT, nninteractive())
