@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import http.client
 import json
@@ -66,11 +65,13 @@ def study(slices: int = 1, **elements: Any) -> list[Dataset]:
     return made
 
 
-def send(port: int, objects: Sequence[Dataset], caller: str = "PACS", called: str = "MIMO") -> list[int | None]:
+def send(
+    port: int, objects: Sequence[Dataset], caller: str = "PACS", called: str = "MIMO", tls: tuple[Any, str] | None = None
+) -> list[int | None]:  # fmt: skip
     """C-STORE; the status of each object, None without a response."""
     entity = AE(caller)
     wanted = {(str(o.SOPClassUID), str(o.file_meta.TransferSyntaxUID)) for o in objects}
-    association = entity.associate("127.0.0.1", port, [build_context(*pair) for pair in sorted(wanted)], called)
+    association = entity.associate("127.0.0.1", port, [build_context(*pair) for pair in sorted(wanted)], called, tls_args=tls)
     if not association.is_established:
         return [None] * len(objects)
     statuses = [association.send_c_store(data).get("Status") for data in objects]
@@ -87,7 +88,9 @@ class Archive:
         reports: reports about storage commitment that it got: type of event and content.
     """
 
-    def __init__(self, status: int = 0, commits: Sequence[bool] = (), node: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self, status: int = 0, commits: Sequence[bool] = (), node: Callable[[], int] | None = None, tls: Any = None
+    ) -> None:  # fmt: skip
         self.received: list[Dataset] = []
         self.reports: list[tuple[int, Dataset]] = []
         self.requests = 0
@@ -99,7 +102,7 @@ class Archive:
         handlers = [
             (evt.EVT_C_STORE, self._store), (evt.EVT_N_ACTION, self._action), (evt.EVT_N_EVENT_REPORT, self._report),
         ]  # fmt: skip
-        self.server = self.entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+        self.server = self.entity.start_server(("127.0.0.1", 0), block=False, ssl_context=tls, evt_handlers=handlers)
         self.peer = Peer("ARCHIVE", "127.0.0.1", self.server.server_address[1])
 
     def _store(self, event: Any) -> int:
@@ -253,7 +256,3 @@ class Orthanc:
         if self.process.poll() is None:
             self.process.terminate()
             self.process.wait(60)
-
-
-def basic(user: str, password: str) -> str:
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()

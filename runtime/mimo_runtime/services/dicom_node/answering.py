@@ -55,16 +55,20 @@ class Answering:
     def plan(self, study: str) -> int:
         """Note a job for each rule and series of a complete study that fit; returns their number, known ones left out."""
         with self.host.use() as served:
-            config, identity = served.mimo.config, ModelIdentity.of(served.mimo.info)
+            config = served.mimo.config
         added = 0
         for series, files in self.storage.series(study).items():
-            headers = _headers(files)
-            if not headers or not is_known(headers[0].modality, config):
+            try:
+                headers = _headers(files)
+            except (ImageError, OSError) as error:
+                LOG.error("a series on disk cannot be read", extra={"fields": failure_fields(error)})
+                continue
+            if not is_known(headers[0].modality, config):
                 continue
             content = content_key(files)
             for rule in self.rules.values():
                 if rule.fits(headers):
-                    job = combined([series, content, rule.key(), identity.sha256 or identity.name])
+                    job = combined([series, content, rule.key()])  # another bundle does not answer it again
                     added += self.ledger.add(job, study, series, rule.name, content)
         LOG.info("a study is complete", extra={"fields": {"jobs": added}})
         return added
@@ -89,7 +93,7 @@ class Answering:
                 return True
             objects = self._write(job.job, result, rule)
         except ImageError as error:  # no image of the series can be read: another start would not help
-            LOG.error("a series cannot be answered: %s", type(error).__name__)
+            LOG.error("a series cannot be answered", extra={"fields": failure_fields(error)})
             self.ledger.set_state(job.job, FAILED)
         except Exception as error:
             self._failures[job.job] = self._failures.get(job.job, 0) + 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 class Arrivals:
@@ -33,6 +33,14 @@ class Arrivals:
             self._last[study] = time.monotonic()
             if association is not None:
                 self._open.setdefault(association, set()).add(study)
+
+    def unless_arriving(self, study: str, action: Callable[[], None]) -> bool:
+        """Run an action while no object of a study can be noted; False, without the action, where one is."""
+        with self._mutex:
+            if study in self._last:
+                return False
+            action()
+        return True
 
     def release(self, association: int) -> None:
         """An association ended."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...utils.log import LOGGER
 from .ledger import DELIVERED, Ledger, Report
+from .metrics import NodeMetrics
 from .settings import NodeSettings, Peer
 from .storage import Storage
 
@@ -28,10 +29,11 @@ class Commitments:
         settings: of the node.
         ledger: of the results, and of the reports that are owed.
         storage: of the received objects.
+        metrics: counts.
     """
 
-    def __init__(self, settings: NodeSettings, ledger: Ledger, storage: Storage) -> None:
-        self.settings, self.ledger, self.storage = settings, ledger, storage
+    def __init__(self, settings: NodeSettings, ledger: Ledger, storage: Storage, metrics: NodeMetrics) -> None:
+        self.settings, self.ledger, self.storage, self.metrics = settings, ledger, storage, metrics
 
     def take_request(self, aet: str, request: Dataset) -> int:
         """Note a request of another node; the report follows on an association of its own.
@@ -76,10 +78,12 @@ class Commitments:
         missing = [one.instance for one in self.ledger.objects(job.job) if one.instance not in committed]
         if missing:
             LOG.warning("the receiver does not have %d objects of a result", len(missing))
-            self.ledger.set_unsent(job.job, missing, time.time() + self.settings.retry_s)
+            self.ledger.set_unsent(job.job, missing, time.time() + self.settings.wait_s(job.attempts))
+            self.metrics.count_delivery("postponed")
         else:
             self.ledger.set_state(job.job, DELIVERED)
             self.storage.remove_result(job.job)
+            self.metrics.count_delivery("delivered")
             LOG.info("a result is committed")
         return SUCCESS
 

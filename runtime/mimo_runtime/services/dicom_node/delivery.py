@@ -108,7 +108,7 @@ class Delivery:
             return
         self.metrics.count_delivery("postponed")
         LOG.warning("a result was not delivered, and is tried again: %s", reason)
-        self.ledger.postpone(job.job, time.time() + self._wait(job.attempts))
+        self.ledger.postpone(job.job, time.time() + self.settings.wait_s(job.attempts))
 
     def _give_up(self, job: Job, reason: str) -> None:
         self.storage.keep_undelivered(job.job)
@@ -118,11 +118,6 @@ class Delivery:
 
     def _is_over(self, job: Job) -> bool:
         return time.time() - job.answered > self.settings.retry_for_s
-
-    def _wait(self, attempts: int) -> float:
-        """Seconds, doubled with each attempt, with a random part so that many results do not come at once."""
-        longest = min(self.settings.longest_retry_s, self.settings.retry_s * 2.0 ** min(attempts, 40))
-        return longest * random.uniform(0.8, 1.2)
 
     def _report(self, report: Report) -> None:
         """Send a report that another node waits for."""
@@ -137,6 +132,6 @@ class Delivery:
                 LOG.error("a report about storage commitment was given up: %s", type(error).__name__)
                 self.ledger.drop_report(report.transaction_uid)
                 return
-            self.ledger.postpone_report(report.transaction_uid, time.time() + self._wait(report.attempts))
+            self.ledger.postpone_report(report.transaction_uid, time.time() + self.settings.wait_s(report.attempts))
         else:
             self.ledger.drop_report(report.transaction_uid)

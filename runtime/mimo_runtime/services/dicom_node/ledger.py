@@ -35,6 +35,7 @@ CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs(state, next_try);
 CREATE TABLE IF NOT EXISTS results(
     job TEXT NOT NULL, file TEXT NOT NULL, sop_class TEXT NOT NULL, instance TEXT NOT NULL,
     is_sent INTEGER NOT NULL DEFAULT 0, PRIMARY KEY(job, file));
+CREATE INDEX IF NOT EXISTS results_by_instance ON results(instance);
 CREATE TABLE IF NOT EXISTS reports(
     transaction_uid TEXT PRIMARY KEY, aet TEXT NOT NULL, instances TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0,
     next_try REAL NOT NULL DEFAULT 0, asked REAL NOT NULL);

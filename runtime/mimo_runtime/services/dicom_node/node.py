@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from ...errors import MimoError, RequestError
 from ...utils.log import LOGGER
@@ -49,7 +50,7 @@ class Node:
         self.metrics = NodeMetrics()
         self.metrics.add_state(self._gauges)
         self.arrivals = Arrivals(settings.quiet_s, self.storage.studies())
-        self.commitments = Commitments(settings, self.ledger, self.storage)
+        self.commitments = Commitments(settings, self.ledger, self.storage, self.metrics)
         self.receiver = Receiver(settings, self.storage, self.arrivals, self.ledger, self.commitments, self.metrics, self._wake)
         self.delivery = Delivery(settings, self.ledger, self.storage, self.commitments, self.metrics, self.receiver.on_report)
         self.answering = Answering(rules, host, self.storage, self.ledger, self.metrics, self._is_over)
@@ -166,9 +167,9 @@ class Node:
         """Remove received objects that are answered and old, and forget jobs that ended long ago."""
         now = time.monotonic()
         for study, planned in list(self._planned.items()):
-            if now - planned >= self.settings.keep_s and not self.ledger.is_waiting(study):
+            is_over = now - planned >= self.settings.keep_s and not self.ledger.is_waiting(study)
+            if is_over and self.arrivals.unless_arriving(study, partial(self.storage.remove_study, study)):
                 del self._planned[study]
-                self.storage.remove_study(study)
         present = set(self.storage.studies())
         for job in self.ledger.ended_before(time.time() - self.settings.remember_s):
             if job.study not in present:

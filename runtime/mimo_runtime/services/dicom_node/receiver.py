@@ -111,13 +111,15 @@ class Receiver:
 
     def on_store(self, event: Event) -> int:
         """Keep an object, and answer when it is safe; what is no image of others is taken and left out."""
-        with self._mutex:
-            self._received[id(event.assoc)] = 0
+        self._begin_message(event)
         try:
             status, outcome = self._store(event)
         except FullError:
             status, outcome = OUT_OF_RESOURCES, "full"
             LOG.error("an object was refused: the data folder has no room")
+        except OSError as error:
+            status, outcome = OUT_OF_RESOURCES, "full"
+            LOG.error("an object was not written: %s", error.strerror or type(error).__name__)
         except ImageError:
             status, outcome = NOT_UNDERSTOOD, "damaged"
         except Exception as error:
@@ -136,10 +138,10 @@ class Receiver:
             return SUCCESS, "own"
         if not header.is_image:
             return SUCCESS, "no_image"
+        # Noted first: a study that arrives is not removed, and not complete.
+        self.arrivals.note(self.storage.key("study", header.study), id(event.assoc))
         is_new = self.storage.store(header, data)
-        if is_new:
-            self.arrivals.note(self.storage.key("study", header.study), id(event.assoc))
-            self.wake()
+        self.wake()
         return SUCCESS, "stored" if is_new else "repeated"
 
     def _is_own(self, header: InstanceHeader) -> bool:
@@ -147,6 +149,7 @@ class Receiver:
 
     def on_action(self, event: Event) -> tuple[int, None]:
         """Another node asks for storage commitment."""
+        self._begin_message(event)
         try:
             status = self.commitments.take_request(str(event.assoc.requestor.ae_title).strip(), event.action_information)
         except Exception as error:
@@ -157,6 +160,7 @@ class Receiver:
 
     def on_report(self, event: Event) -> tuple[int, None]:
         """Another node reports about the results that it has."""
+        self._begin_message(event)
         try:
             status = self.commitments.take_report(str(event.assoc.requestor.ae_title).strip(), event.event_information)
         except Exception as error:
@@ -164,6 +168,12 @@ class Receiver:
             status = FAILURE
         self.wake()
         return status, None
+
+    def _begin_message(self, event: Event) -> None:
+        """Count the bytes of an association anew."""
+        with self._mutex:
+            if id(event.assoc) in self._received:
+                self._received[id(event.assoc)] = 0
 
     # -- associations ------------------------------------------------------------------------------------------------------
 

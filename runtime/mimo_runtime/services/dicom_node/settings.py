@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +137,7 @@ class NodeSettings:
     keep_s: float = 3600.0
     remember_s: float = 7 * 86400.0
     max_associations: int = 10
-    max_instance: int = 2048 * MB
+    max_instance: int = 512 * MB
     max_data: int = 20480 * MB
     min_free: int = 1024 * MB
     retry_s: float = 2.0
@@ -178,6 +179,11 @@ class NodeSettings:
             return ()
         returned = (self.return_to.aet,) if isinstance(self.return_to, Peer) else ()
         return tuple(dict.fromkeys((*self.allow, *(peer.aet for peer in self.peers), *returned)))
+
+    def wait_s(self, attempts: int) -> float:
+        """Seconds until the next attempt: doubled with each, with a random part so that many results do not come at once."""
+        wait = min(self.longest_retry_s, self.retry_s * 2.0 ** min(attempts, 40))
+        return wait * random.uniform(0.8, 1.2)
 
     def peer(self, aet: str) -> Peer | None:
         """The known node of a title."""

@@ -9,6 +9,7 @@ from node_cases import LIVER, SEG, SR, Archive, running_node, send, study, wait_
 from pydicom.uid import generate_uid
 from pynetdicom import AE
 
+from mimo_runtime.services.dicom_node.arrivals import Arrivals
 from mimo_runtime.services.dicom_node.rules import Rule
 
 
@@ -48,7 +49,8 @@ def test_a_refusal_becomes_a_report_with_its_text(tmp_path: Path, archive: Archi
         send(node.receiver.port, study())
         wait_for(lambda: ended(node))
     [report] = archive.received
-    assert report.Modality == "SR" and "This model does not know 'gobbledygook'" in str(report)
+    texts = [str(element.value) for element in report.iterall() if element.keyword == "TextValue"]
+    assert report.Modality == "SR" and any("does not know 'gobbledygook'" in text for text in texts)
 
 
 def test_a_series_without_a_rule_is_not_answered(tmp_path: Path, archive: Archive):
@@ -146,3 +148,26 @@ def test_the_default_rule_is_one_question():
     from mimo_runtime.cli.node import _rules
 
     assert _rules(None, "liver") == (Rule("ask", "liver"),) and LIVER.write == ("seg", "sr")
+
+
+def test_an_image_that_comes_while_its_study_is_removed_is_kept(tmp_path: Path, archive: Archive):
+    first, second = study(2)
+    with running_node(tmp_path / "data", archive.peer, keep_s=0.5, quiet_s=1.0) as node:
+        send(node.receiver.port, [first])
+        wait_for(lambda: ended(node))
+        send(node.receiver.port, [second])  # before the study is due to go, and complete after it
+        wait_for(lambda: ended(node, 2))
+        wait_for(lambda: not len(node.storage))
+    assert len(archive.of("SR")) == 2
+
+
+def test_studies_are_complete_once_and_wait_for_open_associations():
+    arrivals = Arrivals(0.0)
+    arrivals.note("a", 1)
+    arrivals.note("b")
+    assert arrivals.take_complete() == ["b"] and arrivals.take_complete() == []
+    removed: list[str] = []
+    assert not arrivals.unless_arriving("a", lambda: removed.append("a"))
+    assert arrivals.unless_arriving("b", lambda: removed.append("b")) and removed == ["b"]
+    arrivals.release(1)
+    assert arrivals.take_complete() == ["a"] and arrivals.seconds_left() is None

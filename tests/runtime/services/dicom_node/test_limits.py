@@ -155,6 +155,24 @@ def test_tls_needs_a_certificate_of_a_known_authority(tmp_path: Path, archive: A
         assert send(node.receiver.port, study()) == [None]  # no TLS
 
 
+def test_results_are_sent_over_tls(tmp_path: Path):
+    cert, key = certificate(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(cert))
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(cert, key)
+    archive = Archive(tls=context)
+    try:
+        receiver = Peer("ARCHIVE", "localhost", archive.peer.port)
+        with running_node(tmp_path / "data", receiver, tls=Tls(cert, key, cert, True)) as node:
+            objects, client = study(), ssl.create_default_context(cafile=str(cert))
+            client.load_cert_chain(cert, key)
+            assert send(node.receiver.port, objects, tls=(client, "localhost")) == [0]
+            wait_for(lambda: node.ledger.counts()["delivered"] == 1)
+        assert len(archive.received) == 2
+    finally:
+        archive.close()
+
+
 def echo_over_tls(port: int, context: ssl.SSLContext) -> bool:
     entity = AE("PACS")
     entity.acse_timeout = entity.connection_timeout = 5

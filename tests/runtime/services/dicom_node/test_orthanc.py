@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,18 @@ def test_a_study_with_its_results_is_not_answered_again(orthanc: Orthanc, node: 
     assert outcome["InstancesCount"] == 4 and outcome["FailedInstancesCount"] == 0
     time.sleep(1.5)  # longer than the quiet time
     assert node.log.count("a result is committed") == 1 and results(orthanc, study_id) == ["CT", "SEG", "SR"]
+
+
+def test_orthanc_gets_a_report_about_storage_commitment(orthanc: Orthanc, node: NodeProcess):
+    [image] = study()
+    study_id = upload(orthanc, [image])
+    orthanc.request("POST", "/modalities/mimo/store", study_id.encode())
+    instances = [[str(image.SOPClassUID), str(image.SOPInstanceUID)]]
+    body = json.dumps({"DicomInstances": instances}).encode()
+    path = orthanc.request("POST", "/modalities/mimo/storage-commitment", body)["Path"]
+    wait_for(lambda: orthanc.get(path)["Status"] != "Pending")
+    report = orthanc.get(path)
+    assert report["Status"] == "Success" and [one["SOPInstanceUID"] for one in report["Success"]] == [instances[0][1]]
 
 
 def test_results_reach_orthanc_by_dicomweb(bundle_folder: Path, tmp_path: Path, orthanc: Orthanc):
