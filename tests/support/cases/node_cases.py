@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import http.client
 import json
 import shutil
@@ -183,12 +184,21 @@ class NodeProcess:
         line = self.process.stdout.readline()
         assert line.startswith("listening as "), line + self.process.stderr.read()
         self.port = int(line.rpartition(":")[2])
+        self.status_port = int(self.process.stdout.readline().rpartition(":")[2]) if "--status-port" in options else 0
         self.lines: list[str] = []
         threading.Thread(target=lambda: self.lines.extend(self.process.stderr), daemon=True).start()
 
     @property
     def log(self) -> str:
         return "".join(self.lines)
+
+    def metric(self, name: str) -> float:
+        """The value of a line of ``/metrics``; 0 where it is not there."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.status_port, timeout=10)
+        connection.request("GET", "/metrics")
+        lines = connection.getresponse().read().decode().splitlines()
+        connection.close()
+        return next((float(line.split()[-1]) for line in lines if line.startswith(f"{name} ")), 0.0)
 
     def kill(self) -> None:
         if self.process.poll() is None:
@@ -203,7 +213,7 @@ class NodeProcess:
 class Orthanc:
     """A process of the Debian package ``orthanc`` with a configuration and a storage of its own."""
 
-    def __init__(self, folder: Path, node_port: int) -> None:
+    def __init__(self, folder: Path, node_port: int, lua: str = "") -> None:
         program = shutil.which("Orthanc") or shutil.which("Orthanc", path="/usr/sbin")
         if program is None:
             pytest.skip("orthanc is not installed (apt-get install orthanc)")
@@ -218,6 +228,9 @@ class Orthanc:
             "Plugins": [str(plugin)] if self.has_dicomweb else [], "DicomWeb": {"Enable": True},
             "DicomCheckModalityHost": False, "DicomAlwaysAllowStore": True,
         }  # fmt: skip
+        if lua:
+            (folder / "script.lua").write_text(lua)
+            content["LuaScripts"] = [str(folder / "script.lua")]
         (folder / "orthanc.json").write_text(json.dumps(content))
         with (folder / "orthanc.log").open("wb") as log:
             command = [program, str(folder / "orthanc.json")]
@@ -256,3 +269,27 @@ class Orthanc:
         if self.process.poll() is None:
             self.process.terminate()
             self.process.wait(60)
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate of "localhost" that signs itself, and its key."""
+    x509 = pytest.importorskip("cryptography.x509")
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)
+        .add_extension(x509.BasicConstraints(True, None), True)
+        .sign(key, hashes.SHA256())
+    )
+    cert_file, key_file = folder / "cert.pem", folder / "key.pem"
+    cert_file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    form = serialization.PrivateFormat.PKCS8
+    key_file.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
+    return cert_file, key_file

@@ -37,6 +37,7 @@ class Answering:
         ledger: of the jobs.
         metrics: counts.
         should_stop: ends a running answer; its job stays in the queue.
+        pause_s: after a failure; four times as long after the next.
     """
 
     def __init__(
@@ -47,9 +48,10 @@ class Answering:
         ledger: Ledger,
         metrics: NodeMetrics,
         should_stop: Callable[[], bool],
+        pause_s: float = 2.0,
     ) -> None:
         self.rules, self.host, self.storage, self.ledger = {rule.name: rule for rule in rules}, host, storage, ledger
-        self.metrics, self.should_stop = metrics, should_stop
+        self.metrics, self.should_stop, self.pause_s = metrics, should_stop, pause_s
         self._failures: dict[str, int] = {}
 
     def plan(self, study: str) -> int:
@@ -60,8 +62,9 @@ class Answering:
         for series, files in self.storage.series(study).items():
             try:
                 headers = _headers(files)
+                _check_one_patient(headers)
             except (ImageError, OSError) as error:
-                LOG.error("a series on disk cannot be read", extra={"fields": failure_fields(error)})
+                LOG.error("a series is left out", extra={"fields": failure_fields(error)})
                 continue
             if not is_known(headers[0].modality, config):
                 continue
@@ -97,6 +100,7 @@ class Answering:
             self.ledger.set_state(job.job, FAILED)
         except Exception as error:
             self._failures[job.job] = self._failures.get(job.job, 0) + 1
+            self.ledger.postpone(job.job, time.time() + self.pause_s * 4 ** self._failures[job.job])
             LOG.error("a series was not answered", extra={"fields": failure_fields(error)})
         else:
             self.ledger.set_answered(job.job, objects)
@@ -134,7 +138,15 @@ class Answering:
 
 
 def _headers(files: Sequence[Path]) -> list[InstanceHeader]:
-    """Of a series; of many files, the first stands for the others."""
-    with files[0].open("rb") as stream:
-        first = read_instance_header(stream)
-    return [first] * len(files)
+    """Of a series."""
+    headers = []
+    for file in files:
+        with file.open("rb") as stream:
+            headers.append(read_instance_header(stream))
+    return headers
+
+
+def _check_one_patient(headers: Sequence[InstanceHeader]) -> None:
+    """Raises ImageError for a series of several patients: the result would belong to one of them."""
+    if len({header.patient for header in headers}) > 1:
+        raise ImageError("the series has images of several patients", "Correct it in the archive, and send it again")

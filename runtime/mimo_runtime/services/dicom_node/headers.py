@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _UID = re.compile(r"(?=.{1,64}$)(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
+_PATIENT = ("PatientID", "IssuerOfPatientID", "PatientName")
 _ELEMENTS = (
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "BodyPartExamined",
-    "SeriesDescription", "Manufacturer", "ContributingEquipmentSequence", "Rows", "Columns",
+    "SeriesDescription", "Manufacturer", "ContributingEquipmentSequence", "Rows", "Columns", "SpecificCharacterSet", *_PATIENT,
 )  # fmt: skip
 
 
@@ -34,6 +35,7 @@ class InstanceHeader:
         series_description: for the patterns of rules; never logged.
         is_own: whether this program made it.
         is_image: whether it may have pixels that are an image.
+        patient: identifier, its issuer and name; never logged.
     """
 
     study: str
@@ -45,6 +47,7 @@ class InstanceHeader:
     series_description: str = ""
     is_own: bool = False
     is_image: bool = True
+    patient: tuple[str, ...] = ()
 
 
 def read_instance_header(file: BinaryIO | bytes) -> InstanceHeader:
@@ -77,6 +80,7 @@ def _header_of(data: Dataset) -> InstanceHeader:
     return InstanceHeader(
         study, series, instance, sop_class, modality, _text(data, "BodyPartExamined").upper(),
         _text(data, "SeriesDescription"), _is_own(data), is_image,
+        tuple(_text(data, keyword) for keyword in _PATIENT),
     )  # fmt: skip
 
 

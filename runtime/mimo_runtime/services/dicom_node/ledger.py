@@ -54,8 +54,8 @@ class Job:
         content: key of the set of objects.
         state: of :data:`STATES`.
         starts: how often it was begun.
-        attempts: to deliver, that failed.
-        next_try: when it may be delivered.
+        attempts: to answer, and later to deliver, that failed.
+        next_try: when it may be answered or delivered.
         answered: when its objects were written.
         transaction_uid: of the last request for storage commitment.
     """
@@ -152,8 +152,9 @@ class Ledger:
         return self._run(statement, values) == 1
 
     def next_waiting(self) -> Job | None:
-        """The job that waits longest; one that was begun comes after those that were not."""
-        jobs = self._jobs("state=? ORDER BY starts, changed, rowid LIMIT 1", (WAITING,))
+        """The job that waits longest and may be begun; one that was begun comes after those that were not."""
+        where = "state=? AND next_try<=? ORDER BY starts, changed, rowid LIMIT 1"
+        jobs = self._jobs(where, (WAITING, time.time()))
         return jobs[0] if jobs else None
 
     def start(self, job: str) -> None:
@@ -228,7 +229,7 @@ class Ledger:
         self._run("UPDATE results SET is_sent=1 WHERE job=? AND file=?", (job, file))
 
     def postpone(self, job: str, next_try: float) -> None:
-        """An attempt to deliver failed."""
+        """An attempt to answer, or to deliver, failed."""
         self._run("UPDATE jobs SET attempts=attempts+1, next_try=? WHERE job=?", (next_try, job))
 
     def set_requested(self, job: str, transaction_uid: str, until: float) -> bool:
@@ -249,6 +250,10 @@ class Ledger:
             self._db.executemany("UPDATE results SET is_sent=0 WHERE job=? AND instance=?", rows)
             statement = "UPDATE jobs SET state=?, attempts=attempts+1, next_try=? WHERE job=?"
             self._db.execute(statement, (ANSWERED, next_try, job))
+
+    def request_again(self) -> None:
+        """Storage commitment that is awaited is requested at once: reports may have come while no node ran."""
+        self._run("UPDATE jobs SET next_try=0 WHERE state=?", (SENT,))
 
     def retry_undelivered(self) -> list[str]:
         """Send again what was given up; returns the keys of the jobs."""

@@ -47,13 +47,14 @@ class Node:
         self.storage = Storage(settings.data, settings.max_data, settings.min_free)
         self.ledger = Ledger(settings.data / "ledger.sqlite")
         self.storage.clean_results(self.ledger.undelivered_results())
+        self.ledger.request_again()
         self.metrics = NodeMetrics()
         self.metrics.add_state(self._gauges)
         self.arrivals = Arrivals(settings.quiet_s, self.storage.studies())
         self.commitments = Commitments(settings, self.ledger, self.storage, self.metrics)
         self.receiver = Receiver(settings, self.storage, self.arrivals, self.ledger, self.commitments, self.metrics, self._wake)
         self.delivery = Delivery(settings, self.ledger, self.storage, self.commitments, self.metrics, self.receiver.on_report)
-        self.answering = Answering(rules, host, self.storage, self.ledger, self.metrics, self._is_over)
+        self.answering = Answering(rules, host, self.storage, self.ledger, self.metrics, self._is_over, settings.retry_s)
         self._work, self._ended = threading.Condition(), threading.Event()
         self._stopping, self._over = threading.Event(), threading.Event()
         self._planned: dict[str, float] = {}
@@ -148,6 +149,9 @@ class Node:
         for study in self.arrivals.take_complete():
             self.answering.plan(study)
             self._planned[study] = time.monotonic()
+        if self.storage.is_full:
+            LOG.error("no series is answered: the disk of the data folder is full")
+            return _SLEEP_S
         job = self.ledger.next_waiting()
         if job is None:
             self._sweep()

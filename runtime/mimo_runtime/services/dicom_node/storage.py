@@ -76,6 +76,11 @@ class Storage:
         """Received objects."""
         return len(self._paths)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether even results have no room: a quarter of the bytes that received objects leave free."""
+        return shutil.disk_usage(self.root).free < self._min_free / 4
+
     def has_instance(self, uid: str) -> bool:
         """Whether an object with this SOP instance UID is held."""
         return self.key("instance", uid) in self._paths

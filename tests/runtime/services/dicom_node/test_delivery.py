@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from node_cases import Archive, free_port, running_node, send, study, wait_for
+from node_cases import Archive, certificate, free_port, running_node, send, study, wait_for
 from pydicom.dataset import Dataset
 from pynetdicom import AE
 
@@ -52,7 +53,7 @@ def test_a_result_that_nobody_takes_is_kept_aside_and_sent_on_request(tmp_path: 
         send(node.receiver.port, study())
         wait_for(lambda: state(node, "undelivered"))
         [folder] = node.storage.undelivered.iterdir()
-        assert {file.name for file in folder.glob("*.dcm")} == {"seg.dcm", "sr.dcm"}
+        assert {file.name for file in folder.iterdir()} == {"seg.dcm", "sr.dcm", "objects.json"}
     archive.status = 0
     with running_node(tmp_path / "data", archive.peer, before=lambda again: again.send_undelivered()) as node:
         wait_for(lambda: state(node, "delivered"))
@@ -117,9 +118,9 @@ def test_commitment_is_reported_for_what_the_node_holds(tmp_path: Path, archive:
 
 
 class Web:
-    """A DICOMweb service that takes objects; ``statuses`` are its first answers."""
+    """A DICOMweb service that takes objects; ``statuses`` are its first answers, 206 to take the first object only."""
 
-    def __init__(self, *statuses: int) -> None:
+    def __init__(self, *statuses: int, tls: ssl.SSLContext | None = None) -> None:
         self.bodies: list[bytes] = []
         self.headers: list[dict[str, str]] = []
         waiting = list(statuses)
@@ -131,9 +132,12 @@ class Web:
                 uids = re.findall(rb"2\.25\.\d+", body)
                 self.headers.append(dict(inner.headers))
                 stored = []
-                if status == 200 and inner.path == "/dicom-web/studies":
+                if status in (200, 206) and inner.path == "/dicom-web/studies":
                     self.bodies.append(body)
-                    stored = [{"00081155": {"vr": "UI", "Value": [uid.decode()]}} for uid in sorted(set(uids))]
+                    first = [re.search(rb"2\.25\.\d+", body).group()]
+                    taken = first if status == 206 else sorted(set(uids))
+                    stored = [{"00081155": {"vr": "UI", "Value": [uid.decode()]}} for uid in taken]
+                    status = 200
                 content = json.dumps({"00081199": {"vr": "SQ", "Value": stored}}).encode()
                 inner.send_response(status)
                 inner.send_header("Content-Length", str(len(content)))
@@ -145,7 +149,10 @@ class Web:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/dicom-web"
+        address = f"127.0.0.1:{self.server.server_address[1]}" if tls is None else f"localhost:{self.server.server_address[1]}"
+        if tls is not None:
+            self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
+        self.url = f"http{'' if tls is None else 's'}://{address}/dicom-web"
 
 
 def test_results_go_to_a_dicomweb_service(tmp_path: Path):
@@ -156,6 +163,30 @@ def test_results_go_to_a_dicomweb_service(tmp_path: Path):
     assert len(web.bodies) == 1 and web.bodies[0].count(b"DICM") == 2
     assert [headers["Authorization"] for headers in web.headers] == ["Bearer abc"] * 2
     assert web.headers[0]["Content-Type"].startswith('multipart/related; type="application/dicom"; boundary=')
+    web.server.shutdown()
+
+
+def test_objects_that_a_service_did_not_take_are_sent_again(tmp_path: Path):
+    web = Web(206)
+    with running_node(tmp_path / "data", WebStore(web.url)) as node:
+        send(node.receiver.port, study())
+        wait_for(lambda: state(node, "delivered"))
+    assert [body.count(b"DICM") for body in web.bodies] == [2, 1]
+    web.server.shutdown()
+
+
+def test_a_service_over_tls_needs_a_certificate_that_is_trusted(tmp_path: Path):
+    cert, key = certificate(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(cert, key)
+    web = Web(tls=context)
+    with running_node(tmp_path / "data", WebStore(web.url)) as node:
+        send(node.receiver.port, study())
+        wait_for(lambda: node.ledger._jobs("attempts >= 1", ()))
+    assert not web.bodies
+    with running_node(tmp_path / "data", WebStore(web.url, ca=cert)) as node:
+        wait_for(lambda: state(node, "delivered"))
+    assert len(web.bodies) == 1
     web.server.shutdown()
 
 

@@ -18,9 +18,9 @@ from pydicom.dataset import Dataset
 class Killer:
     """Kills a node at random moments, and starts it again on the same folder and port."""
 
-    def __init__(self, bundle: Path, data: Path, return_to: str, seed: int) -> None:
-        self.arguments = (bundle, data, return_to, "--ask", "liver", "--quiet", "2", "--log-level", "warning")
-        self.port, self.random = free_port(), random.Random(seed)
+    def __init__(self, bundle: Path, data: Path, orthanc: Orthanc, seed: int) -> None:
+        self.arguments = (bundle, data, orthanc.peer, "--commit", "--ask", "liver", "--quiet", "2", "--log-level", "warning")
+        self.port, self.random = orthanc.node_port, random.Random(seed)
         self.kills = 0
         self.node = self.start()
 
@@ -49,10 +49,10 @@ def send_until_taken(port: int, objects: list[Dataset]) -> None:
 
 
 def killed(
-    bundle: Path, data: Path, return_to: str, studies: int, times: int, pauses: tuple[float, float]
+    bundle: Path, data: Path, orthanc: Orthanc, studies: int, times: int, pauses: tuple[float, float]
 ) -> list[list[Dataset]]:
     """Send studies while the node is killed; returns them once all their results are delivered."""
-    killer = Killer(bundle, data, return_to, seed=studies)
+    killer = Killer(bundle, data, orthanc, seed=studies)
     sent = [study(1 + k % 2) for k in range(studies)]
     thread = threading.Thread(target=killer.run, args=(times, *pauses))
     thread.start()
@@ -99,7 +99,7 @@ def test_a_node_killed_ten_times_during_a_hundred_studies_stores_every_result_on
     studies = int(os.environ.get("MIMO_NODE_STUDIES", "100"))
     orthanc = Orthanc(tmp_path, free_port())
     try:
-        sent = killed(bundle_folder, tmp_path / "data", orthanc.peer, studies, 10, (0.5, 8.0))
+        sent = killed(bundle_folder, tmp_path / "data", orthanc, studies, 10, (0.5, 8.0))
         check_orthanc(orthanc, sent)
     finally:
         orthanc.close()
@@ -108,7 +108,7 @@ def test_a_node_killed_ten_times_during_a_hundred_studies_stores_every_result_on
 def test_a_node_killed_during_studies_stores_every_result_once(bundle_folder: Path, tmp_path: Path):
     orthanc = Orthanc(tmp_path, free_port())
     try:
-        sent = killed(bundle_folder, tmp_path / "data", orthanc.peer, 3, 2, (0.2, 1.5))
+        sent = killed(bundle_folder, tmp_path / "data", orthanc, 3, 2, (0.2, 1.5))
         check_orthanc(orthanc, sent)
     finally:
         orthanc.close()

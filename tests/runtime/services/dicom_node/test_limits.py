@@ -15,7 +15,7 @@ from typing import Any
 import fakes
 import pytest
 from click.testing import CliRunner
-from node_cases import LIVER, Archive, NodeProcess, running_node, send, study, wait_for
+from node_cases import LIVER, Archive, NodeProcess, certificate, running_node, send, study, wait_for
 from pynetdicom import AE
 
 from mimo_runtime.cli.commands import main
@@ -128,6 +128,24 @@ def test_the_log_of_the_library_is_silent_for_a_program_that_logs_everything(tmp
     assert not [record for record in records if "SECRET" in record.getMessage()]
 
 
+def test_a_series_of_several_patients_is_not_answered(tmp_path: Path):
+    first, second = study(2)
+    second.PatientID = "OTHER"
+    with running_node(tmp_path / "data", AWAY) as node:
+        assert send(node.receiver.port, [first, second, *study()]) == [0, 0, 0]
+        wait_for(lambda: node.ledger._jobs("attempts >= 1", ()))
+        assert sum(node.ledger.counts().values()) == 1
+
+
+def test_a_failure_of_the_model_is_tried_again_and_ends(tmp_path: Path):
+    mimo = fakes.fake_mimo()
+    mimo.engines["fusion"].failure = RuntimeError("SECRET")
+    with running_node(tmp_path / "data", AWAY, make=lambda: mimo, retry_s=0.01) as node:
+        send(node.receiver.port, study())
+        wait_for(lambda: node.ledger.counts()["failed"] == 1)
+        assert node.ledger._jobs("1", ())[0].starts == 3
+
+
 def test_health_and_metrics_are_on_loopback(tmp_path: Path):
     with running_node(tmp_path / "data", AWAY) as node:
         assert node.status is not None
@@ -183,32 +201,6 @@ def echo_over_tls(port: int, context: ssl.SSLContext) -> bool:
     status = association.send_c_echo()
     association.release()
     return status.get("Status") == 0
-
-
-def certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate of "localhost" that signs itself, and its key."""
-    import datetime
-
-    x509 = pytest.importorskip("cryptography.x509")
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)
-        .add_extension(x509.BasicConstraints(True, None), True)
-        .sign(key, hashes.SHA256())
-    )
-    cert_file, key_file = folder / "cert.pem", folder / "key.pem"
-    cert_file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    form = serialization.PrivateFormat.PKCS8
-    key_file.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
-    return cert_file, key_file
 
 
 def test_two_nodes_do_not_share_a_folder(tmp_path: Path):

@@ -85,3 +85,20 @@ def test_results_reach_orthanc_by_dicomweb(bundle_folder: Path, tmp_path: Path, 
     orthanc.request("POST", "/modalities/mimo/store", study_id.encode())
     wait_for(lambda: "a result is delivered" in process.log)
     assert process.stop() == 0 and results(orthanc, study_id) == ["CT", "SEG", "SR"]
+
+
+def test_an_archive_that_forwards_all_that_comes_makes_no_loop(bundle_folder: Path, tmp_path: Path):
+    lua = "function OnStableStudy(study, tags, metadata) RestApiPost('/modalities/mimo/store', study) end"
+    archive = Orthanc(tmp_path, free_port(), lua)
+    try:
+        options = ("--ask", "liver", "--quiet", "0.5", "--status-port", "0")
+        process = NodeProcess(bundle_folder, tmp_path / "data", archive.peer, *options, port=archive.node_port)
+        study_id = upload(archive, study())
+        wait_for(lambda: results(archive, study_id) == ["CT", "SEG", "SR"])
+        wait_for(lambda: process.metric('mimo_node_objects_total{outcome="own"}') >= 2)  # forwarded with its results
+        time.sleep(2)  # longer than the time after which a study counts as stable
+        assert process.metric("mimo_node_jobs_delivered") == 1 and results(archive, study_id) == ["CT", "SEG", "SR"]
+        assert process.metric('mimo_node_objects_total{outcome="own"}') == 2
+        assert process.stop() == 0
+    finally:
+        archive.close()
