@@ -22,14 +22,15 @@ from .stacks import Phase
 
 @dataclass(frozen=True)
 class FrameFile:
-    """A file that holds frames: on disk, or a member of an archive.
+    """A file that holds frames: on disk, a member of an archive, or in memory.
 
     Args:
         name: how messages call it: its number among the files of the source, since names may hold that of a patient.
-        path: None for a member.
+        path: None for a member, and in memory.
         archive: the archive of a member, else None.
         member: its name in the archive.
         has_number: False for the only file of a source, whose name is that which the caller wrote.
+        content: the bytes of a file in memory, else None.
     """
 
     name: str
@@ -37,6 +38,7 @@ class FrameFile:
     archive: Path | None = field(default=None, repr=False)
     member: str = field(default="", repr=False)
     has_number: bool = True
+    content: bytes | None = field(default=None, repr=False)
 
     @contextlib.contextmanager
     def open(self) -> Iterator[BinaryIO]:
@@ -48,9 +50,11 @@ class FrameFile:
             yield io.BytesIO(self.data())
 
     def data(self) -> bytes:
-        """The bytes of a member. Raises ImageError where it is damaged or unpacks to more than it states."""
+        """The bytes of a member, or in memory. Raises ImageError where it is damaged or unpacks to more than it states."""
         from .archives import read_member
 
+        if self.content is not None:
+            return self.content
         assert self.archive is not None
         return read_member(self.archive, self.member, self.name)
 
@@ -143,6 +147,11 @@ def members_of_archive(archive: Path, members: Sequence[str]) -> list[FrameFile]
     return [
         FrameFile(_numbered(number, len(members)), None, archive, member) for number, member in enumerate(members, 1)
     ]  # fmt: skip
+
+
+def files_in_memory(contents: Sequence[bytes]) -> list[FrameFile]:
+    """Files whose bytes are known."""
+    return [FrameFile(_numbered(number, len(contents)), content=content) for number, content in enumerate(contents, 1)]
 
 
 def _numbered(number: int, count: int) -> str:

@@ -66,7 +66,7 @@ class ImageSeries:
             ImageError: the frame is damaged.
         """
         if isinstance(index, slice):
-            frames, layout = _in_order(self.frames[index])
+            frames, layout = in_order(self.frames[index])
             return replace(self, frames=frames, layout=layout)
         frame = self.frames[index]
         unpacked = self.unpacked.path_of(frame.file) if frame.count > 1 else None
@@ -126,8 +126,51 @@ def open_image_series(
         ImageError: nothing there is an image, a file is damaged, or there are several series and none is chosen.
     """
     name = shown_path(source) if isinstance(source, (str, os.PathLike)) else "the list of files"
-    files, notes = _files(source, name)
-    headers, refused, lost = list[FrameHeader](), list[str](), list[str]()
+    read = read_headers(*_files(source, name), name)
+    chosen = _choose(read.by_series(), series, name)
+    _check_modality(chosen, modality)
+    notes = [*read.notes]
+    if canonical(modality) is None and all(header.kind == "nifti" for header in chosen):
+        notes.append("a NIfTI file does not state its modality: name it (modality=, --modality), ct for Hounsfield units")
+    frames, layout = in_order(chosen)
+    return ImageSeries(frames, layout, modality, window, tuple(notes), windows, read.lost)
+
+
+@dataclass(frozen=True)
+class ReadHeaders:
+    """The frames of some files, of one or several series.
+
+    Args:
+        headers: in the order of the files.
+        notes: what was left out, for people.
+        lost: damaged files.
+    """
+
+    headers: tuple[FrameHeader, ...]
+    notes: tuple[str, ...]
+    lost: int
+
+    def by_series(self) -> dict[str, list[FrameHeader]]:
+        """The frames of each series. DICOM and NIfTI come before pictures, which have no series of their own."""
+        groups: dict[str, list[FrameHeader]] = {}
+        for header in self.headers:
+            groups.setdefault(header.series, []).append(header)
+        if len(groups) > 1:
+            groups.pop("", None)
+        return groups
+
+
+def read_headers(files: Sequence[FrameFile], left_out: Sequence[str], name: str) -> ReadHeaders:
+    """The headers of files. What is no image is left out, with a note.
+
+    Args:
+        left_out: notes about files that were left out before.
+        name: how messages call the files.
+
+    Raises:
+        ImageError: nothing there is an image, or the only file is damaged.
+    """
+    headers, refused, lost, notes = list[FrameHeader](), list[str](), list[str](), list(left_out)
     for file in files:
         try:
             headers.extend(headers_of(file))
@@ -139,20 +182,15 @@ def open_image_series(
         reasons = [*lost, *refused, *notes]
         reason = f": {few(reasons, 1)}" if reasons else ""
         raise ImageError(f"{name} holds no image{reason}", "Name a folder, a zip archive or files of images")
-    chosen = _choose(headers, series, name)
-    _check_modality(chosen, modality)
     for kind, reasons in (("damaged ", lost), ("", refused)):
         if reasons:
             notes.append(
                 f"{len(reasons)} {kind}{'file was' if len(reasons) == 1 else 'files were'} left out: {few(reasons, 2)}"
             )
-    if canonical(modality) is None and all(header.kind == "nifti" for header in chosen):
-        notes.append("a NIfTI file does not state its modality: name it (modality=, --modality), ct for Hounsfield units")
-    frames, layout = _in_order(chosen)
-    return ImageSeries(frames, layout, modality, window, tuple(notes), windows, len(lost))
+    return ReadHeaders(tuple(headers), tuple(notes), len(lost))
 
 
-def _in_order(frames: Sequence[FrameHeader]) -> tuple[tuple[FrameHeader, ...], Layout]:
+def in_order(frames: Sequence[FrameHeader]) -> tuple[tuple[FrameHeader, ...], Layout]:
     """Frames by stack and position, and the layout of the ordered frames."""
     layout = lay_out([f.geometry for f in frames], [f.size for f in frames], [f.phase for f in frames])
     return tuple(frames[i] for i in layout.order), replace(layout, order=tuple(range(len(frames))))
@@ -208,13 +246,8 @@ def _natural(path: Path) -> tuple[tuple[int, int, str], ...]:
     return tuple((0, int(p), "") if p.isascii() and p.isdigit() else (1, 0, p.casefold()) for p in parts)
 
 
-def _choose(headers: list[FrameHeader], wanted: int | str | None, name: str) -> list[FrameHeader]:
-    """The frames of one series. DICOM and NIfTI come before pictures, which have no series of their own."""
-    groups: dict[str, list[FrameHeader]] = {}
-    for header in headers:
-        groups.setdefault(header.series, []).append(header)
-    if len(groups) > 1:
-        groups.pop("", None)
+def _choose(groups: dict[str, list[FrameHeader]], wanted: int | str | None, name: str) -> list[FrameHeader]:
+    """The frames of one series."""
     listed = list(groups.items())
     if wanted is None and len(listed) == 1:
         return listed[0][1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..nninteractive.routes import adapter as nninteractive
 from .chat import CHAT
+from .page.adapter import PAGE
 from .service import Adapter
 
-BUILT_IN: tuple[Adapter, ...] = (CHAT, nninteractive())
+BUILT_IN: tuple[Adapter, ...] = (CHAT, PAGE, nninteractive())

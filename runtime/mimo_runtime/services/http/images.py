@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...errors import RequestError
-from ...imageio.png import png_bytes
 from ...results.described import described
 from ..host import Served
 from ..jobs import Job
@@ -14,6 +13,7 @@ from .answers import StoredImageJson
 from .bodies import in_thread, media_type, read_parts
 from .errors import HttpError
 from .openapi import Operation
+from .page.pictures import picture_of
 from .service import Service
 
 if TYPE_CHECKING:
@@ -84,15 +84,17 @@ class ImageRoutes:
         return Response(status_code=204)
 
     async def picture(self, request: Request) -> Response:
-        """The 8-bit picture of an image as a PNG, for programs that read no DICOM and no volumes: 200, or 404."""
+        """The 8-bit picture of an image as a PNG, for programs that read no DICOM and no volumes: 200, or 404. The header
+        ``X-Window`` has centre and width of grey values. Nothing is encoded."""
         from starlette.responses import Response
 
         image, reading = self.service.store.get(request.path_params["id"]), reading_of(request)
 
-        def work(served: Served, job: Job) -> bytes:
-            return png_bytes(self.service.store.open(served, image, reading, job).image.pixels)
+        def work(served: Served, job: Job) -> tuple[bytes, dict[str, str]]:
+            return picture_of(served, image, reading)
 
-        return Response(await self.service.run(request, work), media_type="image/png")
+        content, headers = await self.service.run(request, work)
+        return Response(content, media_type="image/png", headers=headers)
 
     async def _described(self, request: Request, image: StoredImage, reading: Reading, status: int) -> Response:
         from starlette.responses import JSONResponse
