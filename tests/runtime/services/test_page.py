@@ -56,7 +56,9 @@ def test_the_page_is_small():
     assert sum(path.stat().st_size for path in site_files().values()) < 300_000
 
 
-@pytest.mark.parametrize("path", ["/page/..%2findex.html", "/page/../app.py", "/page/%2e%2e/files.py", "/page/none.js", "/page/"])
+@pytest.mark.parametrize(
+    "path", ["/page/..%2findex.html", "/page/../app.py", "/page/%2e%2e/files.py", "/page/none.js", "/page/"]
+)
 def test_another_path_is_not_served(client, path: str):
     assert client.get(path).status_code == 404
 
