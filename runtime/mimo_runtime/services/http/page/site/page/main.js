@@ -94,7 +94,7 @@ async function openFiles(list) {
 // -- what is shown of the state -----------------------------------------------------------------------------------------
 
 function showTools(state) {
-  for (const button of document.querySelectorAll("[data-tool]")) button.setAttribute("aria-pressed", String(button.dataset.tool === state.tool));
+  for (const button of document.querySelectorAll("#tools [data-tool]")) button.setAttribute("aria-pressed", String(button.dataset.tool === state.tool));
   at("canvas").dataset.tool = state.tool;
   at("brush-label").hidden = state.tool !== "brush" && state.tool !== "erase";
   at("brush").value = String(state.brush);
@@ -178,7 +178,7 @@ store.subscribe((state, names) => {
 const press = (id, action) => at(id).addEventListener("click", action);
 
 function listenToControls() {
-  for (const button of document.querySelectorAll("[data-tool]")) button.addEventListener("click", () => choose(button.dataset.tool));
+  for (const button of document.querySelectorAll("#tools [data-tool]")) button.addEventListener("click", () => choose(button.dataset.tool));
   at("tools").addEventListener("keydown", moveInToolbar);
   press("undo", undo);
   press("redo", redo);
