@@ -28,6 +28,7 @@ _EXTRA_OF = {
     "onnxruntime": "cpu", "openvino": "openvino", "pydicom": "dicom", "nibabel": "dicom", "psutil": "bench",
     "starlette": "server", "uvicorn": "server", "python_multipart": "server", "prometheus_client": "server",
     "pynetdicom": "pacs",
+    "ray": "ray", "pyarrow": "batch", "dicomweb_client": "batch",
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from ..errors import PromptError, RequestError, VerificationError
 from ..utils.tables import table
 from ..utils.untyped import Untyped
 from .app import Commands, Option, print_error
+from .batch import batch
 from .compare import compare
 from .json_output import print_json
 from .node import node
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 def main() -> None:
     """Run a mimo bundle on this machine.
 
-    Exit codes: 0 done, 1 the work failed, 2 the request was wrong, 3 a part of the work failed (series).
+    Exit codes: 0 done, 1 the work failed, 2 the request was wrong, 3 a part of the work failed (series, batch).
     """
 
 
@@ -57,6 +58,7 @@ main.add_command(track)
 main.add_command(compare)
 main.add_command(serve)
 main.add_command(node)
+main.add_command(batch)
 
 
 @main.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -160,12 +160,9 @@ class ObjectRequest:
         """Prompt and answer; with a secret, without the words of the request."""
         if not self.salt:
             return prompt, answer
-        from ..clinical.pseudonyms import LEFT_OUT, without_words
+        from ..clinical.pseudonyms import answer_without_words
 
-        refusal = answer.refusal and replace(answer.refusal, subject="")
-        warnings = tuple(map(without_words, answer.warnings))
-        hidden = replace(answer, text=without_words(answer.text), refusal=refusal, warnings=warnings)
-        return replace(prompt, text=LEFT_OUT if prompt.text else ""), hidden
+        return answer_without_words(prompt, answer)
 
     def json_without_words(self, report: Mapping[str, object]) -> dict[str, object]:
         """JSON of answers; with a secret, without the words of the request."""

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from ..utils.hashing import keyed_digest
 
 if TYPE_CHECKING:
+    from ..preprocessing.prompts import Prompt
+    from ..results.answer import Answer
     from .study import StudyResult
 
 #: What stands for the words of a request.
@@ -50,6 +52,14 @@ def patient_pseudonym(salt: str, key: tuple[str, ...]) -> str:
 def without_words(text: str) -> str:
     """A sentence of an answer without the words of the request that it repeats."""
     return _REPEATED.sub(rf"\1'{LEFT_OUT}'", text)
+
+
+def answer_without_words(prompt: Prompt, answer: Answer) -> tuple[Prompt, Answer]:
+    """A prompt and its answer without the words of the request."""
+    refusal = answer.refusal and replace(answer.refusal, subject="")
+    warnings = tuple(map(without_words, answer.warnings))
+    hidden = replace(answer, text=without_words(answer.text), refusal=refusal, warnings=warnings)
+    return replace(prompt, text=LEFT_OUT if prompt.text else ""), hidden
 
 
 def anonymous_result(result: StudyResult, salt: str) -> StudyResult:

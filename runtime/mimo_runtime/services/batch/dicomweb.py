@@ -1,0 +1,98 @@
+"""Instances of a DICOMweb server: the query (QIDO-RS) and the retrieval (WADO-RS) of one."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from urllib.parse import parse_qsl, urlsplit
+
+from ...errors import ImageError, RequestError
+from ...utils.untyped import Untyped
+from .items import BatchItem, Instance, Question
+from .settings import WebSource
+
+#: Instances of one response of the server.
+PAGE = 500
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_UIDS = ("0020000D", "0020000E", "00080018")
+_INSTANCE_NUMBER = "00200013"
+
+
+def web_source(address: str, token: str = "") -> WebSource:
+    """The server and the query of an address: ``https://pacs.example/dicom-web?Modality=CT&StudyDate=20260101-``.
+
+    Raises:
+        RequestError: no http or https, a password in the address, or a token over http to another machine.
+    """
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise RequestError("the address of the DICOMweb server is no http or https", "Write https://HOST/dicom-web?Modality=CT")
+    if parts.username or parts.password:
+        raise RequestError("the address of the DICOMweb server has a password", "Put a token into a file: --token-file")
+    if token and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+        raise RequestError("the token would be sent over http without encryption", "Use https")
+    url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+    return WebSource(url, tuple(parse_qsl(parts.query, keep_blank_values=True)), token)
+
+
+def search(web: WebSource, question: Question) -> list[BatchItem]:
+    """The instances that match the query, by study, series and number; numbers from 1.
+
+    Raises:
+        RequestError: the server does not answer, refuses, or has no such instance.
+    """
+    client = _client(web)
+    rows: list[Untyped] = []
+    try:
+        while True:
+            page = client.search_for_instances(
+                search_filters=dict(web.filters), fields=["InstanceNumber"], limit=PAGE, offset=len(rows)
+            )
+            rows += page
+            if len(page) < PAGE:
+                break
+    except Exception as error:  # of requests, or of the client; their messages have the address with its query
+        raise RequestError(f"the query of the DICOMweb server failed: {_reason(error)}", "Check the address") from None
+    found = sorted({_order(row) for row in rows})
+    if not found:
+        raise RequestError("the DICOMweb server has no instance that matches", "Change the query")
+    return [BatchItem(n, question, instance=Instance(*uids)) for n, (*_, uids) in enumerate(found, 1)]
+
+
+def retrieve(web: WebSource, instance: Instance) -> bytes:
+    """The file of an instance.
+
+    Raises:
+        ImageError: the server does not have it, or does not answer.
+    """
+    try:
+        data = _client(web).retrieve_instance(instance.study, instance.series, instance.sop)
+    except Exception as error:  # as in search
+        raise ImageError(f"the instance cannot be retrieved: {_reason(error)}", "Check the server") from None
+    buffer = io.BytesIO()
+    data.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def _client(web: WebSource) -> Untyped:
+    from dicomweb_client.api import DICOMwebClient
+
+    client = DICOMwebClient(web.url, headers={"Authorization": f"Bearer {web.token}"} if web.token else None)
+    client.set_http_retry_params(retry=True, max_attempts=3)
+    return client
+
+
+def _order(row: Untyped) -> tuple[str, str, int, tuple[str, ...]]:
+    uids = tuple(_value(row, tag) for tag in _UIDS)
+    number = _value(row, _INSTANCE_NUMBER)
+    return uids[0], uids[1], int(number) if number.lstrip("-").isdecimal() else 0, uids
+
+
+def _value(row: Untyped, tag: str) -> str:
+    values: Sequence[object] = row.get(tag, {}).get("Value") or [""]
+    return str(values[0])
+
+
+def _reason(error: Exception) -> str:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return f"status {status}" if status is not None else type(error).__name__
