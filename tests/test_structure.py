@@ -45,13 +45,8 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "evaluation": "data errors model pipeline postprocessing preprocessing results text utils viz",
         "deploy": "bundle compiler engines errors evaluation hardware imageio loading model pipeline preprocessing results "
         "text utils",
-<<<<<<< HEAD
-        "services": "admission bundle clinical deploy errors hardware imageio loading modalities model pipeline request "
-        "results scan series utils",
-=======
-        "services": "admission bundle clinical deploy errors hardware imageio loading model pipeline preprocessing request "
-        "results scan utils",
->>>>>>> 694a8d5 (Answer about folders, lists and DICOMweb queries in bulk, with a ledger to resume from and Ray as a second engine)
+        "services": "admission bundle clinical deploy errors hardware imageio loading modalities model pipeline preprocessing "
+        "request results scan series utils",
         "cli": "bundle clinical data deploy engines errors evaluation imageio pipeline preprocessing request results series "
         "services tiling tracking utils",
         "__main__": "cli",

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import RequestError
-from ..utils.untyped import Untyped
 from .app import print_error
 from .json_output import print_json
 from .options import Coordinates, object_options, object_request, where
 from .progress import progress_bar
 
 if TYPE_CHECKING:
-    from ..services.batch.items import BatchItem, Question
+    from ..services.batch.items import BatchItem
+    from ..services.batch.question import Question
     from ..services.batch.run import BatchReport
     from ..services.batch.settings import WebSource
 
@@ -61,14 +61,22 @@ def batch(
     points: tuple[tuple[float, ...], ...],
     frame: int,
     modality: str | None,
+    window: tuple[float, float] | None,
+    masks: bool,
+    text_answer: bool,
     no_refine: bool,
+    any_domain: bool,
     jobs: int,
+    threads: int | None,
     engine: str,
     ray_address: str | None,
     token_file: str | None,
+    device: str,
+    allow_fallback: bool,
+    trust: str | None,
     output: str,
     as_json: bool,
-    **options: Untyped,
+    **writing: object,
 ) -> None:
     """Ask about every image of INPUT: folders, images, lists (.csv, .jsonl) or a DICOMweb query.
 
@@ -76,28 +84,23 @@ def batch(
     frame and modality. The same command resumes a batch that was ended. Exit code 3: some images failed, the others
     are answered.
     """
-    objects = object_request(options, output)
-    if no_refine and not options["masks"]:
-        raise RequestError("--no-refine has no effect with --no-masks", "Leave one of them out")
-    if not (options["masks"] or options["text_answer"]):
-        raise RequestError("--no-masks and --no-answer leave nothing to do", "Leave one of them out")
-    if text is not None and not text.strip():
-        raise RequestError("--text is empty", "Give a name or a question, or leave --text out")
+    objects = object_request(writing, output)
     if ray_address is not None and engine != "ray":
         raise RequestError("--ray-address has no effect without --engine ray", "Leave it out")
+    _check(text, masks, text_answer, not no_refine)
     import hashlib
 
     from ..bundle.archive import Bundle
-    from ..services.batch.items import Question
+    from ..services.batch.question import Question
     from ..services.batch.run import Workers, run_batch
     from ..services.batch.settings import BatchSettings
 
-    opened = Bundle.open(bundle, this_machine=not options["allow_fallback"], trust=options["trust"])
+    opened = Bundle.open(bundle, this_machine=not allow_fallback, trust=trust)
     items, web = _items(inputs, Question(text or "", boxes, points, "", frame, modality), token_file)
     settings = BatchSettings(
         str(Path(bundle).absolute()), hashlib.sha256(opened.raw_manifest).hexdigest(), Path(output).absolute(),
-        refine=not no_refine, formats=objects.formats, salt=objects.salt, allow_burned_in=objects.allow_burned_in,
-        show_patient=objects.show_patient, web=web, **options,
+        device, threads, allow_fallback, trust and str(Path(trust).absolute()), window, masks, text_answer, not no_refine,
+        any_domain, objects.formats, objects.salt, objects.allow_burned_in, objects.show_patient, web,
     )  # fmt: skip
     with progress_bar(quiet=as_json) as progress:
         report = run_batch(settings, items, Workers(engine, jobs, ray_address), progress)
@@ -106,6 +109,16 @@ def batch(
         listed = f"{len(report.failures)} of {report.images} images failed"
         print_error(f"error: {listed}, see failures.csv. The others are answered. The same command tries these again.")
         raise click.exceptions.Exit(PARTIAL)
+
+
+def _check(text: str | None, masks: bool, text_answer: bool, refine: bool) -> None:
+    """Refuse options that would do nothing."""
+    if not (masks or text_answer):
+        raise RequestError("--no-masks and --no-answer leave nothing to do", "Leave one of them out")
+    if not (refine or masks):
+        raise RequestError("--no-refine has no effect with --no-masks", "Leave one of them out")
+    if text is not None and not text.strip():
+        raise RequestError("--text is empty", "Give a name or a question, or leave --text out")
 
 
 def _items(inputs: tuple[str, ...], question: Question, token_file: str | None) -> tuple[list[BatchItem], WebSource | None]:

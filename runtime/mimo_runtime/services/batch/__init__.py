@@ -1,5 +1,5 @@
 """One question about many images: a ledger to resume from, a summary, failures that do not end the run (extra ``batch``).
 
-:mod:`.items` and :mod:`.dicomweb` list the images, :class:`~.answering.Answerer` answers about one, :mod:`.local` and
-:mod:`.ray_engine` say where, and :func:`.run.run_batch` keeps the :class:`~.ledger.Ledger` and writes the summary.
+``items`` and ``dicomweb`` list the images, :class:`~.answering.Answerer` answers about one in threads (``local``) or in
+processes of a cluster (``ray_engine``), and :func:`~.run.run_batch` keeps the :class:`~.ledger.Ledger` and writes the summary.
 """

@@ -19,8 +19,9 @@ from ...imageio.masks import read_mask_file
 from ...imageio.reader import Source, read_image
 from ...request import AskRequest
 from ...utils.hashing import sha256_of
-from .items import BatchItem, Question
+from .items import BatchItem
 from .ledger import Entry, folder_of, key_of
+from .question import Question
 from .settings import BatchSettings
 
 if TYPE_CHECKING:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import parse_qsl, urlsplit
 
 from ...errors import ImageError, RequestError
-from ...utils.untyped import Untyped
-from .items import BatchItem, Instance, Question
+from .items import BatchItem, Instance
+from .question import Question
 from .settings import WebSource
 
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+#: An instance in DICOM JSON: tag to VR and values.
+Row = Mapping[str, Mapping[str, Sequence[object]]]
 #: Instances of one response of the server.
 PAGE = 500
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -42,7 +48,7 @@ def search(web: WebSource, question: Question) -> list[BatchItem]:
         RequestError: the server does not answer, refuses, or has no such instance.
     """
     client = _client(web)
-    rows: list[Untyped] = []
+    rows: list[Row] = []
     try:
         while True:
             page = client.search_for_instances(
@@ -53,10 +59,10 @@ def search(web: WebSource, question: Question) -> list[BatchItem]:
                 break
     except Exception as error:  # of requests, or of the client; their messages have the address with its query
         raise RequestError(f"the query of the DICOMweb server failed: {_reason(error)}", "Check the address") from None
-    found = sorted({_order(row) for row in rows})
-    if not found:
+    instances = sorted({_order(row) for row in rows})
+    if not instances:
         raise RequestError("the DICOMweb server has no instance that matches", "Change the query")
-    return [BatchItem(n, question, instance=Instance(*uids)) for n, (*_, uids) in enumerate(found, 1)]
+    return [BatchItem(n, question, instance=Instance(*uids)) for n, (*_, uids) in enumerate(instances, 1)]
 
 
 def retrieve(web: WebSource, instance: Instance) -> bytes:
@@ -74,21 +80,33 @@ def retrieve(web: WebSource, instance: Instance) -> bytes:
     return buffer.getvalue()
 
 
-def _client(web: WebSource) -> Untyped:
+class _Client(Protocol):
+    """What is used of ``dicomweb_client.api.DICOMwebClient``."""
+
+    def search_for_instances(
+        self, *, search_filters: dict[str, str], fields: list[str], limit: int, offset: int
+    ) -> list[Row]: ...
+
+    def retrieve_instance(self, study: str, series: str, instance: str, /) -> Dataset: ...
+
+    def set_http_retry_params(self, *, retry: bool, max_attempts: int) -> None: ...
+
+
+def _client(web: WebSource) -> _Client:
     from dicomweb_client.api import DICOMwebClient
 
-    client = DICOMwebClient(web.url, headers={"Authorization": f"Bearer {web.token}"} if web.token else None)
+    client: _Client = DICOMwebClient(web.url, headers={"Authorization": f"Bearer {web.token}"} if web.token else None)
     client.set_http_retry_params(retry=True, max_attempts=3)
     return client
 
 
-def _order(row: Untyped) -> tuple[str, str, int, tuple[str, ...]]:
+def _order(row: Row) -> tuple[str, str, int, tuple[str, ...]]:
     uids = tuple(_value(row, tag) for tag in _UIDS)
     number = _value(row, _INSTANCE_NUMBER)
     return uids[0], uids[1], int(number) if number.lstrip("-").isdecimal() else 0, uids
 
 
-def _value(row: Untyped, tag: str) -> str:
+def _value(row: Row, tag: str) -> str:
     values: Sequence[object] = row.get(tag, {}).get("Value") or [""]
     return str(values[0])
 

@@ -9,33 +9,14 @@ from pathlib import Path
 
 from ...errors import RequestError
 from ...utils.messages import shown_path
+from .lists import read_list
+from .question import Question
 
 #: Endings of files that say by their name that they are images. DICOM files often have none, so their content decides.
 IMAGE_SUFFIXES = frozenset(
     [".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".dcm", ".dicom", ".ima", ".nii", ".nii.gz"]
 )  # fmt: skip
 LIST_SUFFIXES = (".csv", ".jsonl")
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked about one image.
-
-    Args:
-        text: a name or a question.
-        boxes: each ``(x0, y0, x1, y1)`` in pixels.
-        points: each ``(x, y)`` or ``(x, y, label)`` in pixels.
-        mask: file of a rough mask of the size of the image; "" without one.
-        frame: of a multi-frame file, or slice of a volume, from 0.
-        modality: of an image that does not state it.
-    """
-
-    text: str = ""
-    boxes: tuple[tuple[float, ...], ...] = ()
-    points: tuple[tuple[float, ...], ...] = ()
-    mask: str = field(default="", repr=False)
-    frame: int = 0
-    modality: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,23 +65,21 @@ def items_of(inputs: Sequence[str], question: Question) -> list[BatchItem]:
     Raises:
         RequestError: a path does not exist, a folder has no image, or a list cannot be read.
     """
-    from .lists import read_list
-
-    found: list[BatchItem] = []
+    items: list[BatchItem] = []
     for text in inputs:
         path = Path(text)
         if path.is_dir():
             files = [str(file) for file in _images_in(path)]
             if not files:
                 raise RequestError(f"folder {shown_path(text)} has no image", "Name a folder with PNG, DICOM or NIfTI files")
-            found += [BatchItem(0, question, file) for file in files]
+            items += [BatchItem(0, question, file) for file in files]
         elif not path.exists():
             raise RequestError(f"input {shown_path(text)} does not exist", "Name a folder, an image, a list or an address")
         elif path.name.lower().endswith(LIST_SUFFIXES):
-            found += [BatchItem(0, each, file) for file, each in read_list(path, question)]
+            items += [BatchItem(0, each, file) for file, each in read_list(path, question)]
         else:
-            found.append(BatchItem(0, question, text))
-    return numbered(found)
+            items.append(BatchItem(0, question, text))
+    return numbered(items)
 
 
 def numbered(items: Sequence[BatchItem]) -> list[BatchItem]:

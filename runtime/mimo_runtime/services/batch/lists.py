@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...errors import RequestError
-from .items import Question
+from .question import Question
 
 FIELDS = ("image", "text", "box", "boxes", "point", "points", "mask", "frame", "modality")
 #: Bytes of a list.

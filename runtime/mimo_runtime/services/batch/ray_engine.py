@@ -7,10 +7,9 @@ bundle and the output folder under the same paths, and have the same version of 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ...errors import EngineError, RequestError
-from ...utils.untyped import Untyped
 from .answering import Answerer, Outcome, OutputError
 from .items import BatchItem
 from .settings import BatchSettings
@@ -22,7 +21,7 @@ class RayAnswerer:
     def __init__(self, settings: BatchSettings, done: frozenset[str]) -> None:
         self._answerer = Answerer(settings, done)
 
-    def __call__(self, batch: dict[str, Untyped]) -> dict[str, list[str]]:
+    def __call__(self, batch: Mapping[str, Sequence[BatchItem]]) -> dict[str, list[str]]:
         """Outcomes of the items of a batch, as JSON."""
         return {"outcome": [self._answerer(item).to_json() for item in batch["item"]]}
 

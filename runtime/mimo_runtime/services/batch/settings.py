@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from .items import Question
+from .question import Question
 
 
 @dataclass(frozen=True)

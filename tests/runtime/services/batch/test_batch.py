@@ -14,8 +14,9 @@ from PIL import Image
 
 from mimo_runtime.cli.commands import main
 from mimo_runtime.errors import RequestError
-from mimo_runtime.services.batch.items import Question, items_of
+from mimo_runtime.services.batch.items import items_of
 from mimo_runtime.services.batch.ledger import LEDGER, Entry, Ledger, key_of
+from mimo_runtime.services.batch.question import Question
 
 pytest.importorskip("onnx_bundle", reason="needs onnx", exc_type=ImportError)
 BOX = ",".join(f"{v:g}" for v in fakes.BOX)
