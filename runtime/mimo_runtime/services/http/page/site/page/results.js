@@ -2,6 +2,9 @@
 import { decodeMask } from "./masks.js";
 import { COLOURS } from "./view.js";
 
+/** Names that a refusal offers as buttons. */
+const MOST_NAMES = 12;
+
 /** An element with properties and children. */
 export function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -126,10 +129,12 @@ export class Results {
     const subject = refusal.subject ? `: “${refusal.subject}”` : "";
     const again = refusal.reason === "out of domain"
       ? [element("button", { type: "button", textContent: "Answer anyway", onclick: () => this.retry({ anyDomain: true }) })]
-      : refusal.works.map((works) => element("button", { type: "button", textContent: works, onclick: () => this.retry({ text: works }) }));
+      : refusal.works.slice(0, MOST_NAMES).map((works) => element("button", { type: "button", textContent: works, onclick: () => this.retry({ text: works }) }));
+    const others = refusal.works.slice(MOST_NAMES);
     box.replaceChildren(
       element("p", {}, element("strong", { textContent: `Not answered: ${refusal.reason}${subject}` })),
       ...(again.length ? [element("p", { className: "quiet", textContent: refusal.reason === "out of domain" ? "The image is unlike those of the training." : "This model answers:" }), element("div", { className: "row wrap" }, ...again)] : []),
+      ...(others.length ? [element("p", { className: "quiet", textContent: `Also: ${others.join(", ")}.` })] : []),
     );
   }
 
