@@ -85,6 +85,14 @@ def test_connections_that_send_nonsense_do_no_harm(tmp_path: Path, capfd: pytest
     assert "Traceback" not in capfd.readouterr().err
 
 
+def test_connections_that_were_closed_do_not_count_as_open(tmp_path: Path):
+    with running_node(tmp_path / "data", AWAY, max_associations=2) as node:
+        for _ in range(6):  # as a load balancer does
+            socket.create_connection(("127.0.0.1", node.receiver.port), timeout=10).close()
+        wait_for(lambda: not node.receiver.associations, 10)
+        assert send(node.receiver.port, study()) == [0]
+
+
 def test_nothing_of_a_patient_is_logged_or_in_names(bundle_folder: Path, tmp_path: Path):
     node = NodeProcess(
         bundle_folder, tmp_path / "data", "AWAY@127.0.0.1:9", "--ask", "SECRET", "--log-level", "debug", "--quiet", "0.2"

@@ -1,7 +1,8 @@
 """The socket of a node, with limits that pynetdicom does not have.
 
 A connection may take no longer than :data:`PART_S` for one part of a message, a part may have no more bytes than
-:data:`LARGEST_PART`, a TLS handshake does not block other connections, and connections are bounded before they negotiate.
+:data:`LARGEST_PART`, a TLS handshake does not block other connections, connections are bounded before they negotiate, and one
+that is closed before that does not count as open.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from .contexts import IDLE_S
 
 if TYPE_CHECKING:
     from pynetdicom.ae import ApplicationEntity
+    from pynetdicom.association import Association
     from pynetdicom.events import Event
     from pynetdicom.transport import AssociationSocket, ThreadedAssociationServer
 
@@ -51,6 +53,9 @@ def open_server(
             return connection, client
 
         def verify_request(self, request: object, client_address: object) -> bool:
+            for association in entity.active_associations:
+                if association.is_acceptor and association.dul.ident and not association.dul.is_alive():
+                    _end_waiting(association)
             return len(entity.active_associations) < 2 * entity.maximum_associations + 8
 
         def handle_error(self, request: object, client_address: object) -> None:
@@ -61,7 +66,7 @@ def open_server(
         if connection is not None:
             connection.recv = _bounded(connection)  # type: ignore[method-assign, assignment]
 
-    bound = [(evt.EVT_CONN_OPEN, on_open), *handlers]
+    bound = [(evt.EVT_CONN_OPEN, on_open), (evt.EVT_CONN_CLOSE, lambda event: _end_waiting(event.assoc)), *handlers]
     server = Server(
         entity,
         address,
@@ -72,6 +77,12 @@ def open_server(
     entity._servers.append(server)
     threading.Thread(target=server.serve_forever, args=(0.1,), name="mimo-node", daemon=True).start()
     return server
+
+
+def _end_waiting(association: Association) -> None:
+    """End an association whose connection is gone before it was negotiated; it would wait for a request, and count as open."""
+    if not association.is_established:
+        association.dul.to_user_queue.put(None)  # taken as the end of the wait
 
 
 def _bounded(connection: AssociationSocket) -> Callable[[int], bytearray]:
