@@ -46,7 +46,7 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "deploy": "bundle compiler engines errors evaluation hardware imageio loading model pipeline preprocessing results "
         "text utils",
         "services": "admission bundle clinical deploy errors hardware imageio loading modalities model pipeline preprocessing "
-        "request results scan series utils",
+        "request results scan series text utils",
         "cli": "bundle clinical data deploy engines errors evaluation imageio pipeline preprocessing request results series "
         "services tiling tracking utils",
         "__main__": "cli",

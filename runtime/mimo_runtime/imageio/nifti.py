@@ -53,7 +53,7 @@ class Plane:
 
 
 @dataclass(frozen=True, eq=False)
-class _VolumeHeader:
+class VolumeHeader:
     """Shape (without the axis of colours), spacing in mm, affine to RAS in mm, and stored axes of a volume."""
 
     shape: tuple[int, ...]
@@ -62,11 +62,11 @@ class _VolumeHeader:
     orientation: list[tuple[int, int]]
 
     @staticmethod
-    def of(volume: Untyped) -> _VolumeHeader:
+    def of(volume: Untyped) -> VolumeHeader:
         shape = volume.shape[:3] if _colours(volume) else volume.shape
         unit = {"meter": 1000.0, "micron": 0.001}.get(volume.header.get_xyzt_units()[0], 1.0)
         zooms = tuple(float(z) * unit for z in volume.header.get_zooms()[:3])
-        return _VolumeHeader(shape, zooms, np.asarray(volume.affine, float) * unit, _orientation(volume.affine))
+        return VolumeHeader(shape, zooms, np.asarray(volume.affine, float) * unit, _orientation(volume.affine))
 
     def geometry(self, plane: tuple[int, int], index: int) -> ImageGeometry:
         """Where the picture of a slice lies, as :func:`_slice` turns it. ``plane``: stored axes (across, down)."""
@@ -133,7 +133,7 @@ def read_values(file: BinaryIO, name: str, slice_index: int) -> Plane:
     """
     volume: Untyped = _open(file, name)
     try:
-        header, colours = _VolumeHeader.of(volume), _colours(volume)
+        header, colours = VolumeHeader.of(volume), _colours(volume)
     except Exception as error:  # nibabel raises many kinds for damaged headers
         raise damaged(name, error) from None
     shape, orientation = volume.shape, header.orientation
@@ -165,14 +165,19 @@ def read_geometries(file: BinaryIO, name: str) -> tuple[tuple[int, int], list[Im
     Raises:
         ImageError: as :func:`read_nifti`.
     """
-    volume: Untyped = _open(file, name)
-    try:
-        header = _VolumeHeader.of(volume)
-    except Exception as error:  # nibabel raises many kinds for damaged headers
-        raise damaged(name, error) from None
+    header = read_volume_header(file, name)
     plane, slices, frames = _layout(header.shape, name, header.orientation)
     size = header.shape[plane[1]], header.shape[plane[0]]
     return size, [header.geometry(plane, index) for index in range(slices * frames)], slices
+
+
+def read_volume_header(file: BinaryIO, name: str) -> VolumeHeader:
+    """How a volume is stored. Raises ImageError as :func:`read_nifti`."""
+    volume: Untyped = _open(file, name)
+    try:
+        return VolumeHeader.of(volume)
+    except Exception as error:  # nibabel raises many kinds for damaged headers
+        raise damaged(name, error) from None
 
 
 def _open(file: BinaryIO, name: str) -> object:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..http.errors import HttpError
-from .segmentation import Segmentation
+from ..interaction.segmentation import Segmentation
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from ...errors import MimoError, RequestError
+from ...errors import RequestError
 from ..host import Served
 from ..http.bodies import in_thread, media_type
-from ..http.errors import HttpError, error_body, error_headers, status_of
+from ..http.errors import HttpError
 from ..http.fields import read_json
 from ..http.openapi import Operation
 from ..http.service import Adapter, Service
+from ..interaction.marks import Bounds, Kind, box_of, drawing_of
+from ..interaction.prediction import predict, refine
+from ..interaction.segmentation import Segmentation
 from ..jobs import Job
+from ..viewers import with_detail
 from ..volumes import Volume
 from .leases import Lease, LeaseLimits, Leases
-from .marks import Bounds, Kind, box_of, drawing_of
 from .messages import (
     LEASE,
     META,
@@ -42,8 +45,6 @@ from .messages import (
     ZoomBody,
     spacing_of,
 )
-from .prediction import predict, refine
-from .segmentation import Segmentation
 from .wire import library, pack, unpack
 
 if TYPE_CHECKING:
@@ -109,22 +110,9 @@ class InteractiveRoutes:
         }  # fmt: skip
         reading = {_HEALTH: self.health, "/capabilities": self.capabilities, "/lease_status": self.lease_status}
         return [
-            *(Route(path, self._with_detail(handler), methods=["POST"]) for path, handler in handlers.items()),
-            *(Route(path, self._with_detail(handler), methods=["GET"]) for path, handler in reading.items()),
+            *(Route(path, with_detail(handler, self.service.jobs), methods=["POST"]) for path, handler in handlers.items()),
+            *(Route(path, with_detail(handler, self.service.jobs), methods=["GET"]) for path, handler in reading.items()),
         ]
-
-    def _with_detail(self, handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-        """Errors as of the service, with the sentence as ``detail``, where clients of this protocol read it."""
-        from starlette.responses import JSONResponse
-
-        async def endpoint(request: Request) -> Response:
-            try:
-                return await handler(request)
-            except MimoError as error:
-                content = {**error_body(error), "detail": str(error)}
-                return JSONResponse(content, status_of(error), error_headers(error, self.service.jobs.retry_after))
-
-        return endpoint
 
     async def health(self, request: Request) -> Response:
         """200 while the process answers."""

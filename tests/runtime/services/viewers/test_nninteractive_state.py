@@ -13,11 +13,11 @@ import served
 
 from mimo_runtime.errors import MimoError, PromptError
 from mimo_runtime.services.http.errors import HttpError
+from mimo_runtime.services.interaction.marks import SliceMarks, filled
+from mimo_runtime.services.interaction.segmentation import MOST_STEPS, Segmentation
 from mimo_runtime.services.nninteractive import wire
 from mimo_runtime.services.nninteractive.leases import LeaseLimits, Leases
-from mimo_runtime.services.nninteractive.marks import SliceMarks, filled
 from mimo_runtime.services.nninteractive.routes import adapter
-from mimo_runtime.services.nninteractive.segmentation import MOST_STEPS, Segmentation
 from mimo_runtime.services.settings import ServerSettings
 from mimo_runtime.services.volumes import Volume
 

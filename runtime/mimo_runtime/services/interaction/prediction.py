@@ -17,10 +17,13 @@ from .marks import Bounds, SliceMarks
 from .segmentation import Segmentation, union
 
 
-def predict(mimo: Mimo, segmentation: Segmentation, job: Job) -> Bounds | None:
+def predict(mimo: Mimo, segmentation: Segmentation, job: Job, *, follows: bool = True) -> Bounds | None:
     """Segment the slices with new marks, and the slices that follow them; within ``Segmentation.step``.
 
     At the deadline of the job, the slices that are complete count.
+
+    Args:
+        follows: whether other slices than the marked ones are segmented.
 
     Returns:
         The bounds of the voxels that changed; None for none.
@@ -31,7 +34,7 @@ def predict(mimo: Mimo, segmentation: Segmentation, job: Job) -> Bounds | None:
     """
     changed = []
     for index in sorted(segmentation.pending):
-        bounds = _predict_from(mimo, segmentation, index, job)
+        bounds = _predict_from(mimo, segmentation, index, job, follows)
         changed += [bounds] if bounds else []
     segmentation.pending = frozenset()
     return union(changed)
@@ -42,7 +45,7 @@ def refine(mimo: Mimo, segmentation: Segmentation, job: Job) -> Bounds | None:
 
     Returns and raises as :func:`predict`.
     """
-    plane, stops, changed = segmentation.plane, _stops(job), []
+    plane, stops, changed = segmentation.plane, stop_check(job), []
     if plane is None:
         return None
     series = segmentation.volume.series(plane, mimo.windows)
@@ -59,10 +62,10 @@ def refine(mimo: Mimo, segmentation: Segmentation, job: Job) -> Bounds | None:
     return union([bounds for bounds in changed if bounds])
 
 
-def _predict_from(mimo: Mimo, segmentation: Segmentation, index: int, job: Job) -> Bounds | None:
+def _predict_from(mimo: Mimo, segmentation: Segmentation, index: int, job: Job, follows: bool) -> Bounds | None:
     plane, marks = segmentation.plane, segmentation.marks[index]
     assert plane is not None
-    slices = segmentation.territory(index)
+    slices = segmentation.territory(index) if follows else range(index, index + 1)
     if marks.has_object:
         series = segmentation.volume.series(plane, mimo.windows)
         masks = _follow(mimo, series, slices, index, marks, job)
@@ -80,7 +83,7 @@ def _predict_from(mimo: Mimo, segmentation: Segmentation, index: int, job: Job) 
 
 def _follow(mimo: Mimo, series: SliceSeries, slices: range, index: int, marks: SliceMarks, job: Job) -> dict[int, np.ndarray]:
     """The object by slice, bool ``[H, W]``; slices that a deadline left out are missing."""
-    part, stops, limits = series[slices.start : slices.stop], _stops(job), mimo.config.prompts
+    part, stops, limits = series[slices.start : slices.stop], stop_check(job), mimo.config.prompts
     answer = mimo.segment_volume(
         part, frame=index - slices.start, boxes=marks.boxes[-limits.max_boxes :],
         points=marks.latest_points(limits.max_points), mask=marks.rough, should_stop=stops,
@@ -103,7 +106,7 @@ def _mask_of(answer: SeriesAnswer, frame: int, size: tuple[int, int]) -> np.ndar
     return mask
 
 
-def _stops(job: Job) -> Callable[[], bool]:
+def stop_check(job: Job) -> Callable[[], bool]:
     """Whether the client left or the deadline passed."""
     return lambda: job.is_stopped() or job.deadline is not None and time.monotonic() >= job.deadline
 

@@ -60,6 +60,7 @@ class Segmentation:
 
     Args:
         volume: the image.
+        plane: of the slices; None leaves it to the first interaction.
 
     Attributes:
         mask: bool, of the shape of the volume.
@@ -69,14 +70,14 @@ class Segmentation:
         fixed: slices of an initial segmentation, which later marks on other slices do not change.
     """
 
-    def __init__(self, volume: Volume) -> None:
-        self.volume = volume
+    def __init__(self, volume: Volume, plane: Plane | None = None) -> None:
+        self.volume, self._plane = volume, plane
         self.clear()
 
     def clear(self) -> None:
         """Forget the object."""
         self.mask = np.zeros(self.volume.shape, bool)
-        self.plane: Plane | None = None
+        self.plane = self._plane
         self.marks: dict[int, SliceMarks] = {}
         self.pending: frozenset[int] = frozenset()
         self.fixed: frozenset[int] = frozenset()
