@@ -69,8 +69,10 @@ class Answering:
             if not is_known(headers[0].modality, config):
                 continue
             content = content_key(files)
+            asked = set[str]()
             for rule in self.rules.values():
-                if rule.fits(headers):
+                if rule.fits(headers) and rule.ask not in asked:
+                    asked.add(rule.ask)
                     job = combined([series, content, rule.key()])  # another bundle does not answer it again
                     added += self.ledger.add(job, study, series, rule.name, content)
         LOG.info("a study is complete", extra={"fields": {"jobs": added}})

@@ -13,7 +13,7 @@ from ...utils.log import LOGGER
 from .commitment import Commitments, request_of
 from .ledger import DELIVERED, SENT, UNDELIVERED, Job, Ledger, Report
 from .metrics import NodeMetrics
-from .network.sending import SendError, request_commitment, send_objects, send_report
+from .network.sending import SendError, request_commitment, send_objects, send_report, verify_receiver
 from .network.stow import store_objects
 from .settings import NodeSettings, Peer
 from .storage import Storage
@@ -47,6 +47,18 @@ class Delivery:
     ) -> None:
         self.settings, self.ledger, self.storage = settings, ledger, storage
         self.commitments, self.metrics, self.on_report = commitments, metrics, on_report
+
+    def verify(self) -> None:
+        """Log whether the receiver answers: a wrong title or address shows at the start."""
+        receiver = self.settings.return_to
+        if not isinstance(receiver, Peer):
+            return
+        try:
+            verify_receiver(self.settings, receiver)
+        except SendError as error:
+            LOG.warning("the receiver does not answer C-ECHO: %s", error.what)
+        else:
+            LOG.info("the receiver answers C-ECHO")
 
     def step(self, should_stop: Callable[[], bool]) -> None:
         """Send all that is to be sent now."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from ...clinical.dicom.objects import highdicom
 from ...errors import MimoError, RequestError
 from ...utils.log import LOGGER
 from ..host import ModelHost
@@ -61,14 +62,15 @@ class Node:
         self.problem: MimoError | None = None
         self.status: StatusServer | None = None
         self._threads = [
-            threading.Thread(target=self._loop, args=(self._answer_step, True), name="mimo-answering"),
-            threading.Thread(target=self._loop, args=(self._send_step, False), name="mimo-sending"),
+            threading.Thread(target=self._loop, args=(self._answer_step, self._start_model), name="mimo-answering"),
+            threading.Thread(target=self._loop, args=(self._send_step, self._verify_receiver), name="mimo-sending"),
         ]
 
     # -- life --------------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Open the ports, and begin. Raises RequestError where a port cannot be opened."""
+        """Open the ports, and begin. Raises RequestError where a port cannot be opened, or objects cannot be written."""
+        highdicom()
         self.receiver.start()
         if self.settings.status_port is not None:
             try:
@@ -116,9 +118,9 @@ class Node:
 
     # -- threads -----------------------------------------------------------------------------------------------------------
 
-    def _loop(self, step: Callable[[], float], needs_model: bool) -> None:
-        """Run a step again and again; it returns the seconds until there may be more work."""
-        if needs_model and not self._start_model():
+    def _loop(self, step: Callable[[], float], begin: Callable[[], bool]) -> None:
+        """Run a step again and again, if the begin is true; it returns the seconds until there may be more work."""
+        if not begin():
             return
         while not self._stopping.is_set():
             try:
@@ -142,6 +144,13 @@ class Node:
             self.problem = error
             self._ended.set()
             return False
+        return True
+
+    def _verify_receiver(self) -> bool:
+        try:
+            self.delivery.verify()
+        except Exception as error:
+            LOG.error("failure", extra={"fields": failure_fields(error)})
         return True
 
     def _answer_step(self) -> float:

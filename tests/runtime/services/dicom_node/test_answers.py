@@ -66,6 +66,15 @@ def test_a_series_without_a_rule_is_not_answered(tmp_path: Path, archive: Archiv
     assert [data.Modality for data in archive.received] == ["SR"]
 
 
+def test_a_question_of_two_rules_is_asked_once(tmp_path: Path, archive: Archive):
+    rules = [Rule("first", "liver", ("sr",)), Rule("second", "liver"), Rule("other", "aorta", ("sr",))]
+    with running_node(tmp_path / "data", archive.peer, rules) as node:
+        send(node.receiver.port, study())
+        wait_for(lambda: ended(node, 2))
+        assert jobs(node) == {"delivered": 2}
+    assert [data.Modality for data in archive.received] == ["SR", "SR"]
+
+
 def test_a_study_is_complete_after_quiet_time_and_the_end_of_its_association(tmp_path: Path, archive: Archive):
     first, second = study(2)
     with running_node(tmp_path / "data", archive.peer) as node:

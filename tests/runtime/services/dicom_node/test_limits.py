@@ -104,6 +104,7 @@ def test_nothing_of_a_patient_is_logged_or_in_names(bundle_folder: Path, tmp_pat
     assert send(node.port, sent[:1], "SECRET") == [0]
     assert send(node.port, sent, "PACS", "SECRET") == [None, None]
     wait_for(lambda: "a result was not delivered" in node.log)
+    assert "the receiver does not answer C-ECHO: no association: no connection" in node.log
     assert node.stop() == 0
     assert "SECRET" not in node.log and sent[0].StudyInstanceUID not in node.log
     for line in node.log.splitlines():

@@ -41,6 +41,7 @@ def results(orthanc: Orthanc, study_id: str) -> list[str]:
 
 def test_a_slice_is_answered_within_ten_seconds(orthanc: Orthanc, node: NodeProcess):
     orthanc.request("POST", "/modalities/mimo/echo", b"{}")
+    wait_for(lambda: "the receiver answers C-ECHO" in node.log)
     study_id = upload(orthanc, study())
     started = time.monotonic()
     orthanc.request("POST", "/modalities/mimo/store", study_id.encode())

@@ -15,6 +15,7 @@ from .contexts import (
     COMMITMENT_INSTANCE,
     EXPLICIT,
     IMPLICIT,
+    VERIFICATION,
     application_entity,
     client_context,
     proposed_contexts,
@@ -33,6 +34,17 @@ _REQUEST_COMMITMENT = 1
 
 class SendError(MimoError):
     """The other side did not take what was sent. Exit code 1."""
+
+
+def verify_receiver(settings: NodeSettings, peer: Peer) -> None:
+    """C-ECHO. Raises SendError where it is not answered."""
+    from pynetdicom.presentation import build_context
+
+    with _association(settings, peer, [build_context(VERIFICATION, [EXPLICIT, IMPLICIT])]) as association:
+        try:
+            _check(association.send_c_echo(), "the request")
+        except (ValueError, RuntimeError):
+            raise SendError("the request was not taken: not accepted") from None
 
 
 def send_objects(settings: NodeSettings, peer: Peer, files: Sequence[Path], sent: Callable[[Path], None]) -> None:
