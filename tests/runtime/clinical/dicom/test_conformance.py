@@ -19,6 +19,7 @@ from mimo_runtime.imageio.reader import read_image
 pytest.importorskip("highdicom")
 pytest.importorskip("gdcm")
 pytest.importorskip("reportlab")
+pytest.importorskip("pynetdicom")
 REPOSITORY = Path(__file__).resolve().parents[4]
 
 

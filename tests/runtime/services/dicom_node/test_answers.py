@@ -6,7 +6,8 @@ from pathlib import Path
 
 import fakes
 from node_cases import LIVER, SEG, SR, Archive, running_node, send, study, wait_for
-from pydicom.uid import generate_uid
+from pydicom import dcmread
+from pydicom.uid import RLELossless, generate_uid
 from pynetdicom import AE
 
 from mimo_runtime.services.dicom_node.arrivals import Arrivals
@@ -64,6 +65,18 @@ def test_a_series_without_a_rule_is_not_answered(tmp_path: Path, archive: Archiv
         wait_for(lambda: ended(node))
         assert jobs(node) == {"delivered": 1}
     assert [data.Modality for data in archive.received] == ["SR"]
+
+
+def test_compressed_images_are_answered_as_they_come(tmp_path: Path, archive: Archive):
+    sent = study(2)
+    for data in sent:
+        data.compress(RLELossless, generate_instance_uid=False)
+    with running_node(tmp_path / "data", archive.peer) as node:
+        assert send(node.receiver.port, sent) == [0, 0]
+        wait_for(lambda: ended(node))
+        [stored, _] = [path for paths in node.storage.series(node.storage.studies()[0]).values() for path in paths]
+        assert dcmread(stored).file_meta.TransferSyntaxUID == RLELossless
+    assert sorted(data.Modality for data in archive.received) == ["SEG", "SR"]
 
 
 def test_a_question_of_two_rules_is_asked_once(tmp_path: Path, archive: Archive):

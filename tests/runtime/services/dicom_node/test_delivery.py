@@ -16,8 +16,12 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE
 
 from mimo_runtime.errors import RequestError
+from mimo_runtime.services.dicom_node.commitment import Commitments
+from mimo_runtime.services.dicom_node.ledger import Ledger
+from mimo_runtime.services.dicom_node.metrics import NodeMetrics
 from mimo_runtime.services.dicom_node.network.contexts import COMMITMENT, COMMITMENT_INSTANCE
 from mimo_runtime.services.dicom_node.settings import NodeSettings, Peer, WebStore
+from mimo_runtime.services.dicom_node.storage import Storage
 
 OUT_OF_RESOURCES = 0xA700
 
@@ -115,6 +119,22 @@ def test_commitment_is_reported_for_what_the_node_holds(tmp_path: Path, archive:
     assert [item.ReferencedSOPInstanceUID for item in report.ReferencedSOPSequence] == [held[1]]
     [failed] = report.FailedSOPSequence
     assert (failed.ReferencedSOPInstanceUID, failed.FailureReason) == ("1.2.3", 0x0112)
+
+
+def test_reports_of_strangers_about_results_are_refused(tmp_path: Path):
+    ledger = Ledger(tmp_path / "ledger")
+    settings = NodeSettings(tmp_path, Peer("ARCHIVE", "127.0.0.1", 104))
+    commitments = Commitments(settings, ledger, Storage(tmp_path / "data", 1 << 20, 0), NodeMetrics())
+    ledger.add("job", "study", "series", "rule", "content")
+    ledger.set_answered("job", [])
+    assert ledger.set_requested("job", "2.25.7", 1e12)
+    report = Dataset()
+    for aet, transaction in (("STRANGER", "2.25.7"), ("ARCHIVE", "2.25.8")):
+        report.TransactionUID = transaction
+        assert commitments.take_report(aet, report) != 0
+    assert ledger.counts()["sent"] == 1
+    report.TransactionUID = "2.25.7"
+    assert commitments.take_report("ARCHIVE", report) == 0 and ledger.counts()["delivered"] == 1
 
 
 class Web:
