@@ -16,6 +16,7 @@ from .app import Commands, Option, print_error
 from .batch import batch
 from .compare import compare
 from .json_output import print_json
+from .mercure import mercure
 from .node import node
 from .options import (
     Coordinates,
@@ -58,6 +59,7 @@ main.add_command(track)
 main.add_command(compare)
 main.add_command(serve)
 main.add_command(node)
+main.add_command(mercure)
 main.add_command(batch)
 
 
