@@ -56,10 +56,11 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "hf": "model",
         "data": "model",
         "training": "checkpoint data hf model",
+        "averaging": "checkpoint training",
         "tuning": "checkpoint data",
         "torch_engine": "checkpoint model training",
         "ablation": "torch_engine training tuning",
-        "cli": "ablation checkpoint data torch_engine training tuning",
+        "cli": "ablation averaging checkpoint data torch_engine training tuning",
         "__main__": "cli",
     },
     "mimo_calibration": {

@@ -207,6 +207,19 @@ for _command in (tune_thresholds, calibrate_contours, fit_domain):
 
 
 @main.command()
+@click.argument("first", type=_PATH)
+@click.argument("second", type=_PATH)
+@click.option("-o", "--output", required=True, type=_PATH, help="Checkpoint folder to write.")
+@click.option("--share", default=0.5, show_default=True, type=float, help="Weight of SECOND, 0 to 1.")
+def average(first: Path, second: Path, output: Path, share: float) -> None:
+    """Write the weighted average of FIRST and of SECOND, a fine-tuning of it: it forgets less of FIRST than SECOND does."""
+    from ..averaging import average_checkpoints
+
+    average_checkpoints(first, second, output, share)
+    click.echo(f"Checkpoint in {output}. Tune it: mimo-train tune-thresholds {output} --data DATA")
+
+
+@main.command()
 @click.argument("checkpoint", type=_PATH)
 @accuracy_options
 @click.option("--weight-bits", type=click.IntRange(2, 8), help="Round the weights to so many bits first.")
