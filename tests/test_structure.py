@@ -99,7 +99,6 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "circumference": "models",
         "footprint": "report request",
         "precision": "report",
-        "graph_variants": "report",
         "revisions": "report",
         "suites": "report",
         "tracking": "report",

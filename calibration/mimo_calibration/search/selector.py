@@ -162,7 +162,7 @@ class _Decision:
         self.waiting.sort(key=order)
 
     def _passes(self, label: str) -> bool:
-        """Measure a candidate in the gate; ``result.rejected`` gets the reason if it does not pass."""
+        """Measure a candidate in the gate, and keep the reason where it does not pass."""
         candidate, engine = self.running[label]
         result, pipeline = self.result, self.pipeline
         if reason := self._not_worth_measuring(candidate) or pipeline.not_finite_on_calibration(self.name, candidate, engine):
