@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -197,7 +196,8 @@ def spacing_of(meta: str) -> tuple[float, float, float] | None:
     spacing = properties.get("spacing") if isinstance(properties, dict) else None
     if spacing is None:
         return None
-    numbers = [float(v) for v in spacing if type(v) in (int, float)] if isinstance(spacing, list) and len(spacing) == 3 else []
-    if len(numbers) != 3 or not all(math.isfinite(v) and 0 < v < 1e6 for v in numbers):
+    values = spacing if isinstance(spacing, list) and len(spacing) == 3 else []
+    numbers = [float(value) for value in values if type(value) in (int, float) and 0 < value < 1e6]
+    if len(numbers) != 3:
         raise RequestError("the spacing is not three numbers above 0", "Send mm along the three axes, or leave it out")
     return numbers[0], numbers[1], numbers[2]

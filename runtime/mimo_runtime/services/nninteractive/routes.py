@@ -45,7 +45,7 @@ from .messages import (
     ZoomBody,
     spacing_of,
 )
-from .wire import library, pack, unpack
+from .wire import TYPES, library, pack, unpack
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -193,16 +193,12 @@ class InteractiveRoutes:
     async def set_target_buffer(self, request: Request) -> Response:
         """Begin an object; masks come in the type of the buffer."""
         lease, body = self._lease(request), await _body(request, BufferBody)
-        try:
-            kind = np.dtype(body.dtype[:20])
-        except (TypeError, ValueError, SyntaxError):
-            kind = np.dtype(object)
-        if kind.kind not in "biu" or kind.itemsize > 8:
+        if body.dtype not in TYPES or np.dtype(body.dtype).kind not in "biu":
             raise RequestError("the type of the buffer is no type of whole numbers", "Use uint8")
         if body.shape != lease.object.volume.shape:
             raise RequestError("the buffer has another shape than the image", "Use the shape of the image without channels")
         async with lease.turn:
-            lease.dtype = kind
+            lease.dtype = np.dtype(body.dtype)
             lease.object.clear()
         content: DoneJson = {}
         return _json(content)

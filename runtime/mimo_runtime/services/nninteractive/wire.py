@@ -52,13 +52,16 @@ def unpack(data: bytes, most: int) -> np.ndarray:
     blosc2, damaged = library(), RequestError("the array is damaged", "Send it with nninteractive-client")
     try:
         magic, version, _, axes, length = struct.unpack_from("<4s4B", data, 0)
-        kind = np.dtype(data[8 : 8 + length].decode("ascii") if (magic, version) == (MAGIC, VERSION) else "")
+        name = data[8 : 8 + length].decode("ascii", "replace")
         shape = struct.unpack_from(f"<{axes}q", data, 8 + length)
         (count,) = struct.unpack_from("<I", data, 8 + length + 8 * axes)
-    except (struct.error, ValueError, TypeError, SyntaxError):
+    except struct.error:
         raise damaged from None
-    if kind.name not in TYPES or not 1 <= axes <= _MOST_AXES or min(shape) < 1 or count > _MOST_CHUNKS:
+    if (magic, version) != (MAGIC, VERSION) or name not in TYPES or not 1 <= axes <= _MOST_AXES or count > _MOST_CHUNKS:
         raise damaged
+    if min(shape) < 1:
+        raise damaged
+    kind = np.dtype(name)
     nbytes = math.prod(shape) * kind.itemsize
     if nbytes > most:
         what = f"the array needs {nbytes / 1e6:.1f} MB, and {most / 1e6:.1f} are left"
