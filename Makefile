@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV ?= .venv
 WHEELHOUSE := build/wheelhouse
 OPTIMUM := build/wheelhouse-optimum-0.1
+TRITON := build/triton
 PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt
 
 PYTEST := $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
@@ -27,7 +28,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test $(WHEELHOUSE)/.filled
 	$(PYTEST) -m "not slow"
 
-test-all: $(VENV)/.test $(WHEELHOUSE)/.filled $(OPTIMUM)/.filled
+test-all: $(VENV)/.test $(WHEELHOUSE)/.filled $(OPTIMUM)/.filled $(TRITON)/.filled
 	$(PYTEST)
 
 # What EXTRAS bring, installed into a fresh environment. The tool that lists it has an environment of its own.
@@ -80,3 +81,11 @@ $(OPTIMUM)/.filled: $(VENV)/.test tests/export/optimum-0.1.txt tests/train/trans
 	$(VENV)/bin/python -m pip download --disable-pip-version-check --only-binary :all: --no-deps -d $(OPTIMUM) \
 	  -r tests/export/optimum-0.1.txt
 	@touch $@
+
+# A Triton server with its Python backend, the client, and a numpy that fits this server, for tests/export/triton. There are
+# wheels for Linux on x86-64 only; elsewhere the tests skip.
+$(TRITON)/.filled: $(VENV)/.test tests/export/triton/server.txt
+	@rm -rf $(TRITON)
+	$(VENV)/bin/python -m pip install -q --disable-pip-version-check --only-binary :all: --no-deps --target $(TRITON) \
+	  -r tests/export/triton/server.txt || echo "not installed: tritonserver" >&2
+	@mkdir -p $(TRITON) && touch $@

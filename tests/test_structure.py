@@ -86,7 +86,7 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "tools": "graphs parity report schema targets",
         "demo": "build",
         "rtx_prove": "tools",
-        "cli": "build parity report schema targets",
+        "cli": "build parity report schema targets triton",
     },
     "mimo_benchmarks": {
         "report": "request",

@@ -1,4 +1,4 @@
-"""``mimo-export``: build, inspect, parity."""
+"""``mimo-export``: build, inspect, sign, parity, triton."""
 
 from __future__ import annotations
 
@@ -240,6 +240,34 @@ def sign(bundle: Path, key: Path) -> None:
     from mimo_runtime.bundle.archive import sign as sign_bundle
 
     click.echo(f"signed {bundle} by key {sign_bundle(bundle, key).fingerprint}")
+
+
+@main.command()
+@click.argument("bundle", type=PATH)
+@click.option("-o", "--output", required=True, type=PATH, metavar="REPO", help="Folder of the model repository.")
+@click.option("--instances", default=1, show_default=True, metavar="N", help="Copies of the model.")
+@click.option("--max-batch", default=8, show_default=True, metavar="N", help="Requests that Triton puts together at most.")
+@click.option(
+    "--queue-delay", default=0, show_default=True, type=click.IntRange(0, 10_000_000), metavar="US",
+    help="Microseconds that Triton waits for more of them.",
+)  # fmt: skip
+@click.option("--callers", default=1, show_default=True, metavar="N", help="Images of a batch that a copy answers at once.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads per engine. Default: one per physical core.")
+@click.option("--python-env", default="", metavar="PATH", help="Virtual environment with mimo_runtime, as the server sees it.")
+@click.option("--force", is_flag=True, help="Replace an earlier repository.")
+def triton(
+    bundle: Path, output: Path, instances: int, max_batch: int, queue_delay: int, callers: int, threads: int | None,
+    python_env: str, force: bool,
+) -> None:  # fmt: skip
+    """Write a model repository for the Triton Inference Server that answers with BUNDLE."""
+    from .triton.config import ServingOptions
+    from .triton.repository import write_repository
+
+    options = ServingOptions(instances, max_batch, queue_delay, callers, threads, python_env)
+    written = write_repository(bundle, output, options, force=force)
+    for graph, engine in written.left_out.items():
+        click.echo(f"note: {graph} has no model of its own: no backend of Triton runs {engine}", err=True)
+    click.echo(f"wrote {output}: {', '.join(written.models)}. Next: tritonserver --model-repository={output}")
 
 
 @main.command()
