@@ -46,6 +46,11 @@ class SliceMarks:
         return self.region if self.region is not None or self.boxes else self.start
 
     @property
+    def is_new(self) -> bool:
+        """Whether they say anew where the object is; else they correct what the slice had."""
+        return self.start is None or bool(self.boxes) or self.region is not None
+
+    @property
     def has_object(self) -> bool:
         """Whether anything says where the object is."""
         return bool(self.boxes) or self.rough is not None or any(label for *_, label in self.points)

@@ -65,7 +65,7 @@ def refine(mimo: Mimo, segmentation: Segmentation, job: Job) -> Bounds | None:
 def _predict_from(mimo: Mimo, segmentation: Segmentation, index: int, job: Job, follows: bool) -> Bounds | None:
     plane, marks = segmentation.plane, segmentation.marks[index]
     assert plane is not None
-    slices = segmentation.territory(index) if follows else range(index, index + 1)
+    slices = segmentation.territory(index) if follows and marks.is_new else range(index, index + 1)
     if marks.has_object:
         series = segmentation.volume.series(plane, mimo.windows)
         masks = _follow(mimo, series, slices, index, marks, job)

@@ -85,6 +85,16 @@ def test_a_mark_changes_only_the_slices_that_are_nearest_to_it(session):
     assert session.target_buffer[7, 8:22, 13:37].all() and not session.target_buffer[7, 30:].any()
 
 
+def test_a_point_on_a_slice_that_the_object_reaches_corrects_this_slice_alone(session):
+    session.add_bbox_interaction([[4, 5], [20, 40], [30, 70]], True)
+    before = session.target_buffer.copy()
+    assert before[6].any()
+    changed = session.add_point_interaction([6, 8, 90], True)
+    assert changed[0] == [6, 7] and session.target_buffer[6, 8, 90]
+    session.add_lasso_interaction(draw((6, slice(20, 40), slice(30, 50))), True)
+    assert not np.array_equal(session.target_buffer[7], before[7])  # a lasso says anew where the object is
+
+
 def test_interactions_without_a_prediction_wait_for_one(session):
     assert session.add_bbox_interaction([[4, 5], [20, 40], [30, 70]], True, run_prediction=False) is None
     assert not session.target_buffer.any()
