@@ -86,7 +86,8 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "tools": "graphs parity report schema targets",
         "demo": "build",
         "rtx_prove": "tools",
-        "cli": "build parity report schema targets triton",
+        "web": "",
+        "cli": "build parity report schema targets triton web",
     },
     "mimo_benchmarks": {
         "report": "request",

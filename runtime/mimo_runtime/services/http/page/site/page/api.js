@@ -21,6 +21,9 @@ export class Server {
   /** Whether clinical objects and pictures with a window can be had. */
   hasObjects = true;
 
+  /** Whether sentences can be had. */
+  hasText = true;
+
   constructor() {
     this.key = "";
     this.askKey = async () => "";

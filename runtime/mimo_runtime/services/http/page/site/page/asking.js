@@ -73,7 +73,7 @@ export class Asking {
     const findings = drawableFindings(masks);
     this.store.set({ firstMs: Math.round(performance.now() - this.started) });
     this.show(index, { answer: masks, findings, asked: body });
-    if (masks.refusal && !masks.findings.length) {
+    if ((masks.refusal && !masks.findings.length) || !this.backend.hasText) {
       this.keep(key, { answer: masks, findings, asked: body });
       return;
     }

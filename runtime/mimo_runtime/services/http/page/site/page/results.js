@@ -72,7 +72,7 @@ export class Results {
     this.at("findings-title").hidden = !findings.length;
     this.showLegend(findings);
     this.at("contours-label").hidden = !findings.some((finding) => finding.innerPixels);
-    this.at("times").textContent = state.firstMs ? `First mask after ${state.firstMs} ms, all after ${state.allMs || "…"} ms.` : "";
+    this.at("times").textContent = state.firstMs ? `First mask after ${state.firstMs} ms${state.allMs ? `, all after ${state.allMs} ms` : ""}.` : "";
   }
 
   showSentence(answer, findings, draft) {

@@ -169,10 +169,10 @@ export class Tools {
   }
 
   point([x, y], label) {
-    const { width, height } = this.state.frame;
-    if (x < 0 || y < 0 || x > width || y > height) return;
-    const { prompt } = this.state;
-    this.actions.commit({ ...prompt, points: [...prompt.points, [x, y, label]] });
+    const { prompt, frame } = this.state;
+    const [column, row] = [Math.floor(x), Math.floor(y)]; // the service takes the centre of this pixel
+    if (column < 0 || row < 0 || column >= frame.width || row >= frame.height) return;
+    this.actions.commit({ ...prompt, points: [...prompt.points, [column, row, label]] });
   }
 
   /** In teaching, the learner's own mask is drawn; else the rough mask of the question. */

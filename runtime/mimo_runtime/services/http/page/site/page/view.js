@@ -170,7 +170,7 @@ export class View {
       path.rect(x0, y0, x1 - x0, y1 - y0);
       this.strokePath(context, path, colour, 1.75, [6, 3]);
     }
-    for (const [x, y, label] of prompt.points) this.paintPoint(context, this.toCanvas([x, y]), label);
+    for (const [x, y, label] of prompt.points) this.paintPoint(context, this.toCanvas([x + 0.5, y + 0.5]), label);
     if (sketch?.kind === "outline" && sketch.points.length) {
       const path = new Path2D();
       sketch.points.forEach((point, i) => (i ? path.lineTo(...point) : path.moveTo(...point)));

@@ -1,0 +1,22 @@
+// Runs the graphs beside the page, so that drawing goes on meanwhile.
+import { Model } from "./model.js";
+
+let model = null;
+const calls = {
+  load: async ({ facts }) => {
+    model = await Model.load(facts);
+  },
+  encode: (values) => model.encode(values),
+  ask: (values) => model.ask(values),
+};
+let turn = Promise.resolve();
+
+addEventListener("message", ({ data: { number, name, values } }) => {
+  turn = turn.then(async () => {
+    try {
+      postMessage({ number, result: await calls[name](values) });
+    } catch (error) {
+      postMessage({ number, error: `The model failed: ${error.message}` });
+    }
+  });
+});

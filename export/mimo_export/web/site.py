@@ -1,0 +1,81 @@
+"""``mimo-export web``: the page of the service as a static folder, with the graphs of a bundle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from mimo_runtime.bundle.archive import Bundle
+from mimo_runtime.errors import RequestError
+from mimo_runtime.pipeline import Mimo
+from mimo_runtime.services.http.page.files import POLICY, site_files
+from mimo_runtime.utils.atomic import atomic_folder
+
+from .facts import GRAPHS, facts_of
+from .library import library_files
+
+#: Only a folder that has it may be replaced.
+MARKER = "page/site.json"
+_OWN = Path(__file__).parent / "page"
+_NOTICE = """onnxruntime-web, Copyright (c) Microsoft Corporation, MIT licence
+https://github.com/microsoft/onnxruntime/blob/main/LICENSE
+"""
+
+
+def write_site(bundle_path: Path, output: Path, library: Path | None = None, overwrite: bool = False) -> int:
+    """Write the folder.
+
+    Args:
+        bundle_path: a bundle for the CPU.
+        output: the folder.
+        library: an unpacked onnxruntime-web; None downloads the pinned release.
+        overwrite: replace an earlier site.
+
+    Returns:
+        Bytes of all files.
+
+    Raises:
+        RequestError: the bundle is not for ONNX Runtime on a CPU, or has no golden samples; see also ``library_files``.
+        BundleError: it is damaged.
+    """
+    bundle = Bundle.open(bundle_path)
+    graphs = {name: bundle.manifest.graphs[name] for name in GRAPHS}
+    other = [name for name, entry in graphs.items() if entry.engine != "onnxruntime" or not entry.file.endswith(".onnx")]
+    if bundle.manifest.target != "cpu" or other:
+        raise RequestError("the browser runs graphs of ONNX Runtime only", "Build one with mimo-export build --target cpu")
+    with atomic_folder(output, overwrite, MARKER) as folder:
+        with Mimo.load(bundle) as mimo:
+            facts = facts_of(bundle, mimo)
+        for name in ("page", "graphs", "onnxruntime-web"):
+            (folder / name).mkdir()
+        for name, source in site_files().items():
+            (folder / name).write_bytes(source.read_bytes())
+        for source in sorted(_OWN.iterdir()):
+            (folder / "page" / source.name).write_bytes(source.read_bytes())
+        _edit_index(folder / "index.html")
+        for name, entry in graphs.items():
+            (folder / "graphs" / f"{name}.onnx").write_bytes(bundle.bytes(entry.file))
+        for name, data in library_files(library).items():
+            (folder / "onnxruntime-web" / name).write_bytes(data)
+        (folder / "onnxruntime-web" / "NOTICE").write_text(_NOTICE, "utf-8")
+        (folder / MARKER).write_text(json.dumps(facts, separators=(",", ":")), "utf-8")
+        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _edit_index(index: Path) -> None:
+    """State the policy in the page, since a static server sends no header, and what differs from a page with a service."""
+    policy = {**POLICY, "script-src": "'self' 'wasm-unsafe-eval'", "worker-src": "'self'"}
+    del policy["frame-ancestors"]  # has no effect in a page
+    content = "; ".join(f"{name} {value}" for name, value in policy.items())
+    text = index.read_text("utf-8")
+    for old, new in (
+        ('<meta charset="utf-8">', f'<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="{content}">'),
+        ("PNG, JPEG, TIFF, DICOM, NIfTI, several files of a series, or a zip archive of them.", "PNG or JPEG."),
+        ("Files go to this service only. It keeps them in memory, for a limited time.", "Files stay in this browser."),
+        ("Name or question", "Name"),
+        ('placeholder="liver, or: What do you see?"', 'placeholder="a name of the list"'),
+    ):
+        if old not in text:
+            raise RequestError(f"the page lacks '{old[:40]}'", "Report this")
+        text = text.replace(old, new)
+    index.write_text(text, "utf-8")

@@ -1,0 +1,100 @@
+"""The page without a service in Chromium: real graphs in onnxruntime-web on WebAssembly, one thread."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import browser
+import fakes
+import pytest
+from browser import DESKTOP, PHONE, Visit
+from static_site import serving
+
+pytest.importorskip("onnx")
+import onnx_bundle
+import served
+
+from mimo_export.web import library
+from mimo_export.web.site import write_site
+from mimo_runtime.errors import RequestError
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("web")
+    bundle = onnx_bundle.write_bundle(folder / "fake")
+    try:
+        write_site(bundle, folder / "site")
+    except RequestError as error:
+        if "cannot be downloaded" in str(error):
+            pytest.skip(f"{library.TARBALL} is out of reach")
+        raise
+    return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser.chromium() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("picture") / "scan.png"
+    path.write_bytes(served.png(fakes.picture(240, 320)))
+    return path
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_a_box_and_a_name_are_answered_after_the_self_test(chromium, site: Path, picture: Path, size: tuple[int, int]):
+    with serving(site) as address:
+        visit = Visit(chromium, address, size)
+        assert "2 golden samples passed" in visit.page.locator("#model").text_content()
+        visit.open(picture)
+        visit.drag((0.4, 0.4), (0.6, 0.6))
+        visit.wait_answer()
+        assert visit.text("#findings").startswith("referred region") and visit.coloured() > 500
+        visit.page.fill("#text", "unicorn")
+        visit.page.click("#go")
+        visit.wait("#refusal:visible")
+        assert visit.page.locator("#downloads button").all_inner_texts() == ["PNG", "JSON"]
+        assert visit.problems == []
+        visit.close()
+
+
+def test_other_formats_are_refused_with_the_remedy(chromium, site: Path, tmp_path: Path):
+    (tmp_path / "scan.dcm").write_bytes(b"\0" * 128 + b"DICM")
+    with serving(site) as address:
+        visit = Visit(chromium, address)
+        visit.page.set_input_files("#files", str(tmp_path / "scan.dcm"))
+        visit.wait("#alert:has-text('need the service')")
+        visit.close()
+
+
+@pytest.mark.parametrize("what", ["score", "mask", "graph"])
+def test_a_page_that_computes_something_else_gives_no_answer(chromium, site: Path, tmp_path: Path, what: str):
+    copy = tmp_path / "site"
+    shutil.copytree(site, copy)
+    facts = json.loads((copy / "page/site.json").read_text())
+    finding = next(f for sample in facts["samples"] for f in sample["findings"] if f["present"])
+    if what == "score":
+        finding["score"] -= 0.03
+    elif what == "mask":
+        finding["mask"]["counts"] = [sum(finding["mask"]["counts"])]
+    else:
+        (copy / "graphs/mask_decoder.onnx").write_bytes(b"damaged")
+    (copy / "page/site.json").write_text(json.dumps(facts))
+    with serving(copy) as address:
+        tab = chromium.new_page()
+        tab.goto(address)
+        tab.wait_for_selector(
+            "#alert:has-text('The model failed')" if what == "graph" else "#alert:has-text('gives no answers')"
+        )
+        assert tab.locator("html[data-ready]").count() == 0
+        tab.set_input_files("#files", str(copy / "page/icon.svg"))
+        assert tab.get_attribute("#canvas", "aria-label") == "No image"
+        tab.close()
