@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypedDict
@@ -23,7 +24,7 @@ from ..jobs import Job
 from .opening import AXIAL, OpenedVolume
 
 #: Names of the models that are no structure.
-ALL, POINTS, POINTS_2D = "all structures", "points", "points in one slice"
+ALL, POINTS, POINTS_2D = "all_structures", "points", "points_2d"
 _MOST_POINTS = 1000
 
 
@@ -110,8 +111,13 @@ def models_of(config: MimoConfig) -> dict[str, ModelJson]:
         POINTS_2D: model("deepgrow", {}, 2, "One object by points or a box, in one slice"),
     }
     for name in config.entities:
-        listed.setdefault(name, model("segmentation", {name: 1}, 3, f"{name}, asked for by name"))
+        listed.setdefault(_model_name(name), model("segmentation", {name: 1}, 3, f"{name}, asked for by name"))
     return listed
+
+
+def _model_name(structure: str) -> str:
+    """A structure as the name of a model: part of an address, which 3D Slicer writes with "+" for a space."""
+    return re.sub(r"[^\w.-]+", "_", structure)
 
 
 def infer(
@@ -137,9 +143,9 @@ def infer(
         values = {name: value for value, name in enumerate(mimo.config.entities, 1)}
         labels, names = _labels_of(answer, opened, values, params.keep_values)
     else:
-        answer = mimo.segment_volume(opened.series(mimo), model, should_stop=stop_check(job))
-        labels, names = _labels_of(answer, opened, None, params.keep_values)
-        names = {model: 1}
+        structure = next(name for name in mimo.config.entities if _model_name(name) == model)
+        answer = mimo.segment_volume(opened.series(mimo), structure, should_stop=stop_check(job))
+        labels, names = _labels_of(answer, opened, None, params.keep_values)[0], {structure: 1}
     return opened.grid.to_file(labels), names
 
 

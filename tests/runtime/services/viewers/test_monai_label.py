@@ -75,9 +75,10 @@ def test_info_lists_models_and_labels(client):
     info = client.get("/info/").json()
     assert info["labels"] == list(fakes.ENTITIES)
     kinds = {name: (model["type"], model["dimension"]) for name, model in info["models"].items()}
-    assert kinds["all structures"] == ("segmentation", 3) and kinds["liver"] == ("segmentation", 3)
-    assert kinds["points"] == ("deepgrow", 3) and kinds["points in one slice"] == ("deepgrow", 2)
-    assert info["models"]["all structures"]["labels"]["aorta"] == 1 + fakes.ENTITIES.index("aorta")
+    assert kinds["all_structures"] == ("segmentation", 3) and kinds["liver"] == ("segmentation", 3)
+    assert kinds["points"] == ("deepgrow", 3) and kinds["points_2d"] == ("deepgrow", 2)
+    assert info["models"]["absent_polyp"]["labels"] == {"absent polyp": 1}  # clients write "+" for a space in an address
+    assert info["models"]["all_structures"]["labels"]["aorta"] == 1 + fakes.ENTITIES.index("aorta")
     assert all(set(model) == {"type", "labels", "dimension", "description", "config"} for model in info["models"].values())
     assert info["trainers"] == {} and client.get("/train/?check_if_running=true").status_code == 404
 
@@ -90,7 +91,7 @@ def test_slicer_gets_labels_on_the_voxels_of_its_file(client, signs, front):
     affine = np.diag([0.8 * signs[0], 0.8 * signs[1], 3.0 * signs[2], 1.0])
     affine[:3, 3] = (10, 20, 30)
     assert slicer(client, "PUT", "/datastore/?image=case+1", files={"file": nifti(affine)}).json()["image"] == "case 1"
-    reply = slicer(client, "POST", "/infer/all+structures?image=case+1".replace("+", "%20"))
+    reply = slicer(client, "POST", "/infer/all_structures?image=case+1")
     assert reply.status_code == 200, reply.text
     params, data = parts_of(reply)
     labels, back = labels_of(data)
@@ -107,7 +108,7 @@ def test_ohif_gets_nrrd_with_the_values_of_the_list(client):
     slicer(client, "PUT", "/datastore/image?image=1.2.3", files={"file": nifti()})
     params = {"result_extension": ".nrrd", "result_dtype": "uint8", "result_compress": False, "restore_label_idx": False}
     form = {"params": (None, json.dumps(params))}
-    reply = client.post("/infer/all%20structures?image=1.2.3&output=image", files=form)
+    reply = client.post("/infer/all_structures?image=1.2.3&output=image", files=form)
     head, _, voxels = reply.content.partition(b"\n\n")
     fields = dict(line.split(": ", 1) for line in head.decode().splitlines()[1:])
     assert head.startswith(b"NRRD0004") and fields["encoding"] == "raw" and fields["type"] == "unsigned char"
@@ -115,7 +116,7 @@ def test_ohif_gets_nrrd_with_the_values_of_the_list(client):
     directions = np.array([json.loads(f"[{row.strip('()')}]") for row in fields["space directions"].split()])
     assert np.allclose(directions, np.diag([0.8, 0.8, 3.0]))
     labels = np.frombuffer(voxels, np.uint8).reshape(SHAPE, order="F")
-    info = client.get("/info/").json()["models"]["all structures"]["labels"]
+    info = client.get("/info/").json()["models"]["all_structures"]["labels"]
     assert set(np.unique(labels)) == {0, info["liver"], info["aorta"]} and (labels[:, :14] == info["liver"]).mean() > 0.95
 
 
@@ -126,7 +127,7 @@ def test_mitk_sends_the_file_with_each_request(client):
     labels, affine = labels_of(data)
     assert labels.shape == SHAPE and np.allclose(affine, LPS) and set(np.unique(labels)) == {0, 1}
     assert labels[40, 20, 2] and not labels[5, 60, 2] and params["label_names"] == {"object": 1}
-    one, _ = labels_of(parts_of(client.post("/infer/points%20in%20one%20slice", files=files))[1])
+    one, _ = labels_of(parts_of(client.post("/infer/points_2d", files=files))[1])
     assert np.array_equal(one[..., 2], labels[..., 2]) and not one[..., (0, 1, 3, 4)].any()
 
 
@@ -191,7 +192,7 @@ def test_a_run_over_images_can_be_ended():
         assert own.post("/batch/infer/liver", json={}).status_code == 422
         for name in "abcdefgh":
             slicer(own, "PUT", f"/datastore/?image={name}", files={"file": nifti(shape=(16, 16, 20))})
-        assert own.post("/batch/infer/all%20structures", json={}).json()["status"] == "RUNNING"
+        assert own.post("/batch/infer/all_structures", json={}).json()["status"] == "RUNNING"
         assert own.post("/batch/infer/liver", json={}).status_code == 429
         own.delete("/batch/infer")
         end = time.monotonic() + 30
