@@ -15,6 +15,8 @@ from ...imageio.nifti import is_nifti, read_volume_header
 from ...pipeline import Mimo
 from ...series.image_series import ImageSeries
 from ..volumes import Plane, SliceSeries, Volume
+from .formats import nifti_bytes
+from .nrrd import is_nrrd, read_nrrd
 
 #: Of volumes in the orientation of the model: slices from the feet, rows from the front, columns from the right.
 AXIAL = Plane(0, 1, 2)
@@ -71,7 +73,7 @@ class OpenedVolume:
 
 
 def open_volume(mimo: Mimo, files: Sequence[bytes], name: str, scratch: Path | None, most: int) -> OpenedVolume:
-    """Read files that were uploaded: a NIfTI volume, a zip archive of DICOM files, or DICOM files.
+    """Read files that were uploaded: a NIfTI or NRRD volume, a zip archive of DICOM files, or DICOM files.
 
     Args:
         name: of the image; of several series, that with this UID is read.
@@ -81,6 +83,8 @@ def open_volume(mimo: Mimo, files: Sequence[bytes], name: str, scratch: Path | N
     Raises:
         ImageError: no image, several series, several times, frames of several sizes, or too large.
     """
+    if len(files) == 1 and is_nrrd(files[0]):
+        files = [nifti_bytes(*read_nrrd(files[0], 8 * most))]
     with tempfile.TemporaryDirectory(prefix="volume-", dir=scratch) as folder:
         paths = [Path(folder, f"{number:06d}") for number in range(len(files))]
         for path, data in zip(paths, files):

@@ -19,7 +19,8 @@ import dicom_series
 import nibabel
 import served
 
-from mimo_runtime.services.monai_label.formats import nrrd_bytes
+from mimo_runtime.errors import ImageError
+from mimo_runtime.services.monai_label.nrrd import nrrd_bytes, read_nrrd
 from mimo_runtime.services.monai_label.routes import MONAI_LABEL
 from mimo_runtime.services.settings import ApiKeys, ServerSettings
 
@@ -247,3 +248,31 @@ def test_nrrd_states_type_and_place_for_16_bit_and_compressed_voxels():
     assert b"type: unsigned short" in head and b"space origin: (-5,-6,7)" in head
     assert b"space directions: (0,-1,0) (-2,0,0) (0,0,3)" in head
     assert np.array_equal(np.frombuffer(gzip.decompress(body), "<u2").reshape(2, 3, 4, order="F"), labels)
+
+
+@pytest.mark.parametrize("compress", [True, False])
+def test_nrrd_of_slicer_is_read_where_it_lies(client, compress: bool):
+    values = np.random.default_rng(0).integers(0, 255, SHAPE).astype(np.uint8)
+    affine = np.array([[0.8, 0, 0, 5], [0, 0.8, 0, 6], [0, 0, 3, 7], [0, 0, 0, 1]], float)
+    data = nrrd_bytes(values, affine, compress)
+    voxels, back = read_nrrd(data, values.nbytes)
+    assert np.array_equal(voxels, values) and np.allclose(back, affine)
+    form = [("params", (None, '{"result_extension": ".nii.gz"}')), ("file", ("a.nrrd", data))]
+    params, label = parts_of(client.post("/infer/all_structures", files=form))
+    labels, placed = labels_of(label)
+    assert np.allclose(placed, affine) and (labels[:, 50:] == params["label_names"]["liver"]).mean() > 0.95
+
+
+def test_damaged_nrrd_is_refused():
+    data = nrrd_bytes(np.zeros((8, 8, 2), np.uint8), np.eye(4))
+    head, _, body = data.partition(b"\n\n")
+    wrong = [
+        head, head + b"\n\n" + body[:12], head.replace(b"8 8 2", b"8 8 9") + b"\n\n" + body,
+        head.replace(b"8 8 2", b"9 9999999 99999999") + b"\n\n",
+        head.replace(b"gzip", b"bzip2") + b"\n\n" + body, head.replace(b"dimension: 3", b"dimension: 4") + b"\n\n" + body,
+        head.replace(b"space origin: (0", b"space origin: (nan") + b"\n\n" + body, b"NRRD0004\n\n",
+        head + b"\ndata file: /etc/passwd\n\n" + body, head.replace(b"(", b"[") + b"\n\n" + body,
+    ]  # fmt: skip
+    for content in wrong:
+        with pytest.raises(ImageError):
+            read_nrrd(content, 1 << 20)
