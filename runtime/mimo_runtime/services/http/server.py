@@ -13,6 +13,7 @@ from ...errors import RequestError
 from ...utils.log import LOGGER
 from ..logs import set_up_logs
 from ..settings import ServerSettings
+from ..systemd import Notifier, report_life
 from .app import Application
 from .protocol import timed_protocol
 
@@ -97,8 +98,12 @@ def _config(app: Application, settings: ServerSettings) -> uvicorn.Config:
 def _server(config: uvicorn.Config, app: Application, grace_s: float) -> uvicorn.Server:
     import uvicorn
 
+    notifier = Notifier()
+
     class Server(uvicorn.Server):
-        """Refuses new work as soon as it ends, and reloads on SIGHUP."""
+        """Refuses new work as soon as it ends, reloads on SIGHUP, and reports to systemd."""
+
+        reporting: asyncio.Task[None] | None = None
 
         def handle_exit(self, sig: int, frame: object) -> None:
             app.service.jobs.refuse_new()
@@ -107,12 +112,17 @@ def _server(config: uvicorn.Config, app: Application, grace_s: float) -> uvicorn
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             """What runs has its time; then it ends with what is complete, and that is still sent."""
             app.service.jobs.refuse_new()
+            notifier.send("STOPPING=1")
+            if self.reporting is not None:
+                self.reporting.cancel()
             ending = asyncio.get_running_loop().call_later(grace_s, app.service.jobs.stop_all)
             await super().shutdown(sockets)
             ending.cancel()
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
+            if notifier:
+                self.reporting = asyncio.create_task(report_life(notifier, lambda: app.service.host.generation > 0))
             if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
                 asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, app)
 

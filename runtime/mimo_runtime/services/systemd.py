@@ -1,0 +1,50 @@
+"""Messages to systemd: ready, alive, stopping (sd_notify(3)). Without systemd, nothing is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Mapping
+
+#: Seconds between two questions whether the model is ready.
+_POLL_S = 0.2
+
+
+class Notifier:
+    """The socket of the service manager.
+
+    Args:
+        environment: ``NOTIFY_SOCKET``, a path or an abstract name (``@``), and ``WATCHDOG_USEC`` with ``WATCHDOG_PID``, as
+            systemd sets them for units of ``Type=notify`` and ``WatchdogSec=``.
+    """
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        self._address = environment.get("NOTIFY_SOCKET", "")
+        microseconds, process = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", "")
+        is_ours = not process or process == str(os.getpid())
+        #: Seconds between two signs of life; None where nobody waits for them.
+        self.interval_s = int(microseconds) / 2e6 if is_ours and microseconds.isdecimal() and int(microseconds) else None
+
+    def __bool__(self) -> bool:
+        return bool(self._address) and hasattr(socket, "AF_UNIX")
+
+    def send(self, message: str) -> None:
+        """Send a line such as ``READY=1``. A socket that is gone changes nothing for the service."""
+        if not self:
+            return
+        address = f"\0{self._address[1:]}" if self._address.startswith("@") else self._address
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
+            connection.connect(address)
+            connection.send(message.encode())
+
+
+async def report_life(notifier: Notifier, is_ready: Callable[[], bool]) -> None:
+    """Say that the service is ready once it is, and then regularly that its event loop runs, until this task is cancelled."""
+    while not is_ready():
+        await asyncio.sleep(_POLL_S)
+    notifier.send("READY=1")
+    while notifier.interval_s is not None:
+        notifier.send("WATCHDOG=1")
+        await asyncio.sleep(notifier.interval_s)

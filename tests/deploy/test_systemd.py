@@ -1,0 +1,75 @@
+"""``mimo-run serve`` as a unit of ``Type=notify``: ready, alive, stopping."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from mimo_runtime.services.systemd import Notifier
+
+pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets")
+
+
+class Manager:
+    """The socket of a service manager."""
+
+    def __init__(self, address: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.settimeout(60)
+        self.socket.bind(address)
+
+    def message(self) -> str:
+        return self.socket.recv(4096).decode()
+
+
+@pytest.fixture
+def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    onnx_bundle = pytest.importorskip("onnx_bundle", reason="needs onnx", exc_type=ImportError)
+    folder: Path = onnx_bundle.write_bundle(tmp_path_factory.mktemp("bundle") / "fake")
+    return folder
+
+
+def test_the_service_reports_ready_then_life_and_then_its_end(bundle_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("uvicorn")
+    from served_process import Process
+
+    manager = Manager(str(tmp_path / "notify"))
+    environment = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
+    process = Process(bundle_folder, cwd=tmp_path, environment=environment)
+    try:
+        process.wait_ready()
+        assert [manager.message() for _ in range(3)] == ["READY=1", "WATCHDOG=1", "WATCHDOG=1"]
+        process.process.send_signal(signal.SIGTERM)
+        messages = iter(manager.message, "STOPPING=1")
+        assert set(messages) <= {"WATCHDOG=1"}
+    finally:
+        process.kill()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/version"), reason="abstract sockets are of Linux")
+def test_an_abstract_socket_is_reached() -> None:
+    name = f"mimo-test-{os.getpid()}"
+    manager = Manager(f"\0{name}")
+    Notifier({"NOTIFY_SOCKET": f"@{name}"}).send("READY=1")
+    assert manager.message() == "READY=1"
+
+
+@pytest.mark.parametrize(
+    "environment, seconds",
+    [
+        ({"WATCHDOG_USEC": "30000000"}, 15.0), ({}, None), ({"WATCHDOG_USEC": "0"}, None), ({"WATCHDOG_USEC": "soon"}, None),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, None),
+    ],
+)  # fmt: skip
+def test_signs_of_life_come_twice_in_the_time_of_the_manager(environment: dict[str, str], seconds: float | None) -> None:
+    assert Notifier(environment).interval_s == seconds
+
+
+def test_without_a_manager_or_with_a_lost_one_nothing_happens(tmp_path: Path) -> None:
+    Notifier({}).send("READY=1")
+    Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).send("READY=1")
+    assert list(tmp_path.iterdir()) == []
