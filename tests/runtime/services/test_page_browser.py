@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -87,6 +89,25 @@ def test_points_on_and_beside_the_target_are_drawn_and_removed(visit: Visit, pic
     assert [visit.page.locator("#references li").nth(i).inner_text()[:6] for i in range(2)] == ["On it ", "Not it"]
     visit.page.click("#references li:nth-child(2) button")
     visit.wait("#references:not(:has(> li:nth-child(2)))")
+
+
+def test_a_finger_sets_a_point(chromium, address: str, picture: Path):
+    visit = Visit(chromium, address, PHONE)
+    visit.open(picture)
+    visit.page.locator("#tools [data-tool=plus]").tap()
+    visit.page.touchscreen.tap(*visit.place(0.5, 0.5))
+    visit.wait_answer()
+    assert visit.text("#references").startswith("On it")
+    visit.close()
+
+
+def test_an_image_that_the_service_has_forgotten_is_sent_again(desk: Visit, address: str, picture: Path):
+    desk.open(picture)
+    image = hashlib.sha256(picture.read_bytes()).hexdigest()
+    assert urllib.request.urlopen(urllib.request.Request(f"{address}v1/images/{image}", method="DELETE")).status == 204
+    desk.drag((0.4, 0.4), (0.6, 0.6))
+    desk.wait_answer()
+    desk.problems.clear()  # the browser reports the status 404
 
 
 def test_a_rough_mask_is_painted_and_erased(desk: Visit, picture: Path):

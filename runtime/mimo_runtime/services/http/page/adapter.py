@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..service import Adapter, Service
+from .files import OPERATIONS as FILES
 from .files import file_routes
-from .series import OPERATIONS, SeriesRoutes
+from .series import OPERATIONS as SERIES
+from .series import SeriesRoutes
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
@@ -18,4 +20,4 @@ def _routes(service: Service) -> Sequence[BaseRoute]:
 
 
 #: The files are answered without a key: the page asks for it.
-PAGE = Adapter(_routes, ("/", "/page/"), OPERATIONS)
+PAGE = Adapter(_routes, ("/", "/page/"), (*FILES, *SERIES))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import HttpError
+from ..openapi import Operation
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -23,6 +24,12 @@ POLICY = {
     "default-src": "'none'", "script-src": "'self'", "style-src": "'self'", "img-src": "'self' blob: data:",
     "connect-src": "'self'", "base-uri": "'none'", "form-action": "'none'", "frame-ancestors": "'none'",
 }  # fmt: skip
+OPERATIONS = (
+    Operation("GET", "/", "Show the page.", None, None, media=("text/html",)),
+    Operation(
+        "GET", "/page/{file}", "Load a file of the page.", None, None, media=("text/javascript", "text/css", "image/svg+xml")
+    ),
+)
 _HEADERS = {
     "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in POLICY.items()),
     "Cross-Origin-Opener-Policy": "same-origin",

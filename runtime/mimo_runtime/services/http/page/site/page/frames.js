@@ -27,8 +27,9 @@ export class Frames {
     const { ids, leftOut } = await this.backend.upload(blobs, (done, all) => report(all > 1 ? `File ${done + 1} of ${all}.` : "The file is being read."));
     this.ids = ids;
     await this.choose(1);
-    const { frames, notes } = this.store.value.series;
-    const count = frames.length > 1 ? `${frames.length} slices.` : "";
+    const { frames, stacks, notes } = this.store.value.series;
+    const problem = stacks.find((stack) => stack.problem)?.problem;
+    const count = frames.length > 1 ? `${frames.length} slices${problem ? ` (${problem})` : ""}.` : "";
     report([count, leftOut ? `${leftOut} files are no images that can be read.` : "", ...notes.map((note) => `${note}.`)].join(" ").trim() || "The image is open.");
   }
 

@@ -112,7 +112,9 @@ function showBars(state) {
   at("slice").max = String(Math.max(1, count));
   at("slice").value = String(state.index + 1);
   const place = state.frame?.position_mm;
-  at("slice-text").textContent = `${state.index + 1} of ${count}${place === null || place === undefined ? "" : ` · ${place.toFixed(1)} mm`}`;
+  const stack = state.series?.stacks.find(({ start, stop }) => start <= state.index && state.index < stop);
+  const parts = [`${state.index + 1} of ${count}`, Number.isFinite(place) ? `${place.toFixed(1)} mm` : "", stack?.label ?? ""];
+  at("slice-text").textContent = parts.filter(Boolean).join(" · ");
   at("window").hidden = !state.frame;
   if (state.frame && document.activeElement !== at("centre") && document.activeElement !== at("width")) {
     const [centre, width] = frames.window;
