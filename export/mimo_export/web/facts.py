@@ -94,16 +94,13 @@ def facts_of(bundle: Bundle, mimo: Mimo) -> SiteFacts:
         "max_points": config.prompts.max_points,
         "thresholds": {name: float(getattr(config, name)) for name in THRESHOLDS},
         "entities": list(config.entities),
-        "inputs": {name: [entry["name"] for entry in _inputs(bundle, name)] for name in GRAPHS},
+        "inputs": {
+            name: [entry["name"] for entry in bundle.manifest.data["graphs"][name]["contract"]["inputs"]] for name in GRAPHS
+        },
         "texts": [_text_facts(mimo, text) for text in ("", OPEN, *config.entities)],
         "tolerances": TOLERANCES,
         "samples": [_sample_facts(mimo, read_sample(bundle, name)) for name in names],
     }
-
-
-def _inputs(bundle: Bundle, graph: str) -> list[dict[str, str]]:
-    inputs: list[dict[str, str]] = bundle.manifest.data["graphs"][graph]["contract"]["inputs"]
-    return inputs
 
 
 def _plan(mimo: Mimo, prompt: Prompt) -> Plan:

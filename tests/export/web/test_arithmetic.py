@@ -14,7 +14,7 @@ from mimo_runtime.postprocessing.masks import box_of_mask, remove_small_parts
 from mimo_runtime.preprocessing.letterbox import Letterbox
 from mimo_runtime.services.http.page.files import site_files
 
-SIZES = [(60, 100), (150, 70), (17, 411), (64, 64), (131, 130)]
+SIZES = [(60, 100), (150, 70), (17, 411), (64, 64), (131, 130), (128, 77), (255, 300)]
 pytestmark = pytest.mark.slow
 
 
