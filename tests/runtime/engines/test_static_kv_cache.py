@@ -13,7 +13,7 @@ import pytest
 from mimo_runtime.bundle.manifest import parse_manifest, spell, with_checksum
 from mimo_runtime.engines.base import Decoding
 from mimo_runtime.errors import BundleError
-from mimo_runtime.model.graph_spec import BATCH, allowed_specs, graph_specs, static_cache_spec
+from mimo_runtime.model.graph_spec import BATCH, allowed_specs, graph_specs, multi_token_spec, static_cache_spec
 from mimo_runtime.pipeline import Mimo
 
 onnx_bundle = pytest.importorskip("onnx_bundle", reason="needs onnx", exc_type=ImportError)
@@ -111,8 +111,9 @@ def test_no_other_spec_does(folder: Path, graph: str):
 
 
 def test_specs_differ_in_the_cache_alone():
-    growing, *in_place = allowed_specs(CONFIG)["text_decoder"]
+    growing, several_tokens, *in_place = allowed_specs(CONFIG)["text_decoder"]
     assert growing == graph_specs(CONFIG)["text_decoder"]
+    assert several_tokens == multi_token_spec(CONFIG)
     layers, length = CONFIG.text_decoder.layers, CONFIG.text_decoder.max_length
     shape = (BATCH, CONFIG.text_decoder.heads, length, CONFIG.dim // CONFIG.text_decoder.heads)
     for spec, dtype in zip(in_place, ("float32", "float16"), strict=True):
