@@ -39,10 +39,15 @@ def serve(app: Application, settings: ServerSettings, announce: Callable[[str], 
     set_up_logs(log_level)
     address, port = listening.getsockname()[:2]
     shown = f"[{address}]" if ":" in address else address
-    announce(f"{'https' if settings.tls_cert else 'http'}://{shown}:{port}")
-    # uvicorn ends on the first signal, and raises it once more for the handlers that were there before.
-    earlier = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def end(*_: object) -> None:
+        server.should_exit = True
+
+    # uvicorn ends on the first signal, and raises it once more for the handlers that were there before. A signal that comes
+    # before uvicorn takes them ends the service, too.
+    earlier = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
+        announce(f"{'https' if settings.tls_cert else 'http'}://{shown}:{port}")
         server.run(sockets=[listening])
     finally:
         for number, handler in earlier.items():
@@ -120,7 +125,11 @@ def _server(config: uvicorn.Config, app: Application, grace_s: float) -> uvicorn
             ending.cancel()
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            # With should_exit, uvicorn would leave without its shutdown: it ends in its first round instead.
+            has_ended, self.should_exit = self.should_exit, False
             await super().startup(sockets)
+            if has_ended:
+                asyncio.get_running_loop().call_soon(self.handle_exit, signal.SIGTERM, None)
             if notifier:
                 self.reporting = asyncio.create_task(report_life(notifier, lambda: app.service.host.generation > 0))
             if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
