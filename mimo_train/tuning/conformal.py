@@ -25,7 +25,7 @@ from mimo_runtime.evaluation.questions import ImageQuestions, Outcome, chosen_re
 from mimo_runtime.model.calibrated import PROMPT_KINDS, ContourCalibration, PresenceCalibration
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.pipeline import Mimo
-from mimo_runtime.postprocessing.contours import INNER_SHARE, OUTER_SHARE, REACH, MaskLogits
+from mimo_runtime.postprocessing.contours import INNER_SHARE, OUTER_SHARE, REACH, WIDEST_OUTER, MaskLogits
 from mimo_runtime.postprocessing.masks import box_of_mask
 from mimo_runtime.results.answer import Finding
 from mimo_runtime.text.questions import EVERYTHING
@@ -108,7 +108,7 @@ class Conformal:
         lines = [f"contours that hold for {100 * self.coverage:g} % of the masks, from {self.images} images:"]
         lines += [
             f"  {entry.prompt}, {entry.name or 'all structures'}: inner {entry.inner:.3f}, outer {entry.outer:.3f} "
-            f"({entry.cases} cases)"
+            f"({entry.cases} cases)" + (", too wide to state" if entry.outer > WIDEST_OUTER else "")
             for entry in self.contours
         ]
         lines.append(f"presence below which a structure is excluded, with a miss rate of {100 * self.miss_rate:g} %:")

@@ -27,6 +27,9 @@ OUTER_SHARE = 0.95
 INNER_SHARE = 0.95
 #: Distance per logit that an outer contour reaches, in square roots of the mask's area; chosen on ``val`` for small contours.
 REACH = 0.12
+#: Largest parameter of a usable outer contour. A wider one reaches farther than the radius of the disc with the mask's area,
+#: ``sqrt(area / pi)``: it surrounds four times the mask and says nothing about the place of the border.
+WIDEST_OUTER = 1 / (REACH * math.sqrt(math.pi))
 #: Added to a radius in pixels, so that a distance of just this radius is within it whatever the rounding.
 _TOLERANCE = 1e-6
 #: Most entries of an array of run ends; bounds the memory of a dilation of a large image.

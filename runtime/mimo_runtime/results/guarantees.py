@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ..model.calibrated import ContourCalibration, absent_below, contours_for
 from ..model.config import MimoConfig
+from ..postprocessing.contours import WIDEST_OUTER
 from ..preprocessing.prompts import POSITIVE, Prompt
 from ..text.questions import target_of
 
@@ -18,7 +19,8 @@ class Guarantees:
     """Of one finding.
 
     Args:
-        contours: calibration of its contours; None for a finding without a mask, and for a model without contours.
+        contours: calibration of its contours; None for a finding without a mask, for a model without contours, and where the
+            outer contour that holds would be wider than :data:`WIDEST_OUTER`.
         coverage: share of the masks for which each of the two contours holds; None without ``contours``.
         calibrated: whether ``contours`` were chosen on cases of what the request names. False: the structure has too few cases,
             and the entry for all structures is used. A request that names nothing has that entry, too, and True. None without
@@ -55,7 +57,7 @@ def guarantees_of(config: MimoConfig, prompt: Prompt, query: int, presence: floa
     kind = prompt_kind(prompt) if query == 0 else "name"
     if present:
         contours = contours_for(config.contours, name, kind)
-        if contours is None:
+        if contours is None or contours.outer > WIDEST_OUTER:
             return NO_GUARANTEES
         is_own = contours.name != "" or not (query or target)
         return Guarantees(contours, config.coverage, is_own)

@@ -12,14 +12,15 @@ from fakes import BOX
 from PIL import Image
 
 from mimo_runtime.model.calibrated import ContourCalibration, PresenceCalibration
+from mimo_runtime.postprocessing.contours import WIDEST_OUTER
 from mimo_runtime.preprocessing.prompts import Prompt
 from mimo_runtime.results.folder import write_result
 from mimo_runtime.results.guarantees import prompt_kind
 
 CONTOURS = (
-    ContourCalibration("", "box", 6.0, 7.0, 90),
+    ContourCalibration("", "box", 6.0, 4.6, 90),
     ContourCalibration("", "name", 1.0, 1.0, 90),
-    ContourCalibration("liver", "box", 5.0, 6.0, 30),
+    ContourCalibration("liver", "box", 5.0, 4.5, 30),
 )
 CONFIG = replace(fakes.CONFIG, contours=CONTOURS, presence_calibration=(PresenceCalibration("", 0.01, 90),))
 
@@ -50,6 +51,12 @@ def test_contours_are_those_of_the_structure_and_the_kind_of_prompt(pixels, requ
         assert finding.inner.sum() < finding.mask.sum() < finding.outer.sum()
     assert not (finding.inner & ~finding.mask).any() and not (finding.mask & ~finding.outer).any()
     assert finding.outer is finding.outer  # computed once
+
+
+def test_an_outer_contour_of_more_than_four_times_the_mask_is_not_stated(pixels):
+    wide = replace(CONFIG, contours=(ContourCalibration("", "box", 1.0, WIDEST_OUTER + 0.01, 90),))
+    (finding,) = ask(pixels, wide, boxes=[BOX]).findings
+    assert finding.inner is finding.outer is finding.coverage is finding.calibrated is None
 
 
 def test_findings_of_the_open_question_have_contours_of_requests_by_name(pixels):
