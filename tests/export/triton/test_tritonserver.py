@@ -82,7 +82,8 @@ def port(micro_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     binary = SERVER / "bin" / "tritonserver"
     binary.chmod(0o755)
     command = [binary, f"--model-repository={folder / 'repo'}", f"--backend-directory={make_backends(folder / 'backends')}",
-               f"--http-port={number}", "--http-address=127.0.0.1", "--allow-grpc=false", "--allow-metrics=false"]  # fmt: skip
+               f"--http-port={number}", "--http-address=127.0.0.1", "--allow-grpc=false", "--allow-metrics=false",
+               "--exit-timeout-secs=1"]  # fmt: skip
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, env=environment(), stdout=log, stderr=log)
         try:

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from mimo_calibration import cli
 from mimo_calibration.graph.quantizable import QuantizableNode
-from mimo_calibration.search import accuracy_gate, pipeline, recipe_search, selector, settings
+from mimo_calibration.search import accuracy_gate, candidate_generator, pipeline, recipe_search, selector, settings
 from mimo_calibration.search.candidate_generator import CandidateGenerator
 from mimo_calibration.search.candidates import Candidate
 from mimo_calibration.search.loss import Loss, Reply
@@ -60,6 +60,7 @@ def make_quick(patch: pytest.MonkeyPatch) -> None:
         return dict(list(all_blocks(nodes).items())[:2])
 
     patch.setattr(selector, "graph_times", fixed)
+    patch.setattr(candidate_generator, "bf16_features", list)  # some machines have them
     patch.setattr(pipeline, "simulated_requests", partial(pipeline.simulated_requests, per_image=1))
     patch.setattr(pipeline, "AccuracyGate", partial(accuracy_gate.AccuracyGate, max_classes=1))
     patch.setattr(accuracy_gate, "ImageQuestions", Brief)
