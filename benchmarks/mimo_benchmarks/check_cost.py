@@ -17,7 +17,7 @@ import click
 import numpy as np
 
 from mimo_runtime import graphs
-from mimo_runtime.cli.app import Commands
+from mimo_runtime.cli.app import run_command
 from mimo_runtime.cli.json_output import print_json
 from mimo_runtime.model.output_check import check_outputs
 from mimo_runtime.text import generation
@@ -108,14 +108,5 @@ def command(bundle: Path, repeats: int, threads: int, as_json: bool) -> None:
     click.echo(table([("outputs", "values", "check ms", "answer ms", "share"), (*row, f"{100 * result['share']:.2f} %")]))
 
 
-@click.group(cls=Commands)
-def program() -> None:
-    """So that errors end in one line, as in every command."""
-
-
-program.add_command(command)
-
 if __name__ == "__main__":
-    import sys
-
-    program.main(["check-cost", *sys.argv[1:]], prog_name="python -m mimo_benchmarks.check_cost")
+    run_command(command, "python -m mimo_benchmarks.check_cost")

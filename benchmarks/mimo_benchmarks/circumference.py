@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypedDict
 import click
 import numpy as np
 
-from mimo_runtime.cli.app import Commands
+from mimo_runtime.cli.app import run_command
 from mimo_runtime.cli.json_output import print_json
 from mimo_runtime.cli.progress import stage_progress
 from mimo_runtime.data.dataset import Dataset
@@ -148,14 +148,5 @@ def command(
     click.echo(f"{result['images']} images, {result['missed']} without a finding")
 
 
-@click.group(cls=Commands)
-def program() -> None:
-    """So that errors end in one line, as in every command."""
-
-
-program.add_command(command)
-
 if __name__ == "__main__":
-    import sys
-
-    program.main(["circumference", *sys.argv[1:]], prog_name="python -m mimo_benchmarks.circumference")
+    run_command(command, "python -m mimo_benchmarks.circumference")

@@ -18,7 +18,7 @@ from typing import TypedDict
 import click
 import numpy as np
 
-from mimo_runtime.cli.app import Commands
+from mimo_runtime.cli.app import run_command
 from mimo_runtime.cli.json_output import print_json
 from mimo_runtime.clinical.dicom.segmentation import write_segmentation
 from mimo_runtime.clinical.dicom.structured_report import write_report
@@ -118,14 +118,5 @@ def command(slices: int, repeats: int, as_json: bool) -> None:
     click.echo(table(rows))
 
 
-@click.group(cls=Commands)
-def program() -> None:
-    """So that errors end in one line, as in every command."""
-
-
-program.add_command(command)
-
 if __name__ == "__main__":
-    import sys
-
-    program.main(["clinical-cost", *sys.argv[1:]], prog_name="python -m mimo_benchmarks.clinical_cost")
+    run_command(command, "python -m mimo_benchmarks.clinical_cost")

@@ -21,7 +21,7 @@ from mimo_calibration.search.latency import interleaved
 from mimo_export.graphs.static_kv_cache import KV_CACHES, with_static_cache
 from mimo_export.graphs.tensorrt_options import compile_graph, default_axes, rtx_options
 from mimo_export.tools.compile_check import convert_precision
-from mimo_runtime.cli.app import Commands
+from mimo_runtime.cli.app import run_command
 from mimo_runtime.engines import create_engine, installed_version
 from mimo_runtime.engines.tensorrt_library import missing_rtx_package
 from mimo_runtime.errors import EngineError
@@ -158,14 +158,5 @@ def command(checkpoint: Path | None, preset: str, threads: tuple[int, ...], seco
         raise EngineError(f"other tokens than PyTorch: {', '.join(dict.fromkeys(wrong))}")
 
 
-@click.group(cls=Commands)
-def program() -> None:
-    """So that errors end in one line, as in every command."""
-
-
-program.add_command(command)
-
 if __name__ == "__main__":
-    import sys
-
-    program.main(["cache", *sys.argv[1:]], prog_name="python -m mimo_benchmarks.kv_cache")
+    run_command(command, "python -m mimo_benchmarks.kv_cache")

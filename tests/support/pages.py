@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -30,7 +31,9 @@ CURRENT_PAGES = [page for page in PAGES if page_id(page) not in WITH_OLD_NAMES]
 
 
 def reference_generator() -> ModuleType:
-    """``docs/generate_reference.py`` as a module."""
+    """``docs/generate_reference.py`` as a module; as a script it finds the module beside it."""
+    if str(REPOSITORY / "docs") not in sys.path:
+        sys.path.append(str(REPOSITORY / "docs"))
     spec = importlib.util.spec_from_file_location("generate_reference", REPOSITORY / "docs" / "generate_reference.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TypedDict
 
 import click
 
-from mimo_runtime.cli.app import Command, Commands
+from mimo_runtime.cli.app import Command, run_command
 from mimo_runtime.errors import EngineError, RequestError
 
 from .parts import PARTS
@@ -124,14 +123,6 @@ def _write(output: Path, parts: dict[str, PartResult], seconds: float, complete:
     atomic_write_bytes(output / TABLE, acceptance_table(parts).encode("utf-8"))
 
 
-@click.group(cls=Commands)
-def program() -> None:
-    """So that errors end in one line, as in every command."""
-
-
-program.add_command(measure)
-
-
 def main() -> None:
     """The command, as the script runs it."""
-    program.main(["measure", *sys.argv[1:]], prog_name="gpu_acceptance.py")
+    run_command(measure, "gpu_acceptance.py")

@@ -1,4 +1,4 @@
-"""What a part of the acceptance run is told to do, and how it answers: JSON lines between two processes."""
+"""The task and the results of one part of the acceptance run: JSON lines between two processes."""
 
 from __future__ import annotations
 

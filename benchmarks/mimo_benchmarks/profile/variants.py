@@ -18,7 +18,7 @@ from onnx import compose
 
 from mimo_calibration.search.latency import interleaved
 from mimo_runtime.bundle.archive import Bundle
-from mimo_runtime.cli.app import Commands
+from mimo_runtime.cli.app import run_command
 from mimo_runtime.engines import KINDS, create_engine, installed_version
 from mimo_runtime.engines.ort import PROVIDER, load_library, session_options
 from mimo_runtime.engines.recording import Arrays, RecordingEngine
@@ -169,14 +169,5 @@ def command(bundle: Path, threads: int | None, seconds: float, as_json: bool) ->
     click.echo("\n".join([table([("graph", "variant", "ms", "times as fast"), *cells]), *warnings(here)]))
 
 
-@click.group(cls=Commands)
-def program() -> None:
-    """So that errors end in one line, as in every command."""
-
-
-program.add_command(command)
-
 if __name__ == "__main__":
-    import sys
-
-    program.main(["variants", *sys.argv[1:]], prog_name="python -m mimo_benchmarks.profile.variants")
+    run_command(command, "python -m mimo_benchmarks.profile.variants")

@@ -19,7 +19,7 @@ from typing import TypedDict
 
 import click
 
-from mimo_runtime.cli.app import Commands
+from mimo_runtime.cli.app import run_command
 from mimo_runtime.cli.json_output import print_json
 from mimo_runtime.errors import VerificationError
 from mimo_runtime.utils.tables import table
@@ -136,12 +136,5 @@ def command(bundle: Path, count: int, engine: str, text: str, as_json: bool) -> 
         click.echo("\n".join([table(rows), *closing_lines(result)]))
 
 
-@click.group(cls=Commands)
-def program() -> None:
-    """So that errors end in one line, as in every command."""
-
-
-program.add_command(command)
-
 if __name__ == "__main__":
-    program.main(["batch-resume", *sys.argv[1:]], prog_name="python -m mimo_benchmarks.system.batch_resume")
+    run_command(command, "python -m mimo_benchmarks.system.batch_resume")

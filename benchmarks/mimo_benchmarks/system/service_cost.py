@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, TypedDict
 import click
 from PIL import Image
 
-from mimo_runtime.cli.app import Commands
+from mimo_runtime.cli.app import run_command
 from mimo_runtime.cli.json_output import print_json
 from mimo_runtime.errors import VerificationError
 from mimo_runtime.utils.tables import table
@@ -308,12 +308,5 @@ def command(bundle: Path, seconds: float, asks: int, images: int, kind: str, thr
         click.echo("\n".join([table(rows), *closing_lines(result)]))
 
 
-@click.group(cls=Commands)
-def program() -> None:
-    """So that errors end in one line, as in every command."""
-
-
-program.add_command(command)
-
 if __name__ == "__main__":
-    program.main(["service-cost", *sys.argv[1:]], prog_name="python -m mimo_benchmarks.system.service_cost")
+    run_command(command, "python -m mimo_benchmarks.system.service_cost")

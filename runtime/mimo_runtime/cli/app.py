@@ -134,6 +134,17 @@ class Commands(click.Group):
         sys.exit(code if isinstance(code, int) else 0)
 
 
+def run_command(command: click.Command, prog_name: str) -> NoReturn:
+    """Run a command of its own with the arguments of the process; its errors end as those of :class:`Commands`.
+
+    Args:
+        prog_name: as usage lines show it, e.g. "python -m mimo_benchmarks.check_cost".
+    """
+    name = command.name or prog_name
+    Commands(commands={name: command}).main([name, *sys.argv[1:]], prog_name=prog_name)
+    raise AssertionError("main exits")
+
+
 def _end_orderly() -> None:
     """SIGTERM (``kill``, a container that stops) and SIGHUP (a terminal that closes) end the program as an error does.
 
