@@ -107,7 +107,8 @@ def batch(
     _print(report, output, as_json)
     if report.failures:
         listed = f"{len(report.failures)} of {report.images} images failed"
-        print_error(f"error: {listed}, see failures.csv. The others are answered. The same command tries these again.")
+        others = " The others are answered." if len(report.failures) < report.images else ""
+        print_error(f"error: {listed}, see failures.csv.{others} The same command tries these again.")
         raise click.exceptions.Exit(PARTIAL)
 
 

@@ -94,12 +94,12 @@ def read_rules(path: Path) -> tuple[Rule, ...]:
     """
     try:
         if path.stat().st_size > _LARGEST_FILE:
-            raise RequestError("the file of rules is larger than 1 MB", "Name a JSON file of rules")
+            raise RequestError(f"--rules {path} is larger than 1 MB", "Name a JSON file of rules")
         content = json.loads(path.read_text("utf-8"), object_pairs_hook=unique_keys)
     except OSError as error:
-        raise RequestError(f"the file of rules cannot be read: {error.strerror}", "Name a JSON file of rules") from None
+        raise RequestError(f"--rules {path} cannot be read: {error.strerror}", "Name a JSON file of rules") from None
     except (ValueError, RecursionError):
-        raise RequestError("the file of rules is no valid JSON", "Write one JSON object, each key once") from None
+        raise RequestError(f"--rules {path} is no valid JSON", "Write one JSON object, each key once") from None
     return parse_rules(content)
 
 
