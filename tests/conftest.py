@@ -8,6 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run; a search for new ones is `pytest --hypothesis-profile default`.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 # What the tests of several packages import: fake libraries, small models, small data sets, cases.
 SUPPORT = Path(__file__).parent / "support"
