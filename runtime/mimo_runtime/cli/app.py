@@ -140,9 +140,13 @@ def run_command(command: click.Command, prog_name: str) -> NoReturn:
     Args:
         prog_name: as usage lines show it, e.g. "python -m mimo_benchmarks.check_cost".
     """
-    name = command.name or prog_name
-    Commands(commands={name: command}).main([name, *sys.argv[1:]], prog_name=prog_name)
+    as_program(command).main([str(command.name), *sys.argv[1:]], prog_name=prog_name)
     raise AssertionError("main exits")
+
+
+def as_program(command: click.Command) -> Commands:
+    """A program with one command."""
+    return Commands(commands={str(command.name): command})
 
 
 def _end_orderly() -> None:
