@@ -12,6 +12,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -263,6 +264,17 @@ def as_table(rows: Sequence[Row]) -> str:
     return table(lines) + (f"\n{errors}" if errors else "")
 
 
+@contextmanager
+def _info_messages_disabled() -> Iterator[None]:
+    """Without the progress messages of the quantizers. The setting is one of the whole process, and is put back."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
 @click.command("compare")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--data", multiple=True, required=True, metavar="DATA", help="Folder or registered name; repeatable.")
@@ -275,9 +287,9 @@ def command(
     bundle: Path, data: tuple[str, ...], name: str, images: int, held_out_images: int, seed: int, as_json: bool
 ) -> None:
     """Compare INT8 quantizers on one graph of BUNDLE, which must be in single precision."""
-    logging.disable(logging.INFO)
     request = QuantizationRequest("int8", data, images=images, gate_images=held_out_images, seed=seed)
-    rows = compare_quantizers(bundle, request, name, as_json)
+    with _info_messages_disabled():
+        rows = compare_quantizers(bundle, request, name, as_json)
     click.echo(json.dumps([asdict(row) for row in rows], indent=1) if as_json else as_table(rows))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -61,3 +62,4 @@ def test_quantizers_are_compared_on_one_graph(micro_bundle, data, monkeypatch):
     assert full["latency_ms"]["onnxruntime"] == 1.0 and row["bytes"] < full["bytes"]
     assert row["symmetric"] and row["sqnr_db"] > 15 and set(row["dice_loss"]) == {"box", "text"}
     assert failed["error"] == "ValueError: it does not take this graph" and missing["error"] == "not installed"
+    assert logging.root.manager.disable == logging.NOTSET
