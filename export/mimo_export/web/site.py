@@ -50,8 +50,9 @@ def write_site(bundle_path: Path, output: Path, library: Path | None = None, ove
             (folder / name).mkdir()
         for name, source in site_files().items():
             (folder / name).write_bytes(source.read_bytes())
-        for source in sorted(_OWN.iterdir()):
-            (folder / "page" / source.name).write_bytes(source.read_bytes())
+        for name, source in page_modules().items():
+            (folder / "page" / name).parent.mkdir(exist_ok=True)
+            (folder / "page" / name).write_bytes(source.read_bytes())
         _edit_index(folder / "index.html")
         for name, entry in graphs.items():
             (folder / "graphs" / f"{name}.onnx").write_bytes(bundle.bytes(entry.file))
@@ -60,6 +61,11 @@ def write_site(bundle_path: Path, output: Path, library: Path | None = None, ove
         (folder / "onnxruntime-web" / "NOTICE").write_text(_NOTICE, "utf-8")
         (folder / MARKER).write_text(json.dumps(facts, separators=(",", ":")), "utf-8")
         return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def page_modules() -> dict[str, Path]:
+    """The modules of the page that are its own, by their path below ``page``."""
+    return {path.relative_to(_OWN).as_posix(): path for path in sorted(_OWN.rglob("*.js"))}
 
 
 def _edit_index(index: Path) -> None:

@@ -21,7 +21,7 @@ from .refusals import entities_in_order, refusal_of, unknown_sentence
 #: The phrase of query 0 when a request points at a target and names nothing that the model knows.
 REFERRED = "referred region"
 #: Frames of questions that a mask of the region does not answer: "Is there a fracture?"
-_YES_OR_NO = ("presence", "count")
+YES_OR_NO = ("presence", "count")
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _refused(
         return refusal_of(text, intent, vocabulary, entities), ()
     if not unknown:
         return None, ()
-    only_points = pointed_at and not intent.is_relative and intent.frame not in _YES_OR_NO
+    only_points = pointed_at and not intent.is_relative and intent.frame not in YES_OR_NO
     if needs_all and not only_points:
         return refusal_of(text, intent, vocabulary, entities), ()
     return None, tuple(unknown_sentence(subject.text) for subject in unknown)

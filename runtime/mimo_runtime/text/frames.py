@@ -36,7 +36,7 @@ _MACROS = {
     "LENGTH": _LENGTH,
 }  # fmt: skip
 
-_FILLER = re.compile(
+FILLER = re.compile(
     r"^(?:please|pls|hi|hello|hey|hallo|ok(?:ay)?|so|and|now|then|kindly|thanks|doctor|dear \w+|assistant|quickly|just|also"
     r"|try to|(?:can|could|would|will) (?:you|u)(?: please| kindly)?"
     rf"(?= (?:please )?(?:{_VERBS}|count|measure|locate|tell|list|draw|help))"
@@ -45,7 +45,7 @@ _FILLER = re.compile(
     r"|let's)[\s,:!.]+",
     re.IGNORECASE,
 )  # fmt: skip
-_IN_THE_IMAGE = re.compile(
+IN_THE_IMAGE = re.compile(
     r"[\s,]+(?:please|pls|thanks|thank you|for me|now|again|anywhere|right now|at all|"
     r"(?:in|on|within|from|of|inside|across) (?:the|this|that|my|these|your|an?|whole|entire)+ "
     rf"(?:\w+ ){{0,3}}?(?:{_PICTURE}|ct|mri?|mr|ultrasound|sonogram|echo|patient|photo|mammogram|micrograph|endoscopy"
@@ -53,14 +53,14 @@ _IN_THE_IMAGE = re.compile(
     re.IGNORECASE,
 )  # fmt: skip
 #: First words of a question or request that is no bare name.
-_ASKING = words_of(
+ASKING = words_of(
     """what which where who whom whose why when how is are was were do does did can could would should will shall may might has
     have had am if whether tell explain give write draw list describe compare predict diagnose recommend suggest calculate
     classify grade stage i you we they he she it that there please let rate translate summarize summarise ignore make create
     should"""
 )
 #: What cannot be seen in one picture, or what a model of structures does not judge.
-_NO_QUESTION = re.compile(
+NO_QUESTION = re.compile(
     r"\b(?:malignan\w*|benign\w*|cancerous|diagnos\w*|prognos\w*|treat\w*|therap\w*|age|old|gender|sex|normal|abnormal\w*|healthy|"
     r"enlarged|dangerous|serious|biopsy|stage|grade|birads|bi-rads|survival|surgery|medication|name of the patient|cause[sd]?|"
     r"volume|weigh\w*|heavy|depth|density|stable|growing|progress\w*|better|worse|sick|ill|pregnan\w*|contrast|dose)\b",
@@ -68,7 +68,11 @@ _NO_QUESTION = re.compile(
 )
 
 
-_QUOTES = str.maketrans("’‘“”", "''\"\"")
+#: Typographic quotation marks as straight ones.
+QUOTES = str.maketrans("’‘“”", "''\"\"")
+CONTRACTION = re.compile(r"\b(where|what|how|who|which|there)'s\b", re.IGNORECASE)
+#: Punctuation around a sentence.
+AROUND = re.compile(r'^[\s"\'¿¡.,;:!?()-]+|[\s"\'.,;:!?。？！…()-]+$')
 
 
 class Match(NamedTuple):
@@ -95,32 +99,32 @@ def _compiled() -> Iterator[tuple[str, str, re.Pattern[str]]]:
         yield kind, frame, re.compile(pattern, re.IGNORECASE)
 
 
-_PATTERNS = list(_compiled())
-_RELATION_PATTERNS = [(re.compile(words, re.IGNORECASE), relation) for words, relation in _RELATION_WORDS.items()]
+#: Kind, frame and pattern of every sentence.
+PATTERNS = list(_compiled())
+RELATION_PATTERNS = [(re.compile(words, re.IGNORECASE), relation) for words, relation in _RELATION_WORDS.items()]
 
 
 def matches(text: str) -> Iterator[Match]:
     """Every way to read a sentence of English, the most specific first; a bare name has none."""
     text = plain(text)
     shorter = without_filler(text)
-    for kind, frame, pattern in _PATTERNS:
+    for kind, frame, pattern in PATTERNS:
         match = pattern.fullmatch(shorter) or (pattern.fullmatch(text) if kind in ("describe", "open") else None)
         if match:
             groups = match.groupdict()
-            relation = next((word for words, word in _RELATION_PATTERNS if words.fullmatch(groups.get("r") or "")), "")
+            relation = next((word for words, word in RELATION_PATTERNS if words.fullmatch(groups.get("r") or "")), "")
             yield Match(kind, frame, groups.get("s"), relation, groups.get("o"))
 
 
 def plain(text: str) -> str:
     """A text with single spaces, straight quotes, and no punctuation around it."""
-    text = " ".join(text.translate(_QUOTES).split())
-    text = re.sub(r"(?i)\b(where|what|how|who|which|there)'s\b", r"\1 is", text)
-    return re.sub(r'^[\s"\'¿¡.,;:!?()-]+|[\s"\'.,;:!?。？！…()-]+$', "", text)
+    text = " ".join(text.translate(QUOTES).split())
+    return AROUND.sub("", CONTRACTION.sub(r"\1 is", text))
 
 
 def without_filler(text: str) -> str:
     """A sentence without "please" before and "in this image" behind it."""
-    while (shorter := plain(_IN_THE_IMAGE.sub("", _FILLER.sub("", text, count=1)))) != text and shorter:
+    while (shorter := plain(IN_THE_IMAGE.sub("", FILLER.sub("", text, count=1)))) != text and shorter:
         text = shorter
     return text
 
@@ -128,9 +132,9 @@ def without_filler(text: str) -> str:
 def is_question(text: str) -> bool:
     """Whether a text begins as a question or a request does, or is about what no picture of structures tells."""
     words = fold(text).split()
-    return bool(words) and (words[0] in _ASKING or is_judgement(text))
+    return bool(words) and (words[0] in ASKING or is_judgement(text))
 
 
 def is_judgement(text: str) -> bool:
     """Whether a text is about what no picture of structures tells: age, diagnosis, grade."""
-    return _NO_QUESTION.search(text) is not None
+    return NO_QUESTION.search(text) is not None

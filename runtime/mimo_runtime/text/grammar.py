@@ -41,7 +41,7 @@ MODALITIES = {
 }  # fmt: skip
 _MODALITY_KEYS = {shown.lower(): key for key, shown in MODALITIES.items()} | {key: key for key in MODALITIES}
 #: Plurals that adding "s" or "es" does not make, by their endings.
-_IRREGULAR = (
+IRREGULAR = (
     ("nucleus", "nuclei"), ("hippocampus", "hippocampi"), ("bronchus", "bronchi"), ("alveolus", "alveoli"),
     ("thrombus", "thrombi"), ("calculus", "calculi"), ("villus", "villi"), ("vertebra", "vertebrae"),
     ("metastasis", "metastases"), ("stenosis", "stenoses"), ("diverticulum", "diverticula"), ("foramen", "foramina"),
@@ -165,7 +165,7 @@ def write_phrase(phrase: Phrase, *, of_image: bool = False) -> str:
 def pluralise(name: str) -> str | None:
     """The plural, or None where :func:`singular` would not lead back (the sentence then says "areas of <name>")."""
     plural = None
-    for ending, replacement in _IRREGULAR:
+    for ending, replacement in IRREGULAR:
         if name.endswith(ending):
             plural = name[: -len(ending)] + replacement
     if plural is None:
@@ -181,7 +181,7 @@ def pluralise(name: str) -> str | None:
 
 def singular(name: str) -> str:
     """The singular of a plural that :func:`pluralise` wrote; other names come back unchanged."""
-    for ending, replacement in _IRREGULAR:
+    for ending, replacement in IRREGULAR:
         if name.endswith(replacement):
             return name[: -len(replacement)] + ending
     if re.search(r"[^aeiou]ies$", name):
@@ -192,7 +192,7 @@ def singular(name: str) -> str:
 
 
 def _is_plural(name: str) -> bool:
-    return bool(re.search(r"[^siu]s$", name)) or any(name.endswith(plural) for _, plural in _IRREGULAR)
+    return bool(re.search(r"[^siu]s$", name)) or any(name.endswith(plural) for _, plural in IRREGULAR)
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------

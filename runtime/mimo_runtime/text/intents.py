@@ -13,21 +13,21 @@ from .vocabulary import Vocabulary
 #: "describe" is about the region that a reference points at, "open" about the whole image.
 KINDS = ("name", "where", "how_many", "how_large", "relation", "neighbours", "describe", "open", "unsupported")
 #: Words for what a reference points at.
-_POINTED_AT = re.compile(
+POINTED_AT = re.compile(
     r"(?:(?:this|that|it|these|those|them|they|here|there)(?: one)?"
     r"|(?:the |this |that )?(?:marked |referred |given |indicated |selected )?"
     r"(?:region|area|box|structure|object|target|selection|roi|thing|spot|mask)(?: here)?)",
     re.IGNORECASE,
 )
-_DETERMINER = re.compile(
+DETERMINER = re.compile(
     r"^(?:the|an?|any|some|all|every|each|this|that|these|those|my|his|her|both|of|possible|visible|patient's)\s+(?=\S)",
     re.IGNORECASE,
 )
-_NO_NAME = ("the", "a", "an", "any", "all", "are", "is", "of", "there", "are there")
-_AT_THE_END = re.compile(r"\s+(?:shown|seen|visible|present|here|there|located)$", re.IGNORECASE)
+NO_NAME = ("the", "a", "an", "any", "all", "are", "is", "of", "there", "are there")
+AT_THE_END = re.compile(r"\s+(?:shown|seen|visible|present|here|there|located)$", re.IGNORECASE)
 #: More words are a text, no name.
-_MOST_WORDS = 6
-_FRAME_WORDS = words_of(
+MOST_WORDS = 6
+FRAME_WORDS = words_of(
     "where locate find segment outline mark show highlight count many which what describe visible relative there structures"
     " below above left right does have large size area diameter image"
 )
@@ -148,7 +148,7 @@ def _intent_of(match: frames.Match, vocabulary: Vocabulary) -> Intent:
         if others is None or not match.relation:
             return Intent("unsupported", frame=frame, reason="empty subject")
         return Intent(kind, (), match.relation, others, frame)
-    points = _POINTED_AT.fullmatch(match.subject)
+    points = POINTED_AT.fullmatch(match.subject)
     if points and kind != "relation":
         return Intent(kind if kind == "how_large" else "describe", frame=frame)
     subjects = () if points else _subjects(match.subject, vocabulary)
@@ -171,7 +171,7 @@ def _judged(intent: Intent, sentence: str, vocabulary: Vocabulary) -> Intent:
     """An intent with an unknown name, which may be no name at all."""
     if any(frames.is_question(subject.text) for subject in intent.unknown):
         return _without_frame(sentence, vocabulary)
-    if any(len(subject.text.split()) > _MOST_WORDS for subject in intent.unknown):
+    if any(len(subject.text.split()) > MOST_WORDS for subject in intent.unknown):
         return Intent("unsupported", reason="unsupported question" if frames.is_question(sentence) else "not understood")
     return intent
 
@@ -181,10 +181,10 @@ def _without_frame(sentence: str, vocabulary: Vocabulary) -> Intent:
     if frames.is_question(sentence):
         subjects = _mentioned(sentence, vocabulary)
         return Intent("unsupported", subjects, reason="unsupported question")
-    if len(sentence.split()) > _MOST_WORDS:
+    if len(sentence.split()) > MOST_WORDS:
         return Intent("unsupported", reason="not understood")
     subjects = _subjects(sentence, vocabulary)
-    if _POINTED_AT.fullmatch(sentence):
+    if POINTED_AT.fullmatch(sentence):
         return Intent("describe")
     return Intent("name", subjects) if subjects else Intent("unsupported", reason="not understood")
 
@@ -209,16 +209,16 @@ def _mentioned(sentence: str, vocabulary: Vocabulary) -> tuple[Subject, ...]:
 
 def _others(names: str, vocabulary: Vocabulary) -> tuple[Subject, ...] | None:
     """The structures of a list of names; () for what a reference points at, None without a name."""
-    return () if _POINTED_AT.fullmatch(frames.plain(names)) else _subjects(names, vocabulary) or None
+    return () if POINTED_AT.fullmatch(frames.plain(names)) else _subjects(names, vocabulary) or None
 
 
 def _bare(name: str) -> str:
     """A name without an article and quotes; "" if nothing is left."""
     name = frames.plain(name).strip("\"'")
-    while (shorter := _DETERMINER.sub("", name)) != name:
+    while (shorter := DETERMINER.sub("", name)) != name:
         name = shorter
-    name = _AT_THE_END.sub("", name)
-    return "" if _DETERMINER.fullmatch(name + " x") or fold(name) in _NO_NAME else name
+    name = AT_THE_END.sub("", name)
+    return "" if DETERMINER.fullmatch(name + " x") or fold(name) in NO_NAME else name
 
 
 def _with_frame_words(sentence: str, vocabulary: Vocabulary) -> str:
@@ -226,8 +226,8 @@ def _with_frame_words(sentence: str, vocabulary: Vocabulary) -> str:
     words = sentence.split()
     for i, word in enumerate(words):
         key = fold(word)
-        if len(key) >= 3 and key not in _FRAME_WORDS and not vocabulary.has_word(word):
-            near = [right for right in _FRAME_WORDS if is_one_edit(key, right)]
+        if len(key) >= 3 and key not in FRAME_WORDS and not vocabulary.has_word(word):
+            near = [right for right in FRAME_WORDS if is_one_edit(key, right)]
             words[i] = near[0] if len(near) == 1 else word
     return " ".join(words)
 

@@ -7,7 +7,7 @@ import re
 from .names import fold
 
 #: By language: words of questions for the frames of ``questions.QUESTIONS`` ("" is any), without accents.
-_WORDS = {
+WORDS = {
     "es": {
         "where": "donde localiza ubica encuentra", "count": "cuantos cuantas cuenta", "size": "tamano mide grande area",
         "segment": "segmenta muestra muestrame marca delinea contornea senala", "presence": "hay existe ve tiene puede",
@@ -30,7 +30,10 @@ _WORDS = {
         " gdzie pokaz jest var kde hvor vis hur mycket nerede kac goster goruyorsun dimana adalah missa kuinka"
     },
 }  # fmt: skip
-_CHINESE = (
+#: Last code point of Latin letters.
+LATIN_END = 0x24F
+#: Frames of questions in Chinese with their patterns, the first that matches decides.
+CHINESE = (
     ("where", r"在哪|哪里|哪儿|位置|定位|找"), ("count", r"多少|几个|数量|计数"), ("size", r"多大|大小|尺寸|面积|直径"),
     ("presence", r"有没有|是否|有无|有|吗|能看到"), ("segment", r"分割|显示|标出|勾画|圈出|标记|描绘"),
     ("describe", r"看到什么|描述|是什么|哪些"),
@@ -46,11 +49,11 @@ def foreign_frame(text: str, least: int = 1) -> str | None:
     letters = [c for c in fold(text) if c.isalpha()]
     if not letters:
         return None
-    if sum(ord(c) > 0x24F for c in letters) * 2 >= len(letters):
-        return next((frame for frame, pattern in _CHINESE if re.search(pattern, text)), "where")
+    if sum(ord(c) > LATIN_END for c in letters) * 2 >= len(letters):
+        return next((frame for frame, pattern in CHINESE if re.search(pattern, text)), "where")
     words = set(fold(text).split())
     best: tuple[int, str] | None = None
-    for frames in _WORDS.values():
+    for frames in WORDS.values():
         hits = {frame: len(words & set(listed.split())) for frame, listed in frames.items()}
         if (total := sum(hits.values())) >= least and (best is None or total > best[0]):
             best = total, max((frame for frame in hits if frame), key=hits.__getitem__, default="where")

@@ -22,42 +22,43 @@ _CACHED = 1024
 
 
 #: Words that make no other name: articles and "of", "on", "in", in the languages of ``translations``.
-_SMALL_WORDS = words_of(
+SMALL_WORDS = words_of(
     "the a an of in on for to any some my your his her its this that these those all every each both bilateral visible der"
     " die das des dem den ein eine einen el la los las lo de del un una unos unas le les l d du une der"
 )
-_LIGATURES = str.maketrans({"œ": "oe", "æ": "ae", "ø": "o", "ł": "l", "的": " "})
+#: Letters that no decomposition of Unicode separates, and a Chinese particle.
+LIGATURES = str.maketrans({"œ": "oe", "æ": "ae", "ø": "o", "ł": "l", "的": " "})
 #: British spellings, as they begin a word, and the American ones.
-_SPELLINGS = (
+SPELLINGS = (
     ("oesophag", "esophag"), ("foetus", "fetus"), ("foetal", "fetal"), ("tumour", "tumor"), ("haem", "hem"),
     ("oedema", "edema"),
 )  # fmt: skip
 #: Endings in s that are no plural.
-_NO_PLURAL = re.compile(r"(?:ss|us|is|creas)$")
-_IRREGULAR_PLURAL = re.compile(r"(?:clei|campi|bronchi|alveoli|thrombi|calculi|villi|ebrae|ticula|amina|tases|noses)$")
+NO_PLURAL = re.compile(r"(?:ss|us|is|creas)$")
+IRREGULAR_PLURAL = re.compile(r"(?:clei|campi|bronchi|alveoli|thrombi|calculi|villi|ebrae|ticula|amina|tases|noses)$")
 
 
 @lru_cache(_CACHED)
 def fold(text: str) -> str:
     """Lower case without accents and punctuation, words separated by one space; any text, in any script."""
-    text = unicodedata.normalize("NFKC", text).casefold().translate(_LIGATURES)
-    text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)).translate(_LIGATURES)
+    text = unicodedata.normalize("NFKC", text).casefold().translate(LIGATURES)
+    text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)).translate(LIGATURES)
     return " ".join(re.sub(r"[^\w]|_", " ", text).split())
 
 
 @lru_cache(_CACHED)
 def key_of(name: str) -> Key:
     """The words of a name that make it another one, each in the singular; () for a name without any."""
-    return tuple(sorted(_word_key(word) for word in fold(name).split() if word not in _SMALL_WORDS))
+    return tuple(sorted(_word_key(word) for word in fold(name).split() if word not in SMALL_WORDS))
 
 
 def _word_key(word: str) -> str:
-    for british, american in _SPELLINGS:
+    for british, american in SPELLINGS:
         if word.startswith(british):
             word = american + word[len(british) :]
-    if _IRREGULAR_PLURAL.search(word):
+    if IRREGULAR_PLURAL.search(word):
         return singular(word)
-    return word if len(word) < 4 or _NO_PLURAL.search(word) else singular(word)
+    return word if len(word) < 4 or NO_PLURAL.search(word) else singular(word)
 
 
 def is_one_edit(one: str, other: str) -> bool:

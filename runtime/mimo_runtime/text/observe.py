@@ -16,6 +16,8 @@ SIZE_LIMITS = (0.03, 0.15)
 SOLIDITY_LIMIT, ROUND_LIMIT, OVAL_LIMIT = 0.85, 0.75, 0.5
 #: Structures with a smaller gap lie next to each other; a share of the longer side of the image.
 NEAR = 0.04
+#: Smaller shapes have no outline to speak of: they are never irregular. In pixels.
+OUTLINE_PIXELS = 16
 #: From this number on the counting word is "many".
 MANY = 10
 
@@ -99,6 +101,6 @@ def is_next_to(a: np.ndarray, b: np.ndarray) -> bool:
 def shape_word(mask: np.ndarray) -> str:
     """The word for a connected, non-empty mask; see :data:`SOLIDITY_LIMIT`."""
     area, ratio, solidity = shape_numbers(mask)
-    if solidity < SOLIDITY_LIMIT and area >= 16:  # fewer pixels have no outline to speak of
+    if solidity < SOLIDITY_LIMIT and area >= OUTLINE_PIXELS:
         return "irregular"
     return "round" if ratio >= ROUND_LIMIT else "oval" if ratio >= OVAL_LIMIT else "elongated"

@@ -69,9 +69,9 @@ def _matcher(template: str) -> re.Pattern[str]:
     return re.compile(pattern.replace("the\\ (", "(?:the )?(") + r"\s*[.?!]*", re.IGNORECASE)
 
 
-_COUNTING = [_matcher(t) for t in QUESTIONS["count"]]
-_NAMING = [_matcher(t) for kind, ts in QUESTIONS.items() for t in ts if kind not in ("name", "count", *SEVERAL) and "{" in t]
-_OPEN = [_matcher(t) for kind, ts in QUESTIONS.items() for t in ts if kind in SEVERAL or "{" not in t]
+COUNTING = [_matcher(t) for t in QUESTIONS["count"]]
+NAMING = [_matcher(t) for kind, ts in QUESTIONS.items() for t in ts if kind not in ("name", "count", *SEVERAL) and "{" in t]
+OPEN = [_matcher(t) for kind, ts in QUESTIONS.items() for t in ts if kind in SEVERAL or "{" not in t]
 
 
 def subject_of(text: str) -> str | None:
@@ -80,13 +80,13 @@ def subject_of(text: str) -> str | None:
     None for empty texts, open questions ("What do you see?") and those about several structures ("What is below the liver?").
     """
     text = " ".join(text.split())
-    if not clean_name(text) or any(pattern.fullmatch(text) for pattern in _OPEN):
+    if not clean_name(text) or any(pattern.fullmatch(text) for pattern in OPEN):
         return None
-    for pattern in _NAMING:
+    for pattern in NAMING:
         match = pattern.fullmatch(text)
         if match and clean_name(match.group(1)):
             return clean_name(match.group(1))
-    for pattern in _COUNTING:
+    for pattern in COUNTING:
         match = pattern.fullmatch(text)
         if match and clean_name(match.group(1)):
             name = clean_name(match.group(1))

@@ -10,24 +10,26 @@ from .synonyms import ABBREVIATIONS, ACCEPTED, NOT_THE_SAME, synonyms
 from .translations import TRANSLATIONS
 
 #: Words for one part of a pair. Where a model has both parts, the name without the word means both: "kidneys", "hippocampus".
-_PAIRS = (("left", "right"), ("anterior", "posterior"), ("superior", "inferior"), ("upper", "lower"))
-_PART_WORDS = frozenset(word for pair in _PAIRS for word in pair)
+PAIRS = (("left", "right"), ("anterior", "posterior"), ("superior", "inferior"), ("upper", "lower"))
+PART_WORDS = frozenset(word for pair in PAIRS for word in pair)
 #: Words that a typing error of a name is not taken for: other structures, positions, and words of everyday language.
-_OTHER_WORDS = words_of(
+OTHER_WORDS = words_of(
     """uterus ureter ureters urethra thyroid thymus ileum ilium jejunum humor humors interior exterior superior ulterior
     posterior anterior inferior adrenal renal venal portal postal hepatic gastric cystic cystitis splenic aortic aortas
     pleura plural
     polypoid polyps breath breadth fatal legion lesions region vesical vertical venous ventral central mucous mucus
     heat hart hear heard sine spin spied lier lever live river diver poly polio least beast brief"""
 )
-_SEPARATOR = re.compile(
+SEPARATOR = re.compile(
     r"\s*(?:[,;&+、，；/]|和|与|及|\b(?:and(?:\s+also)?|or|und|oder|y|et|as well as|plus|along with|together with)\b)\s*",
     re.IGNORECASE,
 )
-#: Most parts of a list that are one name.
-_MOST_PARTS = 3
+#: Most parts of a list that are one name, and most words of a name within a sentence.
+MOST_PARTS, MOST_WORDS = 3, 5
+#: Code points above it are Chinese, where no spaces separate words.
+CHINESE_ABOVE = 0x2E7F
 #: "left of the kidney" is a place, not the left kidney.
-_PLACE = re.compile(r"\b(?:left|right|top|bottom|side) of\b")
+PLACE = re.compile(r"\b(?:left|right|top|bottom|side) of\b")
 
 
 class Vocabulary:
@@ -35,46 +37,51 @@ class Vocabulary:
 
     Args:
         entities: of the model.
+
+    Attributes:
+        names: entities by the key of a name, several for a name of several ("lungs").
+        ambiguous: entities by the key of a name that means one of them.
+        words: of English names; typing errors are corrected to these.
+        plurals: entities whose name is a plural, by the key of the singular.
     """
 
     def __init__(self, entities: Iterable[str]) -> None:
         self.entities = tuple(entities)
-        self._names: dict[Key, tuple[str, ...]] = {}
-        self._ambiguous: dict[Key, tuple[str, ...]] = {}
+        self.names: dict[Key, tuple[str, ...]] = {}
+        self.ambiguous: dict[Key, tuple[str, ...]] = {}
         self._add((key_of(entity), entity) for entity in self.entities)
         english = [(key_of(name), entity) for entity in self.entities for name in _english_names(entity)]
         pairs = [*((key_of(entity), entity) for entity in self.entities), *english]
         self._add(english)
         self._add_pairs(pairs)
-        #: Words of English names, for which typing errors are corrected.
-        self._words = frozenset(word for key in self._names for word in key)
+        self.words = frozenset(word for key in self.names for word in key)
         self._add((key_of(name), entity) for entity in self.entities for name in _translations(entity))
         for english_name, languages in TRANSLATIONS.items():
-            if both := self._names.get(key_of(english_name)):
+            if both := self.names.get(key_of(english_name)):
                 self._add_new({key_of(name): both for names in languages.values() for name in names})
-        self._plurals = {key_of(e): e for e in self.entities if fold(e) not in (" ".join(key_of(e)), "") and _is_plural_name(e)}
+        self.plurals = {key_of(e): e for e in self.entities if fold(e) not in (" ".join(key_of(e)), "") and _is_plural_name(e)}
 
     def resolve(self, name: str) -> tuple[str, ...]:
         """The entities that a name means: several for a name of several ("lungs"), none for an unknown or ambiguous one."""
         key = key_of(name)
-        if not key or _PLACE.search(fold(name)):
+        if not key or PLACE.search(fold(name)):
             return ()
         if self.meanings(name):
             return ()
-        if entities := self._names.get(key):
+        if entities := self.names.get(key):
             return entities
         before, bracket, abbreviation = name.partition("(")  # "left ventricle (LV)"
-        if bracket and (entities := self._names.get(key_of(before))) == self._names.get(key_of(abbreviation)):
+        if bracket and (entities := self.names.get(key_of(before))) == self.names.get(key_of(abbreviation)):
             return entities or ()
         return self._corrected(name)
 
     def meanings(self, name: str) -> tuple[str, ...]:
         """The entities that an ambiguous name may mean; () for a name that is none."""
         key = key_of(name)
-        entity = self._plurals.get(key)
+        entity = self.plurals.get(key)
         if entity is not None and fold(name).split()[-1:] != fold(entity).split()[-1:] and len(self._wider(key)) > 1:
             return self._wider(key)
-        return self._ambiguous.get(key, ())
+        return self.ambiguous.get(key, ())
 
     def candidates(self, name: str) -> tuple[str, ...]:
         """The entities with a narrower or a wider name than an unknown one: those that it may mean."""
@@ -94,7 +101,7 @@ class Vocabulary:
         result, i = [], 0
         while i < len(parts):
             # The longest run of parts that is one name: "portal and splenic vein", "kidney, left".
-            for end in range(min(len(parts), i + _MOST_PARTS), i, -1):
+            for end in range(min(len(parts), i + MOST_PARTS), i, -1):
                 joined = "".join(part + sep for part, sep in zip(parts[i:end], [*separators[i : end - 1], ""]))
                 if end == i + 1 or self.resolve(joined):
                     result.append((joined.strip(), self.resolve(joined)))
@@ -105,20 +112,20 @@ class Vocabulary:
     def find(self, text: str) -> tuple[str, tuple[str, ...]] | None:
         """The longest known name within a text of any language, as it is written there, and its entities."""
         words = list(re.finditer(r"[^\W_]+", text))
-        for length in range(min(5, len(words)), 0, -1):
+        for length in range(min(MOST_WORDS, len(words)), 0, -1):
             for first in range(len(words) - length + 1):
                 span = text[words[first].start() : words[first + length - 1].end()]
-                if entities := self._names.get(key_of(span)):
+                if entities := self.names.get(key_of(span)):
                     return span, entities
         folded = fold(text)
-        chinese = [" ".join(key) for key in self._names if len(key) == 1 and ord(key[0][0]) > 0x2E7F]
+        chinese = [" ".join(key) for key in self.names if len(key) == 1 and ord(key[0][0]) > CHINESE_ABOVE]
         name = max((name for name in chinese if name in folded), key=len, default=None)
-        return None if name is None else (name, self._names[(name,)])
+        return None if name is None else (name, self.names[(name,)])
 
     def has_word(self, word: str) -> bool:
         """Whether a word is part of a known English name."""
         key = key_of(word)
-        return bool(key) and key[0] in self._words
+        return bool(key) and key[0] in self.words
 
     def _add(self, names: Iterable[tuple[Key, str]]) -> None:
         """Names of one kind. A name that is known already keeps its meaning; one for two structures is ambiguous."""
@@ -127,18 +134,18 @@ class Vocabulary:
             if key and entity not in new.setdefault(key, []):
                 new[key].append(entity)
         self._add_new({key: tuple(entities) for key, entities in new.items() if len(entities) == 1})
-        self._ambiguous.update((k, tuple(e)) for k, e in new.items() if len(e) > 1 and k not in self._names)
+        self.ambiguous.update((k, tuple(e)) for k, e in new.items() if len(e) > 1 and k not in self.names)
 
     def _add_new(self, names: dict[Key, tuple[str, ...]]) -> None:
         for key, entities in names.items():
-            if key not in self._ambiguous:
-                self._names.setdefault(key, entities)
+            if key not in self.ambiguous:
+                self.names.setdefault(key, entities)
 
     def _add_pairs(self, names: Sequence[tuple[Key, str]]) -> None:
         """ "kidneys" for the left and the right one, where the model has both."""
         known = dict(names)
         groups: dict[Key, tuple[str, ...]] = {}
-        for one, other in _PAIRS:
+        for one, other in PAIRS:
             for key, entity in known.items():
                 if one in key and len(key) > 1:
                     rest = tuple(word for word in key if word != one)
@@ -155,19 +162,19 @@ class Vocabulary:
     def _corrected(self, name: str) -> tuple[str, ...]:
         """The entities of a name with one typing error, if only one name is so near."""
         keys = {word: key_of(word) for word in fold(name).split()}
-        wrong = [word for word, key in keys.items() if key and key[0] not in self._words]
-        if len(wrong) != 1 or wrong[0] in _OTHER_WORDS or len(wrong[0]) < 4:
+        wrong = [word for word, key in keys.items() if key and key[0] not in self.words]
+        if len(wrong) != 1 or wrong[0] in OTHER_WORDS or len(wrong[0]) < 4:
             return ()
         rest = [key[0] for word, key in keys.items() if key and word != wrong[0]]
         spellings = (wrong[0], keys[wrong[0]][0])
-        near = (right for right in self._words if any(_is_typo(spelling, right) for spelling in spellings))
-        meanings = {self._names.get(tuple(sorted((*rest, right))), ()) for right in near} - {()}
+        near = (right for right in self.words if any(_is_typo(spelling, right) for spelling in spellings))
+        meanings = {self.names.get(tuple(sorted((*rest, right))), ()) for right in near} - {()}
         return meanings.pop() if len(meanings) == 1 else ()
 
 
 def _is_typo(word: str, right: str) -> bool:
     """Whether ``word`` is a typing error of ``right``. A short word keeps its first and last letter and replaces none."""
-    if not is_one_edit(word, right) or right in _PART_WORDS:
+    if not is_one_edit(word, right) or right in PART_WORDS:
         return False
     if len(right) >= 6:
         return True
@@ -197,7 +204,7 @@ def _translations(entity: str) -> Iterator[str]:
 def _split(names: str) -> tuple[list[str], list[str]]:
     """The parts of a list and the separators behind each; empty parts are left out."""
     parts, separators, start = [], [], 0
-    for match in (*_SEPARATOR.finditer(names), None):
+    for match in (*SEPARATOR.finditer(names), None):
         end = len(names) if match is None else match.start()
         if names[start:end].strip():
             parts.append(names[start:end].strip())
@@ -212,5 +219,5 @@ def _with_shared_noun(parts: Sequence[str]) -> Iterator[str]:
     """ "left and right kidney" as "left kidney", "right kidney"."""
     for i, part in enumerate(parts):
         word, following = fold(part).removeprefix("the "), parts[i + 1] if i + 1 < len(parts) else ""
-        shared = [w for w in following.split() if fold(w) not in (*_PART_WORDS, "the")]
-        yield f"{part} {' '.join(shared)}" if word in _PART_WORDS and shared else part
+        shared = [w for w in following.split() if fold(w) not in (*PART_WORDS, "the")]
+        yield f"{part} {' '.join(shared)}" if word in PART_WORDS and shared else part

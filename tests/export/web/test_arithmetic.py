@@ -26,8 +26,9 @@ def page(tmp_path_factory: pytest.TempPathFactory):
     for name, source in site_files().items():
         if name.endswith(".js"):
             (folder / name.removeprefix("page/")).write_bytes(source.read_bytes())
-    for source in site._OWN.iterdir():
-        (folder / source.name).write_bytes(source.read_bytes())
+    for name, source in site.page_modules().items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(source.read_bytes())
     with serving(folder) as address, browser.chromium() as opened:
         tab = opened.new_page()
         tab.goto(address)

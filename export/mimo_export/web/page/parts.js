@@ -13,8 +13,8 @@ export function boxOf(mask, width, height) {
   return x1 ? [x0, y0, x1, y1] : null;
 }
 
-/** The mask without parts (8 neighbours) below a share of the largest or below some cells; the largest always stays. */
-export function removeSmallParts(mask, width, height, cellArea) {
+/** Connected parts (8 neighbours): the number of each pixel's part, 0 outside, and the areas by number, in the order of rows. */
+export function labelParts(mask, width, height) {
   const labels = new Int32Array(mask.length);
   const areas = [0];
   const stack = [];
@@ -38,8 +38,14 @@ export function removeSmallParts(mask, width, height, cellArea) {
       }
     }
   }
+  return { labels, areas };
+}
+
+/** The mask without parts below a share of the largest or below some cells; the largest always stays. */
+export function removeSmallParts(mask, width, height, cellArea) {
+  const { labels, areas } = labelParts(mask, width, height);
   if (areas.length < 3) return mask;
-  const largest = Math.max(...areas);
+  const largest = areas.reduce((most, area) => Math.max(most, area), 0);
   const keep = areas.map((area) => area >= Math.max(MIN_SHARE * largest, MIN_CELLS * cellArea));
   keep[areas.indexOf(largest)] = true;
   return mask.map((value, i) => (value && keep[labels[i]] ? 1 : 0));

@@ -1,0 +1,82 @@
+// The final sentence, from what the masks show: mimo_runtime/text/compose.py.
+// What is known of a structure: {name, query, mask, centre, certain, size, excluded} with a mask uint8 [H, W] or null.
+import { cleanName, describeAbsent, listed, writePhrase } from "./grammar.js";
+import { isNextTo, locationWord, observePhrase, relationOfCentres } from "./observe.js";
+import { facts } from "./tables.js";
+
+/** The sentence about structures that the request names or points at. */
+export function composeNamed(masks, head, frame) {
+  const present = masks.filter(({ mask }) => mask);
+  const phrases = present.map((named) => writePhrase(observed(named, frame), true));
+  const denied = denials(masks.filter(({ mask }) => !mask));
+  const said = phrases.length ? [listed(phrases), ...denied] : denied;
+  const sizes = present.filter(({ size }) => size).map(({ name, certain, size }) => `The ${certain ? "" : "possible "}${name} has ${size}.`);
+  return [`${head}: ${said[0]}.`, ...said.slice(1).map((denial) => `N${denial.slice(1)}.`), ...sizes].join(" ");
+}
+
+/** What is said of structures without a mask: those that are excluded or not calibrated, and those that may be there. */
+function denials(masks) {
+  const namesOf = (isOpen) => masks.filter(({ excluded }) => (excluded === false) === isOpen).map(({ name }) => cleanName(name));
+  return [[namesOf(false), "is visible"], [namesOf(true), "is found, but cannot be excluded"]]
+    .filter(([names]) => names.length)
+    .map(([names, end]) => `no ${listed(names, "or")} ${end}`);
+}
+
+/** The sentence about what a reference points at, behind the answer about other structures. */
+export function composeReference(named, frame) {
+  return `The reference shows ${named.mask ? writePhrase(observed(named, frame), true) : `no ${named.name}`}.`;
+}
+
+/** The sentence that lists what is visible. */
+export function composeOpen(masks, head) {
+  const phrases = masks.filter(({ mask }) => mask).map(bare);
+  return `${head}: ${phrases.length ? listed(phrases) : facts.answers.nothing_known}.`;
+}
+
+/** How structures lie relative to each of others; or that one of them is not visible. */
+export function composeRelations(masks, others, head) {
+  const absent = [...masks, ...others].find(({ mask, centre }) => !mask || !centre);
+  if (absent) return describeAbsent(head, absent.name);
+  return `${head}: ${others.flatMap((other) => byRelation(masks, other)).join(" ")}`;
+}
+
+/** Which structures lie so relative to each of others. */
+export function composeNeighbours(masks, relation, others, head, frame) {
+  const absent = others.find(({ mask }) => !mask);
+  if (absent) return describeAbsent(head, absent.name);
+  const sentences = others.flatMap((other) => {
+    const own = masks.filter((mask) => lies(mask, relation, other, frame));
+    return relation === facts.frames.next_to && own.length ? byRelation(own, other) : [related(own, relation, other)];
+  });
+  return `${head}: ${sentences.join(" ")}`;
+}
+
+/** Whether a structure lies so relative to another one, both present. */
+export function lies(one, relation, other, { width, height }) {
+  if (relation !== facts.frames.next_to) return relationOfCentres(one.centre, other.centre) === relation;
+  return isNextTo(one.mask, other.mask, width, height);
+}
+
+/** A sentence for every relation that some structures have to another one. */
+function byRelation(masks, other) {
+  const groups = new Map();
+  for (const one of masks) {
+    const relation = relationOfCentres(one.centre, other.centre);
+    groups.set(relation, [...(groups.get(relation) ?? []), one]);
+  }
+  return [...groups].map(([relation, group]) => related(group, relation, other));
+}
+
+function related(masks, relation, other) {
+  const reference = bare(other).replace("possibly ", "possible ");
+  return `${masks.length ? listed(masks.map(bare)) : "nothing"} ${relation} the ${reference} in the image.`;
+}
+
+const bare = ({ name, query, certain }) => writePhrase({ name, query, uncertain: !certain });
+
+/** The phrase of a mask with number, size, shape and location. */
+function observed({ name, query, mask, centre, certain }, { width, height }) {
+  const words = observePhrase(mask, width, height);
+  const location = centre ? locationWord(centre[0] / width, centre[1] / height) : words.location;
+  return { ...words, name, query, location, uncertain: !certain };
+}

@@ -1,0 +1,40 @@
+// Sentences around the names of a request, in English: mimo_runtime/text/frames.py.
+import { fold } from "./names.js";
+import { fullMatch, single, split, translate } from "./strings.js";
+import { facts } from "./tables.js";
+
+/** Every way to read a sentence, the most specific first: [{kind, frame, subject, relation, other}]; null where it has none. */
+export function* matches(sentence) {
+  const text = plain(sentence);
+  const shorter = withoutFiller(text);
+  for (const [kind, frame, pattern] of facts.frames.patterns) {
+    const match = fullMatch(pattern, shorter) ?? (kind === "describe" || kind === "open" ? fullMatch(pattern, text) : null);
+    if (!match) continue;
+    const { s: subject = null, r = "", o: other = null } = match.groups ?? {};
+    const relation = facts.frames.relations.find(([words]) => fullMatch(words, r))?.[1] ?? "";
+    yield { kind, frame, subject, relation, other };
+  }
+}
+
+/** A text with single spaces, straight quotes, and no punctuation around it. */
+export function plain(text) {
+  const { quotes, contraction, around } = facts.frames;
+  return single(translate(text, quotes)).replace(contraction.all, "$1 is").replace(around.all, "");
+}
+
+/** A sentence without "please" before and "in this image" behind it. */
+export function withoutFiller(sentence) {
+  const { filler, inTheImage } = facts.frames;
+  let text = sentence;
+  for (;;) {
+    const shorter = plain(text.replace(filler.some, "").replace(inTheImage.all, ""));
+    if (shorter === text || !shorter) return text;
+    text = shorter;
+  }
+}
+
+/** Whether a text begins as a question or a request does, or is about what no picture of structures tells. */
+export function isQuestion(text) {
+  const [first] = split(fold(text));
+  return first !== undefined && (facts.frames.asking.has(first) || facts.frames.noQuestion.some.test(text));
+}

@@ -1,0 +1,96 @@
+// What is computed for a request, and what is refused: mimo_runtime/results/plan.py.
+import { domainWarnings } from "./domain_rules.js";
+import { entitiesOf, isRelative, needsReference, parseRequest, unknownOf } from "./intents.js";
+import { fold } from "./names.js";
+import { question, templates } from "./questions.js";
+import { refusalOf, refusalOfDomain, unknownSentence } from "./refusals.js";
+import { facts } from "./tables.js";
+import { textFits } from "./tokens.js";
+
+/**
+ * Read a request {text, boxes, points, mask}.
+ * `modality`: of the image, "" where none is stated. `domain`: its check {verdict, score, modality, contradicts_stated}, or null.
+ * Returns {intent, text, question, named, refusal, warnings, note, excluded}: `text` is what the graphs read, `named` has
+ * [phrase, query] of the findings that the request decides, `excluded` queries that are absent for sure.
+ */
+export function planRequest(prompt, modality = "", domain = null, anyDomain = false) {
+  const ofModality = facts.modalities[modality] ?? facts.modalities[""];
+  let intent = parseRequest(prompt.text);
+  if (!facts.vocabulary.entities.length) intent = withAnyName(intent);
+  const isPointed = pointsAtTarget(prompt);
+  if (intent.kind === "open" || intent.kind === "describe") intent = { ...intent, kind: isPointed ? "describe" : "open" };
+  let [refusal, warnings] = refused(prompt.text, intent, ofModality.entities, isPointed);
+  const unknown = unknownOf(intent);
+  if (refusal === null && domain !== null && domain.verdict === "out" && !anyDomain) {
+    [refusal, warnings] = [refusalOfDomain(isPointed), []];
+  }
+  if (refusal === null && unknown.length) intent = { ...intent, subjects: intent.subjects.filter(({ entity }) => entity !== null) };
+  let named = namedOf(intent, refusal, isPointed);
+  let excluded = facts.vocabulary.entities.flatMap((entity, i) => (ofModality.excluded.includes(entity) ? [i + 1] : []));
+  if (named.length === 1 && named[0][1] === 0 && ofModality.excluded.includes(named[0][0])) {
+    if (isPointed) named = [[facts.answers.referred, 0]];
+    else excluded = [0, ...excluded];
+  }
+  const text = textsOf(prompt.text, intent, refusal, isPointed).find((one) => !one || textFits(one)) ?? (isPointed ? "" : prompt.text);
+  return {
+    intent, text, question: prompt.text, named, refusal, warnings: [...domainWarnings(domain, ofModality.word), ...warnings],
+    note: refusal === null && intent.subjects.length ? unknown.map((subject) => unknownSentence(subject.text)).join(" ") : "",
+    excluded,
+  };
+}
+
+/** Whether a request has a box, a mask or a point on the target. */
+export const pointsAtTarget = ({ boxes, points, mask }) => Boolean(boxes.length || mask || points.some(([, , label = 1]) => label));
+
+/** Whether the graphs run: a refused request has only what a reference points at. */
+export const hasAnswer = ({ refusal, named }) => refusal === null || named.length > 0;
+
+/** An intent for a model without entities: query 0 may draw anything. */
+function withAnyName(intent) {
+  if (isRelative(intent) || !intent.subjects.length) return intent;
+  const name = intent.subjects.map(({ text }) => text).join(" and ");
+  return { ...intent, subjects: [{ text: name, entity: name }] };
+}
+
+/** The refusal of a request, and warnings about the part that is not answered. */
+function refused(text, intent, entities, isPointed) {
+  const unknown = unknownOf(intent);
+  if (intent.kind === "unsupported" || (needsReference(intent) && !isPointed)) return [refusalOf(text, intent, entities), []];
+  if (!unknown.length) return [null, []];
+  const onlyPoints = isPointed && !isRelative(intent) && !facts.answers.yes_or_no.includes(intent.frame);
+  if ((isRelative(intent) || !entitiesOf(intent).length) && !onlyPoints) return [refusalOf(text, intent, entities), []];
+  return [null, unknown.map((subject) => unknownSentence(subject.text))];
+}
+
+function namedOf(intent, refusal, isPointed) {
+  const entities = refusal ? [] : entitiesOf(intent);
+  const others = refusal ? [] : intent.others.map(({ entity }) => entity).filter((entity) => entity !== null);
+  if (entities.length === 1 && !isRelative(intent)) return [[entities[0], 0]];
+  const own = [...entities, ...others].map((entity) => [entity, 1 + facts.vocabulary.entities.indexOf(entity)]);
+  return isPointed ? [[facts.answers.referred, 0], ...own] : own;
+}
+
+/** Whether training asks such a question: about one structure, relative to one other one in a direction. */
+function hasTemplate(intent) {
+  if (isRelative(intent)) {
+    const subjects = intent.kind === "relation" ? entitiesOf(intent).length : 1;
+    return subjects === 1 && intent.others.length === 1 && intent.relation !== facts.frames.next_to;
+  }
+  return intent.kind !== "open" && intent.kind !== "describe" && entitiesOf(intent).length === 1;
+}
+
+/** What the graphs may read, the best first. */
+function textsOf(text, intent, refusal, isPointed) {
+  const { templates: byKind, everything } = facts.questions;
+  const isOneOf = (some) => some.map(fold).includes(fold(text));
+  if (refusal || !hasTemplate(intent)) {
+    if (!refusal && !intent.subjects.length && isOneOf(isPointed ? byKind.what : byKind.describe)) return [text];
+    return [isPointed ? "" : everything];
+  }
+  const name = entitiesOf(intent)[0] ?? "";
+  const other = intent.others[0]?.entity ?? "";
+  const asked = isOneOf(templates(name, other, intent.relation)) ? [text] : [];
+  if (isRelative(intent)) return [...asked, question(intent.kind, name, other, intent.relation), everything];
+  const kind = { where: "where", how_many: "count" }[intent.kind];
+  return [...asked, ...(kind ? [question(kind, name)] : []), name];
+}
