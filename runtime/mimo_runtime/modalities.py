@@ -17,7 +17,7 @@ DICOM_MODALITIES = {
 #: Words that ``modality=`` takes with any model, beside the modalities that the model was trained on.
 KNOWN = tuple(sorted({*DICOM_MODALITIES.values(), "dermoscopy", "oct", "pet", "photograph"}))
 #: A kind of another modality: a file may state either.
-_KINDS = {"mammography": "xray", "fundus": "photograph", "dermoscopy": "photograph", "endoscopy": "photograph"}
+KINDS = {"mammography": "xray", "fundus": "photograph", "dermoscopy": "photograph", "endoscopy": "photograph"}
 
 
 def canonical(modality: str | None) -> str | None:
@@ -45,4 +45,4 @@ def contradict(one: str, other: str) -> bool:
     """Whether two canonical words name modalities that one image cannot both have. Own words contradict nothing."""
     if not {one, other} <= set(KNOWN):
         return False
-    return one != other and _KINDS.get(one) != other and _KINDS.get(other) != one
+    return one != other and KINDS.get(one) != other and KINDS.get(other) != one

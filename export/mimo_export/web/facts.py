@@ -1,4 +1,4 @@
-"""What the page in the browser needs of a bundle beside its graphs: limits, token ids of what may be asked, the self-test."""
+"""What the page in the browser needs of a bundle beside its graphs: numbers, token ids of what may be asked, the self-test."""
 
 from __future__ import annotations
 
@@ -9,24 +9,31 @@ from typing import TypedDict
 from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.clinical.coco import RunLengths, encode_mask
 from mimo_runtime.deploy.verify import TOLERANCES, Sample, Tolerances, read_sample, sample_names
+from mimo_runtime.domain.check import DomainJson
 from mimo_runtime.errors import RequestError
 from mimo_runtime.imageio.png import png_bytes
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.preprocessing.prompts import Prompt
+from mimo_runtime.results.answer import Finding, FindingFacts
 from mimo_runtime.results.plan import REFERRED, Plan, plan_request
+from mimo_runtime.text.questions import subject_of, target_of
+
+from .facts_numeric import NumericFacts, numeric_facts
 
 #: The graphs that run in the browser. Sentences are not written there.
 GRAPHS = ("vision_encoder", "text_encoder", "prompt_encoder", "fusion", "mask_decoder")
-#: Fields of the configuration that decide what is present.
-THRESHOLDS = ("presence_threshold", "presence_temperature", "entity_threshold", "abstain_threshold", "mask_threshold")
 OPEN = "What do you see?"
 _BOX = ((0.0, 0.0, 8.0, 8.0),)
 
 
 class Reading(TypedDict):
-    """How a text is asked: its token ids, and the phrase of query 0; null lists the entities that are visible."""
+    """How a text is asked: what the graphs read, its token ids, whether it names a target and which, and the phrase of query 0;
+    null lists the entities that are visible."""
 
+    text: str
     tokens: list[int]
+    is_named: bool
+    target: str | None
     phrase: str | None
 
 
@@ -38,14 +45,12 @@ class TextFacts(TypedDict):
     pointed: Reading
 
 
-class FindingFacts(TypedDict):
+class ExpectedFinding(FindingFacts):
     """A finding that the page must reproduce."""
 
-    phrase: str
-    query: int
-    present: bool
-    score: float
     mask: RunLengths
+    inner: RunLengths | None
+    outer: RunLengths | None
 
 
 class SampleFacts(TypedDict):
@@ -57,7 +62,8 @@ class SampleFacts(TypedDict):
     boxes: list[list[float]]
     points: list[list[float]]
     mask: RunLengths | None
-    findings: list[FindingFacts]
+    findings: list[ExpectedFinding]
+    domain: DomainJson | None
 
 
 class SiteFacts(TypedDict):
@@ -65,11 +71,8 @@ class SiteFacts(TypedDict):
 
     id: str
     sha256: str
-    image_size: int
-    max_boxes: int
-    max_points: int
-    thresholds: dict[str, float]
-    entities: list[str]
+    numeric: NumericFacts
+    referred: str
     inputs: dict[str, list[str]]
     texts: list[TextFacts]
     tolerances: Tolerances
@@ -89,11 +92,8 @@ def facts_of(bundle: Bundle, mimo: Mimo) -> SiteFacts:
     return {
         "id": bundle.manifest.model_id,
         "sha256": mimo.info.get("sha256", ""),
-        "image_size": config.image_size,
-        "max_boxes": config.prompts.max_boxes,
-        "max_points": config.prompts.max_points,
-        "thresholds": {name: float(getattr(config, name)) for name in THRESHOLDS},
-        "entities": list(config.entities),
+        "numeric": numeric_facts(config, mimo.domain),
+        "referred": REFERRED,
         "inputs": {
             name: [entry["name"] for entry in bundle.manifest.data["graphs"][name]["contract"]["inputs"]] for name in GRAPHS
         },
@@ -117,16 +117,22 @@ def _text_facts(mimo: Mimo, text: str) -> TextFacts:
 
 def _reading(mimo: Mimo, plan: Plan) -> Reading:
     tokens = mimo.graphs.tokenizer.encode_query(plan.prompt.text, mimo.config.text.max_length)
-    phrase = REFERRED if plan.named_by_draft else plan.named[0][0] if plan.named else None
-    return {"tokens": [int(token) for token in tokens], "phrase": phrase}
+    text = plan.prompt.text
+    return {
+        "text": text,
+        "tokens": [int(token) for token in tokens],
+        "is_named": bool(subject_of(text)),
+        "target": target_of(text),
+        "phrase": REFERRED if plan.named_by_draft else plan.named[0][0] if plan.named else None,
+    }
 
 
 def _sample_facts(mimo: Mimo, sample: Sample) -> SampleFacts:
-    """A golden sample, asked as the page asks it: by a name or openly, in one pass over the whole image, without a sentence."""
+    """A golden sample, asked again as the page asks it: by a name or openly, without a sentence."""
     prompt = replace(sample.prompt, text=_text_of(mimo, sample.prompt))
     answer = mimo.open(sample.pixels).ask(
-        prompt.text, prompt.boxes, prompt.points, prompt.mask, text_answer=False, refine=False, any_domain=True
-    )
+        prompt.text, prompt.boxes, prompt.points, prompt.mask, text_answer=False, any_domain=True
+    )  # fmt: skip
     return {
         "name": sample.name,
         "image": base64.b64encode(png_bytes(sample.pixels)).decode(),
@@ -134,14 +140,14 @@ def _sample_facts(mimo: Mimo, sample: Sample) -> SampleFacts:
         "boxes": [list(box) for box in prompt.boxes],
         "points": [list(point) for point in prompt.points],
         "mask": None if prompt.mask is None else encode_mask(prompt.mask),
-        "findings": [
-            {
-                "phrase": finding.phrase, "query": finding.query, "present": finding.present, "score": finding.score,
-                "mask": encode_mask(finding.mask),
-            }
-            for finding in answer.findings
-        ],
-    }  # fmt: skip
+        "findings": [_expected(finding) for finding in answer.findings],
+        "domain": None if answer.domain is None else answer.domain.to_dict(),
+    }
+
+
+def _expected(finding: Finding) -> ExpectedFinding:
+    inner, outer = (None if contour is None else encode_mask(contour) for contour in (finding.inner, finding.outer))
+    return {**finding.to_dict(), "mask": encode_mask(finding.mask), "inner": inner, "outer": outer}  # type: ignore[typeddict-item]
 
 
 def _text_of(mimo: Mimo, prompt: Prompt) -> str:

@@ -12,6 +12,7 @@ from mimo_runtime.services.http.page.files import POLICY, site_files
 from mimo_runtime.utils.atomic import atomic_folder
 
 from .facts import GRAPHS, facts_of
+from .facts_numeric import domain_bytes
 from .library import library_files
 
 #: Only a folder that has it may be replaced.
@@ -44,10 +45,12 @@ def write_site(bundle_path: Path, output: Path, library: Path | None = None, ove
     if bundle.manifest.target != "cpu" or other:
         raise RequestError("the browser runs graphs of ONNX Runtime only", "Build one with mimo-export build --target cpu")
     with atomic_folder(output, overwrite, MARKER) as folder:
-        with Mimo.load(bundle) as mimo:
-            facts = facts_of(bundle, mimo)
         for name in ("page", "graphs", "onnxruntime-web"):
             (folder / name).mkdir()
+        with Mimo.load(bundle) as mimo:
+            facts = facts_of(bundle, mimo)
+            if mimo.domain is not None:
+                (folder / "page/domain.bin").write_bytes(domain_bytes(mimo.domain))
         for name, source in site_files().items():
             (folder / name).write_bytes(source.read_bytes())
         for name, source in page_modules().items():

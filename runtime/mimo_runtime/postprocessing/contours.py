@@ -31,7 +31,7 @@ REACH = 0.12
 #: ``sqrt(area / pi)``: it surrounds four times the mask and says nothing about the place of the border.
 WIDEST_OUTER = 1 / (REACH * math.sqrt(math.pi))
 #: Added to a radius in pixels, so that a distance of just this radius is within it whatever the rounding.
-_TOLERANCE = 1e-6
+RADIUS_TOLERANCE = 1e-6
 #: Most entries of an array of run ends; bounds the memory of a dilation of a large image.
 _CHUNK = 1 << 20
 
@@ -106,7 +106,7 @@ def inner_and_outer(mask: np.ndarray, calibration: ContourCalibration, logits: L
     inner, outer, box = mask.copy(), mask.copy(), box_of_mask(mask)
     if box is None:
         return inner, outer
-    radius = REACH * calibration.outer * math.sqrt(np.count_nonzero(mask)) + _TOLERANCE
+    radius = REACH * calibration.outer * math.sqrt(np.count_nonzero(mask)) + RADIUS_TOLERANCE
     x0, y0, x1, y1 = window = _widened(box, radius, mask.shape[0], mask.shape[1])
     part, values = mask[y0:y1, x0:x1], logits.above_threshold(window)
     if calibration.inner > 0:

@@ -8,11 +8,11 @@ import pytest
 from static_site import serving
 
 pytest.importorskip("torch")
-from mimo_export.web import site
+from page_modules import write_modules
+
 from mimo_runtime.clinical.coco import encode_mask
-from mimo_runtime.postprocessing.masks import box_of_mask, remove_small_parts
+from mimo_runtime.postprocessing.masks import MIN_CELLS, MIN_SHARE, box_of_mask, remove_small_parts
 from mimo_runtime.preprocessing.letterbox import Letterbox
-from mimo_runtime.services.http.page.files import site_files
 
 SIZES = [(60, 100), (150, 70), (17, 411), (64, 64), (131, 130), (128, 77), (255, 300)]
 pytestmark = pytest.mark.slow
@@ -23,12 +23,7 @@ def page(tmp_path_factory: pytest.TempPathFactory):
     """An empty page beside the modules."""
     folder = tmp_path_factory.mktemp("modules")
     (folder / "index.html").write_text("<!DOCTYPE html><title>modules</title>")
-    for name, source in site_files().items():
-        if name.endswith(".js"):
-            (folder / name.removeprefix("page/")).write_bytes(source.read_bytes())
-    for name, source in site.page_modules().items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(source.read_bytes())
+    write_modules(folder)
     with serving(folder) as address, browser.chromium() as opened:
         tab = opened.new_page()
         tab.goto(address)
@@ -78,7 +73,8 @@ def test_small_parts_go_and_boxes_are_tight(page, rng):
         mask = rng.random((50, 70)) > 0.7
         mask[10:30, 20:60] = True
         values = mask.reshape(-1).astype(int).tolist()
-        kept = call(page, "parts", f"m.removeSmallParts(Uint8Array.from(v.mask), 70, 50, {area})", mask=values)
+        code = f"m.removeSmallParts(Uint8Array.from(v.mask), 70, 50, {area}, v.rules)"
+        kept = call(page, "parts", code, mask=values, rules={"min_share": MIN_SHARE, "min_cells": MIN_CELLS})
         assert np.array_equal(np.array(kept, bool).reshape(50, 70), remove_small_parts(mask, cell_area=area))
     assert call(page, "parts", "m.boxOf(Uint8Array.from(v.mask), 70, 50)", mask=values) == list(box_of_mask(mask))
 

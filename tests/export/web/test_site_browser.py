@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import browser
 import fakes
+import numpy as np
 import pytest
 from browser import DESKTOP, PHONE, Visit
+from domain_points import statistics_of
 from static_site import serving
 
 pytest.importorskip("onnx")
@@ -19,14 +22,22 @@ import served
 from mimo_export.web import library
 from mimo_export.web.site import write_site
 from mimo_runtime.errors import RequestError
+from mimo_runtime.model.config import ContourCalibration, PresenceCalibration
 
+#: With all that is computed beside the graphs.
+CONFIG = replace(
+    fakes.CONFIG,
+    crop_scale=2.0, full_image_weight=0.1, modalities=("ct", "endoscopy"),
+    contours=(ContourCalibration("", "name", 2.0, 2.5, 40), ContourCalibration("", "box", 2.0, 2.5, 40)),
+    presence_calibration=(PresenceCalibration("", 0.1, 40),), entity_modalities=(("ct",),) * 3 + (("endoscopy",),) * 2,
+)  # fmt: skip
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("web")
-    bundle = onnx_bundle.write_bundle(folder / "fake")
+    bundle = onnx_bundle.write_bundle(folder / "fake", config=CONFIG, domain=statistics_of({"endoscopy": [0.06, 0.08]}))
     try:
         write_site(bundle, folder / "site")
     except RequestError as error:
@@ -58,6 +69,8 @@ def test_a_box_and_a_name_are_answered_after_the_self_test(chromium, site: Path,
         visit.drag((0.4, 0.4), (0.6, 0.6))
         visit.wait_answer()
         assert visit.text("#findings").startswith("referred region") and visit.coloured() > 500
+        assert "refined" in visit.text("#findings") and "holds for 90 % of the masks" in visit.text("#legend")
+        assert "like those of the training (nearest: endoscopy)" in visit.text("#domain")
         visit.page.fill("#text", "unicorn")
         visit.page.click("#go")
         visit.wait("#refusal:visible")
@@ -75,7 +88,40 @@ def test_other_formats_are_refused_with_the_remedy(chromium, site: Path, tmp_pat
         visit.close()
 
 
-@pytest.mark.parametrize("what", ["score", "mask", "graph"])
+def test_an_image_unlike_those_of_the_training_gets_a_mask_and_no_name(chromium, site: Path, tmp_path: Path):
+    (tmp_path / "white.png").write_bytes(served.png(np.full((64, 64, 3), 255, np.uint8)))
+    with serving(site) as address:
+        visit = Visit(chromium, address)
+        visit.open(tmp_path / "white.png")
+        visit.page.fill("#text", "polyp")
+        visit.page.click("#go")
+        visit.wait("#refusal:has-text('out of domain')")
+        assert "unlike those of the training" in visit.text("#domain") and not visit.text("#findings")
+        visit.drag((0.4, 0.4), (0.6, 0.6))
+        visit.wait_answer()
+        assert visit.text("#findings").startswith("referred region") and visit.page.locator("#refusal:visible").count() == 1
+        visit.page.click("#refusal button")
+        visit.wait("#findings:has-text('polyp')")
+        assert visit.problems == []
+        visit.close()
+
+
+def test_a_stated_modality_leaves_out_what_it_never_shows(chromium, site: Path, picture: Path):
+    with serving(site) as address:
+        visit = Visit(chromium, address)
+        visit.open(picture)
+        visit.page.select_option("#modality", "ct")
+        visit.page.fill("#text", "polyp")
+        visit.page.click("#go")
+        visit.wait("#refusal:has-text('out of domain')")
+        visit.page.click("#refusal button")
+        visit.wait_answer()
+        assert "not found" in visit.text("#findings") and "excluded with the stated miss rate" in visit.text("#findings")
+        assert "another kind of image" in visit.text("#domain")
+        visit.close()
+
+
+@pytest.mark.parametrize("what", ["score", "mask", "outer", "refined", "domain", "graph"])
 def test_a_page_that_computes_something_else_gives_no_answer(chromium, site: Path, tmp_path: Path, what: str):
     copy = tmp_path / "site"
     shutil.copytree(site, copy)
@@ -83,8 +129,12 @@ def test_a_page_that_computes_something_else_gives_no_answer(chromium, site: Pat
     finding = next(f for sample in facts["samples"] for f in sample["findings"] if f["present"])
     if what == "score":
         finding["score"] -= 0.03
-    elif what == "mask":
-        finding["mask"]["counts"] = [sum(finding["mask"]["counts"])]
+    elif what in ("mask", "outer"):
+        finding[what]["counts"] = [sum(finding[what]["counts"])]
+    elif what == "refined":
+        finding["refined"] = not finding["refined"]
+    elif what == "domain":
+        (copy / "page/domain.bin").write_bytes(bytes(len((copy / "page/domain.bin").read_bytes())))
     else:
         (copy / "graphs/mask_decoder.onnx").write_bytes(b"damaged")
     (copy / "page/site.json").write_text(json.dumps(facts))

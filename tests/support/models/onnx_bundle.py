@@ -15,6 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from mimo_runtime.bundle.manifest import preprocessing, write_manifest
+from mimo_runtime.domain.statistics import DOMAIN, DomainStatistics
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.graph_spec import BATCH, GraphSpec, graph_specs
 
@@ -22,13 +23,18 @@ SENTENCE = fakes.DEFAULT
 _TYPES = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32}
 
 
-def write_bundle(folder: Path, golden: int = 2) -> Path:
-    """Write a valid bundle; its golden samples are what it answers itself."""
-    config, tokenizer = fakes.CONFIG, fakes.tokenizer()
+def write_bundle(
+    folder: Path, golden: int = 2, config: MimoConfig = fakes.CONFIG, domain: DomainStatistics | None = None
+) -> Path:
+    """Write a valid bundle; its golden samples are what it answers itself.
+
+    With ``domain``, an image is described by its brightness, as ``domain_points`` has it.
+    """
+    tokenizer = fakes.tokenizer()
     (folder / "graphs").mkdir(parents=True)
     graphs = {}
     for name, spec in graph_specs(config).items():
-        data = model_bytes(spec, config)
+        data = model_bytes(spec, config, shows_brightness=domain is not None)
         (folder / f"graphs/{name}.onnx").write_bytes(data)
         graphs[name] = {
             "engine": "onnxruntime",
@@ -43,6 +49,8 @@ def write_bundle(folder: Path, golden: int = 2) -> Path:
         }
     tokenizer.save(folder / "tokenizer.json")
     (folder / "report.md").write_text("# A fake\n", "utf-8")
+    if domain is not None:
+        domain.write(folder / DOMAIN)
     manifest = {
         "format": "mimo-bundle",
         "format_version": 3,
@@ -98,8 +106,8 @@ def _add_golden(folder: Path, count: int) -> None:
             write_sample(target, pixels, prompt, mimo.open(pixels).ask(prompt.text, prompt.boxes, prompt.points, prompt.mask))
 
 
-def model_bytes(spec: GraphSpec, config: MimoConfig) -> bytes:
-    """A graph that takes and gives what the specification says."""
+def model_bytes(spec: GraphSpec, config: MimoConfig, shows_brightness: bool = False) -> bytes:
+    """A graph that takes and gives what the specification says; features of an image are its brightness where wanted."""
     first = spec.inputs[0]
     # A zero per sample of the batch, to be added to constants: this is what keeps the batch axis dynamic.
     nodes = [
@@ -113,7 +121,10 @@ def model_bytes(spec: GraphSpec, config: MimoConfig) -> bytes:
         batch = tensor.shape.index(BATCH)
         constants[f"{tensor.name}_shape"] = np.array([-1 if i == batch else 1 for i in range(len(tensor.shape))], np.int64)
         nodes.append(helper.make_node("Reshape", ["zero", f"{tensor.name}_shape"], [f"{tensor.name}_zero"]))
-        more_nodes, more_constants, source = _value(spec.name, tensor.name, config) or ([], {}, None)
+        value = _value(spec.name, tensor.name, config)
+        if shows_brightness and tensor.name == "features_16" and spec.name == "vision_encoder":
+            value = _brightness(tensor.shape)
+        more_nodes, more_constants, source = value or ([], {}, None)
         nodes, constants = nodes + more_nodes, {**constants, **more_constants}
         if source is None:
             source = f"{tensor.name}_value"
@@ -177,6 +188,14 @@ def _value(graph: str, output: str, config: MimoConfig):
             "said",
         )
     return None
+
+
+def _brightness(shape):
+    nodes = [
+        helper.make_node("ReduceMean", ["pixels", "all"], ["brightness"], keepdims=1),
+        helper.make_node("Add", ["brightness", "even"], ["shown"]),
+    ]
+    return nodes, {"all": np.array([1, 2, 3], np.int64), "even": np.zeros((1, *shape[1:]), np.float32)}, "shown"
 
 
 def _offsets(queries: int, side: int) -> np.ndarray:

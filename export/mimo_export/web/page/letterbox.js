@@ -56,22 +56,44 @@ export class Letterbox {
     return peak > 0 ? cells.map((value) => value / peak) : cells;
   }
 
+  /** Logits [M, M] over the square -> those of the pixels of a window [x0, y0, x1, y1] of the image, row by row. */
+  logitsOf(grid, side, window = [0, 0, this.width, this.height]) {
+    const logits = new Float32Array((window[2] - window[0]) * (window[3] - window[1]));
+    let place = 0;
+    this.eachRow(grid, side, window, (row) => {
+      logits.set(row, place);
+      place += row.length;
+    });
+    return logits;
+  }
+
   /** Logits [M, M] over the square -> the pixels of the image whose interpolated logit reaches the limit. */
-  maskOf(logits, side, limit) {
-    const [fx, fy] = this.factors;
-    const [rows, columns] = [neighbours(this.height, fy * side), neighbours(this.width, fx * side)];
+  maskOf(grid, side, limit) {
     const mask = new Uint8Array(this.height * this.width);
-    const line = new Float32Array(side);
-    const near = Math.fround;
-    for (let y = 0; y < this.height; y += 1) {
-      const [above, below, down] = rows[y];
-      for (let i = 0; i < side; i += 1) line[i] = logits[above * side + i] + near(near(logits[below * side + i] - logits[above * side + i]) * down);
-      for (let x = 0; x < this.width; x += 1) {
-        const [left, right, across] = columns[x];
-        mask[y * this.width + x] = near(line[left] + near(near(line[right] - line[left]) * across)) >= limit ? 1 : 0;
-      }
-    }
+    const least = Math.fround(limit);
+    let place = 0;
+    this.eachRow(grid, side, [0, 0, this.width, this.height], (row) => {
+      for (let x = 0; x < row.length; x += 1) mask[place + x] = row[x] >= least ? 1 : 0;
+      place += row.length;
+    });
     return mask;
+  }
+
+  /** Give each row of interpolated logits of a window to `use`, in single precision; the array is used again. */
+  eachRow(grid, side, [x0, y0, x1, y1], use) {
+    const [fx, fy] = this.factors;
+    const rows = neighbours(this.height, fy * side).slice(y0, y1);
+    const columns = neighbours(this.width, fx * side).slice(x0, x1);
+    const line = new Float32Array(side);
+    const row = new Float32Array(x1 - x0);
+    const near = Math.fround;
+    for (const [above, below, down] of rows) {
+      for (let i = 0; i < side; i += 1) line[i] = grid[above * side + i] + near(near(grid[below * side + i] - grid[above * side + i]) * down);
+      columns.forEach(([left, right, across], x) => {
+        row[x] = line[left] + near(near(line[right] - line[left]) * across);
+      });
+      use(row);
+    }
   }
 }
 

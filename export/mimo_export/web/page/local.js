@@ -1,6 +1,7 @@
 // The backend of a page without a service: pictures are read here, a worker runs the graphs.
 import { Refused } from "./api.js";
 import { decodeMask } from "./masks.js";
+import { differenceOf } from "./numeric/selftest.js";
 
 /** Bits of a channel of a PNG file; null for other files. */
 const bitsOfPng = (head) => (head[0] === 0x89 && head[1] === 0x50 && head[2] === 0x4e && head[3] === 0x47 ? head[24] : null);
@@ -30,7 +31,7 @@ export async function readPicture(blob) {
   return { bitmap, pixels, width, height };
 }
 
-/** Answers with masks of the full image; no sentences, no refinement, no objects. */
+/** Answers with masks, contours and the domain check; no sentences, no objects. */
 export class Local {
   hasObjects = false;
   hasText = false;
@@ -71,23 +72,23 @@ export class Local {
 
   /** The golden self-test: no answer is given by a page that fails it. */
   async test() {
-    const { samples, tolerances } = this.facts;
+    const { samples } = this.facts;
     for (const sample of samples) {
       const bytes = Uint8Array.from(atob(sample.image), (character) => character.charCodeAt(0));
       const picture = await readPicture(new Blob([bytes]));
       const key = `golden ${sample.name}`;
       const mask = sample.mask && decodeMask(sample.mask);
       await this.call("encode", { key, ...sizes(picture) });
-      const { findings } = await this.call("ask", { key, text: sample.text, boxes: sample.boxes, points: sample.points, mask });
-      const problem = differenceOf(findings, sample.findings, tolerances);
+      const answer = await this.call("ask", { key, text: sample.text, boxes: sample.boxes, points: sample.points, mask, anyDomain: true });
+      const problem = differenceOf(answer, sample, this.facts);
       if (problem) throw new Refused(`This browser does not compute what the bundle's golden sample ${sample.name} says: ${problem}. It gives no answers.`, "verification", 500);
     }
     this.passed = samples.length;
   }
 
   async model() {
-    const { id, entities } = this.facts;
-    return { id, device: `in this browser, ${this.passed} golden samples passed`, entities, modalities: [] };
+    const { id, numeric } = this.facts;
+    return { id, device: `in this browser, ${this.passed} golden samples passed`, entities: numeric.entities, modalities: numeric.trained };
   }
 
   async upload(blobs) {
@@ -105,7 +106,7 @@ export class Local {
       const { width, height } = this.pictures.get(image);
       return { image, frame: 0, width, height, spacing_mm: null, position_mm: null };
     });
-    const notes = ["This page writes no sentence, does not refine small targets, and does not check whether the image is like those of the training"];
+    const notes = ["This page writes no sentence"];
     return { frames, stacks: [], modality: null, number: 1, series: [{ modality: null, frames: frames.length }], notes };
   }
 
@@ -131,13 +132,14 @@ export class Local {
     this.check(body);
     await this.call("encode", { key: body.image, ...sizes(picture) });
     const mask = body.mask && decodeMask(body.mask);
-    const { findings } = await this.call("ask", { key: body.image, text: known.text, boxes: body.boxes, points: body.points, mask });
+    const { boxes, points, contours, modality, any_domain: anyDomain } = body;
+    const answer = await this.call("ask", { key: body.image, text: known.text, boxes, points, mask, contours, modality, anyDomain });
     if (signal.aborted) throw new DOMException("stopped", "AbortError");
-    return { ...base, findings, timings_ms: { total: performance.now() - start } };
+    return { ...base, ...answer, timings_ms: { total: performance.now() - start } };
   }
 
   check({ boxes, points, mask, text }) {
-    const { max_boxes: mostBoxes, max_points: mostPoints } = this.facts;
+    const { max_boxes: mostBoxes, max_points: mostPoints } = this.facts.numeric;
     if (boxes.length > mostBoxes) throw new Refused(`There are ${boxes.length} boxes. This model takes at most ${mostBoxes}.`, "invalid", 422);
     if (points.length > mostPoints) throw new Refused(`There are ${points.length} points. This model takes at most ${mostPoints}.`, "invalid", 422);
     if (!text.trim() && !boxes.length && !mask && points.every(([, , label]) => !label)) {
@@ -147,22 +149,3 @@ export class Local {
 }
 
 const sizes = ({ pixels, width, height }) => ({ pixels, width, height });
-
-/** What of the findings differs from those of the bundle; "" if nothing does. */
-export function differenceOf(findings, expected, tolerances) {
-  if (findings.length !== expected.length) return `${findings.length} findings instead of ${expected.length}`;
-  for (const [index, wanted] of expected.entries()) {
-    const finding = findings[index];
-    if (finding.phrase !== wanted.phrase || finding.query !== wanted.query || finding.present !== wanted.present) return `another finding at place ${index + 1}`;
-    const [a, b] = [decodeMask(finding.mask), decodeMask(wanted.mask)];
-    let [both, sum] = [0, 0];
-    for (let i = 0; i < a.length; i += 1) {
-      both += a[i] & b[i];
-      sum += a[i] + b[i];
-    }
-    const agreement = sum ? (2 * both) / sum : 1;
-    if (!(agreement >= tolerances.mask_dice)) return `the mask of ${wanted.phrase} has a Dice of ${agreement.toFixed(3)}`;
-    if (!(Math.abs(finding.score - wanted.score) <= tolerances.score)) return `the score of ${wanted.phrase} differs by ${Math.abs(finding.score - wanted.score).toFixed(3)}`;
-  }
-  return "";
-}

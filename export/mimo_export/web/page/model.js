@@ -2,61 +2,109 @@
 // WebGPU is not used: it computes quantized graphs wrongly without an error.
 import * as ort from "../onnxruntime-web/ort.wasm.bundle.min.mjs";
 import { Letterbox } from "./letterbox.js";
-import { encodeMask } from "./masks.js";
-import { boxOf, removeSmallParts } from "./parts.js";
+import { cropPixels } from "./numeric/crops.js";
+import { Domain } from "./numeric/domain.js";
+import { findingOf } from "./numeric/findings.js";
+import { checkOutputs } from "./numeric/output_check.js";
+import { Prediction } from "./numeric/prediction.js";
+import { refine } from "./numeric/refiner.js";
+import { planRequest, tokensOf } from "./plan.js";
 
-const MOST_IMAGES = 8;
+/** Images, crops and texts whose outputs are kept. */
+const MOST_KEPT = 8;
+
+const url = (path) => new URL(`../${path}`, import.meta.url);
+
+/** The values of the last keys. */
+class Kept {
+  constructor() {
+    this.values = new Map();
+  }
+
+  /** The value of a key, made where it is not kept. */
+  async get(key, make) {
+    const value = this.values.get(key) ?? (await make());
+    this.values.delete(key);
+    this.values.set(key, value);
+    if (this.values.size > MOST_KEPT) this.values.delete(this.values.keys().next().value);
+    return value;
+  }
+}
 
 /** Sessions of the graphs over named tensors. */
 export class Model {
-  constructor(facts, sessions) {
-    this.facts = facts;
-    this.sessions = sessions;
-    this.images = new Map();
+  constructor(facts, sessions, domain) {
+    Object.assign(this, { facts, sessions, domain, images: new Kept(), crops: new Kept(), texts: new Kept() });
   }
 
   static async load(facts) {
     ort.env.wasm.numThreads = 1;
-    ort.env.wasm.wasmPaths = { wasm: new URL("../onnxruntime-web/ort-wasm-simd-threaded.wasm", import.meta.url).href };
+    ort.env.wasm.wasmPaths = { wasm: url("onnxruntime-web/ort-wasm-simd-threaded.wasm").href };
     const sessions = {};
     for (const name of Object.keys(facts.inputs)) {
-      const reply = await fetch(new URL(`../graphs/${name}.onnx`, import.meta.url));
-      if (!reply.ok) throw new Error(`the graph ${name} is missing`);
-      sessions[name] = await ort.InferenceSession.create(new Uint8Array(await reply.arrayBuffer()), { executionProviders: ["wasm"] });
+      const graph = new Uint8Array(await bytesOf(`graphs/${name}.onnx`, `the graph ${name}`));
+      sessions[name] = await ort.InferenceSession.create(graph, { executionProviders: ["wasm"] });
     }
-    return new Model(facts, sessions);
+    const { domain, modalities } = facts.numeric;
+    const statistics = domain && new Domain(await bytesOf("page/domain.bin", "the file page/domain.bin"), domain, modalities);
+    return new Model(facts, sessions, statistics);
   }
 
   async run(graph, values) {
     const inputs = Object.fromEntries(this.facts.inputs[graph].map((name) => [name, values[name]]));
-    return this.sessions[graph].run(inputs);
+    const outputs = await this.sessions[graph].run(inputs);
+    checkOutputs(graph, outputs, this.facts.numeric.outputs);
+    return outputs;
   }
 
   /** Features of an image uint8 [H, W, 3], kept under its key. */
   async encode({ key, pixels, width, height }) {
-    if (this.images.has(key)) return;
-    const size = this.facts.image_size;
-    const letterbox = new Letterbox(height, width, size);
-    const features = await this.run("vision_encoder", { pixels: new ort.Tensor("float32", letterbox.image(pixels), [1, 3, size, size]) });
-    this.images.set(key, { features, letterbox });
-    if (this.images.size > MOST_IMAGES) this.images.delete(this.images.keys().next().value);
+    await this.images.get(key, async () => {
+      const letterbox = new Letterbox(height, width, this.facts.numeric.image_size);
+      return { pixels, letterbox, features: await this.features(pixels, letterbox) };
+    });
   }
 
-  /** Findings with masks of the full image. */
-  async ask({ key, text, boxes, points, mask }) {
-    const { features, letterbox } = this.images.get(key);
-    const isPointed = Boolean(boxes.length || mask || points.some(([, , label = 1]) => label));
-    const facts = this.facts.texts.find((one) => one.text === text);
-    const reading = (isPointed ? facts.pointed : facts.alone) ?? facts.pointed;
-    let values = { ...features, ...this.encodePrompt(letterbox, reading.tokens, boxes, points, mask) };
-    for (const graph of ["text_encoder", "prompt_encoder", "fusion"]) values = { ...values, ...(await this.run(graph, values)) };
-    const outputs = await this.run("mask_decoder", values);
-    return { findings: this.findings(outputs, letterbox, reading.phrase) };
+  async features(pixels, letterbox) {
+    const { size } = letterbox;
+    return this.run("vision_encoder", { pixels: new ort.Tensor("float32", letterbox.image(pixels), [1, 3, size, size]) });
+  }
+
+  /** Findings with masks of the full image, a refusal or null, and the domain check or null, about an encoded image. */
+  async ask({ key, modality = null, anyDomain = false, spacing = null, contours = true, ...request }) {
+    const { numeric } = this.facts;
+    const image = this.images.values.get(key);
+    const domain = this.domain && this.domain.check(image.features, image.letterbox, modality);
+    const plan = planRequest(this.facts, request, modality, domain, anyDomain);
+    if (!plan.hasAnswer) return { findings: [], refusal: plan.refusal, domain };
+    const outputs = await this.decode(image.features, plan.prompt, image.letterbox);
+    const full = new Prediction(outputs, image.letterbox, numeric, plan.hasReferences);
+    const refined = await refine(full, plan.prompt, (crop) => this.segmentCrop(key, image, crop));
+    const prediction = refined.without(plan.excluded);
+    const chosen = plan.named ?? visible(prediction);
+    const findings = chosen.map(([phrase, query]) => findingOf(prediction, phrase, query, plan.prompt, { spacing, contours }));
+    return { findings, refusal: plan.refusal, domain };
+  }
+
+  /** Outputs of the mask decoder for a request about features. */
+  async decode(features, prompt, letterbox) {
+    const values = { ...features, ...this.encodePrompt(letterbox, prompt) };
+    Object.assign(values, await this.texts.get(prompt.text, () => this.run("text_encoder", values)));
+    for (const graph of ["prompt_encoder", "fusion"]) Object.assign(values, await this.run(graph, values));
+    return this.run("mask_decoder", values);
+  }
+
+  /** Outputs of the mask decoder for a crop of an image. */
+  async segmentCrop(key, { pixels, letterbox }, { box, prompt, letterbox: ofCrop }) {
+    const features = await this.crops.get([key, ...box].join(" "), () => {
+      return this.features(cropPixels(pixels, letterbox.width, box, this.facts.numeric.refinement), ofCrop);
+    });
+    return this.decode(features, prompt, ofCrop);
   }
 
   /** As encode_prompt of the runtime: fractions of the square, unused places hold zeros and the label -1. */
-  encodePrompt(letterbox, tokens, boxes, points, mask) {
-    const { max_boxes: mostBoxes, max_points: mostPoints, image_size: size } = this.facts;
+  encodePrompt(letterbox, { text, boxes, points, mask }) {
+    const { max_boxes: mostBoxes, max_points: mostPoints } = this.facts.numeric;
     const [x, y] = letterbox.factors;
     const boxValues = new Float32Array(4 * mostBoxes);
     const boxLabels = new Int32Array(mostBoxes).fill(-1);
@@ -70,7 +118,8 @@ export class Model {
       pointValues.set([Math.min(px + 0.5, letterbox.width) * x, Math.min(py + 0.5, letterbox.height) * y], 2 * i);
       pointLabels[i] = label;
     });
-    const side = size / 4;
+    const side = letterbox.size / 4;
+    const tokens = tokensOf(this.facts, text);
     return {
       token_ids: new ort.Tensor("int32", Int32Array.from(tokens), [1, tokens.length]),
       boxes: new ort.Tensor("float32", boxValues, [1, mostBoxes, 4]),
@@ -82,34 +131,16 @@ export class Model {
       extent: new ort.Tensor("float32", Float32Array.from(letterbox.extent), [1, 2]),
     };
   }
+}
 
-  /** Query 0 under its phrase, or the entities that are visible, most probable first. */
-  findings(outputs, letterbox, phrase) {
-    const { thresholds, entities } = this.facts;
-    const presence = Array.from(outputs.presence.data, (logit) => 1 / (1 + Math.exp(-logit / thresholds.presence_temperature)));
-    for (const values of [outputs.masks.data, outputs.presence.data, outputs.iou.data]) {
-      if (!values.every(Number.isFinite)) throw new Error("a graph gave values that are no numbers");
-    }
-    const queries = entities.map((name, i) => [name, i + 1]).filter(([, query]) => presence[query] >= thresholds.entity_threshold);
-    queries.sort(([, a], [, b]) => presence[b] - presence[a]);
-    const chosen = phrase === null ? queries : [[phrase, 0]];
-    return chosen.map(([name, query]) => this.finding(outputs, letterbox, name, query, presence[query]));
-  }
+/** The entities that are visible, most probable first. */
+function visible(prediction) {
+  const queries = [...prediction.entities()];
+  return queries.sort(([, a], [, b]) => prediction.presence[b] - prediction.presence[a]);
+}
 
-  finding(outputs, letterbox, phrase, query, presence) {
-    const { thresholds } = this.facts;
-    const side = outputs.masks.dims[2];
-    const isLikely = presence >= thresholds.presence_threshold;
-    const logits = outputs.masks.data.subarray(query * side * side, (query + 1) * side * side);
-    const limit = Math.log(thresholds.mask_threshold / (1 - thresholds.mask_threshold));
-    const { width, height } = letterbox;
-    const mask = isLikely ? removeSmallParts(letterbox.maskOf(logits, side, limit), width, height, letterbox.cellArea(side)) : new Uint8Array(width * height);
-    const box = boxOf(mask, width, height);
-    const iou = Math.min(1, Math.max(0, outputs.iou.data[query]));
-    return {
-      phrase, query, box, presence, iou, score: presence * iou, present: Boolean(box), area_px: mask.reduce((sum, value) => sum + value, 0),
-      confident: presence * iou >= thresholds.abstain_threshold, refined: false, area_mm2: null, longest_diameter_mm: null,
-      longest_diameter_px: null, mask: encodeMask(mask, width, height), inner: null, outer: null, coverage: null, calibrated: null, excluded: null,
-    };
-  }
+async function bytesOf(path, name) {
+  const reply = await fetch(url(path));
+  if (!reply.ok) throw new Error(`${name} is missing`);
+  return reply.arrayBuffer();
 }

@@ -1,6 +1,4 @@
-// Connected parts of masks, as mimo_runtime/postprocessing/masks.py drops small ones.
-const MIN_SHARE = 0.001;
-const MIN_CELLS = 4;
+// Connected parts of masks: mimo_runtime/postprocessing/masks.py and connected_components.py.
 
 /** The tight box [x0, y0, x1, y1] of a mask; null if it is empty. */
 export function boxOf(mask, width, height) {
@@ -41,12 +39,12 @@ export function labelParts(mask, width, height) {
   return { labels, areas };
 }
 
-/** The mask without parts below a share of the largest or below some cells; the largest always stays. */
-export function removeSmallParts(mask, width, height, cellArea) {
+/** The mask without parts below `min_share` of the largest or below `min_cells` cells; the largest always stays. */
+export function removeSmallParts(mask, width, height, cellArea, { min_share: minShare, min_cells: minCells }) {
   const { labels, areas } = labelParts(mask, width, height);
   if (areas.length < 3) return mask;
   const largest = areas.reduce((most, area) => Math.max(most, area), 0);
-  const keep = areas.map((area) => area >= Math.max(MIN_SHARE * largest, MIN_CELLS * cellArea));
+  const keep = areas.map((area) => area >= Math.max(minShare * largest, minCells * cellArea));
   keep[areas.indexOf(largest)] = true;
   return mask.map((value, i) => (value && keep[labels[i]] ? 1 : 0));
 }
