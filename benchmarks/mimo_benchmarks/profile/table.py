@@ -7,6 +7,7 @@ from pathlib import Path
 from mimo_runtime.errors import RequestError
 from mimo_runtime.utils.atomic import atomic_write_bytes, check_output_file
 
+from ..report.machine import loads
 from .causes import CAUSES
 from .results import Profile
 
@@ -47,7 +48,7 @@ def _machine(result: Profile) -> list[str]:
         f"{precision} {max(of.values()):.0f}" for precision, of in result["peaks"].items() if of
     )  # fmt: skip
     return [
-        f"{machine['cpu']}, {machine['cores']} cores, load {machine['load_before']} before, {machine.get('load_after')} after",
+        f"{machine['cpu']}, {machine['cores']} cores, {loads(machine)}",
         f"Peaks: {peaks} GOP/s; memory {result['memory_gb_s']:.1f} GB/s",
     ]
 

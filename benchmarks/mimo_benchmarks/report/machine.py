@@ -12,9 +12,12 @@ from mimo_runtime.errors import RequestError
 from mimo_runtime.hardware.host import architecture, cpu_name, memory_mb, process_memory_mb, usable_cores
 
 from .conditions import Conditions, read_conditions, was_throttled
+from .processor_time import ProcessorTime, other_load, read_processor_time
 
-#: With a load of other programs above this, a measurement is marked as busy.
+#: With a load average above this, a measurement waits; where processor time is unknown, it is marked as busy.
 BUSY = 1.5
+#: With more than this share of the cores used by other programs, a measurement is marked as busy.
+BUSY_SHARE = 0.1
 
 
 class _MachineBefore(TypedDict):
@@ -28,20 +31,23 @@ class _MachineBefore(TypedDict):
     engines: dict[str, str]
     conditions: Conditions
     load_before: float | None
+    processor_time: ProcessorTime | None
 
 
 class Machine(_MachineBefore, total=False):
     """What a reader needs to judge a time. ``load_before`` and ``load_after`` the measurement are averages over a minute.
 
-    ``own_load`` is what the measured processes add to ``load_after``, None if it is unknown. ``busy``: whether other programs
-    ran, so that no time is to be quoted. ``conditions`` and ``conditions_after`` are clocks, governor and power mode;
-    ``throttled`` is None where the system does not say.
+    ``processor_time`` is read before the measurement. ``other_load`` is how many cores other programs used during it, on
+    average, None where there is no ``/proc``. ``own_load`` is what the measured processes add to ``load_after``, None if it is
+    unknown. ``busy``: whether other programs ran, so that no time is to be quoted. ``conditions`` and ``conditions_after`` are
+    clocks, governor and power mode; ``throttled`` is None where the system does not say.
     """
 
     conditions_after: Conditions
     throttled: bool | None
     load_after: float | None
     own_load: float | None
+    other_load: float | None
     busy: bool
 
 
@@ -71,7 +77,14 @@ def describe(distributions: tuple[str, ...] = (), threads: int | None = None) ->
         "engines": {name: version for name in distributions if (version := _version(name))},
         "conditions": read_conditions(),
         "load_before": load(),
+        "processor_time": read_processor_time(),
     }
+
+
+def loads(machine: Machine) -> str:
+    """The load before and after a measurement, in words."""
+    before, after, others = (machine.get(key) for key in ("load_before", "load_after", "other_load"))
+    return f"load {before} before, {after} after, other programs {others}"
 
 
 def load() -> float | None:
@@ -86,12 +99,18 @@ def finish(machine: Machine, own_load: float | None = None) -> None:
     """Add the load after the measurement, and whether the machine was busy.
 
     Args:
-        own_load: of the measured processes, on average; unknown, it is taken to be the number of cores.
+        own_load: of the measured processes, on average; unknown, it is taken to be the number of cores. It decides only where
+            processor time is unknown.
     """
     before, after = machine["load_before"], load()
     own = machine["cores"] if own_load is None else own_load
     machine["load_after"], machine["own_load"] = after, own_load
-    machine["busy"] = (before or 0) > BUSY or (after or 0) - own > BUSY
+    started, ended = machine["processor_time"], read_processor_time()
+    machine["other_load"] = other_load(started, ended) if started and ended else None
+    if machine["other_load"] is not None:
+        machine["busy"] = machine["other_load"] > BUSY_SHARE * machine["cores"]
+    else:
+        machine["busy"] = (before or 0) > BUSY or (after or 0) - own > BUSY
     machine["conditions_after"] = read_conditions()
     machine["throttled"] = was_throttled(machine["conditions"], machine["conditions_after"])
 
@@ -117,8 +136,10 @@ def warnings(machine: Machine) -> list[str]:
     """What makes the times of this machine unreliable."""
     lines = []
     if machine.get("busy"):
-        loads = f"load {machine['load_before']} before and {machine['load_after']} after the measurement"
-        lines.append(f"the machine was busy: {loads} on {machine['cores']} cores; do not quote these times")
+        reason = f"load {machine['load_before']} before and {machine['load_after']} after the measurement, on"
+        if machine.get("other_load") is not None:
+            reason = f"other programs used {machine['other_load']} of"
+        lines.append(f"the machine was busy: {reason} {machine['cores']} cores; do not quote these times")
     if machine.get("throttled"):
         lines.append("the processor was throttled during the measurement: let it cool, or choose another power mode")
     return lines

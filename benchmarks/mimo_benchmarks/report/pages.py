@@ -101,7 +101,8 @@ def machine_rows(machine: Machine) -> list[tuple[str, ...]]:
         ("memory, MB", machine.get("memory_mb")),
         ("system, Python", f"{machine.get('os')}, {machine.get('python')}"),
         ("engines", ", ".join(f"{name} {version}" for name, version in (machine.get("engines") or {}).items())),
-        ("load before, after, own", f"{machine.get('load_before')}, {machine.get('load_after')}, {machine.get('own_load')}"),
+        ("load before and after", f"{machine.get('load_before')}, {machine.get('load_after')}"),
+        ("cores used by the measurement, by others", f"{machine.get('own_load')}, {machine.get('other_load')}"),
     ]
     names = {"governor": "governor", "clock_mhz": "clock, MHz", "temperature_c": "temperature, °C", "power_mode": "power mode"}
     for key, title in names.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mimo_runtime.utils.tables import table
 
 from ..request import KINDS
-from .machine import Machine, ProcessMemory
+from .machine import Machine, ProcessMemory, loads
 from .results import AloneCheck, Footprint, Latency
 
 _TITLES = {
@@ -87,8 +87,7 @@ def footprint_table(result: Footprint) -> str:
 
 def _machine(m: Machine) -> str:
     engines = ", ".join(f"{name} {version}" for name, version in m["engines"].items())
-    loads = f"load {m['load_before']} before, {m.get('load_after')} after"
-    return f"{m['cpu']}, {m['cores']} cores, threads {m['threads']}, {engines}, {loads}"
+    return f"{m['cpu']}, {m['cores']} cores, threads {m['threads']}, {engines}, {loads(m)}"
 
 
 def _times(result: Latency, name: str, what: str) -> str:

@@ -6,7 +6,7 @@ from typing import cast
 
 from mimo_runtime.utils.tables import table
 
-from ..report.machine import Machine
+from ..report.machine import Machine, loads
 from ..report.result import BenchmarkResult, closing_lines
 from .cold_start import ColdStartDetails
 from .energy import EnergyDetails
@@ -72,10 +72,9 @@ def _page(result: BenchmarkResult, work: str, *lines: str) -> str:
 def machine_line(machine: Machine) -> str:
     """Processor, threads, versions, load and clock in one line."""
     engines = ", ".join(f"{name} {version}" for name, version in machine["engines"].items())
-    loads = f"load {machine['load_before']} before, {machine.get('load_after')} after, own {machine.get('own_load')}"
     conditions = machine["conditions"]
     clock = f"{conditions['clock_mhz']:.0f} MHz" if conditions["clock_mhz"] else "clock unknown"
     governor = f"governor {conditions['governor'] or 'unknown'}"
     mode = f", power mode {conditions['power_mode']}" if conditions["power_mode"] else ""
     cores = f"{machine['cpu']}, {machine['cores']} cores, threads {machine['threads']}"
-    return f"{cores}, {engines}, {loads}, {clock}, {governor}{mode}"
+    return f"{cores}, {engines}, {loads(machine)}, {clock}, {governor}{mode}"

@@ -13,7 +13,7 @@ from mimo_runtime.pipeline import Mimo, Scan
 from mimo_runtime.request import AskRequest
 from mimo_runtime.tiling.grid import Tiles
 
-from ..report.machine import Machine, describe, load
+from ..report.machine import Machine, describe, finish
 from .mosaics import Mosaic
 
 Progress = Callable[[int, int], None]
@@ -60,7 +60,7 @@ def measure_tiles(
             seconds[way].append(time.perf_counter() - started)
             scores[way].append(round(dice(mask, mosaic.mask), 4))
             mimo.graphs.clear_caches(texts=False)
-    machine["load_after"] = load()
+    finish(machine)
     return {
         "machine": machine,
         "images": len(mosaics),

@@ -17,7 +17,7 @@ from mimo_runtime.request import AskRequest
 from mimo_runtime.tracking.results import TrackedFrame
 from mimo_runtime.tracking.tracker import target_of
 
-from ..report.machine import Machine, describe, load
+from ..report.machine import Machine, describe, finish
 from ..report.percentiles import percentiles
 from .sequences import MOTIONS, Still, frames_of
 
@@ -66,7 +66,7 @@ def measure_tracking(
         tracked, elapsed = _track(mimo, still, sequence)
         times_ms += elapsed[1:]
         tally.add(still, motion, [truth for _, truth in sequence], tracked, _others(mimo, still, sequence))
-    machine["load_after"] = load()
+    finish(machine)
     methods = tally.methods()
     sequences = len(stills) * len(MOTIONS)
     return {

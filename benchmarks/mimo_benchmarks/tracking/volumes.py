@@ -17,7 +17,7 @@ from mimo_runtime.scan import Scan
 from mimo_runtime.series.scans import SeriesAnswer
 from mimo_runtime.tracking.tracker import target_of
 
-from ..report.machine import Machine, describe, load
+from ..report.machine import Machine, describe, finish
 from .slices import Stack
 
 #: ``volume`` and ``volume_name``: ``Mimo.segment_volume`` from a box on the middle slice, and from box and name.
@@ -57,7 +57,7 @@ def measure_volumes(mimo: Mimo, stacks: Sequence[Stack], *, progress: Progress |
                     scores[method]["all"].append(value)
                     distances[method][abs(index - stack.middle)].append(value)
         slices += len(stack.masks)
-    machine["load_after"] = load()
+    finish(machine)
     result = {method: {name: _mean(values) for name, values in of.items()} for method, of in scores.items()}
     return {
         "machine": machine,

@@ -202,8 +202,8 @@ def test_the_spinning_of_every_engine_is_stated() -> None:
     ("before", "after", "own", "busy"),
     [(0.2, 2.1, 1.9, False), (1.6, 1.6, 1.9, True), (0.2, 3.6, 1.9, True), (0.2, 3.4, None, False), (None, None, None, False)],
 )
-def test_a_measurement_beside_other_programs_is_marked_as_busy(monkeypatch, before, after, own, busy) -> None:
-    described = {"load_before": before, "cores": 2, "conditions": read_conditions()}
+def test_without_processor_time_the_load_average_decides_what_is_busy(monkeypatch, before, after, own, busy) -> None:
+    described = {"load_before": before, "cores": 2, "conditions": read_conditions(), "processor_time": None}
     monkeypatch.setattr(machine, "load", lambda: after)
     machine.finish(described, own)  # type: ignore[arg-type]
     assert described["busy"] is busy and described["load_after"] == after
