@@ -59,12 +59,18 @@ class Letterbox:
     def image(self, pixels: np.ndarray) -> np.ndarray:
         """``uint8 [H, W, 3]`` -> ``float32 [3, S, S]`` in [0, 1]: bilinear, with antialiasing where it shrinks."""
         self._check(pixels, 3)
-        square = np.zeros((self.size, self.size, 3), np.uint8)
+        # Equal channels are resized once: it takes half of the time, and gives the same values.
+        source = np.ascontiguousarray(pixels[..., 0]) if _has_equal_channels(pixels) else pixels
         target = (self.new_width, self.new_height)
-        square[: self.new_height, : self.new_width] = np.asarray(
-            Image.fromarray(pixels).resize(target, Image.Resampling.BILINEAR)
-        )
-        return np.ascontiguousarray(square.transpose(2, 0, 1)).astype(np.float32) / np.float32(255)
+        resized = np.asarray(Image.fromarray(source).resize(target, Image.Resampling.BILINEAR))
+        square = np.zeros((3, self.size, self.size), np.float32)
+        filled = square[:, : self.new_height, : self.new_width]
+        if resized.ndim == 2:
+            np.divide(resized, np.float32(255), out=filled[0])
+            filled[1:] = filled[0]
+        else:
+            np.divide(resized.transpose(2, 0, 1), np.float32(255), out=filled)
+        return square
 
     def boxes(self, boxes: np.ndarray) -> np.ndarray:
         """``[N, 4]`` (x0, y0, x1, y1) in pixels -> ``float32 [N, 4]`` fractions of the square."""
@@ -143,6 +149,17 @@ class Letterbox:
     def _check(self, array: np.ndarray, dimensions: int) -> None:
         if array.ndim != dimensions or array.shape[:2] != (self.height, self.width):
             raise ValueError(f"this letterbox is for {self.height} x {self.width} pixels, not {list(array.shape)}")
+
+
+def _has_equal_channels(pixels: np.ndarray) -> bool:
+    """Whether ``uint8 [H, W, 3]`` is grey. Colours are noticed in the middle row."""
+    middle = pixels[len(pixels) // 2]
+    if (middle != middle[:, :1]).any():
+        return False
+    values = np.ascontiguousarray(pixels).reshape(-1)
+    differs = values[1:] != values[:-1]  # contiguous, which is four times as fast as comparing channels
+    differs[2::3] = False  # from one pixel to the next
+    return not differs.any()
 
 
 def _scaled(side: int, longer: int, size: int) -> int:

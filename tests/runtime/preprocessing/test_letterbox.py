@@ -126,6 +126,24 @@ def test_image_shrinks_with_antialiasing() -> None:
     assert np.abs(image[:, :, 1:-1] - 0.5).max() < 0.02
 
 
+@pytest.mark.parametrize(("height", "width"), [(512, 512), (31, 77), (8, 9), (70, 64)])
+def test_each_channel_is_resized_as_it_is_by_itself(height: int, width: int, rng: np.random.Generator) -> None:
+    box = Letterbox(height, width, 64)
+    colours = rng.integers(0, 256, (height, width, 3), np.uint8)
+    for channel, square in enumerate(box.image(colours)):
+        grey = np.repeat(colours[..., channel, None], 3, axis=2)
+        assert np.array_equal(box.image(grey), np.stack([square] * 3))
+
+
+@pytest.mark.parametrize("place", [(0, 0), (20, 40), (63, 63)])
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_one_coloured_pixel_keeps_its_colour(place: tuple[int, int], channel: int) -> None:
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[(*place, channel)] = 255
+    square = Letterbox(64, 64, 64).image(pixels)
+    assert square[(channel, *place)] == 1 and square.sum() == 1
+
+
 def test_coverage_is_the_covered_fraction() -> None:
     mask = np.zeros((64, 64), bool)
     mask[:2, :3] = True
