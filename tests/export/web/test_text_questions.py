@@ -24,7 +24,7 @@ from mimo_runtime.results.plan import plan_request
 from mimo_runtime.results.refusals import refusal_sentence
 from mimo_runtime.text.grammar import RELATIONS, pluralise
 from mimo_runtime.text.intents import parse_request
-from mimo_runtime.text.questions import QUESTIONS, target_of
+from mimo_runtime.text.questions import QUESTIONS, subject_of, target_of
 from mimo_runtime.text.synonyms import ABBREVIATIONS, ACCEPTED, SYNONYMS, misspell
 from mimo_runtime.text.translations import TRANSLATIONS
 
@@ -93,9 +93,9 @@ PLANS = """
 const [{ planRequest }, { encodeQuery }, { refusalSentence }] = await Promise.all(['plan', 'tokens', 'refusals'].map(load));
 return v.requests.map(([text, isPointed, modality, domain, anyDomain]) => {
   const prompt = { text, boxes: isPointed ? [[0, 0, 8, 8]] : [], points: [[1, 1, 0]], mask: null };
-  const { intent, question, ...plan } = planRequest(prompt, modality, domain, anyDomain);
+  const { intent, question, prompt: { text: read }, ...plan } = planRequest(prompt, modality, domain, anyDomain);
   const sentence = plan.refusal && refusalSentence(plan.refusal, question);
-  return { ...plan, kind: intent.kind, tokens: encodeQuery(plan.text), sentence };
+  return { ...plan, text: read, kind: intent.kind, tokens: encodeQuery(read), sentence };
 });
 """
 
@@ -152,8 +152,8 @@ def test_a_model_with_other_names_or_none_is_read_alike(node: Node, entities: tu
 
 
 def test_the_target_of_a_question_is_that_of_the_runtime(page: PageText):
-    targets = page.run("const { targetOf } = await load('questions'); return v.texts.map(targetOf);", texts=TEXTS)
-    assert targets == [target_of(text) for text in TEXTS]
+    code = "const m = await load('questions'); return v.texts.map((text) => [m.targetOf(text), m.subjectOf(text)]);"
+    assert page.run(code, texts=TEXTS) == [[target_of(text), subject_of(text)] for text in TEXTS]
 
 
 def word_pieces() -> Tokenizer:

@@ -2,7 +2,7 @@
 import { domainWarnings } from "./domain_rules.js";
 import { entitiesOf, isRelative, needsReference, parseRequest, unknownOf } from "./intents.js";
 import { fold } from "./names.js";
-import { question, templates } from "./questions.js";
+import { question, subjectOf, targetOf, templates } from "./questions.js";
 import { refusalOf, refusalOfDomain, unknownSentence } from "./refusals.js";
 import { facts } from "./tables.js";
 import { textFits } from "./tokens.js";
@@ -10,8 +10,9 @@ import { textFits } from "./tokens.js";
 /**
  * Read a request {text, boxes, points, mask}.
  * `modality`: of the image, "" where none is stated. `domain`: its check {verdict, score, modality, contradicts_stated}, or null.
- * Returns {intent, text, question, named, refusal, warnings, note, excluded}: `text` is what the graphs read, `named` has
- * [phrase, query] of the findings that the request decides, `excluded` queries that are absent for sure.
+ * Returns {intent, prompt, question, named, refusal, warnings, note, excluded}: `prompt` is what the graphs read, whether its text
+ * names a target, and which; `named` has [phrase, query] of the findings that the request decides, `excluded` queries that are
+ * absent for sure.
  */
 export function planRequest(prompt, modality = "", domain = null, anyDomain = false) {
   const ofModality = facts.modalities[modality] ?? facts.modalities[""];
@@ -33,7 +34,7 @@ export function planRequest(prompt, modality = "", domain = null, anyDomain = fa
   }
   const text = textsOf(prompt.text, intent, refusal, isPointed).find((one) => !one || textFits(one)) ?? (isPointed ? "" : prompt.text);
   return {
-    intent, text, question: prompt.text, named, refusal, warnings: [...domainWarnings(domain, ofModality.word), ...warnings],
+    intent, prompt: { ...prompt, text, isNamed: Boolean(subjectOf(text)), target: targetOf(text) }, question: prompt.text, named, refusal, warnings: [...domainWarnings(domain, ofModality.word), ...warnings],
     note: refusal === null && intent.subjects.length ? unknown.map((subject) => unknownSentence(subject.text)).join(" ") : "",
     excluded,
   };

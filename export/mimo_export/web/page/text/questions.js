@@ -23,7 +23,7 @@ export function templates(name, other = "", relation = "") {
 }
 
 /** What a question asks for, a bare name as it is but for "the"; null for open questions and those about several structures. */
-function subjectOf(request) {
+export function subjectOf(request) {
   const text = single(request);
   const { open, naming, counting } = facts.questions;
   if (!cleanName(text) || open.some((pattern) => fullMatch(pattern, text))) return null;
