@@ -1,9 +1,8 @@
-"""What the page in the browser needs of a bundle beside its graphs: numbers, token ids of what may be asked, the self-test."""
+"""What the page in the browser needs of a bundle beside its graphs: numbers, tables of questions, the self-test."""
 
 from __future__ import annotations
 
 import base64
-from dataclasses import replace
 from typing import TypedDict
 
 from mimo_runtime.bundle.archive import Bundle
@@ -13,36 +12,13 @@ from mimo_runtime.domain.check import DomainJson
 from mimo_runtime.errors import RequestError
 from mimo_runtime.imageio.png import png_bytes
 from mimo_runtime.pipeline import Mimo
-from mimo_runtime.preprocessing.prompts import Prompt
 from mimo_runtime.results.answer import Finding, FindingFacts
-from mimo_runtime.results.plan import REFERRED, Plan, plan_request
-from mimo_runtime.text.questions import subject_of, target_of
 
 from .facts_numeric import NumericFacts, numeric_facts
+from .facts_text import TextFacts, text_facts
 
-#: The graphs that run in the browser. Sentences are not written there.
+#: The graphs that run in the browser. The text decoder does not: sentences are composed of the findings.
 GRAPHS = ("vision_encoder", "text_encoder", "prompt_encoder", "fusion", "mask_decoder")
-OPEN = "What do you see?"
-_BOX = ((0.0, 0.0, 8.0, 8.0),)
-
-
-class Reading(TypedDict):
-    """How a text is asked: what the graphs read, its token ids, whether it names a target and which, and the phrase of query 0;
-    null lists the entities that are visible."""
-
-    text: str
-    tokens: list[int]
-    is_named: bool
-    target: str | None
-    phrase: str | None
-
-
-class TextFacts(TypedDict):
-    """A text that may be asked, without references and with them; "" needs references."""
-
-    text: str
-    alone: Reading | None
-    pointed: Reading
 
 
 class ExpectedFinding(FindingFacts):
@@ -72,9 +48,8 @@ class SiteFacts(TypedDict):
     id: str
     sha256: str
     numeric: NumericFacts
-    referred: str
     inputs: dict[str, list[str]]
-    texts: list[TextFacts]
+    language: TextFacts
     tolerances: Tolerances
     samples: list[SampleFacts]
 
@@ -93,43 +68,18 @@ def facts_of(bundle: Bundle, mimo: Mimo) -> SiteFacts:
         "id": bundle.manifest.model_id,
         "sha256": mimo.info.get("sha256", ""),
         "numeric": numeric_facts(config, mimo.domain),
-        "referred": REFERRED,
         "inputs": {
             name: [entry["name"] for entry in bundle.manifest.data["graphs"][name]["contract"]["inputs"]] for name in GRAPHS
         },
-        "texts": [_text_facts(mimo, text) for text in ("", OPEN, *config.entities)],
+        "language": text_facts(config, mimo.vocabulary, mimo.graphs.tokenizer),
         "tolerances": TOLERANCES,
         "samples": [_sample_facts(mimo, read_sample(bundle, name)) for name in names],
     }
 
 
-def _plan(mimo: Mimo, prompt: Prompt) -> Plan:
-    return plan_request(prompt, mimo.config, mimo.vocabulary, None, mimo.graphs.text_fits)
-
-
-def _text_facts(mimo: Mimo, text: str) -> TextFacts:
-    return {
-        "text": text,
-        "alone": _reading(mimo, _plan(mimo, Prompt(text))) if text else None,
-        "pointed": _reading(mimo, _plan(mimo, Prompt(text, _BOX))),
-    }
-
-
-def _reading(mimo: Mimo, plan: Plan) -> Reading:
-    tokens = mimo.graphs.tokenizer.encode_query(plan.prompt.text, mimo.config.text.max_length)
-    text = plan.prompt.text
-    return {
-        "text": text,
-        "tokens": [int(token) for token in tokens],
-        "is_named": bool(subject_of(text)),
-        "target": target_of(text),
-        "phrase": REFERRED if plan.named_by_draft else plan.named[0][0] if plan.named else None,
-    }
-
-
 def _sample_facts(mimo: Mimo, sample: Sample) -> SampleFacts:
-    """A golden sample, asked again as the page asks it: by a name or openly, without a sentence."""
-    prompt = replace(sample.prompt, text=_text_of(mimo, sample.prompt))
+    """A golden sample, asked again as the page asks it: without a draft of the text decoder."""
+    prompt = sample.prompt
     answer = mimo.open(sample.pixels).ask(
         prompt.text, prompt.boxes, prompt.points, prompt.mask, text_answer=False, any_domain=True
     )  # fmt: skip
@@ -148,11 +98,3 @@ def _sample_facts(mimo: Mimo, sample: Sample) -> SampleFacts:
 def _expected(finding: Finding) -> ExpectedFinding:
     inner, outer = (None if contour is None else encode_mask(contour) for contour in (finding.inner, finding.outer))
     return {**finding.to_dict(), "mask": encode_mask(finding.mask), "inner": inner, "outer": outer}  # type: ignore[typeddict-item]
-
-
-def _text_of(mimo: Mimo, prompt: Prompt) -> str:
-    """The text of the page that is nearest to that of a sample: none with references, its entity, or the open question."""
-    if prompt.has_references:
-        return ""
-    named = [phrase for phrase, query in _plan(mimo, prompt).named if phrase in mimo.config.entities]
-    return named[0] if named else OPEN

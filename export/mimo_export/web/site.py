@@ -81,8 +81,6 @@ def _edit_index(index: Path) -> None:
         ('<meta charset="utf-8">', f'<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="{content}">'),
         ("PNG, JPEG, TIFF, DICOM, NIfTI, several files of a series, or a zip archive of them.", "PNG or JPEG."),
         ("Files go to this service only. It keeps them in memory, for a limited time.", "Files stay in this browser."),
-        ("Name or question", "Name"),
-        ('placeholder="liver, or: What do you see?"', 'placeholder="a name of the list"'),
     ):
         if old not in text:
             raise RequestError(f"the page lacks '{old[:40]}'", "Report this")

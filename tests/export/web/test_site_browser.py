@@ -23,6 +23,7 @@ from mimo_export.web import library
 from mimo_export.web.site import write_site
 from mimo_runtime.errors import RequestError
 from mimo_runtime.model.config import ContourCalibration, PresenceCalibration
+from mimo_runtime.pipeline import Mimo
 
 #: With all that is computed beside the graphs.
 CONFIG = replace(
@@ -73,8 +74,42 @@ def test_a_box_and_a_name_are_answered_after_the_self_test(chromium, site: Path,
         assert "like those of the training (nearest: endoscopy)" in visit.text("#domain")
         visit.page.fill("#text", "unicorn")
         visit.page.click("#go")
-        visit.wait("#refusal:visible")
+        visit.wait("#warnings:has-text('does not know')")
+        visit.page.fill("#text", "Is there a unicorn?")
+        visit.page.click("#go")
+        visit.wait("#refusal:has-text('unknown subject')")
         assert visit.page.locator("#downloads button").all_inner_texts() == ["PNG", "JSON"]
+        assert visit.problems == []
+        visit.close()
+
+
+def test_a_typed_question_has_the_sentence_of_the_runtime(chromium, site: Path, picture: Path):
+    texts = (
+        "Where is the liver?", "how large is the livr in this picture", "Is there a spleen or a fracture?", "die Leber",
+        "What lies below the liver?", "Where is the spleen relative to the liver?",
+    )  # fmt: skip
+    refused = ("Where is the unicorn?", "Wo ist die Leber?", "How large is it?", "sjkdfh 12 ?", "Is the liver enlarged?")
+    with Mimo.load(site.parent / "fake") as mimo:
+        scan = mimo.open(picture)
+        # The draft gives the kind of image and the region. The page has no draft.
+        expected = {text: "Image:" + scan.ask(text).plain_text.partition(":")[2] for text in texts}
+        expected |= {text: scan.ask(text).plain_text for text in refused}
+    with serving(site) as address:
+        visit = Visit(chromium, address)
+        visit.open(picture)
+        for text, sentence in expected.items():
+            visit.page.fill("#text", text)
+            visit.page.click("#go")
+            visit.page.wait_for_function("(s) => document.querySelector('#sentence').textContent === s", arg=sentence)
+            assert visit.page.locator("#refusal:visible").count() == (text in refused)
+        visit.page.click("#refusal button:has-text('What do you see?')")
+        visit.wait("#sentence:has-text('Image: liver.')")
+        visit.page.hover("#sentence .phrase")
+        visit.wait("#findings li.lit:has-text('liver')")
+        visit.page.fill("#text", "liver")
+        visit.page.select_option("#modality", "endoscopy")
+        visit.page.click("#go")
+        visit.wait("#sentence:has-text('Endoscopy: no liver is visible.')")
         assert visit.problems == []
         visit.close()
 

@@ -152,7 +152,7 @@ def test_a_model_with_other_names_or_none_is_read_alike(node: Node, entities: tu
 
 
 def test_the_target_of_a_question_is_that_of_the_runtime(page: PageText):
-    code = "const m = await load('questions'); return v.texts.map((text) => [m.targetOf(text), m.subjectOf(text)]);"
+    code = "const q = await load('questions'); return v.texts.map((text) => [q.targetOf(text), q.subjectOf(text)]);"
     assert page.run(code, texts=TEXTS) == [[target_of(text), subject_of(text)] for text in TEXTS]
 
 

@@ -8,6 +8,7 @@ import pytest
 from page_modules import Node
 from page_text import PageText
 
+from mimo_export.web.facts_numeric import numeric_facts
 from mimo_runtime.clinical.coco import encode_mask
 from mimo_runtime.imageio.image import ScanImage
 from mimo_runtime.model.config import MimoConfig
@@ -103,7 +104,9 @@ def test_what_lies_next_to_a_mask_is_that_of_the_runtime(page: PageText):
     assert shown == [is_next_to(*pair) for pair in pairs] and len(set(shown)) == 2
 
 
-def some_prediction(rng: np.random.Generator, height: int, width: int, pointed: bool) -> MaskPrediction:
+def some_prediction(
+    rng: np.random.Generator, height: int, width: int, pointed: bool
+) -> tuple[dict[str, np.ndarray], MaskPrediction]:
     """A few blobs for each query, some present and some in doubt."""
     side, queries = CONFIG.mask_size, len(CONFIG.entities) + 1
     rows, columns = np.mgrid[:side, :side] / side
@@ -118,7 +121,7 @@ def some_prediction(rng: np.random.Generator, height: int, width: int, pointed: 
         "presence": rng.normal(1, 1.6, (1, queries)).astype(np.float32),
         "iou": rng.uniform(0.3, 1.1, (1, queries)).astype(np.float32),
     }
-    return MaskPrediction(outputs, Letterbox(height, width, CONFIG.image_size), CONFIG, points_at_target=pointed)
+    return outputs, MaskPrediction(outputs, Letterbox(height, width, CONFIG.image_size), CONFIG, points_at_target=pointed)
 
 
 def some_cases() -> list[tuple[Prompt, MaskPrediction, str, ScanImage]]:
@@ -132,7 +135,7 @@ def some_cases() -> list[tuple[Prompt, MaskPrediction, str, ScanImage]]:
         source = "detector plane" if number % 4 == 0 and spacing else None
         pixels = np.zeros((height, width, 3), np.uint8)
         image = ScanImage(pixels, spacing, modality or None, spacing_source=source)
-        cases.append((prompt, some_prediction(rng, height, width, prompt.has_references), modality, image))
+        cases.append((prompt, some_prediction(rng, height, width, prompt.has_references)[1], modality, image))
     return cases
 
 
@@ -176,3 +179,42 @@ def test_answers_have_the_findings_and_the_sentence_of_the_runtime(page: PageTex
         expected.append({"chosen": [[f.phrase, f.query] for f in answer.findings], "text": written.text})
     for case, shown, wanted in zip(values, page.run(ANSWERS, cases=values), expected, strict=True):
         assert shown == wanted, case["prompt"]
+
+
+WHOLE = """
+const names = ['plan', 'choose', 'assemble', '../numeric/prediction', '../numeric/findings', '../letterbox'];
+const [plans, choose, { answerText }, { Prediction }, { findingOf }, { Letterbox }] = await Promise.all(names.map(load));
+return v.cases.map(({ prompt, modality, sizes: [height, width], outputs }) => {
+  const plan = plans.planRequest(prompt, modality);
+  for (const tensor of Object.values(outputs)) tensor.data = Float32Array.from(tensor.data);
+  const letterbox = new Letterbox(height, width, v.settings.image_size);
+  const seen = new Prediction(outputs, letterbox, v.settings, prompt.boxes.length > 0);
+  const prediction = plans.hasAnswer(plan) ? choose.presumeNamed(plan, seen).without(plan.excluded) : null;
+  const chosen = prediction ? choose.chooseQueries(plan, prediction) : [];
+  const findings = chosen.map(([phrase, query]) => findingOf(prediction, phrase, query, plan.prompt, { withDiameter: true }));
+  return [chosen, answerText(plan, prediction, findings, { modality })];
+});
+"""
+
+
+def test_outputs_of_the_graphs_become_the_sentence_of_the_runtime(page: PageText):
+    rng, values, expected = np.random.default_rng(4), [], []
+    for number, text in enumerate(QUESTIONS * 2):
+        prompt = Prompt(text, [(2, 2, 30, 30)] if number % 4 == 0 or not text else ())
+        outputs, seen = some_prediction(rng, 60 + number % 9, 100 - number % 7, prompt.has_references)
+        plan = plan_request(prompt, CONFIG, page.vocabulary)
+        computed = seen if plan.has_answer else None
+        answer = assemble_answer(plan, computed, None)
+        draft = " ".join(ground(f.phrase, f.query) for f in answer.findings) if plan.intent.kind == "open" else ""
+        written = assemble_answer(plan, computed, draft if computed else None)
+        expected.append([[[f.phrase, f.query] for f in answer.findings], written.text])
+        tensors = {name: {"data": array, "dims": array.shape} for name, array in outputs.items()}
+        values.append(
+            {
+                "prompt": {"text": text, "boxes": prompt.boxes, "points": [], "mask": None}, "modality": "",
+                "sizes": [seen.height, seen.width], "outputs": tensors,
+            }
+        )  # fmt: skip
+    shown = page.run(WHOLE, cases=values, settings=numeric_facts(CONFIG, None))
+    for case, one, wanted in zip(values, shown, expected, strict=True):
+        assert one == wanted, case["prompt"]

@@ -31,9 +31,11 @@ export async function readPicture(blob) {
   return { bitmap, pixels, width, height };
 }
 
-/** Answers with masks, contours and the domain check; no sentences, no objects. */
+/** Answers with masks, contours, the domain check and a sentence without a draft; no objects. */
 export class Local {
   hasObjects = false;
+
+  /** The sentence comes with the masks. */
   hasText = false;
 
   constructor() {
@@ -106,8 +108,7 @@ export class Local {
       const { width, height } = this.pictures.get(image);
       return { image, frame: 0, width, height, spacing_mm: null, position_mm: null };
     });
-    const notes = ["This page writes no sentence"];
-    return { frames, stacks: [], modality: null, number: 1, series: [{ modality: null, frames: frames.length }], notes };
+    return { frames, stacks: [], modality: null, number: 1, series: [{ modality: null, frames: frames.length }], notes: [] };
   }
 
   async picture({ image }) {
@@ -121,25 +122,20 @@ export class Local {
 
   async ask(body, _draft, signal) {
     const start = performance.now();
-    const name = body.text.trim().toLowerCase();
-    const known = this.facts.texts.find(({ text }) => text.toLowerCase() === name);
-    const base = { text: "", generated: "", findings: [], finish_reason: null, refusal: null, warnings: [], domain: null };
-    if (!known) {
-      const works = this.facts.texts.map(({ text }) => text).filter(Boolean);
-      return { ...base, refusal: { reason: "unknown subject", subject: body.text, works }, timings_ms: { total: 0 } };
-    }
     const picture = this.pictures.get(body.image);
     this.check(body);
     await this.call("encode", { key: body.image, ...sizes(picture) });
     const mask = body.mask && decodeMask(body.mask);
-    const { boxes, points, contours, modality, any_domain: anyDomain } = body;
-    const answer = await this.call("ask", { key: body.image, text: known.text, boxes, points, mask, contours, modality, anyDomain });
+    const { text, boxes, points, contours, modality, any_domain: anyDomain } = body;
+    const answer = await this.call("ask", { key: body.image, text, boxes, points, mask, contours, modality, anyDomain });
     if (signal.aborted) throw new DOMException("stopped", "AbortError");
-    return { ...base, ...answer, timings_ms: { total: performance.now() - start } };
+    return { ...answer, generated: null, finish_reason: null, timings_ms: { total: performance.now() - start } };
   }
 
   check({ boxes, points, mask, text }) {
     const { max_boxes: mostBoxes, max_points: mostPoints } = this.facts.numeric;
+    const { longest_text: longest } = this.facts.language.answers;
+    if (Array.from(text).length > longest) throw new Refused(`The text has more than ${longest} characters. Ask a shorter question.`, "invalid", 422);
     if (boxes.length > mostBoxes) throw new Refused(`There are ${boxes.length} boxes. This model takes at most ${mostBoxes}.`, "invalid", 422);
     if (points.length > mostPoints) throw new Refused(`There are ${points.length} points. This model takes at most ${mostPoints}.`, "invalid", 422);
     if (!text.trim() && !boxes.length && !mask && points.every(([, , label]) => !label)) {

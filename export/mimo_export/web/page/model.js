@@ -8,10 +8,17 @@ import { findingOf } from "./numeric/findings.js";
 import { checkOutputs } from "./numeric/output_check.js";
 import { Prediction } from "./numeric/prediction.js";
 import { refine } from "./numeric/refiner.js";
-import { planRequest, tokensOf } from "./plan.js";
+import { answerText } from "./text/assemble.js";
+import { chooseQueries, presumeNamed } from "./text/choose.js";
+import { hasAnswer, planRequest } from "./text/plan.js";
+import { useTables } from "./text/tables.js";
+import { encodeQuery } from "./text/tokens.js";
 
 /** Images, crops and texts whose outputs are kept. */
 const MOST_KEPT = 8;
+
+/** A question that is too long for the model. */
+export class TooLong extends Error {}
 
 const url = (path) => new URL(`../${path}`, import.meta.url);
 
@@ -38,6 +45,7 @@ export class Model {
   }
 
   static async load(facts) {
+    useTables(facts.language);
     ort.env.wasm.numThreads = 1;
     ort.env.wasm.wasmPaths = { wasm: url("onnxruntime-web/ort-wasm-simd-threaded.wasm").href };
     const sessions = {};
@@ -70,20 +78,26 @@ export class Model {
     return this.run("vision_encoder", { pixels: new ort.Tensor("float32", letterbox.image(pixels), [1, 3, size, size]) });
   }
 
-  /** Findings with masks of the full image, a refusal or null, and the domain check or null, about an encoded image. */
-  async ask({ key, modality = null, anyDomain = false, spacing = null, contours = true, ...request }) {
-    const { numeric } = this.facts;
+  /** {text, findings, refusal, warnings, domain} of a question {text, boxes, points, mask} about an encoded image. */
+  async ask({ key, modality = null, anyDomain = false, spacing = null, spacingSource = null, contours = true, ...request }) {
     const image = this.images.values.get(key);
     const domain = this.domain && this.domain.check(image.features, image.letterbox, modality);
-    const plan = planRequest(this.facts, request, modality, domain, anyDomain);
-    if (!plan.hasAnswer) return { findings: [], refusal: plan.refusal, domain };
+    const plan = planRequest(request, modality ?? "", domain, anyDomain);
+    const prediction = hasAnswer(plan) ? await this.predict(key, image, plan) : null;
+    const rules = { spacing, contours, withDiameter: plan.intent.kind === "how_large" };
+    const chosen = prediction ? chooseQueries(plan, prediction) : [];
+    const findings = chosen.map(([phrase, query]) => findingOf(prediction, phrase, query, plan.prompt, rules));
+    const text = answerText(plan, prediction, findings, { modality: modality ?? "", spacing_mm: spacing, spacing_source: spacingSource });
+    return { text, findings, refusal: plan.refusal, warnings: plan.warnings, domain };
+  }
+
+  /** What the graphs predict for a plan, refined. */
+  async predict(key, image, plan) {
+    const { boxes, points, mask } = plan.prompt;
     const outputs = await this.decode(image.features, plan.prompt, image.letterbox);
-    const full = new Prediction(outputs, image.letterbox, numeric, plan.hasReferences);
+    const full = new Prediction(outputs, image.letterbox, this.facts.numeric, Boolean(boxes.length || points.length || mask));
     const refined = await refine(full, plan.prompt, (crop) => this.segmentCrop(key, image, crop));
-    const prediction = refined.without(plan.excluded);
-    const chosen = plan.named ?? visible(prediction);
-    const findings = chosen.map(([phrase, query]) => findingOf(prediction, phrase, query, plan.prompt, { spacing, contours }));
-    return { findings, refusal: plan.refusal, domain };
+    return presumeNamed(plan, refined).without(plan.excluded);
   }
 
   /** Outputs of the mask decoder for a request about features. */
@@ -119,7 +133,8 @@ export class Model {
       pointLabels[i] = label;
     });
     const side = letterbox.size / 4;
-    const tokens = tokensOf(this.facts, text);
+    const tokens = encodeQuery(text);
+    if (tokens === null) throw new TooLong("The text is too long for the model. Ask a shorter question.");
     return {
       token_ids: new ort.Tensor("int32", Int32Array.from(tokens), [1, tokens.length]),
       boxes: new ort.Tensor("float32", boxValues, [1, mostBoxes, 4]),
@@ -131,12 +146,6 @@ export class Model {
       extent: new ort.Tensor("float32", Float32Array.from(letterbox.extent), [1, 2]),
     };
   }
-}
-
-/** The entities that are visible, most probable first. */
-function visible(prediction) {
-  const queries = [...prediction.entities()];
-  return queries.sort(([, a], [, b]) => prediction.presence[b] - prediction.presence[a]);
 }
 
 async function bytesOf(path, name) {

@@ -1,5 +1,5 @@
 // Runs the graphs beside the page, so that drawing goes on meanwhile.
-import { Model } from "./model.js";
+import { Model, TooLong } from "./model.js";
 
 let model = null;
 const calls = {
@@ -16,7 +16,7 @@ addEventListener("message", ({ data: { number, name, values } }) => {
     try {
       postMessage({ number, result: await calls[name](values) });
     } catch (error) {
-      postMessage({ number, error: `The model failed: ${error.message}` });
+      postMessage({ number, error: error instanceof TooLong ? error.message : `The model failed: ${error.message}` });
     }
   });
 });
