@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -185,6 +185,7 @@ class ModelGraphs:
         """Outputs of :meth:`ground` -> masks of the full image, and of the target refined unless the answer is stopped.
 
         With tiles, the target's mask comes from them and is not refined; an answer that is stopped has that of the full image.
+        Of several names, each has a pass of its own. A name that is left when the answer is stopped has the mask of its entity.
 
         Raises:
             Cancelled: it is stopped before the masks of the full image are complete.
@@ -200,6 +201,8 @@ class ModelGraphs:
             with timer("refine"):
                 segment_crop = functools.partial(self._segment_crop, image, stop)
                 prediction = self._refiner.refine(prediction, prompt, segment_crop, stop)
+        if request.names:
+            prediction = prediction.with_names(self._segment_names(image, request, timer, stop))
         if not stop():
             self._prompts.put_prediction(prompt_key(image.key, prompt), request, prediction)
         return prediction
@@ -245,6 +248,23 @@ class ModelGraphs:
         features, _ = stop.run(lambda: self._crops.get((image.key, *crop.crop_box), encode))
         values = self.ground(features, self.encode_request(crop.prompt, crop.letterbox), stop)
         return self._run("mask_decoder", values, stop)
+
+    def _segment_names(
+        self, image: EncodedImage, request: AskRequest, timer: StageTimer, stop: StopCheck
+    ) -> dict[int, MaskPrediction]:
+        """The predictions of requests by each name alone, by query of the name; without those left when it is stopped."""
+        predictions = dict[int, MaskPrediction]()
+        with suppress(Cancelled):
+            for name, query in request.names:
+                alone = replace(request, prompt=Prompt(name), names=())
+                known = self.known_masks(image, alone)
+                if known is None:
+                    with timer("masks"):
+                        inputs = self.encode_request(alone.prompt, image.letterbox)
+                        values = self.ground_image(image, alone.prompt, inputs, stop)
+                    known = self.segment(image, alone, values, timer, stop)
+                predictions[query] = known
+        return predictions
 
     def _segment_tiles(
         self, image: EncodedImage, prompt: Prompt, tiles: Tiles, prediction: MaskPrediction, stop: StopCheck

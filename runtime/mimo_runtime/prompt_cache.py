@@ -88,13 +88,13 @@ class PromptCache:
 
     def prediction(self, key: Key, request: AskRequest) -> MaskPrediction | None:
         """The masks of a prompt, for one answer."""
-        known = self._predictions.peek((*key, request.refine, request.tiles))
+        known = self._predictions.peek((*key, request.refine, request.tiles, request.names))
         return None if known is None else known.snapshot()
 
     def put_prediction(self, key: Key, request: AskRequest, prediction: MaskPrediction) -> None:
         """Keep a prediction that was not stopped."""
         kept = prediction.snapshot()
-        self._predictions.get((*key, request.refine, request.tiles), lambda: kept)
+        self._predictions.get((*key, request.refine, request.tiles, request.names), lambda: kept)
 
     def text(self, key: Key, request: AskRequest) -> WrittenText | None:
         """The draft of a prompt."""

@@ -46,6 +46,7 @@ class AskRequest:
         deadline: a moment of ``time.monotonic()``, in seconds: ``time.monotonic() + 0.2``. When it passes, the answer ends as
             by ``should_stop``, with ``finish_reason`` "deadline".
         tiles: where the mask of a name comes from overlapping tiles of the image (:meth:`of`); None asks the image as a whole.
+        names: names of structures with their mask queries, each answered as by itself; set from the plan of the request.
     """
 
     prompt: Prompt
@@ -58,6 +59,7 @@ class AskRequest:
     any_domain: bool = False
     deadline: float | None = None
     tiles: Tiles | None = None
+    names: tuple[tuple[str, int], ...] = ()
 
     @staticmethod
     def of(

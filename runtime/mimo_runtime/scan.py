@@ -149,7 +149,7 @@ class Scan:
         )  # fmt: skip
         if request.tiles is not None:
             plan.check_single_name()
-        return self._answer(replace(request, prompt=plan.prompt), plan)
+        return self._answer(replace(request, prompt=plan.prompt, names=plan.names), plan)
 
     def _answer(self, request: AskRequest, plan: Plan) -> Iterator[TextPiece | Answer]:
         cancellation = Cancellation(request.should_stop, request.deadline, self._mimo.runs)

@@ -325,7 +325,7 @@ def _summary(answer: Answer, files: dict[int, str], output: str | None) -> str:
             rows.append((finding.phrase, there, f"{finding.score:.2f}", f"{finding.presence:.2f}", f"{finding.area_px:,}", box))
         lines.append(table(rows))
         few = sorted({finding.phrase for finding in answer.findings if finding.calibrated is False})
-        lines += [f"(too few calibration cases of {', '.join(few)}: its contours are those of all structures)"] if few else []
+        lines += [f"(no contours of {', '.join(few)}: too few calibration cases)"] if few else []
     elif not answer.finish_reason:
         lines.append("nothing found" if answer.refusal is None else f"(not answered: {answer.refusal.reason})")
     engines = ", ".join(sorted(set(answer.engines.values())))

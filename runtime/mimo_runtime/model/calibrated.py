@@ -30,7 +30,7 @@ class ContourCalibration:
     """The inner and the outer contour of a structure, by conformal risk control (Angelopoulos et al. 2022, arXiv:2208.02814).
 
     Args:
-        name: an entity; "" is every structure without an entry of its own.
+        name: an entity; "" is what a request points at and does not name.
         prompt: "name", "box", "point" or "mask": the strongest reference of the request, in the order mask, box, point, name.
         inner, outer: the parameter of either contour, 0 is the mask itself.
         cases: masks of ``val`` that the two were chosen on.
@@ -62,14 +62,13 @@ class PresenceCalibration:
 PROMPT_KINDS = ("name", "box", "point", "mask")
 
 
-def contours_for(entries: Sequence[ContourCalibration], name: str | None, prompt: str) -> ContourCalibration | None:
-    """The entry for a structure and a kind of prompt, or else that for all structures; None if there is neither.
+def contours_for(entries: Sequence[ContourCalibration], name: str, prompt: str) -> ContourCalibration | None:
+    """The entry for a structure and a kind of prompt; None if it had too few cases.
 
     Args:
-        name: of an entity; None where a request names none.
+        name: of an entity; "" for what a request points at and does not name.
     """
-    of_prompt = {entry.name: entry for entry in entries if entry.prompt == prompt}
-    return of_prompt.get(name or "") or of_prompt.get("")
+    return next((entry for entry in entries if entry.name == name and entry.prompt == prompt), None)
 
 
 def absent_below(entries: Sequence[PresenceCalibration], name: str | None) -> float | None:

@@ -35,12 +35,15 @@ class MaskPrediction:
         self.presence = presence_of(outputs["presence"][0], config)
         #: Predicted IoU, float32 ``[Q]``.
         self.iou: np.ndarray = outputs["iou"][0]
-        #: Whether the mask of query 0 comes from a crop pass.
-        self.refined = False
+        #: Queries whose mask comes from a crop pass.
+        self.refined = frozenset[int]()
+        #: Queries of entities that have what a request by their name alone gives.
+        self.by_name = frozenset[int]()
         self._logits: np.ndarray = outputs["masks"][0]
         self._masks: dict[int, np.ndarray | None] = {}
         self._thresholds: dict[int, float] = {}
-        self._target_logits: LogitSource | None = None
+        #: What :meth:`mask_logits` gives where it is not the full image.
+        self._sources: dict[int, LogitSource] = {}
 
     def snapshot(self) -> MaskPrediction:
         """A copy with masks of its own, for another answer: an answer may change its masks."""
@@ -57,12 +60,34 @@ class MaskPrediction:
         With a presence, the full image may not show the target: its position is then that of the mask.
         """
         copy = object.__new__(MaskPrediction)
-        replaced = {"_masks": {**self._masks, 0: mask}, "_target_logits": logits, "refined": refined}
-        copy.__dict__ = {**self.__dict__, **replaced}
+        replaced = {"_masks": {**self._masks, 0: mask}, "_sources": {**self._sources, 0: logits}}
+        queries = self.refined | {0} if refined else self.refined - {0}
+        copy.__dict__ = {**self.__dict__, **replaced, "refined": queries}
         copy.iou = np.concatenate(([iou], self.iou[1:])).astype(np.float32)
         if presence is not None:
             copy.presence = np.concatenate(([presence], self.presence[1:]))
             copy.points_at_target = True
+        return copy
+
+    def with_names(self, named: Mapping[int, MaskPrediction]) -> MaskPrediction:
+        """A copy in which the queries of entities have what requests by their names alone give.
+
+        Args:
+            named: prediction of the same image by query of the entity; its query 0 is the target of the request.
+        """
+        if not named:
+            return self
+        copy = object.__new__(MaskPrediction)
+        masks = {query: mask for query, mask in self._masks.items() if query not in named}
+        sources = {query: source for query, source in self._sources.items() if query not in named}
+        copy.__dict__ = {**self.__dict__, "_masks": masks, "_sources": sources}
+        copy.presence, copy.iou, copy._logits = self.presence.copy(), self.iou.copy(), self._logits.copy()
+        for query, own in named.items():
+            copy.presence[query], copy.iou[query], copy._logits[query] = own.presence[0], own.iou[0], own._logits[0]
+            masks |= {query: own._masks[0]} if 0 in own._masks else {}
+            sources |= {query: own._sources[0]} if 0 in own._sources else {}
+        copy.by_name = self.by_name | named.keys()
+        copy.refined = (self.refined - named.keys()) | {query for query, own in named.items() if 0 in own.refined}
         return copy
 
     def with_threshold(self, queries: Iterable[int], threshold: float) -> MaskPrediction:
@@ -141,8 +166,7 @@ class MaskPrediction:
 
     def mask_logits(self, query: int) -> LogitSource:
         """The logits that the mask of a query comes from."""
-        replaced = self._target_logits if query == 0 else None
-        return replaced or self.full_image_logits(query)
+        return self._sources.get(query) or self.full_image_logits(query)
 
     def full_image_logits(self, query: int, crop: CropLogits | None = None) -> MaskLogits:
         """The logits of a query in the full-image pass, where ``crop`` lies those of a crop pass."""

@@ -77,7 +77,8 @@ def finding_of(prediction: MaskPrediction, phrase: str, query: int, prompt: Prom
     # A finding that is not present has an empty mask: a caller may show every mask.
     shown = np.zeros((prediction.height, prediction.width), bool) if mask is None else mask
     presence, iou = float(prediction.presence[query]), float(np.clip(prediction.iou[query], 0, 1))
-    guarantees = guarantees_of(prediction.config, prompt, query, presence, mask is not None)
+    by_name = query in prediction.by_name
+    guarantees = guarantees_of(prediction.config, prompt, query, presence, mask is not None, by_name)
     return Finding(
         phrase=phrase,
         mask=shown,
@@ -89,7 +90,7 @@ def finding_of(prediction: MaskPrediction, phrase: str, query: int, prompt: Prom
         query=query,
         iou=iou,
         confident=bool(presence * iou >= prediction.config.abstain_threshold),
-        refined=prediction.refined and query == 0,
+        refined=query in prediction.refined,
         guarantees=guarantees,
         logits=prediction.mask_logits(query) if guarantees.contours else None,
     )

@@ -19,15 +19,15 @@ class Guarantees:
     """Of one finding.
 
     Args:
-        contours: calibration of its contours; None for a finding without a mask, for a model without contours, and where the
-            outer contour that holds would be wider than :data:`WIDEST_OUTER`.
+        contours: calibration of its contours; None for a finding without a mask, for a model without contours, and where
+            ``calibrated`` or the width of the outer contour says why.
         coverage: share of the masks for which each of the two contours holds; None without ``contours``.
-        calibrated: whether ``contours`` were chosen on cases of what the request names. False: the structure has too few cases,
-            and the entry for all structures is used. A request that names nothing has that entry, too, and True. None without
-            ``contours``.
+        calibrated: whether there were enough cases of what the request names, or points at without a name. False: too few, so no
+            contours are stated. True without ``contours``: the outer contour that holds would be wider than
+            :data:`WIDEST_OUTER`. None for a finding without a mask, and for a model without contours.
         excluded: for a structure that the request names and that is not found, whether its presence is so low that it is called
-            absent with the stated miss rate. None for every other finding, where a box, point or mask points at the target, and
-            for a model without calibration.
+            absent with the stated miss rate. None for every other finding, where a box, point or mask points at the target, for
+            a name that a stopped answer left out, and for a model without calibration.
     """
 
     contours: ContourCalibration | None = None
@@ -40,7 +40,9 @@ class Guarantees:
 NO_GUARANTEES = Guarantees()
 
 
-def guarantees_of(config: MimoConfig, prompt: Prompt, query: int, presence: float, present: bool) -> Guarantees:
+def guarantees_of(
+    config: MimoConfig, prompt: Prompt, query: int, presence: float, present: bool, by_name: bool = False
+) -> Guarantees:
     """The guarantees of one finding.
 
     Args:
@@ -48,21 +50,24 @@ def guarantees_of(config: MimoConfig, prompt: Prompt, query: int, presence: floa
         query: of the finding; see ``Finding``.
         presence: probability of the query.
         present: whether the finding has a mask.
+        by_name: whether the query of an entity has what a request by its name alone gives.
     """
-    target = target_of(prompt.text)
+    target = target_of(prompt.text) or ""
     if query:  # a query above those of the entities has no name
         name = config.entities[query - 1] if query <= len(config.entities) else None
     else:
-        name = next((entity for entity in config.entities if target and entity.casefold() == target.casefold()), None)
+        name = next((entity for entity in config.entities if entity.casefold() == target.casefold()), target)
     kind = prompt_kind(prompt) if query == 0 else "name"
     if present:
+        if not config.contours or name is None:
+            return NO_GUARANTEES
         contours = contours_for(config.contours, name, kind)
         if contours is None or contours.outer > WIDEST_OUTER:
-            return NO_GUARANTEES
-        is_own = contours.name != "" or not (query or target)
-        return Guarantees(contours, config.coverage, is_own)
+            return Guarantees(calibrated=contours is not None)
+        return Guarantees(contours, config.coverage, True)
     # Calibrated on query 0 of requests by name.
-    below = absent_below(config.presence_calibration, name) if query == 0 and target and kind == "name" else None
+    by_name = by_name or bool(query == 0 and target and kind == "name")
+    below = absent_below(config.presence_calibration, name) if by_name else None
     return NO_GUARANTEES if below is None else Guarantees(excluded=presence < below)
 
 

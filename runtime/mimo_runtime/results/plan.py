@@ -33,6 +33,7 @@ class Plan:
         prompt: what the graphs read: the names of the model in a question that training asks with.
         question: the text of the request.
         named: phrases and queries of the findings that the request decides. Of a relation, the last are the other structures.
+        names: names of a request for several structures with their queries: each is answered as by itself.
         named_by_draft: whether the text decoder may name the target: the request points at it and does not name it.
         refusal: why the question is not answered.
         warnings: of the answer.
@@ -44,6 +45,7 @@ class Plan:
     prompt: Prompt
     question: str
     named: tuple[tuple[str, int], ...] = ()
+    names: tuple[tuple[str, int], ...] = ()
     named_by_draft: bool = False
     refusal: Refusal | None = None
     warnings: tuple[str, ...] = ()
@@ -103,6 +105,7 @@ def plan_request(
         replace(prompt, text=text),
         prompt.text,
         named,
+        () if intent.is_relative else tuple((name, query) for name, query in named if query and fits(name)),
         pointed_at and refusal is None and not unknown and intent.kind in ("describe", "how_large") and not intent.named,
         refusal,
         domain_warnings(domain, modality) + warnings,

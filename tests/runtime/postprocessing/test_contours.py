@@ -127,9 +127,9 @@ ENTRIES = (ContourCalibration("", "box", 0.1, 0.2, 90), ContourCalibration("live
 
 @pytest.mark.parametrize(
     ("name", "prompt", "inner"),
-    [("liver", "box", 0.3), ("spleen", "box", 0.1), (None, "box", 0.1), ("liver", "point", None)],
+    [("liver", "box", 0.3), ("spleen", "box", None), ("", "box", 0.1), ("liver", "point", None)],
 )
-def test_a_structure_without_an_entry_has_that_of_all_structures(name: str | None, prompt: str, inner: float | None) -> None:
+def test_a_structure_without_an_entry_has_no_contours(name: str, prompt: str, inner: float | None) -> None:
     entry = contours_for(ENTRIES, name, prompt)
     assert (entry and entry.inner) == inner
 

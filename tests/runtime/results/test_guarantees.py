@@ -19,7 +19,7 @@ from mimo_runtime.results.guarantees import prompt_kind
 
 CONTOURS = (
     ContourCalibration("", "box", 6.0, 4.6, 90),
-    ContourCalibration("", "name", 1.0, 1.0, 90),
+    ContourCalibration("aorta", "name", 1.0, 1.0, 90),
     ContourCalibration("liver", "box", 5.0, 4.5, 30),
 )
 CONFIG = replace(fakes.CONFIG, contours=CONTOURS, presence_calibration=(PresenceCalibration("", 0.01, 90),))
@@ -34,10 +34,11 @@ def ask(pixels, config=CONFIG, **request):
     ("request_", "entry", "calibrated"),
     [
         ({"text": "liver", "boxes": [BOX]}, CONTOURS[2], True),
-        ({"text": "spleen", "boxes": [BOX]}, CONTOURS[0], False),  # too few cases of its own
+        ({"text": "spleen", "boxes": [BOX]}, None, False),  # too few cases
         ({"boxes": [BOX]}, CONTOURS[0], True),  # names nothing
-        ({"text": "the liver"}, CONTOURS[1], False),
-        ({"points": [(45, 25)]}, None, None),  # a kind of prompt without calibration
+        ({"text": "the liver"}, None, False),
+        ({"text": "Where is the aorta?"}, CONTOURS[1], True),
+        ({"points": [(45, 25)]}, None, False),  # a kind of prompt with too few cases
     ],
 )
 def test_contours_are_those_of_the_structure_and_the_kind_of_prompt(pixels, request_, entry, calibrated):
@@ -56,12 +57,14 @@ def test_contours_are_those_of_the_structure_and_the_kind_of_prompt(pixels, requ
 def test_an_outer_contour_of_more_than_four_times_the_mask_is_not_stated(pixels):
     wide = replace(CONFIG, contours=(ContourCalibration("", "box", 1.0, WIDEST_OUTER + 0.01, 90),))
     (finding,) = ask(pixels, wide, boxes=[BOX]).findings
-    assert finding.inner is finding.outer is finding.coverage is finding.calibrated is None
+    assert finding.inner is finding.outer is finding.coverage is None
+    assert finding.calibrated is True  # there are enough cases: it is the width
 
 
 def test_findings_of_the_open_question_have_contours_of_requests_by_name(pixels):
     liver, aorta = sorted(ask(pixels, text="What do you see?").findings, key=lambda finding: finding.query)
-    assert liver.guarantees.contours == aorta.guarantees.contours == CONTOURS[1]
+    assert aorta.guarantees.contours == CONTOURS[1]
+    assert liver.guarantees.contours is None and liver.calibrated is False
 
 
 @pytest.mark.parametrize(("below", "excluded"), [(0.01, False), (0.05, True)])

@@ -153,8 +153,7 @@ export class Results {
     const legend = this.at("legend");
     legend.hidden = !stated;
     if (!stated) return;
-    const basis = stated.calibrated ? "on cases of this structure" : "on cases of all structures, not of this one alone";
-    legend.textContent = `Dotted: inner contour. Dashed: outer contour. Each holds for ${percent(stated.coverage)} of the masks, measured ${basis}.`;
+    legend.textContent = `Dotted: inner contour. Dashed: outer contour. Each holds for ${percent(stated.coverage)} of the masks.`;
   }
 }
 
