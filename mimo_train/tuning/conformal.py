@@ -25,36 +25,37 @@ from mimo_runtime.evaluation.questions import ImageQuestions, Outcome, chosen_re
 from mimo_runtime.model.calibrated import PROMPT_KINDS, ContourCalibration, PresenceCalibration
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.pipeline import Mimo
-from mimo_runtime.postprocessing.contours import INNER_SHARE, OUTER_SHARE, REACH, WIDEST_OUTER, MaskLogits
-from mimo_runtime.postprocessing.masks import box_of_mask
+from mimo_runtime.postprocessing.contours import WIDEST_OUTER
 from mimo_runtime.results.answer import Finding
 from mimo_runtime.text.questions import EVERYTHING
 from mimo_runtime.utils.atomic import atomic_write_bytes
 
 from ..checkpoint import CONFIG
+from .contour_parameters import needed_parameters
 from .image_jobs import ONE_PROCESS, Image, ImageJobs, Progress
 
 #: An entry of its own needs this many patients. The parameter of a promise of 90 % exists from 9 patients on; with 20, one
 #: patient of 21 counts as a failure, which makes the promise too cautious by 5 points.
 MIN_PATIENTS = 20
+#: Lowest scores of the groups of findings that a request points at without a name. Structures of all kinds are mixed there, and
+#: the score says which of them the model draws well. Chosen on ``val``: coverage by set in cross-validation by patient.
+SCORE_GROUPS = (0.0, 0.65, 0.75, 0.85)
 #: Images of a patient that are measured: more say little more about the patient.
 IMAGES_PER_PATIENT = 4
 #: Largest parameter that a configuration holds: no logit is as far from the threshold.
 LARGEST = 100.0
-#: Parameters are rounded up to this many decimals.
-_DECIMALS = 4
-#: Logits of a window of the image differ from those of the whole image by less.
-_LOGIT_ERROR = 1e-5
 
 
 class ContourCase(NamedTuple):
-    """The parameters from which on the contours of one mask hold; ``prompt`` as in :class:`ContourCalibration`."""
+    """The parameters from which on the contours of one mask hold; ``name`` and ``prompt`` as in :class:`ContourCalibration`."""
 
     name: str
     prompt: str
     patient: str
     inner: float
     outer: float
+    #: Of the finding.
+    score: float = 1.0
 
 
 class PresenceCase(NamedTuple):
@@ -106,19 +107,21 @@ class Conformal:
     def sentences(self) -> str:
         """For a person."""
         lines = [f"contours that hold for {100 * self.coverage:g} % of the masks, from {self.images} images:"]
-        lines += [
-            f"  {entry.prompt}, {entry.name or 'all structures'}: inner {entry.inner:.3f}, outer {entry.outer:.3f} "
-            f"({entry.cases} cases)" + (", too wide to state" if entry.outer > WIDEST_OUTER else "")
-            for entry in self.contours
-        ]
+        lines += [f"  {_sentence(entry)}" for entry in self.contours]
         lines.append(f"presence below which a structure is excluded, with a miss rate of {100 * self.miss_rate:g} %:")
         lines += [
             f"  {entry.name or 'all structures'}: {entry.absent_below:.3f} ({entry.cases} cases)" for entry in self.presence
         ]
         if self.too_few:
             few = ", ".join(f"{name} ({patients})" for name, patients in self.too_few.items())
-            lines.append(f"fewer than {MIN_PATIENTS} patients, so the entry for all structures: {few}")
+            lines.append(f"fewer than {MIN_PATIENTS} patients, so no contours, and absence by all structures: {few}")
         return "\n".join(lines)
+
+
+def _sentence(entry: ContourCalibration) -> str:
+    target = entry.name or f"without a name, score from {entry.min_score:g}"
+    parameters = f"inner {entry.inner:.3f}, outer {entry.outer:.3f} ({entry.cases} cases)"
+    return f"{entry.prompt}, {target}: {parameters}" + (", too wide to state" if entry.outer > WIDEST_OUTER else "")
 
 
 def calibrate(
@@ -166,12 +169,13 @@ def calibrate(
     patients: dict[str, set[str]] = defaultdict(set)
     for case in (*presences, *contours):
         patients[case.name].add(case.patient)
+    pointed_at = patients.pop("", set())
     chosen = Conformal(
         coverage, miss_rate, calibrate_contours(contours, coverage), calibrate_presence(presences, miss_rate),
         {name: len(own) for name, own in sorted(patients.items()) if len(own) < MIN_PATIENTS}, len(records),
     )  # fmt: skip
     if not chosen.contours:
-        count = len(set().union(*patients.values()))
+        count = len(pointed_at.union(*patients.values()))
         raise RequestError(f"split '{split}' has {count} patients with a target, not {MIN_PATIENTS}", "Use more data")
     _store(Path(checkpoint), mimo.config, chosen)
     return chosen
@@ -199,9 +203,10 @@ def few_per_patient(records: Sequence[Record], seed: int) -> list[Record]:
 
 
 def cases_of(questions: ImageQuestions) -> Iterator[ContourCase | PresenceCase]:
-    """The questions about one image: by name, box, point and mask about every target, and the open one.
+    """The questions about one image: by name, by box, point and mask with and without the name, and the open one.
 
-    A finding without a mask has no contours, and a mask of what is not annotated is no case.
+    A finding without a mask has no contours, and a mask of what is not annotated is no case. A name that the model does not
+    know, or that it knows as several structures, is not asked.
     """
     patient = f"{questions.record.set_name}/{questions.record.case or questions.key}"
     shape = questions.height, questions.width
@@ -209,19 +214,24 @@ def cases_of(questions: ImageQuestions) -> Iterator[ContourCase | PresenceCase]:
     def contours(name: str, prompt: str, findings: Sequence[Finding], truth: np.ndarray) -> Iterator[ContourCase]:
         for finding in findings:
             if finding.present and finding.logits is not None:
-                yield ContourCase(name, prompt, patient, *needed_parameters(finding.mask, truth, finding.logits))
+                needed = needed_parameters(finding.mask, truth, finding.logits)
+                yield ContourCase(name, prompt, patient, *needed, finding.score)
 
     wholes = dict[str, np.ndarray]()
     for name, whole, parts in questions.targets():
         wholes[name.casefold()] = whole
         outcome = Outcome.of(questions.ask({"text": name}), *shape)
-        if outcome.findings:  # none where the model does not know the name
-            yield PresenceCase(name, patient, outcome.presence)
-        yield from contours(name, "name", outcome.findings, whole)
+        # The finding has the name as the model spells it.
+        known = outcome.findings[0].phrase if len(outcome.findings) == 1 else ""
+        if known:
+            yield PresenceCase(known, patient, outcome.presence)
+            yield from contours(known, "name", outcome.findings, whole)
         for prompt in ("box", "point", "mask"):
             for number, part in enumerate(parts):
-                outcome = Outcome.of(questions.ask(questions.request(prompt, name, part, number)), *shape)
-                yield from contours(name, prompt, outcome.findings, part)
+                request = questions.request(prompt, name, part, number)
+                for text in dict.fromkeys(("", known)):
+                    outcome = Outcome.of(questions.ask({**request, "text": text}), *shape)
+                    yield from contours(text, prompt, outcome.findings, part)
     if wholes:
         for finding in questions.ask({"text": EVERYTHING}).findings:
             truth = wholes.get(finding.phrase.casefold())
@@ -270,22 +280,37 @@ def smallest_parameter(needed: Sequence[float], patients: Sequence[str], rate: f
 
 
 def calibrate_contours(cases: Iterable[ContourCase], coverage: float) -> tuple[ContourCalibration, ...]:
-    """Entries for :attr:`MimoConfig.contours`: per kind of prompt, one of all structures, and one of every structure with at
-    least :data:`MIN_PATIENTS` patients. A kind of prompt with fewer patients in all has no entry."""
+    """Entries for :attr:`MimoConfig.contours`: for every kind of prompt and structure with at least :data:`MIN_PATIENTS`
+    patients, and for each group of scores of what a reference points at without a name."""
     groups: dict[tuple[str, str], list[ContourCase]] = defaultdict(list)
     for case in cases:
-        groups[case.prompt, ""].append(case)
         groups[case.prompt, case.name].append(case)
     entries = []
     for prompt, name in sorted(groups, key=lambda key: (PROMPT_KINDS.index(key[0]), key[1])):
-        own = groups[prompt, name]
-        patients = [case.patient for case in own]
-        if len(set(patients)) < MIN_PATIENTS:
-            continue
-        inner = smallest_parameter([case.inner for case in own], patients, 1 - coverage)
-        outer = smallest_parameter([case.outer for case in own], patients, 1 - coverage)
-        entries.append(ContourCalibration(name, prompt, min(inner, LARGEST), min(outer, LARGEST), len(own)))
+        for min_score, own in _score_groups(groups[prompt, name], (0.0,) if name else SCORE_GROUPS):
+            patients = [case.patient for case in own]
+            inner = smallest_parameter([case.inner for case in own], patients, 1 - coverage)
+            outer = smallest_parameter([case.outer for case in own], patients, 1 - coverage)
+            entries.append(ContourCalibration(name, prompt, min(inner, LARGEST), min(outer, LARGEST), len(own), min_score))
     return tuple(entries)
+
+
+def _score_groups(cases: Sequence[ContourCase], lowest: Sequence[float]) -> list[tuple[float, list[ContourCase]]]:
+    """The cases by group of scores, lowest first, each with its lowest score and at least :data:`MIN_PATIENTS` patients.
+
+    A group with fewer patients is joined with the one below it, and the last such group with the one above.
+    """
+    groups, own = list[tuple[float, list[ContourCase]]](), list[ContourCase]()
+    high = math.inf
+    for low in reversed(lowest):
+        own = [*own, *(case for case in cases if low <= case.score < high)]
+        high = low
+        if len({case.patient for case in own}) >= MIN_PATIENTS:
+            groups.insert(0, (low, own))
+            own = []
+    if own and groups:
+        groups[0] = lowest[0], [*groups[0][1], *own]
+    return groups
 
 
 def calibrate_presence(cases: Iterable[PresenceCase], miss_rate: float) -> tuple[PresenceCalibration, ...]:
@@ -304,69 +329,3 @@ def calibrate_presence(cases: Iterable[PresenceCase], miss_rate: float) -> tuple
         below = -smallest_parameter([-case.presence for case in own], patients, miss_rate)
         entries.append(PresenceCalibration(name, math.floor(max(below, 0.0) * 1e6) / 1e6, len(own)))
     return tuple(entries)
-
-
-def needed_parameters(mask: np.ndarray, truth: np.ndarray, logits: MaskLogits) -> tuple[float, float]:
-    """The smallest parameters from which on the inner and the outer contour of a mask hold.
-
-    Args:
-        mask: bool ``[H, W]``, not empty.
-        truth: bool ``[H, W]``, not empty.
-        logits: of the mask.
-
-    Returns:
-        ``(inner, outer)``, for every parameter at least as large, too: a higher threshold may take true pixels first, so that
-        an inner contour that held holds no longer.
-    """
-    values = logits.above_threshold()
-    return _inner_parameter(values[mask], truth[mask]), _outer_parameter(values, mask, truth)
-
-
-def _outer_parameter(values: np.ndarray, mask: np.ndarray, truth: np.ndarray) -> float:
-    """Where the contour contains :data:`OUTER_SHARE` of the truth."""
-    # The pixel of the mask that is nearest to a true one lies in the box around both.
-    box = box_of_mask(mask | truth)
-    assert box is not None
-    window = np.s_[box[1] : box[3], box[0] : box[2]]
-    distances = np.sqrt(squared_distances(mask[window])[truth[window]])
-    reached = distances / (REACH * math.sqrt(np.count_nonzero(mask)))
-    needed = np.sort(np.where(mask[truth], 0.0, np.maximum(reached, -values[truth].astype(np.float64))))
-    largest = needed[math.ceil(OUTER_SHARE * len(needed) - 1e-9) - 1]
-    return math.ceil((largest + _LOGIT_ERROR) * 10**_DECIMALS) / 10**_DECIMALS if largest else 0.0
-
-
-def _inner_parameter(values: np.ndarray, is_true: np.ndarray) -> float:
-    """Where :data:`INNER_SHARE` of the contour is true, or nothing is left of it.
-
-    Args:
-        values: logits above the threshold of the mask's pixels, ``[N]``.
-        is_true: of the same pixels, bool ``[N]``.
-    """
-    order = np.argsort(-values, kind="stable")
-    ranked = values[order].astype(np.float64)
-    wrong, count = np.cumsum(~is_true[order]), np.arange(1, len(order) + 1)
-    # A threshold keeps all pixels of one value, or none.
-    fails = np.append(ranked[1:] != ranked[:-1], True) & (wrong > (1 - INNER_SHARE) * count + 1e-9)
-    if not fails.any():
-        return 0.0
-    # Just above the highest threshold that fails.
-    return max(0.0, (math.floor((ranked[np.argmax(fails)] + _LOGIT_ERROR) * 10**_DECIMALS) + 1) / 10**_DECIMALS)
-
-
-def squared_distances(mask: np.ndarray) -> np.ndarray:
-    """Squared Euclidean distance of every pixel to the nearest pixel of ``mask``, int64 ``[H, W]``; 0 inside. Exact.
-
-    Without a pixel in ``mask`` every distance is that of a pixel far outside.
-    """
-    height, width = mask.shape
-    far, ramp = np.int64(2 * (height + width)), np.arange(width, dtype=np.int64)
-    before = ramp - np.maximum.accumulate(np.where(mask, ramp, -far), axis=1)
-    after = np.minimum.accumulate(np.where(mask, ramp, far + width)[:, ::-1], axis=1)[:, ::-1] - ramp
-    in_row = np.minimum(before, after) ** 2
-    result = in_row.copy()
-    for step in range(1, height):
-        if step * step >= result.max():
-            break
-        np.minimum(result[step:], in_row[:-step] + step * step, out=result[step:])
-        np.minimum(result[:-step], in_row[step:] + step * step, out=result[:-step])
-    return result

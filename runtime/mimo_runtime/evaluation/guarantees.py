@@ -6,7 +6,7 @@ Rates are means over patients of each patient's own rate, as in the promise (doc
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,7 +39,7 @@ def check_contours(findings: Sequence[Finding], truth: np.ndarray) -> ContourChe
     area = findings[0].area_px
     return ContourCheck(
         holds_inside(inner, truth), holds_around(outer, truth),
-        float(np.count_nonzero(inner)) / area, float(np.count_nonzero(outer)) / area, bool(findings[0].calibrated),
+        float(np.count_nonzero(inner)) / area, float(np.count_nonzero(outer)) / area,
     )  # fmt: skip
 
 
@@ -64,19 +64,16 @@ def summarise_guarantees(
     by_kind: dict[str, list[Overlap]] = defaultdict(list)
     by_class: dict[str, dict[str, list[Overlap]]] = defaultdict(lambda: defaultdict(list))
     for row in overlaps:
-        if row.contours is not None:
-            kind = _KIND.get(row.prompt, row.prompt)
+        kind = _KIND.get(row.prompt, row.prompt)
+        if kind in PROMPT_KINDS and (row.drawn or row.contours):
             by_kind[kind].append(row)
             by_class[row.class_name][kind].append(row)
     asked = [p for p in presences if p.kind == "present" and miss_rate is not None]
     return {
         "coverage": coverage,
         "miss_rate": miss_rate,
-        "contours": {kind: _contours(by_kind[kind], seed) for kind in PROMPT_KINDS if kind in by_kind},
-        "contours_per_class": {
-            name: {kind: _contours(own[kind], seed) for kind in PROMPT_KINDS if kind in own}
-            for name, own in sorted(by_class.items())
-        },
+        "contours": _by_kind(by_kind, seed),
+        "contours_per_class": {name: kinds for name, own in sorted(by_class.items()) if (kinds := _by_kind(own, seed))},
         "missed": _missed(asked, seed) if asked else None,
         "missed_per_class": {
             name: _missed([p for p in asked if p.class_name == name], seed) for name in sorted({p.class_name for p in asked})
@@ -84,15 +81,20 @@ def summarise_guarantees(
     }
 
 
+def _by_kind(rows: Mapping[str, Sequence[Overlap]], seed: int) -> dict[str, ContourSummary]:
+    """Of the kinds of prompt with contours."""
+    return {kind: _contours(rows[kind], seed) for kind in PROMPT_KINDS if any(row.contours for row in rows.get(kind, ()))}
+
+
 def _contours(rows: Sequence[Overlap], seed: int) -> ContourSummary:
     checks = [row.contours for row in rows if row.contours is not None]
-    patients = [(row.set_name, row.case or row.image) for row in rows]
+    patients = [(row.set_name, row.case or row.image) for row in rows if row.contours is not None]
     return {
         "inner": _rate([check.inner_holds for check in checks], patients, seed),
         "outer": _rate([check.outer_holds for check in checks], patients, seed),
         "inner_area": float(np.median([check.inner_area for check in checks])),
         "outer_area": float(np.median([check.outer_area for check in checks])),
-        "calibrated": all(check.calibrated for check in checks),
+        "stated": len(checks) / len(rows),
         "n": len(checks),
     }
 

@@ -260,13 +260,13 @@ def _class_guarantees(result: AccuracyResult) -> list[str]:
     return [*lines, "", *_table(["class", "excluded although present", "patients"], missed)] if missed else lines
 
 
-_CONTOUR_HEAD = ["inner holds", "outer holds", "inner / mask", "outer / mask", "own calibration", "patients", "n"]
+_CONTOUR_HEAD = ["inner holds", "outer holds", "inner / mask", "outer / mask", "stated", "patients", "n"]
 
 
 def _contour_row(first: list[str], entry: ContourSummary) -> list[str]:
     holds, areas = (_rate(entry["inner"]), _rate(entry["outer"])), (entry["inner_area"], entry["outer_area"])
-    own = "yes" if entry["calibrated"] else "no"
-    return [*first, *holds, *(f"{area:.2f}" for area in areas), own, str(entry["inner"]["patients"]), str(entry["n"])]
+    counts = _percent(entry["stated"]), str(entry["inner"]["patients"]), str(entry["n"])
+    return [*first, *holds, *(f"{area:.2f}" for area in areas), *counts]
 
 
 # -- cells -----------------------------------------------------------------------------------------------------------

@@ -181,13 +181,16 @@ class Rate(TypedDict):
 
 
 class ContourSummary(TypedDict):
-    """How often the contours of ``n`` findings hold, and the median of their pixels as a share of those of the mask."""
+    """How often the contours of ``n`` findings hold, and the median of their pixels as a share of those of the mask.
+
+    ``stated`` is the share of the findings that have contours.
+    """
 
     inner: Rate
     outer: Rate
     inner_area: float
     outer_area: float
-    calibrated: bool
+    stated: float
     n: int
 
 

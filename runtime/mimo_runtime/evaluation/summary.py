@@ -25,7 +25,6 @@ class ContourCheck(NamedTuple):
     #: Pixels of the contours as shares of those of the mask.
     inner_area: float
     outer_area: float
-    calibrated: bool
 
 
 class Overlap(NamedTuple):

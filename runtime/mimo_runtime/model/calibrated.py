@@ -34,6 +34,7 @@ class ContourCalibration:
         prompt: "name", "box", "point" or "mask": the strongest reference of the request, in the order mask, box, point, name.
         inner, outer: the parameter of either contour, 0 is the mask itself.
         cases: masks of ``val`` that the two were chosen on.
+        min_score: the entry is for findings with at least this score, up to the ``min_score`` of the next entry.
     """
 
     name: str = ""
@@ -41,6 +42,7 @@ class ContourCalibration:
     inner: float = 0.0
     outer: float = 0.0
     cases: int = 0
+    min_score: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,16 @@ class PresenceCalibration:
 PROMPT_KINDS = ("name", "box", "point", "mask")
 
 
-def contours_for(entries: Sequence[ContourCalibration], name: str, prompt: str) -> ContourCalibration | None:
-    """The entry for a structure and a kind of prompt; None if it had too few cases.
+def contours_for(
+    entries: Sequence[ContourCalibration], name: str, prompt: str, score: float = 1.0
+) -> ContourCalibration | None:
+    """The entry for a structure, a kind of prompt and the score of a finding; None if there were too few cases.
 
     Args:
         name: of an entity; "" for what a request points at and does not name.
     """
-    return next((entry for entry in entries if entry.name == name and entry.prompt == prompt), None)
+    own = (entry for entry in entries if entry.name == name and entry.prompt == prompt and entry.min_score <= score)
+    return max(own, key=lambda entry: entry.min_score, default=None)
 
 
 def absent_below(entries: Sequence[PresenceCalibration], name: str | None) -> float | None:

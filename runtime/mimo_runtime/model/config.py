@@ -29,7 +29,7 @@ __all__ = [
 _Part = TypeVar("_Part")
 
 #: Raised whenever the meaning of a field or the layout of the weights changes.
-FORMAT_VERSION = 9
+FORMAT_VERSION = 10
 
 #: Oldest version that can be read.
 OLDEST_VERSION = 5
@@ -44,6 +44,8 @@ _ADDED: dict[int, dict[str, object]] = {
 }  # fmt: skip
 #: Fields that a version renamed, old name to new name.
 _RENAMED: dict[int, dict[str, str]] = {8: {"closer_factor": "crop_scale", "first_share": "full_image_weight"}}
+#: Fields that a version added to the objects of a list, as ``_ADDED``.
+_ADDED_TO_ENTRIES: dict[int, dict[str, dict[str, object]]] = {10: {"contours": {"min_score": 0.0}}}
 
 #: A model of more weights than this is refused before anything is allocated. The preset "large" has half a thousand million.
 MAX_PARAMETERS = 4_000_000_000
@@ -58,6 +60,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "crop_scale": (0.0, 20.0),
     "full_image_weight": (0.0, 1.0),
     "coverage": (0.5, 0.999), "miss_rate": (0.001, 0.5), "absent_below": (0.0, 1.0), "cases": (0, 10_000_000),
+    "min_score": (0.0, 1.0),
     "inner": (0.0, 100.0), "outer": (0.0, 100.0), "center": (-1e6, 1e6), "width": (1e-6, 1e6),
     "mlp_ratio": (1e-3, 1e3),
     # A table of the window's fourth power belongs to every block.
@@ -261,8 +264,17 @@ def _upgrade(data: dict[str, object], version: int, source: str) -> dict[str, ob
         earlier |= {old: new for old, new in renamed.items() if old in written}
         data |= added
         data = {renamed.get(name, name): value for name, value in data.items()}
+        entries = _ADDED_TO_ENTRIES.get(number, {})
+        data |= {name: _with_fields(data[name], fields) for name, fields in entries.items() if name in data}
     warn_renamed_fields(source, earlier)
     return data
+
+
+def _with_fields(entries: object, fields: dict[str, object]) -> object:
+    """The objects of a list with more fields; what is no such list is refused later."""
+    if not isinstance(entries, (list, tuple)):
+        return entries
+    return [{**fields, **entry} if isinstance(entry, dict) else entry for entry in entries]
 
 
 def _build(kind: type[_Part], data: dict[str, object], source: str) -> _Part:
@@ -301,13 +313,14 @@ def _build(kind: type[_Part], data: dict[str, object], source: str) -> _Part:
 
 
 def _entries(kind: type[_Part], values: Sequence[object], source: str) -> tuple[_Part, ...]:
-    """A list of objects as dataclasses, at most one per key; the key is every text field."""
+    """A list of objects as dataclasses, at most one per key; the key is every text field, and ``min_score``."""
     entries, keys = list[_Part](), set[tuple[str, ...]]()
     for number, value in enumerate(values):
         entry = _build(kind, value if isinstance(value, dict) else _refuse(source, str(number)), f"{source}[{number}]")
-        key = tuple(field for field in vars(entry).values() if isinstance(field, str))
+        key = tuple(str(value) for field, value in vars(entry).items() if isinstance(value, str) or field == "min_score")
         if key in keys:
-            raise BundleError(f"{source} has two entries for {' '.join(key) or 'all'}", "Use the file that mimo-train wrote")
+            entry_name = " ".join(filter(None, key)) or "all"
+            raise BundleError(f"{source} has two entries for {entry_name}", "Use the file that mimo-train wrote")
         keys.add(key)
         entries.append(entry)
     return tuple(entries)

@@ -78,18 +78,19 @@ def finding_of(prediction: MaskPrediction, phrase: str, query: int, prompt: Prom
     shown = np.zeros((prediction.height, prediction.width), bool) if mask is None else mask
     presence, iou = float(prediction.presence[query]), float(np.clip(prediction.iou[query], 0, 1))
     by_name = query in prediction.by_name
-    guarantees = guarantees_of(prediction.config, prompt, query, presence, mask is not None, by_name)
+    score = presence * iou
+    guarantees = guarantees_of(prediction.config, prompt, query, presence, None if mask is None else score, by_name)
     return Finding(
         phrase=phrase,
         mask=shown,
         box=None if box is None else (float(box[0]), float(box[1]), float(box[2]), float(box[3])),
-        score=presence * iou,
+        score=score,
         presence=presence,
         present=mask is not None,
         area_px=int(np.count_nonzero(shown)),
         query=query,
         iou=iou,
-        confident=bool(presence * iou >= prediction.config.abstain_threshold),
+        confident=bool(score >= prediction.config.abstain_threshold),
         refined=query in prediction.refined,
         guarantees=guarantees,
         logits=prediction.mask_logits(query) if guarantees.contours else None,

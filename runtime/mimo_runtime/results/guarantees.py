@@ -22,8 +22,8 @@ class Guarantees:
         contours: calibration of its contours; None for a finding without a mask, for a model without contours, and where
             ``calibrated`` or the width of the outer contour says why.
         coverage: share of the masks for which each of the two contours holds; None without ``contours``.
-        calibrated: whether there were enough cases of what the request names, or points at without a name. False: too few, so no
-            contours are stated. True without ``contours``: the outer contour that holds would be wider than
+        calibrated: whether there were enough cases of what the request names, or points at without a name. False: too few, so
+            no contours are stated. True without ``contours``: the outer contour that holds would be wider than
             :data:`WIDEST_OUTER`. None for a finding without a mask, and for a model without contours.
         excluded: for a structure that the request names and that is not found, whether its presence is so low that it is called
             absent with the stated miss rate. None for every other finding, where a box, point or mask points at the target, for
@@ -41,7 +41,7 @@ NO_GUARANTEES = Guarantees()
 
 
 def guarantees_of(
-    config: MimoConfig, prompt: Prompt, query: int, presence: float, present: bool, by_name: bool = False
+    config: MimoConfig, prompt: Prompt, query: int, presence: float, score: float | None, by_name: bool = False
 ) -> Guarantees:
     """The guarantees of one finding.
 
@@ -49,7 +49,7 @@ def guarantees_of(
         prompt: with the names of the model (:class:`mimo_runtime.results.plan.Plan`).
         query: of the finding; see ``Finding``.
         presence: probability of the query.
-        present: whether the finding has a mask.
+        score: of a finding with a mask; None for one without.
         by_name: whether the query of an entity has what a request by its name alone gives.
     """
     target = target_of(prompt.text) or ""
@@ -58,10 +58,10 @@ def guarantees_of(
     else:
         name = next((entity for entity in config.entities if entity.casefold() == target.casefold()), target)
     kind = prompt_kind(prompt) if query == 0 else "name"
-    if present:
+    if score is not None:
         if not config.contours or name is None:
             return NO_GUARANTEES
-        contours = contours_for(config.contours, name, kind)
+        contours = contours_for(config.contours, name, kind, score)
         if contours is None or contours.outer > WIDEST_OUTER:
             return Guarantees(calibrated=contours is not None)
         return Guarantees(contours, config.coverage, True)

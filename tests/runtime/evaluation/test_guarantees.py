@@ -19,7 +19,7 @@ def answers(name: str, prompt: str, patient: str, inner: Iterable[bool], outer: 
     """One answer for each of ``inner``: whether its inner contour holds."""
     return [
         Overlap("organs", name, prompt, f"{patient} {i}", 0.9, 0.8, case=patient,
-                contours=ContourCheck(holds, outer, 0.5, 2.0, name == "liver"))
+                drawn=True, contours=ContourCheck(holds, outer, 0.5, 2.0))
         for i, holds in enumerate(inner)
     ]  # fmt: skip
 
@@ -43,13 +43,23 @@ def test_coverage_is_a_mean_over_patients_by_kind_of_prompt_and_class() -> None:
     name, box = result["contours"]["name"], result["contours"]["box"]
     # Patient a holds in three of three, patient b in one of two.
     assert (name["inner"]["rate"], name["inner"]["patients"], name["n"]) == (0.75, 2, 5)
-    assert name["outer"]["rate"] == 0.75 and not name["calibrated"]
-    assert box["n"] == 2 and box["inner"]["rate"] == 1 and box["calibrated"]  # a box with a name is a box
+    assert name["outer"]["rate"] == 0.75
+    assert box["n"] == 2 and box["inner"]["rate"] == 1  # a box with a name is a box
     liver = result["contours_per_class"]["liver"]
     assert liver["name"]["inner"]["rate"] == 0.5 and set(liver) == {"name", "box"}
     assert result["contours_per_class"]["spleen"]["name"]["outer"]["rate"] == 0
     assert result["missed"] is not None and result["missed"]["rate"] == 0.5
     assert set(result["missed_per_class"]) == {"liver"}
+
+
+def test_the_share_of_findings_with_contours_is_stated() -> None:
+    without = [row._replace(contours=None) for row in answers("aorta", "text", "c", [True] * 5)]
+    missed = [row._replace(drawn=False) for row in without]  # nothing drawn: no finding
+    baseline = [row._replace(prompt="ellipse") for row in without]
+    result = summarise_guarantees([*OVERLAPS, *without, *missed, *baseline], PRESENCES, 0.9, 0.05)
+    assert (result["contours"]["name"]["stated"], result["contours"]["box"]["stated"]) == (0.5, 1)
+    assert result["contours"]["name"]["inner"]["rate"] == 0.75 and result["contours"]["name"]["n"] == 5
+    assert "aorta" not in result["contours_per_class"]
 
 
 def test_a_model_without_promises_has_no_numbers() -> None:

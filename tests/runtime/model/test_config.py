@@ -32,7 +32,7 @@ def test_weights_of_earlier_versions_stay_readable():
     six = {k: v for k, v in seven.items() if k != "entity_regions"} | {"format_version": 6}
     five = {k: v for k, v in six.items() if k != "first_share"} | {"format_version": 5}
     assert MimoConfig.from_dict(eight) == MimoConfig.from_dict(six) == MimoConfig.from_dict(five) == config
-    with pytest.raises(BundleError, match="has format version 4, this program reads 5 to 9"):
+    with pytest.raises(BundleError, match="has format version 4, this program reads 5 to 10"):
         MimoConfig.from_dict({**five, "format_version": 4})
     with pytest.raises(BundleError, match="missing crop_scale"):
         MimoConfig.from_dict({k: v for k, v in five.items() if k != "closer_factor"})
@@ -41,6 +41,28 @@ def test_weights_of_earlier_versions_stay_readable():
     for wrong in (6.0, True, "6"):
         with pytest.raises(BundleError, match="format version"):
             MimoConfig.from_dict({**six, "format_version": wrong})
+
+
+def test_contours_of_version_9_are_for_every_score():
+    config = MimoConfig(contours=tuple(ContourCalibration(name, "box", 0.1, 0.2, 31) for name in ("", "liver")))
+    data = json.loads(json.dumps(config.to_dict()))
+    for entry in data["contours"]:
+        assert entry.pop("min_score") == 0.0
+    assert MimoConfig.from_dict({**data, "format_version": 9}) == config
+    with pytest.raises(BundleError, match="missing min_score"):
+        MimoConfig.from_dict(data)
+    for wrong in (3, [3], "", None):
+        with pytest.raises(BundleError, match="contours"):
+            MimoConfig.from_dict({**data, "contours": wrong, "format_version": 9})
+
+
+def test_entries_of_one_structure_differ_in_their_lowest_score():
+    one, two = ContourCalibration("", "box", 0.1, 0.2, 31), ContourCalibration("", "box", 0.1, 0.2, 31, 0.85)
+    data = json.loads(json.dumps(MimoConfig(contours=(one, two)).to_dict()))
+    assert MimoConfig.from_dict(data).contours == (one, two)
+    data["contours"][1]["min_score"] = 0
+    with pytest.raises(BundleError, match="two entries for box 0.0"):
+        MimoConfig.from_dict(data)
 
 
 @pytest.mark.parametrize("field", ["entity_regions", "entity_modalities"])

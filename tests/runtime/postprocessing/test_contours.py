@@ -122,7 +122,10 @@ def test_contours_of_a_usual_image_take_milliseconds() -> None:
     assert min(seconds) < 0.008  # 1 ms on a free core
 
 
-ENTRIES = (ContourCalibration("", "box", 0.1, 0.2, 90), ContourCalibration("liver", "box", 0.3, 0.4, 30))
+ENTRIES = (
+    ContourCalibration("", "box", 0.1, 0.2, 90, 0.85), ContourCalibration("", "box", 0.5, 0.6, 90, 0.65),
+    ContourCalibration("liver", "box", 0.3, 0.4, 30),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -131,6 +134,12 @@ ENTRIES = (ContourCalibration("", "box", 0.1, 0.2, 90), ContourCalibration("live
 )
 def test_a_structure_without_an_entry_has_no_contours(name: str, prompt: str, inner: float | None) -> None:
     entry = contours_for(ENTRIES, name, prompt)
+    assert (entry and entry.inner) == inner
+
+
+@pytest.mark.parametrize(("score", "inner"), [(1.0, 0.1), (0.85, 0.1), (0.84, 0.5), (0.65, 0.5), (0.64, None)])
+def test_the_score_of_a_finding_chooses_the_entry(score: float, inner: float | None) -> None:
+    entry = contours_for(ENTRIES, "", "box", score)
     assert (entry and entry.inner) == inner
 
 

@@ -29,10 +29,9 @@ from mimo_train.tuning.conformal import (
     calibrate_contours,
     calibrate_presence,
     few_per_patient,
-    needed_parameters,
     smallest_parameter,
-    squared_distances,
 )
+from mimo_train.tuning.contour_parameters import needed_parameters, squared_distances
 
 
 def case(seed: int) -> tuple[np.ndarray, np.ndarray, MaskLogits]:
@@ -125,16 +124,44 @@ def test_too_few_patients_have_no_parameter_and_no_entry() -> None:
     cases = [ContourCase("liver", "box", str(k), 0.1, 0.2) for k in range(MIN_PATIENTS)]
     cases += [ContourCase("spleen", "box", f"s{k}", 0.3, 0.4) for k in range(MIN_PATIENTS - 1) for _ in range(5)]
     cases += [ContourCase("liver", "point", "0", 9.0, 9.0)]
+    cases += [ContourCase("", "box", f"s{k}", 0.3, 0.4) for k in range(MIN_PATIENTS) for _ in range(2)]
     entries = calibrate_contours(cases, 0.9)
     assert [(entry.prompt, entry.name, entry.cases) for entry in entries] == [
-        ("box", "", 6 * MIN_PATIENTS - 5), ("box", "liver", MIN_PATIENTS),
+        ("box", "", 2 * MIN_PATIENTS), ("box", "liver", MIN_PATIENTS),
     ]  # fmt: skip
     assert (entries[1].inner, entries[1].outer) == (0.1, 0.2) and (entries[0].inner, entries[0].outer) == (0.3, 0.4)
 
 
+def scored(score: float, count: int, needed: float) -> list[ContourCase]:
+    """Cases of as many patients by a box without a name."""
+    return [ContourCase("", "box", f"{score} {k}", needed, needed, score) for k in range(count)]
+
+
+def groups(*cases: list[ContourCase]) -> list[tuple[float, float, int]]:
+    entries = calibrate_contours([case for some in cases for case in some], 0.9)
+    return [(entry.min_score, entry.outer, entry.cases) for entry in entries]
+
+
+def test_what_has_no_name_has_an_entry_for_each_group_of_scores() -> None:
+    low, middle, high = (scored(score, 40, needed) for score, needed in ((0.5, 3.0), (0.75, 2.0), (0.9, 1.0)))
+    # No score from 0.65 to 0.75: a group without cases is joined with the one below.
+    assert groups(low, middle, high) == [(0.0, 3.0, 40), (0.75, 2.0, 40), (0.85, 1.0, 40)]
+    named = [case._replace(name="liver") for case in (*low, *middle, *high)]
+    assert [(entry.name, entry.min_score, entry.cases) for entry in calibrate_contours(named, 0.9)] == [("liver", 0.0, 120)]
+
+
+def test_a_group_of_scores_with_too_few_patients_is_joined_with_another() -> None:
+    few, high = scored(0.5, MIN_PATIENTS - 1, 3.0), scored(0.9, 40, 1.0)
+    assert groups(few, high) == [(0.0, 3.0, MIN_PATIENTS + 39)]
+    assert groups(scored(0.5, 40, 3.0), scored(0.9, MIN_PATIENTS - 1, 1.0)) == [(0.0, 3.0, MIN_PATIENTS + 39)]
+    assert groups(few, scored(0.9, 0, 1.0)) == []
+    # No case says anything of lower scores.
+    assert groups(scored(0.8, 40, 2.0), high) == [(0.75, 2.0, 40), (0.85, 1.0, 40)]
+
+
 def test_contours_beyond_every_parameter_have_the_largest() -> None:
     cases = [ContourCase("liver", "box", str(k), math.inf, 0.0) for k in range(40)]
-    assert [(entry.inner, entry.outer) for entry in calibrate_contours(cases, 0.9)] == [(100.0, 0.0)] * 2
+    assert [(entry.inner, entry.outer) for entry in calibrate_contours(cases, 0.9)] == [(100.0, 0.0)]
 
 
 def test_presence_is_low_enough_to_miss_few() -> None:
@@ -172,4 +199,5 @@ def test_calibration_is_stored_with_the_checkpoint(phantoms: Path, tmp_path: Pat
     assert {entry.prompt for entry in stored.contours} >= {"box", "point", "mask"}
     assert {(entry.prompt, entry.name) for entry in stored.contours} >= {("box", ""), ("point", "")}
     assert steps[-1][0] == steps[-1][1] == chosen.images and json.loads(json.dumps(chosen.to_dict()))["coverage"] == 0.85
-    assert "hold for 85 % of the masks" in chosen.sentences() and "all structures" in chosen.sentences()
+    assert "hold for 85 % of the masks" in chosen.sentences() and "box, without a name, score from 0: " in chosen.sentences()
+    assert "" not in chosen.too_few
