@@ -15,6 +15,7 @@ from pages import CURRENT_PAGES, PAGES, PROGRAMS, REPOSITORY, WITH_OLD_NAMES, al
 from structure import room_imports
 
 from mimo_export.stages import STAGES
+from mimo_runtime.cli.app import Program
 from mimo_runtime.compiler.memory import required_mb
 from mimo_runtime.compiler.options import Options
 
@@ -55,19 +56,19 @@ def problems(name: str, arguments: str, earlier: bool = False) -> list[str]:
     """What of a command does not exist. With ``earlier``, deprecated names count as existing."""
     if name not in PROGRAMS:
         return [f"there is no program {name}"]
-    found = PROGRAMS[name]
+    found, path = PROGRAMS[name], name
     words = arguments.split()
     while isinstance(found, click.Group) and words and not words[0].startswith(("-", "…", "...")):
         word = words.pop(0)
         if earlier:
             word = getattr(found, "renamed", {}).get(word, word)
         if word not in found.commands:
-            return [f"{name} has no command {word}"]
-        found = found.commands[word]
+            return [f"{path} has no command {word}"]
+        found, path = found.commands[word], f"{path} {word}"
     known = {option for parameter in found.params for option in (*parameter.opts, *parameter.secondary_opts)} | {"--help", "-h"}
     if earlier:
         known |= {option for parameter in found.params for option in getattr(parameter, "earlier", ())}
-    return [f"{name} {found.name} has no option {option}" for option in _OPTION.findall(" ".join(words)) if option not in known]
+    return [f"{path} has no option {option}" for option in _OPTION.findall(" ".join(words)) if option not in known]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
@@ -105,12 +106,20 @@ def test_the_pages_name_most_commands():
         ("mimo-walk BUNDLE", ["there is no program mimo-walk"]),
         (
             "python -m mimo_export.tools.compile_check --precision=int8 --gpu",
-            ["mimo_export.tools.compile_check rtx has no option --gpu"],
+            ["mimo_export.tools.compile_check has no option --gpu"],
         ),
     ],
 )
 def test_a_missing_program_command_or_option_is_reported(command: str, problem: list[str]):
     assert problems(*program(command)) == problem
+
+
+def test_programs_that_are_run_as_modules_name_themselves_in_usage_and_errors():
+    modules = [name for name in PROGRAMS if "." in name]
+    assert len(modules) > 10
+    for name in modules:
+        assert isinstance(PROGRAMS[name], Program), name
+        assert f'.main(prog_name="python -m {name}")' in Path(sys.modules[name].__file__).read_text("utf-8"), name
 
 
 @pytest.mark.parametrize("command", ["pip install 'mimo-edge[cpu]'", "checkpoints/mimo-tiny", "mimo-edge", "ls mimo-run"])

@@ -17,7 +17,7 @@ import click
 import numpy as np
 
 from mimo_runtime import graphs
-from mimo_runtime.cli.app import run_command
+from mimo_runtime.cli.app import Program
 from mimo_runtime.cli.json_output import print_json
 from mimo_runtime.model.output_check import check_outputs
 from mimo_runtime.text import generation
@@ -90,7 +90,7 @@ def _fastest(work: Callable[[], None], repeats: int) -> float:
     return 1000 * min(times)
 
 
-@click.command("check-cost")
+@click.command(cls=Program)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--repeats", default=20, show_default=True, type=click.IntRange(1), help="Answers, and checks.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 1024), help="Threads per operator.")
@@ -109,4 +109,4 @@ def command(bundle: Path, repeats: int, threads: int, as_json: bool) -> None:
 
 
 if __name__ == "__main__":
-    run_command(command, "python -m mimo_benchmarks.check_cost")
+    command.main(prog_name="python -m mimo_benchmarks.check_cost")

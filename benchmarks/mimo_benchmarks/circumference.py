@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypedDict
 import click
 import numpy as np
 
-from mimo_runtime.cli.app import run_command
+from mimo_runtime.cli.app import Program
 from mimo_runtime.cli.json_output import print_json
 from mimo_runtime.cli.progress import stage_progress
 from mimo_runtime.data.dataset import Dataset
@@ -108,7 +108,7 @@ def _errors(pairs: Sequence[tuple[float, float]]) -> Errors:
     }
 
 
-@click.command("circumference")
+@click.command(cls=Program)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Data set with the attribute.")
 @click.option("--split", default="test", show_default=True, type=click.Choice(["train", "val", "test"]))
@@ -149,4 +149,4 @@ def command(
 
 
 if __name__ == "__main__":
-    run_command(command, "python -m mimo_benchmarks.circumference")
+    command.main(prog_name="python -m mimo_benchmarks.circumference")

@@ -18,7 +18,7 @@ from typing import TypedDict
 import click
 import numpy as np
 
-from mimo_runtime.cli.app import run_command
+from mimo_runtime.cli.app import Program
 from mimo_runtime.cli.json_output import print_json
 from mimo_runtime.clinical.dicom.segmentation import write_segmentation
 from mimo_runtime.clinical.dicom.structured_report import write_report
@@ -26,7 +26,7 @@ from mimo_runtime.clinical.study import ModelIdentity, Structure, StudyResult
 from mimo_runtime.series.image_series import open_image_series
 from mimo_runtime.utils.tables import table
 
-_CT = "1.2.840.10008.5.1.4.1.1.2"
+from .dicom_slices import ct_slice
 
 
 class ClinicalCost(TypedDict):
@@ -81,26 +81,11 @@ def _result(image: object, side: int) -> StudyResult:
 
 
 def _write_slice(path: Path, number: int, side: int) -> None:
-    from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import UID, ExplicitVRLittleEndian
-
-    data = Dataset()
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID, data.file_meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, UID(_CT)
-    data.SOPClassUID, data.SOPInstanceUID = _CT, f"1.2.3.{number + 1}"
-    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
-    data.StudyInstanceUID, data.SeriesInstanceUID, data.FrameOfReferenceUID = "1.2.4", "1.2.5", "1.2.6"
-    data.Modality, data.PatientName, data.PatientID = "CT", "", ""
-    data.ImagePositionPatient, data.ImageOrientationPatient = [0, 0, 2.0 * number], [1, 0, 0, 0, 1, 0]
-    data.PixelSpacing, data.SliceThickness, data.RescaleSlope, data.RescaleIntercept = [0.8, 0.8], 2, 1, -1024
-    data.Rows = data.Columns = side
-    data.SamplesPerPixel, data.PhotometricInterpretation, data.PixelRepresentation = 1, "MONOCHROME2", 0
-    data.BitsAllocated, data.BitsStored, data.HighBit = 16, 12, 11
-    data.PixelData = np.random.default_rng(number).integers(0, 4096, (side, side)).astype("<u2").tobytes()
-    data.save_as(path, enforce_file_format=True)
+    values = np.random.default_rng(number).integers(-1024, 3072, (side, side))
+    ct_slice(values, number, "1.2.4").save_as(path, enforce_file_format=True)
 
 
-@click.command("clinical-cost")
+@click.command(cls=Program)
 @click.option("--slices", default=200, show_default=True, type=click.IntRange(2, 2000), help="Slices of the series.")
 @click.option("--repeats", default=5, show_default=True, type=click.IntRange(1), help="Of each measurement.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
@@ -119,4 +104,4 @@ def command(slices: int, repeats: int, as_json: bool) -> None:
 
 
 if __name__ == "__main__":
-    run_command(command, "python -m mimo_benchmarks.clinical_cost")
+    command.main(prog_name="python -m mimo_benchmarks.clinical_cost")

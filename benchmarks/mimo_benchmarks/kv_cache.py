@@ -21,7 +21,7 @@ from mimo_calibration.search.latency import interleaved
 from mimo_export.graphs.static_kv_cache import KV_CACHES, with_static_cache
 from mimo_export.graphs.tensorrt_options import compile_graph, default_axes, rtx_options
 from mimo_export.tools.compile_check import convert_precision
-from mimo_runtime.cli.app import run_command
+from mimo_runtime.cli.app import Program
 from mimo_runtime.engines import create_engine, installed_version
 from mimo_runtime.engines.tensorrt_library import missing_rtx_package
 from mimo_runtime.errors import EngineError
@@ -141,7 +141,7 @@ def cache_table(rows: Sequence[CacheRow], compiled: Sequence[CompiledRow]) -> st
     return table(measured) + ("\n\n" + table([("compiler", "KV cache", "seconds", "MB"), *engines]) if engines else "")
 
 
-@click.command("cache")
+@click.command(cls=Program)
 @click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
 @click.option("--preset", default="tiny", show_default=True, type=click.Choice(list(PRESETS)), help="Without a checkpoint.")
 @click.option("--threads", multiple=True, type=click.IntRange(1, 1024), default=(1, 2), show_default=True, help="Repeatable.")
@@ -159,4 +159,4 @@ def command(checkpoint: Path | None, preset: str, threads: tuple[int, ...], seco
 
 
 if __name__ == "__main__":
-    run_command(command, "python -m mimo_benchmarks.kv_cache")
+    command.main(prog_name="python -m mimo_benchmarks.kv_cache")

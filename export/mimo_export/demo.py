@@ -14,8 +14,9 @@ from pathlib import Path
 
 import click
 
+from mimo_runtime.cli.app import Program
 from mimo_runtime.cli.progress import progress_bar
-from mimo_runtime.errors import MimoError, RequestError
+from mimo_runtime.errors import RequestError
 from mimo_runtime.imageio.image import ScanImage
 from mimo_runtime.imageio.png import write_png
 from mimo_runtime.imageio.reader import read_image
@@ -139,17 +140,13 @@ def demo(checkpoint: Path, folder: Path) -> None:
     click.echo("Research software. Not a medical device, not for diagnosis.")
 
 
-@click.command()
+@click.command(cls=Program)
 @click.option("--checkpoint", default="checkpoints/mimo-tiny", show_default=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", default="build/demo", show_default=True, type=click.Path(path_type=Path))
 def main(checkpoint: Path, output: Path) -> None:
     """Build a bundle and answer on two images."""
-    try:
-        demo(checkpoint, output)
-    except MimoError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
+    demo(checkpoint, output)
 
 
 if __name__ == "__main__":
-    main()
+    main.main(prog_name="python -m mimo_export.demo")

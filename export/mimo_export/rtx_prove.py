@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
-from .tools.compile_check import main
+from .tools.compile_check import command
 
 if __name__ == "__main__":
     current = "python -m mimo_export.tools.compile_check"
     click.echo(f"warning: python -m mimo_export.rtx_prove is deprecated, use {current}.", err=True)
-    main.main(["rtx", *sys.argv[1:]], prog_name=current)
+    command.main(prog_name=current)

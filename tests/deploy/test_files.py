@@ -105,18 +105,42 @@ def test_archive_and_node_know_each_other() -> None:
     assert (title, host, port) == (options["aet"], "node", options["port"])
 
 
-def test_the_command_of_the_unit_is_read_by_the_command_line() -> None:
-    (line,) = re.findall(r"^ExecStart=/opt/mimo/bin/mimo-run (.*)", (DEPLOY / "mimo-serve.service").read_text("utf-8"), re.M)
+UNITS = sorted(path.name for path in DEPLOY.glob("*.service"))
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_the_command_of_a_unit_is_read_by_the_command_line(name: str) -> None:
+    text = (DEPLOY / name).read_text("utf-8").replace("\\\n", " ")
+    (line,) = re.findall(r"^ExecStart=/opt/mimo/bin/mimo-run (.*)", text, re.M)
+    for pair in " ".join(re.findall(r"^Environment=(.*)", text, re.M)).split():
+        variable, value = pair.split("=")
+        line = line.replace(f"${{{variable}}}", value)
+    assert "$" not in line
     check_command(shlex.split(line))
 
 
+@pytest.mark.parametrize("name", UNITS)
+def test_a_unit_is_reloaded_by_the_signal_that_its_program_takes(name: str) -> None:
+    text = (DEPLOY / name).read_text("utf-8")
+    assert "ExecReload=/bin/kill -HUP $MAINPID" in text and "Type=notify" in text and "WatchdogSec=" in text
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_systemd_waits_for_the_end_longer_than_the_program(name: str) -> None:
+    text = (DEPLOY / name).read_text("utf-8").replace("\\\n", " ")
+    (command,) = re.findall(r"^ExecStart=/opt/mimo/bin/mimo-run (\w+)", text, re.M)
+    grace = {option.name: option.default for option in main.commands[command].params}["grace"]
+    assert int(re.findall(r"^TimeoutStopSec=(\d+)", text, re.M)[0]) > grace
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here")
-def test_systemd_accepts_the_unit_and_rates_it_as_confined(tmp_path: Path) -> None:
-    text = (DEPLOY / "mimo-serve.service").read_text("utf-8")
-    unit = tmp_path / "mimo-serve.service"
+@pytest.mark.parametrize("name", UNITS)
+def test_systemd_accepts_a_unit_and_rates_it_as_confined(name: str, tmp_path: Path) -> None:
+    text = (DEPLOY / name).read_text("utf-8")
+    unit = tmp_path / name
     unit.write_text(text.replace("/opt/mimo/bin/mimo-run", shutil.which("true") or "/bin/true"))
     done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True)
-    problems = [line for line in done.stderr.splitlines() if "mimo-serve" in line]
+    problems = [line for line in done.stderr.splitlines() if unit.stem in line]
     assert done.returncode == 0 and not problems, done.stderr
     rated = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--threshold=25", unit], capture_output=True, text=True

@@ -1,4 +1,4 @@
-"""``mimo-run serve`` as a unit of ``Type=notify``: ready, alive, stopping."""
+"""``mimo-run serve`` and ``mimo-run node`` as units of ``Type=notify``: ready, alive, stopping."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mimo_runtime.services.systemd import Notifier
+from mimo_runtime.services.systemd import LifeSigns, Notifier
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets")
 
@@ -48,6 +48,30 @@ def test_the_service_reports_ready_then_life_and_then_its_end(bundle_folder: Pat
         assert set(messages) <= {"WATCHDOG=1"}
     finally:
         process.kill()
+
+
+def test_the_node_reports_ready_then_life_and_then_its_end(bundle_folder: Path, tmp_path: Path) -> None:
+    from node_cases import NodeProcess
+
+    manager = Manager(str(tmp_path / "notify"))
+    environment = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "800000"}
+    node = NodeProcess(bundle_folder, tmp_path / "data", "AWAY@127.0.0.1:9", "--ask", "liver", environment=environment)
+    try:
+        assert [manager.message() for _ in range(3)] == ["READY=1", "WATCHDOG=1", "WATCHDOG=1"]
+        assert node.stop() == 0
+        messages = iter(manager.message, "STOPPING=1")
+        assert set(messages) <= {"WATCHDOG=1"}
+    finally:
+        node.kill()
+
+
+def test_a_program_that_is_stuck_gives_no_sign_of_life(tmp_path: Path) -> None:
+    manager = Manager(str(tmp_path / "notify"))
+    signs = LifeSigns(Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "2"}))
+    for is_ready, is_alive in ((False, True), (True, False), (True, True), (True, False), (True, True)):
+        signs.tick(is_ready, is_alive)
+    Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")}).send("end")
+    assert list(iter(manager.message, "end")) == ["READY=1", "WATCHDOG=1", "WATCHDOG=1"]
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/version"), reason="abstract sockets are of Linux")

@@ -326,7 +326,7 @@ def command(monkeypatch, micro: Models):
     config, models = micro
     few = {name: models[name] for name in ("text_encoder", "text_decoder")}
     monkeypatch.setattr(compile_check, "export_all", lambda *_: (config, few))
-    return lambda *arguments: CliRunner().invoke(compile_check.main, ["rtx", *arguments])
+    return lambda *arguments: CliRunner().invoke(compile_check.command, arguments)
 
 
 @needs_compiler

@@ -9,7 +9,7 @@ from typing import TypedDict
 
 import click
 
-from mimo_runtime.cli.app import Command, run_command
+from mimo_runtime.cli.app import Program
 from mimo_runtime.errors import EngineError, RequestError
 
 from .parts import PARTS
@@ -31,7 +31,7 @@ class AcceptanceResults(TypedDict):
     parts: dict[str, PartResult]
 
 
-@click.command(cls=Command)
+@click.command(cls=Program)
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="For PyTorch, and for bundles that are built here.")
 @click.option("--bundle", "bundles", multiple=True, metavar="ENGINE=PATH", help="Bundle for an engine, such as tensorrt=PATH.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of results.json and table.md.")
@@ -125,4 +125,4 @@ def _write(output: Path, parts: dict[str, PartResult], seconds: float, complete:
 
 def main() -> None:
     """The command, as the script runs it."""
-    run_command(measure, "gpu_acceptance.py")
+    measure.main(prog_name="gpu_acceptance.py")

@@ -18,7 +18,7 @@ from onnx import compose
 
 from mimo_calibration.search.latency import interleaved
 from mimo_runtime.bundle.archive import Bundle
-from mimo_runtime.cli.app import run_command
+from mimo_runtime.cli.app import Program
 from mimo_runtime.engines import KINDS, create_engine, installed_version
 from mimo_runtime.engines.ort import PROVIDER, load_library, session_options
 from mimo_runtime.engines.recording import Arrays, RecordingEngine
@@ -152,7 +152,7 @@ def measure(bundle: Bundle, threads: int, seconds: float) -> list[Row]:
     return rows
 
 
-@click.command("variants")
+@click.command(cls=Program)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--threads", type=click.IntRange(1, 1024), help="Of every engine; default: one per physical core.")
 @click.option("--seconds", default=8.0, show_default=True, type=click.FloatRange(0), help="How long to measure each graph.")
@@ -170,4 +170,4 @@ def command(bundle: Path, threads: int | None, seconds: float, as_json: bool) ->
 
 
 if __name__ == "__main__":
-    run_command(command, "python -m mimo_benchmarks.profile.variants")
+    command.main(prog_name="python -m mimo_benchmarks.profile.variants")

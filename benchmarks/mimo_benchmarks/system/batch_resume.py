@@ -19,7 +19,7 @@ from typing import TypedDict
 
 import click
 
-from mimo_runtime.cli.app import run_command
+from mimo_runtime.cli.app import Program
 from mimo_runtime.cli.json_output import print_json
 from mimo_runtime.errors import VerificationError
 from mimo_runtime.utils.tables import table
@@ -119,7 +119,7 @@ def measure(bundle: Path, folder: Path, count: int, engine: str, text: str) -> B
     return BenchmarkResult("batch-resume", subject_of(opened), described, figures, details)
 
 
-@click.command("batch-resume")
+@click.command(cls=Program)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--count", default=500, show_default=True, type=click.IntRange(4), help="Phantoms.")
 @click.option("--engine", default="local", show_default=True, type=click.Choice(("local", "ray")), help="Who answers.")
@@ -137,4 +137,4 @@ def command(bundle: Path, count: int, engine: str, text: str, as_json: bool) -> 
 
 
 if __name__ == "__main__":
-    run_command(command, "python -m mimo_benchmarks.system.batch_resume")
+    command.main(prog_name="python -m mimo_benchmarks.system.batch_resume")

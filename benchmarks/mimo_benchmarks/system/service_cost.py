@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, TypedDict
 import click
 from PIL import Image
 
-from mimo_runtime.cli.app import run_command
+from mimo_runtime.cli.app import Program
 from mimo_runtime.cli.json_output import print_json
 from mimo_runtime.errors import VerificationError
 from mimo_runtime.utils.tables import table
@@ -284,7 +284,7 @@ def _figures(details: ServiceCost, difference_ms: float) -> list[Figure]:
     ]
 
 
-@click.command("service-cost")
+@click.command(cls=Program)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--seconds", default=120.0, show_default=True, type=click.FloatRange(1), help="Load on each side.")
 @click.option("--asks", default=60, show_default=True, type=click.IntRange(5), help="Single asks of each side.")
@@ -309,4 +309,4 @@ def command(bundle: Path, seconds: float, asks: int, images: int, kind: str, thr
 
 
 if __name__ == "__main__":
-    run_command(command, "python -m mimo_benchmarks.system.service_cost")
+    command.main(prog_name="python -m mimo_benchmarks.system.service_cost")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from onnx import TensorProto
 
 from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.bundle.schema import TOKENIZER
-from mimo_runtime.cli.app import Commands
+from mimo_runtime.cli.app import Program
 from mimo_runtime.cli.progress import progress_bar
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.engines.recording import Arrays, RecordingEngine
@@ -275,7 +274,7 @@ def _info_messages_disabled() -> Iterator[None]:
         logging.disable(before)
 
 
-@click.command("compare")
+@click.command(cls=Program)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--data", multiple=True, required=True, metavar="DATA", help="Folder or registered name; repeatable.")
 @click.option("--graph", "name", default=GRAPHS[0], show_default=True, type=click.Choice(GRAPHS), help="Graph to quantize.")
@@ -293,8 +292,5 @@ def command(
     click.echo(json.dumps([asdict(row) for row in rows], indent=1) if as_json else as_table(rows))
 
 
-#: Ends in one line where the bundle or the data cannot serve.
-PROGRAM = Commands("compare_quantizers", commands=[command])
-
 if __name__ == "__main__":
-    PROGRAM.main(["compare", *sys.argv[1:]], prog_name="python -m mimo_calibration.tools.compare_quantizers")
+    command.main(prog_name="python -m mimo_calibration.tools.compare_quantizers")

@@ -21,7 +21,7 @@ from mimo_calibration.graph.qdq import Choice, quantize
 from mimo_calibration.graph.quantizable import find_quantizable, fold_transposed_weights
 from mimo_calibration.statistics.range_estimators import amax
 from mimo_runtime.bundle.archive import Bundle
-from mimo_runtime.cli.app import Commands
+from mimo_runtime.cli.app import Program
 from mimo_runtime.errors import RequestError
 from mimo_runtime.model.graph_spec import GRAPHS, GraphSpec
 from mimo_runtime.utils.tables import table
@@ -88,7 +88,7 @@ def bisect_precision(model: onnx.ModelProto, spec: GraphSpec, inputs: list[Array
     return [*results, Bisection(by_noise.order, by_noise.fp32_nodes, trials.trials - started)]
 
 
-@click.command("bisect")
+@click.command(cls=Program)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--graph", required=True, type=click.Choice(GRAPHS), help="The graph to quantize.")
 @click.option("--tolerance", default=0.05, show_default=True, type=click.FloatRange(0, min_open=True),
@@ -116,14 +116,5 @@ def command(bundle: Path, graph: str, tolerance: float, calls: int, as_json: boo
     click.echo(table(rows))
 
 
-@click.group(cls=Commands)
-def main() -> None:
-    """Errors end in one line, as in every command."""
-
-
-main.add_command(command)
-
 if __name__ == "__main__":
-    import sys
-
-    main.main(["bisect", *sys.argv[1:]], prog_name="python -m mimo_export.tools.bisect_precision")
+    command.main(prog_name="python -m mimo_export.tools.bisect_precision")

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 
 from mimo_runtime.bundle.archive import Bundle
-from mimo_runtime.cli.app import Commands
+from mimo_runtime.cli.app import Program
 from mimo_runtime.errors import RequestError
 from mimo_runtime.hardware.nvidia import find_gpus
 from mimo_runtime.model.graph_spec import GRAPHS
@@ -94,7 +94,7 @@ def compare_bundles(baseline: Path, bundle: Path, graph: str, calls: int) -> lis
     return compare_outputs(model, data, two.engine, recorded_inputs(first, graph, calls))
 
 
-@click.command("layers")
+@click.command(cls=Program)
 @click.argument("baseline", type=PATH)
 @click.argument("bundle", type=PATH)
 @click.option("--graph", required=True, type=click.Choice(GRAPHS), help="The graph to compare.")
@@ -113,14 +113,5 @@ def command(baseline: Path, bundle: Path, graph: str, calls: int, worst: int, as
     click.echo(table([("tensor", "node", "relative L2", "largest difference"), *lines]))
 
 
-@click.group(cls=Commands)
-def main() -> None:
-    """Errors end in one line, as in every command."""
-
-
-main.add_command(command)
-
 if __name__ == "__main__":
-    import sys
-
-    main.main(["layers", *sys.argv[1:]], prog_name="python -m mimo_export.tools.compare_layers")
+    command.main(prog_name="python -m mimo_export.tools.compare_layers")

@@ -21,7 +21,7 @@ from mimo_calibration.graph.observer import ObservingEngine
 from mimo_calibration.graph.qdq import Choice, quantize
 from mimo_calibration.graph.quantizable import find_quantizable, fold_transposed_weights
 from mimo_calibration.statistics.range_estimators import amax
-from mimo_runtime.cli.app import Commands
+from mimo_runtime.cli.app import Program
 from mimo_runtime.compiler import Built, Options
 from mimo_runtime.compiler.options import COMPUTE_CAPABILITIES
 from mimo_runtime.engines import installed_version
@@ -147,7 +147,7 @@ def check_compilation(
                 yield name, precision, error
 
 
-@click.command("rtx")
+@click.command(cls=Program)
 @click.option("--preset", default="tiny", show_default=True, type=click.Choice(list(PRESETS)), help="With random weights.")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="A checkpoint instead of a preset.")
 @click.option(
@@ -219,14 +219,5 @@ def _rows(results: Sequence[CompilationResult], precisions: tuple[str, ...]) -> 
     return rows
 
 
-@click.group(cls=Commands)
-def main() -> None:
-    """Errors end in one line, as in every command."""
-
-
-main.add_command(command)
-
 if __name__ == "__main__":
-    import sys
-
-    main.main(["rtx", *sys.argv[1:]], prog_name="python -m mimo_export.tools.compile_check")
+    command.main(prog_name="python -m mimo_export.tools.compile_check")

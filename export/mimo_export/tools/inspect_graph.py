@@ -8,7 +8,7 @@ import click
 import onnx
 
 from mimo_runtime.bundle.archive import Bundle
-from mimo_runtime.cli.app import Commands
+from mimo_runtime.cli.app import Program
 from mimo_runtime.errors import RequestError
 from mimo_runtime.model.graph_spec import GRAPHS
 
@@ -35,7 +35,7 @@ def inspect_graph(bundle: Path, graph: str, nodes: bool = False) -> str:
     return describe_graph(onnx.load_from_string(opened.bytes(entry.file)), nodes)
 
 
-@click.command("graph")
+@click.command(cls=Program)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--graph", required=True, type=click.Choice(GRAPHS), help="The graph to describe.")
 @click.option("--nodes", is_flag=True, help="List every node and weight.")
@@ -44,14 +44,5 @@ def command(bundle: Path, graph: str, nodes: bool) -> None:
     click.echo(inspect_graph(bundle, graph, nodes))
 
 
-@click.group(cls=Commands)
-def main() -> None:
-    """Errors end in one line, as in every command."""
-
-
-main.add_command(command)
-
 if __name__ == "__main__":
-    import sys
-
-    main.main(["graph", *sys.argv[1:]], prog_name="python -m mimo_export.tools.inspect_graph")
+    command.main(prog_name="python -m mimo_export.tools.inspect_graph")

@@ -20,7 +20,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from mimo_runtime.cli.app import Commands
+from mimo_runtime.cli.app import Program
 from mimo_runtime.errors import EngineError, RequestError
 from mimo_runtime.model.config import TextConfig
 from mimo_runtime.model.graph_spec import BATCH, GraphSpec
@@ -184,7 +184,7 @@ def _run(exporter: str, data: bytes, inputs: dict[str, np.ndarray]) -> tuple[Exp
     return figures, states
 
 
-@click.command("text-encoder")
+@click.command(cls=Program)
 @click.argument("source")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="FILE", help="ONNX file of Optimum.")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
@@ -216,14 +216,5 @@ def command(source: str, output: Path, as_json: bool) -> None:
         click.echo(f"Wrote {output}")
 
 
-@click.group(cls=Commands)
-def main() -> None:
-    """Errors end in one line, as in every command."""
-
-
-main.add_command(command)
-
 if __name__ == "__main__":
-    import sys
-
-    main.main(["text-encoder", *sys.argv[1:]], prog_name="python -m mimo_export.tools.optimum_text_encoder")
+    command.main(prog_name="python -m mimo_export.tools.optimum_text_encoder")

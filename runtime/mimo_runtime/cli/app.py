@@ -58,34 +58,12 @@ class Command(click.Command):
         return super().parse_args(ctx, args)
 
 
-class Commands(click.Group):
-    """A click group whose commands end in one line ``error: ...`` on standard error and an exit code, without a traceback.
+class OneLineErrors(click.Command):
+    """A program whose errors end in one line ``error: ...`` on standard error and an exit code, without a traceback.
 
     That holds for :class:`MimoError`, for what click itself refuses and for what the system refuses (OSError). Every other
     exception is a bug and keeps its traceback.
-
-    Args:
-        renamed: commands by the name that they had in earlier releases.
     """
-
-    command_class = Command
-
-    def __init__(self, *args: Untyped, renamed: Mapping[str, str] | None = None, **kwargs: Untyped) -> None:
-        super().__init__(*args, **kwargs)
-        self.renamed = dict(renamed or {})
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in self.renamed:
-            _warn_renamed(cmd_name, self.renamed[cmd_name])
-        return super().get_command(ctx, self.renamed.get(cmd_name, cmd_name))
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands with the first sentence of each, which click would cut at the end of the line."""
-        commands = [(name, super(Commands, self).get_command(ctx, name)) for name in self.list_commands(ctx)]
-        rows = [(name, command.get_short_help_str(1000)) for name, command in commands if command and not command.hidden]
-        if rows:
-            with formatter.section("Commands"):
-                formatter.write_dl(rows)
 
     def main(  # type: ignore[override]  # an overload of two in click
         self, args: Sequence[str] | None = None, prog_name: str | None = None, standalone_mode: bool = True, **extra: Untyped
@@ -134,19 +112,35 @@ class Commands(click.Group):
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def run_command(command: click.Command, prog_name: str) -> NoReturn:
-    """Run a command of its own with the arguments of the process; its errors end as those of :class:`Commands`.
+class Commands(OneLineErrors, click.Group):
+    """A program of several commands.
 
     Args:
-        prog_name: as usage lines show it, e.g. "python -m mimo_benchmarks.check_cost".
+        renamed: commands by the name that they had in earlier releases.
     """
-    as_program(command).main([str(command.name), *sys.argv[1:]], prog_name=prog_name)
-    raise AssertionError("main exits")
+
+    command_class = Command
+
+    def __init__(self, *args: Untyped, renamed: Mapping[str, str] | None = None, **kwargs: Untyped) -> None:
+        super().__init__(*args, **kwargs)
+        self.renamed = dict(renamed or {})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in self.renamed:
+            _warn_renamed(cmd_name, self.renamed[cmd_name])
+        return super().get_command(ctx, self.renamed.get(cmd_name, cmd_name))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands with the first sentence of each, which click would cut at the end of the line."""
+        commands = [(name, super(Commands, self).get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, command.get_short_help_str(1000)) for name, command in commands if command and not command.hidden]
+        if rows:
+            with formatter.section("Commands"):
+                formatter.write_dl(rows)
 
 
-def as_program(command: click.Command) -> Commands:
-    """A program with one command."""
-    return Commands(commands={str(command.name): command})
+class Program(OneLineErrors, Command):
+    """A command that is a program of its own: ``python -m PACKAGE.MODULE``."""
 
 
 def _end_orderly() -> None:

@@ -48,7 +48,7 @@ MOST_FAILURES = 5
     help="Who answers: threads of this process, or processes of a Ray cluster.",
 )  # fmt: skip
 @click.option("--ray-address", metavar="ADDRESS", help="A running cluster: auto, HOST:PORT. Default: one of this machine.")
-@click.option("--token-file", metavar="FILE", help="Bearer token for the DICOMweb server.")
+@click.option("--token-file", metavar="FILE", help="Bearer token for the DICOMweb server, or a header: Basic ...")
 @where
 @object_options
 @click.option("-o", "--output", required=True, metavar="OUT", help="Folder of the results; an earlier batch in it is resumed.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,6 +91,7 @@ def node(
     """Receive studies of a PACS, answer with BUNDLE, and return DICOM objects, until SIGTERM or Ctrl-C.
 
     The address is printed when the port is open. Received studies and results are on disk in --data before they are confirmed.
+    SIGHUP loads BUNDLE, the rules and the TLS files again.
     """
     from ..bundle.archive import Bundle
     from ..services.dicom_node.settings import NodeSettings, Peer
@@ -105,18 +107,20 @@ def node(
     )  # fmt: skip
     Bundle.open(bundle, this_machine=not allow_fallback, trust=trust)  # a wrong path is refused before the port opens
     options = HostOptions(device, threads, allow_fallback, max_memory, trust)
-    _run(bundle, rules, settings, options, log_level, retry_undelivered)
+    _run(bundle, rules, lambda: _rules_again(rules_file, ask), settings, options, log_level, retry_undelivered)
 
 
 def _run(
     bundle: str,
     rules: tuple[Rule, ...],
+    read_rules: Callable[[], tuple[Rule, ...]],
     settings: NodeSettings,
     options: HostOptions,
     log_level: str,
     retry_undelivered: bool,
 ) -> None:
-    from ..services.dicom_node.node import Node, run
+    from ..services.dicom_node.node import Node
+    from ..services.dicom_node.process import run
     from ..services.host import ModelHost
     from ..services.logs import set_up_logs
 
@@ -131,7 +135,7 @@ def _run(
         if running.status is not None:
             click.echo(f"status on http://127.0.0.1:{running.status.port}")
 
-    run(running, announce)
+    run(running, announce, read_rules)
 
 
 def _rules(file: Path | None, ask: str | None) -> tuple[Rule, ...]:
@@ -142,6 +146,14 @@ def _rules(file: Path | None, ask: str | None) -> tuple[Rule, ...]:
     if file is not None:
         return read_rules(file)
     return parse_rules({"rules": [{"name": "ask", "ask": ask}]})
+
+
+def _rules_again(file: Path | None, ask: str | None) -> tuple[Rule, ...]:
+    """The rules as they are now. Raises RequestError without the path, since the error is logged."""
+    try:
+        return _rules(file, ask)
+    except RequestError as error:
+        raise RequestError(error.what.replace(f"--rules {file}", "the file of --rules"), error.remedy) from None
 
 
 def _target(text: str, auth: Path | None, ca: Path | None) -> Peer | WebStore:

@@ -149,10 +149,5 @@ def members_of_archive(archive: Path, members: Sequence[str]) -> list[FrameFile]
     ]  # fmt: skip
 
 
-def files_in_memory(contents: Sequence[bytes]) -> list[FrameFile]:
-    """Files whose bytes are known."""
-    return [FrameFile(_numbered(number, len(contents)), content=content) for number, content in enumerate(contents, 1)]
-
-
 def _numbered(number: int, count: int) -> str:
     return f"file {number} of {count}"

@@ -80,6 +80,7 @@ class ModelHost:
         self._load = load or load_verified
         self._lock, self._swapping = threading.Lock(), threading.Lock()
         self._served: Served | None = None
+        self._is_closed = False
         self._problem = ""
 
     @property
@@ -101,11 +102,12 @@ class ModelHost:
             self._problem = str(error) if isinstance(error, MimoError) else type(error).__name__
             LOGGER.error("the model is not ready: %s", self._problem)
 
-    def swap(self, bundle: Path | None = None) -> int:
+    def swap(self, bundle: Path | None = None, check: Callable[[Mimo], None] | None = None) -> int:
         """Load, warm up and verify a bundle, and then serve it. The earlier model answers until then, and ends its answers.
 
         Args:
             bundle: None loads the path of the current bundle again.
+            check: called with the new model before it serves; if it raises, the earlier one stays.
 
         Returns:
             The generation of the new model.
@@ -113,13 +115,19 @@ class ModelHost:
         Raises:
             BusyError: another swap runs.
             BundleError, EngineError, VerificationError: the earlier model stays.
+            NotReadyError: the host was closed meanwhile.
         """
         if not self._swapping.acquire(blocking=False):
             raise BusyError(1, 0)
         try:
             path = bundle or self.bundle
             mimo, samples = self._load(path, self.options)
+            if check is not None:
+                _check_or_close(mimo, check)
             with self._lock:
+                if self._is_closed:
+                    mimo.close()
+                    raise NotReadyError("the service is ending", "Ask another one")
                 earlier, generation = self._served, self.generation + 1
                 self._served, self.bundle, self._problem = Served(mimo, generation, samples), path, ""
                 if earlier is not None:
@@ -174,13 +182,21 @@ class ModelHost:
     def close(self) -> None:
         """Serve no model; the last answer that runs frees it."""
         with self._lock:
-            served, self._served = self._served, None
+            served, self._served, self._is_closed = self._served, None, True
             if served is None:
                 return
             served.is_replaced = True
             closes = not served.users
         if closes:
             served.mimo.close()
+
+
+def _check_or_close(mimo: Mimo, check: Callable[[Mimo], None]) -> None:
+    try:
+        check(mimo)
+    except BaseException:
+        mimo.close()
+        raise
 
 
 def load_verified(path: Path, options: HostOptions) -> tuple[Mimo, int]:

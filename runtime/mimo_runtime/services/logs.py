@@ -10,6 +10,7 @@ import traceback
 import warnings
 from typing import TextIO
 
+from ..errors import BundleError, RequestError
 from ..utils.log import LOGGER
 
 REQUESTS = LOGGER.getChild("http")
@@ -45,6 +46,13 @@ def failure_fields(error: BaseException) -> dict[str, object]:
         "error": type(error).__name__,
         "at": [f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in frames[-12:]],
     }
+
+
+def reload_reason(error: BaseException) -> str:
+    """Why a service goes on with what it had, without paths: errors of bundles name files, so only their type is said."""
+    if isinstance(error, RequestError) and not isinstance(error, BundleError):
+        return str(error)
+    return f"the bundle cannot be served ({type(error).__name__}). mimo-run verify BUNDLE says why."
 
 
 def log_request(number: str, method: str, route: str, status: int, ms: float, nbytes: int) -> None:

@@ -7,17 +7,20 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 import numpy as np
 
 from ..errors import MimoError
 from ..scan import Scan
+from ..series.headers import FrameFile, FrameHeader, headers_of
 from .host import Served
 from .jobs import Job
 
 Value = TypeVar("Value")
+#: Bytes of the headers of all files, and the estimate for one frame.
+HEADER_BYTES, _FRAME_BYTES = 64 << 20, 2048
 
 
 class MissingImageError(MimoError):
@@ -145,7 +148,9 @@ class _ScanKey:
 
 
 class ImageStore:
-    """Files by their hash, and their encodings by hash, reading and model. Threads may share it.
+    """Files by their hash, their encodings by hash, reading and model, and the headers of their frames. Threads may share it.
+
+    Headers are small, so those of a series stay where its files do not fit together.
 
     Args:
         max_bytes: of the files; the encodings may take as much once more.
@@ -155,6 +160,7 @@ class ImageStore:
     def __init__(self, max_bytes: int, ttl_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.files: ByteLru[StoredImage] = ByteLru(max_bytes, ttl_s, clock)
         self.scans: ByteLru[Scan] = ByteLru(max_bytes, ttl_s, clock)
+        self._headers: ByteLru[tuple[FrameHeader, ...]] = ByteLru(HEADER_BYTES, ttl_s, clock)
         self._generation = 0
 
     @property
@@ -185,9 +191,34 @@ class ImageStore:
         return image
 
     def remove(self, image_id: str) -> bool:
-        """Forget an image and its encodings; False if there is none."""
+        """Forget an image, its encodings and its headers; False if there is none."""
         self.scans.remove(lambda key: isinstance(key, _ScanKey) and key.image == image_id)
-        return bool(self.files.remove(lambda key: key == image_id))
+        counts = [kept.remove(lambda key: key == image_id) for kept in (self.files, self._headers)]
+        return any(counts)
+
+    def fits(self, nbytes: int) -> bool:
+        """Whether a file of this size can be stored."""
+        return nbytes <= self.files.max_bytes
+
+    def headers(self, image_id: str) -> tuple[FrameHeader, ...]:
+        """The frames of a file, also where its bytes are forgotten since; ``file.name`` is the id.
+
+        Raises:
+            MissingImageError: never stored, or forgotten altogether.
+            ImageError: it is no image of a series.
+        """
+        known = self._headers.get(image_id)
+        return self.keep_headers(self.get(image_id)) if known is None else known
+
+    def keep_headers(self, image: StoredImage) -> tuple[FrameHeader, ...]:
+        """Read and keep the headers of a file. Raises ImageError: it is no image."""
+        file = FrameFile(image.id)
+        headers = tuple(
+            replace(header, file=file, series=image.id if header.kind == "nifti" else header.series)
+            for header in headers_of(FrameFile("the file", content=image.data))
+        )
+        self._headers.put(image.id, headers, _FRAME_BYTES * len(headers))
+        return headers
 
     def open(self, served: Served, image: StoredImage, reading: Reading, job: Job) -> Scan:
         """The encoded image, from the store where it is known. Call it within the turn of a job.
@@ -213,8 +244,8 @@ class ImageStore:
 
     def expire(self) -> None:
         """Forget what was not used for too long."""
-        self.files.expire()
-        self.scans.expire()
+        for kept in (self.files, self.scans, self._headers):
+            kept.expire()
 
 
 def _size_of(scan: Scan) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping
 
 #: Seconds between two questions whether the model is ready.
@@ -38,6 +39,27 @@ class Notifier:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
             connection.connect(address)
             connection.send(message.encode())
+
+
+class LifeSigns:
+    """Messages of a program without an event loop: that it is ready once it is, and then regularly that it is alive.
+
+    Args:
+        notifier: that sends them.
+    """
+
+    def __init__(self, notifier: Notifier) -> None:
+        self._notifier, self._was_ready, self._due = notifier, False, 0.0
+
+    def tick(self, is_ready: bool, is_alive: bool) -> None:
+        """Send what is due; called several times a second."""
+        if is_ready and not self._was_ready:
+            self._was_ready = True
+            self._notifier.send("READY=1")
+        interval_s = self._notifier.interval_s
+        if self._was_ready and is_alive and interval_s is not None and time.monotonic() >= self._due:
+            self._notifier.send("WATCHDOG=1")
+            self._due = time.monotonic() + interval_s
 
 
 async def report_life(notifier: Notifier, is_ready: Callable[[], bool]) -> None:

@@ -27,7 +27,6 @@ from mimo_benchmarks.gpu.torch_part import GraphedModule, measure_torch
 from mimo_runtime import engines
 from mimo_runtime.bundle import manifest, placement
 from mimo_runtime.bundle.archive import Bundle
-from mimo_runtime.cli.app import as_program
 from mimo_runtime.engines import cuda
 from mimo_runtime.errors import VerificationError
 from mimo_runtime.hardware.nvidia import Gpu, Gpus
@@ -233,7 +232,7 @@ def test_an_old_library_and_a_machine_without_one_say_nothing() -> None:
 
 
 def command(*arguments: object):
-    return CliRunner().invoke(as_program(measure), ["measure", *map(str, arguments)])
+    return CliRunner().invoke(measure, [*map(str, arguments)])
 
 
 def test_a_run_where_nothing_can_be_measured_says_so_and_writes_the_reasons(checkpoint, tmp_path) -> None:

@@ -13,7 +13,6 @@ from click.testing import CliRunner
 
 from mimo_benchmarks.report.result import BenchmarkResult
 from mimo_benchmarks.system.batch_resume import command
-from mimo_runtime.cli.app import as_program
 
 pytest.importorskip("psutil")
 
@@ -23,7 +22,7 @@ pytest.importorskip("psutil")
 def test_a_killed_batch_is_compared_with_an_undisturbed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     bundle = onnx_bundle.write_bundle(tmp_path / "bundle")
-    outcome = CliRunner().invoke(as_program(command), ["batch-resume", str(bundle), "--count", "16", "--json"])
+    outcome = CliRunner().invoke(command, [str(bundle), "--count", "16", "--json"])
     assert outcome.exit_code == 0, outcome.output
     result = BenchmarkResult.from_dict(json.loads(outcome.output))
     figures = {figure.name: figure.value for figure in result.figures}

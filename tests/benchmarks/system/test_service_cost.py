@@ -11,7 +11,6 @@ from click.testing import CliRunner
 
 from mimo_benchmarks.report.result import BenchmarkResult
 from mimo_benchmarks.system.service_cost import command
-from mimo_runtime.cli.app import as_program
 
 pytest.importorskip("uvicorn")
 pytest.importorskip("psutil")
@@ -21,7 +20,7 @@ pytest.importorskip("psutil")
 def test_a_service_is_measured_beside_threads_of_this_process(tmp_path: Path):
     bundle = onnx_bundle.write_bundle(tmp_path / "bundle")
     options = ["--seconds", "3", "--asks", "5", "--images", "2", "--json"]
-    outcome = CliRunner().invoke(as_program(command), ["service-cost", str(bundle), *options])
+    outcome = CliRunner().invoke(command, [str(bundle), *options])
     assert outcome.exit_code == 0, outcome.output
     result = BenchmarkResult.from_dict(json.loads(outcome.output))
     figures = {figure.name: figure for figure in result.figures}

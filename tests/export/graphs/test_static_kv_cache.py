@@ -22,7 +22,6 @@ from mimo_export.graphs.tensorrt_options import compile_graph, default_axes, rtx
 from mimo_export.graphs.trace import export_graph
 from mimo_export.targets import OPSET
 from mimo_export.tools.compile_check import convert_precision
-from mimo_runtime.cli.app import as_program
 from mimo_runtime.compiler.network import Log, parse
 from mimo_runtime.engines import Engine, create_engine
 from mimo_runtime.engines.tensorrt_library import load_rtx_library, missing_rtx_package
@@ -293,7 +292,7 @@ def test_tensorrt_sees_a_cache_that_is_updated_in_place_and_attention_with_a_mas
 @pytest.fixture
 def command(monkeypatch, module: torch.nn.Module, exported):
     monkeypatch.setattr(kv_cache, "export_decoder", lambda *_: (CONFIG, TorchEngine(module, DYNAMIC), exported["fp32"]))
-    return lambda *arguments: CliRunner().invoke(as_program(kv_cache.command), ["cache", "--seconds", "0", *arguments])
+    return lambda *arguments: CliRunner().invoke(kv_cache.command, ["--seconds", "0", *arguments])
 
 
 def test_the_command_measures_every_kv_cache(command, monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from mimo_export.tools.optimum_text_encoder import export_own, main
+from mimo_export.tools.optimum_text_encoder import command, export_own
 
 transformers = pytest.importorskip("transformers")
 
@@ -35,7 +35,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, ["text-encoder", *map(str, arguments)])
+    return CliRunner().invoke(command, [*map(str, arguments)])
 
 
 def test_the_own_graph_computes_what_transformers_computes(source: Path):

@@ -98,8 +98,8 @@ def test_nodes_in_fp32_are_exact_and_the_tolerance_holds(inputs):
 # -- the commands ----------------------------------------------------------------------------------------------------
 
 
-def run(tool, name: str, *arguments: object) -> Result:
-    return CliRunner().invoke(tool.main, [name, *map(str, arguments)])
+def run(tool, *arguments: object) -> Result:
+    return CliRunner().invoke(tool.command, [*map(str, arguments)])
 
 
 def change_graph(folder: Path, name: str, factor: float) -> None:
@@ -115,24 +115,24 @@ def change_graph(folder: Path, name: str, factor: float) -> None:
 
 def test_two_bundles_are_compared_tensor_by_tensor(bundle: Path, own_bundle: Path):
     change_graph(own_bundle, "text_encoder", 0.5)
-    result = run(compare_layers, "layers", bundle, own_bundle, "--graph", "text_encoder", "--json")
+    result = run(compare_layers, bundle, own_bundle, "--graph", "text_encoder", "--json")
     assert result.exit_code == 0, result.output
     rows = json.loads(result.stdout)["tensors"]
     first = next(row for row in rows if row["relative_l2"] > 1e-3)
     assert first["node"].startswith("layers.0.mlp.0/")
-    table = run(compare_layers, "layers", bundle, own_bundle, "--graph", "text_encoder", "--worst", 3).stdout
+    table = run(compare_layers, bundle, own_bundle, "--graph", "text_encoder", "--worst", 3).stdout
     assert "the 3 that differ most" in table
 
 
 def test_a_graph_of_a_bundle_is_bisected(bundle: Path):
-    result = run(bisect_precision, "bisect", bundle, "--graph", "text_encoder", "--tolerance", 0.5, "--json")
+    result = run(bisect_precision, bundle, "--graph", "text_encoder", "--tolerance", 0.5, "--json")
     assert result.exit_code == 0, result.output
     assert [order["fp32_nodes"] for order in json.loads(result.stdout)["orders"]] == [[], [], []]
 
 
 def test_polygraphy_is_named_where_it_is_missing(bundle: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "polygraphy.logger", None)
-    for tool, arguments in ((compare_layers, ("layers", bundle, bundle)), (bisect_precision, ("bisect", bundle))):
+    for tool, arguments in ((compare_layers, (bundle, bundle)), (bisect_precision, (bundle,))):
         result = run(tool, *arguments, "--graph", "fusion")
         assert (
             result.exit_code == 2
@@ -142,10 +142,10 @@ def test_polygraphy_is_named_where_it_is_missing(bundle: Path, monkeypatch: pyte
 
 
 def test_a_graph_is_described(bundle: Path):
-    summary = run(inspect_graph, "graph", bundle, "--graph", "text_encoder")
+    summary = run(inspect_graph, bundle, "--graph", "text_encoder")
     assert summary.exit_code == 0, summary.output
     assert "token_ids [dtype=int32" in summary.stdout and "MatMul" not in summary.stdout
-    assert "MatMul" in run(inspect_graph, "graph", bundle, "--graph", "text_encoder", "--nodes").stdout
+    assert "MatMul" in run(inspect_graph, bundle, "--graph", "text_encoder", "--nodes").stdout
 
 
 def test_a_compiled_engine_is_refused_with_the_command_of_polygraphy(bundle: Path, monkeypatch: pytest.MonkeyPatch):
@@ -154,12 +154,12 @@ def test_a_compiled_engine_is_refused_with_the_command_of_polygraphy(bundle: Pat
         manifest=SimpleNamespace(graphs={"fusion": replace(entry, file="fusion.plan", engine="tensorrt")})
     )
     monkeypatch.setattr(inspect_graph.Bundle, "open", lambda *_, **__: compiled)
-    result = run(inspect_graph, "graph", bundle, "--graph", "fusion")
+    result = run(inspect_graph, bundle, "--graph", "fusion")
     assert result.exit_code == 2 and "polygraphy inspect model fusion.plan" in result.stderr
 
 
 def test_gpus_are_not_chosen_with_the_second_builder():
-    result = run(compile_check, "rtx", "--builder", "polygraphy", "--compute-capability", "8.9")
+    result = run(compile_check, "--builder", "polygraphy", "--compute-capability", "8.9")
     assert result.exit_code == 2 and result.stderr.startswith("error: --compute-capability does not apply")
 
 
@@ -172,7 +172,7 @@ from mimo_runtime.bundle.archive import Bundle
 opened = Bundle.open(sys.argv[1])
 models = {"text_encoder": onnx.load_from_string(opened.bytes(opened.manifest.graphs["text_encoder"].file))}
 compile_check.export_all = lambda *_: (opened.manifest.config, models)
-compile_check.main.main(["rtx", "--precision", "fp32", "--json", "--builder", sys.argv[2]])
+compile_check.command.main(["--precision", "fp32", "--json", "--builder", sys.argv[2]])
 """
 
 

@@ -6,7 +6,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from mimo_runtime.cli.app import Commands
+from mimo_runtime.cli.app import Commands, Program
 from mimo_runtime.errors import VerificationError
 
 
@@ -52,3 +52,31 @@ def test_a_usage_error_ends_in_one_mark(capsys, arguments, end):
     with pytest.raises(SystemExit):
         example.main(arguments, prog_name="example")
     assert capsys.readouterr().err.rstrip().endswith(end)
+
+
+@click.command(cls=Program)
+@click.option("--size", type=int)
+def single(size: int | None) -> None:
+    """A command that is a program of its own."""
+    if size == 0:
+        raise VerificationError("the size is 0")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "error"),
+    [
+        (["--size", "x"], 2, "error: Invalid value for '--size': 'x' is not a valid integer. See 'python -m single --help'.\n"),
+        (["--size", "0"], 1, "error: the size is 0.\n"),
+        ([], 0, ""),
+    ],
+)
+def test_a_program_of_one_command_is_named_by_its_module_alone(capsys, arguments: list[str], code: int, error: str):
+    with pytest.raises(SystemExit) as ended:
+        single.main(arguments, prog_name="python -m single")
+    assert ended.value.code == code and capsys.readouterr().err == error
+
+
+def test_the_help_of_a_program_of_one_command_shows_how_it_is_called(capsys):
+    with pytest.raises(SystemExit):
+        single.main(["--help"], prog_name="python -m single")
+    assert capsys.readouterr().out.startswith("Usage: python -m single [OPTIONS]\n")

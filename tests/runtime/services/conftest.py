@@ -14,8 +14,8 @@ def start(bundle_folder: Path, tmp_path: Path):
 
     processes = []
 
-    def begin(*options: str, environment: dict[str, str] | None = None) -> Process:
-        processes.append(Process(bundle_folder, *options, cwd=tmp_path, environment=environment))
+    def begin(*options: str, **settings) -> Process:
+        processes.append(Process(bundle_folder, *options, cwd=tmp_path, **settings))
         return processes[-1].wait_ready()
 
     yield begin

@@ -82,6 +82,32 @@ def test_a_series_comes_in_the_order_of_its_positions(client):
     assert content["stacks"] == [{"start": 0, "stop": 4, "label": "", "distance_mm": 2.0, "problem": ""}]
 
 
+def test_a_series_larger_than_the_store_is_in_order_and_its_slices_are_sent_again():
+    pytest.importorskip("pydicom")
+    files = ct_files([5, 2, 0, 3, 1, 4])
+    size = len(files[0])
+    with served.client(ServerSettings(max_callers=1, store_bytes=2 * size + size // 2), adapters=(PAGE,)) as client:
+        ids = [store(client, data) for data in files]
+        assert len(client.service.store.files) == 2
+        content = client.post("/v1/series", json={"images": ids}).json()
+        assert [frame["position_mm"] for frame in content["frames"]] == [10.0, 12.0, 14.0, 16.0, 18.0, 20.0]
+        first = content["frames"][0]["image"]
+        refused = client.get(f"/v1/images/{first}/picture")
+        assert refused.status_code == 404 and refused.json()["error"]["message"].endswith("Upload the image again.")
+        assert store(client, files[ids.index(first)]) == first
+        assert client.get(f"/v1/images/{first}/picture").status_code == 200
+        assert client.delete(f"/v1/images/{ids[0]}").status_code == 204  # what is left of a forgotten file: its headers
+        assert client.post("/v1/series", json={"images": ids}).status_code == 404
+
+
+def test_a_file_larger_than_the_store_is_refused_with_the_option_that_helps():
+    [data] = ct_files([0])
+    with served.client(ServerSettings(store_bytes=len(data) - 1), adapters=(PAGE,)) as client:
+        for path in ("/v1/files", "/v1/images"):
+            refused = client.post(path, content=data, headers=BYTES)
+            assert refused.status_code == 413 and "Start the service with a larger --store" in refused.text
+
+
 def test_the_series_of_several_is_chosen_by_its_number(client):
     pytest.importorskip("pydicom")
     values, _ = ball(2)

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import ssl
 import threading
@@ -141,6 +142,30 @@ def test_tls_is_served(tmp_path: Path):
         connection = http.client.HTTPSConnection("localhost", server.port, context=context, timeout=30)
         connection.request("GET", "/health")
         assert connection.getresponse().status == 200
+
+
+def test_files_of_tls_are_loaded_again_and_broken_ones_change_nothing(start, tmp_path: Path):
+    certificate, key = self_signed(tmp_path)
+    (tmp_path / "new").mkdir()
+    new_certificate, new_key = self_signed(tmp_path / "new")
+    old_client, new_client = (ssl.create_default_context(cafile=str(path)) for path in (certificate, new_certificate))
+    server = start("--tls-cert", str(certificate), "--tls-key", str(key), context=old_client)
+    shutil.copy(new_certificate, certificate)
+    os.kill(server.process.pid, signal.SIGHUP)  # a certificate without its key
+    server.wait_for(lambda: "nothing was loaded again: the TLS files cannot be used: SSLError" in server.log)
+    assert server.request("GET", "/health")[0] == 200 and server.metric("mimo_model_generation") == 1
+    shutil.copy(new_key, key)
+    os.kill(server.process.pid, signal.SIGHUP)
+    server.wait_for(lambda: "serving model generation 2" in server.log)
+    server.context = new_client
+    server.wait_for(lambda: is_trusted(server))
+
+
+def is_trusted(server) -> bool:
+    try:
+        return server.request("GET", "/health")[0] == 200
+    except ssl.SSLError:
+        return False
 
 
 def self_signed(folder: Path) -> tuple[Path, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import datetime
 import http.client
@@ -9,6 +10,7 @@ import json
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -20,7 +22,7 @@ from typing import Any
 import fakes
 import pytest
 import served
-from dicom_series import ball, ct_slice
+from dicom_series import as_bytes, ball, ct_slice
 
 pytest.importorskip("pynetdicom")
 from pydicom.dataset import Dataset  # noqa: E402
@@ -35,6 +37,8 @@ from mimo_runtime.services.dicom_node.rules import Rule  # noqa: E402
 from mimo_runtime.services.dicom_node.settings import NodeSettings, Peer, WebStore  # noqa: E402
 
 LIVER = Rule("liver", "liver")
+#: A receiver that is not there.
+AWAY = Peer("AWAY", "127.0.0.1", 9)
 SEG, SR = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.88.33"
 
 
@@ -80,6 +84,19 @@ def send(
     return statuses
 
 
+def echo_over_tls(port: int, context: ssl.SSLContext) -> bool:
+    """Whether a node answers C-ECHO over TLS."""
+    entity = AE("PACS")
+    entity.acse_timeout = entity.connection_timeout = 5
+    entity.add_requested_context("1.2.840.10008.1.1")
+    association = entity.associate("127.0.0.1", port, ae_title="MIMO", tls_args=(context, "localhost"))
+    if not association.is_established:
+        return False
+    status = association.send_c_echo()
+    association.release()
+    return status.get("Status") == 0
+
+
 class Archive:
     """A receiver in this process.
 
@@ -90,12 +107,14 @@ class Archive:
     """
 
     def __init__(
-        self, status: int = 0, commits: Sequence[bool] = (), node: Callable[[], int] | None = None, tls: Any = None
+        self, status: int = 0, commits: Sequence[bool] = (), node: Callable[[], int] | None = None, tls: Any = None,
+        reports_at_once: bool = False,
     ) -> None:  # fmt: skip
         self.received: list[Dataset] = []
         self.reports: list[tuple[int, Dataset]] = []
         self.requests = 0
         self.status, self.commits, self.node = status, list(commits), node
+        self.reports_at_once = reports_at_once  # on the association of the request
         self.entity = AE("ARCHIVE")
         for uid in (*storage_classes(), LABEL_MAP):
             self.entity.add_supported_context(uid)
@@ -116,10 +135,11 @@ class Archive:
     def _action(self, event: Any) -> tuple[int, None]:
         self.requests += 1
         succeeds = self.commits.pop(0) if self.commits else True
-        threading.Thread(target=self._commit, args=(event.action_information, succeeds)).start()
+        association = event.assoc if self.reports_at_once else None
+        threading.Thread(target=self._commit, args=(event.action_information, succeeds, association)).start()
         return 0, None
 
-    def _commit(self, request: Dataset, succeeds: bool) -> None:
+    def _commit(self, request: Dataset, succeeds: bool, association: Any) -> None:
         from pynetdicom import build_role
 
         report, items = Dataset(), list(request.ReferencedSOPSequence)
@@ -130,13 +150,17 @@ class Archive:
         if lost:
             lost[0].FailureReason = 0x0112
             report.FailedSOPSequence = lost
-        assert self.node is not None
-        association = AE("ARCHIVE").associate(
-            "127.0.0.1", self.node(), [build_context(COMMITMENT)], "MIMO", ext_neg=[build_role(COMMITMENT, scp_role=True)]
-        )
+        if association is None:
+            assert self.node is not None
+            association = AE("ARCHIVE").associate(
+                "127.0.0.1", self.node(), [build_context(COMMITMENT)], "MIMO", ext_neg=[build_role(COMMITMENT, scp_role=True)]
+            )
+        else:
+            time.sleep(0.1)  # after the response to the request
         status, _ = association.send_n_event_report(report, 1 if succeeds else 2, COMMITMENT, "1.2.840.10008.1.20.1.1")
         assert status.Status == 0
-        association.release()
+        if not self.reports_at_once:
+            association.release()
 
     def _report(self, event: Any) -> tuple[int, None]:
         self.reports.append((event.event_type, event.event_information))
@@ -175,12 +199,16 @@ def running_node(
 class NodeProcess:
     """``mimo-run node`` with the small bundle; ``log`` is its standard error."""
 
-    def __init__(self, bundle: Path, data: Path, return_to: str, *options: str, port: int = 0) -> None:
+    def __init__(
+        self, bundle: Path, data: Path, return_to: str, *options: str, port: int = 0, environment: dict[str, str] | None = None
+    ) -> None:  # fmt: skip
         command = [
             sys.executable, "-m", "mimo_runtime", "node", str(bundle), "--data", str(data), "--return-to", return_to,
             "--port", str(port), "--min-free", "0", *options,
         ]  # fmt: skip
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        )  # fmt: skip
         line = self.process.stdout.readline()
         assert line.startswith("listening as "), line + self.process.stderr.read()
         self.port = int(line.rpartition(":")[2])
@@ -211,9 +239,15 @@ class NodeProcess:
 
 
 class Orthanc:
-    """A process of the Debian package ``orthanc`` with a configuration and a storage of its own."""
+    """A process of the Debian package ``orthanc`` with a configuration and a storage of its own.
 
-    def __init__(self, folder: Path, node_port: int, lua: str = "") -> None:
+    Args:
+        node_port: of the modality "mimo".
+        lua: script that it runs.
+        user: name and password, ``NAME:PASSWORD``, that it asks for over HTTP; "" answers everybody.
+    """
+
+    def __init__(self, folder: Path, node_port: int, lua: str = "", user: str = "") -> None:
         program = shutil.which("Orthanc") or shutil.which("Orthanc", path="/usr/sbin")
         if program is None:
             pytest.skip("orthanc is not installed (apt-get install orthanc)")
@@ -224,10 +258,13 @@ class Orthanc:
         content = {
             "Name": "test", "StorageDirectory": str(folder / "storage"), "IndexDirectory": str(folder / "storage"),
             "HttpPort": self.http, "DicomPort": self.dicom, "DicomAet": "ORTHANC", "RemoteAccessAllowed": False,
-            "AuthenticationEnabled": False, "StableAge": 1, "DicomModalities": {"mimo": modality},
+            "AuthenticationEnabled": bool(user), "StableAge": 1, "DicomModalities": {"mimo": modality},
             "Plugins": [str(plugin)] if self.has_dicomweb else [], "DicomWeb": {"Enable": True},
             "DicomCheckModalityHost": False, "DicomAlwaysAllowStore": True,
         }  # fmt: skip
+        self.authorization = f"Basic {base64.b64encode(user.encode()).decode()}" if user else ""
+        if user:
+            content["RegisteredUsers"] = dict([user.split(":")])
         if lua:
             (folder / "script.lua").write_text(lua)
             content["LuaScripts"] = [str(folder / "script.lua")]
@@ -236,6 +273,13 @@ class Orthanc:
             command = [program, str(folder / "orthanc.json")]
             self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
         wait_for(self._answers, 60)
+
+    @property
+    def web(self) -> str:
+        """Address of DICOMweb. Skips the test where Orthanc has no plugin for it."""
+        if not self.has_dicomweb:
+            pytest.skip("the DICOMweb plugin of Orthanc is not installed (apt-get install orthanc-dicomweb)")
+        return f"http://127.0.0.1:{self.http}/dicom-web"
 
     @property
     def peer(self) -> str:
@@ -250,7 +294,7 @@ class Orthanc:
 
     def request(self, method: str, path: str, body: bytes | None = None) -> Any:
         connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=60)
-        connection.request(method, path, body)
+        connection.request(method, path, body, {"Authorization": self.authorization} if self.authorization else {})
         reply = connection.getresponse()
         content = reply.read()
         connection.close()
@@ -259,6 +303,10 @@ class Orthanc:
 
     def get(self, path: str) -> Any:
         return self.request("GET", path)
+
+    def upload(self, objects: Sequence[Dataset]) -> str:
+        """Put objects into it; returns its name of their study."""
+        return [self.request("POST", "/instances", as_bytes(data))["ParentStudy"] for data in objects][0]
 
     def instances(self, modality: str) -> list[dict[str, Any]]:
         """Stored objects of a modality, with their tags."""

@@ -7,6 +7,7 @@ import http.client
 import json
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -25,13 +26,18 @@ from mimo_runtime.services.settings import ServerSettings
 
 
 class Address:
-    """Requests to a port of this machine."""
+    """Requests to a port of this machine; over TLS with a context."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, port: int, context: ssl.SSLContext | None = None) -> None:
+        self.port, self.context = port, context
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if self.context is None:
+            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        return http.client.HTTPSConnection("localhost", self.port, timeout=60, context=self.context)
 
     def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, dict]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = self._connection()
         connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
         reply = connection.getresponse()
         content = reply.read()
@@ -90,17 +96,30 @@ def running(
 
 
 class Process(Address):
-    """``mimo-run serve``; ``log`` is its standard error after the end."""
+    """``mimo-run serve``; ``log`` is its standard error, whole after :meth:`stop`."""
 
-    def __init__(self, bundle: Path, *options: str, cwd: Path, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Path,
+        *options: str,
+        cwd: Path,
+        environment: dict[str, str] | None = None,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         command = [sys.executable, "-m", "mimo_runtime", "serve", str(bundle), "--port", "0", *options]
         self.process = subprocess.Popen(
             command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
         )  # fmt: skip
         line = self.process.stdout.readline()
         assert line.startswith("listening on http"), line + self.process.stderr.read()
-        super().__init__(int(line.rpartition(":")[2]))
-        self.log = ""
+        super().__init__(int(line.rpartition(":")[2]), context)
+        self.lines: list[str] = []
+        self._reading = threading.Thread(target=lambda: self.lines.extend(self.process.stderr), daemon=True)
+        self._reading.start()
+
+    @property
+    def log(self) -> str:
+        return "".join(self.lines)
 
     def wait_ready(self) -> Process:
         self.wait_for(lambda: self.process.poll() is not None or self.request("GET", "/ready")[0] == 200)
@@ -114,10 +133,15 @@ class Process(Address):
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        _, self.log = self.process.communicate(timeout=60)
-        return self.process.returncode
+        return self._end()
 
     def kill(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-            self.process.communicate()
+        self._end()
+
+    def _end(self) -> int:
+        code = self.process.wait(60)
+        self._reading.join(60)
+        self.process.stdout.close()
+        return code

@@ -95,7 +95,8 @@ class _Client(Protocol):
 def _client(web: WebSource) -> _Client:
     from dicomweb_client.api import DICOMwebClient
 
-    client: _Client = DICOMwebClient(web.url, headers={"Authorization": f"Bearer {web.token}"} if web.token else None)
+    value = web.token if " " in web.token else f"Bearer {web.token}"
+    client: _Client = DICOMwebClient(web.url, headers={"Authorization": value} if web.token else None)
     client.set_http_retry_params(retry=True, max_attempts=3)
     return client
 

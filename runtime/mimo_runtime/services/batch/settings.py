@@ -16,7 +16,7 @@ class WebSource:
     Args:
         url: of the service, e.g. "https://pacs.example/dicom-web".
         filters: attributes of the query (QIDO-RS), e.g. ``(("Modality", "CT"),)``.
-        token: sent as ``Authorization: Bearer``; "" sends none.
+        token: sent as ``Authorization: Bearer``; with a space, as the whole header ("Basic ..."); "" sends none.
     """
 
     url: str

@@ -50,9 +50,14 @@ class Answering:
         should_stop: Callable[[], bool],
         pause_s: float = 2.0,
     ) -> None:
-        self.rules, self.host, self.storage, self.ledger = {rule.name: rule for rule in rules}, host, storage, ledger
+        self.host, self.storage, self.ledger = host, storage, ledger
+        self.use_rules(rules)
         self.metrics, self.should_stop, self.pause_s = metrics, should_stop, pause_s
         self._failures: dict[str, int] = {}
+
+    def use_rules(self, rules: Sequence[Rule]) -> None:
+        """Other rules, for studies that are complete from now on; a waiting job of a rule that has changed is planned anew."""
+        self._rules = {rule.name: rule for rule in rules}
 
     def plan(self, study: str) -> int:
         """Note a job for each rule and series of a complete study that fit; returns their number, known ones left out."""
@@ -70,18 +75,18 @@ class Answering:
                 continue
             content = content_key(files)
             asked = set[str]()
-            for rule in self.rules.values():
+            for rule in self._rules.values():
                 if rule.fits(headers) and rule.ask not in asked:
                     asked.add(rule.ask)
-                    job = combined([series, content, rule.key()])  # another bundle does not answer it again
+                    job = _job_key(series, content, rule)
                     added += self.ledger.add(job, study, series, rule.name, content)
         LOG.info("a study is complete", extra={"fields": {"jobs": added}})
         return added
 
     def run(self, job: Job) -> bool:
-        """Answer about a series, and write the objects; False where the series has changed and the job is void."""
-        rule, files = self.rules.get(job.rule), self.storage.series(job.study).get(job.series, [])
-        if rule is None or content_key(files) != job.content:
+        """Answer about a series, and write the objects; False where series or rule has changed and the job is void."""
+        rule, files = self._rules.get(job.rule), self.storage.series(job.study).get(job.series, [])
+        if rule is None or job.job != _job_key(job.series, content_key(files), rule):
             self.ledger.drop(job.job)
             return False
         if job.starts >= MOST_STARTS or self._failures.get(job.job, 0) >= MOST_FAILURES:
@@ -137,6 +142,11 @@ class Answering:
                 header = read_instance_header(stream)
             objects.append(ResultObject(file.name, header.sop_class, header.instance))
         return objects
+
+
+def _job_key(series: str, content: str, rule: Rule) -> str:
+    """What a job is known by. The bundle is no part of it: another one does not answer again."""
+    return combined([series, content, rule.key()])
 
 
 def _headers(files: Sequence[Path]) -> list[InstanceHeader]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ...utils.log import LOGGER
@@ -34,6 +36,16 @@ class Commitments:
 
     def __init__(self, settings: NodeSettings, ledger: Ledger, storage: Storage, metrics: NodeMetrics) -> None:
         self.settings, self.ledger, self.storage, self.metrics = settings, ledger, storage, metrics
+        self._expected: dict[str, threading.Event] = {}
+
+    @contextlib.contextmanager
+    def expecting(self, transaction: str) -> Iterator[threading.Event]:
+        """An event that is set when the report of a transaction is taken."""
+        self._expected[transaction] = event = threading.Event()
+        try:
+            yield event
+        finally:
+            del self._expected[transaction]
 
     def take_request(self, aet: str, request: Dataset) -> int:
         """Note a request of another node; the report follows on an association of its own.
@@ -70,8 +82,8 @@ class Commitments:
         Returns:
             A status; a failure for an unknown transaction or another sender.
         """
-        receiver = self.settings.return_to
-        job = self.ledger.job_of(str(report.get("TransactionUID") or ""))
+        receiver, transaction = self.settings.return_to, str(report.get("TransactionUID") or "")
+        job = self.ledger.job_of(transaction)
         if job is None or not isinstance(receiver, Peer) or aet != receiver.aet:
             return INVALID
         committed = {uid for _, uid in _references(report, "ReferencedSOPSequence")}
@@ -85,6 +97,8 @@ class Commitments:
             self.storage.remove_result(job.job)
             self.metrics.count_delivery("delivered")
             LOG.info("a result is committed")
+        if (expected := self._expected.get(transaction)) is not None:
+            expected.set()
         return SUCCESS
 
 

@@ -112,7 +112,8 @@ class Delivery:
         if not self.ledger.set_requested(job.job, transaction, time.time() + self.settings.commit_wait_s):
             return
         instances = [(one.sop_class, one.instance) for one in self.ledger.objects(job.job)]
-        request_commitment(self.settings, receiver, request_of(transaction, instances), self.on_report)
+        with self.commitments.expecting(transaction) as reported:
+            request_commitment(self.settings, receiver, request_of(transaction, instances), self.on_report, reported)
 
     def _postpone(self, job: Job, reason: str) -> None:
         if self._is_over(job):

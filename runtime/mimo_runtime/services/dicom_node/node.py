@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +27,8 @@ from .storage import Storage
 
 #: Seconds between two sweeps of what is no longer needed, and the longest sleep of a thread.
 _SWEEP_S, _SLEEP_S = 2.0, 5.0
+#: Seconds without a turn of the thread that accepts connections, after which the node counts as stuck.
+_SILENT_S = 5.0
 LOG = LOGGER.getChild("node")
 
 
@@ -97,6 +98,30 @@ class Node:
         self.host.close()
         self.ledger.close()
         self.storage.close()
+
+    def reload(self, rules: Sequence[Rule]) -> None:
+        """Serve the bundle and the TLS files as they are now, and other rules; what is there serves until all of them are good.
+
+        Raises:
+            RequestError: the TLS files, or the rules with the bundle, cannot be used; nothing changes.
+            BundleError, EngineError, VerificationError: likewise, of the bundle.
+        """
+        tls = self.receiver.read_tls()
+        self.host.swap(check=lambda mimo: check_rules(rules, mimo.config))
+        self.receiver.use_tls(tls)
+        self.rules = tuple(rules)
+        self.answering.use_rules(rules)
+        LOG.info("bundle, rules and TLS were loaded again")
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a model is in service that fits the rules."""
+        return self.host.generation > 0 and self.problem is None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the threads that answer and send are there, and the port takes connections."""
+        return all(thread.is_alive() for thread in self._threads) and self.receiver.silent_s < _SILENT_S
 
     def wait_failed(self, seconds: float) -> bool:
         """Wait until the model cannot be served, at most so long; ``problem`` says why."""
@@ -206,44 +231,10 @@ class Node:
             return status, "application/json", json.dumps(content).encode()
 
         def ready() -> tuple[int, str, bytes]:
-            is_ready = self.host.generation > 0 and self.problem is None
-            return json_page(200 if is_ready else 503, {"status": "ready" if is_ready else "loading"})
+            return json_page(200 if self.is_ready else 503, {"status": "ready" if self.is_ready else "loading"})
 
         return {
             "/health": lambda: json_page(200, {"status": "ok"}),
             "/ready": ready,
             "/metrics": lambda: (200, "text/plain; version=0.0.4", self.metrics.text()),
         }
-
-
-def run(node: Node, on_open: Callable[[], None]) -> None:
-    """Run a node until SIGTERM or SIGINT, in the main thread.
-
-    Args:
-        on_open: called when the ports are open.
-
-    Raises:
-        MimoError: a port cannot be opened, the bundle cannot be served, or a rule does not fit the model.
-    """
-    stopped = threading.Event()
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]
-    previous = {number: signal.signal(number, lambda *_: stopped.set()) for number in numbers}
-    before, threading.excepthook = threading.excepthook, _log_thread
-    try:
-        node.start()
-        on_open()
-        while not stopped.is_set() and not node.wait_failed(0.2):
-            pass
-        node.stop()
-        if node.problem is not None:
-            raise node.problem
-    finally:
-        threading.excepthook = before
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _log_thread(arguments: threading.ExceptHookArgs) -> None:
-    """Exceptions of threads by type and place: their messages may quote what a sender wrote."""
-    if arguments.exc_value is not None:
-        LOG.error("a thread failed", extra={"fields": failure_fields(arguments.exc_value)})

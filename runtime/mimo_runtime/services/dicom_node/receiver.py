@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from typing import TYPE_CHECKING, Protocol
@@ -60,6 +61,8 @@ class Receiver:
         self.commitments, self.metrics, self.wake = commitments, metrics, wake
         self._received: dict[int, int] = {}  # bytes of the message that an association sends
         self._mutex = threading.Lock()
+        self._tls: ssl.SSLContext | None = None
+        self._turn = 0.0
 
     def start(self) -> None:
         """Open the port. Raises RequestError where it cannot be opened."""
@@ -70,7 +73,7 @@ class Receiver:
         entity.require_called_aet = True
         entity.require_calling_aet = list(self.settings.callers)
         entity.maximum_associations = self.settings.max_associations
-        tls = None if self.settings.tls is None else server_context(self.settings.tls)
+        self.use_tls(self.read_tls())
         handlers = [
             (evt.EVT_C_ECHO, lambda event: SUCCESS), (evt.EVT_C_STORE, self.on_store),
             (evt.EVT_N_ACTION, self.on_action), (evt.EVT_N_EVENT_REPORT, self.on_report),
@@ -80,10 +83,28 @@ class Receiver:
         ]  # fmt: skip
         self._entity = entity
         try:
-            self._server = open_server(entity, (self.settings.host, self.settings.port), tls, handlers)
+            address = self.settings.host, self.settings.port
+            self._server = open_server(entity, address, lambda: self._tls, handlers, self._note_turn)
         except OSError as error:
             remedy = "Choose another --host or --port"
             raise RequestError(f"the node cannot listen: {error.strerror or type(error).__name__}", remedy) from None
+        self._note_turn()
+
+    def read_tls(self) -> ssl.SSLContext | None:
+        """TLS of the files as they are now. Raises RequestError where they cannot be used."""
+        return None if self.settings.tls is None else server_context(self.settings.tls)
+
+    def use_tls(self, context: ssl.SSLContext | None) -> None:
+        """TLS of the next connections; those that are open keep theirs."""
+        self._tls = context
+
+    def _note_turn(self) -> None:
+        self._turn = time.monotonic()
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the thread of the port last took, or looked for, a connection."""
+        return time.monotonic() - self._turn
 
     @property
     def port(self) -> int:
@@ -151,7 +172,7 @@ class Receiver:
         """Another node asks for storage commitment."""
         self._begin_message(event)
         try:
-            status = self.commitments.take_request(str(event.assoc.requestor.ae_title).strip(), event.action_information)
+            status = self.commitments.take_request(_other_side(event), event.action_information)
         except Exception as error:
             LOG.error("a request for storage commitment failed: %s", type(error).__name__)
             status = FAILURE
@@ -162,7 +183,7 @@ class Receiver:
         """Another node reports about the results that it has."""
         self._begin_message(event)
         try:
-            status = self.commitments.take_report(str(event.assoc.requestor.ae_title).strip(), event.event_information)
+            status = self.commitments.take_report(_other_side(event), event.event_information)
         except Exception as error:
             LOG.error("a report about storage commitment failed: %s", type(error).__name__)
             status = FAILURE
@@ -201,3 +222,9 @@ class Receiver:
 
     def _count(self, outcome: str) -> None:
         self.metrics.count_association(outcome)
+
+
+def _other_side(event: Event) -> str:
+    """Title of the application entity at the other end of an association, whoever opened it."""
+    association = event.assoc
+    return str((association.requestor if association.is_acceptor else association.acceptor).ae_title).strip()

@@ -17,7 +17,7 @@ from ...imageio.image import MAX_PIXELS
 from ...imageio.masks import read_mask
 from ...request import AskRequest
 from ..jobs import Job
-from ..store import Reading
+from ..store import ImageStore, Reading
 from .errors import HttpError
 from .fields import read_json
 
@@ -197,6 +197,13 @@ def media_type(request: Request) -> str:
     """``Content-Type`` without its parameters, in small letters."""
     content: str = request.headers.get("content-type", "")
     return content.partition(";")[0].strip().lower()
+
+
+def check_fits(store: ImageStore, nbytes: int) -> None:
+    """Refuse a file that could not be kept. Raises HttpError."""
+    if not store.fits(nbytes):
+        what = f"the file is larger than the store of {max(1, store.files.max_bytes >> 20)} MB"
+        raise HttpError(413, what, "Start the service with a larger --store, or send the file with each question to /v1/ask")
 
 
 async def read_parts(request: Request) -> dict[str, bytes]:

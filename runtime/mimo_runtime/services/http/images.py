@@ -10,7 +10,7 @@ from ..host import Served
 from ..jobs import Job
 from ..store import Reading, StoredImage
 from .answers import StoredImageJson
-from .bodies import in_thread, media_type, read_parts
+from .bodies import check_fits, in_thread, media_type, read_parts
 from .errors import HttpError
 from .openapi import Operation
 from .page.pictures import picture_of
@@ -69,6 +69,7 @@ class ImageRoutes:
             raise HttpError(415, "the body is no image", "Send the file as application/octet-stream, or as the part 'image'")
         if not data:
             raise RequestError("the request has no image", "Send the file as the body, or as the part 'image'")
+        check_fits(self.service.store, len(data))
         return await self._described(request, await in_thread(len(data), StoredImage.of, data), reading, 201)
 
     async def show(self, request: Request) -> Response:

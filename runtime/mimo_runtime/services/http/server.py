@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ...errors import RequestError
 from ...utils.log import LOGGER
-from ..logs import set_up_logs
+from ..logs import reload_reason, set_up_logs
 from ..settings import ServerSettings
 from ..systemd import Notifier, report_life
 from .app import Application
@@ -26,7 +27,8 @@ _DELIVERY_S = 3
 
 
 def serve(app: Application, settings: ServerSettings, announce: Callable[[str], None], log_level: str = "info") -> None:
-    """Answer until SIGTERM or SIGINT; then finish what runs within ``grace_s``. SIGHUP loads the bundle again.
+    """Answer until SIGTERM or SIGINT; then finish what runs within ``grace_s``. SIGHUP loads the bundle and
+    the TLS files again.
 
     Args:
         announce: takes the address once the socket is open.
@@ -94,9 +96,7 @@ def _config(app: Application, settings: ServerSettings) -> uvicorn.Config:
     try:
         config.load()
     except OSError as error:  # ssl.SSLError is one
-        raise RequestError(
-            f"the TLS files cannot be used: {type(error).__name__}", "Name a certificate and its key in PEM"
-        ) from None
+        raise _tls_error(error) from None
     return config
 
 
@@ -133,18 +133,38 @@ def _server(config: uvicorn.Config, app: Application, grace_s: float) -> uvicorn
             if notifier:
                 self.reporting = asyncio.create_task(report_life(notifier, lambda: app.service.host.generation > 0))
             if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
-                asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, app)
+                asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, app, config)
 
     return Server(config)
 
 
-def _reload(app: Application) -> None:
-    """Load the bundle again, in a thread; a failure keeps the model that serves."""
-    running = asyncio.get_running_loop().run_in_executor(None, app.service.host.swap)
+def _reload(app: Application, config: uvicorn.Config) -> None:
+    """Load bundle and TLS files again, in a thread; a failure of either keeps both that serve."""
+    running = asyncio.get_running_loop().run_in_executor(None, _load_again, app, config)
     running.add_done_callback(_report_reload)
 
 
-def _report_reload(running: asyncio.Future[int]) -> None:
+def _load_again(app: Application, config: uvicorn.Config) -> None:
+    if config.ssl is not None:
+        _load_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), config)
+    app.service.host.swap()
+    if config.ssl is not None:
+        _load_certificate(config.ssl, config)  # for connections from now on
+
+
+def _load_certificate(context: ssl.SSLContext, config: uvicorn.Config) -> None:
+    assert config.ssl_certfile is not None
+    try:
+        context.load_cert_chain(config.ssl_certfile, config.ssl_keyfile, password="")
+    except OSError as error:  # ssl.SSLError is one
+        raise _tls_error(error) from None
+
+
+def _tls_error(error: OSError) -> RequestError:
+    return RequestError(f"the TLS files cannot be used: {type(error).__name__}", "Name a certificate and its key in PEM")
+
+
+def _report_reload(running: asyncio.Future[None]) -> None:
     error = running.exception()
     if error is not None:
-        LOGGER.error("the bundle was not loaded again: %s", type(error).__name__)
+        LOGGER.error("nothing was loaded again: %s", reload_reason(error))

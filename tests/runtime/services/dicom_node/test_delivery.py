@@ -19,6 +19,7 @@ from mimo_runtime.errors import RequestError
 from mimo_runtime.services.dicom_node.commitment import Commitments
 from mimo_runtime.services.dicom_node.ledger import Ledger
 from mimo_runtime.services.dicom_node.metrics import NodeMetrics
+from mimo_runtime.services.dicom_node.network import sending
 from mimo_runtime.services.dicom_node.network.contexts import COMMITMENT, COMMITMENT_INSTANCE
 from mimo_runtime.services.dicom_node.settings import NodeSettings, Peer, WebStore
 from mimo_runtime.services.dicom_node.storage import Storage
@@ -80,6 +81,28 @@ def test_a_result_is_delivered_when_its_storage_is_committed(tmp_path: Path, com
         send(node.receiver.port, study(), "ARCHIVE")
         wait_for(lambda: state(node, "delivered"))
     assert committing.requests == 1 and len(committing.received) == 2
+
+
+def test_a_report_on_the_association_of_its_request_is_taken(tmp_path: Path):
+    receiver = Archive(reports_at_once=True)
+    try:
+        with running_node(tmp_path / "data", receiver.peer, commit=True) as node:
+            send(node.receiver.port, study())
+            wait_for(lambda: state(node, "delivered"))
+        assert receiver.requests == 1
+    finally:
+        receiver.close()
+
+
+def test_a_report_on_another_association_ends_the_wait_on_that_of_the_request(
+    tmp_path: Path, committing: Archive, monkeypatch: pytest.MonkeyPatch
+):  # fmt: skip
+    monkeypatch.setattr(sending, "_SAME_ASSOCIATION_S", 60.0)
+    with running_node(tmp_path / "data", committing.peer, commit=True) as node:
+        committing.ports.append(node.receiver.port)
+        for _ in range(2):
+            send(node.receiver.port, study(), "ARCHIVE")
+        wait_for(lambda: node.ledger.counts()["delivered"] == 2, 30)
 
 
 def test_an_object_that_is_not_committed_is_sent_again(tmp_path: Path, committing: Archive):

@@ -15,15 +15,13 @@ from typing import Any
 import fakes
 import pytest
 from click.testing import CliRunner
-from node_cases import LIVER, Archive, NodeProcess, certificate, running_node, send, study, wait_for
+from node_cases import AWAY, LIVER, Archive, NodeProcess, certificate, echo_over_tls, running_node, send, study, wait_for
 from pynetdicom import AE
 
 from mimo_runtime.cli.commands import main
 from mimo_runtime.errors import RequestError
 from mimo_runtime.services.dicom_node.rules import Rule
 from mimo_runtime.services.dicom_node.settings import NodeSettings, Peer, Tls
-
-AWAY = Peer("AWAY", "127.0.0.1", 9)
 
 
 def outcomes(node) -> dict[str, float]:
@@ -198,18 +196,6 @@ def test_results_are_sent_over_tls(tmp_path: Path):
         assert len(archive.received) == 2
     finally:
         archive.close()
-
-
-def echo_over_tls(port: int, context: ssl.SSLContext) -> bool:
-    entity = AE("PACS")
-    entity.acse_timeout = entity.connection_timeout = 5
-    entity.add_requested_context("1.2.840.10008.1.1")
-    association = entity.associate("127.0.0.1", port, ae_title="MIMO", tls_args=(context, "localhost"))
-    if not association.is_established:
-        return False
-    status = association.send_c_echo()
-    association.release()
-    return status.get("Status") == 0
 
 
 def test_two_nodes_do_not_share_a_folder(tmp_path: Path):

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dicom_series import as_bytes
 from node_cases import NodeProcess, Orthanc, free_port, study, wait_for
 
 
 @pytest.fixture(scope="module")
 def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
-    archive = Orthanc(tmp_path_factory.mktemp("orthanc"), free_port())
+    archive = Orthanc(tmp_path_factory.mktemp("orthanc"), free_port(), user="pacs:a password")
     yield archive
     archive.close()
 
@@ -28,11 +27,6 @@ def node(bundle_folder: Path, tmp_path: Path, orthanc: Orthanc) -> Iterator[Node
     assert process.stop() == 0
 
 
-def upload(orthanc: Orthanc, objects) -> str:
-    """Put objects into Orthanc; returns its name of their study."""
-    return [orthanc.request("POST", "/instances", as_bytes(data))["ParentStudy"] for data in objects][0]
-
-
 def results(orthanc: Orthanc, study_id: str) -> list[str]:
     """Modalities of the series of a study, sorted."""
     series = orthanc.get(f"/studies/{study_id}/series")
@@ -42,7 +36,7 @@ def results(orthanc: Orthanc, study_id: str) -> list[str]:
 def test_a_slice_is_answered_within_ten_seconds(orthanc: Orthanc, node: NodeProcess):
     orthanc.request("POST", "/modalities/mimo/echo", b"{}")
     wait_for(lambda: "the receiver answers C-ECHO" in node.log)
-    study_id = upload(orthanc, study())
+    study_id = orthanc.upload(study())
     started = time.monotonic()
     orthanc.request("POST", "/modalities/mimo/store", study_id.encode())
     wait_for(lambda: results(orthanc, study_id) == ["CT", "SEG", "SR"])
@@ -53,7 +47,7 @@ def test_a_slice_is_answered_within_ten_seconds(orthanc: Orthanc, node: NodeProc
 
 
 def test_a_study_with_its_results_is_not_answered_again(orthanc: Orthanc, node: NodeProcess):
-    study_id = upload(orthanc, study(2))
+    study_id = orthanc.upload(study(2))
     orthanc.request("POST", "/modalities/mimo/store", study_id.encode())
     wait_for(lambda: results(orthanc, study_id) == ["CT", "SEG", "SR"])
     wait_for(lambda: "a result is committed" in node.log)
@@ -65,7 +59,7 @@ def test_a_study_with_its_results_is_not_answered_again(orthanc: Orthanc, node: 
 
 def test_orthanc_gets_a_report_about_storage_commitment(orthanc: Orthanc, node: NodeProcess):
     [image] = study()
-    study_id = upload(orthanc, [image])
+    study_id = orthanc.upload([image])
     orthanc.request("POST", "/modalities/mimo/store", study_id.encode())
     instances = [[str(image.SOPClassUID), str(image.SOPInstanceUID)]]
     body = json.dumps({"DicomInstances": instances}).encode()
@@ -76,13 +70,11 @@ def test_orthanc_gets_a_report_about_storage_commitment(orthanc: Orthanc, node: 
 
 
 def test_results_reach_orthanc_by_dicomweb(bundle_folder: Path, tmp_path: Path, orthanc: Orthanc):
-    if not orthanc.has_dicomweb:
-        pytest.skip("the DICOMweb plugin of Orthanc is not installed (apt-get install orthanc-dicomweb)")
-    url = f"http://127.0.0.1:{orthanc.http}/dicom-web"
-    process = NodeProcess(
-        bundle_folder, tmp_path / "data", url, "--ask", "liver", "--quiet", "0.5", port=orthanc.node_port
-    )  # fmt: skip
-    study_id = upload(orthanc, study())
+    header = tmp_path / "header.txt"
+    header.write_text(orthanc.authorization)
+    options = ("--ask", "liver", "--quiet", "0.5", "--return-auth", str(header))
+    process = NodeProcess(bundle_folder, tmp_path / "data", orthanc.web, *options, port=orthanc.node_port)
+    study_id = orthanc.upload(study())
     orthanc.request("POST", "/modalities/mimo/store", study_id.encode())
     wait_for(lambda: "a result is delivered" in process.log)
     assert process.stop() == 0 and results(orthanc, study_id) == ["CT", "SEG", "SR"]
@@ -94,7 +86,7 @@ def test_an_archive_that_forwards_all_that_comes_makes_no_loop(bundle_folder: Pa
     try:
         options = ("--ask", "liver", "--quiet", "0.5", "--status-port", "0")
         process = NodeProcess(bundle_folder, tmp_path / "data", archive.peer, *options, port=archive.node_port)
-        study_id = upload(archive, study())
+        study_id = archive.upload(study())
         wait_for(lambda: results(archive, study_id) == ["CT", "SEG", "SR"])
         wait_for(lambda: process.metric('mimo_node_objects_total{outcome="own"}') >= 2)  # forwarded with its results
         time.sleep(2)  # longer than the time after which a study counts as stable

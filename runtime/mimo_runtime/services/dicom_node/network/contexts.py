@@ -152,10 +152,9 @@ def _load(context: ssl.SSLContext, cert: Path | None, key: Path | None, ca: Path
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         if cert is not None:
-            context.load_cert_chain(cert, key)
+            context.load_cert_chain(cert, key, password="")  # a key with a passphrase is refused, not asked for
         if ca is not None:
             context.load_verify_locations(ca)
     except OSError as error:  # ssl.SSLError is one
-        raise RequestError(
-            f"the TLS files cannot be used: {type(error).__name__}", "Name a certificate and its key in PEM"
-        ) from None
+        remedy = "Name a certificate and its key in PEM, without a passphrase"
+        raise RequestError(f"the TLS files cannot be used: {type(error).__name__}", remedy) from None

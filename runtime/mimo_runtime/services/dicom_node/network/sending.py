@@ -82,11 +82,14 @@ def send_objects(settings: NodeSettings, peer: Peer, files: Sequence[Path], sent
         raise SendError(f"{len(failed)} of {len(files)} objects were not taken: {failed[0]}")
 
 
-def request_commitment(settings: NodeSettings, peer: Peer, request: Dataset, on_report: Callable[[Event], object]) -> None:
+def request_commitment(
+    settings: NodeSettings, peer: Peer, request: Dataset, on_report: Callable[[Event], object], reported: threading.Event
+) -> None:  # fmt: skip
     """Ask for storage commitment.
 
     Args:
         on_report: handles a report that comes on the same association.
+        reported: set when the report is there, on whatever association; until then this one stays open for a short time.
 
     Raises:
         SendError: the request was not taken.
@@ -94,16 +97,8 @@ def request_commitment(settings: NodeSettings, peer: Peer, request: Dataset, on_
     from pynetdicom import evt
     from pynetdicom.presentation import build_context
 
-    reported = threading.Event()
-
-    def handle(event: Event) -> object:
-        try:
-            return on_report(event)
-        finally:
-            reported.set()
-
     contexts = [build_context(COMMITMENT, [EXPLICIT, IMPLICIT])]
-    with _association(settings, peer, contexts, [(evt.EVT_N_EVENT_REPORT, handle)]) as association:
+    with _association(settings, peer, contexts, [(evt.EVT_N_EVENT_REPORT, on_report)]) as association:
         try:
             status, _ = association.send_n_action(request, _REQUEST_COMMITMENT, COMMITMENT, COMMITMENT_INSTANCE)
         except (ValueError, RuntimeError):

@@ -34,10 +34,16 @@ Handler = Callable[["Event"], object]
 def open_server(
     entity: ApplicationEntity,
     address: tuple[str, int],
-    tls: ssl.SSLContext | None,
+    tls: Callable[[], ssl.SSLContext | None],
     handlers: Sequence[tuple[object, Handler]],
+    on_turn: Callable[[], None],
 ) -> ThreadedAssociationServer:
-    """Listen in a thread. Raises OSError where the address cannot be used."""
+    """Listen in a thread. Raises OSError where the address cannot be used.
+
+    Args:
+        tls: the context of the next connection; None speaks plain DICOM.
+        on_turn: called several times a second while connections are accepted.
+    """
     from pynetdicom import evt
     from pynetdicom.transport import ThreadedAssociationServer
 
@@ -48,9 +54,14 @@ def open_server(
             assert self.socket is not None
             connection, client = self.socket.accept()
             connection.settimeout(IDLE_S)
-            if tls is not None:  # the handshake is made by the thread of the association
-                connection = tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+            context = tls()
+            if context is not None:  # the handshake is made by the thread of the association
+                connection = context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
             return connection, client
+
+        def service_actions(self) -> None:
+            super().service_actions()
+            on_turn()
 
         def verify_request(self, request: object, client_address: object) -> bool:
             for association in entity.active_associations:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
-from ....errors import RequestError
-from ....series.headers import FrameHeader, files_in_memory
-from ....series.image_series import in_order, read_headers
+from ....errors import ImageError, RequestError
+from ....series.headers import FrameHeader
+from ....series.image_series import ReadHeaders, in_order
 from ....series.ordering import Layout
+from ....utils.messages import few
 from ...host import Served
 from ...jobs import Job
-from ...store import StoredImage
-from ..bodies import in_thread, media_type
+from ...store import ImageStore, StoredImage
+from ..bodies import check_fits, in_thread, media_type
 from ..errors import HttpError
 from ..fields import read_json
 from ..openapi import Operation
@@ -115,10 +117,11 @@ class SeriesRoutes:
         data = await request.body()
         if not data:
             raise RequestError("the request has no file", "Send the file as the body")
+        check_fits(self.service.store, len(data))
         image = await in_thread(len(data), StoredImage.of, data)
 
         def work(served: Served, job: Job) -> StoredFileJson:
-            read_headers(files_in_memory([data]), (), "the file")
+            self.service.store.keep_headers(image)
             self.service.store.keep(image)
             return {"id": image.id}
 
@@ -133,31 +136,40 @@ class SeriesRoutes:
         body = read_json(await request.body(), SeriesBody)
         if not 1 <= len(body.images) <= MOST_FILES:
             raise RequestError(f"the series has {len(body.images)} files", f"Send 1 to {MOST_FILES}")
-        images = [self.service.store.get(name) for name in dict.fromkeys(body.images)]
 
         def work(served: Served, job: Job) -> SeriesJson:
-            return series_json(images, body.series)
+            return series_json(self.service.store, tuple(dict.fromkeys(body.images)), body.series)
 
         return JSONResponse(await self.service.run(request, work))
 
 
-def series_json(images: list[StoredImage], number: int) -> SeriesJson:
-    """The series of that number, from 1.
+def series_json(store: ImageStore, images: Sequence[str], number: int) -> SeriesJson:
+    """The series of that number, from 1. Only headers are needed: the files may be forgotten since.
+
+    Args:
+        images: ids of files.
 
     Raises:
+        MissingImageError: one was never stored, or forgotten altogether.
         ImageError: none of the files is an image.
         RequestError: there is no such series.
     """
-    files = files_in_memory([image.data for image in images])
-    read = read_headers(files, (), "the list of files")
-    groups = list(read.by_series().values())
+    headers, refused = list[FrameHeader](), list[str]()
+    for image in images:
+        try:
+            headers.extend(store.headers(image))
+        except ImageError as error:
+            refused.append(error.what)
+    if not headers:
+        raise ImageError("the list of files holds no image", "Send images")
+    notes = (f"{len(refused)} of the files are no images: {few(refused, 2)}",) if refused else ()
+    groups = list(ReadHeaders(tuple(headers), notes, 0).by_series().values())
     if not 1 <= number <= len(groups):
         raise RequestError(f"the files have no series {number}", f"Use 1 to {len(groups)}")
     frames, layout = in_order(groups[number - 1])
-    ids = {file.name: image.id for file, image in zip(files, images)}
     places = _places(layout)
     return {
-        "frames": [_frame_json(frame, ids[frame.file.name], place) for frame, place in zip(frames, places)],
+        "frames": [_frame_json(frame, place) for frame, place in zip(frames, places)],
         "stacks": [
             {
                 "start": stack.start, "stop": stack.stop, "label": stack.label, "distance_mm": stack.distance_mm,
@@ -168,7 +180,7 @@ def series_json(images: list[StoredImage], number: int) -> SeriesJson:
         "modality": frames[0].modality,
         "number": number,
         "series": [{"modality": group[0].modality, "frames": len(group)} for group in groups],
-        "notes": list(read.notes),
+        "notes": list(notes),
     }  # fmt: skip
 
 
@@ -180,10 +192,10 @@ def _places(layout: Layout) -> list[float | None]:
     return places
 
 
-def _frame_json(frame: FrameHeader, image: str, place: float | None) -> FrameJson:
+def _frame_json(frame: FrameHeader, place: float | None) -> FrameJson:
     spacing = frame.geometry.spacing_mm
     return {
-        "image": image,
+        "image": frame.file.name,
         "frame": frame.index,
         "width": frame.size[1],
         "height": frame.size[0],

@@ -1,0 +1,82 @@
+"""A node as a process: signals, and signs of life to systemd."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Sequence
+
+from ...utils.log import LOGGER
+from ..logs import failure_fields, reload_reason
+from ..systemd import LifeSigns, Notifier
+from .node import Node
+from .rules import Rule
+
+#: Seconds between two turns of the main thread.
+_TURN_S = 0.2
+LOG = LOGGER.getChild("node")
+
+
+def run(node: Node, on_open: Callable[[], None], read_rules: Callable[[], Sequence[Rule]]) -> None:
+    """Run a node until SIGTERM or SIGINT, in the main thread. SIGHUP loads bundle, rules and TLS files again.
+
+    Args:
+        on_open: called when the ports are open.
+        read_rules: the rules as they are now, at SIGHUP. Its errors are logged, so they have no path.
+
+    Raises:
+        MimoError: a port cannot be opened, the bundle cannot be served, or a rule does not fit the model.
+    """
+    stopped, again = threading.Event(), threading.Event()
+    events = {"SIGTERM": stopped, "SIGINT": stopped, "SIGHUP": again}
+    previous = {number: signal.signal(number, _setting(event)) for number, event in _numbers(events).items()}
+    before, threading.excepthook = threading.excepthook, _log_thread
+    try:
+        node.start()
+        on_open()
+        _serve(node, stopped, again, read_rules)
+        if node.problem is not None:
+            raise node.problem
+    finally:
+        threading.excepthook = before
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _serve(
+    node: Node, stopped: threading.Event, again: threading.Event, read_rules: Callable[[], Sequence[Rule]]
+) -> None:  # fmt: skip
+    notifier, reloading = Notifier(), threading.Thread()
+    signs = LifeSigns(notifier)
+    while not stopped.is_set() and not node.wait_failed(_TURN_S):
+        signs.tick(node.is_ready, node.is_alive)
+        if again.is_set() and node.is_ready and not reloading.is_alive():
+            again.clear()
+            reloading = threading.Thread(target=_reload, args=(node, read_rules), name="mimo-reloading")
+            reloading.start()
+    notifier.send("STOPPING=1")
+    node.stop()
+    if reloading.is_alive():
+        reloading.join()
+
+
+def _reload(node: Node, read_rules: Callable[[], Sequence[Rule]]) -> None:
+    try:
+        node.reload(read_rules())
+    except Exception as error:
+        LOG.error("nothing was loaded again: %s", reload_reason(error))
+
+
+def _numbers(events: dict[str, threading.Event]) -> dict[int, threading.Event]:
+    """Of the signals that this system has."""
+    return {getattr(signal, name): event for name, event in events.items() if hasattr(signal, name)}
+
+
+def _setting(event: threading.Event) -> Callable[[int, object], None]:
+    return lambda number, frame: event.set()
+
+
+def _log_thread(arguments: threading.ExceptHookArgs) -> None:
+    """Exceptions of threads by type and place: their messages may quote what a sender wrote."""
+    if arguments.exc_value is not None:
+        LOG.error("a thread failed", extra={"fields": failure_fields(arguments.exc_value)})
