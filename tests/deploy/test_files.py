@@ -105,6 +105,45 @@ def test_archive_and_node_know_each_other() -> None:
     assert (title, host, port) == (options["aet"], "node", options["port"])
 
 
+def option_of(command: str, name: str) -> object:
+    """The default of an option of ``mimo-run``."""
+    return {option.name: option.default for option in main.commands[command].params}[name]
+
+
+def test_ports_of_the_image_are_those_of_its_programs() -> None:
+    stage = dict(last_stage())
+    ports = [option_of("serve", "port"), option_of("node", "port")]
+    assert stage["EXPOSE"].split() == [str(port) for port in ports]
+    assert f"127.0.0.1:{ports[0]}/ready" in stage["HEALTHCHECK"]
+
+
+def test_ports_folders_and_times_of_compose_are_those_of_its_programs() -> None:
+    yaml = pytest.importorskip("yaml")
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text("utf-8"))["services"]
+    archive = json.loads((DEPLOY / "orthanc.json").read_text("utf-8"))
+    page, node, orthanc = (services[name] for name in ("page", "node", "orthanc"))
+    assert page["ports"] == [f"127.0.0.1:8080:{option_of('serve', 'port')}"]
+    assert orthanc["ports"] == [f"127.0.0.1:8042:{archive['HttpPort']}"]
+    status = node["command"][node["command"].index("--status-port") + 1]
+    assert f"127.0.0.1:{status}/ready" in node["healthcheck"]["test"][-1]
+    targets = {name: [volume.split(":")[1] for volume in service["volumes"]] for name, service in services.items()}
+    assert page["command"][1] in targets["page"] and node["command"][1] in targets["node"]
+    assert node["command"][node["command"].index("--data") + 1] in targets["node"]
+    assert orthanc["command"] == [targets["orthanc"][0]] and archive["StorageDirectory"] in targets["orthanc"]
+    for service in (page, node):
+        assert int(service["stop_grace_period"].removesuffix("s")) > max(option_of(name, "grace") for name in ("serve", "node"))
+    assert set(node["depends_on"]) <= set(services)
+
+
+def test_files_that_compose_mounts_lie_in_the_repository_or_are_made_by_the_demonstration(repository: Path) -> None:
+    yaml = pytest.importorskip("yaml")
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text("utf-8"))["services"]
+    sources = {volume.split(":")[0] for service in services.values() for volume in service["volumes"]}
+    paths = {(DEPLOY / source).resolve() for source in sources if source.startswith(".")}
+    made = repository / "build" / "demo" / "bundle"
+    assert made in paths and all(path == made or path.is_file() for path in paths)
+
+
 UNITS = sorted(path.name for path in DEPLOY.glob("*.service"))
 
 
@@ -129,8 +168,7 @@ def test_a_unit_is_reloaded_by_the_signal_that_its_program_takes(name: str) -> N
 def test_systemd_waits_for_the_end_longer_than_the_program(name: str) -> None:
     text = (DEPLOY / name).read_text("utf-8").replace("\\\n", " ")
     (command,) = re.findall(r"^ExecStart=/opt/mimo/bin/mimo-run (\w+)", text, re.M)
-    grace = {option.name: option.default for option in main.commands[command].params}["grace"]
-    assert int(re.findall(r"^TimeoutStopSec=(\d+)", text, re.M)[0]) > grace
+    assert int(re.findall(r"^TimeoutStopSec=(\d+)", text, re.M)[0]) > option_of(command, "grace")
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here")

@@ -13,6 +13,7 @@ from socketserver import BaseServer
 import fakes
 import pytest
 from node_cases import AWAY, Archive, NodeProcess, certificate, echo_over_tls, running_node, send, study, wait_for
+from pydicom.uid import generate_uid
 
 from mimo_runtime.errors import BundleError, RequestError
 from mimo_runtime.services.dicom_node import node as node_module
@@ -73,16 +74,16 @@ def test_rules_that_the_model_cannot_answer_change_nothing(tmp_path: Path):
         assert node.host.generation == 1 and node.rules[0].name == "liver" and node.is_ready
 
 
-def test_a_job_that_waits_is_planned_anew_with_a_rule_that_has_changed(tmp_path: Path, archive: Archive):
-    rules = [Rule("a", "liver")]
+def test_a_series_that_waits_is_asked_what_the_new_rule_says(tmp_path: Path, archive: Archive):
+    first, second = study(2)
+    second.SeriesInstanceUID = generate_uid()
     make = lambda: fakes.fake_mimo(delay=0.05)  # noqa: E731
-    with running_node(tmp_path / "data", archive.peer, rules, make, quiet_s=1.0) as node:
-        for _ in range(2):
-            assert send(node.receiver.port, study()) == [0]
-        wait_for(lambda: node.ledger.counts()["waiting"] == 2)
+    with running_node(tmp_path / "data", archive.peer, [Rule("a", "liver")], make) as node:
+        assert send(node.receiver.port, [first, second]) == [0, 0]
+        wait_for(lambda: node.ledger._jobs("starts >= 1", ()))
         node.reload([Rule("a", "spleen", ("sr",))])
-        wait_for(lambda: node.ledger.counts()["delivered"] == 2)
-    assert sorted(data.Modality for data in archive.received) == ["SEG", "SR", "SR"]
+        wait_for(lambda: node.ledger.counts()["delivered"] == 3)
+    assert sorted(data.Modality for data in archive.received) == ["SEG", "SR", "SR", "SR"]  # the first with both rules
 
 
 def test_the_next_connection_has_the_new_certificate(tmp_path: Path):
