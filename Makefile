@@ -60,7 +60,7 @@ $(VENV)/.demo: $(VENV)/.made pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.made pyproject.toml constraints.txt
-	$(PIP) -e '.[train,export,cpu,openvino,dicom,bench,clinical,server,viewers,pacs,batch,ray,tensorrt-rtx,polygraphy,sign,dev]'
+	$(PIP) -e '.[train,export,cpu,openvino,dicom,bench,clinical,video,server,viewers,pacs,batch,ray,tensorrt-rtx,polygraphy,sign,dev]'
 	@touch $@
 
 # The wheels of a device without torch, so that tests/test_install.py installs one without a network.

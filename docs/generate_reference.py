@@ -48,7 +48,7 @@ API = (
             "JoinedFinding",
         ),
     ),
-    ("Video", ("TrackedFrame", "Tracker", "LiveTracker")),
+    ("Video", ("TrackedFrame", "Tracker", "LiveTracker", "Video", "open_video")),
     ("Bundles and configuration", ("Bundle", "MimoConfig")),
     ("Images and masks", ("ScanImage", "read_image", "read_mask", "draw_overlay", "draw_panel")),
     (

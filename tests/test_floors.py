@@ -37,7 +37,7 @@ RUNTIME_LAZILY = {
     "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "pydicom", "gdcm", "nibabel", "matplotlib",
     "cryptography", "highdicom", "jinja2", "reportlab", "starlette", "uvicorn", "h11", "prometheus_client", "pynetdicom",
     "blosc2",
-    "pyarrow", "dicomweb_client", "ray",
+    "pyarrow", "dicomweb_client", "ray", "av",
 }  # fmt: skip
 #: The part of the ground floor that training, calibration and benchmarks stand on.
 EVALUATION = {"numpy", "PIL"}

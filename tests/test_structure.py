@@ -36,8 +36,9 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "prompt_cache": "postprocessing preprocessing request text utils",
         "graphs": "admission engines errors model postprocessing preprocessing prompt_cache refinement request text tiling "
         "utils",
+        "video": "errors imageio utils",
         "tracking": "errors graphs hardware imageio modalities model postprocessing preprocessing request results series text "
-        "utils",
+        "utils video viz",
         "scan": "admission domain graphs imageio loading postprocessing prompt_cache request results text utils",
         "pipeline": "admission domain engines errors graphs hardware imageio loading modalities model scan text tracking utils",
         # On top of the pipeline.
@@ -48,7 +49,7 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "services": "admission bundle clinical deploy errors hardware imageio loading modalities model pipeline preprocessing "
         "request results scan series text utils",
         "cli": "bundle clinical data deploy engines errors evaluation imageio pipeline preprocessing request results series "
-        "services tiling tracking utils",
+        "services tiling tracking utils video",
         "__main__": "cli",
     },
     "mimo_train": {

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .tracking.live import LiveTracker
     from .tracking.results import TrackedFrame
     from .tracking.tracker import Tracker
+    from .video.reader import Video, open_video
     from .viz.overlay import draw_overlay, draw_panel
 
 # ONNX Runtime's wheels keep a device id and an event database in HOME, and look up the host of their events, unless this is set
@@ -89,6 +90,7 @@ _HOMES = {
     "tracking.live": ("LiveTracker",),
     "tracking.results": ("TrackedFrame",),
     "tracking.tracker": ("Tracker",),
+    "video.reader": ("Video", "open_video"),
     "viz.overlay": ("draw_overlay", "draw_panel"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -130,9 +132,11 @@ __all__ = [
     "TrackedFrame",
     "Tracker",
     "VerificationError",
+    "Video",
     "draw_overlay",
     "draw_panel",
     "open_image_series",
+    "open_video",
     "read_image",
     "read_mask",
 ]

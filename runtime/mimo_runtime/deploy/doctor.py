@@ -21,13 +21,13 @@ from ..loading import read_domain
 from ..model.config import MimoConfig
 from ..utils.messages import shown_path
 
-#: Optional packages by distribution, and what they read; all come with one extra.
+#: Optional packages by distribution: what they read, and the extra that they come with.
 _OPTIONAL = {
-    "pydicom": "DICOM files",
-    "python-gdcm": "some compressed DICOM (JPEG Lossless, JPEG-LS)",
-    "nibabel": "NIfTI files",
+    "pydicom": ("DICOM files", "dicom"),
+    "python-gdcm": ("some compressed DICOM (JPEG Lossless, JPEG-LS)", "dicom"),
+    "nibabel": ("NIfTI files", "dicom"),
+    "av": ("video files (MP4, MKV, AVI)", "video"),
 }
-_OPTIONAL_EXTRA = "pip install 'mimo-edge[dicom]'"
 #: The checks of a bundle, in their order.
 _BUNDLE_CHECKS = ("bundle", "signature", "graphs", "domain", "loads", "runs")
 _REQUIRED = ("numpy", "pillow", "tokenizers", "click", "packaging")
@@ -172,10 +172,10 @@ def _packages() -> list[Check]:
         version = _version(name)
         state = "ok" if version else "broken"
         checks.append(Check(name, state, version or "not installed", "" if version else f"pip install {name}"))
-    for name, purpose in _OPTIONAL.items():
+    for name, (purpose, extra) in _OPTIONAL.items():
         version = _version(name)
         text = version or f"not installed: {purpose} cannot be read"
-        checks.append(Check(name, "ok" if version else "missing", text, "" if version else _OPTIONAL_EXTRA))
+        checks.append(Check(name, "ok" if version else "missing", text, "" if version else f"pip install 'mimo-edge[{extra}]'"))
     return checks
 
 

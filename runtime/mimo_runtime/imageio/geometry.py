@@ -27,16 +27,18 @@ class ImageSource:
     """Where an image was read from. ``repr`` names neither file nor patient.
 
     Args:
-        kind: "dicom", "nifti", "picture" or "array".
+        kind: "dicom", "nifti", "picture", "video" or "array".
         frame: of the file, from 0.
         path: None for what was read from memory.
         header: the DICOM data set without its pixels; None for other kinds. It holds the patient's data.
+        time_s: of a frame of a video, in seconds since its first one; None for other kinds.
     """
 
     kind: str
     frame: int = 0
     path: Path | None = field(default=None, repr=False)
     header: Dataset | None = field(default=None, repr=False, compare=False)
+    time_s: float | None = None
 
     def uid(self, keyword: str) -> str:
         """A UID of the header, e.g. ``"SOPInstanceUID"``; "" where it has none."""

@@ -18,7 +18,7 @@ class ClipFrame:
 
     Args:
         frame: number in the source.
-        status, reason, score, similarity, box: see ``results.TrackedFrame``.
+        status, reason, score, similarity, box, time_s: see ``results.TrackedFrame``.
         pixels: of the mask.
     """
 
@@ -29,6 +29,7 @@ class ClipFrame:
     similarity: float | None
     box: Box | None
     pixels: int
+    time_s: float | None = None
 
 
 @dataclass
@@ -38,10 +39,12 @@ class Clip:
     Args:
         first: number of the first frame in the source.
         name: of the target.
+        size: ``(height, width)`` of all frames.
     """
 
     first: int = 0
     name: str = "target"
+    size: tuple[int, int] = (0, 0)
     frames: list[ClipFrame] = field(default_factory=list)
     parts: list[SlicePart] = field(default_factory=list)
 
@@ -49,15 +52,17 @@ class Clip:
         """Add the next frame."""
         number, mask = self.first + tracked.frame, tracked.mask
         box = box_of_mask(mask)
-        pixels = 0
+        pixels, self.size = 0, tracked.size
         if box is not None and tracked.finding is not None:
             x0, y0, x1, y1 = box
             part = mask[y0:y1, x0:x1].copy()
             pixels = int(part.sum())
             self.parts.append(SlicePart(number, y0, x0, part, tracked.score, tracked.finding.confident))
         self.frames.append(
-            ClipFrame(number, tracked.status, tracked.reason, tracked.score, tracked.similarity, tracked.box, pixels)
-        )
+            ClipFrame(
+                number, tracked.status, tracked.reason, tracked.score, tracked.similarity, tracked.box, pixels, tracked.time_s
+            )
+        )  # fmt: skip
 
     def finding(self) -> JoinedFinding | None:
         """The target over the frames; None where it was never seen."""

@@ -14,6 +14,7 @@ from ..model.config import MimoConfig
 from ..request import AskRequest, Rows
 from ..series.image_series import ImageSeries, open_image_series
 from ..series.scans import SeriesAnswer, SeriesScans
+from ..video.reader import Video, open_video
 from .config import TrackingConfig
 from .results import TrackedFrame
 from .setup import Frames, TrackingOptions, frames_of, make_tracker
@@ -69,6 +70,16 @@ class TrackingMethods:
         frames = open_image_series(source, series=series, modality=modality, window=window, windows=self.windows)
         return SeriesScans(frames if stack is None else frames.stack(stack), self._open_scan)
 
+    def open_video(self, source: str | os.PathLike[str]) -> Video:
+        """The frames of a video file (MP4, MOV, MKV, WebM, AVI, MPEG, WMV), decoded when they are used. Needs PyAV.
+
+        ``for tracked in mimo.track(mimo.open_video("clip.mp4")[120:], boxes=[(40, 60, 180, 200)]): tracked.time_s``
+
+        Raises:
+            ImageError: it does not exist, is no video or cut off, or PyAV is not installed (extra ``video``).
+        """
+        return open_video(source)
+
     def track(self, frames: Frames, text: str = "", **options: Unpack[TrackingOptions]) -> Iterator[TrackedFrame]:
         """Follow one target over frames: ``for tracked in mimo.track(frames, boxes=[(40, 60, 180, 200)]): tracked.mask``.
 
@@ -76,7 +87,8 @@ class TrackingMethods:
         per frame; memory does not grow with their number.
 
         Args:
-            frames: an iterable of images, a multi-frame file, a folder, or a series. A thread takes from it, one frame ahead.
+            frames: an iterable of images, a video, a multi-frame file, a folder, or a series. A thread takes from it, one
+                frame ahead.
             text: the name of the target; it finds a lost target. Without, the name of an entity of the model with the same
                 mask does, or its appearance.
             options: see ``tracking.setup.TrackingOptions``.

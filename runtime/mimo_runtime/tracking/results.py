@@ -25,6 +25,7 @@ class TrackedFrame:
         finding: the target; None where it is lost.
         similarity: of the appearance to the remembered one, in [-1, 1]; None where the answer has no mask.
         size: ``(height, width)`` of the frame.
+        time_s: of a frame of a video file, in seconds since its first one; None for other sources.
     """
 
     frame: int
@@ -34,6 +35,7 @@ class TrackedFrame:
     finding: Finding | None
     similarity: float | None
     size: tuple[int, int]
+    time_s: float | None = None
 
     @property
     def mask(self) -> np.ndarray:

@@ -8,17 +8,20 @@ from typing import TypedDict, Union
 
 import numpy as np
 
+from ..errors import ImageError
 from ..imageio.image import ScanImage
 from ..imageio.intensity import Windows
 from ..imageio.reader import Source, read_image
 from ..request import AskRequest, Rows
 from ..series.image_series import ImageSeries, open_image_series
 from ..series.scans import SeriesScans
+from ..video.containers import is_video
+from ..video.reader import Video, open_video
 from .config import TrackingConfig
 from .tracker import TrackableScan, Tracker
 
-#: What can be tracked: a multi-frame file or a folder, a series, or an iterable of images.
-Frames = Union[str, "os.PathLike[str]", ImageSeries, SeriesScans, Iterable[Source]]
+#: What can be tracked: a video, a multi-frame file or a folder, a series, or an iterable of images.
+Frames = Union[str, "os.PathLike[str]", Video, ImageSeries, SeriesScans, Iterable[Source]]
 
 
 class TrackingOptions(TypedDict, total=False):
@@ -78,5 +81,9 @@ def frames_of(frames: Frames, windows: Windows | None, options: TrackingOptions)
         return frames.series
     if isinstance(frames, (str, os.PathLike)):
         modality, window = options.get("modality"), options.get("window")
+        if is_video(frames):
+            if window is not None:
+                raise ImageError("a video has no window", "Leave the window out")
+            return open_video(frames)
         return open_image_series(frames, modality=modality, window=window, windows=windows)
     return frames

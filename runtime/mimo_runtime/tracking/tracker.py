@@ -193,7 +193,9 @@ class Tracker:
         finding: Finding | None = None,
         similarity: float | None = None,
     ) -> TrackedFrame:
-        return TrackedFrame(number, status, reason, answer, finding, similarity, (scan.image.height, scan.image.width))
+        image = scan.image
+        time_s = None if image.source is None else image.source.time_s
+        return TrackedFrame(number, status, reason, answer, finding, similarity, (image.height, image.width), time_s)
 
 
 def target_of(answer: Answer) -> Finding | None:

@@ -109,6 +109,23 @@ def draw_labels(image: Image.Image, labels: Sequence[Label], size: int) -> Image
     return _with_strip(canvas, homeless, size) if homeless else canvas
 
 
+def draw_caption(image: Image.Image, text: str, colour: Colour, size: int) -> None:
+    """Draw a label into the lower left corner, in place; nothing where the image is too small for it.
+
+    Args:
+        text: one line; it is shortened where it is too long.
+        size: of the font, in pixels.
+    """
+    margin, room = max(2, size // 5), image.width - size
+    height = _size_of("", size)[1]
+    if room < 3 * size or image.height < 2 * height:
+        return
+    text = shorten(text, size, room - 2 * margin)
+    width = _size_of(text, size)[0]
+    bottom = image.height - margin
+    _draw_label(image, text, colour, (margin, bottom - height, margin + width, bottom), size)
+
+
 # -- placing ---------------------------------------------------------------------------------------------------------
 
 

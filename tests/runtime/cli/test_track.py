@@ -76,3 +76,64 @@ def test_masks_are_written_as_clinical_objects(clip: Path, tmp_path: Path) -> No
 def test_a_wrong_request_is_one_line(clip: Path, options: list[str], error: str) -> None:
     result = run(clip, *options)
     assert result.exit_code == 2 and error in result.stderr and result.stderr.count("\n") == 1, result.output
+
+
+@pytest.fixture
+def video(clip: Path) -> Path:
+    pytest.importorskip("av")
+    from videos import write_video
+
+    times = [0.0, 0.04, 0.08, 0.2, 0.24, 0.28, 0.5, 0.54]
+    return write_video(clip.with_name("clip.mp4"), FRAMES, times)
+
+
+def test_a_video_gives_times_masks_and_an_overlay(video: Path, tmp_path: Path) -> None:
+    from mimo_runtime.video.reader import open_video
+
+    arguments = ["--box", "13,19,35,41", "-o", tmp_path / "out", "--overlay", tmp_path / "overlay.mp4"]
+    result = run(video, *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert [f["status"] for f in report["frames"]] == ["tracked"] * 4 + ["lost"] * 2 + ["found again", "tracked"]
+    assert [f["time_s"] for f in report["frames"]] == pytest.approx([0.0, 0.04, 0.08, 0.2, 0.24, 0.28, 0.5, 0.54])
+    for frame, pixels in zip(report["frames"], FRAMES):
+        if frame["mask"]:
+            mask = np.asarray(Image.open(tmp_path / "out" / frame["mask"])) > 0
+            assert dice(mask, pixels.max(axis=2) > 100) > 0.85
+    assert report["overlay"] == "H.264"
+    overlay = list(open_video(tmp_path / "overlay.mp4"))
+    assert [f.source.time_s for f in overlay if f.source] == pytest.approx([f["time_s"] for f in report["frames"]], abs=0.001)
+    again = run(video, *arguments[:2], *arguments[4:])
+    assert again.exit_code == 2 and "the file of the video exists" in again.stderr
+    plain = run(video, *arguments, "--force")
+    assert plain.exit_code == 0 and "overlay in H.264 (libx264)" in plain.stdout
+
+
+def test_an_overlay_of_a_part_begins_at_its_first_frame(video: Path, tmp_path: Path) -> None:
+    from mimo_runtime.video.reader import open_video
+
+    options = ["--frame", 2, "--point", "26,30", "--overlay", tmp_path / "o.mkv", "--json"]
+    times = {}
+    for source in (video, video.with_name("clip.tiff")):
+        report = json.loads(run(source, *options, "--force").stdout)
+        assert [f["frame"] for f in report["frames"]] == list(range(2, 8))
+        times[source.suffix] = [f.source.time_s for f in open_video(tmp_path / "o.mkv") if f.source]
+    assert times[".mp4"] == pytest.approx([0, 0.12, 0.16, 0.2, 0.42, 0.46], abs=0.001)
+    assert times[".tiff"] == pytest.approx([i / 25 for i in range(6)], abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["--frame", "8"], "there is no frame 8. Use 0 to 7"),
+        (["--window", "40,400"], "--window is for grey values, and SOURCE is a video. Leave it out"),
+        (["-o", "out", "--write", "coco"], "objects refer to image files, and SOURCE is a video"),
+        (["--overlay", "out.avi"], "cannot be written as '.avi'. Use .mp4, .mov, .mkv"),
+    ],
+)
+def test_a_wrong_request_about_a_video_is_one_line(
+    video: Path, options: list[str], error: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(video.parent)
+    result = run(video, "--box", "13,19,35,41", *options)
+    assert result.exit_code == 2 and error in result.stderr and result.stderr.count("\n") == 1, result.output
