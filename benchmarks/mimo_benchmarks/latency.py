@@ -13,7 +13,7 @@ import numpy as np
 
 from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.engines import KINDS as ENGINES
-from mimo_runtime.errors import EngineError
+from mimo_runtime.errors import MimoError
 from mimo_runtime.evaluation.metrics import dice
 from mimo_runtime.utils.progress import Progress
 
@@ -103,13 +103,14 @@ def _measure_in_turns(
     progress: Progress,
 ) -> tuple[list[Worker], MeasuredRounds, Agreement]:
     """The processes, which ``stack`` ends; their samples; and whether their answers agree."""
-    workers = _start_workers(stack, contenders, setup, progress)
+    workers = _start_workers(stack, contenders, setup, request, progress)
     equal = [worker for worker in workers if CONTENDERS[worker.name].same_model]
     texts = {w.name: w.ask(request, "text_only") for w in equal}
     agreement = compare(texts, {w.name: w.ask(request, "mask_only", findings=True) for w in equal})
     # Where answers differ in length, all are cut to the shortest: a time per answer compares only equal work.
     timed = dataclasses.replace(request, max_tokens=agreement["timed_tokens"])
-    return workers, sample_rounds(workers, timed, rounds, check_alone, progress), agreement
+    measured = sample_rounds(workers, timed, rounds, check_alone, progress, failed=contenders.skip)
+    return [worker for worker in workers if worker.name in measured.samples], measured, agreement
 
 
 def _describe_contender(worker: Worker, samples: Samples, bundle: Bundle) -> ContenderLatency:
@@ -151,17 +152,22 @@ def _setup(stack: ExitStack, bundle: Bundle, entrants: Entrants, threads: int | 
     return ContenderSetup(Path(bundle.path), entrants.checkpoint, onnx, threads)
 
 
-def _start_workers(stack: ExitStack, entrants: Entrants, setup: ContenderSetup, progress: Progress) -> list[Worker]:
-    """One process per contender; ``stack`` ends them. One that nobody named is skipped if it does not start."""
+def _start_workers(
+    stack: ExitStack, entrants: Entrants, setup: ContenderSetup, request: Request, progress: Progress
+) -> list[Worker]:
+    """One process per contender; ``stack`` ends them. One that nobody named is skipped if it does not start or answer."""
     workers = []
     for number, name in enumerate(entrants.names):
         progress(f"starting {name}", number, len(entrants.names))
         try:
-            workers.append(stack.enter_context(Worker(name, setup)))
-        except EngineError as error:
-            if name == "mimo" or not entrants.all:
-                raise
-            entrants.skipped[name] = str(error)
+            with ExitStack() as attempt:
+                worker = attempt.enter_context(Worker(name, setup))
+                for kind in worker.kinds if entrants.all else ():
+                    worker.ask(request, kind)
+                stack.push(attempt.pop_all())
+                workers.append(worker)
+        except MimoError as error:
+            entrants.skip(name, error)
     return workers
 
 

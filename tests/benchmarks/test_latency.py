@@ -142,11 +142,39 @@ def test_a_contender_that_does_not_start_is_skipped_unless_it_was_named(bundle, 
     monkeypatch.setattr(latency, "Worker", fails)
     entrants = Entrants(["mimo", "ort"], None, all=True)
     with ExitStack() as stack, pytest.raises(EngineError, match="no luck"):
-        latency._start_workers(stack, entrants, ContenderSetup(bundle, None, None, 1), lambda *_: None)
+        latency._start_workers(stack, entrants, ContenderSetup(bundle, None, None, 1), request_, lambda *_: None)
     entrants.names.remove("mimo")
     with ExitStack() as stack:
-        assert latency._start_workers(stack, entrants, ContenderSetup(bundle, None, None, 1), lambda *_: None) == []
-    assert entrants.skipped == {"ort": "no luck."}
+        assert latency._start_workers(stack, entrants, ContenderSetup(bundle, None, None, 1), request_, lambda *_: None) == []
+    assert entrants.skipped == {"ort": "no luck"}
+
+
+def test_a_contender_that_starts_and_cannot_answer_is_ended_and_skipped(bundle, request_, monkeypatch):
+    ended: list[str] = []
+
+    class Mute:
+        kinds = ("mask_only",)
+
+        def __init__(self, name: str, setup: ContenderSetup) -> None:
+            self.name = name
+
+        def ask(self, request: object, kind: str) -> None:
+            if self.name == "edgetam":
+                raise EngineError(f"contender edgetam failed: ImportError: {'needs timm ' * 30}", "Leave it out")
+
+        def __enter__(self) -> Mute:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            ended.append(self.name)
+
+    monkeypatch.setattr(latency, "Worker", Mute)
+    entrants = Entrants(["mimo", "edgetam", "ort"], None, all=True)
+    with ExitStack() as stack:
+        started = latency._start_workers(stack, entrants, ContenderSetup(bundle, None, None, 1), request_, lambda *_: None)
+        assert [worker.name for worker in started] == ["mimo", "ort"] and ended == ["edgetam"]
+    reason = entrants.skipped.pop("edgetam")
+    assert reason.startswith("ImportError: needs timm") and len(reason) == 120 and not entrants.skipped
 
 
 def test_a_model_of_another_kind_is_compared_in_what_it_does():

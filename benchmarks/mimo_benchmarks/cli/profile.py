@@ -11,7 +11,7 @@ from mimo_runtime.cli.app import Command
 from mimo_runtime.cli.progress import progress_bar
 
 from .options import request_options
-from .output import check_writable, deliver, json_option
+from .output import check_writable, deliver_result, json_option
 
 
 @click.command(cls=Command)
@@ -27,15 +27,19 @@ def profile(
 
     Beside it what the machine can do at most: bandwidth, and products per second in FP32, BF16 and INT8.
     """
+    from mimo_runtime.bundle.archive import Bundle
+
     from ..profile.measure import measure
     from ..profile.table import check_report, profile_table, write_report
+    from ..report.figures import profile_result
     from ..request import make_request
+    from ..system.subject import subject_of
 
     check_writable(json_path)
     if report is not None:
         check_report(report)
     with progress_bar() as progress:
         result = measure(bundle, make_request(bundle=bundle, **request), threads=threads, repeats=repeats, progress=progress)
-    deliver(profile_table(result), result, json_path)
+    deliver_result(profile_table(result), profile_result(result, subject_of(Bundle.open(bundle))), json_path)
     if report is not None:
         write_report(result, report)

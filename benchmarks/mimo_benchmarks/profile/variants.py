@@ -2,6 +2,7 @@
 
 The variants of a graph take turns on calls of the pipeline, so that other work of the machine slows all of them alike. Merged
 are neighbours that run once per prompt: a merged graph saves the hand-over, and recomputes both parts when only one changes.
+The vision encoder is also measured with the normalisation of the image, by numpy or inside the graph.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from mimo_runtime.pipeline import Mimo
 from mimo_runtime.utils.tables import table
 
 from ..report.machine import describe, finish, warnings
+from .image_input import IMAGE, PIXELS, image_of, image_variants
 
 #: Neighbours whose merger is measured.
 PAIRS = (("prompt_encoder", "fusion"), ("fusion", "mask_decoder"))
@@ -139,6 +141,14 @@ def pair_rows(
     return rows_of(" + ".join(pair), {"two graphs": apart, "merged": together}, inputs, seconds)
 
 
+def image_rows(bundle: Bundle, calls: Sequence[Arrays], threads: int, seconds: float) -> list[Row]:
+    """The vision encoder from the letterboxed image on."""
+    entry = bundle.manifest.graphs["vision_encoder"]
+    images = [{IMAGE: image_of(arrays[PIXELS])} for arrays in calls]
+    runs = dict(image_variants(bundle.bytes(entry.file), entry, threads))
+    return rows_of("image + vision_encoder", runs, images, seconds)
+
+
 def measure(bundle: Bundle, threads: int, seconds: float) -> list[Row]:
     """One row per variant."""
     if any(entry.speculation or entry.options or not entry.is_onnx for entry in bundle.manifest.graphs.values()):
@@ -147,6 +157,7 @@ def measure(bundle: Bundle, threads: int, seconds: float) -> list[Row]:
     rows = []
     for name in GRAPHS[:-1]:
         rows += rows_of(name, dict(variants(bundle, name, threads)), calls[name], seconds)
+    rows += image_rows(bundle, calls["vision_encoder"], threads, seconds)
     for pair in PAIRS:
         rows += pair_rows(bundle, pair, calls, threads, seconds)
     return rows

@@ -55,6 +55,26 @@ def _latency(axes: Axes, details: dict[str, object]) -> None:
     axes.legend(ncols=4, fontsize=7, frameon=False)
 
 
+def _profile(axes: Axes, details: dict[str, object]) -> None:
+    """The roofline: operations per second of each graph against operations per byte, below the limits of the machine."""
+    slope, points = cast(float, details["memory_gb_s"]), {}
+    for name, graph in cast(_Table, details["graphs"]).items():
+        operations = 2 * sum(cast("dict[str, int]", graph["macs"]).values())
+        points[name] = max(operations / 1e6 / cast(float, graph["least_mb"]), 1e-3), cast(float, graph["gops_per_s"])
+    for number, (name, peaks) in enumerate(cast("dict[str, dict[str, float]]", details["peaks"]).items()):
+        if peaks:
+            peak = max(peaks.values())
+            xs = [min(x for x, _ in points.values()) / 2, peak / slope, 2 * max(peak / slope, *(x for x, _ in points.values()))]
+            roof = [min(peak, slope * x) for x in xs]
+            axes.plot(
+                xs, roof, color="#888", linewidth=1, linestyle=("-", "--", ":")[number % 3], label=f"limit {name.upper()}"
+            )
+    for number, (name, (x, y)) in enumerate(points.items()):
+        axes.plot(x, y, "o", color=_COLOURS[number % len(_COLOURS)], label=name.replace("_", " "))
+    axes.set(xscale="log", yscale="log", xlabel="operations per byte of weights, inputs and outputs", ylabel="GOP/s")
+    axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
 def _throughput(axes: Axes, details: dict[str, object]) -> None:
     callers = cast(_Table, details["callers"])
     numbers, rates = [int(n) for n in callers], [float(cast(float, of["asks_per_s"])) for of in callers.values()]
@@ -97,6 +117,7 @@ def _accuracy(axes: Axes, details: dict[str, object]) -> None:
 
 
 _CHARTS: dict[str, Callable[[Axes, dict[str, object]], None]] = {
-    "latency": _latency, "throughput": _throughput, "memory": _memory, "cold-start": _cold_start, "energy": _energy,
+    "latency": _latency, "profile": _profile,
+    "throughput": _throughput, "memory": _memory, "cold-start": _cold_start, "energy": _energy,
     "track": _track, "accuracy": _accuracy,
 }  # fmt: skip

@@ -11,12 +11,13 @@ from typing import cast
 
 from mimo_runtime.errors import RequestError
 
-from .figures import accuracy_result, latency_result, track_result
+from .figures import accuracy_result, latency_result, profile_result, track_result
 from .result import BenchmarkResult
 
 #: By command: keys that its JSON has, and the function that makes a result of it. For files without the common header.
 _OTHERS: tuple[tuple[tuple[str, ...], Callable[[Mapping[str, object]], BenchmarkResult]], ...] = (
     (("contenders", "ratios", "agreement"), cast("Callable[[Mapping[str, object]], BenchmarkResult]", latency_result)),
+    (("asks", "graphs", "peaks"), profile_result),
     (("sequences", "methods", "frames_per_s"), track_result),
     (("macro", "baselines", "meta"), accuracy_result),
 )

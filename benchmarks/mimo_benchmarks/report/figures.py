@@ -1,4 +1,4 @@
-"""The figures of results whose commands have a JSON form of their own: latency, track and accuracy."""
+"""The figures of results whose commands have a JSON form of their own: latency, profile, track and accuracy."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ TOKENS = {"transformers": 3.0, "genai": 1.2, "ort": 1.3}
 FP32_FIRST_ASK = {"openvino": 1.0}
 #: A known image against a new one, a known question too, and the share of time outside the engines, in percent.
 KNOWN_IMAGE, KNOWN_QUESTION, OUTSIDE = 25.0, 10.0, 5.0
+#: Least share of the peak that a graph reaches in INT8, and of the bandwidth, by graph, in percent.
+INT8_PEAK, BANDWIDTH = {"vision_encoder": 35.0}, {"text_decoder": 50.0}
 #: Frames per second and p99 against p50 of tracking.
 FRAMES, TAIL, TRACK_DICE = 25.0, 2.0, 0.88
 
@@ -57,6 +59,30 @@ def latency_figures(latency: Latency) -> list[Figure]:
         difference = round(100 * check["largest_difference"], 2)
         figures.append(Figure("in turns against by itself, largest difference", difference, "%", "lower", 100 * check["limit"]))
     return figures
+
+
+def profile_result(profile: Mapping[str, object], subject: str = "") -> BenchmarkResult:
+    """The result of ``mimo-bench profile`` in the common format.
+
+    Args:
+        subject: the model and what it was built for; "" where only its name is known.
+    """
+    first = cast("dict[str, dict[str, float]]", cast("dict[str, object]", profile["asks"])["first_ask"])
+    outside = 100 * cast(float, first["outside_fraction"])
+    figures = [
+        Figure("first ask", first["total"]["p50_ms"], "ms", "lower"),
+        Figure("share of time outside engines", round(outside, 2), "%", "lower", OUTSIDE),
+    ]
+    for name, graph in cast("dict[str, dict[str, float]]", profile["graphs"]).items():
+        macs = cast("dict[str, int]", graph["macs"])
+        reduced = 2 * macs.get("int8", 0) > sum(macs.values())
+        if cast(str, graph["limit"]) == "products" or (reduced and name in INT8_PEAK):
+            goal = INT8_PEAK.get(name) if reduced else None
+            figures.append(Figure(f"{name}, of the peak", round(100 * (graph["peak_share"] or 0), 1), "%", "higher", goal))
+        else:
+            share = round(100 * graph["bandwidth_share"], 1)
+            figures.append(Figure(f"{name}, of the bandwidth", share, "%", "higher", BANDWIDTH.get(name)))
+    return _wrapped("profile", subject or str(profile["bundle"]), profile, figures)
 
 
 def track_result(track: Mapping[str, object]) -> BenchmarkResult:

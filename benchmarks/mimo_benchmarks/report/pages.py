@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -14,13 +14,20 @@ from .charts import chart
 from .collect import Collected
 from .machine import Machine
 from .result import NOT_QUOTABLE, Figure
+from .sections import markdown_table, sections
 
 MARKDOWN, HTML = "report.md", "report.html"
 _HEAD = ("figure", "value", "goal", "reached")
+#: Cells that are marked, by their text and the title of their column.
+_MARKED = {("no", "reached"), ("no", "to be quoted")}
+_OVERVIEW = ("file", "command", "model", "to be quoted", "goals reached")
 _STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem;color:#222}"
-    "table{border-collapse:collapse;margin:.5rem 0}td,th{border-bottom:1px solid #ccc;padding:.25rem .8rem;text-align:left}"
-    ".not{background:#fff3cd;padding:.3rem .6rem}.no{color:#b00020;font-weight:600}svg{max-width:100%;height:auto}"
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1.5rem;color:#222}"
+    "h2{margin:3rem 0 .3rem;padding-top:.8rem;border-top:2px solid #ddd}h3{margin:1.5rem 0 .3rem;font-size:1rem}"
+    ".wide{overflow-x:auto}table{border-collapse:collapse;margin:.5rem 0;font-variant-numeric:tabular-nums}"
+    "td,th{border-bottom:1px solid #ddd;padding:.25rem .7rem;text-align:left;vertical-align:top}th{white-space:nowrap}"
+    "figure{margin:1rem 0}svg{max-width:100%;height:auto}.not{background:#fff3cd;padding:.3rem .6rem}"
+    ".no{color:#b00020;font-weight:600}.source{color:#666;margin:0 0 .5rem}"
 )
 
 
@@ -63,13 +70,15 @@ def write_report(collected: Collected, folder: Path) -> ReportSummary:
 
 def markdown(collected: Collected) -> str:
     """All results, without charts."""
-    lines = ["# Benchmarks", ""]
+    lines = ["# Benchmarks", "", *markdown_table(_OVERVIEW, _overview(collected)), ""]
     for name, result in collected.results.items():
         lines += [f"## {result.command}: {result.subject}", "", f"`{name}`, {result.created}", ""]
         lines += [] if result.quotable else [f"**{NOT_QUOTABLE}**", ""]
-        lines += _markdown_table(_HEAD, _rows(result.figures))
+        lines += markdown_table(_HEAD, _rows(result.figures))
+        for section in sections(result):
+            lines += ["", f"**{section.title}**", "", *section.markdown()]
         lines += ["", *(f"- {warning}" for warning in result.warnings), *([""] if result.warnings else [])]
-        lines += [*_markdown_table(("machine", ""), machine_rows(result.machine)), ""]
+        lines += [*markdown_table(("machine", ""), machine_rows(result.machine)), ""]
     lines += [f"`{name}` is no result: {reason}" for name, reason in collected.unreadable.items()]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -79,17 +88,30 @@ def page(collected: Collected, charts: dict[str, str | None]) -> str:
     text = html.escape
     parts = ["<!doctype html><html lang='en'><meta charset='utf-8'><title>Benchmarks</title>", f"<style>{_STYLE}</style>"]
     parts.append("<h1>Benchmarks</h1>")
+    parts.append(_html_table(_OVERVIEW, _overview(collected)))
     for name, result in collected.results.items():
         parts.append(f"<h2>{text(result.command)}: {text(result.subject)}</h2>")
-        parts.append(f"<p><code>{text(name)}</code>, {text(result.created)}</p>")
+        parts.append(f"<p class='source'><code>{text(name)}</code>, {text(result.created)}</p>")
         if not result.quotable:
             parts.append(f"<p class='not'>{NOT_QUOTABLE}</p>")
         parts.append(_html_table(_HEAD, _rows(result.figures)))
-        parts.append(charts[name] or "")
+        parts.append(f"<figure>{charts[name]}</figure>" if charts[name] else "")
+        for section in sections(result):
+            parts += [f"<h3>{text(section.title)}</h3>", _html_table(section.head, section.rows)]
         parts += [f"<p class='not'>{text(warning)}</p>" for warning in result.warnings]
         parts.append(f"<details><summary>machine</summary>{_html_table(('', ''), machine_rows(result.machine))}</details>")
     parts += [f"<p><code>{text(n)}</code> is no result: {text(reason)}</p>" for n, reason in collected.unreadable.items()]
     return "\n".join(parts) + "\n</html>\n"
+
+
+def _overview(collected: Collected) -> list[tuple[str, ...]]:
+    """One row per result."""
+    rows = []
+    for name, result in collected.results.items():
+        goals = [figure.reached for figure in result.figures if figure.reached is not None]
+        reached = f"{sum(goals)} of {len(goals)}" if goals else "none set"
+        rows.append((name, result.command, result.subject, "yes" if result.quotable else "no", reached))
+    return rows
 
 
 def machine_rows(machine: Machine) -> list[tuple[str, ...]]:
@@ -131,16 +153,15 @@ def _rows(figures: Sequence[Figure]) -> list[tuple[str, ...]]:
     ]
 
 
-def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    safe: Callable[[str], str] = lambda cell: cell.replace("|", "\\|").replace("\n", " ")  # noqa: E731
-    lines = (f"| {' | '.join(map(safe, row))} |" for row in rows)
-    return [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *lines]
-
-
 def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     titles = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
     lines = "".join(
-        "<tr>" + "".join(f"<td{' class=no' if cell == 'no' else ''}>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+        "<tr>"
+        + "".join(
+            f"<td{' class=no' if (cell, title) in _MARKED else ''}>{html.escape(cell)}</td>" for cell, title in zip(row, head)
+        )
+        + "</tr>"
         for row in rows
     )
-    return f"<table><tr>{titles}</tr>{lines}</table>"
+    titled = f"<tr>{titles}</tr>" if any(head) else ""
+    return f"<div class='wide'><table>{titled}{lines}</table></div>"

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mimo_runtime.bundle.archive import Bundle
-from mimo_runtime.errors import RequestError
+from mimo_runtime.errors import MimoError, RequestError
 
 from ..contenders import CONTENDERS
 from ..sources import find_checkpoint, has_exported_graphs
 
 #: In place of names: every contender that can run here.
 ALL = "all"
+#: Most characters of a reason.
+_REASON = 120
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,25 @@ class Entrants:
     checkpoint: Path | None
     all: bool = False
     skipped: dict[str, str] = field(default_factory=dict)
+
+    def skip(self, name: str, error: MimoError) -> None:
+        """Go on without a contender that failed; raises the error again where it may not be missing.
+
+        Raises:
+            MimoError: ``mimo`` itself, or a contender that somebody named.
+        """
+        if name == "mimo" or not self.all:
+            raise error
+        self.skipped[name] = short_reason(name, error)
+
+
+def short_reason(name: str, error: MimoError) -> str:
+    """Why a contender does not take part, in one short line without its name."""
+    text = error.what
+    for start in (f"--against {name} ", f"contender {name} failed: ", f"contender {name} "):
+        text = text.removeprefix(start)
+    text = " ".join(text.split())
+    return text if len(text) <= _REASON else text[: _REASON - 1] + "…"
 
 
 def choose_entrants(bundle: Bundle, against: Sequence[str] | None, checkpoint: Path | None) -> Entrants:
@@ -73,7 +94,7 @@ def _why_not(name: str, has_checkpoint: bool, has_files: bool) -> str:
     try:
         spec.check(name)
     except RequestError as error:
-        return error.what.removeprefix(f"--against {name} ")
+        return short_reason(name, error)
     if (spec.needs_checkpoint and not has_checkpoint) or (spec.needs_onnx and not has_files):
         return "needs the checkpoint of the bundle: --checkpoint CKPT"
     return ""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from mimo_runtime.errors import EngineError
+from mimo_runtime.errors import EngineError, MimoError
 from mimo_runtime.utils.progress import Progress
 
 from ..contenders import Sample
@@ -31,15 +31,24 @@ class MeasuredRounds:
 
 
 def sample_rounds(
-    workers: Sequence[Worker], request: Request, rounds: Rounds, check_alone: bool, progress: Progress
+    workers: Sequence[Worker],
+    request: Request,
+    rounds: Rounds,
+    check_alone: bool,
+    progress: Progress,
+    failed: Callable[[str, MimoError], None] | None = None,
 ) -> MeasuredRounds:
     """Rounds without samples, then rounds with samples.
 
     With ``check_alone`` every turn is followed by another one of the same contender: it is as if no other contender existed,
     because the others do not run in between.
 
+    Args:
+        failed: called with the name of a contender that failed and the error; the others go on without it. None, or an error
+            that it raises, ends the measurement.
+
     Raises:
-        EngineError: a contender decodes another number of tokens than before.
+        EngineError: a contender died, or decodes another number of tokens than before.
     """
     measured = MeasuredRounds({worker.name: {kind: [] for kind in worker.kinds} for worker in workers})
     if check_alone:
@@ -49,11 +58,21 @@ def sample_rounds(
     for repeat in range(steps):
         is_sampled = repeat >= rounds.warmup
         progress("measuring" if is_sampled else "warming up", repeat, steps)
+        targets = (measured.samples, measured.alone) if check_alone and is_sampled else (measured.samples,)
         for worker, kinds in shuffled(workers, rounds.seed, repeat):
-            for target in (measured.samples, measured.alone) if check_alone and is_sampled else (measured.samples,):
-                with meter.turn(worker):
-                    taken = take_turn(worker, request, kinds)
-                _keep(taken, worker.name, request, target[worker.name] if is_sampled else None)
+            if worker.name not in measured.samples:  # it failed before
+                continue
+            try:
+                for target in targets:
+                    with meter.turn(worker):
+                        taken = take_turn(worker, request, kinds)
+                    _keep(taken, worker.name, request, target[worker.name] if is_sampled else None)
+            except MimoError as error:
+                if failed is None:
+                    raise
+                failed(worker.name, error)
+                for samples in (measured.samples, measured.alone):
+                    samples.pop(worker.name, None)
     progress("measuring", steps, steps)
     measured.load, measured.idle_cpu_s = meter.load(), meter.idle_s
     return measured

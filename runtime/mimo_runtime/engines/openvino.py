@@ -18,7 +18,7 @@ from .base import REBUILD, Engine, check_inputs, check_spec
 
 DEVICE = "CPU"
 
-_DTYPES = {"f32": "float32", "i32": "int32", "i64": "int64", "f16": "float16"}
+_DTYPES = {"f32": "float32", "i32": "int32", "i64": "int64", "f16": "float16", "u8": "uint8"}
 
 #: Tokens in the cache of the first run, and how far (relative L2) its repetition may differ. See ``_verify_cache``.
 _VERIFY_PAST, _VERIFY_TOLERANCE = 31, 1e-3

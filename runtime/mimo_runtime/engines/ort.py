@@ -16,7 +16,10 @@ from .base import REBUILD, Decoding, Engine, caches_of, check_spec, cut, empty_c
 
 PROVIDER = "CPUExecutionProvider"
 
-_DTYPES = {"tensor(float)": "float32", "tensor(int32)": "int32", "tensor(int64)": "int64", "tensor(float16)": "float16"}
+_DTYPES = {
+    "tensor(float)": "float32", "tensor(int32)": "int32", "tensor(int64)": "int64", "tensor(float16)": "float16",
+    "tensor(uint8)": "uint8",
+}  # fmt: skip
 
 
 def load_library() -> ModuleType:

@@ -13,6 +13,7 @@ from mimo_benchmarks.profile.measure import measure
 from mimo_benchmarks.profile.peaks import bandwidth, gemm_peaks
 from mimo_benchmarks.profile.results import Profile
 from mimo_benchmarks.profile.table import profile_table
+from mimo_benchmarks.report.figures import profile_result
 from mimo_benchmarks.request import Request
 from mimo_runtime.graphs import check_outputs
 from mimo_runtime.model.graph_spec import GRAPHS
@@ -75,9 +76,46 @@ def test_a_missing_folder_and_a_bundle_for_a_gpu_are_refused(tmp_path: Path, bun
     refused(run("profile", bundle), "bundle for the CPU")
 
 
-def test_the_command_writes_numbers_and_a_report(tmp_path: Path, result: Profile, monkeypatch) -> None:
+def test_the_command_writes_numbers_and_a_report(tmp_path: Path, bundle: Path, result: Profile, monkeypatch) -> None:
     monkeypatch.setattr(module, "measure", lambda *a, **k: result)
-    done = run("profile", "bundle", "--text", "aorta", "--report", tmp_path / "report", "--json", tmp_path / "out.json")
+    done = run("profile", bundle, "--text", "aorta", "--report", tmp_path / "report", "--json", tmp_path / "out.json")
     assert done.exit_code == 0, done.output
-    assert json.loads((tmp_path / "out.json").read_text()) == result
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert {key: value for key, value in written.items() if key != "result"} == result
     assert "| graph | operator |" in (tmp_path / "report" / "profile.md").read_text()
+    header = written["result"]
+    assert header["command"] == "profile" and header["subject"].startswith(f"{result['bundle']} (cpu; fp32")
+    figures = {figure["name"]: figure["value"] for figure in header["figures"]}
+    assert figures["first ask"] == result["asks"]["first_ask"]["total"]["p50_ms"]
+    for name, graph in result["graphs"].items():
+        what = "the peak" if graph["limit"] == "products" else "the bandwidth"
+        share = graph["peak_share"] if graph["limit"] == "products" else graph["bandwidth_share"]
+        assert figures[f"{name}, of {what}"] == pytest.approx(100 * share, abs=0.05)
+
+
+def test_a_report_has_stages_and_the_roofline_of_a_profile(tmp_path: Path, result: Profile) -> None:
+    pytest.importorskip("matplotlib")
+    (tmp_path / "old.json").write_text(json.dumps(result))  # of an earlier release, without the header
+    done = run("report", tmp_path)
+    assert done.exit_code == 0, done.output
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert summary["results"] == 1 and summary["unreadable"] == {}
+    page, text = (Path(summary[key]).read_text("utf-8") for key in ("html", "markdown"))
+    assert page.count("<svg") == 1 and "limit FP32" in page
+    for title in ("Time by stage, ms", "Time outside engines by cause, ms", "Graphs against the limits of the machine"):
+        assert title in page and title in text
+    first = result["asks"]["first_ask"]
+    assert f"| first ask | {first['total']['p50_ms']:.2f} | {first['mean_ms']:.2f} |" in text
+    assert all(f"| {name} | " in text for name in result["graphs"])
+
+
+def test_goals_of_a_profile_depend_on_the_precision(result: Profile) -> None:
+    vision, text = dict(result["graphs"]["vision_encoder"]), dict(result["graphs"]["text_decoder"])
+    vision |= {"macs": {"fp32": 1, "int8": 9}, "limit": "bytes", "peak_share": 0.4}
+    text |= {"limit": "bytes", "bandwidth_share": 0.3}
+    reduced = {**result, "graphs": {"vision_encoder": vision, "text_decoder": text}}
+    figures = {figure.name: figure for figure in profile_result(reduced).figures}
+    assert figures["vision_encoder, of the peak"].reached is True and figures["vision_encoder, of the peak"].goal == 35
+    assert figures["text_decoder, of the bandwidth"].reached is False
+    full = {**result, "graphs": {"vision_encoder": {**vision, "macs": {"fp32": 9, "int8": 1}, "limit": "products"}}}
+    assert {figure.name: figure.goal for figure in profile_result(full).figures}["vision_encoder, of the peak"] is None

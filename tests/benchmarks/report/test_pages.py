@@ -36,7 +36,7 @@ def latency(fp32: bool, **ratios: dict[str, float]) -> dict:
     mimo = {**times, "tokens_per_s": 2000.0}
     return {
         "machine": described(), "bundle": {"id": "tiny", "target": "cpu", "graphs": {}, "fp32": fp32},
-        "contenders": {"mimo": mimo},
+        "contenders": {"mimo": mimo}, "skipped": {"edgetam": "needs timm, which is not installed"},
         "ratios": ratios, "glue_fraction": 0.12, "agreement": {}, "check_alone": None, "warnings": [],
     }  # fmt: skip
 
@@ -93,6 +93,8 @@ def test_all_results_are_on_one_page(results) -> None:
     assert "tiny &lt;cpu&gt;" in page and "tiny <cpu>" not in page
     assert page.count(NOT_QUOTABLE) == text.count(NOT_QUOTABLE) == 1
     assert "| first mask | 0.67 s | at most 0.8 s | yes |" in text
+    assert "| cold.json | cold-start | tiny <cpu> | no | 1 of 1 |" in text and "none set" in text
+    assert "| mimo | 10.0 (11.0) |" in text and "| edgetam | needs timm, which is not installed |" in text
     assert "cold.json" in done.stdout and "not to be quoted" in done.stdout
 
 
@@ -139,7 +141,7 @@ def test_every_command_has_a_chart(command, details) -> None:
         and drawn.startswith("<svg")
         and drawn == chart(BenchmarkResult(command, "", described(), [], details))
     )
-    assert chart(BenchmarkResult("profile", "tiny", described(), [])) is None
+    assert chart(BenchmarkResult("footprint", "tiny", described(), [])) is None
 
 
 def test_a_result_without_header_has_the_time_of_its_file(tmp_path) -> None:

@@ -112,6 +112,23 @@ def test_a_contender_that_writes_another_number_of_tokens_is_refused() -> None:
         sample_rounds([FakeWorker("ort", [])], Timed(3), Rounds(1), False, lambda *_: None)  # type: ignore[arg-type, list-item]
 
 
+def test_the_others_go_on_without_a_contender_that_fails() -> None:
+    class Dies(FakeWorker):
+        def ask(self, request: object, kind: str) -> Sample:
+            if self.count > 20:
+                raise EngineError("contender torch died with exit code -9", "Read its messages")
+            return super().ask(request, kind)
+
+    failures: dict[str, str] = {}
+    workers = [FakeWorker("ort", []), Dies("torch", [])]
+    measured = sample_rounds(
+        workers, Timed(), Rounds(5), True, lambda *_: None, failed=lambda name, error: failures.update({name: error.what})
+    )  # type: ignore[arg-type]  # fmt: skip
+    assert failures == {"torch": "contender torch died with exit code -9"}
+    assert list(measured.samples) == list(measured.alone) == ["ort"]
+    assert {len(of) for of in measured.samples["ort"].values()} == {5}
+
+
 def test_a_contender_is_asked_only_what_it_answers() -> None:
     record: list[str] = []
     worker = FakeWorker("sam2", record)
