@@ -75,6 +75,9 @@ class TrackingMethods:
 
         ``for tracked in mimo.track(mimo.open_video("clip.mp4")[120:], boxes=[(40, 60, 180, 200)]): tracked.time_s``
 
+        Args:
+            source: the file; no address is followed.
+
         Raises:
             ImageError: it does not exist, is no video or cut off, or PyAV is not installed (extra ``video``).
         """
