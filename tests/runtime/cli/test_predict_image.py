@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from mimo_runtime.cli.commands import main
+from mimo_runtime.model.calibrated import ContourCalibration
 
 pytest.importorskip("onnx_bundle", reason="needs onnx", exc_type=ImportError)
 
@@ -46,3 +49,19 @@ def test_spacing_modality_and_scaling_of_a_dicom_file(bundle_folder: Path, tmp_p
     assert (image["spacing_mm"], image["spacing_source"], image["modality"]) == ([0.5, 0.25], "PixelSpacing", "mri")
     assert image["scaling"] and image["scaling"] != "8 bit as stored"
     assert "SECRET" not in json.dumps(image)
+
+
+def test_structures_with_too_few_calibration_cases_are_named(bundle_folder: Path, image_file: Path, tmp_path: Path) -> None:
+    import onnx_bundle
+
+    bundle = shutil.copytree(bundle_folder, tmp_path / "calibrated")
+    manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
+    manifest["model"]["config"]["contours"] = [asdict(ContourCalibration("liver", "box", 1.0, 1.0, 30))]
+    onnx_bundle.reseal(bundle, manifest)
+    for name, missing in (("polyp", True), ("liver", False)):
+        box = ["--text", name, "--box", "20,10,70,40", "--no-answer"]
+        result = CliRunner().invoke(main, ["predict", str(bundle), str(image_file), *box])
+        assert result.exit_code == 0, result.output
+        assert (f"(no contours of {name}: too few calibration cases)" in result.output) is missing
+        facts = json.loads(CliRunner().invoke(main, ["predict", str(bundle), str(image_file), *box, "--json"]).stdout)
+        assert [(f["present"], f["calibrated"]) for f in facts["findings"]] == [(True, not missing)]

@@ -164,6 +164,7 @@ function presentFacts(finding, frame) {
   if (finding.longest_diameter_mm !== null) facts.push(`longest diameter ${finding.longest_diameter_mm.toFixed(1)} mm`);
   if (finding.box) facts.push(sizeText(finding.box, frame));
   if (finding.refined) facts.push("refined");
+  if (finding.calibrated === false) facts.push("no contours: too few calibration cases");
   return facts;
 }
 
