@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import TypedDict
 
 from mimo_runtime.modalities import KNOWN, canonical
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.tokenizer import BOS, EOS, PAD, Tokenizer
-from mimo_runtime.postprocessing import instances, measure
+from mimo_runtime.postprocessing import connected_components, instances, measure
 from mimo_runtime.preprocessing.prompts import MAX_CHARACTERS
 from mimo_runtime.results import findings, plan, refusals
 from mimo_runtime.results.domain_rules import excluded_entities
@@ -229,7 +230,7 @@ def text_facts(config: MimoConfig, model_vocabulary: Vocabulary, tokenizer: Toke
     }  # fmt: skip
 
 
-def _letters(table: dict[int, str]) -> dict[str, str]:
+def _letters(table: Mapping[int, int | str]) -> dict[str, str]:
     """A table of ``str.maketrans``, by letter."""
     return {chr(code): replaced if isinstance(replaced, str) else chr(replaced) for code, replaced in table.items()}
 
@@ -288,8 +289,8 @@ def _limits() -> LimitsFacts:
         "outline_pixels": observe.OUTLINE_PIXELS,
         "near": observe.NEAR,
         "many": observe.MANY,
-        "instance_min_pixels": instances.INSTANCE_MIN_PIXELS,
-        "instance_min_share": instances.INSTANCE_MIN_SHARE,
+        "instance_min_pixels": connected_components.INSTANCE_MIN_PIXELS,
+        "instance_min_share": connected_components.INSTANCE_MIN_SHARE,
         "many_components": instances.MANY_COMPONENTS,
         "comparable_share": instances.COMPARABLE_SHARE,
         "neck_share": instances.NECK_SHARE,

@@ -68,7 +68,7 @@ def some_mask(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 def some_masks() -> list[np.ndarray]:
     rng = np.random.default_rng(1)
-    sizes = [(24, 40), (40, 24), (64, 64), (7, 90), (90, 130)] * 60 + [(300, 280)] * 8
+    sizes = [(24, 40), (40, 24), (64, 64), (7, 90), (90, 130)] * 40 + [(300, 280)] * 8
     shapes = [np.ones((h, w), bool) for h, w in ((1, 1), (3, 4), (4, 2), (1, 9), (16, 16))]
     padded = [np.pad(shape, ((5, 20 - len(shape)), (3, 40 - shape.shape[1]))) for shape in shapes]
     lattice = np.zeros((120, 120), bool)
@@ -126,7 +126,7 @@ def some_prediction(
 
 def some_cases() -> list[tuple[Prompt, MaskPrediction, str, ScanImage]]:
     rng, cases = np.random.default_rng(3), []
-    for number, text in enumerate(QUESTIONS * 9):
+    for number, text in enumerate(QUESTIONS * 5):
         height, width = ((60, 100), (150, 70), (64, 64))[number % 3]
         pointed = number % 5 < 2
         prompt = Prompt(text, [(2, 2, 30, 30)] if pointed else (), [(4, 4, 0)] if number % 7 == 0 and text else ())
