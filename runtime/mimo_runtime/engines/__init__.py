@@ -56,7 +56,7 @@ _TENSORRT = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu13-bindin
 _TENSORRT_RTX = ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings", "tensorrt-rtx")
 
 #: ``precision``: products in BF16, with sums in FP32, on a CPU that has it. ``threads``: as many as OpenVINO chooses, which it
-#: pins to cores.
+#: pins to cores, unless the engine is created with fewer threads than the CPU can use.
 OPENVINO_OPTIONS = {"precision": ("bf16",), "threads": ("own",)}
 
 KINDS: dict[str, EngineKind] = {

@@ -12,6 +12,7 @@ from types import ModuleType
 import numpy as np
 
 from ..errors import EngineError
+from ..hardware.host import worker_threads
 from ..model.graph_spec import BATCH, PAST, GraphSpec, Tensor
 from ..utils.untyped import Untyped
 from .base import REBUILD, Engine, check_inputs, check_spec
@@ -75,7 +76,8 @@ class OpenVinoEngine(Engine):
         self._precision = settings.get("precision", "f32")
         if self._precision != "f32":
             self._options |= {"INFERENCE_PRECISION_HINT": self._precision, "EXECUTION_MODE_HINT": "PERFORMANCE"}
-        if settings.get("threads") == "own":
+        # A caller who names fewer threads than the CPU can use shares the machine: that number holds.
+        if settings.get("threads") == "own" and (threads or worker_threads()) >= worker_threads():
             del self._options["ENABLE_CPU_PINNING"]
         elif threads:
             self._options["INFERENCE_NUM_THREADS"] = threads

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Protocol
 
 import numpy as np
 
 from ..errors import EngineError
-from ..model.graph_spec import BATCH, GraphSpec, Tensor
+from ..model.graph_spec import BATCH, PAST, TOKENS, GraphSpec, Tensor
 from ..utils.untyped import Untyped
-from .base import REBUILD, Decoding, Engine, caches_of, check_spec, cut, empty_cache, in_one_line
+from .base import REBUILD, Decoding, Engine, caches_of, check_spec, cut, in_one_line
 
 PROVIDER = "CPUExecutionProvider"
 
@@ -20,6 +20,9 @@ _DTYPES = {
     "tensor(float)": "float32", "tensor(int32)": "int32", "tensor(int64)": "int64", "tensor(float16)": "float16",
     "tensor(uint8)": "uint8",
 }  # fmt: skip
+
+#: Tokens that the first buffers of a cache have room for.
+_LEAST_ROOM = 64
 
 
 def load_library() -> ModuleType:
@@ -60,6 +63,15 @@ class OrtEngine(Engine):
         self._ort, self._graph = ort, spec.name
         self.inputs = {t.name: t for t in spec.inputs}
         self.outputs = {t.name: t for t in spec.outputs}
+        caches = caches_of(self.inputs)
+        # Bundles of before have a cache that the graph takes in slices and gives whole.
+        self._keeps_cache = all(
+            self._unstacked.get(tensor.name) == self._unstacked_outputs.get(output) for output, tensor in caches.items()
+        )
+        #: An input with a row for every token of a step; None if a step reads one.
+        self._counted = next((name for name, tensor in self.inputs.items() if tensor.shape[:2] == (BATCH, TOKENS)), None)
+        #: Memory of answers that are complete. Append and pop of a list are atomic.
+        self._idle: list[_Buffers] = []
         self._names = [part for name in self.outputs for part in parts_of(name, self._unstacked_outputs)]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -70,115 +82,190 @@ class OrtEngine(Engine):
                 for name, whole in inputs.items()
                 for part, value in zip(parts_of(name, self._unstacked), whole if name in self._unstacked else (whole,))
             }
-        with self._failures():
+        try:
             actual = dict(zip(self._names, self._session.run(self._names, inputs)))
+        except Exception as error:
+            raise self.failure(error) from None
         for name in self._unstacked_outputs:
             actual[name] = np.stack([actual.pop(part) for part in parts_of(name, self._unstacked_outputs)])
         return actual
 
     def decoding(self, constant: Mapping[str, np.ndarray]) -> Decoding:
-        same = all(
-            self._unstacked.get(tensor.name) == self._unstacked_outputs.get(output)
-            for output, tensor in caches_of(self.inputs).items()
-        )
-        # Bundles of before have a cache that the graph takes in slices and gives whole.
-        return OrtDecoding(self, constant) if same else super().decoding(constant)
+        return OrtDecoding(self, constant) if self._keeps_cache else super().decoding(constant)
 
     def close(self) -> None:
-        self._session = None
+        self._session, self._idle = None, []
 
-    @contextmanager
-    def _failures(self) -> Iterator[None]:
+    def idle_buffers(self) -> _Buffers | None:
+        """Memory of an answer that is complete, if there is any."""
         try:
-            yield
-        except Exception as error:
-            message = f"onnxruntime failed in graph {self._graph}: {in_one_line(error)}"
-            raise EngineError(message, "Run mimo-run doctor") from None
+            return self._idle.pop()
+        except IndexError:  # asking first would not be atomic
+            return None
+
+    def failure(self, error: Exception) -> EngineError:
+        """What a caller gets for an error of the library."""
+        return EngineError(f"onnxruntime failed in graph {self._graph}: {in_one_line(error)}", "Run mimo-run doctor")
 
 
 class _Value(Protocol):
     """An ``OrtValue``."""
 
-    def numpy(self) -> np.ndarray: ...
+
+class _Binding(Protocol):
+    """An ``IOBinding``."""
+
+    def bind_ortvalue_input(self, name: str, value: _Value) -> None: ...
+
+    def bind_ortvalue_output(self, name: str, value: _Value) -> None: ...
+
+    def clear_binding_inputs(self) -> None: ...
+
+
+class _Buffers:
+    """Memory of one answer. The engine's later answers use it again.
+
+    A step reads the cache in one of two buffers and writes it to the other: ONNX Runtime neither allocates it nor gives it to
+    Python. The tensors of every length are created once, and so are the other inputs and outputs.
+
+    Args:
+        engine: with a session.
+    """
+
+    def __init__(self, engine: OrtEngine) -> None:
+        session = engine._session
+        self.binding: _Binding = session.io_binding()
+        self._value: Callable[[np.ndarray], _Value] = engine._ort.OrtValue.ortvalue_from_numpy
+        caches = caches_of(engine.inputs)
+        self.cache_tensors, self.cache_outputs = _cache_parts(engine, caches)
+        cache_inputs = {tensor.name for tensor in caches.values()}
+        self._tensors = {name: tensor for name, tensor in engine.inputs.items() if name not in cache_inputs}
+        self._result_tensors = {name: tensor for name, tensor in engine.outputs.items() if name not in caches}
+        #: The inputs that change, and those of the answer that do not: what the binding reads has to live.
+        self._changing: dict[str, tuple[np.ndarray, _Value]] = {}
+        self._constant: list[np.ndarray] = []
+        self._cache: dict[tuple[int, int], tuple[list[np.ndarray], list[_Value]]] = {}
+        self._memory: dict[tuple[int, int], list[np.ndarray]] = {}
+        self._results: dict[int, list[tuple[str, np.ndarray, _Value]]] = {}
+
+    def begin(self, constant: Mapping[str, np.ndarray], engine: OrtEngine) -> dict[str, np.ndarray]:
+        """Bind the inputs of a new answer. Returns those that change."""
+        for name, tensor in self._tensors.items():
+            if name in constant:
+                stacked = name in engine._unstacked
+                whole = np.ascontiguousarray(constant[name], tensor.dtype)
+                for part, array in zip(parts_of(name, engine._unstacked), whole if stacked else [whole], strict=True):
+                    self._constant.append(array)
+                    self.binding.bind_ortvalue_input(part, self._value(array))
+            elif name in self._changing and self._changing[name][0].shape == tensor.concrete(batch=1, past=0):
+                self.binding.bind_ortvalue_input(name, self._changing[name][1])
+            else:
+                self.change(name, np.zeros(tensor.concrete(batch=1, past=0), tensor.dtype))
+        if not any(PAST in tensor.shape for tensor in self.cache_tensors.values()):
+            for array in self.cache(0, 0)[0]:
+                array.fill(0)
+        return {name: array for name, (array, _) in self._changing.items()}
+
+    def end(self) -> None:
+        """Let go of the constant inputs of an answer."""
+        self.binding.clear_binding_inputs()
+        self._constant.clear()
+
+    def change(self, name: str, array: np.ndarray) -> None:
+        """Take a contiguous array as an input of the next steps."""
+        value = self._value(array)
+        self.binding.bind_ortvalue_input(name, value)
+        self._changing[name] = array, value
+
+    def cache(self, side: int, length: int) -> tuple[list[np.ndarray], list[_Value]]:
+        """The caches of ``length`` tokens in buffer 0 or 1, as arrays and as tensors."""
+        known = self._cache.get((side, length))
+        if known is None:
+            room = max(_LEAST_ROOM, 1 << (length - 1).bit_length())
+            if (side, room) not in self._memory:
+                shapes = [(t.concrete(batch=1, past=room), t.dtype) for t in self.cache_tensors.values()]
+                self._memory[side, room] = [np.zeros(math.prod(shape), dtype) for shape, dtype in shapes]
+            arrays = []
+            for memory, tensor in zip(self._memory[side, room], self.cache_tensors.values()):
+                shape = tensor.concrete(batch=1, past=length)
+                arrays.append(memory[: math.prod(shape)].reshape(shape))
+            known = self._cache[side, length] = arrays, [self._value(array) for array in arrays]
+        return known
+
+    def results(self, tokens: int) -> list[tuple[str, np.ndarray, _Value]]:
+        """The outputs that are no cache, of a step of so many tokens."""
+        if tokens not in self._results:
+            arrays = {
+                name: np.zeros(tensor.concrete(batch=1, tokens=tokens), tensor.dtype)
+                for name, tensor in self._result_tensors.items()
+            }
+            self._results[tokens] = [(name, array, self._value(array)) for name, array in arrays.items()]
+        return self._results[tokens]
 
 
 class OrtDecoding(Decoding):
-    """An answer whose inputs are bound once and whose cache never becomes an array of numpy: ONNX Runtime's own tensors go from
-    one step into the next. Saves about a fifth of the time of a step of ``tiny``."""
+    """An answer whose inputs and outputs stay bound: a step rebinds the cache, and Python copies the logits only."""
 
     def __init__(self, engine: OrtEngine, constant: Mapping[str, np.ndarray]) -> None:
-        self._engine = engine
         if engine._session is None:
             raise EngineError(f"onnxruntime failed in graph {engine._graph}: the engine is closed", "Load the bundle again")
-        self._session, self._value = engine._session, engine._ort.OrtValue.ortvalue_from_numpy
-        self._binding = self._session.io_binding()
-        caches = caches_of(engine.inputs)
-        cache_inputs = {tensor.name for tensor in caches.values()}
-        self._changing: dict[str, np.ndarray] = {}
-        #: What the binding reads, which must live as long.
-        self._kept: list[np.ndarray] = []
-        with engine._failures():
-            for name, tensor in engine.inputs.items():
-                if name in cache_inputs:
-                    self._bind(name, empty_cache(tensor))
-                elif name in constant:
-                    self._bind(name, np.ascontiguousarray(constant[name], tensor.dtype))
-                else:
-                    self._changing[name] = np.zeros(tensor.concrete(batch=1, past=0), tensor.dtype)
-                    self._bind(name, self._changing[name])
-        self._cache_tensors = {part: t for t in caches.values() for part in parts_of(t.name, engine._unstacked)}
-        #: The cache behind the last step, by the input that takes it.
-        self._values: dict[str, _Value] = {}
-        #: Every output in order, and the input that takes it.
-        self._outputs = [
-            (part, into)
-            for name in engine.outputs
-            for part, into in zip(
-                parts_of(name, engine._unstacked_outputs),
-                parts_of(caches[name].name, engine._unstacked) if name in caches else [None],
-                strict=True,
-            )
-        ]
+        self._engine = engine
+        try:
+            buffers = engine.idle_buffers() or _Buffers(engine)
+            self._changing = buffers.begin(constant, engine)
+        except Exception as error:
+            raise engine.failure(error) from None
+        self._buffers: _Buffers | None = buffers
+        #: Tokens in the cache, the buffer that has them, and for how many tokens a step the outputs are bound.
+        self._length, self._side, self._bound = 0, 0, 0
+        self._outputs: list[tuple[str, np.ndarray, _Value]] = []
 
     def step(self, changing: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        binding = self._binding
-        with self._engine._failures():
-            if binding is None or self._engine._session is None:
-                raise ValueError("the engine is closed" if binding else "the answer is closed")
-            for name in self._changing:
-                self._change(name, changing[name])
-            # What was bound before has the size of the last step.
-            binding.clear_binding_outputs()
-            for name, _ in self._outputs:
-                binding.bind_output(name)
-            self._session.run_with_iobinding(binding)
-            actual = {}
-            for (name, into), value in zip(self._outputs, binding.get_outputs()):
-                if into is None:
-                    actual[name] = value.numpy()
+        engine, buffers = self._engine, self._buffers
+        try:
+            if buffers is None or (session := engine._session) is None:
+                raise ValueError("the answer is closed" if buffers is None else "the engine is closed")
+            for name, value in self._changing.items():
+                array = changing[name]
+                if array.shape == value.shape and array.dtype == value.dtype:
+                    value[...] = array
                 else:
-                    binding.bind_ortvalue_input(into, value)
-                    self._values[into] = value
-        return actual
+                    self._replace(buffers, name, array)
+            tokens = self._changing[engine._counted].shape[1] if engine._counted else 1
+            binding = buffers.binding
+            if tokens != self._bound:
+                self._outputs, self._bound = buffers.results(tokens), tokens
+                for name, _, result in self._outputs:
+                    binding.bind_ortvalue_output(name, result)
+            length, side = self._length + tokens, 1 - self._side
+            for name, cache in zip(buffers.cache_tensors, buffers.cache(self._side, self._length)[1]):
+                binding.bind_ortvalue_input(name, cache)
+            for name, cache in zip(buffers.cache_outputs, buffers.cache(side, length)[1]):
+                binding.bind_ortvalue_output(name, cache)
+            session.run_with_iobinding(binding)
+        except Exception as error:
+            raise engine.failure(error) from None
+        self._length, self._side = length, side
+        return {name: array.copy() for name, array, _ in self._outputs}
 
     def keep(self, length: int) -> None:
-        with self._engine._failures():
-            if self._binding is None:
-                raise ValueError("the answer is closed")
-            for into, value in self._values.items():
-                kept = self._value(cut(value.numpy(), self._cache_tensors[into], length))
-                self._binding.bind_ortvalue_input(into, kept)
-                self._values[into] = kept
+        buffers = self._buffers
+        if buffers is None:
+            raise self._engine.failure(ValueError("the answer is closed"))
+        before, after = buffers.cache(self._side, self._length)[0], buffers.cache(1 - self._side, length)[0]
+        for tensor, old, new in zip(buffers.cache_tensors.values(), before, after):
+            np.copyto(new, cut(old, tensor, length))
+        self._length, self._side = length, 1 - self._side
 
     def close(self) -> None:
-        self._binding, self._kept, self._values = None, [], {}
+        buffers, self._buffers = self._buffers, None
+        if buffers is not None and self._engine._session is not None:
+            buffers.end()
+            self._engine._idle.append(buffers)
 
-    def _change(self, name: str, array: np.ndarray) -> None:
-        """Set an input of the next step; the binding reads the memory of ``_changing``."""
+    def _replace(self, buffers: _Buffers, name: str, array: np.ndarray) -> None:
+        """Make an array of another shape the input of the next step."""
         value, tensor = self._changing[name], self._engine.inputs[name]
-        if array.shape == value.shape and array.dtype == value.dtype:
-            value[...] = array
-            return
         # Number of tokens and length of the cache vary; an answer is one of a batch.
         fits = array.ndim == len(tensor.shape) and all(
             size == (1 if axis == BATCH else axis) or (isinstance(axis, str) and axis != BATCH)
@@ -187,13 +274,19 @@ class OrtDecoding(Decoding):
         if array.dtype != value.dtype or not fits:
             raise ValueError(f"input {name} is {array.dtype} {list(array.shape)} instead of {value.dtype} {list(value.shape)}")
         self._changing[name] = np.array(array, order="C")
-        self._binding.bind_ortvalue_input(name, self._value(self._changing[name]))
+        buffers.change(name, self._changing[name])
 
-    def _bind(self, name: str, array: np.ndarray) -> None:
-        parts = parts_of(name, self._engine._unstacked)
-        for part, value in zip(parts, array if name in self._engine._unstacked else [array], strict=True):
-            self._kept.append(value)
-            self._binding.bind_ortvalue_input(part, self._value(value))
+
+def _cache_parts(engine: OrtEngine, caches: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """The inputs of the file that take a cache, with the shape of each, and in the same order the outputs that give it."""
+    inputs: dict[str, Tensor] = {}
+    outputs: list[str] = []
+    for output, tensor in caches.items():
+        parts = parts_of(tensor.name, engine._unstacked)
+        stacked = tensor.name in engine._unstacked
+        inputs |= {part: Tensor(part, tensor.dtype, tensor.shape[1:] if stacked else tensor.shape) for part in parts}
+        outputs += parts_of(output, engine._unstacked_outputs)
+    return inputs, outputs
 
 
 def session_options(ort: ModuleType, threads: int | None, spinning: bool, settings: Mapping[str, str] | None = None) -> Untyped:

@@ -154,3 +154,42 @@ def test_bytes_are_multiplied_without_saturation_on_every_cpu():
 
     options = session_options(onnxruntime, threads=1, spinning=False)
     assert options.get_session_config_entry("session.x64quantprecision") == "1"
+
+
+def test_an_answer_in_buffers_of_an_earlier_one_is_the_same():
+    """The earlier answer was longer than its first buffers, and ended with a step that failed."""
+    engine = decoder("onnxruntime")
+    expected = list(answer(engine.run, 1, steps=STEPS))
+    long, token = engine.decoding({}), np.full((1, 1), 2, np.int32)
+    for k, wanted in enumerate(answer(engine.run, 2, steps=150)):
+        logits = long.step({"token": token})["logits"]
+        np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-4, err_msg=f"step {k}")
+        token = logits.argmax(-1).astype(np.int32)
+    with pytest.raises(EngineError, match="input token is"):
+        long.step({"token": np.zeros((1, 2), np.int32)})
+    long.close()
+    (idle,) = engine._idle
+    again, token = engine.decoding({}), np.full((1, 1), 1, np.int32)
+    assert again._buffers is idle and not engine._idle
+    for k, wanted in enumerate(expected):
+        logits = again.step({"token": token})["logits"]
+        np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-4, err_msg=f"step {k}")
+        token = logits.argmax(-1).astype(np.int32)
+
+
+def test_a_shorter_cache_continues_as_if_the_later_tokens_had_not_been_read():
+    engine = decoder("onnxruntime")
+    decoding, other = engine.decoding({}), engine.decoding({})
+    for token in (3, 4, 5, 6):
+        decoding.step({"token": np.full((1, 1), token, np.int32)})
+    decoding.keep(2)
+    for token in (3, 4):
+        other.step({"token": np.full((1, 1), token, np.int32)})
+    for token in (7, 8):
+        one, two = (d.step({"token": np.full((1, 1), token, np.int32)})["logits"] for d in (decoding, other))
+        np.testing.assert_array_equal(one, two)
+    decoding.close()
+    with pytest.raises(EngineError, match="the answer is closed"):
+        decoding.step({"token": np.zeros((1, 1), np.int32)})
+    with pytest.raises(EngineError, match="the answer is closed"):
+        decoding.keep(1)

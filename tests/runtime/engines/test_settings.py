@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from engine_cases import decoder, step
+from engine_cases import decoder, feed, load, step
 
 from mimo_runtime.engines import KINDS, create_engine
 from mimo_runtime.errors import EngineError
@@ -42,3 +42,17 @@ def test_a_setting_that_an_engine_does_not_have_is_refused(kind, options):
     ((name, value),) = options.items()
     with pytest.raises(EngineError, match=f"the engine {kind} has no setting {name}={value}"):
         create_engine(kind, b"", None, options=options)
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads", "own"), [(2, 1, False), (4, 2, False), (2, 2, True), (2, None, True), (1, 1, True)]
+)
+def test_fewer_threads_than_the_cpu_can_use_hold_where_openvino_may_choose(monkeypatch, cores, threads, own):
+    pytest.importorskip("openvino")
+    monkeypatch.setattr("mimo_runtime.engines.openvino.worker_threads", lambda: cores)
+    engine = load("openvino", threads=threads, options={"threads": "own"})
+    engine.run(feed("text_decoder"))
+    (requests,) = engine._pools.values()
+    assert own or requests._compiled.get_property("INFERENCE_NUM_THREADS") == threads
+    assert ("INFERENCE_NUM_THREADS" in engine._options) is not own
+    assert ("ENABLE_CPU_PINNING" in engine._options) is not own  # OpenVINO pins the threads that it chooses
