@@ -15,10 +15,11 @@ from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.postprocessing.mask_prediction import MaskPrediction
 from mimo_runtime.preprocessing.letterbox import Letterbox
 from mimo_runtime.preprocessing.prompts import Prompt
+from mimo_runtime.results import assembly
 from mimo_runtime.results.assembly import assemble_answer
 from mimo_runtime.results.findings import presume_named
 from mimo_runtime.results.plan import plan_request
-from mimo_runtime.text.markup import ground
+from mimo_runtime.text.markup import ground, parse_grounded, strip_query_ids
 from mimo_runtime.text.observe import is_next_to, observe_phrase
 
 CONFIG = MimoConfig.from_preset(
@@ -140,20 +141,24 @@ def some_cases() -> list[tuple[Prompt, MaskPrediction, str, ScanImage]]:
 
 
 ANSWERS = """
-const [plans, choose, { answerText }, { decodeMask }] = await Promise.all(['plan', 'choose', 'assemble', '../masks'].map(load));
+const names = ['plan', 'choose', 'assemble', '../masks', '../results'];
+const [plans, choose, { answerText }, { decodeMask }, { phrasesOf }] = await Promise.all(names.map(load));
 return v.cases.map(({ prompt, prediction: known, findings, image }) => {
   const plan = plans.planRequest(prompt, image.modality);
-  if (!plans.hasAnswer(plan)) return { chosen: [], text: answerText(plan, null, [], image) };
+  if (!plans.hasAnswer(plan)) return { chosen: [], text: answerText(plan, null, [], image), lit: [] };
   const masks = known.masks.map((mask) => mask && decodeMask(mask));
   const prediction = {
     ...known, mask: (query) => masks[query], centre: (query) => known.centres[query], entities: () => new Map(known.entities),
   };
-  return { chosen: choose.chooseQueries(plan, prediction), text: answerText(plan, prediction, findings, image) };
+  const text = answerText(plan, prediction, findings, image);
+  const lit = phrasesOf(text, findings).flatMap(([words, own]) => own.map((index) => [words, findings[index].query]));
+  return { chosen: choose.chooseQueries(plan, prediction), text, lit };
 });
 """
 
 
-def test_answers_have_the_findings_and_the_sentence_of_the_runtime(page: PageText):
+def test_answers_have_the_findings_the_sentence_and_the_phrases_of_the_runtime(page: PageText, monkeypatch):
+    monkeypatch.setattr(assembly, "strip_query_ids", str)  # which query each phrase names
     values, expected = [], []
     for prompt, seen, modality, image in some_cases():
         plan = plan_request(prompt, CONFIG, page.vocabulary, modality or None)
@@ -176,7 +181,9 @@ def test_answers_have_the_findings_and_the_sentence_of_the_runtime(page: PageTex
                 "image": {"modality": modality, "spacing_mm": image.spacing_mm, "spacing_source": image.spacing_source},
             }
         )  # fmt: skip
-        expected.append({"chosen": [[f.phrase, f.query] for f in answer.findings], "text": written.text})
+        lit = [list(pair) for pair in parse_grounded(written.text)]
+        chosen = [[f.phrase, f.query] for f in answer.findings]
+        expected.append({"chosen": chosen, "text": strip_query_ids(written.text), "lit": lit})
     for case, shown, wanted in zip(values, page.run(ANSWERS, cases=values), expected, strict=True):
         assert shown == wanted, case["prompt"]
 

@@ -30,15 +30,17 @@ export const plain = (text) => text.replace(/<\/?p>|<seg\d*>/g, "").replace(/<[^
 
 /** The parts of a sentence as [words, indices of findings]; findings are in the order of the text. */
 export function phrasesOf(text, findings) {
-  const present = findings.map((finding, index) => [finding, index]).filter(([finding]) => finding.present).map(([, index]) => index);
+  const present = findings.flatMap((finding, index) => (finding.present ? [index] : []));
+  const open = [...present];
   const parts = [];
   let end = 0;
   for (const match of text.matchAll(/<p>((?:(?!<\/?p>).)*)<\/p>\s*((?:<seg\d*>\s*)*<seg\d*>)/gs)) {
     parts.push([plain(text.slice(end, match.index)), []]);
     const count = match[2].match(/<seg/g).length;
-    const matches = present.filter((index) => findings[index].phrase === match[1]);
-    const own = (matches.length >= count ? matches : present).slice(0, count);
-    for (const index of own) present.splice(present.indexOf(index), 1);
+    const named = (some) => some.filter((index) => findings[index].phrase === match[1]);
+    // A sentence about several relations names a structure again. A plural has the name of no finding: the next one is meant.
+    const own = ([named(open), named(present), open].find((some) => some.length >= count) ?? []).slice(0, count);
+    for (const index of own) if (open.includes(index)) open.splice(open.indexOf(index), 1);
     parts.push([match[1], own]);
     end = match.index + match[0].length;
   }
