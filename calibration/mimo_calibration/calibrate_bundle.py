@@ -79,7 +79,8 @@ def refuse_reduced(path: Path, bundle: Bundle) -> None:
         raise RequestError(message, "Build it with mimo-export build --precision fp32")
     if compiled := [name for name, entry in graphs.items() if not entry.file.endswith(".onnx")]:
         message = f"bundle {path} has compiled graphs: {', '.join(compiled)}"
-        raise RequestError(message, "Build it with mimo-export build --target cpu")
+        build = "Build it with mimo-export build --target cpu"
+        raise RequestError(message, "Give the bundle that it was prepared from" if bundle.manifest.prepared else build)
     decoder = graphs[WEIGHTS_ONLY]
     given = {tensor.name for tensor in onnx.load_from_string(bundle.bytes(decoder.file)).graph.input}
     if given != {tensor.name for tensor in graph_specs(bundle.config)[WEIGHTS_ONLY].inputs}:

@@ -227,6 +227,9 @@ def inspect(bundle: Path, as_json: bool) -> None:
     size = f"{manifest.config.preset}, {model['parameters'] / 1e6:.2f} million parameters"
     capability = manifest.data["compatibility"]["compute_capability"]
     click.echo(f"{model['id']} ({size}) for {manifest.target}" + (f", compute capability {capability}" if capability else ""))
+    if processor := report["processor"]:
+        release = manifest.data["compatibility"]["engines"]["openvino"]["built_with"]
+        click.echo(f"compiled by openvino {release} for {processor['name']} ({', '.join(processor['features'])})")
     click.echo(_summary(report))
     if tools:
         click.echo("\nbuilt with " + ", ".join(f"{name} {version}" for name, version in tools.items()))

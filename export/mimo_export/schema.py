@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from mimo_runtime.bundle.schema import BuildData, SpeculationData
+from mimo_runtime.bundle.schema import BuildData, CompiledData, ProcessorData, SpeculationData
 
 if TYPE_CHECKING:  # they import onnx, and ``mimo-export inspect`` runs without it
     from mimo_calibration.quantize import CalibrationFacts
@@ -25,6 +25,8 @@ class _OptionalFields(TypedDict, total=False):
     speculation: SpeculationData | None
     #: Settings of the engine that were measured to be best.
     options: dict[str, str] | None
+    #: Of a graph that ``mimo-run prepare`` compiled for one processor.
+    compiled: CompiledData | None
 
 
 class GraphFile(_OptionalFields):
@@ -82,6 +84,8 @@ class Inspection(TypedDict):
     target: str
     portable: bool
     compute_capability: str | None
+    #: What graphs were compiled for by ``mimo-run prepare``, on a CPU; else None.
+    processor: ProcessorData | None
     graphs: dict[str, GraphFile]
     #: See ``ParitySummary.from_dict``.
     parity: Mapping[str, Any]

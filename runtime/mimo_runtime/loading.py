@@ -226,6 +226,7 @@ def _create_engines(bundle: Bundle, placement: Placement, threads: int) -> dict[
                 threads=min(threads, entry.threads or threads),
                 built_with=versions[entry.engine].get("built_with"),
                 options=entry.options,
+                compiled=entry.compiled is not None,
             )
             engines[name].speculation = entry.speculation
             LOGGER.debug("graph %s: %s, %.0f ms", name, engines[name].name, 1000 * (time.perf_counter() - start))

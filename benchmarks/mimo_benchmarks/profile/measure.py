@@ -58,6 +58,8 @@ def measure(
     entries = bundle.manifest.graphs
     if plans := sorted({e.engine for e in entries.values() if ENGINES[e.engine].device != "cpu"}):
         raise RequestError(f"the bundle runs on {', '.join(plans)}", "Profile a bundle for the CPU; use trtexec for plans")
+    if bundle.manifest.prepared:
+        raise RequestError("the bundle is compiled for one processor", "Profile the bundle that it was prepared from")
     report = progress or (lambda *_: None)
     kinds = {ENGINES[entry.engine] for entry in entries.values()}
     described = machine.describe(tuple(d for kind in kinds for d in kind.distributions), threads)

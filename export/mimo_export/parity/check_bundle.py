@@ -74,6 +74,9 @@ def check_bundle(
         raise RequestError(f"--engine {engine} is no engine of the CPU", f"Use {known}")
     datasets = read_datasets(data) if data else []
     opened = Bundle.open(bundle, this_machine=engine is None and not allow_fallback)
+    if engine is not None and opened.manifest.prepared:
+        problem = f"--engine {engine} does not take bundle {bundle}, which is compiled for one processor"
+        raise RequestError(problem, "Leave --engine out, or give the bundle that it was prepared from")
     datasets = with_windows(datasets, opened.windows)
     model, tokenizer = load_checkpoint(checkpoint)
     facts = opened.manifest.data["model"]

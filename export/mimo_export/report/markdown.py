@@ -11,8 +11,8 @@ from ..parity.summary import AnswerParity, ParitySummary
 from ..schema import BuildReport, DomainParity, GraphFile, Inspection
 
 _GRAPH_KEYS = ("engine", "threads", "asked", "delivered", "file", "sha256", "bytes", "build")
-#: Of graphs for which they were measured to be better.
-_MEASURED_KEYS = ("speculation", "options")
+#: Of graphs for which they were measured to be better, and of those compiled for one processor.
+_MEASURED_KEYS = ("speculation", "options", "compiled")
 
 
 def markdown(report: BuildReport) -> str:
@@ -136,6 +136,7 @@ def inspect_dict(manifest: Mapping[str, Any]) -> Inspection:
         "target": manifest["target"],
         "portable": any(graph["build"] for graph in manifest["graphs"].values()),
         "compute_capability": manifest["compatibility"]["compute_capability"],
+        "processor": manifest["compatibility"].get("processor"),
         "graphs": {
             name: cast("GraphFile", {key: graph[key] for key in (*_GRAPH_KEYS, *(k for k in _MEASURED_KEYS if graph.get(k)))})
             for name, graph in manifest["graphs"].items()

@@ -86,6 +86,8 @@ def compare_bundles(baseline: Path, bundle: Path, graph: str, calls: int) -> lis
     one, two = (opened.manifest.graphs[graph] for opened in (first, second))
     if not one.file.endswith(".onnx"):
         raise RequestError(f"{baseline} holds compiled engines, which have no inner tensors", "Name an ONNX bundle first")
+    if two.compiled is not None:
+        raise RequestError(f"{bundle} is compiled for one processor", "Name the bundle that it was prepared from")
     model, data = onnx.load_from_string(first.bytes(one.file)), second.bytes(two.file)
     if two.file.endswith(".onnx"):
         return compare_layers(model, onnx.load_from_string(data), recorded_inputs(first, graph, calls))

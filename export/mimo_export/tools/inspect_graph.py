@@ -27,6 +27,9 @@ def inspect_graph(bundle: Path, graph: str, nodes: bool = False) -> str:
     check_installed()
     opened = Bundle.open(bundle, this_machine=False)
     entry = opened.manifest.graphs[graph]
+    if entry.compiled is not None:
+        problem = f"{entry.file} of {bundle} is compiled for one processor, and Polygraphy does not read it"
+        raise RequestError(problem, "Name the bundle that it was prepared from")
     if not entry.file.endswith(".onnx"):
         raise RequestError(
             f"{entry.file} of {bundle} is an engine of {entry.engine}, which only its GPU opens",

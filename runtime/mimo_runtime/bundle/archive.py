@@ -50,8 +50,10 @@ class Bundle:
         self.path, self.manifest, self._store = path, manifest, store
         #: The contents of ``manifest.json``, which are signed; and ``signature.json``, None if the bundle is unsigned.
         self.raw_manifest, self.signature = raw, signature
-        #: What each ONNX graph takes; plans of a compiler say nothing about that.
-        self.costs: dict[str, GraphCost] = {}
+        #: What each graph takes: computed of an ONNX file, read of a graph compiled for a CPU. Plans say nothing about it.
+        self.costs = {
+            entry.name: GraphCost(**entry.compiled) for entry in manifest.graphs.values() if entry.compiled is not None
+        }
 
     @staticmethod
     def open(path: str | os.PathLike[str], *, this_machine: bool = True, trust: KeyFile | None = None) -> Bundle:

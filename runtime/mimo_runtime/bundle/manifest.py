@@ -22,11 +22,13 @@ from ..model.json_fields import abbreviate, is_too_deep, unique_keys
 from ..utils.atomic import atomic_write_bytes
 from ..utils.versions import is_at_least, is_same_release
 from .manifest_fields import MANIFEST_FIELDS
+from .processor import check_processor
 from .schema import (
     FORMAT,
     FORMAT_VERSION,
     MANIFEST,
     PREPARE,
+    PREPARE_AGAIN,
     REBUILD,
     TOKENIZER,
     GraphEntry,
@@ -73,6 +75,11 @@ class Manifest:
         """The command that makes such a bundle again, as the remedy of an error."""
         return REBUILD.format(target=self.target)
 
+    @property
+    def prepared(self) -> bool:
+        """Whether graphs are compiled for the processor of one machine."""
+        return any(entry.compiled is not None for entry in self.graphs.values())
+
     def check_compiled(self) -> None:
         """See that every graph is what its engine reads.
 
@@ -87,19 +94,21 @@ class Manifest:
         """Check the compatibility keys against this machine.
 
         Raises:
-            BundleError: the bundle is not compiled yet; another architecture, a CPU feature or engine that is missing, or an
-                engine that is too old.
+            BundleError: the bundle is not compiled yet; another architecture or processor, a CPU feature or engine that is
+                missing, or an engine that is too old or of another release than the one that compiled.
         """
         self.check_compiled()
-        keys = self.data["compatibility"]
+        keys, again = self.data["compatibility"], PREPARE_AGAIN if self.prepared else self.rebuild
         if keys["arch"] not in (None, architecture()):
-            raise BundleError(f"the bundle was built for {keys['arch']}, this machine is {architecture()}", self.rebuild)
+            raise BundleError(f"the bundle was built for {keys['arch']}, this machine is {architecture()}", again)
         if keys.get("os") not in (None, operating_system()):
-            raise BundleError(f"the bundle was built for {keys['os']}, this machine runs {operating_system()}", self.rebuild)
+            raise BundleError(f"the bundle was built for {keys['os']}, this machine runs {operating_system()}", again)
         features = cpu_features()
         missing = sorted(set(keys["cpu_features"]) - features) if features is not None else []
         if missing:
             raise BundleError(f"the bundle needs the CPU features {', '.join(missing)}, which this CPU has not", self.rebuild)
+        if keys.get("processor") is not None:
+            check_processor(keys["processor"], again)
         for name in sorted({entry.engine for entry in self.graphs.values()}):
             if name not in KINDS:
                 what = f"the bundle needs the engine '{name}', which this version of mimo-edge has not"
@@ -111,9 +120,14 @@ class Manifest:
                 what = f"the bundle needs {name} {least} or later, {version} is installed"
                 raise BundleError(what, KINDS[name].install + " -U")
             compiler = keys["engines"][name].get("built_with") or "unknown"
-            if KINDS[name].plans and not is_same_release(compiler, version):
-                what = f"the bundle was compiled by {name} {compiler}, {version} is installed; plans run in no other release"
-                raise BundleError(what, f"{self.rebuild}, or on this device: mimo-run prepare PORTABLE -o BUNDLE")
+            if self._is_compiled_by(name) and not is_same_release(compiler, version):
+                kind = "plans" if KINDS[name].plans else "compiled graphs"
+                what = f"the bundle was compiled by {name} {compiler}, {version} is installed; {kind} run in no other release"
+                on_device = f"{self.rebuild}, or on this device: mimo-run prepare PORTABLE -o BUNDLE"
+                raise BundleError(what, again if self.prepared else on_device)
+
+    def _is_compiled_by(self, engine: str) -> bool:
+        return any(entry.engine == engine and not entry.is_onnx for entry in self.graphs.values())
 
 
 def with_checksum(data: Mapping[str, object]) -> dict[str, object]:
@@ -161,6 +175,8 @@ def parse_manifest(raw: bytes, source: str = MANIFEST) -> Manifest:
         name: graph_entry(name, data["graphs"][name], specs[name], longest, f"{source}: graphs.{name}") for name in GRAPHS
     }
     check_compatibility(data["compatibility"], {g.engine for g in graphs.values()}, f"{source}: compatibility")
+    if any(entry.compiled for entry in graphs.values()) and data["compatibility"].get("processor") is None:
+        raise refuse(f"{source}: compatibility.processor is missing, and graphs are compiled for one")
     _check_files(data["files"], [entry.file for entry in graphs.values()], source)
     return Manifest(data, config, graphs)
 

@@ -47,6 +47,7 @@ GRAPH: Check = record(
         "profiles": nullable(array(_AXES, most=100, least=1)),
         "speculation": nullable(record({"tokens": whole(1, 64), "margin": number()})),
         "options": nullable(mapping(_NAME, _NAME, most=16)),
+        "compiled": nullable(record({"weights": whole(), "activations": whole()})),
     },
 )
 COMPATIBILITY: Check = record(
@@ -58,7 +59,7 @@ COMPATIBILITY: Check = record(
         "cpu_features": array(_NAME, most=1000),
         "compute_capability": nullable(_CAPABILITY),
     },
-    optional={"os": nullable(_NAME)},
+    optional={"os": nullable(_NAME), "processor": nullable(record({"name": text(200), "features": array(_NAME, most=1000)}))},
 )
 _GRAPH_PARITY = record(
     {"relative_l2": nullable(number()), "limit": number(), "worst_output": _NAME, "calls": whole(), "batches_of_two": whole()}

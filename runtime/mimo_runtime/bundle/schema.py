@@ -18,6 +18,7 @@ MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
 
 REBUILD = "Build it again: mimo-export build CHECKPOINT -o BUNDLE --target {target}"
 PREPARE = "Run mimo-run prepare BUNDLE -o PREPARED on the device"
+PREPARE_AGAIN = "Run mimo-run prepare BUNDLE -o PREPARED on this machine, with the bundle that it was prepared from"
 
 #: Smallest, typical and largest size of each dynamic axis.
 Axes = dict[str, list[int]]
@@ -48,7 +49,16 @@ class SpeculationData(TypedDict):
     margin: float
 
 
+class CompiledData(TypedDict):
+    """``graphs.NAME.compiled``: bytes that the ONNX file took from which the graph was compiled (``graph_check.GraphCost``)."""
+
+    weights: int
+    activations: int
+
+
 class _OptionalGraphData(TypedDict, total=False):
+    #: Of a graph that ``mimo-run prepare`` compiled for the processor of the machine.
+    compiled: CompiledData | None
     speculation: SpeculationData | None
     #: See ``engines.create_engine``.
     options: dict[str, str] | None
@@ -77,7 +87,18 @@ class EngineVersions(TypedDict):
     built_with: str | None
 
 
-class CompatibilityData(TypedDict):
+class ProcessorData(TypedDict):
+    """``compatibility.processor``: what graphs were compiled for. ``features``: of ``hardware.host.KERNEL_FEATURES``."""
+
+    name: str
+    features: list[str]
+
+
+class _OptionalCompatibilityData(TypedDict, total=False):
+    processor: ProcessorData | None
+
+
+class CompatibilityData(_OptionalCompatibilityData):
     """``compatibility``: what a machine must have."""
 
     engines: dict[str, EngineVersions]
@@ -143,10 +164,14 @@ class GraphEntry:
     speculation: Speculation | None = None
     #: Settings of the engine that were measured to be best, by name.
     options: Mapping[str, str] = field(default_factory=dict)
+    #: What the graph takes, if the engine has compiled it for the processor of one machine, else None.
+    compiled: CompiledData | None = None
 
     @property
     def is_onnx(self) -> bool:
         """Whether the file is an ONNX graph rather than what a compiler made of one."""
+        if self.compiled is not None:
+            return False
         return self.build is not None or self.engine not in KINDS or not KINDS[self.engine].plans
 
 
@@ -243,12 +268,16 @@ def graph_entry(name: str, data: GraphData, allowed: tuple[GraphSpec, ...], long
     profiles = data.get("profiles")
     if profiles is not None:
         _check_profiles(profiles, spec, longest, f"{where}.profiles")
+    compiled = data.get("compiled")
+    if compiled is not None and (data["build"] is not None or data["engine"] in KINDS and not KINDS[data["engine"]].prepares):
+        raise refuse(f"{where}.compiled is set for a graph that {data['engine']} does not compile")
     speculation = data.get("speculation")
     if speculation is not None and not any(TOKENS in tensor.shape for tensor in spec.inputs):
         raise refuse(f"{where}.speculation is set for a graph that takes one token a step")
     return GraphEntry(
         name, data["engine"], data["threads"], data["asked"], data["delivered"], data["file"], data["sha256"], data["bytes"],
         data["build"], spec, profiles, None if speculation is None else Speculation(**speculation), data.get("options") or {},
+        compiled,
     )  # fmt: skip
 
 

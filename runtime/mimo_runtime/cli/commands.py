@@ -222,9 +222,10 @@ def verify(bundle: str, threads: int | None, device: str, allow_fallback: bool, 
 @trust_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def prepare(bundle: Path, output: Path, timing_cache: Path | None, force: bool, trust: str | None, as_json: bool) -> None:
-    """Compile a portable BUNDLE for this machine, and verify it if a GPU is here.
+    """Compile a BUNDLE for this machine, and verify it.
 
-    Needs only the engine: no PyTorch, no onnx.
+    Of a portable bundle (TensorRT) all graphs are compiled; it is verified if a GPU is here. Of a bundle for the CPU those on
+    OpenVINO are compiled: loading it is faster and takes less memory. Needs only the engine: no PyTorch, no onnx.
     """
     from ..deploy.prepare import prepare as run_prepare
 
@@ -345,12 +346,17 @@ def _prepared(report: PrepareReport) -> str:
     for name, graph in report["graphs"].items():
         counts = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in graph["delivered"].items() if n)
         rows.append((name, counts or "nothing", f"{graph['bytes'] / 1e6:.2f}", f"{graph['seconds']:.1f}"))
-    lines = [table(rows), f"compiled by {report['target']} {report['built_with']} for {report['compute_capability']}"]
+    lines = [table(rows), _compiled_by(report)]
     if report["verified"]:
         lines.append(f"all {len(report['verified']['samples'])} golden samples passed")
     else:
         lines.append(f"{report['not_verified']}; next, where there is a GPU: mimo-run verify {report['bundle']}")
     return "\n".join([*lines, f"wrote {report['bundle']} in {report['seconds']:.0f} s"])
+
+
+def _compiled_by(report: PrepareReport) -> str:
+    compiler = "openvino" if report["processor"] else report["target"]
+    return f"compiled by {compiler} {report['built_with']} for {report['processor'] or report['compute_capability']}"
 
 
 def _verified(report: VerifyReport, explanation: str) -> str:

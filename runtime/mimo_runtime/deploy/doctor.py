@@ -214,7 +214,9 @@ def _bundle(path: str | os.PathLike[str], trust: KeyFile | None) -> list[Check]:
         checks.append(_signature(bundle, trust is not None))
         graphs = manifest.graphs.values()
         delivered = sorted({f"{e.engine} {precision}" for e in graphs for precision, nodes in e.delivered.items() if nodes})
-        checks.append(Check("graphs", "ok", f"{len(graphs)} graphs: {', '.join(delivered)}"))
+        built_for = manifest.data["compatibility"].get("processor")
+        compiled = f"; compiled for {built_for['name']}" if built_for is not None else ""
+        checks.append(Check("graphs", "ok", f"{len(graphs)} graphs: {', '.join(delivered)}{compiled}"))
         checks.append(_domain(bundle))
         with Mimo.load(bundle) as mimo:
             text = f"every graph loads and fits its specification ({mimo.info['device_explanation']})"

@@ -40,6 +40,8 @@ class EngineKind:
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     #: It reads compiled plans, which only the release that wrote them runs.
     plans: bool = False
+    #: Beside ONNX files it reads what it has compiled from one, in the release and on the kind of processor that compiled it.
+    prepares: bool = False
 
     @property
     def install(self) -> str:
@@ -71,7 +73,9 @@ KINDS: dict[str, EngineKind] = {
             exclusive=True,
             options={"dynamic_block_base": ("4",)},
         ),
-        EngineKind("openvino", "openvino", "OpenVinoEngine", ("openvino",), "openvino", options=OPENVINO_OPTIONS),
+        EngineKind(
+            "openvino", "openvino", "OpenVinoEngine", ("openvino",), "openvino", options=OPENVINO_OPTIONS, prepares=True
+        ),
         EngineKind(
             "onnxruntime-cuda", "ort_cuda", "OrtCudaEngine", ("onnxruntime-gpu",), "gpu", device="cuda", check="check_library"
         ),
@@ -135,6 +139,7 @@ def create_engine(
     spinning: bool = False,
     built_with: str | None = None,
     options: Mapping[str, str] | None = None,
+    compiled: bool = False,
 ) -> Engine:
     """Load a graph.
 
@@ -147,6 +152,7 @@ def create_engine(
             does anything else, masks beside text included: with two busy cores, encoding took 350 instead of 220 ms.
         options: settings of the engine by name, of those in its kind; a bundle has the ones that were measured to be best.
         built_with: the release of the engine that compiled ``data``, for the kinds that read plans; None if it is not known.
+        compiled: ``data`` is what an engine with ``EngineKind.prepares`` compiled from an ONNX file on such a machine.
 
     Raises:
         EngineError: the engine is missing or broken, or the graph does not load or does not fit its specification.
@@ -163,6 +169,10 @@ def create_engine(
             )
     if options:
         arguments["options"] = options
+    if compiled:
+        if not kind.prepares:
+            raise EngineError(f"the engine {name} reads no compiled graphs", "Build the bundle again with mimo-export build")
+        arguments["compiled"] = True
     engine: Engine = getattr(module, kind.class_name)(data, spec, threads=threads, spinning=spinning, **arguments)
     return engine
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import re
 import sys
 import threading
@@ -18,10 +20,14 @@ from ..utils.untyped import Untyped
 from .base import REBUILD, Engine, check_inputs, check_spec
 
 DEVICE = "CPU"
+_CORE = threading.Lock()
+
+#: The remedy for a compiled graph that does not load.
+PREPARE = "Prepare the bundle again on this machine with mimo-run prepare"
 
 _DTYPES = {"f32": "float32", "i32": "int32", "i64": "int64", "f16": "float16", "u8": "uint8"}
 
-#: Tokens in the cache of the first run, and how far (relative L2) its repetition may differ. See ``_verify_cache``.
+#: Tokens in the cache of the first run, and how far (relative L2) its repetition may differ. See ``verify_cache``.
 _VERIFY_PAST, _VERIFY_TOLERANCE = 31, 1e-3
 
 
@@ -44,7 +50,8 @@ class OpenVinoEngine(Engine):
     """A compiled model and as many inference requests as threads have called at once. Arguments: see ``create_engine``.
 
     A graph whose only dynamic axis is the batch is compiled for a batch of one, which is what an answer needs: with all shapes
-    known, the vision encoder runs a third faster. Another batch is compiled when it first comes.
+    known, the vision encoder runs a third faster. Another batch is compiled when it first comes. ``compiled``: ``data`` is what
+    :meth:`export_compiled` gave on such a machine, which loads without being compiled; another batch is refused then.
 
     Runs of several threads wait for each other inside OpenVINO, since there is one stream. ``spinning`` has no effect: its
     threads do not spin.
@@ -54,7 +61,7 @@ class OpenVinoEngine(Engine):
 
     def __init__(
         self, data: bytes, spec: GraphSpec, *, threads: int | None = None, spinning: bool = False,
-        options: Mapping[str, str] | None = None,
+        options: Mapping[str, str] | None = None, compiled: bool = False,
     ) -> None:  # fmt: skip
         settings = options or {}
         try:
@@ -62,6 +69,8 @@ class OpenVinoEngine(Engine):
         except Exception as error:  # a broken native library raises anything
             remedy = "Install it again: pip install 'mimo-edge[openvino]'"
             raise EngineError(f"openvino does not load: {_line(error)}", remedy) from None
+        with _CORE:  # engines may be created by several threads
+            self._core = _core()
         self._options: dict[str, str | int | bool] = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
@@ -82,23 +91,18 @@ class OpenVinoEngine(Engine):
         elif threads:
             self._options["INFERENCE_NUM_THREADS"] = threads
         self._graph, self._spec, self._lock = spec.name, spec, threading.Lock()
-        try:
-            self._model = _core().read_model(data)
-        except Exception as error:
-            raise EngineError(f"openvino cannot load graph {spec.name}: {_line(error)}", REBUILD) from None
-        inputs, outputs = self._model.inputs, self._model.outputs
-        result = _tensors(inputs, spec.inputs)
-        check_spec(spec, _with_unused(result, spec.inputs), _tensors(outputs, spec.outputs))
         self.inputs = {t.name: t for t in spec.inputs}
         self.outputs = {t.name: t for t in spec.outputs}
         #: The inputs that the graph reads, in its order, with their element types.
-        self._read = {tensor.name: port.element_type for tensor, port in zip(result, inputs)}
+        self._read: dict[str, object] = {}
         cached = any(PAST in tensor.shape for tensor in spec.inputs)
-        #: By whether it takes one batch only.
-        self._pools: dict[bool, _Requests] = {not cached: self._compile(fixed=not cached)}
         self._fixed, self._closed = not cached, False
-        if cached:
-            self._verify_cache()
+        #: By whether it takes one batch only.
+        self._pools = {self._fixed: self._import(data) if compiled else self._read_and_compile(data)}
+        if cached and compiled:
+            self.run(self._step(_VERIFY_PAST))
+        elif cached:
+            self.verify_cache()
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         try:
@@ -122,6 +126,13 @@ class OpenVinoEngine(Engine):
         with self._lock:
             self._pools, self._model, self._closed = {}, None, True
 
+    def export_compiled(self) -> bytes:
+        """The compiled graph, for a batch of one where nothing else varies. It loads with ``compiled=True`` where the release
+        of OpenVINO and the processor are the same."""
+        stream = io.BytesIO()
+        self._pools[self._fixed].compiled.export_model(stream)
+        return stream.getvalue()
+
     def _requests(self, arrays: Mapping[str, np.ndarray]) -> _Requests:
         first = self._spec.inputs[0]
         fixed = self._fixed and arrays[first.name].shape[first.shape.index(BATCH)] == 1
@@ -129,8 +140,48 @@ class OpenVinoEngine(Engine):
             if self._closed:
                 raise ValueError("the engine is closed")
             if fixed not in self._pools:
+                if self._model is None:
+                    shape = list(arrays[first.name].shape)
+                    problem = f"graph {self._graph} was compiled for a batch of one, and {first.name} is {shape}"
+                    raise EngineError(problem, "Run one at a time, or use the bundle that it was prepared from")
                 self._pools[fixed] = self._compile(fixed)
             return self._pools[fixed]
+
+    def _read_and_compile(self, data: bytes) -> _Requests:
+        try:
+            self._model = self._core.read_model(data)
+        except Exception as error:
+            raise EngineError(f"openvino cannot load graph {self._graph}: {_line(error)}", REBUILD) from None
+        spec, inputs = self._spec, self._model.inputs
+        result, outputs = _tensors(inputs, spec.inputs), _tensors(self._model.outputs, spec.outputs)
+        self._check_ports(spec, result, outputs, [port.element_type for port in inputs])
+        return self._compile(self._fixed)
+
+    def _import(self, data: bytes) -> _Requests:
+        """Load what :meth:`export_compiled` gave.
+
+        Raises:
+            EngineError: OpenVINO refuses it, or it does not fit the specification.
+        """
+        self._model = None
+        # OpenVINO reads weights where they are, so that they are in memory once.
+        content = np.frombuffer(data, np.uint8)
+        try:
+            tensor = self._openvino.Tensor(content, content.shape, self._openvino.Type.u8)
+            compiled = self._core.import_model(tensor, DEVICE, self._options)
+        except Exception as error:
+            raise EngineError(f"openvino cannot load graph {self._graph}: {_line(error)}", PREPARE) from None
+        spec = _for_one(self._spec) if self._fixed else self._spec
+        result, outputs = _tensors(compiled.inputs, spec.inputs), _tensors(compiled.outputs, spec.outputs)
+        self._check_ports(spec, result, outputs, [port.element_type for port in compiled.inputs])
+        return self._checked(_Requests(compiled, self._openvino, list(self._read.values()), content), PREPARE)
+
+    def _check_ports(
+        self, spec: GraphSpec, inputs: list[Tensor], outputs: list[Tensor], types: Sequence[object]
+    ) -> None:  # fmt: skip
+        """Compare the tensors of a graph with its specification, and note which inputs it reads, of which element types."""
+        check_spec(spec, _with_unused(inputs, spec.inputs), outputs)
+        self._read = {tensor.name: kind for tensor, kind in zip(inputs, types)}
 
     def _compile(self, fixed: bool) -> _Requests:
         """Compile for a batch of one (``fixed``), or for any.
@@ -143,48 +194,66 @@ class OpenVinoEngine(Engine):
             if fixed:
                 shapes = {name: self.inputs[name].concrete(**{BATCH: 1}) for name in self._read}
                 model.reshape({k: list(shape) for k, shape in enumerate(shapes.values())})
-            compiled = _core().compile_model(model, DEVICE, self._options)
-            devices = list(compiled.get_property("EXECUTION_DEVICES"))
-            precision = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+            compiled = self._core.compile_model(model, DEVICE, self._options)
         except Exception as error:
             raise EngineError(f"openvino cannot load graph {self._graph}: {_line(error)}", REBUILD) from None
+        return self._checked(_Requests(compiled, self._openvino, list(self._read.values())), REBUILD)
+
+    def _checked(self, requests: _Requests, remedy: str) -> _Requests:
+        """See that a compiled graph runs where and in the precision that it must.
+
+        Raises:
+            EngineError: it would run elsewhere or in another precision.
+        """
+        try:
+            devices = list(requests.compiled.get_property("EXECUTION_DEVICES"))
+            precision = requests.compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        except Exception as error:
+            raise EngineError(f"openvino cannot load graph {self._graph}: {_line(error)}", remedy) from None
         if devices != [DEVICE] or precision != self._precision:
             message = f"openvino runs graph {self._graph} on {', '.join(devices)} in {precision}"
             raise EngineError(message, f"It must be {DEVICE} in {self._precision}")
-        return _Requests(compiled, self._openvino, list(self._read.values()))
+        return requests
 
-    def _verify_cache(self) -> None:
+    def verify_cache(self) -> None:
         """Make the first run one with a filled cache, and verify that an empty cache does no harm after it.
 
         In OpenVINO 2025.0 to 2026.4, if the first cache that a compiled text decoder sees is empty, its attention is compiled
         such that all answers are wrong from the 16th token on, in every request, until it is compiled again. After a first
-        run with a filled cache all lengths are right in any order, the empty one included.
+        run with a filled cache all lengths are right in any order, the empty one included. A compiled graph that is imported
+        was verified when it was compiled, on such a machine: it needs the first run alone.
+
+        Raises:
+            EngineError: the answer of a filled cache changes.
         """
-        rng = np.random.default_rng(0)
-
-        def feed(past: int) -> dict[str, np.ndarray]:
-            shapes = {t: t.concrete(batch=1, past=past) for t in self.inputs.values()}
-            # Token and position 0 exist in every model.
-            return {
-                t.name: rng.random(shape).astype(t.dtype) if t.dtype == "float32" else np.zeros(shape, t.dtype)
-                for t, shape in shapes.items()
-            }
-
-        filled = feed(_VERIFY_PAST)
+        filled = self._step(_VERIFY_PAST)
         before = self.run(filled)
-        self.run(feed(0))
+        self.run(self._step(0))
         after = self.run(filled)
         for name, wanted in before.items():
             if not np.linalg.norm(after[name] - wanted) <= _VERIFY_TOLERANCE * np.linalg.norm(wanted):
                 message = f"openvino computes graph {self._graph} wrongly once its cache was empty: {name} changes"
                 raise EngineError(message, "Install another version of openvino, or build the bundle for another engine")
 
+    def _step(self, past: int) -> dict[str, np.ndarray]:
+        """Inputs of a step with ``past`` tokens in the cache. Token and position 0 exist in every model."""
+        rng = np.random.default_rng(0)
+        shapes = {t: t.concrete(batch=1, past=past) for t in self.inputs.values()}
+        return {
+            t.name: rng.random(shape).astype(t.dtype) if t.dtype == "float32" else np.zeros(shape, t.dtype)
+            for t, shape in shapes.items()
+        }
+
 
 class _Requests:
     """A compiled model with its inference requests: one per thread that runs at the moment."""
 
-    def __init__(self, compiled: Untyped, openvino: ModuleType, types: Sequence[object]) -> None:
-        self._compiled = compiled
+    def __init__(
+        self, compiled: Untyped, openvino: ModuleType, types: Sequence[object], content: np.ndarray | None = None
+    ) -> None:
+        self.compiled = compiled
+        #: Memory that holds the weights of an imported graph.
+        self._content = content
         # What a request holds between runs instead of the caller's arrays.
         shapes = [port.partial_shape.get_min_shape() for port in compiled.inputs]
         self._nothing = [openvino.Tensor(t, shape) for t, shape in zip(types, shapes)]
@@ -201,7 +270,7 @@ class _Requests:
         with self._lock:
             request, _ = self._idle.pop() if self._idle else (None, [])
         if request is None:
-            request = self._compiled.create_infer_request()
+            request = self.compiled.create_infer_request()
         if self._outputs is not None:
             # Written where the caller gets them: to copy the features of an image takes 0.4 ms.
             result = [np.empty(shape, dtype) for shape, dtype in self._outputs]
@@ -221,6 +290,15 @@ class _Requests:
 @lru_cache(maxsize=1)
 def _core() -> Untyped:
     return load_library().Core()
+
+
+def _for_one(spec: GraphSpec) -> GraphSpec:
+    """The specification for a batch of one."""
+    inputs, outputs = (
+        tuple(dataclasses.replace(t, shape=tuple(1 if axis == BATCH else axis for axis in t.shape)) for t in tensors)
+        for tensors in (spec.inputs, spec.outputs)
+    )
+    return dataclasses.replace(spec, inputs=inputs, outputs=outputs)
 
 
 def _tensors(ports: Sequence[Untyped], spec: tuple[Tensor, ...]) -> list[Tensor]:

@@ -29,6 +29,14 @@ TELLING_FEATURES = (
     "sve",
 )
 
+#: CPU features by which engines choose kernels when they compile a graph: what was compiled with one of them and what was
+#: compiled without it differ.
+KERNEL_FEATURES = (
+    *TELLING_FEATURES,
+    *("avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_fp16", "avx512_vbmi", "avx_vnni_int8", "avx_ne_convert"),
+    *("amx_tile", "amx_bf16", "amx_fp16", "asimdhp", "sve2"),
+)
+
 
 def architecture() -> str:
     """``x86_64`` or ``aarch64``, whatever the system calls them."""

@@ -36,7 +36,7 @@ def test_openvino_takes_integers_as_they_are():
     values = np.array([[69999, -65537], [0, -1]], np.int32)
     engine = create_engine("openvino", data, spec, threads=1)
     (requests,) = engine._pools.values()
-    assert requests._compiled.inputs[0].element_type.get_type_name() == "i32"
+    assert requests.compiled.inputs[0].element_type.get_type_name() == "i32"
     out = engine.run({"ids": values})
     np.testing.assert_array_equal(out["real"], values)
     np.testing.assert_array_equal(out["row"][..., 0], np.abs(values))
@@ -56,7 +56,7 @@ def test_openvino_runs_on_the_cpu_in_the_graphs_own_precision_and_pins_no_thread
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
     }
     (requests,) = engine._pools.values()
-    compiled = requests._compiled
+    compiled = requests.compiled
     assert {name: compiled.get_property(name) for name in wanted} == wanted
     assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
     assert usable(0) == before
