@@ -5,14 +5,16 @@ from __future__ import annotations
 import io
 import struct
 import sys
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from PIL import Image
 from PIL.ImageFile import ImageFile
-from PIL.TiffImagePlugin import TiffImageFile
 
 from .pillow import decode, open_picture
+
+if TYPE_CHECKING:  # most images are no TIFF files
+    from PIL.TiffImagePlugin import TiffImageFile
 
 #: The other byte order of a raw mode of Pillow ("RGB;16B"); N is the machine's own.
 _SWAPPED = {"16B": "16L", "16L": "16B", "16N": "16B" if sys.byteorder == "little" else "16L"}
@@ -52,6 +54,8 @@ def _low_bytes(image: Image.Image, name: str, frame: int) -> np.ndarray | None:
         twin = open_picture(file, name)
         if frame:
             twin.seek(frame)
+        from PIL.TiffImagePlugin import TiffImageFile
+
         if isinstance(twin, TiffImageFile) and twin.tag_v2.get(_PLANAR) == 2:
             return _planes(twin, file, name)
         modes = _raw_modes(twin)

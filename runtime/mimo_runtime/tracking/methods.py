@@ -7,25 +7,25 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..imageio.image import ScanImage
-from ..imageio.intensity import Windows
 from ..modalities import check_modality
 from ..model.config import MimoConfig
 from ..request import AskRequest, Rows
-from ..series.image_series import ImageSeries, open_image_series
-from ..series.scans import SeriesAnswer, SeriesScans
-from ..video.reader import Video, open_video
-from .config import TrackingConfig
-from .results import TrackedFrame
-from .setup import Frames, TrackingOptions, frames_of, make_tracker
-from .stream import track_frames
-from .tracker import TrackableScan, Tracker
-from .volume import VolumeSegmentation, check_slice
 
+# Most programs ask about single images: series, video, tracking and volumes are imported when a method needs them.
 if TYPE_CHECKING:
     from typing import Unpack
 
     import numpy as np
+
+    from ..imageio.image import ScanImage
+    from ..imageio.intensity import Windows
+    from ..series.image_series import ImageSeries
+    from ..series.scans import SeriesAnswer, SeriesScans
+    from ..video.reader import Video
+    from .config import TrackingConfig
+    from .results import TrackedFrame
+    from .setup import Frames, TrackingOptions
+    from .tracker import TrackableScan, Tracker
 
 
 class TrackingMethods:
@@ -66,6 +66,9 @@ class TrackingMethods:
         Raises:
             ImageError: as ``open_image_series``, or there is no such stack.
         """
+        from ..series.image_series import open_image_series
+        from ..series.scans import SeriesScans
+
         check_modality(modality, self.config.modalities)
         frames = open_image_series(source, series=series, modality=modality, window=window, windows=self.windows)
         return SeriesScans(frames if stack is None else frames.stack(stack), self._open_scan)
@@ -81,6 +84,8 @@ class TrackingMethods:
         Raises:
             ImageError: it does not exist, is no video or cut off, or PyAV is not installed (extra ``video``).
         """
+        from ..video.reader import open_video
+
         return open_video(source)
 
     def track(self, frames: Frames, text: str = "", **options: Unpack[TrackingOptions]) -> Iterator[TrackedFrame]:
@@ -100,6 +105,9 @@ class TrackingMethods:
             ImageError: a frame cannot be read, or has another size than those before.
             PromptError: the prompt does not fit the first frame, or is about no single target.
         """
+        from .setup import frames_of
+        from .stream import track_frames
+
         tracker = self.tracker(text, **options)
         return track_frames(tracker, enumerate(frames_of(frames, self.windows, options)))
 
@@ -113,6 +121,8 @@ class TrackingMethods:
             ImageError: unknown modality.
             PromptError: the prompt cannot be read.
         """
+        from .setup import make_tracker
+
         check_modality(options.get("modality"), self.config.modalities)
         return make_tracker(self._open_scan, self.windows, text, **options)
 
@@ -155,6 +165,11 @@ class TrackingMethods:
             ImageError: the prompted slice is damaged.
             PromptError: the prompt does not fit its slice, or is about no single structure.
         """
+        from ..series.scans import SeriesScans
+        from .config import TrackingConfig
+        from .setup import make_tracker
+        from .volume import VolumeSegmentation, check_slice
+
         slices = series.series if isinstance(series, SeriesScans) else series
         request = AskRequest.of(
             text, boxes, points, mask, refine=refine, text_answer=False, any_domain=any_domain, should_stop=should_stop
