@@ -34,7 +34,7 @@ def on_openvino(own_bundle: Path) -> Path:
 def outputs_of(path: Path) -> list[dict[str, np.ndarray]]:
     """What every run of every graph gives while the golden samples are answered."""
     bundle = Bundle.open(path)
-    with Mimo.load(bundle, threads=1) as mimo:
+    with Mimo.load(bundle) as mimo:  # with the threads that it was prepared for
         recorders = {name: RecordingEngine(engine) for name, engine in mimo.engines.items()}
         mimo.engines.update(recorders)
         for name in sample_names(bundle):
