@@ -36,14 +36,13 @@ def write_site(bundle_path: Path, output: Path, library: Path | None = None, ove
         Bytes of all files.
 
     Raises:
-        RequestError: the bundle is not for ONNX Runtime on a CPU, or has no golden samples; see also ``library_files``.
+        RequestError: the bundle has no ONNX graphs for a CPU, or has no golden samples; see also ``library_files``.
         BundleError: it is damaged.
     """
     bundle = Bundle.open(bundle_path)
     graphs = {name: bundle.manifest.graphs[name] for name in GRAPHS}
-    other = [name for name, entry in graphs.items() if entry.engine != "onnxruntime" or not entry.file.endswith(".onnx")]
-    if bundle.manifest.target != "cpu" or other:
-        raise RequestError("the browser runs graphs of ONNX Runtime only", "Build one with mimo-export build --target cpu")
+    if bundle.manifest.target != "cpu" or not all(entry.file.endswith(".onnx") for entry in graphs.values()):
+        raise RequestError("the browser runs ONNX graphs for the CPU only", "Build a bundle with mimo-export build --target cpu")
     with atomic_folder(output, overwrite, MARKER) as folder:
         for name in ("page", "graphs", "onnxruntime-web"):
             (folder / name).mkdir()

@@ -28,8 +28,10 @@ CONFIG = replace(
     fakes.CONFIG,
     presence_threshold=0.4, presence_temperature=1.3, entity_threshold=0.6, abstain_threshold=0.35, mask_threshold=0.45,
     contours=(
-        ContourCalibration("", "name", 0.7, 1.1, 50), ContourCalibration("liver", "name", 0.4, 0.9, 20),
-        ContourCalibration("", "box", 0.0, 0.5, 30), ContourCalibration("", "point", 1.2, 9.0, 30),
+        ContourCalibration("", "box", 0.0, 0.5, 30), ContourCalibration("", "box", 0.3, 0.8, 25, 0.2),
+        ContourCalibration("", "point", 1.2, 9.0, 30), ContourCalibration("", "mask", 1.2, 1.0, 30, 0.99),
+        ContourCalibration("liver", "name", 0.4, 0.9, 20), ContourCalibration("aorta", "name", 0.6, 1.2, 20, 0.01),
+        ContourCalibration("aorta", "point", 1.0, 2.0, 20), ContourCalibration("polyp", "mask", 0.2, 0.1, 20),
     ),
     presence_calibration=(PresenceCalibration("", 0.2, 90), PresenceCalibration("spleen", 0.01, 30)),
     entity_modalities=(("ct",), ("ct", "mri"), (), ("endoscopy",), ("endoscopy",)),
@@ -152,6 +154,9 @@ def test_contours_with_and_without_a_crop(node, inner: float, outer: float, crop
 )  # fmt: skip
 def test_findings_with_their_contours_and_guarantees(node, prompt: Prompt, rng):
     prediction, values = prediction_of(rng, 60, 100, prompt.has_references)
+    own, values_of_own = prediction_of(rng, 60, 100)
+    refined = own.with_target(np.ones((60, 100), bool), 0.7, own.full_image_logits(3), refined=True)
+    prediction = prediction.with_names({2: refined, 3: own, 4: own.without([0])})
     image = ScanImage(np.zeros((60, 100, 3), np.uint8), (0.7, 0.9))
     chosen = [("the target", 0), *((name, 1 + i) for i, name in enumerate(CONFIG.entities)), ("other", 9)]
     request = {
@@ -159,10 +164,15 @@ def test_findings_with_their_contours_and_guarantees(node, prompt: Prompt, rng):
     }  # fmt: skip
     code = (
         "(async () => { const { findingOf } = await import(new URL('./findings.js', process.argv[1]));"
+        " const tensor = (name) => ({ data: Float32Array.from(v.own[name]), dims: masks.dims });"
+        " const own = new Prediction({ masks: tensor('masks'), presence: tensor('presence'), iou: tensor('iou') }, letterbox,"
+        " v.facts, false);"
+        " const refined = own.withTarget(new Uint8Array(6000).fill(1), 0.7, own.fullImageLogits(3), true);"
+        " const named = p.withNames(new Map([[2, refined], [3, own], [4, own.without([0])]]));"
         " const options = { spacing: [0.7, 0.9], withDiameter: true, contours: true };"
-        " return v.chosen.map(([name, query]) => findingOf(p, name, query, v.request, options)); })()"
+        " return v.chosen.map(([name, query]) => findingOf(named, name, query, v.request, options)); })()"
     )
-    result = node.call("numeric/prediction", MAKE % code, chosen=chosen, request=request, **values)
+    result = node.call("numeric/prediction", MAKE % code, chosen=chosen, request=request, own=values_of_own, **values)
     for (phrase, query), found in zip(chosen, result, strict=True):
         finding = finding_of(prediction, phrase, query, prompt)
         area, diameter_mm, diameter = sizes_of(finding, image, with_diameter=True)

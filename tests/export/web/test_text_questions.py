@@ -113,7 +113,8 @@ def expected_plan(page: PageText, text: str, pointed: bool, modality: str, domai
     plan = plan_request(prompt, page.config, page.vocabulary, modality or None, fits, domain, any_domain)
     refusal = plan.refusal
     return {
-        "text": plan.prompt.text, "named": [list(pair) for pair in plan.named], "warnings": list(plan.warnings),
+        "text": plan.prompt.text, "named": [list(pair) for pair in plan.named],
+        "names": [list(pair) for pair in plan.names], "warnings": list(plan.warnings),
         "refusal": refusal and refusal.to_dict(), "note": plan.note, "excluded": list(plan.excluded), "kind": plan.intent.kind,
         "tokens": tokens(plan.prompt.text), "sentence": refusal and refusal_sentence(refusal, text),
     }  # fmt: skip

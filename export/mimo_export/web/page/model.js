@@ -10,7 +10,7 @@ import { Prediction } from "./numeric/prediction.js";
 import { refine } from "./numeric/refiner.js";
 import { answerText } from "./text/assemble.js";
 import { chooseQueries, presumeNamed } from "./text/choose.js";
-import { hasAnswer, planRequest } from "./text/plan.js";
+import { hasAnswer, nameAlone, planRequest } from "./text/plan.js";
 import { useTables } from "./text/tables.js";
 import { encodeQuery } from "./text/tokens.js";
 
@@ -91,13 +91,20 @@ export class Model {
     return { text, findings, refusal: plan.refusal, warnings: plan.warnings, domain };
   }
 
-  /** What the graphs predict for a plan, refined. */
+  /** What the graphs predict for a plan, refined; of several names, each has a pass of its own. */
   async predict(key, image, plan) {
-    const { boxes, points, mask } = plan.prompt;
-    const outputs = await this.decode(image.features, plan.prompt, image.letterbox);
+    const prediction = await this.segment(key, image, plan.prompt);
+    const named = new Map();
+    for (const [name, query] of plan.names) named.set(query, await this.segment(key, image, nameAlone(name)));
+    return presumeNamed(plan, prediction.withNames(named)).without(plan.excluded);
+  }
+
+  /** What the graphs predict for one request, refined. */
+  async segment(key, image, prompt) {
+    const { boxes, points, mask } = prompt;
+    const outputs = await this.decode(image.features, prompt, image.letterbox);
     const full = new Prediction(outputs, image.letterbox, this.facts.numeric, Boolean(boxes.length || points.length || mask));
-    const refined = await refine(full, plan.prompt, (crop) => this.segmentCrop(key, image, crop));
-    return presumeNamed(plan, refined).without(plan.excluded);
+    return refine(full, prompt, (crop) => this.segmentCrop(key, image, crop));
   }
 
   /** Outputs of the mask decoder for a request about features. */

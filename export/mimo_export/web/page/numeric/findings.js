@@ -15,15 +15,16 @@ export function findingOf(prediction, phrase, query, prompt, { spacing = null, w
   const mask = prediction.mask(query);
   const presence = prediction.presence[query];
   const iou = Math.min(1, Math.max(0, prediction.iou[query]));
-  const guarantees = guaranteesOf(settings, prompt, query, presence, mask !== null);
+  const score = presence * iou;
+  const guarantees = guaranteesOf(settings, prompt, query, presence, mask ? score : null, prediction.byName.has(query));
   const area = mask ? mask.reduce((sum, value) => sum + value, 0) : 0;
   const runs = (pixels) => (pixels ? encodeMask(pixels, width, height) : null);
   const lines = contours && mask && guarantees.contours
     ? innerAndOuter(mask, width, height, guarantees.contours, prediction.maskLogits(query), settings.contour_rules)
     : { inner: null, outer: null };
   return {
-    phrase, query, present: mask !== null, presence: rounded(presence, 6), iou: rounded(iou, 6), score: rounded(presence * iou, 6),
-    confident: presence * iou >= settings.thresholds.abstain_threshold, refined: prediction.refined && query === 0,
+    phrase, query, present: mask !== null, presence: rounded(presence, 6), iou: rounded(iou, 6), score: rounded(score, 6),
+    confident: score >= settings.thresholds.abstain_threshold, refined: prediction.refined.has(query),
     box: mask && boxOf(mask, width, height), area_px: area, ...sizesOf(mask, width, height, area, spacing, withDiameter, settings.centre_bias),
     coverage: guarantees.coverage, calibrated: guarantees.calibrated, calibration_cases: guarantees.contours?.cases ?? null,
     excluded: guarantees.excluded, mask: runs(mask ?? new Uint8Array(width * height)), inner: runs(lines.inner), outer: runs(lines.outer),

@@ -15,10 +15,12 @@ export class Prediction {
     this.grids = masks.data;
     this.presence = Float64Array.from(presence.data, (logit) => sigmoid(logit / settings.thresholds.presence_temperature));
     this.iou = Float32Array.from(iou.data);
-    this.refined = false;
+    /** Queries whose mask comes from a crop pass, and those of entities that have what their name alone gives. */
+    this.refined = new Set();
+    this.byName = new Set();
     this.masks = new Map();
     this.thresholds = new Map();
-    this.targetLogits = null;
+    this.sources = new Map();
   }
 
   get width() {
@@ -34,10 +36,31 @@ export class Prediction {
   }
 
   /** With another mask, predicted IoU and logits of query 0. */
-  withTarget(mask, iou, logits, refined) {
-    const copy = this.with({ targetLogits: logits, refined, iou: Float32Array.from(this.iou) });
+  withTarget(mask, iou, logits, isRefined) {
+    const copy = this.with({ sources: new Map(this.sources).set(0, logits), refined: new Set(this.refined), iou: Float32Array.from(this.iou) });
     copy.masks.set(0, mask);
     copy.iou[0] = iou;
+    if (isRefined) copy.refined.add(0);
+    else copy.refined.delete(0);
+    return copy;
+  }
+
+  /** The queries of entities have what requests by their names alone give: a Map from query to the prediction of its request. */
+  withNames(named) {
+    if (!named.size) return this;
+    const copy = this.with({
+      presence: Float64Array.from(this.presence), iou: Float32Array.from(this.iou), grids: Float32Array.from(this.grids),
+      sources: new Map(this.sources), refined: new Set(this.refined), byName: new Set([...this.byName, ...named.keys()]),
+    });
+    for (const [query, own] of named) {
+      [copy.presence[query], copy.iou[query]] = [own.presence[0], own.iou[0]];
+      copy.grids.set(own.gridOf(0), query * this.side ** 2);
+      copy.masks.set(query, own.mask(0));
+      if (own.sources.has(0)) copy.sources.set(query, own.sources.get(0));
+      else copy.sources.delete(query);
+      if (own.refined.has(0)) copy.refined.add(query);
+      else copy.refined.delete(query);
+    }
     return copy;
   }
 
@@ -134,7 +157,7 @@ export class Prediction {
 
   /** The logits that the mask of a query comes from. */
   maskLogits(query) {
-    return (query === 0 && this.targetLogits) || this.fullImageLogits(query);
+    return this.sources.get(query) ?? this.fullImageLogits(query);
   }
 
   /** The logits of a query in the full-image pass; where `crop` lies those of a crop pass. */

@@ -10,9 +10,9 @@ import { textFits } from "./tokens.js";
 /**
  * Read a request {text, boxes, points, mask}.
  * `modality`: of the image, "" where none is stated. `domain`: its check {verdict, score, modality, contradicts_stated}, or null.
- * Returns {intent, prompt, question, named, refusal, warnings, note, excluded}: `prompt` is what the graphs read, whether its text
- * names a target, and which; `named` has [phrase, query] of the findings that the request decides, `excluded` queries that are
- * absent for sure.
+ * Returns {intent, prompt, question, named, names, refusal, warnings, note, excluded}: `prompt` is what the graphs read, whether its
+ * text names a target, and which; `named` has [phrase, query] of the findings that the request decides, `names` those of several
+ * structures that are each answered as by itself, `excluded` queries that are absent for sure.
  */
 export function planRequest(prompt, modality = "", domain = null, anyDomain = false) {
   const ofModality = facts.modalities[modality] ?? facts.modalities[""];
@@ -34,11 +34,19 @@ export function planRequest(prompt, modality = "", domain = null, anyDomain = fa
   }
   const text = textsOf(prompt.text, intent, refusal, isPointed).find((one) => !one || textFits(one)) ?? (isPointed ? "" : prompt.text);
   return {
-    intent, prompt: { ...prompt, text, isNamed: Boolean(subjectOf(text)), target: targetOf(text) }, question: prompt.text, named, refusal, warnings: [...domainWarnings(domain, ofModality.word), ...warnings],
+    intent, prompt: readPrompt(prompt, text), question: prompt.text, named, refusal,
+    names: isRelative(intent) ? [] : named.filter(([name, query]) => query && textFits(name)),
+    warnings: [...domainWarnings(domain, ofModality.word), ...warnings],
     note: refusal === null && intent.subjects.length ? unknown.map((subject) => unknownSentence(subject.text)).join(" ") : "",
     excluded,
   };
 }
+
+/** A request as the graphs read it, whether its text names a target, and which. */
+const readPrompt = (prompt, text) => ({ ...prompt, text, isNamed: Boolean(subjectOf(text)), target: targetOf(text) });
+
+/** A request by the name of a structure alone. */
+export const nameAlone = (name) => readPrompt({ boxes: [], points: [], mask: null }, name);
 
 /** Whether a request has a box, a mask or a point on the target. */
 export const pointsAtTarget = ({ boxes, points, mask }) => Boolean(boxes.length || mask || points.some(([, , label = 1]) => label));
