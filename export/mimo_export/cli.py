@@ -277,18 +277,20 @@ def triton(
 @click.argument("bundle", type=PATH)
 @click.option("-o", "--output", required=True, type=PATH, metavar="SITE", help="Folder for any web server.")
 @click.option(
-    "--onnxruntime-web", "library", type=PATH, metavar="FOLDER",
+    "--onnxruntime-web", type=PATH, metavar="FOLDER",
     help="Unpacked npm package onnxruntime-web; without, the pinned release is downloaded and its hash checked.",
 )  # fmt: skip
+@click.option("--dicom-parser", type=PATH, metavar="FOLDER", help="Unpacked npm package dicom-parser; as above.")
 @click.option("--force", is_flag=True, help="Replace SITE if an earlier site is in it.")
-def web(bundle: Path, output: Path, library: Path | None, force: bool) -> None:
-    """Write a page that runs BUNDLE in the browser, without a service: masks of the full image, no sentences.
+def web(bundle: Path, output: Path, onnxruntime_web: Path | None, dicom_parser: Path | None, force: bool) -> None:
+    """Write a page that runs BUNDLE in the browser, without a service.
 
     The page answers only after it has reproduced the golden samples of BUNDLE.
     """
     from .web.site import write_site
 
-    size = write_site(bundle, output, library, force)
+    libraries = {"onnxruntime-web": onnxruntime_web, "dicom-parser": dicom_parser}
+    size = write_site(bundle, output, libraries, force)
     click.echo(f"wrote {output}, {size / 1e6:.0f} MB. Next: python -m http.server -b 127.0.0.1 -d {output} 8000")
 
 

@@ -14,6 +14,7 @@ from mimo_runtime.imageio.png import png_bytes
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.results.answer import Finding, FindingFacts
 
+from .facts_images import ImageFacts, image_facts
 from .facts_numeric import NumericFacts, numeric_facts
 from .facts_text import TextFacts, text_facts
 
@@ -48,6 +49,7 @@ class SiteFacts(TypedDict):
     id: str
     sha256: str
     numeric: NumericFacts
+    images: ImageFacts
     inputs: dict[str, list[str]]
     language: TextFacts
     tolerances: Tolerances
@@ -68,6 +70,7 @@ def facts_of(bundle: Bundle, mimo: Mimo) -> SiteFacts:
         "id": bundle.manifest.model_id,
         "sha256": mimo.info.get("sha256", ""),
         "numeric": numeric_facts(config, mimo.domain),
+        "images": image_facts(config),
         "inputs": {
             name: [entry["name"] for entry in bundle.manifest.data["graphs"][name]["contract"]["inputs"]] for name in GRAPHS
         },

@@ -82,7 +82,6 @@ class NumericFacts(TypedDict):
     max_boxes: int
     max_points: int
     entities: tuple[str, ...]
-    entity_modalities: tuple[tuple[str, ...], ...]
     trained: tuple[str, ...]
     thresholds: dict[str, float]
     refinement: dict[str, object]
@@ -105,7 +104,6 @@ def numeric_facts(config: MimoConfig, domain: DomainStatistics | None) -> Numeri
         "max_boxes": config.prompts.max_boxes,
         "max_points": config.prompts.max_points,
         "entities": config.entities,
-        "entity_modalities": config.entity_modalities,
         "trained": config.modalities,
         "thresholds": {name: float(getattr(config, name)) for name in THRESHOLDS},
         "refinement": asdict(RefinementConfig.of(config)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from mimo_runtime.bundle.archive import Bundle
@@ -13,23 +14,22 @@ from mimo_runtime.utils.atomic import atomic_folder
 
 from .facts import GRAPHS, facts_of
 from .facts_numeric import domain_bytes
-from .library import library_files
+from .library import LIBRARIES, library_files
 
 #: Only a folder that has it may be replaced.
 MARKER = "page/site.json"
 _OWN = Path(__file__).parent / "page"
-_NOTICE = """onnxruntime-web, Copyright (c) Microsoft Corporation, MIT licence
-https://github.com/microsoft/onnxruntime/blob/main/LICENSE
-"""
 
 
-def write_site(bundle_path: Path, output: Path, library: Path | None = None, overwrite: bool = False) -> int:
+def write_site(
+    bundle_path: Path, output: Path, libraries: Mapping[str, Path | None] | None = None, overwrite: bool = False
+) -> int:
     """Write the folder.
 
     Args:
         bundle_path: a bundle for the CPU.
         output: the folder.
-        library: an unpacked onnxruntime-web; None downloads the pinned release.
+        libraries: unpacked npm packages by name; the pinned releases of the others are downloaded.
         overwrite: replace an earlier site.
 
     Returns:
@@ -42,9 +42,9 @@ def write_site(bundle_path: Path, output: Path, library: Path | None = None, ove
     bundle = Bundle.open(bundle_path)
     graphs = {name: bundle.manifest.graphs[name] for name in GRAPHS}
     if bundle.manifest.target != "cpu" or not all(entry.file.endswith(".onnx") for entry in graphs.values()):
-        raise RequestError("the browser runs ONNX graphs for the CPU only", "Build a bundle with mimo-export build --target cpu")
+        raise RequestError("the browser runs ONNX graphs for the CPU only", "Build one with mimo-export build --target cpu")
     with atomic_folder(output, overwrite, MARKER) as folder:
-        for name in ("page", "graphs", "onnxruntime-web"):
+        for name in ("page", "graphs", *(library.name for library in LIBRARIES)):
             (folder / name).mkdir()
         with Mimo.load(bundle) as mimo:
             facts = facts_of(bundle, mimo)
@@ -58,9 +58,10 @@ def write_site(bundle_path: Path, output: Path, library: Path | None = None, ove
         _edit_index(folder / "index.html")
         for name, entry in graphs.items():
             (folder / "graphs" / f"{name}.onnx").write_bytes(bundle.bytes(entry.file))
-        for name, data in library_files(library).items():
-            (folder / "onnxruntime-web" / name).write_bytes(data)
-        (folder / "onnxruntime-web" / "NOTICE").write_text(_NOTICE, "utf-8")
+        for library in LIBRARIES:
+            for name, data in library_files(library, (libraries or {}).get(library.name)).items():
+                (folder / library.name / name).write_bytes(data)
+            (folder / library.name / "NOTICE").write_text(library.notice, "utf-8")
         (folder / MARKER).write_text(json.dumps(facts, separators=(",", ":")), "utf-8")
         return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
@@ -78,7 +79,10 @@ def _edit_index(index: Path) -> None:
     text = index.read_text("utf-8")
     for old, new in (
         ('<meta charset="utf-8">', f'<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="{content}">'),
-        ("PNG, JPEG, TIFF, DICOM, NIfTI, several files of a series, or a zip archive of them.", "PNG or JPEG."),
+        (
+            "PNG, JPEG, TIFF, DICOM, NIfTI, several files of a series, or a zip archive of them.",
+            "PNG, JPEG, or DICOM files without compression.",
+        ),
         ("Files go to this service only. It keeps them in memory, for a limited time.", "Files stay in this browser."),
     ):
         if old not in text:

@@ -20,7 +20,6 @@ from mimo_runtime.postprocessing.mask_prediction import MaskPrediction
 from mimo_runtime.postprocessing.measure import longest_diameter
 from mimo_runtime.preprocessing.letterbox import Letterbox
 from mimo_runtime.preprocessing.prompts import Prompt
-from mimo_runtime.results.domain_rules import excluded_entities
 from mimo_runtime.results.findings import finding_of, sizes_of
 from mimo_runtime.text.questions import target_of
 
@@ -34,7 +33,6 @@ CONFIG = replace(
         ContourCalibration("aorta", "point", 1.0, 2.0, 20), ContourCalibration("polyp", "mask", 0.2, 0.1, 20),
     ),
     presence_calibration=(PresenceCalibration("", 0.2, 90), PresenceCalibration("spleen", 0.01, 30)),
-    entity_modalities=(("ct",), ("ct", "mri"), (), ("endoscopy",), ("endoscopy",)),
 )  # fmt: skip
 FACTS = numeric_facts(CONFIG, None)
 SIZES = [(60, 100), (131, 90), (33, 64)]
@@ -209,12 +207,11 @@ def test_words_for_modalities(node):
     words = [*KNOWN, "own word", "CT", " MR ", "US", "", "OPT"]
     code = (
         "[v.words.map((w) => m.canonical(w, v.facts.modalities)), v.known.flatMap((a) => v.known.map((b) =>"
-        " m.contradict(a, b, v.facts.modalities))), v.words.map((w) => m.excludedEntities(w, v.facts))]"
+        " m.contradict(a, b, v.facts.modalities)))]"
     )
-    names, pairs, excluded = node.call("numeric/modalities", code, words=words, known=[*KNOWN, "own"], facts=FACTS)
+    names, pairs = node.call("numeric/modalities", code, words=words, known=[*KNOWN, "own"], facts=FACTS)
     assert names == [canonical(word) for word in words]
     assert pairs == [contradict(a, b) for a in [*KNOWN, "own"] for b in [*KNOWN, "own"]]
-    assert [set(some) for some in excluded] == [set(excluded_entities(CONFIG, word)) for word in words]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import fakes
 import numpy as np
 import pytest
 from browser import DESKTOP, PHONE, Visit
+from dicom_cases import as_bytes, dataset
 from domain_points import statistics_of
 from static_site import serving
 
@@ -19,7 +20,6 @@ pytest.importorskip("onnx")
 import onnx_bundle
 import served
 
-from mimo_export.web import library
 from mimo_export.web.site import write_site
 from mimo_runtime.errors import RequestError
 from mimo_runtime.model.config import ContourCalibration, PresenceCalibration
@@ -29,7 +29,9 @@ from mimo_runtime.pipeline import Mimo
 CONFIG = replace(
     fakes.CONFIG,
     crop_scale=2.0, full_image_weight=0.1, modalities=("ct", "endoscopy"),
-    contours=(ContourCalibration("", "name", 2.0, 2.5, 40), ContourCalibration("", "box", 2.0, 2.5, 40)),
+    contours=tuple(
+        ContourCalibration(name, kind, 2.0, 2.5, 40) for name, kind in (("", "box"), ("", "mask"), ("polyp", "box"))
+    ),
     presence_calibration=(PresenceCalibration("", 0.1, 40),), entity_modalities=(("ct",),) * 3 + (("endoscopy",),) * 2,
 )  # fmt: skip
 pytestmark = pytest.mark.slow
@@ -43,7 +45,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_site(bundle, folder / "site")
     except RequestError as error:
         if "cannot be downloaded" in str(error):
-            pytest.skip(f"{library.TARBALL} is out of reach")
+            pytest.skip("the npm registry is out of reach")
         raise
     return folder / "site"
 
@@ -115,11 +117,37 @@ def test_a_typed_question_has_the_sentence_of_the_runtime(chromium, site: Path, 
 
 
 def test_other_formats_are_refused_with_the_remedy(chromium, site: Path, tmp_path: Path):
+    (tmp_path / "scan.nii").write_bytes(b"\x5c\x01" + bytes(400))
     (tmp_path / "scan.dcm").write_bytes(b"\0" * 128 + b"DICM")
     with serving(site) as address:
         visit = Visit(chromium, address)
+        visit.page.set_input_files("#files", str(tmp_path / "scan.nii"))
+        visit.wait("#alert:has-text('Other formats need the service')")
         visit.page.set_input_files("#files", str(tmp_path / "scan.dcm"))
-        visit.wait("#alert:has-text('need the service')")
+        visit.wait("#alert:has-text('damaged, or of a kind that only the service reads')")
+        visit.close()
+
+
+def test_dicom_files_have_windows_millimetres_and_their_modality(chromium, site: Path, tmp_path: Path):
+    values = (fakes.picture(240, 320)[..., 0].astype(np.uint16) * 10) + 24
+    elements = {"Modality": "CT", "RescaleIntercept": "-1024", "PixelSpacing": ["0.5", "0.25"]}
+    for name, pixels in (("a", values), ("b", values[::-1].copy())):
+        (tmp_path / f"{name}.dcm").write_bytes(as_bytes(dataset(pixels, **elements)))
+    (tmp_path / "notes.bin").write_bytes(b"no image")
+    with serving(site) as address:
+        visit = Visit(chromium, address)
+        visit.open(*(tmp_path / name for name in ("a.dcm", "b.dcm", "notes.bin")))
+        assert "2 slices" in visit.text("#status") and "1 files are no images" in visit.text("#status")
+        assert visit.page.input_value("#centre") == "40" and visit.page.input_value("#width") == "400"
+        assert "ct" in visit.page.get_attribute("#canvas", "aria-label") and not visit.page.is_visible("#modality")
+        visit.page.fill("#width", "50")
+        visit.page.press("#width", "Tab")
+        visit.page.wait_for_function("document.getElementById('width').value === '50'")
+        visit.drag((0.4, 0.4), (0.6, 0.6))
+        visit.wait("#refusal:has-text('out of domain')")
+        visit.wait_answer()
+        assert "mm²" in visit.text("#findings") and "mm" in visit.text("#references")
+        assert visit.problems == []
         visit.close()
 
 

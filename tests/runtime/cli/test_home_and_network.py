@@ -59,7 +59,7 @@ QUICK = [
     (EXPORT, "inspect BUNDLE --json"),
     (EXPORT, "sign OWN_BUNDLE --key KEY"),
     (EXPORT, "triton BUNDLE -o repository"),
-    (EXPORT, "web BUNDLE --onnxruntime-web LIBRARY -o site"),
+    (EXPORT, "web BUNDLE --onnxruntime-web LIBRARIES/onnxruntime-web --dicom-parser LIBRARIES/dicom-parser -o site"),
     (CALIBRATE, "names"),
     (CALIBRATE, "run --help"),
     (TRAIN, "data phantom --count 4 --size 64 -o set"),
@@ -185,11 +185,11 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     for folder in ("results", "target"):
         (root / folder).mkdir()
     write_result(root / "results/cold.json")
-    write_library(root / "library")
+    write_libraries(root / "libraries")
     return {
         "STACK": root / "stack.tiff", "STUDY": study(root / "study"), "COCO": root / "coco.json", "NNUNET": root / "nnunet",
         "FOLDERS": root / "folders", "INSTRUCT": root / "instruct.json", "SCAN": root / "scan", "SLICES": root / "slices",
-        "RESULTS": root / "results", "LIBRARY": root / "library",
+        "RESULTS": root / "results", "LIBRARIES": root / "libraries",
         "TARGET": root / "target",
     }  # fmt: skip
 
@@ -212,14 +212,15 @@ def write_slices(folder: Path, picture: Image.Image, mask: Path) -> None:
     (folder / "dataset.jsonl").write_text("\n".join(lines))
 
 
-def write_library(folder: Path) -> None:
-    """An unpacked onnxruntime-web without contents."""
-    from mimo_export.web import library
+def write_libraries(folder: Path) -> None:
+    """Unpacked npm packages without contents."""
+    from mimo_export.web.library import LIBRARIES
 
-    (folder / "dist").mkdir(parents=True)
-    (folder / "package.json").write_text(json.dumps({"version": library.VERSION}))
-    for name in library.FILES:
-        (folder / "dist" / name).write_text(name)
+    for library in LIBRARIES:
+        (folder / library.name / "dist").mkdir(parents=True)
+        (folder / library.name / "package.json").write_text(json.dumps({"version": library.version}))
+        for name in library.files:
+            (folder / library.name / name).write_text(name)
 
 
 def write_result(file: Path) -> None:

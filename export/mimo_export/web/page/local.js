@@ -2,34 +2,7 @@
 import { Refused } from "./api.js";
 import { decodeMask } from "./masks.js";
 import { differenceOf } from "./numeric/selftest.js";
-
-/** Bits of a channel of a PNG file; null for other files. */
-const bitsOfPng = (head) => (head[0] === 0x89 && head[1] === 0x50 && head[2] === 0x4e && head[3] === 0x47 ? head[24] : null);
-
-/** uint8 [H, W, 3] of a PNG or JPEG file, as the runtime reads it: without colour management, alpha over black. */
-export async function readPicture(blob) {
-  const head = new Uint8Array(await blob.slice(0, 32).arrayBuffer());
-  const bits = bitsOfPng(head);
-  const isJpeg = head[0] === 0xff && head[1] === 0xd8;
-  if (bits === null && !isJpeg) throw new Refused("The file is not PNG or JPEG. DICOM and other formats need the service: mimo-run serve.", "invalid", 422);
-  if (bits > 8) throw new Refused("The PNG has more than 8 bits. Such images need the service: mimo-run serve.", "invalid", 422);
-  let bitmap;
-  try {
-    bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none", premultiplyAlpha: "default", imageOrientation: "from-image" });
-  } catch {
-    throw new Refused("The file is damaged. Export or download it again.", "invalid", 422);
-  }
-  const { width, height } = bitmap;
-  if (Math.min(width, height) < 8 || Math.max(width, height) > 16384 || width * height > 64e6) {
-    throw new Refused(`The image has ${width} x ${height} pixels. Each side needs 8 to 16384, and 64 million in all are the most.`, "invalid", 422);
-  }
-  const context = new OffscreenCanvas(width, height).getContext("2d", { alpha: false, willReadFrequently: true });
-  context.drawImage(bitmap, 0, 0);
-  const { data } = context.getImageData(0, 0, width, height);
-  const pixels = new Uint8Array(width * height * 3);
-  for (let i = 0; i < width * height; i += 1) pixels.set(data.subarray(4 * i, 4 * i + 3), 3 * i);
-  return { bitmap, pixels, width, height };
-}
+import { readPicture } from "./pictures.js";
 
 /** Answers with masks, contours, the domain check and a sentence without a draft; no objects. */
 export class Local {
@@ -50,6 +23,7 @@ export class Local {
     const reply = await fetch("page/site.json");
     if (!reply.ok) throw new Refused("The file page/site.json is missing. Export the site again.", "missing", 404);
     this.facts = await reply.json();
+    this.reading = { ...this.facts.images, modalities: this.facts.numeric.modalities };
     this.worker = new Worker("page/worker.js", { type: "module" });
     this.worker.addEventListener("message", ({ data }) => {
       const { resolve, reject } = this.calls.get(data.number);
@@ -77,7 +51,7 @@ export class Local {
     const { samples } = this.facts;
     for (const sample of samples) {
       const bytes = Uint8Array.from(atob(sample.image), (character) => character.charCodeAt(0));
-      const picture = await readPicture(new Blob([bytes]));
+      const picture = await readPicture(new Blob([bytes]), this.reading);
       const key = `golden ${sample.name}`;
       const mask = sample.mask && decodeMask(sample.mask);
       await this.call("encode", { key, ...sizes(picture) });
@@ -93,41 +67,68 @@ export class Local {
     return { id, device: `in this browser, ${this.passed} golden samples passed`, entities: numeric.entities, modalities: numeric.trained };
   }
 
+  /** Read files; their ids. What is no image is counted, and left out unless it is the only one. */
   async upload(blobs) {
     const ids = [];
+    let refusal = null;
     for (const blob of blobs) {
-      const id = `${this.pictures.size}`;
-      this.pictures.set(id, await readPicture(blob));
-      ids.push(id);
+      try {
+        const picture = await readPicture(blob, this.reading);
+        ids.push(`${this.pictures.size}`);
+        this.pictures.set(ids.at(-1), picture);
+      } catch (error) {
+        if (error.status !== 422) throw error;
+        refusal = error;
+      }
     }
-    return { ids, leftOut: 0 };
+    if (!ids.length) throw refusal ?? new Refused("There is no file.", "empty", 0);
+    return { ids, leftOut: blobs.length - ids.length };
   }
 
   async series(ids) {
     const frames = ids.map((image) => {
-      const { width, height } = this.pictures.get(image);
-      return { image, frame: 0, width, height, spacing_mm: null, position_mm: null };
+      const { width, height, spacing_mm: spacing } = this.pictures.get(image);
+      return { image, frame: 0, width, height, spacing_mm: spacing, position_mm: null };
     });
-    return { frames, stacks: [], modality: null, number: 1, series: [{ modality: null, frames: frames.length }], notes: [] };
+    const stated = new Set(ids.map((image) => this.pictures.get(image).modality));
+    const modality = stated.size === 1 ? [...stated][0] : null;
+    return { frames, stacks: [], modality, number: 1, series: [{ modality, frames: frames.length }], notes: [] };
   }
 
-  async picture({ image }) {
-    return { bitmap: this.pictures.get(image).bitmap, window: null };
+  /** A picture as people see it; the model reads the image with its own window. */
+  async picture({ image }, modality, window) {
+    const picture = await this.pictureOf(image, modality);
+    return window && picture.window ? picture.again({ modality, window }) : picture;
   }
 
-  async prepare({ image }) {
-    await this.call("encode", { key: image, ...sizes(this.pictures.get(image)) });
-    return { spacing_mm: null, spacing_source: null, modality: null };
+  /** The picture of an image whose modality a person states where the file does not. */
+  async pictureOf(image, modality) {
+    const picture = this.pictures.get(image);
+    if (!modality || !picture.again || picture.modality) return picture;
+    if (picture.read?.modality !== modality) picture.read = { modality, picture: await picture.again({ modality }) };
+    return picture.read.picture;
+  }
+
+  async prepare({ image }, modality) {
+    const picture = await this.encode(image, modality);
+    return { spacing_mm: picture.spacing_mm, spacing_source: picture.spacing_source, modality: picture.modality };
+  }
+
+  async encode(image, modality) {
+    const picture = await this.pictureOf(image, modality);
+    await this.call("encode", { key: keyOf(image, modality), ...sizes(picture) });
+    return picture;
   }
 
   async ask(body, _draft, signal) {
     const start = performance.now();
-    const picture = this.pictures.get(body.image);
     this.check(body);
-    await this.call("encode", { key: body.image, ...sizes(picture) });
+    const picture = await this.encode(body.image, body.modality);
     const mask = body.mask && decodeMask(body.mask);
-    const { text, boxes, points, contours, modality, any_domain: anyDomain } = body;
-    const answer = await this.call("ask", { key: body.image, text, boxes, points, mask, contours, modality, anyDomain });
+    const { text, boxes, points, contours, any_domain: anyDomain } = body;
+    const { spacing_mm: spacing, spacing_source: spacingSource } = picture;
+    const modality = picture.modality ?? body.modality;
+    const answer = await this.call("ask", { key: keyOf(body.image, body.modality), text, boxes, points, mask, contours, modality, anyDomain, spacing, spacingSource });
     if (signal.aborted) throw new DOMException("stopped", "AbortError");
     return { ...answer, generated: null, finish_reason: null, timings_ms: { total: performance.now() - start } };
   }
@@ -145,3 +146,5 @@ export class Local {
 }
 
 const sizes = ({ pixels, width, height }) => ({ pixels, width, height });
+
+const keyOf = (image, modality) => `${image} ${modality ?? ""}`;

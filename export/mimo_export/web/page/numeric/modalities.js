@@ -11,10 +11,3 @@ export function contradict(one, other, { known, kinds }) {
   if (!known.includes(one) || !known.includes(other)) return false;
   return one !== other && kinds[one] !== other && kinds[other] !== one;
 }
-
-/** Entities that the training data marks only in modalities that contradict a stated one: mimo_runtime/results/domain_rules.py. */
-export function excludedEntities(modality, { entities, entity_modalities: marked, modalities: words }) {
-  const stated = canonical(modality, words);
-  if (stated === null) return [];
-  return entities.filter((_, i) => marked[i]?.length && marked[i].every((word) => contradict(stated, word, words)));
-}

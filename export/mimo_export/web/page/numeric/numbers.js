@@ -14,12 +14,13 @@ export function roundEven(value) {
   return below % 2 ? below + 1 : below;
 }
 
-/** As np.percentile with linear interpolation; `at(i)` is the i-th of `count` ascending values. */
-export function percentile(percent, count, at) {
+/** As np.percentile with linear interpolation; `at(i)` is the i-th of `count` ascending values, whose differences are rounded. */
+export function percentile(percent, count, at, round = (value) => value) {
   const place = (count - 1) * (percent / 100);
   const [below, above] = [Math.floor(place), Math.min(Math.floor(place) + 1, count - 1)];
   const [low, high, share] = [at(below), at(above), place - below];
-  return share >= 0.5 ? high - (high - low) * (1 - share) : low + (high - low) * share;
+  const range = round(high - low);
+  return share >= 0.5 ? high - range * (1 - share) : low + range * share;
 }
 
 /** A number with at most so many decimals, as Python's round; null stays. */
