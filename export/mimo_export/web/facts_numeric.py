@@ -1,6 +1,6 @@
 """Numbers that the page in the browser computes with beside the graphs: ``page/numeric`` mirrors modules of the runtime.
 
-The statistics of the domain check are a file of their own, ``page/domain.bin``: the arrays of ``domain.npz`` in a row,
+The statistics of the domain check are a file of their own, ``page/domain.bin``: the arrays of ``DomainStatistics`` in a row,
 little-endian.
 """
 

@@ -59,7 +59,7 @@ QUICK = [
     (EXPORT, "inspect BUNDLE --json"),
     (EXPORT, "sign OWN_BUNDLE --key KEY"),
     (EXPORT, "triton BUNDLE -o repository"),
-    (EXPORT, "web BUNDLE --onnxruntime-web LIBRARIES/onnxruntime-web --dicom-parser LIBRARIES/dicom-parser -o site"),
+    (EXPORT, "web BUNDLE --onnxruntime-web ONNXRUNTIME --dicom-parser PARSER -o site"),
     (CALIBRATE, "names"),
     (CALIBRATE, "run --help"),
     (TRAIN, "data phantom --count 4 --size 64 -o set"),
@@ -189,7 +189,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     return {
         "STACK": root / "stack.tiff", "STUDY": study(root / "study"), "COCO": root / "coco.json", "NNUNET": root / "nnunet",
         "FOLDERS": root / "folders", "INSTRUCT": root / "instruct.json", "SCAN": root / "scan", "SLICES": root / "slices",
-        "RESULTS": root / "results", "LIBRARIES": root / "libraries",
+        "RESULTS": root / "results", "ONNXRUNTIME": root / "libraries/onnxruntime-web",
+        "PARSER": root / "libraries/dicom-parser",
         "TARGET": root / "target",
     }  # fmt: skip
 
