@@ -154,7 +154,9 @@ def calibrate(
     """
     datasets = for_model(datasets, mimo)
     # Findings keep their logits only where they have contours.
-    mimo = mimo.with_config(replace(mimo.config, contours=tuple(ContourCalibration("", kind) for kind in PROMPT_KINDS)))
+    names = dict.fromkeys(["", *mimo.config.entities, *(name for data in datasets for name in data.class_names)])
+    contours_of_all = tuple(ContourCalibration(name, kind) for name in names for kind in PROMPT_KINDS)
+    mimo = mimo.with_config(replace(mimo.config, contours=contours_of_all))
     records = [
         (data, record) for data in datasets for record in few_per_patient(chosen_records(data, split, limit, seed), seed)
     ]

@@ -188,16 +188,17 @@ def test_calibration_is_stored_with_the_checkpoint(phantoms: Path, tmp_path: Pat
     with pytest.raises(RequestError, match=r"split 'train' has \d+ patients with a target, not 1000"):
         monkeypatch.setattr(conformal, "MIN_PATIENTS", 1000)
         conformal.calibrate(tmp_path, model, sets, "train", limit=2)
-    monkeypatch.setattr(conformal, "MIN_PATIENTS", 9)
+    monkeypatch.setattr(conformal, "MIN_PATIENTS", 4)
     chosen = conformal.calibrate(
         tmp_path, model, sets, "train", coverage=0.85, miss_rate=0.1, progress=lambda *step: steps.append(step)
     )
     stored = MimoConfig.read(tmp_path / "config.json")
     assert stored.contours == chosen.contours and stored.presence_calibration == chosen.presence
     assert (stored.coverage, stored.miss_rate) == (0.85, 0.1) and stored.crop_scale == model.config.crop_scale
-    # The model knows few of the names, and has no findings of the others by name.
-    assert {entry.prompt for entry in stored.contours} >= {"box", "point", "mask"}
-    assert {(entry.prompt, entry.name) for entry in stored.contours} >= {("box", ""), ("point", "")}
+    # Of references with and without a name, and by name.
+    entries = {(entry.prompt, entry.name) for entry in stored.contours}
+    assert entries >= {(prompt, name) for prompt in ("box", "point", "mask") for name in ("", "heart", "spine")}
+    assert ("name", "heart") in entries and ("name", "") not in entries
     assert steps[-1][0] == steps[-1][1] == chosen.images and json.loads(json.dumps(chosen.to_dict()))["coverage"] == 0.85
     assert "hold for 85 % of the masks" in chosen.sentences() and "box, without a name, score from 0: " in chosen.sentences()
     assert "" not in chosen.too_few
