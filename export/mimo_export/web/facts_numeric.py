@@ -88,7 +88,6 @@ class NumericFacts(TypedDict):
     contours: list[dict[str, object]]
     coverage: float
     presence_calibration: list[dict[str, object]]
-    miss_rate: float
     parts: PartsFacts
     contour_rules: ContourFacts
     centre_bias: float
@@ -110,7 +109,6 @@ def numeric_facts(config: MimoConfig, domain: DomainStatistics | None) -> Numeri
         "contours": [asdict(entry) for entry in config.contours],
         "coverage": config.coverage,
         "presence_calibration": [asdict(entry) for entry in config.presence_calibration],
-        "miss_rate": config.miss_rate,
         "parts": {"min_share": masks.MIN_SHARE, "min_cells": masks.MIN_CELLS},
         "contour_rules": {
             "reach": contours.REACH, "widest_outer": contours.WIDEST_OUTER, "tolerance": contours.RADIUS_TOLERANCE,
