@@ -79,7 +79,8 @@ def measure_cold_start(
     threads: int | None = None,
     progress: Progress = silent,
 ) -> BenchmarkResult:
-    """Start ``repeats`` processes; one more before them is not counted, and leaves all files in the page cache.
+    """Start ``repeats`` processes; one more before them is not counted, and leaves all files in the page cache and all modules
+    compiled to bytecode, as in an installed package.
 
     Args:
         evict: remove the bundle's files from the page cache before each start. Python and the libraries stay in it.
@@ -99,7 +100,7 @@ def measure_cold_start(
             progress("starting", repeat, repeats + 1)
             if evict:
                 evict_files(Path(bundle.path))
-            starts.append(_start(bundle, request, image, threads))
+            starts.append(_start(bundle, request, image, threads, Path(folder)))
     progress("starting", repeats + 1, repeats + 1)
     machine.finish(described, round(sum(s["cpu"] for s in starts) / (time.monotonic() - begun), 2))
     details = _details(starts[1:], "bundle evicted before each start" if evict else "warm: files read before")
@@ -134,13 +135,22 @@ def evict_files(path: Path) -> None:
                 os.close(descriptor)
 
 
-def _start(bundle: Bundle, request: Request, image: Path, threads: int | None) -> _Start:
+def _environment(folder: Path) -> dict[str, str]:
+    """That of this process. If it writes no bytecode of modules, the measured processes do so, in ``folder``."""
+    environment = dict(os.environ)
+    if environment.pop("PYTHONDONTWRITEBYTECODE", ""):
+        environment["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
+    return environment
+
+
+def _start(bundle: Bundle, request: Request, image: Path, threads: int | None, folder: Path) -> _Start:
     message = {
         "bundle": str(bundle.path), "image": str(image), "threads": threads, "text": request.text, "boxes": request.boxes,
         "points": request.points,
     }  # fmt: skip
+    command, line, environment = [sys.executable, "-c", _START], json.dumps(message) + "\n", _environment(folder)
     begun = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", _START], input=json.dumps(message) + "\n", capture_output=True, text=True)
+    done = subprocess.run(command, input=line, env=environment, capture_output=True, text=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no message"]
         raise EngineError(f"the measured process failed: {lines[-1][:300]}", "Run mimo-run doctor")

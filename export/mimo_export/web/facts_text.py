@@ -267,7 +267,7 @@ def _vocabulary(of: Vocabulary) -> VocabularyFacts:
 
 def _frames() -> FramesFacts:
     return {
-        "patterns": [(kind, frame, js_pattern(pattern)) for kind, frame, pattern in frames.PATTERNS],
+        "patterns": [(kind, frame, js_pattern(frames.compiled(words))) for kind, frame, words in frames.PATTERNS],
         "relations": [(js_pattern(pattern), relation) for pattern, relation in frames.RELATION_PATTERNS],
         "next_to": frames.NEXT_TO,
         "filler": js_pattern(frames.FILLER),

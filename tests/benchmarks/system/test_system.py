@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 from bench_cli import refused, run
 
 from mimo_benchmarks.report.result import BenchmarkResult
+from mimo_benchmarks.system import cold_start
 from mimo_benchmarks.system.cold_start import STAGES
 from mimo_benchmarks.system.memory import memory_details
 from mimo_benchmarks.system.throughput import fingerprint, measure_throughput
@@ -117,6 +120,15 @@ def test_a_measured_process_that_fails_is_reported_in_one_line(bundle, monkeypat
 
 
 # -- cold start --------------------------------------------------------------------------------------------------------
+
+
+def test_started_processes_have_the_bytecode_of_modules_as_installed_packages_do(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    environment = cold_start._environment(tmp_path)
+    subprocess.run([sys.executable, "-c", "import mimo_runtime"], env=environment, check=True)
+    assert [file.name for file in tmp_path.rglob("mimo_runtime/__init__.*.pyc")]
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE")
+    assert cold_start._environment(tmp_path) == dict(os.environ)
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="needs posix_fadvise")
