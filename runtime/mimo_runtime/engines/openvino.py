@@ -104,6 +104,16 @@ class OpenVinoEngine(Engine):
         elif cached:
             self.verify_cache()
 
+    def _read_and_compile(self, data: bytes) -> _Requests:
+        try:
+            self._model = self._core.read_model(data)
+        except Exception as error:
+            raise EngineError(f"openvino cannot load graph {self._graph}: {_line(error)}", REBUILD) from None
+        spec, inputs = self._spec, self._model.inputs
+        result, outputs = _tensors(inputs, spec.inputs), _tensors(self._model.outputs, spec.outputs)
+        self._check_ports(spec, result, outputs, [port.element_type for port in inputs])
+        return self._compile(self._fixed)
+
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         try:
             if self._closed:
@@ -146,16 +156,6 @@ class OpenVinoEngine(Engine):
                     raise EngineError(problem, "Run one at a time, or use the bundle that it was prepared from")
                 self._pools[fixed] = self._compile(fixed)
             return self._pools[fixed]
-
-    def _read_and_compile(self, data: bytes) -> _Requests:
-        try:
-            self._model = self._core.read_model(data)
-        except Exception as error:
-            raise EngineError(f"openvino cannot load graph {self._graph}: {_line(error)}", REBUILD) from None
-        spec, inputs = self._spec, self._model.inputs
-        result, outputs = _tensors(inputs, spec.inputs), _tensors(self._model.outputs, spec.outputs)
-        self._check_ports(spec, result, outputs, [port.element_type for port in inputs])
-        return self._compile(self._fixed)
 
     def _import(self, data: bytes) -> _Requests:
         """Load what :meth:`export_compiled` gave.
