@@ -43,16 +43,17 @@ def chart(result: BenchmarkResult) -> str | None:
 def _latency(axes: Axes, details: dict[str, object]) -> None:
     contenders = cast(_Table, details["contenders"])
     kinds = [kind for kind in ("first_ask", "mask_only", "second_ask_mask_only") if kind in contenders["mimo"]]
-    width = 0.8 / len(contenders)
-    for number, (name, of) in enumerate(contenders.items()):
+    timed = {name: of for name, of in contenders.items() if any(kind in of for kind in kinds)}
+    width = 0.8 / len(timed)
+    for number, (name, of) in enumerate(timed.items()):
         places = [k + width * number for k, kind in enumerate(kinds) if kind in of]
         times = [cast("dict[str, float]", of[kind])["p50_ms"] for kind in kinds if kind in of]
-        if times:
-            axes.bar(places, times, width, label=name, color=_COLOURS[number % len(_COLOURS)])
+        hatch = "" if number < len(_COLOURS) else "//"
+        axes.bar(places, times, width, label=name, color=_COLOURS[number % len(_COLOURS)], hatch=hatch, edgecolor="white")
     axes.set_xticks([k + 0.4 - width / 2 for k in range(len(kinds))], [kind.replace("_", " ") for kind in kinds])
     axes.set_ylabel("median ms")
     axes.set_yscale("log")
-    axes.legend(ncols=4, fontsize=7, frameon=False)
+    axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def _profile(axes: Axes, details: dict[str, object]) -> None:

@@ -25,7 +25,7 @@ _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1.5rem;color:#222}"
     "h2{margin:3rem 0 .3rem;padding-top:.8rem;border-top:2px solid #ddd}h3{margin:1.5rem 0 .3rem;font-size:1rem}"
     ".wide{overflow-x:auto}table{border-collapse:collapse;margin:.5rem 0;font-variant-numeric:tabular-nums}"
-    "td,th{border-bottom:1px solid #ddd;padding:.25rem .7rem;text-align:left;vertical-align:top}th{white-space:nowrap}"
+    "td,th{border-bottom:1px solid #ddd;padding:.25rem .7rem;text-align:left}td{white-space:nowrap}th{vertical-align:bottom}"
     "figure{margin:1rem 0}svg{max-width:100%;height:auto}.not{background:#fff3cd;padding:.3rem .6rem}"
     ".no{color:#b00020;font-weight:600}.source{color:#666;margin:0 0 .5rem}"
 )
@@ -92,13 +92,12 @@ def page(collected: Collected, charts: dict[str, str | None]) -> str:
     for name, result in collected.results.items():
         parts.append(f"<h2>{text(result.command)}: {text(result.subject)}</h2>")
         parts.append(f"<p class='source'><code>{text(name)}</code>, {text(result.created)}</p>")
-        if not result.quotable:
-            parts.append(f"<p class='not'>{NOT_QUOTABLE}</p>")
+        remarks = [*([] if result.quotable else [NOT_QUOTABLE]), *result.warnings]
+        parts.append(f"<p class='not'>{'<br>'.join(map(text, remarks))}</p>" if remarks else "")
         parts.append(_html_table(_HEAD, _rows(result.figures)))
         parts.append(f"<figure>{charts[name]}</figure>" if charts[name] else "")
         for section in sections(result):
             parts += [f"<h3>{text(section.title)}</h3>", _html_table(section.head, section.rows)]
-        parts += [f"<p class='not'>{text(warning)}</p>" for warning in result.warnings]
         parts.append(f"<details><summary>machine</summary>{_html_table(('', ''), machine_rows(result.machine))}</details>")
     parts += [f"<p><code>{text(n)}</code> is no result: {text(reason)}</p>" for n, reason in collected.unreadable.items()]
     return "\n".join(parts) + "\n</html>\n"

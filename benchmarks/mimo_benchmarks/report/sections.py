@@ -40,9 +40,9 @@ def sections(result: BenchmarkResult) -> list[Section]:
 
 
 def profile_sections(details: Mapping[str, object]) -> list[Section]:
-    """Stages, causes outside engines, and graphs against the limits of the machine."""
+    """Stages, causes outside engines, graphs against the limits of the machine, and their slowest kinds of operators."""
     asks, graphs = cast(_Table, details["asks"]), cast(_Table, details["graphs"])
-    return [_stages(asks), _causes(asks), _graphs(graphs), _limits(details)]
+    return [_stages(asks), _causes(asks), _graphs(graphs), _limits(details), _slowest(graphs)]
 
 
 def _stages(asks: _Table) -> Section:
@@ -69,19 +69,25 @@ def _causes(asks: _Table) -> Section:
 def _graphs(graphs: _Table) -> Section:
     head = (
         "graph", "engine, threads", "runs", "ms a run", "least ms", "limit", "MMAC", "weights MB", "GOP/s", "of peak",
-        "of bandwidth", "slowest",
+        "of bandwidth",
     )  # fmt: skip
     rows = []
     for name, graph in graphs.items():
         of = cast("Mapping[str, float]", graph)
-        kinds = cast("Sequence[Mapping[str, float]]", graph["kinds"])[:_KINDS]
         rows.append((
             name, f"{graph['engine']}, {graph['threads']}", str(graph["runs"]), f"{of['run_ms']:.3f}", f"{of['ideal_ms']:.3f}",
             str(graph["limit"]), f"{sum(_numbers(graph, 'macs').values()) / 1e6:.1f}", f"{of['weight_mb']:.2f}",
             f"{of['gops_per_s']:.1f}", f"{100 * (of['peak_share'] or 0):.0f} %", f"{100 * of['bandwidth_share']:.0f} %",
-            ", ".join(f"{kind['kind']} {100 * kind['share']:.0f} %" for kind in kinds),
         ))  # fmt: skip
     return Section("Graphs against the limits of the machine", head, rows)
+
+
+def _slowest(graphs: _Table) -> Section:
+    rows = []
+    for name, graph in graphs.items():
+        kinds = cast("Sequence[Mapping[str, float]]", graph["kinds"])[:_KINDS]
+        rows.append((name, ", ".join(f"{kind['kind']} {100 * kind['share']:.0f} %" for kind in kinds)))
+    return Section("Slowest kinds of operators", ("graph", "kinds and their share of the time"), rows)
 
 
 def _limits(details: Mapping[str, object]) -> Section:
