@@ -59,4 +59,5 @@ def track(
                 f"no image in split '{split}' has a target of a fitting size", "Choose another split or data set"
             )
         result = measure_tracking(mimo, stills, frames=frames, seed=seed, progress=progress)
-    deliver_result(track_table(result), track_result(result), json_path)
+        subject = mimo.info["id"]
+    deliver_result(track_table(result), track_result(result, subject), json_path)

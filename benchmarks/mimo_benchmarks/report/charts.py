@@ -19,7 +19,7 @@ _Table = dict[str, dict[str, object]]
 
 
 def chart(result: BenchmarkResult) -> str | None:
-    """An SVG element; None for a result that has no chart."""
+    """An SVG element; None for a result that has no chart, or nothing to show in it."""
     draw = _CHARTS.get(result.command)
     if draw is None:
         return None
@@ -33,6 +33,9 @@ def chart(result: BenchmarkResult) -> str | None:
     with pyplot.rc_context(style):
         figure, axes = pyplot.subplots(figsize=(7.5, 3.2), layout="constrained")
         draw(axes, dict(result.details))
+        if not axes.has_data():  # e.g. no energy sensor
+            pyplot.close(figure)
+            return None
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
         pyplot.close(figure)

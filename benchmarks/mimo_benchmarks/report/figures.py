@@ -85,15 +85,15 @@ def profile_result(profile: Mapping[str, object], subject: str = "") -> Benchmar
     return _wrapped("profile", subject or str(profile["bundle"]), profile, figures)
 
 
-def track_result(track: Mapping[str, object]) -> BenchmarkResult:
-    """The result of ``mimo-bench track`` in the common format."""
+def track_result(track: Mapping[str, object], subject: str = "a model") -> BenchmarkResult:
+    """The result of ``mimo-bench track`` in the common format; ``subject`` is the model."""
     numbers = cast("dict[str, float]", track)
     figures = [
         Figure("tracking", numbers["frames_per_s"], "frames/s", "higher", FRAMES),
         Figure("p99 against p50 of a frame", round(numbers["p99_ms"] / numbers["p50_ms"], 3), "x", "lower", TAIL),
         Figure("mean Dice of tracking", numbers["dice"], "", "higher", TRACK_DICE),
     ]
-    return _wrapped("track", "a model", track, figures)
+    return _wrapped("track", subject, track, figures)
 
 
 def accuracy_result(accuracy: Mapping[str, object]) -> BenchmarkResult:

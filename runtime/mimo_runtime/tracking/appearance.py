@@ -56,7 +56,11 @@ def appearance_of(features: np.ndarray, letterbox: Letterbox, mask: np.ndarray) 
         mask: bool ``[H, W]``, not empty.
     """
     values = standardised(features, letterbox)
-    cover = letterbox.coverage(mask, features.shape[-1]).astype(np.float32)[: values.shape[1], : values.shape[2]]
+    whole = letterbox.coverage(mask, features.shape[-1]).astype(np.float32)
+    cover = whole[: values.shape[1], : values.shape[2]]
+    if not cover.any():  # the mask lies in the last cells, which are mostly padding: their neighbours count
+        rows, columns = np.nonzero(whole)
+        np.add.at(cover, (np.minimum(rows, len(cover) - 1), np.minimum(columns, cover.shape[1] - 1)), whole[rows, columns])
     weights = cover / cover.sum()
     mean = np.tensordot(values, weights, 2)
     spread = np.sqrt(np.maximum(np.tensordot(values**2, weights, 2) - mean**2, 0))

@@ -49,9 +49,9 @@ class TrackingConfig:
     min_moved_similarity: float = 0.25
     #: Weight of a new frame in the appearance, the usual area and the usual predicted IoU.
     update_rate: float = 0.1
-    #: For so many lost frames, only a frame that matches the last one with the target brings it back. Then its name or its
-    #: appearance does, too: they mistake other structures for it.
-    search_after: int = 10
+    #: For so many lost frames, only a frame that matches the last one with the target brings it back: it may be blurred or
+    #: hidden for a moment. Then its name or its appearance does, too, with one question per lost frame.
+    search_after: int = 2
     #: Growth of the search box per side and lost frame, as a share of the target's box.
     search_growth: float = 0.25
     is_local: bool = False

@@ -141,6 +141,7 @@ def test_every_command_has_a_chart(command, details) -> None:
         and drawn.startswith("<svg")
         and drawn == chart(BenchmarkResult(command, "", described(), [], details))
     )
+    assert chart(BenchmarkResult("energy", "tiny", described(), [], {"joules_per_ask": {}})) is None
     assert chart(BenchmarkResult("footprint", "tiny", described(), [])) is None
 
 

@@ -11,6 +11,8 @@ from PIL import Image
 
 from mimo_runtime.errors import ImageError, PromptError
 from mimo_runtime.evaluation.metrics import dice
+from mimo_runtime.preprocessing.letterbox import Letterbox
+from mimo_runtime.tracking.appearance import appearance_of
 from mimo_runtime.tracking.config import TrackingConfig
 from mimo_runtime.tracking.stream import track_frames
 
@@ -182,6 +184,26 @@ def test_a_target_that_comes_back_in_another_view_is_searched_for_after_a_while(
     results = list(bright_mimo().track(frames, text, boxes=[box_around(30, 30)], config=config))
     assert states(results) == ["tracked"] * 3 + ["lost"] * 3 + ["found again"] + ["tracked"] * 2
     assert results[6].reason == ("by name" if text else "by its appearance") and "not present" in results[5].reason
+
+
+def test_a_target_that_is_back_in_another_view_after_a_short_absence_is_found_by_the_third_frame() -> None:
+    frames = [*[disc(30, 30)] * 3, *[disc(200, 30)] * 3, *[disc(44, 40)] * 3]
+    config = TrackingConfig(min_found_motion=1.1)  # no frame matches
+    results = list(bright_mimo().track(frames, boxes=[box_around(30, 30)], config=config))
+    assert states(results) == ["tracked"] * 3 + ["lost"] * 3 + ["found again"] + ["tracked"] * 2
+
+
+def test_a_mask_below_the_last_whole_cell_of_the_features_has_an_appearance() -> None:
+    letterbox = Letterbox(35, 64, 64)  # the image fills 4.4 rows of 8 cells
+    features = np.random.default_rng(2).normal(size=(1, 3, 8, 8)).astype(np.float32)
+    mask = np.zeros((35, 64), bool)
+    mask[33:, 10:20] = True
+    appearance = appearance_of(features, letterbox, mask)
+    assert np.isfinite(appearance.mean).all() and np.isfinite(appearance.spread).all()
+    assert appearance.similarity(appearance) == pytest.approx(1)
+    above = np.zeros((35, 64), bool)
+    above[24:32, 10:20] = True
+    assert np.allclose(appearance.mean, appearance_of(features, letterbox, above).mean, atol=0.1)
 
 
 def test_should_stop_ends_a_track_whose_target_is_out_of_view() -> None:
