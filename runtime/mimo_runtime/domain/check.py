@@ -85,10 +85,7 @@ def modality_scores(description: np.ndarray, statistics: DomainStatistics) -> np
         description: float32 ``[D]``, of :func:`describe_features`.
     """
     point = (description - statistics.mean) @ statistics.projection
-    squared = statistics.lengths - 2 * (statistics.points @ point) + point @ point
-    distances = np.sqrt(np.maximum(squared, 0)) / statistics.spreads
-    groups = [distances[statistics.modality_of == i] for i in range(len(statistics.modalities))]
-    return np.array([np.sort(group)[:NEIGHBOURS].mean() for group in groups])
+    return np.array([group.nearest(point, NEIGHBOURS) for group in statistics.groups])
 
 
 def score_of(scores: np.ndarray, statistics: DomainStatistics, modality: str | None) -> tuple[float, bool]:

@@ -41,6 +41,31 @@ _FIT = "Write it again: mimo-train fit-domain CHECKPOINT --data DATA, then expor
 
 
 @dataclass(frozen=True, eq=False)
+class StoredImages:
+    """The stored images of one modality.
+
+    Args:
+        points: float32 ``[N, K]``.
+        spreads: float32 ``[N]``, as in :class:`DomainStatistics`.
+    """
+
+    points: np.ndarray
+    spreads: np.ndarray
+    #: Squared lengths of the points.
+    lengths: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lengths", (self.points * self.points).sum(axis=1))
+
+    def nearest(self, point: np.ndarray, count: int) -> float:
+        """The mean of the ``count`` smallest distances of a point, float32 ``[K]``, each divided by its spread."""
+        squared = self.lengths - 2 * (self.points @ point) + point @ point
+        distances = np.sqrt(np.maximum(squared, 0)) / self.spreads
+        count = min(count, len(distances))
+        return float(np.partition(distances, count - 1)[:count].sum()) / count
+
+
+@dataclass(frozen=True, eq=False)
 class DomainStatistics:
     """Images of the training data as points, and the limits of the distance to them. D values describe an image.
 
@@ -64,9 +89,8 @@ class DomainStatistics:
     modality_of: np.ndarray
     modalities: tuple[str, ...]
     limits: np.ndarray
-    #: The stored images in single precision, and their squared lengths.
-    points: np.ndarray = field(init=False)
-    lengths: np.ndarray = field(init=False)
+    #: The stored images of each modality.
+    groups: tuple[StoredImages, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         length, components = self.projection.shape
@@ -92,9 +116,9 @@ class DomainStatistics:
         words = self.modalities
         if len(set(words)) != len(words) or not all(w and w.isprintable() and len(w) <= _LONGEST for w in words):
             raise ValueError("a modality is empty, too long or listed twice")
-        points = self.vectors.astype(np.float32)
-        object.__setattr__(self, "points", points)
-        object.__setattr__(self, "lengths", (points * points).sum(axis=1))
+        members = (self.modality_of == index for index in range(len(words)))
+        groups = tuple(StoredImages(self.vectors[of].astype(np.float32), self.spreads[of]) for of in members)
+        object.__setattr__(self, "groups", groups)
 
     def to_bytes(self) -> bytes:
         """The file; the same statistics give the same bytes."""
@@ -210,8 +234,9 @@ def describe_features(features: dict[str, np.ndarray], letterbox: Letterbox) -> 
         channels, side, _ = values.shape
         rows = max(1, round(letterbox.new_height * side / letterbox.size))
         columns = max(1, round(letterbox.new_width * side / letterbox.size))
-        cells = np.ascontiguousarray(values[:, :rows, :columns], np.float32).reshape(channels, -1)
-        mean = cells.mean(axis=1)
-        square = np.einsum("ij,ij->i", cells, cells) / np.float32(cells.shape[1])
+        # A view where the image fills whole rows. Sums as products take a third of the time of mean and einsum.
+        cells = np.asarray(values[:, :rows, :columns], np.float32).reshape(channels, -1)
+        mean = (cells @ np.ones(rows * columns, np.float32)) / np.float32(rows * columns)
+        square = np.matmul(cells[:, None], cells[:, :, None]).reshape(-1) / np.float32(rows * columns)
         parts += [mean, np.sqrt(np.maximum(square - mean * mean, 0))]
     return np.concatenate(parts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 #: A component counts as an instance if it has at least this many pixels and this share of the largest one.
@@ -9,47 +11,83 @@ INSTANCE_MIN_PIXELS = 4
 INSTANCE_MIN_SHARE = 0.1
 
 
-def label_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """Label the 8-connected components of a mask.
+@dataclass(frozen=True, eq=False)
+class Components:
+    """The 8-connected components of a mask, as runs of its rows.
+
+    Args:
+        height, width: of the mask.
+        starts, ends: of the runs, in an image with one more column of background.
+        labels: of the runs, int32 from 1 on, in raster order of each component's first pixel.
+        count: of the components.
+    """
+
+    height: int
+    width: int
+    starts: np.ndarray
+    ends: np.ndarray
+    labels: np.ndarray
+    count: int
+
+    @property
+    def areas(self) -> np.ndarray:
+        """Pixels of the background and of every component, int64 ``[count + 1]``."""
+        areas = np.bincount(self.labels, self.ends - self.starts, minlength=self.count + 1).astype(np.int64)
+        areas[0] = self.height * self.width - areas.sum()
+        return areas
+
+    def painted(self, values: np.ndarray) -> np.ndarray:
+        """``[H, W]`` with ``values``, ``[count + 1]``, of the background and of every component in its pixels."""
+        # Alternate background gap and run.
+        bounds = np.empty(2 * len(self.starts) + 1, np.int64)
+        bounds[0:-1:2], bounds[1::2], bounds[-1] = self.starts, self.ends, self.height * (self.width + 1)
+        of_bounds = np.full(len(bounds), values[0], values.dtype)
+        of_bounds[1::2] = values[self.labels]
+        painted = np.repeat(of_bounds, np.diff(bounds, prepend=0)).reshape(self.height, self.width + 1)
+        return np.ascontiguousarray(painted[:, : self.width])
+
+
+def find_components(mask: np.ndarray) -> Components:
+    """The 8-connected components of a mask.
 
     Runs of a row that touch runs of the next row (diagonals included) are joined with Shiloach-Vishkin hooking and
     pointer jumping (J. Algorithms 3:57-67, 1982), so the cost follows the number of runs, not of pixels.
 
     Args:
         mask: bool (or 0 / non-zero) ``[H, W]``.
-
-    Returns:
-        ``(labels, count)``: int32 ``[H, W]`` with 0 for background and ``1..count`` in raster order of each
-        component's first pixel.
     """
     mask = np.asarray(mask)
     if mask.ndim != 2:
         raise ValueError(f"a mask has two axes, not {mask.ndim}")
     height, width = mask.shape
-    if height == 0 or width == 0:
-        return np.zeros((height, width), np.int32), 0
     # One background column at the end of each row keeps runs inside their rows in the flattened image, also after
     # runs are widened by one pixel for the diagonal neighbours.
     pitch = width + 1
-    padded = np.zeros((height, pitch), np.int8)
-    np.not_equal(mask, 0, out=padded[:, :width], casting="unsafe")
+    padded = np.zeros((height, pitch), bool)
+    np.not_equal(mask, 0, out=padded[:, :width])
     flat = padded.reshape(-1)
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    if flat[0]:
+    if flat.size and flat[0]:
         edges = np.concatenate(([0], edges))
     starts, ends = edges[0::2], edges[1::2]
-    if not len(starts):
-        return np.zeros((height, width), np.int32), 0
     roots = _union(len(starts), *_touching(starts, ends, pitch))
     is_root = roots == np.arange(len(roots))
     labels = np.cumsum(is_root, dtype=np.int32)[roots]
-    # Paint: alternate background gap and run.
-    bounds = np.empty(2 * len(starts) + 1, np.int64)
-    bounds[0:-1:2], bounds[1::2], bounds[-1] = starts, ends, flat.size
-    values = np.zeros(len(bounds), np.int32)
-    values[1::2] = labels
-    painted = np.repeat(values, np.diff(bounds, prepend=0)).reshape(height, pitch)
-    return np.ascontiguousarray(painted[:, :width]), int(is_root.sum())
+    return Components(height, width, starts, ends, labels, int(is_root.sum()))
+
+
+def label_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """Label the 8-connected components of a mask.
+
+    Args:
+        mask: as in :func:`find_components`.
+
+    Returns:
+        ``(labels, count)``: int32 ``[H, W]`` with 0 for background and ``1..count`` in raster order of each
+        component's first pixel.
+    """
+    components = find_components(mask)
+    return components.painted(np.arange(components.count + 1, dtype=np.int32)), components.count
 
 
 def _touching(starts: np.ndarray, ends: np.ndarray, pitch: int) -> tuple[np.ndarray, np.ndarray]:

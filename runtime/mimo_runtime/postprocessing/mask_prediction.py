@@ -14,7 +14,7 @@ import numpy as np
 from ..model.config import MimoConfig
 from ..preprocessing.letterbox import Letterbox
 from .contours import CropLogits, LogitSource, MaskLogits
-from .masks import mask_from_logits, sigmoid, soft_centroid
+from .masks import box_of_mask, mask_from_logits, pixel_counts, sigmoid, soft_centroid
 
 
 class MaskPrediction:
@@ -143,10 +143,13 @@ class MaskPrediction:
         if query >= len(self.presence):
             return None
         mask = self.mask(0) if query == 0 and self.points_at_target else None
-        if mask is None:
+        box = None if mask is None else box_of_mask(mask)
+        if mask is None or box is None:
             return soft_centroid(self._logits[query], self.letterbox)
-        x, y = (np.dot(mask.sum(axis), np.arange(mask.shape[1 - axis]) + 0.5) / mask.sum() for axis in (0, 1))
-        return float(x), float(y)
+        x0, y0, x1, y1 = box
+        in_rows, in_columns = pixel_counts(mask[y0:y1, x0:x1])
+        x, y = in_columns @ (np.arange(x0, x1) + 0.5), in_rows @ (np.arange(y0, y1) + 0.5)
+        return float(x / in_rows.sum()), float(y / in_rows.sum())
 
     def entities(self) -> dict[str, int]:
         """Query by name of the entities that reach ``entity_threshold``, whether or not the request names them."""

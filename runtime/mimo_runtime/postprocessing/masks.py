@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from ..preprocessing.letterbox import Letterbox
-from .connected_components import label_components
+from .connected_components import find_components
 
 #: A part is dropped if it is smaller than this share of the largest part ...
 MIN_SHARE = 0.001
@@ -55,16 +55,18 @@ def remove_small_parts(mask: np.ndarray, *, cell_area: float = 1.0) -> np.ndarra
     if box is None:
         return mask.copy()
     x0, y0, x1, y1 = box
-    labels, count = label_components(mask[y0:y1, x0:x1])
-    if count == 1:
+    parts = find_components(mask[y0:y1, x0:x1])
+    if parts.count == 1:
         return mask.copy()
-    areas = np.bincount(labels.reshape(-1), minlength=count + 1)
+    areas = parts.areas
     areas[0] = 0
     keep = areas >= max(MIN_SHARE * areas.max(), MIN_CELLS * cell_area)
     keep[areas.argmax()] = True
+    if keep[1:].all():
+        return mask.copy()
     keep[0] = False
     clean = np.zeros_like(mask)
-    clean[y0:y1, x0:x1] = keep[labels]
+    clean[y0:y1, x0:x1] = parts.painted(keep)
     return clean
 
 
@@ -75,6 +77,16 @@ def box_of_mask(mask: np.ndarray) -> tuple[int, int, int, int] | None:
         return None
     columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def pixel_counts(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The pixels in every row and in every column of a bool mask ``[H, W]``: exact numbers, float64 ``[H]`` and ``[W]``.
+
+    A product with ones takes a fifth of the time of a sum of bool.
+    """
+    pixels = mask.astype(np.float32)  # exact up to 2**24
+    in_rows, in_columns = pixels @ np.ones(mask.shape[1], np.float32), np.ones(mask.shape[0], np.float32) @ pixels
+    return in_rows.astype(np.float64), in_columns.astype(np.float64)
 
 
 def soft_centroid(logits: np.ndarray, letterbox: Letterbox) -> tuple[float, float]:

@@ -188,19 +188,20 @@ def _row_ends(mask: np.ndarray) -> np.ndarray:
 
 def _hull(points: np.ndarray) -> np.ndarray:
     """Corners of the convex hull (Andrew's monotone chain, 1979)."""
-    ordered = np.unique(points, axis=0)
+    # Tuples of Python: an array for every step takes ten times as long.
+    ordered = sorted(set(map(tuple, points.tolist())))
     if len(ordered) < 3:
-        return ordered
+        return np.array(ordered)
 
-    def half(sequence: np.ndarray) -> list[np.ndarray]:
-        chain: list[np.ndarray] = []
-        for point in sequence:
+    def half(sequence: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
+        chain: list[tuple[float, ...]] = []
+        for x, y in sequence:
             while len(chain) > 1:
-                (ax, ay), (bx, by) = chain[-1] - chain[-2], point - chain[-2]
-                if ax * by - ay * bx > 0:
+                (x0, y0), (x1, y1) = chain[-2:]
+                if (x1 - x0) * (y - y0) - (y1 - y0) * (x - x0) > 0:
                     break
                 chain.pop()
-            chain.append(point)
+            chain.append((x, y))
         return chain[:-1]
 
     return np.array(half(ordered) + half(ordered[::-1]))

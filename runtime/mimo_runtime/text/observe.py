@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..postprocessing.connected_components import label_components
+from ..postprocessing.connected_components import find_components
 from ..postprocessing.instances import count_instances, instance_components
-from ..postprocessing.masks import box_of_mask
+from ..postprocessing.masks import box_of_mask, pixel_counts
 from .grammar import COUNTS, LOCATIONS, RELATIONS, SIZES, Description, Phrase
 from .shape_descriptors import shape_numbers
 
@@ -41,18 +41,26 @@ def observe_phrase(mask: np.ndarray, name: str, query: int | None = 0, count: in
         return None
     x0, y0, x1, y1 = box
     crop = mask[y0:y1, x0:x1]
-    parts, _ = label_components(crop)
-    areas = np.bincount(parts.reshape(-1))
+    parts = find_components(crop)
+    areas = parts.areas
     kept = np.flatnonzero(instance_components(areas))
     middle = kept[np.argsort(areas[kept], kind="stable")[len(kept) // 2]]
-    number = count_instances(parts, areas, enough=MANY) if count is None else max(1, count)
+    labels = np.arange(len(areas), dtype=np.int32)
+    if count is not None or parts.count == 1:
+        number = max(1, count or 1)
+    else:
+        number = count_instances(parts.painted(labels), areas, enough=MANY)
     area = int(areas[1:].sum())
     height, width = mask.shape
     size = size_word(area / number / (height * width))
-    row_mean = float(np.dot(crop.sum(1), np.arange(y0, y1) + 0.5) / area)
-    column_mean = float(np.dot(crop.sum(0), np.arange(x0, x1) + 0.5) / area)
+    in_rows, in_columns = pixel_counts(crop)
+    row_mean, column_mean = (
+        float(counts @ (np.arange(start, start + len(counts)) + 0.5) / area)
+        for counts, start in ((in_rows, y0), (in_columns, x0))
+    )
+    shape = shape_word(crop if parts.count == 1 else parts.painted(labels == middle))
     location = location_word(column_mean / width, row_mean / height)
-    return Phrase(name, query, count_word(number), size, shape_word(parts == middle), location)
+    return Phrase(name, query, count_word(number), size, shape, location)
 
 
 def count_word(count: int) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..postprocessing.masks import pixel_counts
+
 
 def shape_numbers(mask: np.ndarray) -> tuple[int, float, float]:
     """``(area, minor / major axis, solidity)`` of a mask.
@@ -11,10 +13,12 @@ def shape_numbers(mask: np.ndarray) -> tuple[int, float, float]:
     The axes come from second moments, with 1/12 added for the extent of a pixel. Solidity compares the pixels with those
     of the convex hull of their centres, counted by Pick's theorem, so that digitally convex shapes reach exactly 1.
     """
-    ys, xs = np.nonzero(mask)
-    area = len(ys)
-    dx, dy = xs - xs.mean(), ys - ys.mean()
-    xx, yy, xy = dx @ dx / area + 1 / 12, dy @ dy / area + 1 / 12, dx @ dy / area
+    in_rows, in_columns = pixel_counts(mask)
+    area = int(in_rows.sum())
+    y, x = (np.arange(len(counts), dtype=np.float64) for counts in (in_rows, in_columns))
+    dy, dx = y - (in_rows @ y) / area, x - (in_columns @ x) / area
+    xx, yy = float(in_columns @ (dx * dx)) / area + 1 / 12, float(in_rows @ (dy * dy)) / area + 1 / 12
+    xy = float(dy @ (mask.astype(np.float64) @ dx)) / area
     root = ((xx - yy) ** 2 / 4 + xy * xy) ** 0.5
     ratio = float((max((xx + yy) / 2 - root, 0.0) / ((xx + yy) / 2 + root)) ** 0.5)
     return area, ratio, area / _hull_pixels(mask)

@@ -13,7 +13,7 @@ from domain_points import statistics_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mimo_runtime.domain.statistics import DOMAIN, DomainStatistics, describe_features, description_length
+from mimo_runtime.domain.statistics import DOMAIN, DomainStatistics, StoredImages, describe_features, description_length
 from mimo_runtime.errors import BundleError
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.preprocessing.letterbox import Letterbox
@@ -146,3 +146,23 @@ def test_an_image_is_described_by_the_cells_that_it_fills() -> None:
     description = describe_features(features, letterbox)
     assert description.shape == (description_length(fakes.CONFIG),) and description.dtype == np.float32
     np.testing.assert_allclose(description, 0.5, atol=1e-6)
+
+
+def test_an_image_that_leaves_columns_empty_is_described_by_mean_and_deviation_of_its_cells() -> None:
+    letterbox, rng = Letterbox(64, 32, fakes.CONFIG.image_size), np.random.default_rng(0)
+    features, expected = {}, []
+    for level, channels in zip((4, 8, 16, 32), fakes.CONFIG.vision.neck):
+        side = fakes.CONFIG.image_size // level
+        values = features[f"features_{level}"] = rng.normal(1, 2, (1, channels, side, side)).astype(np.float32)
+        cells = values[0, :, :, : side // 2].reshape(channels, -1).astype(np.float64)
+        expected += [cells.mean(axis=1), cells.std(axis=1)]
+    np.testing.assert_allclose(describe_features(features, letterbox), np.concatenate(expected), atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 3, 50])
+def test_the_distance_to_stored_images_is_the_mean_of_the_nearest(count: int) -> None:
+    rng = np.random.default_rng(count)
+    points, spreads = rng.normal(0, 1, (20, 4)).astype(np.float32), rng.uniform(0.5, 2, 20).astype(np.float32)
+    point = rng.normal(0, 1, 4).astype(np.float32)
+    expected = np.sort(np.linalg.norm(points - point, axis=1) / spreads)[:count].mean()
+    assert StoredImages(points, spreads).nearest(point, count) == pytest.approx(expected, rel=1e-5)

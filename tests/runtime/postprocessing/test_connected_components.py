@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mimo_runtime.postprocessing.connected_components import label_components
+from mimo_runtime.postprocessing.connected_components import find_components, label_components
 
 
 def flood_fill(mask: np.ndarray) -> tuple[np.ndarray, int]:
@@ -35,6 +35,18 @@ def test_equals_flood_fill(height: int, width: int, density: float, seed: int) -
     assert count == expected_count
     assert labels.dtype == np.int32
     np.testing.assert_array_equal(labels, expected)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 24), st.integers(1, 24), st.floats(0, 1), st.integers(0, 2**32 - 1))
+def test_areas_and_painted_values_are_those_of_the_labels(height: int, width: int, density: float, seed: int) -> None:
+    mask = np.random.default_rng(seed).random((height, width)) < density
+    parts, (labels, count) = find_components(mask), label_components(mask)
+    np.testing.assert_array_equal(parts.areas, np.bincount(labels.reshape(-1), minlength=count + 1))
+    is_odd = np.arange(count + 1) % 2 == 1
+    painted = parts.painted(is_odd)
+    assert painted.dtype == bool
+    np.testing.assert_array_equal(painted, is_odd[labels])
 
 
 def test_spiral_is_one_component() -> None:

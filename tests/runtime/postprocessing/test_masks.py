@@ -8,7 +8,14 @@ import time
 import numpy as np
 import pytest
 
-from mimo_runtime.postprocessing.masks import box_of_mask, mask_from_logits, remove_small_parts, sigmoid, soft_centroid
+from mimo_runtime.postprocessing.masks import (
+    box_of_mask,
+    mask_from_logits,
+    pixel_counts,
+    remove_small_parts,
+    sigmoid,
+    soft_centroid,
+)  # fmt: skip
 from mimo_runtime.preprocessing.letterbox import Letterbox
 
 
@@ -16,6 +23,14 @@ def test_sigmoid() -> None:
     values = sigmoid(np.array([-1000, -1, 0, 1, 1000], np.float32))
     assert values.dtype == np.float32
     np.testing.assert_allclose(values, [0, 1 / (1 + math.e), 0.5, math.e / (1 + math.e), 1], atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 301), (2000, 3), (900, 1100)])
+def test_pixels_of_rows_and_columns_are_exact(shape: tuple[int, int]) -> None:
+    mask = np.random.default_rng(0).random(shape) < 0.7
+    in_rows, in_columns = pixel_counts(mask)
+    np.testing.assert_array_equal(in_rows, mask.sum(1))
+    np.testing.assert_array_equal(in_columns, mask.sum(0))
 
 
 @pytest.mark.parametrize("threshold", [0.1, 0.5, 0.7])
