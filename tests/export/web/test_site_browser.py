@@ -14,7 +14,7 @@ import pytest
 from browser import DESKTOP, PHONE, Visit
 from dicom_cases import as_bytes, dataset
 from domain_points import statistics_of
-from static_site import serving
+from static_site import ISOLATED, serving
 
 pytest.importorskip("onnx")
 import onnx_bundle
@@ -113,6 +113,19 @@ def test_a_typed_question_has_the_sentence_of_the_runtime(chromium, site: Path, 
         visit.page.click("#go")
         visit.wait("#sentence:has-text('Endoscopy: no liver is visible.')")
         assert visit.problems == []
+        visit.close()
+
+
+def test_a_page_that_is_isolated_runs_the_graphs_with_threads(chromium, site: Path, picture: Path):
+    with serving(site, ISOLATED) as address:
+        visit = Visit(chromium, address)
+        assert visit.page.evaluate("crossOriginIsolated") and "2 golden samples passed" in visit.text("#model")
+        # The worker of the page has further workers, one a thread.
+        assert len(visit.page.workers) > 1 or visit.page.evaluate("navigator.hardwareConcurrency") == 1
+        visit.open(picture)
+        visit.drag((0.4, 0.4), (0.6, 0.6))
+        visit.wait_answer()
+        assert visit.text("#findings").startswith("referred region") and visit.problems == []
         visit.close()
 
 

@@ -1,4 +1,4 @@
-// The graphs with onnxruntime-web on the processor (WebAssembly, one thread), and what lies around them.
+// The graphs with onnxruntime-web on the processor (WebAssembly), and what lies around them.
 // WebGPU is not used: it computes quantized graphs wrongly without an error.
 import * as ort from "../onnxruntime-web/ort.wasm.bundle.min.mjs";
 import { Letterbox } from "./letterbox.js";
@@ -16,6 +16,9 @@ import { encodeQuery } from "./text/tokens.js";
 
 /** Images, crops and texts whose outputs are kept. */
 const MOST_KEPT = 8;
+
+/** Threads of a graph where the page is isolated from other origins. */
+const MOST_THREADS = 4;
 
 /** A question that is too long for the model. */
 export class TooLong extends Error {}
@@ -46,7 +49,8 @@ export class Model {
 
   static async load(facts) {
     useTables(facts.language);
-    ort.env.wasm.numThreads = 1;
+    // Threads share memory, which browsers allow only to pages that are isolated from other origins.
+    ort.env.wasm.numThreads = globalThis.crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency) : 1;
     ort.env.wasm.wasmPaths = { wasm: url("onnxruntime-web/ort-wasm-simd-threaded.wasm").href };
     const sessions = {};
     for (const name of Object.keys(facts.inputs)) {
