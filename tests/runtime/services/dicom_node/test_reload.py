@@ -77,12 +77,12 @@ def test_rules_that_the_model_cannot_answer_change_nothing(tmp_path: Path):
 def test_a_series_that_waits_is_asked_what_the_new_rule_says(tmp_path: Path, archive: Archive):
     first, second = study(2)
     second.SeriesInstanceUID = generate_uid()
-    make = lambda: fakes.fake_mimo(delay=0.05)  # noqa: E731
+    make = lambda: fakes.fake_mimo(delay=0.02)  # noqa: E731
     with running_node(tmp_path / "data", archive.peer, [Rule("a", "liver")], make) as node:
         assert send(node.receiver.port, [first, second]) == [0, 0]
         wait_for(lambda: node.ledger._jobs("starts >= 1", ()))
         node.reload([Rule("a", "spleen", ("sr",))])
-        wait_for(lambda: node.ledger.counts()["delivered"] == 3)
+        wait_for(lambda: node.ledger.counts()["delivered"] == 3, 90)
     assert sorted(data.Modality for data in archive.received) == ["SEG", "SR", "SR", "SR"]  # the first with both rules
 
 
