@@ -16,10 +16,13 @@ from pydicom.dataset import Dataset
 
 
 class Killer:
-    """Kills a node at random moments, and starts it again on the same folder and port."""
+    """Kills a node at random moments, and starts it again on the same folder and port.
+
+    The quiet time is short, so that a node answers and sends between two kills.
+    """
 
     def __init__(self, bundle: Path, data: Path, orthanc: Orthanc, seed: int) -> None:
-        self.arguments = (bundle, data, orthanc.peer, "--commit", "--ask", "liver", "--quiet", "2", "--log-level", "warning")
+        self.arguments = (bundle, data, orthanc.peer, "--commit", "--ask", "liver", "--quiet", "0.5", "--log-level", "warning")
         self.port, self.random = orthanc.node_port, random.Random(seed)
         self.kills = 0
         self.node = self.start()
@@ -27,12 +30,11 @@ class Killer:
     def start(self) -> NodeProcess:
         return NodeProcess(*self.arguments, port=self.port)
 
-    def run(self, times: int, shortest: float, longest: float) -> None:
-        for _ in range(times):
-            time.sleep(self.random.uniform(shortest, longest))
-            self.node.kill()
-            self.kills += 1
-            self.node = self.start()
+    def kill_within(self, seconds: float) -> None:
+        time.sleep(self.random.uniform(0.2, seconds))
+        self.node.kill()
+        self.kills += 1
+        self.node = self.start()
 
 
 def send_until_taken(port: int, objects: list[Dataset]) -> None:
@@ -48,18 +50,19 @@ def send_until_taken(port: int, objects: list[Dataset]) -> None:
             time.sleep(0.1)
 
 
-def killed(
-    bundle: Path, data: Path, orthanc: Orthanc, studies: int, times: int, pauses: tuple[float, float]
-) -> list[list[Dataset]]:
-    """Send studies while the node is killed; returns them once all their results are delivered."""
+def killed(bundle: Path, data: Path, orthanc: Orthanc, studies: int, times: int, within_s: float) -> list[list[Dataset]]:
+    """Send studies in as many parts as there are kills, one within the first seconds of each part, so that every kill meets
+    studies that arrive, are answered, or are sent; returns the studies once all their results are delivered."""
     killer = Killer(bundle, data, orthanc, seed=studies)
     sent = [study(1 + k % 2) for k in range(studies)]
-    thread = threading.Thread(target=killer.run, args=(times, *pauses))
-    thread.start()
+    thread = threading.Thread()
     try:
-        for objects in sent:
-            send_until_taken(killer.port, objects)
-        thread.join()
+        for part in range(times):
+            thread = threading.Thread(target=killer.kill_within, args=(within_s,))
+            thread.start()
+            for objects in sent[part::times]:
+                send_until_taken(killer.port, objects)
+            thread.join()
 
         def delivered() -> bool:
             with closing(sqlite3.connect(data / "ledger.sqlite", timeout=30)) as ledger:
@@ -68,7 +71,8 @@ def killed(
         wait_for(delivered, 60 + 5 * studies)
         assert killer.node.stop() == 0 and killer.kills == times
     finally:
-        thread.join()
+        if thread.is_alive():
+            thread.join()
         killer.node.kill()
     return sent
 
@@ -99,7 +103,7 @@ def test_a_node_killed_ten_times_during_a_hundred_studies_stores_every_result_on
     studies = int(os.environ.get("MIMO_NODE_STUDIES", "100"))
     orthanc = Orthanc(tmp_path, free_port())
     try:
-        sent = killed(bundle_folder, tmp_path / "data", orthanc, studies, 10, (0.5, 8.0))
+        sent = killed(bundle_folder, tmp_path / "data", orthanc, studies, 10, 3.0)
         check_orthanc(orthanc, sent)
     finally:
         orthanc.close()
@@ -108,7 +112,7 @@ def test_a_node_killed_ten_times_during_a_hundred_studies_stores_every_result_on
 def test_a_node_killed_during_studies_stores_every_result_once(bundle_folder: Path, tmp_path: Path):
     orthanc = Orthanc(tmp_path, free_port())
     try:
-        sent = killed(bundle_folder, tmp_path / "data", orthanc, 3, 2, (0.2, 1.5))
+        sent = killed(bundle_folder, tmp_path / "data", orthanc, 3, 2, 1.5)
         check_orthanc(orthanc, sent)
     finally:
         orthanc.close()
