@@ -10,7 +10,7 @@ import traceback
 import warnings
 from typing import TextIO
 
-from ..errors import BundleError, RequestError
+from ..errors import BundleError, EngineError, MimoError, VerificationError
 from ..utils.log import LOGGER
 
 REQUESTS = LOGGER.getChild("http")
@@ -50,7 +50,7 @@ def failure_fields(error: BaseException) -> dict[str, object]:
 
 def reload_reason(error: BaseException) -> str:
     """Why a service goes on with what it had, without paths: errors of bundles name files, so only their type is said."""
-    if isinstance(error, RequestError) and not isinstance(error, BundleError):
+    if isinstance(error, MimoError) and not isinstance(error, (BundleError, EngineError, VerificationError)):
         return str(error)
     return f"the bundle cannot be served ({type(error).__name__}). mimo-run verify BUNDLE says why."
 

@@ -9,7 +9,9 @@ import warnings
 
 import pytest
 
-from mimo_runtime.services.logs import log_request, set_up_logs
+from mimo_runtime.errors import BundleError, RequestError
+from mimo_runtime.services.host import NotReadyError
+from mimo_runtime.services.logs import log_request, reload_reason, set_up_logs
 
 
 @pytest.fixture
@@ -41,3 +43,16 @@ def test_lines_are_json_and_name_nobody(stream: io.StringIO):
     assert lines[3]["error"] == "ValueError" and "SECRET" not in stream.getvalue()
     assert lines[4]["level"] == "warning" and (lines[4]["status"], lines[4]["route"], lines[4]["ms"]) == (503, "/v1/ask", 1.2)
     assert all(line["time"].endswith("Z") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (RequestError("the TLS files cannot be used: SSLError", "Name PEM files"), "the TLS files cannot be used: SSLError. Name PEM files."),
+        (NotReadyError("the service is ending", "Ask another one"), "the service is ending. Ask another one."),
+        (BundleError("SECRET/manifest.json is damaged"), "the bundle cannot be served (BundleError). mimo-run verify BUNDLE says why."),
+        (OSError("SECRET"), "the bundle cannot be served (OSError). mimo-run verify BUNDLE says why."),
+    ],
+)  # fmt: skip
+def test_why_nothing_was_loaded_again_names_no_file(error: Exception, sentence: str):
+    assert reload_reason(error) == sentence

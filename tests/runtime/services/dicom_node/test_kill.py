@@ -18,11 +18,11 @@ from pydicom.dataset import Dataset
 class Killer:
     """Kills a node at random moments, and starts it again on the same folder and port.
 
-    The quiet time is short, so that a node answers and sends between two kills.
+    The quiet time is longer than a start takes, so that a study that a kill cuts in two is answered once.
     """
 
     def __init__(self, bundle: Path, data: Path, orthanc: Orthanc, seed: int) -> None:
-        self.arguments = (bundle, data, orthanc.peer, "--commit", "--ask", "liver", "--quiet", "0.5", "--log-level", "warning")
+        self.arguments = (bundle, data, orthanc.peer, "--commit", "--ask", "liver", "--quiet", "2", "--log-level", "warning")
         self.port, self.random = orthanc.node_port, random.Random(seed)
         self.kills = 0
         self.node = self.start()
@@ -103,7 +103,7 @@ def test_a_node_killed_ten_times_during_a_hundred_studies_stores_every_result_on
     studies = int(os.environ.get("MIMO_NODE_STUDIES", "100"))
     orthanc = Orthanc(tmp_path, free_port())
     try:
-        sent = killed(bundle_folder, tmp_path / "data", orthanc, studies, 10, 3.0)
+        sent = killed(bundle_folder, tmp_path / "data", orthanc, studies, 10, 6.0)
         check_orthanc(orthanc, sent)
     finally:
         orthanc.close()
@@ -112,7 +112,7 @@ def test_a_node_killed_ten_times_during_a_hundred_studies_stores_every_result_on
 def test_a_node_killed_during_studies_stores_every_result_once(bundle_folder: Path, tmp_path: Path):
     orthanc = Orthanc(tmp_path, free_port())
     try:
-        sent = killed(bundle_folder, tmp_path / "data", orthanc, 3, 2, 1.5)
+        sent = killed(bundle_folder, tmp_path / "data", orthanc, 3, 2, 3.0)
         check_orthanc(orthanc, sent)
     finally:
         orthanc.close()
