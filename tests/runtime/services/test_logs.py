@@ -48,11 +48,11 @@ def test_lines_are_json_and_name_nobody(stream: io.StringIO):
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        (RequestError("the TLS files cannot be used: SSLError", "Name PEM files"), "the TLS files cannot be used: SSLError. Name PEM files."),
+        (RequestError("the TLS files cannot be used", "Name PEM files"), "the TLS files cannot be used. Name PEM files."),
         (NotReadyError("the service is ending", "Ask another one"), "the service is ending. Ask another one."),
-        (BundleError("SECRET/manifest.json is damaged"), "the bundle cannot be served (BundleError). mimo-run verify BUNDLE says why."),
-        (OSError("SECRET"), "the bundle cannot be served (OSError). mimo-run verify BUNDLE says why."),
+        (BundleError("SECRET/manifest.json is damaged"), "the bundle cannot be served (BundleError). {}"),
+        (OSError("SECRET"), "the bundle cannot be served (OSError). {}"),
     ],
-)  # fmt: skip
+)
 def test_why_nothing_was_loaded_again_names_no_file(error: Exception, sentence: str):
-    assert reload_reason(error) == sentence
+    assert reload_reason(error) == sentence.format("mimo-run verify BUNDLE says why.")
