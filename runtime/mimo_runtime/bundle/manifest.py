@@ -107,8 +107,8 @@ class Manifest:
         missing = sorted(set(keys["cpu_features"]) - features) if features is not None else []
         if missing:
             raise BundleError(f"the bundle needs the CPU features {', '.join(missing)}, which this CPU has not", self.rebuild)
-        if keys.get("processor") is not None:
-            check_processor(keys["processor"], again)
+        if (processor := keys.get("processor")) is not None:
+            check_processor(processor, again)
         for name in sorted({entry.engine for entry in self.graphs.values()}):
             if name not in KINDS:
                 what = f"the bundle needs the engine '{name}', which this version of mimo-edge has not"
