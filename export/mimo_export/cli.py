@@ -227,7 +227,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
     size = f"{manifest.config.preset}, {model['parameters'] / 1e6:.2f} million parameters"
     capability = manifest.data["compatibility"]["compute_capability"]
     click.echo(f"{model['id']} ({size}) for {manifest.target}" + (f", compute capability {capability}" if capability else ""))
-    if processor := report["processor"]:
+    if processor := report.get("processor"):
         release = manifest.data["compatibility"]["engines"]["openvino"]["built_with"]
         click.echo(f"compiled by openvino {release} for {processor['name']} ({', '.join(processor['features'])})")
     click.echo(_summary(report))

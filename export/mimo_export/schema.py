@@ -77,20 +77,23 @@ class Compatibility(_OperatingSystem):
     compute_capability: str | None
 
 
-class Inspection(TypedDict):
-    """What ``mimo-export inspect --json`` prints."""
-
+class _InspectionOfAny(TypedDict):
     format: str
     target: str
     portable: bool
     compute_capability: str | None
-    #: What graphs were compiled for by ``mimo-run prepare``, on a CPU; else None.
-    processor: ProcessorData | None
     graphs: dict[str, GraphFile]
     #: See ``ParitySummary.from_dict``.
     parity: Mapping[str, Any]
     #: Whether the bundle holds domain statistics.
     domain_statistics: bool
+
+
+class Inspection(_InspectionOfAny, total=False):
+    """What ``mimo-export inspect --json`` prints."""
+
+    #: What ``mimo-run prepare`` compiled graphs for, on a CPU.
+    processor: ProcessorData
 
 
 class Tuning(TypedDict):

@@ -131,12 +131,11 @@ def inspect_dict(manifest: Mapping[str, Any]) -> Inspection:
     Args:
         manifest: of a bundle, or the report of a folder of graphs with a ``format``.
     """
-    return {
+    result: Inspection = {
         "format": manifest["format"],
         "target": manifest["target"],
         "portable": any(graph["build"] for graph in manifest["graphs"].values()),
         "compute_capability": manifest["compatibility"]["compute_capability"],
-        "processor": manifest["compatibility"].get("processor"),
         "graphs": {
             name: cast("GraphFile", {key: graph[key] for key in (*_GRAPH_KEYS, *(k for k in _MEASURED_KEYS if graph.get(k)))})
             for name, graph in manifest["graphs"].items()
@@ -144,3 +143,6 @@ def inspect_dict(manifest: Mapping[str, Any]) -> Inspection:
         "parity": manifest["parity"],
         "domain_statistics": DOMAIN in manifest.get("files", {}),
     }
+    if processor := manifest["compatibility"].get("processor"):
+        result["processor"] = processor
+    return result

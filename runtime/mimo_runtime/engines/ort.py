@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import EngineError
-from ..model.graph_spec import BATCH, PAST, TOKENS, GraphSpec, Tensor
+from ..model.graph_spec import BATCH, PAST, PAST_PLUS_ONE, PAST_PLUS_TOKENS, TOKENS, GraphSpec, Tensor
 from ..utils.untyped import Untyped
 from .base import REBUILD, Decoding, Engine, caches_of, check_spec, cut, in_one_line
 
@@ -64,10 +64,11 @@ class OrtEngine(Engine):
         self.inputs = {t.name: t for t in spec.inputs}
         self.outputs = {t.name: t for t in spec.outputs}
         caches = caches_of(self.inputs)
-        # Bundles of before have a cache that the graph takes in slices and gives whole.
+        # Bundles of before have a cache that the graph takes in slices and gives whole. Buffers of other outputs have one size.
+        lengths = {PAST, PAST_PLUS_ONE, PAST_PLUS_TOKENS}
         self._keeps_cache = all(
             self._unstacked.get(tensor.name) == self._unstacked_outputs.get(output) for output, tensor in caches.items()
-        )
+        ) and not any(lengths.intersection(t.shape) for name, t in self.outputs.items() if name not in caches)
         #: An input with a row for every token of a step; None if a step reads one.
         self._counted = next((name for name, tensor in self.inputs.items() if tensor.shape[:2] == (BATCH, TOKENS)), None)
         #: Memory of answers that are complete. Append and pop of a list are atomic.

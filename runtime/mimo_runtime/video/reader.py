@@ -16,6 +16,7 @@ from ..imageio.files import open_file, short_name
 from ..imageio.geometry import ImageSource
 from ..imageio.image import ScanImage, check_size
 from ..imageio.masks import upright
+from ..utils.untyped import Untyped
 from .containers import is_cut_off, is_video
 from .library import load_library
 
@@ -181,7 +182,7 @@ def _image(frame: VideoFrame, source: ImageSource, name: str) -> ScanImage:
 
 def _orientation(frame: VideoFrame, name: str) -> int:
     """The EXIF orientation that the display matrix of a frame stands for. Raises ImageError for any other turn."""
-    stated = frame.side_data.get("DISPLAYMATRIX")
+    stated: Untyped = frame.side_data.get("DISPLAYMATRIX")
     if stated is None:
         return 1
     matrix = np.frombuffer(bytes(stated), np.int32)

@@ -170,9 +170,12 @@ def test_stacked_outputs_become_their_parts(rng):
         np.testing.assert_allclose(result[name], value, rtol=1e-6)
 
 
-def test_parts_of_a_cache_go_into_the_next_step_as_they_are(rng):
-    model = stacking(rng)
-    engines = [create_engine("onnxruntime", m.SerializeToString(), STACKED) for m in (model, to_ort_cpu_graph(model))]
+@pytest.mark.parametrize(("rows", "read"), [("past_plus_one", "long1"), (1, "xx")], ids=["a row a token", "one row"])
+def test_parts_of_a_cache_go_into_the_next_step_as_they_are(rng, rows: int | str, read: str):
+    model = stacking(rng, logits=node("MatMul", [read, "w"], "logits"))
+    outputs = (Tensor("logits", "float32", ("batch", rows, 4)), STACKED.outputs[1])
+    spec = GraphSpec(STACKED.name, STACKED.inputs, outputs)
+    engines = [create_engine("onnxruntime", m.SerializeToString(), spec) for m in (model, to_ort_cpu_graph(model))]
     decodings = [engines[0].decoding({}), engines[1].decoding({}), Decoding(engines[1], {})]
     for _ in range(5):
         x = normal(rng, 1, 1, 4)

@@ -92,7 +92,7 @@ def change(data, path, value):
         ("format_version", True, "wrong type|format version True"),
         ("model/id", None, "model .*missing id"),
         ("model/config/dim", "x", "dim has the wrong type"),
-        ("model/config/format_version", 10, "format version 10"),
+        ("model/config/format_version", 11, "format version 11"),
         ("graphs/fusion", None, "graphs does not fit .*missing fusion"),
         ("graphs/extra", {}, "graphs does not fit .*unknown extra"),
         ("graphs/fusion/engine", None, "graphs.fusion .*missing engine"),

@@ -53,6 +53,6 @@ def test_fewer_threads_than_the_cpu_can_use_hold_where_openvino_may_choose(monke
     engine = load("openvino", threads=threads, options={"threads": "own"})
     engine.run(feed("text_decoder"))
     (requests,) = engine._pools.values()
-    assert own or requests._compiled.get_property("INFERENCE_NUM_THREADS") == threads
+    assert own or requests.compiled.get_property("INFERENCE_NUM_THREADS") == threads
     assert ("INFERENCE_NUM_THREADS" in engine._options) is not own
     assert ("ENABLE_CPU_PINNING" in engine._options) is not own  # OpenVINO pins the threads that it chooses
