@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -16,13 +16,13 @@ from ..imageio.files import open_file, short_name
 from ..imageio.geometry import ImageSource
 from ..imageio.image import ScanImage, check_size
 from ..imageio.masks import upright
-from ..utils.untyped import Untyped
 from .containers import is_cut_off, is_video
 from .library import load_library
 
 if TYPE_CHECKING:
     from av import VideoFrame
     from av.container import InputContainer
+    from av.sidedata.sidedata import SideData
     from av.video.stream import VideoStream
 
 #: Demuxers of FFmpeg that may open a file. Others follow addresses (HLS, DASH) or name further files (concat).
@@ -182,7 +182,7 @@ def _image(frame: VideoFrame, source: ImageSource, name: str) -> ScanImage:
 
 def _orientation(frame: VideoFrame, name: str) -> int:
     """The EXIF orientation that the display matrix of a frame stands for. Raises ImageError for any other turn."""
-    stated: Untyped = frame.side_data.get("DISPLAYMATRIX")
+    stated = cast("SideData | None", frame.side_data.get("DISPLAYMATRIX"))
     if stated is None:
         return 1
     matrix = np.frombuffer(bytes(stated), np.int32)
