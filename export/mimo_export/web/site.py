@@ -42,7 +42,9 @@ def write_site(
     bundle = Bundle.open(bundle_path)
     graphs = {name: bundle.manifest.graphs[name] for name in GRAPHS}
     if bundle.manifest.target != "cpu" or not all(entry.file.endswith(".onnx") for entry in graphs.values()):
-        raise RequestError("the browser runs ONNX graphs for the CPU only", "Build one with mimo-export build --target cpu")
+        raise RequestError(
+            "the browser runs only ONNX graphs for the CPU", "Name a bundle that mimo-export build --target cpu wrote"
+        )
     with atomic_folder(output, overwrite, MARKER) as folder:
         for name in ("page", "graphs", *(library.name for library in LIBRARIES)):
             (folder / name).mkdir()

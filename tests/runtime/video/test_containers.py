@@ -1,4 +1,4 @@
-"""Videos are told from other files by their content, and cut-off files from complete ones."""
+"""Videos are recognised by their content, and cut-off files by the sizes that the container states."""
 
 from __future__ import annotations
 
