@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import socket
 import time
@@ -46,10 +47,12 @@ class LifeSigns:
 
     Args:
         notifier: that sends them.
+        clock: seconds of a clock that never goes back, such as :func:`time.monotonic`.
     """
 
-    def __init__(self, notifier: Notifier) -> None:
-        self._notifier, self._was_ready, self._due = notifier, False, 0.0
+    def __init__(self, notifier: Notifier, clock: Callable[[], float] = time.monotonic) -> None:
+        self._notifier, self._clock = notifier, clock
+        self._was_ready, self._due = False, -math.inf
 
     def tick(self, is_ready: bool, is_alive: bool) -> None:
         """Send what is due; called several times a second."""
@@ -57,9 +60,10 @@ class LifeSigns:
             self._was_ready = True
             self._notifier.send("READY=1")
         interval_s = self._notifier.interval_s
-        if self._was_ready and is_alive and interval_s is not None and time.monotonic() >= self._due:
+        now = self._clock()
+        if self._was_ready and is_alive and interval_s is not None and now >= self._due:
             self._notifier.send("WATCHDOG=1")
-            self._due = time.monotonic() + interval_s
+            self._due = now + interval_s
 
 
 async def report_life(notifier: Notifier, is_ready: Callable[[], bool]) -> None:
