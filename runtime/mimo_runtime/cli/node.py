@@ -13,6 +13,7 @@ from ..errors import RequestError
 from .options import where
 
 if TYPE_CHECKING:
+    from ..services.dicom_node.process import Renewed
     from ..services.dicom_node.rules import Rule
     from ..services.dicom_node.settings import NodeSettings, Peer, Tls, WebStore
     from ..services.host import HostOptions
@@ -91,7 +92,7 @@ def node(
     """Receive studies of a PACS, answer with BUNDLE, and return DICOM objects, until SIGTERM or Ctrl-C.
 
     The address is printed when the port is open. Received studies and results are on disk in --data before they are confirmed.
-    SIGHUP loads BUNDLE, the rules and the TLS files again.
+    SIGHUP loads BUNDLE, the rules, the file of --return-auth and the TLS files again.
     """
     from ..bundle.archive import Bundle
     from ..services.dicom_node.settings import NodeSettings, Peer
@@ -107,13 +108,19 @@ def node(
     )  # fmt: skip
     Bundle.open(bundle, this_machine=not allow_fallback, trust=trust)  # a wrong path is refused before the port opens
     options = HostOptions(device, threads, allow_fallback, max_memory, trust)
-    _run(bundle, rules, lambda: _rules_again(rules_file, ask), settings, options, log_level, retry_undelivered)
+
+    def read_again() -> Renewed:
+        from ..services.dicom_node.process import Renewed
+
+        return Renewed(_rules_again(rules_file, ask), _target(return_to, return_auth, tls_ca))
+
+    _run(bundle, rules, read_again, settings, options, log_level, retry_undelivered)
 
 
 def _run(
     bundle: str,
     rules: tuple[Rule, ...],
-    read_rules: Callable[[], tuple[Rule, ...]],
+    read_again: Callable[[], Renewed],
     settings: NodeSettings,
     options: HostOptions,
     log_level: str,
@@ -135,7 +142,7 @@ def _run(
         if running.status is not None:
             click.echo(f"status on http://127.0.0.1:{running.status.port}")
 
-    run(running, announce, read_rules)
+    run(running, announce, read_again)
 
 
 def _rules(file: Path | None, ask: str | None) -> tuple[Rule, ...]:

@@ -66,7 +66,7 @@ def serve(
     """Answer over HTTP with BUNDLE, until SIGTERM or Ctrl-C.
 
     The address is printed when the socket is open; /ready answers 200 when the model has passed its self-test. SIGHUP loads
-    BUNDLE and the TLS files again. /openapi.json describes the requests.
+    BUNDLE, the API keys and the TLS files again. /openapi.json describes the requests.
     """
     from ..bundle.archive import Bundle
     from ..services.host import HostOptions, ModelHost, with_bundles

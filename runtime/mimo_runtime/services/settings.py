@@ -20,23 +20,24 @@ _ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d+)?"
 
 
 class ApiKeys:
-    """Keys of clients; only their hashes are kept.
+    """Keys of clients; only their hashes are kept. Threads may share it.
 
     Args:
         keys: one or more; none lets everybody in.
+        file: that they come from, to be read again; None has none.
 
     Raises:
         RequestError: a key is shorter than :data:`SHORTEST_KEY` characters or has a space.
     """
 
-    def __init__(self, keys: tuple[str, ...] = ()) -> None:
+    def __init__(self, keys: tuple[str, ...] = (), file: Path | None = None) -> None:
         for key in keys:
             if len(key) < SHORTEST_KEY or not key.isascii() or not key.isprintable() or " " in key:
                 raise RequestError(
                     f"an API key is shorter than {SHORTEST_KEY} characters, or has spaces or characters beyond ASCII",
                     "Make one with: openssl rand -hex 32",
                 )
-        self._digests = tuple(_digest(key) for key in keys)
+        self._digests, self.file = tuple(_digest(key) for key in keys), file
 
     def __bool__(self) -> bool:
         return bool(self._digests)
@@ -45,6 +46,10 @@ class ApiKeys:
         """Whether it is one of the keys. All are compared, each in constant time."""
         digest = _digest(key)
         return any([hmac.compare_digest(digest, known) for known in self._digests])
+
+    def use(self, other: ApiKeys) -> None:
+        """Accept the keys of ``other`` from now on, and no earlier ones."""
+        self._digests = other._digests
 
     @staticmethod
     def read(path: Path) -> ApiKeys:
@@ -63,7 +68,7 @@ class ApiKeys:
         keys = tuple(line.strip() for line in lines if line.strip())
         if not keys:
             raise RequestError("the file of keys is empty", "Write a key on a line: openssl rand -hex 32")
-        return ApiKeys(keys)
+        return ApiKeys(keys, path)
 
 
 def _digest(key: str) -> bytes:

@@ -14,8 +14,8 @@ def start(bundle_folder: Path, tmp_path: Path):
 
     processes = []
 
-    def begin(*options: str, **settings) -> Process:
-        processes.append(Process(bundle_folder, *options, cwd=tmp_path, **settings))
+    def begin(*options: str, bundle: Path = bundle_folder, **settings) -> Process:
+        processes.append(Process(bundle, *options, cwd=tmp_path, **settings))
         return processes[-1].wait_ready()
 
     yield begin

@@ -34,6 +34,9 @@ class Delivery:
         commitments: requests and reports.
         metrics: counts.
         on_report: handles a report about storage commitment that comes on the association of its request.
+
+    Attributes:
+        return_to: where results go from now on.
     """
 
     def __init__(
@@ -46,11 +49,12 @@ class Delivery:
         on_report: Callable[[Event], object],
     ) -> None:
         self.settings, self.ledger, self.storage = settings, ledger, storage
+        self.return_to = settings.return_to
         self.commitments, self.metrics, self.on_report = commitments, metrics, on_report
 
     def verify(self) -> None:
         """Log whether the receiver answers: a wrong title or address shows at the start."""
-        receiver = self.settings.return_to
+        receiver = self.return_to
         if not isinstance(receiver, Peer):
             return
         try:
@@ -90,7 +94,7 @@ class Delivery:
 
     def _send(self, job: Job) -> None:
         """Send the objects of a job that were not taken yet. Raises SendError."""
-        folder, receiver = self.storage.results / job.job, self.settings.return_to
+        folder, receiver = self.storage.results / job.job, self.return_to
         objects = [one for one in self.ledger.objects(job.job) if not one.is_sent]
 
         def sent(file: Path) -> None:
@@ -106,7 +110,7 @@ class Delivery:
         if self._is_over(job):
             self._give_up(job, "storage was not committed")
             return
-        receiver = self.settings.return_to
+        receiver = self.return_to
         assert isinstance(receiver, Peer)
         transaction = uid_of(f"{job.job} {time.time_ns()} {random.getrandbits(64)}")
         if not self.ledger.set_requested(job.job, transaction, time.time() + self.settings.commit_wait_s):

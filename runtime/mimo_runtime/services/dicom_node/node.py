@@ -21,7 +21,7 @@ from .ledger import Ledger
 from .metrics import NodeMetrics
 from .receiver import Receiver
 from .rules import Rule, check_rules
-from .settings import NodeSettings
+from .settings import NodeSettings, Peer, WebStore
 from .status import StatusServer
 from .storage import Storage
 
@@ -99,8 +99,12 @@ class Node:
         self.ledger.close()
         self.storage.close()
 
-    def reload(self, rules: Sequence[Rule]) -> None:
+    def reload(self, rules: Sequence[Rule], return_to: Peer | WebStore | None = None) -> None:
         """Serve the bundle and the TLS files as they are now, and other rules; what is there serves until all of them are good.
+
+        Args:
+            rules: what is asked about what.
+            return_to: the receiver with its header of authorization; None keeps it.
 
         Raises:
             RequestError: the TLS files, or the rules with the bundle, cannot be used; nothing changes.
@@ -111,7 +115,9 @@ class Node:
         self.receiver.use_tls(tls)
         self.rules = tuple(rules)
         self.answering.use_rules(rules)
-        LOG.info("bundle, rules and TLS were loaded again")
+        if return_to is not None:
+            self.delivery.return_to = return_to
+        LOG.info("bundle, rules, credentials and TLS were loaded again")
 
     @property
     def is_ready(self) -> bool:

@@ -5,24 +5,39 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from ...utils.log import LOGGER
 from ..logs import failure_fields, reload_reason
 from ..systemd import LifeSigns, Notifier
 from .node import Node
 from .rules import Rule
+from .settings import Peer, WebStore
 
 #: Seconds between two turns of the main thread.
 _TURN_S = 0.2
 LOG = LOGGER.getChild("node")
 
 
-def run(node: Node, on_open: Callable[[], None], read_rules: Callable[[], Sequence[Rule]]) -> None:
-    """Run a node until SIGTERM or SIGINT, in the main thread. SIGHUP loads bundle, rules and TLS files again.
+@dataclass(frozen=True)
+class Renewed:
+    """What files of a node say now.
+
+    Args:
+        rules: what is asked about what.
+        return_to: where results go, with its header of authorization.
+    """
+
+    rules: Sequence[Rule]
+    return_to: Peer | WebStore
+
+
+def run(node: Node, on_open: Callable[[], None], read_again: Callable[[], Renewed]) -> None:
+    """Run a node until SIGTERM or SIGINT, in the main thread. SIGHUP loads bundle, rules, credentials and TLS files again.
 
     Args:
         on_open: called when the ports are open.
-        read_rules: the rules as they are now, at SIGHUP. Its errors are logged, so they have no path.
+        read_again: rules and receiver as they are now, at SIGHUP. Its errors are logged, so they have no path.
 
     Raises:
         MimoError: a port cannot be opened, the bundle cannot be served, or a rule does not fit the model.
@@ -34,7 +49,7 @@ def run(node: Node, on_open: Callable[[], None], read_rules: Callable[[], Sequen
     try:
         node.start()
         on_open()
-        _serve(node, stopped, again, read_rules)
+        _serve(node, stopped, again, read_again)
         if node.problem is not None:
             raise node.problem
     finally:
@@ -43,16 +58,14 @@ def run(node: Node, on_open: Callable[[], None], read_rules: Callable[[], Sequen
             signal.signal(number, handler)
 
 
-def _serve(
-    node: Node, stopped: threading.Event, again: threading.Event, read_rules: Callable[[], Sequence[Rule]]
-) -> None:  # fmt: skip
+def _serve(node: Node, stopped: threading.Event, again: threading.Event, read_again: Callable[[], Renewed]) -> None:
     notifier, reloading = Notifier(), threading.Thread()
     signs = LifeSigns(notifier)
     while not stopped.is_set() and not node.wait_failed(_TURN_S):
         signs.tick(node.is_ready, node.is_alive)
         if again.is_set() and node.is_ready and not reloading.is_alive():
             again.clear()
-            reloading = threading.Thread(target=_reload, args=(node, read_rules), name="mimo-reloading")
+            reloading = threading.Thread(target=_reload, args=(node, read_again), name="mimo-reloading")
             reloading.start()
     notifier.send("STOPPING=1")
     node.stop()
@@ -60,9 +73,10 @@ def _serve(
         reloading.join()
 
 
-def _reload(node: Node, read_rules: Callable[[], Sequence[Rule]]) -> None:
+def _reload(node: Node, read_again: Callable[[], Renewed]) -> None:
     try:
-        node.reload(read_rules())
+        renewed = read_again()
+        node.reload(renewed.rules, renewed.return_to)
     except Exception as error:
         LOG.error("nothing was loaded again: %s", reload_reason(error))
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ...errors import RequestError
 from ...utils.log import LOGGER
 from ..logs import reload_reason, set_up_logs
-from ..settings import ServerSettings
+from ..settings import ApiKeys, ServerSettings
 from ..systemd import Notifier, report_life
 from .app import Application
 from .protocol import timed_protocol
@@ -27,8 +27,8 @@ _DELIVERY_S = 3
 
 
 def serve(app: Application, settings: ServerSettings, announce: Callable[[str], None], log_level: str = "info") -> None:
-    """Answer until SIGTERM or SIGINT; then finish what runs within ``grace_s``. SIGHUP loads the bundle and
-    the TLS files again.
+    """Answer until SIGTERM or SIGINT; then finish what runs within ``grace_s``. SIGHUP loads the bundle, the API keys
+    and the TLS files again.
 
     Args:
         announce: takes the address once the socket is open.
@@ -139,17 +139,23 @@ def _server(config: uvicorn.Config, app: Application, grace_s: float) -> uvicorn
 
 
 def _reload(app: Application, config: uvicorn.Config) -> None:
-    """Load bundle and TLS files again, in a thread; a failure of either keeps both that serve."""
+    """Load bundle, API keys and TLS files again, in a thread; a failure of one keeps all that serve."""
     running = asyncio.get_running_loop().run_in_executor(None, _load_again, app, config)
     running.add_done_callback(_report_reload)
 
 
 def _load_again(app: Application, config: uvicorn.Config) -> None:
+    """Read all files before anything is replaced."""
+    settings = app.service.settings
+    renewed = [(keys, ApiKeys.read(keys.file)) for keys in (settings.keys, settings.admin_keys) if keys.file is not None]
     if config.ssl is not None:
         _load_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), config)
     app.service.host.swap()
+    for keys, again in renewed:
+        keys.use(again)
     if config.ssl is not None:
         _load_certificate(config.ssl, config)  # for connections from now on
+    LOGGER.info("bundle, API keys and TLS files were loaded again")
 
 
 def _load_certificate(context: ssl.SSLContext, config: uvicorn.Config) -> None:

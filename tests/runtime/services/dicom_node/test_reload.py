@@ -12,6 +12,7 @@ from socketserver import BaseServer
 
 import fakes
 import pytest
+from dicomweb_store import Web
 from node_cases import AWAY, Archive, NodeProcess, certificate, echo_over_tls, running_node, send, study, wait_for
 from pydicom.uid import generate_uid
 
@@ -44,7 +45,7 @@ def test_on_a_signal_rules_and_bundle_are_replaced_or_kept(bundle_folder: Path, 
     try:
         wait_for(lambda: "serving model generation 1" in node.log)
         write_rules(rules, write=["sr"])
-        hang_up(node, "bundle, rules and TLS were loaded again")
+        hang_up(node, "bundle, rules, credentials and TLS were loaded again")
         assert "serving model generation 2" in node.log
         assert send(node.port, study()) == [0]
         wait_for(lambda: "a result is delivered" in node.log)
@@ -64,6 +65,30 @@ def test_on_a_signal_rules_and_bundle_are_replaced_or_kept(bundle_folder: Path, 
     finally:
         node.kill()
     assert "a-bundle" not in node.log and "the-rules" not in node.log and "Traceback" not in node.log
+
+
+def test_on_a_signal_the_header_of_authorization_is_replaced_or_kept(bundle_folder: Path, tmp_path: Path):
+    web, header = Web(), tmp_path / "the-header"
+    header.write_text("Bearer old")
+    node = NodeProcess(
+        bundle_folder, tmp_path / "data", web.url, "--ask", "liver", "--quiet", "0.2", "--return-auth", str(header)
+    )  # fmt: skip
+    try:
+        wait_for(lambda: "serving model generation 1" in node.log)
+        header.write_bytes(b"\xff")
+        hang_up(node, "nothing was loaded again: the file of --return-auth cannot be read: it is no text")
+        assert send(node.port, study()) == [0]
+        wait_for(lambda: len(web.headers) == 1)
+        header.write_text("Bearer new")
+        hang_up(node, "bundle, rules, credentials and TLS were loaded again")
+        assert send(node.port, study()) == [0]
+        wait_for(lambda: len(web.headers) == 2)
+        assert [headers["Authorization"] for headers in web.headers] == ["Bearer old", "Bearer new"]
+        assert node.stop() == 0
+    finally:
+        node.kill()
+        web.server.shutdown()
+    assert "Bearer" not in node.log and "the-header" not in node.log
 
 
 def test_rules_that_the_model_cannot_answer_change_nothing(tmp_path: Path):
