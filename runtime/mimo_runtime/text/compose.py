@@ -74,13 +74,12 @@ def compose_named(masks: Sequence[NamedMask], head: Description, draft: str = ""
         draft: of the decoder, for the number "one".
     """
     drafted = grammar.parse(draft).phrases
-    phrases = [write_phrase(_observed(m, m.mask, drafted), of_image=True) for m in masks if m.mask is not None]
+    present = _certain_first(m for m in masks if m.mask is not None)
+    phrases = [write_phrase(_observed(m, m.mask, drafted), of_image=True) for m in present if m.mask is not None]
     denials = _denials([m for m in masks if m.mask is None])
     said = [listed(phrases), *denials] if phrases else denials
     sentences = [f"{grammar.describe_head(head)}: {said[0]}.", *(f"N{denial[1:]}." for denial in said[1:])]
-    sentences += [
-        f"The {'' if m.certain else 'possible '}{m.name} has {m.size}." for m in masks if m.mask is not None and m.size
-    ]
+    sentences += [f"The {'' if m.certain else 'possible '}{m.name} has {m.size}." for m in present if m.size]
     return " ".join(sentences)
 
 
@@ -102,7 +101,7 @@ def compose_reference(mask: NamedMask) -> str:
 
 def compose_open(masks: Iterable[NamedMask], head: Description) -> str:
     """The sentence that lists what is visible."""
-    phrases = [write_phrase(_bare(m)) for m in masks if m.mask is not None]
+    phrases = [write_phrase(_bare(m)) for m in _certain_first(masks) if m.mask is not None]
     return f"{grammar.describe_head(head)}: {listed(phrases) if phrases else NOTHING_KNOWN}."
 
 
@@ -155,9 +154,14 @@ def _by_relation(masks: Sequence[NamedMask], other: NamedMask) -> list[str]:
 
 
 def _related(masks: Sequence[NamedMask], relation: str, other: NamedMask) -> str:
-    phrases = [write_phrase(_bare(mask)) for mask in masks]
+    phrases = [write_phrase(_bare(mask)) for mask in _certain_first(masks)]
     reference = write_phrase(_bare(other)).replace("possibly ", "possible ", 1)
     return f"{listed(phrases) if phrases else 'nothing'} {relation} the {reference} in the image."
+
+
+def _certain_first(masks: Iterable[NamedMask]) -> list[NamedMask]:
+    """Uncertain structures last: in "possibly A and B", B would read as uncertain, too."""
+    return sorted(masks, key=lambda mask: not mask.certain)
 
 
 def _bare(mask: NamedMask) -> Phrase:

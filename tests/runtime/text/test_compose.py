@@ -48,6 +48,22 @@ def test_an_uncertain_structure_is_possibly_there():
     assert parse(sentence).phrases == (Phrase("polyp", 0, "one", "small", "round", "upper left", uncertain=True),)
 
 
+def test_uncertain_structures_come_last_in_every_list():
+    polyp, cyst = named("polyp", 0, 16, 16, certain=False, size="an area of 9 mm²"), named("cyst", 4, 20, 20, certain=False)
+    masks = [polyp, LIVER, cyst, absent("spleen", 2), named("aorta", 3, 24, 24, size="an area of 7 mm²")]
+    order = [(1, False), (3, False), (0, True), (4, True)]
+
+    def phrases(sentence: str) -> list[tuple[int | None, bool]]:
+        return [(phrase.query, phrase.uncertain) for phrase in parse(sentence).phrases]
+
+    sentence = compose.compose_named(masks, CT)
+    assert phrases(sentence) == order
+    assert sentence.endswith("The aorta has an area of 7 mm². The possible polyp has an area of 9 mm².")
+    assert phrases(compose.compose_open(masks, CT)) == order
+    present = [mask for mask in masks if mask.mask is not None]
+    assert phrases(compose.compose_neighbours(present, "left of", [named("spine", 2, 80, 20)], CT)) == order
+
+
 def test_what_is_not_present_is_denied_by_its_name_and_nothing_else_is():
     assert compose.compose_named([absent("polyp", 0)], CT) == "CT of the abdomen: no polyp is visible."
     both = compose.compose_named([absent("left kidney", 6), absent("right kidney", 11)], CT)
@@ -187,6 +203,7 @@ def test_the_sentence_is_read_as_it_was_composed(masks):
     for sentence in (compose.compose_named(masks, CT), compose.compose_open(masks, CT)):
         said = parse(sentence)
         assert (said.modality, said.region) == ("ct", "abdomen")
-        assert [(p.name, p.query, p.uncertain) for p in said.phrases] == [(m.name, m.query, not m.certain) for m in masks]
+        expected = [m for m in masks if m.certain] + [m for m in masks if not m.certain]
+        assert [(p.name, p.query, p.uncertain) for p in said.phrases] == [(m.name, m.query, not m.certain) for m in expected]
     for phrase in parse(compose.compose_named(masks, CT)).phrases:
         assert phrase.size in SIZES and phrase.shape in SHAPES and phrase.location in LOCATIONS

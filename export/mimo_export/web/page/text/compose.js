@@ -6,7 +6,7 @@ import { facts } from "./tables.js";
 
 /** The sentence about structures that the request names or points at. */
 export function composeNamed(masks, head, frame) {
-  const present = masks.filter(({ mask }) => mask);
+  const present = certainFirst(masks).filter(({ mask }) => mask);
   const phrases = present.map((named) => writePhrase(observed(named, frame), true));
   const denied = denials(masks.filter(({ mask }) => !mask));
   const said = phrases.length ? [listed(phrases), ...denied] : denied;
@@ -29,7 +29,7 @@ export function composeReference(named, frame) {
 
 /** The sentence that lists what is visible. */
 export function composeOpen(masks, head) {
-  const phrases = masks.filter(({ mask }) => mask).map(bare);
+  const phrases = certainFirst(masks).filter(({ mask }) => mask).map(bare);
   return `${head}: ${phrases.length ? listed(phrases) : facts.answers.nothing_known}.`;
 }
 
@@ -69,8 +69,11 @@ function byRelation(masks, other) {
 
 function related(masks, relation, other) {
   const reference = bare(other).replace("possibly ", "possible ");
-  return `${masks.length ? listed(masks.map(bare)) : "nothing"} ${relation} the ${reference} in the image.`;
+  return `${masks.length ? listed(certainFirst(masks).map(bare)) : "nothing"} ${relation} the ${reference} in the image.`;
 }
+
+/** Uncertain structures last: in "possibly A and B", B would read as uncertain, too. */
+const certainFirst = (masks) => [...masks].sort((one, other) => !one.certain - !other.certain);
 
 const bare = ({ name, query, certain }) => writePhrase({ name, query, uncertain: !certain });
 
