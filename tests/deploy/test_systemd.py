@@ -8,6 +8,8 @@ import socket
 from pathlib import Path
 
 import pytest
+from fake_clock import FakeClock
+from waiting import PATIENCE_S
 
 from mimo_runtime.services.systemd import LifeSigns, Notifier
 
@@ -19,7 +21,7 @@ class Manager:
 
     def __init__(self, address: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.settimeout(300)  # only a program that hangs takes as long
+        self.socket.settimeout(PATIENCE_S)
         self.socket.bind(address)
 
     def message(self) -> str:
@@ -65,18 +67,8 @@ def test_the_node_reports_ready_then_life_and_then_its_end(bundle_folder: Path, 
         node.kill()
 
 
-class Clock:
-    """A clock that stands still between two steps of a test."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def test_a_program_that_is_stuck_gives_no_sign_of_life(tmp_path: Path) -> None:
-    manager, clock = Manager(str(tmp_path / "notify")), Clock()
+    manager, clock = Manager(str(tmp_path / "notify")), FakeClock()
     signs = LifeSigns(Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "2000000"}), clock)
     for is_ready, is_alive in ((False, True), (True, False), (True, True), (True, False), (True, True)):
         signs.tick(is_ready, is_alive)
@@ -86,7 +78,7 @@ def test_a_program_that_is_stuck_gives_no_sign_of_life(tmp_path: Path) -> None:
 
 
 def test_a_sign_of_life_waits_for_half_the_time_of_the_manager(tmp_path: Path) -> None:
-    manager, clock = Manager(str(tmp_path / "notify")), Clock()
+    manager, clock = Manager(str(tmp_path / "notify")), FakeClock()
     signs = LifeSigns(Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "2000000"}), clock)
     for seconds in (0.0, 0.25, 0.5, 0.25, 0.75, 0.25):  # since the call before: due at 0, 1, 2
         clock.now += seconds

@@ -9,13 +9,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import onnx
 import pytest
 from click.testing import CliRunner, Result
 from tensorrt_fake import GPU
+from waiting import PATIENCE_S
 
 from mimo_export import stages
 from mimo_export.build import build
@@ -217,8 +217,7 @@ def test_a_killed_prepare_leaves_nothing_that_loads(portable, how: signal.Signal
     ) as process:  # fmt: skip
         assert process.stdout.readline() == "there\n"
         process.send_signal(how)
-        process.wait(timeout=60)
-    time.sleep(0.1)
+        process.wait(timeout=PATIENCE_S)
     left = list(tmp_path.iterdir())
     assert not (tmp_path / "out").exists() and (how == signal.SIGKILL) == bool(left)
     for folder in left:  # hidden, and without a manifest

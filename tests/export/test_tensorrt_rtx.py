@@ -16,6 +16,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
+from slowness import slowness
 
 from mimo_calibration.graph.gpu import to_gpu_graph
 from mimo_calibration.graph.observer import ObservingEngine
@@ -159,7 +160,7 @@ def test_a_whole_bundle_compiles_in_reduced_precision(models: str, precision: st
         built = compile_graph(form, specs[name], rtx_options(default_axes(config), precision))
         assert len(built.plan) > 10_000 and built.in_graph == delivered(form) and built.in_graph["fp32"] == 0
         seconds += built.seconds
-    assert seconds < 120
+    assert seconds < 2 * 120 * slowness()  # beside other work
 
 
 def toy_spec(width: int) -> GraphSpec:

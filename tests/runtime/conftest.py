@@ -5,6 +5,7 @@ from __future__ import annotations
 import fakes
 import numpy as np
 import pytest
+from fake_clock import FakeClock
 
 
 @pytest.fixture
@@ -12,6 +13,16 @@ def mimo():
     """A pipeline over numpy fakes; see ``fakes.fake_mimo``."""
     with fakes.fake_mimo() as pipeline:
         yield pipeline
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The clock of deadlines, which pass when the test says so; see ``FakeClock.deadline``."""
+    from mimo_runtime.utils import cancellation
+
+    fake = FakeClock()
+    monkeypatch.setattr(cancellation, "time", fake)
+    return fake
 
 
 @pytest.fixture

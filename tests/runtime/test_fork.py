@@ -11,6 +11,7 @@ import time
 
 import pytest
 from fakes import summary
+from waiting import PATIENCE_S
 
 from mimo_runtime.errors import EngineError
 from mimo_runtime.hardware.host import usable_cores
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
 def in_child(work) -> object:
-    """What ``work`` returns in a forked child; fails after 20 seconds."""
+    """What ``work`` returns in a forked child; fails where the child hangs."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -30,7 +31,7 @@ def in_child(work) -> object:
         finally:
             os._exit(0)
     os.close(write)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while os.waitpid(child, os.WNOHANG) == (0, 0):
         if time.monotonic() > deadline:
             os.kill(child, 9)
@@ -61,7 +62,7 @@ def test_a_pool_of_processes_asks(bundle_folder, image_file):
     with Mimo.load(bundle_folder, threads=min(2, usable_cores())) as _LOADED:
         expected = _LOADED.open(image_file).ask("polyp").text
         with multiprocessing.get_context("fork").Pool(2) as pool:
-            assert pool.map_async(_ask_loaded, [str(image_file)] * 4).get(timeout=60) == [expected] * 4
+            assert pool.map_async(_ask_loaded, [str(image_file)] * 4).get(timeout=PATIENCE_S) == [expected] * 4
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
@@ -69,7 +70,7 @@ def test_a_fresh_process_loads_and_asks(bundle_folder, image_file, method: str):
     if sys.platform == "win32" and method == "forkserver":
         pytest.skip("not on Windows")
     with multiprocessing.get_context(method).Pool(1) as pool:
-        assert pool.apply_async(_load_and_ask, (str(bundle_folder), str(image_file))).get(timeout=120)
+        assert pool.apply_async(_load_and_ask, (str(bundle_folder), str(image_file))).get(timeout=PATIENCE_S)
 
 
 def _ask_loaded(image: str) -> str:
@@ -89,12 +90,12 @@ def test_a_child_does_not_wait_for_work_of_a_thread_of_its_parent():
 
     def compute() -> int:
         begun.set()
-        end.wait(20)
+        end.wait(PATIENCE_S)
         return 1
 
     thread = threading.Thread(target=lambda: cache.get("key", compute))
     thread.start()
-    begun.wait(20)
+    begun.wait(PATIENCE_S)
     assert in_child(lambda: cache.get("key", lambda: 2)) == (2, False)
     end.set()
     thread.join()

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE_S
 
 from mimo_runtime import loading
 from mimo_runtime.bundle.manifest import Manifest
@@ -43,7 +44,7 @@ class Factory:
             self.running += 1
             self.most = max(self.most, self.running)
         if self.meet is not None:
-            self.meet.wait(timeout=30)
+            self.meet.wait(timeout=PATIENCE_S)
         with self.lock:
             self.running -= 1
             if spec.name == self.failing:

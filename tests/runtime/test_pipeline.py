@@ -7,6 +7,7 @@ import fakes
 import numpy as np
 import pytest
 from fakes import BOX, calls, summary
+from waiting import PATIENCE_S
 
 from mimo_runtime import pipeline
 from mimo_runtime.errors import BundleError, EngineError, ImageError, MimoError, PromptError, RequestError
@@ -95,7 +96,7 @@ def test_masks_and_text_run_side_by_side(pixels, monkeypatch):
     """Each waits for the other to have started: this hangs (and fails) unless both run at the same time."""
     monkeypatch.setattr(pipeline, "usable_cores", lambda: 2)
     with fakes.fake_mimo() as mimo:
-        barrier = threading.Barrier(2, timeout=5)
+        barrier = threading.Barrier(2, timeout=PATIENCE_S)
         for name in ("mask_decoder", "text_decoder"):
             engine = mimo.engines[name]
             inner = engine.run

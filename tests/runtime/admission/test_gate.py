@@ -11,19 +11,11 @@ from contextlib import ExitStack
 
 import fakes
 import pytest
+from waiting import PATIENCE_S, wait_for
 
 from mimo_runtime import BusyError, CancelledError, DeadlineError, RequestError
 from mimo_runtime.admission.gate import Gate
 from mimo_runtime.utils.cancellation import StopCheck
-
-PATIENCE = 10.0
-
-
-def wait_until(condition) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 class Callers:
@@ -42,10 +34,10 @@ class Callers:
         def call() -> None:
             with self.gate.turn():
                 self.order.append(number)
-                assert release.wait(PATIENCE)
+                assert release.wait(PATIENCE_S)
 
         self.pool.submit(call)
-        wait_until(lambda: self.gate.running + self.gate.waiting > before)
+        wait_for(lambda: self.gate.running + self.gate.waiting > before)
 
 
 @pytest.fixture
@@ -60,9 +52,9 @@ def test_callers_run_in_the_order_of_their_arrival(pool) -> None:
         callers.start()
     assert (gate.running, gate.waiting) == (2, 4)
     for number in range(6):
-        wait_until(lambda number=number: len(callers.order) >= min(number + 2, 6))
+        wait_for(lambda number=number: len(callers.order) >= min(number + 2, 6))
         callers.releases[number].set()
-    wait_until(lambda: gate.running == 0)
+    wait_for(lambda: gate.running == 0)
     assert sorted(callers.order[:2]) == [0, 1] and callers.order[2:] == [2, 3, 4, 5]
 
 
@@ -87,7 +79,7 @@ def test_a_caller_that_is_stopped_leaves_the_queue(pool) -> None:
     with gate.turn(StopCheck(lambda: True)) as admitted:
         assert not admitted and gate.waiting == 0 and gate.running == 1
     callers.releases[0].set()
-    wait_until(lambda: gate.running == 0)
+    wait_for(lambda: gate.running == 0)
 
 
 def test_a_caller_that_runs_passes_again(pool) -> None:
@@ -121,7 +113,8 @@ def test_eight_callers_get_the_answers_that_one_gets(pixels, pool) -> None:
     most = []
 
     def ask(job):
-        answer = shared.open(job[0], deadline=time.monotonic() + 60).ask(job[1], should_stop=lambda: most.append(gate.running))
+        scan = shared.open(job[0], deadline=time.monotonic() + 3600)
+        answer = scan.ask(job[1], should_stop=lambda: most.append(gate.running))
         return fakes.summary(answer)
 
     with fakes.fake_mimo(delay=0.0005, gate=gate) as shared:
@@ -141,17 +134,17 @@ def test_a_full_gate_refuses_every_call(pixels, pool) -> None:
                 call()
 
 
-def test_a_deadline_ends_the_wait_for_a_turn(pixels, pool) -> None:
+def test_a_deadline_ends_the_wait_for_a_turn(pixels, pool, clock) -> None:
     gate = Gate(1, 4)
     with fakes.fake_mimo(gate=gate) as mimo, ExitStack() as stack:
         scan = mimo.open(pixels)
         callers = Callers(gate, pool)
         callers.start()
         stack.callback(callers.releases[0].set)
-        answer = scan.ask("polyp", deadline=time.monotonic() + 0.02)
+        answer = scan.ask("polyp", deadline=clock.deadline(lambda: gate.waiting == 1))
         assert (answer.finish_reason, answer.text, answer.findings) == ("deadline", "", ())
         with pytest.raises(DeadlineError, match="the deadline passed before the image was open"):
-            mimo.open(pixels, deadline=time.monotonic() + 0.02)
+            mimo.open(pixels, deadline=clock.deadline(lambda: gate.waiting == 1))
         with pytest.raises(CancelledError, match="should_stop ended the call"):
             mimo.open(pixels, should_stop=lambda: True)
         assert gate.waiting == 0

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slowness import slowness
 
 from mimo_runtime.bundle.graph_check import check_graph, input_shapes, largest_tensor
 from mimo_runtime.bundle.onnx_shapes import infer_shapes
@@ -201,7 +202,7 @@ def test_a_graph_is_checked_in_the_time_of_a_glance() -> None:
         begin = time.process_time()
         read_model(data)
         best = min(best, time.process_time() - begin)
-    assert best < 0.03
+    assert best < 0.03 * slowness()
 
 
 def test_slices_of_a_cache_are_inputs_of_their_own() -> None:

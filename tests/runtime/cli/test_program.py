@@ -9,6 +9,7 @@ import textwrap
 import click
 import pytest
 from click.testing import CliRunner
+from waiting import PATIENCE_S
 
 from mimo_runtime.cli.app import Commands
 
@@ -61,7 +62,7 @@ def test_a_command_that_is_told_to_end_leaves_nothing_half_written(tmp_path):
             with atomic_folder("out") as folder:
                 (folder / "half").write_text("half")
                 print("ready", flush=True)
-                time.sleep(60)
+                time.sleep(600)
 
         main(["work"])
     """
@@ -69,5 +70,5 @@ def test_a_command_that_is_told_to_end_leaves_nothing_half_written(tmp_path):
     with subprocess.Popen(program, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "ready\n" and len(list(tmp_path.iterdir())) == 1
         process.terminate()
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, errors, list(tmp_path.iterdir())) == (143, "", [])

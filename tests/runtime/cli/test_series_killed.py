@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from dicom_series import write_ct_series
+from waiting import PATIENCE_S
 
 from mimo_runtime.clinical.store import load_study
 from mimo_runtime.errors import RequestError
@@ -53,7 +54,7 @@ def test_a_killed_series_leaves_nothing_that_could_be_taken_as_whole(
         (half,) = [path for path in places.iterdir() if path != out]
         assert (half / "objects" / "sr.dcm").exists()
         process.send_signal(how)
-        assert process.wait(timeout=60) != 0
+        assert process.wait(timeout=PATIENCE_S) != 0
     assert sorted(path.name for path in out.iterdir()) == (["answer.json", "old.txt"] if has_earlier else [])
     left = [path for path in places.iterdir() if path != out]
     assert bool(left) == (how == signal.SIGKILL)

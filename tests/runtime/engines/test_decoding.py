@@ -8,6 +8,7 @@ from threading import Barrier
 import numpy as np
 import pytest
 from engine_cases import HEAD, HEADS, STEPS, decoder, same, step
+from waiting import PATIENCE_S
 
 from mimo_runtime.errors import EngineError
 
@@ -61,7 +62,7 @@ def test_answers_of_several_threads_at_once(kind):
     expected = [list(answer(decoder("onnxruntime").run, begin)) for begin in range(3)]
 
     def one(begin):
-        together.wait(60)
+        together.wait(PATIENCE_S)
         return [list(answer(engine.run, begin)) for _ in range(5)]
 
     with ThreadPoolExecutor(3) as pool:
@@ -91,7 +92,7 @@ def test_decodings_of_several_threads_at_once(kind):
     expected = [list(answer(decoder("onnxruntime").run, begin)) for begin in range(3)]
 
     def one(begin):
-        together.wait(60)
+        together.wait(PATIENCE_S)
         decoding, token, found = engine.decoding({}), np.full((1, 1), begin, np.int32), []
         for _ in range(STEPS):
             found.append(decoding.step({"token": token})["logits"])

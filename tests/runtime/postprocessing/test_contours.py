@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slowness import slowness
 
 from mimo_runtime.model.calibrated import (
     ContourCalibration,
@@ -116,10 +117,10 @@ def test_contours_of_a_usual_image_take_milliseconds() -> None:
     entry = ContourCalibration("", "box", 2.0, 3.0, 20)
     seconds = []
     for _ in range(20):
-        start = time.perf_counter()
+        start = time.process_time()
         inner_and_outer(mask, entry, logits)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.008  # 1 ms on a free core
+        seconds.append(time.process_time() - start)
+    assert min(seconds) < 0.008 * slowness()  # 1 ms usually
 
 
 ENTRIES = (

@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from slowness import slowness
 
 from mimo_runtime.postprocessing.masks import (
     box_of_mask,
@@ -100,9 +101,9 @@ def test_large_noisy_masks_are_fast() -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(-3, 1.3, (2000, 2000)).astype(np.float32)
     logits[500:1500, 500:1500] += 8
-    start = time.perf_counter()
+    start = time.process_time()
     mask = mask_from_logits(logits, cell_area=60)
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3 * slowness()
     assert mask[500:1500, 500:1500].mean() > 0.99 and mask.sum() < 1.02e6
 
 

@@ -12,8 +12,10 @@ import fakes
 import onnx_bundle
 import pytest
 import served
+from waiting import PATIENCE_S
 
 from mimo_runtime.errors import BundleError, BusyError, CancelledError, DeadlineError, RequestError, VerificationError
+from mimo_runtime.services import jobs as jobs_module
 from mimo_runtime.services.host import HostOptions, ModelHost, NotReadyError
 from mimo_runtime.services.jobs import ClosingError, Job, Jobs
 from mimo_runtime.services.settings import ApiKeys, ServerSettings
@@ -110,13 +112,15 @@ def run(coroutine):
     return asyncio.run(coroutine)
 
 
-def test_one_more_than_may_wait_is_refused_and_waiting_ends_by_deadline_or_cancel():
+def test_one_more_than_may_wait_is_refused_and_waiting_ends_by_deadline_or_cancel(clock, monkeypatch):
+    monkeypatch.setattr(jobs_module, "time", clock)
+
     async def scenario():
         jobs, release, running = Jobs(1, 2, 10), threading.Event(), threading.Event()
 
         def block() -> str:
             running.set()
-            release.wait(10)
+            release.wait(PATIENCE_S)
             return "done"
 
         first = asyncio.create_task(jobs.run(jobs.new(), block))
@@ -124,11 +128,13 @@ def test_one_more_than_may_wait_is_refused_and_waiting_ends_by_deadline_or_cance
             await asyncio.sleep(0.001)
         late, stopped = jobs.new(seconds=0.05), jobs.new()
         waiting = [asyncio.create_task(jobs.run(job, block)) for job in (late, stopped)]
-        await asyncio.sleep(0.01)
+        while len(jobs) < 3:
+            await asyncio.sleep(0.001)
         with pytest.raises(BusyError):
             await jobs.run(jobs.new(), block)
         assert jobs.retry_after >= 1 and len(jobs) == 3
         assert jobs.cancel(stopped.id) and not jobs.cancel(str(uuid.uuid4()))
+        clock.now += 1
         for task, kind in zip(waiting, (DeadlineError, CancelledError), strict=True):
             with pytest.raises(kind) as caught:
                 await task
@@ -146,7 +152,8 @@ def test_one_more_than_may_wait_is_refused_and_waiting_ends_by_deadline_or_cance
 def test_ids_and_times_of_jobs_are_checked():
     jobs, number = Jobs(1, 1, 10), str(uuid.uuid4())
     assert jobs.new(number.upper()).id == number
-    assert 9 < jobs.new(seconds=1e6).deadline - time.monotonic() <= 10
+    before = time.monotonic()
+    assert before + 10 <= jobs.new(seconds=1e6).deadline <= time.monotonic() + 10
     for arguments in (("Jane",), (None, 0.0), (None, -1.0), (None, float("nan"))):
         with pytest.raises(RequestError):
             jobs.new(*arguments)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from request_cases import ANSWERABLE, ENTITIES, UNANSWERABLE, rows
+from slowness import slowness
 
 from mimo_runtime.text.grammar import RELATIONS, pluralise
 from mimo_runtime.text.intents import KINDS, Intent, parse_request
@@ -102,6 +103,6 @@ def test_nonsense_names_nothing(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["a," * 200, "liver and " * 40, "is there " * 45, "what is the size of " * 20])
 def test_a_long_text_is_read_in_time(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     parse_request(text[:400], VOCABULARY)
-    assert time.perf_counter() - start < 3  # milliseconds on a machine without other work
+    assert time.process_time() - start < 3 * slowness()  # milliseconds usually

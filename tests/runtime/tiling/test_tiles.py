@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from bright_discs import RED, bright_mimo
@@ -147,16 +145,21 @@ def test_auto_uses_tiles_of_the_models_input_where_the_image_is_much_larger() ->
 
 
 @pytest.mark.parametrize("stop", ["should_stop", "deadline"])
-def test_a_stopped_answer_has_the_mask_of_the_full_image_and_says_so(stop: str) -> None:
-    mimo, pixels = bright_mimo(0.01), cells(640, 640, 64, 20)
+def test_a_stopped_answer_has_the_mask_of_the_full_image_and_says_so(stop: str, clock) -> None:
+    mimo, pixels = bright_mimo(), cells(640, 640, 64, 20)
     scan = mimo.open(pixels)
     whole = scan.ask("polyp", refine=False, text_answer=False)
-    started = time.monotonic()
-    limits = {"deadline": started + 0.3} if stop == "deadline" else {"should_stop": lambda: time.monotonic() > started + 0.3}
+    encoder = mimo.engines["vision_encoder"]
+    before = encoder.calls
+
+    def after_five_tiles() -> bool:
+        return encoder.calls >= before + 5
+
+    limits = {"deadline": clock.deadline(after_five_tiles)} if stop == "deadline" else {"should_stop": after_five_tiles}
     answer = scan.ask("polyp", tiles=64, text_answer=False, **limits)
     assert answer.finish_reason == ("deadline" if stop == "deadline" else "cancelled")
     assert np.array_equal(answer.findings[0].mask, whole.findings[0].mask) and not answer.findings[0].refined
-    assert time.monotonic() - started < 2
+    assert encoder.calls <= before + 7  # of more than a hundred
 
 
 @pytest.mark.parametrize(

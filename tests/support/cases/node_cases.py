@@ -23,6 +23,7 @@ import fakes
 import pytest
 import served
 from dicom_series import as_bytes, ball, ct_slice
+from waiting import PATIENCE_S, wait_for
 
 pytest.importorskip("pynetdicom")
 from pydicom.dataset import Dataset  # noqa: E402
@@ -40,15 +41,6 @@ LIVER = Rule("liver", "liver")
 #: A receiver that is not there.
 AWAY = Peer("AWAY", "127.0.0.1", 9)
 SEG, SR = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.88.33"
-
-
-def wait_for(is_true: Callable[[], Any], seconds: float = 30) -> Any:
-    """What ``is_true`` returns, once that is true."""
-    end = time.monotonic() + seconds
-    while not (value := is_true()):
-        assert time.monotonic() < end, "not in time"
-        time.sleep(0.02)
-    return value
 
 
 def free_port() -> int:
@@ -87,7 +79,7 @@ def send(
 def echo_over_tls(port: int, context: ssl.SSLContext) -> bool:
     """Whether a node answers C-ECHO over TLS."""
     entity = AE("PACS")
-    entity.acse_timeout = entity.connection_timeout = 5
+    entity.acse_timeout = entity.connection_timeout = PATIENCE_S
     entity.add_requested_context("1.2.840.10008.1.1")
     association = entity.associate("127.0.0.1", port, ae_title="MIMO", tls_args=(context, "localhost"))
     if not association.is_established:
@@ -222,7 +214,7 @@ class NodeProcess:
 
     def metric(self, name: str) -> float:
         """The value of a line of ``/metrics``; 0 where it is not there."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.status_port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.status_port, timeout=PATIENCE_S)
         connection.request("GET", "/metrics")
         lines = connection.getresponse().read().decode().splitlines()
         connection.close()
@@ -231,11 +223,11 @@ class NodeProcess:
     def kill(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(30)
+        self.process.wait(PATIENCE_S)
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
+        return self.process.wait(PATIENCE_S)
 
 
 class Orthanc:
@@ -272,7 +264,7 @@ class Orthanc:
         with (folder / "orthanc.log").open("wb") as log:
             command = [program, str(folder / "orthanc.json")]
             self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
-        wait_for(self._answers, 60)
+        wait_for(self._answers)
 
     @property
     def web(self) -> str:
@@ -293,7 +285,7 @@ class Orthanc:
             return False
 
     def request(self, method: str, path: str, body: bytes | None = None) -> Any:
-        connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=PATIENCE_S)
         connection.request(method, path, body, {"Authorization": self.authorization} if self.authorization else {})
         reply = connection.getresponse()
         content = reply.read()
@@ -316,7 +308,7 @@ class Orthanc:
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(60)
+            self.process.wait(PATIENCE_S)
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:

@@ -8,12 +8,15 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 
 import numpy as np
+from waiting import PATIENCE_S
 
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.errors import EngineError
@@ -52,6 +55,23 @@ def picture(height: int = 60, width: int = 100, value: int = 200) -> np.ndarray:
     return pixels
 
 
+class Hold:
+    """Makes the runs of a graph wait.
+
+    Args:
+        after: runs before the first one that waits.
+    """
+
+    def __init__(self, after: int) -> None:
+        self._after, self._runs = after, itertools.count()
+        self.begun, self.over = threading.Event(), threading.Event()
+
+    def wait(self) -> None:
+        if next(self._runs) >= self._after:
+            self.begun.set()
+            assert self.over.wait(PATIENCE_S), "the graph was not released"
+
+
 class FakeEngine(Engine):
     """One graph. Checks what it is fed, counts its calls, and computes what the subclass says."""
 
@@ -63,6 +83,7 @@ class FakeEngine(Engine):
         self.inputs = {t.name: t for t in self.spec.inputs}
         self.outputs = {t.name: t for t in self.spec.outputs}
         self.calls, self.closed, self.failure, self._lock = 0, False, None, threading.Lock()
+        self.hold: Hold | None = None
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if self.closed:  # as a real engine that was freed
@@ -78,6 +99,8 @@ class FakeEngine(Engine):
             self.calls += 1
         if self.failure is not None:
             raise self.failure
+        if self.hold is not None:
+            self.hold.wait()
         if self.delay:
             time.sleep(self.delay)  # lets other threads in between
         zeros = {t.name: np.zeros(t.concrete(batch=1, **past), t.dtype) for t in self.outputs.values()}
@@ -174,6 +197,19 @@ def script_of(ids: np.ndarray) -> list[int]:
 def fake_mimo(delay: float = 0.0, config: MimoConfig = CONFIG, **options) -> Mimo:
     engines = {graph: FakeEngine(graph, config, delay) for graph in GRAPHS}
     return Mimo(config, engines, tokenizer(), {"id": "fake"}, **options)
+
+
+@contextmanager
+def held(mimo: Mimo, graph: str, after: int = 0) -> Iterator[threading.Event]:
+    """A graph whose runs, but the first ``after``, last until this block ends; the event says that such a run has begun."""
+    engine = mimo.engines[graph]
+    assert isinstance(engine, FakeEngine)
+    engine.hold = hold = Hold(after)
+    try:
+        yield hold.begun
+    finally:
+        engine.hold = None
+        hold.over.set()
 
 
 def calls(mimo: Mimo) -> dict[str, int]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import fakes
 import numpy as np
 from PIL import Image
+from waiting import wait_for
 
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.services.host import HostOptions, ModelHost
@@ -44,8 +44,7 @@ def client(settings: ServerSettings = SETTINGS, make: Callable[[], Mimo] = fakes
     class ReadyClient(TestClient):
         def __enter__(self):
             entered = super().__enter__()
-            while self.get("/ready").status_code != 200:
-                time.sleep(0.01)
+            wait_for(lambda: self.get("/ready").status_code == 200)
             return entered
 
     app = create_app(host_of(make), settings, adapters)

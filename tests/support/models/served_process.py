@@ -11,12 +11,12 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import fakes
 import served
+from waiting import PATIENCE_S, wait_for
 
 from mimo_runtime.pipeline import Mimo
 from mimo_runtime.services.http.app import Application, create_app
@@ -33,8 +33,8 @@ class Address:
 
     def _connection(self) -> http.client.HTTPConnection:
         if self.context is None:
-            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        return http.client.HTTPSConnection("localhost", self.port, timeout=60, context=self.context)
+            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        return http.client.HTTPSConnection("localhost", self.port, timeout=PATIENCE_S, context=self.context)
 
     def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, dict]:
         connection = self._connection()
@@ -43,6 +43,13 @@ class Address:
         content = reply.read()
         connection.close()
         return reply.status, json.loads(content) if content[:1] == b"{" else {"text": content.decode()}
+
+    def is_ready(self) -> bool:
+        """Whether it answers that its model is in service; a server with short limits of time may refuse the question."""
+        try:
+            return self.request("GET", "/ready")[0] == 200
+        except (OSError, http.client.HTTPException):
+            return False
 
     def ask(self, image_id: str, **fields: object) -> tuple[int, dict]:
         body = json.dumps({"image": image_id, "text": "polyp", "boxes": [fakes.BOX], **fields}).encode()
@@ -58,21 +65,19 @@ class Address:
         return next(float(line.split()[-1]) for line in lines if line.startswith(f"{name} "))
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
-
-    def wait_for(self, is_true: Callable[[], bool], seconds: float = 30) -> None:
-        end = time.monotonic() + seconds
-        while not is_true():
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
 
 
 class Running(Address):
-    """A server in a thread."""
+    """A server in a thread.
 
-    def __init__(self, port: int, app: Application) -> None:
+    Attributes:
+        connections: that are open.
+    """
+
+    def __init__(self, port: int, app: Application, connections: Collection[object]) -> None:
         super().__init__(port)
-        self.app = app
+        self.app, self.connections = app, connections
 
 
 @contextlib.contextmanager
@@ -85,13 +90,13 @@ def running(
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
-        address = Running(listening.getsockname()[1], app)
+        address = Running(listening.getsockname()[1], app, server.server_state.connections)
         if settings.tls_cert is None:
-            address.wait_for(lambda: address.request("GET", "/ready")[0] == 200)
+            wait_for(address.is_ready)
         yield address
     finally:
         server.should_exit = True
-        thread.join(60)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()
 
 
@@ -122,7 +127,7 @@ class Process(Address):
         return "".join(self.lines)
 
     def wait_ready(self) -> Process:
-        self.wait_for(lambda: self.process.poll() is not None or self.request("GET", "/ready")[0] == 200)
+        wait_for(lambda: self.process.poll() is not None or self.request("GET", "/ready")[0] == 200)
         assert self.process.poll() is None
         return self
 
@@ -141,7 +146,7 @@ class Process(Address):
         self._end()
 
     def _end(self) -> int:
-        code = self.process.wait(60)
-        self._reading.join(60)
+        code = self.process.wait(PATIENCE_S)
+        self._reading.join(PATIENCE_S)
         self.process.stdout.close()
         return code

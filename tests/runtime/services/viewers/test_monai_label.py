@@ -5,13 +5,13 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import time
 import zipfile
 from pathlib import Path
 
 import fakes
 import numpy as np
 import pytest
+from waiting import wait_for
 
 pytest.importorskip("starlette")
 pytest.importorskip("nibabel")
@@ -196,9 +196,7 @@ def test_a_run_over_images_can_be_ended():
         assert own.post("/batch/infer/all_structures", json={}).json()["status"] == "RUNNING"
         assert own.post("/batch/infer/liver", json={}).status_code == 429
         own.delete("/batch/infer")
-        end = time.monotonic() + 30
-        while own.get("/batch/infer?check_if_running=true").status_code == 200:
-            assert time.monotonic() < end
+        wait_for(lambda: own.get("/batch/infer?check_if_running=true").status_code != 200)
         state = own.get("/batch/infer").json()
         assert state["status"] == "CANCELED" and state["completed"] < 8
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from fake_clock import FakeClock
+from waiting import wait_for
+
+from mimo_runtime.services.nninteractive import leases
 
 pytest.importorskip("starlette")
 pytest.importorskip("nnInteractive")
@@ -175,7 +179,9 @@ def test_refusals_have_a_sentence_where_the_client_reads_it(session):
     assert not session.undo()  # nothing of it was kept
 
 
-def test_leases_are_bounded_and_end():
+def test_leases_are_bounded_and_end(monkeypatch):
+    clock = FakeClock()
+    monkeypatch.setattr(leases, "time", clock)
     limits = LeaseLimits(most=1, idle_s=600, liveness_s=0.3)
     settings = ServerSettings(port=0, keys=ApiKeys(("k" * 20,)))
     with served_process.running(settings, adapters=[adapter(limits)]) as address:
@@ -187,7 +193,8 @@ def test_leases_are_bounded_and_end():
             remote.nnInteractiveRemoteInferenceSession(url, "k" * 20)
         with pytest.raises(Exception, match="400"):
             first.add_point_interaction([0, 0, 0], True)
-        address.wait_for(lambda: _is_free(url))
+        clock.now += 1
+        wait_for(lambda: _is_free(url))
         with pytest.raises(remote.SessionExpiredError, match="session has ended"):
             first.set_image(volume()[None])
         first.close()
