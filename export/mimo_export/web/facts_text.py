@@ -61,6 +61,9 @@ class VocabularyFacts(TypedDict):
     other_words: list[str]
     separator: str
     place: str
+    sides: dict[str, str]
+    side_before: str
+    side_behind: str
     most_parts: int
     chinese_above: int
     most_words: int
@@ -259,6 +262,9 @@ def _vocabulary(of: Vocabulary) -> VocabularyFacts:
         "other_words": sorted(vocabulary.OTHER_WORDS),
         "separator": js_pattern(vocabulary.SEPARATOR),
         "place": js_pattern(vocabulary.PLACE),
+        "sides": vocabulary.SIDES,
+        "side_before": js_pattern(vocabulary.SIDE_BEFORE),
+        "side_behind": js_pattern(vocabulary.SIDE_BEHIND),
         "most_parts": vocabulary.MOST_PARTS,
         "chinese_above": vocabulary.CHINESE_ABOVE,
         "most_words": vocabulary.MOST_WORDS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from ..domain.check import OUT, DomainCheck
@@ -163,13 +163,13 @@ def _texts(text: str, intent: Intent, refusal: Refusal | None, pointed_at: bool)
     """What the graphs may read, the best first."""
     if refusal or not _has_template(intent):
         unnamed = QUESTIONS["what"] if pointed_at else QUESTIONS["describe"]
-        known = not refusal and not intent.subjects and fold(text) in map(fold, unnamed)
-        yield text if known else "" if pointed_at else EVERYTHING
+        asked = None if refusal or intent.subjects else _template_of(text, unnamed)
+        yield asked or ("" if pointed_at else EVERYTHING)
         return
     name = intent.entities[0] if intent.entities else ""
     other = next((other.entity or "" for other in intent.others), "")
-    if fold(text) in map(fold, templates(name, other, intent.relation)):
-        yield text
+    if asked := _template_of(text, templates(name, other, intent.relation)):
+        yield asked
     if intent.is_relative:
         yield question(intent.kind, name or None, other=other, relation=intent.relation)
         yield EVERYTHING
@@ -177,3 +177,9 @@ def _texts(text: str, intent: Intent, refusal: Refusal | None, pointed_at: bool)
     if intent.kind == "where" or intent.kind == "how_many":
         yield question({"where": "where", "how_many": "count"}[intent.kind], name)
     yield name
+
+
+def _template_of(text: str, of_training: Iterable[str]) -> str | None:
+    """The question of training that a text is; case, quotes and punctuation, which change what graphs answer, are as there."""
+    known = list(of_training)
+    return text if text in known else next((one for one in known if fold(one) == fold(text)), None)

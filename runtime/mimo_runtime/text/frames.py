@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
@@ -63,14 +64,15 @@ ASKING = words_of(
 #: What cannot be seen in one picture, or what a model of structures does not judge.
 NO_QUESTION = re.compile(
     r"\b(?:malignan\w*|benign\w*|cancerous|diagnos\w*|prognos\w*|treat\w*|therap\w*|age|old|gender|sex|normal|abnormal\w*|healthy|"
+    r"unusual|wrong|anomal\w*|patholog\w*|"
     r"enlarged|dangerous|serious|biopsy|stage|grade|birads|bi-rads|survival|surgery|medication|name of the patient|cause[sd]?|"
     r"volume|weigh\w*|heavy|depth|density|stable|growing|progress\w*|better|worse|sick|ill|pregnan\w*|contrast|dose)\b",
     re.IGNORECASE,
 )
 
 
-#: Typographic quotation marks as straight ones.
-QUOTES = str.maketrans("’‘“”", "''\"\"")
+#: Quotation marks of other kinds as straight ones.
+QUOTES = str.maketrans("’‘‚‛´`" + "“”„‟«»「」『』", "'" * 6 + '"' * 10)
 CONTRACTION = re.compile(r"\b(where|what|how|who|which|there)'s\b", re.IGNORECASE)
 #: Punctuation around a sentence.
 AROUND = re.compile(r'^[\s"\'¿¡.,;:!?()-]+|[\s"\'.,;:!?。？！…()-]+$')
@@ -125,8 +127,8 @@ def matches(text: str) -> Iterator[Match]:
 
 
 def plain(text: str) -> str:
-    """A text with single spaces, straight quotes, and no punctuation around it."""
-    text = " ".join(text.translate(QUOTES).split())
+    """A text with letters of the usual width, single spaces, straight quotes, and no punctuation around it."""
+    text = " ".join(unicodedata.normalize("NFKC", text.translate(QUOTES)).split())
     return AROUND.sub("", CONTRACTION.sub(r"\1 is", text))
 
 

@@ -28,6 +28,10 @@ SEPARATOR = re.compile(
 MOST_PARTS, MOST_WORDS = 3, 5
 #: Code points above it are Chinese, where no spaces separate words.
 CHINESE_ABOVE = 0x2E7F
+#: Letters for a side, before a name ("L kidney", "rt. lung") or behind it ("lung, L"). "L'aorte" begins with an article.
+SIDES = {"l": "left", "lt": "left", "r": "right", "rt": "right"}
+SIDE_BEFORE = re.compile(r"^(lt?|rt?)(?:\.\s*|\s+|-)(?=\w)", re.IGNORECASE)
+SIDE_BEHIND = re.compile(r"(?:\s*,\s*|\s+|\s*\(\s*)(lt?|rt?)\.?\s*\)?$", re.IGNORECASE)
 #: "left of the kidney" is a place, not the left kidney.
 PLACE = re.compile(r"\b(?:left|right|top|bottom|side) of\b")
 
@@ -63,6 +67,10 @@ class Vocabulary:
 
     def resolve(self, name: str) -> tuple[str, ...]:
         """The entities that a name means: several for a name of several ("lungs"), none for an unknown or ambiguous one."""
+        sided = _with_side(name)
+        return (self._resolve(sided) if sided != name else ()) or self._resolve(name)
+
+    def _resolve(self, name: str) -> tuple[str, ...]:
         key = key_of(name)
         if not key or PLACE.search(fold(name)):
             return ()
@@ -84,30 +92,37 @@ class Vocabulary:
         return self.ambiguous.get(key, ())
 
     def candidates(self, name: str) -> tuple[str, ...]:
-        """The entities with a narrower or a wider name than an unknown one: those that it may mean."""
+        """The entities that an unknown name may mean: narrower or wider ones, or else those that share a word with it."""
         key = key_of(name)
         narrower = self.meanings(name) or self._wider(key)
         near = tuple(e for e in self.entities if fold(name) in NOT_THE_SAME and fold(name) in synonyms(e))
         if narrower or near:
             return narrower or near
-        return tuple(entity for entity in self.entities if set(key_of(entity)) <= set(key))
+        wider = tuple(entity for entity in self.entities if set(key_of(entity)) <= set(key))
+        nouns = set(key) - PART_WORDS
+        return wider or tuple(entity for entity in self.entities if nouns & set(key_of(entity)))
 
     def split(self, names: str) -> list[tuple[str, tuple[str, ...]]]:
         """Names in a list ("liver, spleen and left kidney") with the entities of each; unknown names have none."""
-        if entities := self.resolve(names):
-            return [(names.strip(), entities)]
         parts, separators = _split(names)
+        if self._is_one_name(parts) and (entities := self.resolve(names)):
+            return [(names.strip(), entities)]
         parts = [*_with_shared_noun(parts)]
         result, i = [], 0
         while i < len(parts):
             # The longest run of parts that is one name: "portal and splenic vein", "kidney, left".
             for end in range(min(len(parts), i + MOST_PARTS), i, -1):
                 joined = "".join(part + sep for part, sep in zip(parts[i:end], [*separators[i : end - 1], ""]))
-                if end == i + 1 or self.resolve(joined):
+                if end == i + 1 or (self._is_one_name(parts[i:end]) and self.resolve(joined)):
                     result.append((joined.strip(), self.resolve(joined)))
                     i = end
                     break
         return result
+
+    def _is_one_name(self, parts: Sequence[str]) -> bool:
+        """Whether parts of a list may be one name: "kidney, left", not "lungs, nodule", whose first part is a name."""
+        others = [part for part in parts if not self.resolve(part)]
+        return len(parts) == 1 or len(others) == len(parts) or (bool(others) and all(map(_is_part_word, others)))
 
     def find(self, text: str) -> tuple[str, tuple[str, ...]] | None:
         """The longest known name within a text of any language, as it is written there, and its entities."""
@@ -170,6 +185,18 @@ class Vocabulary:
         near = (right for right in self.words if any(_is_typo(spelling, right) for spelling in spellings))
         meanings = {self.names.get(tuple(sorted((*rest, right))), ()) for right in near} - {()}
         return meanings.pop() if len(meanings) == 1 else ()
+
+
+def _with_side(name: str) -> str:
+    """ "L kidney" and "kidney, L" as "left kidney"; other names as they are."""
+    if before := SIDE_BEFORE.match(name):
+        return f"{SIDES[before[1].casefold()]} {name[before.end() :]}"
+    behind = SIDE_BEHIND.search(name)
+    return f"{SIDES[behind[1].casefold()]} {name[: behind.start()]}" if behind else name
+
+
+def _is_part_word(text: str) -> bool:
+    return fold(text).removeprefix("the ") in (*PART_WORDS, *SIDES)
 
 
 def _is_typo(word: str, right: str) -> bool:

@@ -44,10 +44,21 @@ def test_the_name_of_a_pair_means_both_where_the_model_has_both() -> None:
         ("vertebra", ("spine",)),
         ("large polyp", ("polyp",)),
         ("fracture", ()),
+        ("small nodule", ("lung nodule",)),
+        ("kidney stone", ("kidney cyst", "left kidney", "right kidney")),
+        ("right fracture", ()),
     ],
 )
 def test_a_wider_or_narrower_name_is_unknown_and_has_candidates(name: str, candidates: tuple[str, ...]) -> None:
     assert VOCABULARY.resolve(name) == () and VOCABULARY.candidates(name) == candidates
+
+
+def test_the_parts_of_a_list_do_not_make_another_name() -> None:
+    lungs = ("left lung", "right lung")
+    assert VOCABULARY.split("heart, lungs, nodule") == [("heart", ("heart",)), ("lungs", lungs), ("nodule", ())]
+    assert VOCABULARY.split("lungs and nodule") == [("lungs", lungs), ("nodule", ())]
+    assert VOCABULARY.split("kidney, left") == [("kidney, left", ("left kidney",))]
+    assert VOCABULARY.split("portal and splenic vein")[0][1] == ("portal and splenic vein",)
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,13 @@ Point to the stomach | name | stomach
 show me both lungs | name | left lung, right lung
 lungs | name | left lung, right lung
 both kidneys | name | left kidney, right kidney
+L kidney | name | left kidney
+rt. lung | name | right lung
+lung, R | name | right lung
+kidney (L) | name | left kidney
+kidney, left | name | left kidney
+l'aorte | name | aorta
+liver, lungs, spleen | name | liver, left lung, right lung, spleen
 left and right kidney | name | left kidney, right kidney
 hippocampus | name | anterior hippocampus, posterior hippocampus
 hippocampi | name | anterior hippocampus, posterior hippocampus
@@ -164,6 +171,10 @@ describe the finding | open |
 Which structures are visible? | open |
 list all structures | open |
 segment everything | open |
+Any findings? | open |
+organs | open |
+Write a report. | open |
+what do u see | open |
 What does this image show? | open |
 what is in this image | open |
 Leber | name | liver
@@ -224,6 +235,8 @@ Is the polyp malignant? | unsupported | polyp | unsupported question
 Is the liver enlarged? | unsupported | liver | unsupported question
 are the lungs clear | unsupported | left lung, right lung | unsupported question
 How old is the patient? | unsupported | | unsupported question
+Anything unusual? | unsupported | | unsupported question
+Is something wrong with the liver? | unsupported | liver | unsupported question
 What is the diagnosis? | unsupported | | unsupported question
 Why is the liver there? | unsupported | liver | unsupported question
 How much does the liver weigh? | unsupported | liver | unsupported question

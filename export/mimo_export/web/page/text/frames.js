@@ -16,10 +16,10 @@ export function* matches(sentence) {
   }
 }
 
-/** A text with single spaces, straight quotes, and no punctuation around it. */
+/** A text with letters of the usual width, single spaces, straight quotes, and no punctuation around it. */
 export function plain(text) {
   const { quotes, contraction, around } = facts.frames;
-  return single(translate(text, quotes)).replace(contraction.all, "$1 is").replace(around.all, "");
+  return single(translate(text, quotes).normalize("NFKC")).replace(contraction.all, "$1 is").replace(around.all, "");
 }
 
 /** A sentence without "please" before and "in this image" behind it. */

@@ -91,14 +91,16 @@ function hasTemplate(intent) {
 /** What the graphs may read, the best first. */
 function textsOf(text, intent, refusal, isPointed) {
   const { templates: byKind, everything } = facts.questions;
-  const isOneOf = (some) => some.map(fold).includes(fold(text));
+  // Case, quotes and punctuation change what graphs answer: they read the question as training asks it.
+  const templateOf = (some) => (some.includes(text) ? text : some.find((one) => fold(one) === fold(text)));
   if (refusal || !hasTemplate(intent)) {
-    if (!refusal && !intent.subjects.length && isOneOf(isPointed ? byKind.what : byKind.describe)) return [text];
-    return [isPointed ? "" : everything];
+    const unnamed = refusal || intent.subjects.length ? undefined : templateOf(isPointed ? byKind.what : byKind.describe);
+    return [unnamed ?? (isPointed ? "" : everything)];
   }
   const name = entitiesOf(intent)[0] ?? "";
   const other = intent.others[0]?.entity ?? "";
-  const asked = isOneOf(templates(name, other, intent.relation)) ? [text] : [];
+  const template = templateOf(templates(name, other, intent.relation));
+  const asked = template === undefined ? [] : [template];
   if (isRelative(intent)) return [...asked, question(intent.kind, name, other, intent.relation), everything];
   const kind = { where: "where", how_many: "count" }[intent.kind];
   return [...asked, ...(kind ? [question(kind, name)] : []), name];

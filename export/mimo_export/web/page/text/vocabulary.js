@@ -7,6 +7,12 @@ const WORD = /[\p{L}\p{N}]+/gu;
 
 /** The entities that a name means: several for a name of several, none for an unknown or ambiguous one. */
 export function resolve(name) {
+  const sided = withSide(name);
+  const entities = sided === name ? [] : resolveWhole(sided);
+  return entities.length ? entities : resolveWhole(name);
+}
+
+function resolveWhole(name) {
   const { names, place } = facts.vocabulary;
   const key = keyOf(name);
   if (!key || place.some.test(fold(name)) || meanings(name).length) return [];
@@ -31,21 +37,22 @@ export function meanings(name) {
 
 /** The entities that an unknown name may mean. */
 export function candidates(name) {
-  const { entities, not_the_same: notTheSame } = facts.vocabulary;
+  const { entities, not_the_same: notTheSame, partWords } = facts.vocabulary;
   const ambiguous = meanings(name);
   const narrower = ambiguous.length ? ambiguous : wider(name);
   if (narrower.length) return narrower;
   const folded = fold(name);
   if (Object.hasOwn(notTheSame, folded)) return notTheSame[folded];
   const key = new Set(wordsOfKey(name));
-  return entities.filter((entity) => wordsOfKey(entity).every((word) => key.has(word)));
+  const inside = entities.filter((entity) => wordsOfKey(entity).every((word) => key.has(word)));
+  return inside.length ? inside : entities.filter((entity) => wordsOfKey(entity).some((word) => key.has(word) && !partWords.has(word)));
 }
 
 /** Names in a list, as [name, entities]; unknown names have no entities. */
 export function split(list) {
-  const whole = resolve(list);
-  if (whole.length) return [[strip(list), whole]];
   const [bare, separators] = partsOf(list);
+  const whole = isOneName(bare) ? resolve(list) : [];
+  if (whole.length) return [[strip(list), whole]];
   const parts = withSharedNoun(bare);
   const result = [];
   let i = 0;
@@ -54,13 +61,19 @@ export function split(list) {
     let [joined, entities] = ["", []];
     for (; ; end -= 1) {
       joined = parts.slice(i, end).map((part, k) => part + (i + k < end - 1 ? separators[i + k] : "")).join("");
-      entities = resolve(joined);
+      entities = isOneName(parts.slice(i, end)) ? resolve(joined) : [];
       if (end === i + 1 || entities.length) break;
     }
     result.push([strip(joined), entities]);
     i = end;
   }
   return result;
+}
+
+/** Whether parts of a list may be one name: "kidney, left", not "lungs, nodule", whose first part is a name. */
+function isOneName(parts) {
+  const others = parts.filter((part) => !resolve(part).length);
+  return parts.length === 1 || others.length === parts.length || (others.length > 0 && others.every(isPartWord));
 }
 
 /** The longest known name within a text, as it is written there, and its entities; null if there is none. */
@@ -115,6 +128,20 @@ function corrected(name) {
     if (entities) found.set(String(entities), entities);
   }
   return found.size === 1 ? found.values().next().value : [];
+}
+
+/** "L kidney" and "kidney, L" as "left kidney"; other names as they are. */
+function withSide(name) {
+  const { sides, sideBefore, sideBehind } = facts.vocabulary;
+  const before = name.match(sideBefore.some);
+  if (before) return `${sides[before[1].toLowerCase()]} ${name.slice(before[0].length)}`;
+  const behind = name.match(sideBehind.some);
+  return behind ? `${sides[behind[1].toLowerCase()]} ${name.slice(0, behind.index)}` : name;
+}
+
+function isPartWord(text) {
+  const word = fold(text).replace(/^the /, "");
+  return facts.vocabulary.partWords.has(word) || Object.hasOwn(facts.vocabulary.sides, word);
 }
 
 /** Whether a word is a typing error of `right`. A short word keeps its first and last letter and replaces none. */
