@@ -46,6 +46,7 @@ class GrammarFacts(TypedDict):
     locations: tuple[str, ...]
     relations: tuple[str, ...]
     irregular: tuple[tuple[str, str], ...]
+    single: list[str]
 
 
 class VocabularyFacts(TypedDict):
@@ -201,6 +202,7 @@ def text_facts(config: MimoConfig, model_vocabulary: Vocabulary, tokenizer: Toke
         "grammar": {
             "counts": grammar.COUNTS, "sizes": grammar.SIZES, "shapes": grammar.SHAPES, "locations": grammar.LOCATIONS,
             "relations": grammar.RELATIONS, "irregular": grammar.IRREGULAR,
+            "single": sorted(compose.SINGLE),
         },
         "vocabulary": _vocabulary(model_vocabulary),
         "frames": _frames(),

@@ -68,11 +68,12 @@ def _head(plan: Plan, config: MimoConfig, findings: tuple[Finding, ...], draft: 
     """Modality and region of the sentence; a region in which a present finding is never looked for is left out."""
     if plan.refusal is not None and plan.refusal.reason == "out of domain":
         return Description(modality or "")
-    regions = set()
+    regions = None
     if config.entity_regions:
         of_entity = dict(zip(config.entities, config.entity_regions))
-        named = [set(of_entity[f.phrase]) for f in findings if f.present and f.phrase in of_entity]
-        regions = set.intersection(*named) if named else {region for of in config.entity_regions for region in of}
+        named = [set(of_entity[f.phrase]) for f in findings if f.present and of_entity.get(f.phrase)]
+        known = {region for of in config.entity_regions for region in of}
+        regions = set.intersection(*named) if named else known or None
     return compose.head_of(draft, config.modalities, regions, modality)
 
 

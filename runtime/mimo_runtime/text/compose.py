@@ -16,6 +16,14 @@ from .frames import NEXT_TO
 from .grammar import Description, Phrase, listed, write_phrase
 from .observe import is_next_to, location_word, observe_phrase, relation_of_centres
 
+#: Structures that a body has once. Their parts are areas of the one, not several: "two areas of liver".
+SINGLE = frozenset((
+    "anterior hippocampus", "aorta", "bladder", "brain", "esophagus", "gallbladder", "heart", "hippocampus",
+    "inferior vena cava",
+    "left adrenal gland", "left atrium", "left kidney", "left lung", "left ventricle", "liver", "pancreas",
+    "portal and splenic vein", "posterior hippocampus", "prostate", "right adrenal gland", "right atrium", "right kidney",
+    "right lung", "right ventricle", "spine", "spleen", "stomach", "uterus",
+))  # fmt: skip
 #: What the sentence says where an open question has no answer. It denies no structure in particular.
 NOTHING_KNOWN = "none of the structures that this model knows is visible"
 
@@ -46,7 +54,7 @@ class NamedMask:
 def head_of(
     draft: str,
     modalities: Collection[str],
-    regions: Collection[str] = (),
+    regions: Collection[str] | None = None,
     modality: str | None = None,
 ) -> Description:
     """Modality and region of the sentence, without phrases.
@@ -54,13 +62,13 @@ def head_of(
     Args:
         draft: of the decoder. A head that is no modality of the grammar or the model is left out.
         modalities: of the model, as data sets name them.
-        regions: those in which the named structures may lie, in lower case; empty if unknown. Another region is left out.
+        regions: those in which all named structures may lie, in lower case; None if unknown. Another region is left out.
         modality: of the image, where it is known: it replaces that of the draft, and a region that the draft gives with another
             modality is left out.
     """
     said = grammar.parse(draft)
     known = said.modality in grammar.MODALITIES or said.modality in modalities
-    region = said.region if known and (not regions or said.region.casefold() in regions) else ""
+    region = said.region if known and (regions is None or said.region.casefold() in regions) else ""
     if modality is None:
         return Description(said.modality if known else "", region)
     return Description(modality, region if said.modality == Description(modality).modality else "")
@@ -75,7 +83,7 @@ def compose_named(masks: Sequence[NamedMask], head: Description, draft: str = ""
     """
     drafted = grammar.parse(draft).phrases
     present = _certain_first(m for m in masks if m.mask is not None)
-    phrases = [write_phrase(_observed(m, m.mask, drafted), of_image=True) for m in present if m.mask is not None]
+    phrases = [_written(m, m.mask, drafted) for m in present if m.mask is not None]
     denials = _denials([m for m in masks if m.mask is None])
     said = [listed(phrases), *denials] if phrases else denials
     sentences = [f"{grammar.describe_head(head)}: {said[0]}.", *(f"N{denial[1:]}." for denial in said[1:])]
@@ -96,7 +104,7 @@ def compose_reference(mask: NamedMask) -> str:
     """The sentence about what a reference points at, behind the answer about other structures."""
     if mask.mask is None:
         return f"The reference shows no {mask.name}."
-    return f"The reference shows {write_phrase(_observed(mask, mask.mask, ()), of_image=True)}."
+    return f"The reference shows {_written(mask, mask.mask, ())}."
 
 
 def compose_open(masks: Iterable[NamedMask], head: Description) -> str:
@@ -110,8 +118,7 @@ def compose_relations(masks: Sequence[NamedMask], others: Sequence[NamedMask], h
     absent = next((m for m in (*masks, *others) if m.mask is None or m.centre is None), None)
     if absent is not None:
         return grammar.describe(replace(head, absent=absent.name))
-    sentences = [sentence for other in others for sentence in _by_relation(masks, other)]
-    return f"{grammar.describe_head(head)}: {' '.join(sentences)}"
+    return _relative(head, [clause for other in others for clause in _by_relation(masks, other)])
 
 
 def compose_neighbours(masks: Sequence[NamedMask], relation: str, others: Sequence[NamedMask], head: Description) -> str:
@@ -124,11 +131,11 @@ def compose_neighbours(masks: Sequence[NamedMask], relation: str, others: Sequen
     absent = next((other for other in others if other.mask is None), None)
     if absent is not None:
         return grammar.describe(replace(head, absent=absent.name))
-    sentences = []
+    clauses = []
     for other in others:
         own = [mask for mask in masks if lies(mask, relation, other)]
-        sentences += _by_relation(own, other) if relation == NEXT_TO and own else [_related(own, relation, other)]
-    return f"{grammar.describe_head(head)}: {' '.join(sentences)}"
+        clauses += _by_relation(own, other) if relation == NEXT_TO and own else [_related(own, relation, other)]
+    return _relative(head, clauses)
 
 
 def lies(mask: NamedMask, relation: str, other: NamedMask) -> bool:
@@ -146,7 +153,7 @@ def relation_between(mask: NamedMask, other: NamedMask) -> str:
 
 
 def _by_relation(masks: Sequence[NamedMask], other: NamedMask) -> list[str]:
-    """A sentence for every relation that some structures have to another one."""
+    """A clause for every relation that some structures have to another one."""
     groups: dict[str, list[NamedMask]] = {}
     for mask in masks:
         groups.setdefault(relation_between(mask, other), []).append(mask)
@@ -156,7 +163,11 @@ def _by_relation(masks: Sequence[NamedMask], other: NamedMask) -> list[str]:
 def _related(masks: Sequence[NamedMask], relation: str, other: NamedMask) -> str:
     phrases = [write_phrase(_bare(mask)) for mask in _certain_first(masks)]
     reference = write_phrase(_bare(other)).replace("possibly ", "possible ", 1)
-    return f"{listed(phrases) if phrases else 'nothing'} {relation} the {reference} in the image."
+    return f"{listed(phrases) if phrases else 'nothing'} {relation} the {reference}"
+
+
+def _relative(head: Description, clauses: Sequence[str]) -> str:
+    return f"{grammar.describe_head(head)}: {'; '.join(clauses)} in the image."
 
 
 def _certain_first(masks: Iterable[NamedMask]) -> list[NamedMask]:
@@ -166,6 +177,11 @@ def _certain_first(masks: Iterable[NamedMask]) -> list[NamedMask]:
 
 def _bare(mask: NamedMask) -> Phrase:
     return Phrase(mask.name, mask.query, uncertain=not mask.certain)
+
+
+def _written(named: NamedMask, mask: np.ndarray, drafted: Sequence[Phrase]) -> str:
+    phrase = _observed(named, mask, drafted)
+    return write_phrase(phrase, of_image=True, in_areas=phrase.name.casefold() in SINGLE)
 
 
 def _observed(named: NamedMask, mask: np.ndarray, drafted: Sequence[Phrase]) -> Phrase:

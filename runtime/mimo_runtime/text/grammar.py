@@ -144,15 +144,16 @@ def listed(parts: Sequence[str], word: str = "and") -> str:
     return f"{', '.join(parts[:-1])}{f' {word} ' if parts[:-1] else ''}{parts[-1]}"
 
 
-def write_phrase(phrase: Phrase, *, of_image: bool = False) -> str:
+def write_phrase(phrase: Phrase, *, of_image: bool = False, in_areas: bool = False) -> str:
     """A phrase with its markup, as :func:`describe` puts it into the sentence.
 
     Args:
         of_image: say "in the upper left of the image" instead of "in the upper left".
+        in_areas: say "two areas of liver" instead of "two livers".
     """
     name, before = phrase.name, [w for w in (phrase.count, phrase.size, phrase.shape) if w]
     if phrase.count not in ("", "one"):
-        plural = pluralise(name)
+        plural = None if in_areas else pluralise(name)
         if plural is None:
             before.append("areas of")
         else:

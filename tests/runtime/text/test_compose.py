@@ -42,6 +42,14 @@ def test_a_named_structure_has_number_size_shape_and_place_of_its_mask():
     assert compose.compose_named([two], CT, "CT: one large <p>cyst</p><seg0>.").startswith("CT of the abdomen: one small ")
 
 
+def test_parts_of_a_structure_that_a_body_has_once_are_areas_of_it():
+    parts = disk(20, 40, 6) | disk(20, 56, 6)
+    sentence = compose.compose_named([NamedMask("left kidney", 2, parts, (20.0, 48.0))], CT)
+    assert "two small round areas of <p>left kidney</p><seg2> in the middle left" in sentence
+    assert parse(sentence).phrases[0] == Phrase("left kidney", 2, "two", "small", "round", "middle left")
+    assert "two small round <p>lung nodules</p>" in compose.compose_named([NamedMask("lung nodule", 2, parts, None)], CT)
+
+
 def test_an_uncertain_structure_is_possibly_there():
     sentence = compose.compose_named([named("polyp", 0, 16, 16, certain=False)], CT)
     assert sentence == "CT of the abdomen: possibly one small round <p>polyp</p><seg0> in the upper left of the image."
@@ -106,7 +114,7 @@ def test_relations_follow_the_centres():
         "CT of the abdomen: <p>spleen</p><seg2> below the <p>liver</p><seg1> in the image."
     )
     two = compose.compose_relations([SPLEEN, AORTA], [LIVER], CT)
-    assert two.endswith("<seg1> in the image. <p>aorta</p><seg3> right of the <p>liver</p><seg1> in the image.")
+    assert two.endswith("<seg1>; <p>aorta</p><seg3> right of the <p>liver</p><seg1> in the image.")
     assert compose.compose_relations([SPLEEN], [absent("liver", 1)], CT) == "CT of the abdomen: no liver is visible."
 
 
@@ -123,18 +131,18 @@ def test_neighbours_are_those_that_lie_there():
 def test_relations_to_several_structures_are_said_of_each():
     both = compose.compose_relations([SPLEEN], [LIVER, AORTA], CT)
     assert both == (
-        "CT of the abdomen: <p>spleen</p><seg2> below the <p>liver</p><seg1> in the image. "
+        "CT of the abdomen: <p>spleen</p><seg2> below the <p>liver</p><seg1>; "
         "<p>spleen</p><seg2> below the <p>aorta</p><seg3> in the image."
     )
     below = compose.compose_neighbours([SPLEEN], "left of", [LIVER, AORTA], CT)
-    assert below.startswith("CT of the abdomen: nothing left of the <p>liver</p><seg1> in the image. nothing left of")
+    assert below.startswith("CT of the abdomen: nothing left of the <p>liver</p><seg1>; nothing left of")
 
 
 def test_what_is_next_to_a_structure_is_said_with_its_direction():
     near, touching = named("cyst", 4, 34, 16), named("stomach", 5, 16, 30)
     said = compose.compose_neighbours([near, touching], "next to", [LIVER], CT)
     assert said == (
-        "CT of the abdomen: <p>cyst</p><seg4> right of the <p>liver</p><seg1> in the image. "
+        "CT of the abdomen: <p>cyst</p><seg4> right of the <p>liver</p><seg1>; "
         "<p>stomach</p><seg5> below the <p>liver</p><seg1> in the image."
     )
     assert compose.lies(near, "next to", LIVER) and not compose.lies(SPLEEN, "next to", LIVER)
@@ -155,15 +163,16 @@ def test_next_to_is_a_small_gap_along_rows_and_columns(seed: int):
 @pytest.mark.parametrize(
     ("draft", "regions", "modality", "expected"),
     [
-        ("CT of the abdomen: one <p>liver</p><seg0>.", (), None, ("ct", "abdomen")),
+        ("CT of the abdomen: one <p>liver</p><seg0>.", None, None, ("ct", "abdomen")),
         ("CT of the abdomen: no finding.", ("abdomen",), None, ("ct", "abdomen")),
         ("CT of the abdomen: no finding.", ("brain",), None, ("ct", "")),
-        ("CT of the abdomen: no finding.", (), "mri", ("mri", "")),
-        ("CT of the abdomen: no finding.", (), "ct", ("ct", "abdomen")),
-        ("dermoscopy of the skin: no finding.", (), None, ("dermoscopy", "skin")),
-        ("xqz of the abdomen: no finding.", (), None, ("", "")),
-        ("no head", (), "xray", ("xray", "")),
-        ("", (), None, ("", "")),
+        ("CT of the abdomen: no finding.", (), None, ("ct", "")),
+        ("CT of the abdomen: no finding.", None, "mri", ("mri", "")),
+        ("CT of the abdomen: no finding.", None, "ct", ("ct", "abdomen")),
+        ("dermoscopy of the skin: no finding.", None, None, ("dermoscopy", "skin")),
+        ("xqz of the abdomen: no finding.", None, None, ("", "")),
+        ("no head", None, "xray", ("xray", "")),
+        ("", None, None, ("", "")),
     ],
 )
 def test_the_head_is_that_of_the_draft_unless_the_modality_is_known(draft, regions, modality, expected):

@@ -7,7 +7,7 @@ import { facts } from "./tables.js";
 /** The sentence about structures that the request names or points at. */
 export function composeNamed(masks, head, frame) {
   const present = certainFirst(masks).filter(({ mask }) => mask);
-  const phrases = present.map((named) => writePhrase(observed(named, frame), true));
+  const phrases = present.map((named) => written(named, frame));
   const denied = denials(masks.filter(({ mask }) => !mask));
   const said = phrases.length ? [listed(phrases), ...denied] : denied;
   const sizes = present.filter(({ size }) => size).map(({ name, certain, size }) => `The ${certain ? "" : "possible "}${name} has ${size}.`);
@@ -24,7 +24,7 @@ function denials(masks) {
 
 /** The sentence about what a reference points at, behind the answer about other structures. */
 export function composeReference(named, frame) {
-  return `The reference shows ${named.mask ? writePhrase(observed(named, frame), true) : `no ${named.name}`}.`;
+  return `The reference shows ${named.mask ? written(named, frame) : `no ${named.name}`}.`;
 }
 
 /** The sentence that lists what is visible. */
@@ -37,18 +37,18 @@ export function composeOpen(masks, head) {
 export function composeRelations(masks, others, head) {
   const absent = [...masks, ...others].find(({ mask, centre }) => !mask || !centre);
   if (absent) return describeAbsent(head, absent.name);
-  return `${head}: ${others.flatMap((other) => byRelation(masks, other)).join(" ")}`;
+  return relative(head, others.flatMap((other) => byRelation(masks, other)));
 }
 
 /** Which structures lie so relative to each of others. */
 export function composeNeighbours(masks, relation, others, head, frame) {
   const absent = others.find(({ mask }) => !mask);
   if (absent) return describeAbsent(head, absent.name);
-  const sentences = others.flatMap((other) => {
+  const clauses = others.flatMap((other) => {
     const own = masks.filter((mask) => lies(mask, relation, other, frame));
     return relation === facts.frames.next_to && own.length ? byRelation(own, other) : [related(own, relation, other)];
   });
-  return `${head}: ${sentences.join(" ")}`;
+  return relative(head, clauses);
 }
 
 /** Whether a structure lies so relative to another one, both present. */
@@ -57,7 +57,7 @@ export function lies(one, relation, other, { width, height }) {
   return isNextTo(one.mask, other.mask, width, height);
 }
 
-/** A sentence for every relation that some structures have to another one. */
+/** A clause for every relation that some structures have to another one. */
 function byRelation(masks, other) {
   const groups = new Map();
   for (const one of masks) {
@@ -69,13 +69,20 @@ function byRelation(masks, other) {
 
 function related(masks, relation, other) {
   const reference = bare(other).replace("possibly ", "possible ");
-  return `${masks.length ? listed(certainFirst(masks).map(bare)) : "nothing"} ${relation} the ${reference} in the image.`;
+  return `${masks.length ? listed(certainFirst(masks).map(bare)) : "nothing"} ${relation} the ${reference}`;
 }
+
+const relative = (head, clauses) => `${head}: ${clauses.join("; ")} in the image.`;
 
 /** Uncertain structures last: in "possibly A and B", B would read as uncertain, too. */
 const certainFirst = (masks) => [...masks].sort((one, other) => !one.certain - !other.certain);
 
 const bare = ({ name, query, certain }) => writePhrase({ name, query, uncertain: !certain });
+
+function written(named, frame) {
+  const phrase = observed(named, frame);
+  return writePhrase(phrase, true, facts.grammar.single.includes(phrase.name.toLowerCase()));
+}
 
 /** The phrase of a mask with number, size, shape and location. */
 function observed({ name, query, mask, centre, certain }, { width, height }) {

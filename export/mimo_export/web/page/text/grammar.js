@@ -13,11 +13,11 @@ export const listed = (parts, word = "and") =>
 export const describeAbsent = (head, name) => `${head}: no ${cleanName(name)} is visible.`;
 
 /** A phrase {name, query, count, size, shape, location, uncertain} with its markup. */
-export function writePhrase(phrase, ofImage = false) {
+export function writePhrase(phrase, ofImage = false, inAreas = false) {
   const words = [phrase.count, phrase.size, phrase.shape].filter(Boolean);
   let name = cleanName(phrase.name);
   if (phrase.count && phrase.count !== "one") {
-    const plural = pluralise(name);
+    const plural = inAreas ? null : pluralise(name);
     if (plural === null) words.push("areas of");
     else name = plural;
   }
