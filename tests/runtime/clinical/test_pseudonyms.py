@@ -112,8 +112,8 @@ def test_metadata_of_the_pdf_names_no_patient_even_where_its_page_does() -> None
 
     data = write_pdf(ct_result(), report_of(ct_result(), patient=True))
     content = bytes(data.EncapsulatedDocument)
-    assert b"SECRET" not in content and b"/Title (Findings of a program)" in content and b"<x:xmpmeta" not in content
-    assert (data.DocumentTitle, data.BurnedInAnnotation) == ("Findings of a program", "YES")
+    assert b"SECRET" not in content and b"/Title (Image analysis report)" in content and b"<x:xmpmeta" not in content
+    assert (data.DocumentTitle, data.BurnedInAnnotation) == ("Image analysis report", "YES")
 
 
 def test_a_sentence_keeps_all_but_the_repeated_words() -> None:

@@ -47,7 +47,7 @@ def _frame(result: StudyResult, files: SourceFrames) -> Dataset:
     for keyword in ("FrameOfReferenceUID", "PositionReferenceIndicator"):
         setattr(data, keyword, first.get(keyword, ""))
     data.OperatorsName = ""
-    data.StructureSetLabel, data.StructureSetName = "MIMO", "Structures of a program"
+    data.StructureSetLabel, data.StructureSetName = "MIMO", "Automatic segmentation"
     data.StructureSetDate, data.StructureSetTime = first.get("StudyDate", ""), first.get("StudyTime", "")
     data.ApprovalStatus = "UNAPPROVED"
     images = []

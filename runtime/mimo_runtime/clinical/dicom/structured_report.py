@@ -137,7 +137,7 @@ def _texts(result: StudyResult) -> Iterator[str]:
     if result.problem:
         volumes = "Volumes use the distance that each frame stands for." if result.extents_mm else "No volume is measured."
         yield f"The frames are no regular volume: {result.problem}. {volumes}"
-    yield "Result of a program for research use only. Not for diagnosis. Not verified by a person."
+    yield "AI result for research use only. Not for diagnosis. Not verified by a person."
 
 
 def _no_group(result: StudyResult) -> object:

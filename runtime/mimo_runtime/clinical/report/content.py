@@ -115,7 +115,7 @@ def report_of(
         patient: show the patient's name and identifier of the header.
     """
     return StudyReport(
-        title="Findings of a program",
+        title="Image analysis report",
         facts=tuple(_facts(result, patient)),
         sentences=tuple(dict.fromkeys(result.sentences))[:20],
         refusals=tuple(dict.fromkeys(result.refusals)),
