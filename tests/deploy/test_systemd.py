@@ -11,7 +11,7 @@ import pytest
 from fake_clock import FakeClock
 from waiting import PATIENCE_S
 
-from mimo_runtime.services.systemd import LifeSigns, Notifier
+from mimo_runtime.services.systemd import Notifier, WatchdogNotifier
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets")
 
@@ -35,7 +35,7 @@ def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_service_reports_ready_then_life_and_then_its_end(bundle_folder: Path, tmp_path: Path) -> None:
+def test_the_service_notifies_ready_watchdog_and_stopping(bundle_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("uvicorn")
     from served_process import Process
 
@@ -52,7 +52,7 @@ def test_the_service_reports_ready_then_life_and_then_its_end(bundle_folder: Pat
         process.kill()
 
 
-def test_the_node_reports_ready_then_life_and_then_its_end(bundle_folder: Path, tmp_path: Path) -> None:
+def test_the_node_notifies_ready_watchdog_and_stopping(bundle_folder: Path, tmp_path: Path) -> None:
     from node_cases import NodeProcess
 
     manager = Manager(str(tmp_path / "notify"))
@@ -67,22 +67,22 @@ def test_the_node_reports_ready_then_life_and_then_its_end(bundle_folder: Path, 
         node.kill()
 
 
-def test_a_program_that_is_stuck_gives_no_sign_of_life(tmp_path: Path) -> None:
+def test_a_program_that_is_stuck_sends_no_watchdog_notification(tmp_path: Path) -> None:
     manager, clock = Manager(str(tmp_path / "notify")), FakeClock()
-    signs = LifeSigns(Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "2000000"}), clock)
+    watchdog = WatchdogNotifier(Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "2000000"}), clock)
     for is_ready, is_alive in ((False, True), (True, False), (True, True), (True, False), (True, True)):
-        signs.tick(is_ready, is_alive)
+        watchdog.tick(is_ready, is_alive)
         clock.now += 1.0
     Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")}).send("end")
     assert list(iter(manager.message, "end")) == ["READY=1", "WATCHDOG=1", "WATCHDOG=1"]
 
 
-def test_a_sign_of_life_waits_for_half_the_time_of_the_manager(tmp_path: Path) -> None:
+def test_a_watchdog_notification_waits_for_half_of_the_interval(tmp_path: Path) -> None:
     manager, clock = Manager(str(tmp_path / "notify")), FakeClock()
-    signs = LifeSigns(Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "2000000"}), clock)
+    watchdog = WatchdogNotifier(Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "2000000"}), clock)
     for seconds in (0.0, 0.25, 0.5, 0.25, 0.75, 0.25):  # since the call before: due at 0, 1, 2
         clock.now += seconds
-        signs.tick(True, True)
+        watchdog.tick(True, True)
     Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")}).send("end")
     assert list(iter(manager.message, "end")) == ["READY=1", "WATCHDOG=1", "WATCHDOG=1", "WATCHDOG=1"]
 
@@ -102,7 +102,7 @@ def test_an_abstract_socket_is_reached() -> None:
         ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, None),
     ],
 )  # fmt: skip
-def test_signs_of_life_come_twice_in_the_time_of_the_manager(environment: dict[str, str], seconds: float | None) -> None:
+def test_the_watchdog_is_notified_twice_in_its_interval(environment: dict[str, str], seconds: float | None) -> None:
     assert Notifier(environment).interval_s == seconds
 
 

@@ -26,7 +26,7 @@ class Notifier:
         self._address = environment.get("NOTIFY_SOCKET", "")
         microseconds, process = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", "")
         is_ours = not process or process == str(os.getpid())
-        #: Seconds between two signs of life; None where nobody waits for them.
+        #: Seconds between two watchdog notifications; None without a watchdog.
         self.interval_s = int(microseconds) / 2e6 if is_ours and microseconds.isdecimal() and int(microseconds) else None
 
     def __bool__(self) -> bool:
@@ -42,8 +42,8 @@ class Notifier:
             connection.send(message.encode())
 
 
-class LifeSigns:
-    """Messages of a program without an event loop: that it is ready once it is, and then regularly that it is alive.
+class WatchdogNotifier:
+    """Notifications of a program without an event loop: ready once, then the watchdog at its interval.
 
     Args:
         notifier: that sends them.
@@ -66,8 +66,8 @@ class LifeSigns:
             self._due = now + interval_s
 
 
-async def report_life(notifier: Notifier, is_ready: Callable[[], bool]) -> None:
-    """Say that the service is ready once it is, and then regularly that its event loop runs, until this task is cancelled."""
+async def notify_until_cancelled(notifier: Notifier, is_ready: Callable[[], bool]) -> None:
+    """Notify that the service is ready, then the watchdog while the event loop runs, until this task is cancelled."""
     while not is_ready():
         await asyncio.sleep(_POLL_S)
     notifier.send("READY=1")

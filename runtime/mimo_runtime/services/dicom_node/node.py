@@ -67,7 +67,7 @@ class Node:
             threading.Thread(target=self._loop, args=(self._send_step, self._verify_receiver), name="mimo-sending"),
         ]
 
-    # -- life --------------------------------------------------------------------------------------------------------------
+    # -- start and stop ----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Open the ports, and begin. Raises RequestError where a port cannot be opened, or objects cannot be written."""

@@ -1,4 +1,4 @@
-"""A node as a process: signals, and signs of life to systemd."""
+"""A node as a process: signals, and watchdog notifications to systemd."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ...utils.log import LOGGER
 from ..logs import failure_fields, reload_reason
-from ..systemd import LifeSigns, Notifier
+from ..systemd import Notifier, WatchdogNotifier
 from .node import Node
 from .rules import Rule
 from .settings import Peer, WebStore
@@ -60,9 +60,9 @@ def run(node: Node, on_open: Callable[[], None], read_again: Callable[[], Renewe
 
 def _serve(node: Node, stopped: threading.Event, again: threading.Event, read_again: Callable[[], Renewed]) -> None:
     notifier, reloading = Notifier(), threading.Thread()
-    signs = LifeSigns(notifier)
+    watchdog = WatchdogNotifier(notifier)
     while not stopped.is_set() and not node.wait_failed(_TURN_S):
-        signs.tick(node.is_ready, node.is_alive)
+        watchdog.tick(node.is_ready, node.is_alive)
         if again.is_set() and node.is_ready and not reloading.is_alive():
             again.clear()
             reloading = threading.Thread(target=_reload, args=(node, read_again), name="mimo-reloading")

@@ -14,7 +14,7 @@ from ...errors import RequestError
 from ...utils.log import LOGGER
 from ..logs import reload_reason, set_up_logs
 from ..settings import ApiKeys, ServerSettings
-from ..systemd import Notifier, report_life
+from ..systemd import Notifier, notify_until_cancelled
 from .app import Application
 from .protocol import timed_protocol
 
@@ -131,7 +131,7 @@ def _server(config: uvicorn.Config, app: Application, grace_s: float) -> uvicorn
             if has_ended:
                 asyncio.get_running_loop().call_soon(self.handle_exit, signal.SIGTERM, None)
             if notifier:
-                self.reporting = asyncio.create_task(report_life(notifier, lambda: app.service.host.generation > 0))
+                self.reporting = asyncio.create_task(notify_until_cancelled(notifier, lambda: app.service.host.generation > 0))
             if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
                 asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, app, config)
 

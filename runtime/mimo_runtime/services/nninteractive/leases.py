@@ -123,7 +123,7 @@ class Leases:
             lease.active = lease.alive
 
     def peek(self, token: str) -> Lease:
-        """As :meth:`get`, without a sign of life."""
+        """As :meth:`get`, without a heartbeat."""
         self.expire()
         lease = self._leases.get(token)
         if lease is None:

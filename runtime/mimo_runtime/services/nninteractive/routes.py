@@ -159,7 +159,7 @@ class InteractiveRoutes:
         return _json(content)
 
     async def heartbeat(self, request: Request) -> Response:
-        """A sign of life."""
+        """The heartbeat of a client."""
         await _body(request, EmptyBody)
         content: RemainingJson = {"remaining_seconds": self.leases.remaining_s(self._lease(request, is_active=False))}
         return _json(content)

@@ -145,7 +145,7 @@ def test_a_bundle_that_fails_keeps_the_certificate(tmp_path: Path):
         assert echo_over_tls(node.receiver.port, client) and node.rules[0].name == "liver"
 
 
-def test_a_node_whose_port_takes_no_connection_gives_no_sign_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_node_whose_port_takes_no_connection_sends_no_watchdog_notification(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(node_module, "_SILENT_S", 0.5)
     with running_node(tmp_path / "data", AWAY) as node:
         wait_for(lambda: node.is_alive)

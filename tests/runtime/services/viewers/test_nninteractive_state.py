@@ -55,7 +55,7 @@ def test_damaged_arrays_are_refused_before_memory_is_taken():
             continue
 
 
-def test_leases_end_without_signs_of_life_and_without_interactions():
+def test_leases_end_without_heartbeats_and_without_interactions():
     now = [0.0]
     leases = Leases(LeaseLimits(2, idle_s=100, liveness_s=30), lambda: now[0])
     crashed, idle = leases.claim(), leases.claim()
