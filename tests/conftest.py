@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import random
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import settings
 
@@ -30,6 +34,53 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 def repository() -> Path:
     """The root of the checkout."""
     return Path(__file__).resolve().parents[1]
+
+
+#: Set by a library or by this project when it is first used, for the rest of the process, or by pytest.
+_SET_ONCE = {"MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR", "ORT_DISABLE_TELEMETRY", "PYTEST_CURRENT_TEST"}
+
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+def _process_state() -> dict[str, object]:
+    """What of the process a test may change, and what the tests after it would meet."""
+    variables = {name: value for name, value in os.environ.items() if name not in _SET_ONCE}
+    return {
+        "the current folder": os.getcwd(), "the level of the root logger": logging.root.level,
+        "logging.disable": logging.root.manager.disable, **{f"the variable {name}": value for name, value in variables.items()},
+    }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _process_is_left_as_it_was() -> Iterator[None]:
+    """Random numbers are those of the test alone, and a test that changes its process for the others fails."""
+    random.seed(0)
+    np.random.seed(0)
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.manual_seed(0)
+        threads = torch.get_num_threads()
+    before = _process_state()
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    yield
+    for number, handler in handlers.items():  # a command installs its own, for the end of its process
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
+    if torch is not None and torch.get_num_threads() != threads:  # likewise, of --threads
+        torch.set_num_threads(threads)
+    after = _process_state()
+    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    if changed:
+        os.chdir(str(before["the current folder"]))
+        logging.root.setLevel(before["the level of the root logger"])
+        logging.disable(before["logging.disable"])
+        for name in changed:
+            variable = name.removeprefix("the variable ")
+            if variable != name:
+                os.environ.pop(variable, None)
+                if name in before:
+                    os.environ[variable] = str(before[name])
+        pytest.fail(f"the test changed {', '.join(changed)} for the tests after it. Use monkeypatch")
 
 
 def _once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

@@ -157,7 +157,7 @@ def earlier_names() -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize(("earlier", "current"), list(earlier_names()))
 def test_an_earlier_name_still_leads_to_the_current_one(earlier: str, current: str):
     if earlier.startswith("python -m "):
-        done = subprocess.run([sys.executable, *earlier.split()[1:], "--help"], capture_output=True, text=True, timeout=120)
+        done = subprocess.run([sys.executable, *earlier.split()[1:], "--help"], capture_output=True, text=True, timeout=300)
         assert done.returncode == 0 and f"Usage: {current} " in done.stdout.replace(" rtx", "")
         assert done.stderr == f"warning: {earlier} is deprecated, use {current}.\n"
         return

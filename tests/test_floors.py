@@ -142,7 +142,7 @@ def test_every_runtime_module_imports_where_nothing_else_is_installed():
         print(len(names))
         """
     )
-    done = subprocess.run([sys.executable, "-c", program, *sorted(RUNTIME_LAZILY)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", program, *sorted(RUNTIME_LAZILY)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 20
 
@@ -160,5 +160,5 @@ def test_names_of_the_clinical_package_are_there_and_looked_up_on_first_use() ->
         print(early, "highdicom" in sys.modules, "pydicom" in sys.modules)
         """
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert done.stdout == "[] False False\n", done.stderr

@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from slowness import slowness
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +33,7 @@ BUSY_MACHINE = 5.0
 
 def run(*command: str | Path, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    done = subprocess.run(list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
     assert not check or done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done
 
@@ -104,8 +105,8 @@ def test_importing_the_runtime_is_quick(device: Device):
         after = os.times()
         clock.append(time.perf_counter() - start)
         processor.append(after.children_user + after.children_system - before.children_user - before.children_system)
-    assert statistics.median(processor) < IMPORT_SECONDS
-    assert statistics.median(clock) < IMPORT_SECONDS * BUSY_MACHINE
+    assert statistics.median(processor) < IMPORT_SECONDS * slowness()
+    assert statistics.median(clock) < IMPORT_SECONDS * BUSY_MACHINE * slowness()
 
 
 def test_the_runtime_comes_from_the_wheel_and_loads_without_torch(device: Device):

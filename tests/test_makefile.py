@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make
 def make(repository: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     # Inside `make test` the outer make hands its flags down; they are not part of what is asked here.
     environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES")}
-    return subprocess.run(["make", *arguments], cwd=repository, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(["make", *arguments], cwd=repository, env=environment, capture_output=True, text=True, timeout=300)
 
 
 #: The stand-in's `-c`: the real interpreter, told that it is another version.

@@ -45,5 +45,5 @@ def test_the_package_is_silent_by_default(bundle_folder):
         "import sys\nfrom mimo_runtime import Mimo\nfrom mimo_runtime.utils.log import LOGGER\n"
         "Mimo.load(sys.argv[1]).close()\nLOGGER.warning('not to be seen')\n"
     )
-    done = subprocess.run([sys.executable, "-c", program, str(bundle_folder)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program, str(bundle_folder)], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -34,7 +34,7 @@ class Visit:
             viewport={"width": width, "height": height}, color_scheme=scheme, has_touch=size == PHONE, accept_downloads=True
         )
         self.page = self.context.new_page()
-        self.page.set_default_timeout(30_000)
+        self.page.set_default_timeout(120_000)  # against hanging
         self.problems: list[str] = []
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
         self.page.on("console", lambda message: message.type == "error" and self.problems.append(message.text))

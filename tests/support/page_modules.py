@@ -44,7 +44,7 @@ class Node:
         """The result of an expression over the exports ``m`` of a module and the values ``v``; arrays of numpy become lists."""
         address = (self.folder / f"{module}.js").as_uri()
         command = [str(PROGRAM), "--input-type=module", "-e", _SCRIPT.replace("CODE", code), address]
-        outcome = subprocess.run(command, input=json.dumps(values, default=_plain), capture_output=True, text=True, timeout=60)
+        outcome = subprocess.run(command, input=json.dumps(values, default=_plain), capture_output=True, text=True, timeout=300)
         assert outcome.returncode == 0, outcome.stderr[-2000:]
         return json.loads(outcome.stdout)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 
 import pytest
+from waiting import wait_for
 
 from mimo_benchmarks.report import machine
 from mimo_benchmarks.report.processor_time import other_load, read_processor_time
@@ -26,9 +26,7 @@ def test_children_count_as_own_whether_or_not_they_have_ended(waited: bool) -> N
     before = read_processor_time()
     with subprocess.Popen([sys.executable, "-c", f"{_WORK}\ninput()"], stdin=subprocess.PIPE) as child:
         if not waited:
-            end = time.monotonic() + 30
-            while read_processor_time()["own"] < before["own"] + 0.5 and time.monotonic() < end:  # type: ignore[index]
-                time.sleep(0.05)
+            wait_for(lambda: read_processor_time()["own"] >= before["own"] + 0.5)  # type: ignore[index]
             after = read_processor_time()
         child.communicate(b"\n")
     after = read_processor_time() if waited else after

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
+from fake_clock import FakeClock
 
+from mimo_calibration.search import latency
 from mimo_calibration.search.latency import STEPS, graph_times, interleaved
 from mimo_runtime.engines.base import Engine
 from mimo_runtime.model.graph_spec import Tensor
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The clock of measurements."""
+    fake = FakeClock()
+    monkeypatch.setattr(latency, "time", fake)
+    return fake
 
 
 def test_contenders_take_turns_on_the_same_inputs():
@@ -26,28 +34,30 @@ def test_contenders_take_turns_on_the_same_inputs():
     assert {turn[0][0] for turn in rounds} == {"a", "c"}
 
 
-def test_the_median_is_in_milliseconds():
-    slow = {"k": 0}
+def test_the_median_is_in_milliseconds(clock):
+    runs = iter(range(100))
 
     def sometimes(arrays):
-        slow["k"] += 1
-        time.sleep(0.05 if slow["k"] == 5 else 0.004)
+        clock.now += 0.05 if next(runs) == 5 else 0.004
 
     times = interleaved({"fast": lambda arrays: None, "slow": sometimes}, [{}], seconds=0, least=9)
-    assert 4 <= times["slow"] < 40 and times["fast"] < 1
+    assert times == {"fast": 0, "slow": pytest.approx(4)}
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.2])
-def test_it_ends_in_time_but_not_before_enough_runs(seconds):
+@pytest.mark.parametrize(("seconds", "runs"), [(0.0, 4), (0.2, 20)])
+def test_it_ends_in_time_but_not_before_enough_runs(clock, seconds, runs):
     count = []
-    start = time.perf_counter()
-    interleaved({"a": lambda arrays: count.append(time.sleep(0.01))}, [{}], seconds=seconds, least=4)
-    assert len(count) >= 1 + 4 and time.perf_counter() - start >= seconds
-    assert len(count) <= 1 + max(4, seconds / 0.01 + 1)
+
+    def run(arrays):
+        count.append(arrays)
+        clock.now += 1 / 100
+
+    interleaved({"a": run}, [{}], seconds=seconds, least=4)
+    assert runs + 1 <= len(count) <= runs + 2  # one to warm up
 
 
 class Steps(Engine):
-    """An engine with a cache whose steps take 4 ms."""
+    """An engine with a cache whose steps take 4 ms of a clock."""
 
     name = "steps"
     inputs = {
@@ -61,23 +71,23 @@ class Steps(Engine):
         "keys": Tensor("keys", "float32", ("batch", "past_plus_one", 2)),
     }
 
-    def __init__(self):
-        self.positions = []
+    def __init__(self, clock):
+        self.positions, self.clock = [], clock
 
     def run(self, inputs):
         past = inputs["past_keys"].shape[1]
         assert inputs["position"][0, 0] == past and (inputs["memory"] == 7).all()
         self.positions.append(past)
-        time.sleep(0.004)
+        self.clock.now += 0.004
         return {"logits": np.zeros((1, 1, 5), np.float32), "keys": np.zeros((1, past + 1, 2), np.float32)}
 
 
-def test_a_graph_with_a_cache_is_timed_per_step_of_an_answer():
-    engine = Steps()
+def test_a_graph_with_a_cache_is_timed_per_step_of_an_answer(clock):
+    engine = Steps(clock)
     call = {
         "memory": np.full((1, 3), 7, np.float32), "past_keys": np.zeros((1, 9, 2), np.float32),
         "token": np.ones((1, 1), np.int32), "position": np.full((1, 1), 9, np.int32),
     }  # fmt: skip
     times = graph_times({"a": engine}, [call], seconds=0)
-    assert 4 <= times["a"] < 20
+    assert times["a"] == pytest.approx(4)
     assert engine.positions[:STEPS] == list(range(STEPS)) and call["position"][0, 0] == 9

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -22,6 +21,8 @@ import fakes
 import numpy as np
 import pytest
 import served
+from ports import free_port
+from waiting import PATIENCE_S
 
 from mimo_export.triton.config import ServingOptions
 from mimo_export.triton.repository import write_repository
@@ -76,9 +77,7 @@ def port(micro_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     # The server waits 0.2 s for a batch, so that requests of one moment come together.
     options = ServingOptions(queue_delay_us=200_000, threads=1, python_env=str(make_environment(folder / "env")))
     write_repository(micro_bundle, folder / "repo", options)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number: int = free.getsockname()[1]
+    number = free_port()
     binary = SERVER / "bin" / "tritonserver"
     binary.chmod(0o755)
     command = [binary, f"--model-repository={folder / 'repo'}", f"--backend-directory={make_backends(folder / 'backends')}",
@@ -98,7 +97,7 @@ def port(micro_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def wait_ready(process: subprocess.Popen[bytes], number: int, log: Path) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 2 * PATIENCE_S
     while process.poll() is None and time.monotonic() < end:
         try:
             if client(number).is_server_ready():

@@ -282,7 +282,7 @@ def test_a_service_leaves_home_and_other_machines_alone(command: str, bundle_fol
     try:
         line = process.stdout.readline()
         process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=60)
+        _, log = process.communicate(timeout=300)
     finally:
         process.kill()
     assert line.startswith(SERVICES[command]), line + log

@@ -42,7 +42,7 @@ ENCODINGS = ("ascii", "cp1252", "cp437", "latin-1", "shift_jis", "utf-8", "ascii
 
 def program(*arguments: object, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **environment: str):
     return subprocess.run(
-        [sys.executable, *map(str, arguments)], stdout=stdout, stderr=stderr, env={**os.environ, **environment}, timeout=120
+        [sys.executable, *map(str, arguments)], stdout=stdout, stderr=stderr, env={**os.environ, **environment}, timeout=300
     )
 
 

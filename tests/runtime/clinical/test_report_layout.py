@@ -47,7 +47,7 @@ def page_of(long_words: bool = False) -> str:
 def chromium(*arguments: str, folder: Path) -> str:
     command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
                f"--user-data-dir={folder / 'profile'}", *arguments]  # fmt: skip
-    run = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert run.returncode == 0, run.stderr[-1500:]
     return run.stdout
 

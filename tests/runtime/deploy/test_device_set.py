@@ -48,7 +48,7 @@ def test_the_listed_set_serves_a_device(command: str, repository: Path, bundle_f
     places = {"BUNDLE": bundle_folder, "IMAGE": image_file, "OUT": tmp_path / "out", "DICOM": tmp_path / "scan.dcm"}
     words = [str(places.get(word, word)) for word in command.split()]
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, ",".join(sorted(blocked)), *words], capture_output=True, text=True, timeout=120,
+        [sys.executable, "-c", PROGRAM, ",".join(sorted(blocked)), *words], capture_output=True, text=True, timeout=300,
         env=dict(os.environ),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

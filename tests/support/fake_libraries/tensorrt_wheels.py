@@ -68,7 +68,7 @@ def unpacked(release: str) -> Path:
             f"{distribution}=={version}",
         ]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         except subprocess.TimeoutExpired:
             raise Unavailable("the package index does not answer") from None
         found = sorted(
@@ -102,7 +102,7 @@ def stubs(major: str) -> Path:
         if not (folder / library).is_file():
             target = folder / f".{library}.{os.getpid()}"
             command = [compiler, "-shared", "-fPIC", f"-Wl,-soname,{library}", "-o", str(target), str(source)]
-            subprocess.run(command, check=True, capture_output=True, timeout=60)
+            subprocess.run(command, check=True, capture_output=True, timeout=300)
             target.rename(folder / library)
     return folder
 
@@ -120,7 +120,7 @@ def probe(release: str, work: Path) -> dict[str, Any]:
     environment = {**os.environ, "LD_LIBRARY_PATH": str(libraries)}
     environment["PYTHONPATH"] = os.pathsep.join([str(bindings), str(HERE), *filter(None, sys.path)])
     command = [sys.executable, str(HERE / "tensorrt_wheels.py"), "--probe", str(work)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     if done.returncode:
         raise RuntimeError(f"TensorRT {release}: {done.stderr}")
     return json.loads(done.stdout)

@@ -126,7 +126,7 @@ sys.argv = ["mimo-train", "fit", "--preset", "micro", "--data", {str(data)!r}, "
 from mimo_train.cli.main import main
 main()
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert "Traceback" not in done.stderr
     if done.returncode:
         assert done.returncode == 1 and "Set TMPDIR to a folder that can be written" in done.stderr.splitlines()[-1]

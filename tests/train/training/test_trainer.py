@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from training_runs import QUIET, interrupted_after, loss_curve, micro_config
+from waiting import wait_for
 
 from mimo_runtime.errors import BundleError, RequestError
 from mimo_train.checkpoint import load_checkpoint
@@ -76,20 +77,37 @@ def test_training_learns(phantoms, tmp_path):
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
 
+#: ``mimo-train`` with steps that take a while, so that a run does not end before it is killed.
+SLOW_STEPS = """
+import sys, time
+from mimo_train.cli.main import main
+from mimo_train.training.trainer import Trainer
+step = Trainer.train_step
+Trainer.train_step = lambda self: (step(self), time.sleep(0.2))
+main(sys.argv[1:])
+"""
+
+
 @pytest.mark.slow
 def test_kill_9_at_any_moment_leaves_a_run_that_resumes(phantoms, tmp_path):
     """Killed while it starts, at its first save, and in the middle of the steps: the same command goes on, and finishes."""
     folder = tmp_path / "run"
-    command = [sys.executable, "-m", "mimo_train", "fit", "--preset", "micro", "--data", str(phantoms), "-o", str(folder)]
-    command += ["--steps", "12", "--batch", "2", "--save-every", "0", "--threads", "1", "--json"]
+    arguments = ["fit", "--preset", "micro", "--data", str(phantoms), "-o", str(folder)]
+    arguments += ["--steps", "12", "--batch", "2", "--save-every", "0", "--threads", "1", "--json"]
+    command = [sys.executable, "-m", "mimo_train", *arguments]
     state, log = folder / "training" / "state.safetensors", folder / "training" / "log.csv"
-    moments = (log.exists, state.exists, lambda: state.exists() and time.time() - state.stat().st_mtime < 0.3)
-    for number, reached in enumerate(moments):
-        resume = ["--resume"] * state.exists()
-        process = subprocess.Popen([*command, *resume], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        began = time.monotonic()
-        while not reached() and process.poll() is None and time.monotonic() - began < 120:
-            time.sleep(0.005)
+
+    def saved() -> int:
+        return state.stat().st_mtime_ns if state.exists() else 0
+
+    for number in range(3):
+        slow = [sys.executable, "-c", SLOW_STEPS, *arguments, *["--resume"] * state.exists()]
+        process, before = subprocess.Popen(slow, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL), saved()
+
+        def has_come_far(process=process, before=before, number=number) -> bool:
+            return process.poll() is not None or (saved() > before if number else log.exists())
+
+        wait_for(has_come_far)
         time.sleep(0.2 * number)
         assert process.poll() is None, f"the run ended by itself before moment {number}"
         process.send_signal(signal.SIGKILL)

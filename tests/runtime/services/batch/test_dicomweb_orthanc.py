@@ -14,7 +14,8 @@ pytest.importorskip("dicomweb_client")
 pytest.importorskip("pynetdicom")
 pytest.importorskip("onnx_bundle", reason="needs onnx", exc_type=ImportError)
 from dicom_series import as_bytes
-from node_cases import Orthanc, free_port, study
+from node_cases import Orthanc, study
+from ports import free_port
 
 from mimo_runtime.cli.commands import main
 from mimo_runtime.services.batch import dicomweb

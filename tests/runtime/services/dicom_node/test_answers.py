@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import fakes
-from node_cases import LIVER, SEG, SR, Archive, running_node, send, study, wait_for
+from node_cases import LIVER, SEG, SR, Archive, running_node, send, study
 from pydicom import dcmread
 from pydicom.uid import RLELossless, generate_uid
 from pynetdicom import AE
+from waiting import wait_for
 
 from mimo_runtime.services.dicom_node.arrivals import Arrivals
 from mimo_runtime.services.dicom_node.rules import Rule

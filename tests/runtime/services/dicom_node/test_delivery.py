@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 from dicomweb_store import Web
-from node_cases import Archive, certificate, free_port, running_node, send, study, wait_for
+from node_cases import Archive, certificate, running_node, send, study
+from ports import free_port
 from pydicom.dataset import Dataset
 from pynetdicom import AE
+from waiting import PATIENCE_S, wait_for
 
 from mimo_runtime.errors import RequestError
 from mimo_runtime.services.dicom_node.commitment import Commitments
@@ -80,7 +82,8 @@ def test_a_result_is_delivered_when_its_storage_is_committed(tmp_path: Path, com
     assert committing.requests == 1 and len(committing.received) == 2
 
 
-def test_a_report_on_the_association_of_its_request_is_taken(tmp_path: Path):
+def test_a_report_on_the_association_of_its_request_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sending, "_SAME_ASSOCIATION_S", PATIENCE_S)
     receiver = Archive(reports_at_once=True)
     try:
         with running_node(tmp_path / "data", receiver.peer, commit=True) as node:
@@ -94,12 +97,12 @@ def test_a_report_on_the_association_of_its_request_is_taken(tmp_path: Path):
 def test_a_report_on_another_association_ends_the_wait_on_that_of_the_request(
     tmp_path: Path, committing: Archive, monkeypatch: pytest.MonkeyPatch
 ):  # fmt: skip
-    monkeypatch.setattr(sending, "_SAME_ASSOCIATION_S", 60.0)
+    monkeypatch.setattr(sending, "_SAME_ASSOCIATION_S", 10 * PATIENCE_S)
     with running_node(tmp_path / "data", committing.peer, commit=True) as node:
         committing.ports.append(node.receiver.port)
         for _ in range(2):
             send(node.receiver.port, study(), "ARCHIVE")
-        wait_for(lambda: node.ledger.counts()["delivered"] == 2, 30)
+        wait_for(lambda: node.ledger.counts()["delivered"] == 2)
 
 
 def test_an_object_that_is_not_committed_is_sent_again(tmp_path: Path, committing: Archive):

@@ -11,8 +11,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from node_cases import Archive, NodeProcess, Orthanc, free_port, send, study, wait_for
+from node_cases import Archive, NodeProcess, Orthanc, send, study
+from ports import free_port
 from pydicom.dataset import Dataset
+from waiting import PATIENCE_S, wait_for
 
 
 class Killer:
@@ -68,7 +70,7 @@ def killed(bundle: Path, data: Path, orthanc: Orthanc, studies: int, times: int,
             with closing(sqlite3.connect(data / "ledger.sqlite", timeout=30)) as ledger:
                 return ledger.execute("SELECT count(*) FROM jobs WHERE state='delivered'").fetchone()[0] >= studies
 
-        wait_for(delivered, 60 + 5 * studies)
+        wait_for(delivered, PATIENCE_S + 5 * studies)
         assert killer.node.stop() == 0 and killer.kills == times
     finally:
         if thread.is_alive():
@@ -103,7 +105,7 @@ def test_a_node_killed_ten_times_during_a_hundred_studies_stores_every_result_on
     studies = int(os.environ.get("MIMO_NODE_STUDIES", "100"))
     orthanc = Orthanc(tmp_path, free_port())
     try:
-        sent = killed(bundle_folder, tmp_path / "data", orthanc, studies, 10, 6.0)
+        sent = killed(bundle_folder, tmp_path / "data", orthanc, studies, 10, 4.0)
         check_orthanc(orthanc, sent)
     finally:
         orthanc.close()

@@ -15,8 +15,9 @@ from typing import Any
 import fakes
 import pytest
 from click.testing import CliRunner
-from node_cases import AWAY, LIVER, Archive, NodeProcess, certificate, echo_over_tls, running_node, send, study, wait_for
+from node_cases import AWAY, LIVER, Archive, NodeProcess, certificate, echo_over_tls, running_node, send, study
 from pynetdicom import AE
+from waiting import PATIENCE_S, wait_for
 
 from mimo_runtime.cli.commands import main
 from mimo_runtime.errors import RequestError
@@ -77,7 +78,7 @@ def test_connections_that_send_nonsense_do_no_harm(tmp_path: Path, capfd: pytest
     with running_node(tmp_path / "data", AWAY) as node:
         port = node.receiver.port
         for data in (b"GET / HTTP/1.1\r\n\r\n", b"\x01\x00" + struct.pack(">I", 1 << 31) + b"x" * 100, b"\xff" * 64, b""):
-            with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection:
                 connection.sendall(data)
         assert send(port, study()) == [0]
     assert "Traceback" not in capfd.readouterr().err
@@ -86,8 +87,8 @@ def test_connections_that_send_nonsense_do_no_harm(tmp_path: Path, capfd: pytest
 def test_connections_that_were_closed_do_not_count_as_open(tmp_path: Path):
     with running_node(tmp_path / "data", AWAY, max_associations=2) as node:
         for _ in range(6):  # as a load balancer does
-            socket.create_connection(("127.0.0.1", node.receiver.port), timeout=10).close()
-        wait_for(lambda: not node.receiver.associations, 10)
+            socket.create_connection(("127.0.0.1", node.receiver.port), timeout=PATIENCE_S).close()
+        wait_for(lambda: not node.receiver.associations)
         assert send(node.receiver.port, study()) == [0]
 
 
@@ -102,7 +103,7 @@ def test_nothing_of_a_patient_is_logged_or_in_names(bundle_folder: Path, tmp_pat
     assert send(node.port, sent[:1], "SECRET") == [0]
     assert send(node.port, sent, "PACS", "SECRET") == [None, None]
     wait_for(lambda: "a result was not delivered" in node.log)
-    assert "the receiver does not answer C-ECHO: no association: no connection" in node.log
+    wait_for(lambda: "the receiver does not answer C-ECHO: no association: no connection" in node.log)
     assert node.stop() == 0
     assert "SECRET" not in node.log and sent[0].StudyInstanceUID not in node.log
     for line in node.log.splitlines():
@@ -159,7 +160,7 @@ def test_health_and_metrics_are_on_loopback(tmp_path: Path):
         send(node.receiver.port, study())
 
         def get(path: str) -> tuple[int, bytes]:
-            connection = http.client.HTTPConnection("127.0.0.1", node.status.port, timeout=10)
+            connection = http.client.HTTPConnection("127.0.0.1", node.status.port, timeout=PATIENCE_S)
             connection.request("GET", path)
             reply = connection.getresponse()
             return reply.status, reply.read()
@@ -246,5 +247,5 @@ def test_a_rule_that_the_model_cannot_answer_ends_the_node(tmp_path: Path):
     config = replace(fakes.CONFIG, modalities=("ct",))
     make = lambda: fakes.fake_mimo(config=config)  # noqa: E731
     with running_node(tmp_path / "data", AWAY, [Rule("mr", "liver", modality=("MR",))], make) as node:
-        assert node.wait_failed(5) and "not trained on MR" in str(node.problem)
+        assert node.wait_failed(PATIENCE_S) and "not trained on MR" in str(node.problem)
     assert LIVER.modality == () and os.path.isdir(tmp_path / "data")

@@ -13,8 +13,9 @@ from socketserver import BaseServer
 import fakes
 import pytest
 from dicomweb_store import Web
-from node_cases import AWAY, Archive, NodeProcess, certificate, echo_over_tls, running_node, send, study, wait_for
+from node_cases import AWAY, Archive, NodeProcess, certificate, echo_over_tls, running_node, send, study
 from pydicom.uid import generate_uid
+from waiting import PATIENCE_S, wait_for
 
 from mimo_runtime.errors import BundleError, RequestError
 from mimo_runtime.services.dicom_node import node as node_module
@@ -102,12 +103,14 @@ def test_rules_that_the_model_cannot_answer_change_nothing(tmp_path: Path):
 def test_a_series_that_waits_is_asked_what_the_new_rule_says(tmp_path: Path, archive: Archive):
     first, second = study(2)
     second.SeriesInstanceUID = generate_uid()
-    make = lambda: fakes.fake_mimo(delay=0.02)  # noqa: E731
+    models = [fakes.fake_mimo(), fakes.fake_mimo()]
+    make = iter(models).__next__
     with running_node(tmp_path / "data", archive.peer, [Rule("a", "liver")], make) as node:
-        assert send(node.receiver.port, [first, second]) == [0, 0]
-        wait_for(lambda: node.ledger._jobs("starts >= 1", ()))
-        node.reload([Rule("a", "spleen", ("sr",))])
-        wait_for(lambda: node.ledger.counts()["delivered"] == 3, 90)
+        with fakes.held(models[0], "mask_decoder") as begun:  # the first series is not answered before the rules are there
+            assert send(node.receiver.port, [first, second]) == [0, 0]
+            assert begun.wait(PATIENCE_S)
+            node.reload([Rule("a", "spleen", ("sr",))])
+        wait_for(lambda: node.ledger.counts()["delivered"] == 3)
     assert sorted(data.Modality for data in archive.received) == ["SEG", "SR", "SR", "SR"]  # the first with both rules
 
 
@@ -150,4 +153,4 @@ def test_a_node_whose_port_takes_no_connection_sends_no_watchdog_notification(tm
     with running_node(tmp_path / "data", AWAY) as node:
         wait_for(lambda: node.is_alive)
         BaseServer.shutdown(node.receiver._server)
-        wait_for(lambda: not node.is_alive, 5)
+        wait_for(lambda: not node.is_alive)

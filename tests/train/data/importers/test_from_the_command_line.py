@@ -24,7 +24,7 @@ HEIGHT, WIDTH = 40, 56
 def command(source: str, *arguments: object, output: Path, succeeds: bool = True) -> Any:
     """The summary of an import, or its error line."""
     line = [sys.executable, "-m", "mimo_train", "data", "import", source, *map(str, arguments), "-o", str(output), "--json"]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300)
     assert "Traceback" not in done.stderr
     if not succeeds:
         assert done.returncode == 2 and done.stderr.count("\n") == 1 and len(done.stderr) < 400 and not output.exists()
