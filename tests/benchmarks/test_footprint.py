@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import sys
 
 import pytest
@@ -15,7 +16,7 @@ from mimo_runtime.errors import EngineError, PromptError, RequestError
 
 
 def test_the_footprint_of_a_bundle(bundle, request_):
-    result = footprint.measure(bundle, request_, threads=1, repeats=1)
+    result = footprint.measure(bundle, request_, threads=1, repeats=3)  # other work may delay one
     json.dumps(result, allow_nan=False)
     took, process = result["import"], result["process"]
     assert 0 < took["mimo_runtime_s"] < took["mimo_s"]
@@ -34,13 +35,20 @@ def test_the_estimate_of_memory_is_near_what_a_small_bundle_needs(bundle, reques
     assert result["estimated_mb"] == pytest.approx(result["process"]["resident_mb"], rel=0.25)
 
 
+@pytest.fixture(scope="module")
+def tiny(repository, tmp_path_factory):
+    """A bundle of the shipped checkpoint. Read only."""
+    return build(repository / "checkpoints/mimo-tiny", tmp_path_factory.mktemp("bundle") / "tiny", parity_samples=2).path
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="measured on Linux")
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
-def test_the_estimate_of_memory_is_near_what_tiny_needs(repository, request_, tmp_path, engine):
+def test_the_estimate_of_memory_is_near_what_tiny_needs(tiny, request_, tmp_path, engine):
     pytest.importorskip(engine)
-    folder = build(repository / "checkpoints/mimo-tiny", tmp_path / "tiny", parity_samples=2).path
+    folder = tiny
     if engine == "openvino":
+        folder = shutil.copytree(tiny, tmp_path / "tiny")
         manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
         for entry in manifest["graphs"].values():
             entry["engine"] = engine
