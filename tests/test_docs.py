@@ -12,7 +12,7 @@ import click
 import pytest
 from click.testing import CliRunner
 from pages import CURRENT_PAGES, PAGES, PROGRAMS, REPOSITORY, WITH_OLD_NAMES, all_commands, page_id, reference_generator
-from structure import room_imports
+from structure import component_imports
 
 from mimo_export.stages import STAGES
 from mimo_runtime.cli.app import Program
@@ -226,15 +226,15 @@ def test_every_public_argument_is_documented():
     assert not undocumented_arguments((REPOSITORY / "docs" / "reference" / "api.md").read_text("utf-8"))
 
 
-def test_a_room_of_the_architecture_page_imports_only_rooms_above_it():
+def test_a_component_of_the_architecture_page_imports_only_components_above_it():
     page = (REPOSITORY / "docs" / "explanation" / "architecture.md").read_text("utf-8")
-    table = page[page.index("| room | job |") : page.index("`model/graph_spec.py`")]
+    table = page[page.index("| component | job |") : page.index("`model/graph_spec.py`")]
     rows = [re.findall(r"`(\w+)`", line.split("|")[1]) for line in table.splitlines()[2:] if line.startswith("|")]
-    imported, above = room_imports("mimo_runtime"), set()
-    for rooms in rows:
-        assert not {room: extra for room in rooms if (extra := imported.get(room, set()) - above)}
-        above |= set(rooms)
-    assert {room for room in imported if not room.startswith("_")} - {""} <= above
+    imported, above = component_imports("mimo_runtime"), set()
+    for components in rows:
+        assert not {component: extra for component in components if (extra := imported.get(component, set()) - above)}
+        above |= set(components)
+    assert {component for component in imported if not component.startswith("_")} - {""} <= above
 
 
 def test_the_architecture_page_draws_the_stages_of_a_build_in_order():

@@ -119,10 +119,10 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
 def test_imports_of_every_kind_are_seen(tmp_path, monkeypatch) -> None:
     files = {
         "__init__": "from . import a",
-        "a": "def f():\n    from .room import c",
+        "a": "def f():\n    from .part import c",
         "b": "if TYPE_CHECKING:\n    import toy.a",
-        "room/__init__": "",
-        "room/c": "import_module('..b', __name__)\nfrom ..b import name",
+        "part/__init__": "",
+        "part/c": "import_module('..b', __name__)\nfrom ..b import name",
     }
     for name, source in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -130,10 +130,10 @@ def test_imports_of_every_kind_are_seen(tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(PACKAGES, "toy", tmp_path)
     graph = structure.import_graph("toy")
     assert graph == {
-        "toy": {"toy.a"}, "toy.a": {"toy.room.c"}, "toy.b": {"toy.a"}, "toy.room": set(), "toy.room.c": {"toy.b"},
+        "toy": {"toy.a"}, "toy.a": {"toy.part.c"}, "toy.b": {"toy.a"}, "toy.part": set(), "toy.part.c": {"toy.b"},
     }  # fmt: skip
-    assert structure.cycles(graph) == [["toy.a", "toy.b", "toy.room.c"]]
-    assert structure.room_imports("toy") == {"": {"a"}, "a": {"room"}, "b": {"a"}, "room": {"b"}}
+    assert structure.cycles(graph) == [["toy.a", "toy.b", "toy.part.c"]]
+    assert structure.component_imports("toy") == {"": {"a"}, "a": {"part"}, "b": {"a"}, "part": {"b"}}
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -142,25 +142,25 @@ def test_no_module_imports_itself_in_a_circle(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
-def test_a_room_imports_only_the_rooms_it_may(package: str) -> None:
+def test_a_component_imports_only_the_components_it_may(package: str) -> None:
     wrong = {
-        room: imported - set(MAY_IMPORT[package].get(room, "").split())
-        for room, imported in structure.room_imports(package).items()
-        if room
+        component: imported - set(MAY_IMPORT[package].get(component, "").split())
+        for component, imported in structure.component_imports(package).items()
+        if component
     }
-    assert {room: names for room, names in wrong.items() if names} == {}
+    assert {component: names for component, names in wrong.items() if names} == {}
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
-def test_the_table_of_rooms_has_no_cycle(package: str) -> None:
-    assert structure.cycles({room: set(names.split()) for room, names in MAY_IMPORT[package].items()}) == []
+def test_the_table_of_components_has_no_cycle(package: str) -> None:
+    assert structure.cycles({component: set(names.split()) for component, names in MAY_IMPORT[package].items()}) == []
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
-def test_the_table_of_rooms_names_rooms_that_exist(package: str) -> None:
-    rooms = set(structure.room_imports(package))
-    named = {name for room, names in MAY_IMPORT[package].items() for name in (room, *names.split())}
-    assert named <= rooms
+def test_the_table_of_components_names_components_that_exist(package: str) -> None:
+    components = set(structure.component_imports(package))
+    named = {name for component, names in MAY_IMPORT[package].items() for name in (component, *names.split())}
+    assert named <= components
 
 
 def test_only_commands_import_the_command_line_of_the_runtime() -> None:

@@ -107,8 +107,8 @@ def random_view(
         out_h, out_w = (size, round(size / aspect)) if aspect >= 1 else (round(size * aspect), size)
         turn = _turn(record, rng, names)
         zoom = np.exp(rng.uniform(-0.25, 0.4))
-        room = 0.12 if zoom < 1 else 0.12 + 0.5 * (1 - 1 / zoom)
-        shift = (rng.uniform(-room, room) * width, rng.uniform(-room, room) * height)
+        reach = 0.12 if zoom < 1 else 0.12 + 0.5 * (1 - 1 / zoom)
+        shift = (rng.uniform(-reach, reach) * width, rng.uniform(-reach, reach) * height)
         view = _warp(pixels, labels, size, out_h, out_w, turn / zoom, shift, instances)
     if rng.random() < copy_share:
         copy_paste(view, rng)
@@ -190,7 +190,7 @@ def copy_paste(view: View, rng: np.random.Generator) -> bool:
     Where images rarely show two structures of a class, such views teach a box or point to select one of them.
 
     Returns:
-        whether a structure had a fit size and enough room.
+        whether a structure had a fit size and enough space.
     """
     height, width = view.height, view.width
     labels, pixels = view.labels[:height, :width], view.pixels[:height, :width]

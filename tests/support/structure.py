@@ -90,18 +90,18 @@ def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
     return components
 
 
-def room_of(module: str) -> str:
+def component_of(module: str) -> str:
     """The part of a package that a module belongs to: the folder, or the module itself at the top; "" is the package."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else ""
 
 
-def room_imports(package: str) -> dict[str, set[str]]:
-    """The rooms that the modules of each room import."""
-    rooms: dict[str, set[str]] = {}
+def component_imports(package: str) -> dict[str, set[str]]:
+    """The components that the modules of each component import."""
+    components: dict[str, set[str]] = {}
     for module, imported in import_graph(package).items():
-        rooms.setdefault(room_of(module), set()).update(map(room_of, imported))
-    return {room: imported - {room, ""} for room, imported in rooms.items()}
+        components.setdefault(component_of(module), set()).update(map(component_of, imported))
+    return {component: imported - {component, ""} for component, imported in components.items()}
 
 
 def libraries_that_import_commands() -> list[str]:

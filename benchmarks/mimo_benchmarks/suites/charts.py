@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 #: Colours that people with any colour vision tell apart (Okabe and Ito 2008), and a shape for those who print in grey.
 _STYLE = {"box": ("#0072B2", "o"), "point": ("#009E73", "D"), "text": ("#D55E00", "s")}
 _HATCH = {"box": "", "point": "", "text": "////"}
-#: Between title and axes, for which the title leaves room.
+#: Between title and axes, for which the title leaves space.
 _LEGEND = {
     "frameon": False, "loc": "lower left", "bbox_to_anchor": (-0.02, 0.99), "ncols": 2, "fontsize": 9, "handlelength": 2,
     "columnspacing": 1.2, "borderpad": 0.1,
@@ -54,10 +54,10 @@ def picture(result: Robustness) -> bytes:
         }
         changes = [v for group, _ in panels.values() for row in conditions[group] for v in row["delta_ci95"]]
         low, high = min([-0.05, *changes]), max([0.0, *changes])
-        room = 0.2 * (high - low)  # for the numbers beside the bars
+        margin = 0.2 * (high - low)  # for the numbers beside the bars
         for place, (group, title) in panels.items():
             _bars(axes[place], conditions[group], title)
-            axes[place].set_xlim(low - room, high + room / 4)
+            axes[place].set_xlim(low - margin, high + margin / 4)
         title = f"{meta['model'] or 'Robustness'}, split {meta['split']}, {meta['images']} images"
         figure.suptitle(f"{title}. Mean Dice over sets; bands and whiskers are 95 % intervals.", x=0.01, ha="left", color=_INK)
         data = io.BytesIO()

@@ -14,20 +14,20 @@ import numpy as np
 from mimo_runtime.engines.base import Engine
 
 #: Outputs kept by one engine, in bytes: those of 160 images of ``tiny``, of 24 of ``base``.
-ROOM = 256 << 20
+CAPACITY = 256 << 20
 
 
 class CachingEngine(Engine):
-    """Runs ``engine`` and keeps its outputs until ``room`` bytes are used.
+    """Runs ``engine`` and keeps its outputs until ``capacity`` bytes are used.
 
-    Nothing is ever dropped: the images come in the same order every time, so a cache that drops the oldest would drop each
+    Nothing is dropped. The images come in the same order every time, so a cache that drops the oldest would drop each
     image before it comes again. The outputs are shared and read-only.
     """
 
-    def __init__(self, engine: Engine, room: int = ROOM) -> None:
+    def __init__(self, engine: Engine, capacity: int = CAPACITY) -> None:
         #: The engine that computes.
         self.engine = engine
-        self._room = room
+        self._free = capacity
         self.name, self.inputs, self.outputs = engine.name, engine.inputs, engine.outputs
         self._known: dict[bytes, dict[str, np.ndarray]] = {}
         self._lock = threading.Lock()
@@ -45,8 +45,8 @@ class CachingEngine(Engine):
         outputs = self.engine.run(inputs)
         needed = sum(value.nbytes for value in outputs.values())
         with self._lock:
-            if key not in self._known and needed <= self._room:
-                self._room -= needed
+            if key not in self._known and needed <= self._free:
+                self._free -= needed
                 for value in outputs.values():
                     value.flags.writeable = False
                 self._known[key] = dict(outputs)

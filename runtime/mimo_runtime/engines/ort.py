@@ -21,8 +21,8 @@ _DTYPES = {
     "tensor(uint8)": "uint8",
 }  # fmt: skip
 
-#: Tokens that the first buffers of a cache have room for.
-_LEAST_ROOM = 64
+#: Tokens that the first buffers of a cache hold.
+_LEAST_CAPACITY = 64
 
 
 def load_library() -> ModuleType:
@@ -182,12 +182,12 @@ class _Buffers:
         """The caches of ``length`` tokens in buffer 0 or 1, as arrays and as tensors."""
         known = self._cache.get((side, length))
         if known is None:
-            room = max(_LEAST_ROOM, 1 << (length - 1).bit_length())
-            if (side, room) not in self._memory:
-                shapes = [(t.concrete(batch=1, past=room), t.dtype) for t in self.cache_tensors.values()]
-                self._memory[side, room] = [np.zeros(math.prod(shape), dtype) for shape, dtype in shapes]
+            capacity = max(_LEAST_CAPACITY, 1 << (length - 1).bit_length())
+            if (side, capacity) not in self._memory:
+                shapes = [(t.concrete(batch=1, past=capacity), t.dtype) for t in self.cache_tensors.values()]
+                self._memory[side, capacity] = [np.zeros(math.prod(shape), dtype) for shape, dtype in shapes]
             arrays = []
-            for memory, tensor in zip(self._memory[side, room], self.cache_tensors.values()):
+            for memory, tensor in zip(self._memory[side, capacity], self.cache_tensors.values()):
                 shape = tensor.concrete(batch=1, past=length)
                 arrays.append(memory[: math.prod(shape)].reshape(shape))
             known = self._cache[side, length] = arrays, [self._value(array) for array in arrays]

@@ -145,13 +145,13 @@ class Tokenizer:
         Raises:
             PromptError: more than ``max_length`` tokens (nothing is cut off silently), or text that is not Unicode.
         """
-        text, room = clean_query(text), max_length - 2
+        text, limit = clean_query(text), max_length - 2
         # No token is longer than the longest one: a megabyte of text is refused without encoding it.
-        if len(text) > room * self._longest:
-            raise _too_long(f"{len(text)} characters", room)
+        if len(text) > limit * self._longest:
+            raise _too_long(f"{len(text)} characters", limit)
         ids = self._encode(self._queries, " " + text) if text else ()
-        if len(ids) > room:
-            raise _too_long(f"{len(ids)} tokens", room)
+        if len(ids) > limit:
+            raise _too_long(f"{len(ids)} tokens", limit)
         padded = np.zeros(max_length, np.int32)
         padded[: len(ids) + 2] = (BOS, *ids, EOS)
         return padded
@@ -194,8 +194,8 @@ def clean_query(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).lower().split())
 
 
-def _too_long(message: str, room: int) -> PromptError:
-    return PromptError(f"the text is too long: {message}, the model takes {room} tokens", "Ask a shorter question")
+def _too_long(message: str, limit: int) -> PromptError:
+    return PromptError(f"the text is too long: {message}, the model takes {limit} tokens", "Ask a shorter question")
 
 
 def _pieces(text: str) -> list[str]:

@@ -55,7 +55,7 @@ def test_nobody_can_change_what_is_remembered():
 
 def test_what_does_not_fit_is_computed_again_and_displaces_nothing():
     inner = Doubles()
-    engine = CachingEngine(inner, room=2 * 16)  # two images
+    engine = CachingEngine(inner, capacity=2 * 16)  # two images
     for _ in range(2):
         for value in (1.0, 2.0, 3.0):
             engine.run(image(value))

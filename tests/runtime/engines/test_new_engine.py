@@ -89,7 +89,7 @@ def test_the_file_and_the_line_pass_the_type_check(pasted: Path, example: Exampl
     run(pasted.parent, "mypy", "--no-error-summary", "--follow-imports=silent", *files)
 
 
-def test_the_file_and_the_line_have_the_style_of_the_house(pasted: Path, example: Example) -> None:
+def test_the_file_and_the_line_have_the_style_of_the_repository(pasted: Path, example: Example) -> None:
     files = [str(pasted.parent / example.path), str(pasted / "mimo_runtime" / "engines" / "__init__.py")]
     shutil.copyfile(structure.REPOSITORY / "pyproject.toml", pasted.parent / "pyproject.toml")
     run(pasted.parent, "ruff", "check", "--no-cache", *files)

@@ -32,11 +32,11 @@ function ready() {
 export function encodeQuery(question) {
   const { begin, end, padding, max_length: length, longest_token: longest, merges } = facts.tokenizer;
   const text = single(question.normalize("NFC").toLowerCase());
-  const room = length - 2;
-  if (letters(text).length > room * longest || /\p{Cs}/u.test(text)) return null;
+  const limit = length - 2;
+  if (letters(text).length > limit * longest || /\p{Cs}/u.test(text)) return null;
   const ids = text ? (merges ? bytePairs(` ${text}`) : wordPieces(` ${text}`)) : [];
-  if (ids.length > room) return null;
-  return [begin, ...ids, end, ...new Array(room - ids.length).fill(padding)];
+  if (ids.length > limit) return null;
+  return [begin, ...ids, end, ...new Array(limit - ids.length).fill(padding)];
 }
 
 /** Whether a text is short enough for the model. */
