@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mimo_runtime.errors import RequestError
-from mimo_runtime.model.config import MimoConfig, TextConfig, VisionConfig
+from mimo_runtime.model.config import MimoConfig, TextConfig
 from mimo_runtime.model.tokenizer import Tokenizer, special_tokens
 from mimo_runtime.utils.messages import few
 
@@ -147,10 +147,10 @@ def adopt_swin(config: MimoConfig, source: str) -> tuple[MimoConfig, dict[str, T
         conv_position=False,
     )
     config = replace(config, vision=vision)
-    return config, swin_weights(_read_weights(source, _SWIN), vision)
+    return config, swin_weights(_read_weights(source, _SWIN))
 
 
-def swin_weights(theirs: dict[str, Tensor], vision: VisionConfig) -> dict[str, Tensor]:
+def swin_weights(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
     """Rename a ``SwinModel`` state dict; query, key and value become one matrix."""
     ours: dict[str, Tensor] = {}
     parts: dict[str, dict[str, Tensor]] = {}

@@ -65,7 +65,7 @@ class Mimo(nn.Module):
         dim = config.dim
         self.vision_encoder = VisionEncoder(config.vision)
         self.text_encoder = TextEncoder(config.text, config.vocab_size, dim)
-        self.prompt_encoder = PromptEncoder(config.prompts, dim)
+        self.prompt_encoder = PromptEncoder(dim)
         self.fusion = FusionEncoder(config.fusion, dim)
         self.mask_decoder = MaskDecoder(config.mask_decoder, config.vision.neck, dim, config.fusion.gate)
         self.text_decoder = TextDecoder(config.text_decoder, config.vocab_size, dim)

@@ -11,8 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mimo_runtime.model.config import PromptConfig
-
 from .attention import mlp
 from .position import CoordinateEmbedding, mask_geometry
 
@@ -51,7 +49,7 @@ def nearness_map(points: Tensor, side: int) -> Tensor:
 
 
 class PromptEncoder(nn.Module):
-    def __init__(self, config: PromptConfig, dim: int) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
         self.coordinates = CoordinateEmbedding(dim)
         self.box = mlp(2 * dim, dim, dim)

@@ -47,7 +47,7 @@ def ct_phantom(rng: np.random.Generator, height: int, width: int) -> PhantomImag
     _bowel(rng, image, inner, kidneys)
     spine_y = _spine(rng, image, back, enclosed)
     _organs(rng, image, inner, spine_y, kidneys, contrast)
-    lesions = _lesions(rng, image, contrast)
+    lesions = _lesions(rng, image)
     hu = image.hu
     hu += smooth_noise(rng, canvas.shape, 7) * np.where(hu > -200, 5, 0)
     hu = blur(hu, 0.55)
@@ -258,7 +258,7 @@ def _kidney(rng: np.random.Generator, image: Slice, at: np.ndarray, side: int, n
     image.hu[cover] = 40 + 90 * contrast
 
 
-def _lesions(rng: np.random.Generator, image: Slice, contrast: float) -> int:
+def _lesions(rng: np.random.Generator, image: Slice) -> int:
     """Liver lesions (dark, bright or with a rim) and kidney cysts. Returns how many were drawn."""
     canvas = image.canvas
     liver = image.labels == CLASS_IDS["liver"]

@@ -54,7 +54,7 @@ def mr_phantom(rng: np.random.Generator, height: int, width: int) -> PhantomImag
     for shape, mask in tumours:
         _tumour(rng, canvas, field, labels, shape, mask, inside, sequence, signal)
 
-    pixels = _scan(rng, blur(field, 0.5), canvas)
+    pixels = _scan(rng, blur(field, 0.5))
     high = max(float(np.quantile(pixels[inside], 0.995)), 0.9 * float(np.quantile(pixels, 0.995))) * rng.uniform(0.9, 1.15)
     return PhantomImage(
         pixels=grey(window(pixels, 0.0, high)),
@@ -202,7 +202,7 @@ def _tumour(rng, canvas: Canvas, field, labels, shape, mask, inside, sequence: s
     labels[mask] = CLASS_IDS["brain lesion"]
 
 
-def _scan(rng: np.random.Generator, field: np.ndarray, canvas: Canvas) -> np.ndarray:
+def _scan(rng: np.random.Generator, field: np.ndarray) -> np.ndarray:
     """Bias field, k-space with ghosts and truncation, complex noise, magnitude: ``float32 [H, W]``."""
     height, width = field.shape
     bias = np.exp(rng.uniform(0.04, 0.14) * smooth_noise(rng, field.shape, 0.9 * max(height, width)))

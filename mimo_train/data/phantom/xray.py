@@ -57,7 +57,7 @@ def xray_phantom(rng: np.random.Generator, height: int, width: int) -> PhantomIm
     labels[lung_l] = CLASS_IDS["left lung"]
     labels[heart_mask] = CLASS_IDS["heart"]
 
-    soft = _soft_tissue(rng, canvas, scale, (lung_r | lung_l), heart_mask, labels)
+    soft = _soft_tissue(rng, canvas, scale, (lung_r | lung_l), heart_mask)
     bone = _bones(rng, canvas, scale)
     lung = _lung_markings(rng, canvas, scale, labels)
     nodules = _nodules(rng, canvas, labels, soft)
@@ -82,7 +82,7 @@ def _below(lungs: np.ndarray, x: np.ndarray, middle: float) -> np.ndarray:
     return np.arange(height)[:, None] > np.maximum(line, last)[None, :]
 
 
-def _soft_tissue(rng, canvas: Canvas, scale, lungs: np.ndarray, heart: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _soft_tissue(rng, canvas: Canvas, scale, lungs: np.ndarray, heart: np.ndarray) -> np.ndarray:
     """Thickness of water-like tissue along the beam, mm ``float32 [H, W]``."""
     x, y = canvas.grid()
     x, y = x / np.float32(scale[0]), y / np.float32(scale[1])

@@ -11,8 +11,7 @@ import math
 
 import numpy as np
 
-from .connected_components import INSTANCE_MIN_PIXELS, INSTANCE_MIN_SHARE, label_components
-from .masks import box_of_mask
+from .connected_components import INSTANCE_MIN_PIXELS, INSTANCE_MIN_SHARE
 
 #: A mask with at least this many components shows many objects of one kind, of which some may touch; chosen on ``val``.
 MANY_COMPONENTS = 7
@@ -67,17 +66,6 @@ def count_instances(labels: np.ndarray, areas: np.ndarray, enough: int | None = 
     if components >= MANY_COMPONENTS:
         return int(touching_objects(labels, kept).sum())
     return int(np.count_nonzero(areas[kept] >= COMPARABLE_SHARE * areas[kept].max(initial=0)))
-
-
-def count_objects(mask: np.ndarray) -> int:
-    """The number of objects in a mask, bool ``[H, W]``, with every touching one; 0 if it is empty."""
-    box = box_of_mask(np.asarray(mask, bool))
-    if box is None:
-        return 0
-    x0, y0, x1, y1 = box
-    labels, count = label_components(mask[y0:y1, x0:x1])
-    areas = np.bincount(labels.reshape(-1), minlength=count + 1)
-    return int(touching_objects(labels, instance_components(areas)).sum())
 
 
 def touching_objects(labels: np.ndarray, kept: np.ndarray) -> np.ndarray:

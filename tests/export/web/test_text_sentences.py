@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import fakes
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from mimo_runtime.results import assembly
 from mimo_runtime.results.assembly import assemble_answer
 from mimo_runtime.results.findings import presume_named
 from mimo_runtime.results.plan import plan_request
-from mimo_runtime.text.markup import ground, parse_grounded, strip_query_ids
+from mimo_runtime.text.markup import strip_query_ids
 from mimo_runtime.text.observe import is_next_to, observe_phrase
 
 CONFIG = MimoConfig.from_preset(
@@ -166,7 +168,7 @@ def test_answers_have_the_findings_the_sentence_and_the_phrases_of_the_runtime(p
         computed = seen if plan.has_answer else None
         answer = assemble_answer(plan, computed, None, image=image, modality=modality or None)
         # The page has no draft: it lists every structure that is visible.
-        draft = " ".join(ground(f.phrase, f.query) for f in answer.findings) if plan.intent.kind == "open" else ""
+        draft = " ".join(f"<p>{f.phrase}</p><seg{f.query}>" for f in answer.findings) if plan.intent.kind == "open" else ""
         written = assemble_answer(plan, computed, draft if computed else None, image=image, modality=modality or None)
         values.append(
             {
@@ -181,7 +183,7 @@ def test_answers_have_the_findings_the_sentence_and_the_phrases_of_the_runtime(p
                 "image": {"modality": modality, "spacing_mm": image.spacing_mm, "spacing_source": image.spacing_source},
             }
         )  # fmt: skip
-        lit = [list(pair) for pair in parse_grounded(written.text)]
+        lit = [[phrase, int(query)] for phrase, query in re.findall(r"<p>(.*?)</p><seg(\d+)>", written.text)]
         chosen = [[f.phrase, f.query] for f in answer.findings]
         expected.append({"chosen": chosen, "text": strip_query_ids(written.text), "lit": lit})
     for case, shown, wanted in zip(values, page.run(ANSWERS, cases=values), expected, strict=True):
@@ -212,7 +214,7 @@ def test_outputs_of_the_graphs_become_the_sentence_of_the_runtime(page: PageText
         plan = plan_request(prompt, CONFIG, page.vocabulary)
         computed = seen if plan.has_answer else None
         answer = assemble_answer(plan, computed, None)
-        draft = " ".join(ground(f.phrase, f.query) for f in answer.findings) if plan.intent.kind == "open" else ""
+        draft = " ".join(f"<p>{f.phrase}</p><seg{f.query}>" for f in answer.findings) if plan.intent.kind == "open" else ""
         written = assemble_answer(plan, computed, draft if computed else None)
         expected.append([[[f.phrase, f.query] for f in answer.findings], written.text])
         tensors = {name: {"data": array, "dims": array.shape} for name, array in outputs.items()}

@@ -1,4 +1,4 @@
-"""count_objects and count_instances: touching objects of any size, place and orientation count one by one."""
+"""touching_objects and count_instances: touching objects of any size, place and orientation count one by one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mimo_runtime.postprocessing.connected_components import label_components
-from mimo_runtime.postprocessing.instances import count_instances, count_objects, squared_distance, touching_objects
+from mimo_runtime.postprocessing.instances import count_instances, instance_components, squared_distance, touching_objects
+
+
+def count_objects(mask: np.ndarray) -> int:
+    """The number of objects in a mask, bool ``[H, W]``, with every touching one."""
+    labels, count = label_components(mask)
+    areas = np.bincount(labels.reshape(-1), minlength=count + 1)
+    return int(touching_objects(labels, instance_components(areas)).sum())
 
 
 def discs(centres: list[tuple[float, float]], radii: list[float], height: int, width: int) -> np.ndarray:
