@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from mimo_runtime.data.dataset import Dataset, Record
-from mimo_runtime.errors import PromptError
 from mimo_runtime.model.config import MimoConfig
 from mimo_runtime.model.tokenizer import Tokenizer
 
@@ -143,11 +142,7 @@ class Batches:
         return view, self.sampler.draw(view, record, self.prompts, rng)
 
     def _fits(self, text: str) -> bool:
-        try:
-            self.tokenizer.encode_query(text, self.config.text.max_length)
-        except PromptError:
-            return False
-        return True
+        return self.tokenizer.fits(text, self.config.text.max_length)
 
     def _load(self, record: Record) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Pixels, labels and, if there are any, instance ids of a record, from memory if there was room."""

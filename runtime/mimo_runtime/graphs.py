@@ -15,7 +15,7 @@ import numpy as np
 
 from .admission.memory import MemoryBudget
 from .engines.base import Engine
-from .errors import BundleError, EngineError, PromptError, RequestError
+from .errors import BundleError, EngineError, RequestError
 from .model.config import MimoConfig
 from .model.graph_spec import GRAPHS, graph_specs
 from .model.output_check import check_outputs
@@ -126,11 +126,7 @@ class ModelGraphs:
 
     def text_fits(self, text: str) -> bool:
         """Whether a text is short enough for the model."""
-        try:
-            self.tokenizer.encode_query(text, self.config.text.max_length)
-        except PromptError:
-            return False
-        return True
+        return self.tokenizer.fits(text, self.config.text.max_length)
 
     def ground(self, features: Arrays, request: Arrays, stop: StopCheck = NEVER) -> Arrays:
         """Image features and the encoded request -> the inputs of both decoders. Embeddings of recent texts are cached.

@@ -88,7 +88,7 @@ def test_bert_computes_what_transformers_computes(bert):
 def test_bert_vocabulary_takes_grounded_answers(bert):
     _, _, tokenizer = adopt_bert(MimoConfig.from_preset("micro"), str(bert))
     ids = tokenizer.encode_answer("the <p>liver</p><seg5>")
-    assert [tokenizer.query_of(i) for i in ids if tokenizer.query_of(i) is not None] == [5]
+    assert ids.count(tokenizer.id_of("<seg5>")) == 1
     assert "<seg5>" in tokenizer.decode(ids) and "liver" in tokenizer.decode(ids)
 
 

@@ -69,7 +69,7 @@ def _clock(places: Places) -> float | None:
     kilohertz = _numbers(places.cpus, "cpu[0-9]*/cpufreq/scaling_cur_freq")
     if kilohertz:
         return round(mean(kilohertz) / 1000, 1)
-    lines = (line.partition(":") for line in (_text(places.cpuinfo) or "").splitlines())
+    lines = (line.partition(":") for line in (text_of(places.cpuinfo) or "").splitlines())
     megahertz = [float(value) for name, _, value in lines if name.strip() == "cpu MHz" and value.strip()]
     return round(mean(megahertz), 1) if megahertz else None
 
@@ -79,20 +79,21 @@ def _cooling(thermal: Path) -> int | None:
     devices = [
         folder
         for folder in sorted(thermal.glob("cooling_device*"))
-        if "fan" not in (_text(folder / "type") or "").lower() and _text(folder / "cur_state") is not None
+        if "fan" not in (text_of(folder / "type") or "").lower() and text_of(folder / "cur_state") is not None
     ]
-    return sum(_text(folder / "cur_state") != "0" for folder in devices) if devices else None
+    return sum(text_of(folder / "cur_state") != "0" for folder in devices) if devices else None
 
 
 def _texts(folder: Path, pattern: str) -> Iterable[str]:
-    return [text for path in sorted(folder.glob(pattern)) if (text := _text(path)) is not None]
+    return [text for path in sorted(folder.glob(pattern)) if (text := text_of(path)) is not None]
 
 
 def _numbers(folder: Path, pattern: str) -> list[float]:
     return [float(text) for text in _texts(folder, pattern) if text.lstrip("-").isdigit()]
 
 
-def _text(path: Path) -> str | None:
+def text_of(path: Path) -> str | None:
+    """The stripped content of a file of the kernel; None where it cannot be read."""
     try:
         return path.read_text("utf-8", "replace").strip()
     except OSError:

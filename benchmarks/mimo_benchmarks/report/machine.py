@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import platform
 import time
-from importlib import metadata
 from typing import TypedDict
 
 from mimo_runtime.errors import RequestError
 from mimo_runtime.hardware.host import architecture, cpu_name, memory_mb, process_memory_mb, usable_cores
+from mimo_runtime.utils.versions import version_of
 
 from .conditions import Conditions, read_conditions, was_throttled
 from .processor_time import ProcessorTime, other_load, read_processor_time
@@ -74,7 +74,7 @@ def describe(distributions: tuple[str, ...] = (), threads: int | None = None) ->
         "memory_mb": memory[0] if memory else None,
         "os": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "engines": {name: version for name in distributions if (version := _version(name))},
+        "engines": {name: version for name in distributions if (version := version_of(name))},
         "conditions": read_conditions(),
         "load_before": load(),
         "processor_time": read_processor_time(),
@@ -160,10 +160,3 @@ def process_memory(pid: int) -> ProcessMemory:
     info = psutil.Process(pid).memory_info()
     peak = getattr(info, "peak_wset", None)
     return {"resident_mb": round(info.rss / 2**20, 1), "peak_mb": round(peak / 2**20, 1) if peak else None}
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None

@@ -21,6 +21,8 @@ from ctypes import byref, c_uint, c_ulonglong, c_void_p
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..report.conditions import text_of
+
 #: Rails of a Jetson that feed the whole board; the others are parts of them.
 WHOLE_RAILS = ("VDD_IN", "POM_5V_IN", "SYS_VIN_HV")
 _RAIL = re.compile(r"\b([A-Z][A-Z0-9_]{2,}) (\d+)(?:mW)?/\d+(?:mW)?(?!\w)")
@@ -104,7 +106,7 @@ def _rapl(places: SensorPlaces, available: Sensors) -> str:
             continue
         readable += 1
         limit = _number(zone / "max_energy_range_uj")
-        name = _text(zone / "name") or zone.name
+        name = text_of(zone / "name") or zone.name
         # intel-rapl:0 is a package, intel-rapl:0:1 a part of it; memory is outside of the package, psys holds both.
         whole = name == "dram" or (zone.name.count(":") == 1 and name != "psys")
         available.sensors.append(
@@ -119,15 +121,15 @@ def _rapl(places: SensorPlaces, available: Sensors) -> str:
 def _ina(places: SensorPlaces, available: Sensors) -> str:
     rails: list[Sensor] = []
     for folder in sorted(places.hwmon.glob("hwmon*")):
-        if not (_text(folder / "name") or "").startswith("ina3221"):
+        if not (text_of(folder / "name") or "").startswith("ina3221"):
             continue
         for volts in sorted(folder.glob("in[0-9]*_input")):
             number = volts.name[2:].partition("_")[0]
-            amperes, label = folder / f"curr{number}_input", _text(folder / f"in{number}_label")
+            amperes, label = folder / f"curr{number}_input", text_of(folder / f"in{number}_label")
             if label and _number(amperes) is not None and _number(volts) is not None:
                 rails.append(Sensor(label, "INA3221", _product(volts, amperes), whole=label in WHOLE_RAILS))
     for power in sorted(places.iio.glob("iio:device*/in_power[0-9]_input")):
-        label = _text(power.with_name(f"rail_name_{power.name[8]}"))
+        label = text_of(power.with_name(f"rail_name_{power.name[8]}"))
         if label and _number(power) is not None:
             rails.append(Sensor(label, "INA3221", _reader(power, 1e3), whole=label in WHOLE_RAILS))
     available.sensors += _with_a_whole(rails)
@@ -247,11 +249,4 @@ def _number(path: Path) -> float | None:
     try:
         return _value(path)
     except (OSError, ValueError):
-        return None
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text("utf-8", "replace").strip()
-    except OSError:
         return None

@@ -77,8 +77,8 @@ def measure_tracking(
         **percentiles(times_ms),
         "dice": methods["track"]["all"],
         "methods": methods,
-        "dice_by_distance": {str(d): _mean(values) for d, values in sorted(tally.distances.items())},
-        "by_source": {s: {m: _mean(v) for m, v in of.items()} for s, of in tally.sources.items()},
+        "dice_by_distance": {str(d): mean_dice(values) for d, values in sorted(tally.distances.items())},
+        "by_source": {s: {m: mean_dice(v) for m, v in of.items()} for s, of in tally.sources.items()},
         "absent_frames": tally.absent,
         "false_tracks": tally.false,
         "lost_frames": tally.lost,
@@ -119,12 +119,16 @@ class _Tally:
     def methods(self) -> dict[str, dict[str, float]]:
         """Mean Dice by method and motion, and of all frames."""
         return {
-            method: {**{motion: _mean(of[motion]) for motion in MOTIONS}, "all": _mean([s for v in of.values() for s in v])}
+            method: {
+                **{motion: mean_dice(of[motion]) for motion in MOTIONS},
+                "all": mean_dice([s for v in of.values() for s in v]),
+            }
             for method, of in self._scores.items()
         }
 
 
-def _mean(values: Sequence[float]) -> float:
+def mean_dice(values: Sequence[float]) -> float:
+    """The mean, rounded to four decimals; 0 where there is no value."""
     return round(float(np.mean(values)), 4) if len(values) else 0.0
 
 

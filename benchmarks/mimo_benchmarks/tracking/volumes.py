@@ -18,6 +18,7 @@ from mimo_runtime.series.scans import SeriesAnswer
 from mimo_runtime.tracking.tracker import target_of
 
 from ..report.machine import Machine, describe, finish
+from .measure import mean_dice
 from .slices import Stack
 
 #: ``volume`` and ``volume_name``: ``Mimo.segment_volume`` from a box on the middle slice, and from box and name.
@@ -58,20 +59,16 @@ def measure_volumes(mimo: Mimo, stacks: Sequence[Stack], *, progress: Progress |
                     distances[method][abs(index - stack.middle)].append(value)
         slices += len(stack.masks)
     finish(machine)
-    result = {method: {name: _mean(values) for name, values in of.items()} for method, of in scores.items()}
+    result = {method: {name: mean_dice(values) for name, values in of.items()} for method, of in scores.items()}
     return {
         "machine": machine,
         "volumes": len(stacks),
         "slices": slices,
         "seconds_per_slice": round(seconds / max(1, slices), 4),
         "dice": result,
-        "by_distance": {m: {str(d): _mean(v) for d, v in sorted(of.items())} for m, of in distances.items()},
+        "by_distance": {m: {str(d): mean_dice(v) for d, v in sorted(of.items())} for m, of in distances.items()},
         "gain_over_previous_box": round(result["volume"]["all"] - result["previous_box"]["all"], 4),
     }
-
-
-def _mean(values: Sequence[float]) -> float:
-    return round(float(np.mean(values)), 4) if len(values) else 0.0
 
 
 def _segment(mimo: Mimo, stack: Stack) -> tuple[dict[str, list[np.ndarray]], float]:

@@ -115,12 +115,6 @@ def spline(control: Sequence[Sequence[float]] | np.ndarray, closed: bool = True,
     return curve if closed else np.concatenate([curve, p[-2:-1]])
 
 
-def scaled(points: np.ndarray, factor: float) -> np.ndarray:
-    """Scales a shape about its centroid."""
-    centre = points.mean(0)
-    return (points - centre) * factor + centre
-
-
 def grown(points: np.ndarray, margin: float) -> np.ndarray:
     """Moves every vertex of a closed curve outwards by about ``margin`` (mm); negative shrinks. Good for mild curvature."""
     tangent = np.roll(points, -1, 0) - np.roll(points, 1, 0)

@@ -8,7 +8,6 @@ import platform
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
-from importlib import metadata
 
 from ..bundle.archive import Bundle
 from ..bundle.placement import DEVICES
@@ -20,6 +19,7 @@ from ..hardware.nvidia import Gpus, find_gpus, library_version, power_mode
 from ..loading import read_domain
 from ..model.config import MimoConfig
 from ..utils.messages import shown_path
+from ..utils.versions import version_of
 
 #: Optional packages by distribution: what they read, and the extra that they come with.
 _OPTIONAL = {
@@ -114,7 +114,7 @@ def _machine() -> list[Check]:
     features, memory = cpu_features(), memory_mb()
     telling = [feature for feature in TELLING_FEATURES if features and feature in features]
     return [
-        Check("mimo-edge", "ok", _version("mimo-edge") or "not installed as a package"),
+        Check("mimo-edge", "ok", version_of("mimo-edge") or "not installed as a package"),
         Check("python", "ok", f"{platform.python_version()} ({platform.python_implementation()})"),
         Check("platform", "ok", f"{platform.system()} {platform.release()}, {architecture()}"),
         Check("cpu", "ok", f"{cpu_name()}, {usable_cores()} usable cores"),
@@ -169,11 +169,11 @@ def _nvidia(gpus: Gpus) -> list[Check]:
 def _packages() -> list[Check]:
     checks = []
     for name in _REQUIRED:
-        version = _version(name)
+        version = version_of(name)
         state = "ok" if version else "broken"
         checks.append(Check(name, state, version or "not installed", "" if version else f"pip install {name}"))
     for name, (purpose, extra) in _OPTIONAL.items():
-        version = _version(name)
+        version = version_of(name)
         text = version or f"not installed: {purpose} cannot be read"
         checks.append(Check(name, "ok" if version else "missing", text, "" if version else f"pip install 'mimo-edge[{extra}]'"))
     return checks
@@ -191,7 +191,7 @@ def _engines(gpus: Gpus) -> list[Check]:
             checks.append(Check(f"engine {name}", "missing", f"{reason[0]}, and of no use without a GPU"))
         else:
             checks.append(Check(f"engine {name}", "missing", *reason))
-        both = [d for d in kind.distributions if _version(d)]
+        both = [d for d in kind.distributions if version_of(d)]
         if kind.exclusive and len(both) > 1:
             text = f"{' and '.join(both)} are both installed and overwrite each other"
             checks.append(Check(f"engine {name}", "broken", text, f"pip uninstall {' '.join(both)}, then {kind.install}"))
@@ -265,10 +265,3 @@ def _signature(bundle: Bundle, trusted: bool) -> Check:
     if not trusted and not is_installed():
         return Check("signature", "missing", text, "pip install 'mimo-edge[sign]'", facts)
     return Check("signature", "ok", text, facts=facts)
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None

@@ -8,11 +8,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
 
 from ..errors import EngineError
 from ..hardware.host import architecture
 from ..model.graph_spec import GraphSpec
+from ..utils.versions import version_of
 from .base import Engine
 
 __all__ = ["KINDS", "Engine", "EngineKind", "create_engine", "installed_version", "kind_of", "obstacle", "why_not"]
@@ -48,7 +48,7 @@ class EngineKind:
         if self.name == "tensorrt" and architecture() == "aarch64":
             return "Install JetPack (sudo apt install nvidia-jetpack), and make the environment with --system-site-packages"
         command = f"pip install 'mimo-edge[{self.extra}]'"
-        if self.name == "onnxruntime-cuda" and _version("onnxruntime"):
+        if self.name == "onnxruntime-cuda" and version_of("onnxruntime"):
             return f"pip uninstall onnxruntime onnxruntime-gpu, then {command}"
         return command
 
@@ -107,7 +107,7 @@ def kind_of(name: str) -> EngineKind:
 
 def installed_version(name: str) -> str | None:
     """The installed version of an engine, or None. Imports nothing."""
-    return next(filter(None, map(_version, kind_of(name).distributions)), None)
+    return next(filter(None, map(version_of, kind_of(name).distributions)), None)
 
 
 def obstacle(name: str) -> tuple[str, str] | None:
@@ -175,13 +175,6 @@ def create_engine(
         arguments["compiled"] = True
     engine: Engine = getattr(module, kind.class_name)(data, spec, threads=threads, spinning=spinning, **arguments)
     return engine
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def names(engines: Iterable[Engine]) -> str:

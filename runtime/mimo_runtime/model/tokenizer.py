@@ -156,6 +156,14 @@ class Tokenizer:
         padded[: len(ids) + 2] = (BOS, *ids, EOS)
         return padded
 
+    def fits(self, text: str, max_length: int) -> bool:
+        """Whether :meth:`encode_query` takes a text."""
+        try:
+            self.encode_query(text, max_length)
+        except PromptError:
+            return False
+        return True
+
     def encode_answer(self, text: str) -> list[int]:
         """An answer with markup as ``[BOS, ..., EOS]``; ``<p>``, ``</p>`` and ``<segK>`` become their tokens."""
         return [BOS, *self._encode(self._answers, text), EOS]
@@ -183,10 +191,6 @@ class Tokenizer:
     def id_of(self, token: str) -> int | None:
         """The id of a token as the vocabulary writes it, or None if there is no such token."""
         return self._answers.token_to_id(token)
-
-    def query_of(self, token: int) -> int | None:
-        """The mask query that a token names, or None for any other token."""
-        return token - FIRST_SEG if FIRST_SEG <= token < FIRST_SEG + self.queries else None
 
 
 def clean_query(text: str) -> str:

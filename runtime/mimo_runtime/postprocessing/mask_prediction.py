@@ -121,11 +121,6 @@ class MaskPrediction:
         """Of the image in pixels."""
         return self.letterbox.width
 
-    @property
-    def entity_names(self) -> tuple[str, ...]:
-        """Entities of the model; the query of ``entity_names[i]`` is ``1 + i``."""
-        return self.config.entities
-
     def mask(self, query: int) -> np.ndarray | None:
         """The clean mask of a query, bool ``[H, W]``; None if it is not present, has no pixel, or does not exist."""
         if query not in self._masks:

@@ -35,7 +35,6 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
     "what": ("What is this?", "What is shown here?", "Describe this region."),
     "describe": ("What do you see?", "Describe the image.", "Describe the finding.", "Which structures are visible?"),
 }
-QUESTION_KINDS = tuple(QUESTIONS)
 
 #: The open question.
 EVERYTHING = "What do you see?"
@@ -46,7 +45,7 @@ SEVERAL = ("relation", "neighbours")
 def question(
     kind: str, name: str | None = None, rng: np.random.Generator | None = None, other: str | None = None, relation: str = ""
 ) -> str:
-    """A question of a kind (:data:`QUESTION_KINDS`) about ``name``; the first template without ``rng``.
+    """A question of a kind (of :data:`QUESTIONS`) about ``name``; the first template without ``rng``.
 
     Kind "relation" also needs ``other``; kind "neighbours" needs ``other`` and one of :data:`RELATIONS`, and no name.
     """

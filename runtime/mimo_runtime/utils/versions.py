@@ -1,9 +1,11 @@
-"""Versions of engines by their release numbers; PEP 440 is read by ``packaging``.
+"""Versions of installed packages, and of engines by their release numbers; PEP 440 is read by ``packaging``.
 
 Suffixes of a version (pre-releases, builds) are not compared: an engine's "1.32.0rc1" has the operators of 1.32.
 """
 
 from __future__ import annotations
+
+from importlib import metadata
 
 from packaging.version import InvalidVersion, Version
 
@@ -14,6 +16,14 @@ def release_numbers(version: str) -> tuple[int, ...]:
         return Version(version).release
     except InvalidVersion:
         return ()
+
+
+def version_of(distribution: str) -> str | None:
+    """The version of an installed distribution; None where it is not installed."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def is_version(version: str) -> bool:

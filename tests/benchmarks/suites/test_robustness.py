@@ -196,7 +196,7 @@ def test_words_that_a_model_does_not_know_cost_everything(measured: tuple[dict, 
 
 
 def test_question_forms_are_kinds_of_the_grammar_about_one_target() -> None:
-    assert set(ONE_TARGET_KINDS) <= set(questions.QUESTION_KINDS)
+    assert set(ONE_TARGET_KINDS) <= set(questions.QUESTIONS.keys())
     for kind in ONE_TARGET_KINDS:
         assert questions.subject_of(questions.question(kind, "liver")) == "liver"
 

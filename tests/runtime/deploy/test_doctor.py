@@ -22,9 +22,9 @@ def test_a_healthy_machine():
 
 
 def test_a_missing_engine_is_told_with_the_extra_to_install(monkeypatch):
-    real = doctor._version
+    real = doctor.version_of
     monkeypatch.setattr(engines, "installed_version", lambda name: None)
-    monkeypatch.setattr(doctor, "_version", lambda name: None if "onnxruntime" in name else real(name))
+    monkeypatch.setattr(doctor, "version_of", lambda name: None if "onnxruntime" in name else real(name))
     checks = by_name(examine())
     assert checks["engine onnxruntime"].state == "missing"
     assert checks["engine onnxruntime"].remedy == "pip install 'mimo-edge[cpu]'"
@@ -48,15 +48,15 @@ def test_an_installed_openvino_is_found():
 
 
 def test_two_wheels_that_own_one_folder_are_a_conflict(monkeypatch):
-    real = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda name: "1.20" if "onnxruntime" in name else real(name))
+    real = doctor.version_of
+    monkeypatch.setattr(doctor, "version_of", lambda name: "1.20" if "onnxruntime" in name else real(name))
     broken = [check for check in examine() if check.state == "broken"]
     assert len(broken) == 1 and "overwrite each other" in broken[0].detail and "pip uninstall" in broken[0].remedy
 
 
 def test_a_missing_optional_package_is_not_an_illness(monkeypatch):
-    real = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "pydicom" else real(name))
+    real = doctor.version_of
+    monkeypatch.setattr(doctor, "version_of", lambda name: None if name == "pydicom" else real(name))
     checks = by_name(examine())
     assert checks["pydicom"].state == "missing" and "DICOM files cannot be read" in checks["pydicom"].detail
     assert checks["pydicom"].remedy == "pip install 'mimo-edge[dicom]'"
@@ -64,8 +64,8 @@ def test_a_missing_optional_package_is_not_an_illness(monkeypatch):
 
 
 def test_a_missing_required_package_is(monkeypatch):
-    real = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "pillow" else real(name))
+    real = doctor.version_of
+    monkeypatch.setattr(doctor, "version_of", lambda name: None if name == "pillow" else real(name))
     assert by_name(examine())["pillow"].state == "broken"
 
 
@@ -183,15 +183,15 @@ def test_a_gpu_engine_alone_is_no_engine_without_a_gpu(having):
 
 def test_the_verdict_about_a_missing_package(having, monkeypatch):
     having("onnxruntime")
-    real = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda name: None if name in ("pillow", "click") else real(name))
+    real = doctor.version_of
+    monkeypatch.setattr(doctor, "version_of", lambda name: None if name in ("pillow", "click") else real(name))
     assert verdict(examine(gpus=NOTHING)) == "This machine can run no bundle: pillow and click are missing."
 
 
 def test_two_wheels_in_one_folder_are_no_engine(having, monkeypatch):
     having("onnxruntime")
-    real = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda name: "1.20" if name.startswith("onnxruntime") else real(name))
+    real = doctor.version_of
+    monkeypatch.setattr(doctor, "version_of", lambda name: "1.20" if name.startswith("onnxruntime") else real(name))
     message = verdict(examine(gpus=NOTHING))
     assert "no cpu bundles, because onnxruntime is onnxruntime and onnxruntime-gpu are both installed" not in message
     assert "no cpu bundles, because onnxruntime and onnxruntime-gpu are both installed and overwrite each other" in message

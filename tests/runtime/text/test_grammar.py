@@ -228,7 +228,7 @@ def test_observe_is_said_and_read() -> None:
 
 
 @pytest.mark.parametrize("name", ["polyp", "aorta", "portal and splenic vein", "vertebra, c7", "cell nucleus"])
-@pytest.mark.parametrize("kind", questions.QUESTION_KINDS)
+@pytest.mark.parametrize("kind", questions.QUESTIONS)
 def test_subject_of_every_question(kind: str, name: str) -> None:
     for seed in range(12):
         asked = questions.question(kind, name, np.random.default_rng(seed), other="liver", relation="left of")
