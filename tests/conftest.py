@@ -118,3 +118,12 @@ def micro_bundle(micro_checkpoint: Path, tmp_path_factory: pytest.TempPathFactor
     from mimo_export.build import build
 
     return _once(tmp_path_factory, "micro-bundle", lambda folder: build(micro_checkpoint, folder, parity_samples=7))
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the shipped checkpoint. Takes a minute, once a session: for slow tests. Read only."""
+    from mimo_export.build import build
+
+    checkpoint = repository / "checkpoints/mimo-tiny"
+    return _once(tmp_path_factory, "tiny-bundle", lambda folder: build(checkpoint, folder, parity_samples=2))

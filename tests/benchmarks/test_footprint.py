@@ -11,7 +11,6 @@ from onnx_bundle import reseal
 from mimo_benchmarks import footprint
 from mimo_benchmarks.report import machine
 from mimo_benchmarks.report.tables import footprint_table
-from mimo_export.build import build
 from mimo_runtime.errors import EngineError, PromptError, RequestError
 
 
@@ -35,20 +34,14 @@ def test_the_estimate_of_memory_is_near_what_a_small_bundle_needs(bundle, reques
     assert result["estimated_mb"] == pytest.approx(result["process"]["resident_mb"], rel=0.25)
 
 
-@pytest.fixture(scope="module")
-def tiny(repository, tmp_path_factory):
-    """A bundle of the shipped checkpoint. Read only."""
-    return build(repository / "checkpoints/mimo-tiny", tmp_path_factory.mktemp("bundle") / "tiny", parity_samples=2).path
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="measured on Linux")
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
-def test_the_estimate_of_memory_is_near_what_tiny_needs(tiny, request_, tmp_path, engine):
+def test_the_estimate_of_memory_is_near_what_tiny_needs(tiny_bundle, request_, tmp_path, engine):
     pytest.importorskip(engine)
-    folder = tiny
+    folder = tiny_bundle
     if engine == "openvino":
-        folder = shutil.copytree(tiny, tmp_path / "tiny")
+        folder = shutil.copytree(tiny_bundle, tmp_path / "tiny")
         manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
         for entry in manifest["graphs"].values():
             entry["engine"] = engine

@@ -28,6 +28,7 @@ from mimo_export.graphs.trace import export_graph
 from mimo_export.targets import OPSET
 from mimo_export.tools import compile_check
 from mimo_export.tools.compile_check import convert_precision, random_inputs
+from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.compiler import options as options_module
 from mimo_runtime.compiler.compile import compile_graph as compile_here
 from mimo_runtime.compiler.job import Job
@@ -38,7 +39,6 @@ from mimo_runtime.engines.tensorrt_library import RTX_INSTALL, load_rtx_library,
 from mimo_runtime.errors import EngineError, RequestError
 from mimo_runtime.model.config import PRESETS, MimoConfig
 from mimo_runtime.model.graph_spec import BATCH, GRAPHS, GraphSpec, Tensor, graph_specs
-from mimo_train.checkpoint import load_checkpoint
 from mimo_train.model import Mimo
 from mimo_train.model.graphs import graph_modules
 
@@ -69,14 +69,18 @@ def export_model(config: MimoConfig) -> Models:
     return config, {name: export_graph(modules[name], specs[name]) for name in GRAPHS}
 
 
-@pytest.fixture(scope="session")
-def micro(bundle: Path, checkpoint: Path) -> Models:
-    return load_checkpoint(checkpoint)[0].config, {name: onnx.load(bundle / "graphs" / f"{name}.onnx") for name in GRAPHS}
+def graphs_of(bundle: Path) -> Models:
+    return Bundle.open(bundle).config, {name: onnx.load(bundle / "graphs" / f"{name}.onnx") for name in GRAPHS}
 
 
 @pytest.fixture(scope="session")
-def tiny() -> Models:
-    return export_model(MimoConfig.from_preset("tiny"))
+def micro(bundle: Path) -> Models:
+    return graphs_of(bundle)
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_bundle: Path) -> Models:
+    return graphs_of(tiny_bundle)
 
 
 @pytest.fixture(scope="session")
