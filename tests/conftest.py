@@ -29,6 +29,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
+#: Set by a library or by this project when it is first used, for the rest of the process, or by pytest.
+_SET_ONCE = {"MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR", "ORT_DISABLE_TELEMETRY", "PYTEST_CURRENT_TEST"}
+
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
 
 @pytest.fixture(scope="session")
 def repository() -> Path:
@@ -36,18 +41,15 @@ def repository() -> Path:
     return Path(__file__).resolve().parents[1]
 
 
-#: Set by a library or by this project when it is first used, for the rest of the process, or by pytest.
-_SET_ONCE = {"MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR", "ORT_DISABLE_TELEMETRY", "PYTEST_CURRENT_TEST"}
-
-_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-
-
 def _process_state() -> dict[str, object]:
     """What of the process a test may change, and what the tests after it would meet."""
+    ours = logging.getLogger("mimo_runtime")
     variables = {name: value for name, value in os.environ.items() if name not in _SET_ONCE}
     return {
         "the current folder": os.getcwd(), "the level of the root logger": logging.root.level,
-        "logging.disable": logging.root.manager.disable, **{f"the variable {name}": value for name, value in variables.items()},
+        "logging.disable": logging.root.manager.disable,
+        "the logger of the package": (ours.level, ours.propagate, ours.disabled),
+        **{f"the variable {name}": value for name, value in variables.items()},
     }  # fmt: skip
 
 
@@ -74,6 +76,8 @@ def _process_is_left_as_it_was() -> Iterator[None]:
         os.chdir(str(before["the current folder"]))
         logging.root.setLevel(before["the level of the root logger"])
         logging.disable(before["logging.disable"])
+        ours = logging.getLogger("mimo_runtime")
+        ours.level, ours.propagate, ours.disabled = before["the logger of the package"]
         for name in changed:
             variable = name.removeprefix("the variable ")
             if variable != name:

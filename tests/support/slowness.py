@@ -1,7 +1,8 @@
-"""How slow this machine is, for tests of how long work takes."""
+"""How slow this machine is, for tests of how long work takes, and what only a slow machine prints."""
 
 from __future__ import annotations
 
+import re
 import time
 from functools import cache
 
@@ -25,3 +26,8 @@ def slowness() -> float:
         _work()
         times.append(time.perf_counter() - begin)
     return max(1.0, min(times) / _USUAL_S)
+
+
+def without_progress(stderr: str) -> str:
+    """Standard error of a command without the line a minute that says how far long work is."""
+    return re.sub(r"^\d+ s: .+ \d+/\d+\n", "", stderr, flags=re.MULTILINE)

@@ -92,7 +92,6 @@ SLOW = [
     (TRAIN, "tune-thresholds OWN_CHECKPOINT --data SET --limit 1"),
     (TRAIN, "calibrate-contours OWN_CHECKPOINT --data SET --split train"),
     (TRAIN, "fit-domain OWN_CHECKPOINT --data SET"),
-    (EXPORT, "build CHECKPOINT -o built --graphs text_encoder --parity-samples 2"),
     (EXPORT, "build CHECKPOINT -o built --parity-samples 2"),
     (EXPORT, "parity CHECKPOINT MICRO --samples 2"),
     (
