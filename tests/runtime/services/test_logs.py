@@ -15,17 +15,11 @@ from mimo_runtime.services.logs import log_request, reload_reason, set_up_logs
 
 
 @pytest.fixture
-def stream(monkeypatch: pytest.MonkeyPatch):
-    """The log, with the loggers of the process put back afterwards."""
-    names = ("", "mimo_runtime", "uvicorn", "uvicorn.error", "uvicorn.access")
-    loggers = [logging.getLogger(name) for name in names]
-    before = [(logger.handlers, logger.propagate, logger.level, logger.disabled) for logger in loggers]
+def stream(own_logs: None) -> io.StringIO:
+    """The log of the service."""
     text = io.StringIO()
-    with warnings.catch_warnings():
-        set_up_logs("debug", text)
-        yield text
-    for logger, (handlers, propagate, level, disabled) in zip(loggers, before):
-        logger.handlers, logger.propagate, logger.level, logger.disabled = handlers, propagate, level, disabled
+    set_up_logs("debug", text)
+    return text
 
 
 def test_lines_are_json_and_name_nobody(stream: io.StringIO):

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("uvicorn")
+from waiting import wait_for
+
 from mimo_runtime.services.settings import ApiKeys
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no SIGHUP")
@@ -32,7 +34,7 @@ def hang_up(server, event: str) -> None:
     """SIGHUP, and the wait for one more line of the log with the event."""
     before = len(server.lines)
     os.kill(server.process.pid, signal.SIGHUP)
-    server.wait_for(lambda: "loaded again" in "".join(server.lines[before:]))
+    wait_for(lambda: "loaded again" in "".join(server.lines[before:]))
     assert "".join(server.lines[before:]).count("loaded again") == 1 and event in "".join(server.lines[before:])
 
 

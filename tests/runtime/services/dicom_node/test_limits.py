@@ -220,6 +220,7 @@ def test_settings_outside_their_range_are_refused(tmp_path: Path, changes: dict[
         NodeSettings(tmp_path, AWAY, **changes)
 
 
+@pytest.mark.usefixtures("own_logs")
 def test_a_wrong_start_is_one_line(bundle_folder: Path, tmp_path: Path):
     rules = tmp_path / "rules.json"
     rules.write_text('{"rules": [{"name": "a", "ask": "liver", "colour": 1}]}')
