@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,12 +110,17 @@ def node(
     Bundle.open(bundle, this_machine=not allow_fallback, trust=trust)  # a wrong path is refused before the port opens
     options = HostOptions(device, threads, allow_fallback, max_memory, trust)
 
-    def read_again() -> Renewed:
-        from ..services.dicom_node.process import Renewed
-
-        return Renewed(_rules_again(rules_file, ask), _target(return_to, return_auth, tls_ca))
-
+    read_again = partial(_renewed, rules_file, ask, return_to, return_auth, tls_ca)
     _run(bundle, rules, read_again, settings, options, log_level, retry_undelivered)
+
+
+def _renewed(
+    rules_file: Path | None, ask: str | None, return_to: str, return_auth: Path | None, tls_ca: Path | None
+) -> Renewed:  # fmt: skip
+    """What SIGHUP replaces."""
+    from ..services.dicom_node.process import Renewed
+
+    return Renewed(_rules_again(rules_file, ask), _target(return_to, return_auth, tls_ca))
 
 
 def _run(
