@@ -82,7 +82,7 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "domain": "parity schema",
         "build_state": "graphs parity schema targets",
         "tuning": "parity schema",
-        "stages": "build_state domain finite graphs manifest parity report schema targets tuning",
+        "stages": "build_state check_weights domain graphs manifest parity report schema targets tuning",
         "build": "build_state parity schema stages targets",
         "tools": "graphs parity report schema targets",
         "demo": "build",

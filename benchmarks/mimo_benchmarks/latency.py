@@ -24,9 +24,9 @@ from .report.results import Agreement, ContenderLatency, Latency, TimedBundle
 from .request import KINDS, Request, check_request
 from .sources import is_fp32_onnx, write_fp32_graphs
 from .turns.check import compare_alone
-from .turns.entrants import Entrants, choose_entrants
 from .turns.order import Rounds, Samples, widest
 from .turns.rounds import MeasuredRounds, sample_rounds
+from .turns.selection import SelectedContenders, select_contenders
 from .turns.spinning import spinning
 from .worker import CAN_STOP, Worker
 
@@ -64,13 +64,13 @@ def measure(
     """
     bundle = Bundle.open(bundle_path)
     check_request(request, bundle)
-    entrants = choose_entrants(bundle, against, checkpoint)
+    selected = select_contenders(bundle, against, checkpoint)
     show = progress or (lambda *_: None)
-    described = machine.describe(_distributions(bundle, entrants.names), threads)
+    described = machine.describe(_distributions(bundle, selected.names), threads)
     with ExitStack() as stack:
-        setup = _setup(stack, bundle, entrants, threads)
+        setup = _setup(stack, bundle, selected, threads)
         workers, measured, agreement = _measure_in_turns(
-            stack, entrants, setup, request, Rounds(repeats, warmup, seed), check_alone, show
+            stack, selected, setup, request, Rounds(repeats, warmup, seed), check_alone, show
         )
         machine.finish(described, measured.load)
         contenders = {w.name: _describe_contender(w, measured.samples[w.name], bundle) for w in workers}
@@ -85,7 +85,7 @@ def measure(
         "idle_cpu_s": measured.idle_cpu_s,
         "check_alone": compare_alone(measured.samples, measured.alone) if check_alone else None,
         "contenders": contenders,
-        "skipped": entrants.skipped,
+        "skipped": selected.skipped,
         "ratios": {name: ratios(mimo, other) for name, other in contenders.items() if name != "mimo"},
         "glue_fraction": _glue_of_mimo(measured.samples["mimo"]),
         "agreement": agreement,
@@ -95,7 +95,7 @@ def measure(
 
 def _measure_in_turns(
     stack: ExitStack,
-    contenders: Entrants,
+    contenders: SelectedContenders,
     setup: ContenderSetup,
     request: Request,
     rounds: Rounds,
@@ -143,31 +143,31 @@ def _distributions(bundle: Bundle, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(of_engines | {d for name in names for d in CONTENDERS[name].distributions}))
 
 
-def _setup(stack: ExitStack, bundle: Bundle, entrants: Entrants, threads: int | None) -> ContenderSetup:
+def _setup(stack: ExitStack, bundle: Bundle, selected: SelectedContenders, threads: int | None) -> ContenderSetup:
     """What contenders start with; ``stack`` removes the FP32 files that some of them take."""
     onnx = None
-    if any(CONTENDERS[name].needs_onnx for name in entrants.names):
+    if any(CONTENDERS[name].needs_onnx for name in selected.names):
         onnx = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mimo-bench-")))
-        write_fp32_graphs(bundle, entrants.checkpoint, onnx)
-    return ContenderSetup(Path(bundle.path), entrants.checkpoint, onnx, threads)
+        write_fp32_graphs(bundle, selected.checkpoint, onnx)
+    return ContenderSetup(Path(bundle.path), selected.checkpoint, onnx, threads)
 
 
 def _start_workers(
-    stack: ExitStack, entrants: Entrants, setup: ContenderSetup, request: Request, progress: Progress
+    stack: ExitStack, selected: SelectedContenders, setup: ContenderSetup, request: Request, progress: Progress
 ) -> list[Worker]:
     """One process per contender; ``stack`` ends them. One that nobody named is skipped if it does not start or answer."""
     workers = []
-    for number, name in enumerate(entrants.names):
-        progress(f"starting {name}", number, len(entrants.names))
+    for number, name in enumerate(selected.names):
+        progress(f"starting {name}", number, len(selected.names))
         try:
             with ExitStack() as attempt:
                 worker = attempt.enter_context(Worker(name, setup))
-                for kind in worker.kinds if entrants.all else ():
+                for kind in worker.kinds if selected.all else ():
                     worker.ask(request, kind)
                 stack.push(attempt.pop_all())
                 workers.append(worker)
         except MimoError as error:
-            entrants.skip(name, error)
+            selected.skip(name, error)
     return workers
 
 

@@ -31,8 +31,8 @@ from mimo_train.model.graphs import graph_modules
 from mimo_train.torch_engine import torch_mimo
 
 from .build_state import BuildRequest, BuildState
+from .check_weights import check_finite
 from .domain import compare_verdicts
-from .finite import check_finite
 from .graphs.graph_file import write_graph
 from .graphs.select_decoding import select_decoding
 from .graphs.select_engine import select_engines

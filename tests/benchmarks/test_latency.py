@@ -17,7 +17,7 @@ from mimo_benchmarks.contenders import CONTENDERS, ContenderSetup, Sample
 from mimo_benchmarks.report.tables import latency_table
 from mimo_benchmarks.request import KINDS
 from mimo_benchmarks.sources import find_checkpoint, write_fp32_graphs
-from mimo_benchmarks.turns.entrants import Entrants, choose_entrants
+from mimo_benchmarks.turns.selection import SelectedContenders, select_contenders
 from mimo_benchmarks.worker import Worker
 from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.errors import BundleError, EngineError, PromptError, RequestError
@@ -126,13 +126,13 @@ def test_all_takes_what_can_run_here_and_says_why_the_others_do_not(bundle, tmp_
     monkeypatch.chdir(tmp_path)
     missing = dataclasses.replace(CONTENDERS["genai"], modules=("no_such_library",))
     monkeypatch.setitem(CONTENDERS, "genai", missing)
-    entrants = choose_entrants(Bundle.open(bundle), ["all"], None)
-    assert entrants.names[0] == "mimo" and {"ort", "transformers", "sam2"} <= set(entrants.names)
-    assert entrants.skipped["genai"] == "needs no_such_library, which is not installed"
-    assert "--checkpoint" in entrants.skipped["torch"]
-    assert set(entrants.names) | set(entrants.skipped) == set(CONTENDERS) and not set(entrants.names) & set(entrants.skipped)
+    selected = select_contenders(Bundle.open(bundle), ["all"], None)
+    assert selected.names[0] == "mimo" and {"ort", "transformers", "sam2"} <= set(selected.names)
+    assert selected.skipped["genai"] == "needs no_such_library, which is not installed"
+    assert "--checkpoint" in selected.skipped["torch"]
+    assert set(selected.names) | set(selected.skipped) == set(CONTENDERS) and not set(selected.names) & set(selected.skipped)
     with pytest.raises(RequestError, match="needs no_such_library"):
-        choose_entrants(Bundle.open(bundle), ["genai", "all"], None)
+        select_contenders(Bundle.open(bundle), ["genai", "all"], None)
 
 
 def test_a_contender_that_does_not_start_is_skipped_unless_it_was_named(bundle, request_, monkeypatch):
@@ -140,13 +140,13 @@ def test_a_contender_that_does_not_start_is_skipped_unless_it_was_named(bundle, 
         raise EngineError("no luck")
 
     monkeypatch.setattr(latency, "Worker", fails)
-    entrants = Entrants(["mimo", "ort"], None, all=True)
+    selected = SelectedContenders(["mimo", "ort"], None, all=True)
     with ExitStack() as stack, pytest.raises(EngineError, match="no luck"):
-        latency._start_workers(stack, entrants, ContenderSetup(bundle, None, None, 1), request_, lambda *_: None)
-    entrants.names.remove("mimo")
+        latency._start_workers(stack, selected, ContenderSetup(bundle, None, None, 1), request_, lambda *_: None)
+    selected.names.remove("mimo")
     with ExitStack() as stack:
-        assert latency._start_workers(stack, entrants, ContenderSetup(bundle, None, None, 1), request_, lambda *_: None) == []
-    assert entrants.skipped == {"ort": "no luck"}
+        assert latency._start_workers(stack, selected, ContenderSetup(bundle, None, None, 1), request_, lambda *_: None) == []
+    assert selected.skipped == {"ort": "no luck"}
 
 
 def test_a_contender_that_starts_and_cannot_answer_is_ended_and_skipped(bundle, request_, monkeypatch):
@@ -169,12 +169,12 @@ def test_a_contender_that_starts_and_cannot_answer_is_ended_and_skipped(bundle, 
             ended.append(self.name)
 
     monkeypatch.setattr(latency, "Worker", Mute)
-    entrants = Entrants(["mimo", "edgetam", "ort"], None, all=True)
+    selected = SelectedContenders(["mimo", "edgetam", "ort"], None, all=True)
     with ExitStack() as stack:
-        started = latency._start_workers(stack, entrants, ContenderSetup(bundle, None, None, 1), request_, lambda *_: None)
+        started = latency._start_workers(stack, selected, ContenderSetup(bundle, None, None, 1), request_, lambda *_: None)
         assert [worker.name for worker in started] == ["mimo", "ort"] and ended == ["edgetam"]
-    reason = entrants.skipped.pop("edgetam")
-    assert reason.startswith("ImportError: needs timm") and len(reason) == 120 and not entrants.skipped
+    reason = selected.skipped.pop("edgetam")
+    assert reason.startswith("ImportError: needs timm") and len(reason) == 120 and not selected.skipped
 
 
 def test_a_model_of_another_kind_is_compared_in_what_it_does():

@@ -33,13 +33,13 @@ def profile(
     from ..profile.table import check_report, profile_table, write_report
     from ..report.figures import profile_result
     from ..request import make_request
-    from ..system.subject import subject_of
+    from ..system.measured_bundle import describe_bundle
 
     check_writable(json_path)
     if report is not None:
         check_report(report)
     with progress_bar() as progress:
         result = measure(bundle, make_request(bundle=bundle, **request), threads=threads, repeats=repeats, progress=progress)
-    deliver_result(profile_table(result), profile_result(result, subject_of(Bundle.open(bundle))), json_path)
+    deliver_result(profile_table(result), profile_result(result, describe_bundle(Bundle.open(bundle))), json_path)
     if report is not None:
         write_report(result, report)

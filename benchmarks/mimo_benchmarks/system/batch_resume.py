@@ -26,7 +26,7 @@ from mimo_runtime.utils.tables import table
 
 from ..report import machine
 from ..report.result import BenchmarkResult, Figure, closing_lines
-from .subject import distributions, subject_of
+from .measured_bundle import describe_bundle, distributions
 
 #: Goal of the project: two workers against one.
 SPEEDUP = 1.6
@@ -116,7 +116,7 @@ def measure(bundle: Path, folder: Path, count: int, engine: str, text: str) -> B
     details: BatchResume = {
         "engine": engine, "images": count, "killed_after": killed, "one_worker_s": one, "two_workers_s": two
     }  # fmt: skip
-    return BenchmarkResult("batch-resume", subject_of(opened), described, figures, details)
+    return BenchmarkResult("batch-resume", describe_bundle(opened), described, figures, details)
 
 
 @click.command(cls=Program)

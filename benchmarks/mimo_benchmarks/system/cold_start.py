@@ -22,7 +22,7 @@ from mimo_runtime.utils.progress import Progress, silent
 from ..report import machine
 from ..report.result import BenchmarkResult, Figure
 from ..request import Request
-from .subject import distributions, is_fp32, subject_of
+from .measured_bundle import describe_bundle, distributions, is_fp32
 
 #: Goals of the project: seconds to the first mask, and peak memory of an FP32 bundle.
 GOAL_S, PEAK_MB = 0.8, 300.0
@@ -108,7 +108,7 @@ def measure_cold_start(
         Figure("start of the process to first mask", details["total_s"], "s", "lower", GOAL_S),
         Figure("peak resident memory", details["peak_mb"], "MB", "lower", PEAK_MB if is_fp32(bundle) else None),
     ]
-    return BenchmarkResult("cold-start", subject_of(bundle), described, figures, details)
+    return BenchmarkResult("cold-start", describe_bundle(bundle), described, figures, details)
 
 
 def _details(starts: Sequence[_Start], page_cache: str) -> ColdStartDetails:

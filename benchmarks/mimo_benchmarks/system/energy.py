@@ -13,10 +13,10 @@ from mimo_runtime.utils.progress import Progress, silent
 from ..report import machine
 from ..report.result import BenchmarkResult, Figure
 from ..request import KINDS, Request
+from .measured_bundle import describe_bundle, distributions
 from .meter import EnergyMeter
 from .pool import ask
 from .sensors import Sensor, Sensors
-from .subject import distributions, subject_of
 
 if TYPE_CHECKING:
     from mimo_runtime.pipeline import Mimo
@@ -91,7 +91,7 @@ def measure_energy(
     details = _details(sensors, available.missing, asks, seconds)
     figures = [Figure(f"energy of {kind}", details["joules_per_ask"].get(kind), "J", "lower") for kind in kinds]
     notes = [] if available.sensors else ["no energy sensor was found"]
-    return BenchmarkResult("energy", subject_of(bundle), described, figures, details, notes)
+    return BenchmarkResult("energy", describe_bundle(bundle), described, figures, details, notes)
 
 
 def _ask_for(

@@ -23,8 +23,8 @@ from ..report import machine
 from ..report.percentiles import Percentiles, percentiles
 from ..report.result import BenchmarkResult, Figure
 from ..request import KINDS, Request
-from .endurance import MemorySample, Task
-from .subject import distributions, is_fp32, subject_of
+from .measured_bundle import describe_bundle, distributions, is_fp32
+from .memory_process import MemorySample, Task
 
 #: Goals of the project: growth of resident memory over all asks, p99 against p50, and peak memory of an FP32 bundle.
 GROWTH_PERCENT, TAIL, PEAK_MB = 2.0, 2.0, 300.0
@@ -82,7 +82,7 @@ def measure_memory(
         raise EngineError(f"only {samples[-1]['done']} asks were answered", "Raise --seconds or --count: a slope needs more")
     machine.finish(described, round(samples[-1]["cpu_seconds"] / (time.monotonic() - started), 2))
     details = memory_details(samples, kind, count)
-    return BenchmarkResult("memory", subject_of(bundle), described, _figures(details, is_fp32(bundle)), details)
+    return BenchmarkResult("memory", describe_bundle(bundle), described, _figures(details, is_fp32(bundle)), details)
 
 
 def memory_details(samples: Sequence[MemorySample], kind: str, count: int) -> MemoryDetails:
@@ -141,7 +141,7 @@ def _samples(
 def _run(task: Task, messages: TextIO, progress: Progress) -> list[MemorySample]:
     """The samples of the process; ``messages`` is a file for its standard error."""
     samples: list[MemorySample] = []
-    command = [sys.executable, "-m", "mimo_benchmarks.system.endurance"]
+    command = [sys.executable, "-m", "mimo_benchmarks.system.memory_process"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=messages, text=True) as process:
         try:
             process.stdin.write(json.dumps(task) + "\n")

@@ -37,7 +37,7 @@ from ..dicom_slices import CT, ct_slice
 from ..report import machine
 from ..report.result import BenchmarkResult, Figure, closing_lines
 from ..request import Request, make_request
-from .subject import distributions, subject_of
+from .measured_bundle import describe_bundle, distributions
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -241,7 +241,7 @@ def measure(bundle: Path, text: str, repeats: int, quiet_s: float, threads: int 
         Figure("seconds from slice to stored results, slowest", max(seconds), "s", "lower", SECONDS),
     ]
     details: NodeTime = {"quiet_s": quiet_s, "seconds": seconds, "structures": structures}
-    return BenchmarkResult("node-time", subject_of(opened), described, figures, details)
+    return BenchmarkResult("node-time", describe_bundle(opened), described, figures, details)
 
 
 @click.command(cls=Program)

@@ -35,8 +35,8 @@ from ..report import machine
 from ..report.percentiles import Percentiles, percentiles
 from ..report.result import BenchmarkResult, Figure, closing_lines
 from ..request import KINDS, Request, RequestKind
+from .measured_bundle import describe_bundle, distributions
 from .pool import ask, make_pool
-from .subject import distributions, subject_of
 
 if TYPE_CHECKING:
     from mimo_runtime.bundle.archive import Bundle
@@ -221,7 +221,7 @@ def measure(
         "memory_last_mb": round(memory[-1], 1),
     }
     difference = median(after - before for before, after in zip(python_ms, http_ms))
-    return BenchmarkResult("service-cost", subject_of(bundle), described, _figures(details, difference), details)
+    return BenchmarkResult("service-cost", describe_bundle(bundle), described, _figures(details, difference), details)
 
 
 def _alternate(

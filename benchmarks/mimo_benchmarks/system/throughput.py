@@ -22,8 +22,8 @@ from ..report import machine
 from ..report.percentiles import Percentiles, percentiles
 from ..report.result import BenchmarkResult, Figure
 from ..request import KINDS, Request, RequestKind
+from .measured_bundle import describe_bundle, distributions
 from .pool import ask
-from .subject import distributions, subject_of
 
 if TYPE_CHECKING:
     from mimo_runtime.pipeline import Mimo, Scan
@@ -170,7 +170,7 @@ def measure_throughput(
         "kind": kind, "asks_per_block": asks, "blocks": blocks, "max_callers": max_callers, "callers": results,
         "answers_compared": asks * len(every), "answers_different": sum(b.different for b in every),
     }  # fmt: skip
-    return BenchmarkResult("throughput", subject_of(bundle), described, _figures(results, details), details)
+    return BenchmarkResult("throughput", describe_bundle(bundle), described, _figures(results, details), details)
 
 
 def _summary(blocks: Sequence[_Block], of_one: Sequence[_Block], asks: int) -> CallersResult:

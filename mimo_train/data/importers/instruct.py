@@ -37,8 +37,8 @@ from .common import (
     stem_of,
 )
 from .masks import count_turned, read_binary
-from .meaning import Meaning, Pair, understand
 from .shapes import check, crop, draw, paint
+from .text_targets import Pair, TextTargets, parse_text_targets
 from .writer import Item, Plan, Target
 
 _SPEAKERS = {"human": 0, "user": 0, "gpt": 1, "assistant": 1}
@@ -57,7 +57,7 @@ class _Record:
     number: int
     image: str
     pairs: tuple[Pair, ...]
-    meaning: Meaning
+    targets: TextTargets
     masks: tuple[object, ...]
 
 
@@ -144,8 +144,8 @@ class _Instructions:
             scan = count_turned(read_source(self.root / name, self.facts[name].modality), self.notes)
             kept, pixels = self._draw(self.by_image[name], scan)
             shown |= pixels.keys()
-            if kept and all(record.meaning.names for record in kept):  # "no finding" is an answer about every class
-                mentioned.append({part.lower() for record in kept for part in record.meaning.names})
+            if kept and all(record.targets.names for record in kept):  # "no finding" is an answer about every class
+                mentioned.append({part.lower() for record in kept for part in record.targets.names})
             yield [self._item(name, scan, kept, pixels)] if kept else []
         if not complete:
             self.notes[NOT_ASKED] = sum(not shown <= names for names in mentioned)
@@ -173,11 +173,11 @@ class _Instructions:
         kept: list[_Record] = []
         pixels: dict[str, np.ndarray] = {}
         for record in records:
-            names = [name.lower() for name in record.meaning.names]
+            names = [name.lower() for name in record.targets.names]
             try:
                 masks = [_mask(mask, self.masks_root, scan, self.notes) for mask in record.masks]
                 for name, mask in zip(names, masks):
-                    if mask.any() == record.meaning.absent:
+                    if mask.any() == record.targets.absent:
                         raise ValueError(f"the answer and the mask do not agree whether there is a {name}")
             except (ValueError, RequestError) as error:
                 if not self.skip_unclear:
@@ -213,7 +213,7 @@ def _records_by_image(
 def _class_ids(source: Path, records: Sequence[_Record]) -> tuple[dict[str, str], dict[str, int]]:
     """For each name in lower case its first spelling, and its class id."""
     spelling: dict[str, str] = {}
-    for name in (name for record in records for name in record.meaning.names):
+    for name in (name for record in records for name in record.targets.names):
         spelling.setdefault(name.lower(), name)
     if len(spelling) > _TOO_MANY:
         raise RequestError(f"{source} names {len(spelling)} classes", f"A data set has at most {_TOO_MANY}")
@@ -250,16 +250,16 @@ def _parse(number: int, data: object, root: Path, masks_root: Path, known: Seque
         raise ValueError("label is not a name, or a list of names")
     if not pairs and label is None:
         raise ValueError("it has neither question and answer, nor conversations, nor label")
-    parsed = understand(pairs, label, known)
+    parsed = parse_text_targets(pairs, label, known)
     own = Description(*(str(data.get(key) or "") for key in ("modality", "region")))
-    meaning = Meaning(parsed.names, parsed.absent, own.modality or parsed.modality, own.region or parsed.region)
+    targets = TextTargets(parsed.names, parsed.absent, own.modality or parsed.modality, own.region or parsed.region)
     masks = _masks(data.get("mask", data.get("masks")), masks_root)
-    if not masks and not meaning.absent:
-        raise ValueError(f"it has no mask of {' and '.join(meaning.names)}")
-    if masks and len(masks) != len(meaning.names):
-        named = ", ".join(meaning.names) or "nothing"
-        raise ValueError(f"it has {len(masks)} mask(s) for {len(meaning.names)} name(s) ({named})")
-    return _Record(number, data["image"].replace("\\", "/"), tuple(pairs), meaning, masks)
+    if not masks and not targets.absent:
+        raise ValueError(f"it has no mask of {' and '.join(targets.names)}")
+    if masks and len(masks) != len(targets.names):
+        named = ", ".join(targets.names) or "nothing"
+        raise ValueError(f"it has {len(masks)} mask(s) for {len(targets.names)} name(s) ({named})")
+    return _Record(number, data["image"].replace("\\", "/"), tuple(pairs), targets, masks)
 
 
 def _pairs(data: JsonObject) -> list[Pair]:
@@ -297,8 +297,8 @@ def _modality_and_region(
     source: Path, group: Sequence[_Record], image: Path, modality: str | None, region: str | None
 ) -> tuple[str, str]:
     """Modality and region of an image: those of its records, else of the options, else (modality) of the file."""
-    place = next((r.meaning.region for r in group if r.meaning.region), "") or Description("", region or "").region
-    kind = next((r.meaning.modality for r in group if r.meaning.modality), "") or known_modality(modality or "")
+    place = next((r.targets.region for r in group if r.targets.region), "") or Description("", region or "").region
+    kind = next((r.targets.modality for r in group if r.targets.modality), "") or known_modality(modality or "")
     kind = kind or read_image(image).modality or ""
     for what, value, example in (("modality", kind, "ultrasound"), ("region", place, "abdomen")):
         if not value:

@@ -27,7 +27,7 @@ from PIL import Image, UnidentifiedImageError
 from ..errors import ImageError
 from ..modalities import canonical, contradict
 from ..utils.messages import short
-from .deep import decode_deep
+from .deep_colour import decode_deep_colour
 from .files import open_file, short_name
 from .geometry import ImageSource
 from .image import ScanImage, check_frame, check_size
@@ -187,7 +187,7 @@ def _from_array(array: np.ndarray, channels: str, copy: bool, rule: GreyRule) ->
 
 
 def _from_pil(image: Image.Image, name: str, frame: int, rule: GreyRule) -> ScanImage:
-    image, turned, deep = decode_deep(image, name, frame)
+    image, turned, deep = decode_deep_colour(image, name, frame)
     mode = image.mode
     is_grey = mode.startswith("I") or mode in ("F", "L")
     if rule.window is not None and not is_grey:

@@ -18,17 +18,17 @@ Result = TypeVar("Result")
 Numbered = tuple[int, Source]
 
 
-class _Assistant(Generic[Result]):
+class _OnDemandThread(Generic[Result]):
     """One daemon thread that calls a function on demand: unlike a pool, it never keeps the interpreter from exiting."""
 
     def __init__(self, function: Callable[[], Result]) -> None:
         self._function = function
-        self._orders: SimpleQueue[bool] = SimpleQueue()
+        self._requests: SimpleQueue[bool] = SimpleQueue()
         self._results: SimpleQueue[tuple[Result | None, BaseException | None]] = SimpleQueue()
         threading.Thread(target=self._run, name="mimo-frames", daemon=True).start()
 
     def begin(self) -> None:
-        self._orders.put(True)
+        self._requests.put(True)
 
     def result(self) -> Result | None:
         """Of the last :meth:`begin`. Raises what the function raised."""
@@ -38,10 +38,10 @@ class _Assistant(Generic[Result]):
         return value
 
     def stop(self) -> None:
-        self._orders.put(False)
+        self._requests.put(False)
 
     def _run(self) -> None:
-        while self._orders.get():
+        while self._requests.get():
             try:
                 self._results.put((self._function(), None))
             except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
@@ -73,22 +73,22 @@ def open_ahead(
         while (opened := take()) is not None:
             yield opened
         return
-    assistant, is_busy = _Assistant(take), True
-    assistant.begin()
+    thread, is_busy = _OnDemandThread(take), True
+    thread.begin()
     try:
         while True:
             is_busy = False
-            opened = assistant.result()
+            opened = thread.result()
             if opened is None:
                 return
-            assistant.begin()
+            thread.begin()
             is_busy = True
             yield opened
     finally:
-        assistant.stop()
+        thread.stop()
         if is_busy and wait:
             with contextlib.suppress(Exception):  # of a frame that nobody wants any more
-                assistant.result()
+                thread.result()
 
 
 def track_frames(

@@ -17,7 +17,7 @@ from mimo_runtime.text.questions import QUESTIONS, question
 from mimo_train.cli.main import main
 from mimo_train.data.importers import Target, plan_instruct, write_set
 from mimo_train.data.importers.instruct import NOT_ASKED, QUESTIONS_READ
-from mimo_train.data.importers.meaning import Meaning, understand
+from mimo_train.data.importers.text_targets import TextTargets, parse_text_targets
 
 HEIGHT, WIDTH = 24, 32
 A, B = np.zeros((2, HEIGHT, WIDTH), bool)
@@ -90,8 +90,8 @@ def refused(root: Path, *records: Any, **options: Any) -> str:
     ],
 )
 def test_names_are_read(pair: tuple[str, str], names: tuple[str, ...], absent: bool) -> None:
-    meaning = understand([pair])
-    assert (meaning.names, meaning.absent) == (names, absent)
+    targets = parse_text_targets([pair])
+    assert (targets.names, targets.absent) == (names, absent)
 
 
 @pytest.mark.parametrize("kind", [k for k, templates in QUESTIONS.items() if k != "name" and "{other}" not in templates[0]])
@@ -100,21 +100,21 @@ def test_the_questions_of_the_grammar_are_understood(kind: str) -> None:
     for _ in range(12):
         text = question(kind, "left kidney", rng)
         if "kidney" in text:
-            assert understand([(text, "It is here.")]).names == ("left kidney",)
+            assert parse_text_targets([(text, "It is here.")]).names == ("left kidney",)
         else:
             with pytest.raises(ValueError, match="names a structure"):
-                understand([(text, "It is here.")])
+                parse_text_targets([(text, "It is here.")])
 
 
 def test_free_text_is_understood_with_names_to_look_for_only() -> None:
     pair = ("Can you segment whatever looks odd in this picture?", "Two Liver Tumors are left of the liverwurst.")
     with pytest.raises(ValueError, match="names a structure"):
-        understand([pair])
-    assert understand([pair], known=["liver", "liver tumor"]).names == ("liver tumor",)
+        parse_text_targets([pair])
+    assert parse_text_targets([pair], known=["liver", "liver tumor"]).names == ("liver tumor",)
     pair = ("Please outline the liver for me", "[SEG]")
-    assert understand([pair], known=["liver", "liver tumor"]).names == ("liver",)
+    assert parse_text_targets([pair], known=["liver", "liver tumor"]).names == ("liver",)
     with pytest.raises(ValueError, match="names a structure"):
-        understand([pair])
+        parse_text_targets([pair])
     for text in (
         "Show it to me, please",
         "Describe it",
@@ -124,13 +124,13 @@ def test_free_text_is_understood_with_names_to_look_for_only() -> None:
         "Is there anything?",
     ):
         with pytest.raises(ValueError, match="names a structure"):
-            understand([(text, "here")])
+            parse_text_targets([(text, "here")])
 
 
 def test_labels_go_first_and_modalities_are_read() -> None:
-    assert understand([("x?", "<p>a</p>")], label="liver_tumor").names == ("liver tumor",)
-    assert understand([("x?", "CT of the abdomen: <p>liver</p>.")]) == Meaning(("liver",), False, "ct", "abdomen")
-    assert understand([("polyp", "Note: it is here.")]) == Meaning(("polyp",), False)
+    assert parse_text_targets([("x?", "<p>a</p>")], label="liver_tumor").names == ("liver tumor",)
+    assert parse_text_targets([("x?", "CT of the abdomen: <p>liver</p>.")]) == TextTargets(("liver",), False, "ct", "abdomen")
+    assert parse_text_targets([("polyp", "Note: it is here.")]) == TextTargets(("polyp",), False)
 
 
 # -- whole imports -----------------------------------------------------------------------------------------------------

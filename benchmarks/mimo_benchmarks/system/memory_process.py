@@ -1,4 +1,4 @@
-"""The process that ``mimo-bench memory`` measures: ``python -m mimo_benchmarks.system.endurance``.
+"""The process that ``mimo-bench memory`` measures: ``python -m mimo_benchmarks.system.memory_process``.
 
 It imports the runtime and nothing that a device does not have. Standard input is one line of JSON (:class:`Task`), standard
 output one line of JSON per sample (:class:`MemorySample`).

@@ -19,7 +19,7 @@ _REASON = 120
 
 
 @dataclass(frozen=True)
-class Entrants:
+class SelectedContenders:
     """Names of contenders, ``mimo`` first, and the checkpoint of the bundle.
 
     Args:
@@ -52,7 +52,7 @@ def short_reason(name: str, error: MimoError) -> str:
     return text if len(text) <= _REASON else text[: _REASON - 1] + "…"
 
 
-def choose_entrants(bundle: Bundle, against: Sequence[str] | None, checkpoint: Path | None) -> Entrants:
+def select_contenders(bundle: Bundle, against: Sequence[str] | None, checkpoint: Path | None) -> SelectedContenders:
     """The contenders of ``--against``.
 
     Args:
@@ -75,17 +75,17 @@ def choose_entrants(bundle: Bundle, against: Sequence[str] | None, checkpoint: P
         if CONTENDERS[name].needs_checkpoint and folder is None:
             what = f"--against {name} needs the checkpoint that bundle {bundle.path} was built from"
             raise RequestError(what, "Add --checkpoint CKPT")
-    entrants = Entrants(["mimo", *named], folder, ALL in against)
-    if entrants.all:
+    selected = SelectedContenders(["mimo", *named], folder, ALL in against)
+    if selected.all:
         files = folder is not None or has_exported_graphs(bundle)
         for name in others:
             if name not in named:
                 reason = _why_not(name, folder is not None, files)
                 if reason:
-                    entrants.skipped[name] = reason
+                    selected.skipped[name] = reason
                 else:
-                    entrants.names.append(name)
-    return entrants
+                    selected.names.append(name)
+    return selected
 
 
 def _why_not(name: str, has_checkpoint: bool, has_files: bool) -> str:

@@ -37,7 +37,7 @@ _NOTHING = re.compile(
 
 
 @dataclass(frozen=True)
-class Meaning:
+class TextTargets:
     """The content of a record.
 
     Args:
@@ -52,7 +52,9 @@ class Meaning:
     region: str = ""
 
 
-def understand(pairs: Sequence[Pair], label: str | Sequence[str] | None = None, known: Iterable[str] = ()) -> Meaning:
+def parse_text_targets(
+    pairs: Sequence[Pair], label: str | Sequence[str] | None = None, known: Iterable[str] = ()
+) -> TextTargets:
     """Read the names from a label, else from tagged phrases of the answers, else from known names in answers, then questions,
     else from questions that match a template of the grammar, or that are a bare name.
 
@@ -86,7 +88,7 @@ def understand(pairs: Sequence[Pair], label: str | Sequence[str] | None = None, 
         unique.setdefault(name.lower(), name)
     if not unique and not absent:
         raise ValueError("neither question nor answer names a structure")
-    return Meaning(tuple(unique.values()), absent, modality, region)
+    return TextTargets(tuple(unique.values()), absent, modality, region)
 
 
 def _mentioned(texts: Iterable[str], known: Sequence[str]) -> list[str]:

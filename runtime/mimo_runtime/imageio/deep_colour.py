@@ -27,7 +27,7 @@ _PER_PLANE = (256, 257, 259, 266, 274, 278, 317, 322, 323)
 _LONG = 4
 
 
-def decode_deep(image: Image.Image, name: str, frame: int) -> tuple[Image.Image, int, np.ndarray | None]:
+def decode_deep_colour(image: Image.Image, name: str, frame: int) -> tuple[Image.Image, int, np.ndarray | None]:
     """As :func:`decode`, and the values of 16-bit colour as ``uint16 [H, W, 3 or 4]``; None for everything else.
 
     Decoding a second time in the other byte order gives the low bytes. TIFF files with one plane for each channel, which Pillow

@@ -6,7 +6,7 @@ from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.engines import KINDS as ENGINES
 
 
-def subject_of(bundle: Bundle) -> str:
+def describe_bundle(bundle: Bundle) -> str:
     """Model, target, and how many values of all graphs are in which precision."""
     totals: dict[str, int] = {}
     for entry in bundle.manifest.graphs.values():

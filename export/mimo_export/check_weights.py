@@ -1,4 +1,4 @@
-"""Weights that are numbers."""
+"""The check that no weight of a checkpoint is NaN or infinite."""
 
 from __future__ import annotations
 
