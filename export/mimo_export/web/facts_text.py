@@ -59,6 +59,8 @@ class VocabularyFacts(TypedDict):
     plurals: list[tuple[list[str], str]]
     not_the_same: dict[str, list[str]]
     part_words: list[str]
+    parts_abroad: list[str]
+    one: str
     other_words: list[str]
     separator: str
     place: str
@@ -80,6 +82,12 @@ class FramesFacts(TypedDict):
     in_the_image: str
     no_question: str
     contraction: str
+    negative: str
+    markup: str
+    hidden: dict[str, str]
+    clause_end: str
+    predicate: str
+    all: str
     around: str
     asking: list[str]
     quotes: dict[str, str]
@@ -89,6 +97,7 @@ class LanguagesFacts(TypedDict):
     """Words of ``text/languages.py`` by language and frame; patterns of Chinese by frame."""
 
     words: dict[str, dict[str, list[str]]]
+    english_too: list[str]
     chinese: list[tuple[str, str]]
     latin_end: int
 
@@ -97,6 +106,12 @@ class IntentsFacts(TypedDict):
     """Tables of ``text/intents.py``."""
 
     pointed_at: str
+    another: str
+    each_other: str
+    itself: str
+    joined_kinds: tuple[str, ...]
+    kind_of_frame: dict[str, str]
+    frames_of_one: tuple[str, ...]
     determiner: str
     no_name: tuple[str, ...]
     at_the_end: str
@@ -210,11 +225,16 @@ def text_facts(config: MimoConfig, model_vocabulary: Vocabulary, tokenizer: Toke
             "words": {
                 language: {frame: words.split() for frame, words in of.items()} for language, of in languages.WORDS.items()
             },
+            "english_too": sorted(languages.ENGLISH_TOO),
             "chinese": [(frame, js_pattern(re.compile(pattern))) for frame, pattern in languages.CHINESE],
             "latin_end": languages.LATIN_END,
         },
         "intents": {
-            "pointed_at": js_pattern(intents.POINTED_AT), "determiner": js_pattern(intents.DETERMINER),
+            "pointed_at": js_pattern(intents.POINTED_AT), "another": js_pattern(intents.ANOTHER),
+            "each_other": js_pattern(intents.EACH_OTHER), "itself": js_pattern(intents.ITSELF),
+            "joined_kinds": intents.JOINED_KINDS, "kind_of_frame": intents.KIND_OF_FRAME,
+            "frames_of_one": intents.FRAMES_OF_ONE,
+            "determiner": js_pattern(intents.DETERMINER),
             "no_name": intents.NO_NAME, "at_the_end": js_pattern(intents.AT_THE_END), "most_words": intents.MOST_WORDS,
             "frame_words": sorted(intents.FRAME_WORDS),
         },
@@ -235,7 +255,7 @@ def text_facts(config: MimoConfig, model_vocabulary: Vocabulary, tokenizer: Toke
     }  # fmt: skip
 
 
-def _letters(table: Mapping[int, int | str]) -> dict[str, str]:
+def _letters(table: Mapping[int, int] | Mapping[int, str] | Mapping[int, int | str]) -> dict[str, str]:
     """A table of ``str.maketrans``, by letter."""
     return {chr(code): replaced if isinstance(replaced, str) else chr(replaced) for code, replaced in table.items()}
 
@@ -261,6 +281,8 @@ def _vocabulary(of: Vocabulary) -> VocabularyFacts:
             name: entities for name in sorted(NOT_THE_SAME) if (entities := [e for e in of.entities if name in synonyms(e)])
         },
         "part_words": sorted(vocabulary.PART_WORDS),
+        "parts_abroad": sorted(vocabulary.PARTS_ABROAD),
+        "one": js_pattern(vocabulary.ONE),
         "other_words": sorted(vocabulary.OTHER_WORDS),
         "separator": js_pattern(vocabulary.SEPARATOR),
         "place": js_pattern(vocabulary.PLACE),
@@ -282,6 +304,12 @@ def _frames() -> FramesFacts:
         "in_the_image": js_pattern(frames.IN_THE_IMAGE),
         "no_question": js_pattern(frames.NO_QUESTION),
         "contraction": js_pattern(frames.CONTRACTION),
+        "negative": js_pattern(frames.NEGATIVE),
+        "markup": js_pattern(frames.MARKUP),
+        "hidden": _letters(frames.HIDDEN),
+        "clause_end": js_pattern(frames.CLAUSE_END),
+        "predicate": js_pattern(frames.PREDICATE),
+        "all": js_pattern(frames.ALL),
         "around": js_pattern(frames.AROUND),
         "asking": sorted(frames.ASKING),
         "quotes": _letters(frames.QUOTES),

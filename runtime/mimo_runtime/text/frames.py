@@ -21,7 +21,7 @@ _RELATION_WORDS = {
     r"right (?:side )?of|right from": "right of",
     r"above|over|on top of|superior to|higher than": "above",
     r"below|under|underneath|beneath|inferior to|lower than": "below",
-    r"(?:right |directly )?(?:next|adjacent|close) to|beside|near(?:by)?": NEXT_TO,
+    r"(?:right |directly )?(?:next|adjacent|close) to|beside|near(?:by)?|around|surround(?:s|ing)|neighbou?rs? of": NEXT_TO,
 }
 _THINGS = r"(?:structures?|organs?|things?|objects?|entities|findings?|anatomy|everything|anything|all|what|which(?: ones?)?)"
 _VERBS = (
@@ -29,7 +29,7 @@ _VERBS = (
     r"|identify|detect|extract|isolate|give|get|mask|select|colou?r|indicate|describe|present|see|find|visuali[sz]e|name)"
 )
 _PICTURE = r"(?:image|picture|photo(?:graph)?|scan|slice|frame|video|x-?ray|radiograph|study|exam|view|film|case|figure)"
-_LENGTH = r"(?:milli|centi)?met(?:er|re)s?|mm2?|cm2?|mm²|cm²|pixels?|square \w+|px"
+_LENGTH = r"(?:milli|centi)?met(?:er|re)s?|mm2?|cm2?|mm²|cm²|pixels?|square \w+|px|inch(?:es)?|f(?:ee|oo)t"
 
 
 _MACROS = {
@@ -39,7 +39,8 @@ _MACROS = {
 }  # fmt: skip
 
 FILLER = re.compile(
-    r"^(?:please|pls|hi|hello|hey|hallo|ok(?:ay)?|so|and|now|then|kindly|thanks|doctor|dear \w+|assistant|quickly|just|also"
+    r"^(?:please|pls|plz|thank you|good (?:morning|afternoon|evening|day)|yes or no"
+    r"|hi|hello|hey|hallo|ok(?:ay)?|so|and|now|then|kindly|thanks|doctor|dear \w+|assistant|quickly|just|also"
     r"|try to|(?:can|could|would|will) (?:you|u)(?: please| kindly)?"
     rf"(?= (?:please )?(?:{_VERBS}|count|measure|locate|tell|list|draw|help))"
     r"|(?:can|could) i (?:please )?(?=see|get|have)|(?:i|we)(?:'d| would)? (?:want|need|like|wish)(?: you)? to"
@@ -48,7 +49,7 @@ FILLER = re.compile(
     re.IGNORECASE,
 )  # fmt: skip
 IN_THE_IMAGE = re.compile(
-    r"[\s,]+(?:please|pls|thanks|thank you|for me|now|again|anywhere|right now|at all|"
+    r"[\s,]+(?:please|pls|plz|thanks|thx|thank you|yes or no|in (?:\w+ )?detail|for me|now|again|anywhere|right now|at all|"
     r"(?:in|on|within|from|of|inside|across) (?:the|this|that|my|these|your|an?|whole|entire)+ "
     rf"(?:\w+ ){{0,3}}?(?:{_PICTURE}|ct|mri?|mr|ultrasound|sonogram|echo|patient|photo|mammogram|micrograph|endoscopy"
     r"|sonography)s?)$",
@@ -65,6 +66,7 @@ ASKING = words_of(
 NO_QUESTION = re.compile(
     r"\b(?:malignan\w*|benign\w*|cancerous|diagnos\w*|prognos\w*|treat\w*|therap\w*|age|old|gender|sex|normal|abnormal\w*|healthy|"
     r"unusual|wrong|anomal\w*|patholog\w*|"
+    r"don't|do not|never|not|but|except|excluding|without|other than|apart from|"
     r"enlarged|dangerous|serious|biopsy|stage|grade|birads|bi-rads|survival|surgery|medication|name of the patient|cause[sd]?|"
     r"volume|weigh\w*|heavy|depth|density|stable|growing|progress\w*|better|worse|sick|ill|pregnan\w*|contrast|dose)\b",
     re.IGNORECASE,
@@ -74,8 +76,40 @@ NO_QUESTION = re.compile(
 #: Quotation marks of other kinds as straight ones.
 QUOTES = str.maketrans("’‘‚‛´`" + "“”„‟«»「」『』", "'" * 6 + '"' * 10)
 CONTRACTION = re.compile(r"\b(where|what|how|who|which|there)'s\b", re.IGNORECASE)
-#: Punctuation around a sentence.
-AROUND = re.compile(r'^[\s"\'¿¡.,;:!?()-]+|[\s"\'.,;:!?。？！…()-]+$')
+#: Questions with a negation, which ask the same without it: "Isn't there a polyp?", "Is the spleen not visible?"
+NEGATIVE = re.compile(
+    r"^(is|are|was|were|do|does|did|can|could|would)(?:n't|'t)(?= (?:there|you|we|i|it|the|this|that|any|he|she)\b)"
+    r"|^((?:is|are|was|were|do|does|did|can|could|would) (?:\w+ ){1,5}?)(?:not|no) ",
+    re.IGNORECASE,
+)
+#: Tags and entities of HTML: as white space.
+MARKUP = re.compile(r"</?[a-z][^<>]{0,200}>|&(?:lt|gt|quot|apos|nbsp|#[0-9]{1,5});", re.IGNORECASE)
+#: Control characters as white space; characters that only steer how others are shown are left out.
+HIDDEN = {
+    **dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), " "),
+    **dict.fromkeys((0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFEFF), ""),
+}
+#: Sentences of a request, and clauses that "and" joins: "Where is the polyp and how large is it?"
+_REQUESTS = (
+    r"(?:how|where|what|which|is|are|do|does|can|measure|count|segment|outline|show|find|locate|mark|highlight|describe|tell"
+    r"|list)\b"
+)
+CLAUSE_END = re.compile(
+    rf"[.?!;:。？！；]+(?:\s+|$)|\s*,?\s+(?:and(?: (?:also|then))?|then)\s+(?={_REQUESTS})|\s*,\s+(?={_REQUESTS})",
+    re.IGNORECASE,
+)
+#: Predicates of what a reference points at, that are no name: "Is it large?"
+PREDICATE = re.compile(
+    r"^(?:is|are|was|were|does|do) (?:it|this|that|these|those|they|he|she) (?!an? |the |any )\S", re.IGNORECASE
+)
+#: Everything that can be seen.
+ALL = re.compile(
+    r"(?:(?:any|all|the|other|visible|known|different|of) )*"
+    r"(?:structures|organs|things|objects|entities|findings|everything|anything|something)",
+    re.IGNORECASE,
+)
+#: Punctuation around a sentence, and the number of a list.
+AROUND = re.compile(r'^(?:[\s"\'¿¡.,;:!?()-]|\d{1,2}[.)]\s)+|[\s"\'.,;:!?。？！…()-]+$')
 
 
 class Match(NamedTuple):
@@ -127,9 +161,23 @@ def matches(text: str) -> Iterator[Match]:
 
 
 def plain(text: str) -> str:
-    """A text with letters of the usual width, single spaces, straight quotes, and no punctuation around it."""
-    text = " ".join(unicodedata.normalize("NFKC", text.translate(QUOTES)).split())
-    return AROUND.sub("", CONTRACTION.sub(r"\1 is", text))
+    """A text with letters of the usual width, single spaces, straight quotes, no markup, and no punctuation around it.
+
+    A negative question is the question without the negation.
+    """
+    text = " ".join(unicodedata.normalize("NFKC", without_markup(text).translate(QUOTES)).split())
+    return NEGATIVE.sub(r"\1\2", AROUND.sub("", CONTRACTION.sub(r"\1 is", text)))
+
+
+def without_markup(text: str) -> str:
+    """A text without tags, entities and control characters."""
+    return MARKUP.sub(" ", text.translate(HIDDEN)).replace("&amp;", "&")
+
+
+def clauses(text: str) -> list[str]:
+    """The sentences of a request and its clauses that begin as requests do, without those that only greet."""
+    parts = [plain(part) for part in CLAUSE_END.split(text.translate(QUOTES))]
+    return [part for part in parts if part and not FILLER.fullmatch(f"{part} ")]
 
 
 def without_filler(text: str) -> str:

@@ -16,15 +16,31 @@ KINDS = ("name", "where", "how_many", "how_large", "relation", "neighbours", "de
 POINTED_AT = re.compile(
     r"(?:(?:this|that|it|these|those|them|they|here|there)(?: one)?"
     r"|(?:the |this |that )?(?:marked |referred |given |indicated |selected )?"
-    r"(?:region|area|box|structure|object|target|selection|roi|thing|spot|mask)(?: here)?)",
+    r"(?:region|area|box|structure|object|target|selection|roi|thing|spot|mask)(?: here)?"
+    r"(?: (?:in|inside|within|at|under) (?:the|this|that|my) (?:marked |given |indicated |selected )?"
+    r"(?:box|rectangle|region|area|point|mask|marker|selection|roi|circle))?)",
     re.IGNORECASE,
 )
+#: Words for another structure than the one before: a request does not know what was asked before it.
+ANOTHER = re.compile(
+    r"(?:the |that )?(?:left|right|upper|lower|middle|other|same|next|last|first|second|third|big|bigger|biggest"
+    r"|larger?|largest|small|smaller|smallest) ones?",
+    re.IGNORECASE,
+)
+#: The two subjects of a relation, each to the other one.
+EACH_OTHER = re.compile(r"(?:each|one) (?:an)?other", re.IGNORECASE)
+ITSELF = re.compile(r"(?:it|them)sel(?:f|ves)", re.IGNORECASE)
+#: Kinds of joined clauses, the first that occurs counts; and kinds by the frame of a clause about "it".
+JOINED_KINDS = ("how_large", "how_many", "where", "name", "describe")
+KIND_OF_FRAME = {"size": "how_large", "count": "how_many", "where": "where"}
+#: Frames that need a name or a reference: "Where is it?"
+FRAMES_OF_ONE = ("where", "count", "presence", "show", "segment")
 DETERMINER = re.compile(
-    r"^(?:the|an?|any|some|all|every|each|this|that|these|those|my|his|her|both|of|possible|visible|patient's)\s+(?=\S)",
+    r"^(?:no|only|just|the|an?|any|some|all|every|each|this|that|these|those|my|his|her|both|of|possible|visible|patient's)\s+(?=\S)",
     re.IGNORECASE,
 )
 NO_NAME = ("the", "a", "an", "any", "all", "are", "is", "of", "there", "are there")
-AT_THE_END = re.compile(r"\s+(?:shown|seen|visible|present|here|there|located)$", re.IGNORECASE)
+AT_THE_END = re.compile(r"(?:\s+(?:shown|seen|visible|present|here|there|located)|'s)$", re.IGNORECASE)
 #: More words are a text, no name.
 MOST_WORDS = 6
 FRAME_WORDS = words_of(
@@ -78,6 +94,8 @@ class Intent:
         """Whether it asks about what a box, a point or a mask points at, and has no answer without one."""
         if self.is_relative:
             return not self.others or (self.kind == "relation" and not self.subjects)
+        if self.kind in ("describe", "open"):
+            return self.frame in FRAMES_OF_ONE
         return self.kind == "how_large" and not self.named
 
     @property
@@ -103,9 +121,14 @@ def parse_request(text: str, vocabulary: Vocabulary) -> Intent:
         return Intent("describe")
     if not any(c.isalpha() for c in sentence):
         return Intent("unsupported", reason="not understood")
+    clauses = frames.clauses(text)
+    if joined := _joined(clauses, vocabulary):
+        return joined
     intent = _parse(sentence, vocabulary)
     if _is_answerable(intent):
         return intent
+    if remarked := _with_remarks(clauses, vocabulary):
+        return remarked
     # "was" and "image" are words of several languages.
     foreign = foreign_frame(sentence, 2 if frames.is_question(sentence) else 1)
     corrected = _parse(_with_frame_words(sentence, vocabulary), vocabulary)
@@ -119,6 +142,38 @@ def parse_request(text: str, vocabulary: Vocabulary) -> Intent:
 
 def _is_answerable(intent: Intent) -> bool:
     return intent.kind != "unsupported" and not intent.unknown
+
+
+def _joined(clauses: list[str], vocabulary: Vocabulary) -> Intent | None:
+    """One intent for several clauses about structures; None where one of them has no answer."""
+    if not clauses:
+        return None
+    intents: list[Intent] = []
+    for clause in clauses:
+        intent = _parse(clause, vocabulary)
+        if intents and intents[0].subjects and not intent.named and _is_answerable(intent) and not intent.is_relative:
+            if intent.kind == "open":
+                return None
+            intent = Intent(KIND_OF_FRAME.get(intent.frame, "name"), intents[-1].subjects, frame=intent.frame)
+        intents.append(intent)
+    if len(intents) == 1 or not all(_is_answerable(of) and of.kind in JOINED_KINDS for of in intents):
+        return intents[0] if len(intents) == 1 and _is_answerable(intents[0]) else None
+    subjects = {subject.entity: subject for of in reversed(intents) for subject in reversed(of.subjects)}
+    if subjects and any(not of.subjects for of in intents):
+        return None
+    first = min(intents, key=lambda of: JOINED_KINDS.index(of.kind))
+    return Intent(first.kind, tuple(reversed(subjects.values())), frame=first.frame)
+
+
+def _with_remarks(clauses: list[str], vocabulary: Vocabulary) -> Intent | None:
+    """The intent of the clauses with an answer; remarks beside them are unknown subjects. None where another clause asks."""
+    intents = [(clause, _parse(clause, vocabulary)) for clause in clauses]
+    asked = [clause for clause, intent in intents if _is_answerable(intent) and intent.subjects]
+    remarks = [clause for clause, _ in intents if clause not in asked]
+    if any(frames.is_question(remark) or vocabulary.find(remark) for remark in remarks):
+        return None
+    joined = _joined(asked, vocabulary)
+    return joined and replace(joined, subjects=(*joined.subjects, *map(Subject, remarks)))
 
 
 def _parse(sentence: str, vocabulary: Vocabulary) -> Intent:
@@ -151,14 +206,19 @@ def _intent_of(match: frames.Match, vocabulary: Vocabulary) -> Intent:
     points = POINTED_AT.fullmatch(match.subject)
     if points and kind != "relation":
         return Intent(kind if kind == "how_large" else "describe", frame=frame)
+    if frames.ALL.fullmatch(match.subject) and kind in ("name", "where", "how_many"):
+        return Intent("open", frame="describe")
     subjects = () if points else _subjects(match.subject, vocabulary)
     if not subjects and not points:
         return Intent("unsupported", frame=frame, reason="empty subject")
     if kind != "relation":
         return Intent(kind, subjects, frame=frame)
+    if len(subjects) == 2 and EACH_OTHER.fullmatch(match.other or ""):
+        return Intent(kind, subjects[:1], "", subjects[1:], frame)
     others = _others(match.other or "", vocabulary)
     known = {other.entity for other in others or () if other.entity is not None}
-    if others is None or not (subjects or others) or any(subject.entity in known for subject in subjects):
+    is_same = ITSELF.fullmatch(match.other or "") or any(subject.entity in known for subject in subjects)
+    if others is None or not (subjects or others) or is_same:
         return _no_relation(frame)
     return Intent(kind, subjects, "", others, frame)
 
@@ -171,8 +231,11 @@ def _judged(intent: Intent, sentence: str, vocabulary: Vocabulary) -> Intent:
     """An intent with an unknown name, which may be no name at all."""
     if any(frames.is_question(subject.text) for subject in intent.unknown):
         return _without_frame(sentence, vocabulary)
+    if intent.unknown and frames.PREDICATE.search(sentence):
+        return Intent("unsupported", _mentioned(sentence, vocabulary), reason="unsupported question")
     if any(len(subject.text.split()) > MOST_WORDS for subject in intent.unknown):
-        return Intent("unsupported", reason="unsupported question" if frames.is_question(sentence) else "not understood")
+        reason = "unsupported question" if frames.is_question(sentence) else "not understood"
+        return Intent("unsupported", _mentioned(sentence, vocabulary), reason=reason)
     return intent
 
 
@@ -182,15 +245,18 @@ def _without_frame(sentence: str, vocabulary: Vocabulary) -> Intent:
         subjects = _mentioned(sentence, vocabulary)
         return Intent("unsupported", subjects, reason="unsupported question")
     if len(sentence.split()) > MOST_WORDS:
-        return Intent("unsupported", reason="not understood")
+        return Intent("unsupported", _mentioned(sentence, vocabulary), reason="not understood")
     subjects = _subjects(sentence, vocabulary)
     if POINTED_AT.fullmatch(sentence):
         return Intent("describe")
-    return Intent("name", subjects) if subjects else Intent("unsupported", reason="not understood")
+    reason = "empty subject" if ANOTHER.fullmatch(sentence) else "not understood"
+    return Intent("name", subjects) if subjects else Intent("unsupported", reason=reason)
 
 
 def _subjects(names: str, vocabulary: Vocabulary) -> tuple[Subject, ...]:
     """The structures of a list of names, each entity once; () for a list without a name."""
+    if ANOTHER.fullmatch(frames.plain(names)):
+        return ()
     subjects: dict[tuple[str | None, str], Subject] = {}
     for name, entities in vocabulary.split(_bare(names)):
         text = _bare(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .names import fold
+from .names import fold, words_of
 
 #: By language: words of questions for the frames of ``questions.QUESTIONS`` ("" is any), without accents.
 WORDS = {
@@ -30,6 +30,8 @@ WORDS = {
         " gdzie pokaz jest var kde hvor vis hur mycket nerede kac goster goruyorsun dimana adalah missa kuinka"
     },
 }  # fmt: skip
+#: Words of :data:`WORDS` that are English, too: with no other one, a text is English.
+ENGLISH_TOO = words_of("image area son gross grand hat was lang vis")
 #: Last code point of Latin letters.
 LATIN_END = 0x24F
 #: Frames of questions in Chinese with their patterns, the first that matches decides.
@@ -55,6 +57,7 @@ def foreign_frame(text: str, least: int = 1) -> str | None:
     best: tuple[int, str] | None = None
     for frames in WORDS.values():
         hits = {frame: len(words & set(listed.split())) for frame, listed in frames.items()}
-        if (total := sum(hits.values())) >= least and (best is None or total > best[0]):
+        known = any(words & set(listed.split()) - ENGLISH_TOO for listed in frames.values())
+        if known and (total := sum(hits.values())) >= least and (best is None or total > best[0]):
             best = total, max((frame for frame in hits if frame), key=hits.__getitem__, default="where")
     return None if best is None else best[1]

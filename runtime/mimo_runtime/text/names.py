@@ -23,8 +23,9 @@ _CACHED = 1024
 
 #: Words that make no other name: articles and "of", "on", "in", in the languages of ``translations``.
 SMALL_WORDS = words_of(
-    "the a an of in on for to any some my your his her its this that these those all every each both bilateral visible der"
-    " die das des dem den ein eine einen el la los las lo de del un una unos unas le les l d du une der"
+    "the a an of in on for to any some my your his her its this that these those all every each both bilateral visible no"
+    " beide beiden ambos ambas deux der die das des dem den ein eine einen el la los las lo de del un una unos unas le les l"
+    " d du une der"
 )
 #: Letters that no decomposition of Unicode separates, and a Chinese particle.
 LIGATURES = str.maketrans({"œ": "oe", "æ": "ae", "ø": "o", "ł": "l", "的": " "})

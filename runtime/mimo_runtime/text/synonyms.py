@@ -75,7 +75,10 @@ ABBREVIATIONS: dict[str, tuple[str, ...]] = {
     "right ventricle": ("rv",),
 }
 #: Names of :data:`SYNONYMS` that are wider or narrower than the structure: a request with one is not answered with it.
-NOT_THE_SAME = frozenset(("vertebra", "vena cava", "caval vein", "portal vein", "brain mass", "aortic lumen", "gastric lumen"))
+NOT_THE_SAME = frozenset((
+    "vertebra", "vena cava", "caval vein", "portal vein", "brain mass", "aortic lumen", "gastric lumen", "vessel",
+    "simple cyst",
+))  # fmt: skip
 
 
 def synonyms(name: str) -> tuple[str, ...]:

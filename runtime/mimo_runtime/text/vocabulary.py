@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 
 from .names import Key, fold, is_one_edit, key_of, words_of
 from .synonyms import ABBREVIATIONS, ACCEPTED, NOT_THE_SAME, synonyms
@@ -12,6 +13,13 @@ from .translations import TRANSLATIONS
 #: Words for one part of a pair. Where a model has both parts, the name without the word means both: "kidneys", "hippocampus".
 PAIRS = (("left", "right"), ("anterior", "posterior"), ("superior", "inferior"), ("upper", "lower"))
 PART_WORDS = frozenset(word for pair in PAIRS for word in pair)
+#: The same words in the languages of ``translations``, folded.
+PARTS_ABROAD = words_of(
+    "linke linker linkes linken rechte rechter rechtes rechten vorderer vordere hinterer hintere izquierdo izquierda izquierdos"
+    " izquierdas derecho derecha derechos derechas gauche gauches droit droite droits droites anterieur posterieur"
+)
+#: Around the word for a part: "the left one".
+ONE = re.compile(r"^the | ones?$")
 #: Words that a typing error of a name is not taken for: other structures, positions, and words of everyday language.
 OTHER_WORDS = words_of(
     """uterus ureter ureters urethra thyroid thymus ileum ilium jejunum humor humors interior exterior superior ulterior
@@ -21,7 +29,8 @@ OTHER_WORDS = words_of(
     heat hart hear heard sine spin spied lier lever live river diver poly polio least beast brief"""
 )
 SEPARATOR = re.compile(
-    r"\s*(?:[,;&+、，；/]|和|与|及|\b(?:and(?:\s+also)?|or|und|oder|y|et|as well as|plus|along with|together with)\b)\s*",
+    r"\s*(?:[,;&+、，；/]|和|与|及|\b(?:and(?:\s+(?:also|then))?|then|or|und|oder|y|et"
+    r"|as well as|plus|along with|together with)\b)\s*",
     re.IGNORECASE,
 )
 #: Most parts of a list that are one name, and most words of a name within a sentence.
@@ -92,7 +101,7 @@ class Vocabulary:
         return self.ambiguous.get(key, ())
 
     def candidates(self, name: str) -> tuple[str, ...]:
-        """The entities that an unknown name may mean: narrower or wider ones, or else those that share a word with it."""
+        """Entities that an unknown name may mean: narrower or wider ones, or else those with a word of it or one like it."""
         key = key_of(name)
         narrower = self.meanings(name) or self._wider(key)
         near = tuple(e for e in self.entities if fold(name) in NOT_THE_SAME and fold(name) in synonyms(e))
@@ -100,7 +109,15 @@ class Vocabulary:
             return narrower or near
         wider = tuple(entity for entity in self.entities if set(key_of(entity)) <= set(key))
         nouns = set(key) - PART_WORDS
-        return wider or tuple(entity for entity in self.entities if nouns & set(key_of(entity)))
+        return wider or self._with_words(nouns) or self._with_words(self._near(nouns))
+
+    def _with_words(self, words: AbstractSet[str]) -> tuple[str, ...]:
+        """Entities whose names have one of some words."""
+        return tuple(entity for entity in self.entities if words & set(key_of(entity)))
+
+    def _near(self, words: AbstractSet[str]) -> AbstractSet[str]:
+        """Known words that a typing error makes one of some words of four letters and more."""
+        return {right for word in words if len(word) > 3 for right in self.words if is_one_edit(word, right)}
 
     def split(self, names: str) -> list[tuple[str, tuple[str, ...]]]:
         """Names in a list ("liver, spleen and left kidney") with the entities of each; unknown names have none."""
@@ -243,8 +260,18 @@ def _split(names: str) -> tuple[list[str], list[str]]:
 
 
 def _with_shared_noun(parts: Sequence[str]) -> Iterator[str]:
-    """ "left and right kidney" as "left kidney", "right kidney"."""
+    """ "left and right kidney", or "left kidney and the right one", as "left kidney", "right kidney"."""
+    before: list[str] = []
     for i, part in enumerate(parts):
-        word, following = fold(part).removeprefix("the "), parts[i + 1] if i + 1 < len(parts) else ""
-        shared = [w for w in following.split() if fold(w) not in (*PART_WORDS, "the")]
-        yield f"{part} {' '.join(shared)}" if word in PART_WORDS and shared else part
+        word = ONE.sub("", fold(part))
+        shared = _nouns(parts[i + 1]) if i + 1 < len(parts) else []
+        if word not in PART_WORDS and word not in PARTS_ABROAD:
+            before = _nouns(part) if len(_nouns(part)) < len(part.split()) else []
+            yield part
+        else:
+            yield f"{part} {' '.join(shared)}" if shared else f"{word} {' '.join(before)}" if before else part
+
+
+def _nouns(part: str) -> list[str]:
+    """The words of a name that are none for a part."""
+    return [w for w in part.split() if fold(w) not in PART_WORDS and fold(w) not in PARTS_ABROAD and fold(w) != "the"]

@@ -16,10 +16,24 @@ export function* matches(sentence) {
   }
 }
 
-/** A text with letters of the usual width, single spaces, straight quotes, and no punctuation around it. */
+/**
+ * A text with letters of the usual width, single spaces, straight quotes, no markup, and no punctuation around it.
+ * A negative question is the question without the negation.
+ */
 export function plain(text) {
-  const { quotes, contraction, around } = facts.frames;
-  return single(translate(text, quotes).normalize("NFKC")).replace(contraction.all, "$1 is").replace(around.all, "");
+  const { quotes, contraction, around, negative } = facts.frames;
+  const words = single(translate(withoutMarkup(text), quotes).normalize("NFKC"));
+  return words.replace(contraction.all, "$1 is").replace(around.all, "").replace(negative.all, "$1$2");
+}
+
+/** A text without tags, entities and control characters. */
+export const withoutMarkup = (text) =>
+  translate(text, facts.frames.hidden).replace(facts.frames.markup.all, " ").replaceAll("&amp;", "&");
+
+/** The sentences of a request and its clauses that begin as requests do, without those that only greet. */
+export function clauses(text) {
+  const { quotes, clauseEnd, filler } = facts.frames;
+  return translate(text, quotes).split(clauseEnd.all).map(plain).filter((part) => part && !fullMatch(filler, `${part} `));
 }
 
 /** A sentence without "please" before and "in this image" behind it. */

@@ -1,5 +1,5 @@
 // What a request asks for, and the structures that it names: mimo_runtime/text/intents.py.
-import { isQuestion, matches, plain, withoutFiller } from "./frames.js";
+import { clauses, isQuestion, matches, plain, withoutFiller } from "./frames.js";
 import { foreignFrame } from "./languages.js";
 import { fold, isOneEdit } from "./names.js";
 import { fullMatch, letters, split, strip } from "./strings.js";
@@ -22,6 +22,7 @@ export const isRelative = ({ kind }) => kind === "relation" || kind === "neighbo
 /** Whether it has no answer without a reference. */
 export function needsReference(of) {
   if (isRelative(of)) return !of.others.length || (of.kind === "relation" && !of.subjects.length);
+  if (of.kind === "describe" || of.kind === "open") return facts.intents.frames_of_one.includes(of.frame);
   return of.kind === "how_large" && !of.subjects.length && !of.others.length;
 }
 
@@ -30,8 +31,13 @@ export function parseRequest(text) {
   const sentence = plain(text);
   if (!strip(text)) return intent("describe");
   if (!/\p{L}/u.test(sentence)) return unsupported("not understood");
+  const parts = clauses(text);
+  const together = joined(parts);
+  if (together) return together;
   const first = parse(sentence);
   if (isAnswerable(first)) return first;
+  const remarked = withRemarks(parts);
+  if (remarked) return remarked;
   const foreign = foreignFrame(sentence, isQuestion(sentence) ? 2 : 1);
   const corrected = parse(withFrameWords(sentence));
   if (isAnswerable(corrected)) return corrected;
@@ -42,6 +48,44 @@ export function parseRequest(text) {
 }
 
 const isAnswerable = (of) => of.kind !== "unsupported" && !unknownOf(of).length;
+
+/** One intent for several clauses about structures; null where one of them has no answer. */
+function joined(parts) {
+  const { joined_kinds: kinds, kind_of_frame: kindOf } = facts.intents;
+  const intents = [];
+  for (const part of parts) {
+    let read = parse(part);
+    const isNamed = read.subjects.length || read.others.length;
+    if (intents.length && intents[0].subjects.length && !isNamed && isAnswerable(read) && !isRelative(read)) {
+      if (read.kind === "open") return null;
+      read = intent(kindOf[read.frame] ?? "name", { subjects: intents.at(-1).subjects, frame: read.frame });
+    }
+    intents.push(read);
+  }
+  if (intents.length === 1 && isAnswerable(intents[0])) return intents[0];
+  if (intents.length < 2 || !intents.every((read) => isAnswerable(read) && kinds.includes(read.kind))) return null;
+  const subjects = new Map();
+  for (const subject of intents.flatMap((read) => read.subjects)) {
+    if (!subjects.has(subject.entity)) subjects.set(subject.entity, subject);
+  }
+  if (subjects.size && intents.some((read) => !read.subjects.length)) return null;
+  const order = (read) => kinds.indexOf(read.kind);
+  const first = intents.reduce((best, read) => (order(read) < order(best) ? read : best));
+  return intent(first.kind, { subjects: [...subjects.values()], frame: first.frame });
+}
+
+/** The intent of the clauses with an answer; remarks beside them are unknown subjects. Null where another clause asks. */
+function withRemarks(parts) {
+  const isAsked = (part) => {
+    const read = parse(part);
+    return isAnswerable(read) && read.subjects.length > 0;
+  };
+  const asked = new Set(parts.filter(isAsked));
+  const remarks = parts.filter((part) => !asked.has(part));
+  if (remarks.some((remark) => isQuestion(remark) || find(remark) !== null)) return null;
+  const together = joined(parts.filter((part) => asked.has(part)));
+  return together && { ...together, subjects: [...together.subjects, ...remarks.map((text) => ({ text, entity: null }))] };
+}
 
 function parse(sentence) {
   for (const bare of new Set([sentence, withoutFiller(sentence)])) {
@@ -67,12 +111,18 @@ function intentOf({ kind, frame, subject, relation, other }) {
   }
   const points = pointedAt(subject);
   if (points && kind !== "relation") return intent(kind === "how_large" ? kind : "describe", { frame });
+  if (fullMatch(facts.frames.all, subject) && ["name", "where", "how_many"].includes(kind)) return intent("open", { frame: "describe" });
   const subjects = points ? [] : subjectsOf(subject);
   if (!subjects.length && !points) return unsupported("empty subject", { frame });
   if (kind !== "relation") return intent(kind, { subjects, frame });
+  const { eachOther, itself } = facts.intents;
+  if (subjects.length === 2 && fullMatch(eachOther, other ?? "")) {
+    return intent(kind, { subjects: subjects.slice(0, 1), others: subjects.slice(1), frame });
+  }
   const others = othersOf(other ?? "");
   const known = new Set((others ?? []).map(({ entity }) => entity).filter((entity) => entity !== null));
-  if (others === null || !(subjects.length || others.length) || subjects.some(({ entity }) => known.has(entity))) {
+  const isSame = fullMatch(itself, other ?? "") || subjects.some(({ entity }) => known.has(entity));
+  if (others === null || !(subjects.length || others.length) || isSame) {
     return unsupported("unsupported question", { frame });
   }
   return intent(kind, { subjects, others, frame });
@@ -82,8 +132,11 @@ function intentOf({ kind, frame, subject, relation, other }) {
 function judged(of, sentence) {
   const unknown = unknownOf(of);
   if (unknown.some(({ text }) => isQuestion(text))) return withoutFrame(sentence);
+  if (unknown.length && facts.frames.predicate.some.test(sentence)) {
+    return unsupported("unsupported question", { subjects: mentioned(sentence) });
+  }
   if (unknown.some(({ text }) => split(text).length > facts.intents.most_words)) {
-    return unsupported(isQuestion(sentence) ? "unsupported question" : "not understood");
+    return unsupported(isQuestion(sentence) ? "unsupported question" : "not understood", { subjects: mentioned(sentence) });
   }
   return of;
 }
@@ -91,14 +144,16 @@ function judged(of, sentence) {
 /** A bare name that the model does not know, or a sentence that no pattern matches. */
 function withoutFrame(sentence) {
   if (isQuestion(sentence)) return unsupported("unsupported question", { subjects: mentioned(sentence) });
-  if (split(sentence).length > facts.intents.most_words) return unsupported("not understood");
+  if (split(sentence).length > facts.intents.most_words) return unsupported("not understood", { subjects: mentioned(sentence) });
   if (pointedAt(sentence)) return intent("describe");
   const subjects = subjectsOf(sentence);
-  return subjects.length ? intent("name", { subjects }) : unsupported("not understood");
+  if (subjects.length) return intent("name", { subjects });
+  return unsupported(fullMatch(facts.intents.another, sentence) ? "empty subject" : "not understood");
 }
 
 /** The structures of a list of names, each entity once. */
 function subjectsOf(list) {
+  if (fullMatch(facts.intents.another, plain(list))) return [];
   const subjects = new Map();
   for (const [name, entities] of splitNames(bare(list))) {
     const text = bare(name);

@@ -20,7 +20,7 @@ function readVocabulary(of) {
   return {
     ...of, names: byKey(of.names), ambiguous: byKey(of.ambiguous), plurals: byKey(of.plurals), words: new Set(of.words),
     otherWords: new Set(of.other_words), partWords: new Set(of.part_words), separator: anyCase(of.separator), place: plain(of.place),
-    sideBefore: anyCase(of.side_before), sideBehind: anyCase(of.side_behind),
+    sideBefore: anyCase(of.side_before), sideBehind: anyCase(of.side_behind), partsAbroad: new Set(of.parts_abroad), one: plain(of.one),
   };
 }
 
@@ -29,7 +29,8 @@ function readFrames(of) {
     ...of, patterns: of.patterns.map(([kind, frame, source]) => [kind, frame, anyCase(source)]),
     relations: of.relations.map(([source, relation]) => [anyCase(source), relation]), filler: anyCase(of.filler),
     inTheImage: anyCase(of.in_the_image), noQuestion: anyCase(of.no_question), contraction: anyCase(of.contraction),
-    around: plain(of.around), asking: new Set(of.asking),
+    negative: anyCase(of.negative), markup: anyCase(of.markup), clauseEnd: anyCase(of.clause_end),
+    predicate: anyCase(of.predicate), all: anyCase(of.all), around: plain(of.around), asking: new Set(of.asking),
   };
 }
 
@@ -52,10 +53,12 @@ export function useTables(language) {
     languages: {
       words: mapped(languages.words, (frames) => mapped(frames, (words) => new Set(words))),
       chinese: languages.chinese.map(([frame, source]) => [frame, plain(source)]), latinEnd: languages.latin_end,
+      englishToo: new Set(languages.english_too),
     },
     intents: {
       ...intents, pointedAt: anyCase(intents.pointed_at), determiner: anyCase(intents.determiner), atTheEnd: anyCase(intents.at_the_end),
-      frameWords: intents.frame_words,
+      frameWords: intents.frame_words, another: anyCase(intents.another), eachOther: anyCase(intents.each_other),
+      itself: anyCase(intents.itself),
     },
     questions: readQuestions(language.questions),
   });

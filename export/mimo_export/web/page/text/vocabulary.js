@@ -45,7 +45,17 @@ export function candidates(name) {
   if (Object.hasOwn(notTheSame, folded)) return notTheSame[folded];
   const key = new Set(wordsOfKey(name));
   const inside = entities.filter((entity) => wordsOfKey(entity).every((word) => key.has(word)));
-  return inside.length ? inside : entities.filter((entity) => wordsOfKey(entity).some((word) => key.has(word) && !partWords.has(word)));
+  const nouns = new Set([...key].filter((word) => !partWords.has(word)));
+  return [inside, withWords(nouns), withWords(near(nouns))].find((some) => some.length) ?? [];
+}
+
+/** Entities whose names have one of some words. */
+const withWords = (some) => facts.vocabulary.entities.filter((entity) => wordsOfKey(entity).some((word) => some.has(word)));
+
+/** Known words that a typing error makes one of some words of four letters and more. */
+function near(some) {
+  const long = [...some].filter((word) => letters(word).length > 3);
+  return new Set([...facts.vocabulary.words].filter((right) => long.some((word) => isOneEdit(word, right))));
 }
 
 /** Names in a list, as [name, entities]; unknown names have no entities. */
@@ -168,12 +178,24 @@ function partsOf(list) {
   return [parts, separators];
 }
 
-/** "left and right kidney" as "left kidney", "right kidney". */
+/** "left and right kidney", or "left kidney and the right one", as "left kidney", "right kidney". */
 function withSharedNoun(parts) {
-  const { partWords } = facts.vocabulary;
+  const { partWords, partsAbroad, one } = facts.vocabulary;
+  let before = [];
   return parts.map((part, i) => {
-    const word = fold(part).replace(/^the /, "");
-    const shared = words(parts[i + 1] ?? "").filter((w) => !partWords.has(fold(w)) && fold(w) !== "the");
-    return partWords.has(word) && shared.length ? `${part} ${shared.join(" ")}` : part;
+    const word = fold(part).replace(one.all, "");
+    const shared = nouns(parts[i + 1] ?? "");
+    if (partWords.has(word) || partsAbroad.has(word)) {
+      if (shared.length) return `${part} ${shared.join(" ")}`;
+      return before.length ? `${word} ${before.join(" ")}` : part;
+    }
+    before = nouns(part).length < words(part).length ? nouns(part) : [];
+    return part;
   });
+}
+
+/** The words of a name that are none for a part. */
+function nouns(part) {
+  const { partWords, partsAbroad } = facts.vocabulary;
+  return words(part).filter((word) => ![partWords, partsAbroad].some((some) => some.has(fold(word))) && fold(word) !== "the");
 }
