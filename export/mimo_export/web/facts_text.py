@@ -160,6 +160,7 @@ class AnswerFacts(TypedDict):
     yes_or_no: tuple[str, ...]
     relation_presence: float
     nothing_known: str
+    no_neighbour: str
     most_names: int
     most_letters: int
     longest_text: int
@@ -247,7 +248,8 @@ def text_facts(config: MimoConfig, model_vocabulary: Vocabulary, tokenizer: Toke
         "limits": _limits(),
         "answers": {
             "referred": plan.REFERRED, "yes_or_no": plan.YES_OR_NO, "relation_presence": findings.RELATION_PRESENCE,
-            "nothing_known": compose.NOTHING_KNOWN, "most_names": refusals.MOST_NAMES, "most_letters": refusals.MOST_LETTERS,
+            "nothing_known": compose.NOTHING_KNOWN, "no_neighbour": compose.NO_NEIGHBOUR,
+            "most_names": refusals.MOST_NAMES, "most_letters": refusals.MOST_LETTERS,
             "longest_text": MAX_CHARACTERS,
         },
         "modalities": {modality: _modality(config, modality) for modality in dict.fromkeys(("", *config.modalities, *KNOWN))},

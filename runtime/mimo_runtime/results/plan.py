@@ -16,7 +16,7 @@ from ..text.questions import EVERYTHING, QUESTIONS, question, templates
 from ..text.vocabulary import Vocabulary
 from .answer import Refusal
 from .domain_rules import domain_warnings, excluded_entities
-from .refusals import entities_in_order, refusal_of, unknown_sentence
+from .refusals import REFERENCE, entities_in_order, refusal_of, unknown_sentence
 
 #: The phrase of query 0 when a request points at a target and names nothing that the model knows.
 REFERRED = "referred region"
@@ -87,10 +87,11 @@ def plan_request(
     pointed_at = bool(prompt.boxes) or prompt.mask is not None or any(label != NEGATIVE for *_, label in prompt.points)
     if intent.kind in ("open", "describe"):
         intent = replace(intent, kind="describe" if pointed_at else "open")
-    refusal, warnings = _refused(prompt.text, intent, vocabulary, entities_in_order(config, modality), pointed_at)
+    nearest = None if domain is None or domain.verdict == OUT else domain.modality
+    refusal, warnings = _refused(prompt.text, intent, vocabulary, entities_in_order(config, modality or nearest), pointed_at)
     unknown = intent.unknown
     if refusal is None and domain is not None and domain.verdict == OUT and not any_domain:
-        refusal, warnings = Refusal("out of domain", "", () if pointed_at else ("a box, a point or a mask",)), ()
+        refusal, warnings = Refusal("out of domain", "", () if pointed_at else (REFERENCE,)), ()
     if refusal is None and unknown:
         intent = without_unknown(intent)
     named = tuple(_named(intent, refusal, config, pointed_at))

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..model.config import MimoConfig
+from ..text.frames import HIDDEN
 from ..text.grammar import clean_name, listed
 from ..text.intents import Intent, Subject
 from ..text.questions import EVERYTHING, QUESTIONS, question
 from ..text.vocabulary import Vocabulary
 from .answer import Refusal
 
+#: What points at a structure.
+REFERENCE = "a box, a point or a mask"
 #: Most names, and most letters of the request, that a sentence repeats.
 MOST_NAMES, MOST_LETTERS = 8, 60
 
@@ -29,7 +32,7 @@ def refusal_of(text: str, intent: Intent, vocabulary: Vocabulary, entities: Sequ
     if intent.unknown:
         subject = intent.unknown[0].text
         return Refusal("unknown subject", shortened(subject), vocabulary.candidates(subject) or tuple(entities))
-    return Refusal("empty subject", "", ("a box, a point or a mask", *_questions(intent, entities)))
+    return Refusal("empty subject", "", (REFERENCE, *_questions(intent, entities)))
 
 
 def refusal_sentence(refusal: Refusal, text: str = "") -> str:
@@ -43,11 +46,13 @@ def refusal_sentence(refusal: Refusal, text: str = "") -> str:
     if refusal.reason == "out of domain":
         remedy = f" Point at the structure with {refusal.works[0]}." if refusal.works else ""
         return f"This model was not trained on images like this one.{remedy}"
-    examples = listed([f"'{works}'" if works[:1].isupper() else works for works in refusal.works[:3]] or ["a name"], "or")
+    questions = [works for works in refusal.works[:3] if works != REFERENCE]
+    examples = listed([f"'{works}'" if works[:1].isupper() else works for works in questions] or ["a name"], "or")
+    remedy = f"Give {REFERENCE}, or ask" if REFERENCE in refusal.works else "Ask"
     if refusal.reason == "other language":
         return f"This model answers questions in English only. Ask {examples}."
     if refusal.reason == "empty subject":
-        return f"This model needs the name of a structure, or a reference, for '{shortened(text)}'. Ask {examples}."
+        return f"This model needs the name of a structure, or a reference, for '{shortened(text)}'. {remedy} {examples}."
     verb = "understand" if refusal.reason == "not understood" else "answer"
     return f"This model does not {verb} '{shortened(text)}'. Ask {examples}."
 
@@ -64,8 +69,8 @@ def some_names(names: Sequence[str]) -> str:
 
 
 def shortened(text: str) -> str:
-    """A user's words as a sentence repeats them: on one line, without markup."""
-    text = " ".join(text.replace("<", "(").replace(">", ")").replace("'", "’").split())
+    """A user's words as a sentence repeats them: on one line, without markup, and without what steers other text."""
+    text = " ".join(text.translate(HIDDEN).replace("<", "(").replace(">", ")").replace("'", "’").split())
     return text if len(text) <= MOST_LETTERS else text[: MOST_LETTERS - 1].rstrip() + "…"
 
 

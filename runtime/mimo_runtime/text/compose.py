@@ -14,6 +14,7 @@ import numpy as np
 from . import grammar
 from .frames import NEXT_TO
 from .grammar import Description, Phrase, listed, write_phrase
+from .names import NO_PLURAL
 from .observe import is_next_to, location_word, observe_phrase, relation_of_centres
 
 #: Structures that a body has once. Their parts are areas of the one, not several: "two areas of liver".
@@ -26,6 +27,8 @@ SINGLE = frozenset((
 ))  # fmt: skip
 #: What the sentence says where an open question has no answer. It denies no structure in particular.
 NOTHING_KNOWN = "none of the structures that this model knows is visible"
+#: What lies where none of the model's structures does. Others, which it does not know, may.
+NO_NEIGHBOUR = "no known structure"
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,11 +86,12 @@ def compose_named(masks: Sequence[NamedMask], head: Description, draft: str = ""
     """
     drafted = grammar.parse(draft).phrases
     present = _certain_first(m for m in masks if m.mask is not None)
-    phrases = [_written(m, m.mask, drafted) for m in present if m.mask is not None]
+    observed = [_observed(m, m.mask, drafted) for m in present if m.mask is not None]
+    phrases = [_written(phrase) for phrase in observed]
     denials = _denials([m for m in masks if m.mask is None])
     said = [listed(phrases), *denials] if phrases else denials
     sentences = [f"{grammar.describe_head(head)}: {said[0]}.", *(f"N{denial[1:]}." for denial in said[1:])]
-    sentences += [f"The {'' if m.certain else 'possible '}{m.name} has {m.size}." for m in present if m.size]
+    sentences += [_sized(phrase, m.size) for m, phrase in zip(present, observed) if m.size]
     return " ".join(sentences)
 
 
@@ -96,15 +100,32 @@ def _denials(masks: Sequence[NamedMask]) -> list[str]:
     names: tuple[list[str], list[str]] = [], []
     for mask in masks:
         names[mask.excluded is False].append(grammar.clean_name(mask.name))
-    ends = "is visible", "is found, but cannot be excluded"
-    return [f"no {listed(of, 'or')} {end}" for of, end in zip(names, ends) if of]
+    ends = "visible", "found, but cannot be excluded"
+    return [f"no {listed(of, 'or')} {'are' if _is_plural(of[-1]) else 'is'} {end}" for of, end in zip(names, ends) if of]
+
+
+def _sized(phrase: Phrase, size: str) -> str:
+    """The sentence about a size. That of several is measured on all of them together."""
+    name, verb = phrase.name, "have" if _is_plural(phrase.name) else "has"
+    if phrase.count not in ("", "one") and not _is_single(name) and (plural := grammar.pluralise(name)):
+        name, verb = plural, "together have"
+    return f"The {'possible ' if phrase.uncertain else ''}{name} {verb} {size}."
+
+
+def _is_plural(name: str) -> bool:
+    """Whether a name takes "are": "ventricles", not "pancreas"."""
+    return grammar.is_plural(name) and not NO_PLURAL.search(name)
+
+
+def _is_single(name: str) -> bool:
+    return name.casefold() in SINGLE
 
 
 def compose_reference(mask: NamedMask) -> str:
     """The sentence about what a reference points at, behind the answer about other structures."""
     if mask.mask is None:
         return f"The reference shows no {mask.name}."
-    return f"The reference shows {_written(mask, mask.mask, ())}."
+    return f"The reference shows {_written(_observed(mask, mask.mask, ()))}."
 
 
 def compose_open(masks: Iterable[NamedMask], head: Description) -> str:
@@ -117,7 +138,7 @@ def compose_relations(masks: Sequence[NamedMask], others: Sequence[NamedMask], h
     """How structures lie relative to each of others, by their centres; or that one of them is not visible."""
     absent = next((m for m in (*masks, *others) if m.mask is None or m.centre is None), None)
     if absent is not None:
-        return grammar.describe(replace(head, absent=absent.name))
+        return _absent(absent, head)
     return _relative(head, [clause for other in others for clause in _by_relation(masks, other)])
 
 
@@ -130,12 +151,16 @@ def compose_neighbours(masks: Sequence[NamedMask], relation: str, others: Sequen
     """
     absent = next((other for other in others if other.mask is None), None)
     if absent is not None:
-        return grammar.describe(replace(head, absent=absent.name))
+        return _absent(absent, head)
     clauses = []
     for other in others:
         own = [mask for mask in masks if lies(mask, relation, other)]
         clauses += _by_relation(own, other) if relation == NEXT_TO and own else [_related(own, relation, other)]
     return _relative(head, clauses)
+
+
+def _absent(mask: NamedMask, head: Description) -> str:
+    return f"{grammar.describe_head(head)}: {_denials([replace(mask, mask=None)])[0]}."
 
 
 def lies(mask: NamedMask, relation: str, other: NamedMask) -> bool:
@@ -163,7 +188,7 @@ def _by_relation(masks: Sequence[NamedMask], other: NamedMask) -> list[str]:
 def _related(masks: Sequence[NamedMask], relation: str, other: NamedMask) -> str:
     phrases = [write_phrase(_bare(mask)) for mask in _certain_first(masks)]
     reference = write_phrase(_bare(other)).replace("possibly ", "possible ", 1)
-    return f"{listed(phrases) if phrases else 'nothing'} {relation} the {reference}"
+    return f"{listed(phrases) if phrases else NO_NEIGHBOUR} {relation} the {reference}"
 
 
 def _relative(head: Description, clauses: Sequence[str]) -> str:
@@ -179,9 +204,8 @@ def _bare(mask: NamedMask) -> Phrase:
     return Phrase(mask.name, mask.query, uncertain=not mask.certain)
 
 
-def _written(named: NamedMask, mask: np.ndarray, drafted: Sequence[Phrase]) -> str:
-    phrase = _observed(named, mask, drafted)
-    return write_phrase(phrase, of_image=True, in_areas=phrase.name.casefold() in SINGLE)
+def _written(phrase: Phrase) -> str:
+    return write_phrase(phrase, of_image=True, in_areas=_is_single(phrase.name))
 
 
 def _observed(named: NamedMask, mask: np.ndarray, drafted: Sequence[Phrase]) -> Phrase:

@@ -123,7 +123,7 @@ def describe_head(description: Description) -> str:
     """Modality and region: "CT of the abdomen"."""
     head = MODALITIES.get(description.modality, description.modality) or "Image"
     if description.region:
-        head += f" of {description.region}" if _is_plural(description.region) else f" of the {description.region}"
+        head += f" of {description.region}" if is_plural(description.region) else f" of the {description.region}"
     return head
 
 
@@ -171,7 +171,7 @@ def pluralise(name: str) -> str | None:
             plural = name[: -len(ending)] + replacement
     if plural is None:
         last = re.split(r"[ -]", name)[-1]
-        if not (last.isascii() and last.isalpha() and last.islower()) or _is_plural(name):
+        if not (last.isascii() and last.isalpha() and last.islower()) or is_plural(name):
             return None
         if re.search(r"[^aeiou]y$", name):
             plural = name[:-1] + "ies"
@@ -192,14 +192,15 @@ def singular(name: str) -> str:
     return name[:-1] if re.search(r"[^s]s$", name) else name
 
 
-def _is_plural(name: str) -> bool:
+def is_plural(name: str) -> bool:
+    """Whether a name has the ending of a plural; some singular names have it, too."""
     return bool(re.search(r"[^siu]s$", name)) or any(name.endswith(plural) for _, plural in IRREGULAR)
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------
 
 _HEAD = re.compile(r"\s*([^:<>]*?)(?: of (?:the )?([^:<>]*))?:(?:\s|$)")
-_ABSENT = re.compile(r"no (.+) (?:(?:is|are) visible|is found, but cannot be excluded)", re.IGNORECASE | re.DOTALL)
+_ABSENT = re.compile(r"no (.+) (?:is|are) (?:visible|found, but cannot be excluded)", re.IGNORECASE | re.DOTALL)
 #: Finds what :func:`write_phrase` wrote; :func:`phrase_of` reads a match.
 PHRASE = re.compile(
     r"(\bpossib(?:ly|le) )?(?:\b({}) )?(?:\b({}) )?(?:\b({}) )?(\bareas of )?<p>([^<>]*)</p>(?:<seg(\d{{0,6}})>)?"

@@ -156,12 +156,16 @@ def _joined(clauses: list[str], vocabulary: Vocabulary) -> Intent | None:
                 return None
             intent = Intent(KIND_OF_FRAME.get(intent.frame, "name"), intents[-1].subjects, frame=intent.frame)
         intents.append(intent)
-    if len(intents) == 1 or not all(_is_answerable(of) and of.kind in JOINED_KINDS for of in intents):
-        return intents[0] if len(intents) == 1 and _is_answerable(intents[0]) else None
-    subjects = {subject.entity: subject for of in reversed(intents) for subject in reversed(of.subjects)}
+    answerable = [of for of in intents if _is_answerable(of)]
+    if len(intents) == 1:
+        return answerable[0] if answerable else None
+    if not answerable or not all(of.kind in JOINED_KINDS and (of.frame or of in answerable) for of in intents):
+        return None
+    named = [subject for of in intents for subject in of.subjects]
+    subjects = {(subject.entity, "" if subject.entity else subject.text): subject for subject in reversed(named)}
     if subjects and any(not of.subjects for of in intents):
         return None
-    first = min(intents, key=lambda of: JOINED_KINDS.index(of.kind))
+    first = min(answerable, key=lambda of: JOINED_KINDS.index(of.kind))
     return Intent(first.kind, tuple(reversed(subjects.values())), frame=first.frame)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import fakes
 import pytest
 
+from mimo_runtime.domain.check import DomainCheck
 from mimo_runtime.model.config import MaskDecoderConfig, MimoConfig
 from mimo_runtime.preprocessing.prompts import Prompt
 from mimo_runtime.results.plan import plan_request
+from mimo_runtime.results.refusals import refusal_sentence
 from mimo_runtime.text.questions import QUESTIONS
 from mimo_runtime.text.vocabulary import Vocabulary
 
@@ -28,6 +32,43 @@ def test_case_quotes_and_punctuation_do_not_change_what_the_graphs_read(kind: st
         text = template.format(name="liver", a="a liver", many="livers")
         written = (text.upper(), f'"{text}"', f"'{text}'", f"`{text}`", f"  {text}!!!", text.translate(FULL_WIDTH), f"«{text}»")
         assert {read_by_graphs(one) for one in written} == {text} == {read_by_graphs(text)}
+
+
+def test_a_refusal_names_first_what_the_image_seems_to_show():
+    marked = tuple(("ct",) if number % 2 else ("mri",) for number in range(len(fakes.ENTITIES)))
+    config = replace(CONFIG, modalities=("ct", "mri"), entity_modalities=marked)
+    first = {}
+    for verdict, seen in (("in", "ct"), ("in", "mri"), ("out", "mri")):
+        domain = DomainCheck(verdict, 0.5, seen, False)
+        refusal = plan_request(Prompt("fracture"), config, VOCABULARY, domain=domain, any_domain=True).refusal
+        assert refusal is not None and sorted(refusal.works) == sorted(fakes.ENTITIES)
+        first[verdict, seen] = refusal.works[0]
+    assert first == {("in", "ct"): fakes.ENTITIES[1], ("in", "mri"): fakes.ENTITIES[0], ("out", "mri"): fakes.ENTITIES[0]}
+
+
+def test_a_refusal_says_what_to_give_and_what_to_ask():
+    refusal = plan_request(Prompt("How large is it?"), CONFIG, VOCABULARY).refusal
+    assert refusal is not None
+    sentence = refusal_sentence(refusal, "How large is it?")
+    assert sentence.startswith("This model needs the name of a structure, or a reference, for 'How large is it?'.")
+    assert "Give a box, a point or a mask, or ask 'Where is the " in sentence
+
+
+@pytest.mark.parametrize("text", ["Where is it?", "count them", "Is it visible?", "show it", "the left one"])
+def test_a_pronoun_without_a_reference_is_not_an_open_question(text: str):
+    plan = plan_request(Prompt(text), CONFIG, VOCABULARY)
+    assert plan.refusal is not None and plan.refusal.reason == "empty subject" and not plan.named
+    pointed = plan_request(Prompt(text, boxes=((1, 1, 9, 9),)), CONFIG, VOCABULARY)
+    assert pointed.named == (("referred region", 0),)
+
+
+def test_a_refusal_repeats_nothing_that_steers_other_text():
+    text = "\u202e<b>revil\u202c\x07"
+    refusal = plan_request(Prompt(text), CONFIG, VOCABULARY).refusal
+    assert refusal is not None and refusal_sentence(refusal, text).startswith("This model does not know 'revil'. It knows:")
+    assert refusal_sentence(replace(refusal, reason="not understood"), text).startswith(
+        "This model does not understand '(b)revil'."
+    )
 
 
 def test_a_question_about_a_reference_is_read_as_training_asks_it() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -100,6 +102,26 @@ def test_a_measured_size_is_a_sentence_of_its_own():
     assert sentence.endswith("of the image. The possible liver has an area of 9 mm².")
 
 
+def test_verbs_and_articles_fit_the_number_of_a_name():
+    def sentence(*masks: NamedMask) -> str:
+        return compose.compose_named(masks, CT).removeprefix("CT of the abdomen: ")
+
+    assert sentence(absent("ventricles", 4)) == "no ventricles are visible."
+    assert sentence(absent("ventricles", 4), absent("pancreas", 5)) == "no ventricles or pancreas is visible."
+    unsure = sentence(replace(absent("ventricles", 4), excluded=False))
+    assert unsure == "no ventricles are found, but cannot be excluded." and parse(unsure).absent == "ventricles"
+    assert compose.compose_relations([SPLEEN], [absent("ventricles", 1)], CT).endswith("no ventricles are visible.")
+    parts = disk(20, 40, 6) | disk(20, 56, 6)
+    for name, said in (
+        ("ventricles", "The ventricles have 9 px."),
+        ("polyp", "The polyps together have 9 px."),
+        ("left kidney", "The left kidney has 9 px."),
+        ("pancreas", "The pancreas has 9 px."),
+    ):
+        assert sentence(NamedMask(name, 0, parts, None, size="9 px")).endswith(said)
+    assert sentence(NamedMask("polyp", 0, parts, None, False, "9 px")).endswith("The possible polyps together have 9 px.")
+
+
 def test_an_open_answer_lists_what_is_present_and_denies_no_structure():
     assert compose.compose_open([LIVER, absent("spleen", 2), AORTA], CT) == (
         "CT of the abdomen: <p>liver</p><seg1> and <p>aorta</p><seg3>."
@@ -121,7 +143,7 @@ def test_relations_follow_the_centres():
 def test_neighbours_are_those_that_lie_there():
     unsure = named("liver", 1, 16, 16, certain=False)
     nothing = compose.compose_neighbours([], "above", [unsure], CT)
-    assert nothing == "CT of the abdomen: nothing above the possible <p>liver</p><seg1> in the image."
+    assert nothing == "CT of the abdomen: no known structure above the possible <p>liver</p><seg1> in the image."
     assert parse(nothing) == Description("ct", "abdomen", relation="above", other=Phrase("liver", 1, uncertain=True))
     cyst = named("cyst", 4, 18, 60)
     said = parse(compose.compose_neighbours([SPLEEN, cyst], "below", [LIVER], CT))
@@ -135,7 +157,7 @@ def test_relations_to_several_structures_are_said_of_each():
         "<p>spleen</p><seg2> below the <p>aorta</p><seg3> in the image."
     )
     below = compose.compose_neighbours([SPLEEN], "left of", [LIVER, AORTA], CT)
-    assert below.startswith("CT of the abdomen: nothing left of the <p>liver</p><seg1>; nothing left of")
+    assert below.startswith("CT of the abdomen: no known structure left of the <p>liver</p><seg1>; no known structure left of")
 
 
 def test_what_is_next_to_a_structure_is_said_with_its_direction():
@@ -147,7 +169,7 @@ def test_what_is_next_to_a_structure_is_said_with_its_direction():
     )
     assert compose.lies(near, "next to", LIVER) and not compose.lies(SPLEEN, "next to", LIVER)
     nothing = compose.compose_neighbours([], "next to", [LIVER], CT)
-    assert nothing == "CT of the abdomen: nothing next to the <p>liver</p><seg1> in the image."
+    assert nothing == "CT of the abdomen: no known structure next to the <p>liver</p><seg1> in the image."
 
 
 @settings(max_examples=60, deadline=None)

@@ -202,6 +202,7 @@ cœur | name | heart
 Where is the 肝脏? | where | liver
 liver 🙂 | name | liver
 Is there no polyp? | name | polyp
+There is no polyp, right? | name | polyp
 isn't there a polyp? | name | polyp
 aren't there any nuclei | name | cell nucleus
 Can't you see the liver? | name | liver
@@ -320,6 +321,7 @@ Where is the liver relative to itself? | unsupported | liver | unsupported quest
 the left one | unsupported | | empty subject
 Where is the other one? | unsupported | | empty subject
 the second one | unsupported | | empty subject
+Segment the liver and count the lesions | name | liver, ?lesions
 My patient has pain. Is there a polyp? | name | polyp, ?My patient has pain
 image quality | name | ?image quality
 liver in the left half of the image | unsupported | liver | not understood

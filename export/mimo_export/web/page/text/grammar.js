@@ -9,9 +9,6 @@ export const cleanName = (name) => stripEnd(single(name.replaceAll("<", "(").rep
 export const listed = (parts, word = "and") =>
   `${parts.slice(0, -1).join(", ")}${parts.length > 1 ? ` ${word} ` : ""}${parts[parts.length - 1]}`;
 
-/** The sentence about a structure that is not there. */
-export const describeAbsent = (head, name) => `${head}: no ${cleanName(name)} is visible.`;
-
 /** A phrase {name, query, count, size, shape, location, uncertain} with its markup. */
 export function writePhrase(phrase, ofImage = false, inAreas = false) {
   const words = [phrase.count, phrase.size, phrase.shape].filter(Boolean);
@@ -50,4 +47,5 @@ export function singular(name) {
   return /[^s]s$/u.test(name) ? name.slice(0, -1) : name;
 }
 
-const isPlural = (name) => /[^siu]s$/u.test(name) || facts.grammar.irregular.some(([, plural]) => name.endsWith(plural));
+/** Whether a name has the ending of a plural; some singular names have it, too. */
+export const isPlural = (name) => /[^siu]s$/u.test(name) || facts.grammar.irregular.some(([, plural]) => name.endsWith(plural));

@@ -63,14 +63,17 @@ function joined(parts) {
     intents.push(read);
   }
   if (intents.length === 1 && isAnswerable(intents[0])) return intents[0];
-  if (intents.length < 2 || !intents.every((read) => isAnswerable(read) && kinds.includes(read.kind))) return null;
+  const answerable = intents.filter(isAnswerable);
+  const isRead = (read) => kinds.includes(read.kind) && (read.frame || isAnswerable(read));
+  if (intents.length < 2 || !answerable.length || !intents.every(isRead)) return null;
   const subjects = new Map();
   for (const subject of intents.flatMap((read) => read.subjects)) {
-    if (!subjects.has(subject.entity)) subjects.set(subject.entity, subject);
+    const key = JSON.stringify([subject.entity, subject.entity ? "" : subject.text]);
+    if (!subjects.has(key)) subjects.set(key, subject);
   }
   if (subjects.size && intents.some((read) => !read.subjects.length)) return null;
   const order = (read) => kinds.indexOf(read.kind);
-  const first = intents.reduce((best, read) => (order(read) < order(best) ? read : best));
+  const first = answerable.reduce((best, read) => (order(read) < order(best) ? read : best));
   return intent(first.kind, { subjects: [...subjects.values()], frame: first.frame });
 }
 

@@ -20,7 +20,9 @@ export function planRequest(prompt, modality = "", domain = null, anyDomain = fa
   if (!facts.vocabulary.entities.length) intent = withAnyName(intent);
   const isPointed = pointsAtTarget(prompt);
   if (intent.kind === "open" || intent.kind === "describe") intent = { ...intent, kind: isPointed ? "describe" : "open" };
-  let [refusal, warnings] = refused(prompt.text, intent, ofModality.entities, isPointed);
+  const nearest = domain === null || domain.verdict === "out" ? "" : domain.modality;
+  const { entities } = facts.modalities[modality || nearest] ?? ofModality;
+  let [refusal, warnings] = refused(prompt.text, intent, entities, isPointed);
   const unknown = unknownOf(intent);
   if (refusal === null && domain !== null && domain.verdict === "out" && !anyDomain) {
     [refusal, warnings] = [refusalOfDomain(isPointed), []];

@@ -2,7 +2,7 @@
 import { cleanName, listed } from "./grammar.js";
 import { unknownOf } from "./intents.js";
 import { question } from "./questions.js";
-import { letters, single, stripEnd } from "./strings.js";
+import { letters, single, stripEnd, translate } from "./strings.js";
 import { facts } from "./tables.js";
 import { candidates } from "./vocabulary.js";
 
@@ -32,11 +32,13 @@ export function refusalSentence({ reason, subject, works }, text) {
     const remedy = works.length ? ` Point at the structure with ${works[0]}.` : "";
     return `This model was not trained on images like this one.${remedy}`;
   }
-  const quoted = works.slice(0, 3).map((one) => (/^\p{Uppercase}/u.test(one) ? `'${one}'` : one));
+  const questions = works.slice(0, 3).filter((one) => one !== REFERENCE);
+  const quoted = questions.map((one) => (/^\p{Uppercase}/u.test(one) ? `'${one}'` : one));
   const examples = listed(quoted.length ? quoted : ["a name"], "or");
+  const remedy = works.includes(REFERENCE) ? `Give ${REFERENCE}, or ask` : "Ask";
   if (reason === "other language") return `This model answers questions in English only. Ask ${examples}.`;
   if (reason === "empty subject") {
-    return `This model needs the name of a structure, or a reference, for '${shortened(text)}'. Ask ${examples}.`;
+    return `This model needs the name of a structure, or a reference, for '${shortened(text)}'. ${remedy} ${examples}.`;
   }
   return `This model does not ${reason === "not understood" ? "understand" : "answer"} '${shortened(text)}'. Ask ${examples}.`;
 }
@@ -53,7 +55,7 @@ function someNames(names) {
 /** A user's words as a sentence repeats them: on one line, without markup. */
 function shortened(words) {
   const { most_letters: most } = facts.answers;
-  const text = letters(single(words.replaceAll("<", "(").replaceAll(">", ")").replaceAll("'", "’")));
+  const text = letters(single(translate(words, facts.frames.hidden).replaceAll("<", "(").replaceAll(">", ")").replaceAll("'", "’")));
   return text.length <= most ? text.join("") : `${stripEnd(text.slice(0, most - 1).join(""), " ")}…`;
 }
 
