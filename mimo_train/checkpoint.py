@@ -2,8 +2,8 @@
 
 ``mimo-train fit-domain`` adds the file domain.npz, which new weights remove.
 
-The folder is written beside its place and then moved there file by file, the configuration last: a killed run leaves
-either the old checkpoint or a complete new one under each name, never half a file.
+The folder is written beside its destination and then moved there file by file, the configuration last. If the process is
+killed, each file is either the old one or the new one, and never incomplete.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python -m mimo_benchmarks.check_cost BUNDLE
 
-The outputs of one answer are recorded, and then checked alone: the fastest check is compared with the fastest answer, so that
+The outputs of one answer are recorded, and then checked alone. The fastest check is compared with the fastest answer, so that
 other work on the machine counts in neither.
 """
 

@@ -5,9 +5,10 @@
 A record needs ``pixel_spacing_mm`` and an attribute with the true circumference in mm. Two errors are reported: of the ellipse
 fitted to the true mask, which is that of the measurement alone, and of the ellipse fitted to the model's mask.
 
-Where annotators draw an outline, the measured circumference is that of the middle of the line. Masks that are filled up to the
-outer edge of the line are wider by half of it all around, and so are those of a model that learned from them. By Steiner's
-formula for parallel curves, the circumference of the middle is shorter by pi times the width of the line: ``outline_width``.
+Where annotators draw an outline, the measured circumference is that of the middle of the line. Masks that are filled up to
+the outer edge of the line are wider by half of it all around. So are the masks of a model that is trained on them. By
+Steiner's formula for parallel curves, the circumference of the middle is shorter by pi times the width of the line:
+``outline_width``.
 """
 
 from __future__ import annotations

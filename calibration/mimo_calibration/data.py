@@ -1,7 +1,7 @@
 """The images and questions that a calibration runs on, and those that it is measured on. No image is in both.
 
-A data set is named by its folder, or by a name that an installed package registers as an entry point of the group
-``mimo_edge.datasets``: a function without arguments that returns the folder, and may create it first.
+A data set is named by its folder, or by an entry point of the group ``mimo_edge.datasets`` that an installed package
+registers. The entry point is a function without arguments that returns the folder, and may create it first.
 """
 
 from __future__ import annotations

@@ -87,8 +87,8 @@ class QuantizationRequest:
         datasets = open_data(self.calibration)
         held_out = open_data(self.held_out, "--held-out") if self.held_out else datasets
         calibration = draw_images(datasets, "train", self.images, self.seed)
-        # The search gets at most a third of the held-out images, and no more than the gate: a quick run with few images for the
-        # gate must not wait for a search on more.
+        # The search gets at most a third of the held-out images, and no more than the gate. So a quick run with few images
+        # for the gate does not search on more.
         available = sum(len(data.split("val")) for data in held_out)
         count = max(MIN_HELD_OUT, min(SEARCH_IMAGES, self.gate_images, available // 3))
         search = draw_images(held_out, "val", count, self.seed, least=MIN_HELD_OUT)

@@ -24,8 +24,8 @@ MASK_BIAS_FLOOR = -6.0
 class QueryBlock(nn.Module):
     """Cross-attention to a source and feed-forward; pre-norm.
 
-    There is no attention between queries: each has a fixed meaning (the target, or one entity), so they need not share out
-    what there is among themselves, and training computes only those that it compares with the truth.
+    There is no attention between queries. Each has a fixed meaning (the target, or one entity), so they do not have to divide
+    the objects among themselves. Training computes only the queries that it compares with the truth.
     """
 
     def __init__(self, dim: int, source_dim: int, inner: int, heads: int, config: MaskDecoderConfig) -> None:

@@ -1,8 +1,8 @@
 """Visual referring prompts: any mix of boxes, points and one mask becomes reference tokens and soft region maps.
 
 A slot whose label is -1 is padding: its token, its validity and its region are zero, so one static graph takes every mix.
-Coordinate embedding as in Segment Anything (Kirillov et al. 2023, arXiv:2304.02643); on top of it every reference pools the
-image features under its region, so that a token knows what it points at as well as where.
+Coordinate embedding as in Segment Anything (Kirillov et al. 2023, arXiv:2304.02643). In addition every reference pools the
+image features under its region, so that a token holds what it points at as well as where.
 """
 
 from __future__ import annotations

@@ -84,8 +84,8 @@ class SwinBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, H, W, C] -> [B, H, W, C].
 
-        Norms, sums and linears see tokens [B, H * W, C]: engines take the second of four axes for channels, and would
-        rearrange a map with channels last before and after every one of them.
+        Norms, sums and linears see tokens [B, H * W, C]. Engines take the second of four axes for channels, and would
+        transpose a map with channels last before and after every one of them.
         """
         height, width, channels = x.shape[1], x.shape[2], x.shape[3]
         tokens = x.reshape(-1, height * width, channels)

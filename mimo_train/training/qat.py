@@ -1,12 +1,12 @@
 """Quantization-aware fine-tuning: the forward pass rounds as a quantized engine does, and the float weights adapt to it.
 
-The rounded modules are those of the exporter (``mimo_calibration.graph.quantizable``): every convolution, every product with a
-matrix that is not too small, and the text decoder's output layer, whose weights are its word table. Lookups in that table are
-exact. Weights are symmetric per output channel, scale = max|w| / qmax, rounded half to even. Activations (``int8`` only) are
-the inputs of those modules except in the text decoder: symmetric per tensor, scale = amax / 127. Here amax is a running average
-of max|x|; the exporter, whose weights are final, chooses it by the quantization noise. Gradients pass the rounding unchanged
-inside the range, and are zero outside (the straight-through estimator of Bengio et al. 2013, arXiv:1308.3432, as in Jacob et
-al. 2018, arXiv:1712.05877).
+The rounded modules are those of the exporter (``mimo_calibration.graph.quantizable``): every convolution, every product with
+a matrix that is not too small, and the text decoder's output layer. The weights of that layer are the token embeddings.
+Lookups of embeddings are exact. Weights are symmetric per output channel, scale = max|w| / qmax, rounded half to even.
+Activations (``int8`` only) are the inputs of those modules except in the text decoder: symmetric per tensor, scale = amax /
+127. Here amax is a running average of max|x|; the exporter, whose weights are final, chooses it by the quantization noise.
+Gradients pass the rounding unchanged inside the range, and are zero outside (the straight-through estimator of Bengio et al.
+2013, arXiv:1308.3432, as in Jacob et al. 2018, arXiv:1712.05877).
 
 A module that rounds keeps its place, its parameters and their names; only its class changes. State dict, averaged weights,
 optimizer, wrappers for several processes and checkpoint files see the float weights under their own names.

@@ -2,8 +2,8 @@
 
 The loss of a patient is the share of the patient's cases where the statement fails, so that a patient with many images counts
 as one. Conformal risk control (Angelopoulos et al. 2022, arXiv:2208.02814) takes the smallest parameter whose mean loss, with
-a total failure for the next patient added, is at most the wanted rate: then the loss of a new patient, exchangeable with those
-of ``val``, is at most that rate in the mean. docs/explanation/guarantees.md describes what follows from it.
+a total failure for the next patient added, is at most the wanted rate. Then the mean loss of a new patient is at most that
+rate, if the patient is exchangeable with those of ``val``. docs/explanation/guarantees.md describes what follows from it.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from ..checkpoint import CONFIG
 from .contour_parameters import needed_parameters
 from .image_jobs import ONE_PROCESS, Image, ImageJobs, Progress
 
-#: An entry of its own needs this many patients. The parameter of a promise of 90 % exists from 9 patients on; with 20, one
-#: patient of 21 counts as a failure, which makes the promise too cautious by 5 points.
+#: An entry of its own needs this many patients. The parameter of a promise of 90 % exists from 9 patients on. With 20, one
+#: patient of 21 counts as a failure: the promise is too cautious by 5 points.
 MIN_PATIENTS = 20
 #: Lowest scores of the groups of findings that a request points at without a name. Structures of all kinds are mixed there, and
 #: the score says which of them the model draws well. Chosen on ``val``: coverage by set in cross-validation by patient.

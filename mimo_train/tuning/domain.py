@@ -1,8 +1,8 @@
 """``mimo-train fit-domain``: statistics of the training images, which the check of the domain compares images with.
 
-Pooled features of the vision encoder, whitened within the sets after a principal component analysis; a share of the training
-images is stored, each with the local density around it. The limits of the distance are chosen on ``val``. Every
-stored image counts twice: as it is, and as a copy that is turned or mirrored. Such images stay in the domain.
+Pooled features of the vision encoder, whitened within the sets after a principal component analysis. A share of the training
+images is stored, each with the local density around it. The limits of the distance are chosen on ``val``. Every stored image
+counts twice: as it is, and as a copy that is turned or mirrored. Such images stay in the domain.
 """
 
 from __future__ import annotations

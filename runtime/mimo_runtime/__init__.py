@@ -52,8 +52,8 @@ if TYPE_CHECKING:
     from .video.reader import Video, open_video
     from .viz.overlay import draw_overlay, draw_panel
 
-# ONNX Runtime's wheels keep a device id and an event database in HOME, and look up the host of their events, unless this is set
-# before their first import. Every package of mimo-edge imports this one first.
+# Unless this is set before their first import, ONNX Runtime's wheels keep a device id and an event database in HOME. They
+# also look up the host of their events. Every package of mimo-edge imports this one first.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {

@@ -1,7 +1,7 @@
 """The six graphs of a model as functions over named arrays.
 
-The names of the graphs' inputs and outputs are the wiring: every step adds its outputs to one dict of arrays, and every graph
-takes its inputs from there.
+The names of inputs and outputs connect the graphs: every step adds its outputs to one dict of arrays, and every graph takes
+its inputs from there.
 """
 
 from __future__ import annotations

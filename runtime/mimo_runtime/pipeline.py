@@ -1,6 +1,6 @@
 """A loaded model: it opens images, series and videos, which answer requests (:mod:`.scan`).
 
-Threads may share a :class:`Mimo` and its :class:`Scan` objects, and get the answers that a single thread gets: engines allow
+Threads may share a :class:`Mimo` and its :class:`Scan` objects, and get the answers that a single thread gets. Engines allow
 concurrent runs, caches are locked, and all state of an answer belongs to the answer (docs/explanation/concurrency.md).
 """
 

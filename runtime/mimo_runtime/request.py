@@ -97,10 +97,10 @@ class AskRequest:
             temperature, top_k, top_p, seed: see ``SamplingParams``; the default takes the most probable text.
             any_domain: answer about an image that is out of the domain as about any other. Without, such a request is refused;
                 with a box, point or mask, the mask is drawn as "referred region" and nothing is named.
-            tiles: for small structures in an image much larger than the model's input: the name is asked about overlapping
-                tiles, too, in the time of another image per tile, and their masks are stitched into one. "auto": tiles of the
-                model's input, where the image is larger than 1.5 times that; else the side of the tiles in pixels, or
-                (side, overlap). The text must name one structure, without box, point or mask.
+            tiles: for small structures in an image much larger than the model's input. The name is asked about overlapping
+                tiles, too, in the time of another image per tile. Their masks are stitched into one. "auto": tiles of the
+                model's input, where the image is larger than 1.5 times that; else the side of the tiles in pixels, or (side,
+                overlap). The text must name one structure, without box, point or mask.
             closer: deprecated name of ``refine``.
 
         Raises:

@@ -40,8 +40,9 @@ def competence(
 ) -> None:  # fmt: skip
     """What MODEL refuses: questions that it cannot answer, and images unlike those of its training.
 
-    Asks about unknown findings and structures, diagnoses, patients and measurements, in other languages, with negations,
-    several parts or instructions, and without a meaning; and answerable questions, which must not be refused.
+    Asks about unknown findings and structures, diagnoses, patients and measurements. Other questions are in other languages,
+    have negations, several parts or instructions, or no meaning. Answerable questions are asked as well and must not be
+    refused.
 
     MODEL is a bundle, or a checkpoint folder (needs torch).
     """

@@ -1,7 +1,7 @@
 """A program that answers questions with the ``mimo_runtime`` on its ``PYTHONPATH``, one at a time.
 
-It runs on revisions of this repository other than its own, so it uses only what all of them have: ``Mimo.load``,
-``Mimo.open`` and ``Scan.ask`` with text, boxes, points and mask.
+It runs on other revisions of this repository. It uses only what all of them have: ``Mimo.load``, ``Mimo.open`` and
+``Scan.ask`` with text, boxes, points and mask.
 
 Standard input holds one JSON object per line:
 

@@ -79,7 +79,7 @@ def measure_cold_start(
     threads: int | None = None,
     progress: Progress = silent,
 ) -> BenchmarkResult:
-    """Start ``repeats`` processes; one more before them is not counted, and leaves all files in the page cache and all modules
+    """Start ``repeats`` processes; one more before them is not counted. It leaves all files in the page cache and all modules
     compiled to bytecode, as in an installed package.
 
     Args:

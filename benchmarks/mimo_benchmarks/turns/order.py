@@ -40,8 +40,8 @@ def shuffled(items: Sequence[Item], seed: int, repeat: int) -> list[tuple[Item, 
 def take_turn(worker: Worker, request: Request, kinds: Sequence[str]) -> dict[str, Sample]:
     """One sample per kind that the worker answers, while the other workers are stopped.
 
-    The turn begins with :data:`UNTIMED` requests of the kind that runs most graphs: they find the processor's caches, branch
-    predictors and address translations filled by another contender, and a clock that may have changed.
+    The turn begins with :data:`UNTIMED` requests of the kind that runs most graphs. They are not timed: another contender has
+    filled the processor's caches, branch predictors and address translations, and the clock may have changed.
     """
     with worker.turn():
         for _ in range(UNTIMED):

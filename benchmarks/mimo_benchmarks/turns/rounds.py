@@ -40,8 +40,8 @@ def sample_rounds(
 ) -> MeasuredRounds:
     """Rounds without samples, then rounds with samples.
 
-    With ``check_alone`` every turn is followed by another one of the same contender: it is as if no other contender existed,
-    because the others do not run in between.
+    With ``check_alone`` every turn is followed by another one of the same contender. No other contender runs in between, so
+    the second turn measures it by itself.
 
     Args:
         failed: called with the name of a contender that failed and the error; the others go on without it. None, or an error

@@ -31,9 +31,9 @@ def to_gpu_graph(model: onnx.ModelProto, histograms: Mapping[str, HistogramObser
     """Cast a graph to half precision; its inputs and outputs stay float32.
 
     Args:
-        model: float32, or a symmetric Q/DQ graph of :mod:`~mimo_calibration.graph.qdq`. Its scales become float16 as well:
-            opset 20 has one type for a tensor and its scale, and a cast between DequantizeLinear and the product would keep
-            the product from INT8. (That happens where all scales are below 6e-5, weights below 0.008: they are scaled in
+        model: float32, or a symmetric Q/DQ graph of :mod:`~mimo_calibration.graph.qdq`. Its scales become float16 as well,
+            because opset 20 has one type for a tensor and its scale. A cast between DequantizeLinear and the product would
+            keep the product from INT8. (That happens where all scales are below 6e-5, weights below 0.008: they are scaled in
             float32 and the product is FP16.)
         histograms: by tensor of the graph in full precision; a tensor without one is assumed to be small.
 

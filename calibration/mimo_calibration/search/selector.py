@@ -2,9 +2,9 @@
 
 Graphs are decided in the order in which an answer runs them, so each is calibrated on what the chosen graphs upstream give.
 For each graph: collect statistics in the running pipeline; find the best recipe by signal-to-noise ratio; measure the effect of
-every block; leave out blocks until the search images are within the tolerance; time the candidates against each other; ship the
-fastest that passes the accuracy gate. The gate runs the whole pipeline as it would ship so far, on images that took no part
-before. For a GPU nothing is timed: INT8 is tried before FP16, and FP32 ships if both fail.
+every block; leave blocks in full precision until the search images are within the tolerance; time the candidates in turn;
+ship the fastest that passes the accuracy gate. The gate runs the whole pipeline as it would ship so far, on images that took
+no part before. For a GPU nothing is timed: INT8 is tried before FP16, and FP32 ships if both fail.
 """
 
 from __future__ import annotations

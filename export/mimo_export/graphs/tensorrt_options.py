@@ -68,9 +68,9 @@ def check_precision(graph: str, asked: str, counts: Mapping[str, int]) -> None:
     """Compare the precision of a graph with the requested one.
 
     Args:
-        counts: matrix operators by precision. In FP32 all have to be FP32. In a lower precision one operator is enough:
-            products of two activations stay FP16 in an INT8 graph, some nodes may stay FP32 in both, and the text decoder
-            has INT8 in its weights only.
+        counts: matrix operators by precision. In FP32 all have to be FP32. In a lower precision one operator is enough.
+            Products of two activations stay FP16 in an INT8 graph, and some nodes may stay FP32 in both precisions. The text
+            decoder has INT8 in its weights only.
 
     Raises:
         EngineError: the graph does not hold it.

@@ -68,8 +68,8 @@ def relative_l2(actual: np.ndarray, expected: np.ndarray) -> float:
 class ShadowedEngine(Engine):
     """Runs the reference, and beside it a candidate on the same inputs; returns the outputs of the reference.
 
-    The worst relative L2 error over all outputs and calls is kept in :attr:`worst`. Calls come with batch 1; two calls of the
-    same shapes are joined to one of batch 2, because a graph whose batch axis is broken may still be right for one.
+    The worst relative L2 error over all outputs and calls is kept in :attr:`worst`. Calls come with batch 1. Two calls of the
+    same shapes are joined to one of batch 2, because a graph with a wrong batch axis may still be right for batch 1.
     """
 
     def __init__(self, spec: GraphSpec, reference: Engine, candidate: Engine) -> None:
@@ -213,8 +213,8 @@ def measure(
 ) -> Parity:
     """Compare engines with the reference model.
 
-    Masks are compared whatever their presence: the mask of an absent target must agree too, and a model that never finds a
-    target would have no masks to compare.
+    Masks are compared whatever their presence: the mask of an absent target must agree, too. Otherwise a model that never
+    finds a target would have no masks to compare.
 
     Args:
         reference: the chain on PyTorch.

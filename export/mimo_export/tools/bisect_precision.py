@@ -3,7 +3,7 @@
 Polygraphy bisects a number of nodes that stay in FP32. ``polygraphy debug precision`` itself marks layers of a TensorRT
 network with precision flags, which need a GPU and which TensorRT 11 and TensorRT for RTX no longer have. Here the same search
 runs over Q/DQ graphs on ONNX Runtime. It takes nodes in three orders: from the inputs on, from the outputs on, and by the
-noise that each node makes alone, which is the order of ``mimo_calibration``.
+noise that each node makes by itself. The last is the order of ``mimo_calibration``.
 """
 
 from __future__ import annotations

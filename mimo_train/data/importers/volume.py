@@ -1,9 +1,9 @@
 """NIfTI volumes in canonical orientation, and their slices in radiological orientation.
 
 Canonical is RAS+: the first axis runs to the patient's right, the second to the front, the third to the head. An axial slice
-shows the front at the top and the patient's right on the left, as ``mimo_runtime.imageio.nifti`` shows it; a coronal
-one the head at the top and the patient's right on the left; a sagittal one the head at the top and the front on the left.
-Whether a file is NIfTI, and compressed, is read from its content.
+shows the front at the top and the patient's right on the left, as ``mimo_runtime.imageio.nifti`` shows it. A coronal slice
+shows the head at the top and the patient's right on the left. A sagittal slice shows the head at the top and the front on the
+left. Whether a file is NIfTI, and compressed, is read from its content.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The writer of imported data sets: case names, splits, file names and files.
 
-Names of files and cases in a source often identify a person, so by default none of them is written: files are numbered, and a
+Names of files and cases in a source often identify a person, so by default none of them is written. Files are numbered, and a
 case is the beginning of the SHA-256 of its name. Pixels are encoded again, so no DICOM or EXIF tag is copied.
 """
 

@@ -1,7 +1,7 @@
-"""The drawing board that all phantoms share: millimetre coordinates, smooth shapes, filters and noise fields.
+"""The canvas of all phantoms: millimetre coordinates, smooth shapes, filters and noise fields.
 
-Shapes are polygons in millimetres, rasterised once; the label map and the image are painted from the same raster, so that
-a mask is exact by construction. numpy and pillow only, no BLAS: results do not depend on the number of threads.
+Shapes are polygons in millimetres, rasterised once. The label map and the image are painted from the same raster, so that a
+mask is exact by construction. numpy and pillow only, no BLAS: results do not depend on the number of threads.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A bundle on disk: a folder, or the same files in one ``.mimo`` file (a zip archive without compression).
 
-Opening checks everything that can be checked without an engine, in this order: signature, format, version, checksum, fields,
-compatibility with this machine, the list of files, their sizes, every hash, the operators of every ONNX graph. A ``.mimo`` file
-is read in place and never extracted.
+Opening checks everything that can be checked without an engine. The order is: signature, format, version, checksum, fields,
+compatibility with this machine; then the list of files, their sizes, every hash, and the operators of every ONNX graph. A
+``.mimo`` file is read in place and never extracted.
 """
 
 from __future__ import annotations

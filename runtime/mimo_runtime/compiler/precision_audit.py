@@ -1,8 +1,8 @@
 """The precision that an engine really has, read from what TensorRT's engine inspector says about its layers.
 
 A pure function over text. The JSON differs between releases and between the two compilers inside TensorRT: layers have long
-format names ("Row major linear FP16 format"), fused ones short type names ("Half"), and between names stand separators that
-JSON forbids (0x1E, 0x1F).
+format names ("Row major linear FP16 format"), fused ones short type names ("Half"). Between names stand separators that JSON
+forbids (0x1E, 0x1F).
 """
 
 from __future__ import annotations

@@ -81,9 +81,9 @@ def rough_mask(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The mask as somebody would draw it in haste: eroded or dilated by a disk, then shifted. Never empty.
 
     Both follow the thickness ``R`` of the mask (2.5 times the mean city-block distance from its edge, about the radius of
-    a disk), so that many small parts are treated like one: the disk's radius is 7 to 20 % of ``R`` and at least one pixel,
-    the shift up to 16 % of ``R`` along each axis (rounded). Where erosion would leave less than 30 % of the area, the
-    mask is dilated instead.
+    a disk), so that many small parts are treated like one. The disk's radius is 7 to 20 % of ``R`` and at least one pixel.
+    The shift is up to 16 % of ``R`` along each axis (rounded). Where erosion would leave less than 30 % of the area, the mask
+    is dilated instead.
     """
     height, width = mask.shape
     distance, x0, y0 = _inner_distance(mask)

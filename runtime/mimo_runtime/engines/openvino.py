@@ -49,9 +49,10 @@ def load_library() -> ModuleType:
 class OpenVinoEngine(Engine):
     """A compiled model and as many inference requests as threads have called at once. Arguments: see ``create_engine``.
 
-    A graph whose only dynamic axis is the batch is compiled for a batch of one, which is what an answer needs: with all shapes
-    known, the vision encoder runs a third faster. Another batch is compiled when it first comes. ``compiled``: ``data`` is what
-    :meth:`export_compiled` gave on such a machine, which loads without being compiled; another batch is refused then.
+    A graph whose only dynamic axis is the batch is compiled for a batch of one, which is what an answer needs. With all
+    shapes known, the vision encoder runs a third faster. Another batch is compiled when it first comes. ``compiled``:
+    ``data`` is what :meth:`export_compiled` gave on such a machine, which loads without being compiled; another batch is
+    refused then.
 
     Runs of several threads wait for each other inside OpenVINO, since there is one stream. ``spinning`` has no effect: its
     threads do not spin.
@@ -218,10 +219,10 @@ class OpenVinoEngine(Engine):
     def verify_cache(self) -> None:
         """Make the first run one with a filled cache, and verify that an empty cache does no harm after it.
 
-        In OpenVINO 2025.0 to 2026.4, if the first cache that a compiled text decoder sees is empty, its attention is compiled
-        such that all answers are wrong from the 16th token on, in every request, until it is compiled again. After a first
-        run with a filled cache all lengths are right in any order, the empty one included. A compiled graph that is imported
-        was verified when it was compiled, on such a machine: it needs the first run alone.
+        OpenVINO 2025.0 to 2026.4 compiles attention wrongly if the first cache that a compiled text decoder gets is empty.
+        All answers are then wrong from the 16th token on, until the graph is compiled again. After a first run with a filled
+        cache all lengths are right in any order, the empty one included. A compiled graph that is imported was verified when
+        it was compiled, on such a machine: it needs the first run alone.
 
         Raises:
             EngineError: the answer of a filled cache changes.

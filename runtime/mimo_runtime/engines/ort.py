@@ -315,8 +315,8 @@ def parts_of(name: str, unstacked: Mapping[str, int]) -> list[str]:
 
 
 def restack(actual: list[Tensor]) -> tuple[list[Tensor], dict[str, int]]:
-    """Inputs ``keys.0``, ``keys.1`` are slices of one input ``keys`` along a first axis: the file spares the engine from
-    cutting them out of it, a copy of the whole memory of an answer for every word. Likewise with outputs.
+    """Inputs ``keys.0``, ``keys.1`` are slices of one input ``keys`` along a first axis. With slices as inputs, the engine
+    does not copy the whole memory of an answer for every token to cut them out of it. Likewise with outputs.
 
     Returns:
         the inputs (outputs) as the specification has them, and how many slices each unstacked one has.

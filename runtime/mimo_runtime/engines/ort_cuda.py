@@ -1,7 +1,7 @@
 """ONNX Runtime on an NVIDIA GPU.
 
-Its GPU wheel lists the CUDA provider on any machine, and if the provider does not load it runs everything on the CPU without a
-word, even where fallbacks are switched off. So what a session really uses is looked at, per session and per operator.
+Its GPU wheel lists the CUDA provider on any machine. If the provider does not load, it runs everything on the CPU without an
+error, even where fallbacks are switched off. So what a session really uses is looked at, per session and per operator.
 """
 
 from __future__ import annotations
@@ -183,8 +183,8 @@ class OrtCudaEngine(DeviceEngine):
 
     def _execute(self, memory: cuda.Memory, inputs: Mapping[str, Place], outputs: Mapping[str, Place]) -> None:
         memory.wait()  # ONNX Runtime has a stream of its own
-        # A new binding for every run: one that is kept would hold on to the copy that ONNX Runtime makes, while binding, of an
-        # input that an operator reads on the CPU.
+        # A new binding for every run. While binding, ONNX Runtime copies an input that an operator reads on the CPU; a
+        # binding that is kept would go on using that copy.
         binding = self._session.io_binding()
         for name, (address, shape) in inputs.items():
             dtype = self.inputs[name].dtype

@@ -1,7 +1,8 @@
 """Does a high score mean a good mask? Selective prediction: accept the findings with the highest scores, measure their error.
 
-The risk of a finding is ``1 - Dice``. The selective risk at a coverage is the mean risk of the accepted share; the curve of one
-over the other is that of Geifman and El-Yaniv 2017, arXiv:1705.08500. Every data set has the same weight, whatever its size.
+The risk of a finding is ``1 - Dice``. The selective risk at a coverage is the mean risk of the accepted share. The curve of
+risk over coverage is that of Geifman and El-Yaniv 2017, arXiv:1705.08500. Every data set has the same weight, whatever its
+size.
 """
 
 from __future__ import annotations
@@ -106,8 +107,8 @@ def ranks(values: np.ndarray) -> np.ndarray:
 def summarise_confidence(overlaps: Sequence[Overlap], threshold: float | None) -> Confidence:
     """``confidence`` of the JSON, per prompt and over all prompts; prompts without a finding are missing.
 
-    How well the predicted IoU fits the true one is measured where a mask was drawn (``n_drawn``); the rest where there was a
-    target (``n``), and no mask at all is the worst mask.
+    How well the predicted IoU fits the true one is measured where a mask was drawn (``n_drawn``). The rest is measured where
+    there was a target (``n``); no mask at all counts as the worst mask.
 
     Args:
         threshold: the model's abstention threshold, None where it has none.

@@ -1,5 +1,5 @@
-"""The referring test: of several alike things in one image, does a box or a point bring out exactly the one it is on, with and
-without the name that they share?
+"""The referring test: of several instances of a class in one image, does a box or a point select exactly the one that it is
+on? Questions are asked with and without the name of the class.
 
 A model that segments a whole class wherever it is pointed at can have a fine Dice on images with one target, and fails here.
 """
@@ -58,11 +58,11 @@ def measure_referring(
     """How often is exactly the instance segmented that a box or a point is on?
 
     A class takes part in an image where it has two or more instances: those of the set's instance map, or else connected
-    components, without crumbs (``prompt_sampling.instance_labels``). That is the whole rule, so it also admits an organ that
-    a slice cuts in two; ``classes`` holds how much each class contributes. Up to :data:`MAX_INSTANCES` seeded instances per
-    image and class are asked for four times: with the box of the instance, each side jittered by up to 10 % of its length,
-    and with one interior point; without a text, and with the name of the class, which the other instances have, too. A name
-    that is too long for the model is answered by an empty mask.
+    components, without tiny ones (``prompt_sampling.instance_labels``). That is the whole rule, so it also admits an organ
+    that a slice cuts in two; ``classes`` holds how much each class contributes. Up to :data:`MAX_INSTANCES` seeded instances
+    per image and class are asked for four times. The reference is the box of the instance, each side jittered by up to 10 %
+    of its length, or one interior point. Each is asked without a text, and with the name of the class. A name that is too
+    long for the model is answered by an empty mask.
 
     An answer is right if it is *exactly that one* (:func:`exactly_that_one`): Dice with the asked instance of at least 0.5,
     more pixels in common with it than with any other instance of the class, and less than half of every other one covered.

@@ -1,7 +1,7 @@
 """The report of an evaluation as a folder: ``report.md``, ``accuracy.json``, two charts, and a contact sheet per set.
 
-The charts are drawn by matplotlib. It is imported inside the functions that draw, because only ``--report`` needs it and a
-device that runs bundles does not install it; :func:`check_report` refuses a report before the work starts where it is missing.
+The charts are drawn by matplotlib. It is imported inside the functions that draw, because only ``--report`` needs it and
+devices do not install it. Where it is missing, :func:`check_report` refuses a report before the work starts.
 """
 
 from __future__ import annotations

@@ -44,8 +44,9 @@ def named_attributes(record: Record, names: AbstractSet[str]) -> tuple[str, ...]
 def summarise_subgroups(overlaps: Sequence[Overlap], seed: int = 0) -> Subgroups:
     """``subgroups`` of the JSON: by modality, by size of the target, by attribute; ``{"dice", "n", "ci95"}`` per prompt.
 
-    As everywhere, Dice is the mean over sets of the mean over targets. Sizes are quartiles of the target's share of the image
-    among the targets of the same set and prompt, so that a set of large organs does not fill the last group.
+    As everywhere, Dice is the mean over sets of the mean over targets. Sizes are quartiles of the target's share of the
+    image. Quartiles are those of the targets of the same set and prompt, so that a set of large organs does not fill the last
+    group.
     """
     rows = [row for row in overlaps if row.prompt in MASK_PROMPTS]
     shares: dict[tuple[str, str], list[float]] = {}

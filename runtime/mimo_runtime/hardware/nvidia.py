@@ -1,7 +1,7 @@
 """What NVIDIA hardware and system software is here, without CUDA, without a package, and without touching the GPU.
 
-NVIDIA's management library (NVML) tells about GPUs; the kernel's own files tell what it hides, e.g. in a container without
-GPUs; a Jetson has files and a tool of its own. Everything can be missing, and then the answer is None, not an error.
+NVIDIA's management library (NVML) lists GPUs. The kernel's own files list what it hides, e.g. in a container without GPUs. A
+Jetson has files and a tool of its own. Everything can be missing, and then the answer is None, not an error.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ the frame's own functional groups, then from the shared ones, then from the data
 
 - The window that the caller names, and that of a model for the modality, precede those of the file.
 - VOI: the first VOI LUT if there is one (its smallest to largest entry become 0..255), otherwise the first window, by
-  LINEAR, LINEAR_EXACT or SIGMOID. Without either, 8-bit images stay as stored and all others go by ``intensity.GreyRule``:
-  CT by its window, others from the 0.5th to the 99.5th percentile of the frame, padding pixels not counted.
+  LINEAR, LINEAR_EXACT or SIGMOID. Without either, 8-bit images stay as stored and all others follow ``intensity.GreyRule``:
+  CT by its window, others from the 0.5th to the 99.5th percentile of the frame. Padding pixels do not count.
 - Padding pixels (PixelPaddingValue) are black; after lossy compression, so is what lies within its error.
 - Elements with a wrong value representation are read; missing ones with one sensible value are filled in, and named.
 - Overlays, shutters and PixelAspectRatio are not applied: coordinates are those of the stored pixels.

@@ -1,10 +1,10 @@
 """Compressed DICOM frames, decoded by GDCM in a process of its own.
 
 GDCM ends its process at some damaged streams. pydicom's own plugin calls it in the process that reads the file; :func:`decode`,
-a plugin of pydicom as well, asks :mod:`gdcm_process`, which is started at the first frame and again after each stream that
-ended it. :func:`decode_frame` is for frames that pydicom's plugins refuse:
-pydicom asks GDCM for JPEG, JPEG-LS and JPEG 2000 only. GDCM also decodes high-throughput JPEG 2000 (HTJ2K) and 12-bit JPEG, and
-pixel data that contain the bytes of a delimiter by chance can be cut into frames by the lengths of their items.
+a plugin of pydicom as well, calls :mod:`gdcm_process`. That process is started at the first frame and again after each stream
+that ended it. :func:`decode_frame` is for frames that pydicom's plugins refuse: pydicom asks GDCM for JPEG, JPEG-LS and JPEG
+2000 only. GDCM also decodes high-throughput JPEG 2000 (HTJ2K) and 12-bit JPEG. Pixel data that contain the bytes of a
+delimiter by chance are split into frames by the lengths of their items.
 """
 
 from __future__ import annotations

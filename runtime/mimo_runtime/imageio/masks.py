@@ -125,8 +125,8 @@ def read_mask(source: Source, image: ScanImage | None = None) -> np.ndarray:
 
     Args:
         source: a path, the bytes of a file, or a PIL image.
-        image: the image that the mask belongs to: the mask is turned as its image was, and what was assumed or changed beyond
-            reading is a ``UserWarning``, e.g. that a mask without EXIF orientation counts as drawn on the upright picture.
+        image: the image that the mask belongs to. The mask is turned as its image was. What is assumed or changed is a
+            ``UserWarning``, e.g. that a mask without EXIF orientation counts as drawn on the upright picture.
 
     Raises:
         ImageError: as ``read_image``.

@@ -1,7 +1,7 @@
 """What a ``tokenizer.json`` may hold: the ``tokenizers`` library reads it only after this check.
 
 That library builds whatever the file describes: regular expressions that take hours, padding to any length, replacement rules
-of any size; a vocabulary id of 2**31 ends the process. The tokenizers of this project have two forms: byte-level BPE, and the
+of any size. A vocabulary id of 2**31 ends the process. The tokenizers of this project have two forms: byte-level BPE, and the
 vocabulary of a BERT (WordPiece).
 """
 

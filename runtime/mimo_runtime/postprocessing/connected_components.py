@@ -60,7 +60,7 @@ def find_components(mask: np.ndarray) -> Components:
     if mask.ndim != 2:
         raise ValueError(f"a mask has two axes, not {mask.ndim}")
     height, width = mask.shape
-    # One background column at the end of each row keeps runs inside their rows in the flattened image, also after
+    # One background column at the end of each row keeps runs inside their rows in the flattened image. This also holds after
     # runs are widened by one pixel for the diagonal neighbours.
     pitch = width + 1
     padded = np.zeros((height, pitch), bool)

@@ -1,10 +1,11 @@
 """Inner and outer contours of a mask, by lower and higher thresholds of its logits.
 
-The inner contour takes the pixels of the mask whose logit is at least ``inner`` above the threshold of masks. The outer contour
-adds the pixels whose logit is at most ``outer`` below it and whose distance from the mask is at most :data:`REACH` ``* outer``
-times the square root of the mask's area: logits far away belong to other objects. Both parameters are chosen on ``val`` by
-conformal risk control (``mimo_train.tuning.conformal``); docs/explanation/guarantees.md says what they promise, and why
-contours follow logits and not distances alone (arXiv:2511.15406 for inner, arXiv:2503.05618 for outer margins).
+The inner contour takes the pixels of the mask whose logit is at least ``inner`` above the threshold of masks. The outer
+contour adds the pixels whose logit is at most ``outer`` below it, within a distance of the mask. The distance is at most
+:data:`REACH` ``* outer`` times the square root of the mask's area: logits far away belong to other objects. Both parameters
+are chosen on ``val`` by conformal risk control (``mimo_train.tuning.conformal``); docs/explanation/guarantees.md says what
+they promise, and why contours follow logits and not distances alone (arXiv:2511.15406 for inner, arXiv:2503.05618 for outer
+margins).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ INNER_SHARE = 0.95
 #: Distance per logit that an outer contour reaches, in square roots of the mask's area; chosen on ``val`` for small contours.
 REACH = 0.12
 #: Largest parameter of a usable outer contour. A wider one reaches farther than the radius of the disc with the mask's area,
-#: ``sqrt(area / pi)``: it surrounds four times the mask and says nothing about the place of the border.
+#: ``sqrt(area / pi)``. It surrounds four times the mask and says nothing about the place of the border.
 WIDEST_OUTER = 1 / (REACH * math.sqrt(math.pi))
 #: Added to a radius in pixels, so that a distance of just this radius is within it whatever the rounding.
 RADIUS_TOLERANCE = 1e-6

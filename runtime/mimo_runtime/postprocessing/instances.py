@@ -1,8 +1,8 @@
 """How many objects a mask shows, where objects of one kind may touch each other.
 
 Connected components count two nuclei that touch as one. The Euclidean distance to the background has a maximum in each of them
-and a lower saddle at their contact. Two maxima belong to one object if the saddle between them is at least a share of the lower
-one, so the rule has no unit and depends on no size.
+and a lower saddle at their contact. Two maxima belong to one object if the saddle between them is at least a share of the
+lower one. So the rule has no unit and depends on no size.
 """
 
 from __future__ import annotations
@@ -144,10 +144,10 @@ def _lowest_between(
 
 
 def _distinct_maxima(heights: np.ndarray, first: np.ndarray, second: np.ndarray, lowest: np.ndarray) -> list[int]:
-    """The maxima that are objects of their own: where the hills of two maxima meet, the higher one takes over the lower one
-    unless their saddle is below :data:`NECK_SHARE` of the lower one.
+    """The maxima that are objects of their own. Two maxima are one object unless the saddle between them is below
+    :data:`NECK_SHARE` of the lower one.
 
-    The saddle of two groups of maxima is the highest of the lines between them, so pairs are joined from high to low, as in
+    The saddle of two groups of maxima is the highest one between their members. So pairs are joined from high to low, as in
     Kruskal's maximum spanning tree. A low maximum in a contact then joins one of its sides and cannot connect them.
 
     Args:

@@ -1,9 +1,9 @@
 """The letterbox: how coordinates, images and masks go from an image to the square model input and back.
 
 Coordinates are continuous: pixel ``(i, j)`` covers ``[j, j + 1) x [i, i + 1)``, so its centre is ``(j + 0.5, i + 0.5)``
-(torch calls this ``align_corners=False``). An image of H x W pixels is scaled so that its longer side fills the square of
-S pixels and is put into the top left corner; the rest of the square is zero. Because the shorter side is rounded to
-whole pixels, each axis has a scale of its own, ``new_w / W`` and ``new_h / H``, and every method here uses these two.
+(torch calls this ``align_corners=False``). An image of H x W pixels is scaled so that its longer side fills the square of S
+pixels. It is put into the top left corner; the rest of the square is zero. Because the shorter side is rounded to whole
+pixels, each axis has a scale of its own, ``new_w / W`` and ``new_h / H``, and every method here uses these two.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Crop pass: the surroundings of a small target fill the model's input.
 
-A structure of a dozen pixels is one or two tokens of the vision encoder in the full image and a hundred in its crop, and the
+A structure of a dozen pixels is one or two tokens of the vision encoder in the full image, and a hundred in its crop. The
 contrast is that of the crop. Position, presence and text still come from the full image.
 """
 

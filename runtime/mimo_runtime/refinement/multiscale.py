@@ -4,8 +4,8 @@ A point has no extent, so a request with one point is ambiguous; Kirillov et al.
 three masks for it. Here the model segments crops of several sizes around the point, and all masks are candidates. The best
 candidate has a high predicted IoU, agrees with the others, and is not large.
 
-A name beside the point gives the kind of object, and the point selects one of them. The mask that name and point give together
-may cover several objects; its part under the point is then a hint, and the candidates come from the point alone.
+A name beside the point gives the kind of object, and the point selects one of them. The mask that name and point give
+together may cover several objects. Its part under the point is then a hint, and the candidates come from the point alone.
 """
 
 from __future__ import annotations

@@ -96,8 +96,8 @@ class _TargetRefinement:
     def _crop_pass(self) -> Candidate | None:
         crop = self._crop_around(self.prompt, self.full)
         cropped = self._segment(crop, self.config.full_image_weight) if crop else None
-        # The crop shows how well the outline fits, the full image whether it is the right object: the mean of both predictions
-        # correlates with the true IoU more than either.
+        # The crop shows how well the outline fits, the full image whether it is the right object. The mean of both
+        # predictions correlates with the true IoU more than either.
         return cropped and replace(cropped, iou=(cropped.iou + self.full.iou) / 2)
 
     def _is_ambiguous(self, best: Candidate) -> bool:

@@ -35,7 +35,7 @@ def choose_queries(plan: Plan, prediction: MaskPrediction, draft: str | None) ->
     - What the request names or points at, present or not. Of a relation to something absent, only what is absent.
     - Of a question for neighbours: the structures that it names, behind the present entities that lie so to one.
     - Of an open question: with a text, the present entities that the draft names, in its order; without, every entity that
-      reaches ``entity_threshold``, most probable first: an entity that no request names needs a higher presence.
+      reaches ``entity_threshold``, most probable first. An entity that no request names needs a higher presence.
 
     Args:
         draft: of the text decoder, with query numbers; None if no text is wanted.

@@ -26,8 +26,8 @@ MIN_SIDE = 32
 MAX_TILES = 1024
 #: With "auto", images up to this multiple of the model's input are not cut: the full image shows as much.
 AUTO_SCALE = 1.5
-#: Pixels at the border of a tile that do not count where another tile shows them, as a share of the overlap: the model sees
-#: no context beyond the border.
+#: Pixels at the border of a tile that do not count where another tile shows them, as a share of the overlap. The model has no
+#: context beyond the border.
 BORDER = 0.125
 
 

@@ -143,10 +143,10 @@ class TrackingMethods:
     ) -> SeriesAnswer:
         """One structure in all slices: ``mimo.segment_volume(mimo.open_series("ct"), frame=40, boxes=[(40, 60, 180, 200)])``.
 
-        With a slice, the structure is followed from there in both directions, by its name where a name by itself gives the
-        mask of the prompt; a direction ends after two slices in a row without it. Otherwise all slices are asked by name, and
-        an isolated mask that is not confident is dropped. In both, a gap of one slice is asked again with the box of its
-        neighbours.
+        With a slice, the structure is followed from there in both directions. It is followed by its name where a name by
+        itself gives the mask of the prompt. A direction ends after two slices in a row without it. Otherwise all slices are
+        asked by name, and an isolated mask that is not confident is dropped. In both, a gap of one slice is asked again with
+        the box of its neighbours.
 
         Args:
             series: of ``open_series``.

@@ -74,9 +74,9 @@ def draw_overlay(
     Args:
         pixels: uint8 ``[H, W, 3]``.
         findings: an ``Answer``, or any number of ``Finding`` (objects with ``phrase``, ``mask``, ``score``, ``present``,
-            ``confident``, ``inner``, ``outer``, ``coverage``). One that is not present becomes a note in the lower left corner;
-            one that is not confident has a dashed outline, a weaker fill, and "uncertain" in its label. The outer contour is a
-            thin line, the inner one a thin dashed line; a note in the lower left corner names them.
+            ``confident``, ``inner``, ``outer``, ``coverage``). One that is not present becomes a note in the lower left
+            corner. One that is not confident has a dashed outline, a weaker fill, and "uncertain" in its label. The outer
+            contour is a thin line, the inner one a thin dashed line; a note in the lower left corner names them.
         smallest, largest: range for the longer side of the picture; smaller images are enlarged by a whole factor.
 
     Returns:
