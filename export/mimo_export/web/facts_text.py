@@ -112,6 +112,8 @@ class IntentsFacts(TypedDict):
     joined_kinds: tuple[str, ...]
     kind_of_frame: dict[str, str]
     frames_of_one: tuple[str, ...]
+    everyday: list[str]
+    nameless: list[str]
     determiner: str
     no_name: tuple[str, ...]
     at_the_end: str
@@ -158,6 +160,7 @@ class AnswerFacts(TypedDict):
 
     referred: str
     yes_or_no: tuple[str, ...]
+    unnamed: tuple[str, ...]
     relation_presence: float
     nothing_known: str
     no_neighbour: str
@@ -234,7 +237,8 @@ def text_facts(config: MimoConfig, model_vocabulary: Vocabulary, tokenizer: Toke
             "pointed_at": js_pattern(intents.POINTED_AT), "another": js_pattern(intents.ANOTHER),
             "each_other": js_pattern(intents.EACH_OTHER), "itself": js_pattern(intents.ITSELF),
             "joined_kinds": intents.JOINED_KINDS, "kind_of_frame": intents.KIND_OF_FRAME,
-            "frames_of_one": intents.FRAMES_OF_ONE,
+            "frames_of_one": intents.FRAMES_OF_ONE, "everyday": sorted(intents.EVERYDAY),
+            "nameless": sorted(intents.NAMELESS),
             "determiner": js_pattern(intents.DETERMINER),
             "no_name": intents.NO_NAME, "at_the_end": js_pattern(intents.AT_THE_END), "most_words": intents.MOST_WORDS,
             "frame_words": sorted(intents.FRAME_WORDS),
@@ -247,7 +251,8 @@ def text_facts(config: MimoConfig, model_vocabulary: Vocabulary, tokenizer: Toke
         },
         "limits": _limits(),
         "answers": {
-            "referred": plan.REFERRED, "yes_or_no": plan.YES_OR_NO, "relation_presence": findings.RELATION_PRESENCE,
+            "referred": plan.REFERRED, "yes_or_no": plan.YES_OR_NO,
+            "unnamed": plan.UNNAMED, "relation_presence": findings.RELATION_PRESENCE,
             "nothing_known": compose.NOTHING_KNOWN, "no_neighbour": compose.NO_NEIGHBOUR,
             "most_names": refusals.MOST_NAMES, "most_letters": refusals.MOST_LETTERS,
             "longest_text": MAX_CHARACTERS,

@@ -121,7 +121,7 @@ def _visible(prediction: MaskPrediction, draft: str | None) -> list[tuple[str, i
 def _neighbours(plan: Plan, prediction: MaskPrediction) -> list[tuple[str, int]]:
     """The present entities that lie so relative to one of the other structures, in the order of their queries.
 
-    The entity that a reference points at is no neighbour of it.
+    An entity with the mask of another structure, by another name, is no neighbour of it.
     """
     others = [_place(prediction, "", query) for _, query in plan.named]
     chosen = []
@@ -129,7 +129,7 @@ def _neighbours(plan: Plan, prediction: MaskPrediction) -> list[tuple[str, int]]
         place = _place(prediction, entity, query)
         if query in {other.query for other in others} or place.mask is None:
             continue
-        if any(not other.query and other.mask is not None and _overlap(place.mask, other.mask) for other in others):
+        if any(other.mask is not None and _overlap(place.mask, other.mask) for other in others):
             continue
         if any(other.mask is not None and lies(place, plan.intent.relation, other) for other in others):
             chosen.append((entity, query))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from ..domain.check import OUT, DomainCheck
+from ..domain.check import IN, OUT, DomainCheck
 from ..errors import PromptError
 from ..model.config import MimoConfig
 from ..preprocessing.prompts import NEGATIVE, Prompt
@@ -22,6 +22,8 @@ from .refusals import REFERENCE, entities_in_order, refusal_of, unknown_sentence
 REFERRED = "referred region"
 #: Frames of questions that a mask of the region does not answer: "Is there a fracture?"
 YES_OR_NO = ("presence", "count")
+#: Kinds whose findings no request names: what images of the nearest modality never show is none, where none is stated.
+UNNAMED = ("open", "neighbours")
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,10 @@ def plan_request(
         intent = without_unknown(intent)
     named = tuple(_named(intent, refusal, config, pointed_at))
     excluded = excluded_entities(config, modality)
-    queries = [1 + i for i, entity in enumerate(config.entities) if entity in excluded]
+    is_sure = intent.kind in UNNAMED and domain is not None and domain.verdict == IN
+    unnamed = excluded_entities(config, modality or nearest) if is_sure else frozenset[str]()
+    own = {query for _, query in named}
+    queries = [i for i, entity in enumerate(config.entities, 1) if entity in excluded or (entity in unnamed and i not in own)]
     if len(named) == 1 and named[0][1] == 0 and named[0][0] in excluded:
         named, queries = (((REFERRED, 0),), queries) if pointed_at else (named, [0, *queries])
     texts = (text for text in _texts(prompt.text, intent, refusal, pointed_at) if fits(text) or not text)

@@ -8,6 +8,7 @@ from ..model.config import MimoConfig
 from ..text.frames import HIDDEN
 from ..text.grammar import clean_name, listed
 from ..text.intents import Intent, Subject
+from ..text.names import is_plural_name
 from ..text.questions import EVERYTHING, QUESTIONS, question
 from ..text.vocabulary import Vocabulary
 from .answer import Refusal
@@ -90,15 +91,22 @@ def _questions(intent: Intent, entities: Sequence[str]) -> tuple[str, ...]:
         return (EVERYTHING,)
     if intent.reason == "other language":
         return (_in_english(intent.frame, subject.entity),)
-    return question("where", subject.entity), _how_large(subject.entity), EVERYTHING
+    return _in_english("where", subject.entity), _how_large(subject.entity), EVERYTHING
 
 
 def _in_english(frame: str, entity: str) -> str:
     if frame == "size":
         return _how_large(entity)
     fits = frame in QUESTIONS and frame not in ("relation", "neighbours", "what", "describe")
-    return question(frame if fits else "where", entity)
+    return _of_number(question(frame if fits else "where", entity), entity)
 
 
 def _how_large(entity: str) -> str:
-    return f"How large is the {clean_name(entity)}?"
+    return _of_number(f"How large is the {clean_name(entity)}?", entity)
+
+
+def _of_number(text: str, entity: str) -> str:
+    """A question about a name in the singular, with the verb that a plural takes."""
+    if not is_plural_name(clean_name(entity)):
+        return text
+    return text.replace(" is the ", " are the ").replace("Is there a ", "Are there ").replace("Is there an ", "Are there ")

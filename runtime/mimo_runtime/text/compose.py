@@ -14,7 +14,7 @@ import numpy as np
 from . import grammar
 from .frames import NEXT_TO
 from .grammar import Description, Phrase, listed, write_phrase
-from .names import NO_PLURAL
+from .names import is_plural_name
 from .observe import is_next_to, location_word, observe_phrase, relation_of_centres
 
 #: Structures that a body has once. Their parts are areas of the one, not several: "two areas of liver".
@@ -101,20 +101,15 @@ def _denials(masks: Sequence[NamedMask]) -> list[str]:
     for mask in masks:
         names[mask.excluded is False].append(grammar.clean_name(mask.name))
     ends = "visible", "found, but cannot be excluded"
-    return [f"no {listed(of, 'or')} {'are' if _is_plural(of[-1]) else 'is'} {end}" for of, end in zip(names, ends) if of]
+    return [f"no {listed(of, 'or')} {'are' if is_plural_name(of[-1]) else 'is'} {end}" for of, end in zip(names, ends) if of]
 
 
 def _sized(phrase: Phrase, size: str) -> str:
     """The sentence about a size. That of several is measured on all of them together."""
-    name, verb = phrase.name, "have" if _is_plural(phrase.name) else "has"
+    name, verb = phrase.name, "have" if is_plural_name(phrase.name) else "has"
     if phrase.count not in ("", "one") and not _is_single(name) and (plural := grammar.pluralise(name)):
         name, verb = plural, "together have"
     return f"The {'possible ' if phrase.uncertain else ''}{name} {verb} {size}."
-
-
-def _is_plural(name: str) -> bool:
-    """Whether a name takes "are": "ventricles", not "pancreas"."""
-    return grammar.is_plural(name) and not NO_PLURAL.search(name)
 
 
 def _is_single(name: str) -> bool:

@@ -92,10 +92,10 @@ HIDDEN = {
 #: Sentences of a request, and clauses that "and" joins: "Where is the polyp and how large is it?"
 _REQUESTS = (
     r"(?:how|where|what|which|is|are|do|does|can|measure|count|segment|outline|show|find|locate|mark|highlight|describe|tell"
-    r"|list)\b"
+    r"|list|r/o|rule out|suspected|suspicion|evaluate|assess|check)\b"
 )
 CLAUSE_END = re.compile(
-    rf"[.?!;:。？！；]+(?:\s+|$)|\s*,?\s+(?:and(?: (?:also|then))?|then)\s+(?={_REQUESTS})|\s*,\s+(?={_REQUESTS})",
+    rf"[.?!;:。？！；]+(?:\s+|$)|\s*,?\s+(?:and(?: (?:also|then))?|then)\s+(?={_REQUESTS})|\s*,\s+(?={_REQUESTS})|\s+(?=r/o\b)",
     re.IGNORECASE,
 )
 #: Predicates of what a reference points at, that are no name: "Is it large?"
@@ -109,7 +109,7 @@ ALL = re.compile(
     re.IGNORECASE,
 )
 #: Punctuation around a sentence, and the number of a list.
-AROUND = re.compile(r'^(?:[\s"\'¿¡.,;:!?()-]|\d{1,2}[.)]\s)+|[\s"\'.,;:!?。？！…()-]+$')
+AROUND = re.compile(r'^(?:[^\w<{]|\d{1,2}[.)]\s)+|[\s"\'.,;:!?。？！…()-]+$')
 
 
 class Match(NamedTuple):

@@ -47,6 +47,16 @@ FRAME_WORDS = words_of(
     "where locate find segment outline mark show highlight count many which what describe visible relative there structures"
     " below above left right does have large size area diameter image"
 )
+#: Words of everyday language that are no typing error of :data:`FRAME_WORDS`.
+EVERYDAY = words_of(
+    "how here these those that than dark side sides site sites kind fine mind find fund light night sight might tight lift mask"
+    " masks gave save wave some done dose mount court park bark hat shot slow snow grow blow lest lobe hive area areas above"
+)
+#: Words of requests that name nothing when they stand by themselves.
+NAMELESS = words_of(
+    "segment segmentation outline contour count size sizes measure measurement measurements locate find mark show highlight"
+    " area diameter label draw where how which location position number"
+) | {"how many", "how large", "how big", "how much"}
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,8 @@ def parse_request(text: str, vocabulary: Vocabulary) -> Intent:
         return intent
     if remarked := _with_remarks(clauses, vocabulary):
         return remarked
+    if any(frames.CLAUSE_END.search(subject.text) for subject in intent.unknown):
+        intent = Intent("unsupported", _mentioned(sentence, vocabulary), reason="unsupported question")
     # "was" and "image" are words of several languages.
     foreign = foreign_frame(sentence, 2 if frames.is_question(sentence) else 1)
     corrected = _parse(_with_frame_words(sentence, vocabulary), vocabulary)
@@ -210,8 +222,9 @@ def _intent_of(match: frames.Match, vocabulary: Vocabulary) -> Intent:
     points = POINTED_AT.fullmatch(match.subject)
     if points and kind != "relation":
         return Intent(kind if kind == "how_large" else "describe", frame=frame)
-    if frames.ALL.fullmatch(match.subject) and kind in ("name", "where", "how_many"):
-        return Intent("open", frame="describe")
+    if frames.ALL.fullmatch(match.subject) and kind != "relation":
+        many = Intent("unsupported", frame=frame, reason="empty subject")
+        return many if kind == "how_large" else Intent("open", frame="describe")
     subjects = () if points else _subjects(match.subject, vocabulary)
     if not subjects and not points:
         return Intent("unsupported", frame=frame, reason="empty subject")
@@ -245,6 +258,8 @@ def _judged(intent: Intent, sentence: str, vocabulary: Vocabulary) -> Intent:
 
 def _without_frame(sentence: str, vocabulary: Vocabulary) -> Intent:
     """A bare name that the model does not know, or a sentence that no pattern matches."""
+    if ANOTHER.fullmatch(sentence) or fold(sentence) in NAMELESS:
+        return Intent("unsupported", reason="empty subject")
     if frames.is_question(sentence):
         subjects = _mentioned(sentence, vocabulary)
         return Intent("unsupported", subjects, reason="unsupported question")
@@ -253,8 +268,7 @@ def _without_frame(sentence: str, vocabulary: Vocabulary) -> Intent:
     subjects = _subjects(sentence, vocabulary)
     if POINTED_AT.fullmatch(sentence):
         return Intent("describe")
-    reason = "empty subject" if ANOTHER.fullmatch(sentence) else "not understood"
-    return Intent("name", subjects) if subjects else Intent("unsupported", reason=reason)
+    return Intent("name", subjects) if subjects else Intent("unsupported", reason="not understood")
 
 
 def _subjects(names: str, vocabulary: Vocabulary) -> tuple[Subject, ...]:
@@ -296,7 +310,7 @@ def _with_frame_words(sentence: str, vocabulary: Vocabulary) -> str:
     words = sentence.split()
     for i, word in enumerate(words):
         key = fold(word)
-        if len(key) >= 3 and key not in FRAME_WORDS and not vocabulary.has_word(word):
+        if len(key) >= 3 and key not in FRAME_WORDS and key not in EVERYDAY and not vocabulary.has_word(word):
             near = [right for right in FRAME_WORDS if is_one_edit(key, right)]
             words[i] = near[0] if len(near) == 1 else word
     return " ".join(words)

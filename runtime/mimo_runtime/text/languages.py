@@ -11,19 +11,20 @@ WORDS = {
     "es": {
         "where": "donde localiza ubica encuentra", "count": "cuantos cuantas cuenta", "size": "tamano mide grande area",
         "segment": "segmenta muestra muestrame marca delinea contornea senala", "presence": "hay existe ve tiene puede",
-        "describe": "ves describe", "": "esta estan que cual es son por favor usted imagen en",
+        "describe": "ves describe", "": "esta estan que cual es son por favor usted imagen en sin veo",
     },
     "de": {
         "where": "wo finde lokalisiere suche", "count": "wieviele wieviel anzahl zahle viele",
         "size": "gross grosse lang messe",
         "segment": "zeige zeig segmentiere markiere umrande zeichne", "presence": "gibt vorhanden sichtbar hat",
-        "describe": "siehst beschreibe", "": "ist sind was welche wie bitte bild du ich und nicht",
+        "describe": "siehst beschreibe", "": "ist sind was welche wie bitte bild du ich und nicht kein keine keinen ohne",
     },
     "fr": {
         "where": "ou localisez localise trouvez trouve", "count": "combien comptez compte",
         "size": "taille mesure grand grande mesurez",
         "segment": "montre montrez segmente segmentez delimite delimitez marquez", "presence": "existe voit voyez",
-        "describe": "vois decrivez decris", "": "est sont quel quelle quels y qu que il vous dans cette image plait sil",
+        "describe": "vois decrivez decris", "": "est sont quel quelle quels y qu que il vous dans cette image plait sil pas"
+        " sans",
     },
     "other": {
         "": "dove mostra mostrami quanti quanto fegato cosa vedi onde mostre quantos existe voce waar toon hoeveel zie"

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from functools import lru_cache
 
-from .grammar import singular
+from .grammar import is_plural, singular
 
 #: A name as it is compared: its words, sorted.
 Key = tuple[str, ...]
@@ -24,8 +24,8 @@ _CACHED = 1024
 #: Words that make no other name: articles and "of", "on", "in", in the languages of ``translations``.
 SMALL_WORDS = words_of(
     "the a an of in on for to any some my your his her its this that these those all every each both bilateral visible no"
-    " beide beiden ambos ambas deux der die das des dem den ein eine einen el la los las lo de del un una unos unas le les l"
-    " d du une der"
+    " beide beiden ambos ambas dos deux der die das des dem den ein eine einen el la los las lo de del un una unos unas le"
+    " les l d du une der"
 )
 #: Letters that no decomposition of Unicode separates, and a Chinese particle.
 LIGATURES = str.maketrans({"œ": "oe", "æ": "ae", "ø": "o", "ł": "l", "的": " "})
@@ -45,6 +45,11 @@ def fold(text: str) -> str:
     text = unicodedata.normalize("NFKC", text).casefold().translate(LIGATURES)
     text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)).translate(LIGATURES)
     return " ".join(re.sub(r"[^\w]|_", " ", text).split())
+
+
+def is_plural_name(name: str) -> bool:
+    """Whether a name takes "are": "ventricles", not "pancreas"."""
+    return is_plural(name) and not NO_PLURAL.search(name)
 
 
 @lru_cache(_CACHED)

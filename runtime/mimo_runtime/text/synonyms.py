@@ -77,7 +77,7 @@ ABBREVIATIONS: dict[str, tuple[str, ...]] = {
 #: Names of :data:`SYNONYMS` that are wider or narrower than the structure: a request with one is not answered with it.
 NOT_THE_SAME = frozenset((
     "vertebra", "vena cava", "caval vein", "portal vein", "brain mass", "aortic lumen", "gastric lumen", "vessel",
-    "simple cyst",
+    "simple cyst", "kidney on the left", "kidney on the right", "lung on the left", "lung on the right",
 ))  # fmt: skip
 
 

@@ -41,8 +41,8 @@ CHINESE_ABOVE = 0x2E7F
 SIDES = {"l": "left", "lt": "left", "r": "right", "rt": "right"}
 SIDE_BEFORE = re.compile(r"^(lt?|rt?)(?:\.\s*|\s+|-)(?=\w)", re.IGNORECASE)
 SIDE_BEHIND = re.compile(r"(?:\s*,\s*|\s+|\s*\(\s*)(lt?|rt?)\.?\s*\)?$", re.IGNORECASE)
-#: "left of the kidney" is a place, not the left kidney.
-PLACE = re.compile(r"\b(?:left|right|top|bottom|side) of\b")
+#: "left of the kidney" is a place, not the left kidney; "the lung on the left" may be meant in the image or in the patient.
+PLACE = re.compile(r"\b(?:left|right|top|bottom|side) of\b|\bon the (?:left|right)\b")
 
 
 class Vocabulary:
@@ -147,7 +147,7 @@ class Vocabulary:
         for length in range(min(MOST_WORDS, len(words)), 0, -1):
             for first in range(len(words) - length + 1):
                 span = text[words[first].start() : words[first + length - 1].end()]
-                if entities := self.names.get(key_of(span)):
+                if (entities := self.names.get(key_of(span))) and not PLACE.search(fold(span)):
                     return span, entities
         folded = fold(text)
         chinese = [" ".join(key) for key in self.names if len(key) == 1 and ord(key[0][0]) > CHINESE_ABOVE]

@@ -75,6 +75,22 @@ def test_a_relation_presumes_what_it_names(pixels):
     assert not any(f.present for f in by_name.findings)
 
 
+def test_a_structure_with_the_mask_of_a_named_one_is_no_neighbour_of_it(mimo, pixels):
+    engine = mimo.engines["mask_decoder"]
+    inner = engine._mask_decoder
+
+    def alike(inputs):
+        outputs = inner(inputs)
+        masks = np.full_like(outputs["masks"], -8)
+        masks[..., 10:20, 10:20] = 8
+        return {**outputs, "masks": masks}
+
+    engine._mask_decoder = alike
+    answer = mimo.open(pixels).ask("What is below the aorta?")
+    assert [f.phrase for f in answer.findings if f.present] == ["aorta"]
+    assert "no known structure below the " in answer.text
+
+
 def test_a_presumed_structure_has_the_most_probable_cells_as_its_mask(pixels):
     config = MimoConfig.from_preset("micro", entities=fakes.ENTITIES, presence_temperature=6.0, presence_threshold=0.9)
     with fakes.fake_mimo(config=config) as mimo:

@@ -11,7 +11,8 @@ from mimo_runtime.domain.check import DomainCheck
 from mimo_runtime.model.config import MaskDecoderConfig, MimoConfig
 from mimo_runtime.preprocessing.prompts import Prompt
 from mimo_runtime.results.plan import plan_request
-from mimo_runtime.results.refusals import refusal_sentence
+from mimo_runtime.results.refusals import refusal_of, refusal_sentence
+from mimo_runtime.text.intents import Intent, Subject, parse_request
 from mimo_runtime.text.questions import QUESTIONS
 from mimo_runtime.text.vocabulary import Vocabulary
 
@@ -44,6 +45,30 @@ def test_a_refusal_names_first_what_the_image_seems_to_show():
         assert refusal is not None and sorted(refusal.works) == sorted(fakes.ENTITIES)
         first[verdict, seen] = refusal.works[0]
     assert first == {("in", "ct"): fakes.ENTITIES[1], ("in", "mri"): fakes.ENTITIES[0], ("out", "mri"): fakes.ENTITIES[0]}
+
+
+def test_an_open_question_without_a_stated_modality_leaves_out_what_the_nearest_modality_never_shows():
+    marked = tuple(("ct",) if number % 2 else ("mri",) for number in range(len(fakes.ENTITIES)))
+    config = replace(CONFIG, modalities=("ct", "mri"), entity_modalities=marked)
+    never = [query for query, of in enumerate(marked, 1) if "ct" not in of]
+    name = fakes.ENTITIES[0]
+
+    def excluded(text: str, verdict: str) -> list[int]:
+        domain = DomainCheck(verdict, 0.5, "ct", False)
+        return list(plan_request(Prompt(text), config, VOCABULARY, domain=domain, any_domain=True).excluded)
+
+    assert excluded("What do you see?", "in") == never
+    assert excluded("What do you see?", "out") == excluded("What do you see?", "borderline") == []
+    assert excluded(f"What is below the {name}?", "in") == never[1:] and excluded(name, "in") == []
+
+
+@pytest.mark.parametrize("reason", ["unsupported question", "other language"])
+def test_the_questions_of_a_refusal_have_verbs_of_the_number_of_the_name(reason: str):
+    for frame in ("where", "presence", "size", "count"):
+        intent = Intent("unsupported", (Subject("x", "ventricles"),), frame=frame, reason=reason)
+        for example in refusal_of("x", intent, VOCABULARY, ("ventricles",)).works:
+            assert " is the " not in example and " a ventricles" not in example
+            assert not parse_request(example, Vocabulary(("ventricles",))).unknown
 
 
 def test_a_refusal_says_what_to_give_and_what_to_ask():

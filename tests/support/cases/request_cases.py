@@ -210,6 +210,9 @@ is the spleen not visible? | name | spleen
 no heart visible | name | heart
 no liver, no spleen | name | liver, spleen
 Is the spleen missing? | name | spleen
+The heart is not visible. | name | heart
+HEART AND LUNGS ARE VISIBLE | name | heart, left lung, right lung
+👨‍⚕️ where is the heart? | where | heart
 only the liver | name | liver
 kidney's | name | left kidney, right kidney
 1. liver | name | liver
@@ -321,6 +324,14 @@ Where is the liver relative to itself? | unsupported | liver | unsupported quest
 the left one | unsupported | | empty subject
 Where is the other one? | unsupported | | empty subject
 the second one | unsupported | | empty subject
+45M cough, r/o lung nodule | name | lung nodule, ?45M cough
+lung on the left | name | ?lung on the left
+the lung on the left side of the image | unsupported | left lung, right lung | not understood
+Describe the image. Where is the liver? | unsupported | liver | unsupported question
+how big are the organs | unsupported | | empty subject
+segment | unsupported | | empty subject
+how many | unsupported | | empty subject
+kein Herz | unsupported | heart | other language
 Segment the liver and count the lesions | name | liver, ?lesions
 My patient has pain. Is there a polyp? | name | polyp, ?My patient has pain
 image quality | name | ?image quality

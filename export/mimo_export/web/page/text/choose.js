@@ -34,7 +34,7 @@ function neighbours(plan, prediction) {
   return [...prediction.entities()].filter(([, query]) => {
     const place = placeOf(prediction, query);
     if (!place.mask || others.some((other) => other.query === query)) return false;
-    if (others.some((other) => !other.query && other.mask && overlap(place.mask, other.mask))) return false;
+    if (others.some((other) => other.mask && overlap(place.mask, other.mask))) return false;
     return others.some((other) => other.mask && lies(place, plan.intent.relation, other, prediction));
   });
 }

@@ -1,6 +1,7 @@
 // The final sentence, from what the masks show: mimo_runtime/text/compose.py.
 // What is known of a structure: {name, query, mask, centre, certain, size, excluded} with a mask uint8 [H, W] or null.
-import { cleanName, isPlural, listed, pluralise, writePhrase } from "./grammar.js";
+import { cleanName, listed, pluralise, writePhrase } from "./grammar.js";
+import { takesAre } from "./names.js";
 import { isNextTo, locationWord, observePhrase, relationOfCentres } from "./observe.js";
 import { facts } from "./tables.js";
 
@@ -30,7 +31,6 @@ function sized({ name: phrase, count, uncertain }, size) {
   return `The ${uncertain ? "possible " : ""}${name} ${verb} ${size}.`;
 }
 
-const takesAre = (name) => isPlural(name) && !facts.names.noPlural.some.test(name);
 const isSingle = (name) => facts.grammar.single.includes(name.toLowerCase());
 
 /** The sentence about what a reference points at, behind the answer about other structures. */

@@ -34,10 +34,13 @@ export function parseRequest(text) {
   const parts = clauses(text);
   const together = joined(parts);
   if (together) return together;
-  const first = parse(sentence);
+  let first = parse(sentence);
   if (isAnswerable(first)) return first;
   const remarked = withRemarks(parts);
   if (remarked) return remarked;
+  if (unknownOf(first).some((unknown) => facts.frames.clauseEnd.some.test(unknown.text))) {
+    first = unsupported("unsupported question", { subjects: mentioned(sentence) });
+  }
   const foreign = foreignFrame(sentence, isQuestion(sentence) ? 2 : 1);
   const corrected = parse(withFrameWords(sentence));
   if (isAnswerable(corrected)) return corrected;
@@ -114,7 +117,9 @@ function intentOf({ kind, frame, subject, relation, other }) {
   }
   const points = pointedAt(subject);
   if (points && kind !== "relation") return intent(kind === "how_large" ? kind : "describe", { frame });
-  if (fullMatch(facts.frames.all, subject) && ["name", "where", "how_many"].includes(kind)) return intent("open", { frame: "describe" });
+  if (fullMatch(facts.frames.all, subject) && kind !== "relation") {
+    return kind === "how_large" ? unsupported("empty subject", { frame }) : intent("open", { frame: "describe" });
+  }
   const subjects = points ? [] : subjectsOf(subject);
   if (!subjects.length && !points) return unsupported("empty subject", { frame });
   if (kind !== "relation") return intent(kind, { subjects, frame });
@@ -146,12 +151,13 @@ function judged(of, sentence) {
 
 /** A bare name that the model does not know, or a sentence that no pattern matches. */
 function withoutFrame(sentence) {
+  const { another, nameless } = facts.intents;
+  if (fullMatch(another, sentence) || nameless.has(fold(sentence))) return unsupported("empty subject");
   if (isQuestion(sentence)) return unsupported("unsupported question", { subjects: mentioned(sentence) });
   if (split(sentence).length > facts.intents.most_words) return unsupported("not understood", { subjects: mentioned(sentence) });
   if (pointedAt(sentence)) return intent("describe");
   const subjects = subjectsOf(sentence);
-  if (subjects.length) return intent("name", { subjects });
-  return unsupported(fullMatch(facts.intents.another, sentence) ? "empty subject" : "not understood");
+  return subjects.length ? intent("name", { subjects }) : unsupported("not understood");
 }
 
 /** The structures of a list of names, each entity once. */
@@ -200,7 +206,7 @@ function withFrameWords(sentence) {
   const { frameWords } = facts.intents;
   return split(sentence).map((word) => {
     const key = fold(word);
-    if (letters(key).length < 3 || frameWords.includes(key) || hasWord(word)) return word;
+    if (letters(key).length < 3 || frameWords.includes(key) || facts.intents.everyday.has(key) || hasWord(word)) return word;
     const near = frameWords.filter((right) => isOneEdit(key, right));
     return near.length === 1 ? near[0] : word;
   }).join(" ");

@@ -1,5 +1,5 @@
 // How names are compared: mimo_runtime/text/names.py.
-import { singular } from "./grammar.js";
+import { isPlural, singular } from "./grammar.js";
 import { byCodePoint, casefold, isCombining, letters, split, translate } from "./strings.js";
 import { facts, keyText } from "./tables.js";
 
@@ -27,6 +27,9 @@ export const fold = kept((text) => {
   const bare = letters(lower.normalize("NFKD")).filter((c) => !isCombining(c)).join("");
   return split(translate(bare, ligatures).replace(NO_WORD, " ")).join(" ");
 });
+
+/** Whether a name takes "are": "ventricles", not "pancreas". */
+export const takesAre = (name) => isPlural(name) && !facts.names.noPlural.some.test(name);
 
 /** The words of a name that make it another one, sorted, each in the singular. */
 export const wordsOfKey = kept((name) => split(fold(name)).filter((word) => !facts.names.smallWords.has(word)).map(wordKey).sort(byCodePoint));

@@ -29,7 +29,11 @@ export function planRequest(prompt, modality = "", domain = null, anyDomain = fa
   }
   if (refusal === null && unknown.length) intent = { ...intent, subjects: intent.subjects.filter(({ entity }) => entity !== null) };
   let named = namedOf(intent, refusal, isPointed);
-  let excluded = facts.vocabulary.entities.flatMap((entity, i) => (ofModality.excluded.includes(entity) ? [i + 1] : []));
+  const isSure = facts.answers.unnamed.includes(intent.kind) && domain !== null && domain.verdict === "in";
+  const unnamed = isSure ? (facts.modalities[modality || nearest] ?? ofModality).excluded : [];
+  const own = new Set(named.map(([, query]) => query));
+  const isExcluded = (entity, query) => ofModality.excluded.includes(entity) || (unnamed.includes(entity) && !own.has(query));
+  let excluded = facts.vocabulary.entities.flatMap((entity, i) => (isExcluded(entity, i + 1) ? [i + 1] : []));
   if (named.length === 1 && named[0][1] === 0 && ofModality.excluded.includes(named[0][0])) {
     if (isPointed) named = [[facts.answers.referred, 0]];
     else excluded = [0, ...excluded];

@@ -1,6 +1,7 @@
 // Why a question is not answered, as data and as a sentence: mimo_runtime/results/refusals.py.
 import { cleanName, listed } from "./grammar.js";
 import { unknownOf } from "./intents.js";
+import { takesAre } from "./names.js";
 import { question } from "./questions.js";
 import { letters, single, stripEnd, translate } from "./strings.js";
 import { facts } from "./tables.js";
@@ -64,14 +65,20 @@ function questionsFor(intent, entities) {
   const entity = intent.subjects.find((subject) => subject.entity)?.entity ?? entities[0] ?? null;
   if (entity === null) return [facts.questions.everything];
   if (intent.reason === "other language") return [inEnglish(intent.frame, entity)];
-  return [question("where", entity), howLarge(entity), facts.questions.everything];
+  return [inEnglish("where", entity), howLarge(entity), facts.questions.everything];
 }
 
 function inEnglish(frame, entity) {
   if (frame === "size") return howLarge(entity);
   const { templates, several } = facts.questions;
   const fits = Object.hasOwn(templates, frame) && ![...several, "what", "describe"].includes(frame);
-  return question(fits ? frame : "where", entity);
+  return ofNumber(question(fits ? frame : "where", entity), entity);
 }
 
-const howLarge = (entity) => `How large is the ${cleanName(entity)}?`;
+const howLarge = (entity) => ofNumber(`How large is the ${cleanName(entity)}?`, entity);
+
+/** A question about a name in the singular, with the verb that a plural takes. */
+function ofNumber(text, entity) {
+  if (!takesAre(cleanName(entity))) return text;
+  return text.replace(" is the ", " are the ").replace("Is there a ", "Are there ").replace("Is there an ", "Are there ");
+}

@@ -58,7 +58,7 @@ export function useTables(language) {
     intents: {
       ...intents, pointedAt: anyCase(intents.pointed_at), determiner: anyCase(intents.determiner), atTheEnd: anyCase(intents.at_the_end),
       frameWords: intents.frame_words, another: anyCase(intents.another), eachOther: anyCase(intents.each_other),
-      itself: anyCase(intents.itself),
+      itself: anyCase(intents.itself), everyday: new Set(intents.everyday), nameless: new Set(intents.nameless),
     },
     questions: readQuestions(language.questions),
   });

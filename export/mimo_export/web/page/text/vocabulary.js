@@ -88,14 +88,14 @@ function isOneName(parts) {
 
 /** The longest known name within a text, as it is written there, and its entities; null if there is none. */
 export function find(text) {
-  const { names, most_words: mostWords, chinese_above: chineseAbove } = facts.vocabulary;
+  const { names, place, most_words: mostWords, chinese_above: chineseAbove } = facts.vocabulary;
   const found = [...text.matchAll(WORD)];
   for (let length = Math.min(mostWords, found.length); length > 0; length -= 1) {
     for (let first = 0; first + length <= found.length; first += 1) {
       const last = found[first + length - 1];
       const span = text.slice(found[first].index, last.index + last[0].length);
       const entities = names.get(keyOf(span));
-      if (entities) return [span, entities];
+      if (entities && !place.some.test(fold(span))) return [span, entities];
     }
   }
   const folded = fold(text);
