@@ -133,11 +133,11 @@ def test_it_runs_a_bundle_of_the_exporter(device: Device, micro_bundle: Path, tm
     verified = json.loads(device.command("mimo-run", "verify", micro_bundle, "--json").stdout)
     assert verified["passed"] is True
     request = ["--text", "liver", "--box", f"10,10,{width - 10},{height - 10}", "-o", tmp_path / "out", "--json"]
-    told = json.loads(device.command("mimo-run", "predict", micro_bundle, tmp_path / "scan.png", *request).stdout)
-    assert set(told["engines"].values()) == {"onnxruntime"}
-    assert told["timings_ms"]["total"] > 0
+    answer = json.loads(device.command("mimo-run", "predict", micro_bundle, tmp_path / "scan.png", *request).stdout)
+    assert set(answer["engines"].values()) == {"onnxruntime"}
+    assert answer["timings_ms"]["total"] > 0
     assert Image.open(tmp_path / "out" / "overlay.png").size >= (width, height)
-    for finding in told["findings"]:
+    for finding in answer["findings"]:
         assert Image.open(tmp_path / "out" / finding["mask"]).size == (width, height)
 
 

@@ -67,7 +67,7 @@ class TestBuild:
         assert report["decoding"]["kind"] in ("greedy", "speculative")
         assert ("speculation" in manifest["graphs"]["text_decoder"]) == (report["decoding"]["kind"] == "speculative")
 
-    def test_single_graphs(self, exported, checkpoint: Path, tmp_path: Path):
+    def test_selected_graphs_are_written_without_a_bundle(self, exported, checkpoint: Path, tmp_path: Path):
         result = run("build", checkpoint, "-o", tmp_path / "out", "--graphs", "fusion,text_encoder", "--parity-samples", 4)
         assert result.exit_code == 0 and "not a bundle" in result.stdout
         assert sorted(p.stem for p in (tmp_path / "out" / "graphs").iterdir()) == ["fusion", "text_encoder"]
@@ -169,7 +169,7 @@ class TestInspect:
             assert report["parity"][name]["relative_l2"] < 1e-3
         assert report["parity"]["masks_dice"] >= 0.999 and report["parity"]["text_agreement"] >= 0.995
 
-    def test_for_people(self, bundle: Path):
+    def test_inspect_prints_model_engines_and_parity(self, bundle: Path):
         result = run("inspect", bundle)
         assert result.exit_code == 0
         assert result.stdout.startswith("mimo-micro (micro, 0.")

@@ -106,7 +106,7 @@ def test_a_table_of_an_earlier_release_is_read(table, phantoms, tmp_path, monkey
     assert again == json.loads((table / "ablation.json").read_text())
 
 
-def test_bad_requests(table, phantoms, tmp_path):
+def test_unknown_variants_and_other_options_are_refused(table, phantoms, tmp_path):
     with pytest.raises(RequestError, match="unknown variant"):
         ablate(options(phantoms), tmp_path / "x", variants=("no-head",), **QUIET)
     with pytest.raises(RequestError, match="other options"):
@@ -116,7 +116,7 @@ def test_bad_requests(table, phantoms, tmp_path):
         ablate(options(phantoms), tmp_path, **QUIET)
 
 
-def test_the_command(table, phantoms, tmp_path):
+def test_the_command_writes_a_table_of_variants(table, phantoms, tmp_path):
     arguments = [
         "ablate",
         "--preset",

@@ -42,7 +42,7 @@ def call(engine: ShadowedEngine, seed: int, past: int = 4) -> dict[str, np.ndarr
     return engine.run({"x": rng.random((1, 2), np.float32), "keys": rng.random((3, 1, past), np.float32)})
 
 
-def test_relative_l2():
+def test_relative_l2_is_the_error_over_the_norm_of_the_reference():
     wanted = np.array([3.0, 4.0])
     assert relative_l2(wanted, wanted) == 0
     assert relative_l2(wanted * 1.01, wanted) == pytest.approx(0.01)

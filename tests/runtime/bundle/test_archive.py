@@ -226,7 +226,7 @@ def test_a_foreign_tokenizer_is_refused(copy):
         Mimo.load(copy)
 
 
-def test_wrong_arguments(bundle_folder):
+def test_load_refuses_unknown_devices_and_thread_counts(bundle_folder):
     with pytest.raises(RequestError, match="unknown device 'tpu'"):
         Mimo.load(bundle_folder, device="tpu")
     for threads in (0, -1, 10**9, 10**400, 1.5, True, "2"):

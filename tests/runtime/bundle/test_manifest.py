@@ -162,7 +162,7 @@ def test_a_bundle_with_something_left_to_build_is_portable_and_runs_nowhere(data
         ("compatibility/engines/onnxruntime/min", "999.1", r"onnxruntime 999.1 or later, .* pip install 'mimo-edge\[cpu\]' -U"),
     ],
 )
-def test_another_machine_is_told_what_differs_and_how_to_rebuild(data, path, value, match):
+def test_another_machine_is_refused_with_what_differs_and_how_to_rebuild(data, path, value, match):
     change(data, path, value)
     with pytest.raises(BundleError, match=match) as caught:
         parse(data).check_machine()

@@ -63,7 +63,9 @@ def built_for(data: dict[str, Any], engine: str, release: str, capability: str |
         ("onnxruntime", "1.20.0", None, "1.31.1", NO_GPU, {"device": "tensorrt"}, "built for cpu and does not run on tensorrt"),
     ],
 )  # fmt: skip
-def test_another_device(folder, data, monkeypatch, engine, release, capability, installed, gpus, options, expected):
+def test_a_bundle_is_refused_on_a_machine_it_was_not_built_for(
+    folder, data, monkeypatch, engine, release, capability, installed, gpus, options, expected
+):
     """``expected`` is None for the machine that the bundle was built for."""
     monkeypatch.setattr(placement, "find_gpus", lambda: gpus)
     for module in (placement, engines, manifest):

@@ -90,7 +90,7 @@ def test_a_gpu_bundle_runs_on_the_gpu_and_says_why(make, here, wanted):
         (HERE, ["onnxruntime-cuda"], "cpu", "the CPU was asked for"),
     ],
 )
-def test_falling_back_must_be_allowed_and_is_told(make, here, found, installed, wanted, reason):
+def test_falling_back_must_be_allowed_and_is_reported(make, here, found, installed, wanted, reason):
     here(found, *installed)
     built = opened(make("onnxruntime-cuda"))
     with pytest.raises(BundleError, match=f"built for cuda; {reason}.*--allow-fallback"):

@@ -178,7 +178,7 @@ def test_force_replaces_an_earlier_result_only(run, tmp_path):
         (("--text", "x", "--unknown"), "--unknown"),
     ],
 )
-def test_wrong_requests_are_told_in_one_line_and_write_nothing(run, tmp_path, args, match):
+def test_wrong_requests_are_reported_in_one_line_and_write_nothing(run, tmp_path, args, match):
     Image.fromarray(np.ones((10, 10), np.uint8)).save(tmp_path / "small.png")
     before = files(tmp_path)
     refused(run("predict", "BUNDLE", "IMAGE", "-o", "out", *args), match)
@@ -190,7 +190,7 @@ def test_force_without_an_output_is_refused(run):
 
 
 @pytest.mark.parametrize("content", [None, b"", b"garbage", "truncated", "one pixel"])
-def test_wrong_images(run, tmp_path, image_file, content):
+def test_images_that_cannot_be_read_are_refused(run, tmp_path, image_file, content):
     path = tmp_path / "bad.png"
     if content == "truncated":
         path.write_bytes(image_file.read_bytes()[:60])
@@ -202,7 +202,7 @@ def test_wrong_images(run, tmp_path, image_file, content):
     assert not (tmp_path / "out").exists()
 
 
-def test_wrong_bundles(run, bundle_folder, tmp_path):
+def test_missing_and_damaged_bundles_are_refused(run, bundle_folder, tmp_path):
     refused(run("predict", "none", "IMAGE", "--text", "x"), "bundle none does not exist")
     refused(run("predict", tmp_path, "IMAGE", "--text", "x"), "has no manifest.json")
     copy = shutil.copytree(bundle_folder, tmp_path / "copy")
@@ -215,7 +215,7 @@ def test_wrong_bundles(run, bundle_folder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_unwritable_output_is_told_before_the_work(run, tmp_path, monkeypatch):
+def test_an_unwritable_output_is_refused_before_the_work(run, tmp_path, monkeypatch):
     from mimo_runtime import pipeline
 
     monkeypatch.setattr(pipeline.Mimo, "load", lambda *a, **k: pytest.fail("worked first"))
@@ -259,7 +259,7 @@ def test_file_names_are_tame(phrase, expected):
 # -- verify, doctor ----------------------------------------------------------------------------------------------------
 
 
-def test_verify(run):
+def test_verify_reports_the_golden_samples_that_passed(run):
     result = run("verify", "BUNDLE")
     assert result.exit_code == 0 and "all 2 golden samples passed" in result.stdout and "golden/01" in result.stdout
     assert json.loads(run("verify", "BUNDLE", "--json").stdout)["passed"] is True
@@ -278,7 +278,7 @@ def test_verify_fails_with_exit_code_1_and_says_where(run, bundle_folder, tmp_pa
     assert as_json.exit_code == 1 and json.loads(as_json.stdout)["passed"] is False
 
 
-def test_doctor(run):
+def test_doctor_reports_engines_and_hashes(run):
     result = run("doctor", "BUNDLE")
     assert result.exit_code == 0, result.output
     assert "onnxruntime" in result.stdout and "all hashes agree" in result.stdout

@@ -31,7 +31,7 @@ def test_every_public_name_can_be_imported():
 
 
 @pytest.mark.parametrize(("package", "code"), [("torch", 2), ("a_bug", None)])
-def test_a_missing_package_is_told_with_its_extra_and_a_bug_keeps_its_traceback(package, code):
+def test_a_missing_package_is_reported_with_its_extra_and_a_bug_keeps_its_traceback(package, code):
     @click.group(cls=Commands)
     def group() -> None: ...
 
@@ -46,7 +46,7 @@ def test_a_missing_package_is_told_with_its_extra_and_a_bug_keeps_its_traceback(
         assert result.exit_code == code and result.stderr == "error: torch is not installed. pip install 'mimo-edge[train]'.\n"
 
 
-def test_a_command_that_is_told_to_end_leaves_nothing_half_written(tmp_path):
+def test_a_command_that_gets_a_signal_leaves_nothing_half_written(tmp_path):
     """``kill`` ends a program in order: the folder that was being written goes, and the exit code tells."""
     code = """
         import sys, time

@@ -91,7 +91,7 @@ def test_a_graph_with_operators_that_a_release_lacks_is_refused_with_the_form_th
     assert compile_with(offline("11.4.0.106"), operators=("Attention", "TensorScatter")).plan
 
 
-def test_a_missing_installation_is_told_with_the_remedy(monkeypatch):
+def test_a_missing_installation_is_reported_with_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(EngineError, match="is not installed for this Python") as caught:
         library.load_library()
@@ -99,7 +99,7 @@ def test_a_missing_installation_is_told_with_the_remedy(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "reason"),
     [
         ("raise ImportError('libnvinfer.so.10: cannot open shared object file')", "does not load: libnvinfer.so.10"),
         ("import a_module_that_is_missing", "does not load: No module named 'a_module_that_is_missing'"),
@@ -109,11 +109,11 @@ def test_a_missing_installation_is_told_with_the_remedy(monkeypatch):
         ("", "without its bindings"),
     ],
 )
-def test_a_broken_installation_is_told(source: str, told: str, tmp_path: Path, monkeypatch):
+def test_a_broken_installation_is_reported(source: str, reason: str, tmp_path: Path, monkeypatch):
     (tmp_path / "tensorrt.py").write_text(source, "utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
-    with pytest.raises(EngineError, match=told.replace(".", r"\.")):
+    with pytest.raises(EngineError, match=reason.replace(".", r"\.")):
         library.load_library()
     sys.modules.pop("tensorrt", None)
 
@@ -172,8 +172,8 @@ def test_parse_errors_name_the_node():
     trt.parses = False
     with pytest.raises(EngineError) as caught:
         compile_with(trt)
-    told = "TensorRT 10.3.0 does not parse graph text_decoder: node layers.0/Op: no importer for Strange; node layers.1/Op"
-    assert str(caught.value).startswith(told)
+    reason = "TensorRT 10.3.0 does not parse graph text_decoder: node layers.0/Op: no importer for Strange; node layers.1/Op"
+    assert str(caught.value).startswith(reason)
 
 
 def test_compiler_errors_are_the_compilers_own():
@@ -190,7 +190,7 @@ def test_a_plan_that_does_not_load_is_an_error():
         compile_with(trt)
 
 
-def test_progress_is_told_and_a_listener_that_fails_stops_the_build():
+def test_progress_is_reported_and_a_listener_that_fails_stops_the_build():
     steps: list[tuple] = []
     compile_with(offline("10.3.0"), lambda *step: steps.append(step))
     assert steps[0] == ("Building engine", None, 0, 2)
@@ -211,7 +211,7 @@ def test_a_release_without_progress_builds_without_it():
 
 
 @pytest.mark.parametrize(
-    ("release", "device", "options", "told"),
+    ("release", "device", "options", "reason"),
     [
         ("10.3.0", GPU, {"hardware": "same_compute_capability"}, "TensorRT 10.3.0 has no .*same_compute_capability: .*10.9"),
         ("10.3.0", ORIN, {"hardware": "ampere_plus"}, "does not exist on JetPack, and Orin"),
@@ -228,14 +228,14 @@ def test_a_release_without_progress_builds_without_it():
         ("1.7.1", None, {"timing_cache": Path("somewhere")}, "no use for a timing cache"),
     ],
 )
-def test_combinations_that_do_not_exist_are_refused(release: str, device: CudaDevice | None, options: dict, told: str):
+def test_combinations_that_do_not_exist_are_refused(release: str, device: CudaDevice | None, options: dict, reason: str):
     can = RTX if device is None else features(release)
-    with pytest.raises(RequestError, match=told):
+    with pytest.raises(RequestError, match=reason):
         Options(AXES, **options).check(release, can, device)
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "reason"),
     [
         ({"precision": "fp8"}, "precision fp8"),
         ({"compute_capabilities": ("9.0",)}, r"no compute capability 9\.0.*7\.5, 8\.0"),
@@ -247,8 +247,8 @@ def test_combinations_that_do_not_exist_are_refused(release: str, device: CudaDe
         ({"optimization_level": 0, "timing_cache": Path("t")}, "level 0 does not use a timing cache"),
     ],
 )
-def test_options_that_do_not_exist_are_refused(options: dict, told: str):
-    with pytest.raises(RequestError, match=told):
+def test_options_that_do_not_exist_are_refused(options: dict, reason: str):
+    with pytest.raises(RequestError, match=reason):
         Options(AXES, **options)
 
 

@@ -64,7 +64,7 @@ def test_an_engine_without_the_asked_precision_is_no_engine():
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.usefixtures("fake_tensorrt")
 @pytest.mark.parametrize(
-    ("how", "told"),
+    ("how", "reason"),
     [
         ("segfault", r"process that builds graph toy crashed \(SIGSEGV\): Fatal Python error: Segmentation fault"),
         ("killed", r"graph toy was killed from outside \(SIGKILL\), most likely for lack of memory. Close other programs"),
@@ -72,10 +72,10 @@ def test_an_engine_without_the_asked_precision_is_no_engine():
         ("hang", r"building graph toy took longer than 2 s and was stopped. Give it more time"),
     ],
 )
-def test_a_child_that_dies_is_an_error_that_names_the_graph(how: str, told: str, tmp_path: Path, monkeypatch):
+def test_a_child_that_dies_is_an_error_that_names_the_graph(how: str, reason: str, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("FAKE_TENSORRT", how)
     options = Options(BATCHES, timeout_s=2 if how == "hang" else 60, timing_cache=tmp_path / "times")
-    with pytest.raises(EngineError, match=told):
+    with pytest.raises(EngineError, match=reason):
         build_engine(toy(), TOY, options, SINGLE)
     assert not (tmp_path / "times").exists()
 
@@ -159,7 +159,7 @@ def test_the_same_code_builds_with_the_compiler_that_needs_no_gpu():
         build_engine(toy(), TOY, Options(BATCHES, version_compatible=True), SINGLE, api="tensorrt-rtx")
 
 
-def test_a_missing_compiler_is_told_with_the_command_that_installs_it(monkeypatch):
+def test_a_missing_compiler_is_reported_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.setattr(build_module, "missing_rtx_package", lambda: "tensorrt_rtx_bindings")
     with pytest.raises(RequestError, match=r"tensorrt_rtx_bindings is not installed.*mimo-edge\[tensorrt-rtx\]"):
         build_engine(toy(), TOY, Options(BATCHES), SINGLE, api="tensorrt-rtx")

@@ -27,7 +27,7 @@ def test_one_profile_where_two_would_be_the_same_or_are_not_wanted():
 
 
 @pytest.mark.parametrize(
-    ("axes", "told"),
+    ("axes", "reason"),
     [
         ({BATCH: (1, 1, 4)}, "axis past of graph text_decoder has no range"),
         ({**AXES, BATCH: (4, 2, 1)}, "4, 2, 1 is no range for axis batch"),
@@ -35,8 +35,8 @@ def test_one_profile_where_two_would_be_the_same_or_are_not_wanted():
         ({**AXES, PAST: (-1, 1, 4)}, "-1, 1, 4 is no range for axis past"),
     ],
 )
-def test_what_is_no_range_is_refused(axes: dict, told: str):
-    with pytest.raises(RequestError, match=told):
+def test_what_is_no_range_is_refused(axes: dict, reason: str):
+    with pytest.raises(RequestError, match=reason):
         profiles(DECODER, axes)
 
 
@@ -51,7 +51,7 @@ def test_every_input_that_shares_an_axis_gets_its_range():
     assert second.set_shape.call_args_list[1].args == ("past_keys", (2, 1, 4, 1, 8), (2, 1, 4, 40, 8), (2, 4, 4, 95, 8))
 
 
-def test_a_refused_profile_is_told_with_its_sizes():
+def test_a_refused_profile_is_reported_with_its_sizes():
     trt = offline("10.3.0")
     original = trt._config
 

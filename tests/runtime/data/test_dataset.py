@@ -69,7 +69,7 @@ def test_a_union_that_is_none_is_refused(tmp_path: Path, union: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reason"),
     [
         ("{", "not JSON"),
         ("[1]", "not a JSON object"),
@@ -94,11 +94,11 @@ def test_a_union_that_is_none_is_refused(tmp_path: Path, union: object) -> None:
         ({"attributes": [1]}, "attributes is not an object"),
     ],
 )
-def test_flaws_are_named_with_their_line(tmp_path: Path, change: dict | str, told: str) -> None:
+def test_flaws_are_named_with_their_line(tmp_path: Path, change: dict | str, reason: str) -> None:
     folder = write(tmp_path / "set", {}, change)
     with pytest.raises(RequestError) as caught:
         Dataset.read(folder)
-    assert "dataset.jsonl:2: " in str(caught.value) and told in str(caught.value) and caught.value.remedy
+    assert "dataset.jsonl:2: " in str(caught.value) and reason in str(caught.value) and caught.value.remedy
 
 
 @pytest.mark.parametrize("field", ["frame", "slice"])
@@ -107,18 +107,18 @@ def test_frame_is_handed_to_the_reader(tmp_path: Path, field: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reason"),
     [
         ({"classes": {"1": "liver"}}, "holds class ids [300] without a name"),
         ({"mask": "masks/colour.png"}, "not a mask of one channel"),
         ({"mask": "masks/broken.png"}, "cannot be read"),
     ],
 )
-def test_masks_that_are_none(tmp_path: Path, change: dict, told: str) -> None:
+def test_files_that_are_no_masks_are_refused(tmp_path: Path, change: dict, reason: str) -> None:
     record = Dataset.read(write(tmp_path / "set", change)).records[0]
     with pytest.raises(RequestError) as caught:
         record.load()
-    assert told in str(caught.value) and "masks" in str(caught.value)
+    assert reason in str(caught.value) and "masks" in str(caught.value)
 
 
 def test_mask_of_another_size(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_case_stays_in_one_split(tmp_path: Path) -> None:
         Dataset.read(write(tmp_path / "set", {}, {"split": "test"}))
 
 
-def test_folders(tmp_path: Path) -> None:
+def test_data_sets_are_read_from_a_folder_of_sets_or_a_list(tmp_path: Path) -> None:
     one, two = write(tmp_path / "sets/b", {}), write(tmp_path / "sets/a", {})
     assert [d.name for d in read_datasets(tmp_path / "sets")] == ["a", "b"]
     assert [d.name for d in read_datasets([one, two])] == ["b", "a"]

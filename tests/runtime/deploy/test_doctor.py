@@ -21,7 +21,7 @@ def test_a_healthy_machine():
     assert "bundle" not in checks
 
 
-def test_a_missing_engine_is_told_with_the_extra_to_install(monkeypatch):
+def test_a_missing_engine_is_reported_with_the_extra_to_install(monkeypatch):
     real = doctor.version_of
     monkeypatch.setattr(engines, "installed_version", lambda name: None)
     monkeypatch.setattr(doctor, "version_of", lambda name: None if "onnxruntime" in name else real(name))

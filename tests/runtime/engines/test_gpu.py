@@ -17,7 +17,7 @@ from mimo_runtime.model.graph_spec import Tensor
 onnx_bundle = pytest.importorskip("onnx_bundle", reason="needs onnx", exc_type=ImportError)
 
 
-def test_without_a_driver_it_is_told_what_to_do(monkeypatch):
+def test_without_a_driver_it_is_reported_what_to_do(monkeypatch):
     monkeypatch.setattr(cuda, "LIBRARY", "libcuda-that-is-not-there.so.1")
     cuda.driver.cache_clear()
     with pytest.raises(EngineError, match="no NVIDIA driver here: libcuda-that.*does not load.*--gpus all"):
@@ -205,7 +205,7 @@ def test_wrong_inputs_name_the_graph_and_harm_no_later_run(decoder, change):
     same(engine.run(right), expected(right))
 
 
-def test_a_gpu_that_fails_is_told_in_one_line(decoder, gpu):
+def test_a_gpu_that_fails_is_reported_in_one_line(decoder, gpu):
     engine, expected = decoder
     gpu.fails["cuStreamSynchronize"] = 700
     with pytest.raises(EngineError, match=f"{engine.name} failed in graph text_decoder: the GPU fails: .*CUDA error 700"):
@@ -297,7 +297,7 @@ def test_an_answer_ends_with_its_engine(decoder, gpu):
         engine.decoding(constant_inputs())
 
 
-def test_a_wrong_step_is_told_and_harms_no_later_one(decoder):
+def test_a_wrong_step_is_reported_and_harms_no_later_one(decoder):
     engine, _ = decoder
     constant = constant_inputs()
     decoding = engine.decoding(constant)

@@ -136,7 +136,7 @@ def test_the_real_cpu_wheel_is_refused(monkeypatch):
     assert "no CUDA provider" in engines.why_not("onnxruntime-cuda")
 
 
-def test_a_provider_that_does_not_load_is_told_by_its_missing_library(ort, monkeypatch):
+def test_a_provider_that_does_not_load_is_reported_by_its_missing_library(ort, monkeypatch):
     done = SimpleNamespace(returncode=0, stdout="libcudnn.so.9: cannot open shared object file", stderr="")
     monkeypatch.setattr(ort_cuda.subprocess, "run", lambda *args, **options: done)
     monkeypatch.setattr(engines, "installed_version", lambda name: "1.31.1")

@@ -100,7 +100,7 @@ def test_tensorrt_has_a_context_for_each_profile_and_takes_the_first_that_fits(g
     engine.close()
 
 
-def test_sizes_outside_of_every_profile_are_told_with_the_ranges(gpu):
+def test_sizes_outside_of_every_profile_are_reported_with_the_ranges(gpu):
     engine = TensorRtEngine(b"", DECODER, trt=trt(gpu))
     with pytest.raises(EngineError, match=r"token of \[5, 1\] is outside .* \[1, 1\] to \[4, 1\]"):
         engine.run(feed(DECODER, batch=5))
@@ -132,7 +132,7 @@ def test_create_engine_hands_on_what_compiled_the_plan(monkeypatch, gpu):
     engine.close()
 
 
-def test_a_plan_that_is_not_taken_is_told_with_the_librarys_last_error(gpu):
+def test_a_plan_that_is_not_taken_is_reported_with_the_librarys_last_error(gpu):
     fake = trt(gpu)
     fake.deserializes = False
     with pytest.raises(
@@ -190,7 +190,7 @@ def test_an_output_that_does_not_fit_is_found_before_anything_is_written(gpu):
     engine.close()
 
 
-def test_a_run_that_fails_is_told_with_the_librarys_last_error(gpu):
+def test_a_run_that_fails_is_reported_with_the_librarys_last_error(gpu):
     fake = trt(gpu)
     engine = TensorRtEngine(b"", DECODER, trt=fake)
     fake.executes = False

@@ -243,7 +243,7 @@ def test_what_is_said_of_absent_targets_is_measured(sets: list[Dataset]) -> None
     assert nothing["contradictions"]["present"]["share"] == 1 and nothing["contradictions"]["absent"]["share"] == 0
 
 
-def test_one_bad_file_is_told_before_the_first_question(sets: list[Dataset], tmp_path: Path) -> None:
+def test_one_bad_file_is_reported_before_the_first_question(sets: list[Dataset], tmp_path: Path) -> None:
     """In the last image of the last set, so that everything else would be lost."""
     good = sets[-1].records[-1]
     cut, other = tmp_path / "cut.png", tmp_path / "other.png"

@@ -61,7 +61,7 @@ def test_reliability_by_hand() -> None:
     assert metrics.reliability([], []) == []
 
 
-def test_bootstrap_interval() -> None:
+def test_the_bootstrap_interval_has_the_width_of_the_normal_one() -> None:
     values = np.random.default_rng(0).normal(0.8, 0.1, 400)
     low, high = metrics.bootstrap_ci(values, seed=1)
     assert low < values.mean() < high

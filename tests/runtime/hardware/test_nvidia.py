@@ -42,7 +42,7 @@ def places(tmp_path):
     return make
 
 
-def test_gpus_are_told_with_driver_capability_and_memory(places):
+def test_gpus_are_reported_with_driver_capability_and_memory(places):
     nvml = FakeNvml([A2000, T400])
     found = find_gpus(places(nvml))
     assert found == Gpus(
@@ -69,7 +69,7 @@ PROC = {
 }
 
 
-def test_a_container_without_gpus_is_told_apart_from_a_machine_without(places):
+def test_a_container_without_gpus_is_reported_apart_from_a_machine_without(places):
     found = find_gpus(places(proc=PROC))
     assert found.driver == "570.86.15" and found.usable == ()
     assert "the kernel has the NVIDIA driver 570.86.15, but libnvidia-ml.so.1 does not load" in found.problem
@@ -83,7 +83,7 @@ def test_the_older_form_of_the_kernels_version(places):
     assert find_gpus(places(proc={"nvidia/version": old})).driver == "535.183.01"
 
 
-def test_a_driver_that_does_not_answer_is_told_with_its_reason(places):
+def test_a_driver_that_does_not_answer_is_reported_with_its_reason(places):
     nvml = FakeNvml([A2000], init=18)
     found = find_gpus(places(nvml, proc=PROC))
     assert found.usable == () and found.driver == "570.86.15"
@@ -187,7 +187,7 @@ def library(**functions):
         ("cudnn", "libcudnn.so.8", 8902, "8.9.2"),
     ],
 )
-def test_library_versions(which, there, number, version):
+def test_versions_of_libraries_are_read_from_their_functions(which, there, number, version):
     prototype = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_int))
 
     def into(pointer):

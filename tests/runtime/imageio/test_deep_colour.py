@@ -101,7 +101,7 @@ def test_pages_of_a_tiff_each_have_their_own_window() -> None:
         assert read_image(tiff16(*pages), frame=k).sha256 == read_image(page).sha256
 
 
-def test_constant_colour() -> None:
+def test_a_constant_image_is_noted_and_a_spot_stays_bright() -> None:
     assert "constant" in read_image(png16(np.full((9, 9, 3), 700, np.uint16))).bits
     spot = np.full((64, 64, 3), 700, np.uint16)
     spot[4, 4] = 900

@@ -51,7 +51,7 @@ REAL = {
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_scanner_files(name: str) -> None:
+def test_files_of_scanners_have_their_size_spacing_and_modality(name: str) -> None:
     path = get_testdata_file(name, download=False)
     if path is None:
         pytest.skip(f"this pydicom has no {name}")
@@ -113,7 +113,7 @@ def test_the_window_applies_to_rescaled_values() -> None:
     assert read_image(as_bytes(data)).bits == "DICOM, window 100/401"
 
 
-def test_window_functions() -> None:
+def test_the_window_function_of_the_file_is_applied() -> None:
     exact = dataset(WindowCenter=500, WindowWidth=400, VOILUTFunction="LINEAR_EXACT")
     close(grey(exact), ramp(STORED, 300, 700))
     sigmoid = dataset(WindowCenter=500, WindowWidth=400, VOILUTFunction="SIGMOID")
@@ -200,7 +200,7 @@ def test_a_file_of_real_numbers() -> None:
     close(grey(data), ramp(STORED / 1000, *np.percentile(STORED / 1000, (0.5, 99.5))))
 
 
-def test_frames() -> None:
+def test_each_frame_is_read_by_its_number() -> None:
     frames = np.stack([STORED // 5, STORED // 10 + 100, 200 - STORED // 5]).astype(np.uint8)
     data = dataset(frames)
     for k in range(3):
@@ -249,7 +249,7 @@ def test_16_bit_colour_is_scaled_by_its_depth() -> None:
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-def test_palettes(bits: int) -> None:
+def test_palette_colours_are_looked_up(bits: int) -> None:
     indices = (np.arange(200) % 4).reshape(10, 20).astype(np.uint8)
     table = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [10, 20, 255]])
     data = dataset(indices, PhotometricInterpretation="PALETTE COLOR")

@@ -37,7 +37,7 @@ def test_projection_spacing_says_when_it_is_that_of_the_detector() -> None:
     assert spacing(Modality="DX", **calibrated) == ((0.2, 0.2), "PixelSpacing")
 
 
-def test_ultrasound_regions() -> None:
+def test_the_region_of_ultrasound_gives_the_spacing() -> None:
     def region(across: float, down: float, units: int = 3, kind: int = 1) -> Dataset:
         return item(
             RegionSpatialFormat=kind, PhysicalUnitsXDirection=units, PhysicalUnitsYDirection=units,
@@ -83,11 +83,11 @@ def test_ultrasound_whose_regions_are_not_calibrated_has_no_millimetres_whatever
         ("", None),
     ],
 )
-def test_modalities(code: str, modality: str | None) -> None:
+def test_modality_codes_become_words(code: str, modality: str | None) -> None:
     assert read_image(as_bytes(dataset(Modality=code))).modality == modality
 
 
-def test_no_pixels() -> None:
+def test_objects_without_pixels_are_refused_by_their_kind() -> None:
     message = refused(as_bytes(dataset(PixelData=None)))
     assert "without pixels" in message and "Ultrasound Image Storage" in message
     assert "without pixels" in refused(as_bytes(dataset(Rows=None)))
@@ -139,7 +139,7 @@ def test_nothing_of_the_patient_leaks(caplog: pytest.LogCaptureFixture, capfd: p
     assert "SECRET" not in streams.out + streams.err + caplog.text
 
 
-def test_without_pydicom(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_pydicom_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = as_bytes(dataset())
     monkeypatch.setitem(sys.modules, "pydicom", None)
     assert "pip install mimo-edge[dicom]" in refused(raw)

@@ -120,7 +120,7 @@ def test_sizes_are_checked_before_reading(tmp_path: Path) -> None:
     assert "20000 x 20000" in refused(bytes(data))
 
 
-def test_without_nibabel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_nibabel_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(tmp_path / "v.nii", volume())
     monkeypatch.setitem(sys.modules, "nibabel", None)
     assert "pip install mimo-edge[dicom]" in refused(path)

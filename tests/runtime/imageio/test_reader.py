@@ -44,7 +44,7 @@ def test_8_bit_colour_is_as_stored(kind: str, tmp_path: Path) -> None:
         assert scan.bits == "8 bit as stored" and scan.spacing_mm is None and scan.modality is None
 
 
-def test_jpeg() -> None:
+def test_jpeg_colours_are_read_within_the_error_of_compression() -> None:
     smooth = np.full((16, 16, 3), (200, 100, 50), np.uint8)
     assert np.abs(read_image(encode(Image.fromarray(smooth), "JPEG")).pixels.astype(int) - smooth).max() <= 3
 
@@ -54,7 +54,7 @@ def test_8_bit_grey_becomes_three_equal_channels() -> None:
     assert all(np.array_equal(pixels[..., k], RAMP) for k in range(3))
 
 
-def test_1_bit() -> None:
+def test_one_bit_images_become_black_and_white() -> None:
     mask = RAMP > 100
     for source in (encode(Image.fromarray(mask)), mask):
         np.testing.assert_array_equal(read_image(source).pixels[..., 0], mask * np.uint8(255))
@@ -105,7 +105,7 @@ def test_colour_key_transparency() -> None:
     assert (pixels == 0).all()
 
 
-def test_cmyk() -> None:
+def test_cmyk_images_become_rgb() -> None:
     image = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
     for kind in ("TIFF", "JPEG"):
         assert np.abs(read_image(encode(image, kind)).pixels.astype(int) - (0, 255, 255)).max() <= 3
@@ -174,8 +174,8 @@ def test_no_numbers_break_the_scaling(values: np.ndarray) -> None:
         if not np.isfinite(values).any():
             assert "finite" in refused(values)
             return
-        scaled, told = to_8_bit(values)
-    assert scaled.dtype == np.uint8 and scaled.shape == (8, 8) and told
+        scaled, reason = to_8_bit(values)
+    assert scaled.dtype == np.uint8 and scaled.shape == (8, 8) and reason
     order = np.argsort(values.astype(np.float64), axis=None)
     ordered = scaled.reshape(-1)[order[: np.isfinite(values).sum()]] if np.isfinite(values).all() else scaled[:0].reshape(-1)
     assert (np.diff(ordered.astype(int)) >= 0).all()  # brighter stays brighter
@@ -221,7 +221,7 @@ def test_random_damage_never_escapes(recwarn: pytest.WarningsRecorder) -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (7, 100), (100, 7)])
-def test_too_small(width: int, height: int) -> None:
+def test_images_below_eight_pixels_are_refused(width: int, height: int) -> None:
     for source in (encode(Image.new("RGB", (width, height))), np.zeros((height, width), np.uint8)):
         message = refused(source)
         assert f"{width} x {height}" in message and "at least 8" in message
@@ -244,7 +244,7 @@ def test_pillows_limit_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("array", "told"),
+    ("array", "reason"),
     [
         (np.zeros((3, 64, 64), np.uint8), "channels to the end"),
         (np.zeros((64, 64, 2), np.uint8), "shape"),
@@ -262,5 +262,5 @@ def test_pillows_limit_is_left_alone() -> None:
         (None, "NoneType"),
     ],
 )
-def test_bad_arrays(array: object, told: str) -> None:
-    assert told in refused(array)
+def test_arrays_of_other_shapes_and_types_are_refused(array: object, reason: str) -> None:
+    assert reason in refused(array)

@@ -17,7 +17,7 @@ from mimo_runtime.imageio.reader import read_image
 from mimo_runtime.utils import atomic
 
 
-def test_scan_image() -> None:
+def test_the_hash_of_an_image_covers_pixels_and_shape() -> None:
     scan = ScanImage(COLOURS)
     assert read_image(scan) is scan and (scan.height, scan.width) == (12, 20)
     assert scan.sha256 == ScanImage(COLOURS.copy()).sha256
@@ -28,7 +28,7 @@ def test_scan_image() -> None:
             ScanImage(bad)  # type: ignore[arg-type]
 
 
-def test_read_mask(tmp_path: Path) -> None:
+def test_masks_are_read_from_images_of_every_mode(tmp_path: Path) -> None:
     inside = RAMP > 130
     labels = Image.fromarray(inside.astype(np.uint8))
     palette = labels.convert("P")
@@ -53,7 +53,7 @@ def test_read_mask(tmp_path: Path) -> None:
             read_mask(bad)
 
 
-def test_write_png(tmp_path: Path) -> None:
+def test_pngs_are_written_from_masks_and_colours(tmp_path: Path) -> None:
     path = tmp_path / "out.png"
     write_png(path, RAMP > 5)
     np.testing.assert_array_equal(np.asarray(Image.open(path)), (RAMP > 5) * np.uint8(255))

@@ -78,7 +78,7 @@ def test_regions_and_modalities_of_entities_are_read_and_fit_them(field):
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "told"),
+    ("path", "value", "reason"),
     [
         (("dim",), 0, "dim is 0, not at least 1"),
         (("vocab_size",), -5, "vocab_size is -5"),
@@ -103,11 +103,11 @@ def test_regions_and_modalities_of_entities_are_read_and_fit_them(field):
         (("coverage",), 0.1, "coverage is 0.1"),
     ],
 )
-def test_numbers_outside_their_range_are_told(path, value, told):
+def test_numbers_outside_their_range_are_refused(path, value, reason):
     data = json.loads(json.dumps(MimoConfig().to_dict()))
     table = data
     for part in path[:-1]:
         table = table[part]
     table[path[-1]] = value
-    with pytest.raises(BundleError, match=f"^config.json.*{told}"):
+    with pytest.raises(BundleError, match=f"^config.json.*{reason}"):
         MimoConfig.from_dict(data)

@@ -81,7 +81,7 @@ def test_full_and_strided_masks() -> None:
     np.testing.assert_array_equal(label_components(mask[::2, ::-1].T)[0], flood_fill(mask[::2, ::-1].T)[0])
 
 
-def test_large_noise() -> None:
+def test_components_of_a_large_regular_pattern_are_counted() -> None:
     """Many runs and many rounds of hooking; the count of a checkerboard-like field is known."""
     mask = np.zeros((2048, 2048), bool)
     mask[::2, ::2] = True

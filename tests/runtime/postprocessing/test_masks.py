@@ -20,7 +20,7 @@ from mimo_runtime.postprocessing.masks import (
 from mimo_runtime.preprocessing.letterbox import Letterbox
 
 
-def test_sigmoid() -> None:
+def test_sigmoid_is_finite_for_large_values() -> None:
     values = sigmoid(np.array([-1000, -1, 0, 1, 1000], np.float32))
     assert values.dtype == np.float32
     np.testing.assert_allclose(values, [0, 1 / (1 + math.e), 0.5, math.e / (1 + math.e), 1], atol=1e-6)
@@ -42,7 +42,7 @@ def test_threshold_is_a_probability_and_includes_its_edge(threshold: float) -> N
 
 
 @pytest.mark.parametrize("threshold", [0, 1, -3, float("nan")])
-def test_impossible_thresholds(threshold: float) -> None:
+def test_thresholds_outside_zero_to_one_are_refused(threshold: float) -> None:
     with pytest.raises(ValueError, match="threshold"):
         mask_from_logits(np.zeros((2, 2)), threshold)
 
@@ -82,7 +82,7 @@ def test_the_largest_part_always_stays() -> None:
     assert clean.sum() == 2 and clean[4, 4:6].all()
 
 
-def test_empty_mask() -> None:
+def test_an_empty_mask_stays_empty_and_has_no_box() -> None:
     empty = np.zeros((5, 7), bool)
     assert not remove_small_parts(empty).any() and remove_small_parts(empty) is not empty
     assert box_of_mask(empty) is None

@@ -102,7 +102,7 @@ def test_padding_does_not_leak_into_the_image() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(16384, 8), (8, 16384), (8, 8), (1, 1), (4000, 257)])
-def test_extreme_shapes(height: int, width: int) -> None:
+def test_images_of_extreme_shapes_keep_their_pixels(height: int, width: int) -> None:
     box = Letterbox(height, width, 256)
     assert box.image(np.full((height, width, 3), 255, np.uint8)).max() == 1
     assert box.unletterbox_masks(np.ones((1, 128, 128), np.float32)).shape == (1, height, width)

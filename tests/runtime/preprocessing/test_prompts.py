@@ -30,7 +30,7 @@ def refused(**request: object) -> str:
 
 
 @pytest.mark.parametrize(
-    ("box", "told"),
+    ("box", "reason"),
     [
         ((-1, 0, 10, 10), "outside"),
         ((0, 0, 81, 10), "0..80"),
@@ -48,13 +48,13 @@ def refused(**request: object) -> str:
         (None, "numbers"),
     ],
 )
-def test_bad_boxes(box: object, told: str) -> None:
+def test_a_box_outside_the_image_or_empty_is_refused_by_number(box: object, reason: str) -> None:
     message = refused(boxes=[(1, 1, 5, 5), box])
-    assert "box 2" in message and told in message
+    assert "box 2" in message and reason in message
 
 
 @pytest.mark.parametrize(
-    ("point", "told"),
+    ("point", "reason"),
     [
         ((80, 10), "0..79"),
         ((10, 40), "0..39"),
@@ -68,13 +68,13 @@ def test_bad_boxes(box: object, told: str) -> None:
         ((1, 2, 1, 1), "4 numbers"),
     ],
 )
-def test_bad_points(point: object, told: str) -> None:
+def test_a_point_outside_the_image_is_refused_by_number(point: object, reason: str) -> None:
     message = refused(points=[(1, 1), point])
-    assert "point 2" in message and told in message
+    assert "point 2" in message and reason in message
 
 
 @pytest.mark.parametrize(
-    ("mask", "told"),
+    ("mask", "reason"),
     [
         (np.ones((80, 40), bool), "40 x 80 pixels"),
         (np.zeros((40, 80), bool), "empty"),
@@ -86,9 +86,9 @@ def test_bad_points(point: object, told: str) -> None:
         ("mask.png", "shape"),
     ],
 )
-def test_bad_masks(mask: object, told: str) -> None:
+def test_a_mask_of_another_shape_or_kind_is_refused(mask: object, reason: str) -> None:
     message = refused(mask=mask)
-    assert "mask" in message and told in message
+    assert "mask" in message and reason in message
 
 
 def test_too_many_references_name_the_limit() -> None:
@@ -97,7 +97,7 @@ def test_too_many_references_name_the_limit() -> None:
     check(Prompt(boxes=[(0, 0, 5, 5)] * 2, points=[(1, 1)] * 4))
 
 
-def test_empty_requests() -> None:
+def test_a_request_without_text_and_references_is_refused() -> None:
     assert "empty" in refused()
     assert "empty" in refused(text=" \n\t")
 
@@ -110,7 +110,7 @@ def test_negative_points_need_something_positive() -> None:
 
 
 @pytest.mark.parametrize("request_", [{"text": 5}, {"text": "\udc80"}, {"boxes": 5}, {"points": None}])
-def test_wrong_types(request_: dict) -> None:
+def test_arguments_of_wrong_types_are_refused(request_: dict) -> None:
     refused(**request_)
 
 

@@ -158,7 +158,7 @@ def test_the_higher_predicted_iou_is_selected():
     assert select([candidate(10, 10, 20, 20, iou=0.5), candidate(50, 50, 60, 60, iou=0.7)]) == 1
 
 
-def test_agreement_counts():
+def test_a_candidate_that_others_agree_with_is_selected():
     odd, alike = candidate(10, 10, 90, 90, iou=0.65), [candidate(40, 40, 50 + i, 50, iou=0.6) for i in range(3)]
     assert select([odd, *alike]) in (1, 2, 3)
     assert select([odd]) == 0

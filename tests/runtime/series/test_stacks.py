@@ -42,7 +42,7 @@ def labels(series: ImageSeries) -> list[str]:
         ("FrameReferenceTime", [1500.0, 500.0], "frame time {}"),
     ],
 )
-def test_frames_at_one_position_are_told_apart_by_their_header(keyword, values, label, tmp_path: Path) -> None:  # noqa: ANN001
+def test_frames_at_one_position_are_reported_apart_by_their_header(keyword, values, label, tmp_path: Path) -> None:  # noqa: ANN001
     series = write(tmp_path / "s", *(lambda k, v=value: {keyword: v} for value in values))  # type: ignore[misc]
     assert labels(series) == [label.format(f"{v:g}") for v in sorted(values)]
     for stack in series.layout.stacks:
@@ -80,7 +80,7 @@ def test_directions_of_a_localizer_are_stacks(tmp_path: Path) -> None:
     assert all(stack.distance_mm == pytest.approx(2) for stack in series.layout.stacks)
 
 
-def test_two_runs_are_told_apart_by_blocks_of_instance_numbers_and_copies_are_not(tmp_path: Path) -> None:
+def test_two_runs_are_reported_apart_by_blocks_of_instance_numbers_and_copies_are_not(tmp_path: Path) -> None:
     runs = write(tmp_path / "runs", lambda k: {}, lambda k: {}, interleaved=False)
     assert labels(runs) == ["run 1", "run 2"]
     copies = write(tmp_path / "copies", lambda k: {}, lambda k: {})

@@ -73,7 +73,7 @@ def test_parse_never_raises(text: str) -> None:
         (Description("pet", ""), "pet: no finding."),
     ],
 )
-def test_sentences(description: Description, sentence: str) -> None:
+def test_sentences_are_written_and_read_back(description: Description, sentence: str) -> None:
     assert describe(description) == sentence
     assert parse(sentence) == description
 
@@ -93,7 +93,7 @@ def test_parse_of_imperfect_answers() -> None:
      # No plural: they are one already, have none, or theirs would be read as that of another name.
      ("lungs", None), ("c7", None), ("axe", None)],
 )  # fmt: skip
-def test_plurals(name: str, plural: str | None) -> None:
+def test_plurals_are_formed_and_undone(name: str, plural: str | None) -> None:
     assert grammar.pluralise(name) == plural
     if plural:
         assert grammar.singular(plural) == name
@@ -127,7 +127,7 @@ def test_shapes_at_any_angle_and_size(angle: float, scale: float, ratio: float, 
     assert shape_numbers(mask)[1] == pytest.approx(ratio, abs=0.1)
 
 
-def test_irregular_shapes() -> None:
+def test_rings_and_crosses_are_irregular() -> None:
     ring = ellipse(100, 100, 50, 50, 40, 40) & ~ellipse(100, 100, 50, 50, 25, 25)
     cross = np.zeros((100, 100), bool)
     cross[45:55, 10:90] = cross[10:90, 45:55] = True
@@ -155,7 +155,7 @@ def test_solidity_counts_the_pixels_of_the_hull(bits: int) -> None:
 
 
 @pytest.mark.parametrize("index", range(9))
-def test_locations(index: int) -> None:
+def test_masks_in_each_ninth_have_its_word(index: int) -> None:
     row, column = divmod(index, 3)
     mask = ellipse(90, 150, 25 + 50 * column, 15 + 30 * row, 8, 8)
     assert observe.observe_phrase(mask, "x").location == LOCATIONS[index]
@@ -165,14 +165,14 @@ def test_locations(index: int) -> None:
 @pytest.mark.parametrize(
     ("fraction", "word"), [(0.001, "small"), (0.0299, "small"), (0.03, "medium"), (0.149, "medium"), (0.15, "large")]
 )
-def test_sizes(fraction: float, word: str) -> None:
+def test_the_share_of_the_image_gives_the_size_word(fraction: float, word: str) -> None:
     assert observe.size_word(fraction) == word
     mask = np.zeros((100, 100), bool)
     mask.reshape(-1)[: round(fraction * 10000)] = True
     assert observe.observe_phrase(mask, "x").size == word
 
 
-def test_counts() -> None:
+def test_numbers_of_objects_become_words() -> None:
     words = [observe.count_word(n) for n in (1, 2, 5, 6, 9, 10, 500)]
     assert words == ["one", "two", "five", "several", "several", "many", "many"]
     mask = np.zeros((100, 100), bool)

@@ -53,7 +53,7 @@ def test_an_empty_draft_is_a_draft(mimo, pixels):
     assert answer.text == "Image: one large oval <p>aorta</p><seg> in the center of the image."
 
 
-def test_maximum(mimo, pixels):
+def test_a_text_ends_at_the_maximal_number_of_tokens(mimo, pixels):
     scan = mimo.open(pixels)
     answer = scan.ask("polyp", max_tokens=3)
     assert answer.finish_reason == "length" and calls(mimo)["text_decoder"] == 3
@@ -65,7 +65,7 @@ def test_maximum(mimo, pixels):
     scan.ask("polyp", max_tokens=limit)
 
 
-def test_cancel(mimo, pixels):
+def test_a_cancelled_answer_stops_the_text(mimo, pixels):
     decoder = mimo.engines["text_decoder"]
     decoder.delay = 0.03  # the masks are complete within three tokens
     answer = mimo.open(pixels).ask("Where is the polyp?", should_stop=lambda: decoder.calls == 3)

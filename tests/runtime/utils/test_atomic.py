@@ -87,7 +87,7 @@ def test_what_is_refused_before_the_work(tmp_path):
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a place where nobody, not even root, may write")
-def test_unwritable_place():
+def test_a_place_that_cannot_be_written_is_refused():
     with pytest.raises(RequestError, match="cannot be written"):
         check_output_folder("/proc/out", overwrite=False)
     with pytest.raises(RequestError, match="cannot be written"):

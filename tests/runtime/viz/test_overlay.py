@@ -242,7 +242,7 @@ def test_panel_shows_image_prompt_and_result() -> None:
     assert (panel[:top] == 255).any() and (panel[top + 512 :] == 255).any()  # titles and captions
 
 
-def test_captions() -> None:
+def test_the_caption_lists_question_and_references() -> None:
     mask = np.ones((64, 64), bool)
     prompt = Prompt(" What  is this? ", [(0, 0, 1, 1)] * 2, [(1, 1), (2, 2, 0)], mask)
     lines = ["".join(w for w, _ in line) for line in overlay._asked(prompt, 14, 2000)]

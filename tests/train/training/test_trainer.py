@@ -71,7 +71,7 @@ def test_the_folder_is_a_complete_checkpoint(trained):
     assert (trained / "training" / "curve.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_training_learns(phantoms, tmp_path):
+def test_training_lowers_the_loss(phantoms, tmp_path):
     config = micro_config(phantoms, steps=30, batch=3, prompts=3, learning_rate=3e-3, changes=("image_size=64",))
     losses = [row["loss"] for row in loss_curve(fit(config, tmp_path / "x", **QUIET))]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])

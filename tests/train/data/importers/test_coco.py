@@ -182,7 +182,7 @@ def test_an_outline_that_cannot_be_drawn(source: Source, tmp_path: Path, segment
     assert len(data.records) == 1 and summary["notes"] == {"images_skipped_as_unclear": 1}
 
 
-def test_flawed_listings(source: Source, tmp_path: Path) -> None:
+def test_flawed_listings_are_refused_with_the_reason(source: Source, tmp_path: Path) -> None:
     good = json.dumps(source.data)
 
     def words(**changes: Any) -> str:
@@ -222,7 +222,7 @@ def run(*args: object) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_command_line(source: Source, tmp_path: Path) -> None:
+def test_the_command_imports_coco_and_prints_a_summary(source: Source, tmp_path: Path) -> None:
     source.annotate(3, 1, [box(1, 1, 9, 9)[0]])
     args = ("coco", source.save(), "--images", source.root / "pictures", "--modality", "endoscopy", "--region", "colon")
     code, out, _ = run(*args, "-o", tmp_path / "a", "--json", "--splits", "1,0,0")

@@ -264,7 +264,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     assert "data import nnunet" in refused(tmp_path / "empty", tmp_path / "no", classes=names)
 
 
-def test_command_line(tmp_path: Path) -> None:
+def test_the_command_imports_folders_and_prints_a_summary(tmp_path: Path) -> None:
     pair(tmp_path / "in", "a", 0, mask(0, 2))
 
     def run(*args: object) -> tuple[int, str, str]:

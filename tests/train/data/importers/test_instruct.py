@@ -182,7 +182,7 @@ def test_image_question_answer_and_mask_come_back_and_texts_only_if_asked_for(ro
     assert len(files) == 4 and names_written == [keep, keep]
 
 
-def test_llava_conversations(root: Path) -> None:
+def test_turns_of_llava_conversations_become_questions(root: Path) -> None:
     turns = [
         {"from": "human", "value": "<image>\nDescribe the image."},
         {"from": "gpt", "value": "CT of the abdomen: one small round <p>liver</p><seg0> in the center."},
@@ -292,7 +292,7 @@ def test_what_is_refused_whatever_is_skipped(root: Path, tmp_path: Path) -> None
         plan_instruct(root / "bad.jsonl", Target(tmp_path / "out"))
 
 
-def test_command_line(root: Path, tmp_path: Path) -> None:
+def test_the_command_imports_instructions_and_prints_a_summary(root: Path, tmp_path: Path) -> None:
     (root / "data.jsonl").write_text(json.dumps(ask("Show it to me, please", "A polyp in the upper left.")))
 
     def run(*args: object) -> tuple[int, str, str]:

@@ -270,7 +270,7 @@ def test_flawed_dataset_json(tmp_path: Path, fields: dict[str, Any], words: str)
     assert words in refused(nnunet(tmp_path / "raw", **fields), tmp_path / "out")
 
 
-def test_flawed_volumes(tmp_path: Path) -> None:
+def test_flawed_volumes_are_refused_with_the_reason(tmp_path: Path) -> None:
     def words(change: Any) -> str:
         root = nnunet(tmp_path / f"raw{len(list(tmp_path.iterdir()))}")
         change(root / "imagesTr" / "liver_007_0000.nii.gz", root / "labelsTr" / "liver_007.nii.gz")
@@ -300,7 +300,7 @@ def test_slices_without_values_are_left_out(tmp_path: Path) -> None:
     assert summary["images"] == HEAD - 1 and summary["notes"] == {"slices_left_out_without_values": 1}
 
 
-def test_command_line(tmp_path: Path) -> None:
+def test_the_command_imports_nnunet_and_prints_a_summary(tmp_path: Path) -> None:
     source = nnunet(tmp_path / "raw")
 
     def run(*args: object) -> tuple[int, str, str]:

@@ -115,7 +115,7 @@ def test_same_bytes_in_another_process() -> None:
     assert result.stdout.split() == [digest(phantom(modality, (7, 1), SIZE)) for modality in MODALITIES]
 
 
-def test_dataset_folder(tmp_path) -> None:
+def test_phantoms_are_written_as_a_data_set(tmp_path) -> None:
     calls = []
     folder = generate(tmp_path / "data", 20, 5, SIZE, progress=lambda done, total: calls.append((done, total)))
     records = [json.loads(line) for line in (folder / "dataset.jsonl").read_text().splitlines()]
