@@ -31,6 +31,7 @@ from pynetdicom import AE, evt  # noqa: E402
 from pynetdicom.presentation import build_context  # noqa: E402
 
 from mimo_runtime.pipeline import Mimo  # noqa: E402
+from mimo_runtime.services.dicom_node import node as node_module  # noqa: E402
 from mimo_runtime.services.dicom_node.network.contexts import COMMITMENT, LABEL_MAP, storage_classes  # noqa: E402
 from mimo_runtime.services.dicom_node.node import Node  # noqa: E402
 from mimo_runtime.services.dicom_node.rules import Rule  # noqa: E402
@@ -172,12 +173,15 @@ def running_node(
     }  # fmt: skip
     node = Node(served.host_of(make), rules, NodeSettings(folder, return_to, **{**defaults, **settings}))
     before(node)
-    node.start()
-    try:
-        wait_for(lambda: node.host.generation or node.problem)
-        yield node
-    finally:
-        node.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(node_module, "_SLEEP_S", 0.1)  # between two looks at the queue
+        patch.setattr(node_module, "_SWEEP_S", 0.1)
+        node.start()
+        try:
+            wait_for(lambda: node.host.generation or node.problem)
+            yield node
+        finally:
+            node.stop()
 
 
 class NodeProcess:
