@@ -21,7 +21,7 @@ from .refusals import REFERENCE, entities_in_order, refusal_of, unknown_sentence
 #: The phrase of query 0 when a request points at a target and names nothing that the model knows.
 REFERRED = "referred region"
 #: Frames of questions that a mask of the region does not answer: "Is there a fracture?"
-YES_OR_NO = ("presence", "count")
+YES_OR_NO = ("presence", "count", "what")
 #: Kinds whose findings no request names: what images of the nearest modality never show is none, where none is stated.
 UNNAMED = ("open", "neighbours")
 
@@ -87,6 +87,8 @@ def plan_request(
     if not config.entities:
         intent = _with_any_name(intent)
     pointed_at = bool(prompt.boxes) or prompt.mask is not None or any(label != NEGATIVE for *_, label in prompt.points)
+    if pointed_at and intent.kind == "name" and intent.frame == "what" and intent.entities and not intent.unknown:
+        intent = Intent("describe", frame="what")  # "Is this the liver?": the model names what it sees there
     if intent.kind in ("open", "describe"):
         intent = replace(intent, kind="describe" if pointed_at else "open")
     nearest = None if domain is None or domain.verdict == OUT else domain.modality
@@ -98,11 +100,12 @@ def plan_request(
         intent = without_unknown(intent)
     named = tuple(_named(intent, refusal, config, pointed_at))
     excluded = excluded_entities(config, modality)
-    is_sure = intent.kind in UNNAMED and domain is not None and domain.verdict == IN
-    unnamed = excluded_entities(config, modality or nearest) if is_sure else frozenset[str]()
+    is_in = domain is not None and domain.verdict == IN
+    unnamed = excluded_entities(config, modality or nearest) if is_in and intent.kind in UNNAMED else frozenset[str]()
     own = {query for _, query in named}
     queries = [i for i, entity in enumerate(config.entities, 1) if entity in excluded or (entity in unnamed and i not in own)]
-    if len(named) == 1 and named[0][1] == 0 and named[0][0] in excluded:
+    never = excluded_entities(config, modality or nearest) if pointed_at and is_in else excluded
+    if len(named) == 1 and named[0][1] == 0 and named[0][0] in never:
         named, queries = (((REFERRED, 0),), queries) if pointed_at else (named, [0, *queries])
     texts = (text for text in _texts(prompt.text, intent, refusal, pointed_at) if fits(text) or not text)
     text = next(texts, "" if pointed_at else prompt.text)

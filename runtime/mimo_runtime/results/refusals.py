@@ -49,11 +49,12 @@ def refusal_sentence(refusal: Refusal, text: str = "") -> str:
         return f"This model was not trained on images like this one.{remedy}"
     questions = [works for works in refusal.works[:3] if works != REFERENCE]
     examples = listed([f"'{works}'" if works[:1].isupper() else works for works in questions] or ["a name"], "or")
-    remedy = f"Give {REFERENCE}, or ask" if REFERENCE in refusal.works else "Ask"
+    is_reference = REFERENCE in refusal.works
     if refusal.reason == "other language":
         return f"This model answers questions in English only. Ask {examples}."
     if refusal.reason == "empty subject":
-        return f"This model needs the name of a structure, or a reference, for '{shortened(text)}'. {remedy} {examples}."
+        needed, remedy = (", or a reference,", f"Give {REFERENCE}, or ask") if is_reference else ("", "Ask")
+        return f"This model needs the name of a structure{needed} for '{shortened(text)}'. {remedy} {examples}."
     verb = "understand" if refusal.reason == "not understood" else "answer"
     return f"This model does not {verb} '{shortened(text)}'. Ask {examples}."
 

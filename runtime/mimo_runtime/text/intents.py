@@ -258,6 +258,8 @@ def _judged(intent: Intent, sentence: str, vocabulary: Vocabulary) -> Intent:
 
 def _without_frame(sentence: str, vocabulary: Vocabulary) -> Intent:
     """A bare name that the model does not know, or a sentence that no pattern matches."""
+    if POINTED_AT.fullmatch(sentence):
+        return Intent("describe", frame="show")
     if ANOTHER.fullmatch(sentence) or fold(sentence) in NAMELESS:
         return Intent("unsupported", reason="empty subject")
     if frames.is_question(sentence):
@@ -266,8 +268,6 @@ def _without_frame(sentence: str, vocabulary: Vocabulary) -> Intent:
     if len(sentence.split()) > MOST_WORDS:
         return Intent("unsupported", _mentioned(sentence, vocabulary), reason="not understood")
     subjects = _subjects(sentence, vocabulary)
-    if POINTED_AT.fullmatch(sentence):
-        return Intent("describe")
     return Intent("name", subjects) if subjects else Intent("unsupported", reason="not understood")
 
 

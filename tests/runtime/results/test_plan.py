@@ -79,7 +79,27 @@ def test_a_refusal_says_what_to_give_and_what_to_ask():
     assert "Give a box, a point or a mask, or ask 'Where is the " in sentence
 
 
-@pytest.mark.parametrize("text", ["Where is it?", "count them", "Is it visible?", "show it", "the left one"])
+@pytest.mark.parametrize("text", ["Is this the liver?", "is it a liver", "are these livers?", "Is that structure the liver?"])
+def test_a_name_that_a_question_proposes_for_a_reference_is_not_taken_over(text: str):
+    pointed = plan_request(Prompt(text, boxes=((1, 1, 9, 9),)), CONFIG, VOCABULARY)
+    assert pointed.intent.kind == "describe" and pointed.named_by_draft and pointed.prompt.text == ""
+    assert plan_request(Prompt(text), CONFIG, VOCABULARY).named == (("liver", 0),)
+    unknown = plan_request(Prompt("Is this a fracture?", boxes=((1, 1, 9, 9),)), CONFIG, VOCABULARY)
+    assert unknown.refusal is not None and unknown.named == (("referred region", 0),)
+
+
+def test_a_reference_has_no_name_that_images_of_the_nearest_modality_never_have():
+    marked = tuple(("ct",) if number % 2 else ("mri",) for number in range(len(fakes.ENTITIES)))
+    config = replace(CONFIG, modalities=("ct", "mri"), entity_modalities=marked)
+    for verdict, phrase in (("in", "referred region"), ("borderline", fakes.ENTITIES[0])):
+        domain = DomainCheck(verdict, 0.5, "ct", False)
+        plan = plan_request(Prompt(fakes.ENTITIES[0], boxes=((1, 1, 9, 9),)), config, VOCABULARY, domain=domain)
+        assert plan.named == ((phrase, 0),)
+
+
+@pytest.mark.parametrize(
+    "text", ["it", "this", "the thing in the box", "Where is it?", "count them", "Is it visible?", "show it", "the left one"]
+)
 def test_a_pronoun_without_a_reference_is_not_an_open_question(text: str):
     plan = plan_request(Prompt(text), CONFIG, VOCABULARY)
     assert plan.refusal is not None and plan.refusal.reason == "empty subject" and not plan.named

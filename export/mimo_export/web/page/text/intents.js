@@ -152,10 +152,10 @@ function judged(of, sentence) {
 /** A bare name that the model does not know, or a sentence that no pattern matches. */
 function withoutFrame(sentence) {
   const { another, nameless } = facts.intents;
+  if (pointedAt(sentence)) return intent("describe", { frame: "show" });
   if (fullMatch(another, sentence) || nameless.has(fold(sentence))) return unsupported("empty subject");
   if (isQuestion(sentence)) return unsupported("unsupported question", { subjects: mentioned(sentence) });
   if (split(sentence).length > facts.intents.most_words) return unsupported("not understood", { subjects: mentioned(sentence) });
-  if (pointedAt(sentence)) return intent("describe");
   const subjects = subjectsOf(sentence);
   return subjects.length ? intent("name", { subjects }) : unsupported("not understood");
 }

@@ -19,6 +19,8 @@ export function planRequest(prompt, modality = "", domain = null, anyDomain = fa
   let intent = parseRequest(prompt.text);
   if (!facts.vocabulary.entities.length) intent = withAnyName(intent);
   const isPointed = pointsAtTarget(prompt);
+  const isNaming = intent.kind === "name" && intent.frame === "what" && intent.subjects.length && !unknownOf(intent).length;
+  if (isPointed && isNaming) intent = { ...intent, kind: "describe", subjects: [] };
   if (intent.kind === "open" || intent.kind === "describe") intent = { ...intent, kind: isPointed ? "describe" : "open" };
   const nearest = domain === null || domain.verdict === "out" ? "" : domain.modality;
   const { entities } = facts.modalities[modality || nearest] ?? ofModality;
@@ -29,12 +31,13 @@ export function planRequest(prompt, modality = "", domain = null, anyDomain = fa
   }
   if (refusal === null && unknown.length) intent = { ...intent, subjects: intent.subjects.filter(({ entity }) => entity !== null) };
   let named = namedOf(intent, refusal, isPointed);
-  const isSure = facts.answers.unnamed.includes(intent.kind) && domain !== null && domain.verdict === "in";
-  const unnamed = isSure ? (facts.modalities[modality || nearest] ?? ofModality).excluded : [];
+  const ofNearest = domain !== null && domain.verdict === "in" ? (facts.modalities[modality || nearest] ?? ofModality) : null;
+  const unnamed = ofNearest !== null && facts.answers.unnamed.includes(intent.kind) ? ofNearest.excluded : [];
+  const never = ((isPointed && ofNearest) || ofModality).excluded;
   const own = new Set(named.map(([, query]) => query));
   const isExcluded = (entity, query) => ofModality.excluded.includes(entity) || (unnamed.includes(entity) && !own.has(query));
   let excluded = facts.vocabulary.entities.flatMap((entity, i) => (isExcluded(entity, i + 1) ? [i + 1] : []));
-  if (named.length === 1 && named[0][1] === 0 && ofModality.excluded.includes(named[0][0])) {
+  if (named.length === 1 && named[0][1] === 0 && never.includes(named[0][0])) {
     if (isPointed) named = [[facts.answers.referred, 0]];
     else excluded = [0, ...excluded];
   }

@@ -36,10 +36,10 @@ export function refusalSentence({ reason, subject, works }, text) {
   const questions = works.slice(0, 3).filter((one) => one !== REFERENCE);
   const quoted = questions.map((one) => (/^\p{Uppercase}/u.test(one) ? `'${one}'` : one));
   const examples = listed(quoted.length ? quoted : ["a name"], "or");
-  const remedy = works.includes(REFERENCE) ? `Give ${REFERENCE}, or ask` : "Ask";
+  const [needed, remedy] = works.includes(REFERENCE) ? [", or a reference,", `Give ${REFERENCE}, or ask`] : ["", "Ask"];
   if (reason === "other language") return `This model answers questions in English only. Ask ${examples}.`;
   if (reason === "empty subject") {
-    return `This model needs the name of a structure, or a reference, for '${shortened(text)}'. ${remedy} ${examples}.`;
+    return `This model needs the name of a structure${needed} for '${shortened(text)}'. ${remedy} ${examples}.`;
   }
   return `This model does not ${reason === "not understood" ? "understand" : "answer"} '${shortened(text)}'. Ask ${examples}.`;
 }
