@@ -29,9 +29,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
-#: Set by a library or by this project when it is first used, for the rest of the process, or by pytest.
-_SET_ONCE = {"MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR", "ORT_DISABLE_TELEMETRY", "PYTEST_CURRENT_TEST"}
-
+#: Beginnings of the environment variables that a test must leave as they are. Libraries set others when they are imported.
+_LOOKED_AT = ("MIMO_", "PYTHON", "PATH", "HOME", "TMPDIR", "XDG_", "OMP_", "CUDA_")
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
@@ -44,7 +43,7 @@ def repository() -> Path:
 def _process_state() -> dict[str, object]:
     """What of the process a test may change, and what the tests after it would meet."""
     ours = logging.getLogger("mimo_runtime")
-    variables = {name: value for name, value in os.environ.items() if name not in _SET_ONCE}
+    variables = {name: value for name, value in os.environ.items() if name.startswith(_LOOKED_AT)}
     return {
         "the current folder": os.getcwd(), "the level of the root logger": logging.root.level,
         "logging.disable": logging.root.manager.disable,
