@@ -30,7 +30,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 #: Beginnings of the environment variables that a test must leave as they are. Libraries set others when they are imported.
-_LOOKED_AT = ("MIMO_", "PYTHON", "PATH", "HOME", "TMPDIR", "XDG_", "OMP_", "CUDA_")
+_LOOKED_AT = ("MIMO_", "PYTHON", "PATH", "HOME", "TMPDIR", "XDG_", "OMP_")
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
