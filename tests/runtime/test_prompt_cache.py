@@ -94,9 +94,10 @@ def test_a_changed_mask_of_an_answer_changes_no_later_answer(pixels):
 
 
 def test_a_stopped_answer_is_not_kept(pixels):
-    with fakes.fake_mimo(config=REFINING, delay=0.005) as mimo:
-        scan, encoder = mimo.open(pixels), mimo.engines["vision_encoder"]
-        stopped = scan.ask(points=[(50, 30)], should_stop=lambda: encoder.calls > 1)
+    with fakes.fake_mimo(config=REFINING) as mimo:
+        scan = mimo.open(pixels)
+        with fakes.held(mimo, "vision_encoder") as begun:
+            stopped = scan.ask(points=[(50, 30)], should_stop=begun.is_set)
         assert stopped.finish_reason == "cancelled"
         whole = scan.ask(points=[(50, 30)])
     with fakes.fake_mimo(config=REFINING) as other:

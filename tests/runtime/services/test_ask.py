@@ -16,6 +16,7 @@ pytest.importorskip("starlette")
 import served
 
 from mimo_runtime.clinical.coco import decode_mask, encode_mask
+from mimo_runtime.services import jobs as jobs_module
 
 BOX = list(fakes.BOX)
 QUESTION = {"text": "Where is the polyp?", "boxes": [BOX]}
@@ -130,16 +131,21 @@ def test_malformed_json_is_refused(client, content: bytes):
     assert reply.status_code == 422 and reply.json()["error"]["message"].endswith(".")
 
 
-def test_a_deadline_that_passes_is_said(image_id: str):
-    slow = served.client(make=lambda: fakes.fake_mimo(delay=0.05))
-    with slow as ready:
+def test_a_deadline_that_passes_is_said(clock, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(jobs_module, "time", clock)
+    mimo = fakes.fake_mimo()
+    with served.client(make=lambda: mimo) as ready:
         stored = ready.post("/v1/images", content=served.png(), headers={"Content-Type": "image/png"}).json()["id"]
-        late = ask(ready, image=stored, deadline_ms=120)
+        with fakes.held(mimo, "mask_decoder") as begun:
+            clock.deadline(begun.is_set)
+            late = ask(ready, image=stored, deadline_ms=120)
         assert late.status_code == 200 and late.json()["finish_reason"] == "deadline"
-        other = ready.post("/v1/images", content=served.png(fakes.picture(value=9)), headers={
-            "Content-Type": "image/png", "X-Deadline-Ms": "1",
-        })  # fmt: skip
-        assert other.status_code == 504 and other.json()["error"]["type"] == "deadline"
+
+
+def test_a_deadline_that_passes_before_an_image_is_open_is_said():
+    with served.client(make=lambda: fakes.fake_mimo(delay=0.05)) as ready:
+        late = ready.post("/v1/images", content=served.png(), headers={"Content-Type": "image/png", "X-Deadline-Ms": "1"})
+        assert late.status_code == 504 and late.json()["error"]["type"] == "deadline"
 
 
 def test_the_id_of_a_request_is_a_uuid(client, image_id: str):

@@ -127,10 +127,11 @@ def test_cancelling_before_anything_runs_gives_an_empty_answer(mimo, pixels):
 
 @pytest.mark.parametrize("text_answer", [True, False])
 def test_cancelling_during_refinement_gives_the_mask_of_the_full_image(pixels, text_answer):
-    with fakes.fake_mimo(config=replace(fakes.CONFIG, crop_scale=3.0), delay=0.01) as mimo:
+    with fakes.fake_mimo(config=replace(fakes.CONFIG, crop_scale=3.0)) as mimo:
         scan, encoder = mimo.open(pixels), mimo.engines["vision_encoder"]
         (full,) = scan.ask(points=[(50, 30)], text_answer=False, refine=False).findings
-        answer = scan.ask(points=[(50, 30)], text_answer=text_answer, should_stop=lambda: encoder.calls > 1)
+        with fakes.held(mimo, "vision_encoder") as begun:  # of the first crop, until the answer has ended
+            answer = scan.ask(points=[(50, 30)], text_answer=text_answer, should_stop=begun.is_set)
         assert answer.finish_reason == "cancelled" and encoder.calls <= 4  # of six, as the next test shows
         (finding,) = (f for f in answer.findings if f.query == 0)
         assert not finding.refined and (finding.mask == full.mask).all()
