@@ -19,6 +19,7 @@ from mimo_runtime.errors import RequestError
 from mimo_runtime.evaluation import metrics
 from mimo_runtime.evaluation.accuracy import Overlap, measure, summarise
 from mimo_runtime.evaluation.referring import Reference, measure_referring
+from mimo_runtime.evaluation.results import ReferringResult, ReferringSummary
 from mimo_runtime.utils.atomic import atomic_write_bytes
 from mimo_runtime.utils.deprecation import warn_renamed_fields
 from mimo_runtime.utils.progress import Progress
@@ -95,7 +96,7 @@ class Row(TypedDict, total=False):
     description: str
     macro: dict[str, dict[str, object]]
     absent_auc: float | None
-    referring: dict[str, object]
+    referring: ReferringResult
     answers: dict[str, Answers]
     change: dict[str, Change]
 
@@ -285,15 +286,16 @@ def markdown(table: Table) -> str:
     for name, row in table["variants"].items():
         change = row.get("change", {})
         cells = [f"{name}: {row['description']}"]
-        cells += [_rate(row["referring"].get(prompt), change.get(f"right {prompt}")) for prompt in ("box", "point")]
+        right = {"box": row["referring"]["box"], "point": row["referring"]["point"]}
+        cells += [_rate(summary, change.get(f"right {prompt}")) for prompt, summary in right.items()]
         cells += [_dice(row["macro"].get(prompt), change.get(f"dice {prompt}")) for prompt in ("box", "point", "text")]
         cells.append("–" if row["absent_auc"] is None else f"{row['absent_auc']:.3f}")
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
 
 
-def _rate(part: Mapping[str, object] | None, change: Change | None) -> str:
-    if not part or not part.get("n"):
+def _rate(part: ReferringSummary, change: Change | None) -> str:
+    if not part["n"]:
         return "–"
     if change is None:
         low, high = part["ci95"]

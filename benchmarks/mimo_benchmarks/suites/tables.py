@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from mimo_runtime.evaluation.referring import ANSWERS, PROMPTS
+from mimo_runtime.evaluation.referring import ANSWERS
+from mimo_runtime.evaluation.results import ReferringOverall, ReferringResult, ReferringSummary
 from mimo_runtime.utils.tables import table
 
 from .relations import Relations, Share
 
 
-def referring_table(result: dict[str, Any]) -> str:
+def referring_table(result: ReferringResult) -> str:
     """The shares of right answers as aligned text: the mean of the sets, then each set and class, then all answers."""
     meta = result["meta"]
-    all_of = {**{prompt: result[prompt] for prompt in PROMPTS}, **result["baselines"]}
+    all_of = {
+        "box": result["box"], "point": result["point"], "text+box": result["text+box"], "text+point": result["text+point"],
+        **result["baselines"],
+    }  # fmt: skip
     heads = (k.replace("text+", "name + ").replace("ellipse", "ellipse in the box") for k in ANSWERS)
     rows = [("set", "class", "images", "instances", *heads)]
-    rows.append(("mean of sets", "", "", "", *(_share(all_of[k], "macro", "macro_ci95") for k in ANSWERS)))
+    rows.append(("mean of sets", "", "", "", *(_macro_share(all_of[k]) for k in ANSWERS)))
     for name, classes in result["sets"].items():
         for of, part in (("all", classes), *result["classes"][name].items()):
             if of == "all" and len(result["classes"][name]) == 1:
@@ -24,17 +26,25 @@ def referring_table(result: dict[str, Any]) -> str:
             rows.append((name, of, *_counts(part["box"]), *(_share(part[k]) for k in ANSWERS)))
     rows.append(("all answers", "", *_counts(all_of["box"]), *(_share(all_of[k]) for k in ANSWERS)))
     title = f"{meta['model'] or 'model'}, split {meta['split']}, seed {meta['seed']}: how often exactly the requested instance"
-    goal = f"By a point, the mean of the sets is {_share(all_of['point'], 'macro', 'macro_ci95')}. The goal is at least 90 %."
+    goal = f"By a point, the mean of the sets is {_macro_share(result['point'])}. The goal is at least 90 %."
     return "\n".join([title, table(rows), goal])
 
 
-def _counts(part: dict[str, Any]) -> tuple[str, str]:
+def _counts(part: ReferringSummary) -> tuple[str, str]:
     return str(part["images"]), str(part["n"])
 
 
-def _share(part: dict[str, Any], of: str = "right", interval: str = "ci95") -> str:
-    low, high = part[interval]
-    return f"{100 * part[of]:.1f} % ({100 * low:.0f}-{100 * high:.0f})"
+def _share(part: ReferringSummary) -> str:
+    return _percent(part["right"], part["ci95"])
+
+
+def _macro_share(part: ReferringOverall) -> str:
+    return _percent(part["macro"], part["macro_ci95"])
+
+
+def _percent(share: float, interval: list[float]) -> str:
+    low, high = interval
+    return f"{100 * share:.1f} % ({100 * low:.0f}-{100 * high:.0f})"
 
 
 def relations_table(result: Relations) -> str:

@@ -17,7 +17,7 @@ from ..data.dataset import Dataset, Record, for_model
 from ..errors import PromptError, RequestError
 from . import metrics
 from .questions import MAX_INSTANCES, Outcome, chosen_records, engine_names, model_id_of, seeded_rng
-from .results import ReferringSummary
+from .results import ReferringByAnswer, ReferringMeta, ReferringOverall, ReferringResult, ReferringSummary
 
 if TYPE_CHECKING:
     from ..pipeline import Mimo
@@ -54,7 +54,7 @@ def measure_referring(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
     collect: Callable[[Sequence[Reference]], None] | None = None,
-) -> dict[str, object]:
+) -> ReferringResult:
     """How often is exactly the instance segmented that a box or a point is on?
 
     A class takes part in an image where it has two or more instances: those of the set's instance map, or else connected
@@ -99,14 +99,14 @@ def measure_referring(
     if collect:
         collect(rows)
     images = {d.name: sum(1 for o, _ in records if o is d) for d in candidates}
-    return {
-        **_summarise(rows, seed),
-        "meta": {"split": split, "images": len(records), "images_per_set": images, **_settings(mimo, limit, seed)},
-    }
+    return _summarise(rows, _meta(mimo, split, images, limit, seed))
 
 
-def _settings(mimo: Mimo, limit: int | None, seed: int) -> dict[str, object]:
+def _meta(mimo: Mimo, split: str, images: dict[str, int], limit: int | None, seed: int) -> ReferringMeta:
     return {
+        "split": split,
+        "images": sum(images.values()),
+        "images_per_set": images,
         "limit": limit,
         "seed": seed,
         "instances_per_class_and_image": MAX_INSTANCES,
@@ -133,20 +133,24 @@ def _records_of(
     return records
 
 
-def _summarise(rows: Sequence[Reference], seed: int) -> dict[str, object]:
-    """All of the result but ``meta``."""
+def _summarise(rows: Sequence[Reference], meta: ReferringMeta) -> ReferringResult:
+    seed = meta["seed"]
     sets: dict[str, list[Reference]] = {}
     for row in rows:
         sets.setdefault(row.set_name, []).append(row)
-    overall = {answer: _macro(sets, answer, seed) | {**summary} for answer, summary in _by_answer(rows, seed).items()}
+    overall = {answer: _overall(sets, answer, summary, seed) for answer, summary in _by_answer(rows, seed).items()}
     return {
-        **{prompt: overall[prompt] for prompt in PROMPTS},
+        "box": overall["box"],
+        "point": overall["point"],
+        "text+box": overall["text+box"],
+        "text+point": overall["text+point"],
         "baselines": {"ellipse": overall["ellipse"]},
         "sets": {name: _by_answer(own, seed) for name, own in sets.items()},
         "classes": {
             name: {of: _by_answer([r for r in own if r.class_name == of], seed) for of in sorted({r.class_name for r in own})}
             for name, own in sets.items()
         },
+        "meta": meta,
     }
 
 
@@ -221,15 +225,15 @@ def _ask(mimo: Mimo, data: Dataset, record: Record, seed: int) -> list[Reference
     return rows
 
 
-def _by_answer(rows: Sequence[Reference], seed: int) -> dict[str, ReferringSummary]:
+def _by_answer(rows: Sequence[Reference], seed: int) -> ReferringByAnswer:
     return {answer: _summary([r for r in rows if r.answer == answer], seed) for answer in ANSWERS}
 
 
-def _macro(sets: dict[str, list[Reference]], answer: str, seed: int) -> dict[str, object]:
+def _overall(sets: dict[str, list[Reference]], answer: str, summary: ReferringSummary, seed: int) -> ReferringOverall:
     answers = {name: [r for r in own if r.answer == answer] for name, own in sets.items()}
     right = {name: [r.right for r in own] for name, own in answers.items()}
     macro, ci95 = metrics.mean_over_sets(right, {name: [r.case for r in own] for name, own in answers.items()}, seed)
-    return {"macro": macro, "macro_ci95": ci95}
+    return {"macro": macro, "macro_ci95": ci95, **summary}
 
 
 def _summary(rows: Sequence[Reference], seed: int) -> ReferringSummary:

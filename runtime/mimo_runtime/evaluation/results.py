@@ -250,3 +250,46 @@ class ReferringSummary(TypedDict):
     dice: float
     n: int
     images: int
+
+
+class ReferringOverall(ReferringSummary):
+    """Over all answers; ``macro`` is the mean of ``right`` over the sets."""
+
+    macro: float
+    macro_ci95: list[float]
+
+
+class ReferringRule(TypedDict):
+    """When an answer is right; see ``referring.exactly_that_one``."""
+
+    min_dice: float
+    max_share_of_another: float
+
+
+class ReferringMeta(TypedDict):
+    split: str
+    images: int
+    images_per_set: dict[str, int]
+    limit: int | None
+    seed: int
+    instances_per_class_and_image: int
+    rule: ReferringRule
+    model: str | None
+    engine: str | None
+
+
+#: Summaries by kind of prompt, and of the ellipse in the box.
+ReferringByAnswer = dict[str, ReferringSummary]
+ReferringResult = TypedDict(
+    "ReferringResult",
+    {
+        "box": ReferringOverall,
+        "point": ReferringOverall,
+        "text+box": ReferringOverall,
+        "text+point": ReferringOverall,
+        "baselines": dict[str, ReferringOverall],
+        "sets": dict[str, ReferringByAnswer],
+        "classes": dict[str, dict[str, ReferringByAnswer]],
+        "meta": ReferringMeta,
+    },
+)
