@@ -10,6 +10,7 @@ import dataclasses
 from pathlib import Path
 
 from mimo_runtime.errors import BundleError, RequestError
+from mimo_runtime.utils.atomic import check_output_folder
 
 from .checkpoint import CARD, load_checkpoint, save_checkpoint
 from .training.model_card import MARK
@@ -24,17 +25,18 @@ def average_checkpoints(first: Path, second: Path, output: Path, share: float = 
     Args:
         first: checkpoint that the second was fine-tuned from.
         second: checkpoint with the same layers and the same tokenizer.
-        output: folder to write; neither of the two.
+        output: folder to write; must not exist or be empty.
         share: weight of the second, 0 to 1.
 
     Raises:
-        RequestError: the share is outside 0 to 1, or the output is one of the two.
+        RequestError: the share is outside 0 to 1, or the output is one of the two, holds something or cannot be written.
         BundleError: a checkpoint is damaged, or the two do not have the same layers and tokenizer.
     """
     if not 0 <= share <= 1:
         raise RequestError(f"--share {share:g} is outside 0 to 1", "Give the weight of the second checkpoint, e.g. 0.5")
     if output.resolve() in (first.resolve(), second.resolve()):
         raise RequestError(f"{output} is one of the two checkpoints", "Write the average to another folder")
+    check_output_folder(output, overwrite=False, option=None)
     base, base_tokenizer = load_checkpoint(first)
     tuned, tokenizer = load_checkpoint(second)
     weights, other = tuned.state_dict(), base.state_dict()

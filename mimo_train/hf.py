@@ -66,6 +66,9 @@ def _read_config(source: str, family: _Family) -> PretrainedConfig:
     try:
         config = AutoConfig.from_pretrained(source)
     except Exception as error:  # transformers raises OSError, ValueError and hub errors alike
+        if "connect" in str(error).lower():
+            what = f"{source} is no folder here, and the Hugging Face hub cannot be reached"
+            raise RequestError(what, "Check the path, or download the model and give its folder") from None
         raise RequestError(
             f"{source} is no Hugging Face model: {type(error).__name__}", "Give a local folder with config.json, or a hub id"
         ) from None

@@ -114,7 +114,7 @@ class Trainer:
         processes = self.accelerator.num_processes
         self.messages.append(
             f"{parameters / 1e6:.2f} M parameters, {len(setup.vocabulary.entities)} entities, {images} training images in "
-            f"{len(self.datasets)} sets, on {self.accelerator.device}"
+            f"{len(self.datasets)} data set{'s' * (len(self.datasets) != 1)}, on {self.accelerator.device}"
             + (f", {processes} processes" if processes > 1 else "")
             + (f", {self.note}" if self.note else "")
         )

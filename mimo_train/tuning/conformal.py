@@ -178,7 +178,8 @@ def calibrate(
     )  # fmt: skip
     if not chosen.contours:
         count = len(pointed_at.union(*patients.values()))
-        raise RequestError(f"split '{split}' has {count} patients with a target, not {MIN_PATIENTS}", "Use more data")
+        what = f"split '{split}' has {count} patients with a target, and contours need {MIN_PATIENTS}"
+        raise RequestError(what, "Use more data" if limit is None else "Raise --limit, or use more data")
     _store(Path(checkpoint), mimo.config, chosen)
     return chosen
 

@@ -54,6 +54,13 @@ def test_the_output_is_not_one_of_the_two(pair: tuple[Path, Path]) -> None:
         average_checkpoints(*pair, pair[0])
 
 
+def test_a_folder_that_holds_something_is_not_written_into(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("keep", "utf-8")
+    with pytest.raises(RequestError, match="is not empty"):
+        average_checkpoints(*pair, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
 def test_other_layers_are_refused(pair: tuple[Path, Path], tmp_path: Path) -> None:
     other = write_checkpoint(
         tmp_path / "other", seed=3, text=TextConfig(hidden=32, layers=2, heads=2, intermediate=64, max_length=32, positions=32)

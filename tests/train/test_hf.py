@@ -101,6 +101,15 @@ def test_a_wrong_source_is_refused_by_name(adopt, swin, bert, tmp_path):
         adopt(MimoConfig.from_preset("base"), str(tmp_path))
 
 
+def test_a_hub_that_cannot_be_reached_is_named(monkeypatch):
+    def refuse(source):
+        raise OSError(f"We couldn't connect to 'https://huggingface.co' to load the files of {source}")
+
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", refuse)
+    with pytest.raises(RequestError, match="owner/name is no folder here, and the Hugging Face hub cannot be reached"):
+        adopt_swin(MimoConfig.from_preset("base"), "owner/name")
+
+
 def test_a_source_without_a_vocabulary_is_refused(bert, tmp_path):
     source = Path(shutil.copytree(bert, tmp_path / "bert"))
     for name in ("vocab.txt", "tokenizer.json"):
@@ -191,7 +200,7 @@ def test_weights_of_transformers_4_57_are_read_too(repository, tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
     version = run([sys.executable, "-c", "import transformers; print(transformers.__version__)"], environment)
     assert version.startswith("4.57.")
-    assert "9 passed" in run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__], environment)
+    assert "10 passed" in run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__], environment)
 
 
 def run(command: list[str], environment: dict[str, str] | None = None) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from mimo_runtime.engines.base import Engine
-from mimo_runtime.model.graph_spec import CACHE_PREFIX
+from mimo_runtime.model.graph_spec import CACHE_PREFIX, CAUSAL_BIAS
 
 Run = Callable[[Mapping[str, np.ndarray]], object]
 
@@ -36,10 +36,13 @@ def answer_of(engine: Engine) -> Run:
     """A run of :data:`STEPS` decoding steps, always with the same token."""
 
     def answer(inputs: Mapping[str, np.ndarray]) -> None:
-        changing = {"token": inputs["token"], "position": np.zeros_like(inputs["position"])}
-        constant = {name: value for name, value in inputs.items() if name in engine.inputs and name not in changing}
-        decoding = engine.decoding({name: value for name, value in constant.items() if not name.startswith(CACHE_PREFIX)})
-        for _ in range(STEPS):
+        changing = {"token": inputs["token"][:, :1], "position": np.zeros_like(inputs["position"][:, :1])}
+        own = {name: value for name, value in inputs.items() if name in engine.inputs and name not in changing}
+        bias = own.pop(CAUSAL_BIAS, None)
+        decoding = engine.decoding({name: value for name, value in own.items() if not name.startswith(CACHE_PREFIX)})
+        for step in range(STEPS):
+            if bias is not None:  # every token before this one is visible
+                changing[CAUSAL_BIAS] = np.zeros((len(bias), 1, step + 1), bias.dtype)
             decoding.step(changing)
             changing["position"] += 1
         decoding.close()

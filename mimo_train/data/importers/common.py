@@ -207,5 +207,7 @@ def read_text(path: Path) -> str:
         return path.read_text("utf-8-sig")
     except FileNotFoundError:
         raise RequestError(f"{path} does not exist", "Check the path") from None
+    except IsADirectoryError:
+        raise RequestError(f"{path} is a folder", "Name a file in it") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{path} cannot be read: {type(error).__name__}", "Name a file of UTF-8 text") from None

@@ -54,7 +54,7 @@ def _check(modalities: Sequence[str], seeds: Sequence[int], size: int) -> None:
         if modality not in _MAKERS:
             raise RequestError(f"unknown phantom modality {modality!r}", f"choose one of {', '.join(MODALITIES)}")
     if not SIZES[0] <= size <= SIZES[1]:
-        raise RequestError(f"--size {size} is outside {SIZES[0]}..{SIZES[1]}", "choose a size in that range, for example 256")
+        raise RequestError(f"--size {size} is outside {SIZES[0]}..{SIZES[1]}", "Choose a size in that range, for example 256")
     if min(seeds) < 0:
         raise RequestError(f"--seed {min(seeds)} is negative", "give a seed of 0 or more")
 

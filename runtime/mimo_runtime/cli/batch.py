@@ -157,7 +157,8 @@ def _print(report: BatchReport, output: str, as_json: bool) -> None:
         return
     click.echo(f"{report.answered} images answered in {report.seconds:.1f} s, {report.resumed} were answered before")
     for number, reason in report.failures[:MOST_FAILURES]:
-        click.echo(f"note: input {number}: {reason}", err=True)
+        named = reason.startswith(f"input {number} ")
+        click.echo(f"note: {reason}" if named else f"note: input {number}: {reason}", err=True)
     if report.left_out:
         click.echo(f"note: {report.left_out} answers lack a format of --write: see left_out in ledger.jsonl", err=True)
     click.echo(f"wrote {output}: {', '.join([*report.files, 'results/'])}")

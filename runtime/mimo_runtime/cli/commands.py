@@ -151,21 +151,23 @@ def predict(
     from ..bundle.archive import Bundle
     from ..imageio.masks import read_mask_file
     from ..imageio.reader import read_image
+    from ..modalities import check_modality
     from ..pipeline import Mimo
     from ..preprocessing.prompts import Prompt
     from ..request import AskRequest
 
     opened = Bundle.open(bundle, this_machine=not allow_fallback, trust=trust)
+    check_modality(modality, opened.config.modalities)
     picture = read_image(image, frame=frame, modality=modality, window=window, windows=opened.windows)
     mask = None if mask_file is None else read_mask_file(mask_file, frame).fitted(picture)
     prompt = Prompt(text or "", boxes, points, None if mask is None else mask.inside())
+    request = AskRequest.of(
+        prompt.text, prompt.boxes, prompt.points, prompt.mask,
+        masks=masks, text_answer=text_answer, refine=not no_refine, **options,
+    )  # fmt: skip
+    # Before engines are created, so that a wrong request costs nothing.
+    request.validate(picture.height, picture.width, opened.config)
     with Mimo.load(opened, device, threads, cache_images=0, allow_fallback=allow_fallback) as mimo:
-        request = AskRequest.of(
-            prompt.text, prompt.boxes, prompt.points, prompt.mask,
-            masks=masks, text_answer=text_answer, refine=not no_refine, **options,
-        )  # fmt: skip
-        # Before encoding, so that a wrong request costs nothing.
-        request.validate(picture.height, picture.width, mimo.config)
         answer = mimo.open(picture, modality=modality).ask_request(request)
         if mask is not None:
             answer = replace(answer, warnings=(*(f"--mask: {note}" for note in mask.notes), *answer.warnings))
@@ -252,6 +254,8 @@ def doctor(context: click.Context, bundle: str | None, trust: str | None, as_jso
 
     if trust is not None and bundle is None:
         raise RequestError("--trust has no effect without BUNDLE", "Name a bundle, or leave --trust out")
+    if bundle is not None and not Path(bundle).exists():
+        raise RequestError(f"bundle {bundle} does not exist", "Check the path, or leave it out to examine this machine only")
     checks = examine(bundle, trust=trust)
     if as_json:
         print_json(to_dict(checks), indent=1)

@@ -174,6 +174,8 @@ def read_datasets(paths: str | Path | Iterable[str | Path]) -> list[Dataset]:
             sets.append(Dataset.read(root))
             continue
         inner = sorted(p.parent for p in root.glob(f"*/{FILE_NAME}"))
+        if not root.exists():
+            raise RequestError(f"data set {root} does not exist", "Check the path")
         if not inner:
             raise RequestError(f"{root} holds no data set", f"Point to a folder with {FILE_NAME}, or to its parent")
         sets.extend(Dataset.read(folder) for folder in inner)

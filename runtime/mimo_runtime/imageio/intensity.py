@@ -57,7 +57,8 @@ class GreyRule:
             except (TypeError, ValueError):
                 centre, width = 0.0, 0.0
             if not (np.isfinite([centre, width]).all() and width > 0):
-                raise ImageError(f"the window is {self.window!r}"[:80], "Write centre and width, e.g. 40,400")
+                what = f"the window {self.window!r}"[:80]
+                raise ImageError(f"{what} is no centre with a width above 0", "Write centre and width, e.g. 40,400")
             object.__setattr__(self, "window", (centre, width))
 
     @property

@@ -185,7 +185,7 @@ def test_the_report_counts_questions_that_the_model_refused(bright: list[tuple],
 
 @pytest.mark.parametrize("command", ["referring", "robustness", "relations"])
 def test_requests_that_cannot_be_met(bright: list[tuple], data: Path, tmp_path: Path, command: str) -> None:
-    refused(run(command, "model", "--data", tmp_path / "nothing"), "holds no data set")
+    refused(run(command, "model", "--data", tmp_path / "nothing"), "does not exist")
     refused(
         run(command, "model", "--data", data, "--json", tmp_path / "no" / "out.json"), "cannot be written", "Create the folder"
     )

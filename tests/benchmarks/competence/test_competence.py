@@ -239,7 +239,7 @@ def test_requests_that_cannot_be_met_are_refused_before_the_work(
     opened: list[Path], sets: list[Dataset], tmp_path: Path
 ) -> None:
     data = ("--data", sets[0].root)
-    refused(run("competence", "model", *data, "--unseen", tmp_path / "nothing"), "holds no data set")
+    refused(run("competence", "model", *data, "--unseen", tmp_path / "nothing"), "does not exist")
     refused(run("competence", "model", *data, "--unseen", sets[0].root), "two data sets are called")
     refused(run("competence", "model", *data, "--json", tmp_path / "no" / "out.json"), "cannot be written")
     refused(run("competence", "model", *data, "--per-kind", 0), "per-kind")

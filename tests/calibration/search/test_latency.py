@@ -91,3 +91,25 @@ def test_a_graph_with_a_cache_is_timed_per_step_of_an_answer(clock):
     times = graph_times({"a": engine}, [call], seconds=0)
     assert times["a"] == pytest.approx(4)
     assert engine.positions[:STEPS] == list(range(STEPS)) and call["position"][0, 0] == 9
+
+
+class TokenSteps(Steps):
+    """As :class:`Steps`, of a graph that takes several tokens a step and the bias of its self-attention."""
+
+    inputs = {**Steps.inputs, "causal_bias": Tensor("causal_bias", "float32", ("batch", "tokens", "past_plus_tokens"))}
+
+    def run(self, inputs):
+        past = inputs["past_keys"].shape[1]
+        assert inputs["causal_bias"].shape == (1, 1, past + 1) and not inputs["causal_bias"].any()
+        return super().run(inputs)
+
+
+def test_a_step_of_a_graph_that_takes_several_tokens_gets_the_bias_of_its_length(clock):
+    engine = TokenSteps(clock)
+    call = {
+        "memory": np.full((1, 3), 7, np.float32), "past_keys": np.zeros((1, 9, 2), np.float32),
+        "token": np.ones((1, 4), np.int32), "position": np.full((1, 4), 9, np.int32),
+        "causal_bias": np.full((1, 4, 13), -1, np.float32),
+    }  # fmt: skip
+    assert graph_times({"a": engine}, [call], seconds=0)["a"] == pytest.approx(4)
+    assert engine.positions[:STEPS] == list(range(STEPS))

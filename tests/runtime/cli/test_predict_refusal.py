@@ -32,3 +32,19 @@ def test_a_refusal_is_printed_and_stored(bundle_folder: Path, image_file: Path, 
 def test_a_warning_is_a_note_on_standard_error(bundle_folder: Path, image_file: Path):
     result = predict(bundle_folder, image_file, "--text", "fracture", "--box", "20,10,70,40")
     assert result.stderr == "note: This model does not know 'fracture'.\n" and "referred region" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "options",
+    [[], ["--box", "20,10,7000,40"], ["--text", "liver", "--modality", "xyz"], ["--text", "liver", "--max-tokens", "0"],
+     ["--text", "liver", "--temperature", "-1"], ["--box", "20,10,70,40", "--tiles", "auto"]],
+)  # fmt: skip
+def test_a_wrong_request_is_refused_before_an_engine_is_created(
+    bundle_folder: Path, image_file: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+):
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("loads a bundle for a wrong request")
+
+    monkeypatch.setattr("mimo_runtime.pipeline.Mimo.load", load)
+    result = CliRunner().invoke(main, ["predict", str(bundle_folder), str(image_file), *options])
+    assert result.exit_code == 2 and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1

@@ -137,8 +137,11 @@ def test_data_sets_are_read_from_a_folder_of_sets_or_a_list(tmp_path: Path) -> N
     assert [d.name for d in read_datasets(tmp_path / "sets")] == ["a", "b"]
     assert [d.name for d in read_datasets([one, two])] == ["b", "a"]
     assert [d.name for d in read_datasets(str(one))] == ["b"]
-    with pytest.raises(RequestError, match="holds no data set"):
+    with pytest.raises(RequestError, match="nowhere does not exist"):
         read_datasets(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RequestError, match="empty holds no data set"):
+        read_datasets(tmp_path / "empty")
     with pytest.raises(RequestError, match="two data sets are called b"):
         read_datasets([one, tmp_path / "sets"])
     with pytest.raises(RequestError, match="does not exist"):

@@ -274,3 +274,12 @@ def test_a_bundle_that_may_not_be_read(monkeypatch):
     check = examine("locked/bundle")[-1]
     assert (check.name, check.state) == ("bundle", "broken")
     assert check.detail == "bundle locked/bundle cannot be read: Permission denied" and "permissions" in check.remedy
+
+
+def test_a_path_that_does_not_exist_is_a_wrong_request(tmp_path):
+    from click.testing import CliRunner
+
+    from mimo_runtime.cli.commands import main
+
+    result = CliRunner().invoke(main, ["doctor", str(tmp_path / "none")])
+    assert result.exit_code == 2 and result.stdout == "" and "none does not exist" in result.stderr

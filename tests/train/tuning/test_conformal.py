@@ -185,7 +185,7 @@ def test_few_images_of_every_patient() -> None:
 def test_calibration_is_stored_with_the_checkpoint(phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sets, steps = read_datasets(phantoms), []
     model = fake_mimo(config=replace(CONFIG, entities=sets[0].class_names))
-    with pytest.raises(RequestError, match=r"split 'train' has \d+ patients with a target, not 1000"):
+    with pytest.raises(RequestError, match=r"train' has \d+ patients with a target, and contours need 1000. Raise --limit"):
         monkeypatch.setattr(conformal, "MIN_PATIENTS", 1000)
         conformal.calibrate(tmp_path, model, sets, "train", limit=2)
     monkeypatch.setattr(conformal, "MIN_PATIENTS", 4)

@@ -24,3 +24,8 @@ class Question:
     mask: str = field(default="", repr=False)
     frame: int = 0
     modality: str | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it names nothing: no text, box, point or mask."""
+        return not (self.text.strip() or self.boxes or self.points or self.mask)

@@ -26,6 +26,11 @@ class RayAnswerer:
         return {"outcome": [self._answerer(item).to_json() for item in batch["item"]]}
 
 
+def require_ray() -> None:
+    """Refuse the engine where Ray is missing, before the output folder exists. Raises ModuleNotFoundError."""
+    import ray  # noqa: F401
+
+
 def answer_with_ray(
     settings: BatchSettings, done: frozenset[str], items: Sequence[BatchItem], jobs: int, address: str | None
 ) -> Iterator[Outcome]:

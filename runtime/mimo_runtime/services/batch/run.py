@@ -73,13 +73,22 @@ def run_batch(
         What was done. Images that failed are listed; the next run tries them again.
 
     Raises:
-        RequestError: nothing to do, an output folder that is no batch or in use, or that cannot be written.
+        RequestError: nothing to do, no question about an image, an output folder that is no batch or in use, or that cannot be
+            written.
         BundleError, EngineError: the model cannot be loaded.
     """
     if not items:
         raise RequestError("the batch has no images", "Name a folder, a list or a query with images")
     if workers.engine not in ENGINES or workers.jobs < 1:
         raise RequestError(f"engine {workers.engine!r} with {workers.jobs} jobs", f"Use {' or '.join(ENGINES)}, 1 job or more")
+    empty = [number for number, item in enumerate(items, 1) if item.question.is_empty]
+    if empty:
+        what = f"nothing is asked about {len(empty)} of {len(items)} images, first input {empty[0]}"
+        raise RequestError(what, "Give a text, a box or a point, in the command or in the list")
+    if workers.engine == "ray":
+        from .ray_engine import require_ray
+
+        require_ray()
     began = time.monotonic()
     settings = replace(settings, threads=settings.threads or max(1, usable_cores() // workers.jobs))
     outcomes: list[Outcome] = []

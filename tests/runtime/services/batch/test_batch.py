@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import fakes
@@ -72,12 +73,29 @@ def test_failures_are_listed_and_tried_again(bundle_folder: Path, tmp_path: Path
     (images / "SECRET^NAME 01.png").write_bytes(whole[:60])
     arguments = (images, "--text", "polyp", "-o", tmp_path / "out", "--json")
     first = json.loads(run(bundle_folder, *arguments, code=3).stdout)
+    assert first["failures"][0]["reason"].startswith("input 2 ")
     assert (first["answered"], [failure["number"] for failure in first["failures"]]) == (2, [2])
     assert rows(tmp_path / "out/failures.csv") == [{"number": "2", "reason": first["failures"][0]["reason"]}]
     (images / "SECRET^NAME 01.png").write_bytes(whole)
     second = json.loads(run(bundle_folder, *arguments).stdout)
     assert (second["answered"], second["resumed"], second["failures"]) == (1, 2, [])
     assert rows(tmp_path / "out/failures.csv") == []
+
+
+def test_a_batch_that_asks_nothing_is_refused_before_it_writes(bundle_folder: Path, tmp_path: Path) -> None:
+    images = write_images(tmp_path / "in", 2)
+    result = run(bundle_folder, images, "-o", tmp_path / "out", code=2)
+    assert result.stderr.startswith("error: nothing is asked about 2 of 2 images, first input 1. Give a text, a box or a point")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_ray_is_refused_before_it_writes(
+    bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    images = write_images(tmp_path / "in", 1)
+    result = run(bundle_folder, images, "--text", "polyp", "-o", tmp_path / "out", "--engine", "ray", code=2)
+    assert "mimo-edge[ray]" in result.stderr and not (tmp_path / "out").exists()
 
 
 def test_another_question_is_answered_anew(bundle_folder: Path, tmp_path: Path) -> None:
