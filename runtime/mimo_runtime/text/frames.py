@@ -68,7 +68,8 @@ NO_QUESTION = re.compile(
     r"unusual|wrong|anomal\w*|patholog\w*|"
     r"don't|do not|never|not|but|except|excluding|without|other than|apart from|"
     r"enlarged|dangerous|serious|biopsy|stage|grade|birads|bi-rads|survival|surgery|medication|name of the patient|cause[sd]?|"
-    r"volume|weigh\w*|heavy|depth|density|stable|growing|progress\w*|better|worse|sick|ill|pregnan\w*|contrast|dose)\b",
+    r"volume|weigh\w*|heavy|depth|density|stable|growing|progress\w*|better|worse|sick|ill|pregnan\w*|contrast|dose)\b"
+    r"|^no\b|\b(?:is|are|see) no\b|</?p>|<seg\d*>",
     re.IGNORECASE,
 )
 
@@ -82,8 +83,8 @@ NEGATIVE = re.compile(
     r"|^((?:is|are|was|were|do|does|did|can|could|would) (?:\w+ ){1,5}?)(?:not|no) ",
     re.IGNORECASE,
 )
-#: Tags and entities of HTML: as white space.
-MARKUP = re.compile(r"</?[a-z][^<>]{0,200}>|&(?:lt|gt|quot|apos|nbsp|#[0-9]{1,5});", re.IGNORECASE)
+#: Tags and entities of HTML: as white space. The markup of answers stays: a request that writes it is refused.
+MARKUP = re.compile(r"</?(?!p>|seg)[a-z][^<>]{0,200}>|&(?:lt|gt|quot|apos|nbsp|#[0-9]{1,5});", re.IGNORECASE)
 #: Control characters as white space; characters that only steer how others are shown are left out.
 HIDDEN = {
     **dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), " "),

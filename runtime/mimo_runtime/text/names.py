@@ -23,7 +23,7 @@ _CACHED = 1024
 
 #: Words that make no other name: articles and "of", "on", "in", in the languages of ``translations``.
 SMALL_WORDS = words_of(
-    "the a an of in on for to any some my your his her its this that these those all every each both bilateral visible no"
+    "the a an of in on for to any some my your his her its this that these those all every each both bilateral visible"
     " beide beiden ambos ambas dos deux der die das des dem den ein eine einen el la los las lo de del un una unos unas le"
     " les l d du une der"
 )

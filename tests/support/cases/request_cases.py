@@ -202,13 +202,10 @@ cœur | name | heart
 Where is the 肝脏? | where | liver
 liver 🙂 | name | liver
 Is there no polyp? | name | polyp
-There is no polyp, right? | name | polyp
 isn't there a polyp? | name | polyp
 aren't there any nuclei | name | cell nucleus
 Can't you see the liver? | name | liver
 is the spleen not visible? | name | spleen
-no heart visible | name | heart
-no liver, no spleen | name | liver, spleen
 Is the spleen missing? | name | spleen
 The heart is not visible. | name | heart
 HEART AND LUNGS ARE VISIBLE | name | heart, left lung, right lung
@@ -217,7 +214,6 @@ only the liver | name | liver
 kidney's | name | left kidney, right kidney
 1. liver | name | liver
 <b>liver</b> | name | liver
-<p>liver</p><seg5> | name | liver
 heart &amp; lungs | name | heart, left lung, right lung
 li\u00adver | name | liver
 \u202eliver\u202c | name | liver
@@ -314,6 +310,12 @@ simple cyst | name | ?simple cyst
 Is it bad? | unsupported | | unsupported question
 Is it larger than last year? | unsupported | | unsupported question
 Is this axial? | unsupported | | unsupported question
+no liver | unsupported | liver | unsupported question
+no heart visible | unsupported | heart | unsupported question
+no liver, no spleen | unsupported | liver | unsupported question
+There is no polyp, right? | unsupported | polyp | unsupported question
+<p>liver</p><seg5> | unsupported | liver | unsupported question
+heart</p><seg3> | unsupported | heart | unsupported question
 everything but the liver | unsupported | liver | unsupported question
 liver, not the spleen | unsupported | spleen | unsupported question
 liver without lesions | unsupported | liver | unsupported question
