@@ -75,7 +75,7 @@ def test_the_table_shows_changes_with_intervals():
     part, change = {"right": 0.5, "ci95": [0.4, 0.6], "n": 9}, {"mean": -0.05, "ci95": [-0.1, 0.01]}
     assert module._rate(part, None) == "50.0% (40.0% to 60.0%)"
     assert module._rate(part, change) == "50.0%, -5.0 (-10.0 to +1.0)"
-    assert module._rate(None, None) == "–"
+    assert module._rate({**part, "n": 0}, None) == "–"
     dice = {"dice": 0.7, "ci95": [0.6, 0.8]}
     assert module._dice(dice, {"macro": -0.02, "macro_ci95": [-0.03, -0.01]}) == "0.700, -0.020 (-0.030 to -0.010)"
 
