@@ -187,19 +187,26 @@ class MaskPrediction:
         return mask if mask.any() else None
 
     def _full_image_mask(self, query: int) -> np.ndarray | None:
-        logits = self.letterbox.unletterbox_masks(self._logits[query : query + 1])[0]
-        return self.clean_mask(logits, self.letterbox, self._mask_threshold(query, logits))
+        threshold = self._mask_threshold(query) or self.config.mask_threshold
+        # Only where a pixel can be inside: for an organ, a tenth of the image.
+        window = self.letterbox.window_reaching(self._logits[query], math.log(threshold / (1 - threshold)))
+        if window is None:
+            return None
+        logits = self.letterbox.unletterbox_masks(self._logits[query : query + 1], window)[0]
+        part = self.clean_mask(logits, self.letterbox, threshold)
+        if part is None:
+            return None
+        x0, y0, x1, y1 = window
+        mask = np.zeros((self.height, self.width), bool)
+        mask[y0:y1, x0:x1] = part
+        return mask
 
-    def _mask_threshold(self, query: int, logits: np.ndarray | None = None) -> float:
-        """The probability from which on a pixel belongs to the mask of a query; see :meth:`with_threshold`.
-
-        ``logits`` are those of the query in the geometry of the image, if they exist already.
-        """
+    def _mask_threshold(self, query: int) -> float:
+        """The probability from which on a pixel belongs to the mask of a query; see :meth:`with_threshold`."""
         threshold = self.config.mask_threshold
         if query not in self._thresholds:
             return threshold
-        if logits is None:
-            logits = self.letterbox.unletterbox_masks(self._logits[query : query + 1])[0]
+        logits = self.letterbox.unletterbox_masks(self._logits[query : query + 1])[0]
         largest = float(sigmoid(logits.max()))
         return largest / 2 if largest < threshold else threshold
 

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image
 
 _STRIP = 64
+#: More than the rounding of four float32 operations on numbers of magnitude 1, twice.
+_ROUNDING = 2e-6
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,31 @@ class Letterbox:
                 near += step
         return back
 
+    def window_reaching(self, logits: np.ndarray, level: float) -> tuple[int, int, int, int] | None:
+        """The pixels of the image that may reach ``level`` in :meth:`unletterbox_masks`, as its ``window``; None if none may.
+
+        A pixel lies between the values of its four cells, up to rounding: no pixel outside of the window reaches the level.
+
+        Args:
+            logits: ``[M, M]`` of one query over the whole square.
+        """
+        side = len(logits)
+        x, y = self.factors
+        largest, smallest = float(logits.max()), float(logits.min())
+        if not math.isfinite(largest - smallest):
+            return 0, 0, self.width, self.height
+        cells = logits.astype(np.float32, copy=False) >= level - _ROUNDING * max(abs(largest), abs(smallest), abs(level))
+        edges = []
+        for pixels, factor, axis in ((self.width, x, 0), (self.height, y, 1)):
+            before, after, _ = _neighbours(pixels, factor * side)
+            reaching = cells.any(axis=axis)
+            places = np.flatnonzero(reaching[before] | reaching[after])
+            if not places.size:
+                return None
+            edges.append((int(places[0]), int(places[-1]) + 1))
+        (x0, x1), (y0, y1) = edges
+        return x0, y0, x1, y1
+
     def cell_area(self, side: int) -> float:
         """Pixels of the image that one cell of a ``side x side`` grid over the square covers."""
         x, y = self.factors
@@ -167,12 +195,16 @@ def _scaled(side: int, longer: int, size: int) -> int:
     return max(1, (2 * side * size + longer) // (2 * longer))
 
 
+@lru_cache(maxsize=32)
 def _neighbours(pixels: int, cells_per_pixel: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For the centre of each pixel of an axis: the cells before and after it, and the weight of the latter."""
     last = max(0, math.ceil(pixels * cells_per_pixel - 1e-9) - 1)  # the last cell with a part of the image in it
     position = np.clip((np.arange(pixels) + 0.5) * cells_per_pixel - 0.5, 0, last)
     before = position.astype(np.int64)
-    return before, np.minimum(before + 1, last), (position - before).astype(np.float32)
+    neighbours = before, np.minimum(before + 1, last), (position - before).astype(np.float32)
+    for part in neighbours:
+        part.flags.writeable = False
+    return neighbours
 
 
 def _sums_between(values: np.ndarray, edges: np.ndarray) -> np.ndarray:

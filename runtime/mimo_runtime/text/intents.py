@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from . import frames
 from .languages import foreign_frame
@@ -119,13 +120,26 @@ class Intent:
         return tuple(subject for subject in self.named if subject.entity is None)
 
 
+#: Characters of a text whose intent is kept.
+_LONGEST_KEPT = 200
+
+
 def parse_request(text: str, vocabulary: Vocabulary) -> Intent:
-    """Read a request. Never raises: what is not understood is of kind "unsupported".
+    """Read a request. Never raises: what is not understood is of kind "unsupported". The last short ones are kept.
 
     Args:
         text: a name ("polyp"), several ("heart and lungs"), or a question of English.
         vocabulary: of the model.
     """
+    return _parse_again(text, vocabulary) if len(text) <= _LONGEST_KEPT else _parse_text(text, vocabulary)
+
+
+@lru_cache(maxsize=64)
+def _parse_again(text: str, vocabulary: Vocabulary) -> Intent:
+    return _parse_text(text, vocabulary)
+
+
+def _parse_text(text: str, vocabulary: Vocabulary) -> Intent:
     sentence = frames.plain(text)
     if not text.strip():
         return Intent("describe")

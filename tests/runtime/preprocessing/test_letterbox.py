@@ -84,6 +84,31 @@ def test_a_window_of_the_masks_is_cut_from_the_whole(height, width, data):
     np.testing.assert_array_equal(box.unletterbox_masks(logits, (left, top, right, bottom)), whole[:, top:bottom, left:right])
 
 
+@settings(deadline=None)
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(0, 2**32), st.sampled_from([0.1, 1, 60000]), st.floats(-3, 3))
+def test_no_pixel_outside_of_the_reaching_window_reaches_the_level(height, width, seed, scale, level):
+    box, rng = Letterbox(height, width, 64), np.random.default_rng(seed)
+    logits = (rng.normal(-1, scale, (16, 16)) * (rng.random((16, 16)) < 0.2)).astype(np.float32) - np.float32(rng.integers(5))
+    logits[rng.integers(16), rng.integers(16)] = level
+    reaches = box.unletterbox_masks(logits[None])[0] >= level
+    window = box.window_reaching(logits, level)
+    if window is not None:
+        left, top, right, bottom = window
+        assert 0 <= left < right <= width and 0 <= top < bottom <= height
+        reaches[top:bottom, left:right] = False
+    assert not reaches.any()
+
+
+def test_the_reaching_window_is_small_for_a_small_structure_and_whole_where_logits_are_no_numbers() -> None:
+    box, logits = Letterbox(128, 96, 64), np.full((16, 16), -5, np.float32)
+    assert box.window_reaching(logits, 0) is None
+    logits[8, 4] = 5
+    left, top, right, bottom = box.window_reaching(logits, 0)
+    assert left <= 36 < right and top <= 68 < bottom and (right - left) * (bottom - top) <= 24 * 24
+    logits[0, 0] = np.nan
+    assert box.window_reaching(logits, 0) == (0, 0, 96, 128)
+
+
 @given(st.integers(4, 9), st.integers(4, 9))
 def test_masks_back_is_exact_where_cells_are_pixels(rows: int, columns: int) -> None:
     """If the square has the size of the image and the grid the size of the square, nothing may change at all."""
