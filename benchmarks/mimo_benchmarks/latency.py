@@ -155,7 +155,7 @@ def _setup(stack: ExitStack, bundle: Bundle, selected: SelectedContenders, threa
 def _start_workers(
     stack: ExitStack, selected: SelectedContenders, setup: ContenderSetup, request: Request, progress: Progress
 ) -> list[Worker]:
-    """One process per contender; ``stack`` ends them. One that nobody named is skipped if it does not start or answer."""
+    """One process per contender; ``stack`` ends them. One that is not named is skipped if it does not start or answer."""
     workers = []
     for number, name in enumerate(selected.names):
         progress(f"starting {name}", number, len(selected.names))

@@ -138,7 +138,7 @@ class CalibrationFacts(TypedDict):
     #: Calibration images by set.
     sets: dict[str, int]
     seed: int
-    #: Content hashes of the calibration images: whoever measures the bundle can refuse them, and no hash names a patient.
+    #: Content hashes of the calibration images: a measurement of the bundle can refuse them, and no hash names a patient.
     image_hashes: list[str]
     #: Identity of the images of the gate.
     held_out: str

@@ -212,7 +212,7 @@ for _command in (tune_thresholds, calibrate_contours, fit_domain):
 @click.option("-o", "--output", required=True, type=_PATH, help="Checkpoint folder to write.")
 @click.option("--share", default=0.5, show_default=True, type=float, help="Weight of SECOND, 0 to 1.")
 def average(first: Path, second: Path, output: Path, share: float) -> None:
-    """Write the weighted average of FIRST and of SECOND, a fine-tuning of it: it forgets less of FIRST than SECOND does."""
+    """Write the weighted average of FIRST and of SECOND, a fine-tuning of it: it keeps more of FIRST than SECOND does."""
     from ..averaging import average_checkpoints
 
     average_checkpoints(first, second, output, share)

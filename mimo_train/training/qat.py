@@ -115,7 +115,7 @@ def finish(model: nn.Module) -> None:
 
 @torch.no_grad()
 def round_weights(model: nn.Module, bits: int, skip: Sequence[str] = ()) -> None:
-    """Round the weights in place (post-training quantization), to measure the loss of accuracy; the word table stays exact."""
+    """Round the weights in place (post-training quantization), to measure the loss of accuracy; token embeddings stay exact."""
     for _, module in quantizable_modules(model, skip):
         rounded = _rounded_weight(module, module.weight, largest_step(bits))
         if isinstance(module, WordEmbedding):

@@ -214,7 +214,7 @@ class Trainer:
             return
         average = {k.removeprefix("ema."): v for k, v in tensors.items() if k.startswith("ema.")}
         setup, model_config = self.setup, self.setup.model.config
-        # A card that was edited by hand is kept. The state comes last: whoever finds a state finds the checkpoint that it
+        # A card that was edited by hand is kept. The state comes last: where there is a state, there is the checkpoint that it
         # continues, and a log that is no shorter.
         card = None if is_foreign(self.output / CARD) else training_card(
             model_config, self.datasets, self.config, self.position

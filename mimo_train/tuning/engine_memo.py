@@ -10,10 +10,10 @@ from mimo_runtime.engines.base import Engine
 
 
 class EngineMemo:
-    """The outputs of engines by graph and inputs, until they are forgotten. For one thread.
+    """The outputs of engines by graph and inputs, until they are dropped. For one thread.
 
     An array that an engine returned is recognised by identity, other inputs by their values. So the features of an image are
-    never compared. Nobody may write into an output.
+    never compared. Outputs must not be changed.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class EngineMemo:
         return len(self._outputs)
 
     def keep_first(self, count: int) -> None:
-        """Forget all outputs but the ``count`` oldest ones."""
+        """Drop all outputs but the ``count`` oldest ones."""
         while len(self._outputs) > count:
             _, outputs = self._outputs.popitem()
             for array in outputs.values():

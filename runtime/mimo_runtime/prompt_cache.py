@@ -83,7 +83,7 @@ class PromptCache:
         return self._grounded.peek(key)
 
     def put_grounded(self, key: Key, outputs: dict[str, np.ndarray]) -> None:
-        """Keep outputs; nobody may change them afterwards."""
+        """Keep outputs; they must not be changed afterwards."""
         self._grounded.get(key, lambda: outputs)
 
     def prediction(self, key: Key, request: AskRequest) -> MaskPrediction | None:

@@ -1,1 +1,1 @@
-"""The command line of mimo-bench; heavy imports happen inside the command that needs them."""
+"""The command line of mimo-bench; each command imports heavy modules when it runs."""

@@ -121,7 +121,7 @@ def build_genai(setup: ContenderSetup, folder: Path) -> Path:
 
     source, target = folder / "source", folder / "model"
     model = equal_llama(setup)
-    # The builder wants an end of sentence; generation ignores it below the minimal length.
+    # The builder requires an end of sentence; generation ignores it below the minimal length.
     model.config.eos_token_id = PAD
     model.generation_config.eos_token_id = PAD
     model.save_pretrained(source)

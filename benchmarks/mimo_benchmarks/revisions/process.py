@@ -1,4 +1,4 @@
-"""The runtime of one source tree in a process of its own; see ``answer_worker.py`` for what they say to each other."""
+"""The runtime of one source tree in a process of its own; ``answer_worker.py`` describes the messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions of every kind about images of data sets, drawn once from the masks and handed over as files."""
+"""Questions of every kind about images of data sets, drawn once from the masks and passed on as files."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class SelectedContenders:
         """Go on without a contender that failed; raises the error again where it may not be missing.
 
         Raises:
-            MimoError: ``mimo`` itself, or a contender that somebody named.
+            MimoError: ``mimo`` itself, or a contender that was named.
         """
         if name == "mimo" or not self.all:
             raise error

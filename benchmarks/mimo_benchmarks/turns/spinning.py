@@ -1,4 +1,4 @@
-"""What the idle threads of a contender's engines do: threads that spin take time from whoever runs beside them."""
+"""What the idle threads of a contender's engines do: threads that spin take processor time from other processes."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def ask_without_text(model: Mimo, sample: Sample) -> Answer:
 def decision_values(model: Mimo, sample: Sample) -> Values:
     """What the thresholds decide about in the answer to a sample.
 
-    Entities that nobody names are decided by ``entity_threshold``; targets by ``presence_threshold``; whether a finding needs
+    Entities that are not named are decided by ``entity_threshold``; targets by ``presence_threshold``; whether a finding needs
     review, by ``abstain_threshold``.
     """
     every = ask_without_text(model.with_config(replace(model.config, presence_threshold=0.0, entity_threshold=0.0)), sample)

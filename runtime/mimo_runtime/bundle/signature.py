@@ -1,4 +1,4 @@
-"""Signatures of bundles: who wrote one. A checksum says only that nothing changed since then.
+"""Signatures of bundles: they identify the writer. A checksum only shows that a bundle is unchanged.
 
 ``signature.json`` beside the manifest holds an Ed25519 signature (RFC 8032) of this text, which OpenSSL can check::
 

@@ -1,4 +1,4 @@
-"""The one command behind ``mimo-train evaluate`` and ``mimo-bench accuracy``. Heavy imports happen when it runs."""
+"""The one command behind ``mimo-train evaluate`` and ``mimo-bench accuracy``. It imports heavy modules when it runs."""
 
 from __future__ import annotations
 

@@ -200,7 +200,7 @@ def _track(
 
 
 def _kept(frames: ImageSeries | Video, images: dict[int, ScanImage]) -> Iterator[ScanImage]:
-    """The frames; each is in ``images`` by its place until somebody takes it out."""
+    """The frames; each is in ``images`` by its place until it is taken out."""
     for number, image in enumerate(frames):
         images[number] = image
         yield image

@@ -118,7 +118,7 @@ def build_engine(
 
 
 def find_compiler(api: str) -> CudaDevice | None:
-    """See that a compiler can work here, before anything is handed to it.
+    """Check that a compiler can run here, before it gets a graph.
 
     Returns:
         The GPU that TensorRT compiles on; None for TensorRT for RTX, which needs none.

@@ -1,4 +1,4 @@
-"""Whether a build fits into memory, said before it starts: on a small board the system would kill it half way."""
+"""Whether a build fits into memory, checked before it starts. On a small board the system would end it half way."""
 
 from __future__ import annotations
 

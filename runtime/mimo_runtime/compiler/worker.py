@@ -20,7 +20,7 @@ from .compile import compile_graph
 from .job import CACHE, GRAPH, LAYERS, PLAN, Job, WorkerResult
 from .versions import RTX, Features, features
 
-#: Steps follow each other by the microsecond; nobody reads more lines than this.
+#: Steps may follow each other within microseconds; more lines than this cannot be read.
 _SECONDS_BETWEEN = 0.05
 
 

@@ -51,7 +51,7 @@ class Record:
     attributes: dict[str, object] = field(default_factory=dict)
     frame: int = 0
     instances: Path | None = None
-    #: How values that are not 8 bit become grey: those of the model that sees the image; see ``Dataset.with_windows``.
+    #: How values that are not 8 bit become grey: those of the model that gets the image; see ``Dataset.with_windows``.
     windows: Windows = field(default_factory=lambda: WINDOWS)
 
     @property

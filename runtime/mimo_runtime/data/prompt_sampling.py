@@ -78,7 +78,7 @@ def negative_point(mask: np.ndarray, rng: np.random.Generator, near: float = 0.5
 
 
 def rough_mask(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The mask as somebody would draw it in haste: eroded or dilated by a disk, then shifted. Never empty.
+    """A mask like one that is drawn quickly by hand: eroded or dilated by a disk, then shifted. Never empty.
 
     Both follow the thickness ``R`` of the mask (2.5 times the mean city-block distance from its edge, about the radius of
     a disk), so that many small parts are treated like one. The disk's radius is 7 to 20 % of ``R`` and at least one pixel.

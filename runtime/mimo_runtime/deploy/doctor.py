@@ -41,7 +41,7 @@ class Check:
     state: str
     detail: str
     remedy: str = ""
-    #: What a program may want to know, as JSON values.
+    #: Facts for programs, as JSON values.
     facts: object = None
 
 
@@ -257,7 +257,7 @@ def _domain(bundle: Bundle) -> Check:
 
 
 def _signature(bundle: Bundle, trusted: bool) -> Check:
-    """Who signed a bundle; "broken" if somebody changed it since."""
+    """Who signed a bundle; "broken" if it was changed since."""
     text = bundle.describe_signer(trusted)
     if bundle.signature is None:
         return Check("signature", "missing", text, "mimo-export sign BUNDLE --key KEY")

@@ -97,7 +97,7 @@ class VerifyReport(TypedDict):
 TOLERANCES: Tolerances = {"mask_dice": 0.99, "score": 0.02, "text": "exact"}
 
 #: The fields of a configuration that decide what is said, all but the shapes of the model. Samples lie on one side of each or
-#: the other, but not close enough to notice every other value; so the values themselves are compared, too.
+#: the other, but not close enough to show every other value. So the values themselves are compared, too.
 THRESHOLDS = (
     "presence_threshold", "presence_temperature", "entity_threshold", "abstain_threshold", "mask_threshold", "crop_scale",
     "full_image_weight",

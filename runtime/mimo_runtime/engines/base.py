@@ -48,7 +48,7 @@ class Engine(ABC):
         """Begin an answer of a graph that has a cache (``graph_spec.CACHE_PREFIX``), for a batch of one.
 
         Args:
-            constant: the inputs that are the same in all steps; nobody may change them before the answer ends.
+            constant: the inputs that are the same in all steps; they must not be changed before the answer ends.
         """
         return Decoding(self, constant)
 

@@ -120,7 +120,7 @@ class OpenVinoEngine(Engine):
             if self._closed:
                 raise ValueError("the engine is closed")
             # The tensors are the callers' arrays themselves: copying them takes longer than a step of the text decoder.
-            # `arrays` keeps them alive until the request has let go of them.
+            # `arrays` refers to them until the request no longer does.
             # Checked here: OpenVINO would take the last run's array for a missing one, and read one of another dtype as it is.
             arrays, _ = check_inputs(self.inputs, inputs)
             tensors = {

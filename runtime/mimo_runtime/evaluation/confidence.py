@@ -72,7 +72,7 @@ def choose_threshold(scores: np.ndarray, dices: np.ndarray, weights: np.ndarray,
     """The smallest threshold whose selective risk is at most ``wanted``.
 
     It must keep at least half of the findings (:data:`LEAST_COVERAGE`). Where none does, the one that keeps at least half with
-    the least risk: a model that is wrong too often cannot be made right by silence.
+    the least risk: abstention alone does not make a model right that is wrong too often.
 
     Args:
         scores, dices, weights: of the findings, float ``[N]``, N > 0.

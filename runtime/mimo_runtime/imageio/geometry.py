@@ -1,4 +1,4 @@
-"""What an image remembers beside its picture: where it comes from, where it lies, and the values behind its grey levels.
+"""What an image holds beside its pixels: its source, its geometry, and the values behind its grey levels.
 
 Coordinates are those of DICOM: millimetres, towards the patient's left, back and head (LPS). A point of an image is ``(x, y)``
 in pixels, ``(0, 0)`` the upper left corner of the first pixel, so its centre is ``(0.5, 0.5)``.

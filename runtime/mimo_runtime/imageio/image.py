@@ -60,7 +60,7 @@ class ScanImage:
             raise ImageError("ScanImage.pixels is not uint8 [H, W, 3]", "Call read_image to convert it")
         check_size("the image", *pixels.shape[:2])
         pixels = np.ascontiguousarray(pixels)
-        # A caller's array may be a live buffer; what ascontiguousarray made is nobody else's.
+        # A caller's array may be a buffer that changes; what ascontiguousarray made belongs to this image.
         is_callers = np.may_share_memory(pixels, self.pixels)
         pixels = pixels.copy() if copy and is_callers else pixels.view()
         object.__setattr__(self, "is_shared", is_callers and not copy and self.pixels.flags.writeable)
@@ -83,7 +83,7 @@ class ScanImage:
         values: ModalityValues | None = None,
         window: tuple[float, float] | None = None,
     ) -> ScanImage:
-        """Of an array that the reader made itself: it is not copied, and nobody else can change it."""
+        """Of an array that the reader made itself: it is not copied, because no other code can change it."""
         pixels.flags.writeable = False
         where = geometry or ImageGeometry(spacing_mm)
         return ScanImage(
@@ -91,7 +91,7 @@ class ScanImage:
         )  # fmt: skip
 
     def with_source(self, source: ImageSource) -> ScanImage:
-        """The same image, which remembers ``source``, where it was read from."""
+        """The same image with its ``source``, where it was read from."""
         image = copy_of(self)
         object.__setattr__(image, "source", source)
         return image

@@ -1,4 +1,4 @@
-"""Images in: whatever a person or a scanner hands over becomes ``uint8 [H, W, 3]`` RGB, or an error that says why not.
+"""Images in: files and arrays of any kind become ``uint8 [H, W, 3]`` RGB, or an error that says why not.
 
 How values become 8 bit:
 
@@ -59,7 +59,7 @@ def read_image(
             ``[H, W, 4]`` with alpha), or a :class:`ScanImage`, which is returned as it is.
         frame: which frame of a multi-frame DICOM or TIFF, or which slice of a NIfTI volume; counts from 0.
         channels: order of the channels of an array, "rgb" or "bgr" (OpenCV). Files and PIL images state their order.
-        copy: whether the values of an array are copied. False saves a copy of a large array (uint8 RGB) that nobody changes
+        copy: whether the values of an array are copied. False saves a copy of a large array (uint8 RGB) that is not changed
             while the image is in use.
         modality: of a file or array that does not state it, e.g. "ct" for a NIfTI volume: selects the window of its values.
             The codes of DICOM are read, too: "MR" is "mri".

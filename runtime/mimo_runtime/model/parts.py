@@ -18,7 +18,7 @@ class VisionConfig:
     stem: str = "conv"
     #: A depthwise 3x3 convolution before each block, as position information that does not depend on the resolution.
     conv_position: bool = True
-    #: Channels of the pyramid handed on, strides 4, 8, 16, 32. The last two equal ``MimoConfig.dim``.
+    #: Channels of the pyramid that other parts read, strides 4, 8, 16, 32. The last two equal ``MimoConfig.dim``.
     neck: tuple[int, ...] = (64, 96, 160, 160)
 
     @property

@@ -20,7 +20,7 @@ class LiveTracker:
             camera.on_frame(live.submit)
 
     Args:
-        tracker: of ``Mimo.tracker``; nobody else may use it meanwhile.
+        tracker: of ``Mimo.tracker``; no other code may use it meanwhile.
         on_result: called with every tracked frame, in the thread of this object.
     """
 

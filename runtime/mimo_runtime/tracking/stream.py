@@ -87,7 +87,7 @@ def open_ahead(
     finally:
         thread.stop()
         if is_busy and wait:
-            with contextlib.suppress(Exception):  # of a frame that nobody wants any more
+            with contextlib.suppress(Exception):  # of a frame that is no longer needed
                 thread.result()
 
 

@@ -1,4 +1,4 @@
-"""What a tracker remembers of its target."""
+"""The state of a tracked target."""
 
 from __future__ import annotations
 

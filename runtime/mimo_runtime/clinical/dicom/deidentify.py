@@ -99,7 +99,7 @@ def deidentify(data: Dataset, salt: str, *, allow_burned_in: bool = False) -> Da
     Args:
         salt: a secret of the site. Whoever knows it can find out whose objects these are by trying identifiers; dates move by
             days that it decides.
-        allow_burned_in: take images that may have text in their pixels: somebody has looked.
+        allow_burned_in: take images that may have text in their pixels, because a person has checked them.
 
     Raises:
         RequestError: an empty salt, or an image that may have text in its pixels.
@@ -162,7 +162,7 @@ def _cleaned(data: Dataset, salt: str, days: int, kept: tuple[str, ...]) -> Data
 
 
 def _element(element: DataElement, salt: str, days: int, kept: tuple[str, ...]) -> DataElement | None:
-    """The element without what identifies somebody; None where it goes."""
+    """The element without what identifies a person; None where it is removed."""
     from pydicom.dataelem import DataElement
 
     keyword, vr, value = element.keyword, element.VR, element.value

@@ -54,7 +54,7 @@ def key_of(salt: str, *parts: str) -> str:
     """64 hexadecimal digits for an image, a bundle and a request.
 
     Args:
-        salt: secret of a de-identified batch: without it, nobody can compute the key of a known image. "" is a plain SHA-256.
+        salt: secret of a de-identified batch: without it, the key of a known image cannot be computed. "" is a plain SHA-256.
         parts: hash or UID of the image, hash of the bundle's manifest, request as canonical JSON.
     """
     if salt:
