@@ -104,8 +104,8 @@ def plan_request(
     unnamed = excluded_entities(config, modality or nearest) if is_in and intent.kind in UNNAMED else frozenset[str]()
     own = {query for _, query in named}
     queries = [i for i, entity in enumerate(config.entities, 1) if entity in excluded or (entity in unnamed and i not in own)]
-    never = excluded_entities(config, modality or nearest) if pointed_at and is_in else excluded
-    if len(named) == 1 and named[0][1] == 0 and named[0][0] in never:
+    impossible = excluded_entities(config, modality or nearest) if pointed_at and is_in else excluded
+    if len(named) == 1 and named[0][1] == 0 and named[0][0] in impossible:
         named, queries = (((REFERRED, 0),), queries) if pointed_at else (named, [0, *queries])
     texts = (text for text in _texts(prompt.text, intent, refusal, pointed_at) if fits(text) or not text)
     text = next(texts, "" if pointed_at else prompt.text)
