@@ -48,8 +48,8 @@ MAY_IMPORT: dict[str, dict[str, str]] = {
         "text utils",
         "services": "admission bundle clinical deploy errors hardware imageio loading modalities model pipeline preprocessing "
         "request results scan series text utils",
-        "cli": "bundle clinical data deploy engines errors evaluation imageio pipeline preprocessing request results series "
-        "services tiling tracking utils video",
+        "cli": "bundle clinical data deploy engines errors evaluation imageio modalities pipeline preprocessing request "
+        "results series services tiling tracking utils video",
         "__main__": "cli",
     },
     "mimo_train": {

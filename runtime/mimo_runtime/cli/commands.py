@@ -142,8 +142,7 @@ def predict(
 
     Coordinates are pixels of the image, origin top left, x right, y down.
     """
-    if text is not None and not text.strip():
-        raise PromptError("--text is empty", "Give a name or a question, or leave --text out")
+    _check_text(text)
     objects = object_request(writing, output)
     options = {name: value for name, value in writing.items() if value is not None}
     _refuse_idle_options(options, masks, text_answer, no_refine)
@@ -165,8 +164,7 @@ def predict(
         prompt.text, prompt.boxes, prompt.points, prompt.mask,
         masks=masks, text_answer=text_answer, refine=not no_refine, **options,
     )  # fmt: skip
-    # Before engines are created, so that a wrong request costs nothing.
-    request.validate(picture.height, picture.width, opened.config)
+    request.validate(picture.height, picture.width, opened.config)  # before engines are created
     with Mimo.load(opened, device, threads, cache_images=0, allow_fallback=allow_fallback) as mimo:
         answer = mimo.open(picture, modality=modality).ask_request(request)
         if mask is not None:
@@ -279,6 +277,12 @@ def _described(image: ScanImage) -> ImageJson:
     from ..results.described import described
 
     return described(image)
+
+
+def _check_text(text: str | None) -> None:
+    """Refuse an empty ``--text``, which would ask without a name."""
+    if text is not None and not text.strip():
+        raise PromptError("--text is empty", "Give a name or a question, or leave --text out")
 
 
 def _refuse_idle_options(writing: Mapping[str, object], masks: bool, text_answer: bool, no_refine: bool) -> None:
