@@ -29,18 +29,28 @@ _VERBS = (
     r"|identify|detect|extract|isolate|give|get|mask|select|colou?r|indicate|describe|present|see|find|visuali[sz]e|name)"
 )
 _PICTURE = r"(?:image|picture|photo(?:graph)?|scan|slice|frame|video|x-?ray|radiograph|study|exam|view|film|case|figure)"
-_LENGTH = r"(?:milli|centi)?met(?:er|re)s?|mm2?|cm2?|mm²|cm²|pixels?|square \w+|px|inch(?:es)?|f(?:ee|oo)t"
+_LENGTH = r"(?:milli|centi)?met(?:er|re)s?|mm\^?2?|cm\^?2?|mm²|cm²|pixels?|square \w+|px|inch(?:es)?|f(?:ee|oo)t"
+
+
+#: A word before "image" that restricts no place.
+_NO_SIDE = r"(?!(?:left|right|upper|lower|middle|central|top|bottom|cent(?:er|re)|half|side|first|last|second|next|other) )\w+ "
+#: A place that is the whole image: "How many polyps are there in the colon?", not "in the left lung".
+_PLACE = (
+    rf"(?: (?:in|on|within) (?:the|this|that|my|these) (?:{_NO_SIDE})?(?:{_PICTURE}|ct|mri?|ultrasound|patient|body|abdomen"
+    r"|chest|thorax|colon|bowel|brain|head|breast|retina|eye)s?)?"
+)
 
 
 _MACROS = {
     "THE": r"(?:the\s+)?", "BE": r"(?:is|are|was|were|lies?|'s)", "RELATION_WORDS": "|".join(_RELATION_WORDS),
     "RELATION": f"(?P<r>{'|'.join(_RELATION_WORDS)})", "THINGS": _THINGS, "VERBS": _VERBS, "PICTURE": _PICTURE,
-    "LENGTH": _LENGTH,
+    "LENGTH": _LENGTH, "PLACE": _PLACE,
 }  # fmt: skip
 
 FILLER = re.compile(
     r"^(?:please|pls|plz|thank you|good (?:morning|afternoon|evening|day)|yes or no"
-    r"|hi|hello|hey|hallo|ok(?:ay)?|so|and|now|then|kindly|thanks|doctor|dear \w+|assistant|quickly|just|also"
+    r"|maybe|perhaps|possibly|hi|hello|hey|hallo|ok(?:ay)?|so|and|now|then|kindly|thanks|doctor|dear \w+|assistant|quickly|just"
+    r"|also"
     r"|try to|(?:can|could|would|will) (?:you|u)(?: please| kindly)?"
     rf"(?= (?:please )?(?:{_VERBS}|count|measure|locate|tell|list|draw|help))"
     r"|(?:can|could) i (?:please )?(?=see|get|have)|(?:i|we)(?:'d| would)? (?:want|need|like|wish)(?: you)? to"
@@ -49,9 +59,11 @@ FILLER = re.compile(
     re.IGNORECASE,
 )  # fmt: skip
 IN_THE_IMAGE = re.compile(
-    r"[\s,]+(?:please|pls|plz|thanks|thx|thank you|yes or no|in (?:\w+ )?detail|for me|now|again|anywhere|right now|at all|"
+    r"[\s,]+(?:please|pls|plz|thanks|thx|thank you|yes or no|in (?:\w+ )?detail|"
+    r"[(\[](?:mm\^?2?|cm\^?2?|mm²|cm²|px|pixels?)[)\]]?|"
+    r"for me|now|again|anywhere|right now|at all|"
     r"(?:in|on|within|from|of|inside|across) (?:the|this|that|my|these|your|an?|whole|entire)+ "
-    rf"(?:\w+ ){{0,3}}?(?:{_PICTURE}|ct|mri?|mr|ultrasound|sonogram|echo|patient|photo|mammogram|micrograph|endoscopy"
+    rf"(?:{_NO_SIDE}){{0,3}}?(?:{_PICTURE}|ct|mri?|mr|ultrasound|sonogram|echo|patient|photo|mammogram|micrograph|endoscopy"
     r"|sonography)s?)$",
     re.IGNORECASE,
 )  # fmt: skip
@@ -66,7 +78,7 @@ ASKING = words_of(
 NO_QUESTION = re.compile(
     r"\b(?:malignan\w*|benign\w*|cancerous|diagnos\w*|prognos\w*|treat\w*|therap\w*|age|old|gender|sex|normal|abnormal\w*|healthy|"
     r"unusual|wrong|anomal\w*|patholog\w*|"
-    r"don't|do not|never|not|but|except|excluding|without|other than|apart from|"
+    r"neither|nor|don't|do not|never|not|but|except|excluding|without|other than|apart from|"
     r"enlarged|dangerous|serious|biopsy|stage|grade|birads|bi-rads|survival|surgery|medication|name of the patient|cause[sd]?|"
     r"volume|weigh\w*|heavy|depth|density|stable|growing|progress\w*|better|worse|sick|ill|pregnan\w*|contrast|dose)\b"
     r"|^no\b|\b(?:is|are|see) no\b|</?p>|<seg\d*>",
@@ -76,7 +88,7 @@ NO_QUESTION = re.compile(
 
 #: Quotation marks of other kinds as straight ones.
 QUOTES = str.maketrans("’‘‚‛´`" + "“”„‟«»「」『』", "'" * 6 + '"' * 10)
-CONTRACTION = re.compile(r"\b(where|what|how|who|which|there)'s\b", re.IGNORECASE)
+CONTRACTION = re.compile(r"\b(where|what|how|how big|how large|who|which|there)'s\b", re.IGNORECASE)
 #: Questions with a negation, which ask the same without it: "Isn't there a polyp?", "Is the spleen not visible?"
 NEGATIVE = re.compile(
     r"^(is|are|was|were|do|does|did|can|could|would)(?:n't|'t)(?= (?:there|you|we|i|it|the|this|that|any|he|she)\b)"

@@ -37,7 +37,7 @@ KIND_OF_FRAME = {"size": "how_large", "count": "how_many", "where": "where"}
 #: Frames that need a name or a reference: "Where is it?"
 FRAMES_OF_ONE = ("where", "count", "presence", "show", "segment")
 DETERMINER = re.compile(
-    r"^(?:only|just|the|an?|any|some|all|every|each|this|that|these|those|my|his|her|both|of|possible|visible|patient's)\s+(?=\S)",
+    r"^(?:only|just|either|the|an?|any|some|all|every|each|this|that|these|those|my|his|her|both|of|possible|visible|patient's)\s+(?=\S)",
     re.IGNORECASE,
 )
 NO_NAME = ("the", "a", "an", "any", "all", "are", "is", "of", "there", "are there")

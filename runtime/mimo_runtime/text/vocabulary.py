@@ -265,7 +265,7 @@ def _with_shared_noun(parts: Sequence[str]) -> Iterator[str]:
     for i, part in enumerate(parts):
         word = ONE.sub("", fold(part))
         shared = _nouns(parts[i + 1]) if i + 1 < len(parts) else []
-        if word not in PART_WORDS and word not in PARTS_ABROAD:
+        if not _is_part(word):
             before = _nouns(part) if len(_nouns(part)) < len(part.split()) else []
             yield part
         else:
@@ -274,4 +274,8 @@ def _with_shared_noun(parts: Sequence[str]) -> Iterator[str]:
 
 def _nouns(part: str) -> list[str]:
     """The words of a name that are none for a part."""
-    return [w for w in part.split() if fold(w) not in PART_WORDS and fold(w) not in PARTS_ABROAD and fold(w) != "the"]
+    return [word for word in part.split() if not _is_part(fold(word)) and fold(word) != "the"]
+
+
+def _is_part(word: str) -> bool:
+    return word in PART_WORDS or word in PARTS_ABROAD or word in SIDES

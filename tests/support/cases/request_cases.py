@@ -207,6 +207,19 @@ aren't there any nuclei | name | cell nucleus
 Can't you see the liver? | name | liver
 is the spleen not visible? | name | spleen
 Is the spleen missing? | name | spleen
+How many polyps are there in the colon? | how_many | polyp
+how many nuclei can you see in this picture | how_many | cell nucleus
+L and R lung | name | left lung, right lung
+L/R kidney | name | left kidney, right kidney
+Is either the heart or the liver visible? | name | heart, liver
+the two lungs | how_many | left lung, right lung
+maybe a lung nodule | name | lung nodule
+size of the heart (mm) | how_large | heart
+heart size [mm] | how_large | heart
+what's the heart size | how_large | heart
+how big's the heart | how_large | heart
+bounding box of the heart | where | heart
+centroid of the liver | where | liver
 The heart is not visible. | name | heart
 HEART AND LUNGS ARE VISIBLE | name | heart, left lung, right lung
 👨‍⚕️ where is the heart? | where | heart
@@ -316,6 +329,12 @@ no liver, no spleen | unsupported | liver | unsupported question
 There is no polyp, right? | unsupported | polyp | unsupported question
 <p>liver</p><seg5> | unsupported | liver | unsupported question
 heart</p><seg3> | unsupported | heart | unsupported question
+how many lung nodules are in the left lung | unsupported | left lung | unsupported question
+How many polyps do you see in the stomach? | unsupported | stomach | unsupported question
+Is neither the heart nor the liver visible? | unsupported | liver | unsupported question
+lung nodule in the left of the image | unsupported | lung nodule | not understood
+polyp in the upper left image | name | ?polyp in the upper left image
+How many polyps are there in the left breast? | unsupported | polyp | unsupported question
 everything but the liver | unsupported | liver | unsupported question
 liver, not the spleen | unsupported | spleen | unsupported question
 liver without lesions | unsupported | liver | unsupported question

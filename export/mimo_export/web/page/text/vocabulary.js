@@ -180,12 +180,12 @@ function partsOf(list) {
 
 /** "left and right kidney", or "left kidney and the right one", as "left kidney", "right kidney". */
 function withSharedNoun(parts) {
-  const { partWords, partsAbroad, one } = facts.vocabulary;
+  const { one } = facts.vocabulary;
   let before = [];
   return parts.map((part, i) => {
     const word = fold(part).replace(one.all, "");
     const shared = nouns(parts[i + 1] ?? "");
-    if (partWords.has(word) || partsAbroad.has(word)) {
+    if (isPart(word)) {
       if (shared.length) return `${part} ${shared.join(" ")}`;
       return before.length ? `${word} ${before.join(" ")}` : part;
     }
@@ -195,7 +195,9 @@ function withSharedNoun(parts) {
 }
 
 /** The words of a name that are none for a part. */
-function nouns(part) {
-  const { partWords, partsAbroad } = facts.vocabulary;
-  return words(part).filter((word) => ![partWords, partsAbroad].some((some) => some.has(fold(word))) && fold(word) !== "the");
+const nouns = (part) => words(part).filter((word) => !isPart(fold(word)) && fold(word) !== "the");
+
+function isPart(word) {
+  const { partWords, partsAbroad, sides } = facts.vocabulary;
+  return partWords.has(word) || partsAbroad.has(word) || Object.hasOwn(sides, word);
 }
