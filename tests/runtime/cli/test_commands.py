@@ -285,10 +285,11 @@ def test_doctor_reports_engines_and_hashes(run):
     assert json.loads(run("doctor", "--json").stdout)["healthy"] is True
 
 
-def test_doctor_of_a_bundle_that_does_not_run(run):
-    result = run("doctor", "none")
+def test_doctor_reports_a_bundle_that_cannot_be_read_and_refuses_one_that_does_not_exist(run, tmp_path):
+    result = run("doctor", tmp_path)
     assert result.exit_code == 1
-    assert "!!  bundle" in result.stdout and result.stderr.startswith("error: bundle: bundle none does not exist")
+    assert "!!  bundle" in result.stdout and "has no manifest.json" in result.stderr
+    refused(run("doctor", "none"), "bundle none does not exist")
 
 
 # -- the program -------------------------------------------------------------------------------------------------------
