@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import io
 import re
 import sys
@@ -31,19 +32,33 @@ _DTYPES = {"f32": "float32", "i32": "int32", "i64": "int64", "f16": "float16", "
 _VERIFY_PAST, _VERIFY_TOLERANCE = 31, 1e-3
 
 
+#: The telemetry that the import of OpenVINO would send to its vendor over the network, and its converter of other formats,
+#: which takes a third of the time of the import.
+_UNWANTED = ("openvino_telemetry", "openvino.tools.ovc")
+
+
 def load_library() -> ModuleType:
-    """Import OpenVINO, without the telemetry that its import would send to its vendor over the network."""
-    telemetry = "openvino_telemetry"
-    block = "openvino" not in sys.modules and telemetry not in sys.modules
-    if block:
-        sys.modules[telemetry] = None  # type: ignore[assignment]  # as if it were not installed: OpenVINO then uses a stub of its own
+    """Import OpenVINO without :data:`_UNWANTED`. Other code of the process still finds ``openvino.convert_model``."""
+    if "openvino" in sys.modules:
+        return importlib.import_module("openvino")
+    blocked = [name for name in _UNWANTED if name not in sys.modules]
+    for name in blocked:
+        sys.modules[name] = None  # type: ignore[assignment]  # as if it were not installed: OpenVINO goes on without it
     try:
-        import openvino
+        library = importlib.import_module("openvino")
     finally:
-        if block:
-            sys.modules.pop(telemetry, None)
-    library: ModuleType = openvino
+        for name in blocked:
+            sys.modules.pop(name, None)
+    if "convert_model" not in vars(library):
+        vars(library).setdefault("__getattr__", _late_attribute)
     return library
+
+
+def _late_attribute(name: str) -> object:
+    """An attribute of the module ``openvino`` that its import has left out (PEP 562)."""
+    if name != "convert_model":
+        raise AttributeError(f"module 'openvino' has no attribute {name!r}")
+    return importlib.import_module("openvino.tools.ovc").convert_model
 
 
 class OpenVinoEngine(Engine):

@@ -150,11 +150,12 @@ class Letterbox:
         largest, smallest = float(logits.max()), float(logits.min())
         if not math.isfinite(largest - smallest):
             return 0, 0, self.width, self.height
-        cells = logits.astype(np.float32, copy=False) >= level - _ROUNDING * max(abs(largest), abs(smallest), abs(level))
+        lowest = level - _ROUNDING * max(abs(largest), abs(smallest), abs(level))
+        cells: np.ndarray = logits.astype(np.float32, copy=False) >= lowest
         edges = []
         for pixels, factor, axis in ((self.width, x, 0), (self.height, y, 1)):
             before, after, _ = _neighbours(pixels, factor * side)
-            reaching = cells.any(axis=axis)
+            reaching: np.ndarray = cells.any(axis=axis)
             places = np.flatnonzero(reaching[before] | reaching[after])
             if not places.size:
                 return None

@@ -84,3 +84,17 @@ def test_openvino_starts_no_telemetry():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+def test_loading_openvino_leaves_its_converter_out_and_other_code_still_finds_it():
+    # The converter takes a third of the import. A fresh process, since this one may have imported it before.
+    pytest.importorskip("openvino")
+    script = (
+        "import sys, importlib; library = importlib.import_module('mimo_runtime.engines.openvino').load_library();"
+        "print([name for name in sys.modules if name.startswith('openvino.tools.ovc')]);"
+        "from openvino import convert_model;"
+        "print(convert_model.__module__, hasattr(library, 'missing'))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout.split("\n")[0]) == (0, "[]"), done.stderr
+    assert done.stdout.split("\n")[1] == "openvino.tools.ovc.convert False"
