@@ -123,7 +123,8 @@ def _neighbours(plan: Plan, prediction: MaskPrediction) -> list[tuple[str, int]]
 
     An entity with the mask of another structure, by another name, is no neighbour of it.
     """
-    others = [_place(prediction, "", query) for _, query in plan.named]
+    # A reference beside a name is not what the question is about.
+    others = [_place(prediction, "", query) for _, query in plan.named if query or not plan.intent.others]
     chosen = []
     for entity, query in prediction.entities().items():
         place = _place(prediction, entity, query)

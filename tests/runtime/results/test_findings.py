@@ -75,6 +75,13 @@ def test_a_relation_presumes_what_it_names(pixels):
     assert not any(f.present for f in by_name.findings)
 
 
+def test_a_reference_beside_a_name_has_no_neighbours(mimo, pixels):
+    for relation in ("below", "above", "left of", "right of", "next to"):
+        answer = mimo.open(pixels).ask(f"What is {relation} the aorta?", boxes=[BOX])
+        tagged = set(re.findall("<p>(.*?)</p>", answer.text))
+        assert tagged == {f.phrase for f in answer.findings if f.present}, answer.text
+
+
 def test_a_structure_with_the_mask_of_a_named_one_is_no_neighbour_of_it(mimo, pixels):
     engine = mimo.engines["mask_decoder"]
     inner = engine._mask_decoder

@@ -30,7 +30,9 @@ function visible(prediction) {
 
 /** The present entities that lie so relative to one of the other structures, in the order of their queries. */
 function neighbours(plan, prediction) {
-  const others = plan.named.map(([, query]) => placeOf(prediction, query));
+  // A reference beside a name is not what the question is about.
+  const about = plan.named.filter(([, query]) => query || !plan.intent.others.length);
+  const others = about.map(([, query]) => placeOf(prediction, query));
   return [...prediction.entities()].filter(([, query]) => {
     const place = placeOf(prediction, query);
     if (!place.mask || others.some((other) => other.query === query)) return false;
