@@ -40,7 +40,7 @@ BORDERLINE_SHARE, OUT_SHARE, OUT_FACTOR = 0.97, 0.995, 1.25
 
 
 @dataclass(frozen=True, eq=False)
-class Described:
+class ImageDescriptions:
     """Descriptions float32 ``[N, D]`` of some images, in the order of ``records``."""
 
     values: np.ndarray
@@ -60,7 +60,7 @@ def fit_domain(
     progress: Progress | None = None,
     turned_copies: bool = True,
     jobs: ImageJobs = ONE_PROCESS,
-) -> tuple[DomainStatistics, dict[str, Described]]:
+) -> tuple[DomainStatistics, dict[str, ImageDescriptions]]:
     """Fit the statistics on ``train`` and their limits on ``val``.
 
     Args:
@@ -86,7 +86,7 @@ def fit_domain(
         work = DescribeImage(seed, with_copy=turned_copies and split == "train")
         values = jobs.run(mimo, work, images, show)
         records = tuple(record for (_, record), of in zip(images, values) for _ in of)
-        described[split] = Described(np.concatenate(values), records)
+        described[split] = ImageDescriptions(np.concatenate(values), records)
     return with_limits(fit_statistics(described["train"]), described["val"]), described
 
 
@@ -118,7 +118,7 @@ def turned(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.ascontiguousarray(copy[:, ::-1] if turns >= 4 else copy)
 
 
-def fit_statistics(train: Described) -> DomainStatistics:
+def fit_statistics(train: ImageDescriptions) -> DomainStatistics:
     """The statistics without limits (both are 1)."""
     values = train.values.astype(np.float64)
     mean, scale = values.mean(axis=0), values.std(axis=0) + 1e-6
@@ -163,7 +163,7 @@ def _spreads(points: np.ndarray, sets: np.ndarray, cases: np.ndarray) -> np.ndar
     return np.sqrt(local * np.array([median[name] for name in sets.tolist()])).astype(np.float32)
 
 
-def with_limits(statistics: DomainStatistics, val: Described) -> DomainStatistics:
+def with_limits(statistics: DomainStatistics, val: ImageDescriptions) -> DomainStatistics:
     """The statistics with limits that keep the stated shares of the images of ``val``, whose modality is stated."""
     scores = [_score(value, statistics, word) for value, word in zip(val.values, val.modalities)]
     borderline = max(float(np.quantile(scores, BORDERLINE_SHARE)), 1e-6)
@@ -185,7 +185,7 @@ def store_domain(
     progress: Progress | None = None,
     turned_copies: bool = True,
     jobs: ImageJobs = ONE_PROCESS,
-) -> tuple[DomainStatistics, dict[str, Described]]:
+) -> tuple[DomainStatistics, dict[str, ImageDescriptions]]:
     """Fit the statistics and store them in a checkpoint, and the modalities of its entities that the data marks.
 
     Arguments, result and errors of :func:`fit_domain`.

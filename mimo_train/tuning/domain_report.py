@@ -13,7 +13,7 @@ from mimo_runtime.domain.statistics import DomainStatistics
 from mimo_runtime.evaluation.metrics import auc
 from mimo_runtime.utils.tables import table
 
-from .domain import Described, fit_statistics, with_limits
+from .domain import ImageDescriptions, fit_statistics, with_limits
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,9 @@ class DomainReport:
         return "\n".join([*lines, "", table(rows)])
 
 
-def report_on(statistics: DomainStatistics, described: Mapping[str, Described], *, leave_one_out: bool = False) -> DomainReport:
+def report_on(
+    statistics: DomainStatistics, described: Mapping[str, ImageDescriptions], *, leave_one_out: bool = False
+) -> DomainReport:
     """The verdicts on the images of ``val``, and on request what a fit without each of the sets says of its images."""
     val = described["val"]
     verdicts: dict[str, dict[str, float]] = {}
@@ -90,7 +92,7 @@ def report_on(statistics: DomainStatistics, described: Mapping[str, Described], 
     return DomainReport(verdicts, len(statistics.vectors), len(statistics.to_bytes()), left_out)
 
 
-def leave_each_set_out(described: Mapping[str, Described]) -> dict[str, LeftOut]:
+def leave_each_set_out(described: Mapping[str, ImageDescriptions]) -> dict[str, LeftOut]:
     """Every set of ``val`` that is not the only one, measured with statistics and limits of the others.
 
     Args:
@@ -113,13 +115,13 @@ def leave_each_set_out(described: Mapping[str, Described]) -> dict[str, LeftOut]
     return results
 
 
-def _part(described: Described, name: str, *, inside: bool = True) -> Described:
+def _part(described: ImageDescriptions, name: str, *, inside: bool = True) -> ImageDescriptions:
     """The images of a set, or those of all other sets."""
     kept = [i for i, record in enumerate(described.records) if (record.set_name == name) == inside]
-    return Described(described.values[kept], tuple(described.records[i] for i in kept))
+    return ImageDescriptions(described.values[kept], tuple(described.records[i] for i in kept))
 
 
-def _scores(described: Described, statistics: DomainStatistics, *, stated: bool = True) -> np.ndarray:
+def _scores(described: ImageDescriptions, statistics: DomainStatistics, *, stated: bool = True) -> np.ndarray:
     """Of every image, float ``[N]``; infinite where the statistics have no image of the stated modality."""
     words: list[str] | list[None] = described.modalities if stated else [None] * len(described.records)
     scores = (score_of(modality_scores(value, statistics), statistics, word) for value, word in zip(described.values, words))

@@ -15,7 +15,7 @@ from mimo_runtime.hardware.nvidia import find_gpus
 from mimo_runtime.pipeline import Mimo
 
 from .measure import measure_model
-from .task import Absent, Emit, PartTask
+from .task import Emit, PartTask, UnavailableError
 
 #: Samples of the parity check of a bundle that is built here.
 _PARITY_SAMPLES = 2
@@ -25,15 +25,15 @@ def measure_engine(task: PartTask, emit: Emit) -> None:
     """The part of an engine, whose name is the part's.
 
     Raises:
-        Absent: no GPU, or the engine cannot be used here.
+        UnavailableError: no GPU, or the engine cannot be used here.
         MimoError: the bundle cannot be built, compiled, loaded or verified.
     """
     gpus = find_gpus()
     if not gpus.usable:
-        raise Absent(gpus.problem)
+        raise UnavailableError(gpus.problem)
     reason = why_not(task.name)
     if reason:
-        raise Absent(reason)
+        raise UnavailableError(reason)
     path = _prepared(Path(task.bundle) if task.bundle else _built(task, emit), task, emit)
     started = time.perf_counter()
     bundle = Bundle.open(path)
@@ -50,11 +50,13 @@ def measure_engine(task: PartTask, emit: Emit) -> None:
 def _built(task: PartTask, emit: Emit) -> Path:
     """A bundle in FP32 from the checkpoint; portable for engines that read plans. Needs the exporter."""
     if not task.checkpoint:
-        raise Absent(f"no bundle for {task.name} and no checkpoint to build one from: --bundle {task.name}=PATH")
+        raise UnavailableError(f"no bundle for {task.name} and no checkpoint to build one from: --bundle {task.name}=PATH")
     try:
         from mimo_export.build import build
     except ImportError as error:
-        raise Absent(f"building a bundle needs {error.name}, which is not installed; give --bundle {task.name}=PATH") from None
+        raise UnavailableError(
+            f"building a bundle needs {error.name}, which is not installed; give --bundle {task.name}=PATH"
+        ) from None
     started, kind = time.perf_counter(), ENGINES[task.name]
     output = Path(task.folder) / "built"
     build(task.checkpoint, output, target=kind.device, portable=kind.plans, parity_samples=_PARITY_SAMPLES)

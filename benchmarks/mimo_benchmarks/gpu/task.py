@@ -56,7 +56,7 @@ class PartResult(TypedDict):
     numbers: dict[str, object]
 
 
-class Absent(Exception):
+class UnavailableError(Exception):
     """What the part measures is not on this machine; the message says what is missing."""
 
 

@@ -9,7 +9,7 @@ from mimo_runtime.hardware.nvidia import find_gpus
 
 from ..contenders.base import is_installed
 from .measure import measure_model
-from .task import Absent, Emit, PartTask
+from .task import Emit, PartTask, UnavailableError
 
 if TYPE_CHECKING:
     import torch
@@ -26,17 +26,17 @@ def measure_torch(task: PartTask, emit: Emit) -> None:
     """The part "torch-eager", "torch-compile" or "torch-cuda-graphs".
 
     Raises:
-        Absent: no PyTorch, no GPU that it can use, or no checkpoint.
+        UnavailableError: no PyTorch, no GPU that it can use, or no checkpoint.
     """
     for module in ("torch", "transformers", "safetensors"):
         if not is_installed(module):
-            raise Absent(f"{module} is not installed")
+            raise UnavailableError(f"{module} is not installed")
     if not task.checkpoint:
-        raise Absent("PyTorch needs the checkpoint: --checkpoint CKPT")
+        raise UnavailableError("PyTorch needs the checkpoint: --checkpoint CKPT")
     import torch
 
     if task.device == "cuda" and not torch.cuda.is_available():
-        raise Absent(find_gpus().problem or f"this PyTorch ({torch.__version__}) has no CUDA")
+        raise UnavailableError(find_gpus().problem or f"this PyTorch ({torch.__version__}) has no CUDA")
     from mimo_train.torch_engine import load_mimo
 
     mimo = load_mimo(task.checkpoint, task.device)

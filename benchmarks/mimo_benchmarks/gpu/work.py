@@ -11,7 +11,7 @@ from mimo_runtime.errors import MimoError
 
 from .parts import PARTS
 from .runner import EXIT_ABSENT
-from .task import Absent, PartTask, emit_line
+from .task import PartTask, UnavailableError, emit_line
 
 
 def main() -> int:
@@ -19,7 +19,7 @@ def main() -> int:
     task = PartTask.from_json(sys.stdin.readline())
     try:
         PARTS[task.name].begin(task, emit_line)
-    except Absent as reason:
+    except UnavailableError as reason:
         print(reason, file=sys.stderr)
         return EXIT_ABSENT
     except MimoError as error:

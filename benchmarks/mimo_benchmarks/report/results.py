@@ -39,7 +39,7 @@ class ContenderLatency(_Kinds, ProcessMemory):
     description: str
 
 
-class AloneKind(TypedDict):
+class IsolationResult(TypedDict):
     """Medians of one kind of request in turns and by itself.
 
     ``difference`` is the share by which turns are slower, the median over pairs of samples, and ``ci95`` its 95 % interval.
@@ -51,13 +51,13 @@ class AloneKind(TypedDict):
     ci95: list[float]
 
 
-class AloneCheck(TypedDict):
+class IsolationCheck(TypedDict):
     """Whether every contender is as fast in turns as by itself; ``contenders`` by name and kind."""
 
     limit: float
     largest_difference: float
     passed: bool
-    contenders: dict[str, dict[str, AloneKind]]
+    contenders: dict[str, dict[str, IsolationResult]]
 
 
 class Agreement(TypedDict):
@@ -107,7 +107,7 @@ class Latency(TypedDict):
     seed: int
     between_turns: str
     idle_cpu_s: float | None
-    check_alone: AloneCheck | None
+    check_alone: IsolationCheck | None
     contenders: dict[str, ContenderLatency]
     skipped: dict[str, str]
     ratios: dict[str, dict[str, float]]

@@ -6,7 +6,7 @@ from mimo_runtime.utils.tables import table
 
 from ..request import KINDS
 from .machine import Machine, ProcessMemory, loads
-from .results import AloneCheck, Footprint, Latency
+from .results import Footprint, IsolationCheck, Latency
 
 _TITLES = {
     "first_ask": "first ask (new image: masks and text)",
@@ -60,7 +60,7 @@ def _seconds(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.2f} s"
 
 
-def _alone(check: AloneCheck) -> str:
+def _alone(check: IsolationCheck) -> str:
     pairs = {(name, kind): of for name, kinds in check["contenders"].items() for kind, of in kinds.items()}
     (name, kind), of = max(pairs.items(), key=lambda item: abs(item[1]["difference"]))
     low, high = (100 * value for value in of["ci95"])

@@ -26,7 +26,7 @@ from .open_question import compare_open_answer, ratio
 MAX_PAIRS = 3
 
 
-class Everything(TypedDict):
+class OpenQuestionResult(TypedDict):
     """Of the answers to "What do you see?". ``n`` counts annotated structures."""
 
     precision: float | None
@@ -49,7 +49,7 @@ class Share(TypedDict, total=False):
 class RelationsPart(TypedDict):
     """The numbers of one set, or of all images; a part without a sample is None."""
 
-    everything: Everything
+    everything: OpenQuestionResult
     counts: Share | None
     relations: Share | None
     neighbours: Share | None

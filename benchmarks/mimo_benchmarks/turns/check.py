@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 
 from ..contenders import Sample
-from ..report.results import AloneCheck, AloneKind
+from ..report.results import IsolationCheck, IsolationResult
 from .order import Samples
 
 #: The largest difference that counts as equal.
 LIMIT = 0.05
 
 
-def compare_alone(turns: Mapping[str, Samples], alone: Mapping[str, Samples]) -> AloneCheck:
+def compare_alone(turns: Mapping[str, Samples], alone: Mapping[str, Samples]) -> IsolationCheck:
     """Samples in turns against samples of each contender by itself, by contender and kind.
 
     Args:
@@ -26,7 +26,7 @@ def compare_alone(turns: Mapping[str, Samples], alone: Mapping[str, Samples]) ->
     return {"limit": LIMIT, "largest_difference": largest, "passed": largest < LIMIT, "contenders": contenders}
 
 
-def _compare(turns: Sequence[Sample], alone: Sequence[Sample]) -> AloneKind:
+def _compare(turns: Sequence[Sample], alone: Sequence[Sample]) -> IsolationResult:
     """The difference is the median over pairs: both samples of a pair are from the same second of the machine."""
     in_turns, by_itself = (median(sample.total_ms for sample in samples) for samples in (turns, alone))
     differences = sorted(a.total_ms / b.total_ms - 1 for a, b in zip(turns, alone))

@@ -26,14 +26,14 @@ SMALLEST = 6e-5
 
 
 @dataclass(frozen=True)
-class Half:
+class HalfPrecisionGraph:
     """A graph in half precision, and the nodes that stay in float32, with the reason."""
 
     model: onnx.ModelProto
     fp32_nodes: dict[str, str]
 
 
-def to_half(model: onnx.ModelProto, histograms: Mapping[str, HistogramObserver]) -> Half:
+def to_half(model: onnx.ModelProto, histograms: Mapping[str, HistogramObserver]) -> HalfPrecisionGraph:
     """Cast a graph to half precision; its inputs and outputs stay float32, so that the pipeline around it does not change.
 
     Args:
@@ -57,7 +57,7 @@ def to_half(model: onnx.ModelProto, histograms: Mapping[str, HistogramObserver])
     _join(half.graph, {node.name for node in model.graph.node})
     _sort(half.graph)
     del half.graph.value_info[:]
-    return Half(half, fp32_nodes)
+    return HalfPrecisionGraph(half, fp32_nodes)
 
 
 def _join(graph: onnx.GraphProto, original: Set[str]) -> None:

@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ..statistics.histogram import HistogramObserver
-from .fp16 import HEADROOM, Half, to_half
+from .fp16 import HEADROOM, HalfPrecisionGraph, to_half
 from .quantizable import copied, drop_unused, replace_nodes
 
 #: The smallest normal value of half precision; smaller values have fewer digits.
@@ -27,7 +27,7 @@ _LEAST_SCALE = 2.0**-23
 _MOST_HALVINGS = 12
 
 
-def to_gpu_graph(model: onnx.ModelProto, histograms: Mapping[str, HistogramObserver]) -> Half:
+def to_gpu_graph(model: onnx.ModelProto, histograms: Mapping[str, HistogramObserver]) -> HalfPrecisionGraph:
     """Cast a graph to half precision; its inputs and outputs stay float32.
 
     Args:

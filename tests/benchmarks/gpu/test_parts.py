@@ -22,7 +22,7 @@ from mimo_benchmarks.gpu import engine_part, inventory, memory, torch_part
 from mimo_benchmarks.gpu.acceptance import measure
 from mimo_benchmarks.gpu.engine_part import measure_engine
 from mimo_benchmarks.gpu.inventory import take_inventory
-from mimo_benchmarks.gpu.task import Absent, PartTask
+from mimo_benchmarks.gpu.task import PartTask, UnavailableError
 from mimo_benchmarks.gpu.torch_part import GraphedModule, measure_torch
 from mimo_runtime import engines
 from mimo_runtime.bundle import manifest, placement
@@ -108,14 +108,14 @@ def test_without_a_bundle_one_is_built_from_the_checkpoint(tmp_path, monkeypatch
 
 def test_what_is_missing_is_named(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(engine_part, "find_gpus", lambda: NOTHING)
-    with pytest.raises(Absent, match="there is no NVIDIA GPU"):
+    with pytest.raises(UnavailableError, match="there is no NVIDIA GPU"):
         measure_engine(task("tensorrt", tmp_path), Numbers())
     monkeypatch.setattr(engine_part, "find_gpus", lambda: HERE)
     monkeypatch.setattr(engine_part, "why_not", lambda name: "not installed; pip install it")
-    with pytest.raises(Absent, match="not installed"):
+    with pytest.raises(UnavailableError, match="not installed"):
         measure_engine(task("tensorrt", tmp_path), Numbers())
     monkeypatch.setattr(engine_part, "why_not", lambda name: None)
-    with pytest.raises(Absent, match="no bundle for tensorrt and no checkpoint"):
+    with pytest.raises(UnavailableError, match="no bundle for tensorrt and no checkpoint"):
         measure_engine(task("tensorrt", tmp_path), Numbers())
 
 
@@ -132,9 +132,9 @@ def test_pytorch_is_measured_in_fp16(checkpoint, tmp_path) -> None:
 def test_pytorch_without_cuda_or_checkpoint_is_absent(checkpoint, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch_part, "find_gpus", lambda: HERE)
-    with pytest.raises(Absent, match="has no CUDA"):
+    with pytest.raises(UnavailableError, match="has no CUDA"):
         measure_torch(task("torch-eager", tmp_path, checkpoint), Numbers())
-    with pytest.raises(Absent, match="--checkpoint"):
+    with pytest.raises(UnavailableError, match="--checkpoint"):
         measure_torch(task("torch-eager", tmp_path), Numbers())
 
 

@@ -20,18 +20,18 @@ from mimo_train.checkpoint import load_checkpoint, save_checkpoint
 from mimo_train.cli.main import main
 from mimo_train.data.vocabulary import marked_modalities
 from mimo_train.torch_engine import load_mimo
-from mimo_train.tuning.domain import Described, fit_domain, fit_statistics, turned, with_limits
+from mimo_train.tuning.domain import ImageDescriptions, fit_domain, fit_statistics, turned, with_limits
 from mimo_train.tuning.domain_report import report_on
 
 
-def clouds(seed: int, count: int = 40, centres: dict[str, float] | None = None) -> Described:
+def clouds(seed: int, count: int = 40, centres: dict[str, float] | None = None) -> ImageDescriptions:
     """Images of two sets as points around two centres; ten images a case."""
     rng = np.random.default_rng(seed)
     values, records = [], []
     for name, centre in (centres or {"ct": -3.0, "mri": 3.0}).items():
         values.append(rng.normal(centre, 1, (count, 12)))
         records += [record(set_name=name, modality=name, case=f"{name} {seed} {k // 10}") for k in range(count)]
-    return Described(np.concatenate(values).astype(np.float32), tuple(records))
+    return ImageDescriptions(np.concatenate(values).astype(np.float32), tuple(records))
 
 
 def scores(values: np.ndarray, statistics: DomainStatistics) -> np.ndarray:
@@ -73,7 +73,7 @@ def test_a_set_unlike_the_others_is_flagged_when_it_is_left_out() -> None:
 
 
 def test_a_single_image_and_a_single_case_can_be_fitted() -> None:
-    one = Described(np.ones((1, 12), np.float32), (record(),))
+    one = ImageDescriptions(np.ones((1, 12), np.float32), (record(),))
     assert len(with_limits(fit_statistics(one), one).vectors) == 1
     case = replace(clouds(0), records=tuple(replace(r, case="1") for r in clouds(0).records))
     assert np.isfinite(fit_statistics(case).spreads).all()

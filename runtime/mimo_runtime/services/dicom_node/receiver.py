@@ -17,7 +17,7 @@ from .metrics import NodeMetrics
 from .network.contexts import application_entity, server_context, supported_contexts
 from .network.server import open_server
 from .settings import NodeSettings
-from .storage import FullError, Storage
+from .storage import QueueFullError, Storage
 
 if TYPE_CHECKING:
     from pynetdicom.events import Event
@@ -135,7 +135,7 @@ class Receiver:
         self._begin_message(event)
         try:
             status, outcome = self._store(event)
-        except FullError:
+        except QueueFullError:
             status, outcome = OUT_OF_RESOURCES, "full"
             LOG.error("an object was refused: the data folder has no room")
         except OSError as error:

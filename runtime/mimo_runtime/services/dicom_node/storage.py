@@ -26,7 +26,7 @@ from ...utils.hashing import keyed_digest
 from .headers import InstanceHeader, combined
 
 
-class FullError(RequestError):
+class QueueFullError(RequestError):
     """The folder or the disk has no room for another object."""
 
 
@@ -90,13 +90,13 @@ class Storage:
         """Reserve bytes for a file that is about to be written.
 
         Raises:
-            FullError: there is no room.
+            QueueFullError: there is no room.
         """
         with self._mutex:
             expected = self._bytes + self._reserved + size
             free = shutil.disk_usage(self.root).free - self._reserved - size
             if expected > self._max or free < self._min_free:
-                raise FullError("the data folder has no room for another object", "Raise --max-data, or free disk space")
+                raise QueueFullError("the data folder has no room for another object", "Raise --max-data, or free disk space")
             self._reserved += size
         try:
             yield
@@ -111,7 +111,7 @@ class Storage:
             False where an object of the same UID is held; it stays as it came first.
 
         Raises:
-            FullError: there is no room.
+            QueueFullError: there is no room.
         """
         key = self.key("instance", header.instance)
         if key in self._paths:
