@@ -2,7 +2,8 @@
 
 The variants of a graph take turns on calls of the pipeline, so that other work of the machine slows all of them alike. Merged
 are neighbours that run once per prompt: a merged graph saves the hand-over, and recomputes both parts when only one changes.
-The vision encoder is also measured with the normalisation of the image, by numpy or inside the graph.
+The vision encoder is also measured with the normalisation of the image, by numpy or inside the graph, and with four images
+one by one or in batches.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from .image_input import IMAGE, PIXELS, image_of, image_variants
 
 #: Neighbours whose merger is measured.
 PAIRS = (("prompt_encoder", "fusion"), ("fusion", "mask_decoder"))
+#: Images of overlapping callers, encoded one by one or together.
+FOUR = 4
 #: A boxed and a named question about each of a few images of noise: the time does not depend on what is shown.
 IMAGES = 2
 
@@ -149,6 +152,34 @@ def image_rows(bundle: Bundle, calls: Sequence[Arrays], threads: int, seconds: f
     return rows_of("image + vision_encoder", runs, images, seconds)
 
 
+def batch_rows(bundle: Bundle, calls: Sequence[Arrays], threads: int, seconds: float) -> list[Row]:
+    """Four images through the vision encoder, in batches of one, two and four; by engine."""
+    entry = bundle.manifest.graphs["vision_encoder"]
+    data, rows = bundle.bytes(entry.file), list[Row]()
+    images = np.concatenate([calls[k % len(calls)][PIXELS] for k in range(FOUR)])
+    for kind in ("onnxruntime", "openvino"):
+        if installed_version(kind) is None:
+            continue
+        runs = {
+            f"{kind}, {FOUR // size} runs of {size}": _in_batches(
+                create_engine(kind, data, entry.spec, threads=threads).run, size
+            )
+            for size in (1, 2, FOUR)
+        }
+        rows += rows_of(f"four images, {kind}", runs, [{PIXELS: images}], seconds)
+    return rows
+
+
+def _in_batches(run: Run, size: int) -> Run:
+    """Run a graph on ``size`` images at a time."""
+
+    def run_all(inputs: Mapping[str, np.ndarray]) -> list[object]:
+        images = inputs[PIXELS]
+        return [run({PIXELS: images[k : k + size]}) for k in range(0, len(images), size)]
+
+    return run_all
+
+
 def measure(bundle: Bundle, threads: int, seconds: float) -> list[Row]:
     """One row per variant."""
     if any(entry.speculation or entry.options or not entry.is_onnx for entry in bundle.manifest.graphs.values()):
@@ -158,6 +189,7 @@ def measure(bundle: Bundle, threads: int, seconds: float) -> list[Row]:
     for name in GRAPHS[:-1]:
         rows += rows_of(name, dict(variants(bundle, name, threads)), calls[name], seconds)
     rows += image_rows(bundle, calls["vision_encoder"], threads, seconds)
+    rows += batch_rows(bundle, calls["vision_encoder"], threads, seconds)
     for pair in PAIRS:
         rows += pair_rows(bundle, pair, calls, threads, seconds)
     return rows
@@ -169,7 +201,7 @@ def measure(bundle: Bundle, threads: int, seconds: float) -> list[Row]:
 @click.option("--seconds", default=8.0, show_default=True, type=click.FloatRange(0), help="How long to measure each graph.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(bundle: Path, threads: int | None, seconds: float, as_json: bool) -> None:
-    """Compare settings of engines, and merged graphs, on the graphs of a bundle in single precision that was not tuned."""
+    """Compare settings of engines, merged graphs, and batches of images, on the graphs of a bundle that was not tuned."""
     here = describe(("onnxruntime", "openvino"), threads)
     rows = measure(Bundle.open(bundle), threads or worker_threads(), seconds)
     finish(here)

@@ -151,11 +151,11 @@ class Letterbox:
         if not math.isfinite(largest - smallest):
             return 0, 0, self.width, self.height
         lowest = level - _ROUNDING * max(abs(largest), abs(smallest), abs(level))
-        cells: np.ndarray = logits.astype(np.float32, copy=False) >= lowest
+        cells = np.asarray(logits.astype(np.float32, copy=False) >= lowest)
         edges = []
         for pixels, factor, axis in ((self.width, x, 0), (self.height, y, 1)):
             before, after, _ = _neighbours(pixels, factor * side)
-            reaching: np.ndarray = cells.any(axis=axis)
+            reaching = np.asarray(cells.any(axis=axis))
             places = np.flatnonzero(reaching[before] | reaching[after])
             if not places.size:
                 return None

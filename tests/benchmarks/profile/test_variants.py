@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from mimo_benchmarks.profile.image_input import image_of, image_variants, normalised, with_image_input
-from mimo_benchmarks.profile.variants import PAIRS, command, merged, record, session
+from mimo_benchmarks.profile.variants import PAIRS, _in_batches, command, merged, record, session
 from mimo_runtime.bundle.archive import Bundle
 from mimo_runtime.model.graph_spec import GRAPHS
 
@@ -53,13 +53,27 @@ def test_a_graph_that_takes_bytes_gives_the_same_features(opened: Bundle):
             np.testing.assert_allclose(inside[output], plain[output], rtol=1e-4, atol=1e-5)
 
 
+def test_batches_encode_every_image_once_in_its_order():
+    seen = []
+
+    def run(inputs):
+        seen.append(inputs["pixels"].reshape(-1).tolist())
+
+    for size, expected in ((1, [[0], [1], [2], [3]]), (2, [[0, 1], [2, 3]]), (4, [[0, 1, 2, 3]])):
+        seen.clear()
+        _in_batches(run, size)({"pixels": np.arange(4).reshape(4, 1)})
+        assert seen == expected
+
+
 def test_every_graph_but_the_text_decoder_has_variants(micro_bundle: Path):
     options = ["--seconds", "0", "--threads", "1", "--json"]
     result = CliRunner().invoke(command, [str(micro_bundle), *options])
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     graphs = list(dict.fromkeys(row["graph"] for row in report["variants"]))
-    assert graphs == [*GRAPHS[:-1], "image + vision_encoder", *(" + ".join(pair) for pair in PAIRS)]
+    batches = [graph for graph in graphs if graph.startswith("four images, ")]
+    assert "four images, onnxruntime" in batches
+    assert graphs == [*GRAPHS[:-1], "image + vision_encoder", *batches, *(" + ".join(pair) for pair in PAIRS)]
     for graph in graphs:
         rows = [row for row in report["variants"] if row["graph"] == graph]
         assert len(rows) > 1 and rows[0]["ratio"] == 1 and all(row["ms"] > 0 for row in rows)
