@@ -33,6 +33,8 @@ PHRASES = (
     "growing form", "growing cache", "form in place", "in-place form", "in place form",
     # Candidates of quantization.
     "every form", "the forms",
+    # Components of a package. "Room for" something stays.
+    "rooms", "a room", "each room",
     # Modules: "alone" and "finish" stay as ordinary words, and in `finish_reason`.
     "alone.py", "finish.py", "labels.py", "machine.py", "scales.py", "measured.py", "contracts.py", "closer.py",
     # Partial load of weights. "Warm-up" of a benchmark or a schedule stays.
