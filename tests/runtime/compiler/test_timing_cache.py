@@ -53,7 +53,7 @@ def test_a_timing_cache_that_tensorrt_refuses_is_begun_anew(tmp_path: Path):
     assert made.cache_state == "refused" and made.cache is not None and made.cache[1].endswith(b"\n+")
 
 
-def test_a_timing_cache_folder_that_cannot_be_made_is_told(tmp_path: Path):
+def test_a_timing_cache_folder_that_cannot_be_made_is_reported(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RequestError, match="cannot be made"):
         timing_cache.write(tmp_path / "file" / "folder", "name", b"")

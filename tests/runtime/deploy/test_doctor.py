@@ -218,7 +218,7 @@ def test_everything_is_in_the_json(having):
     assert named["gpu"]["facts"]["cuda"] == "12.6" and named["power mode"]["found"] == "15W"
 
 
-def test_the_disk_is_told():
+def test_the_free_space_of_the_disk_is_reported():
     disk = by_name(examine(gpus=NOTHING))["disk"]
     assert disk.facts and all(megabytes > 0 for megabytes in disk.facts.values())
     assert all(f"MB free in {folder}" in disk.detail for folder in disk.facts)

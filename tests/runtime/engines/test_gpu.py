@@ -24,7 +24,7 @@ def test_without_a_driver_it_is_reported_what_to_do(monkeypatch):
         cuda.driver()
 
 
-def test_without_a_gpu_the_drivers_own_words_are_told():
+def test_without_a_gpu_the_message_of_the_driver_is_reported():
     fake = FakeDriver()
     fake.fails["cuInit"] = 100
     with pytest.raises(EngineError, match=r"no CUDA-capable device is detected \(cuInit, CUDA error 100\)"):

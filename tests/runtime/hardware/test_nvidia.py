@@ -91,7 +91,7 @@ def test_a_driver_that_does_not_answer_is_reported_with_its_reason(places):
     assert "restart" in found.remedy and nvml.open == 0
 
 
-def test_an_nvml_without_the_functions_is_told(places):
+def test_an_nvml_without_the_functions_is_reported(places):
     assert "nvml" in find_gpus(places(SimpleNamespace())).problem
 
 
