@@ -36,12 +36,12 @@ def test_warm_up_runs_do_not_count_and_operators_are_means() -> None:
 def test_each_engine_names_the_operators_of_a_graph(engine: str) -> None:
     if installed_version(engine) is None:
         pytest.skip(f"{engine} is not installed")
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, 64]) for name in "xy"]
-    weight = numpy_helper.from_array(np.ones((64, 64), np.float32), "w")
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, 512]) for name in "xy"]
+    weight = numpy_helper.from_array(np.ones((512, 512), np.float32), "w")
     graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "graph", ends[:1], ends[1:], [weight])
     data = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9).SerializeToString()
-    spec = GraphSpec("graph", (Tensor("x", "float32", (BATCH, 64)),), (Tensor("y", "float32", (BATCH, 64)),))
-    times = graph_times(engine, data, spec, {"x": np.ones((1, 64), np.float32)}, 1, 3)
+    spec = GraphSpec("graph", (Tensor("x", "float32", (BATCH, 512)),), (Tensor("y", "float32", (BATCH, 512)),))
+    times = graph_times(engine, data, spec, {"x": np.ones((1, 512), np.float32)}, 1, 3)
     assert times.run_ms > 0 and times.profiled_ms > 0
     assert times.operators and [o.ms for o in times.operators] == sorted((o.ms for o in times.operators), reverse=True)
     assert sum(o.ms for o in times.operators) <= 1.5 * times.profiled_ms  # counters of whole microseconds

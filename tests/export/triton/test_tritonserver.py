@@ -170,8 +170,10 @@ def test_requests_of_one_moment_are_put_together(port: int, mimo: Mimo) -> None:
     images = [served.png(fakes.picture(value=value)) for value in range(100, 106)]
     before = client(port).get_inference_statistics("mimo")["model_stats"][0]
     answers: list[dict] = [{}] * len(images)
+    together = threading.Barrier(len(images))
 
     def one(place: int) -> None:
+        together.wait(PATIENCE_S)
         (answers[place],) = ask(port, [images[place]], [QUESTIONS[0]])
 
     threads = [threading.Thread(target=one, args=(place,)) for place in range(len(images))]
