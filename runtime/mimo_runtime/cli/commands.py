@@ -150,13 +150,11 @@ def predict(
     from ..bundle.archive import Bundle
     from ..imageio.masks import read_mask_file
     from ..imageio.reader import read_image
-    from ..modalities import check_modality
     from ..pipeline import Mimo
     from ..preprocessing.prompts import Prompt
     from ..request import AskRequest
 
     opened = Bundle.open(bundle, this_machine=not allow_fallback, trust=trust)
-    check_modality(modality, opened.config.modalities)
     picture = read_image(image, frame=frame, modality=modality, window=window, windows=opened.windows)
     mask = None if mask_file is None else read_mask_file(mask_file, frame).fitted(picture)
     prompt = Prompt(text or "", boxes, points, None if mask is None else mask.inside())

@@ -36,7 +36,7 @@ def test_a_warning_is_a_note_on_standard_error(bundle_folder: Path, image_file: 
 
 @pytest.mark.parametrize(
     "options",
-    [[], ["--box", "20,10,7000,40"], ["--text", "liver", "--modality", "xyz"], ["--text", "liver", "--max-tokens", "0"],
+    [[], ["--box", "20,10,7000,40"], ["--text", "liver", "--max-tokens", "0"],
      ["--text", "liver", "--temperature", "-1"], ["--box", "20,10,70,40", "--tiles", "auto"]],
 )  # fmt: skip
 def test_a_wrong_request_is_refused_before_an_engine_is_created(
