@@ -188,9 +188,10 @@ def object_request(options: dict[str, object], output: str | None) -> ObjectRequ
     write, deidentify = (None if value is None else str(value) for value in map(options.pop, ("write", "deidentify")))
     allow_burned_in, patient = (bool(options.pop(name)) for name in ("allow_burned_in", "patient"))
     if write is None:
-        if deidentify is not None or allow_burned_in or patient:
-            what = "--deidentify, --allow-burned-in and --patient without --write"
-            raise RequestError(what, "Name the formats with --write")
+        given = {"--deidentify": deidentify is not None, "--allow-burned-in": allow_burned_in, "--patient": patient}
+        if any(given.values()):
+            what = ", ".join(name for name, is_given in given.items() if is_given)
+            raise RequestError(f"{what} without --write", "Name the formats with --write")
         return ObjectRequest()
     from ..clinical.writer import formats_of
 

@@ -83,7 +83,8 @@ def write_objects(
     """Write a result in several formats, and the study that ``mimo-run compare`` reads.
 
     A format that cannot hold the result is left out, and ``objects.json`` names the reason: a segmentation of no structure, a
-    label map of structures that overlap, a volume of frames with a gap. Nothing is written if none can hold it.
+    label map of structures that overlap, a volume of frames with a gap. Nothing is written if none can hold it, but for a result
+    without structures: that nothing was found is no fault of the request.
 
     Args:
         formats: of :data:`FORMATS`.
@@ -119,11 +120,11 @@ def write_into(
         options = replace(options, allow_burned_in=True)
     written: dict[str, list[str]] = {}
     left_out: dict[str, str] = {}
-    remedy = ""
+    failure: RequestError | None = None
     segmentation: Dataset | None = None
     for name in sorted(names, key=list(FORMATS).index):
         if not result.structures and name in _NEED_STRUCTURES:
-            left_out[name], remedy = "the result has no structure", "Write sr, which can say that there is none"
+            left_out[name] = "the result has no structure, which sr can say"
             continue
         try:
             if name in _OBJECTS:
@@ -133,10 +134,9 @@ def write_into(
             else:
                 written[name] = _WRITERS[name](result, target, options)
         except RequestError as error:
-            left_out[name], remedy = error.what, error.remedy
-    if left_out and not written:
-        name, reason = list(left_out.items())[-1]
-        raise RequestError(f"{name} cannot be written: {reason}", remedy)
+            left_out[name], failure = error.what, RequestError(f"{name} cannot be written: {error.what}", error.remedy)
+    if failure is not None and not written:
+        raise failure
     if with_study:
         written["study"] = save_study(result, target, with_pictures=shows_pictures)
     content = {"files": written, "left_out": left_out, "structures": [s.tracking_id for s in result.structures]}

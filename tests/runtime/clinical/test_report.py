@@ -115,8 +115,11 @@ def test_a_result_without_structures_gives_the_report_only(tmp_path: Path) -> No
     write_objects(nothing, tmp_path / "out", ["seg", "sr", "stl"])
     index = json.loads((tmp_path / "out" / "objects.json").read_text())
     assert list(index["files"]) == ["sr", "study"] and set(index["left_out"]) == {"seg", "stl"}
-    with pytest.raises(RequestError, match="no structure"):
-        write_objects(nothing, tmp_path / "other", ["seg"])
+    assert not any(name.endswith(".dcm") for name in write_objects(nothing, tmp_path / "other", ["seg"]))
+    left_out = json.loads((tmp_path / "other" / "objects.json").read_text())["left_out"]
+    assert left_out == {"seg": "the result has no structure, which sr can say"}
+    with pytest.raises(RequestError, match="nifti cannot be written"):
+        write_objects(replace(flat_result("us-frames"), structures=()), tmp_path / "third", ["seg", "nifti"])
 
 
 def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
