@@ -287,10 +287,15 @@ def web(bundle: Path, output: Path, onnxruntime_web: Path | None, dicom_parser: 
 
     The page answers only after it has reproduced the golden samples of BUNDLE.
     """
+    from mimo_runtime.bundle.archive import Bundle
+
     from .web.site import write_site
 
     libraries = {"onnxruntime-web": onnxruntime_web, "dicom-parser": dicom_parser}
     size = write_site(bundle, output, libraries, force)
+    graphs = Bundle.open(bundle).manifest.graphs
+    if any(count for graph in graphs.values() for precision, count in graph.delivered.items() if precision != "fp32"):
+        click.echo("note: the bundle is not in FP32: the page gives no answers where its golden samples differ", err=True)
     click.echo(f"wrote {output}, {size / 1e6:.0f} MB. Next: python -m http.server -b 127.0.0.1 -d {output} 8000")
 
 

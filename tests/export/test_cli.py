@@ -95,7 +95,7 @@ class TestBuild:
             (["--parity-samples", "1"], ["1 parity samples", "at least 2"]),
             (["--parity-samples", "-3"], ["at least 2"]),
             (["--parity-samples", "many"], ["--parity-samples"]),
-            (["--parity-data", "nowhere"], ["nowhere", "dataset.jsonl"]),
+            (["--parity-data", "nowhere"], ["nowhere", "does not exist"]),
         ],
     )
     def test_refuses_what_it_cannot_do(self, checkpoint, tmp_path, monkeypatch, options: list[str], words: list[str]):

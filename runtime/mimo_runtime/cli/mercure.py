@@ -41,9 +41,9 @@ def mercure(
     from ..services.mercure.module import run_module
     from ..services.mercure.settings import read_settings
 
-    for folder in (source, target):
+    for folder, what, option in ((source, "images", "--in or MERCURE_IN_DIR"), (target, "results", "--out or MERCURE_OUT_DIR")):
         if not folder.is_dir():
-            raise RequestError("the folder of images or of results does not exist", "Set MERCURE_IN_DIR and MERCURE_OUT_DIR")
+            raise RequestError(f"the folder of {what} does not exist", f"Name it with {option}")
     settings = read_settings(source, ask)
     with Mimo.load(
         bundle, device, threads, cache_images=1, allow_fallback=allow_fallback, max_memory=max_memory, trust=trust

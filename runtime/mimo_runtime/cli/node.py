@@ -189,6 +189,6 @@ def _tls(cert: Path | None, key: Path | None, ca: Path | None, sends: bool) -> T
 
     if cert is None or key is None:
         if cert is not key or sends:
-            raise RequestError("TLS needs a certificate and its key", "Name both files, or none")
+            raise RequestError("TLS needs a certificate and its key", "Name both --tls-cert and --tls-key, or none")
         return None
     return Tls(cert, key, ca, sends)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: What stands for the words of a request.
 LEFT_OUT = "(left out)"
 #: Sentences that repeat words of the request, as ``results.refusals`` writes them; repeated words have no apostrophe.
-_REPEATED = re.compile(r"(This model (?:does not \w+|needs the name of a structure, or a reference, for) )'[^']*'")
+_REPEATED = re.compile(r"(This model (?:does not \w+ |needs [^']*))'[^']*'")
 
 
 def patient_key(values: Mapping[str, str]) -> tuple[str, ...]:
@@ -51,7 +51,7 @@ def patient_pseudonym(salt: str, key: tuple[str, ...]) -> str:
 
 def without_words(text: str) -> str:
     """A sentence of an answer without the words of the request that it repeats."""
-    return _REPEATED.sub(rf"\1'{LEFT_OUT}'", text)
+    return _REPEATED.sub(rf"\g<1>'{LEFT_OUT}'", text)
 
 
 def answer_without_words(prompt: Prompt, answer: Answer) -> tuple[Prompt, Answer]:

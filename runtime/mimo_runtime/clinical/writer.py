@@ -83,8 +83,8 @@ def write_objects(
     """Write a result in several formats, and the study that ``mimo-run compare`` reads.
 
     A format that cannot hold the result is left out, and ``objects.json`` names the reason: a segmentation of no structure, a
-    label map of structures that overlap, a volume of frames with a gap. Nothing is written if none can hold it, but for a result
-    without structures: that nothing was found is no fault of the request.
+    label map of structures that overlap, a volume of frames with a gap. Nothing is written if none can hold it, except for a
+    result without structures: that nothing was found is no fault of the request.
 
     Args:
         formats: of :data:`FORMATS`.

@@ -132,14 +132,14 @@ class ServerSettings:
     def __post_init__(self) -> None:
         _check_ranges(self)
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise RequestError("TLS needs a certificate and its key", "Name both files, or none")
+            raise RequestError("TLS needs a certificate and its key", "Name both --tls-cert and --tls-key, or none")
         for file in filter(None, (self.tls_cert, self.tls_key)):
             if not file.is_file():
                 raise RequestError("a file of the TLS certificate or its key does not exist", "Name PEM files")
         if not self.is_loopback and not self.keys and not self.insecure:
             raise RequestError(
-                "an address beyond this machine without an API key would answer everybody",
-                "Name a file of keys, listen on 127.0.0.1, or say --insecure",
+                f"--host {self.host} without an API key would answer everybody",
+                "Name a file of keys with --key-file, listen on 127.0.0.1, or say --insecure",
             )
         for name in self.allow_hosts:
             if not _NAME.fullmatch(name):

@@ -168,7 +168,7 @@ class NodeSettings:
         is_open = not self.callers and not (self.tls and self.tls.ca)
         if is_open and not ServerSettings(self.host, insecure=True).is_loopback and not self.insecure:
             raise RequestError(
-                "an address beyond this machine without --allow would answer everybody",
+                f"--host {self.host} without --allow would answer everybody",
                 "Name the AE titles of callers with --allow, listen on 127.0.0.1, or say --insecure",
             )
 
