@@ -59,7 +59,7 @@ class VocabularyFacts(TypedDict):
     plurals: list[tuple[list[str], str]]
     not_the_same: dict[str, list[str]]
     part_words: list[str]
-    parts_abroad: list[str]
+    foreign_part_words: list[str]
     one: str
     other_words: list[str]
     separator: str
@@ -288,7 +288,7 @@ def _vocabulary(of: Vocabulary) -> VocabularyFacts:
             name: entities for name in sorted(NOT_THE_SAME) if (entities := [e for e in of.entities if name in synonyms(e)])
         },
         "part_words": sorted(vocabulary.PART_WORDS),
-        "parts_abroad": sorted(vocabulary.PARTS_ABROAD),
+        "foreign_part_words": sorted(vocabulary.FOREIGN_PART_WORDS),
         "one": js_pattern(vocabulary.ONE),
         "other_words": sorted(vocabulary.OTHER_WORDS),
         "separator": js_pattern(vocabulary.SEPARATOR),

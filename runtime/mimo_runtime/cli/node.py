@@ -14,7 +14,7 @@ from ..errors import RequestError
 from .options import where
 
 if TYPE_CHECKING:
-    from ..services.dicom_node.process import Renewed
+    from ..services.dicom_node.process import ReloadedSettings
     from ..services.dicom_node.rules import Rule
     from ..services.dicom_node.settings import NodeSettings, Peer, Tls, WebStore
     from ..services.host import HostOptions
@@ -110,23 +110,23 @@ def node(
     Bundle.open(bundle, this_machine=not allow_fallback, trust=trust)  # a wrong path is refused before the port opens
     options = HostOptions(device, threads, allow_fallback, max_memory, trust)
 
-    read_again = partial(_renewed, rules_file, ask, return_to, return_auth, tls_ca)
-    _run(bundle, rules, read_again, settings, options, log_level, retry_undelivered)
+    reread = partial(_reloaded_settings, rules_file, ask, return_to, return_auth, tls_ca)
+    _run(bundle, rules, reread, settings, options, log_level, retry_undelivered)
 
 
-def _renewed(
+def _reloaded_settings(
     rules_file: Path | None, ask: str | None, return_to: str, return_auth: Path | None, tls_ca: Path | None
-) -> Renewed:  # fmt: skip
+) -> ReloadedSettings:  # fmt: skip
     """What SIGHUP replaces."""
-    from ..services.dicom_node.process import Renewed
+    from ..services.dicom_node.process import ReloadedSettings
 
-    return Renewed(_rules_again(rules_file, ask), _target(return_to, return_auth, tls_ca))
+    return ReloadedSettings(_reread_rules(rules_file, ask), _target(return_to, return_auth, tls_ca))
 
 
 def _run(
     bundle: str,
     rules: tuple[Rule, ...],
-    read_again: Callable[[], Renewed],
+    reread: Callable[[], ReloadedSettings],
     settings: NodeSettings,
     options: HostOptions,
     log_level: str,
@@ -148,7 +148,7 @@ def _run(
         if running.status is not None:
             click.echo(f"status on http://127.0.0.1:{running.status.port}")
 
-    run(running, announce, read_again)
+    run(running, announce, reread)
 
 
 def _rules(file: Path | None, ask: str | None) -> tuple[Rule, ...]:
@@ -161,7 +161,7 @@ def _rules(file: Path | None, ask: str | None) -> tuple[Rule, ...]:
     return parse_rules({"rules": [{"name": "ask", "ask": ask}]})
 
 
-def _rules_again(file: Path | None, ask: str | None) -> tuple[Rule, ...]:
+def _reread_rules(file: Path | None, ask: str | None) -> tuple[Rule, ...]:
     """The rules as they are now. Raises RequestError without the path, since the error is logged."""
     try:
         return _rules(file, ask)

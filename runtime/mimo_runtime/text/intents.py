@@ -131,11 +131,11 @@ def parse_request(text: str, vocabulary: Vocabulary) -> Intent:
         text: a name ("polyp"), several ("heart and lungs"), or a question of English.
         vocabulary: of the model.
     """
-    return _parse_again(text, vocabulary) if len(text) <= _LONGEST_KEPT else _parse_text(text, vocabulary)
+    return _parse_cached(text, vocabulary) if len(text) <= _LONGEST_KEPT else _parse_text(text, vocabulary)
 
 
 @lru_cache(maxsize=64)
-def _parse_again(text: str, vocabulary: Vocabulary) -> Intent:
+def _parse_cached(text: str, vocabulary: Vocabulary) -> Intent:
     return _parse_text(text, vocabulary)
 
 

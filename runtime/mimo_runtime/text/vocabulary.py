@@ -14,7 +14,7 @@ from .translations import TRANSLATIONS
 PAIRS = (("left", "right"), ("anterior", "posterior"), ("superior", "inferior"), ("upper", "lower"))
 PART_WORDS = frozenset(word for pair in PAIRS for word in pair)
 #: The same words in the languages of ``translations``, folded.
-PARTS_ABROAD = words_of(
+FOREIGN_PART_WORDS = words_of(
     "linke linker linkes linken rechte rechter rechtes rechten vorderer vordere hinterer hintere izquierdo izquierda izquierdos"
     " izquierdas derecho derecha derechos derechas gauche gauches droit droite droits droites anterieur posterieur"
 )
@@ -139,7 +139,8 @@ class Vocabulary:
     def _is_one_name(self, parts: Sequence[str]) -> bool:
         """Whether parts of a list may be one name: "kidney, left", not "lungs, nodule", whose first part is a name."""
         others = [part for part in parts if not self.resolve(part)]
-        return len(parts) == 1 or len(others) == len(parts) or (bool(others) and all(map(_is_part_word, others)))
+        are_parts = bool(others) and all(_is_part(ONE.sub("", fold(part))) for part in others)
+        return len(parts) == 1 or len(others) == len(parts) or are_parts
 
     def find(self, text: str) -> tuple[str, tuple[str, ...]] | None:
         """The longest known name within a text of any language, as it is written there, and its entities."""
@@ -212,10 +213,6 @@ def _with_side(name: str) -> str:
     return f"{SIDES[behind[1].casefold()]} {name[: behind.start()]}" if behind else name
 
 
-def _is_part_word(text: str) -> bool:
-    return fold(text).removeprefix("the ") in (*PART_WORDS, *SIDES)
-
-
 def _is_typo(word: str, right: str) -> bool:
     """Whether ``word`` is a typing error of ``right``. A short word keeps its first and last letter and replaces none."""
     if not is_one_edit(word, right) or right in PART_WORDS:
@@ -278,4 +275,4 @@ def _nouns(part: str) -> list[str]:
 
 
 def _is_part(word: str) -> bool:
-    return word in PART_WORDS or word in PARTS_ABROAD or word in SIDES
+    return word in PART_WORDS or word in FOREIGN_PART_WORDS or word in SIDES

@@ -19,7 +19,7 @@ from mimo_runtime.clinical.store import load_study
 from mimo_runtime.clinical.writer import ObjectOptions, write_objects
 from mimo_runtime.errors import RequestError
 from mimo_runtime.results.answer import REFUSAL_REASONS, Refusal
-from mimo_runtime.results.refusals import refusal_sentence, unknown_sentence
+from mimo_runtime.results.refusals import REFERENCE, refusal_sentence, unknown_sentence
 
 pydicom = pytest.importorskip("pydicom")
 SALT = "a secret of the site"
@@ -74,7 +74,8 @@ def test_no_object_tells_by_how_many_days_dates_moved(tmp_path: Path) -> None:
 
 
 def test_words_of_the_request_are_in_no_file(tmp_path: Path) -> None:
-    said = [refusal_sentence(Refusal(r, "Mrs Smith", ("'What do you see?'",)), "Who is Mrs Smith?") for r in REFUSAL_REASONS]
+    works = (("'What do you see?'",), (REFERENCE, "'What do you see?'"), ())
+    said = [refusal_sentence(Refusal(r, "Mrs Smith", w), "Who is Mrs Smith?") for r in REFUSAL_REASONS for w in works]
     result = replace(
         ct_result(),
         refusals=tuple(said),

@@ -20,7 +20,7 @@ LOG = LOGGER.getChild("node")
 
 
 @dataclass(frozen=True)
-class Renewed:
+class ReloadedSettings:
     """What files of a node say now.
 
     Args:
@@ -32,12 +32,12 @@ class Renewed:
     return_to: Peer | WebStore
 
 
-def run(node: Node, on_open: Callable[[], None], read_again: Callable[[], Renewed]) -> None:
+def run(node: Node, on_open: Callable[[], None], reread: Callable[[], ReloadedSettings]) -> None:
     """Run a node until SIGTERM or SIGINT, in the main thread. SIGHUP loads bundle, rules, credentials and TLS files again.
 
     Args:
         on_open: called when the ports are open.
-        read_again: rules and receiver as they are now, at SIGHUP. Its errors are logged, so they have no path.
+        reread: rules and receiver as they are now, at SIGHUP. Its errors are logged, so they have no path.
 
     Raises:
         MimoError: a port cannot be opened, the bundle cannot be served, or a rule does not fit the model.
@@ -49,7 +49,7 @@ def run(node: Node, on_open: Callable[[], None], read_again: Callable[[], Renewe
     try:
         node.start()
         on_open()
-        _serve(node, stopped, again, read_again)
+        _serve(node, stopped, again, reread)
         if node.problem is not None:
             raise node.problem
     finally:
@@ -58,14 +58,14 @@ def run(node: Node, on_open: Callable[[], None], read_again: Callable[[], Renewe
             signal.signal(number, handler)
 
 
-def _serve(node: Node, stopped: threading.Event, again: threading.Event, read_again: Callable[[], Renewed]) -> None:
+def _serve(node: Node, stopped: threading.Event, again: threading.Event, reread: Callable[[], ReloadedSettings]) -> None:
     notifier, reloading = Notifier(), threading.Thread()
     watchdog = WatchdogNotifier(notifier)
     while not stopped.is_set() and not node.wait_failed(_TURN_S):
         watchdog.tick(node.is_ready, node.is_alive)
         if again.is_set() and node.is_ready and not reloading.is_alive():
             again.clear()
-            reloading = threading.Thread(target=_reload, args=(node, read_again), name="mimo-reloading")
+            reloading = threading.Thread(target=_reload, args=(node, reread), name="mimo-reloading")
             reloading.start()
     notifier.send("STOPPING=1")
     node.stop()
@@ -73,10 +73,10 @@ def _serve(node: Node, stopped: threading.Event, again: threading.Event, read_ag
         reloading.join()
 
 
-def _reload(node: Node, read_again: Callable[[], Renewed]) -> None:
+def _reload(node: Node, reread: Callable[[], ReloadedSettings]) -> None:
     try:
-        renewed = read_again()
-        node.reload(renewed.rules, renewed.return_to)
+        reloaded = reread()
+        node.reload(reloaded.rules, reloaded.return_to)
     except Exception as error:
         LOG.error("nothing was loaded again: %s", reload_reason(error))
 

@@ -20,7 +20,7 @@ function readVocabulary(of) {
   return {
     ...of, names: byKey(of.names), ambiguous: byKey(of.ambiguous), plurals: byKey(of.plurals), words: new Set(of.words),
     otherWords: new Set(of.other_words), partWords: new Set(of.part_words), separator: anyCase(of.separator), place: plain(of.place),
-    sideBefore: anyCase(of.side_before), sideBehind: anyCase(of.side_behind), partsAbroad: new Set(of.parts_abroad), one: plain(of.one),
+    sideBefore: anyCase(of.side_before), sideBehind: anyCase(of.side_behind), foreignPartWords: new Set(of.foreign_part_words), one: plain(of.one),
   };
 }
 

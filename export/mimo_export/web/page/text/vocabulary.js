@@ -83,7 +83,8 @@ export function split(list) {
 /** Whether parts of a list may be one name: "kidney, left", not "lungs, nodule", whose first part is a name. */
 function isOneName(parts) {
   const others = parts.filter((part) => !resolve(part).length);
-  return parts.length === 1 || others.length === parts.length || (others.length > 0 && others.every(isPartWord));
+  const areParts = others.length > 0 && others.every((part) => isPart(fold(part).replace(facts.vocabulary.one.all, "")));
+  return parts.length === 1 || others.length === parts.length || areParts;
 }
 
 /** The longest known name within a text, as it is written there, and its entities; null if there is none. */
@@ -149,11 +150,6 @@ function withSide(name) {
   return behind ? `${sides[behind[1].toLowerCase()]} ${name.slice(0, behind.index)}` : name;
 }
 
-function isPartWord(text) {
-  const word = fold(text).replace(/^the /, "");
-  return facts.vocabulary.partWords.has(word) || Object.hasOwn(facts.vocabulary.sides, word);
-}
-
 /** Whether a word is a typing error of `right`. A short word keeps its first and last letter and replaces none. */
 function isTypo(word, right) {
   if (!isOneEdit(word, right) || facts.vocabulary.partWords.has(right)) return false;
@@ -198,6 +194,6 @@ function withSharedNoun(parts) {
 const nouns = (part) => words(part).filter((word) => !isPart(fold(word)) && fold(word) !== "the");
 
 function isPart(word) {
-  const { partWords, partsAbroad, sides } = facts.vocabulary;
-  return partWords.has(word) || partsAbroad.has(word) || Object.hasOwn(sides, word);
+  const { partWords, foreignPartWords, sides } = facts.vocabulary;
+  return partWords.has(word) || foreignPartWords.has(word) || Object.hasOwn(sides, word);
 }
